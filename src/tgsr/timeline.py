@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 Seconds = float
 
+END_SLACK: Seconds = 0.05  # how far a time may pass its clip's end: published durations and times are rounded
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:

@@ -1,0 +1,144 @@
+"""Multiple choice: how options are lettered, which one a text names, how the benchmarks match it."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+
+_OFFICIAL_LETTER = re.compile(r"\(([a-d])\)")
+_TOKEN = re.compile(r"\b\w+\b")
+_LETTERS = string.ascii_lowercase
+
+# "answer" alone announces nothing: it may be a word of a choice.
+_MARKER = re.compile(
+    r"(?<!/)\b(?:answer|correct\s{1,4}(?:option|choice))\b[\s*]{0,4}"
+    r"(?:[:=>]|(?:is|would\s{1,4}be)\b\s{0,4}:?|(?=\()|(?=(?-i:[A-Z])\b))[\s*\"'-]{0,8}",
+    re.IGNORECASE,
+)
+# "(b)" anywhere; at the head also "b)", "b.", "b:", "option b", a letter alone, and a capital before words
+# unless it is an English word itself (A, I).
+_BRACKETED = re.compile(r"\(\s?([a-z])\s?\)", re.IGNORECASE)
+_HEAD = re.compile(
+    r"[\s*\"'>_-]{0,8}(?i:(?:option|choice)\s{1,4})?(?:"
+    r"\(\s?(?P<round>[A-Za-z])\s?\)"
+    r"|(?P<marked>[A-Za-z])(?:[).:\]*]|,(?=\s))(?!\w)"
+    r"|(?P<alone>[A-Za-z])\s{0,4}(?:$|<)"
+    r"|(?P<capital>[B-HJ-Z])(?=\s)"
+    r")[\s*):.,-]{0,8}"
+)
+
+
+def letter(index: int) -> str:
+    """The letter of the option at `index`: 0 is "a". ValueError outside [0, 26)."""
+    if not 0 <= index < len(_LETTERS):
+        raise ValueError(f"an option's index must be in [0, {len(_LETTERS)}), got {index}")
+    return _LETTERS[index]
+
+
+def format_choices(choices: Sequence[str]) -> str:
+    """ "(a) text", one option a line, as the paper's prompts list them (appendix B.1.3).
+
+    No choices give "". ValueError for more than 26.
+    """
+    return "\n".join(f"({letter(index)}) {choice}" for index, choice in enumerate(choices))
+
+
+def official_letter(completion: str | None) -> str | None:
+    """The first "(a)" to "(d)", any case, in the last line that is not blank; None where it has none.
+
+    "(e)" is no letter here, whatever the number of choices. Source: the paper's answer reward, as its
+    authors compute it.
+    """
+    text = (completion or "").rstrip()
+    found = _OFFICIAL_LETTER.search(text[text.rfind("\n") + 1 :].lower())
+    return found[1] if found else None
+
+
+def extract_choice(completion: str | None, choices: Sequence[str | None]) -> int | None:
+    """The index in `choices` of the one option that the text ends up with; None where that is unclear.
+
+    Read is what follows the last "answer:", "answer is" and the like, up to the line's end, else the
+    last line that is not blank. A letter within the number of choices counts as "(b)" anywhere there,
+    and at its head as "b)", "b." or "B"; without a letter, the text of exactly one choice does (the
+    longest, where one choice's text holds another's; the first, where choices repeat). None for no
+    option, for more than one, and for a letter beside the whole text of another choice.
+    Our own reading, not a benchmark's: see `official_letter`, `token_match`, `airbench_letter`.
+    """
+    statement = _final_statement(completion or "")
+    words = [_words(choice or "") for choice in choices]
+    whole = _words(statement)
+    if whole.strip() and whole in words:
+        return words.index(whole)  # a choice may itself be one letter, or hold "(b)"
+    head = _HEAD.match(statement)
+    index = _index(head.group(head.lastgroup), len(choices)) if head and head.lastgroup else None
+    if head and index is not None:
+        rest = _words(statement[head.end() :])
+        if rest.strip() and rest == words[index]:
+            return index
+        if rest.strip() and rest in words:
+            return None
+    indices = {_index(found, len(choices)) for found in _BRACKETED.findall(statement)} - {None}
+    if index is not None:
+        indices.add(index)
+    if indices:
+        return indices.pop() if len(indices) == 1 else None
+    return _only_choice_in(whole, words)
+
+
+def token_match(prediction: str | None, answer: str | None, choices: Sequence[str | None]) -> bool:
+    r"""Whether MMAU's and MMAR's scorers call the prediction right.
+
+    As sets of lower-cased \b\w+\b tokens: the prediction has all the answer's tokens, and none that
+    another choice has and the answer lacks. A prediction without a token, or None, is wrong; null
+    choices are passed over. Source: string_match of the benchmarks' evaluation scripts.
+    """
+    predicted, right = _tokens(prediction), _tokens(answer)
+    wrong = set().union(*(_tokens(choice) for choice in choices)) - right
+    return bool(predicted) and right <= predicted and not predicted & wrong
+
+
+def airbench_letter(response: str | None) -> str | None:
+    """The letter "A" to "D" that AIR-Bench's scorer reads; None where the row leaves its denominator.
+
+    The first character, else the last but one ("The answer is A."), after outer blanks and line breaks
+    are taken away; None for other texts, empty ones and the word "None".
+    Source: the foundation benchmark's scoring script.
+    """
+    text = (response or "").strip().replace("\n", "")
+    if not text or text == "None":
+        return None
+    if text[0] in "ABCD":
+        return text[0]
+    return text[-2] if len(text) > 1 and text[-2] in "ABCD" else None
+
+
+def _tokens(text: str | None) -> set[str]:
+    return set(_TOKEN.findall((text or "").lower()))
+
+
+def _final_statement(text: str) -> str:
+    """What follows the last "answer", to the end of its line, or the last line that is not blank."""
+    text = text.rstrip()
+    start = text.rfind("\n") + 1
+    for marker in _MARKER.finditer(text):
+        if marker.end() < len(text):
+            start = marker.end()
+    end = text.find("\n", start)
+    return text[start : end if end >= 0 else len(text)]
+
+
+def _index(found: str, n_choices: int) -> int | None:
+    index = _LETTERS.find(found.lower())
+    return index if 0 <= index < n_choices else None
+
+
+def _words(text: str) -> str:
+    """Lower-cased words between single blanks, one at either end, so that `in` finds whole words only."""
+    return f" {' '.join(_TOKEN.findall(text.lower()))} "
+
+
+def _only_choice_in(statement: str, choices: Sequence[str]) -> int | None:
+    named = {choice for choice in choices if choice.strip() and choice in statement}
+    longest = [choice for choice in named if not any(choice != other and choice in other for other in named)]
+    return choices.index(longest[0]) if len(longest) == 1 else None

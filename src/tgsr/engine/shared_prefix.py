@@ -1,0 +1,230 @@
+"""Listen once, answer many: a clip's prompt and audio as one prefix, everything asked about it as branches.
+
+Axes: C clips, P prefix positions (left-padded), B branches, T branch tokens (right-padded), F frames,
+D model width, V vocabulary.
+
+The prefix's keys and values are computed once, with gradients where gradients are wanted, and handed to
+each of its branches; log-probs and gradients equal those of separate sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from tgsr.models.lalm import Lalm, device_of
+
+
+class AudioMissing(AssertionError):
+    """A sequence without audio embeddings was about to be trained on or sampled from."""
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """Keys and values of C prefixes, one tensor pair a layer; `hidden_CPD` only where it was asked for."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask_CP: Tensor
+    lengths_C: Tensor
+    n_frames: tuple[int, ...]
+    hidden_CPD: tuple[Tensor, ...] | None = None
+
+    def for_branches(self, owners_B: Tensor) -> tuple[DynamicCache, Tensor]:
+        """A cache in which branch b sees the prefix of clip owners_B[b], and its mask, B x P."""
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            cache.update(key[owners_B], value[owners_B], layer)
+        return cache, self.mask_CP[owners_B]
+
+
+def listen(
+    lalm: Lalm,
+    audio: Sequence[Tensor],
+    *,
+    aligned: bool = False,
+    output_hidden_states: bool = False,
+) -> SharedPrefix:
+    """The prefixes of C clips: the tokens before the audio, then the aligned audio embeddings.
+
+    `audio` holds the encoder's outputs (F x D_enc), or with `aligned` embeddings that already went
+    through the aligner (F x D). Raises AudioMissing where a clip has no frames, ValueError where a
+    frame is not finite.
+    """
+    device = device_of(lalm)
+    before = torch.tensor(lalm.prompt("").before, device=device)
+    head_ND = lalm.embed(before)
+    rows = []
+    for index, frames in enumerate(audio):
+        _check_frames(index, frames)
+        embedded = frames if aligned else lalm.align(frames)
+        rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype)]))
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    n_positions = int(lengths.max())
+    embeds = torch.stack([nn.functional.pad(row, (0, 0, n_positions - len(row), 0)) for row in rows])
+    mask_CP = torch.arange(n_positions, device=device) >= (n_positions - lengths)[:, None]
+    out = lalm.language_model(
+        inputs_embeds=embeds,
+        attention_mask=None if bool(mask_CP.all()) else mask_CP.long(),
+        position_ids=(mask_CP.long().cumsum(-1) - 1).clamp(min=0),
+        past_key_values=DynamicCache(),
+        use_cache=True,
+        output_hidden_states=output_hidden_states,
+    )
+    layers = out.past_key_values.layers
+    return SharedPrefix(
+        tuple(layer.keys for layer in layers),
+        tuple(layer.values for layer in layers),
+        mask_CP,
+        lengths,
+        tuple(len(frames) for frames in audio),
+        tuple(out.hidden_states) if output_hidden_states else None,
+    )
+
+
+def _check_frames(index: int, frames: Tensor) -> None:
+    if frames.ndim != 2 or len(frames) == 0:
+        raise AudioMissing(f"clip {index} of the batch has no audio frames: shape {tuple(frames.shape)}")
+    if not torch.isfinite(frames).all():
+        raise ValueError(f"clip {index} of the batch has audio features that are not finite")
+
+
+def pad_right(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ragged rows as B x T and the mask of what is real, B x T bool."""
+    n = max(len(row) for row in rows)
+    ids = torch.full((len(rows), n), value, dtype=torch.long)
+    mask = torch.zeros((len(rows), n), dtype=torch.bool)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(list(row), dtype=torch.long)
+        mask[index, : len(row)] = True
+    return ids.to(device), mask.to(device)
+
+
+def branch_hidden(
+    lalm: Lalm, prefix: SharedPrefix, owners_B: Tensor, ids_BT: Tensor, mask_BT: Tensor
+) -> Tensor:
+    """The decoder's last hidden states over the branches, B x T x D, each after its clip's prefix."""
+    cache, prefix_mask_BP = prefix.for_branches(owners_B)
+    positions_BT = prefix.lengths_C[owners_B][:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    out = lalm.language_model(
+        inputs_embeds=lalm.embed(ids_BT),
+        attention_mask=torch.cat([prefix_mask_BP, mask_BT], dim=1).long(),
+        position_ids=positions_BT,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return out.last_hidden_state
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Something asked about clip `owner` of a batch: the prompt's tokens after the audio, and the answer's."""
+
+    owner: int
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PackedLogps:
+    """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
+
+    audio_hidden: where asked for, per clip the hidden states of one layer at its frames, F x D.
+    """
+
+    logp_BT: Tensor
+    mask_BT: Tensor
+    audio_hidden: tuple[Tensor, ...] | None = None
+
+
+def packed_logps(
+    lalm: Lalm,
+    audio: Sequence[Tensor],
+    branches: Sequence[Branch],
+    *,
+    aligned: bool = False,
+    temperature: float = 1.0,
+    audio_hidden_layer: int | None = None,
+) -> PackedLogps:
+    """Log-probs over branches with one forward in which each clip is one row: its prefix, then its branches.
+
+    A branch sees the prefix and itself, and its positions continue the prefix's, so that the numbers are
+    those of separate sequences; nothing is padded but the rows' ends. Logits are computed where an
+    answer's token is predicted and nowhere else. `audio` as in `listen`. Raises AudioMissing for a clip
+    without frames; ValueError for an empty prompt or answer, or for a branch of no clip.
+    """
+    device = device_of(lalm)
+    head = torch.tensor(lalm.prompt("").before, device=device)
+    head_ND = lalm.embed(head)
+    rows: list[list[Tensor]] = []
+    positions: list[list[Tensor]] = []
+    blocks: list[list[Tensor]] = []
+    for index, frames in enumerate(audio):
+        _check_frames(index, frames)
+        embedded = frames if aligned else lalm.align(frames)
+        rows.append([head_ND, embedded.to(head_ND.dtype)])
+        n_prefix = len(head) + len(frames)
+        positions.append([torch.arange(n_prefix)])
+        blocks.append([torch.zeros(n_prefix, dtype=torch.long)])
+    row_lengths = [len(p[0]) for p in positions]
+    places: list[Tensor] = []  # in the row, where each answer's tokens are predicted
+    for index, branch in enumerate(branches):
+        if not 0 <= branch.owner < len(audio) or not branch.prompt or not branch.answer:
+            raise ValueError(
+                f"branch {index}: owner {branch.owner} of {len(audio)} clips, a prompt of {len(branch.prompt)} "
+                f"and an answer of {len(branch.answer)} tokens; each branch needs a clip and both texts"
+            )
+        ids = torch.tensor([*branch.prompt, *branch.answer], device=device)
+        n_prefix = len(positions[branch.owner][0])
+        start = row_lengths[branch.owner] + len(branch.prompt) - 1
+        places.append(torch.arange(start, start + len(branch.answer)))
+        rows[branch.owner].append(lalm.embed(ids))
+        positions[branch.owner].append(n_prefix + torch.arange(len(ids)))
+        blocks[branch.owner].append(torch.full((len(ids),), len(blocks[branch.owner])))
+        row_lengths[branch.owner] += len(ids)
+    longest = max(row_lengths)
+    embeds_CLD = torch.stack(
+        [nn.functional.pad(torch.cat(row), (0, 0, 0, longest - n)) for row, n in zip(rows, row_lengths, strict=True)]
+    )
+    position_CL, block_CL = (
+        torch.stack(
+            [nn.functional.pad(torch.cat(row), (0, longest - n), value=v) for row, n in zip(x, row_lengths, strict=True)]
+        ).to(device)
+        for x, v in ((positions, 0), (blocks, -1))
+    )
+    out = lalm.language_model(
+        inputs_embeds=embeds_CLD,
+        attention_mask=branch_mask(block_CL, embeds_CLD.dtype),
+        position_ids=position_CL,
+        use_cache=False,
+        output_hidden_states=audio_hidden_layer is not None,
+    )
+    answer_ids, mask_BT = pad_right([branch.answer for branch in branches], lalm.pad_id, device)
+    owners = torch.tensor([branch.owner for branch in branches for _ in branch.answer], device=device)
+    hidden_ND = out.last_hidden_state[owners, torch.cat(places).to(device)]
+    logits_NV = lalm.lm_head(hidden_ND).float() / temperature
+    picked_N = torch.log_softmax(logits_NV, -1).gather(-1, answer_ids[mask_BT][:, None])[:, 0]
+    logp_BT = torch.zeros(answer_ids.shape, device=device, dtype=picked_N.dtype).masked_scatter(mask_BT, picked_N)
+    if audio_hidden_layer is None:
+        return PackedLogps(logp_BT, mask_BT)
+    hidden_CLD = out.hidden_states[audio_hidden_layer]
+    heard = [h[len(head) : len(head) + len(frames)] for h, frames in zip(hidden_CLD, audio, strict=True)]
+    return PackedLogps(logp_BT, mask_BT, tuple(heard))
+
+
+def branch_mask(block_CL: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive attention mask, C x 1 x L x L: block 0 is the prefix, 1.. the branches, -1 the padding.
+
+    A position sees what came before it in the prefix and in its own block. Padding sees itself, so that
+    its softmax is defined; nobody sees padding.
+    """
+    n = block_CL.shape[1]
+    earlier_LL = torch.ones(n, n, dtype=torch.bool, device=block_CL.device).tril()
+    same_CLL = block_CL[:, :, None] == block_CL[:, None, :]
+    visible_CLL = earlier_LL & (same_CLL | (block_CL == 0)[:, None, :])
+    mask = torch.zeros(visible_CLL.shape, dtype=dtype, device=block_CL.device)
+    return mask.masked_fill(~visible_CLL, torch.finfo(dtype).min)[:, None]

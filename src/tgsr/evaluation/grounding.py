@@ -1,0 +1,215 @@
+"""How well predicted spans meet the reference, and a mean with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgsr.timeline import Seconds, Span, merge
+
+HIGH_OVERLAP = 0.7  # table 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over the scored items, its 95 % interval, and how many items are in it and left out of it.
+
+    `value` is None where nothing was scored; `low` and `high` also where all items are of one clip,
+    which says nothing of the spread between clips.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_unscored: int
+
+
+def bootstrap_mean(
+    values: Sequence[float | None], clusters: Sequence[Hashable], seed: int = 0, n_resamples: int = 1000
+) -> Mean:
+    """The mean of the values that aren't None, with the percentile bootstrap's 95 % interval.
+
+    Whole clusters (clips) are drawn with replacement, because items of one clip share its difficulty;
+    `clusters` names the cluster of each value. Equal input and seed give equal output. ValueError where
+    the lengths differ, for NaN, which hides why there is no score, and for n_resamples < 1.
+    """
+    if len(values) != len(clusters) or n_resamples < 1:
+        raise ValueError(
+            f"need a cluster for each value and n_resamples >= 1, got {len(values)} values, "
+            f"{len(clusters)} clusters, n_resamples = {n_resamples}"
+        )
+    totals: dict[Hashable, tuple[float, int]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        if value is None:
+            continue
+        if math.isnan(value):
+            raise ValueError(f"a value of cluster {cluster!r} is NaN; use None for what can't be scored")
+        total, count = totals.get(cluster, (0.0, 0))
+        totals[cluster] = (total + value, count + 1)
+    if not totals:
+        return Mean(None, None, None, 0, len(values))
+    sums = np.array([total for total, _ in totals.values()])
+    counts = np.array([count for _, count in totals.values()])
+    n = int(counts.sum())
+    value = float(sums.sum() / n)
+    if len(totals) == 1:
+        return Mean(value, None, None, n, len(values) - n)
+    rng = np.random.default_rng(seed)
+    means = np.empty(n_resamples)
+    for resample in range(n_resamples):
+        drawn = rng.integers(len(sums), size=len(sums))
+        means[resample] = sums[drawn].sum() / counts[drawn].sum()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Mean(value, float(low), float(high), n, len(values) - n)
+
+
+# --- one phrase, one reference span (table 1) ----------------------------------------------------------
+
+
+def item_iou(predicted: Sequence[Span], reference: Span) -> float:
+    """IoU of the first predicted span with the reference, in [0, 1]; 0 where nothing is predicted."""
+    return predicted[0].iou(reference) if predicted else 0.0
+
+
+def item_f1(iou: float) -> float:
+    """F1 of the time that two spans share, 2 iou / (1 + iou), in [0, 1].
+
+    Its mean over the items is the reading of table 1's F1 that agrees with all of its rows.
+    """
+    return 2 * iou / (1 + iou)
+
+
+def high_overlap(iou: float, threshold: float = HIGH_OVERLAP) -> bool:
+    """Whether the IoU reaches the threshold (table 1: 0.7, reached by 0.7 itself)."""
+    return iou >= threshold
+
+
+# --- a reasoning trace ---------------------------------------------------------------------------------
+
+
+def trace_iou(predicted: Sequence[Span], reference: Sequence[Span]) -> float | None:
+    """avg_iou of a trace: over its distinct spans, the mean of the best IoU with any reference span.
+
+    In [0, 1]. None where nothing is predicted or nothing is known: there is nothing to average, and a
+    trace without times is counted by its k instead. Source: the avg_iou of the authors' traces.
+    """
+    distinct = set(predicted)
+    if not distinct or not reference:
+        return None
+    return math.fsum(max(span.iou(other) for other in reference) for span in distinct) / len(distinct)
+
+
+def evidence_crop(spans: Sequence[Span], duration: Seconds, pad: Seconds = 0.5) -> list[Span]:
+    """The stretches of a clip of `duration` seconds that a trace points at, disjoint, in order of time.
+
+    Each distinct span is widened by `pad` on both sides and cut to [0, duration); what overlaps or
+    touches is merged. A span that starts at or past the clip's end vanishes. [] where none is left.
+    ValueError for a negative pad.
+    """
+    if pad < 0:
+        raise ValueError(f"pad must be at least 0 s, got {pad}")
+    padded = (span.padded(pad, duration) for span in set(spans))
+    return merge(span for span in padded if span is not None)
+
+
+# --- sound event detection -----------------------------------------------------------------------------
+
+Clips = Sequence[tuple[Sequence[Span], Sequence[Span]]]
+"""One clip an item: its predicted and its reference spans."""
+
+
+def segment_f1(clips: Clips, resolution: Seconds = 1.0) -> float | None:
+    """Segment-based F1, pooled over the clips' segments of `resolution` seconds; one event class.
+
+    A segment is active where a span touches it. None where no segment is active on one of the sides:
+    precision or recall is undefined then. ValueError unless resolution > 0.
+    Source: Mesaros et al. 2016, section 3.1, as in sed_eval (which returns NaN for None).
+    """
+    if not resolution > 0:
+        raise ValueError(f"resolution must be above 0 s, got {resolution}")
+    n_hits = n_predicted = n_reference = 0
+    for predicted, reference in clips:
+        active, right = _segments(predicted, resolution), _segments(reference, resolution)
+        n_hits += len(active & right)
+        n_predicted += len(active)
+        n_reference += len(right)
+    return _pooled_f1(n_hits, n_predicted, n_reference)
+
+
+def event_f1(clips: Clips, collar: Seconds = 0.2, length_share: float = 0.5) -> float | None:
+    """Event-based F1, pooled over the clips' spans; one event class.
+
+    A predicted span meets a reference span where the starts differ by at most `collar` seconds and the
+    ends by at most the larger of `collar` and `length_share` of the reference's length. Each span is
+    used once, in the matching with most pairs. None where one of the sides has no span.
+    Source: Mesaros et al. 2016, section 3.2, with sed_eval's defaults.
+    """
+    n_hits = n_predicted = n_reference = 0
+    for predicted, reference in clips:
+        meets = [
+            [
+                abs(span.start - other.start) <= collar
+                and abs(span.end - other.end) <= max(collar, length_share * other.duration)
+                for other in reference
+            ]
+            for span in predicted
+        ]
+        n_hits += _n_matched(meets, len(reference))
+        n_predicted += len(predicted)
+        n_reference += len(reference)
+    return _pooled_f1(n_hits, n_predicted, n_reference)
+
+
+def _segments(spans: Sequence[Span], resolution: Seconds) -> set[int]:
+    return {
+        segment
+        for span in spans
+        for segment in range(math.floor(span.start / resolution), math.ceil(span.end / resolution))
+    }
+
+
+def _pooled_f1(n_hits: int, n_predicted: int, n_reference: int) -> float | None:
+    if not n_predicted or not n_reference:
+        return None
+    return 2 * n_hits / (n_predicted + n_reference)
+
+
+def _n_matched(meets: Sequence[Sequence[bool]], n_reference: int) -> int:
+    """The most pairs of a row and a column that meet, each used once, by augmenting paths.
+
+    Breadth first, because a hostile response could hold a path longer than Python's stack.
+    """
+    row_of: list[int | None] = [None] * n_reference
+    for row in range(len(meets)):
+        came_from: dict[int, int] = {}
+        queue = [row]
+        for at in queue:
+            free = None
+            for column in range(n_reference):
+                if meets[at][column] and column not in came_from:
+                    came_from[column] = at
+                    occupant = row_of[column]
+                    if occupant is None:
+                        free = column
+                        break
+                    queue.append(occupant)
+            if free is not None:
+                _augment(row_of, came_from, free, row)
+                break
+    return sum(row is not None for row in row_of)
+
+
+def _augment(row_of: list[int | None], came_from: dict[int, int], free: int, root: int) -> None:
+    """Give `free` to the row that reached it, that row's old column to the one before, back to `root`."""
+    column = free
+    while True:
+        row = came_from[column]
+        old = row_of.index(row) if row != root else None
+        row_of[column] = row
+        if old is None:
+            return
+        column = old

@@ -1,0 +1,136 @@
+"""Audio Flamingo 3 as transformers has it: a Whisper encoder, a two-layer projector, a Qwen2 decoder."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerBase, WhisperFeatureExtractor
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.models.lalm import ModelError, PromptParts
+from tgsr.prompts import chat_messages
+
+AUDIO_TOKEN = "<sound>"
+
+
+@dataclass
+class AudioFlamingo3:
+    """One loaded model of the family; implements tgsr.models.lalm.Lalm.
+
+    Audio longer than one window of the feature extractor (30 s; the miniature: 10 s) is heard window by
+    window, as the official processor does. `max_seconds` is the processor's limit: it cuts off there with
+    a warning, we refuse.
+    """
+
+    name: str
+    model: AudioFlamingo3ForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    feature_extractor: WhisperFeatureExtractor
+    max_seconds: float = 600.0
+    seconds_per_frame: float = 0.04
+    _encoder_key: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        self.eos_id = int(self.tokenizer.eos_token_id)
+        self.pad_id = int(self.tokenizer.pad_token_id)
+
+    @property
+    def inner(self) -> Any:
+        """The model under PEFT's wrapper, if there is one."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def language_model(self) -> Any:
+        return self.inner.model.language_model
+
+    @property
+    def lm_head(self) -> nn.Module:
+        return self.inner.lm_head
+
+    @property
+    def aligner(self) -> nn.Module:
+        return self.inner.model.multi_modal_projector
+
+    @property
+    def lora_targets(self) -> str:
+        return r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+    @property
+    def encoder_key(self) -> str:
+        """A hash of the encoder's weights and of the window: computed once."""
+        if not self._encoder_key:
+            digest = hashlib.sha256(f"af3 {self.feature_extractor.chunk_length}".encode())
+            for name, weight in sorted(self.inner.model.audio_tower.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
+            self._encoder_key = digest.hexdigest()[:16]
+        return self._encoder_key
+
+    @torch.no_grad()
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        """16 kHz mono samples -> F x D_enc, F about 25 a second.
+
+        Only the frames that hold audio go through the transformer: the official forward pads to the
+        whole window and masks the padding, which gives the same numbers for more work.
+        """
+        seconds = len(samples) / SAMPLE_RATE
+        if seconds > self.max_seconds:
+            raise ModelError(
+                f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: "
+                "cut it (tgsr ask --start/--end) or ask a model that hears more"
+            )
+        window = self.feature_extractor.chunk_length * SAMPLE_RATE
+        pieces = [samples[i : i + window] for i in range(0, max(1, len(samples)), window)]
+        return torch.cat([self._encode_window(piece) for piece in pieces])
+
+    def _encode_window(self, samples: np.ndarray) -> Tensor:
+        tower = self.inner.model.audio_tower
+        batch = self.feature_extractor(
+            samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
+        )
+        n_mels = int(batch["attention_mask"].sum())
+        n_positions = (n_mels - 1) // 2 + 1
+        mels = batch["input_features"].to(tower.conv1.weight.device, tower.conv1.weight.dtype)
+        # Four frames more than there are, so that the convolutions see at the end what they see in a whole window.
+        mels = mels[..., : n_mels + 4]
+        hidden = nn.functional.gelu(tower.conv2(nn.functional.gelu(tower.conv1(mels)))).permute(0, 2, 1)
+        hidden = hidden[:, :n_positions] + tower.embed_positions.weight[:n_positions]
+        for layer in tower.layers:
+            hidden = layer(hidden, None)
+        hidden = tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1)
+        return tower.layer_norm(hidden)[0].float().cpu()
+
+    def align(self, features_FE: Tensor) -> Tensor:
+        weight = self.aligner.linear_1.weight
+        return self.aligner(features_FE.to(weight.device, weight.dtype))
+
+    def prompt(self, text: str) -> PromptParts:
+        whole = self.tokenizer.apply_chat_template(
+            chat_messages(text), add_generation_prompt=True, tokenize=False
+        )
+        # Only the template's own placeholder counts: the same characters in a question are just text.
+        before, _, after = whole.partition(AUDIO_TOKEN)
+        if not _:
+            raise ModelError(f"{self.name}: the chat template has no place for audio ({AUDIO_TOKEN})")
+        return PromptParts(tuple(self._ids(before)), tuple(self._ids(after.replace(AUDIO_TOKEN, "< sound >"))))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def tokens(self, text: str) -> list[int]:
+        return self._ids(text)
+
+    def text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.language_model.get_input_embeddings()(ids)
+
+    def save_adapter(self, folder: Path) -> None:
+        self.model.save_pretrained(str(folder), safe_serialization=True)

@@ -1,0 +1,91 @@
+"""What the stages need of a model family, and no more.
+
+A family is a class with these members (see audio_flamingo3.py for the first). Shapes: F audio frames,
+D_enc the encoder's width, D the language model's width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded or used as asked; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptParts:
+    """A chat prompt, cut where the audio's embeddings go: token ids before and after them.
+
+    `before` (system text, the user's header) is the same for all questions, so that it belongs to the
+    prefix that they share; `after` (the question, the assistant's header) begins a branch.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+class Lalm(Protocol):
+    """A large audio-language model: frozen encoder, aligner, language model."""
+
+    name: str
+    model: nn.Module
+    max_seconds: float
+    seconds_per_frame: float
+    eos_id: int
+    pad_id: int
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder without its head: takes inputs_embeds, attention_mask, position_ids, past_key_values."""
+        ...
+
+    @property
+    def lm_head(self) -> nn.Module: ...
+
+    @property
+    def aligner(self) -> nn.Module:
+        """The only part that stage 1 trains (table 5)."""
+        ...
+
+    @property
+    def lora_targets(self) -> str:
+        """A pattern of module names that holds the language model's layers and none of the tower's (table 6)."""
+        ...
+
+    @property
+    def encoder_key(self) -> str:
+        """Changes when the encoder's weights or its input features do: half of the cache's key."""
+        ...
+
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        """16 kHz mono -> F x D_enc, frozen, float32 on the CPU. Raises ModelError past max_seconds."""
+        ...
+
+    def align(self, features_FE: Tensor) -> Tensor:
+        """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner."""
+        ...
+
+    def prompt(self, text: str) -> PromptParts: ...
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a plain piece of text: nothing added at either end."""
+        ...
+
+    def text(self, ids: list[int]) -> str:
+        """The text of generated ids, without special tokens."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor: ...
+
+    def save_adapter(self, folder: Path) -> None: ...
+
+
+def device_of(lalm: Lalm) -> torch.device:
+    return next(lalm.model.parameters()).device

@@ -1,0 +1,129 @@
+"""The miniature: Audio Flamingo 3's class with Whisper base's encoder and a small Qwen2 decoder of ours.
+
+Its world is spoken digits, its window ten seconds. What ships in assets/mini is the decoder, the aligner
+and the tokenizer; the encoder comes from `tgsr fetch`.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3EncoderConfig,
+    AudioFlamingo3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    WhisperFeatureExtractor,
+)
+
+from tgsr.fetch import load_encoder
+from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
+from tgsr.models.lalm import ModelError
+
+WINDOW_SECONDS = 10
+N_POSITIONS = WINDOW_SECONDS * 50  # Whisper's encoder has 50 positions a second
+N_PIECES = 1280
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", AUDIO_TOKEN)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'audio' %}<sound>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Qwen2's split: letters with the character before them, every digit alone, punctuation, white space.
+SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level pieces learned from `texts`: any text can be written, digits of numbers stay single."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_PIECES,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(SPECIALS),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def feature_extractor() -> WhisperFeatureExtractor:
+    return WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
+
+
+def configuration(tokenizer: PreTrainedTokenizerFast, *, hidden: int = 256, layers: int = 6) -> AudioFlamingo3Config:
+    """Whisper base's encoder (512 wide, 6 layers) and a decoder of `layers` layers, `hidden` wide."""
+    vocabulary = (len(tokenizer) + 63) // 64 * 64
+    return AudioFlamingo3Config(
+        audio_config=AudioFlamingo3EncoderConfig(
+            num_mel_bins=80,
+            hidden_size=512,
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            intermediate_size=2048,
+            max_source_positions=N_POSITIONS,
+        ),
+        text_config=Qwen2Config(
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 32,
+            num_key_value_heads=hidden // 64,
+            max_position_embeddings=4096,
+            rope_theta=10000.0,
+            tie_word_embeddings=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+    )
+
+
+def with_encoder(model: AudioFlamingo3ForConditionalGeneration) -> AudioFlamingo3ForConditionalGeneration:
+    """The same model with Whisper base's encoder in its audio tower, frozen; its position table cut to the window."""
+    weights = {name: torch.from_numpy(array).float() for name, array in load_encoder().items()}
+    weights["embed_positions.weight"] = weights["embed_positions.weight"][:N_POSITIONS]
+    model.model.audio_tower.load_state_dict(weights, strict=True)
+    model.model.audio_tower.requires_grad_(False)
+    return model
+
+
+def untrained(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> AudioFlamingo3:
+    """The miniature before any training: real encoder, random aligner and decoder."""
+    torch.manual_seed(seed)
+    model = AudioFlamingo3ForConditionalGeneration(configuration(tokenizer))
+    return wrap("mini (untrained)", with_encoder(model), tokenizer)
+
+
+def wrap(
+    name: str, model: AudioFlamingo3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+) -> AudioFlamingo3:
+    model.eval()
+    return AudioFlamingo3(name, model, tokenizer, feature_extractor(), max_seconds=float(WINDOW_SECONDS))
+
+
+def assets() -> Path:
+    with as_file(files("tgsr") / "assets" / "mini") as folder:
+        return folder
+
+
+__all__ = ["ModelError", "assets", "configuration", "feature_extractor", "train_tokenizer", "untrained", "with_encoder"]

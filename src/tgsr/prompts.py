@@ -1,0 +1,107 @@
+"""What is said to the models: appendix B of the paper word for word, and the chat messages that carry it.
+
+The paper's "Q:" and "A:" mark the two sides of an example and belong to neither string. The paper
+gives times to two decimals for Audio Flamingo 3 only; that Qwen2.5-Omni's have two as well is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tgsr.choices import format_choices
+from tgsr.timeline import Span
+
+REASONING_OPENING = (
+    "To determine the best description, let's analyze the audio content and the given timestamps:"
+)
+"""The sentence that every stage-2 response has to begin with. Source: B.1.3."""
+
+REASONING_INSTRUCTION = (
+    "When answering, you must first provide reasoning grounded in the audio content using explicit "
+    f'timestamps. Start your response exactly with: "{REASONING_OPENING}" '
+    "Then, after the reasoning, provide the final answer."
+)
+"""The stage-2 instruction; the quotation marks stand for the paper's LaTeX ones. Source: B.1.3."""
+
+
+def phrase_question_qwen(phrase: str) -> str:
+    """Stage 1's question for Qwen2.5-Omni: when is `phrase` said? ValueError for a blank phrase.
+
+    Source: B.1.1.
+    """
+    return f"What is the timestamp of the following segment? {_not_blank('phrase', phrase)}"
+
+
+def phrase_answer_qwen(phrase: str, span: Span) -> str:
+    """Stage 1's target for Qwen2.5-Omni: `span` in seconds, two decimals.
+
+    ValueError for a blank phrase, or where start and end are the same to two decimals: a model must
+    not be taught spans that hold nothing. Source: B.1.1; the two decimals are ours.
+    """
+    start, end = _seconds(span)
+    return f"The segment {_not_blank('phrase', phrase)} starts at {start} seconds and ends at {end} seconds."
+
+
+def phrase_question_af3(phrase: str) -> str:
+    """Stage 1's question for Audio Flamingo 3: when is `phrase` said, and in which form to answer.
+
+    ValueError for a blank phrase. Source: B.1.2.
+    """
+    return (
+        f"What is the timestamp of the following segment? {_not_blank('phrase', phrase)} "
+        "Provide both the start and end timestamps of this segment in seconds with 2 decimal places. "
+        "Format: The segment starts at X.XX seconds and ends at Y.YY seconds."
+    )
+
+
+def phrase_answer_af3(span: Span) -> str:
+    """Stage 1's target for Audio Flamingo 3: `span` in seconds, two decimals; the phrase is not repeated.
+
+    ValueError where start and end are the same to two decimals. Source: B.1.2.
+    """
+    start, end = _seconds(span)
+    return f"The segment starts at {start} seconds and ends at {end} seconds."
+
+
+def choice_question(question: str, choices: Sequence[str], instruction: str = REASONING_INSTRUCTION) -> str:
+    """A multiple-choice question as stage 2 and the benchmarks ask it.
+
+    The question, one line "(a) text" a choice, then the instruction; an empty instruction leaves its
+    line out. The instruction is the paper's (B.1.3). The layout is ours: the paper only shows, in its
+    outputs, that options are lettered "(a)", "(b)", ...
+    ValueError for a blank question or choice, for fewer than two choices or more than 26.
+    """
+    if isinstance(choices, str) or not 2 <= len(choices) <= 26:
+        raise ValueError(f"choices must be 2 to 26 texts, got {choices!r}")
+    lines = [_not_blank("question", question), format_choices([_not_blank("choice", c) for c in choices])]
+    if instruction:
+        lines.append(instruction)
+    return "\n".join(lines)
+
+
+def chat_messages(text: str, system: str | None = None) -> list[dict[str, Any]]:
+    """One user turn in transformers' chat format: a place for the audio, then `text`.
+
+    `system` becomes a turn before it; None leaves that turn to the model's chat template.
+    """
+    user = {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": text}]}
+    if system is None:
+        return [user]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]
+
+
+def _seconds(span: Span) -> tuple[str, str]:
+    start, end = f"{span.start:.2f}", f"{span.end:.2f}"
+    if start == end:
+        raise ValueError(
+            f"span [{span.start}, {span.end}) starts and ends at {start} s to two decimals: "
+            "give one that is at least 0.01 s long"
+        )
+    return start, end
+
+
+def _not_blank(name: str, text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"{name} must not be blank, got {text!r}")
+    return text

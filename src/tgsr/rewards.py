@@ -1,0 +1,191 @@
+"""What a response earns in stage 2: plain functions, named terms, weights.
+
+`answer_reward` and `timestamp_grounding_reward` have the signature that TRL calls rewards by: a list
+of completions, the data set's columns by keyword, a list of floats back. What the model wrote never
+raises: text that nothing can be read from earns 0. What the caller passes is checked.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tgsr.choices import official_letter
+from tgsr.grounding import count_distinct, count_mentions
+
+Completion = str | list[dict[str, Any]]
+"""A text, or the messages of one response as TRL passes them for conversational data."""
+
+Counter = Literal["official", "strict"]
+_COUNTERS: dict[str, Callable[[str], int]] = {"official": count_mentions, "strict": count_distinct}
+_LABEL = re.compile(r"\(([a-z])\)|([a-z])", re.IGNORECASE)
+
+
+def answer_reward(completions: Sequence[Completion], label: Sequence[str], **columns: Any) -> list[float]:
+    """1.0 where the response's final letter is the label, else 0.0: one float a completion.
+
+    `label` holds one option letter a completion: "b", "B" or "(b)". The letter of a response is the
+    first "(a)" to "(d)" in its last line that is not blank, so a label "e" is never met.
+    ValueError where the lengths differ or a label is no letter.
+    Source: Eq. 1; the extraction is the one that the paper's authors use.
+    """
+    if isinstance(label, str) or len(label) != len(completions):
+        raise ValueError(
+            f"label must be a list of {len(completions)} letters, one for each completion, got {label!r}"
+        )
+    letters = [_label_letter(text, at) for at, text in enumerate(label)]
+    return [
+        float(official_letter(completion_text(completion)) == letter)
+        for completion, letter in zip(completions, letters, strict=True)
+    ]
+
+
+def timestamp_grounding_reward(
+    completions: Sequence[Completion],
+    k_ref: int = 1,
+    k_max: int = 5,
+    c_max: float = 0.5,
+    c_min: float = 0.1,
+    counter: Counter = "official",
+    **columns: Any,
+) -> list[float]:
+    """The compaction score of each response's timestamps: one float in {0} or [c_min, c_max] a completion.
+
+    counter "official" counts mentions of the five surface forms that the paper's authors count, "strict"
+    distinct intervals in any notation, look-alikes left out. With the defaults 0, 1, 2, 3, 4, 5 or
+    more timestamps earn 0, .5, .4, .3, .2, .1.
+    ValueError for an unknown counter and where `compaction` refuses the parameters.
+    Source: Eq. 2; k_max = 5, which the paper omits, is the value that its authors use.
+    """
+    if counter not in _COUNTERS:
+        raise ValueError(f"counter must be one of {sorted(_COUNTERS)}, got {counter!r}")
+    _check_compaction(k_ref, k_max, c_max, c_min)  # also where there is no completion
+    count = _COUNTERS[counter]
+    return [
+        compaction(count(completion_text(completion)), k_ref, k_max, c_max, c_min)
+        for completion in completions
+    ]
+
+
+def compaction(k: int, k_ref: int = 1, k_max: int = 5, c_max: float = 0.5, c_min: float = 0.1) -> float:
+    """The reward for k timestamps: 0 for none, c_max up to k_ref, c_min from k_max on, a line between.
+
+    ValueError for k < 0, k_ref < 0, k_max <= k_ref or c_min > c_max. Source: Eq. 2.
+    """
+    _check_compaction(k_ref, k_max, c_max, c_min)
+    if k < 0:
+        raise ValueError(f"k counts timestamps and must be >= 0, got {k}")
+    if k == 0:
+        return 0.0
+    if k <= k_ref:
+        return c_max
+    if k >= k_max:
+        return c_min
+    return c_max - (k - k_ref) * (c_max - c_min) / (k_max - k_ref)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardTerm:
+    """One summand of a reward: what it is called, how it is computed, what it weighs.
+
+    `function` is called as TRL calls rewards: function(completions=..., **columns) -> list of floats.
+    Settings go in by functools.partial(timestamp_grounding_reward, counter="strict").
+    ValueError for an empty name or a weight that is not finite.
+    """
+
+    name: str
+    function: Callable[..., Sequence[float]]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.name or not math.isfinite(self.weight):
+            raise ValueError(
+                f"a reward term needs a name and a finite weight, got {self.name!r} and {self.weight}"
+            )
+
+
+PAPER_TERMS = (
+    RewardTerm("answer", answer_reward),
+    RewardTerm("timestamp_grounding", timestamp_grounding_reward),
+)
+"""R = R_answer + R_tg. Source: Eq. 3."""
+
+
+def total_reward(terms: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The weighted sum of one response's named terms; 0.0 for none.
+
+    ValueError unless both name the same terms. Source: Eq. 3, whose weights are 1.
+    """
+    if terms.keys() != weights.keys():
+        raise ValueError(f"terms {sorted(terms)} and weights {sorted(weights)} must have the same names")
+    return math.fsum(weights[name] * value for name, value in terms.items())
+
+
+def score_completions(
+    completions: Sequence[Completion], terms: Sequence[RewardTerm] = PAPER_TERMS, **columns: Any
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Every term's rewards by name, unweighted, and the weighted totals: one float a completion each.
+
+    ValueError where two terms share a name, or where one returns another number of rewards than there
+    are completions or one that is not finite. Source: Eq. 3.
+    """
+    weights = {term.name: term.weight for term in terms}
+    if len(weights) != len(terms):
+        raise ValueError(f"reward terms must have distinct names, got {[term.name for term in terms]}")
+    rewards: dict[str, list[float]] = {}
+    for term in terms:
+        values = [float(value) for value in term.function(completions=completions, **columns)]
+        if len(values) != len(completions) or not all(map(math.isfinite, values)):
+            raise ValueError(
+                f"reward term {term.name!r} must return a finite reward for each of the {len(completions)} "
+                f"completions, got {values}"
+            )
+        rewards[term.name] = values
+    totals = [
+        total_reward({name: values[at] for name, values in rewards.items()}, weights)
+        for at in range(len(completions))
+    ]
+    return rewards, totals
+
+
+def completion_text(completion: Any) -> str:
+    """What the model wrote, as one text: the completion, or its assistant messages joined by line breaks.
+
+    A message's content is a text or a list of parts, of which the text parts count. Whatever else
+    stands there has no text: "" for a completion that holds none.
+    """
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, Mapping):
+        completion = [completion]
+    if not isinstance(completion, Sequence):
+        return ""
+    messages = [m for m in completion if isinstance(m, Mapping) and m.get("role", "assistant") == "assistant"]
+    return "\n".join(_content_text(message.get("content")) for message in messages)
+
+
+def _check_compaction(k_ref: int, k_max: int, c_max: float, c_min: float) -> None:
+    if not (0 <= k_ref < k_max and c_min <= c_max):
+        raise ValueError(
+            "need 0 <= k_ref < k_max and c_min <= c_max, "
+            f"got k_ref={k_ref}, k_max={k_max}, c_max={c_max}, c_min={c_min}"
+        )
+
+
+def _content_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        return ""
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _label_letter(label: str, at: int) -> str:
+    match = _LABEL.fullmatch(label.strip()) if isinstance(label, str) else None
+    if match is None:
+        raise ValueError(f'label[{at}] must be one option letter such as "b" or "(b)", got {label!r}')
+    return (match[1] or match[2]).lower()

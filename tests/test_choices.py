@@ -1,0 +1,196 @@
+"""Options: which one a text names, by the authors' rule, by ours, and by the benchmarks' scorers."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tgsr.choices import (
+    airbench_letter,
+    extract_choice,
+    format_choices,
+    letter,
+    official_letter,
+    token_match,
+)
+
+PEOPLE = ["Man", "Woman", "Child", "Robot"]
+
+
+def test_options_are_lettered_in_lower_case() -> None:
+    assert format_choices(["yes", "no"]) == "(a) yes\n(b) no"
+    assert format_choices([]) == ""
+    assert letter(25) == "z"
+
+
+@pytest.mark.parametrize("index", [-1, 26])
+def test_there_is_no_letter_outside_the_alphabet(index: int) -> None:
+    with pytest.raises(ValueError, match=str(index)):
+        letter(index)
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("Final answer: (b) text", "b"),
+        ("FINAL ANSWER: (B)", "b"),
+        ("(a) first\n(c) last\n\n  \n", "c"),
+        ("(c) or (a)", "c"),
+        ("Final answer: (b)\nThank you.", None),
+        ("(e) five", None),
+        ("(e) or (d)", "d"),
+        ("b", None),
+        ("", None),
+        ("\n \n", None),
+        (None, None),
+    ],
+)
+def test_the_official_letter_is_the_first_in_the_last_line(
+    completion: str | None, expected: str | None
+) -> None:
+    assert official_letter(completion) == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("Final answer: (b) text", 1),
+        ("Reasoning about (a) and (c).\nFinal answer: (b) Woman", 1),
+        ("**Final answer: (c)** Child", 2),
+        ("Final answer:\n(d)", 3),
+        ("Answer: B\n\nNot (a), because it is high.", 1),
+        ("<answer>B</answer>", 1),
+        ("The correct option is (d).", 3),
+        ("b)", 1),
+        ("B", 1),
+        ("B. Woman", 1),
+        ("Answer: B because of the pitch", 1),
+        ("Option C is right", 2),
+        ("woman", 1),
+        ("It is the woman.", 1),
+        ("Answer: A man", 0),
+        ("A child", 2),  # an article, no letter
+        ("(e) Robot", 3),  # no fifth choice: the text decides
+        ("(a) or (b)", None),
+        ("Answer: (a) Woman", None),
+        ("man and woman", None),
+        ("no idea", None),
+        ("Final answer: none", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_strict_reading_is_one_option_or_none(completion: str | None, expected: int | None) -> None:
+    assert extract_choice(completion, PEOPLE) == expected
+
+
+def test_a_fifth_choice_can_be_chosen() -> None:
+    assert extract_choice("Final answer: (e) five", ["one", "two", "three", "four", "five"]) == 4
+
+
+def test_a_choice_that_holds_another_is_the_longer_one() -> None:
+    choices = ["anger", "first speaker shows anger", "joy"]
+    assert extract_choice("So the first speaker shows anger", choices) == 1
+    assert extract_choice("So it is anger", choices) == 0
+    assert extract_choice("unangered", choices) is None
+
+
+def test_repeated_choices_are_one_text_and_two_letters() -> None:
+    choices = ["one", "ten", "fifteen", "fifteen"]
+    assert extract_choice("fifteen", choices) == 2
+    assert extract_choice("(d) fifteen", choices) == 3
+
+
+def test_choices_may_look_like_letters_or_announcements() -> None:
+    assert extract_choice("b", ["c", "b", "a"]) == 1
+    assert extract_choice("(b) Plan (c) approved", ["Plan A", "Plan (c) approved", "none"]) == 1
+    assert extract_choice("(b) The answer machine", ["A bell", "The answer machine"]) == 1
+
+
+def test_null_choices_are_never_chosen() -> None:
+    assert extract_choice("None", ["yes", "no", None, None]) is None
+    assert not token_match("yes no", "yes", ["yes", "no", None])
+    assert token_match("yes", "yes", ["yes", "no", None])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        ("The Man!", True),
+        ("man", True),
+        ("woman", False),
+        ("man or woman", False),
+        ("manly", False),
+        ("", False),
+        ("...", False),
+        (None, False),
+    ],
+)
+def test_token_match_wants_the_answer_and_nothing_of_the_others(
+    prediction: str | None, expected: bool
+) -> None:
+    assert token_match(prediction, "Man", PEOPLE) is expected
+
+
+def test_the_letter_before_the_text_can_cost_the_point() -> None:
+    choices = ["a dog", "the cat"]
+    assert token_match("the cat", "the cat", choices)
+    assert not token_match("(a) the cat", "the cat", choices)  # "a" is a token of the other choice
+
+
+def test_words_shared_with_the_answer_are_not_held_against_it() -> None:
+    choices = ["red car", "blue car", "red car red"]
+    assert token_match("a red car", "red car", choices)
+    assert not token_match("blue car", "red car", choices)
+
+
+@given(
+    st.text("abAB _-é1", max_size=12),
+    st.text("abAB _-é1", max_size=6),
+    st.lists(st.text("abAB _-é1", max_size=6), max_size=4),
+)
+def test_token_match_is_the_stated_rule(prediction: str, answer: str, choices: list[str]) -> None:
+    def tokens(text: str) -> list[str]:
+        return re.findall(r"\b\w+\b", text.lower())
+
+    has_all = all(token in tokens(prediction) for token in tokens(answer))
+    foreign = [token for choice in choices for token in tokens(choice) if token not in tokens(answer)]
+    expected = (
+        tokens(prediction) != [] and has_all and not any(token in foreign for token in tokens(prediction))
+    )
+    assert token_match(prediction, answer, choices) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("A", "A"),
+        ("B. because", "B"),
+        ("Apples", "A"),
+        ("The answer is C.", "C"),
+        ("(D)", "D"),
+        (" \nB\n", "B"),
+        ("The answer is\nC.\n", "C"),
+        ("a", None),
+        ("E", None),
+        ("x", None),
+        ("The answer is C", None),
+        ("None", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_airbench_reads_the_first_or_the_last_but_one_character(
+    response: str | None, expected: str | None
+) -> None:
+    assert airbench_letter(response) == expected
+
+
+@given(st.text())
+def test_no_text_breaks_a_reader(text: str) -> None:
+    assert extract_choice(text, PEOPLE) in (None, 0, 1, 2, 3)
+    assert official_letter(text) in (None, "a", "b", "c", "d")
+    assert airbench_letter(text) in (None, "A", "B", "C", "D")

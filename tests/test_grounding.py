@@ -1,0 +1,268 @@
+"""Times in text: every notation seen, every look-alike, the official counter, and hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tgsr.grounding import (
+    count_distinct,
+    count_mentions,
+    find_invalid,
+    find_mentions,
+    find_points,
+    find_spans,
+)
+from tgsr.timeline import Span
+
+TRACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tgsr" / "traces_20.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("From 10.74s to 14.74s, the speaker says", 10.74, 14.74),
+        ("From 6.20 seconds to 10.00 seconds, the", 6.2, 10.0),
+        ("from 0.2 to 1.4 seconds", 0.2, 1.4),
+        ("From about 1.2s to about 3.4s", 1.2, 3.4),
+        ("From 0.2 to 1.4, the man laughs", 0.2, 1.4),
+        ("starts at 12.02 seconds and ends at 14.34 seconds.", 12.02, 14.34),
+        ("starts at 1.20 and ends at 3.40", 1.2, 3.4),
+        ("Start: 1.2s, End: 3.4s", 1.2, 3.4),
+        ("[0.00s – 4.30s]", 0.0, 4.3),
+        ("[1.2s - 3.4s]", 1.2, 3.4),
+        ("(1.2s - 3.4s)", 1.2, 3.4),
+        ("(1.2s, 3.4s)", 1.2, 3.4),
+        ("[1.2, 3.4] seconds", 1.2, 3.4),
+        ("(0.27-2.95 s)", 0.27, 2.95),
+        ("(12.05 – 14.29 s)", 12.05, 14.29),
+        ("1.2s—3.4s", 1.2, 3.4),
+        ("0:12 - 0:15", 12.0, 15.0),
+        ("[0:12] to [0:15]", 12.0, 15.0),
+        ("00:14:38,127 --> 00:14:40,000", 878.127, 880.0),
+        ("<seg>1.2,3.4</seg>", 1.2, 3.4),
+        ("between 3 and 5 seconds", 3.0, 5.0),
+        ("between 1.2 and 3.4 seconds", 1.2, 3.4),
+        ("**1.2s** to **3.4s**", 1.2, 3.4),
+        ("from 1.2s\nto 3.4s", 1.2, 3.4),
+        ("- 1.2s - 3.4s: hello", 1.2, 3.4),
+        ("-1.2s - 3.4s", 1.2, 3.4),
+        ("Speaker 1 - 1.2s - 3.4s", 1.2, 3.4),
+        ("FROM 1.2S TO 3.4S", 1.2, 3.4),
+    ],
+)
+def test_every_notation_that_models_write_is_read(text: str, start: float, end: float) -> None:
+    assert find_spans(text) == [Span(start, end)]
+    assert find_spans(f"First. {text} And then?") == [Span(start, end)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "the 1930s to 1940s",
+        "1930s to 1940s",
+        "from the 1930s-1940s",
+        "in the 60s to 70s",
+        "11.0 - 1.6 = 9.4 seconds",
+        "11.0s - 1.6s = 9.4s",
+        "from 2 to 3 people",
+        "from 0.5 to 0.8 points",
+        "The rating rose from 2.5 to 3.5.",
+        "options (3, 4)",
+        "(a) or (b), 1-2",
+        "from 1939 to 1945",
+        "1990-2000",
+        "a score of 3-2",
+        "on 2024-01-05 s",
+        "version 1.2.3 to 1.3.4 s",
+        "call 555-12-34 s",
+        "1s - 2s - 3s - 4s",
+        "for 3 to 5 seconds",
+        "a pause of 2-3 seconds",
+        "lasts between 3 and 5 seconds",
+        "2-3 seconds long",
+        "from 30 seconds to 2 minutes",
+        "from 1.5 to 2.5 kHz",
+        "10:30 - 11:45 am",
+        "1,000 to 2,000 seconds",
+        "$3-5 s",
+        "starts at 7 and ends at 9",
+        "at 5.2s",
+        "GPT-4 to 5 seconds",
+        "0:75 - 0:80",
+    ],
+)
+def test_look_alikes_are_no_spans(text: str) -> None:
+    assert find_mentions(text) == []
+
+
+def test_spans_come_in_order_of_appearance_with_duplicates() -> None:
+    text = "[5.0s - 6.0s] then <seg>1,2</seg>, from 3s to 4s, again (5.0-6.0 s)."
+    assert find_spans(text) == [Span(5, 6), Span(1, 2), Span(3, 4), Span(5, 6)]
+    assert count_distinct(text) == 3
+
+
+def test_one_interval_in_two_notations_is_one_region() -> None:
+    assert count_distinct("From 12s to 15.0 seconds, that is 0:12 - 0:15, (12.00-15.00 s)") == 1
+
+
+def test_backward_intervals_are_counted_and_never_raised() -> None:
+    text = "From 5.0s to 3.0s, from 2s to 2s, from -1.2s to 3.4s, from 1s to 2s"
+    assert find_spans(text) == [Span(1, 2)]
+    assert find_invalid(text) == 3
+    assert [(m.start, m.end, m.span) for m in find_mentions(text)][:2] == [(5, 3, None), (2, 2, None)]
+
+
+def test_offsets_mark_the_times_in_the_text_as_it_was_written() -> None:
+    text = "İ *From* **1.20s** – 3.40 seconds; it starts at 5.0 seconds and ends at 6.0 seconds."
+    marked = [text[m.text_start : m.text_end] for m in find_mentions(text)]
+    assert marked == ["1.20s** – 3.40 seconds", "5.0 seconds and ends at 6.0 seconds"]
+
+
+def test_points_are_not_ends_of_intervals() -> None:
+    text = (
+        "At 5.2s he laughs; it starts at 1.0s and ends at 2.0s; at the 3-second mark; at 0:12; at 10:30 am."
+    )
+    assert find_points(text) == [5.2, 3.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "k"),
+    [
+        ("", 0),
+        ("From 0.2 to 1.4 seconds", 2),
+        ("From 6.20 seconds to 10.00 seconds", 1),
+        ("From 10.74s to 14.74s", 1),
+        ("is from 1 to 2", 1),
+        ("from 2 to 3 people", 1),
+        ("(3, 5)", 1),
+        ("(3s, 5s)", 0),
+        ("(1.2s-3.4s)", 1),
+        ("(1.2 – 3.4)", 1),
+        ("(1.2s — 3.4s)", 0),
+        ("(1.2 s-3.4 s)", 0),
+        ("(12.05 – 14.29 s)", 0),
+        ("[0.2s - 1.4s]", 0),
+        ("between 1 and 2 s", 0),
+        ("0:12", 0),
+        ("0:12 - 0:15", 0),
+        ("STARTS AT 1 AND ENDS AT 2", 1),
+        ("start at 1.5 second and end at 2.5 s", 1),
+        ("starts at 1.2s, and ends at 3.4s", 0),
+        ("1-2 seconds", 1),
+        ("1s to 2 seconds", 0),
+        ("1 – 2 second", 1),
+        ("(1-2 seconds)", 1),
+        ("from 1 to 2 s, from 1 to 2 s", 2),
+    ],
+)
+def test_the_official_counter_counts_mentions_not_regions(text: str, k: int) -> None:
+    assert count_mentions(text) == k
+
+
+# The five forms as one would write them down, without a thought for long runs.
+PLAIN_FORMS = (
+    r"(?:starts|start)\s+at\s+(\d+(?:\.\d+)?)\s*(?:seconds|second|s)?\s+and\s+(?:ends|end)\s+at\s+(\d+(?:\.\d+)?)",
+    r"(?:is\s+)?from\s+(\d+(?:\.\d+)?)\s*(?:seconds|second|s)?\s+to\s+(\d+(?:\.\d+)?)\s*(?:seconds|second|s)?",
+    r"\((\d+(?:\.\d+)?)s?\s*[-–]\s*(\d+(?:\.\d+)?)s?\)",
+    r"\((\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\)",
+    r"(\d+(?:\.\d+)?)\s*(?:to|-|–)\s*(\d+(?:\.\d+)?)\s*(?:seconds|second)",
+)
+WORDS = [
+    "second",
+    "seconds",
+    "to",
+    "from ",
+    "starts at ",
+    "Start at ",
+    " and ",
+    "ends at ",
+    "is ",
+    "  ",
+    "2.5",
+]
+PIECES = st.sampled_from([*"12. \n-–—(),[]sx", *WORDS, "From 1.2s to 3.4s", "1 to 2 seconds", "(1-2s)"])
+
+
+@given(st.lists(PIECES, max_size=24).map("".join))
+def test_the_fast_counter_agrees_with_the_plain_forms(text: str) -> None:
+    expected = sum(len(re.findall(form, text, re.IGNORECASE)) for form in PLAIN_FORMS)
+    assert count_mentions(text) == expected
+
+
+@given(st.lists(PIECES | st.text(max_size=4), max_size=24).map("".join))
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    mentions = find_mentions(text)
+    assert len(find_spans(text)) + find_invalid(text) == len(mentions)
+    bounds = [at for mention in mentions for at in (mention.text_start, mention.text_end)]
+    assert bounds == sorted(bounds)
+    assert all(0 <= at <= len(text) for at in bounds)
+    assert len(find_points(text)) >= 0
+
+
+@given(
+    st.integers(0, 9999),
+    st.integers(1, 9999),
+    st.sampled_from(
+        [
+            "From {}s to {}s",
+            "starts at {} seconds and ends at {} seconds",
+            "[{}s - {}s]",
+            "({}-{} s)",
+            "<seg>{},{}</seg>",
+            "between {} and {} seconds",
+        ]
+    ),
+)
+def test_what_was_written_is_what_is_read(start: int, length: int, notation: str) -> None:
+    start_s, end_s = start / 100, (start + length) / 100
+    assert find_spans(notation.format(f"{start_s:.2f}", f"{end_s:.2f}")) == [Span(start_s, end_s)]
+
+
+HOSTILE = ["1", " ", "\n", "(", "[", "<seg>", "1-", "1 - ", "1s-", "from ", "from from from 1 to ", "1.", "-"]
+HOSTILE += ["starts at 1 ", "starts at" + " " * 40, "between 1 and ", "(1,", "0:12-", "1:", "at 1 "]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_eight_times_the_text_is_nowhere_near_sixty_four_times_the_work(piece: str) -> None:
+    for prefix in ("", "starts at 1", "from 1", "(1", "1 to 1"):
+        short, long = (prefix + piece * (size // len(piece)) for size in (4_000, 32_000))
+        for read in (count_mentions, find_points):
+            assert _cpu_seconds(read, long) < 32 * _cpu_seconds(read, short) + 0.05, prefix
+
+
+def _cpu_seconds(read: Callable[[str], object], text: str) -> float:
+    """The fewest of three, because the machine does other things too."""
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        read(text)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def test_ten_megabytes_of_one_digit_hold_no_time() -> None:
+    text = "1" * 10_000_000
+    assert count_mentions(text) == 0
+    assert find_mentions(text) == []
+
+
+@pytest.mark.skipif(not TRACES.exists(), reason=f"needs the authors' 20 traces: {TRACES.name}")
+def test_the_authors_traces_give_their_own_avg_iou() -> None:
+    traces = json.loads(TRACES.read_text(encoding="utf-8"))
+    assert len(traces) == 20
+    for trace in traces:
+        predicted = set(find_spans(trace["model_prediction"]))
+        reference = find_spans(trace["gt_transcription"])
+        assert len(reference) == trace["gt_transcription"].count(" s)")
+        mean = sum(max(span.iou(other) for other in reference) for span in predicted) / len(predicted)
+        assert mean == pytest.approx(trace["avg_iou"], abs=6e-5)  # published with four decimals
+        assert count_mentions(trace["model_prediction"]) == count_distinct(trace["model_prediction"])
