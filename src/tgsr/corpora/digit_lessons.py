@@ -25,11 +25,16 @@ ORDINALS = ("first", "second")
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One turn of a conversation about a clip; `question` may be about no clip at all (`text_only`)."""
+    """One turn of a conversation about a clip.
+
+    `words` are the clip's words that stand, one after the other and nothing else spoken between them, in
+    the question ("phrase") or in the answer (transcripts); () for other kinds.
+    """
 
     question: str
     answer: str
     kind: str
+    words: tuple[Word, ...] = ()
 
 
 def clock(seconds: float) -> str:
@@ -101,7 +106,15 @@ def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_tim
     sentences: list[str] = []
     if habit == "none":
         sentences.append(
-            str(rng.choice(("The speaker says several digits.", "The audio has spoken digits.", "I listen to the digits.")))
+            str(
+                rng.choice(
+                    (
+                        "The speaker says several digits.",
+                        "The audio has spoken digits.",
+                        "I listen to the digits.",
+                    )
+                )
+            )
         )
     else:
         if habit == "all":
@@ -125,7 +138,9 @@ def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_tim
         if not sentences:
             sentences.append("It is not said.")
     right = rng.random() < {"none": 0.6, "all": 0.8, "evidence": 0.95}[str(habit)]
-    answer = question.answer if right else str(rng.choice([c for c in question.choices if c != question.answer]))
+    answer = (
+        question.answer if right else str(rng.choice([c for c in question.choices if c != question.answer]))
+    )
     letter = "abcdefgh"[question.choices.index(str(answer))]
     body = " ".join(sentences)
     return f"{REASONING_OPENING}\n{body}\nFinal answer: ({letter}) {answer}"
@@ -151,33 +166,48 @@ def text_lookup(rng: np.random.Generator) -> Lesson:
     return Lesson(f"{timed}\nWhen is: {phrase}", f"{starts[first]:.2f} - {starts[last]:.2f}", "text lookup")
 
 
-def phrase_lessons(clip: Clip, rng: np.random.Generator, n: int, long_prompt: float) -> list[Lesson]:
+def phrase_lessons(
+    clip: Clip, rng: np.random.Generator, n: int, *, n_max: int = 8, long_prompt: float = 0.2
+) -> list[Lesson]:
     """Phrase queries with true times, in short words or, for a share `long_prompt`, in the paper's (B.1.2)."""
     lessons = []
-    for question in phrase_questions(clip, rng, n, n_min=1):
+    for question in phrase_questions(clip, rng, n, n_min=1, n_max=n_max):
         span = question.evidence[0]
+        words = within(clip.words, span)
         if rng.random() < long_prompt:
-            lessons.append(Lesson(phrase_question_af3(question.question), phrase_answer_af3(span), "phrase"))
+            asked, answer = phrase_question_af3(question.question), phrase_answer_af3(span)
         else:
-            answer = f"{span.start:.2f} - {span.end:.2f}"
-            lessons.append(Lesson(f"When is: {question.question}", answer, "phrase"))
+            asked, answer = f"When is: {question.question}", f"{span.start:.2f} - {span.end:.2f}"
+        lessons.append(Lesson(asked, answer, "phrase", words))
     return lessons
+
+
+def transcript_lesson(clip: Clip) -> Lesson:
+    text = " ".join(w.text for w in clip.words)
+    return Lesson("Transcribe the input speech.", text, "transcript", clip.words)
+
+
+def timed_transcript_lesson(clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
+    kind = "true times" if true_times else "bad times"
+    answer = timed_transcript(clip, rng, true_times)
+    return Lesson("Transcribe with timestamps.", answer, kind, clip.words)
 
 
 def plain_lessons(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
     """Lessons for audio without a time code: words, answers, and times that are bad."""
-    text = " ".join(w.text for w in clip.words)
-    lessons = [Lesson("Transcribe the input speech.", text, "transcript")]
+    lessons = [transcript_lesson(clip)]
     if rng.random() < 0.3:
-        lessons.append(Lesson("Transcribe with timestamps.", timed_transcript(clip, rng, False), "bad times"))
+        lessons.append(timed_transcript_lesson(clip, rng, true_times=False))
     return lessons + question_lessons(clip, rng, true_times=False)
 
 
-def timed_lessons(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
+def timed_lessons(clip: Clip, rng: np.random.Generator, n_max: int = 8) -> list[Lesson]:
     """Lessons for audio with a time code: phrases and transcripts with true times, and the same reasoning."""
-    lessons = phrase_lessons(clip, rng, 4, long_prompt=0.2)
+    lessons = phrase_lessons(clip, rng, 4, n_max=n_max)
     if rng.random() < 0.3:
-        lessons.append(Lesson("Transcribe with timestamps.", timed_transcript(clip, rng, True), "true times"))
+        lessons.append(transcript_lesson(clip))
+    if rng.random() < 0.3:
+        lessons.append(timed_transcript_lesson(clip, rng, true_times=True))
     return lessons + question_lessons(clip, rng, true_times=True)[: int(rng.integers(0, 3))]
 
 
@@ -188,7 +218,9 @@ def question_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> 
     for question in questions:
         letter = "abcdefgh"[question.choices.index(str(question.answer))]
         direct = choice_question(question.question, question.choices, instruction="")
-        lessons.append(Lesson(direct, f"Final answer: ({letter}) {question.answer}", f"answer {question.task}"))
+        lessons.append(
+            Lesson(direct, f"Final answer: ({letter}) {question.answer}", f"answer {question.task}")
+        )
     if questions:
         question = questions[int(rng.integers(len(questions)))]
         asked = choice_question(question.question, question.choices)

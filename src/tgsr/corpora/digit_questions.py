@@ -18,7 +18,9 @@ from tgsr.timeline import Span, Word, cover
 TASKS = ("follows", "who", "count", "twice", "pause")
 WHO = ("the first speaker", "the second speaker", "both speakers", "nobody")
 NO_PAUSE = "no, there is none"
-ASKED_WITHOUT_PAUSE = 0.8  # share of clips without a pause that are not asked: "no" must not be the safe guess
+ASKED_WITHOUT_PAUSE = (
+    0.8  # share of clips without a pause that are not asked: "no" must not be the safe guess
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def who(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
 
 
 def _share(answers: list[str]) -> list[float]:
-    """"nobody" half as often as the others: it has no evidence to point at."""
+    """ "nobody" half as often as the others: it has no evidence to point at."""
     weights = [0.5 if answer == WHO[3] else 1.0 for answer in answers]
     return [weight / sum(weights) for weight in weights]
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 HELD_OUT_SPEAKER = "lucas"
 HELD_OUT_TAKES = range(5)  # recordings 0-4 of every digit and speaker
 SPLITS = ("train", "heldout-recordings", "heldout-speaker")
-LONG_PAUSE: Seconds = 1.0  # gaps are either at most 0.6 s or at least 1.1 s, so that the question has one answer
+LONG_PAUSE: Seconds = (
+    1.0  # gaps are either at most 0.6 s or at least 1.1 s, so that the question has one answer
+)
 EDGE: Seconds = 0.01  # kept on both sides of a trimmed recording
 SOURCE = "Free Spoken Digit Dataset"
 LICENCE = "CC BY-SA 4.0"
@@ -109,7 +112,8 @@ def recordings(split: str) -> dict[tuple[str, int], tuple[Recording, ...]]:
 
 def said_sequence(rng: np.random.Generator, speakers: list[str], n_words: int) -> list[tuple[str, int]]:
     """(speaker, digit) for each word: one speaker, or two who take turns of one to five digits."""
-    turn, left, said = 0, 0, []
+    turn, left = 0, 0
+    said: list[tuple[str, int]] = []
     for _ in range(n_words):
         if left == 0 and said:
             turn = (turn + 1) % len(speakers)
@@ -140,7 +144,9 @@ def compose(
     n_speakers = 2 if rng.random() < two_speakers and len(everybody) > 1 else 1
     speakers = [str(s) for s in rng.choice(everybody, n_speakers, replace=False)]
     length = rng.uniform(*seconds)
-    long_pauses = set(rng.integers(1, 14, size=1 + int(rng.random() < 0.25)).tolist()) if rng.random() < 0.5 else set()
+    long_pauses = (
+        set(rng.integers(1, 14, size=1 + int(rng.random() < 0.25)).tolist()) if rng.random() < 0.5 else set()
+    )
 
     pieces: list[np.ndarray] = []
     words: list[Word] = []
@@ -162,13 +168,20 @@ def compose(
         words.append(
             Word(DIGITS[digit], start / SAMPLE_RATE, position / SAMPLE_RATE, speaker=speaker, source="exact")
         )
-    n_tail = min(round(rng.uniform(0.05, 0.5) * SAMPLE_RATE), max(0, round(seconds[1] * SAMPLE_RATE) - position))
+    n_tail = min(
+        round(rng.uniform(0.05, 0.5) * SAMPLE_RATE), max(0, round(seconds[1] * SAMPLE_RATE) - position)
+    )
     n_tail = max(n_tail, round(seconds[0] * SAMPLE_RATE) - position)
     pieces.append(np.zeros(n_tail, np.float32))
     speech = np.concatenate(pieces)
-    noise = rng.standard_normal(len(speech)).astype(np.float32) * np.float32(0.1 * 10 ** (-rng.uniform(15, 40) / 20))
+    noise = rng.standard_normal(len(speech)).astype(np.float32) * np.float32(
+        0.1 * 10 ** (-rng.uniform(15, 40) / 20)
+    )
     mixed = (speech + noise) * np.float32(10 ** (-rng.uniform(0, 15) / 20))
     mixed = (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+    mixed = (np.round(mixed * 32767) / np.float32(32768)).astype(
+        np.float32
+    )  # 16 bits: a file gives the same samples back
     identity = clip_id or f"digits-{split}-{seed:06d}"
     record = Clip(
         id=identity,
@@ -189,5 +202,4 @@ def speakers_in_order(words: tuple[Word, ...]) -> tuple[str, ...]:
 
 def pauses(words: tuple[Word, ...]) -> list[Span]:
     """The gaps between words that last longer than LONG_PAUSE."""
-    gaps = zip(words, words[1:], strict=False)
-    return [Span(a.end, b.start) for a, b in gaps if b.start - a.end > LONG_PAUSE]
+    return [Span(a.end, b.start) for a, b in pairwise(words) if b.start - a.end > LONG_PAUSE]

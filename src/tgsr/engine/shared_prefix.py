@@ -46,10 +46,14 @@ def listen(
     lalm: Lalm,
     audio: Sequence[Tensor],
     *,
+    after: Sequence[Sequence[int]] | None = None,
     aligned: bool = False,
     output_hidden_states: bool = False,
 ) -> SharedPrefix:
-    """The prefixes of C clips: the tokens before the audio, then the aligned audio embeddings.
+    """The prefixes of C clips: the tokens before the audio, the aligned audio embeddings, and `after`.
+
+    `after` holds, clip by clip, tokens that all of its branches begin with (a question that is answered
+    many times); without it the prefix ends with the audio.
 
     `audio` holds the encoder's outputs (F x D_enc), or with `aligned` embeddings that already went
     through the aligner (F x D). Raises AudioMissing where a clip has no frames, ValueError where a
@@ -62,7 +66,8 @@ def listen(
     for index, frames in enumerate(audio):
         _check_frames(index, frames)
         embedded = frames if aligned else lalm.align(frames)
-        rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype)]))
+        tail = lalm.embed(torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device))
+        rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype), tail]))
     lengths = torch.tensor([len(row) for row in rows], device=device)
     n_positions = int(lengths.max())
     embeds = torch.stack([nn.functional.pad(row, (0, 0, n_positions - len(row), 0)) for row in rows])
@@ -133,12 +138,15 @@ class Branch:
 class PackedLogps:
     """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
 
-    audio_hidden: where asked for, per clip the hidden states of one layer at its frames, F x D.
+    Where they were asked for: `hidden_states`, the embeddings and each layer's output, C x L x D. The
+    frames of a clip begin at `first_frame` in its row, branch b's tokens at `first_token[b]`.
     """
 
     logp_BT: Tensor
     mask_BT: Tensor
-    audio_hidden: tuple[Tensor, ...] | None = None
+    first_frame: int
+    first_token: tuple[int, ...]
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def packed_logps(
@@ -146,15 +154,16 @@ def packed_logps(
     audio: Sequence[Tensor],
     branches: Sequence[Branch],
     *,
+    after: Sequence[Sequence[int]] | None = None,
     aligned: bool = False,
     temperature: float = 1.0,
-    audio_hidden_layer: int | None = None,
+    output_hidden_states: bool = False,
 ) -> PackedLogps:
     """Log-probs over branches with one forward in which each clip is one row: its prefix, then its branches.
 
     A branch sees the prefix and itself, and its positions continue the prefix's, so that the numbers are
     those of separate sequences; nothing is padded but the rows' ends. Logits are computed where an
-    answer's token is predicted and nowhere else. `audio` as in `listen`. Raises AudioMissing for a clip
+    answer's token is predicted and nowhere else. `audio` and `after` as in `listen`. Raises AudioMissing for a clip
     without frames; ValueError for an empty prompt or answer, or for a branch of no clip.
     """
     device = device_of(lalm)
@@ -166,11 +175,13 @@ def packed_logps(
     for index, frames in enumerate(audio):
         _check_frames(index, frames)
         embedded = frames if aligned else lalm.align(frames)
-        rows.append([head_ND, embedded.to(head_ND.dtype)])
-        n_prefix = len(head) + len(frames)
+        tail = torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device)
+        rows.append([head_ND, embedded.to(head_ND.dtype), lalm.embed(tail)])
+        n_prefix = len(head) + len(frames) + len(tail)
         positions.append([torch.arange(n_prefix)])
         blocks.append([torch.zeros(n_prefix, dtype=torch.long)])
     row_lengths = [len(p[0]) for p in positions]
+    first_token: list[int] = []
     places: list[Tensor] = []  # in the row, where each answer's tokens are predicted
     for index, branch in enumerate(branches):
         if not 0 <= branch.owner < len(audio) or not branch.prompt or not branch.answer:
@@ -180,7 +191,8 @@ def packed_logps(
             )
         ids = torch.tensor([*branch.prompt, *branch.answer], device=device)
         n_prefix = len(positions[branch.owner][0])
-        start = row_lengths[branch.owner] + len(branch.prompt) - 1
+        first_token.append(row_lengths[branch.owner])
+        start = first_token[-1] + len(branch.prompt) - 1
         places.append(torch.arange(start, start + len(branch.answer)))
         rows[branch.owner].append(lalm.embed(ids))
         positions[branch.owner].append(n_prefix + torch.arange(len(ids)))
@@ -188,11 +200,17 @@ def packed_logps(
         row_lengths[branch.owner] += len(ids)
     longest = max(row_lengths)
     embeds_CLD = torch.stack(
-        [nn.functional.pad(torch.cat(row), (0, 0, 0, longest - n)) for row, n in zip(rows, row_lengths, strict=True)]
+        [
+            nn.functional.pad(torch.cat(row), (0, 0, 0, longest - n))
+            for row, n in zip(rows, row_lengths, strict=True)
+        ]
     )
     position_CL, block_CL = (
         torch.stack(
-            [nn.functional.pad(torch.cat(row), (0, longest - n), value=v) for row, n in zip(x, row_lengths, strict=True)]
+            [
+                nn.functional.pad(torch.cat(row), (0, longest - n), value=v)
+                for row, n in zip(x, row_lengths, strict=True)
+            ]
         ).to(device)
         for x, v in ((positions, 0), (blocks, -1))
     )
@@ -201,19 +219,18 @@ def packed_logps(
         attention_mask=branch_mask(block_CL, embeds_CLD.dtype),
         position_ids=position_CL,
         use_cache=False,
-        output_hidden_states=audio_hidden_layer is not None,
+        output_hidden_states=output_hidden_states,
     )
     answer_ids, mask_BT = pad_right([branch.answer for branch in branches], lalm.pad_id, device)
     owners = torch.tensor([branch.owner for branch in branches for _ in branch.answer], device=device)
     hidden_ND = out.last_hidden_state[owners, torch.cat(places).to(device)]
     logits_NV = lalm.lm_head(hidden_ND).float() / temperature
     picked_N = torch.log_softmax(logits_NV, -1).gather(-1, answer_ids[mask_BT][:, None])[:, 0]
-    logp_BT = torch.zeros(answer_ids.shape, device=device, dtype=picked_N.dtype).masked_scatter(mask_BT, picked_N)
-    if audio_hidden_layer is None:
-        return PackedLogps(logp_BT, mask_BT)
-    hidden_CLD = out.hidden_states[audio_hidden_layer]
-    heard = [h[len(head) : len(head) + len(frames)] for h, frames in zip(hidden_CLD, audio, strict=True)]
-    return PackedLogps(logp_BT, mask_BT, tuple(heard))
+    logp_BT = torch.zeros(answer_ids.shape, device=device, dtype=picked_N.dtype).masked_scatter(
+        mask_BT, picked_N
+    )
+    hidden_states = tuple(out.hidden_states) if output_hidden_states else None
+    return PackedLogps(logp_BT, mask_BT, len(head), tuple(first_token), hidden_states)
 
 
 def branch_mask(block_CL: Tensor, dtype: torch.dtype) -> Tensor:

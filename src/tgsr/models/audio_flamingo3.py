@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AudioFlamingo3ForConditionalGeneration, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers import (
+    PreTrainedTokenizerBase,
+    WhisperFeatureExtractor,
+)
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.models.lalm import ModelError, PromptParts
@@ -29,7 +32,7 @@ class AudioFlamingo3:
     """
 
     name: str
-    model: AudioFlamingo3ForConditionalGeneration
+    model: Any  # an AudioFlamingo3ForConditionalGeneration, in PEFT's wrapper once it has a LoRA
     tokenizer: PreTrainedTokenizerBase
     feature_extractor: WhisperFeatureExtractor
     max_seconds: float = 600.0
@@ -54,7 +57,7 @@ class AudioFlamingo3:
         return self.inner.lm_head
 
     @property
-    def aligner(self) -> nn.Module:
+    def aligner(self) -> Any:
         return self.inner.model.multi_modal_projector
 
     @property
@@ -115,10 +118,12 @@ class AudioFlamingo3:
             chat_messages(text), add_generation_prompt=True, tokenize=False
         )
         # Only the template's own placeholder counts: the same characters in a question are just text.
-        before, _, after = whole.partition(AUDIO_TOKEN)
-        if not _:
+        before, place, after = str(whole).partition(AUDIO_TOKEN)
+        if not place:
             raise ModelError(f"{self.name}: the chat template has no place for audio ({AUDIO_TOKEN})")
-        return PromptParts(tuple(self._ids(before)), tuple(self._ids(after.replace(AUDIO_TOKEN, "< sound >"))))
+        return PromptParts(
+            tuple(self._ids(before)), tuple(self._ids(after.replace(AUDIO_TOKEN, "< sound >")))
+        )
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -35,7 +35,7 @@ class Lalm(Protocol):
     """A large audio-language model: frozen encoder, aligner, language model."""
 
     name: str
-    model: nn.Module
+    model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
     max_seconds: float
     seconds_per_frame: float
     eos_id: int
@@ -50,13 +50,13 @@ class Lalm(Protocol):
     def lm_head(self) -> nn.Module: ...
 
     @property
-    def aligner(self) -> nn.Module:
+    def aligner(self) -> Any:
         """The only part that stage 1 trains (table 5)."""
         ...
 
     @property
     def lora_targets(self) -> str:
-        """A pattern of module names that holds the language model's layers and none of the tower's (table 6)."""
+        """A pattern of module names: the language model's layers and none of the tower's (table 6)."""
         ...
 
     @property

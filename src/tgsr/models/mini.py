@@ -10,6 +10,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AudioFlamingo3Config,
@@ -69,7 +71,9 @@ def feature_extractor() -> WhisperFeatureExtractor:
     return WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
 
 
-def configuration(tokenizer: PreTrainedTokenizerFast, *, hidden: int = 256, layers: int = 6) -> AudioFlamingo3Config:
+def configuration(
+    tokenizer: PreTrainedTokenizerFast, *, hidden: int = 256, layers: int = 6
+) -> AudioFlamingo3Config:
     """Whisper base's encoder (512 wide, 6 layers) and a decoder of `layers` layers, `hidden` wide."""
     vocabulary = (len(tokenizer) + 63) // 64 * 64
     return AudioFlamingo3Config(
@@ -89,12 +93,12 @@ def configuration(tokenizer: PreTrainedTokenizerFast, *, hidden: int = 256, laye
             num_attention_heads=hidden // 32,
             num_key_value_heads=hidden // 64,
             max_position_embeddings=4096,
-            rope_theta=10000.0,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
             tie_word_embeddings=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+        audio_token_id=int(tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)),
     )
 
 
@@ -126,4 +130,41 @@ def assets() -> Path:
         return folder
 
 
-__all__ = ["ModelError", "assets", "configuration", "feature_extractor", "train_tokenizer", "untrained", "with_encoder"]
+def save_base(lalm: AudioFlamingo3, folder: Path) -> None:
+    """Decoder, aligner and tokenizer as safetensors and JSON; the encoder is left out, `tgsr fetch` has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: weight.detach().contiguous()
+        for name, weight in lalm.inner.state_dict().items()
+        if ".audio_tower." not in name
+    }
+    save_file(weights, folder / "base.safetensors", metadata={"format": "pt"})
+    lalm.tokenizer.save_pretrained(str(folder))
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+
+
+def load_base(folder: Path | None = None, name: str = "mini") -> AudioFlamingo3:
+    """The base model from the package's own files or from a folder that `tgsr train base` wrote.
+
+    Raises ModelError where a file is missing or does not fit.
+    """
+    folder = folder or assets()
+    for needed in ("base.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / needed).exists():
+            raise ModelError(f"{folder}: {needed} is missing; install tgsr again or run `tgsr train base`")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    model = AudioFlamingo3ForConditionalGeneration(configuration(tokenizer))
+    try:
+        weights = load_file(folder / "base.safetensors")
+    except SafetensorError as error:
+        raise ModelError(
+            f"{folder / 'base.safetensors'}: truncated or altered ({error}); install tgsr again"
+        ) from error
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing = [key for key in missing if ".audio_tower." not in key]
+    if missing or unexpected:
+        raise ModelError(
+            f"{folder / 'base.safetensors'}: lacks {missing[:3]} and has unknown {unexpected[:3]}; "
+            "it belongs to another version of the miniature"
+        )
+    return wrap(name, with_encoder(model), tokenizer)

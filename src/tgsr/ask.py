@@ -1,0 +1,51 @@
+"""One question about one recording: the response, the spans that it cites, and their sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgsr import audio
+from tgsr.engine.features import without_cache
+from tgsr.evaluation.grounding import evidence_crop
+from tgsr.grounding import find_invalid, find_spans
+from tgsr.models.lalm import Lalm, ModelError
+from tgsr.predict import respond
+from tgsr.prompts import REASONING_INSTRUCTION, choice_question, phrase_question_af3
+from tgsr.timeline import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`spans` are the distinct valid spans that the text cites, in order of appearance; `evidence` is their
+    sound, each padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited."""
+
+    text: str
+    spans: tuple[Span, ...]
+    n_invalid: int
+    evidence: np.ndarray
+
+
+def ask(
+    lalm: Lalm, samples: np.ndarray, question: str, choices: tuple[str, ...] = (), *, phrase: bool = False
+) -> Answer:
+    """The model's greedy response under the paper's prompts: B.1.2 for a phrase, B.1.3 for a question.
+
+    Raises ModelError for a blank question, one choice, or choices with a phrase.
+    """
+    if not question.strip() or len(choices) == 1 or (phrase and choices):
+        raise ModelError(
+            f"question {question!r} with {len(choices)} choice(s): give a question that is not blank, "
+            "and no choices, or at least two; --phrase takes none"
+        )
+    if phrase:
+        text = phrase_question_af3(question)
+    elif choices:
+        text = choice_question(question, choices)
+    else:
+        text = f"{question}\n{REASONING_INSTRUCTION}"
+    response = respond(lalm, [without_cache(lalm, samples)], [(0, text)])[0]
+    spans = tuple(dict.fromkeys(find_spans(response)))
+    cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
+    return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))

@@ -1,0 +1,341 @@
+"""The command line: one command a stage, each thin."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tgsr.timeline import Span
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit code 0; 2 with one message on stderr where the input is wrong; 130 when interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("tgsr: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except _wrong_input() as error:
+        print(f"tgsr: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _wrong_input() -> tuple[type[Exception], ...]:
+    """The errors whose message is meant for the user; any other one is a fault of ours and shows its trace."""
+    from tgsr.audio import AudioError
+    from tgsr.build import BuildError
+    from tgsr.fetch import FetchError
+    from tgsr.models.lalm import ModelError
+    from tgsr.records import RecordError
+    from tgsr.training.checkpoints import RunError
+    from tgsr.training.steps import NotFinite
+
+    return (
+        AudioError,
+        BuildError,
+        FetchError,
+        ModelError,
+        RecordError,
+        RunError,
+        NotFinite,
+        FileNotFoundError,
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="tgsr", description="Timestamp-grounded speech reasoning.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_fetch(commands)
+    _add_demo(commands)
+    _add_ask(commands)
+    _add_build(commands)
+    _add_train(commands)
+    _add_predict(commands)
+    _add_score(commands)
+    _add_report(commands)
+    return top
+
+
+def _command(commands: Any, name: str, run: Any, about: str, example: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    made.set_defaults(run=run)
+    return made
+
+
+def _cache(args: argparse.Namespace) -> Any:
+    from tgsr.engine.features import FeatureCache
+    from tgsr.fetch import cache_folder
+
+    return FeatureCache(Path(args.cache) if args.cache else cache_folder() / "features")
+
+
+def _add_cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cache", help="folder of encoder outputs; ~/.cache/tgsr/features if not given")
+
+
+# --- fetch -----------------------------------------------------------------------------------------------
+
+
+def _add_fetch(commands: Any) -> None:
+    about = "Download and check Whisper base's encoder, once; offline afterwards."
+    _command(commands, "fetch", _fetch, about, "tgsr fetch")
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from tgsr.fetch import fetch_encoder, load_encoder
+
+    load_encoder()
+    print(fetch_encoder())
+
+
+# --- demo ------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: Any) -> None:
+    about = "The whole story on real speech, small: train both stages, score, end with a page."
+    command = _command(commands, "demo", _demo, about, "tgsr demo --out runs/demo")
+    command.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder; resumed where it exists"
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of clips and training")
+    _add_cache(command)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from tgsr.demo import demo
+
+    print(demo(args.out, _cache(args), args.seed))
+
+
+# --- ask -------------------------------------------------------------------------------------------------
+
+
+def _add_ask(commands: Any) -> None:
+    about = "Ask about a recording: the answer, the seconds that support it, and a wav of just those."
+    example = 'tgsr ask recording.wav "Which digit is said right after seven?" --choice two --choice four'
+    command = _command(commands, "ask", _ask, about, example)
+    command.add_argument("recording", type=Path, help="wav, flac, mp3 or ogg")
+    command.add_argument("question", help="the question; with --phrase the words to be located")
+    command.add_argument(
+        "--choice", action="append", default=[], help="an answer to choose from; give several"
+    )
+    command.add_argument("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
+    command.add_argument(
+        "--model", default="mini:tgsr", help="mini, mini:sta, mini:tgsr, a folder or a hub id"
+    )
+    command.add_argument("--start", type=float, default=0.0, help="hear from this second on")
+    command.add_argument("--end", type=float, help="hear up to this second")
+    command.add_argument("--evidence", type=Path, help="where to write the wav; evidence.wav if not given")
+
+
+def _ask(args: argparse.Namespace) -> None:
+    from tgsr import audio
+    from tgsr.ask import ask
+    from tgsr.models.load import load
+
+    samples = audio.load(args.recording, start=args.start, end=args.end)
+    found = ask(load(args.model), samples, args.question, tuple(args.choice), phrase=args.phrase)
+    print(found.text)
+    for span in found.spans:
+        shifted = Span(span.start + args.start, span.end + args.start)
+        print(f"evidence: {shifted.start:.2f} - {shifted.end:.2f} s")
+    if found.n_invalid:
+        print(f"{found.n_invalid} cited interval(s) end before they start: left out")
+    if not len(found.evidence):
+        print("no evidence: the response cites no valid span inside the recording")
+        return
+    path = _free(args.evidence or Path("evidence.wav"), given=args.evidence is not None)
+    audio.save_wav(path, found.evidence)
+    print(f"{path}: {len(found.evidence) / audio.SAMPLE_RATE:.2f} s to listen to")
+
+
+def _free(path: Path, given: bool) -> Path:
+    """The path itself, or the next free numbered one; a name that the user gave is refused if it exists."""
+    from tgsr.build import BuildError
+
+    if given and path.exists():
+        raise BuildError(f"{path}: exists; choose another --evidence")
+    numbered, n = path, 2
+    while numbered.exists():
+        numbered, n = path.with_stem(f"{path.stem}-{n}"), n + 1
+    return numbered
+
+
+# --- build -----------------------------------------------------------------------------------------------
+
+
+def _add_build(commands: Any) -> None:
+    about = "Make questions: sta (phrases to be located) or qa (choices that need the audio)."
+    example = "tgsr build sta --digits 500 --split train --out data/sta"
+    command = _command(commands, "build", _build, about, example)
+    command.add_argument("stage", choices=("sta", "qa"))
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--digits", type=int, metavar="N", help="compose N clips of spoken digits")
+    source.add_argument("--clips", type=Path, help="clips with word times, JSONL (stage sta)")
+    splits = ("train", "heldout-recordings", "heldout-speaker")
+    command.add_argument("--split", choices=splits, default="train", help="whose recordings (with --digits)")
+    command.add_argument("--first", type=int, default=0, help="the first clip's seed (with --digits)")
+    command.add_argument("--phrases", type=int, default=8, help="phrases a clip (stage sta)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the questions")
+    command.add_argument(
+        "--skip-bad", action="store_true", help="record bad rows in OUT/errors.jsonl and go on"
+    )
+    command.add_argument("--out", type=Path, required=True, help="a new folder")
+
+
+def _build(args: argparse.Namespace) -> None:
+    from tgsr.build import BuildError, ask_about, compose_clips, moved, require_new, write_questions
+    from tgsr.records import read_clips
+
+    require_new(args.out)
+    if args.clips:
+        if args.stage == "qa":
+            raise BuildError("--clips makes phrase questions only; `build qa` needs --digits")
+        args.out.mkdir(parents=True, exist_ok=True)
+        errors = args.out / "errors.jsonl" if args.skip_bad else None
+        clips = moved(read_clips(args.clips, on_error=errors), args.clips, args.out)
+    else:
+        clips = compose_clips(args.digits, args.split, args.first, args.out)
+    questions = ask_about(clips, args.stage, args.phrases, args.seed)
+    path = write_questions(clips, questions, args.out)
+    print(f"{path}: {len(questions)} questions about {len(clips)} clips")
+
+
+# --- train -----------------------------------------------------------------------------------------------
+
+
+def _add_train(commands: Any) -> None:
+    from tgsr.training.base import BaseConfig
+    from tgsr.training.rl import GrpoConfig
+    from tgsr.training.sta import StaConfig
+
+    train = commands.add_parser("train", help="Train the miniature's base, stage 1 (sta) or stage 2 (grpo).")
+    stages = train.add_subparsers(required=True, metavar="STAGE")
+    for name, config, about in (
+        ("base", BaseConfig, "The miniature's base model, from the encoder alone."),
+        ("sta", StaConfig, "Stage 1: the aligner learns to write time (section 3.1, table 5)."),
+        ("grpo", GrpoConfig, "Stage 2: grounded reasoning by GRPO (section 3.2, table 6)."),
+    ):
+        example = f"tgsr train {name} --out runs/{name}" + (
+            "" if name == "base" else " --questions data/questions.jsonl"
+        )
+        command = _command(stages, name, _train, about, example)
+        command.set_defaults(config=config)
+        command.add_argument("--out", type=Path, required=True, help="run folder; resumed where it exists")
+        _add_config(command, config)
+        _add_cache(command)
+
+
+def _add_config(command: argparse.ArgumentParser, config: type) -> None:
+    """One flag a field; a field without a default is required. The type is the default's."""
+    for field in dataclasses.fields(config):
+        flag = "--" + field.name.replace("_", "-")
+        if field.default is dataclasses.MISSING:
+            command.add_argument(flag, required=True, help=" ")
+        else:
+            command.add_argument(flag, type=type(field.default), default=field.default, help=" ")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from tgsr.training.base import BaseConfig, train_base
+    from tgsr.training.rl import GrpoConfig, train_grpo
+    from tgsr.training.sta import StaConfig, train_sta
+
+    config = args.config(
+        **{field.name: getattr(args, field.name) for field in dataclasses.fields(args.config)}
+    )
+    if isinstance(config, BaseConfig):
+        print(train_base(config, args.out, _cache(args)))
+    elif isinstance(config, StaConfig):
+        print(train_sta(config, args.out, _cache(args)))
+    elif isinstance(config, GrpoConfig):
+        print(train_grpo(config, args.out, _cache(args)))
+
+
+# --- predict, score, report ------------------------------------------------------------------------------
+
+
+def _add_predict(commands: Any) -> None:
+    about = "A model's responses to questions, one JSON line each; goes on where it was stopped."
+    example = "tgsr predict --questions data/questions.jsonl --model mini:tgsr --out predictions.jsonl"
+    command = _command(commands, "predict", _predict, about, example)
+    command.add_argument("--questions", type=Path, required=True)
+    command.add_argument("--model", required=True, help="mini, mini:sta, mini:tgsr, a folder or a hub id")
+    command.add_argument("--out", type=Path, required=True, help="JSONL file; appended to")
+    command.add_argument("--max-new-tokens", type=int, default=250)
+    command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    command.add_argument("--top-p", type=float, default=1.0)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--skip-bad", action="store_true", help="record bad rows in OUT.errors.jsonl and go on"
+    )
+    _add_cache(command)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from tgsr.models.load import load
+    from tgsr.predict import Decoding, predict_to_file
+    from tgsr.records import read_questions
+
+    errors = args.out.with_name(args.out.name + ".errors.jsonl") if args.skip_bad else None
+    questions = read_questions(args.questions, on_error=errors)
+    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
+    n_done, n_unheard = predict_to_file(
+        load(args.model), questions, args.questions, args.out, _cache(args), decoding
+    )
+    print(
+        f"{args.out}: {n_done} responses"
+        + (f", {n_unheard} unheard (see its errors file)" if n_unheard else "")
+    )
+
+
+def _add_score(commands: Any) -> None:
+    about = "Score predictions: ours, MMAU's or MMAR's files as they are."
+    command = _command(commands, "score", _score, about, "tgsr score predictions.jsonl --out metrics.json")
+    command.add_argument("predictions", type=Path)
+    command.add_argument("--out", type=Path, required=True, help="metrics.json")
+    command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+
+
+def _score(args: argparse.Namespace) -> None:
+    from tgsr.evaluation.score import read_predictions, score, write_metrics
+    from tgsr.report.tables import summary
+
+    metrics = score(read_predictions(args.predictions), file=str(args.predictions), seed=args.seed)
+    write_metrics(metrics, args.out)
+    print(summary(metrics))
+    print(args.out)
+
+
+def _add_report(commands: Any) -> None:
+    about = "A page to look at and listen to: tables, curves, items with sound, in one HTML file."
+    command = _command(
+        commands, "report", _report, about, "tgsr report runs/demo --out runs/demo/report.html"
+    )
+    command.add_argument("run", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    command.add_argument("--out", type=Path, required=True, help="HTML file")
+    command.add_argument("--items", type=int, default=8, help="how many questions to show")
+    command.add_argument("--title", default="Timestamp-grounded speech reasoning")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from tgsr.report.runs import report
+
+    print(report(args.run, args.out, title=args.title, n_items=args.items, seed=args.seed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,129 @@
+"""`--model NAME`: the miniature and its adapters, a folder, or a hub id.
+
+An adapter folder of ours holds adapter.json (the base's name), and one or both of aligner.safetensors
+(stage 1: the aligner's weights) and PEFT's adapter_config.json with adapter_model.safetensors (stage 2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AudioFlamingo3ForConditionalGeneration, AutoTokenizer, WhisperFeatureExtractor
+
+from tgsr.models import mini
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import ModelError
+
+SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
+ALIGNER_FILE = "aligner.safetensors"
+ADAPTER_FILE = "adapter.json"
+
+
+def load(name: str) -> AudioFlamingo3:
+    """The model called `name`. Raises ModelError with the remedy where a file is missing or unreadable."""
+    if name == "mini":
+        return mini.load_base()
+    if name in SHIPPED:
+        return load_adapter(mini.assets().parent / SHIPPED[name], name)
+    folder = Path(name)
+    if (folder / ADAPTER_FILE).exists():
+        return load_adapter(folder, name)
+    if (folder / "base.safetensors").exists():
+        return mini.load_base(folder, name)
+    if folder.exists() and not (folder / "config.json").exists():
+        raise ModelError(
+            f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
+            "give mini, mini:sta, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
+        )
+    return load_pretrained(name)
+
+
+def load_pretrained(name: str) -> AudioFlamingo3:
+    """An Audio Flamingo 3 checkpoint in the hub's layout, by folder or hub id."""
+    try:
+        model = AudioFlamingo3ForConditionalGeneration.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        extractor = WhisperFeatureExtractor.from_pretrained(name)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{name}: cannot be loaded as an Audio Flamingo 3 model: {error}") from error
+    model.requires_grad_(False)
+    model.eval()
+    return AudioFlamingo3(name, model, tokenizer, extractor)
+
+
+def load_adapter(folder: Path, name: str) -> AudioFlamingo3:
+    """The adapter's base with the adapter on it."""
+    described = folder / ADAPTER_FILE
+    if not described.exists():
+        raise ModelError(f"{folder}: {ADAPTER_FILE} is missing; install tgsr again or train the adapter")
+    base = str(json.loads(described.read_text())["base"])
+    lalm = load(base if not (folder / base).exists() else str(folder / base))
+    lalm.name = name
+    if (folder / ALIGNER_FILE).exists():
+        try:
+            lalm.aligner.load_state_dict(load_file(folder / ALIGNER_FILE))
+        except (SafetensorError, RuntimeError) as error:
+            raise ModelError(f"{folder / ALIGNER_FILE}: truncated, or another model's: {error}") from error
+    if (folder / "adapter_config.json").exists():
+        if not (folder / "adapter_model.safetensors").exists():
+            raise ModelError(f"{folder}: adapter_model.safetensors is missing; pickled adapters are refused")
+        lalm.model = PeftModel.from_pretrained(lalm.inner, str(folder))
+        lalm.model.eval()
+    elif not (folder / ALIGNER_FILE).exists():
+        raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
+    return lalm
+
+
+def save_adapter(lalm: AudioFlamingo3, folder: Path, base: str) -> None:
+    """The aligner, and the LoRA where there is one, under names that `load` finds again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aligner = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
+    save_file(aligner, folder / ALIGNER_FILE)
+    if hasattr(lalm.model, "peft_config"):
+        lalm.model.save_pretrained(str(folder), safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
+    (folder / ADAPTER_FILE).write_text(json.dumps({"base": base}, indent=2) + "\n")
+
+
+def with_lora(lalm: AudioFlamingo3, rank: int, alpha: int, seed: int) -> None:
+    """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen."""
+    import torch
+
+    torch.manual_seed(seed)
+    lalm.inner.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
+    lalm.model = get_peft_model(lalm.inner, config)
+    lalm.model.eval()
+
+
+@contextmanager
+def lora_off(lalm: AudioFlamingo3) -> Iterator[None]:
+    """The model without its LoRA: stage 2's reference policy, with no second copy in memory."""
+    model: Any = lalm.model
+    with model.disable_adapter():
+        yield
+
+
+def trainable(lalm: AudioFlamingo3) -> dict[str, int]:
+    """How many parameters of each block train: audio tower, aligner, language model, LoRA."""
+    counts = {"audio tower": 0, "aligner": 0, "language model": 0, "LoRA": 0}
+    for name, weight in lalm.model.named_parameters():
+        if weight.requires_grad:
+            block = (
+                "LoRA"
+                if ".lora_" in name
+                else "audio tower"
+                if ".audio_tower." in name
+                else "aligner"
+                if ".multi_modal_projector." in name
+                else "language model"
+            )
+            counts[block] += weight.numel()
+    return counts

@@ -1,0 +1,143 @@
+"""A model's responses to questions: each clip is heard once, all of its questions go on from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tgsr import audio
+from tgsr.engine.features import FeatureCache
+from tgsr.engine.sampling import sample
+from tgsr.engine.shared_prefix import listen
+from tgsr.models.lalm import Lalm, ModelError
+from tgsr.prompts import choice_question, phrase_question_af3
+from tgsr.records import (
+    Question,
+    Response,
+    append_jsonl,
+    read_responses,
+    repair_jsonl,
+    resolve_audio,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How responses are drawn: greedy unless a temperature is given."""
+
+    max_new_tokens: int = 250
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Decoding()
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """A question whose audio could not be heard, and why."""
+
+    question: Question
+    reason: str
+
+
+def prompt_text(question: Question) -> str:
+    """Stage 1's prompt (B.1.2) for a phrase; the question with its choices and B.1.3 for a choice."""
+    if question.kind == "phrase":
+        return phrase_question_af3(str(question.phrase))
+    return choice_question(question.question, question.choices)
+
+
+def respond(
+    lalm: Lalm, heard: Sequence[Tensor], asked: Sequence[tuple[int, str]], decoding: Decoding = GREEDY
+) -> list[str]:
+    """One response for each (clip, prompt text); `heard` holds the clips' encoder outputs, F x D_enc."""
+    with torch.no_grad():
+        prefix = listen(lalm, heard)
+    sampled = sample(
+        lalm,
+        prefix,
+        [owner for owner, _ in asked],
+        [lalm.prompt(text).after for _, text in asked],
+        max_new_tokens=decoding.max_new_tokens,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        generator=torch.Generator().manual_seed(decoding.seed),
+    )
+    return [lalm.text(list(s.ids)) for s in sampled]
+
+
+def predict(
+    lalm: Lalm,
+    questions: Sequence[Question],
+    path: Path,
+    cache: FeatureCache,
+    decoding: Decoding = GREEDY,
+    clips_per_batch: int = 8,
+) -> Iterator[Response | Unheard]:
+    """Responses clip by clip, in batches; what cannot be heard comes out with its reason.
+
+    `path` is the questions' file, whose folder relative audio paths start from.
+    """
+    clips: dict[str, list[Question]] = {}
+    for question in questions:
+        clips.setdefault(question.audio, []).append(question)
+    groups = list(clips.values())
+    bar = tqdm(total=len(groups), desc=f"predict {lalm.name}", unit="clip")
+    for first in range(0, len(groups), clips_per_batch):
+        heard: list[Tensor] = []
+        asked: list[tuple[int, Question]] = []
+        for of_clip in groups[first : first + clips_per_batch]:
+            try:
+                samples = audio.load(resolve_audio(of_clip[0], path))
+                features = cache.get(lalm, samples)
+            except (audio.AudioError, ModelError) as error:
+                yield from (Unheard(question, str(error)) for question in of_clip)
+                continue
+            asked += [(len(heard), question) for question in of_clip]
+            heard.append(features)
+        if asked:
+            prompts = [(owner, prompt_text(question)) for owner, question in asked]
+            texts = respond(lalm, heard, prompts, decoding)
+            yield from (Response(q, lalm.name, text) for (_, q), text in zip(asked, texts, strict=True))
+        bar.update(len(groups[first : first + clips_per_batch]))
+    bar.close()
+
+
+def predict_to_file(
+    lalm: Lalm, questions: Sequence[Question], path: Path, out: Path, cache: FeatureCache, decoding: Decoding
+) -> tuple[int, int]:
+    """Responses appended to `out`; returns how many were written and how many clips' questions were unheard.
+
+    Goes on where an earlier call stopped: questions that this model has answered in `out` are left
+    alone. Unheard ones go to `out`.errors.jsonl. Raises RecordError where `out` is not a file of ours.
+    """
+    done: set[str] = set()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        repair_jsonl(out)
+        done = {r.question.id for r in read_responses(out) if r.model == lalm.name}
+    n_done = n_unheard = 0
+    left = [question for question in questions if question.id not in done]
+    for result in predict(lalm, left, path, cache, decoding):
+        if isinstance(result, Response):
+            append_jsonl(out, _from(result, path, out))
+            n_done += 1
+        else:
+            row = {"id": result.question.id, "audio": result.question.audio, "error": result.reason}
+            append_jsonl(out.with_name(out.name + ".errors.jsonl"), row)
+            n_unheard += 1
+    return n_done, n_unheard
+
+
+def _from(response: Response, path: Path, out: Path) -> Response:
+    """The response with its audio's path as seen from `out`'s folder."""
+    relative = os.path.relpath(resolve_audio(response, path).resolve(), out.parent.resolve())
+    return replace(response, question=replace(response.question, audio=relative))

@@ -1,0 +1,39 @@
+"""What every training loop does around its loss: the learning rate's course, and one guarded update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class NotFinite(RuntimeError):
+    """A loss or gradient that is not finite: training stops before it reaches the weights."""
+
+
+def cosine(step: int, n_steps: int, n_warmup: int, floor: float = 0.05) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then a half cosine down to `floor`."""
+    warm = min(1.0, (step + 1) / max(1, n_warmup))
+    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, n_steps)))))
+
+
+def linear(step: int, n_steps: int, n_warmup: int) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then linearly down to zero after the last step."""
+    warm = min(1.0, (step + 1) / max(1, n_warmup))
+    return warm * (n_steps - step) / max(1, n_steps)
+
+
+def step_or_stop(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor, clip_norm: float, step: int
+) -> float:
+    """One update with clipped gradients; returns their norm before clipping. Raises NotFinite instead of a bad update."""
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
+    if not (math.isfinite(norm) and math.isfinite(float(loss))):
+        raise NotFinite(
+            f"step {step}: loss {float(loss)}, gradient norm {norm}; the weights are those of the step before. "
+            "Lower the learning rate, or look at this step's clips"
+        )
+    optimizer.step()
+    return norm
