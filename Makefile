@@ -1,0 +1,42 @@
+# Every target runs in .venv, which the first of them makes; `make PYTHON=python3.12 test` takes another Python.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test bench lint fetch clean
+
+help:
+	@echo "make demo    the whole story on real speech, into runs/demo"
+	@echo "make test    lint, then all tests; those that need the encoder are skipped without it"
+	@echo "make bench   speed: what is shared against what is not"
+	@echo "make lint    ruff and mypy"
+	@echo "make fetch   Whisper base's encoder, downloaded once and checked each time"
+	@echo "make clean   removes .venv and the tools' caches; runs and fetched weights stay"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: fetch
+	$(BIN)/tgsr demo --out runs/demo
+
+# A fetch that fails does not stop the tests: it says what to do, and they say what they skip.
+test: lint
+	-@$(MAKE) --no-print-directory fetch
+	$(BIN)/python -m pytest
+
+bench: fetch
+	$(BIN)/python benchmarks/speed.py
+
+lint: $(INSTALLED)
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+# No stamp: the kept file is checked against its SHA-256, which takes a second.
+fetch: $(INSTALLED)
+	$(BIN)/python -m tgsr.fetch
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -1,0 +1,20 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tgsr.fetch import ENCODER_FILE, FetchError, cache_folder, load_encoder
+
+
+@pytest.fixture(scope="session")
+def encoder() -> dict[str, np.ndarray]:
+    """Whisper base's encoder from the cache; tests never download: without it they are skipped, by name."""
+    path = cache_folder() / ENCODER_FILE
+    if not path.exists():
+        pytest.skip(f"{path} is not there: `make fetch` downloads it, once")
+    try:
+        return load_encoder()
+    except FetchError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tgsr.choices import extract_choice, official_letter
+from tgsr.corpora.digit_lessons import (
+    Lesson,
+    bad_span,
+    cite,
+    clock,
+    phrase_lessons,
+    plain_lessons,
+    reasoning,
+    spoken,
+    subtitle_clock,
+    text_lookup,
+    timed_lessons,
+    timed_transcript,
+    turns,
+    within,
+)
+from tgsr.corpora.digit_questions import choice_questions
+from tgsr.corpora.spoken_digits import compose, speakers_in_order
+from tgsr.grounding import find_spans
+from tgsr.prompts import REASONING_OPENING
+from tgsr.records import Clip, Question
+from tgsr.timeline import Span, Word
+
+# Each as real models write it; the tests below ask that each is taught and read back.
+NOTATIONS = {
+    "From 10.74s to 14.74s": r"From 1\.25s to 3\.50s, X\.",
+    "From 6.20 seconds to 10.00 seconds": r"From 1\.25 seconds to 3\.50 seconds, X\.",
+    "starts at 12.02 seconds and ends at 14.34 seconds": r".* starts at 1\.25 seconds and ends at 3\.50 seconds: X\.",
+    "[0.00s – 4.30s]": r"\[1\.25s – 3\.50s\] X\.",
+    "(0.27-2.95 s)": r"\(1\.25-3\.50 s\) X\.",
+    "(0.27s-2.95s)": r"\(1\.25s-3\.50s\) X\.",
+    "0:12 - 0:15": r"0:01 - 0:04: X\.",
+    "00:00:38,127 --> 00:00:40,000": r"00:00:01,250 --> 00:00:03,500 X\.",
+    "<seg>1.2,3.4</seg>": r"<seg>1\.25,3\.50</seg> X\.",
+    "at 5.2s": r"At 1\.25s, X\.",
+    "between 3 and 5 seconds": r"Between 1\.25 and 3\.50 seconds, X\.",
+}
+CITED = re.compile(r'(.*?) (?:the speaker|the (?:first|second) speaker) says "([a-z ]+)"\.', re.DOTALL)
+
+
+@cache
+def clips() -> tuple[Clip, ...]:
+    return tuple(compose(seed, "train").clip for seed in range(120))
+
+
+def reasonings(true_times: bool) -> Iterator[tuple[Clip, Question, str]]:
+    rng = np.random.default_rng(1)
+    for clip in clips():
+        for question in choice_questions(clip, rng):
+            yield clip, question, reasoning(question, clip, rng, true_times)
+
+
+def citations(text: str) -> list[tuple[str, list[str]]]:
+    """(the notation before it, the words) for each quotation in a reasoning."""
+    body = text.split("\n")[1]
+    return [(notation, said.split()) for notation, said in CITED.findall(body)]
+
+
+def said_at(clip: Clip, said: list[str]) -> list[Span]:
+    """Where the clip has these words, one after the other."""
+    n = len(said)
+    places = range(len(clip.words) - n + 1)
+    pieces = [clip.words[i : i + n] for i in places]
+    return [Span(p[0].start, p[-1].end) for p in pieces if [w.text for w in p] == said]
+
+
+# --- notations -----------------------------------------------------------------------------------------
+
+
+def test_every_notation_of_real_models_is_taught_and_no_other() -> None:
+    rng = np.random.default_rng(0)
+    texts = {cite(Span(1.25, 3.5), "X", rng) for _ in range(2000)}
+    found = {name for name, pattern in NOTATIONS.items() for text in texts if re.fullmatch(pattern, text)}
+    assert found == set(NOTATIONS)
+    assert len(texts) == len(NOTATIONS)
+
+
+def test_every_cited_interval_is_read_back_by_the_strict_parser() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        start = float(rng.uniform(0, 9))
+        span = Span(start, start + float(rng.uniform(0.15, 3)))
+        text = cite(span, 'the speaker says "seven two"', rng)
+        found = find_spans(text)
+        if text.startswith("At "):
+            assert found == []
+        elif re.match(r"\d:\d\d - ", text):  # whole seconds: around the span, by less than a second a side
+            assert [s for s in found if s.start <= span.start and span.end <= s.end] == found != []
+            assert found[0].duration < span.duration + 2
+        else:
+            assert len(found) == 1
+            assert found[0].start == pytest.approx(span.start, abs=0.00501)
+            assert found[0].end == pytest.approx(span.end, abs=0.00501)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "plain", "subtitle"),
+    [
+        (0.0, "0:00", "00:00:00,000"),
+        (9.999, "0:09", "00:00:09,999"),
+        (3.25, "0:03", "00:00:03,250"),
+        (59.5, "0:59", "00:00:59,500"),
+    ],
+)
+def test_clocks_by_hand(seconds: float, plain: str, subtitle: str) -> None:
+    assert (clock(seconds), subtitle_clock(seconds)) == (plain, subtitle)
+
+
+# --- true times ----------------------------------------------------------------------------------------
+
+
+def test_timed_reasoning_cites_words_at_their_true_times() -> None:
+    n_cited = 0
+    for clip, question, text in reasonings(true_times=True):
+        for notation, said in citations(text):
+            places = said_at(clip, said)
+            assert places, (question.id, said)
+            n_cited += 1
+            if at := re.search(r"At (\d+\.\d\d)s,$", notation):
+                assert min(abs(float(at[1]) - p.start) for p in places) < 0.00501
+                continue
+            cited = find_spans(f"{notation} X")
+            assert len(cited) == 1, notation
+            if re.search(r"\d:\d\d - \d:\d\d:$", notation):
+                assert any(cited[0].start <= p.start and p.end <= cited[0].end for p in places)
+            else:
+                errors = [max(abs(cited[0].start - p.start), abs(cited[0].end - p.end)) for p in places]
+                assert min(errors) < 0.00501
+    assert n_cited > 300
+
+
+def test_phrase_lessons_answer_with_the_true_span_of_words_that_are_asked_once() -> None:
+    rng = np.random.default_rng(0)
+    for clip in clips():
+        for lesson in phrase_lessons(clip, rng, 4):
+            said = [word.text for word in lesson.words]
+            assert " ".join(said) in lesson.question
+            places = said_at(clip, said)
+            assert [(p.start, p.end) for p in places] == [(lesson.words[0].start, lesson.words[-1].end)]
+            start, end = map(float, re.findall(r"\d+\.\d\d", lesson.answer))
+            assert start == pytest.approx(places[0].start, abs=0.00501)
+            assert end == pytest.approx(places[0].end, abs=0.00501)
+
+
+def test_phrases_are_asked_in_the_papers_words_now_and_then() -> None:
+    rng = np.random.default_rng(0)
+    lessons = [lesson for clip in clips() for lesson in phrase_lessons(clip, rng, 4)]
+    share = sum(lesson.question.startswith("What is the timestamp") for lesson in lessons) / len(lessons)
+    assert 0.12 < share < 0.28
+    short = phrase_lessons(clips()[0], rng, 4, long_prompt=0.0)
+    assert all(lesson.question.startswith("When is: ") for lesson in short)
+
+
+def test_a_timed_transcript_has_each_words_start() -> None:
+    clip = clips()[0]
+    pairs = re.findall(r"(\d+\.\d\d) ([a-z]+)", timed_transcript(clip, np.random.default_rng(0), True))
+    assert pairs == [(f"{word.start:.2f}", word.text) for word in clip.words]
+
+
+def test_a_lookup_in_text_is_answered_by_the_text() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        lesson = text_lookup(rng)
+        timed, _, phrase = lesson.question.partition("\nWhen is: ")
+        pairs = re.findall(r"(\d+\.\d\d) ([a-z]+)", timed)
+        starts = [start for start, _ in pairs]
+        digits = [digit for _, digit in pairs]
+        assert len(set(digits)) == len(digits)
+        assert sorted(starts, key=float) == starts
+        said = phrase.split()
+        first = digits.index(said[0])
+        assert digits[first : first + len(said)] == said
+        assert lesson.answer == f"{starts[first]} - {starts[first + len(said) - 1]}"
+        assert len(said) >= 2
+
+
+# --- bad times -----------------------------------------------------------------------------------------
+
+
+def test_the_times_of_plain_reasoning_are_of_no_use() -> None:
+    ious = []
+    for clip, _, text in reasonings(true_times=False):
+        for notation, said in citations(text):
+            places, cited = said_at(clip, said), find_spans(f"{notation} X")
+            if len(places) == 1 and cited:
+                ious.append(cited[0].iou(places[0]))
+    assert len(ious) > 200
+    assert np.mean(ious) < 0.35
+
+
+def test_bad_spans_fit_in_the_clip_more_or_less() -> None:
+    rng = np.random.default_rng(0)
+    for duration in (0.3, 2.0, 10.0):
+        spans = [bad_span(duration, rng) for _ in range(300)]
+        assert all(0.29 < span.duration < 4.01 for span in spans)
+        assert max(span.end for span in spans) < duration + 0.71
+        assert min(span.start for span in spans) < 0.1
+
+
+def test_the_times_of_plain_transcripts_are_random_but_sorted_and_the_words_are_right() -> None:
+    rng = np.random.default_rng(0)
+    errors = []
+    for clip in clips():
+        pairs = re.findall(r"(\d+\.\d\d) ([a-z]+)", timed_transcript(clip, rng, False))
+        starts = [float(start) for start, _ in pairs]
+        assert [text for _, text in pairs] == [word.text for word in clip.words]
+        assert sorted(starts) == starts
+        errors += [abs(s - word.start) for s, word in zip(starts, clip.words, strict=True)]
+    assert np.mean(errors) > 0.4
+
+
+def test_no_lesson_for_plain_audio_has_a_true_time() -> None:
+    rng = np.random.default_rng(0)
+    kinds = [lesson.kind for clip in clips() for lesson in plain_lessons(clip, rng)]
+    assert "bad times" in kinds
+    assert not {"true times", "phrase"} & set(kinds)
+
+
+def test_lessons_for_timed_audio_have_no_bad_times() -> None:
+    rng = np.random.default_rng(0)
+    kinds = [lesson.kind for clip in clips() for lesson in timed_lessons(clip, rng)]
+    assert {"true times", "phrase", "reasoning", "transcript"} <= set(kinds)
+    assert "bad times" not in kinds
+
+
+# --- reasoning -----------------------------------------------------------------------------------------
+
+
+def test_reasoning_opens_as_the_paper_asks_and_ends_with_a_choice_by_its_letter() -> None:
+    for _, question, text in reasonings(true_times=False):
+        lines = text.split("\n")
+        assert len(lines) == 3
+        assert lines[0] == REASONING_OPENING
+        letter, answer = re.fullmatch(r"Final answer: \(([a-d])\) (.+)", lines[2]).groups()  # type: ignore[union-attr]
+        assert question.choices["abcd".index(letter)] == answer
+        assert extract_choice(text, question.choices) == "abcd".index(letter)
+        assert str(official_letter(text)).strip("()") == letter
+
+
+def test_better_evidence_goes_with_better_answers_so_that_stage_two_can_choose() -> None:
+    right: dict[str, list[bool]] = {"none": [], "some": []}
+    for _, question, text in reasonings(true_times=False):
+        cites = bool(citations(text))
+        right["some" if cites else "none"].append(text.endswith(f") {question.answer}"))
+    assert len(right["none"]) > 60
+    assert 0.45 < np.mean(right["none"]) < 0.75
+    assert 0.78 < np.mean(right["some"]) < 0.95
+
+
+# --- pieces --------------------------------------------------------------------------------------------
+
+
+def spoken_words(text: str) -> tuple[Word, ...]:
+    items = [item.split(":") for item in text.split()]
+    return tuple(Word(t, float(i), i + 0.5, speaker=s) for i, (s, t) in enumerate(items))
+
+
+def test_turns_end_with_the_speaker_or_at_the_longest() -> None:
+    words = spoken_words("a:one a:two a:three b:four a:five")
+    pieces = turns(words, 2)
+    assert [[w.text for w in piece] for piece in pieces] == [["one", "two"], ["three"], ["four"], ["five"]]
+    assert turns((), 3) == []
+
+
+def test_speakers_are_named_only_where_there_are_two() -> None:
+    words = spoken_words("b:one b:two a:three")
+    both = speakers_in_order(words)
+    assert spoken(words[:2], both) == 'the first speaker says "one two"'
+    assert spoken(words[2:], both) == 'the second speaker says "three"'
+    assert spoken(words[:2], ("b",)) == 'the speaker says "one two"'
+
+
+def test_words_that_only_touch_a_span_are_not_within_it() -> None:
+    words = spoken_words("a:one a:two a:three")
+    assert within(words, Span(0.5, 1.0)) == ()
+    assert within(words, Span(0.4, 1.1)) == words[:2]
+
+
+def test_lessons_are_the_same_for_the_same_generator_state() -> None:
+    for made in (plain_lessons, timed_lessons):
+        first, again = (made(clips()[3], np.random.default_rng(9)) for _ in range(2))
+        assert first == again
+        assert all(isinstance(lesson, Lesson) for lesson in first)
+
+
+def test_a_lessons_words_stand_in_its_question_or_answer_in_order() -> None:
+    rng = np.random.default_rng(0)
+    for clip in clips()[:40]:
+        for lesson in [*plain_lessons(clip, rng), *timed_lessons(clip, rng)]:
+            if lesson.words:
+                text = lesson.question if lesson.kind == "phrase" else lesson.answer
+                texts = [word.text for word in lesson.words]
+                spoken_text = re.sub(r"\d+\.\d\d ", "", text)
+                assert " ".join(texts) in spoken_text
