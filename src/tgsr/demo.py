@@ -42,7 +42,11 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     print("2/5 stage 1: the aligner learns to write time")
     sta = train_sta(
         StaConfig(
-            str(phrases), epochs=size.sta_epochs, learning_rate=STA_LEARNING_RATE, clips_per_step=16, seed=seed
+            str(phrases),
+            epochs=size.sta_epochs,
+            learning_rate=STA_LEARNING_RATE,
+            clips_per_step=16,
+            seed=seed,
         ),
         out / "sta",
         cache,
@@ -60,7 +64,11 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     for split in ("heldout-recordings", "heldout-speaker"):
         for stage in ("sta", "qa"):
             path = _questions(out / f"test-{stage}-{split}", stage, size.test_clips, split, first, seed)
-            for model, name in (("mini", "mini"), (str(sta), "mini + stage 1"), (str(tgsr), "mini + both stages")):
+            for model, name in (
+                ("mini", "mini"),
+                (str(sta), "mini + stage 1"),
+                (str(tgsr), "mini + both stages"),
+            ):
                 lalm = load(model)
                 lalm.name = name
                 predict_to_file(lalm, read_questions(path), path, predictions, cache, GREEDY)

@@ -211,6 +211,22 @@ def timed_lessons(clip: Clip, rng: np.random.Generator, n_max: int = 8) -> list[
     return lessons + question_lessons(clip, rng, true_times=True)[: int(rng.integers(0, 3))]
 
 
+def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
+    """The second half of the base's schooling: mostly questions, reasoned about and answered at once.
+
+    Phrases come along where times are true, so that they are not forgotten.
+    """
+    lessons: list[Lesson] = []
+    if questions := choice_questions(clip, rng):
+        for index in rng.permutation(len(questions))[:2]:
+            question = questions[int(index)]
+            asked = choice_question(question.question, question.choices)
+            lessons.append(Lesson(asked, reasoning(question, clip, rng, true_times), "reasoning"))
+    others = [lesson for lesson in question_lessons(clip, rng, true_times) if lesson.kind != "reasoning"]
+    others += phrase_lessons(clip, rng, 3) if true_times else [transcript_lesson(clip)]
+    return [*lessons[:1], *(others[i] for i in rng.permutation(len(others))), *lessons[1:]]
+
+
 def question_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
     """The clip's questions answered at once, then one of them with reasoning under the paper's prompt (B.1.3)."""
     questions = choice_questions(clip, rng)

@@ -136,7 +136,8 @@ def compose(
 
     Silences of 0.05-0.6 s lie between the words; in half of the clips one or two of them last
     1.1-1.6 s. Each clip has its own level (-15 to 0 dB), noise (15-40 dB below the speech) and,
-    with probability `two_speakers`, a second speaker. Longest possible clip: `seconds[1]`.
+    with probability `two_speakers`, a second speaker. No clip is longer than
+    `seconds[1]`, unless its first two words are (7 s at most): a clip has two words or more.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     pool = recordings(split)

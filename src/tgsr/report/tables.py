@@ -11,7 +11,11 @@ def percent(mean: Mean) -> str:
     if mean.value is None:
         return "-"
     text = f"{100 * mean.value:.1f} %"
-    return text if mean.low is None or mean.high is None else f"{text} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    return (
+        text
+        if mean.low is None or mean.high is None
+        else f"{text} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    )
 
 
 def number(mean: Mean) -> str:

@@ -22,7 +22,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tgsr.corpora.digit_lessons import Lesson, phrase_lessons, plain_lessons, text_lookup, timed_lessons
+from tgsr.corpora.digit_lessons import (
+    Lesson,
+    phrase_lessons,
+    plain_lessons,
+    talking_lessons,
+    text_lookup,
+    timed_lessons,
+)
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, PackedLogps, packed_logps
@@ -174,7 +181,10 @@ class BaseConfig:
     """How the miniature's base is made. Nothing here is the paper's: it starts from a trained model."""
 
     n_clips: int = 3000
-    steps: int = 3200
+    steps: int = 2600
+    talk_from: int = (
+        1500  # the step from which questions take most of the lessons; the learning rate starts anew
+    )
     hearing_steps: int = 1200
     clips_per_step: int = 8
     lesson_tokens: int = 240  # a clip's branches together: rows of like length waste no padding
@@ -183,6 +193,8 @@ class BaseConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
+    talking_tokens: int = 320  # lesson_tokens from then on
+    talking_timed_share: float = 0.5
     clip_norm: float = 1.0
     reader_weight: float = 0.5  # of FrameHeads' and WordHeads' losses
     frame_layer: int = 3  # of 6: the later layers look up what the earlier ones wrote on the frames
@@ -239,10 +251,20 @@ def _voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
 
 
 def lessons_for(
-    lalm: AudioFlamingo3, clip: Clip, timed: bool, n_max: int, budget: int, rng: np.random.Generator
+    lalm: AudioFlamingo3,
+    clip: Clip,
+    timed: bool,
+    n_max: int,
+    config: BaseConfig,
+    talking: bool,
+    rng: np.random.Generator,
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], Lesson]]:
     """(prompt, answer, lesson), in tokens, for one clip: as many as the budget of tokens holds, at least one."""
-    lessons = timed_lessons(clip, rng, n_max) if timed else plain_lessons(clip, rng)
+    budget = config.talking_tokens if talking else config.lesson_tokens
+    if talking:
+        lessons = talking_lessons(clip, rng, timed)
+    else:
+        lessons = timed_lessons(clip, rng, n_max) if timed else plain_lessons(clip, rng)
     if rng.random() < 0.2:
         lessons.append(text_lookup(rng))
     if timed:
@@ -299,16 +321,16 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         kinds: list[str] = []
         words: list[tuple[int, int, tuple[int, int, int]]] = []  # branch, place in it, times
         n_max = 2 + round(6 * share)
+        talking = step >= config.talk_from
+        timed_share = config.talking_timed_share if talking else config.timed_share
         for owner, index in enumerate(rng.choice(fitting, config.clips_per_step)):
             clip, frames = heard[int(index)]
-            with_time = bool(rng.random() < config.timed_share)
+            with_time = bool(rng.random() < timed_share)
             aligned = lalm.align(frames.float())
             audio.append(aligned + code(len(frames)) if with_time else aligned)
             labels.append(frame_labels(clip, len(frames), lalm.seconds_per_frame))
             timed.append(with_time)
-            for prompt, answer, lesson in lessons_for(
-                lalm, clip, with_time, n_max, config.lesson_tokens, rng
-            ):
+            for prompt, answer, lesson in lessons_for(lalm, clip, with_time, n_max, config, talking, rng):
                 if with_time:
                     places = word_places(lalm, prompt, answer, lesson)
                     words += [(len(branches), place, times) for place, times in places]
@@ -330,7 +352,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
             columns = torch.tensor([packed.first_token[b] + place for b, place, _ in words])
             word_loss = word_readers.loss(words_CLD[rows, columns], torch.tensor([t for _, _, t in words]))
         loss = language + config.reader_weight * (frame_loss + word_loss)
-        learning_rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
+        learning_rate = config.learning_rate * course(step, config)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.zero_grad()
@@ -345,6 +367,13 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
             )
     save_base(lalm, out / "model")
     return out / "model"
+
+
+def course(step: int, config: BaseConfig) -> float:
+    """Share of the peak learning rate: a cosine over all steps, then another from 0.8 once talking begins."""
+    if step < config.talk_from:
+        return cosine(step, config.steps, config.warmup_steps)
+    return 0.8 * cosine(step - config.talk_from, config.steps - config.talk_from, 20)
 
 
 def _by_kind(packed: PackedLogps, kinds: list[str]) -> dict[str, float]:

@@ -1,0 +1,229 @@
+"""The engine against the plain way: transformers' own forward on separate sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_features, tiny_lalm
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.engine.features import FeatureCache, without_cache
+from tgsr.engine.sampling import keep_top_p, sample
+from tgsr.engine.shared_prefix import AudioMissing, Branch, listen, packed_logps
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import ModelError
+
+
+@pytest.fixture(scope="module")
+def lalm() -> AudioFlamingo3:
+    return tiny_lalm()
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
+    return (0.1 * samples).astype(np.float32)
+
+
+def branches_for(lalm: AudioFlamingo3) -> list[Branch]:
+    """Five branches of three clips, of different lengths, not in the clips' order."""
+    asked = [(1, "When?", "0.12 - 3"), (0, "Which digit is said?", "(b) two"), (2, "Who?", "four"), (1, "x", "yes no yes")]
+    made = [Branch(o, lalm.prompt(q).after, (*lalm.tokens(a), lalm.eos_id)) for o, q, a in asked]
+    return [*made, Branch(0, lalm.prompt("When?").after, made[0].answer)]
+
+
+def separate_logps(lalm: AudioFlamingo3, features: torch.Tensor, branch: Branch, temperature: float = 1.0) -> torch.Tensor:
+    """The usual way: one sequence, ids with placeholders replaced by aligned frames, transformers' own forward."""
+    before = torch.tensor([lalm.prompt("").before])
+    text = torch.tensor([[*branch.prompt, *branch.answer]])
+    embeds = torch.cat([lalm.embed(before), lalm.align(features)[None], lalm.embed(text)], 1)
+    logits = lalm.inner(inputs_embeds=embeds).logits[0] / temperature
+    first = embeds.shape[1] - len(branch.answer)
+    logp = logits[first - 1 : -1].log_softmax(-1)
+    return logp.gather(-1, torch.tensor(branch.answer)[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_packed_branches_have_the_log_probs_of_separate_sequences(lalm: AudioFlamingo3, temperature: float) -> None:
+    clips = [tiny_features(n, n) for n in (9, 30, 4)]
+    branches = branches_for(lalm)
+    packed = packed_logps(lalm, clips, branches, temperature=temperature)
+    for row, mask, branch in zip(packed.logp_BT, packed.mask_BT, branches, strict=True):
+        expected = separate_logps(lalm, clips[branch.owner], branch, temperature)
+        assert int(mask.sum()) == len(branch.answer)
+        assert torch.allclose(row[mask], expected, atol=1e-5)
+        assert (row[~mask] == 0).all()
+
+
+def test_packed_gradients_reach_the_aligner_as_in_separate_sequences(lalm: AudioFlamingo3) -> None:
+    clips = [tiny_features(n, n) for n in (9, 30, 4)]
+    branches = branches_for(lalm)
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(loss, lalm.aligner.linear_1.weight)[0]
+
+    together = gradient(packed_logps(lalm, clips, branches).logp_BT.sum())
+    apart = gradient(torch.stack([separate_logps(lalm, clips[b.owner], b).sum() for b in branches]).sum())
+    assert together.abs().max() > 1e-3
+    assert torch.allclose(together, apart, atol=1e-4, rtol=1e-4)
+
+
+def test_a_question_in_the_prefix_or_in_the_branch_is_the_same(lalm: AudioFlamingo3) -> None:
+    clips = [tiny_features(12, 1), tiny_features(7, 2)]
+    prompts = [lalm.prompt("Which digit?").after, lalm.prompt("Who says seven?").after]
+    answers = [(5, 6, lalm.eos_id), (7, lalm.eos_id)]
+    whole = [Branch(o, prompts[o], a) for o in (0, 1) for a in answers]
+    short = [Branch(o, prompts[o][-1:], a) for o in (0, 1) for a in answers]
+    inside = packed_logps(lalm, clips, short, after=[p[:-1] for p in prompts])
+    assert torch.allclose(packed_logps(lalm, clips, whole).logp_BT, inside.logp_BT, atol=1e-5)
+
+
+def test_order_of_branches_and_clips_changes_nothing(lalm: AudioFlamingo3) -> None:
+    clips = [tiny_features(n, n) for n in (9, 30, 4)]
+    branches = branches_for(lalm)
+    forward = packed_logps(lalm, clips, branches)
+    turned = [Branch(2 - b.owner, b.prompt, b.answer) for b in reversed(branches)]
+    backward = packed_logps(lalm, clips[::-1], turned)
+    sums = forward.logp_BT.sum(1)
+    assert torch.allclose(sums, backward.logp_BT.sum(1).flip(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["silence", "swap", "misplace"])
+def test_other_audio_is_another_loss(lalm: AudioFlamingo3, change: str) -> None:
+    """What TRL's trainers get wrong in silence: a loss that does not depend on the audio."""
+    clips = [tiny_features(10, 1), tiny_features(10, 2)]
+    heard = {
+        "silence": [torch.zeros(10, 16), clips[1]],
+        "swap": [clips[1], clips[0]],
+        "misplace": [clips[0].roll(3, 0), clips[1]],
+    }[change]
+    branches = [Branch(0, lalm.prompt("When?").after, (5, 6, 7))]
+    before = packed_logps(lalm, clips, branches).logp_BT
+    after = packed_logps(lalm, heard, branches).logp_BT
+    assert (before - after).abs().max() > 1e-3
+
+
+def test_a_clip_without_frames_is_refused_before_any_compute(lalm: AudioFlamingo3) -> None:
+    branch = Branch(0, (1,), (2,))
+    with pytest.raises(AudioMissing, match="clip 0"):
+        packed_logps(lalm, [torch.zeros(0, 16)], [branch])
+    with pytest.raises(AudioMissing, match="clip 1"):
+        listen(lalm, [tiny_features(3, 0), torch.zeros(0, 16)])
+
+
+def test_audio_that_is_not_finite_is_refused(lalm: AudioFlamingo3) -> None:
+    frames = tiny_features(3, 0)
+    frames[1, 2] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        packed_logps(lalm, [frames], [Branch(0, (1,), (2,))])
+
+
+@pytest.mark.parametrize("branch", [Branch(0, (), (2,)), Branch(0, (1,), ()), Branch(3, (1,), (2,))])
+def test_a_branch_needs_a_clip_a_prompt_and_an_answer(lalm: AudioFlamingo3, branch: Branch) -> None:
+    with pytest.raises(ValueError, match="branch 0"):
+        packed_logps(lalm, [tiny_features(3, 0)], [branch])
+
+
+def test_greedy_sampling_is_transformers_generate(lalm: AudioFlamingo3) -> None:
+    clips = [tiny_features(20, 5), tiny_features(6, 6)]
+    prompts = [lalm.prompt("Which digit is said right after seven?").after, lalm.prompt("Who?").after]
+    with torch.no_grad():
+        prefix = listen(lalm, clips)
+    ours = sample(lalm, prefix, [1, 0, 0], [prompts[1], prompts[0], prompts[1]], max_new_tokens=12, temperature=0)
+    for (clip, prompt), sampled in zip([(1, 1), (0, 0), (0, 1)], ours, strict=True):
+        before = torch.tensor([lalm.prompt("").before])
+        embeds = torch.cat(
+            [lalm.embed(before), lalm.align(clips[clip])[None], lalm.embed(torch.tensor([prompts[prompt]]))], 1
+        )
+        theirs = lalm.inner.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2]),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=lalm.eos_id,
+            pad_token_id=lalm.pad_id,
+        )[0].tolist()
+        assert list(sampled.ids) == theirs[: len(sampled.ids)]
+        assert sampled.cut == (lalm.eos_id not in theirs)
+
+
+def test_branches_that_end_early_leave_the_others_as_they_were(lalm: AudioFlamingo3) -> None:
+    """Whatever ends first, each branch's tokens are those that it has alone."""
+    with torch.no_grad():
+        prefix = listen(lalm, [tiny_features(20, 5)])
+    prompts = [lalm.prompt(text).after for text in ("When?", "Who says seven?", "x", "Which digit?", "one two")]
+    # An end token that greedy decoding really meets, so that branches end at different steps.
+    free = sample(lalm, prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
+    ends = tiny_lalm()
+    ends.eos_id = free[0].ids[3]
+    together = sample(ends, prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
+    alone = [sample(ends, prefix, [0], [p], max_new_tokens=15, temperature=0)[0] for p in prompts]
+    assert together == alone
+    assert len({len(s.ids) for s in together}) > 1
+
+
+def test_a_seed_gives_the_same_samples_again(lalm: AudioFlamingo3) -> None:
+    with torch.no_grad():
+        prefix = listen(lalm, [tiny_features(20, 5)])
+    prompt = lalm.prompt("When?").after
+
+    def draw(seed: int) -> list[tuple[int, ...]]:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = sample(lalm, prefix, [0] * 6, [prompt] * 6, max_new_tokens=8, temperature=0.7, generator=generator)
+        return [s.ids for s in drawn]
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert torch.isfinite(keep_top_p(logits, 0.7)).tolist() == [[True, True, False, False]]
+    assert torch.isfinite(keep_top_p(logits, 0.81)).tolist() == [[True, True, True, False]]
+    assert torch.isfinite(keep_top_p(logits, 0.01)).tolist() == [[True, False, False, False]]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.515, 2.0, 9.99, 10.0])
+def test_the_short_encoder_pass_equals_the_official_masked_one(lalm: AudioFlamingo3, seconds: float) -> None:
+    samples = noise(seconds)
+    ours = lalm.encode_audio(samples)
+    batch = lalm.feature_extractor(samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt")
+    with torch.no_grad():
+        official = lalm.inner.get_audio_features(batch["input_features"], batch["attention_mask"]).pooler_output
+        assert official.shape[0] == len(ours)
+        assert torch.allclose(lalm.align(ours), official, atol=1e-5)
+
+
+def test_audio_longer_than_the_model_hears_is_refused_not_cut(lalm: AudioFlamingo3) -> None:
+    with pytest.raises(ModelError, match=r"hears 10 s, the audio lasts 10\.50 s"):
+        lalm.encode_audio(noise(10.5))
+
+
+def test_a_placeholder_in_a_question_is_only_text(lalm: AudioFlamingo3) -> None:
+    parts = lalm.prompt("what is <sound> in this <sound>?")
+    audio_id = lalm.tokenizer.convert_tokens_to_ids("<sound>")
+    assert audio_id not in parts.after
+    assert parts.before == lalm.prompt("").before
+
+
+def test_the_cache_gives_the_same_numbers_warm_cold_and_rebuilt(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    samples = noise(1.0)
+    cache = FeatureCache(tmp_path)
+    cold = cache.get(lalm, samples)
+    (file,) = tmp_path.rglob("*.safetensors")
+    warm = cache.get(lalm, samples)
+    file.write_bytes(file.read_bytes()[:50])  # as a killed process or a full disk leaves it
+    rebuilt = cache.get(lalm, samples)
+    assert torch.equal(cold, warm)
+    assert torch.equal(cold, rebuilt)
+    assert torch.equal(cold, without_cache(lalm, samples))
+    assert [p.name for p in tmp_path.rglob("*.safetensors")] == [file.name]
+
+
+def test_the_cache_does_not_mix_encoders(tmp_path: Path) -> None:
+    samples = noise(0.5)
+    cache = FeatureCache(tmp_path)
+    first, second = cache.get(tiny_lalm(0), samples), cache.get(tiny_lalm(1), samples)
+    assert not torch.equal(first, second)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2

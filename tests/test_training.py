@@ -1,0 +1,277 @@
+"""The two loops on a tiny model: what trains, what is guarded, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_lalm
+
+from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr.engine.features import FeatureCache
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.load import lora_off, save_adapter, trainable, with_lora
+from tgsr.training import checkpoints, rl, sta
+from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
+from tgsr.training.steps import NotFinite, cosine, step_or_stop
+
+STA = sta.StaConfig("", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
+GRPO = rl.GrpoConfig("", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1)
+
+
+@pytest.fixture(scope="module")
+def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sta")
+    clips = compose_clips(5, "train", 0, folder)
+    return write_questions(clips, ask_about(clips, "sta", 3, 0), folder)
+
+
+@pytest.fixture(scope="module")
+def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("qa")
+    clips = compose_clips(4, "train", 0, folder)
+    return write_questions(clips, ask_about(clips, "qa", 0, 0)[:6], folder)
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--model tiny` in both loops."""
+    for module in (sta, rl):
+        monkeypatch.setattr(module, "load", lambda name: tiny_lalm())
+
+
+def weights_of(lalm: AudioFlamingo3) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in lalm.inner.named_parameters()}
+
+
+def rows_of(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_stage_1_changes_the_aligner_and_nothing_else(
+    phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lalm = tiny_lalm()
+    monkeypatch.setattr(sta, "load", lambda name: lalm)
+    before = weights_of(lalm)
+    sta.train_sta(replace(STA, questions=str(phrases)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    changed = {name for name, weight in weights_of(lalm).items() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all("multi_modal_projector" in name for name in changed)
+    losses = [float(str(row["loss"])) for row in rows_of(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+
+
+def test_stage_2_changes_the_lora_and_nothing_else(
+    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lalm = tiny_lalm()
+    before = weights_of(lalm)
+    monkeypatch.setattr(rl, "load", lambda name: lalm)
+    config = replace(GRPO, questions=str(choices), grounding_weight=1.0)
+    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert any(".lora_B." in name and weight.abs().max() > 0 for name, weight in after.items())
+    assert all("language_model" in name for name in after if ".lora_" in name)
+
+
+def test_rewards_move_the_policy_towards_what_is_rewarded(
+    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole loop learns: a reward for short answers of one token makes that token likely."""
+    lalm = tiny_lalm()
+    monkeypatch.setattr(rl, "load", lambda name: lalm)
+    wanted = lalm.tokens("(")[0]
+
+    def rewards(completions: list[str], terms: object, **columns: object) -> tuple[dict[str, list[float]], list[float]]:
+        values = [float(text.count("(")) for text in completions]
+        return {"answer": values, "timestamp_grounding": values}, values
+
+    monkeypatch.setattr(rl, "score_completions", rewards)
+    config = replace(GRPO, questions=str(choices), epochs=12, group_size=8, learning_rate=3e-2, top_p=1.0, beta=0.0)
+    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    seen = [float(str(row["reward"])) for row in rows_of(tmp_path / "run")]
+    assert wanted != lalm.eos_id
+    assert np.mean(seen[-6:]) > np.mean(seen[:6]) + 1
+
+
+def test_equal_rewards_and_no_kl_leave_the_model_alone(
+    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        rl, "score_completions", lambda texts, terms, **c: ({"answer": [0.0] * len(texts), "timestamp_grounding": [0.0] * len(texts)}, [1.0] * len(texts))
+    )
+    rl.train_grpo(replace(GRPO, questions=str(choices), beta=0.0), tmp_path / "run", FeatureCache(tmp_path / "c"))
+    rows = rows_of(tmp_path / "run")
+    assert all(row["grad_norm"] == 0 for row in rows)
+    assert all(row["equal_groups"] == 2 for row in rows)
+
+
+@pytest.mark.parametrize("stage", ["sta", "grpo"])
+def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
+    stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+
+    def train(out: Path) -> None:
+        if stage == "sta":
+            sta.train_sta(replace(STA, questions=str(phrases)), out, cache)
+        else:
+            rl.train_grpo(replace(GRPO, questions=str(choices)), out, cache)
+
+    train(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    module = sta if stage == "sta" else rl
+    real = module.save_checkpoint
+
+    def save_then_die(folder: RunFolder, step: int, state: dict[str, object]) -> None:
+        if step == 3:
+            folder.log({"step": 4, "loss": 99.0})  # logged, but its step is in no checkpoint
+            raise Killed
+        real(folder, step, state)
+
+    monkeypatch.setattr(module, "save_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        train(tmp_path / "broken")
+    monkeypatch.setattr(module, "save_checkpoint", real)
+    train(tmp_path / "broken")
+    assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
+    for name in ("aligner.safetensors", *(["adapter_model.safetensors"] if stage == "grpo" else [])):
+        whole, broken = (tmp_path / run / "adapter" / name for run in ("whole", "broken"))
+        assert whole.read_bytes() == broken.read_bytes()
+
+
+KILLED_WRITER = """
+import sys, torch
+from pathlib import Path
+from tgsr.training.checkpoints import RunFolder, save_checkpoint
+folder = RunFolder(Path(sys.argv[1]))
+for step in range(1, 10**6):
+    save_checkpoint(folder, step, {"weights": {"w": torch.full((200_000,), float(step))}})
+    print(step, flush=True)
+"""
+
+
+def test_kill_9_while_checkpoints_are_written_leaves_a_whole_one(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for _ in range(5):
+        writer.stdout.readline()
+    time.sleep(0.02)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    state = load_checkpoint(RunFolder(tmp_path))
+    assert state is not None
+    assert state["step"] >= 5
+    assert (state["weights"]["w"] == state["step"]).all()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    save_checkpoint(folder, 1, {"weights": {"w": torch.ones(3)}})
+
+    def no_space(state: object, stream: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.torch, "save", no_space)
+    with pytest.raises(RunError, match=r"No space left.*the last checkpoint is whole"):
+        save_checkpoint(folder, 2, {"weights": {"w": torch.zeros(3)}})
+    monkeypatch.undo()
+    state = load_checkpoint(folder)
+    assert state is not None
+    assert state["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_really_full_device_is_reported_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(RunError, match="free some space"):
+        save_checkpoint(RunFolder(tmp_path), 1, {"weights": {"w": torch.ones(100_000)}})
+
+
+def test_a_cut_off_checkpoint_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    save_checkpoint(folder, 1, {"weights": {"w": torch.ones(1000)}})
+    folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:500])
+    with pytest.raises(RunError, match=r"not a whole checkpoint.*delete it"):
+        load_checkpoint(folder)
+
+
+def test_a_run_with_other_arguments_is_refused_not_overwritten(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", "sta", STA)
+    open_run(tmp_path / "run", "sta", STA)
+    with pytest.raises(RunError, match="learning_rate"):
+        open_run(tmp_path / "run", "sta", replace(STA, learning_rate=5.0))
+    with pytest.raises(RunError, match="other arguments"):
+        open_run(tmp_path / "run", "grpo", GRPO)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match=r"no run\.json"):
+        open_run(tmp_path, "sta", STA)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    loss = (weight * float("nan")).sum()
+    loss.backward()
+    with pytest.raises(NotFinite, match="step 7"):
+        step_or_stop(optimizer, [weight], loss, 1.0, 7)
+    assert torch.equal(weight.detach(), torch.ones(2))
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    course = [cosine(step, 100, 10) for step in range(100)]
+    assert course[0] == pytest.approx(0.1)
+    assert max(course) == pytest.approx(course[9], abs=0.03)
+    assert course[-1] < 0.06
+    assert course[10:] == sorted(course[10:], reverse=True)
+
+
+def test_the_reference_policy_is_the_model_without_its_lora() -> None:
+    lalm = tiny_lalm()
+    from tgsr.engine.shared_prefix import Branch, packed_logps
+    from tiny import tiny_features
+
+    clips, branches = [tiny_features(8, 0)], [Branch(0, lalm.prompt("When?").after, (5, 6, 7))]
+    plain = packed_logps(lalm, clips, branches).logp_BT
+    with_lora(lalm, 4, 8, 0)
+    for name, weight in lalm.model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(weight)
+    assert (packed_logps(lalm, clips, branches).logp_BT - plain).abs().max() > 1e-2
+    with lora_off(lalm):
+        assert torch.allclose(packed_logps(lalm, clips, branches).logp_BT, plain, atol=1e-6)
+
+
+def test_the_table_of_what_trains_counts_each_block() -> None:
+    lalm = tiny_lalm()
+    with_lora(lalm, 4, 8, 0)
+    counts = trainable(lalm)
+    assert counts["LoRA"] > 0
+    assert counts["audio tower"] == counts["aligner"] == counts["language model"] == 0
+
+
+def test_a_saved_adapter_holds_safetensors_only(tmp_path: Path) -> None:
+    lalm = tiny_lalm()
+    with_lora(lalm, 4, 8, 0)
+    save_adapter(lalm, tmp_path, "mini")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"adapter.json", "aligner.safetensors", "adapter_config.json", "adapter_model.safetensors"}
