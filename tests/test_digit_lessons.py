@@ -38,6 +38,7 @@ NOTATIONS = {
     "starts at 12.02 seconds and ends at 14.34 seconds": r".* starts at 1\.25 seconds and ends at 3\.50 seconds: X\.",
     "[0.00s – 4.30s]": r"\[1\.25s – 3\.50s\] X\.",
     "(0.27-2.95 s)": r"\(1\.25-3\.50 s\) X\.",
+    "(12.05 – 14.29 s)": r"\(1\.25 – 3\.50 s\) X\.",
     "(0.27s-2.95s)": r"\(1\.25s-3\.50s\) X\.",
     "0:12 - 0:15": r"0:01 - 0:04: X\.",
     "00:00:38,127 --> 00:00:40,000": r"00:00:01,250 --> 00:00:03,500 X\.",
@@ -45,7 +46,8 @@ NOTATIONS = {
     "at 5.2s": r"At 1\.25s, X\.",
     "between 3 and 5 seconds": r"Between 1\.25 and 3\.50 seconds, X\.",
 }
-CITED = re.compile(r'(.*?) (?:the speaker|the (?:first|second) speaker) says "([a-z ]+)"\.', re.DOTALL)
+SAYS = r'the (?:first |second )?speaker says "[a-z ]+"'
+CITED = re.compile(rf"(.*?) ({SAYS}(?: and {SAYS})*)\.", re.DOTALL)
 
 
 @cache
@@ -63,7 +65,9 @@ def reasonings(true_times: bool) -> Iterator[tuple[Clip, Question, str]]:
 def citations(text: str) -> list[tuple[str, list[str]]]:
     """(the notation before it, the words) for each quotation in a reasoning."""
     body = text.split("\n")[1]
-    return [(notation, said.split()) for notation, said in CITED.findall(body)]
+    return [
+        (notation, " ".join(re.findall('"(.*?)"', said)).split()) for notation, said in CITED.findall(body)
+    ]
 
 
 def said_at(clip: Clip, said: list[str]) -> list[Span]:
@@ -110,6 +114,8 @@ def test_every_cited_interval_is_read_back_by_the_strict_parser() -> None:
         (9.999, "0:09", "00:00:09,999"),
         (3.25, "0:03", "00:00:03,250"),
         (59.5, "0:59", "00:00:59,500"),
+        (1.9996, "0:01", "00:00:02,000"),
+        (61.5, "1:01", "00:01:01,500"),
     ],
 )
 def test_clocks_by_hand(seconds: float, plain: str, subtitle: str) -> None:
@@ -137,6 +143,15 @@ def test_timed_reasoning_cites_words_at_their_true_times() -> None:
                 errors = [max(abs(cited[0].start - p.start), abs(cited[0].end - p.end)) for p in places]
                 assert min(errors) < 0.00501
     assert n_cited > 300
+
+
+def test_no_speaker_is_quoted_with_the_other_ones_words() -> None:
+    for clip, _, text in reasonings(true_times=True):
+        speakers = speakers_in_order(clip.words)
+        if len(speakers) == 2:
+            for who, said in re.findall(r'the (first|second) speaker says "([a-z ]+)"', text):
+                theirs = [w.text if w.speaker == speakers[who == "second"] else "|" for w in clip.words]
+                assert f" {said} " in f" {' '.join(theirs)} "
 
 
 def test_phrase_lessons_answer_with_the_true_span_of_words_that_are_asked_once() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_features, tiny_lalm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import FeatureCache, without_cache
@@ -15,6 +14,7 @@ from tgsr.engine.sampling import keep_top_p, sample
 from tgsr.engine.shared_prefix import AudioMissing, Branch, listen, packed_logps
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
+from tiny import tiny_features, tiny_lalm
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,19 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 def branches_for(lalm: AudioFlamingo3) -> list[Branch]:
     """Five branches of three clips, of different lengths, not in the clips' order."""
-    asked = [(1, "When?", "0.12 - 3"), (0, "Which digit is said?", "(b) two"), (2, "Who?", "four"), (1, "x", "yes no yes")]
+    asked = [
+        (1, "When?", "0.12 - 3"),
+        (0, "Which digit is said?", "(b) two"),
+        (2, "Who?", "four"),
+        (1, "x", "yes no yes"),
+    ]
     made = [Branch(o, lalm.prompt(q).after, (*lalm.tokens(a), lalm.eos_id)) for o, q, a in asked]
     return [*made, Branch(0, lalm.prompt("When?").after, made[0].answer)]
 
 
-def separate_logps(lalm: AudioFlamingo3, features: torch.Tensor, branch: Branch, temperature: float = 1.0) -> torch.Tensor:
+def separate_logps(
+    lalm: AudioFlamingo3, features: torch.Tensor, branch: Branch, temperature: float = 1.0
+) -> torch.Tensor:
     """The usual way: one sequence, ids with placeholders replaced by aligned frames, transformers' own forward."""
     before = torch.tensor([lalm.prompt("").before])
     text = torch.tensor([[*branch.prompt, *branch.answer]])
@@ -46,7 +53,9 @@ def separate_logps(lalm: AudioFlamingo3, features: torch.Tensor, branch: Branch,
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_packed_branches_have_the_log_probs_of_separate_sequences(lalm: AudioFlamingo3, temperature: float) -> None:
+def test_packed_branches_have_the_log_probs_of_separate_sequences(
+    lalm: AudioFlamingo3, temperature: float
+) -> None:
     clips = [tiny_features(n, n) for n in (9, 30, 4)]
     branches = branches_for(lalm)
     packed = packed_logps(lalm, clips, branches, temperature=temperature)
@@ -131,11 +140,14 @@ def test_greedy_sampling_is_transformers_generate(lalm: AudioFlamingo3) -> None:
     prompts = [lalm.prompt("Which digit is said right after seven?").after, lalm.prompt("Who?").after]
     with torch.no_grad():
         prefix = listen(lalm, clips)
-    ours = sample(lalm, prefix, [1, 0, 0], [prompts[1], prompts[0], prompts[1]], max_new_tokens=12, temperature=0)
+    ours = sample(
+        lalm, prefix, [1, 0, 0], [prompts[1], prompts[0], prompts[1]], max_new_tokens=12, temperature=0
+    )
     for (clip, prompt), sampled in zip([(1, 1), (0, 0), (0, 1)], ours, strict=True):
         before = torch.tensor([lalm.prompt("").before])
         embeds = torch.cat(
-            [lalm.embed(before), lalm.align(clips[clip])[None], lalm.embed(torch.tensor([prompts[prompt]]))], 1
+            [lalm.embed(before), lalm.align(clips[clip])[None], lalm.embed(torch.tensor([prompts[prompt]]))],
+            1,
         )
         theirs = lalm.inner.generate(
             inputs_embeds=embeds,
@@ -153,7 +165,9 @@ def test_branches_that_end_early_leave_the_others_as_they_were(lalm: AudioFlamin
     """Whatever ends first, each branch's tokens are those that it has alone."""
     with torch.no_grad():
         prefix = listen(lalm, [tiny_features(20, 5)])
-    prompts = [lalm.prompt(text).after for text in ("When?", "Who says seven?", "x", "Which digit?", "one two")]
+    prompts = [
+        lalm.prompt(text).after for text in ("When?", "Who says seven?", "x", "Which digit?", "one two")
+    ]
     # An end token that greedy decoding really meets, so that branches end at different steps.
     free = sample(lalm, prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
     ends = tiny_lalm()
@@ -171,7 +185,9 @@ def test_a_seed_gives_the_same_samples_again(lalm: AudioFlamingo3) -> None:
 
     def draw(seed: int) -> list[tuple[int, ...]]:
         generator = torch.Generator().manual_seed(seed)
-        drawn = sample(lalm, prefix, [0] * 6, [prompt] * 6, max_new_tokens=8, temperature=0.7, generator=generator)
+        drawn = sample(
+            lalm, prefix, [0] * 6, [prompt] * 6, max_new_tokens=8, temperature=0.7, generator=generator
+        )
         return [s.ids for s in drawn]
 
     assert draw(1) == draw(1) != draw(2)
@@ -188,9 +204,13 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass() -> None:
 def test_the_short_encoder_pass_equals_the_official_masked_one(lalm: AudioFlamingo3, seconds: float) -> None:
     samples = noise(seconds)
     ours = lalm.encode_audio(samples)
-    batch = lalm.feature_extractor(samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt")
+    batch = lalm.feature_extractor(
+        samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
+    )
     with torch.no_grad():
-        official = lalm.inner.get_audio_features(batch["input_features"], batch["attention_mask"]).pooler_output
+        official = lalm.inner.get_audio_features(
+            batch["input_features"], batch["attention_mask"]
+        ).pooler_output
         assert official.shape[0] == len(ours)
         assert torch.allclose(lalm.align(ours), official, atol=1e-5)
 

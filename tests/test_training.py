@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_lalm
 
 from tgsr.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
@@ -23,9 +22,12 @@ from tgsr.models.load import lora_off, save_adapter, trainable, with_lora
 from tgsr.training import checkpoints, rl, sta
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, step_or_stop
+from tiny import tiny_lalm
 
 STA = sta.StaConfig("", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
-GRPO = rl.GrpoConfig("", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1)
+GRPO = rl.GrpoConfig(
+    "", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +95,16 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(
     monkeypatch.setattr(rl, "load", lambda name: lalm)
     wanted = lalm.tokens("(")[0]
 
-    def rewards(completions: list[str], terms: object, **columns: object) -> tuple[dict[str, list[float]], list[float]]:
+    def rewards(
+        completions: list[str], terms: object, **columns: object
+    ) -> tuple[dict[str, list[float]], list[float]]:
         values = [float(text.count("(")) for text in completions]
         return {"answer": values, "timestamp_grounding": values}, values
 
     monkeypatch.setattr(rl, "score_completions", rewards)
-    config = replace(GRPO, questions=str(choices), epochs=12, group_size=8, learning_rate=3e-2, top_p=1.0, beta=0.0)
+    config = replace(
+        GRPO, questions=str(choices), epochs=12, group_size=8, learning_rate=3e-2, top_p=1.0, beta=0.0
+    )
     rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
     seen = [float(str(row["reward"])) for row in rows_of(tmp_path / "run")]
     assert wanted != lalm.eos_id
@@ -108,10 +114,16 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(
 def test_equal_rewards_and_no_kl_leave_the_model_alone(
     choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        rl, "score_completions", lambda texts, terms, **c: ({"answer": [0.0] * len(texts), "timestamp_grounding": [0.0] * len(texts)}, [1.0] * len(texts))
+    def equal(
+        texts: list[str], terms: object, **columns: object
+    ) -> tuple[dict[str, list[float]], list[float]]:
+        nothing = [0.0] * len(texts)
+        return {"answer": nothing, "timestamp_grounding": nothing}, [1.0] * len(texts)
+
+    monkeypatch.setattr(rl, "score_completions", equal)
+    rl.train_grpo(
+        replace(GRPO, questions=str(choices), beta=0.0), tmp_path / "run", FeatureCache(tmp_path / "c")
     )
-    rl.train_grpo(replace(GRPO, questions=str(choices), beta=0.0), tmp_path / "run", FeatureCache(tmp_path / "c"))
     rows = rows_of(tmp_path / "run")
     assert all(row["grad_norm"] == 0 for row in rows)
     assert all(row["equal_groups"] == 2 for row in rows)
@@ -166,7 +178,9 @@ for step in range(1, 10**6):
 
 
 def test_kill_9_while_checkpoints_are_written_leaves_a_whole_one(tmp_path: Path) -> None:
-    writer = subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", KILLED_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert writer.stdout is not None
     for _ in range(5):
         writer.stdout.readline()
@@ -179,7 +193,9 @@ def test_kill_9_while_checkpoints_are_written_leaves_a_whole_one(tmp_path: Path)
     assert (state["weights"]["w"] == state["step"]).all()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(tmp_path)
     save_checkpoint(folder, 1, {"weights": {"w": torch.ones(3)}})
 
@@ -274,4 +290,9 @@ def test_a_saved_adapter_holds_safetensors_only(tmp_path: Path) -> None:
     with_lora(lalm, 4, 8, 0)
     save_adapter(lalm, tmp_path, "mini")
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"adapter.json", "aligner.safetensors", "adapter_config.json", "adapter_model.safetensors"}
+    assert names == {
+        "adapter.json",
+        "aligner.safetensors",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }

@@ -42,11 +42,12 @@ def clock(seconds: float) -> str:
 
 
 def subtitle_clock(seconds: float) -> str:
-    return f"00:00:{int(seconds):02d},{round(seconds % 1 * 1000) % 1000:03d}"
+    total_ms = round(seconds * 1000)  # rounded once: 1.9996 s is 00:00:02,000
+    return f"00:{total_ms // 60000:02d}:{total_ms // 1000 % 60:02d},{total_ms % 1000:03d}"
 
 
 def cite(span: Span, said: str, rng: np.random.Generator) -> str:
-    """A sentence that cites a span in one of the notations that models use (FORMS)."""
+    """A sentence that cites a span in one of the notations that models use."""
     s, e = span.start, span.end
     forms = (
         f"From {s:.2f}s to {e:.2f}s, {said}.",
@@ -54,6 +55,7 @@ def cite(span: Span, said: str, rng: np.random.Generator) -> str:
         f"The segment starts at {s:.2f} seconds and ends at {e:.2f} seconds: {said}.",
         f"[{s:.2f}s – {e:.2f}s] {said}.",
         f"({s:.2f}-{e:.2f} s) {said}.",
+        f"({s:.2f} – {e:.2f} s) {said}.",
         f"({s:.2f}s-{e:.2f}s) {said}.",
         f"At {s:.2f}s, {said}.",
         f"Between {s:.2f} and {e:.2f} seconds, {said}.",
@@ -61,7 +63,7 @@ def cite(span: Span, said: str, rng: np.random.Generator) -> str:
         f"{clock(s)} - {clock(e + 1)}: {said}.",
         f"{subtitle_clock(s)} --> {subtitle_clock(e)} {said}.",
     )
-    p = np.array([6, 2, 2, 1, 1, 2, 1, 1, 0.5, 0.5, 0.5])
+    p = np.array([6, 2, 2, 1, 1, 0.5, 2, 1, 1, 0.5, 0.5, 0.5])
     return forms[int(rng.choice(len(forms), p=p / p.sum()))]
 
 
@@ -134,7 +136,8 @@ def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_tim
             span = cover(w.span for w in piece)
             assert span is not None
             shown = span if true_times else bad_span(clip.duration, rng)
-            sentences.append(cite(shown, spoken(piece, speakers), rng))
+            said = " and ".join(spoken(turn, speakers) for turn in turns(piece, len(piece)))
+            sentences.append(cite(shown, said, rng))
         if not sentences:
             sentences.append("It is not said.")
     right = rng.random() < {"none": 0.6, "all": 0.8, "evidence": 0.95}[str(habit)]

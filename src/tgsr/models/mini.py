@@ -98,7 +98,7 @@ def configuration(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        audio_token_id=int(tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)),
+        audio_token_id=tokenizer.get_vocab()[AUDIO_TOKEN],
     )
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tgsr.records import RecordError
 from tgsr.report.page import Curve, read_curves, write_page
 
 CURVES = ("loss", "reward", "accuracy", "k", "kl")
 
 
 def prediction_files(runs: Sequence[Path]) -> list[Path]:
-    """The files among `runs`, and predictions*.jsonl in and below the folders. RecordError where there are none."""
+    """The files among `runs`, and predictions*.jsonl in and below the folders; FileNotFoundError for none."""
     found: list[Path] = []
     for run in runs:
         found += [run] if run.is_file() else sorted(run.rglob("predictions*.jsonl"))
     found = [path for path in found if not path.name.endswith(".errors.jsonl")]
     if not found:
-        raise RecordError(
+        raise FileNotFoundError(
             f"{', '.join(map(str, runs))}: no prediction file (predictions*.jsonl); make one with `tgsr predict`"
         )
     return found

@@ -3,8 +3,9 @@
 Two steps. First the aligner alone learns to hear: which digit, which voice, frame by frame. Then aligner
 and decoder learn together from lessons. A share of the clips carries a time code: sinusoids of the frame's
 time through one linear layer, added to the audio embeddings. Times in those clips' lessons are true; in
-the others' they are bad. The code is a scaffold and is thrown away at the end: what ships reads times
-where an aligner writes them, and has an aligner that does not. Writing them is what stage 1 trains.
+the others' they are bad. The code is a scaffold and is thrown away at the end, and what the aligner had
+picked up of the encoder's own position code is taken out of it (forget_time). What ships reads times where
+an aligner writes them, and has an aligner that does not: writing them is what stage 1 trains.
 
 Axes: F frames, K places in a word history.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from tgsr.corpora.digit_lessons import (
     Lesson,
@@ -29,6 +31,7 @@ from tgsr.corpora.digit_lessons import (
     talking_lessons,
     text_lookup,
     timed_lessons,
+    transcript_lesson,
 )
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.engine.features import FeatureCache
@@ -199,6 +202,8 @@ class BaseConfig:
     reader_weight: float = 0.5  # of FrameHeads' and WordHeads' losses
     frame_layer: int = 3  # of 6: the later layers look up what the earlier ones wrote on the frames
     word_layer: int = 4  # the layer that looks up
+    forget_steps: int = 150
+    forget_directions: int = 64  # of the encoder's 512
     checkpoint_every: int = 200
     seed: int = 0
 
@@ -250,6 +255,78 @@ def _voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
     ]
 
 
+def time_directions(clips: Sequence[tuple[Clip, Tensor]], n_directions: int) -> tuple[Tensor, Tensor]:
+    """Where the encoder's output moves with the frame's number: directions, D_enc x n, and the mean, D_enc.
+
+    The principal directions of the mean output at each frame number. What is said differs from clip to
+    clip and averages out; the encoder's position code is what remains.
+    """
+    longest = max(len(frames) for _, frames in clips)
+    sums = torch.zeros(longest, clips[0][1].shape[1])
+    counts = torch.zeros(longest, 1)
+    for _, frames in clips:
+        sums[: len(frames)] += frames.float()
+        counts[: len(frames)] += 1
+    common = counts[:, 0] >= 30
+    means = sums[common] / counts[common]
+    _, _, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
+    return directions[:n_directions].T.contiguous(), sums.sum(0) / counts.sum()
+
+
+def time_share(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]]) -> float:
+    """R^2 of the best linear reading of the frame's time from its aligned embedding alone; 0 is none."""
+    with torch.no_grad():
+        aligned = torch.cat([lalm.align(frames.float()) for _, frames in clips])
+    times = torch.cat([torch.arange(len(f), dtype=torch.float32) for _, f in clips])[:, None]
+    centred, target = aligned - aligned.mean(0), times - times.mean()
+    weights = torch.linalg.lstsq(centred, target).solution
+    return float(1 - (target - centred @ weights).pow(2).sum() / target.pow(2).sum())
+
+
+def forget_time(
+    lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], config: BaseConfig
+) -> dict[str, float]:
+    """Takes the encoder's position code out of the aligner; the decoder is left as it is.
+
+    The aligner's first layer is projected off the directions of time, then the aligner alone goes on with
+    lessons on plain audio, projected again after each step, so that what the projection cost in hearing
+    comes back and time does not.
+    """
+    before = time_share(lalm, clips[:200])
+    directions_ED, mean_E = time_directions(clips, config.forget_directions)
+    first = lalm.aligner.linear_1
+
+    def project() -> None:
+        with torch.no_grad():
+            along = first.weight @ directions_ED
+            first.bias += along @ (directions_ED.T @ mean_E)
+            first.weight -= along @ directions_ED.T
+
+    project()
+    lalm.inner.requires_grad_(False)
+    lalm.aligner.requires_grad_(True)
+    parameters = list(lalm.aligner.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=3e-4)
+    for step in tqdm(range(config.forget_steps), desc="forgetting", unit="step"):
+        rng = np.random.default_rng((config.seed, config.steps + step))
+        branches: list[Branch] = []
+        audio: list[Tensor] = []
+        for owner, index in enumerate(rng.choice(len(clips), config.clips_per_step)):
+            clip, frames = clips[int(index)]
+            audio.append(frames.float())
+            lessons = [transcript_lesson(clip), *talking_lessons(clip, rng, true_times=False)[:2]]
+            for lesson in lessons:
+                answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
+                branches.append(Branch(owner, lalm.prompt(lesson.question).after, answer))
+        packed = packed_logps(lalm, audio, branches)
+        loss = -packed.logp_BT.sum() / packed.mask_BT.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
+        project()
+    return {"time_share_before": before, "time_share_after": time_share(lalm, clips[:200])}
+
+
 def lessons_for(
     lalm: AudioFlamingo3,
     clip: Clip,
@@ -283,7 +360,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     """The miniature's base from nothing but the encoder; resumes in `out`. Returns the folder of the weights."""
     run = open_run(out, "base", config)
     clips = [compose(seed, "train") for seed in range(config.n_clips)]
-    lalm = untrained(train_tokenizer(tokenizer_texts([c.clip for c in clips[:400]])), config.seed)
+    lalm = untrained(_tokenizer(out / "tokenizer", [made.clip for made in clips[:400]]), config.seed)
     heard = [
         (made.clip, cache.get(lalm, made.samples).half())
         for made in tqdm(clips, desc="listening", unit="clip")
@@ -365,6 +442,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
             save_checkpoint(
                 run, step + 1, {"weights": everything.state_dict(), "optimizer": optimizer.state_dict()}
             )
+    trained.eval()
+    run.log({"step": config.steps, **forget_time(lalm, heard, config)})
     save_base(lalm, out / "model")
     return out / "model"
 
@@ -383,6 +462,13 @@ def _by_kind(packed: PackedLogps, kinds: list[str]) -> dict[str, float]:
         f"loss {kind}": float(np.mean([x for x, k in zip(losses, kinds, strict=True) if k == kind]))
         for kind in sorted(set(kinds))
     }
+
+
+def _tokenizer(folder: Path, clips: Sequence[Clip]) -> PreTrainedTokenizerFast:
+    """The run's own tokenizer: learned when it starts, read again when it resumes."""
+    if not (folder / "tokenizer.json").exists():
+        train_tokenizer(tokenizer_texts(clips)).save_pretrained(str(folder))
+    return PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
 def tokenizer_texts(clips: Sequence[Clip]) -> list[str]:

@@ -28,7 +28,7 @@ def linear(step: int, n_steps: int, n_warmup: int) -> float:
 def step_or_stop(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor, clip_norm: float, step: int
 ) -> float:
-    """One update with clipped gradients; returns their norm before clipping. Raises NotFinite instead of a bad update."""
+    """One update with clipped gradients; returns their norm before clipping. NotFinite instead of a bad update."""
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
     if not (math.isfinite(norm) and math.isfinite(float(loss))):
         raise NotFinite(

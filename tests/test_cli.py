@@ -1,0 +1,179 @@
+"""The command line as a user meets it: real commands, real files, errors with a remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tgsr import cli
+from tgsr.records import read_questions, read_responses
+
+
+def run(*words: str | Path) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["fetch"],
+        ["demo"],
+        ["ask"],
+        ["build"],
+        ["train", "base"],
+        ["train", "sta"],
+        ["train", "grpo"],
+        ["predict"],
+        ["score"],
+        ["report"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*words, "--help"])
+        assert stopped.value.code == 0
+        assert f"example: tgsr {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_build_makes_questions_whose_audio_is_there(tmp_path: Path) -> None:
+    assert run("build", "sta", "--digits", 3, "--split", "heldout-recordings", "--out", tmp_path / "q") == 0
+    questions = read_questions(tmp_path / "q" / "questions.jsonl")
+    assert len({q.clip_id for q in questions}) == 3
+    for question in questions:
+        info = soundfile.info(tmp_path / "q" / question.audio)
+        assert info.frames / info.samplerate == pytest.approx(question.duration)
+        assert question.split == "heldout-recordings"
+
+
+def test_build_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("build", "qa", "--digits", 4, "--out", tmp_path / "q")
+    before = (tmp_path / "q" / "questions.jsonl").read_bytes()
+    assert run("build", "qa", "--digits", 2, "--out", tmp_path / "q") == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "q" / "questions.jsonl").read_bytes() == before
+
+
+def test_build_from_own_clips_finds_their_audio_again(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000, np.float32), 16000)
+    words = [
+        {"word": w, "start": i / 10, "end": i / 10 + 0.1} for i, w in enumerate(["we", "meet", "at", "noon"])
+    ]
+    row = {"id": "a", "audio": "a.wav", "duration": 1.0, "words": words}
+    (tmp_path / "clips.jsonl").write_text(json.dumps(row) + "\n")
+    assert run("build", "sta", "--clips", tmp_path / "clips.jsonl", "--out", tmp_path / "deep" / "q") == 0
+    for question in read_questions(tmp_path / "deep" / "q" / "questions.jsonl"):
+        assert (tmp_path / "deep" / "q" / question.audio).resolve() == tmp_path / "a.wav"
+
+
+def test_a_broken_manifest_line_is_named_or_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {
+        "id": "a",
+        "audio": "a.wav",
+        "duration": 2.0,
+        "words": [{"word": "two", "start": 0.0, "end": 0.5}, {"word": "six", "start": 0.6, "end": 1.0}],
+    }
+    (tmp_path / "clips.jsonl").write_text(json.dumps(good) + "\n{broken\n")
+    assert run("build", "sta", "--clips", tmp_path / "clips.jsonl", "--out", tmp_path / "q") == 2
+    assert "clips.jsonl:2" in capsys.readouterr().err
+    words = ["build", "sta", "--clips", tmp_path / "clips.jsonl", "--skip-bad", "--out", tmp_path / "q2"]
+    assert run(*words) == 0
+    assert '"line": 2' in (tmp_path / "q2" / "errors.jsonl").read_text()
+    assert len(read_questions(tmp_path / "q2" / "questions.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [("nowhere/to-be-found", "cannot be loaded"), ("EMPTY", "neither a model"), ("BROKEN", "adapter")],
+)
+def test_a_model_that_is_not_there_is_an_error_with_a_remedy(
+    model: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    run("build", "qa", "--digits", 4, "--out", tmp_path / "q")
+    if model == "EMPTY":
+        model = str(tmp_path / "empty")
+        Path(model).mkdir()
+    if model == "BROKEN":
+        model = str(tmp_path / "broken")
+        Path(model).mkdir()
+        (Path(model) / "adapter.json").write_text('{"base": "nowhere/to-be-found"}')
+        says = "cannot be loaded"
+    words = [
+        "predict",
+        "--questions",
+        tmp_path / "q" / "questions.jsonl",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "p",
+    ]
+    assert run(*words) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "missing"), (b"", "empty"), (b"RIFFnot really a wav", "a.wav")]
+)
+def test_ask_names_what_is_wrong_with_a_recording(
+    content: bytes | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "a.wav").write_bytes(content)
+    assert run("ask", tmp_path / "a.wav", "Which digit is said?") == 2
+    error = capsys.readouterr().err
+    assert "a.wav" in error
+    assert says in error.lower() or says in error
+
+
+@pytest.mark.usefixtures("encoder")
+def test_predict_score_and_ask_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("build", "sta", "--digits", 2, "--split", "heldout-speaker", "--phrases", 2, "--out", tmp_path / "q")
+    cache = tmp_path / "cache"
+    questions = tmp_path / "q" / "questions.jsonl"
+    out = tmp_path / "p" / "predictions.jsonl"
+    predict = ["predict", "--questions", questions, "--model", "mini:sta", "--out", out, "--cache", cache]
+    assert run(*predict) == 0
+    first = out.read_bytes()
+    assert run(*predict) == 0  # nothing is left to do
+    assert out.read_bytes() == first
+    out.write_bytes(first[: first.rstrip(b"\n").rfind(b"\n") + 20])  # killed in the middle of its last line
+    assert run(*predict) == 0
+    assert {r.question.id for r in read_responses(out)} == {q.id for q in read_questions(questions)}
+    assert out.read_bytes() == first
+    assert run("score", out, "--out", tmp_path / "metrics.json") == 0
+    scores = json.loads((tmp_path / "metrics.json").read_text())
+    assert scores["models"]["mini:sta"]["all"]["phrase"]["n"] == 4
+    audio = tmp_path / "q" / read_questions(questions)[0].audio
+    capsys.readouterr()
+    phrase = str(read_questions(questions)[0].phrase)
+    assert run("ask", audio, phrase, "--phrase", "--model", "mini:sta", "--evidence", tmp_path / "e.wav") == 0
+    said = capsys.readouterr().out
+    assert "starts at" in said
+    if "evidence:" in said:
+        assert soundfile.info(tmp_path / "e.wav").samplerate == 16000
+
+
+@pytest.mark.usefixtures("encoder")
+def test_a_clip_that_cannot_be_heard_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
+    run(
+        "build",
+        "sta",
+        "--digits",
+        3,
+        "--split",
+        "heldout-recordings",
+        "--phrases",
+        1,
+        "--out",
+        tmp_path / "q",
+    )
+    questions = read_questions(tmp_path / "q" / "questions.jsonl")
+    (tmp_path / "q" / questions[1].audio).write_bytes(b"")
+    words = ["predict", "--questions", tmp_path / "q" / "questions.jsonl", "--model", "mini"]
+    assert run(*words, "--out", tmp_path / "p.jsonl", "--cache", tmp_path / "cache") == 0
+    assert {r.question.id for r in read_responses(tmp_path / "p.jsonl")} == {questions[0].id, questions[2].id}
+    assert questions[1].id in (tmp_path / "p.jsonl.errors.jsonl").read_text()
