@@ -256,7 +256,7 @@ def test_reasoning_opens_as_the_paper_asks_and_ends_with_a_choice_by_its_letter(
         lines = text.split("\n")
         assert len(lines) == 3
         assert lines[0] == REASONING_OPENING
-        letter, answer = re.fullmatch(r"Final answer: \(([a-d])\) (.+)", lines[2]).groups()  # type: ignore[union-attr]
+        answer, letter = re.fullmatch(r"Final answer: (.+) \(([a-d])\)", lines[2]).groups()  # type: ignore[union-attr]
         assert question.choices["abcd".index(letter)] == answer
         assert extract_choice(text, question.choices) == "abcd".index(letter)
         assert str(official_letter(text)).strip("()") == letter

@@ -128,7 +128,8 @@ def silence(seconds: Seconds) -> Samples:
 
 def content_hash(samples: Samples) -> str:
     """SHA-256 of the samples as little-endian float32, in hex: a cache key that ignores file names."""
-    return hashlib.sha256(np.ascontiguousarray(samples, dtype="<f4").tobytes()).hexdigest()
+    unsigned_zeros = np.asarray(samples, dtype="<f4") + np.float32(0)  # -0.0 and 0.0 sound alike
+    return hashlib.sha256(unsigned_zeros.tobytes()).hexdigest()
 
 
 def peaks(samples: Samples, n: int) -> list[tuple[float, float]]:

@@ -46,7 +46,9 @@ def _write_flac(path: Path, samples: np.ndarray) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".flac", delete=False) as half_written:
         pass
     try:
-        soundfile.write(half_written.name, samples, SAMPLE_RATE, subtype="PCM_16")
+        # As integers: libsndfile scales floats by 32767 on writing and by 32768 on reading.
+        pcm = np.round(samples * 32768).clip(-32768, 32767).astype(np.int16)
+        soundfile.write(half_written.name, pcm, SAMPLE_RATE, subtype="PCM_16")
         os.replace(half_written.name, path)
     finally:
         Path(half_written.name).unlink(missing_ok=True)

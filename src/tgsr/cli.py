@@ -324,7 +324,7 @@ def _add_report(commands: Any) -> None:
     command = _command(
         commands, "report", _report, about, "tgsr report runs/demo --out runs/demo/report.html"
     )
-    command.add_argument("run", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
     command.add_argument("--out", type=Path, required=True, help="HTML file")
     command.add_argument("--items", type=int, default=8, help="how many questions to show")
     command.add_argument("--title", default="Timestamp-grounded speech reasoning")
@@ -334,7 +334,7 @@ def _add_report(commands: Any) -> None:
 def _report(args: argparse.Namespace) -> None:
     from tgsr.report.runs import report
 
-    print(report(args.run, args.out, title=args.title, n_items=args.items, seed=args.seed))
+    print(report(args.runs, args.out, title=args.title, n_items=args.items, seed=args.seed))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tgsr.choices import letter
 from tgsr.corpora.digit_questions import choice_questions
 from tgsr.corpora.spoken_digits import DIGITS, speakers_in_order
 from tgsr.prompts import REASONING_OPENING, choice_question, phrase_answer_af3, phrase_question_af3
@@ -144,9 +145,13 @@ def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_tim
     answer = (
         question.answer if right else str(rng.choice([c for c in question.choices if c != question.answer]))
     )
-    letter = "abcdefgh"[question.choices.index(str(answer))]
     body = " ".join(sentences)
-    return f"{REASONING_OPENING}\n{body}\nFinal answer: ({letter}) {answer}"
+    return f"{REASONING_OPENING}\n{body}\n{final_answer(question, str(answer))}"
+
+
+def final_answer(question: Question, answer: str) -> str:
+    """The last line: the text first and its letter second, so that a small decoder can take one step at a time."""
+    return f"Final answer: {answer} ({letter(question.choices.index(answer))})"
 
 
 def timed_transcript(clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
@@ -235,10 +240,9 @@ def question_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> 
     questions = choice_questions(clip, rng)
     lessons = []
     for question in questions:
-        letter = "abcdefgh"[question.choices.index(str(question.answer))]
         direct = choice_question(question.question, question.choices, instruction="")
         lessons.append(
-            Lesson(direct, f"Final answer: ({letter}) {question.answer}", f"answer {question.task}")
+            Lesson(direct, final_answer(question, str(question.answer)), f"answer {question.task}")
         )
     if questions:
         question = questions[int(rng.integers(len(questions)))]

@@ -1,0 +1,273 @@
+"""The page's items: which questions are shown, and each with its clip, spans and responses to listen to."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from tgsr import audio
+from tgsr.choices import letter, official_letter
+from tgsr.evaluation.grounding import Mean
+from tgsr.evaluation.score import Predictions, score
+from tgsr.grounding import find_mentions
+from tgsr.records import Question, Response, resolve_audio
+from tgsr.report.figures import Stated, axis_svg, lane_svg, stated, tint, wave_svg
+
+N_LETTERS = 26  # an option after (z) has none
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question with each model's first response, in the page's order of models; `audio`: its clip."""
+
+    question: Question
+    audio: Path
+    responses: tuple[Response, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A clip's samples and its <audio> element of that id; samples None and `problem` where it is unheard."""
+
+    id: str
+    samples: audio.Samples | None
+    problem: str | None
+
+    @property
+    def element(self) -> str:
+        if self.samples is None:
+            return ""
+        encoded = base64.b64encode(audio.wav_bytes(self.samples)).decode("ascii")
+        return f'<audio id="{self.id}" preload="auto" src="data:audio/wav;base64,{encoded}"></audio>\n'
+
+
+# --- what is shown ---------------------------------------------------------------------------------------
+
+
+def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> list[Asked]:
+    """Questions with their responses, in order of appearance; of a model's several responses the first.
+
+    Two questions of one id that differ in anything else stay two.
+    """
+    found: dict[Question, tuple[Path, dict[str, Response]]] = {}
+    for path, responses in by_file:
+        for response in responses:
+            clip = resolve_audio(response, path).resolve()
+            question = replace(response.question, audio=str(clip))  # each file has its own relative path
+            _, by_model = found.setdefault(question, (clip, {}))
+            by_model.setdefault(response.model, response)
+    return [Asked(question, clip, tuple(models.values())) for question, (clip, models) in found.items()]
+
+
+def headline(response: Response) -> tuple[Mean, Mean]:
+    """(quality, right or not) of one response, as the tables score it: IoU and IoU >= 0.7, or accuracy twice."""
+    scores = score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all
+    if scores.phrase is not None:
+        return scores.phrase.iou, scores.phrase.high_overlap
+    assert scores.choice is not None
+    return scores.choice.accuracy_official, scores.choice.accuracy_official
+
+
+def is_right(asked: Asked, model: str) -> bool | None:
+    """None where the model was not asked, or where nobody knows."""
+    for response in asked.responses:
+        if response.model == model:
+            value = headline(response)[1].value
+            return None if value is None else value == 1
+    return None
+
+
+def choose_items(
+    asked: Sequence[Asked], models: Sequence[str], n_items: int, seed: int
+) -> list[tuple[Asked, str]]:
+    """Questions with the rule that chose each: a third of them where the last model is right and the first
+    wrong, a third where the last one is wrong, the rest at random; fewer where there are fewer.
+
+    Within a rule, kinds of question take turns, and clips that are shown already come last.
+    """
+    if not asked or not models:
+        return []
+    order = [asked[i] for i in np.random.default_rng(seed).permutation(len(asked))]
+    first, last = models[0], models[-1]
+    of_last = [is_right(item, last) for item in order]
+    missed = [item for item, right in zip(order, of_last, strict=True) if right is False]
+    gained = [
+        item for item, right in zip(order, of_last, strict=True) if right and is_right(item, first) is False
+    ]
+    chosen: list[tuple[Asked, str]] = []
+    for rule, candidates, share in (
+        (f"{last} is right, {first} is wrong", gained, -(-n_items // 3)),
+        (f"{last} is wrong", missed, n_items // 3),
+        ("chosen at random", order, n_items),
+    ):
+        for item in varied(candidates, [shown for shown, _ in chosen], min(share, n_items - len(chosen))):
+            chosen.append((item, rule))
+    return chosen
+
+
+def varied(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list[Asked]:
+    """Up to n of the candidates that are not shown yet: new clips first, then the rarer kind, then in order."""
+    clips = {item.audio for item in shown}
+    kinds = Counter(item.question.kind for item in shown)
+    left = [item for item in candidates if item not in shown]
+    picked: list[Asked] = []
+    while left and len(picked) < n:
+        item = min(left, key=lambda a: (a.audio in clips, kinds[a.question.kind]))
+        left.remove(item)
+        picked.append(item)
+        clips.add(item.audio)
+        kinds[item.question.kind] += 1
+    return picked
+
+
+def load_sounds(items: Sequence[tuple[Asked, str]]) -> dict[Path, Sound]:
+    """Each clip once, however many of the items are about it."""
+    sounds: dict[Path, Sound] = {}
+    for asked, _ in items:
+        if asked.audio in sounds:
+            continue
+        name = f"clip-{len(sounds)}"
+        try:
+            sounds[asked.audio] = Sound(name, audio.load(asked.audio), None)
+        except audio.AudioError as error:
+            sounds[asked.audio] = Sound(name, None, str(error))
+    return sounds
+
+
+# --- one item --------------------------------------------------------------------------------------------
+
+
+def item_html(asked: Asked, rule: str, models: Sequence[str], sound: Sound) -> str:
+    question = asked.question
+    responses = sorted(asked.responses, key=lambda response: models.index(response.model))
+    text = (
+        f"Where is “{escape(str(question.phrase))}” said?"
+        if question.kind == "phrase"
+        else escape(question.question)
+    )
+    parts = [f'<p class="why">{escape(rule)}</p><h3>{text}</h3>']
+    if question.kind == "choice":
+        parts.append(choice_list(question, responses, models))
+    if sound.problem is None:
+        parts.append(player(question))
+    else:
+        parts.append(f'<p class="unheard">No sound for this item: {escape(sound.problem)}</p>')
+    parts.append(lanes(question, responses, models, sound))
+    told = "".join(response_html(response, models, sound.problem is None) for response in responses)
+    parts.append(f'<div class="responses">{told}</div>')
+    details = ", ".join(escape(part) for part in (question.id, question.split, question.task) if part)
+    parts.append(f'<p class="soft">{details}</p>')
+    heard = "" if sound.samples is None else f' data-audio="{sound.id}"'
+    return f'<article class="item" data-duration="{question.duration}"{heard}>{"".join(parts)}</article>'
+
+
+def choice_list(question: Question, responses: Sequence[Response], models: Sequence[str]) -> str:
+    """The choices, the right one marked, and beside each the models whose official letter it is."""
+    rows = []
+    for index, choice in enumerate(question.choices):
+        name = letter(index) if index < N_LETTERS else "…"
+        takers = [r.model for r in responses if official_letter(r.text) == name]
+        keys = "".join(
+            f'<span class="key {tint(models, m)}" role="img" title="{escape(m)}" '
+            f'aria-label="{escape(m)} chose this"></span>'
+            for m in takers
+        )
+        is_answer = choice == question.answer
+        mark = '<span class="tick" role="img" aria-label="right">✓</span>' if is_answer else ""
+        rows.append(
+            f'<li class="{"right" if is_answer else "other"}">({name}) {escape(choice)}{mark}{keys}</li>'
+        )
+    return f'<ul class="choices">{"".join(rows)}</ul>'
+
+
+def player(question: Question) -> str:
+    duration = question.duration
+    return (
+        f'<p class="player"><button class="whole" data-start="0" data-end="{duration}">whole clip</button>'
+        f'<span class="clock">0.00 / {duration:.2f} s</span></p>'
+    )
+
+
+def lanes(question: Question, responses: Sequence[Response], models: Sequence[str], sound: Sound) -> str:
+    """The waveform, the evidence, a lane a model, and the seconds."""
+    evidence, duration = question.evidence, question.duration
+    is_heard = sound.samples is not None
+
+    def lane(name: str, colour: str, spans: Sequence[Stated]) -> str:
+        bars = [span if is_heard else replace(span, is_audible=False) for span in spans]
+        return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
+
+    rows = [f"<span></span>{wave_svg(sound.samples, evidence, duration)}"]
+    if evidence:
+        rows.append(lane("evidence", "truth", [stated(s.start, s.end, duration) for s in evidence]))
+    for response in responses:
+        spans = [stated(m.start, m.end, duration) for m in find_mentions(response.text)]
+        rows.append(lane(response.model, tint(models, response.model), spans))
+    rows.append(f"<span></span>{axis_svg(duration)}")
+    return f'<div class="lanes">{"".join(rows)}</div>'
+
+
+def response_html(response: Response, models: Sequence[str], is_heard: bool) -> str:
+    colour = tint(models, response.model)
+    text = cited_text(response, is_heard)
+    body = text if response.text.strip() else '<span class="soft">(an empty response)</span>'
+    return (
+        f'<div class="response {colour}"><p class="who"><span class="key {colour}"></span>'
+        f'<b>{escape(response.model)}</b><span class="verdict">{verdict(response)}</span></p>'
+        f'<p class="text" dir="auto">{body}</p></div>'
+    )
+
+
+def verdict(response: Response) -> str:
+    """What the tables' scores make of this one response."""
+    quality, _ = headline(response)
+    if quality.value is None:
+        return "not scored: no reference"
+    if response.question.kind == "phrase":
+        return f"IoU {quality.value:.2f}"
+    scores = (
+        score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all.choice
+    )
+    assert scores is not None
+    said = [
+        "right" if quality.value == 1 else "wrong" if scores.n_without_letter == 0 else "wrong: no letter",
+        f"k = {scores.mentions_official.value:g}",
+    ]
+    if scores.trace_iou.value is not None:
+        said.append(f"trace IoU {scores.trace_iou.value:.2f}")
+    return ", ".join(said)
+
+
+def cited_text(response: Response, is_heard: bool = True) -> str:
+    """The text, escaped, with each stated interval as a button; one with a problem is crossed out."""
+    text, position, pieces = response.text, 0, []
+    for mention in find_mentions(text):
+        pieces.append(escape(text[position : mention.text_start]))
+        span = stated(mention.start, mention.end, response.question.duration)
+        pieces.append(cite_button(span, text[mention.text_start : mention.text_end], is_heard))
+        position = mention.text_end
+    return "".join(pieces) + escape(text[position:])
+
+
+def cite_button(span: Stated, words: str, is_heard: bool) -> str:
+    """A button that plays the span; one without anything to play stays, to say why.
+
+    Not a <button>, which breaks no lines: a long mention would tear the sentence apart.
+    """
+    is_playable = span.is_audible and is_heard
+    label = f"{'play ' if is_playable else ''}{span.start:g} to {span.end:g} seconds"
+    label += f": {span.problem}" if span.problem else ""
+    classes = "cite" if span.problem is None else "cite wrong"
+    blocked = "" if is_playable else ' aria-disabled="true"'
+    why = f' title="{span.problem}"' if span.problem else ""
+    content = escape(words) if span.problem is None else f"<s>{escape(words)}</s>"
+    return (
+        f'<span class="{classes}" role="button" tabindex="0" data-start="{span.start}" data-end="{span.end}" '
+        f'aria-label="{label}"{why}{blocked}>{content}</span>'
+    )
