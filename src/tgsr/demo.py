@@ -49,7 +49,6 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
             str(phrases),
             epochs=size.sta_epochs,
             learning_rate=STA_LEARNING_RATE,
-            clips_per_step=16,
             seed=seed,
         ),
         out / "sta",
