@@ -116,7 +116,7 @@ def test_a_model_that_is_not_there_is_an_error_with_a_remedy(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "missing"), (b"", "empty"), (b"RIFFnot really a wav", "a.wav")]
+    ("content", "says"), [(None, "no such file"), (b"", "empty"), (b"RIFFnot really a wav", "a.wav")]
 )
 def test_ask_names_what_is_wrong_with_a_recording(
     content: bytes | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

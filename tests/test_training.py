@@ -79,8 +79,17 @@ def test_stage_2_changes_the_lora_and_nothing_else(
     lalm = tiny_lalm()
     before = weights_of(lalm)
     monkeypatch.setattr(rl, "load", lambda name: lalm)
-    config = replace(GRPO, questions=str(choices), grounding_weight=1.0)
-    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+
+    def rewards(
+        texts: list[str], terms: object, **columns: object
+    ) -> tuple[dict[str, list[float]], list[float]]:
+        values = [
+            float(index % 3) for index in range(len(texts))
+        ]  # unequal: a tiny model earns no real reward
+        return {"answer": values, "timestamp_grounding": values}, values
+
+    monkeypatch.setattr(rl, "score_completions", rewards)
+    rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
     after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert any(".lora_B." in name and weight.abs().max() > 0 for name, weight in after.items())

@@ -151,7 +151,7 @@ def _open(path: StrPath) -> sf.SoundFile:
     name = os.fspath(path)
     if not os.path.exists(name):
         raise AudioError(
-            name, "no such file", "check the path; relative ones start at the JSONL file's folder"
+            name, "no such file", "check the path; inside a JSONL file, relative ones start at its folder"
         )
     if os.path.isdir(name):
         raise AudioError(name, "is a folder, not an audio file", "name one file in it")

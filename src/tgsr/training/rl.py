@@ -168,7 +168,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         )
         row = {
             "step": step + 1,
-            "loss": float(loss),
+            "loss": float(loss.detach()),
             "reward": float(np.mean(totals)),
             "accuracy": float(np.mean(rewards["answer"])),
             "grounding_reward": float(np.mean(rewards["timestamp_grounding"])),

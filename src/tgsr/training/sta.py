@@ -111,8 +111,8 @@ def train_sta(
         optimizer.zero_grad()
         loss.backward()
         norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
-        run.log({"step": step + 1, "loss": float(loss), "lr": learning_rate, "grad_norm": norm})
-        bar.set_postfix(loss=f"{float(loss):.3f}")
+        run.log({"step": step + 1, "loss": float(loss.detach()), "lr": learning_rate, "grad_norm": norm})
+        bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
             save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
     save_adapter(lalm, out / "adapter", config.model)

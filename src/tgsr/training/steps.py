@@ -30,9 +30,10 @@ def step_or_stop(
 ) -> float:
     """One update with clipped gradients; returns their norm before clipping. NotFinite instead of a bad update."""
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
-    if not (math.isfinite(norm) and math.isfinite(float(loss))):
+    value = float(loss.detach())
+    if not (math.isfinite(norm) and math.isfinite(value)):
         raise NotFinite(
-            f"step {step}: loss {float(loss)}, gradient norm {norm}; the weights are those of the step before. "
+            f"step {step}: loss {value}, gradient norm {norm}; the weights are those of the step before. "
             "Lower the learning rate, or look at this step's clips"
         )
     optimizer.step()
