@@ -266,7 +266,9 @@ def test_better_evidence_goes_with_better_answers_so_that_stage_two_can_choose()
     right: dict[str, list[bool]] = {"none": [], "some": []}
     for _, question, text in reasonings(true_times=False):
         cites = bool(citations(text))
-        right["some" if cites else "none"].append(text.endswith(f") {question.answer}"))
+        right["some" if cites else "none"].append(
+            text.split("\n")[-1].startswith(f"Final answer: {question.answer} (")
+        )
     assert len(right["none"]) > 60
     assert 0.45 < np.mean(right["none"]) < 0.75
     assert 0.78 < np.mean(right["some"]) < 0.95

@@ -65,12 +65,13 @@ def test_stage_1_changes_the_aligner_and_nothing_else(
     lalm = tiny_lalm()
     monkeypatch.setattr(sta, "load", lambda name: lalm)
     before = weights_of(lalm)
-    sta.train_sta(replace(STA, questions=str(phrases)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
+    sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
     changed = {name for name, weight in weights_of(lalm).items() if not torch.equal(weight, before[name])}
     assert changed
     assert all("multi_modal_projector" in name for name in changed)
     losses = [float(str(row["loss"])) for row in rows_of(tmp_path / "run")]
-    assert losses[-1] < losses[0]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1  # the same clips: three steps are an epoch
 
 
 def test_stage_2_changes_the_lora_and_nothing_else(
