@@ -18,6 +18,7 @@ import torch
 from tgsr.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import ModelError
 from tgsr.models.load import lora_off, save_adapter, trainable, with_lora
 from tgsr.training import checkpoints, rl, sta
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
@@ -298,7 +299,7 @@ def test_the_table_of_what_trains_counts_each_block() -> None:
 def test_a_saved_adapter_holds_safetensors_only(tmp_path: Path) -> None:
     lalm = tiny_lalm()
     with_lora(lalm, 4, 8, 0)
-    save_adapter(lalm, tmp_path, "mini")
+    save_adapter(lalm, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         "adapter.json",
@@ -306,3 +307,10 @@ def test_a_saved_adapter_holds_safetensors_only(tmp_path: Path) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
     }
+
+
+def test_a_second_lora_is_refused() -> None:
+    lalm = tiny_lalm()
+    with_lora(lalm, 4, 8, 0)
+    with pytest.raises(ModelError, match="has a LoRA already"):
+        with_lora(lalm, 4, 8, 0)

@@ -37,6 +37,7 @@ class AudioFlamingo3:
     feature_extractor: WhisperFeatureExtractor
     max_seconds: float = 600.0
     seconds_per_frame: float = 0.04
+    base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
     _encoder_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:

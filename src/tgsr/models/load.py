@@ -29,20 +29,25 @@ ADAPTER_FILE = "adapter.json"
 def load(name: str) -> AudioFlamingo3:
     """The model called `name`. Raises ModelError with the remedy where a file is missing or unreadable."""
     if name == "mini":
-        return mini.load_base()
+        return with_base(mini.load_base(), "mini")
     if name in SHIPPED:
         return load_adapter(mini.assets().parent / SHIPPED[name], name)
     folder = Path(name)
     if (folder / ADAPTER_FILE).exists():
         return load_adapter(folder, name)
     if (folder / "base.safetensors").exists():
-        return mini.load_base(folder, name)
+        return with_base(mini.load_base(folder, name), str(folder.resolve()))
     if folder.exists() and not (folder / "config.json").exists():
         raise ModelError(
             f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
             "give mini, mini:sta, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
         )
-    return load_pretrained(name)
+    return with_base(load_pretrained(name), str(folder.resolve()) if folder.exists() else name)
+
+
+def with_base(lalm: AudioFlamingo3, base: str) -> AudioFlamingo3:
+    lalm.base = base
+    return lalm
 
 
 def load_pretrained(name: str) -> AudioFlamingo3:
@@ -81,21 +86,29 @@ def load_adapter(folder: Path, name: str) -> AudioFlamingo3:
     return lalm
 
 
-def save_adapter(lalm: AudioFlamingo3, folder: Path, base: str) -> None:
-    """The aligner, and the LoRA where there is one, under names that `load` finds again."""
+def save_adapter(lalm: AudioFlamingo3, folder: Path) -> None:
+    """The aligner, and the LoRA where there is one, under names that `load` finds again.
+
+    Complete over the base alone: stage 2's adapter holds stage 1's aligner too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     aligner = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
     save_file(aligner, folder / ALIGNER_FILE)
     if hasattr(lalm.model, "peft_config"):
         lalm.model.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
-    (folder / ADAPTER_FILE).write_text(json.dumps({"base": base}, indent=2) + "\n")
+    (folder / ADAPTER_FILE).write_text(json.dumps({"base": lalm.base}, indent=2) + "\n")
 
 
 def with_lora(lalm: AudioFlamingo3, rank: int, alpha: int, seed: int) -> None:
-    """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen."""
+    """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
+
+    Raises ModelError for a model that has a LoRA: a second one would hide the first.
+    """
     import torch
 
+    if hasattr(lalm.model, "peft_config"):
+        raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)

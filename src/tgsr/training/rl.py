@@ -188,5 +188,5 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         bar.set_postfix(reward=f"{row['reward']:.2f}", accuracy=f"{row['accuracy']:.2f}", k=f"{row['k']:.1f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
             save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
-    save_adapter(lalm, out / "adapter", config.model)
+    save_adapter(lalm, out / "adapter")
     return out / "adapter"

@@ -115,5 +115,5 @@ def train_sta(
         bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
             save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
-    save_adapter(lalm, out / "adapter", config.model)
+    save_adapter(lalm, out / "adapter")
     return out / "adapter"
