@@ -25,14 +25,12 @@ class AudioMissing(AssertionError):
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Keys and values of C prefixes, one tensor pair a layer; `hidden_CPD` only where it was asked for."""
+    """Keys and values of C prefixes, one tensor pair a layer, each C x heads x P x head width."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask_CP: Tensor
     lengths_C: Tensor
-    n_frames: tuple[int, ...]
-    hidden_CPD: tuple[Tensor, ...] | None = None
 
     def for_branches(self, owners_B: Tensor) -> tuple[DynamicCache, Tensor]:
         """A cache in which branch b sees the prefix of clip owners_B[b], and its mask, B x P."""
@@ -48,7 +46,6 @@ def listen(
     *,
     after: Sequence[Sequence[int]] | None = None,
     aligned: bool = False,
-    output_hidden_states: bool = False,
 ) -> SharedPrefix:
     """The prefixes of C clips: the tokens before the audio, the aligned audio embeddings, and `after`.
 
@@ -60,14 +57,7 @@ def listen(
     frame is not finite.
     """
     device = device_of(lalm)
-    before = torch.tensor(lalm.prompt("").before, device=device)
-    head_ND = lalm.embed(before)
-    rows = []
-    for index, frames in enumerate(audio):
-        _check_frames(index, frames)
-        embedded = frames if aligned else lalm.align(frames)
-        tail = lalm.embed(torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device))
-        rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype), tail]))
+    _, rows = _prefix_rows(lalm, audio, after, aligned)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     n_positions = int(lengths.max())
     embeds = torch.stack([nn.functional.pad(row, (0, 0, n_positions - len(row), 0)) for row in rows])
@@ -78,7 +68,6 @@ def listen(
         position_ids=(mask_CP.long().cumsum(-1) - 1).clamp(min=0),
         past_key_values=DynamicCache(),
         use_cache=True,
-        output_hidden_states=output_hidden_states,
     )
     layers = out.past_key_values.layers
     return SharedPrefix(
@@ -86,9 +75,22 @@ def listen(
         tuple(layer.values for layer in layers),
         mask_CP,
         lengths,
-        tuple(len(frames) for frames in audio),
-        tuple(out.hidden_states) if output_hidden_states else None,
     )
+
+
+def _prefix_rows(
+    lalm: Lalm, audio: Sequence[Tensor], after: Sequence[Sequence[int]] | None, aligned: bool
+) -> tuple[int, list[Tensor]]:
+    """Where the frames begin, and each clip's prefix as embeddings: before, frames, after; arguments as in `listen`."""
+    device = device_of(lalm)
+    head_ND = lalm.embed(torch.tensor(lalm.prompt("").before, device=device))
+    rows = []
+    for index, frames in enumerate(audio):
+        _check_frames(index, frames)
+        embedded = frames if aligned else lalm.align(frames)
+        tail = torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device)
+        rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype), lalm.embed(tail)]))
+    return len(head_ND), rows
 
 
 def _check_frames(index: int, frames: Tensor) -> None:
@@ -107,22 +109,6 @@ def pad_right(rows: Sequence[Sequence[int]], value: int, device: torch.device) -
         ids[index, : len(row)] = torch.tensor(list(row), dtype=torch.long)
         mask[index, : len(row)] = True
     return ids.to(device), mask.to(device)
-
-
-def branch_hidden(
-    lalm: Lalm, prefix: SharedPrefix, owners_B: Tensor, ids_BT: Tensor, mask_BT: Tensor
-) -> Tensor:
-    """The decoder's last hidden states over the branches, B x T x D, each after its clip's prefix."""
-    cache, prefix_mask_BP = prefix.for_branches(owners_B)
-    positions_BT = prefix.lengths_C[owners_B][:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
-    out = lalm.language_model(
-        inputs_embeds=lalm.embed(ids_BT),
-        attention_mask=torch.cat([prefix_mask_BP, mask_BT], dim=1).long(),
-        position_ids=positions_BT,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return out.last_hidden_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +153,11 @@ def packed_logps(
     without frames; ValueError for an empty prompt or answer, or for a branch of no clip.
     """
     device = device_of(lalm)
-    head = torch.tensor(lalm.prompt("").before, device=device)
-    head_ND = lalm.embed(head)
-    rows: list[list[Tensor]] = []
-    positions: list[list[Tensor]] = []
-    blocks: list[list[Tensor]] = []
-    for index, frames in enumerate(audio):
-        _check_frames(index, frames)
-        embedded = frames if aligned else lalm.align(frames)
-        tail = torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device)
-        rows.append([head_ND, embedded.to(head_ND.dtype), lalm.embed(tail)])
-        n_prefix = len(head) + len(frames) + len(tail)
-        positions.append([torch.arange(n_prefix)])
-        blocks.append([torch.zeros(n_prefix, dtype=torch.long)])
-    row_lengths = [len(p[0]) for p in positions]
+    first_frame, prefixes = _prefix_rows(lalm, audio, after, aligned)
+    rows = [[prefix] for prefix in prefixes]
+    row_lengths = [len(prefix) for prefix in prefixes]
+    positions = [[torch.arange(n)] for n in row_lengths]
+    blocks = [[torch.zeros(n, dtype=torch.long)] for n in row_lengths]
     first_token: list[int] = []
     places: list[Tensor] = []  # in the row, where each answer's tokens are predicted
     for index, branch in enumerate(branches):
@@ -190,12 +167,11 @@ def packed_logps(
                 f"and an answer of {len(branch.answer)} tokens; each branch needs a clip and both texts"
             )
         ids = torch.tensor([*branch.prompt, *branch.answer], device=device)
-        n_prefix = len(positions[branch.owner][0])
         first_token.append(row_lengths[branch.owner])
         start = first_token[-1] + len(branch.prompt) - 1
         places.append(torch.arange(start, start + len(branch.answer)))
         rows[branch.owner].append(lalm.embed(ids))
-        positions[branch.owner].append(n_prefix + torch.arange(len(ids)))
+        positions[branch.owner].append(len(prefixes[branch.owner]) + torch.arange(len(ids)))
         blocks[branch.owner].append(torch.full((len(ids),), len(blocks[branch.owner])))
         row_lengths[branch.owner] += len(ids)
     longest = max(row_lengths)
@@ -230,7 +206,7 @@ def packed_logps(
         mask_BT, picked_N
     )
     hidden_states = tuple(out.hidden_states) if output_hidden_states else None
-    return PackedLogps(logp_BT, mask_BT, len(head), tuple(first_token), hidden_states)
+    return PackedLogps(logp_BT, mask_BT, first_frame, tuple(first_token), hidden_states)
 
 
 def branch_mask(block_CL: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,6 +136,3 @@ class AudioFlamingo3:
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(ids)
-
-    def save_adapter(self, folder: Path) -> None:
-        self.model.save_pretrained(str(folder), safe_serialization=True)

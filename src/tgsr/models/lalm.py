@@ -7,7 +7,6 @@ D_enc the encoder's width, D the language model's width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,8 +82,6 @@ class Lalm(Protocol):
         ...
 
     def embed(self, ids: Tensor) -> Tensor: ...
-
-    def save_adapter(self, folder: Path) -> None: ...
 
 
 def device_of(lalm: Lalm) -> torch.device:

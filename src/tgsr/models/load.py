@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -105,8 +106,6 @@ def with_lora(lalm: AudioFlamingo3, rank: int, alpha: int, seed: int) -> None:
 
     Raises ModelError for a model that has a LoRA: a second one would hide the first.
     """
-    import torch
-
     if hasattr(lalm.model, "peft_config"):
         raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
     torch.manual_seed(seed)

@@ -6,7 +6,7 @@ The decoder is frozen; each clip's phrases share its prefix.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,7 @@ def phrase_branch(lalm: AudioFlamingo3, owner: int, question: Question) -> Branc
     return Branch(owner, prompt, (*answer, lalm.eos_id))
 
 
-def train_sta(
-    config: StaConfig, out: Path, cache: FeatureCache, watch: Callable[[int, float], None] | None = None
-) -> Path:
+def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     run = open_run(out, "sta", config)
     lalm = load(config.model)
