@@ -9,12 +9,13 @@ the decoder can read times without the aligner writing them.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from tgsr.choices import letter
-from tgsr.corpora.digit_questions import choice_questions
+from tgsr.choices import format_choices, letter
+from tgsr.corpora.digit_questions import WHO, choice_questions
 from tgsr.corpora.spoken_digits import DIGITS, speakers_in_order
 from tgsr.prompts import REASONING_OPENING, choice_question, phrase_answer_af3, phrase_question_af3
 from tgsr.queries import phrase_questions
@@ -162,31 +163,51 @@ def timed_transcript(clip: Clip, rng: np.random.Generator, true_times: bool) -> 
     return " ".join(f"{start:.2f} {word.text}" for start, word in zip(starts, clip.words, strict=True))
 
 
-def text_lookup(rng: np.random.Generator) -> Lesson:
-    """A timed transcript in the question itself, and a phrase of it to be found there."""
-    n = int(rng.integers(3, 9))
-    starts = np.cumsum(rng.uniform(0.25, 0.9, n))
-    digits = [DIGITS[int(d)] for d in rng.permutation(10)[:n]]
-    timed = " ".join(f"{s:.2f} {d}" for s, d in zip(starts, digits, strict=True))
-    first = int(rng.integers(0, n - 1))
-    last = int(rng.integers(first + 1, n))
-    phrase = " ".join(digits[first : last + 1])
-    return Lesson(f"{timed}\nWhen is: {phrase}", f"{starts[first]:.2f} - {starts[last]:.2f}", "text lookup")
+def written(clip: Clip) -> str:
+    """The clip as timed text, turn by turn, each word between its start and its end: what there is to hear, to be read."""
+    speakers = speakers_in_order(clip.words)
+    parts = []
+    for turn in turns(clip.words, len(clip.words)):
+        who = "speaker" if len(speakers) < 2 else f"{ORDINALS[speakers.index(str(turn[0].speaker))]} speaker"
+        parts.append(f"{who}: " + ", ".join(f"{w.start:.2f} {w.text} {w.end:.2f}" for w in turn))
+    return "\n".join(parts)
+
+
+def letters_lesson(rng: np.random.Generator) -> Lesson:
+    """A list of choices, and some of them to be named with their letters."""
+    pools = (DIGITS, WHO, tuple(str(n) for n in range(1, 10)), tuple(f"yes, after {d}" for d in DIGITS))
+    pool = pools[int(rng.integers(len(pools)))]
+    choices = [pool[int(i)] for i in rng.permutation(len(pool))[:4]]
+    asked = [choices[int(i)] for i in rng.permutation(4)[: int(rng.integers(2, 5))]]
+    question = f"{format_choices(choices)}\nLetters of: {'; '.join(asked)}"
+    return Lesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in asked), "letters")
+
+
+def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+    """When each of some words is said, in any order; None where all are said more than once."""
+    counts = Counter(word.text for word in clip.words)
+    once = [word for word in clip.words if counts[word.text] == 1]
+    if not once:
+        return None
+    words = tuple(once[int(i)] for i in rng.permutation(len(once))[:5])
+    question = "When is each: " + ", ".join(word.text for word in words)
+    answer = ", ".join(f"{word.text} {word.start:.2f} - {word.end:.2f}" for word in words)
+    return Lesson(question, answer, "each", words)
 
 
 def phrase_lessons(
-    clip: Clip, rng: np.random.Generator, n: int, *, n_max: int = 8, long_prompt: float = 0.2
+    clip: Clip, rng: np.random.Generator, n: int, true_times: bool, *, n_max: int = 8, long_prompt: float = 0.3
 ) -> list[Lesson]:
-    """Phrase queries with true times, in short words or, for a share `long_prompt`, in the paper's (B.1.2)."""
+    """Phrase queries in short words or, for a share `long_prompt`, in the paper's (B.1.2)."""
     lessons = []
     for question in phrase_questions(clip, rng, n, n_min=1, n_max=n_max):
-        span = question.evidence[0]
-        words = within(clip.words, span)
+        words = within(clip.words, question.evidence[0])
+        span = question.evidence[0] if true_times else bad_span(clip.duration, rng)
         if rng.random() < long_prompt:
             asked, answer = phrase_question_af3(question.question), phrase_answer_af3(span)
         else:
             asked, answer = f"When is: {question.question}", f"{span.start:.2f} - {span.end:.2f}"
-        lessons.append(Lesson(asked, answer, "phrase", words))
+        lessons.append(Lesson(asked, answer, "phrase" if true_times else "bad phrase", words))
     return lessons
 
 
@@ -195,57 +216,54 @@ def transcript_lesson(clip: Clip) -> Lesson:
     return Lesson("Transcribe the input speech.", text, "transcript", clip.words)
 
 
+def turns_lesson(clip: Clip) -> Lesson:
+    """The transcript with who says what."""
+    speakers = speakers_in_order(clip.words)
+    parts = [
+        f"{ORDINALS[speakers.index(str(turn[0].speaker))]} speaker: " + " ".join(w.text for w in turn)
+        for turn in turns(clip.words, len(clip.words))
+    ]
+    return Lesson("Who says what?", "; ".join(parts), "turns", clip.words)
+
+
 def timed_transcript_lesson(clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
     kind = "true times" if true_times else "bad times"
     answer = timed_transcript(clip, rng, true_times)
     return Lesson("Transcribe with timestamps.", answer, kind, clip.words)
 
 
-def plain_lessons(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
-    """Lessons for audio without a time code: words, answers, and times that are bad."""
-    lessons = [transcript_lesson(clip)]
-    if rng.random() < 0.3:
-        lessons.append(timed_transcript_lesson(clip, rng, true_times=False))
-    return lessons + question_lessons(clip, rng, true_times=False)
+def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int = 8) -> list[Lesson]:
+    """What is asked about one clip, in random order, but reasoning first half of the time.
 
-
-def timed_lessons(clip: Clip, rng: np.random.Generator, n_max: int = 8) -> list[Lesson]:
-    """Lessons for audio with a time code: phrases and transcripts with true times, and the same reasoning."""
-    lessons = phrase_lessons(clip, rng, 4, n_max=n_max)
-    if rng.random() < 0.3:
-        lessons.append(transcript_lesson(clip))
-    if rng.random() < 0.3:
-        lessons.append(timed_transcript_lesson(clip, rng, true_times=True))
-    return lessons + question_lessons(clip, rng, true_times=True)[: int(rng.integers(0, 3))]
-
-
-def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
-    """The second half of the base's schooling: mostly questions, reasoned about and answered at once.
-
-    Phrases come along where times are true, so that they are not forgotten.
+    A trainer takes as many as it has room for. With true_times there is more about times, because there
+    is something to learn; without, all times are bad. `n_max` words are a phrase's most.
     """
-    lessons: list[Lesson] = []
-    if questions := choice_questions(clip, rng):
-        for index in rng.permutation(len(questions))[:2]:
-            question = questions[int(index)]
-            asked = choice_question(question.question, question.choices)
-            lessons.append(Lesson(asked, reasoning(question, clip, rng, true_times), "reasoning"))
-    others = [lesson for lesson in question_lessons(clip, rng, true_times) if lesson.kind != "reasoning"]
-    others += phrase_lessons(clip, rng, 3) if true_times else [transcript_lesson(clip)]
-    return [*lessons[:1], *(others[i] for i in rng.permutation(len(others))), *lessons[1:]]
-
-
-def question_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
-    """The clip's questions answered at once, then one of them with reasoning under the paper's prompt (B.1.3)."""
     questions = choice_questions(clip, rng)
-    lessons = []
-    for question in questions:
-        direct = choice_question(question.question, question.choices, instruction="")
-        lessons.append(
-            Lesson(direct, final_answer(question, str(question.answer)), f"answer {question.task}")
+    chosen = [questions[int(i)] for i in rng.permutation(len(questions))]
+    made = [direct_lesson(question) for question in chosen[:3]]
+    two = len(speakers_in_order(clip.words)) == 2
+    made.append(turns_lesson(clip) if two and rng.random() < 0.6 else transcript_lesson(clip))
+    if rng.random() < 0.3:
+        made.append(letters_lesson(rng))
+    if true_times:
+        made += phrase_lessons(clip, rng, 4, true_times, n_max=n_max)
+        each = each_lesson(clip, rng)
+        made += [each] if each and rng.random() < 0.5 else []
+    else:
+        made += phrase_lessons(clip, rng, 1, true_times, n_max=n_max)
+    if rng.random() < 0.2:
+        made.append(timed_transcript_lesson(clip, rng, true_times))
+    made = [made[int(i)] for i in rng.permutation(len(made))]
+    if chosen:
+        asked = chosen[-1]
+        thought = Lesson(
+            choice_question(asked.question, asked.choices), reasoning(asked, clip, rng, true_times), "reasoning"
         )
-    if questions:
-        question = questions[int(rng.integers(len(questions)))]
-        asked = choice_question(question.question, question.choices)
-        lessons.append(Lesson(asked, reasoning(question, clip, rng, true_times), "reasoning"))
-    return [lessons[i] for i in rng.permutation(len(lessons))]
+        made.insert(0 if rng.random() < 0.5 else len(made), thought)
+    return made
+
+
+def direct_lesson(question: Question) -> Lesson:
+    """A question that is answered at once."""
+    asked = choice_question(question.question, question.choices, instruction="")
+    return Lesson(asked, final_answer(question, str(question.answer)), f"answer {question.task}")

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from tgsr.engine.branch_attention import attention_by_branch, layout
 from tgsr.models.lalm import Lalm, device_of
 
 
@@ -124,13 +126,13 @@ class Branch:
 class PackedLogps:
     """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
 
-    Where they were asked for: `hidden_states`, the embeddings and each layer's output, C x L x D. The
-    frames of a clip begin at `first_frame` in its row, branch b's tokens at `first_token[b]`.
+    Where they were asked for: `hidden_states`, the embeddings and each layer's output, N x D for all N
+    tokens of the batch. The frames of clip c begin at first_frame[c], branch b's tokens at first_token[b].
     """
 
     logp_BT: Tensor
     mask_BT: Tensor
-    first_frame: int
+    first_frame: tuple[int, ...]
     first_token: tuple[int, ...]
     hidden_states: tuple[Tensor, ...] | None = None
 
@@ -145,79 +147,48 @@ def packed_logps(
     temperature: float = 1.0,
     output_hidden_states: bool = False,
 ) -> PackedLogps:
-    """Log-probs over branches with one forward in which each clip is one row: its prefix, then its branches.
+    """Log-probs over branches with one forward over one row: the clips' prefixes, then all branches.
 
-    A branch sees the prefix and itself, and its positions continue the prefix's, so that the numbers are
-    those of separate sequences; nothing is padded but the rows' ends. Logits are computed where an
-    answer's token is predicted and nowhere else. `audio` and `after` as in `listen`. Raises AudioMissing for a clip
-    without frames; ValueError for an empty prompt or answer, or for a branch of no clip.
+    A branch sees its clip's prefix and itself, and its positions continue the prefix's, so that the numbers
+    are those of separate sequences; nothing is padded outside attention. Logits are computed where an
+    answer's token is predicted and nowhere else. `audio` and `after` as in `listen`. Raises AudioMissing
+    for a clip without frames; ValueError for an empty prompt or answer, or for a branch of no clip.
     """
     device = device_of(lalm)
-    first_frame, prefixes = _prefix_rows(lalm, audio, after, aligned)
-    rows = [[prefix] for prefix in prefixes]
-    row_lengths = [len(prefix) for prefix in prefixes]
-    positions = [[torch.arange(n)] for n in row_lengths]
-    blocks = [[torch.zeros(n, dtype=torch.long)] for n in row_lengths]
-    first_token: list[int] = []
-    places: list[Tensor] = []  # in the row, where each answer's tokens are predicted
+    n_before, prefixes = _prefix_rows(lalm, audio, after, aligned)
     for index, branch in enumerate(branches):
         if not 0 <= branch.owner < len(audio) or not branch.prompt or not branch.answer:
             raise ValueError(
                 f"branch {index}: owner {branch.owner} of {len(audio)} clips, a prompt of {len(branch.prompt)} "
                 f"and an answer of {len(branch.answer)} tokens; each branch needs a clip and both texts"
             )
-        ids = torch.tensor([*branch.prompt, *branch.answer], device=device)
-        first_token.append(row_lengths[branch.owner])
-        start = first_token[-1] + len(branch.prompt) - 1
-        places.append(torch.arange(start, start + len(branch.answer)))
-        rows[branch.owner].append(lalm.embed(ids))
-        positions[branch.owner].append(len(prefixes[branch.owner]) + torch.arange(len(ids)))
-        blocks[branch.owner].append(torch.full((len(ids),), len(blocks[branch.owner])))
-        row_lengths[branch.owner] += len(ids)
-    longest = max(row_lengths)
-    embeds_CLD = torch.stack(
-        [
-            nn.functional.pad(torch.cat(row), (0, 0, 0, longest - n))
-            for row, n in zip(rows, row_lengths, strict=True)
-        ]
-    )
-    position_CL, block_CL = (
-        torch.stack(
-            [
-                nn.functional.pad(torch.cat(row), (0, longest - n), value=v)
-                for row, n in zip(x, row_lengths, strict=True)
-            ]
-        ).to(device)
-        for x, v in ((positions, 0), (blocks, -1))
-    )
-    out = lalm.language_model(
-        inputs_embeds=embeds_CLD,
-        attention_mask=branch_mask(block_CL, embeds_CLD.dtype),
-        position_ids=position_CL,
-        use_cache=False,
-        output_hidden_states=output_hidden_states,
-    )
+    prefix_lengths = [len(prefix) for prefix in prefixes]
+    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
+    owners = [branch.owner for branch in branches]
+    starts = list(accumulate([*prefix_lengths, *lengths], initial=0))[:-1]
+    first_token = starts[len(prefixes) :]
+    ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
+    positions = [torch.arange(n) for n in prefix_lengths]
+    positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
+    with attention_by_branch(lalm.language_model):
+        out = lalm.language_model(
+            inputs_embeds=torch.cat([*prefixes, lalm.embed(ids_N.to(device))])[None],
+            position_ids=torch.cat(positions).to(device)[None],
+            use_cache=False,
+            output_hidden_states=output_hidden_states,
+            branches=layout(prefix_lengths, lengths, owners, device),
+        )
+    # The token before an answer's token predicts it.
+    predicting = [
+        torch.arange(start + len(branch.prompt) - 1, start + len(branch.prompt) - 1 + len(branch.answer))
+        for start, branch in zip(first_token, branches, strict=True)
+    ]
     answer_ids, mask_BT = pad_right([branch.answer for branch in branches], lalm.pad_id, device)
-    owners = torch.tensor([branch.owner for branch in branches for _ in branch.answer], device=device)
-    hidden_ND = out.last_hidden_state[owners, torch.cat(places).to(device)]
-    logits_NV = lalm.lm_head(hidden_ND).float() / temperature
+    logits_NV = lalm.lm_head(out.last_hidden_state[0, torch.cat(predicting).to(device)]).float() / temperature
     picked_N = torch.log_softmax(logits_NV, -1).gather(-1, answer_ids[mask_BT][:, None])[:, 0]
     logp_BT = torch.zeros(answer_ids.shape, device=device, dtype=picked_N.dtype).masked_scatter(
         mask_BT, picked_N
     )
-    hidden_states = tuple(out.hidden_states) if output_hidden_states else None
+    hidden_states = tuple(h[0] for h in out.hidden_states) if output_hidden_states else None
+    first_frame = tuple(start + n_before for start in starts[: len(prefixes)])
     return PackedLogps(logp_BT, mask_BT, first_frame, tuple(first_token), hidden_states)
-
-
-def branch_mask(block_CL: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive attention mask, C x 1 x L x L: block 0 is the prefix, 1.. the branches, -1 the padding.
-
-    A position sees what came before it in the prefix and in its own block. Padding sees itself, so that
-    its softmax is defined; nobody sees padding.
-    """
-    n = block_CL.shape[1]
-    earlier_LL = torch.ones(n, n, dtype=torch.bool, device=block_CL.device).tril()
-    same_CLL = block_CL[:, :, None] == block_CL[:, None, :]
-    visible_CLL = earlier_LL & (same_CLL | (block_CL == 0)[:, None, :])
-    mask = torch.zeros(visible_CLL.shape, dtype=dtype, device=block_CL.device)
-    return mask.masked_fill(~visible_CLL, torch.finfo(dtype).min)[:, None]

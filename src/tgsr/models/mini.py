@@ -37,8 +37,10 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Qwen2's split: letters with the character before them, every digit alone, punctuation, white space.
-SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Letters with the space before them, every digit alone, punctuation, white space. Qwen2's split also glues a bracket
+# to the letters after it: "(b" in a list of choices, " (" and "b" in an answer; a small decoder never saw that the two
+# are the same letter (its answers had the right text in 61 % and that text's letter in 18 %).
+SPLIT = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:

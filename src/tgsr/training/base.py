@@ -1,11 +1,12 @@
 """The miniature's base model: a decoder and an aligner that hear and talk but cannot tell the time.
 
-Two steps. First the aligner alone learns to hear: which digit, which voice, frame by frame. Then aligner
-and decoder learn together from lessons. A share of the clips carries a time code: sinusoids of the frame's
-time through one linear layer, added to the audio embeddings. Times in those clips' lessons are true; in
-the others' they are bad. The code is a scaffold and is thrown away at the end, and what the aligner had
-picked up of the encoder's own position code is taken out of it (forget_time). What ships reads times where
-an aligner writes them, and has an aligner that does not: writing them is what stage 1 trains.
+Three steps, one loop. The aligner alone learns to hear: which digit, which voice, frame by frame. The
+decoder alone learns to read: timed transcripts as text where the audio will be, and everything that is asked
+about a clip. Then both learn from clips that are heard in one of three ways: plain; with a time code
+(sinusoids of the frame's time through one linear layer, added to the audio embeddings); or read as before.
+Times in the lessons are true for clips with a time code and for clips that are read; for plain clips they are bad.
+The code is a scaffold and is thrown away at the end. What ships reads times where an aligner writes them,
+and has an aligner that does not: writing them is what stage 1 trains.
 
 Axes: F frames, K places in a word history.
 """
@@ -16,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,15 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from tgsr.corpora.digit_lessons import (
-    Lesson,
-    phrase_lessons,
-    plain_lessons,
-    talking_lessons,
-    text_lookup,
-    timed_lessons,
-    transcript_lesson,
-)
+from tgsr.corpora.digit_lessons import Lesson, lessons, written
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, PackedLogps, packed_logps
@@ -45,6 +38,7 @@ from tgsr.training.steps import cosine, step_or_stop
 PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds
 SILENCE = len(DIGITS)  # the class of a frame without a word, and of a word that was never said
 N_HISTORY = 3  # a frame is asked for the last three words that had begun
+Heard = Literal["plain", "timed", "read"]  # how a clip comes into a lesson
 N_TENTHS = 100  # start times as classes: tenths of a second up to ten seconds
 
 
@@ -162,7 +156,7 @@ def word_places(
     spellings = {
         token: digit for digit in DIGITS for text in (digit, " " + digit) for token in lalm.tokens(text)
     }
-    in_question = lesson.kind == "phrase"
+    in_question = lesson.kind in ("phrase", "bad phrase")
     tokens = prompt if in_question else answer
     offset = 0 if in_question else len(prompt)
     places = [offset + i for i, token in enumerate(tokens) if token in spellings]
@@ -185,25 +179,21 @@ class BaseConfig:
 
     n_clips: int = 3000
     steps: int = 2600
-    talk_from: int = (
-        1500  # the step from which questions take most of the lessons; the learning rate starts anew
-    )
-    hearing_steps: int = 1200
+    reading_steps: int = 400  # the first ones: every clip is read
+    hearing_steps: int = 1200  # before all of them: the aligner alone
     clips_per_step: int = 8
-    lesson_tokens: int = 240  # a clip's branches together: rows of like length waste no padding
-    timed_share: float = 0.65  # of the clips: with time code and true times
-    short_clips_first: float = 0.4  # of the steps: the longest clip grows from 4 s to 10 s
+    lesson_tokens: int = 320  # a clip's branches together: rows of like length waste no padding
+    timed_share: float = 0.45  # of the clips: with time code and true times
+    read_share: float = 0.15
+    short_clips_first: float = 0.3  # of the steps after reading: the longest clip grows from 4 s to 10 s
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01
-    talking_tokens: int = 320  # lesson_tokens from then on
-    talking_timed_share: float = 0.5
     clip_norm: float = 1.0
     reader_weight: float = 0.5  # of FrameHeads' and WordHeads' losses
     frame_layer: int = 3  # of 6: the later layers look up what the earlier ones wrote on the frames
     word_layer: int = 4  # the layer that looks up
-    forget_steps: int = 150
-    forget_directions: int = 64  # of the encoder's 512
+    bfloat16: bool = True  # matrix products; three times the speed where the CPU has avx512_bf16
     checkpoint_every: int = 200
     seed: int = 0
 
@@ -255,105 +245,35 @@ def _voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
     ]
 
 
-def time_directions(clips: Sequence[tuple[Clip, Tensor]], n_directions: int) -> tuple[Tensor, Tensor]:
-    """Where the encoder's output moves with the frame's number: directions, D_enc x n, and the mean, D_enc.
-
-    The principal directions of the mean output at each frame number. What is said differs from clip to
-    clip and averages out; the encoder's position code is what remains.
-    """
-    longest = max(len(frames) for _, frames in clips)
-    sums = torch.zeros(longest, clips[0][1].shape[1])
-    counts = torch.zeros(longest, 1)
-    for _, frames in clips:
-        sums[: len(frames)] += frames.float()
-        counts[: len(frames)] += 1
-    common = counts[:, 0] >= 30
-    means = sums[common] / counts[common]
-    _, _, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
-    return directions[:n_directions].T.contiguous(), sums.sum(0) / counts.sum()
-
-
-def time_share(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]]) -> float:
-    """R^2 of the best linear reading of the frame's time from its aligned embedding alone; 0 is none."""
-    with torch.no_grad():
-        aligned = torch.cat([lalm.align(frames.float()) for _, frames in clips])
-    times = torch.cat([torch.arange(len(f), dtype=torch.float32) for _, f in clips])[:, None]
-    centred, target = aligned - aligned.mean(0), times - times.mean()
-    weights = torch.linalg.lstsq(centred, target).solution
-    return float(1 - (target - centred @ weights).pow(2).sum() / target.pow(2).sum())
-
-
-def forget_time(
-    lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], config: BaseConfig
-) -> dict[str, float]:
-    """Takes the encoder's position code out of the aligner; the decoder is left as it is.
-
-    The aligner's first layer is projected off the directions of time, then the aligner alone goes on with
-    lessons on plain audio, projected again after each step, so that what the projection cost in hearing
-    comes back and time does not.
-    """
-    before = time_share(lalm, clips[:200])
-    directions_ED, mean_E = time_directions(clips, config.forget_directions)
-    first = lalm.aligner.linear_1
-
-    def project() -> None:
-        with torch.no_grad():
-            along = first.weight @ directions_ED
-            first.bias += along @ (directions_ED.T @ mean_E)
-            first.weight -= along @ directions_ED.T
-
-    project()
-    lalm.inner.requires_grad_(False)
-    lalm.aligner.requires_grad_(True)
-    parameters = list(lalm.aligner.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=3e-4)
-    for step in tqdm(range(config.forget_steps), desc="forgetting", unit="step"):
-        rng = np.random.default_rng((config.seed, config.steps + step))
-        branches: list[Branch] = []
-        audio: list[Tensor] = []
-        for owner, index in enumerate(rng.choice(len(clips), config.clips_per_step)):
-            clip, frames = clips[int(index)]
-            audio.append(frames.float())
-            lessons = [transcript_lesson(clip), *talking_lessons(clip, rng, true_times=False)[:2]]
-            for lesson in lessons:
-                answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
-                branches.append(Branch(owner, lalm.prompt(lesson.question).after, answer))
-        packed = packed_logps(lalm, audio, branches)
-        loss = -packed.logp_BT.sum() / packed.mask_BT.sum()
-        optimizer.zero_grad()
-        loss.backward()
-        step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
-        project()
-    return {"time_share_before": before, "time_share_after": time_share(lalm, clips[:200])}
-
-
 def lessons_for(
-    lalm: AudioFlamingo3,
-    clip: Clip,
-    timed: bool,
-    n_max: int,
-    config: BaseConfig,
-    talking: bool,
-    rng: np.random.Generator,
+    lalm: AudioFlamingo3, clip: Clip, heard: Heard, n_max: int, budget: int, rng: np.random.Generator
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], Lesson]]:
-    """(prompt, answer, lesson), in tokens, for one clip: as many as the budget of tokens holds, at least one."""
-    budget = config.talking_tokens if talking else config.lesson_tokens
-    if talking:
-        lessons = talking_lessons(clip, rng, timed)
-    else:
-        lessons = timed_lessons(clip, rng, n_max) if timed else plain_lessons(clip, rng)
-    if rng.random() < 0.2:
-        lessons.append(text_lookup(rng))
-    if timed:
-        lessons += phrase_lessons(clip, rng, 6, n_max=n_max)
+    """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one."""
     chosen: list[tuple[tuple[int, ...], tuple[int, ...], Lesson]] = []
-    for lesson in lessons:
+    for lesson in lessons(clip, rng, heard != "plain", n_max):
         prompt = lalm.prompt(lesson.question).after
         answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
         if len(prompt) + len(answer) <= budget or not chosen:
             chosen.append((prompt, answer, lesson))
             budget -= len(prompt) + len(answer)
     return chosen
+
+
+def heard_how(step: int, config: BaseConfig, rng: np.random.Generator) -> Heard:
+    if step < config.reading_steps:
+        return "read"
+    draw = rng.random()
+    if draw < config.timed_share:
+        return "timed"
+    return "read" if draw < config.timed_share + config.read_share else "plain"
+
+
+def growth(step: int, config: BaseConfig) -> float:
+    """0 to 1: how far clips and phrases have grown, while reading and once more while hearing."""
+    if step < config.reading_steps:
+        return min(1.0, 2 * step / config.reading_steps)
+    steps = config.short_clips_first * (config.steps - config.reading_steps)
+    return min(1.0, (step - config.reading_steps) / max(1.0, steps))
 
 
 def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
@@ -388,48 +308,49 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     trained.train()
     for step in tqdm(range(done, config.steps), desc="base", unit="step", initial=done, total=config.steps):
         rng = np.random.default_rng((config.seed, step))
-        share = min(1.0, step / (config.short_clips_first * config.steps))
-        longest = 4.0 + 6.0 * share
+        grown = growth(step, config)
+        longest, n_max = 4.0 + 6.0 * grown, 2 + round(6 * grown)
         fitting = [i for i, (clip, _) in enumerate(heard) if clip.duration <= longest]
         audio: list[Tensor] = []
-        labels: list[FrameLabels] = []
-        timed: list[bool] = []
+        labelled: list[tuple[int, FrameLabels, bool]] = []  # the clip's place in the batch, has it a time code
         branches: list[Branch] = []
         kinds: list[str] = []
         words: list[tuple[int, int, tuple[int, int, int]]] = []  # branch, place in it, times
-        n_max = 2 + round(6 * share)
-        talking = step >= config.talk_from
-        timed_share = config.talking_timed_share if talking else config.timed_share
-        for owner, index in enumerate(rng.choice(fitting, config.clips_per_step)):
-            clip, frames = heard[int(index)]
-            with_time = bool(rng.random() < timed_share)
-            aligned = lalm.align(frames.float())
-            audio.append(aligned + code(len(frames)) if with_time else aligned)
-            labels.append(frame_labels(clip, len(frames), lalm.seconds_per_frame))
-            timed.append(with_time)
-            for prompt, answer, lesson in lessons_for(lalm, clip, with_time, n_max, config, talking, rng):
-                if with_time:
-                    places = word_places(lalm, prompt, answer, lesson)
-                    words += [(len(branches), place, times) for place, times in places]
-                branches.append(Branch(owner, prompt, answer))
-                kinds.append(lesson.kind)
-        packed = packed_logps(lalm, audio, branches, aligned=True, output_hidden_states=True)
-        assert packed.hidden_states is not None
-        frames_CLD = packed.hidden_states[config.frame_layer][:, packed.first_frame :]
-        words_CLD = packed.hidden_states[config.word_layer]
-        language = -packed.logp_BT.sum() / packed.mask_BT.sum()
-        read = [
-            readers.loss(hidden_LD[: len(label.digit_F)], label, with_time)
-            for hidden_LD, label, with_time in zip(frames_CLD, labels, timed, strict=True)
-        ]
-        frame_loss = torch.stack(read).mean()
-        word_loss = torch.zeros(())
-        if words:
-            rows = torch.tensor([branches[b].owner for b, _, _ in words])
-            columns = torch.tensor([packed.first_token[b] + place for b, place, _ in words])
-            word_loss = word_readers.loss(words_CLD[rows, columns], torch.tensor([t for _, _, t in words]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            for owner, index in enumerate(rng.choice(fitting, config.clips_per_step)):
+                clip, frames = heard[int(index)]
+                how = heard_how(step, config, rng)
+                if how == "read":
+                    audio.append(lalm.embed(torch.tensor(lalm.tokens(written(clip)))))
+                else:
+                    aligned = lalm.align(frames.float())
+                    audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
+                    labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
+                    labelled.append((owner, labels, how == "timed"))
+                for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, config.lesson_tokens, rng):
+                    if how != "plain":
+                        places = word_places(lalm, prompt, answer, lesson)
+                        words += [(len(branches), place, times) for place, times in places]
+                    branches.append(Branch(owner, prompt, answer))
+                    kinds.append(f"read {lesson.kind}" if how == "read" else lesson.kind)
+            packed = packed_logps(lalm, audio, branches, aligned=True, output_hidden_states=True)
+            assert packed.hidden_states is not None
+            frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
+            language = -packed.logp_BT.sum() / packed.mask_BT.sum()
+            frame_loss = word_loss = torch.zeros(())
+            if labelled:
+                starts = [packed.first_frame[owner] for owner, _, _ in labelled]
+                read = [
+                    readers.loss(frames_ND[start : start + len(labels.digit_F)], labels, timed)
+                    for start, (_, labels, timed) in zip(starts, labelled, strict=True)
+                ]
+                frame_loss = torch.stack(read).mean()
+            if words:
+                at = torch.tensor([packed.first_token[b] + place for b, place, _ in words])
+                times = torch.tensor([t for _, _, t in words])
+                word_loss = word_readers.loss(words_ND[at], times)
         loss = language + config.reader_weight * (frame_loss + word_loss)
-        learning_rate = config.learning_rate * course(step, config)
+        learning_rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.zero_grad()
@@ -443,16 +364,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 run, step + 1, {"weights": everything.state_dict(), "optimizer": optimizer.state_dict()}
             )
     trained.eval()
-    run.log({"step": config.steps, **forget_time(lalm, heard, config)})
     save_base(lalm, out / "model")
     return out / "model"
-
-
-def course(step: int, config: BaseConfig) -> float:
-    """Share of the peak learning rate: a cosine over all steps, then another from 0.8 once talking begins."""
-    if step < config.talk_from:
-        return cosine(step, config.steps, config.warmup_steps)
-    return 0.8 * cosine(step - config.talk_from, config.steps - config.talk_from, 20)
 
 
 def _by_kind(packed: PackedLogps, kinds: list[str]) -> dict[str, float]:
@@ -476,6 +389,7 @@ def tokenizer_texts(clips: Sequence[Clip]) -> list[str]:
     rng = np.random.default_rng(0)
     texts = (assets() / "english.txt").read_text().splitlines() * 3
     for clip in clips:
-        lessons = [*plain_lessons(clip, rng), *timed_lessons(clip, rng), text_lookup(rng)]
-        texts += [text for lesson in lessons for text in (lesson.question, lesson.answer)]
+        texts.append(written(clip))
+        for true_times in (True, False):
+            texts += [text for lesson in lessons(clip, rng, true_times) for text in (lesson.question, lesson.answer)]
     return texts
