@@ -13,19 +13,21 @@ from tgsr.corpora.digit_lessons import (
     bad_span,
     cite,
     clock,
+    each_lesson,
+    lessons,
+    letters_lesson,
     phrase_lessons,
-    plain_lessons,
     reasoning,
     spoken,
     subtitle_clock,
-    text_lookup,
-    timed_lessons,
     timed_transcript,
     turns,
+    turns_lesson,
     within,
+    written,
 )
 from tgsr.corpora.digit_questions import choice_questions
-from tgsr.corpora.spoken_digits import compose, speakers_in_order
+from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.grounding import find_spans
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Clip, Question
@@ -157,7 +159,7 @@ def test_no_speaker_is_quoted_with_the_other_ones_words() -> None:
 def test_phrase_lessons_answer_with_the_true_span_of_words_that_are_asked_once() -> None:
     rng = np.random.default_rng(0)
     for clip in clips():
-        for lesson in phrase_lessons(clip, rng, 4):
+        for lesson in phrase_lessons(clip, rng, 4, true_times=True):
             said = [word.text for word in lesson.words]
             assert " ".join(said) in lesson.question
             places = said_at(clip, said)
@@ -169,10 +171,10 @@ def test_phrase_lessons_answer_with_the_true_span_of_words_that_are_asked_once()
 
 def test_phrases_are_asked_in_the_papers_words_now_and_then() -> None:
     rng = np.random.default_rng(0)
-    lessons = [lesson for clip in clips() for lesson in phrase_lessons(clip, rng, 4)]
-    share = sum(lesson.question.startswith("What is the timestamp") for lesson in lessons) / len(lessons)
-    assert 0.12 < share < 0.28
-    short = phrase_lessons(clips()[0], rng, 4, long_prompt=0.0)
+    asked = [lesson.question for clip in clips() for lesson in phrase_lessons(clip, rng, 4, True)]
+    share = sum(question.startswith("What is the timestamp") for question in asked) / len(asked)
+    assert 0.17 < share < 0.33
+    short = phrase_lessons(clips()[0], rng, 4, True, long_prompt=0.0)
     assert all(lesson.question.startswith("When is: ") for lesson in short)
 
 
@@ -182,21 +184,44 @@ def test_a_timed_transcript_has_each_words_start() -> None:
     assert pairs == [(f"{word.start:.2f}", word.text) for word in clip.words]
 
 
-def test_a_lookup_in_text_is_answered_by_the_text() -> None:
+def test_a_written_clip_holds_every_word_between_its_times_under_its_speaker() -> None:
+    for clip in clips():
+        speakers = speakers_in_order(clip.words)
+        read = []
+        for line in written(clip).split("\n"):
+            who, _, said = line.partition(": ")
+            speaker = speakers[{"speaker": 0, "first speaker": 0, "second speaker": 1}[who]]
+            read += [(*item.split(), speaker) for item in said.split(", ")]
+        assert read == [(f"{w.start:.2f}", w.text, f"{w.end:.2f}", w.speaker) for w in clip.words]
+
+
+def test_letters_are_those_of_the_choices_above() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(100):
-        lesson = text_lookup(rng)
-        timed, _, phrase = lesson.question.partition("\nWhen is: ")
-        pairs = re.findall(r"(\d+\.\d\d) ([a-z]+)", timed)
-        starts = [start for start, _ in pairs]
-        digits = [digit for _, digit in pairs]
-        assert len(set(digits)) == len(digits)
-        assert sorted(starts, key=float) == starts
-        said = phrase.split()
-        first = digits.index(said[0])
-        assert digits[first : first + len(said)] == said
-        assert lesson.answer == f"{starts[first]} - {starts[first + len(said) - 1]}"
-        assert len(said) >= 2
+    for _ in range(200):
+        lesson = letters_lesson(rng)
+        choices = dict(re.findall(r"\(([a-d])\) (.+)", lesson.question))
+        pairs = re.findall(r"(.+?) \(([a-d])\)(?:; |$)", lesson.answer)
+        assert len(choices) == 4
+        assert [choices[letter] for _, letter in pairs] == [text for text, _ in pairs]
+        assert lesson.question.endswith("Letters of: " + "; ".join(text for text, _ in pairs))
+
+
+def test_each_asked_word_is_said_once_and_gets_its_own_time() -> None:
+    rng = np.random.default_rng(0)
+    for clip in clips():
+        if lesson := each_lesson(clip, rng):
+            for digit, start, end in re.findall(r"([a-z]+) (\d+\.\d\d) - (\d+\.\d\d)", lesson.answer):
+                (word,) = [word for word in clip.words if word.text == digit]
+                assert (start, end) == (f"{word.start:.2f}", f"{word.end:.2f}")
+            assert lesson.answer.count(" - ") == len(lesson.words) >= 1
+    repeated = Clip("c", "c.wav", 2.0, (Word("one", 0, 0.5), Word("one", 1, 1.5)))
+    assert each_lesson(repeated, rng) is None
+
+
+def test_who_says_what_keeps_the_turns() -> None:
+    clip = Clip("c", "c.wav", 3.0, spoken_words("b:one b:two a:three b:four"))
+    answer = "first speaker: one two; second speaker: three; first speaker: four"
+    assert turns_lesson(clip).answer == answer
 
 
 # --- bad times -----------------------------------------------------------------------------------------
@@ -234,18 +259,31 @@ def test_the_times_of_plain_transcripts_are_random_but_sorted_and_the_words_are_
     assert np.mean(errors) > 0.4
 
 
+def kinds_of(true_times: bool) -> set[str]:
+    rng = np.random.default_rng(0)
+    return {lesson.kind for clip in clips() for lesson in lessons(clip, rng, true_times)}
+
+
 def test_no_lesson_for_plain_audio_has_a_true_time() -> None:
-    rng = np.random.default_rng(0)
-    kinds = [lesson.kind for clip in clips() for lesson in plain_lessons(clip, rng)]
-    assert "bad times" in kinds
-    assert not {"true times", "phrase"} & set(kinds)
+    kinds = kinds_of(true_times=False)
+    assert {"bad times", "bad phrase", "reasoning", "transcript", "turns", "letters"} <= kinds
+    assert not {"true times", "phrase", "each"} & kinds
 
 
-def test_lessons_for_timed_audio_have_no_bad_times() -> None:
+def test_lessons_with_true_times_have_no_bad_ones() -> None:
+    kinds = kinds_of(true_times=True)
+    assert {"true times", "phrase", "each", "reasoning", "transcript"} <= kinds
+    assert not {"bad times", "bad phrase"} & kinds
+
+
+def test_bad_phrases_are_answered_without_regard_to_the_audio() -> None:
     rng = np.random.default_rng(0)
-    kinds = [lesson.kind for clip in clips() for lesson in timed_lessons(clip, rng)]
-    assert {"true times", "phrase", "reasoning", "transcript"} <= set(kinds)
-    assert "bad times" not in kinds
+    ious = []
+    for clip in clips():
+        for lesson in phrase_lessons(clip, rng, 4, true_times=False):
+            start, end = map(float, re.findall(r"\d+\.\d\d", lesson.answer))
+            ious.append(Span(start, end).iou(Span(lesson.words[0].start, lesson.words[-1].end)))
+    assert np.mean(ious) < 0.3
 
 
 # --- reasoning -----------------------------------------------------------------------------------------
@@ -304,8 +342,8 @@ def test_words_that_only_touch_a_span_are_not_within_it() -> None:
 
 
 def test_lessons_are_the_same_for_the_same_generator_state() -> None:
-    for made in (plain_lessons, timed_lessons):
-        first, again = (made(clips()[3], np.random.default_rng(9)) for _ in range(2))
+    for true_times in (True, False):
+        first, again = (lessons(clips()[3], np.random.default_rng(9), true_times) for _ in range(2))
         assert first == again
         assert all(isinstance(lesson, Lesson) for lesson in first)
 
@@ -313,9 +351,8 @@ def test_lessons_are_the_same_for_the_same_generator_state() -> None:
 def test_a_lessons_words_stand_in_its_question_or_answer_in_order() -> None:
     rng = np.random.default_rng(0)
     for clip in clips()[:40]:
-        for lesson in [*plain_lessons(clip, rng), *timed_lessons(clip, rng)]:
+        for lesson in [*lessons(clip, rng, True), *lessons(clip, rng, False)]:
             if lesson.words:
-                text = lesson.question if lesson.kind == "phrase" else lesson.answer
-                texts = [word.text for word in lesson.words]
-                spoken_text = re.sub(r"\d+\.\d\d ", "", text)
-                assert " ".join(texts) in spoken_text
+                text = lesson.question if "phrase" in lesson.kind else lesson.answer
+                digits = [word for word in re.findall("[a-z]+", text) if word in DIGITS]
+                assert digits == [word.text for word in lesson.words]

@@ -173,14 +173,45 @@ def written(clip: Clip) -> str:
     return "\n".join(parts)
 
 
-def letters_lesson(rng: np.random.Generator) -> Lesson:
-    """A list of choices, and some of them to be named with their letters."""
+def some_choices(rng: np.random.Generator) -> list[str]:
+    """Four choices as the questions have them."""
     pools = (DIGITS, WHO, tuple(str(n) for n in range(1, 10)), tuple(f"yes, after {d}" for d in DIGITS))
     pool = pools[int(rng.integers(len(pools)))]
-    choices = [pool[int(i)] for i in rng.permutation(len(pool))[:4]]
+    return [pool[int(i)] for i in rng.permutation(len(pool))[:4]]
+
+
+def letters_lesson(rng: np.random.Generator) -> Lesson:
+    """A list of choices, and some of them to be named with their letters."""
+    choices = some_choices(rng)
     asked = [choices[int(i)] for i in rng.permutation(4)[: int(rng.integers(2, 5))]]
     question = f"{format_choices(choices)}\nLetters of: {'; '.join(asked)}"
     return Lesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in asked), "letters")
+
+
+DRILLS = ("repeat", "letters", "times")
+
+
+def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> Lesson:
+    """Reading practice: a text, and what follows from it line by line.
+
+    Words to be repeated, choices to be named with their letters, or the clip as timed text and when single
+    words of it are said (`words` are the clip's then). A decoder that copies from its context can do all of
+    it, and everything that is asked about audio needs the same.
+    """
+    kind = DRILLS[int(rng.choice(3, p=(0.25, 0.4, 0.35)))]
+    counts = Counter(word.text for word in clip.words)
+    once = [word for word in clip.words if counts[word.text] == 1]
+    if kind == "times" and once:
+        asked = [once[int(rng.integers(len(once)))] for _ in range(n_lines)]
+        lines = [f"When is {w.text}: {w.start:.2f} - {w.end:.2f}" for w in asked]
+        return Lesson(written(clip), "\n".join(lines), "drill times", clip.words)
+    if kind == "letters":
+        choices = some_choices(rng)
+        picked = [int(rng.integers(4)) for _ in range(n_lines)]
+        lines = [f"Final answer: {choices[i]} ({letter(i)})" for i in picked]
+        return Lesson(format_choices(choices), "\n".join(lines), "drill letters")
+    words = " ".join(DIGITS[int(d)] for d in rng.integers(10, size=int(rng.integers(4, 14))))
+    return Lesson(words, "\n".join([words] * (n_lines // 2)), "drill repeat")
 
 
 def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
@@ -196,7 +227,7 @@ def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
 
 
 def phrase_lessons(
-    clip: Clip, rng: np.random.Generator, n: int, true_times: bool, *, n_max: int = 8, long_prompt: float = 0.3
+    clip: Clip, rng: np.random.Generator, n: int, true_times: bool, *, n_max: int = 8, long_prompt: float = 0.25
 ) -> list[Lesson]:
     """Phrase queries in short words or, for a share `long_prompt`, in the paper's (B.1.2)."""
     lessons = []
@@ -246,7 +277,7 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     if rng.random() < 0.3:
         made.append(letters_lesson(rng))
     if true_times:
-        made += phrase_lessons(clip, rng, 4, true_times, n_max=n_max)
+        made += phrase_lessons(clip, rng, 5, true_times, n_max=n_max)
         each = each_lesson(clip, rng)
         made += [each] if each and rng.random() < 0.5 else []
     else:

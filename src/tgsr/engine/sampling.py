@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tgsr.engine.branch_cache import BranchCache, attention_from_cache
 from tgsr.engine.shared_prefix import SharedPrefix, pad_right
 from tgsr.models.lalm import Lalm, device_of
+
+LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this share goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def sample(
 ) -> list[Sampled]:
     """One continuation a branch: prompts[b] after the prefix of clip owners[b].
 
-    temperature 0 is greedy decoding. A branch that ends leaves the batch once half of it has ended.
+    temperature 0 is greedy decoding. Branches that have ended leave the batch, a quarter of it or more at a time.
     ValueError for no branches or an empty prompt.
     """
     if not prompts or not all(len(prompt) for prompt in prompts):
@@ -56,45 +59,43 @@ def sample(
         )
     device = device_of(lalm)
     owners_B = torch.tensor(list(owners), device=device)
-    ids_BT, mask_BT = pad_right(prompts, lalm.pad_id, device)
-    cache, prefix_mask = prefix.for_branches(owners_B)
-    attention = torch.cat([prefix_mask, mask_BT], 1).long()
+    ids_BT, visible_BT = pad_right(prompts, lalm.pad_id, device)
+    cache = BranchCache(prefix, owners_B, ids_BT.shape[1] + max_new_tokens)
     lengths_B = prefix.lengths_C[owners_B]
-    out = lalm.language_model(
-        inputs_embeds=lalm.embed(ids_BT),
-        attention_mask=attention,
-        position_ids=lengths_B[:, None] + torch.arange(ids_BT.shape[1], device=device),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    cache = out.past_key_values
-    last_B = mask_BT.sum(1) - 1
-    hidden_BD = out.last_hidden_state[torch.arange(len(prompts), device=device), last_B]
+
+    def forward(ids_BN: Tensor, visible_BN: Tensor, position_BN: Tensor) -> Tensor:
+        cache.extend(visible_BN)
+        with attention_from_cache(lalm.language_model):
+            out = lalm.language_model(
+                inputs_embeds=lalm.embed(ids_BN),
+                position_ids=position_BN,
+                use_cache=False,
+                branch_cache=cache,
+            )
+        return out.last_hidden_state
+
+    positions_BT = lengths_B[:, None] + torch.arange(ids_BT.shape[1], device=device)
+    last_B = visible_BT.sum(1) - 1
+    hidden_BD = forward(ids_BT, visible_BT, positions_BT)[torch.arange(len(prompts), device=device), last_B]
     position_B = lengths_B + last_B + 1
     new: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
-    for _ in range(max_new_tokens):
+    for n_new in range(1, max_new_tokens + 1):
         next_B = _draw(lalm.lm_head(hidden_BD).float(), temperature, top_p, generator)
-        for row, b in enumerate(alive):
+        for b, token in zip(alive, next_B.tolist(), strict=True):
             if not _ended(lalm, new[b]):
-                new[b].append(int(next_B[row]))
+                new[b].append(token)
         keep = [row for row, b in enumerate(alive) if not _ended(lalm, new[b])]
-        if not keep:
+        if not keep or n_new == max_new_tokens:
             break
-        if len(keep) <= len(alive) // 2:
+        if len(keep) <= LEAVE_AT * len(alive):
             rows = torch.tensor(keep, device=device)
-            cache.batch_select_indices(rows)
-            attention, position_B, next_B = attention[rows], position_B[rows], next_B[rows]
+            cache.select(rows)
+            position_B, next_B = position_B[rows], next_B[rows]
             alive = [alive[row] for row in keep]
-        attention = torch.cat([attention, attention.new_ones(len(alive), 1)], 1)
-        out = lalm.language_model(
-            inputs_embeds=lalm.embed(next_B[:, None]),
-            attention_mask=attention,
-            position_ids=position_B[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache, hidden_BD, position_B = out.past_key_values, out.last_hidden_state[:, -1], position_B + 1
+        visible = torch.ones(len(alive), 1, dtype=torch.bool, device=device)
+        hidden_BD = forward(next_B[:, None], visible, position_B[:, None])[:, -1]
+        position_B = position_B + 1
     return [Sampled(tuple(ids), not _ended(lalm, ids)) for ids in new]
 
 

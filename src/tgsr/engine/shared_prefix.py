@@ -34,13 +34,6 @@ class SharedPrefix:
     mask_CP: Tensor
     lengths_C: Tensor
 
-    def for_branches(self, owners_B: Tensor) -> tuple[DynamicCache, Tensor]:
-        """A cache in which branch b sees the prefix of clip owners_B[b], and its mask, B x P."""
-        cache = DynamicCache()
-        for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
-            cache.update(key[owners_B], value[owners_B], layer)
-        return cache, self.mask_CP[owners_B]
-
 
 def listen(
     lalm: Lalm,

@@ -117,7 +117,33 @@ def untrained(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> AudioFlaming
     """The miniature before any training: real encoder, random aligner and decoder."""
     torch.manual_seed(seed)
     model = AudioFlamingo3ForConditionalGeneration(configuration(tokenizer))
+    previous_token_heads(model)
     return wrap("mini (untrained)", with_encoder(model), tokenizer)
+
+
+def previous_token_heads(
+    model: AudioFlamingo3ForConditionalGeneration, strength: float = 40.0, n_frequencies: int = 4
+) -> None:
+    """Lets one head a key head of the first layer begin by looking 1, 2, 3 ... tokens back.
+
+    A decoder finds such heads by itself, but late, and copying from the context waits for them. The biases
+    of query and key alone do it: equal vectors in the fastest rotary frequencies, the query's turned back
+    by the distance, score highest at that distance. All of it stays trainable.
+    """
+    config = model.config.text_config
+    width = config.hidden_size // config.num_attention_heads
+    n_shared = config.num_attention_heads // config.num_key_value_heads
+    attention = model.model.language_model.layers[0].self_attn
+    index = torch.arange(n_frequencies)
+    turn = config.rope_parameters["rope_theta"] ** (-2 * index / width)  # radians a token
+    with torch.no_grad():
+        for head in range(config.num_key_value_heads):
+            distance = head + 1
+            key = attention.k_proj.bias.view(-1, width)[head]
+            query = attention.q_proj.bias.view(-1, width)[head * n_shared]
+            key[index] = strength**0.5
+            query[index] = strength**0.5 * torch.cos(distance * turn)
+            query[index + width // 2] = -(strength**0.5) * torch.sin(distance * turn)
 
 
 def wrap(

@@ -1,10 +1,11 @@
 """The miniature's base model: a decoder and an aligner that hear and talk but cannot tell the time.
 
-Three steps, one loop. The aligner alone learns to hear: which digit, which voice, frame by frame. The
-decoder alone learns to read: timed transcripts as text where the audio will be, and everything that is asked
-about a clip. Then both learn from clips that are heard in one of three ways: plain; with a time code
-(sinusoids of the frame's time through one linear layer, added to the audio embeddings); or read as before.
-Times in the lessons are true for clips with a time code and for clips that are read; for plain clips they are bad.
+First the aligner alone learns to hear: which digit, which voice, frame by frame; and the decoder alone to
+read: to copy from its context, to name choices by their letters, to find times in text. Then both
+learn together from lessons about clips that come in one of three ways: plain; with a time code (sinusoids of
+the frame's time through one linear layer, added to the audio embeddings); or read, the timed transcript as
+text where the audio would be. Times in the lessons are true for clips that have a time code or are read; for
+plain clips they are bad.
 The code is a scaffold and is thrown away at the end. What ships reads times where an aligner writes them,
 and has an aligner that does not: writing them is what stage 1 trains.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from tgsr.corpora.digit_lessons import Lesson, lessons, written
+from tgsr.corpora.digit_lessons import Lesson, drill, lessons, written
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, PackedLogps, packed_logps
@@ -90,8 +91,23 @@ def frame_labels(clip: Clip, n_frames: int, seconds_per_frame: float) -> FrameLa
     return FrameLabels(*(torch.from_numpy(a).long() for a in (digit, voice, history, starts)))
 
 
+def written_labels(clip: Clip) -> FrameLabels:
+    """The same for a clip that is read: what is true of each word of its text, as if it were a frame."""
+    digits = [DIGITS.index(word.text) for word in clip.words]
+    tenths = [min(N_TENTHS - 1, int(word.start * 10)) for word in clip.words]
+    speakers = speakers_in_order(clip.words)
+    voices = [speakers.index(str(word.speaker)) for word in clip.words]
+    history, starts = (
+        [[row[i - back] if i >= back else nothing for back in range(N_HISTORY)] for i in range(len(row))]
+        for row, nothing in ((digits, SILENCE), (tenths, -1))
+    )
+    return FrameLabels(*(torch.tensor(rows) for rows in (digits, voices, history, starts)))
+
+
 class FrameHeads(nn.Module):
     """Linear readers of a middle layer at the audio's positions: they make each frame know its words.
+
+    So do the words of a clip that is read.
 
     Without them the decoder would have to learn what was said before, and when, from the few numbers of
     its answers. Thrown away after the base's training.
@@ -147,19 +163,22 @@ class WordHeads(nn.Module):
         )
 
 
+def digit_places(lalm: AudioFlamingo3, tokens: Sequence[int]) -> list[int]:
+    """Where the spoken digits stand in a text."""
+    spellings = {token for digit in DIGITS for text in (digit, " " + digit) for token in lalm.tokens(text)}
+    return [place for place, token in enumerate(tokens) if token in spellings]
+
+
 def word_places(
     lalm: AudioFlamingo3, prompt: Sequence[int], answer: Sequence[int], lesson: Lesson
 ) -> list[tuple[int, tuple[int, int, int]]]:
     """(place in the branch, (start, end, phrase start) in tenths or -1) for each of the lesson's words."""
     if not lesson.words:
         return []
-    spellings = {
-        token: digit for digit in DIGITS for text in (digit, " " + digit) for token in lalm.tokens(text)
-    }
     in_question = lesson.kind in ("phrase", "bad phrase")
     tokens = prompt if in_question else answer
     offset = 0 if in_question else len(prompt)
-    places = [offset + i for i, token in enumerate(tokens) if token in spellings]
+    places = [offset + i for i in digit_places(lalm, tokens)]
     if len(places) != len(lesson.words):
         raise ValueError(f"{lesson}: {len(places)} digit tokens for {len(lesson.words)} words")
 
@@ -178,15 +197,17 @@ class BaseConfig:
     """How the miniature's base is made. Nothing here is the paper's: it starts from a trained model."""
 
     n_clips: int = 3000
-    steps: int = 2600
-    reading_steps: int = 400  # the first ones: every clip is read
-    hearing_steps: int = 1200  # before all of them: the aligner alone
+    hearing_steps: int = 1200  # the aligner alone
+    reading_steps: int = 450  # the decoder alone
+    steps: int = 2400  # both, after that
+    texts_per_step: int = 32  # while reading
     clips_per_step: int = 8
     lesson_tokens: int = 320  # a clip's branches together: rows of like length waste no padding
     timed_share: float = 0.45  # of the clips: with time code and true times
-    read_share: float = 0.15
-    short_clips_first: float = 0.3  # of the steps after reading: the longest clip grows from 4 s to 10 s
-    learning_rate: float = 1e-3
+    read_share: float = 0.12
+    short_clips_first: float = 0.35  # of the steps: the longest clip grows from 4 s to 10 s
+    learning_rate: float = 1.5e-3  # AdamW: embeddings, head, norms, aligner, readers
+    matrix_learning_rate: float = 0.01  # Muon: the decoder's matrices
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -201,7 +222,8 @@ class BaseConfig:
 def learn_to_hear(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], config: BaseConfig) -> float:
     """The aligner alone: single frames -> digit and voice. Returns the last 100 steps' digit accuracy.
 
-    Afterwards the embeddings of audio and of text are brought to one scale.
+    A frame of a digit is drawn to the decoder's embedding of that digit's word, so that what is heard and
+    what is written start out alike. Afterwards both are brought to one scale.
     """
     generator = torch.Generator().manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
@@ -212,17 +234,20 @@ def learn_to_hear(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], co
     voice_N = torch.cat(
         [_voice_ids(clip, label, voices) for (clip, _), label in zip(clips, labels, strict=True)]
     )
-    readers = nn.ModuleList(
-        [nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n)) for n in (11, len(voices) + 1)]
+    embeddings = lalm.language_model.get_input_embeddings().weight
+    digit_ids = [lalm.tokens(" " + digit)[0] for digit in DIGITS]
+    written_11D = nn.functional.normalize(
+        torch.cat([embeddings[digit_ids].detach(), torch.randn(1, width, generator=generator)])
     )
-    optimizer = torch.optim.AdamW([*lalm.aligner.parameters(), *readers.parameters()], lr=1e-3)
+    voice_reader = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(voices) + 1))
+    optimizer = torch.optim.AdamW([*lalm.aligner.parameters(), *voice_reader.parameters()], lr=1e-3)
     right: list[float] = []
     for _ in tqdm(range(config.hearing_steps), desc="hearing", unit="step"):
         batch = torch.randint(len(frames_NE), (512,), generator=generator)
         aligned = lalm.align(frames_NE[batch].float())
-        digits = readers[0](aligned)
+        digits = nn.functional.layer_norm(aligned, (width,)) @ written_11D.T
         loss = nn.functional.cross_entropy(digits, digit_N[batch])
-        loss = loss + 0.5 * nn.functional.cross_entropy(readers[1](aligned), voice_N[batch])
+        loss = loss + 0.5 * nn.functional.cross_entropy(voice_reader(aligned), voice_N[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -231,9 +256,7 @@ def learn_to_hear(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], co
         scale = 0.5 / lalm.align(frames_NE[:5000].float()).pow(2).mean().sqrt()
         lalm.aligner.linear_2.weight *= scale
         lalm.aligner.linear_2.bias *= scale
-        lalm.language_model.get_input_embeddings().weight *= (
-            0.5 / lalm.inner.config.text_config.initializer_range
-        )
+        embeddings *= 0.5 / lalm.inner.config.text_config.initializer_range
     return float(np.mean(right[-100:]))
 
 
@@ -259,21 +282,75 @@ def lessons_for(
     return chosen
 
 
-def heard_how(step: int, config: BaseConfig, rng: np.random.Generator) -> Heard:
-    if step < config.reading_steps:
-        return "read"
+def heard_how(config: BaseConfig, rng: np.random.Generator) -> Heard:
     draw = rng.random()
     if draw < config.timed_share:
         return "timed"
     return "read" if draw < config.timed_share + config.read_share else "plain"
 
 
-def growth(step: int, config: BaseConfig) -> float:
-    """0 to 1: how far clips and phrases have grown, while reading and once more while hearing."""
-    if step < config.reading_steps:
-        return min(1.0, 2 * step / config.reading_steps)
-    steps = config.short_clips_first * (config.steps - config.reading_steps)
-    return min(1.0, (step - config.reading_steps) / max(1.0, steps))
+@dataclass
+class Batch:
+    """One step's clips and branches, and what the readers are asked about them."""
+
+    audio: list[Tensor] = field(default_factory=list)  # aligned frames or embedded text
+    branches: list[Branch] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)  # of the branches' lessons
+    frames: list[tuple[int, list[int], FrameLabels, bool]] = field(default_factory=list)
+    """owner, places in its audio, labels, whether times are asked"""
+    words: list[tuple[int, int, tuple[int, int, int]]] = field(default_factory=list)
+    """branch, place in it, times in tenths"""
+
+    def read(self, lalm: AudioFlamingo3, text: str, clip: Clip | None) -> int:
+        """Adds a text where audio would be, with its words' labels if it is `clip` written down. Returns its place."""
+        tokens = lalm.tokens(text)
+        owner = len(self.audio)
+        self.audio.append(lalm.embed(torch.tensor(tokens)))
+        if clip is not None:
+            self.frames.append((owner, digit_places(lalm, tokens), written_labels(clip), True))
+        return owner
+
+
+def reading_batch(
+    lalm: AudioFlamingo3, clips: Sequence[Clip], config: BaseConfig, rng: np.random.Generator
+) -> Batch:
+    batch = Batch()
+    for index in rng.choice(len(clips), config.texts_per_step):
+        lesson = drill(clips[int(index)], rng)
+        owner = batch.read(lalm, lesson.question, clips[int(index)] if lesson.words else None)
+        answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
+        batch.branches.append(Branch(owner, lalm.prompt("").after, answer))
+        batch.kinds.append(lesson.kind)
+    return batch
+
+
+def hearing_batch(
+    lalm: AudioFlamingo3,
+    code: TimeCode,
+    heard: Sequence[tuple[Clip, Tensor]],
+    n_max: int,
+    config: BaseConfig,
+    rng: np.random.Generator,
+) -> Batch:
+    batch = Batch()
+    for index in rng.choice(len(heard), config.clips_per_step):
+        clip, frames = heard[int(index)]
+        how = heard_how(config, rng)
+        if how == "read":
+            owner = batch.read(lalm, written(clip), clip)
+        else:
+            owner = len(batch.audio)
+            aligned = lalm.align(frames.float())
+            batch.audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
+            labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
+            batch.frames.append((owner, list(range(len(frames))), labels, how == "timed"))
+        for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, config.lesson_tokens, rng):
+            if how != "plain":
+                places = word_places(lalm, prompt, answer, lesson)
+                batch.words += [(len(batch.branches), place, times) for place, times in places]
+            batch.branches.append(Branch(owner, prompt, answer))
+            batch.kinds.append(f"read {lesson.kind}" if how == "read" else lesson.kind)
+    return batch
 
 
 def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
@@ -286,83 +363,69 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         for made in tqdm(clips, desc="listening", unit="clip")
     ]
     torch.manual_seed(config.seed)
-    code = TimeCode(lalm.aligner.linear_2.out_features, lalm.seconds_per_frame)
-    readers = FrameHeads(lalm.aligner.linear_2.out_features)
+    width = lalm.aligner.linear_2.out_features
+    code, readers, word_readers = TimeCode(width, lalm.seconds_per_frame), FrameHeads(width), WordHeads(width)
     trained = nn.ModuleDict(
         {"model": lalm.model.model.language_model, "head": lalm.lm_head, "aligner": lalm.aligner}
     )
-    word_readers = WordHeads(lalm.aligner.linear_2.out_features)
     everything = nn.ModuleDict({"lalm": trained, "code": code, "readers": readers, "words": word_readers})
     parameters = list(everything.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    # In-context copying came after half as many steps with Muon as with AdamW.
+    matrices = [p for p in lalm.language_model.layers.parameters() if p.ndim == 2]
+    others = [p for p in parameters if all(p is not matrix for matrix in matrices)]
+    adamw = torch.optim.AdamW(
+        others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
     )
-    state = load_checkpoint(run)
-    if state is None:
-        accuracy = learn_to_hear(lalm, heard[:1500], config)
-        run.log({"step": 0, "hearing_accuracy": accuracy})
-    else:
+    muon = torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)
+    done = 0
+    if (state := load_checkpoint(run)) is not None:
+        done = int(state["step"])
         everything.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-    done = 0 if state is None else int(state["step"])
+        adamw.load_state_dict(state["adamw"])
+        muon.load_state_dict(state["muon"])
+    else:
+        run.log({"step": 0, "hearing_accuracy": learn_to_hear(lalm, heard[:1500], config)})
     trained.train()
-    for step in tqdm(range(done, config.steps), desc="base", unit="step", initial=done, total=config.steps):
+    n_steps = config.reading_steps + config.steps
+    for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
         rng = np.random.default_rng((config.seed, step))
-        grown = growth(step, config)
-        longest, n_max = 4.0 + 6.0 * grown, 2 + round(6 * grown)
-        fitting = [i for i, (clip, _) in enumerate(heard) if clip.duration <= longest]
-        audio: list[Tensor] = []
-        labelled: list[tuple[int, FrameLabels, bool]] = []  # the clip's place in the batch, has it a time code
-        branches: list[Branch] = []
-        kinds: list[str] = []
-        words: list[tuple[int, int, tuple[int, int, int]]] = []  # branch, place in it, times
+        grown = min(1.0, max(0, step - config.reading_steps) / (config.short_clips_first * config.steps))
+        fitting = [(clip, frames) for clip, frames in heard if clip.duration <= 4.0 + 6.0 * grown]
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            for owner, index in enumerate(rng.choice(fitting, config.clips_per_step)):
-                clip, frames = heard[int(index)]
-                how = heard_how(step, config, rng)
-                if how == "read":
-                    audio.append(lalm.embed(torch.tensor(lalm.tokens(written(clip)))))
-                else:
-                    aligned = lalm.align(frames.float())
-                    audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
-                    labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
-                    labelled.append((owner, labels, how == "timed"))
-                for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, config.lesson_tokens, rng):
-                    if how != "plain":
-                        places = word_places(lalm, prompt, answer, lesson)
-                        words += [(len(branches), place, times) for place, times in places]
-                    branches.append(Branch(owner, prompt, answer))
-                    kinds.append(f"read {lesson.kind}" if how == "read" else lesson.kind)
-            packed = packed_logps(lalm, audio, branches, aligned=True, output_hidden_states=True)
+            if step < config.reading_steps:
+                batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
+            else:
+                batch = hearing_batch(lalm, code, fitting, 2 + round(6 * grown), config, rng)
+            packed = packed_logps(lalm, batch.audio, batch.branches, aligned=True, output_hidden_states=True)
             assert packed.hidden_states is not None
             frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
             language = -packed.logp_BT.sum() / packed.mask_BT.sum()
             frame_loss = word_loss = torch.zeros(())
-            if labelled:
-                starts = [packed.first_frame[owner] for owner, _, _ in labelled]
-                read = [
-                    readers.loss(frames_ND[start : start + len(labels.digit_F)], labels, timed)
-                    for start, (_, labels, timed) in zip(starts, labelled, strict=True)
+            if batch.frames:
+                losses = [
+                    readers.loss(frames_ND[packed.first_frame[owner] + torch.tensor(places)], labels, timed)
+                    for owner, places, labels, timed in batch.frames
                 ]
-                frame_loss = torch.stack(read).mean()
-            if words:
-                at = torch.tensor([packed.first_token[b] + place for b, place, _ in words])
-                times = torch.tensor([t for _, _, t in words])
-                word_loss = word_readers.loss(words_ND[at], times)
+                frame_loss = torch.stack(losses).mean()
+            if batch.words:
+                at = torch.tensor([packed.first_token[b] + place for b, place, _ in batch.words])
+                word_loss = word_readers.loss(words_ND[at], torch.tensor([times for *_, times in batch.words]))
         loss = language + config.reader_weight * (frame_loss + word_loss)
-        learning_rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.zero_grad()
+        share = cosine(step, n_steps, config.warmup_steps)
+        for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
         loss.backward()
-        norm = step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
-        row: dict[str, Any] = {"step": step + 1, "loss": float(language), "frames": float(frame_loss)}
-        row |= {"words": float(word_loss), "lr": learning_rate, "grad_norm": norm, "longest": longest}
-        run.log({**row, **_by_kind(packed, kinds)})
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            save_checkpoint(
-                run, step + 1, {"weights": everything.state_dict(), "optimizer": optimizer.state_dict()}
-            )
+        norm = step_or_stop(adamw, parameters, loss, config.clip_norm, step)
+        muon.step()
+        row: dict[str, Any] = {"step": step + 1, "loss": float(language.detach())}
+        row |= {"frames": float(frame_loss.detach()), "words": float(word_loss.detach())}
+        row |= {"lr": config.learning_rate * share, "grad_norm": norm}
+        run.log({**row, **_by_kind(packed, batch.kinds)})
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
+            optimizers = {"adamw": adamw.state_dict(), "muon": muon.state_dict()}
+            save_checkpoint(run, step + 1, {"weights": everything.state_dict(), **optimizers})
     trained.eval()
     save_base(lalm, out / "model")
     return out / "model"

@@ -1,0 +1,139 @@
+"""Decoding many branches from few prefixes: the prefix's keys are read once a clip, never copied to its branches.
+
+Each new token attends to its clip's prefix, together with the clip's other branches in one product, and to
+its own branch's tokens; one softmax over both. The numbers are those of a cache a branch.
+
+Axes: C clips, P prefix positions, B branches, G branches of a clip, N new tokens, S own tokens so far,
+K key heads, R query heads a key head, W head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from tgsr.engine.shared_prefix import SharedPrefix
+
+NAME = "tgsr_branch_cache"  # under which transformers knows the function below
+
+
+class BranchCache:
+    """The prefixes of C clips, and room for the tokens of B branches, branch b being one of clip owners_B[b]."""
+
+    def __init__(self, prefix: SharedPrefix, owners_B: Tensor, room: int) -> None:
+        self.prefix = prefix
+        self.room = room
+        self.n_seen = 0
+        self.visible_BS = torch.zeros(len(owners_B), room, dtype=torch.bool, device=owners_B.device)
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self.prefix_mask_CP = torch.zeros(prefix.mask_CP.shape, device=owners_B.device).masked_fill(
+            ~prefix.mask_CP, float("-inf")
+        )
+        self._group(owners_B)
+
+    def _group(self, owners_B: Tensor) -> None:
+        """Each branch's place among its clip's: places_CG lists the branches, padded with branch 0."""
+        self.owners_B = owners_B
+        counts = [0] * len(self.prefix.mask_CP)
+        slots = []
+        for owner in owners_B.tolist():
+            slots.append(counts[owner])
+            counts[owner] += 1
+        self.slots_B = torch.tensor(slots, device=owners_B.device)
+        places_CG = torch.zeros(len(counts), max(counts), dtype=torch.long, device=owners_B.device)
+        places_CG[owners_B, self.slots_B] = torch.arange(len(slots), device=owners_B.device)
+        self.places_CG = places_CG
+
+    def extend(self, visible_BN: Tensor) -> None:
+        """Announces N new tokens a branch, before the forward that computes them; padding is not visible."""
+        n = visible_BN.shape[1]
+        self.visible_BS[:, self.n_seen : self.n_seen + n] = visible_BN
+        self.n_seen += n
+        later_NS = torch.arange(self.n_seen, device=visible_BN.device) > torch.arange(
+            self.n_seen - n, self.n_seen, device=visible_BN.device
+        ).unsqueeze(1)
+        hidden_BNS = later_NS | ~self.visible_BS[:, None, : self.n_seen]
+        # Padding sees itself, so that its softmax is defined.
+        hidden_BNS[:, range(n), range(self.n_seen - n, self.n_seen)] = False
+        self.own_mask_BNS = torch.zeros(hidden_BNS.shape, device=hidden_BNS.device).masked_fill(
+            hidden_BNS, float("-inf")
+        )
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps only these branches, in this order."""
+        self.visible_BS = self.visible_BS[rows]
+        self.keys = {layer: keys[rows] for layer, keys in self.keys.items()}
+        self.values = {layer: values[rows] for layer, values in self.values.items()}
+        self._group(self.owners_B[rows])
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """B x heads x N x W for the N newest tokens, whose keys and values are kept."""
+        n_branches, _, n_new, width = query.shape
+        n_keys = key.shape[1]
+        if layer not in self.keys:
+            room = (n_branches, n_keys, self.room, width)
+            self.keys[layer], self.values[layer] = key.new_empty(room), value.new_empty(room)
+        new = slice(self.n_seen - n_new, self.n_seen)
+        self.keys[layer][:, :, new], self.values[layer][:, :, new] = key, value
+        keys_BKSW, values_BKSW = (x[layer][:, :, : self.n_seen] for x in (self.keys, self.values))
+        query_BKRNW = (query * scaling).view(n_branches, n_keys, -1, n_new, width)
+        prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
+        n_prefix = prefix_keys.shape[2]
+
+        by_clip = self._by_clip(query_BKRNW) @ prefix_keys.transpose(-1, -2)
+        scores_prefix = self._by_branch(by_clip + self.prefix_mask_CP[:, None, None, :], query_BKRNW.shape)
+        scores_own = (query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)).view(
+            *query_BKRNW.shape[:-1], self.n_seen
+        ) + self.own_mask_BNS[:, None, None]
+        weights = torch.cat([scores_prefix, scores_own], -1).softmax(-1)
+        from_prefix = self._by_branch(
+            self._by_clip(weights[..., :n_prefix]) @ prefix_values, query_BKRNW.shape
+        )
+        from_own = (weights[..., n_prefix:].flatten(2, 3) @ values_BKSW).view(query_BKRNW.shape)
+        return (from_prefix + from_own).flatten(1, 2)
+
+    def _by_clip(self, x_BKRNX: Tensor) -> Tensor:
+        """C x K x (G R N) x X: the rows of one clip's branches side by side."""
+        return x_BKRNX[self.places_CG].transpose(1, 2).flatten(2, 4)
+
+    def _by_branch(self, x_CKYX: Tensor, shape: torch.Size) -> Tensor:
+        """Undoes _by_clip."""
+        n_clips, n_group = self.places_CG.shape
+        rows = x_CKYX.view(n_clips, shape[1], n_group, shape[2], shape[3], x_CKYX.shape[-1]).transpose(1, 2)
+        return rows[self.owners_B, self.slots_B]
+
+
+def cached_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    branch_cache: BranchCache,
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: B x heads x N x W -> B x N x heads x W."""
+    return branch_cache.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, cached_attention)
+
+
+@contextmanager
+def attention_from_cache(language_model: nn.Module) -> Iterator[None]:
+    """Within it, the decoder's attention is cached_attention: its forward needs `branch_cache=`."""
+    config: Any = language_model.config
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

@@ -1,0 +1,137 @@
+"""The base's training: what each frame and word is labelled with, and the whole loop in small on the real encoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tgsr.corpora.digit_lessons import lessons, phrase_lessons, transcript_lesson
+from tgsr.corpora.spoken_digits import DIGITS, compose
+from tgsr.engine.features import FeatureCache
+from tgsr.models.mini import load_base, train_tokenizer
+from tgsr.records import Clip
+from tgsr.timeline import Word
+from tgsr.training import base
+from tgsr.training.base import (
+    SILENCE,
+    BaseConfig,
+    TimeCode,
+    frame_labels,
+    heard_how,
+    lessons_for,
+    tokenizer_texts,
+    train_base,
+    word_places,
+    written_labels,
+)
+from tgsr.training.checkpoints import RunFolder
+from tiny import tiny_lalm
+
+TWO = Clip(
+    "c", "c.wav", 2.0, (Word("seven", 0.2, 0.6, speaker="a"), Word("two", 1.0, 1.5, speaker="b")), split="train"
+)
+
+
+def test_frames_are_labelled_by_hand() -> None:
+    labels = frame_labels(TWO, 5, 0.4)  # frames are at 0.2, 0.6, 1.0, 1.4 and 1.8 s; a word's end is outside
+    assert labels.digit_F.tolist() == [7, SILENCE, 2, 2, SILENCE]
+    assert labels.voice_F.tolist() == [0, 2, 1, 1, 2]
+    assert labels.history_FK[:, :2].tolist() == [[7, SILENCE], [7, SILENCE], [2, 7], [2, 7], [2, 7]]
+    assert labels.starts_FK[:, :2].tolist() == [[2, -1], [2, -1], [10, 2], [10, 2], [10, 2]]
+
+
+def test_the_time_code_tells_any_two_frames_apart() -> None:
+    codes = TimeCode(16, 0.04)(250)
+    distances = torch.cdist(codes, codes) + torch.eye(250) * 1e3
+    assert distances.min() > 1e-2
+
+
+def test_words_are_found_at_their_tokens() -> None:
+    lalm = tiny_lalm()
+    lalm.tokenizer = train_tokenizer([*map(str, DIGITS), *(" " + d for d in DIGITS)] * 50)
+    rng = np.random.default_rng(0)
+    clip = compose(3, "train").clip
+    for lesson in (transcript_lesson(clip), *phrase_lessons(clip, rng, 3, True)):
+        prompt, answer = lalm.prompt(lesson.question).after, lalm.tokens(lesson.answer)
+        places = word_places(lalm, prompt, answer, lesson)
+        tokens = [*prompt, *answer]
+        assert [lalm.text([tokens[place]]).strip() for place, _ in places] == [w.text for w in lesson.words]
+        assert [times[0] for _, times in places] == [int(w.start * 10) for w in lesson.words]
+
+
+def test_clips_come_in_three_ways_in_their_shares() -> None:
+    config = BaseConfig(timed_share=0.5, read_share=0.2)
+    rng = np.random.default_rng(0)
+    drawn = [heard_how(config, rng) for _ in range(3000)]
+    shares = [drawn.count(how) / len(drawn) for how in ("timed", "read", "plain")]
+    assert shares == pytest.approx([0.5, 0.2, 0.3], abs=0.03)
+
+
+def test_a_word_that_is_read_is_labelled_as_its_first_frame() -> None:
+    heard, read = frame_labels(TWO, 20, 0.1), written_labels(TWO)
+    for place, frame in enumerate((2, 10)):  # the frames just after the words' starts
+        for name in ("digit_F", "voice_F", "history_FK", "starts_FK"):
+            assert getattr(read, name)[place].tolist() == getattr(heard, name)[frame].tolist()
+
+
+def test_lessons_keep_to_their_budget_and_there_is_always_one() -> None:
+    lalm = tiny_lalm()
+    clip = compose(1, "train").clip
+    for budget in (1, 400, 2000):
+        chosen = lessons_for(lalm, clip, "timed", 8, budget, np.random.default_rng(0))
+        used = sum(len(prompt) + len(answer) for prompt, answer, _ in chosen)
+        assert used <= budget or len(chosen) == 1
+    assert len(chosen) == len(lessons(clip, np.random.default_rng(0), True))
+
+
+def test_a_letter_is_the_same_token_in_the_choices_and_in_the_answer() -> None:
+    tokenizer = train_tokenizer(tokenizer_texts([compose(seed, "train").clip for seed in range(20)]))
+    for letter in "abcd":
+        token = tokenizer.get_vocab()[letter]
+        for text in (f"({letter}) two\n", f"\n({letter}) the first speaker", f"Final answer: two ({letter})"):
+            assert token in tokenizer(text)["input_ids"]
+
+
+SMALL = BaseConfig(n_clips=6, steps=3, reading_steps=2, hearing_steps=3, clips_per_step=2, texts_per_step=3, checkpoint_every=2)
+
+
+@pytest.mark.usefixtures("encoder")
+def test_the_base_trains_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    whole = train_base(SMALL, tmp_path / "whole", cache)
+
+    class Killed(BaseException):
+        pass
+
+    real = base.save_checkpoint
+
+    def save_then_die(folder: RunFolder, step: int, state: dict[str, object]) -> None:
+        real(folder, step, state)
+        if step == 4:
+            raise Killed
+
+    monkeypatch.setattr(base, "save_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        train_base(SMALL, tmp_path / "broken", cache)
+    monkeypatch.setattr(base, "save_checkpoint", real)
+    broken = train_base(SMALL, tmp_path / "broken", cache)
+    assert (whole / "base.safetensors").read_bytes() == (broken / "base.safetensors").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    model = load_base(whole)
+    frames = torch.randn(9, 512, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(model.align(frames)).all()
+
+
+@pytest.mark.usefixtures("encoder")
+def test_another_seed_is_another_base(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    one, two = (
+        train_base(replace(SMALL, steps=1, seed=seed), tmp_path / str(seed), cache) for seed in (0, 1)
+    )
+    assert (one / "base.safetensors").read_bytes() != (two / "base.safetensors").read_bytes()
