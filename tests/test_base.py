@@ -13,7 +13,7 @@ import torch
 from tgsr.corpora.digit_lessons import lessons, phrase_lessons, transcript_lesson
 from tgsr.corpora.spoken_digits import DIGITS, compose
 from tgsr.engine.features import FeatureCache
-from tgsr.models.mini import load_base, train_tokenizer
+from tgsr.models.mini import load_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.timeline import Word
 from tgsr.training import base
@@ -21,6 +21,7 @@ from tgsr.training.base import (
     SILENCE,
     BaseConfig,
     TimeCode,
+    course,
     frame_labels,
     heard_how,
     lessons_for,
@@ -72,6 +73,15 @@ def test_clips_come_in_three_ways_in_their_shares() -> None:
     assert shares == pytest.approx([0.5, 0.2, 0.3], abs=0.03)
 
 
+def test_the_learning_rate_starts_again_when_talking_begins() -> None:
+    config = BaseConfig(reading_steps=100, steps=900, talking_steps=200, warmup_steps=50)
+    shares = [course(step, config) for step in range(1200)]
+    assert max(shares[:1000]) == shares[49] > 0.98
+    assert shares[999] < 0.06
+    assert max(shares[1000:]) == pytest.approx(0.5, abs=0.02)
+    assert shares[1199] < 0.03
+
+
 def test_a_word_that_is_read_is_labelled_as_its_first_frame() -> None:
     heard, read = frame_labels(TWO, 20, 0.1), written_labels(TWO)
     for place, frame in enumerate((2, 10)):  # the frames just after the words' starts
@@ -97,7 +107,19 @@ def test_a_letter_is_the_same_token_in_the_choices_and_in_the_answer() -> None:
             assert token in tokenizer(text)["input_ids"]
 
 
-SMALL = BaseConfig(n_clips=6, steps=3, reading_steps=2, hearing_steps=3, clips_per_step=2, texts_per_step=3, checkpoint_every=2)
+@pytest.mark.usefixtures("encoder")
+def test_the_first_layers_heads_begin_by_looking_back() -> None:
+    lalm = untrained(train_tokenizer(["seven two"]))
+    lalm.language_model.config._attn_implementation = "eager"
+    ids = torch.randint(4, 200, (1, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out = lalm.language_model(inputs_embeds=lalm.embed(ids), use_cache=False, output_attentions=True)
+    for head, distance in ((0, 1), (2, 2), (4, 3), (6, 4)):
+        looks_back = out.attentions[0][0, head].diagonal(-distance)
+        assert looks_back.min() > 0.9
+
+
+SMALL = BaseConfig(n_clips=6, steps=2, reading_steps=2, talking_steps=1, hearing_steps=3, clips_per_step=2, texts_per_step=3, checkpoint_every=2)
 
 
 @pytest.mark.usefixtures("encoder")

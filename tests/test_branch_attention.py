@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tgsr.engine.branch_attention import SLACK, attention_by_branch, branch_attention, layout
-from tgsr.engine.shared_prefix import Branch, packed_logps
+from tgsr.engine.branch_attention import NAME, SLACK, attention_as, branch_attention, layout
+from tgsr.engine.branch_cache import BranchCache
+from tgsr.engine.shared_prefix import Branch, SharedPrefix, packed_logps
 from tiny import tiny_features, tiny_lalm
 
 PREFIXES = [5, 9, 1]
@@ -54,7 +55,7 @@ def test_groups_hold_branches_of_like_length_and_each_once() -> None:
 def test_the_decoders_own_attention_is_back_afterwards_even_after_an_error() -> None:
     lalm = tiny_lalm()
     before = lalm.language_model.config._attn_implementation
-    with pytest.raises(RuntimeError, match="planted"), attention_by_branch(lalm.language_model):
+    with pytest.raises(RuntimeError, match="planted"), attention_as(lalm.language_model, NAME):
         raise RuntimeError("planted")
     assert lalm.language_model.config._attn_implementation == before
 
@@ -74,3 +75,35 @@ def test_bfloat16_rounds_and_changes_nothing_else() -> None:
     assert torch.allclose(rounded, exact, rtol=0.03, atol=0.03)
     cosine = nn.functional.cosine_similarity(rounded_gradient.flatten(), gradient.flatten(), 0)
     assert cosine > 0.99
+
+
+def test_a_cache_of_branches_is_dense_attention_step_by_step() -> None:
+    """Clips of unlike length, branches in any order, padded prompts, and a branch that leaves."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    n_prefix, lengths, owners = 6, torch.tensor([6, 2]), torch.tensor([1, 0, 1])
+    mask_CP = torch.arange(n_prefix) >= (n_prefix - lengths)[:, None]
+    prefix = SharedPrefix((draw(2, 2, n_prefix, 8),), (draw(2, 2, n_prefix, 8),), mask_CP, lengths)
+    cache = BranchCache(prefix, owners, 10)
+    keys, values = prefix.keys[0][owners], prefix.values[0][owners]
+    seen = mask_CP[owners]
+    for n_new, visible in ((3, [[1, 1, 1], [1, 0, 0], [1, 1, 0]]), (1, [[1], [1], [1]]), (1, [[1], [1]])):
+        if len(visible) < len(owners):  # the first branch has ended
+            rows = torch.tensor([1, 2])
+            cache.select(rows)
+            owners, keys, values, seen = owners[rows], keys[rows], values[rows], seen[rows]
+        new = torch.tensor(visible, dtype=torch.bool)
+        query, key, value = (draw(len(owners), heads, n_new, 8) for heads in (4, 2, 2))
+        cache.extend(new)
+        out = cache.attend(0, query, key, value, 0.3)
+        keys, values = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        seen = torch.cat([seen, new], 1)
+        scores = 0.3 * query @ keys.repeat_interleave(2, 1).transpose(-1, -2)
+        earlier = torch.ones(n_new, keys.shape[2], dtype=torch.bool).tril(keys.shape[2] - n_new)
+        weights = scores.masked_fill(~(seen[:, None, None] & earlier), float("-inf")).softmax(-1)
+        expected = weights @ values.repeat_interleave(2, 1)
+        real = new[:, None, :, None].expand_as(out)
+        assert torch.allclose(out[real], expected[real], atol=1e-6)

@@ -9,17 +9,22 @@ import pytest
 
 from tgsr.choices import extract_choice, official_letter
 from tgsr.corpora.digit_lessons import (
+    DRILLS,
     Lesson,
     bad_span,
     cite,
     clock,
+    drill,
     each_lesson,
+    follows_lesson,
     lessons,
     letters_lesson,
     phrase_lessons,
     reasoning,
+    says_lesson,
     spoken,
     subtitle_clock,
+    talking_lessons,
     timed_transcript,
     turns,
     turns_lesson,
@@ -216,6 +221,55 @@ def test_each_asked_word_is_said_once_and_gets_its_own_time() -> None:
             assert lesson.answer.count(" - ") == len(lesson.words) >= 1
     repeated = Clip("c", "c.wav", 2.0, (Word("one", 0, 0.5), Word("one", 1, 1.5)))
     assert each_lesson(repeated, rng) is None
+
+
+def test_drills_follow_from_their_texts() -> None:
+    rng = np.random.default_rng(0)
+    kinds = []
+    for clip in clips():
+        for _ in range(3):
+            lesson = drill(clip, rng)
+            kinds.append(lesson.kind)
+            lines = lesson.answer.split("\n")
+            if lesson.kind == "drill repeat":
+                assert set(lines) == {lesson.question}
+            elif lesson.kind == "drill letters":
+                choices = dict(re.findall(r"\(([a-d])\) (.+)", lesson.question))
+                for line in lines:
+                    text, letter = re.fullmatch(r"Final answer: (.+) \(([a-d])\)", line).groups()  # type: ignore[union-attr]
+                    assert choices[letter] == text
+            else:
+                for digit, start, end in re.findall(r"When is (\w+): (\S+) - (\S+)", lesson.answer):
+                    assert f"{start} {digit} {end}" in lesson.question
+    assert set(kinds) == {f"drill {kind}" for kind in DRILLS}
+
+
+def test_what_follows_and_who_says_it_is_true_of_every_asked_word() -> None:
+    rng = np.random.default_rng(0)
+    n_follows = n_says = 0
+    for clip in clips():
+        speakers = speakers_in_order(clip.words)
+        texts = [word.text for word in clip.words]
+        if lesson := follows_lesson(clip, rng):
+            for word, following in re.findall(r"(\w+) (\w+)", lesson.answer):
+                assert texts.count(word) == 1
+                assert texts[texts.index(word) + 1] == following
+                n_follows += 1
+        if lesson := says_lesson(clip, rng):
+            for word, who in re.findall(r"(\w+) (\w+)", lesson.answer):
+                assert {w.speaker for w in clip.words if w.text == word} == {speakers[who == "second"]}
+                n_says += 1
+    assert n_follows > 200
+    assert n_says > 100
+
+
+def test_talking_is_mostly_questions() -> None:
+    rng = np.random.default_rng(0)
+    for true_times in (True, False):
+        kinds = [lesson.kind for clip in clips() for lesson in talking_lessons(clip, rng, true_times)]
+        asked = [kind for kind in kinds if kind.startswith("answer ") or "each" in kind or kind == "reasoning"]
+        assert len(asked) > 0.7 * len(kinds)
+        assert ("phrase" in kinds) == true_times != ("bad phrase" in kinds)
 
 
 def test_who_says_what_keeps_the_turns() -> None:

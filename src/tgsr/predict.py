@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,7 +106,9 @@ def predict(
             heard.append(features)
         if asked:
             prompts = [(owner, prompt_text(question)) for owner, question in asked]
-            texts = respond(lalm, heard, prompts, decoding)
+            # Each batch draws from a stream of its own, named by its first question.
+            seed = zlib.crc32(f"{decoding.seed} {asked[0][1].id}".encode())
+            texts = respond(lalm, heard, prompts, replace(decoding, seed=seed))
             yield from (Response(q, lalm.name, text) for (_, q), text in zip(asked, texts, strict=True))
         bar.update(len(groups[first : first + clips_per_batch]))
     bar.close()

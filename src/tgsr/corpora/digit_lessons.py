@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -286,12 +287,59 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
         made.append(timed_transcript_lesson(clip, rng, true_times))
     made = [made[int(i)] for i in rng.permutation(len(made))]
     if chosen:
-        asked = chosen[-1]
-        thought = Lesson(
-            choice_question(asked.question, asked.choices), reasoning(asked, clip, rng, true_times), "reasoning"
-        )
+        thought = reasoning_lesson(chosen[-1], clip, rng, true_times)
         made.insert(0 if rng.random() < 0.5 else len(made), thought)
     return made
+
+
+def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
+    """What is asked once hearing is learned: questions above all, twice as many, and what they rest on.
+
+    That is which word follows another and who says it, for several words at once.
+    """
+    questions = [*choice_questions(clip, rng), *choice_questions(clip, rng)]
+    chosen = [questions[int(i)] for i in rng.permutation(len(questions))]
+    made = [direct_lesson(question) for question in chosen[:6]]
+    made += [lesson for lesson in (follows_lesson(clip, rng), says_lesson(clip, rng)) if lesson]
+    made += phrase_lessons(clip, rng, 2 if true_times else 1, true_times)
+    if rng.random() < 0.3:
+        two = len(speakers_in_order(clip.words)) == 2
+        made.append(turns_lesson(clip) if two else transcript_lesson(clip))
+    made = [made[int(i)] for i in rng.permutation(len(made))]
+    if chosen:
+        thought = reasoning_lesson(chosen[-1], clip, rng, true_times)
+        made.insert(0 if rng.random() < 0.6 else len(made), thought)
+    return made
+
+
+def follows_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+    """What is said right after each of some words that are said once; None where there is no such word."""
+    counts = Counter(word.text for word in clip.words)
+    pairs = [(a.text, b.text) for a, b in pairwise(clip.words) if counts[a.text] == 1]
+    if not pairs:
+        return None
+    asked = [pairs[int(i)] for i in rng.permutation(len(pairs))[:6]]
+    question = "What is said right after each: " + ", ".join(word for word, _ in asked)
+    return Lesson(question, ", ".join(f"{word} {following}" for word, following in asked), "follows each")
+
+
+def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+    """Which of two speakers says each of some words that only one of them says; None for one speaker."""
+    speakers = speakers_in_order(clip.words)
+    if len(speakers) != 2:
+        return None
+    by = {word.text: {w.speaker for w in clip.words if w.text == word.text} for word in clip.words}
+    alone = [(text, speakers.index(str(next(iter(who))))) for text, who in by.items() if len(who) == 1]
+    if not alone:
+        return None
+    asked = [alone[int(i)] for i in rng.permutation(len(alone))[:6]]
+    question = "Who says each: " + ", ".join(text for text, _ in asked)
+    return Lesson(question, ", ".join(f"{text} {ORDINALS[n]}" for text, n in asked), "says each")
+
+
+def reasoning_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
+    asked = choice_question(question.question, question.choices)
+    return Lesson(asked, reasoning(question, clip, rng, true_times), "reasoning")
 
 
 def direct_lesson(question: Question) -> Lesson:

@@ -112,7 +112,10 @@ def branch_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: 1 x H x N x W -> 1 x N x H x W; exact, dropout is not applied."""
+    """transformers' attention interface: 1 x H x N x W -> 1 x N x H x W; exact, dropout is not applied.
+
+    The decoder's forward gets `branches` as a keyword and hands it on to each layer.
+    """
     device = query.device.type
     # Rotary embeddings come out in float32 under autocast: cast once here instead of in every product.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
@@ -150,10 +153,10 @@ AttentionInterface.register(NAME, branch_attention)
 
 
 @contextmanager
-def attention_by_branch(language_model: Any) -> Iterator[None]:
-    """Within it, the decoder's attention is branch_attention: its forward needs `branches=layout(...)`."""
+def attention_as(language_model: Any, name: str) -> Iterator[None]:
+    """Within it, the decoder computes attention by the function that transformers knows under `name`."""
     before = language_model.config._attn_implementation
-    language_model.config._attn_implementation = NAME
+    language_model.config._attn_implementation = name
     try:
         yield
     finally:

@@ -9,12 +9,10 @@ K key heads, R query heads a key head, W head width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface
 
 from tgsr.engine.shared_prefix import SharedPrefix
@@ -125,15 +123,3 @@ def cached_attention(
 
 
 AttentionInterface.register(NAME, cached_attention)
-
-
-@contextmanager
-def attention_from_cache(language_model: nn.Module) -> Iterator[None]:
-    """Within it, the decoder's attention is cached_attention: its forward needs `branch_cache=`."""
-    config: Any = language_model.config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before

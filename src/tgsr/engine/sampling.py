@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tgsr.engine.branch_cache import BranchCache, attention_from_cache
+from tgsr.engine.branch_attention import attention_as
+from tgsr.engine.branch_cache import NAME, BranchCache
 from tgsr.engine.shared_prefix import SharedPrefix, pad_right
 from tgsr.models.lalm import Lalm, device_of
 
@@ -65,7 +66,7 @@ def sample(
 
     def forward(ids_BN: Tensor, visible_BN: Tensor, position_BN: Tensor) -> Tensor:
         cache.extend(visible_BN)
-        with attention_from_cache(lalm.language_model):
+        with attention_as(lalm.language_model, NAME):
             out = lalm.language_model(
                 inputs_embeds=lalm.embed(ids_BN),
                 position_ids=position_BN,

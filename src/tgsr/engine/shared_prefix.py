@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from tgsr.engine.branch_attention import attention_by_branch, layout
+from tgsr.engine.branch_attention import NAME, attention_as, layout
 from tgsr.models.lalm import Lalm, device_of
 
 
@@ -163,7 +163,7 @@ def packed_logps(
     ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
     positions = [torch.arange(n) for n in prefix_lengths]
     positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
-    with attention_by_branch(lalm.language_model):
+    with attention_as(lalm.language_model, NAME):
         out = lalm.language_model(
             inputs_embeds=torch.cat([*prefixes, lalm.embed(ids_N.to(device))])[None],
             position_ids=torch.cat(positions).to(device)[None],

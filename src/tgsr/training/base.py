@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from tgsr.corpora.digit_lessons import Lesson, drill, lessons, written
+from tgsr.corpora.digit_lessons import Lesson, drill, lessons, talking_lessons, written
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, PackedLogps, packed_logps
@@ -200,6 +200,7 @@ class BaseConfig:
     hearing_steps: int = 1200  # the aligner alone
     reading_steps: int = 450  # the decoder alone
     steps: int = 2400  # both, after that
+    talking_steps: int = 500  # and these mostly with questions; the learning rate starts again at half its peak
     texts_per_step: int = 32  # while reading
     clips_per_step: int = 8
     lesson_tokens: int = 320  # a clip's branches together: rows of like length waste no padding
@@ -269,11 +270,18 @@ def _voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
 
 
 def lessons_for(
-    lalm: AudioFlamingo3, clip: Clip, heard: Heard, n_max: int, budget: int, rng: np.random.Generator
+    lalm: AudioFlamingo3,
+    clip: Clip,
+    heard: Heard,
+    n_max: int,
+    budget: int,
+    rng: np.random.Generator,
+    talking: bool = False,
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], Lesson]]:
     """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one."""
     chosen: list[tuple[tuple[int, ...], tuple[int, ...], Lesson]] = []
-    for lesson in lessons(clip, rng, heard != "plain", n_max):
+    true_times = heard != "plain"
+    for lesson in talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max):
         prompt = lalm.prompt(lesson.question).after
         answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
         if len(prompt) + len(answer) <= budget or not chosen:
@@ -329,6 +337,7 @@ def hearing_batch(
     code: TimeCode,
     heard: Sequence[tuple[Clip, Tensor]],
     n_max: int,
+    talking: bool,
     config: BaseConfig,
     rng: np.random.Generator,
 ) -> Batch:
@@ -344,7 +353,8 @@ def hearing_batch(
             batch.audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
             labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
             batch.frames.append((owner, list(range(len(frames))), labels, how == "timed"))
-        for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, config.lesson_tokens, rng):
+        budget = config.lesson_tokens
+        for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, budget, rng, talking):
             if how != "plain":
                 places = word_places(lalm, prompt, answer, lesson)
                 batch.words += [(len(batch.branches), place, times) for place, times in places]
@@ -386,7 +396,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     else:
         run.log({"step": 0, "hearing_accuracy": learn_to_hear(lalm, heard[:1500], config)})
     trained.train()
-    n_steps = config.reading_steps + config.steps
+    n_steps = config.reading_steps + config.steps + config.talking_steps
     for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
         rng = np.random.default_rng((config.seed, step))
         grown = min(1.0, max(0, step - config.reading_steps) / (config.short_clips_first * config.steps))
@@ -395,7 +405,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
             if step < config.reading_steps:
                 batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
             else:
-                batch = hearing_batch(lalm, code, fitting, 2 + round(6 * grown), config, rng)
+                talking = step >= config.reading_steps + config.steps
+                batch = hearing_batch(lalm, code, fitting, 2 + round(6 * grown), talking, config, rng)
             packed = packed_logps(lalm, batch.audio, batch.branches, aligned=True, output_hidden_states=True)
             assert packed.hidden_states is not None
             frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
@@ -411,7 +422,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 at = torch.tensor([packed.first_token[b] + place for b, place, _ in batch.words])
                 word_loss = word_readers.loss(words_ND[at], torch.tensor([times for *_, times in batch.words]))
         loss = language + config.reader_weight * (frame_loss + word_loss)
-        share = cosine(step, n_steps, config.warmup_steps)
+        share = course(step, config)
         for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -429,6 +440,14 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     trained.eval()
     save_base(lalm, out / "model")
     return out / "model"
+
+
+def course(step: int, config: BaseConfig) -> float:
+    """Share of the peak learning rate: a cosine until talking begins, then another from one half."""
+    before = config.reading_steps + config.steps
+    if step < before:
+        return cosine(step, before, config.warmup_steps)
+    return 0.5 * cosine(step - before, config.talking_steps, 20)
 
 
 def _by_kind(packed: PackedLogps, kinds: list[str]) -> dict[str, float]:
@@ -454,5 +473,6 @@ def tokenizer_texts(clips: Sequence[Clip]) -> list[str]:
     for clip in clips:
         texts.append(written(clip))
         for true_times in (True, False):
-            texts += [text for lesson in lessons(clip, rng, true_times) for text in (lesson.question, lesson.answer)]
+            made = lessons(clip, rng, true_times)
+            texts += [text for lesson in made for text in (lesson.question, lesson.answer)]
     return texts
