@@ -5,7 +5,7 @@ set -euo pipefail
 tgsr build sta --digits 2000 --phrases 4 --split train --out runs/data-sta
 tgsr build qa --digits 400 --split train --out runs/data-qa
 tgsr train base --out runs/base
-tgsr train sta --questions runs/data-sta/questions.jsonl --model runs/base/model --epochs 2 \
+tgsr train sta --questions runs/data-sta/questions.jsonl --model runs/base/model \
     --clips-per-step 8 --learning-rate 1e-3 --out runs/sta
 tgsr train grpo --questions runs/data-qa/questions.jsonl --model runs/sta/adapter \
-    --learning-rate 5e-4 --max-steps 50 --out runs/tgsr
+    --learning-rate 5e-4 --max-steps 60 --out runs/tgsr
