@@ -34,7 +34,11 @@ from tgsr.training.checkpoints import RunFolder
 from tiny import tiny_lalm
 
 TWO = Clip(
-    "c", "c.wav", 2.0, (Word("seven", 0.2, 0.6, speaker="a"), Word("two", 1.0, 1.5, speaker="b")), split="train"
+    "c",
+    "c.wav",
+    2.0,
+    (Word("seven", 0.2, 0.6, speaker="a"), Word("two", 1.0, 1.5, speaker="b")),
+    split="train",
 )
 
 
@@ -119,7 +123,16 @@ def test_the_first_layers_heads_begin_by_looking_back() -> None:
         assert looks_back.min() > 0.9
 
 
-SMALL = BaseConfig(n_clips=6, steps=2, reading_steps=2, talking_steps=1, hearing_steps=3, clips_per_step=2, texts_per_step=3, checkpoint_every=2)
+SMALL = BaseConfig(
+    n_clips=6,
+    steps=2,
+    reading_steps=2,
+    talking_steps=1,
+    hearing_steps=3,
+    clips_per_step=2,
+    texts_per_step=3,
+    checkpoint_every=2,
+)
 
 
 @pytest.mark.usefixtures("encoder")

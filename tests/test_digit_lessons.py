@@ -267,7 +267,9 @@ def test_talking_is_mostly_questions() -> None:
     rng = np.random.default_rng(0)
     for true_times in (True, False):
         kinds = [lesson.kind for clip in clips() for lesson in talking_lessons(clip, rng, true_times)]
-        asked = [kind for kind in kinds if kind.startswith("answer ") or "each" in kind or kind == "reasoning"]
+        asked = [
+            kind for kind in kinds if kind.startswith("answer ") or "each" in kind or kind == "reasoning"
+        ]
         assert len(asked) > 0.7 * len(kinds)
         assert ("phrase" in kinds) == true_times != ("bad phrase" in kinds)
 

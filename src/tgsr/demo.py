@@ -21,7 +21,7 @@ from tgsr.training.sta import StaConfig, train_sta
 
 # Table 5 and 6's rates are for models of 7 billion parameters; this one has 4 million.
 STA_LEARNING_RATE = 1e-3
-GRPO_LEARNING_RATE = 5e-4
+GRPO_LEARNING_RATE = 2e-3
 PHRASES_PER_CLIP = 4
 FIRST_TRAINING_SEED = 50_000  # clips that neither the base nor the shipped adapters were trained on
 

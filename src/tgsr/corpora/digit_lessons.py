@@ -228,7 +228,13 @@ def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
 
 
 def phrase_lessons(
-    clip: Clip, rng: np.random.Generator, n: int, true_times: bool, *, n_max: int = 8, long_prompt: float = 0.25
+    clip: Clip,
+    rng: np.random.Generator,
+    n: int,
+    true_times: bool,
+    *,
+    n_max: int = 8,
+    long_prompt: float = 0.25,
 ) -> list[Lesson]:
     """Phrase queries in short words or, for a share `long_prompt`, in the paper's (B.1.2)."""
     lessons = []

@@ -200,7 +200,9 @@ class BaseConfig:
     hearing_steps: int = 1200  # the aligner alone
     reading_steps: int = 450  # the decoder alone
     steps: int = 2400  # both, after that
-    talking_steps: int = 500  # and these mostly with questions; the learning rate starts again at half its peak
+    talking_steps: int = (
+        500  # and these mostly with questions; the learning rate starts again at half its peak
+    )
     texts_per_step: int = 32  # while reading
     clips_per_step: int = 8
     lesson_tokens: int = 320  # a clip's branches together: rows of like length waste no padding
@@ -281,7 +283,9 @@ def lessons_for(
     """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one."""
     chosen: list[tuple[tuple[int, ...], tuple[int, ...], Lesson]] = []
     true_times = heard != "plain"
-    for lesson in talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max):
+    for lesson in (
+        talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max)
+    ):
         prompt = lalm.prompt(lesson.question).after
         answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
         if len(prompt) + len(answer) <= budget or not chosen:
@@ -420,7 +424,9 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 frame_loss = torch.stack(losses).mean()
             if batch.words:
                 at = torch.tensor([packed.first_token[b] + place for b, place, _ in batch.words])
-                word_loss = word_readers.loss(words_ND[at], torch.tensor([times for *_, times in batch.words]))
+                word_loss = word_readers.loss(
+                    words_ND[at], torch.tensor([times for *_, times in batch.words])
+                )
         loss = language + config.reader_weight * (frame_loss + word_loss)
         share = course(step, config)
         for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
