@@ -165,7 +165,7 @@ def timed_transcript(clip: Clip, rng: np.random.Generator, true_times: bool) -> 
 
 
 def written(clip: Clip) -> str:
-    """The clip as timed text, turn by turn, each word between its start and its end: what there is to hear, to be read."""
+    """The clip as timed text, turn by turn, each word between its start and its end."""
     speakers = speakers_in_order(clip.words)
     parts = []
     for turn in turns(clip.words, len(clip.words)):

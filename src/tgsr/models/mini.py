@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -130,7 +131,7 @@ def previous_token_heads(
     of query and key alone do it: equal vectors in the fastest rotary frequencies, the query's turned back
     by the distance, score highest at that distance. All of it stays trainable.
     """
-    config = model.config.text_config
+    config: Any = model.config.text_config
     width = config.hidden_size // config.num_attention_heads
     n_shared = config.num_attention_heads // config.num_key_value_heads
     attention = model.model.language_model.layers[0].self_attn
