@@ -275,7 +275,7 @@ def test_talking_is_mostly_questions() -> None:
 
 
 def test_who_says_what_keeps_the_turns() -> None:
-    clip = Clip("c", "c.wav", 3.0, spoken_words("b:one b:two a:three b:four"))
+    clip = Clip("c", "c.wav", 4.0, spoken_words("b:one b:two a:three b:four"))
     answer = "first speaker: one two; second speaker: three; first speaker: four"
     assert turns_lesson(clip).answer == answer
 
