@@ -3,8 +3,8 @@
 The base has to hear and to talk as a real model does before it is aligned in time: it transcribes,
 answers, and writes reasoning with timestamps in every notation, but the times that it learns for
 plain audio are bad ones, and its reasoning is now good, now empty. Lessons with true times exist
-too: they are given only while a time code is added to the audio embeddings (training/base.py), so that
-the decoder can read times without the aligner writing them.
+too: they are given only while a time code is added to the audio embeddings or the clip is read as text
+(training/base.py), so that the decoder can read times without the aligner writing them.
 """
 
 from __future__ import annotations
@@ -76,12 +76,17 @@ def bad_span(duration: float, rng: np.random.Generator) -> Span:
     return Span(start, start + rng.uniform(0.3, max(0.6, min(4.0, duration - start))))
 
 
+def speaker_of(words: tuple[Word, ...], speakers: tuple[str, ...]) -> str:
+    """ "first speaker" or "second speaker", or "speaker" where there is only one or nobody knows."""
+    if len(speakers) < 2 or words[0].speaker is None:
+        return "speaker"
+    return f"{ORDINALS[speakers.index(words[0].speaker)]} speaker"
+
+
 def spoken(words: tuple[Word, ...], speakers: tuple[str, ...]) -> str:
     """'the first speaker says "seven two"', or just 'the speaker says ...' where there is only one."""
     text = " ".join(word.text for word in words)
-    if len(speakers) < 2 or words[0].speaker is None:
-        return f'the speaker says "{text}"'
-    return f'the {ORDINALS[speakers.index(words[0].speaker)]} speaker says "{text}"'
+    return f'the {speaker_of(words, speakers)} says "{text}"'
 
 
 def turns(words: tuple[Word, ...], longest: int) -> list[tuple[Word, ...]]:
@@ -164,13 +169,20 @@ def timed_transcript(clip: Clip, rng: np.random.Generator, true_times: bool) -> 
     return " ".join(f"{start:.2f} {word.text}" for start, word in zip(starts, clip.words, strict=True))
 
 
+def said_once(clip: Clip) -> list[Word]:
+    """The words that the clip has only once: those that a question can ask for."""
+    counts = Counter(word.text for word in clip.words)
+    return [word for word in clip.words if counts[word.text] == 1]
+
+
 def written(clip: Clip) -> str:
     """The clip as timed text, turn by turn, each word between its start and its end."""
     speakers = speakers_in_order(clip.words)
     parts = []
     for turn in turns(clip.words, len(clip.words)):
-        who = "speaker" if len(speakers) < 2 else f"{ORDINALS[speakers.index(str(turn[0].speaker))]} speaker"
-        parts.append(f"{who}: " + ", ".join(f"{w.start:.2f} {w.text} {w.end:.2f}" for w in turn))
+        parts.append(
+            f"{speaker_of(turn, speakers)}: " + ", ".join(f"{w.start:.2f} {w.text} {w.end:.2f}" for w in turn)
+        )
     return "\n".join(parts)
 
 
@@ -200,8 +212,7 @@ def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> Lesson:
     it, and everything that is asked about audio needs the same.
     """
     kind = DRILLS[int(rng.choice(3, p=(0.25, 0.4, 0.35)))]
-    counts = Counter(word.text for word in clip.words)
-    once = [word for word in clip.words if counts[word.text] == 1]
+    once = said_once(clip)
     if kind == "times" and once:
         asked = [once[int(rng.integers(len(once)))] for _ in range(n_lines)]
         lines = [f"When is {w.text}: {w.start:.2f} - {w.end:.2f}" for w in asked]
@@ -217,8 +228,7 @@ def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> Lesson:
 
 def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     """When each of some words is said, in any order; None where all are said more than once."""
-    counts = Counter(word.text for word in clip.words)
-    once = [word for word in clip.words if counts[word.text] == 1]
+    once = said_once(clip)
     if not once:
         return None
     words = tuple(once[int(i)] for i in rng.permutation(len(once))[:5])
@@ -258,7 +268,7 @@ def turns_lesson(clip: Clip) -> Lesson:
     """The transcript with who says what."""
     speakers = speakers_in_order(clip.words)
     parts = [
-        f"{ORDINALS[speakers.index(str(turn[0].speaker))]} speaker: " + " ".join(w.text for w in turn)
+        f"{speaker_of(turn, speakers)}: " + " ".join(w.text for w in turn)
         for turn in turns(clip.words, len(clip.words))
     ]
     return Lesson("Who says what?", "; ".join(parts), "turns", clip.words)
@@ -292,10 +302,7 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     if rng.random() < 0.2:
         made.append(timed_transcript_lesson(clip, rng, true_times))
     made = [made[int(i)] for i in rng.permutation(len(made))]
-    if chosen:
-        thought = reasoning_lesson(chosen[-1], clip, rng, true_times)
-        made.insert(0 if rng.random() < 0.5 else len(made), thought)
-    return made
+    return with_reasoning(made, chosen, clip, rng, true_times, first=0.5)
 
 
 def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
@@ -312,16 +319,13 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
         two = len(speakers_in_order(clip.words)) == 2
         made.append(turns_lesson(clip) if two else transcript_lesson(clip))
     made = [made[int(i)] for i in rng.permutation(len(made))]
-    if chosen:
-        thought = reasoning_lesson(chosen[-1], clip, rng, true_times)
-        made.insert(0 if rng.random() < 0.6 else len(made), thought)
-    return made
+    return with_reasoning(made, chosen, clip, rng, true_times, first=0.6)
 
 
 def follows_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     """What is said right after each of some words that are said once; None where there is no such word."""
-    counts = Counter(word.text for word in clip.words)
-    pairs = [(a.text, b.text) for a, b in pairwise(clip.words) if counts[a.text] == 1]
+    once = said_once(clip)
+    pairs = [(a.text, b.text) for a, b in pairwise(clip.words) if a in once]
     if not pairs:
         return None
     asked = [pairs[int(i)] for i in rng.permutation(len(pairs))[:6]]
@@ -343,9 +347,20 @@ def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     return Lesson(question, ", ".join(f"{text} {ORDINALS[n]}" for text, n in asked), "says each")
 
 
-def reasoning_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
-    asked = choice_question(question.question, question.choices)
-    return Lesson(asked, reasoning(question, clip, rng, true_times), "reasoning")
+def with_reasoning(
+    made: list[Lesson],
+    questions: list[Question],
+    clip: Clip,
+    rng: np.random.Generator,
+    true_times: bool,
+    first: float,
+) -> list[Lesson]:
+    """The lessons and the last question reasoned about: before them for a share `first`, else after them."""
+    if not questions:
+        return made
+    asked = choice_question(questions[-1].question, questions[-1].choices)
+    thought = Lesson(asked, reasoning(questions[-1], clip, rng, true_times), "reasoning")
+    return [thought, *made] if rng.random() < first else [*made, thought]
 
 
 def direct_lesson(question: Question) -> Lesson:

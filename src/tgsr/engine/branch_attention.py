@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -48,16 +49,21 @@ class BranchLayout:
     back_N: Tensor
 
 
+def row_starts(prefix_lengths: Sequence[int], branch_lengths: Sequence[int]) -> list[int]:
+    """Where each prefix and then each branch begins in the batch's row."""
+    return list(accumulate([*prefix_lengths, *branch_lengths], initial=0))[:-1]
+
+
 def layout(
     prefix_lengths: Sequence[int], branch_lengths: Sequence[int], owners: Sequence[int], device: torch.device
 ) -> BranchLayout:
     """The layout of a row that holds the prefixes in order and then the branches in order."""
-    starts = _starts(prefix_lengths, 0)
-    branch_starts = _starts(branch_lengths, sum(prefix_lengths))
+    starts = row_starts(prefix_lengths, branch_lengths)
+    branch_starts = starts[len(prefix_lengths) :]
     n_positions = max(prefix_lengths)
     prefix_CP = torch.zeros(len(prefix_lengths), n_positions, dtype=torch.long)
     back_N = torch.empty(sum(prefix_lengths) + sum(branch_lengths), dtype=torch.long)
-    for clip, (start, n) in enumerate(zip(starts, prefix_lengths, strict=True)):
+    for clip, (start, n) in enumerate(zip(starts[: len(prefix_lengths)], prefix_lengths, strict=True)):
         prefix_CP[clip, :n] = torch.arange(start, start + n)
         back_N[start : start + n] = clip * n_positions + torch.arange(n)
     n_results = prefix_CP.numel()
@@ -81,14 +87,6 @@ def layout(
         mask_BTK = torch.zeros(seen_BTK.shape).masked_fill(~seen_BTK, float("-inf"))
         groups.append(BranchGroup(query_BT.to(device), key_BK.to(device), mask_BTK.to(device)))
     return BranchLayout(prefix_CP.to(device), tuple(groups), back_N.to(device))
-
-
-def _starts(lengths: Sequence[int], first: int) -> list[int]:
-    starts = []
-    for n in lengths:
-        starts.append(first)
-        first += n
-    return starts
 
 
 def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:

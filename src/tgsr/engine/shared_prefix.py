@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from tgsr.engine.branch_attention import NAME, attention_as, layout
+from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts
 from tgsr.models.lalm import Lalm, device_of
 
 
@@ -158,7 +157,7 @@ def packed_logps(
     prefix_lengths = [len(prefix) for prefix in prefixes]
     lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
     owners = [branch.owner for branch in branches]
-    starts = list(accumulate([*prefix_lengths, *lengths], initial=0))[:-1]
+    starts = row_starts(prefix_lengths, lengths)
     first_token = starts[len(prefixes) :]
     ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
     positions = [torch.arange(n) for n in prefix_lengths]

@@ -200,9 +200,7 @@ class BaseConfig:
     hearing_steps: int = 1200  # the aligner alone
     reading_steps: int = 450  # the decoder alone
     steps: int = 2400  # both, after that
-    talking_steps: int = (
-        500  # and these mostly with questions; the learning rate starts again at half its peak
-    )
+    talking_steps: int = 500  # and these mostly with questions; the learning rate starts again from half
     texts_per_step: int = 32  # while reading
     clips_per_step: int = 8
     lesson_tokens: int = 320  # a clip's branches together: rows of like length waste no padding
