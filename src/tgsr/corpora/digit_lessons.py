@@ -17,7 +17,7 @@ import numpy as np
 
 from tgsr.choices import format_choices, letter
 from tgsr.corpora.digit_questions import WHO, choice_questions
-from tgsr.corpora.spoken_digits import DIGITS, speakers_in_order
+from tgsr.corpora.spoken_digits import DIGITS, pauses, speakers_in_order
 from tgsr.prompts import REASONING_OPENING, choice_question, phrase_answer_af3, phrase_question_af3
 from tgsr.queries import phrase_questions
 from tgsr.records import Clip, Question
@@ -71,9 +71,9 @@ def cite(span: Span, said: str, rng: np.random.Generator) -> str:
 
 
 def bad_span(duration: float, rng: np.random.Generator) -> Span:
-    """A span that has nothing to do with the audio, as a model without time writes it."""
+    """A span that has nothing to do with the audio, as a model without time writes it: anywhere, and brief."""
     start = rng.uniform(0, max(0.2, duration - 0.5))
-    return Span(start, start + rng.uniform(0.3, max(0.6, min(4.0, duration - start))))
+    return Span(start, start + rng.uniform(0.3, max(0.6, min(1.5, duration - start))))
 
 
 def speaker_of(words: tuple[Word, ...], speakers: tuple[str, ...]) -> str:
@@ -104,56 +104,59 @@ def within(words: tuple[Word, ...], span: Span) -> tuple[Word, ...]:
     return tuple(w for w in words if w.start < span.end and w.end > span.start)
 
 
+HABITS = {"none": 0.35, "all": 0.40, "evidence": 0.25}  # shares
+RIGHT = {"none": 0.5, "all": 0.7, "evidence": 0.95}  # how often each habit's answer is right
+
+
 def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
     """A stage-2 response as a model writes it before stage 2: opening, reasoning, final answer.
 
-    Three habits, as in real outputs: no evidence at all (35 %), the whole clip piece by piece (40 %),
-    the one place that matters (25 %). The answer is right more often the better the evidence is:
-    60 %, 80 % and 95 %: stage 2 has something to choose from.
+    Three habits, as in real outputs: no evidence at all, the whole clip piece by piece, the one place that
+    matters (HABITS). The better the evidence, the more often the answer is right (RIGHT): stage 2 has
+    something to choose from.
     """
-    speakers = speakers_in_order(clip.words)
-    habit = rng.choice(("none", "all", "evidence"), p=(0.35, 0.40, 0.25))
-    sentences: list[str] = []
+    habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
     if habit == "none":
-        sentences.append(
-            str(
-                rng.choice(
-                    (
-                        "The speaker says several digits.",
-                        "The audio has spoken digits.",
-                        "I listen to the digits.",
-                    )
+        body = str(
+            rng.choice(
+                (
+                    "The speaker says several digits.",
+                    "The audio has spoken digits.",
+                    "I listen to the digits.",
                 )
             )
         )
+    elif habit == "all":
+        pieces = turns(clip.words, int(rng.integers(3, 6)))
+        body = " ".join(quote(piece, clip, rng, true_times) for piece in pieces)
     else:
-        if habit == "all":
-            pieces = turns(clip.words, int(rng.integers(3, 6)))
-        else:
-            whole = cover(question.evidence)
-            inside = within(clip.words, whole) if whole else ()
-            pieces = [inside] if inside else []
-            if question.task in ("who", "count") and question.evidence:
-                pieces = [w for w in (within(clip.words, span) for span in question.evidence) if w]
-                pieces = pieces[: int(rng.integers(1, 3))]
-            if question.task == "pause" and question.evidence:
-                gap = question.evidence[0]
-                around = tuple(w for w in clip.words if w.end == gap.start or w.start == gap.end)
-                pieces = [around] if around else pieces[:1]
-        for piece in pieces:
-            span = cover(w.span for w in piece)
-            assert span is not None
-            shown = span if true_times else bad_span(clip.duration, rng)
-            said = " and ".join(spoken(turn, speakers) for turn in turns(piece, len(piece)))
-            sentences.append(cite(shown, said, rng))
-        if not sentences:
-            sentences.append("It is not said.")
-    right = rng.random() < {"none": 0.6, "all": 0.8, "evidence": 0.95}[str(habit)]
+        body = evidence(question, clip, rng, true_times)
+    right = rng.random() < RIGHT[habit]
     answer = (
         question.answer if right else str(rng.choice([c for c in question.choices if c != question.answer]))
     )
-    body = " ".join(sentences)
     return f"{REASONING_OPENING}\n{body}\n{final_answer(question, str(answer))}"
+
+
+def quote(words: tuple[Word, ...], clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
+    """A sentence that cites where consecutive words are said, and by whom."""
+    speakers = speakers_in_order(clip.words)
+    span = cover(word.span for word in words)
+    assert span is not None
+    said = " and ".join(spoken(turn, speakers) for turn in turns(words, len(words)))
+    return cite(span if true_times else bad_span(clip.duration, rng), said, rng)
+
+
+def evidence(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
+    """The one place that answers a question, quoted: all words from its evidence's first second to its last.
+
+    For a pause these are the words around it.
+    """
+    whole = cover(question.evidence)
+    if whole is None:
+        return "It is not said."
+    words = tuple(w for w in clip.words if w.start <= whole.end and w.end >= whole.start)
+    return quote(words, clip, rng, true_times)
 
 
 def final_answer(question: Question, answer: str) -> str:
@@ -288,7 +291,8 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     """
     questions = choice_questions(clip, rng)
     chosen = [questions[int(i)] for i in rng.permutation(len(questions))]
-    made = [direct_lesson(question) for question in chosen[:3]]
+    made = [direct_lesson(question) for question in chosen[:2]]
+    made += several(clip, rng)[:1]
     two = len(speakers_in_order(clip.words)) == 2
     made.append(turns_lesson(clip) if two and rng.random() < 0.6 else transcript_lesson(clip))
     if rng.random() < 0.3:
@@ -306,20 +310,74 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
 
 
 def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
-    """What is asked once hearing is learned: questions above all, twice as many, and what they rest on.
+    """What is asked once hearing is learned: questions above all, and what they rest on.
 
-    That is which word follows another and who says it, for several words at once.
+    That is what several words at once are asked for, and the place that answers a question.
     """
-    questions = [*choice_questions(clip, rng), *choice_questions(clip, rng)]
+    questions = choice_questions(clip, rng)
     chosen = [questions[int(i)] for i in rng.permutation(len(questions))]
-    made = [direct_lesson(question) for question in chosen[:6]]
-    made += [lesson for lesson in (follows_lesson(clip, rng), says_lesson(clip, rng)) if lesson]
+    made = [direct_lesson(question) for question in chosen[:3]]
+    made += [evidence_lesson(question, clip, rng, true_times) for question in chosen[:3]]
+    made += several(clip, rng)[:3]
     made += phrase_lessons(clip, rng, 2 if true_times else 1, true_times)
     if rng.random() < 0.3:
         two = len(speakers_in_order(clip.words)) == 2
         made.append(turns_lesson(clip) if two else transcript_lesson(clip))
     made = [made[int(i)] for i in rng.permutation(len(made))]
     return with_reasoning(made, chosen, clip, rng, true_times, first=0.6)
+
+
+def evidence_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
+    """A question, the one place that answers it, and the answer: the best habit, when it is asked for."""
+    asked = choice_question(question.question, question.choices, instruction="Cite the place, then answer.")
+    answer = f"{evidence(question, clip, rng, true_times)}\n{final_answer(question, str(question.answer))}"
+    return Lesson(asked, answer, f"evidence {question.task}")
+
+
+def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
+    """The lessons that ask for several words at once, in random order; those that the clip allows.
+
+    One question with four choices tells a model 1.4 nats at most; these tell it the same kind of thing
+    for each of up to six words.
+    """
+    makers = (follows_lesson, says_lesson, pauses_lesson, counts_lesson, turn_counts_lesson)
+    made = [lesson for make in makers if (lesson := make(clip, rng)) is not None]
+    return [made[int(i)] for i in rng.permutation(len(made))]
+
+
+def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+    """Whether a pause longer than a second follows each of some words that are said once; None without any."""
+    once = said_once(clip)
+    before = {gap.start for gap in pauses(clip.words)}
+    pairs = [(w.text, "yes" if w.end in before else "no") for w in clip.words[:-1] if w in once]
+    if not pairs:
+        return None
+    asked = [pairs[int(i)] for i in rng.permutation(len(pairs))[:6]]
+    question = "Is there a pause longer than one second after each: " + ", ".join(word for word, _ in asked)
+    return Lesson(question, ", ".join(f"{word} {long}" for word, long in asked), "pause after each")
+
+
+def counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson:
+    """How often each of some digits is said, those that are not said at all among them."""
+    counts = Counter(word.text for word in clip.words)
+    digits = [*counts, *(d for d in DIGITS if d not in counts)][: len(counts) + 1]
+    asked = [digits[int(i)] for i in rng.permutation(len(digits))[:6]]
+    answer = ", ".join(f"{digit} {counts[digit]}" for digit in asked)
+    return Lesson("How often is each said: " + ", ".join(asked), answer, "counts each")
+
+
+def turn_counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+    """How many digits each turn has, and each speaker; None for one speaker."""
+    speakers = speakers_in_order(clip.words)
+    if len(speakers) != 2:
+        return None
+    parts = [
+        f"{ORDINALS[speakers.index(str(turn[0].speaker))]} {len(turn)}"
+        for turn in turns(clip.words, len(clip.words))
+    ]
+    total = [sum(word.speaker == speaker for word in clip.words) for speaker in speakers]
+    answer = f"{', '.join(parts)}; together: first {total[0]}, second {total[1]}"
+    return Lesson("How many digits does each turn have?", answer, "counts turns")
 
 
 def follows_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:

@@ -139,6 +139,22 @@ class FrameHeads(nn.Module):
         return loss
 
 
+class VoiceHead(nn.Module):
+    """Linear reader of the aligned frames: which of the training set's speakers is heard, or silence.
+
+    Left alone, the aligner forgets voices while it learns digits, and no layer after it can say who speaks.
+    Thrown away after the base's training.
+    """
+
+    def __init__(self, width: int, n_voices: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.voice = nn.Linear(width, n_voices + 1)
+
+    def loss(self, aligned_FD: Tensor, voice_F: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.voice(self.norm(aligned_FD)), voice_F)
+
+
 class WordHeads(nn.Module):
     """Linear readers of a later layer at the words of questions and answers: when was this word said?
 
@@ -200,11 +216,12 @@ class BaseConfig:
     hearing_steps: int = 1200  # the aligner alone
     reading_steps: int = 450  # the decoder alone
     steps: int = 2400  # both, after that
-    talking_steps: int = 500  # and these mostly with questions; the learning rate starts again from half
+    talking_steps: int = 900  # and these mostly with questions; the learning rate starts again from half
     texts_per_step: int = 32  # while reading
     clips_per_step: int = 8
-    lesson_tokens: int = 320  # a clip's branches together: rows of like length waste no padding
-    timed_share: float = 0.45  # of the clips: with time code and true times
+    lesson_tokens: int = 320  # a clip's branches together
+    talking_tokens: int = 448  # the same while talking
+    timed_share: float = 0.55  # of the clips: with time code and true times
     read_share: float = 0.12
     short_clips_first: float = 0.35  # of the steps: the longest clip grows from 4 s to 10 s
     learning_rate: float = 1.5e-3  # AdamW: embeddings, head, norms, aligner, readers
@@ -212,7 +229,7 @@ class BaseConfig:
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    reader_weight: float = 0.5  # of FrameHeads' and WordHeads' losses
+    reader_weight: float = 0.5  # of the losses of FrameHeads, WordHeads and VoiceHead
     frame_layer: int = 3  # of 6: the later layers look up what the earlier ones wrote on the frames
     word_layer: int = 4  # the layer that looks up
     bfloat16: bool = True  # matrix products; three times the speed where the CPU has avx512_bf16
@@ -220,7 +237,13 @@ class BaseConfig:
     seed: int = 0
 
 
-def learn_to_hear(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], config: BaseConfig) -> float:
+def learn_to_hear(
+    lalm: AudioFlamingo3,
+    voice_head: VoiceHead,
+    voices: list[str],
+    clips: Sequence[tuple[Clip, Tensor]],
+    config: BaseConfig,
+) -> float:
     """The aligner alone: single frames -> digit and voice. Returns the last 100 steps' digit accuracy.
 
     A frame of a digit is drawn to the decoder's embedding of that digit's word, so that what is heard and
@@ -229,26 +252,24 @@ def learn_to_hear(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], co
     generator = torch.Generator().manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
     labels = [frame_labels(clip, len(frames), lalm.seconds_per_frame) for clip, frames in clips]
-    voices = sorted({str(word.speaker) for clip, _ in clips for word in clip.words})
     frames_NE = torch.cat([frames for _, frames in clips])
     digit_N = torch.cat([label.digit_F for label in labels])
     voice_N = torch.cat(
-        [_voice_ids(clip, label, voices) for (clip, _), label in zip(clips, labels, strict=True)]
+        [voice_ids(clip, label, voices) for (clip, _), label in zip(clips, labels, strict=True)]
     )
     embeddings = lalm.language_model.get_input_embeddings().weight
     digit_ids = [lalm.tokens(" " + digit)[0] for digit in DIGITS]
     written_11D = nn.functional.normalize(
         torch.cat([embeddings[digit_ids].detach(), torch.randn(1, width, generator=generator)])
     )
-    voice_reader = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(voices) + 1))
-    optimizer = torch.optim.AdamW([*lalm.aligner.parameters(), *voice_reader.parameters()], lr=1e-3)
+    optimizer = torch.optim.AdamW([*lalm.aligner.parameters(), *voice_head.parameters()], lr=1e-3)
     right: list[float] = []
     for _ in tqdm(range(config.hearing_steps), desc="hearing", unit="step"):
         batch = torch.randint(len(frames_NE), (512,), generator=generator)
         aligned = lalm.align(frames_NE[batch].float())
         digits = nn.functional.layer_norm(aligned, (width,)) @ written_11D.T
         loss = nn.functional.cross_entropy(digits, digit_N[batch])
-        loss = loss + 0.5 * nn.functional.cross_entropy(voice_reader(aligned), voice_N[batch])
+        loss = loss + 0.5 * voice_head.loss(aligned, voice_N[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -261,7 +282,7 @@ def learn_to_hear(lalm: AudioFlamingo3, clips: Sequence[tuple[Clip, Tensor]], co
     return float(np.mean(right[-100:]))
 
 
-def _voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
+def voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
     """Per frame whose voice it is, over all speakers of the training set; len(voices) for silence."""
     speakers = [voices.index(s) for s in speakers_in_order(clip.words)]
     return torch.tensor([*speakers, *[len(voices)] * (3 - len(speakers))])[
@@ -310,6 +331,8 @@ class Batch:
     """owner, places in its audio, labels, whether times are asked"""
     words: list[tuple[int, int, tuple[int, int, int]]] = field(default_factory=list)
     """branch, place in it, times in tenths"""
+    voices: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """a clip's aligned frames without time code, and whose voice each holds"""
 
     def read(self, lalm: AudioFlamingo3, text: str, clip: Clip | None) -> int:
         """Adds a text where audio would be, with its words' labels if it is `clip` written down. Returns its place."""
@@ -338,6 +361,7 @@ def hearing_batch(
     lalm: AudioFlamingo3,
     code: TimeCode,
     heard: Sequence[tuple[Clip, Tensor]],
+    voices: list[str],
     n_max: int,
     talking: bool,
     config: BaseConfig,
@@ -355,7 +379,8 @@ def hearing_batch(
             batch.audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
             labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
             batch.frames.append((owner, list(range(len(frames))), labels, how == "timed"))
-        budget = config.lesson_tokens
+            batch.voices.append((aligned, voice_ids(clip, labels, voices)))
+        budget = config.talking_tokens if talking else config.lesson_tokens
         for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, budget, rng, talking):
             if how != "plain":
                 places = word_places(lalm, prompt, answer, lesson)
@@ -376,11 +401,15 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     ]
     torch.manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
+    voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
     code, readers, word_readers = TimeCode(width, lalm.seconds_per_frame), FrameHeads(width), WordHeads(width)
+    voice_head = VoiceHead(width, len(voices))
     trained = nn.ModuleDict(
         {"model": lalm.model.model.language_model, "head": lalm.lm_head, "aligner": lalm.aligner}
     )
-    everything = nn.ModuleDict({"lalm": trained, "code": code, "readers": readers, "words": word_readers})
+    everything = nn.ModuleDict(
+        {"lalm": trained, "code": code, "readers": readers, "words": word_readers, "voices": voice_head}
+    )
     parameters = list(everything.parameters())
     # In-context copying came after half as many steps with Muon as with AdamW.
     matrices = [p for p in lalm.language_model.layers.parameters() if p.ndim == 2]
@@ -396,7 +425,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         adamw.load_state_dict(state["adamw"])
         muon.load_state_dict(state["muon"])
     else:
-        run.log({"step": 0, "hearing_accuracy": learn_to_hear(lalm, heard[:1500], config)})
+        run.log({"step": 0, "hearing_accuracy": learn_to_hear(lalm, voice_head, voices, heard[:1500], config)})
     trained.train()
     n_steps = config.reading_steps + config.steps + config.talking_steps
     for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
@@ -408,12 +437,14 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
             else:
                 talking = step >= config.reading_steps + config.steps
-                batch = hearing_batch(lalm, code, fitting, 2 + round(6 * grown), talking, config, rng)
+                batch = hearing_batch(
+                    lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng
+                )
             packed = packed_logps(lalm, batch.audio, batch.branches, aligned=True, output_hidden_states=True)
             assert packed.hidden_states is not None
             frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
             language = -packed.logp_BT.sum() / packed.mask_BT.sum()
-            frame_loss = word_loss = torch.zeros(())
+            frame_loss = word_loss = voice_loss = torch.zeros(())
             if batch.frames:
                 losses = [
                     readers.loss(frames_ND[packed.first_frame[owner] + torch.tensor(places)], labels, timed)
@@ -425,7 +456,9 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 word_loss = word_readers.loss(
                     words_ND[at], torch.tensor([times for *_, times in batch.words])
                 )
-        loss = language + config.reader_weight * (frame_loss + word_loss)
+            if batch.voices:
+                voice_loss = torch.stack([voice_head.loss(*clip) for clip in batch.voices]).mean()
+        loss = language + config.reader_weight * (frame_loss + word_loss + voice_loss)
         share = course(step, config)
         for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
             optimizer.zero_grad()
@@ -436,6 +469,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         muon.step()
         row: dict[str, Any] = {"step": step + 1, "loss": float(language.detach())}
         row |= {"frames": float(frame_loss.detach()), "words": float(word_loss.detach())}
+        row |= {"voices": float(voice_loss.detach())}
         row |= {"lr": config.learning_rate * share, "grad_norm": norm}
         run.log({**row, **_by_kind(packed, batch.kinds)})
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
