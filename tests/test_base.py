@@ -21,12 +21,14 @@ from tgsr.training.base import (
     SILENCE,
     BaseConfig,
     TimeCode,
+    VoiceHead,
     course,
     frame_labels,
     heard_how,
     lessons_for,
     tokenizer_texts,
     train_base,
+    voice_ids,
     word_places,
     written_labels,
 )
@@ -48,6 +50,25 @@ def test_frames_are_labelled_by_hand() -> None:
     assert labels.voice_F.tolist() == [0, 2, 1, 1, 2]
     assert labels.history_FK[:, :2].tolist() == [[7, SILENCE], [7, SILENCE], [2, 7], [2, 7], [2, 7]]
     assert labels.starts_FK[:, :2].tolist() == [[2, -1], [2, -1], [10, 2], [10, 2], [10, 2]]
+
+
+def test_voices_are_numbered_over_all_speakers_of_the_training_set() -> None:
+    ids = voice_ids(TWO, frame_labels(TWO, 5, 0.4), ["b", "c", "a"])
+    assert ids.tolist() == [2, 3, 0, 0, 3]  # 3 is silence
+
+
+def test_the_voice_head_tells_voices_apart_once_it_is_trained() -> None:
+    torch.manual_seed(0)
+    head, voice_F = VoiceHead(8, 2), torch.tensor([0, 1, 2]).repeat(20)
+    frames_FD = torch.eye(8)[voice_F] + 0.1 * torch.randn(60, 8)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    first = head.loss(frames_FD, voice_F).item()
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = head.loss(frames_FD, voice_F)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 < first
 
 
 def test_the_time_code_tells_any_two_frames_apart() -> None:

@@ -10,15 +10,20 @@ import pytest
 from tgsr.choices import extract_choice, official_letter
 from tgsr.corpora.digit_lessons import (
     DRILLS,
+    HABITS,
+    RIGHT,
     Lesson,
     bad_span,
     cite,
     clock,
+    counts_lesson,
     drill,
     each_lesson,
+    evidence_lesson,
     follows_lesson,
     lessons,
     letters_lesson,
+    pauses_lesson,
     phrase_lessons,
     reasoning,
     says_lesson,
@@ -26,12 +31,13 @@ from tgsr.corpora.digit_lessons import (
     subtitle_clock,
     talking_lessons,
     timed_transcript,
+    turn_counts_lesson,
     turns,
     turns_lesson,
     within,
     written,
 )
-from tgsr.corpora.digit_questions import choice_questions
+from tgsr.corpora.digit_questions import TASKS, choice_questions
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.grounding import find_spans
 from tgsr.prompts import REASONING_OPENING
@@ -263,12 +269,64 @@ def test_what_follows_and_who_says_it_is_true_of_every_asked_word() -> None:
     assert n_says > 100
 
 
+def test_pauses_and_counts_are_true_of_every_asked_word() -> None:
+    rng = np.random.default_rng(0)
+    answers = []
+    for clip in clips():
+        texts = [word.text for word in clip.words]
+        if lesson := pauses_lesson(clip, rng):
+            for word, long in re.findall(r"(\w+) (yes|no)", lesson.answer):
+                index = texts.index(word)
+                gap = clip.words[index + 1].start - clip.words[index].end
+                assert texts.count(word) == 1
+                assert (long == "yes") == (gap > 1.0)
+                answers.append(long)
+        counted = re.findall(r"(\w+) (\d)", counts_lesson(clip, rng).answer)
+        assert counted
+        assert all(texts.count(digit) == int(n) for digit, n in counted)
+    assert 0.08 < answers.count("yes") / len(answers) < 0.5
+
+
+def test_turns_are_counted_by_hand() -> None:
+    clip = Clip("c", "c.wav", 4.0, spoken_words("b:one b:two a:three b:four"))
+    lesson = turn_counts_lesson(clip, np.random.default_rng(0))
+    assert lesson is not None
+    assert lesson.answer == "first 2, second 1, first 1; together: first 3, second 1"
+    alone = Clip("c", "c.wav", 2.0, spoken_words("a:one a:two"))
+    assert turn_counts_lesson(alone, np.random.default_rng(0)) is None
+
+
+def test_the_evidence_of_a_question_is_one_place_that_holds_all_of_it() -> None:
+    rng = np.random.default_rng(0)
+    tasks = set()
+    for clip in clips():
+        for question in choice_questions(clip, rng):
+            lesson = evidence_lesson(question, clip, rng, true_times=True)
+            sentence, last = lesson.answer.split("\n")
+            assert last.startswith(f"Final answer: {question.answer} (")
+            if not question.evidence:
+                assert sentence == "It is not said."
+                continue
+            said = " ".join(re.findall('"(.*?)"', sentence)).split()
+            around = [
+                w for w in clip.words if any(w.start <= e.end and w.end >= e.start for e in question.evidence)
+            ]
+            whole = [w.text for w in clip.words if around[0].start <= w.start <= around[-1].start]
+            assert said == whole
+            cited = find_spans(sentence)
+            assert len(cited) == (0 if sentence.startswith("At ") else 1)
+            tasks.add(question.task)
+    assert tasks == set(TASKS)
+
+
 def test_talking_is_mostly_questions() -> None:
     rng = np.random.default_rng(0)
     for true_times in (True, False):
         kinds = [lesson.kind for clip in clips() for lesson in talking_lessons(clip, rng, true_times)]
         asked = [
-            kind for kind in kinds if kind.startswith("answer ") or "each" in kind or kind == "reasoning"
+            kind
+            for kind in kinds
+            if kind.startswith(("answer ", "evidence ")) or "each" in kind or kind == "reasoning"
         ]
         assert len(asked) > 0.7 * len(kinds)
         assert ("phrase" in kinds) == true_times != ("bad phrase" in kinds)
@@ -364,8 +422,10 @@ def test_better_evidence_goes_with_better_answers_so_that_stage_two_can_choose()
             text.split("\n")[-1].startswith(f"Final answer: {question.answer} (")
         )
     assert len(right["none"]) > 60
-    assert 0.45 < np.mean(right["none"]) < 0.75
-    assert 0.78 < np.mean(right["some"]) < 0.95
+    some = sum(HABITS[habit] * RIGHT[habit] for habit in ("all", "evidence")) / (1 - HABITS["none"])
+    assert np.mean(right["none"]) == pytest.approx(RIGHT["none"], abs=0.1)
+    assert np.mean(right["some"]) == pytest.approx(some, abs=0.07)
+    assert RIGHT["none"] < RIGHT["all"] < RIGHT["evidence"]
 
 
 # --- pieces --------------------------------------------------------------------------------------------

@@ -346,11 +346,14 @@ def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
 
 
 def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
-    """Whether a pause longer than a second follows each of some words that are said once; None without any."""
+    """Whether a pause longer than a second follows each of some words that are said once; None without any.
+
+    Clips without a pause are mostly passed over, or nearly all answers would be "no".
+    """
     once = said_once(clip)
     before = {gap.start for gap in pauses(clip.words)}
     pairs = [(w.text, "yes" if w.end in before else "no") for w in clip.words[:-1] if w in once]
-    if not pairs:
+    if not pairs or (not before and rng.random() < 0.8):
         return None
     asked = [pairs[int(i)] for i in rng.permutation(len(pairs))[:6]]
     question = "Is there a pause longer than one second after each: " + ", ".join(word for word, _ in asked)

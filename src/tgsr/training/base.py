@@ -425,7 +425,9 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         adamw.load_state_dict(state["adamw"])
         muon.load_state_dict(state["muon"])
     else:
-        run.log({"step": 0, "hearing_accuracy": learn_to_hear(lalm, voice_head, voices, heard[:1500], config)})
+        run.log(
+            {"step": 0, "hearing_accuracy": learn_to_hear(lalm, voice_head, voices, heard[:1500], config)}
+        )
     trained.train()
     n_steps = config.reading_steps + config.steps + config.talking_steps
     for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
@@ -437,9 +439,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
             else:
                 talking = step >= config.reading_steps + config.steps
-                batch = hearing_batch(
-                    lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng
-                )
+                batch = hearing_batch(lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng)
             packed = packed_logps(lalm, batch.audio, batch.branches, aligned=True, output_hidden_states=True)
             assert packed.hidden_states is not None
             frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
