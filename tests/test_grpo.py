@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tgsr.grpo import GrpoDiagnostics, group_advantages, grpo_diagnostics, grpo_loss, kl_k3
+from tgsr.grpo import (
+    GrpoDiagnostics,
+    group_advantages,
+    grpo_diagnostics,
+    grpo_loss,
+    kl_estimate,
+    kl_k3,
+    rollout_weights,
+)
 
 TRL = json.loads((Path(__file__).parent / "parity" / "trl_grpo.json").read_text(encoding="utf-8"))
 
@@ -305,6 +313,56 @@ def test_shapes_that_would_broadcast_and_settings_out_of_range_are_refused(chang
         grpo_loss(**{**batch(), **change})
 
 
+# Options
+
+
+def test_normalisations_worked_by_hand():
+    # Ratio 1 and no KL: each token's loss is minus its advantage. Two responses, of one and of three tokens.
+    logp_BT = torch.zeros(2, 3, dtype=torch.float64)
+    mask_BT = torch.tensor([[1, 0, 0], [1, 1, 1]])
+    arguments = (logp_BT, logp_BT, None, mask_BT, tensor([1.0, -2.0]))
+    assert grpo_loss(*arguments, beta=0.0).item() == pytest.approx((-1 + 2) / 2)
+    assert grpo_loss(*arguments, beta=0.0, normalisation="dapo").item() == pytest.approx((-1 + 6) / 4)
+    dr_grpo = grpo_loss(*arguments, beta=0.0, normalisation="dr_grpo", max_tokens=5)
+    assert dr_grpo.item() == pytest.approx((-1 + 6) / (2 * 5))
+    with pytest.raises(ValueError, match="max_tokens"):
+        grpo_loss(*arguments, beta=0.0, normalisation="dr_grpo")
+
+
+def test_a_higher_upper_clip_leaves_room_for_unlikely_tokens():
+    ratio = tensor([[math.log(1.25)]])
+    arguments = (ratio, torch.zeros_like(ratio), None, torch.ones(1, 1), tensor([1.0]))
+    assert grpo_loss(*arguments, beta=0.0).item() == pytest.approx(-1.2)
+    assert grpo_loss(*arguments, beta=0.0, epsilon_high=0.28).item() == pytest.approx(-1.25)
+    down = (-ratio, *arguments[1:4], tensor([-1.0]))
+    assert grpo_loss(*down, beta=0.0).item() == grpo_loss(*down, beta=0.0, epsilon_high=0.28).item()
+
+
+def test_the_kls_gradient_is_right_on_average_for_k2_and_k3_and_none_for_k1():
+    # All tokens of a vocabulary of four, each weighted by its probability: the exact expectation.
+    logits, ref = tensor([0.3, -1.0, 0.7, 0.1]).requires_grad_(), tensor([0.0, 0.5, -0.2, 0.4]).log_softmax(0)
+    logp = logits.log_softmax(0)
+    (exact,) = torch.autograd.grad((logp.exp() * (logp - ref)).sum(), logits, retain_graph=True)
+    gradients = {}
+    for estimator in ("k1", "k2", "k3"):
+        expected = (logp.detach().exp() * kl_estimate(logp, ref, estimator)).sum()
+        (gradients[estimator],) = torch.autograd.grad(expected, logits, retain_graph=True)
+    torch.testing.assert_close(gradients["k2"], exact)
+    torch.testing.assert_close(gradients["k1"], torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12)
+    # k3's is the gradient of the other direction, KL(reference || policy).
+    (other,) = torch.autograd.grad((ref.exp() * (ref - logp)).sum(), logits)
+    torch.testing.assert_close(gradients["k3"], other)
+
+
+def test_rollout_weights_undo_another_engines_log_probs_up_to_the_cap():
+    ours, theirs = tensor([[-1.0, -2.0, -0.1, 7.0]]), tensor([[-1.5, -1.0, -3.0, math.nan]])
+    weights = rollout_weights(ours, theirs, torch.tensor([[1, 1, 1, 0]]))
+    torch.testing.assert_close(weights, tensor([[math.exp(0.5), math.exp(-1.0), 2.0, 1.0]]))
+    arguments = (ours[:, :3], ours[:, :3], None, torch.ones(1, 3), tensor([1.0]))
+    weighted = grpo_loss(*arguments, beta=0.0, weights_BT=weights[:, :3])
+    assert weighted.item() == pytest.approx(-weights[0, :3].mean().item())
+
+
 # TRL's own trainer on the same numbers; tests/parity/trl_grpo.py wrote the file.
 
 
@@ -313,16 +371,30 @@ def test_advantages_equal_trls():
     torch.testing.assert_close(advantages, torch.tensor(TRL["advantages_B"]), rtol=0, atol=1e-6)
 
 
+def test_unscaled_advantages_equal_trls():
+    advantages = group_advantages(torch.tensor(TRL["rewards_PG"]), scale=False).flatten()
+    torch.testing.assert_close(advantages, torch.tensor(TRL["unscaled_advantages_B"]), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    "case", TRL["cases"], ids=lambda case: f"beta={case['beta']},on_policy={case['on_policy']}"
+    "case",
+    TRL["cases"],
+    ids=lambda case: f"{case['normalisation']},beta={case['beta']},on_policy={case['on_policy']}",
 )
 def test_loss_gradient_and_diagnostics_equal_trls(case):
     arguments = {name: tensor(TRL[name]) for name in ("logp_BT", "ref_logp_BT", "mask_BT", "advantages_B")}
     arguments["old_logp_BT"] = arguments["logp_BT"] if case["on_policy"] else tensor(TRL["old_logp_BT"])
-    loss, gradient_BT = loss_and_gradient(arguments, epsilon=case["epsilon"], beta=case["beta"])
+    loss, gradient_BT = loss_and_gradient(
+        arguments,
+        epsilon=case["epsilon"],
+        epsilon_high=case["epsilon_high"],
+        beta=case["beta"],
+        normalisation=case["normalisation"],
+        max_tokens=len(TRL["mask_BT"][0]),
+    )
     assert loss.item() == pytest.approx(case["loss"], rel=0, abs=1e-6)
     torch.testing.assert_close(gradient_BT, tensor(case["gradient_BT"]), rtol=0, atol=1e-6)
-    diagnostics = grpo_diagnostics(**arguments, epsilon=case["epsilon"])
+    diagnostics = grpo_diagnostics(**arguments, epsilon=case["epsilon"], epsilon_high=case["epsilon_high"])
     assert diagnostics.clip_fraction == pytest.approx(case["clip_fraction"], abs=1e-6)
     if case["mean_kl"] is not None:
         assert diagnostics.mean_kl == pytest.approx(case["mean_kl"], abs=1e-6)

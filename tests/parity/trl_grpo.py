@@ -27,7 +27,9 @@ LENGTHS = [6, 1, 4, 0, 3, 5, 2, 6, 6, 6, 1, 2, 5, 3, 4, 2]  # response tokens; o
 REWARDS_PG = [[1.5, 0.5, 0.0, 0.4], [1.0, 1.0, 1.0, 1.0], [0.3, 0.3, 0.3, 1.3], [0.0, 0.1, 0.2, 1.5]]
 
 
-def make_trainer(folder: str, beta: float) -> trl.GRPOTrainer:
+def make_trainer(
+    folder: str, beta: float, loss_type: str = "grpo", epsilon_high: float | None = None, scale: str = "group"
+) -> trl.GRPOTrainer:
     """A real trainer around a model of a few hundred parameters that is never run."""
     words = {"[PAD]": 0, "[EOS]": 1, "x": 2}
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -53,10 +55,12 @@ def make_trainer(folder: str, beta: float) -> trl.GRPOTrainer:
         bf16=False,
         per_device_train_batch_size=P * G,
         num_generations=G,
-        loss_type="grpo",
+        loss_type=loss_type,
+        max_completion_length=T,
         beta=beta,
         epsilon=0.2,
-        scale_rewards="group",
+        epsilon_high=epsilon_high,
+        scale_rewards=scale,
         use_bias_correction_kl=False,
     )
     trainer = trl.GRPOTrainer(
@@ -96,6 +100,7 @@ def trl_loss(trainer: trl.GRPOTrainer, case: dict[str, torch.Tensor | None]) -> 
         "completion_mask": mask_BT,
         "advantages": case["advantages_B"],
         "ref_per_token_logps": case["ref_logp_BT"],
+        "num_items_in_batch": mask_BT.sum(),
     }
     if case["old_logp_BT"] is not None:  # TRL leaves it out where the sampling policy is the current one
         inputs["old_per_token_logps"] = case["old_logp_BT"]
@@ -115,8 +120,15 @@ def main() -> None:
     result |= {"logp_BT": logp_BT.tolist(), "old_logp_BT": old_logp_BT.tolist()}
     result |= {"ref_logp_BT": ref_logp_BT.tolist(), "mask_BT": mask_BT.tolist(), "cases": []}
     with tempfile.TemporaryDirectory() as folder:
-        for beta, on_policy in ((0.04, False), (0.04, True), (0.0, False)):
-            trainer = make_trainer(folder, beta)
+        result["unscaled_advantages_B"] = trl_advantages(make_trainer(folder, 0.0, scale="none")).tolist()
+        for beta, on_policy, loss_type, epsilon_high in (
+            (0.04, False, "grpo", None),
+            (0.04, True, "grpo", None),
+            (0.0, False, "grpo", None),
+            (0.04, False, "dapo", 0.28),
+            (0.04, False, "dr_grpo", None),
+        ):
+            trainer = make_trainer(folder, beta, loss_type, epsilon_high)
             advantages_B = trl_advantages(trainer)
             result["advantages_B"] = advantages_B.tolist()
             case = {"logp_BT": logp_BT, "old_logp_BT": None if on_policy else old_logp_BT, "mask_BT": mask_BT}
@@ -128,6 +140,8 @@ def main() -> None:
                     "beta": beta,
                     "epsilon": trainer.epsilon_low,
                     "on_policy": on_policy,
+                    "normalisation": loss_type,
+                    "epsilon_high": epsilon_high,
                     "loss": loss,
                     "gradient_BT": gradient_BT.tolist(),
                     "mean_kl": metrics["kl"][-1] if beta else None,
