@@ -10,7 +10,7 @@ import torch
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import FeatureCache, without_cache
-from tgsr.engine.sampling import keep_top_p, sample
+from tgsr.engine.sampling import _draw, keep_top_p, sample
 from tgsr.engine.shared_prefix import AudioMissing, Branch, listen, packed_logps
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
@@ -174,7 +174,7 @@ def test_branches_that_end_early_leave_the_others_as_they_were(lalm: AudioFlamin
     ends.eos_id = free[0].ids[3]
     together = sample(ends, prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
     alone = [sample(ends, prefix, [0], [p], max_new_tokens=15, temperature=0)[0] for p in prompts]
-    assert together == alone
+    assert [s.ids for s in together] == [s.ids for s in alone]
     assert len({len(s.ids) for s in together}) > 1
 
 
@@ -191,6 +191,58 @@ def test_a_seed_gives_the_same_samples_again(lalm: AudioFlamingo3) -> None:
         return [s.ids for s in drawn]
 
     assert draw(1) == draw(1) != draw(2)
+
+
+def test_the_samplers_log_probs_are_those_that_the_loss_computes(lalm: AudioFlamingo3) -> None:
+    clips = [tiny_features(20, 5), tiny_features(9, 6)]
+    with torch.no_grad():
+        prefix = listen(lalm, clips)
+    owners = [0, 1, 0, 1, 1]
+    prompts = [lalm.prompt(text).after for text in ("When?", "Who says seven?", "x", "When?", "one two")]
+    drawn = sample(
+        lalm,
+        prefix,
+        owners,
+        prompts,
+        max_new_tokens=20,
+        temperature=0.7,
+        top_p=0.9,
+        generator=torch.Generator().manual_seed(0),
+    )
+    branches = [Branch(o, p, s.ids) for o, p, s in zip(owners, prompts, drawn, strict=True)]
+    with torch.no_grad():
+        packed = packed_logps(lalm, clips, branches, temperature=0.7)
+    for row, sampled in zip(packed.logp_BT, drawn, strict=True):
+        trained = row[: len(sampled.ids)]
+        assert torch.allclose(torch.tensor(sampled.logps), trained, atol=1e-4)
+
+
+def test_branches_draw_the_same_tokens_whoever_shares_their_batch(lalm: AudioFlamingo3) -> None:
+    with torch.no_grad():
+        prefix = listen(lalm, [tiny_features(20, 5), tiny_features(9, 6), tiny_features(14, 7)])
+    prompt = lalm.prompt("When?").after
+    owners = [0, 0, 1, 1, 2, 2, 2]
+
+    def draw(at_once: int | None) -> list[tuple[int, ...]]:
+        generator = torch.Generator().manual_seed(3)
+        arguments = {"max_new_tokens": 12, "top_p": 0.95, "generator": generator, "at_once": at_once}
+        return [s.ids for s in sample(lalm, prefix, owners, [prompt] * 7, **arguments)]
+
+    assert draw(None) == draw(7) == draw(3) == draw(1)
+    assert len(set(draw(None))) > 3
+    with pytest.raises(ValueError, match="at_once"):
+        draw(0)
+
+
+def test_draws_follow_the_nucleus_of_the_distribution() -> None:
+    logits_BV = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
+    uniform_B = torch.rand(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn_B, logp_B = _draw(logits_BV, 1.0, 0.75, uniform_B)
+    shares = torch.bincount(drawn_B, minlength=4) / 4000
+    assert torch.allclose(shares, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.03)
+    assert torch.allclose(logp_B, logits_BV[0].gather(0, drawn_B), atol=1e-6)  # of the whole vocabulary
+    edge_B = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    assert _draw(logits_BV[:2], 1.0, 0.75, edge_B)[0].tolist() == [0, 1]
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass() -> None:

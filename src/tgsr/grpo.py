@@ -180,9 +180,7 @@ def grpo_diagnostics(
         return GrpoDiagnostics(mean_kl=None, clip_fraction=None, mean_ratio=None, n_tokens=0)
     advantages_B1 = advantages_B.unsqueeze(1)
     upper = 1 + (epsilon if epsilon_high is None else epsilon_high)
-    clipped_BT = ((ratio_BT > upper) & (advantages_B1 > 0)) | (
-        (ratio_BT < 1 - epsilon) & (advantages_B1 < 0)
-    )
+    clipped_BT = ((ratio_BT > upper) & (advantages_B1 > 0)) | ((ratio_BT < 1 - epsilon) & (advantages_B1 < 0))
     return GrpoDiagnostics(
         mean_kl=None if kl_BT is None else kl_BT[mask_BT].mean().item(),
         clip_fraction=clipped_BT[mask_BT].sum().item() / n_tokens,

@@ -21,10 +21,17 @@ LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this sh
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One branch's new tokens, the end token included where it came; `cut` where the limit came first."""
+    """One branch's new tokens, the end token included where it came; `cut` where the limit came first.
+
+    `logps` are the tokens' log-probs under softmax(logits / temperature) over the whole vocabulary: the
+    distribution that packed_logps computes at the same temperature and that GRPO's loss is about. The
+    nucleus (top_p) decides what can be drawn and is left out of them, as it is left out of the loss.
+    At temperature 0 they are those of temperature 1.
+    """
 
     ids: tuple[int, ...]
     cut: bool
+    logps: tuple[float, ...]
 
 
 def keep_top_p(logits_BV: Tensor, top_p: float) -> Tensor:
@@ -48,17 +55,52 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
+    at_once: int | None = None,
 ) -> list[Sampled]:
     """One continuation a branch: prompts[b] after the prefix of clip owners[b].
 
     temperature 0 is greedy decoding. Branches that have ended leave the batch, a quarter of it or more at a time.
-    ValueError for no branches or an empty prompt.
+    At most `at_once` branches decode together (None: all), for memory's sake: every branch has random
+    numbers of its own, so that no draw depends on who else is in the batch. ValueError for no branches, an
+    empty prompt, or at_once below 1.
     """
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise ValueError(
             f"sampling needs at least one branch and no empty prompt, got {len(prompts)} branches"
         )
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once must be 1 or more, or None for all branches, got {at_once}")
+    n = len(prompts)
+    uniform_BN = torch.rand(n, max_new_tokens, dtype=torch.float64, generator=generator)
+    at_once = at_once or n
+    sampled: list[Sampled] = []
+    for first in range(0, n, at_once):
+        rows = slice(first, first + at_once)
+        clips = sorted(set(owners[rows]))
+        sampled += _sample_together(
+            lalm,
+            prefix.of(clips),
+            [clips.index(owner) for owner in owners[rows]],
+            prompts[rows],
+            uniform_BN[rows],
+            temperature,
+            top_p,
+        )
+    return sampled
+
+
+def _sample_together(
+    lalm: Lalm,
+    prefix: SharedPrefix,
+    owners: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    uniform_BN: Tensor,
+    temperature: float,
+    top_p: float,
+) -> list[Sampled]:
+    """`sample` for one batch; uniform_BN holds a random number for each token that a branch may get."""
     device = device_of(lalm)
+    max_new_tokens = uniform_BN.shape[1]
     owners_B = torch.tensor(list(owners), device=device)
     ids_BT, visible_BT = pad_right(prompts, lalm.pad_id, device)
     cache = BranchCache(prefix, owners_B, ids_BT.shape[1] + max_new_tokens)
@@ -79,13 +121,17 @@ def sample(
     last_B = visible_BT.sum(1) - 1
     hidden_BD = forward(ids_BT, visible_BT, positions_BT)[torch.arange(len(prompts), device=device), last_B]
     position_B = lengths_B + last_B + 1
+    uniform_BN = uniform_BN.to(device)
     new: list[list[int]] = [[] for _ in prompts]
+    logps: list[list[float]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
     for n_new in range(1, max_new_tokens + 1):
-        next_B = _draw(lalm.lm_head(hidden_BD).float(), temperature, top_p, generator)
-        for b, token in zip(alive, next_B.tolist(), strict=True):
+        logits_BV = lalm.lm_head(hidden_BD).float()
+        next_B, logp_B = _draw(logits_BV, temperature, top_p, uniform_BN[alive, n_new - 1])
+        for b, token, logp in zip(alive, next_B.tolist(), logp_B.tolist(), strict=True):
             if not _ended(lalm, new[b]):
                 new[b].append(token)
+                logps[b].append(logp)
         keep = [row for row, b in enumerate(alive) if not _ended(lalm, new[b])]
         if not keep or n_new == max_new_tokens:
             break
@@ -97,15 +143,26 @@ def sample(
         visible = torch.ones(len(alive), 1, dtype=torch.bool, device=device)
         hidden_BD = forward(next_B[:, None], visible, position_B[:, None])[:, -1]
         position_B = position_B + 1
-    return [Sampled(tuple(ids), not _ended(lalm, ids)) for ids in new]
+    return [
+        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch))
+        for ids, of_branch in zip(new, logps, strict=True)
+    ]
 
 
 def _ended(lalm: Lalm, ids: list[int]) -> bool:
     return bool(ids) and ids[-1] == lalm.eos_id
 
 
-def _draw(logits_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
+def _draw(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The next token of each branch and its log-prob; uniform_B in [0, 1) picks it from the cumulated nucleus."""
+    scaled_BV = logits_BV / (temperature or 1.0)
     if temperature == 0:
-        return logits_BV.argmax(-1)
-    probabilities = keep_top_p(logits_BV / temperature, top_p).softmax(-1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        next_B = scaled_BV.argmax(-1)
+    else:
+        cumulated_BV = keep_top_p(scaled_BV, top_p).softmax(-1).double().cumsum(-1)
+        drawn_B1 = (uniform_B * cumulated_BV[:, -1])[:, None]
+        next_B = torch.searchsorted(cumulated_BV, drawn_B1, right=True)[:, 0].clamp(
+            max=logits_BV.shape[1] - 1
+        )
+    logp_B = scaled_BV.gather(-1, next_B[:, None])[:, 0] - scaled_BV.logsumexp(-1)
+    return next_B, logp_B

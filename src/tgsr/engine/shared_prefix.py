@@ -33,6 +33,13 @@ class SharedPrefix:
     mask_CP: Tensor
     lengths_C: Tensor
 
+    def of(self, clips: Sequence[int]) -> SharedPrefix:
+        """Only these clips, in this order; nothing is copied where these are all."""
+        if list(clips) == list(range(len(self.lengths_C))):
+            return self
+        keys, values = (tuple(layer[list(clips)] for layer in side) for side in (self.keys, self.values))
+        return SharedPrefix(keys, values, self.mask_CP[list(clips)], self.lengths_C[list(clips)])
+
 
 def listen(
     lalm: Lalm,
