@@ -36,6 +36,30 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"example: tgsr {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("stage", ["base", "sta", "grpo"])
+def test_every_setting_of_training_is_described(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", stage, "--help"])
+    text = " ".join(capsys.readouterr().out.split("options:")[1].split())
+    settings = [setting for setting in text.split(" --")[2:] if not setting.endswith(",")]
+    assert len(settings) > 10
+    for setting in settings:
+        words = setting.split("(default")[0].split()
+        assert len([word for word in words if word.islower()]) >= 2, setting
+
+
+def test_settings_are_read_by_their_types() -> None:
+    words = ["train", "grpo", "--questions", "q", "--out", "o", "--epsilon-high", "0.28"]
+    args = cli.parser().parse_args([*words, "--no-scale-rewards", "--kl", "k2", "--branches-at-once", "4"])
+    assert (args.epsilon_high, args.scale_rewards, args.kl, args.branches_at_once) == (0.28, False, "k2", 4)
+    args = cli.parser().parse_args(words[:6])
+    assert (args.epsilon_high, args.scale_rewards, args.branches_at_once) == (None, True, None)
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args([*words[:6], "--kl", "k4"])
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["train", "grpo", "--out", "o"])  # no questions
+
+
 def test_build_makes_questions_whose_audio_is_there(tmp_path: Path) -> None:
     assert run("build", "sta", "--digits", 3, "--split", "heldout-recordings", "--out", tmp_path / "q") == 0
     questions = read_questions(tmp_path / "q" / "questions.jsonl")

@@ -82,15 +82,7 @@ def test_stage_2_changes_the_lora_and_nothing_else(
     before = weights_of(lalm)
     monkeypatch.setattr(rl, "load", lambda name: lalm)
 
-    def rewards(
-        texts: list[str], terms: object, **columns: object
-    ) -> tuple[dict[str, list[float]], list[float]]:
-        values = [
-            float(index % 3) for index in range(len(texts))
-        ]  # unequal: a tiny model earns no real reward
-        return {"answer": values, "timestamp_grounding": values}, values
-
-    monkeypatch.setattr(rl, "score_completions", rewards)
+    monkeypatch.setattr(rl, "score_completions", uneven)  # a tiny model earns no real reward
     rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
     after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -138,6 +130,52 @@ def test_equal_rewards_and_no_kl_leave_the_model_alone(
     rows = rows_of(tmp_path / "run")
     assert all(row["grad_norm"] == 0 for row in rows)
     assert all(row["equal_groups"] == 2 for row in rows)
+
+
+def uneven(texts: list[str], terms: object, **columns: object) -> tuple[dict[str, list[float]], list[float]]:
+    values = [float(index % 3) for index in range(len(texts))]
+    return {"answer": values, "timestamp_grounding": values}, values
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"updates_per_rollout": 3},
+        {"normalisation": "dapo", "epsilon_high": 0.28},
+        {"normalisation": "dr_grpo", "scale_rewards": False},
+        {"kl": "k2"},
+    ],
+)
+def test_each_option_trains_and_is_another_loss(
+    options: dict[str, object], choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl, "score_completions", uneven)
+    cache = FeatureCache(tmp_path / "cache")
+    config = replace(GRPO, questions=str(choices), max_steps=2, checkpoint_every=2)
+    for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
+        rl.train_grpo(changed, tmp_path / name, cache)
+    plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
+    assert plain[0]["reward"] == other[0]["reward"]  # the first responses are the same
+    assert plain[1]["loss"] != other[1]["loss"]
+    assert all(0 <= float(str(row["drift"])) < 1e-4 for row in [*plain, *other])
+    if "updates_per_rollout" in options:  # later updates have left the policy that sampled
+        assert float(str(other[1]["kl"])) > float(str(plain[1]["kl"]))
+
+
+def test_micro_batches_of_responses_change_no_number(
+    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl, "score_completions", uneven)
+    cache = FeatureCache(tmp_path / "cache")
+    config = replace(GRPO, questions=str(choices), max_steps=2)
+    for name, at_once in (("all", None), ("two", 2)):
+        rl.train_grpo(replace(config, branches_at_once=at_once), tmp_path / name, cache)
+    for row, other in zip(rows_of(tmp_path / "all"), rows_of(tmp_path / "two"), strict=True):
+        assert (
+            row["sampled" if "sampled" in row else "tokens"]
+            == other["sampled" if "sampled" in row else "tokens"]
+        )
+        assert float(str(row["loss"])) == pytest.approx(float(str(other["loss"])), abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])

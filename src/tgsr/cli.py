@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -239,13 +240,23 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_config(command: argparse.ArgumentParser, config: type) -> None:
-    """One flag a field; a field without a default is required. The type is the default's."""
+    """One flag a field, described and typed by its annotation; a field without a default is required."""
+    hints = typing.get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
-        flag = "--" + field.name.replace("_", "-")
-        if field.default is dataclasses.MISSING:
-            command.add_argument(flag, required=True, help=" ")
-        else:
-            command.add_argument(flag, type=type(field.default), default=field.default, help=" ")
+        hint, about = hints[field.name], " "
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, about = typing.get_args(hint)
+        given: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
+        if field.default is not dataclasses.MISSING:
+            given = {"default": field.default}
+        alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if hint is bool:
+            given["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(hint) is typing.Literal:
+            given["choices"] = alternatives
+        else:  # a plain type, or one that may be None
+            given["type"] = alternatives[0] if alternatives else hint
+        command.add_argument("--" + field.name.replace("_", "-"), help=about, **given)
 
 
 def _train(args: argparse.Namespace) -> None:

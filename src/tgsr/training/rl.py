@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import Sampled, sample
 from tgsr.engine.shared_prefix import Branch, listen, packed_logps
 from tgsr.grounding import count_distinct, count_mentions
-from tgsr.grpo import group_advantages, grpo_diagnostics, grpo_loss
+from tgsr.grpo import KlEstimator, Normalisation, group_advantages, grpo_diagnostics, grpo_loss
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
 from tgsr.prompts import choice_question
@@ -40,29 +40,37 @@ from tgsr.training.steps import cosine, step_or_stop
 class GrpoConfig:
     """Table 6 gives the defaults; section 4.2 has a temperature of 0.8 where the table has 0.7."""
 
-    questions: str
-    model: str = "mini:sta"
-    epochs: int = 1
-    prompts_per_step: int = 8  # table 6: 8 a GPU (x 8 GPUs x 4 accumulations)
-    group_size: int = 8
-    temperature: float = 0.7
-    top_p: float = 0.9
-    max_new_tokens: int = 200  # ours
-    learning_rate: float = 5e-6
-    warmup_share: float = 0.03
-    epsilon: float = 0.2
-    beta: float = 0.04
-    counter: Literal["official", "strict"] = (
-        "official"  # "strict": how timestamped units are counted in Eq. 2
+    questions: Annotated[str, "questions of kind choice, JSONL"]
+    model: Annotated[str, "the stage-1 model: where training starts, and the reference of the KL"] = (
+        "mini:sta"
     )
-    answer_weight: float = 1.0
-    grounding_weight: float = 1.0  # 0: the paper's "w/o grounding"
-    lora_rank: int = 16  # the paper is silent about the LoRA's size
-    lora_alpha: int = 32
-    clip_norm: float = 1.0
-    max_steps: int = 0  # > 0: stop after so many
-    checkpoint_every: int = 10
-    seed: int = 0
+    epochs: Annotated[int, "passes over the questions"] = 1
+    prompts_per_step: Annotated[int, "questions a step; table 6: 8 a GPU, x 8 GPUs x 4 accumulations"] = 8
+    group_size: Annotated[int, "G, responses to each question"] = 8
+    temperature: Annotated[float, "of sampling, and of all log-probs in the loss"] = 0.7
+    top_p: Annotated[float, "nucleus of sampling"] = 0.9
+    max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (not the paper's)"] = (
+        200
+    )
+    learning_rate: Annotated[float, "peak"] = 5e-6
+    warmup_share: Annotated[float, "of the steps"] = 0.03
+    epsilon: Annotated[float, "clip of the ratio, both ways (Eq. 6)"] = 0.2
+    epsilon_high: Annotated[float | None, "clip upwards, if another (DAPO)"] = None
+    beta: Annotated[float, "weight of the KL to the stage-1 model"] = 0.04
+    kl: Annotated[KlEstimator, "how the KL is estimated"] = "k3"
+    normalisation: Annotated[Normalisation, "grpo is Eq. 6: each response alike, however long"] = "grpo"
+    scale_rewards: Annotated[bool, "divide by the group's deviation (Eq. 5); Dr. GRPO does not"] = True
+    updates_per_rollout: Annotated[int, "optimizer steps on the same responses"] = 1
+    counter: Annotated[Literal["official", "strict"], "how timestamps are counted in Eq. 2"] = "official"
+    answer_weight: Annotated[float, "of the answer's reward in Eq. 3"] = 1.0
+    grounding_weight: Annotated[float, "of the grounding reward; 0 is the paper's w/o grounding"] = 1.0
+    lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
+    lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
+    clip_norm: Annotated[float, "of the gradient"] = 1.0
+    branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
+    max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
+    checkpoint_every: Annotated[int, "steps"] = 10
+    seed: Annotated[int, "of the LoRA, the order and the responses"] = 0
 
 
 def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
@@ -95,6 +103,15 @@ def sample_groups(
         temperature=config.temperature,
         top_p=config.top_p,
         generator=generator,
+        at_once=config.branches_at_once,
+    )
+
+
+def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
+    """The largest difference between the sampler's log-probs and the trainer's for the same tokens, nats."""
+    return max(
+        float((torch.tensor(s.logps) - row[: len(s.ids)].cpu()).abs().max())
+        for s, row in zip(sampled, logp_BT, strict=True)
     )
 
 
@@ -143,7 +160,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         labels = [right_letter(chosen[owner]) for owner in owners]
         rewards, totals = score_completions(texts, terms, label=labels)
         rewards_PG = torch.tensor(totals).view(len(chosen), config.group_size)
-        advantages_B = group_advantages(rewards_PG).flatten()
+        advantages_B = group_advantages(rewards_PG, scale=config.scale_rewards).flatten()
 
         after = [prompt[:-1] for prompt in prompts]
         branches = [
@@ -151,20 +168,41 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         ]
         with torch.no_grad(), lora_off(lalm):
             reference = packed_logps(lalm, audio, branches, after=after, temperature=config.temperature)
-        policy = packed_logps(lalm, audio, branches, after=after, temperature=config.temperature)
-        logp_BT, old_BT = policy.logp_BT, policy.logp_BT.detach()  # one update a rollout: old is current
-        loss = grpo_loss(
-            logp_BT, old_BT, reference.logp_BT, policy.mask_BT, advantages_B, config.epsilon, config.beta
-        )
         learning_rate = config.learning_rate * cosine(step, n_steps, round(config.warmup_share * n_steps))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        optimizer.zero_grad()
-        loss.backward()
-        norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
+        old_BT: torch.Tensor | None = None
+        for _ in range(config.updates_per_rollout):
+            policy = packed_logps(lalm, audio, branches, after=after, temperature=config.temperature)
+            logp_BT, mask_BT = policy.logp_BT, policy.mask_BT
+            if old_BT is None:  # the first update's policy is the one that sampled
+                old_BT = logp_BT.detach()
+            loss = grpo_loss(
+                logp_BT,
+                old_BT,
+                reference.logp_BT,
+                mask_BT,
+                advantages_B,
+                config.epsilon,
+                config.beta,
+                epsilon_high=config.epsilon_high,
+                normalisation=config.normalisation,
+                max_tokens=config.max_new_tokens,
+                kl=config.kl,
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
 
+        assert old_BT is not None
         measured = grpo_diagnostics(
-            logp_BT, old_BT, reference.logp_BT, policy.mask_BT, advantages_B, config.epsilon
+            logp_BT,
+            old_BT,
+            reference.logp_BT,
+            mask_BT,
+            advantages_B,
+            config.epsilon,
+            epsilon_high=config.epsilon_high,
         )
         row = {
             "step": step + 1,
@@ -175,6 +213,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             "k": float(np.mean([count_mentions(text) for text in texts])),
             "k_strict": float(np.mean([count_distinct(text) for text in texts])),
             "kl": measured.mean_kl,
+            "clipped": measured.clip_fraction,
+            "drift": sampler_drift(sampled, old_BT),
             "tokens": float(np.mean([len(s.ids) for s in sampled])),
             "cut": sum(s.cut for s in sampled),
             "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,17 +30,19 @@ from tgsr.training.steps import cosine, step_or_stop
 class StaConfig:
     """Table 5 gives the defaults; it contradicts section 4.2, which says 8 GPUs, 8 a GPU, 4 accumulations."""
 
-    questions: str
-    model: str = "mini"
-    epochs: int = 1
-    clips_per_step: int = 8  # ours: the paper counts examples, 4 GPUs x 4 x 8 = 128 a step
-    learning_rate: float = 2e-5
-    warmup_share: float = 0.03
-    weight_decay: float = 0.0  # the paper is silent
-    clip_norm: float = 1.0  # the paper is silent
-    lora_rank: int = 0  # > 0: a LoRA on the decoder trains too; a departure from the paper
-    checkpoint_every: int = 50
-    seed: int = 0
+    questions: Annotated[str, "questions of kind phrase, JSONL"]
+    model: Annotated[str, "the model whose aligner is trained"] = "mini"
+    epochs: Annotated[int, "passes over the clips"] = 1
+    clips_per_step: Annotated[
+        int, "clips a step, with all their phrases; the paper counts phrases, 128 a step"
+    ] = 8
+    learning_rate: Annotated[float, "peak"] = 2e-5
+    warmup_share: Annotated[float, "of the steps"] = 0.03
+    weight_decay: Annotated[float, "the paper is silent"] = 0.0
+    clip_norm: Annotated[float, "of the gradient; the paper is silent"] = 1.0
+    lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
+    checkpoint_every: Annotated[int, "steps"] = 50
+    seed: Annotated[int, "of the order, and of the LoRA"] = 0
 
 
 def by_clip(questions: Sequence[Question], kind: str, path: str) -> list[list[Question]]:
