@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import FeatureCache, without_cache
@@ -291,6 +292,33 @@ def test_the_cache_gives_the_same_numbers_warm_cold_and_rebuilt(lalm: AudioFlami
     assert torch.equal(cold, rebuilt)
     assert torch.equal(cold, without_cache(lalm, samples))
     assert [p.name for p in tmp_path.rglob("*.safetensors")] == [file.name]
+
+
+def test_a_kept_file_of_something_else_is_encoded_again(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    right, other = cache.get(lalm, noise(0.5)), cache.get(lalm, noise(0.7, 1))
+    paths = {len(load_file(path)["features"]): path for path in tmp_path.rglob("*.safetensors")}
+    paths[len(right)].write_bytes(paths[len(other)].read_bytes())  # as a careless copy leaves it
+    assert torch.equal(cache.get(lalm, noise(0.5)), right)
+    save_file({"other": torch.zeros(1)}, paths[len(right)])
+    assert torch.equal(cache.get(lalm, noise(0.5)), right)
+
+
+def test_features_are_kept_as_bfloat16_where_asked(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    half, brain = FeatureCache(tmp_path), FeatureCache(tmp_path, torch.bfloat16)
+    exact = lalm.encode_audio(noise(0.5))
+    for _ in range(2):
+        assert torch.equal(half.get(lalm, noise(0.5)), exact.half().float())
+        assert torch.equal(brain.get(lalm, noise(0.5)), exact.bfloat16().float())
+
+
+def test_features_past_a_types_range_are_refused(
+    lalm: AudioFlamingo3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(lalm), "encode_audio", lambda self, samples: torch.full((2, 16), 1e5))
+    with pytest.raises(ModelError, match="bfloat16"):
+        FeatureCache(tmp_path).get(lalm, noise(0.5))
+    assert FeatureCache(tmp_path, torch.bfloat16).get(lalm, noise(0.5)).max() > 9e4
 
 
 def test_the_cache_does_not_mix_encoders(tmp_path: Path) -> None:
