@@ -1,0 +1,187 @@
+"""What training costs on paper: tokens, FLOPs, memory and hours, with the clip's prefix shared and without.
+
+Counts follow the usual rules: a product of n x k by k x m takes 2nkm FLOPs, a causal pair of positions
+4 x (query width) a layer for scores and values together. They say what the arithmetic needs; what a machine
+reaches of its peak is `Machine.utilisation`, an assumption and named so.
+
+Symbols: P prefix tokens (system text, audio, what all branches share), L_b tokens of branch b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """The sizes of a Qwen2-type decoder that costs follow from."""
+
+    layers: int
+    width: int
+    query_width: int  # heads x head width
+    key_width: int  # key heads x head width
+    feed_forward: int
+    vocabulary: int
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of one layer's matrices; norms and biases are left out."""
+        attention = self.width * (2 * self.query_width + 2 * self.key_width)
+        return attention + 3 * self.width * self.feed_forward
+
+    @property
+    def weights(self) -> int:
+        """All matrices, the embedding and the head counted apart."""
+        return self.layers * self.layer_weights + 2 * self.vocabulary * self.width
+
+
+QWEN2_7B = DecoderShape(
+    layers=28,
+    width=3584,
+    query_width=3584,
+    key_width=512,
+    feed_forward=18944,
+    vocabulary=152064,
+)
+"""The decoder of Qwen2.5-Omni-7B's thinker and of Audio Flamingo 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip's work: its prefix, its branches, and how many of a branch's tokens are predicted."""
+
+    prefix: int
+    branches: tuple[int, ...]
+    predicted: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        fits = len(self.branches) == len(self.predicted) > 0 and all(
+            0 < n <= length for n, length in zip(self.predicted, self.branches, strict=True)
+        )
+        if self.prefix < 1 or not fits:
+            raise ValueError(
+                f"a clip needs a prefix and branches, each predicting 1 to all of its tokens: {self}"
+            )
+
+
+def tokens(clip: Clip, shared: bool) -> int:
+    """Tokens that pass through the decoder in one forward."""
+    return sum(clip.branches) + clip.prefix * (1 if shared else len(clip.branches))
+
+
+def pairs(clip: Clip, shared: bool) -> int:
+    """(query, key) pairs of causal attention in one layer; a branch sees the prefix and itself."""
+    own = sum(n * clip.prefix + n * (n + 1) // 2 for n in clip.branches)
+    return own + clip.prefix * (clip.prefix + 1) // 2 * (1 if shared else len(clip.branches))
+
+
+def forward_flops(shape: DecoderShape, clip: Clip, shared: bool) -> float:
+    """One forward: matrices, attention, and the head where a token is predicted and nowhere else."""
+    linear = 2.0 * shape.layers * shape.layer_weights * tokens(clip, shared)
+    attention = 4.0 * shape.layers * shape.query_width * pairs(clip, shared)
+    head = 2.0 * shape.vocabulary * shape.width * sum(clip.predicted)
+    return linear + attention + head
+
+
+def update_flops(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing: bool) -> float:
+    """Forward and backward with frozen matrices (stage 1's aligner, stage 2's LoRA).
+
+    Gradients reach the activations, which costs another forward, and no matrix of the decoder, which would
+    cost a third; attention's backward is twice its forward, it has two inputs with gradients. A LoRA's own
+    few weights are left out. Checkpointing computes the layers a second time.
+    """
+    forward = forward_flops(shape, clip, shared)
+    attention = 4.0 * shape.layers * shape.query_width * pairs(clip, shared)
+    head = 2.0 * shape.vocabulary * shape.width * sum(clip.predicted)
+    again = forward - head if checkpointing else 0.0
+    return 2 * forward + attention + again
+
+
+def activation_bytes(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing: bool) -> float:
+    """What an update keeps between forward and backward, bytes, in bfloat16 with attention that keeps no map.
+
+    A layer keeps its two norms' inputs and outputs, query, key, value, attention's output, and the feed-forward's
+    gate, up and product. With checkpointing every layer keeps its input, and one layer at a time the rest.
+    The head keeps float32 logits and their softmax for the predicted tokens.
+    """
+    whole_layer = 2.0 * (
+        4 * shape.width + 2 * shape.query_width + 2 * shape.key_width + 3 * shape.feed_forward
+    )
+    n = tokens(clip, shared)
+    layers = whole_layer * shape.layers * n
+    if checkpointing:
+        layers = (2.0 * shape.width * shape.layers + whole_layer) * n
+    return layers + 2 * 4.0 * shape.vocabulary * sum(clip.predicted)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One accelerator; `utilisation` is the share of the peak that training reaches, an assumption."""
+
+    flops: float  # a second, dense bfloat16
+    bandwidth: float  # bytes a second
+    memory: float  # bytes
+    utilisation: float = 0.4
+
+
+H100 = Machine(flops=989e12, bandwidth=3.35e12, memory=80e9)
+
+
+def sampling_seconds(
+    shape: DecoderShape, clips: Sequence[Clip], machine: Machine, shared: bool, new_tokens: int
+) -> float:
+    """Prefill and `new_tokens` decoding steps for all branches of `clips` together on one machine.
+
+    A decoding step reads all weights once and every branch's keys and values; with sharing a prefix's are
+    read once a clip. Its arithmetic is taken as hidden behind the reading.
+    """
+    prefill = 0.0
+    kept = own = 0.0
+    per_token = 2 * 2.0 * shape.layers * shape.key_width  # bytes of keys and values
+    for clip in clips:
+        times = 1 if shared else len(clip.branches)
+        alone = Clip(clip.prefix, (1,), (1,))
+        prefill += times * forward_flops(shape, alone, shared=True)
+        kept += times * clip.prefix * per_token
+        own += len(clip.branches) * new_tokens / 2 * per_token  # on average half of them are there
+    step = (2.0 * shape.weights + kept + own) / machine.bandwidth
+    return prefill / (machine.flops * machine.utilisation) + new_tokens * step
+
+
+def stage_1_hours(
+    shape: DecoderShape,
+    machine: Machine,
+    n_machines: int,
+    clip: Clip,
+    n_clips: int,
+    *,
+    shared: bool,
+    checkpointing: bool = True,
+) -> float:
+    """Hours of one epoch of stage 1 over `n_clips` clips like `clip`."""
+    flops = n_clips * update_flops(shape, clip, shared, checkpointing=checkpointing)
+    return flops / (n_machines * machine.flops * machine.utilisation) / 3600
+
+
+def stage_2_hours(
+    shape: DecoderShape,
+    machine: Machine,
+    n_machines: int,
+    clip: Clip,
+    n_prompts: int,
+    *,
+    shared: bool,
+    prompts_at_once: int = 8,
+    checkpointing: bool = True,
+) -> float:
+    """Hours of one epoch of stage 2: sampling, the reference's forward, the update.
+
+    `clip` is one prompt with its G responses as branches; each machine samples `prompts_at_once` of them.
+    """
+    new_tokens = max(clip.predicted)
+    sampling = sampling_seconds(shape, [clip] * prompts_at_once, machine, shared, new_tokens)
+    flops = forward_flops(shape, clip, shared)
+    flops += update_flops(shape, clip, shared, checkpointing=checkpointing)
+    a_prompt = sampling / prompts_at_once + flops / (machine.flops * machine.utilisation)
+    return n_prompts * a_prompt / n_machines / 3600
