@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.engine import shared_prefix
 from tgsr.engine.features import FeatureCache, without_cache
 from tgsr.engine.sampling import _draw, keep_top_p, sample
 from tgsr.engine.shared_prefix import AudioMissing, Branch, listen, packed_logps
@@ -65,6 +66,23 @@ def test_packed_branches_have_the_log_probs_of_separate_sequences(
         assert int(mask.sum()) == len(branch.answer)
         assert torch.allclose(row[mask], expected, atol=1e-5)
         assert (row[~mask] == 0).all()
+
+
+def test_logits_in_pieces_are_the_same_log_probs_and_gradients(
+    lalm: AudioFlamingo3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [tiny_features(20, 1), tiny_features(7, 2), tiny_features(12, 3)]
+
+    def gradients() -> tuple[torch.Tensor, torch.Tensor]:
+        packed = packed_logps(lalm, clips, branches_for(lalm), temperature=0.7)
+        weight = lalm.aligner.linear_1.weight
+        return packed.logp_BT, torch.autograd.grad(packed.logp_BT.sum(), weight)[0]
+
+    whole = gradients()
+    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * lalm.lm_head.weight.shape[0])
+    pieces = gradients()
+    for one, other in zip(whole, pieces, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_packed_gradients_reach_the_aligner_as_in_separate_sequences(lalm: AudioFlamingo3) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tgsr.choices import letter
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import Sampled, sample
-from tgsr.engine.shared_prefix import Branch, listen, packed_logps
+from tgsr.engine.shared_prefix import Branch, PackedLogps, listen, packed_logps
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import KlEstimator, Normalisation, group_advantages, grpo_diagnostics, grpo_loss
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -33,7 +33,7 @@ from tgsr.records import Question, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
 from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.sta import features_of
-from tgsr.training.steps import cosine, step_or_stop
+from tgsr.training.steps import as_trained, cosine, step_or_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class GrpoConfig:
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
     clip_norm: Annotated[float, "of the gradient"] = 1.0
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
+    prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
+    bfloat16: Annotated[bool, "products in bfloat16 (table 6); weights and their updates stay float32"] = (
+        False
+    )
+    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
     max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
     checkpoint_every: Annotated[int, "steps"] = 10
     seed: Annotated[int, "of the LoRA, the order and the responses"] = 0
@@ -113,6 +118,37 @@ def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
         float((torch.tensor(s.logps) - row[: len(s.ids)].cpu()).abs().max())
         for s, row in zip(sampled, logp_BT, strict=True)
     )
+
+
+def branches_of(prompts: slice, config: GrpoConfig) -> slice:
+    """Where the responses to a step's prompts stand among its branches."""
+    return slice(prompts.start * config.group_size, prompts.stop * config.group_size)
+
+
+def logps_of(
+    lalm: AudioFlamingo3,
+    prompts: slice,
+    audio: Sequence[torch.Tensor],
+    after: Sequence[tuple[int, ...]],
+    branches: Sequence[Branch],
+    config: GrpoConfig,
+) -> PackedLogps:
+    """Log-probs of the responses to some of a step's prompts, at the temperature that sampled them."""
+    some = [replace(b, owner=b.owner - prompts.start) for b in branches[branches_of(prompts, config)]]
+    return packed_logps(lalm, audio[prompts], some, after=after[prompts], temperature=config.temperature)
+
+
+def share_of_step(some: Sequence[Branch], branches: Sequence[Branch], normalisation: Normalisation) -> float:
+    """How much of a step's loss the loss of `some` of its branches is: by tokens for dapo, else by branches."""
+    if normalisation == "dapo":
+        return sum(len(b.answer) for b in some) / sum(len(b.answer) for b in branches)
+    return len(some) / len(branches)
+
+
+def one_tensor(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Passes of a step under each other, padded with zeros to the longest response."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts])
 
 
 def right_letter(question: Question) -> str:
@@ -166,39 +202,54 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         branches = [
             Branch(owner, prompts[owner][-1:], s.ids) for owner, s in zip(owners, sampled, strict=True)
         ]
-        with torch.no_grad(), lora_off(lalm):
-            reference = packed_logps(lalm, audio, branches, after=after, temperature=config.temperature)
+        at_once = config.prompts_at_once or len(chosen)
+        passes = [slice(first, first + at_once) for first in range(0, len(chosen), at_once)]
+        trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
+
+        with torch.no_grad(), lora_off(lalm), trained():
+            references = [logps_of(lalm, of, audio, after, branches, config).logp_BT for of in passes]
         learning_rate = config.learning_rate * cosine(step, n_steps, round(config.warmup_share * n_steps))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        old_BT: torch.Tensor | None = None
-        for _ in range(config.updates_per_rollout):
-            policy = packed_logps(lalm, audio, branches, after=after, temperature=config.temperature)
-            logp_BT, mask_BT = policy.logp_BT, policy.mask_BT
-            if old_BT is None:  # the first update's policy is the one that sampled
-                old_BT = logp_BT.detach()
-            loss = grpo_loss(
-                logp_BT,
-                old_BT,
-                reference.logp_BT,
-                mask_BT,
-                advantages_B,
-                config.epsilon,
-                config.beta,
-                epsilon_high=config.epsilon_high,
-                normalisation=config.normalisation,
-                max_tokens=config.max_new_tokens,
-                kl=config.kl,
-            )
+        old: list[torch.Tensor] = []  # the first update's policy is the one that sampled
+        for update in range(config.updates_per_rollout):
             optimizer.zero_grad()
-            loss.backward()
+            loss = torch.zeros(())
+            policy: list[PackedLogps] = []
+            for index, of in enumerate(passes):
+                with trained():
+                    packed = logps_of(lalm, of, audio, after, branches, config)
+                    if update == 0:
+                        old.append(packed.logp_BT.detach())
+                    part = grpo_loss(
+                        packed.logp_BT,
+                        old[index],
+                        references[index],
+                        packed.mask_BT,
+                        advantages_B[branches_of(of, config)],
+                        config.epsilon,
+                        config.beta,
+                        epsilon_high=config.epsilon_high,
+                        normalisation=config.normalisation,
+                        max_tokens=config.max_new_tokens,
+                        kl=config.kl,
+                    )
+                    part = part * share_of_step(
+                        branches[branches_of(of, config)], branches, config.normalisation
+                    )
+                    part.backward()
+                policy.append(replace(packed, logp_BT=packed.logp_BT.detach()))
+                loss += part.detach().cpu()
             norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
 
-        assert old_BT is not None
+        logp_BT, old_BT, reference_BT, mask_BT = (
+            one_tensor(parts)
+            for parts in ([p.logp_BT for p in policy], old, references, [p.mask_BT for p in policy])
+        )
         measured = grpo_diagnostics(
             logp_BT,
             old_BT,
-            reference.logp_BT,
+            reference_BT,
             mask_BT,
             advantages_B,
             config.epsilon,
@@ -206,7 +257,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         )
         row = {
             "step": step + 1,
-            "loss": float(loss.detach()),
+            "loss": float(loss),
             "reward": float(np.mean(totals)),
             "accuracy": float(np.mean(rewards["answer"])),
             "grounding_reward": float(np.mean(rewards["timestamp_grounding"])),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from tgsr.models.load import load, save_adapter, trainable, with_lora
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.records import Question, read_questions, resolve_audio
 from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.steps import cosine, step_or_stop
+from tgsr.training.steps import as_trained, cosine, step_or_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,11 @@ class StaConfig:
     clips_per_step: Annotated[
         int, "clips a step, with all their phrases; the paper counts phrases, 128 a step"
     ] = 8
+    clips_at_once: Annotated[int | None, "clips a pass; fewer need less memory and change no number"] = None
+    bfloat16: Annotated[bool, "products in bfloat16 (table 5); weights and their updates stay float32"] = (
+        False
+    )
+    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
     learning_rate: Annotated[float, "peak"] = 2e-5
     warmup_share: Annotated[float, "of the steps"] = 0.03
     weight_decay: Annotated[float, "the paper is silent"] = 0.0
@@ -99,21 +104,29 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
         epoch, place = divmod(step, steps_per_epoch)
         order = np.random.default_rng((config.seed, epoch)).permutation(len(clips))
         chosen = order[place * config.clips_per_step : (place + 1) * config.clips_per_step]
-        branches = [
-            phrase_branch(lalm, owner, question)
-            for owner, index in enumerate(chosen)
-            for question in clips[index]
-        ]
-        packed = packed_logps(lalm, [heard[i].float() for i in chosen], branches)
-        loss = -packed.logp_BT.sum() / packed.mask_BT.sum()
         learning_rate = config.learning_rate * cosine(step, n_steps, round(config.warmup_share * n_steps))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.zero_grad()
-        loss.backward()
+        asked = [[phrase_branch(lalm, 0, question) for question in clips[index]] for index in chosen]
+        n_tokens = sum(len(branch.answer) for of_clip in asked for branch in of_clip)
+        loss = torch.zeros(())
+        at_once = config.clips_at_once or len(chosen)
+        for first in range(0, len(chosen), at_once):
+            branches = [
+                replace(branch, owner=owner)
+                for owner, of_clip in enumerate(asked[first : first + at_once])
+                for branch in of_clip
+            ]
+            with as_trained(lalm, config.bfloat16, config.gradient_checkpointing):
+                features = [heard[i].float() for i in chosen[first : first + at_once]]
+                # Divided by the whole step's tokens, so that passes of unequal sizes add up to one mean.
+                part = -packed_logps(lalm, features, branches).logp_BT.sum() / n_tokens
+                part.backward()
+            loss += part.detach().cpu()
         norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
-        run.log({"step": step + 1, "loss": float(loss.detach()), "lr": learning_rate, "grad_norm": norm})
-        bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
+        run.log({"step": step + 1, "loss": float(loss), "lr": learning_rate, "grad_norm": norm})
+        bar.set_postfix(loss=f"{float(loss):.3f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
             save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
     save_adapter(lalm, out / "adapter")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from tgsr.engine.branch_attention import NAME as BRANCHES
+from tgsr.engine.branch_attention import attention_as
+from tgsr.models.lalm import Lalm, device_of
 
 
 class NotFinite(RuntimeError):
@@ -38,3 +43,27 @@ def step_or_stop(
         )
     optimizer.step()
     return norm
+
+
+@contextmanager
+def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iterator[None]:
+    """Within it, the decoder computes in bfloat16 and keeps only its layers' inputs, each where asked.
+
+    Checkpointed layers are computed again in the backward pass: the same numbers for a third more work.
+    The decoder has no dropout, so that switching it to training mode, which checkpointing needs, changes nothing.
+    """
+    decoder = lalm.language_model
+    if gradient_checkpointing:
+        decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        decoder.train()
+    try:
+        # The backward pass computes checkpointed layers again: by the same attention as the forward did.
+        with (
+            attention_as(decoder, BRANCHES),
+            torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=bfloat16),
+        ):
+            yield
+    finally:
+        if gradient_checkpointing:
+            decoder.gradient_checkpointing_disable()
+            decoder.eval()
