@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -213,7 +214,8 @@ def picked_logps(lm_head: nn.Module, hidden_ND: Tensor, ids_N: Tensor, temperatu
         logits_MV = lm_head(hidden_MD).float() / temperature
         return torch.log_softmax(logits_MV, -1).gather(-1, ids_M[:, None])[:, 0]
 
-    n_at_once = max(1, LOGITS_AT_ONCE // int(lm_head.weight.shape[0]))
+    vocabulary: Any = lm_head.weight
+    n_at_once = max(1, LOGITS_AT_ONCE // len(vocabulary))
     if len(ids_N) <= n_at_once:
         return picked(hidden_ND, ids_N)
     pieces = zip(hidden_ND.split(n_at_once), ids_N.split(n_at_once), strict=True)
