@@ -12,6 +12,7 @@ import pytest
 from tgsr.evaluation import score as score_module
 from tgsr.evaluation.score import Metrics, read_predictions, score, write_metrics
 from tgsr.records import Question, RecordError, Response, write_jsonl
+from tgsr.report.tables import summary
 from tgsr.timeline import Span
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -165,6 +166,48 @@ def test_models_and_splits_are_kept_apart(tmp_path: Path) -> None:
         "test": 1.0,
     }
     assert models["mini"].all.phrase is None
+
+
+def test_models_are_compared_on_the_questions_that_both_answered_once(tmp_path: Path) -> None:
+    right, wrong = "(b) Woman", "(a) Man"
+    first, second, third, fourth = (replace(CHOICE, id=f"q{n}", clip_id=f"c{n}") for n in range(4))
+    responses = [
+        *(Response(question, "mini", wrong) for question in (first, second, third)),
+        Response(first, "mini:tgsr", right),
+        Response(second, "mini:tgsr", wrong),
+        *(Response(third, "mini:tgsr", right) for _ in range(2)),  # answered twice: left out
+        Response(fourth, "mini:tgsr", right),  # answered by one only
+        Response(PHRASE, "mini", "from 2 to 4 seconds"),
+        Response(PHRASE, "mini:tgsr", "from 2 to 3 seconds"),
+    ]
+    metrics = _scored(tmp_path, responses)
+    (difference,) = metrics.differences
+    assert (difference.model, difference.other) == ("mini", "mini:tgsr")
+    assert (difference.n_choices, difference.n_phrases) == (2, 1)
+    assert difference.accuracy_official is not None
+    assert difference.accuracy_official.value == 0.5
+    assert difference.iou is not None
+    assert difference.iou.value == -0.5
+    assert "mini:tgsr - mini: accuracy 50.0 points" in summary(metrics)
+    assert "mini:tgsr - mini: IoU -0.500" in summary(metrics)
+
+
+def test_a_paired_difference_is_surer_than_two_intervals(tmp_path: Path) -> None:
+    """Ten of a hundred questions become right: plain beside the spread of either accuracy."""
+    responses = []
+    for n in range(100):
+        question = replace(CHOICE, id=f"q{n}", clip_id=f"c{n}")
+        responses.append(Response(question, "mini", "(b)" if n < 50 else "(a)"))
+        responses.append(Response(question, "mini:tgsr", "(b)" if n < 60 else "(a)"))
+    metrics = _scored(tmp_path, responses)
+    choice = metrics.models["mini"].all.choice
+    other = metrics.models["mini:tgsr"].all.choice
+    assert choice is not None
+    assert other is not None
+    assert float(choice.accuracy_official.high or 0) > float(other.accuracy_official.low or 1)
+    difference = metrics.differences[0].accuracy_official
+    assert difference is not None
+    assert float(difference.low or 0) > 0.02
 
 
 def test_several_answers_and_empty_ones_are_scored_and_listed(tmp_path: Path) -> None:

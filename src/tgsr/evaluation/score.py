@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -161,14 +162,31 @@ class BenchmarkScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """`other` minus `model` on the questions that both answered once, paired; intervals over clips.
+
+    Two models' own intervals overlap long before their difference is in doubt: much of each is which
+    questions were asked, and that is the same for both. None where they share no question of the kind.
+    """
+
+    model: str
+    other: str
+    n_choices: int
+    accuracy_official: Mean | None
+    n_phrases: int
+    iou: Mean | None
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
-    """What metrics.json holds: `models` for a file of ours, `benchmark` for MMAU's and MMAR's."""
+    """What metrics.json holds: `models` and `differences` for a file of ours, `benchmark` for MMAU's and MMAR's."""
 
     file: str
     format: Format
     n: int
     models: dict[str, ModelScores]
     benchmark: BenchmarkScores | None
+    differences: tuple[Difference, ...] = ()
 
 
 # --- reading -------------------------------------------------------------------------------------------
@@ -276,8 +294,13 @@ def score(predictions: Predictions, file: str = "", seed: int = 0, n_resamples: 
         benchmark = _score_benchmark(predictions.rows, bootstrap)
         return Metrics(file, predictions.format, len(predictions.rows), {}, benchmark)
     by_model = _grouped((response.model, response) for response in predictions.responses)
-    models = {model: _score_model(responses, bootstrap) for model, responses in by_model.items()}
-    return Metrics(file, "tgsr", len(predictions.responses), models, None)
+    items = {model: [_score_response(r) for r in responses] for model, responses in by_model.items()}
+    models = {model: _score_model(by_model[model], items[model], bootstrap) for model in by_model}
+    once = {model: _answered_once(by_model[model], items[model]) for model in by_model}
+    differences = tuple(
+        _difference(model, other, once, bootstrap) for model, other in combinations(by_model, 2)
+    )
+    return Metrics(file, "tgsr", len(predictions.responses), models, None, differences)
 
 
 def write_metrics(metrics: Metrics, path: StrPath) -> None:
@@ -311,11 +334,39 @@ def _grouped(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
     return groups
 
 
-def _score_model(responses: Sequence[Response], bootstrap: _Bootstrap) -> ModelScores:
-    items = [
-        _score_phrase(response) if response.question.kind == "phrase" else _score_choice(response)
-        for response in responses
-    ]
+def _score_response(response: Response) -> _Phrase | _Choice:
+    return _score_phrase(response) if response.question.kind == "phrase" else _score_choice(response)
+
+
+def _answered_once(
+    responses: Sequence[Response], items: Sequence[_Phrase | _Choice]
+) -> dict[str, _Phrase | _Choice]:
+    n_answers = Counter(response.question.id for response in responses)
+    pairs = zip(responses, items, strict=True)
+    return {r.question.id: item for r, item in pairs if n_answers[r.question.id] == 1}
+
+
+def _difference(
+    model: str, other: str, once: dict[str, dict[str, _Phrase | _Choice]], bootstrap: _Bootstrap
+) -> Difference:
+    pairs = [(item, once[other][id_]) for id_, item in once[model].items() if id_ in once[other]]
+    choices = [(a, b) for a, b in pairs if isinstance(a, _Choice) and isinstance(b, _Choice)]
+    phrases = [(a, b) for a, b in pairs if isinstance(a, _Phrase) and isinstance(b, _Phrase)]
+    accuracy = [float(b.is_right_official) - float(a.is_right_official) for a, b in choices]
+    ious = [None if a.iou is None or b.iou is None else b.iou - a.iou for a, b in phrases]
+    return Difference(
+        model,
+        other,
+        n_choices=len(choices),
+        accuracy_official=bootstrap.mean(accuracy, [a.clip for a, _ in choices]) if choices else None,
+        n_phrases=len(phrases),
+        iou=bootstrap.mean(ious, [a.clip for a, _ in phrases]) if phrases else None,
+    )
+
+
+def _score_model(
+    responses: Sequence[Response], items: Sequence[_Phrase | _Choice], bootstrap: _Bootstrap
+) -> ModelScores:
     by_split = _grouped(
         (response.question.split, item) for response, item in zip(responses, items, strict=True)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tgsr.evaluation.grounding import Mean
-from tgsr.evaluation.score import BenchmarkScores, GroupScores, Metrics
+from tgsr.evaluation.score import BenchmarkScores, Difference, GroupScores, Metrics
 
 
 def percent(mean: Mean) -> str:
@@ -43,6 +43,18 @@ def group_lines(name: str, group: GroupScores) -> list[str]:
     return lines
 
 
+def difference_lines(difference: Difference) -> list[str]:
+    """One line for choices and one for phrases that both models answered, where there are any."""
+    name = f"{difference.other} - {difference.model}"
+    lines = []
+    if difference.accuracy_official is not None:
+        points = percent(difference.accuracy_official).replace(" %", " points", 1)
+        lines.append(f"{name}: accuracy {points}, {difference.n_choices} choices, paired")
+    if difference.iou is not None:
+        lines.append(f"{name}: IoU {number(difference.iou)}, {difference.n_phrases} phrases, paired")
+    return lines
+
+
 def benchmark_lines(scores: BenchmarkScores) -> list[str]:
     return [
         f"{scores.n} items, {scores.n_unscored} unscored: official accuracy {percent(scores.accuracy_official)}, "
@@ -56,6 +68,7 @@ def summary(metrics: Metrics) -> str:
     for model, scores in metrics.models.items():
         for split, group in scores.by_split.items():
             lines += group_lines(f"{model}, {split}", group)
+    lines += [line for difference in metrics.differences for line in difference_lines(difference)]
     if metrics.benchmark is not None:
         lines += benchmark_lines(metrics.benchmark)
     return "\n".join(lines)
