@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped miniature: its base and its two adapters, from the encoder and composed clips.
-# Two cores: 73 minutes for the base, 4 for stage 1, 13 for stage 2. Each command resumes.
+# Two cores: about 75 minutes for the base, 4 for stage 1, 15 for stage 2. Each command resumes.
 set -euo pipefail
 tgsr build sta --digits 2000 --phrases 4 --split train --out runs/data-sta
 tgsr build qa --digits 800 --split train --out runs/data-qa
