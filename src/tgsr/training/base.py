@@ -143,9 +143,9 @@ class VoiceHead(nn.Module):
     """Linear reader of frames: which of the training set's speakers is heard, or silence.
 
     One reads the aligned frames: left alone, the aligner forgets voices while it learns digits, and no layer
-    after it can say who speaks. While talking, another reads an early layer for the clip's FIRST speaker, at
-    every frame: without it FrameHeads' "first or second" was learned by heart (75 % of the frames of training
-    clips, 55 % of others, at step 2,000), because telling it takes a comparison with the first voice.
+    after it can say who speaks. While talking, another reads an early layer for the clip's first speaker, at
+    every frame, which FrameHeads' "first or second speaker" has to compare with (docs/miniature.md: it is still
+    learned by heart).
     Both are thrown away after the base's training.
     """
 
