@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tgsr import audio
+from tgsr.choices import letter
 from tgsr.corpora.spoken_digits import DigitClip, compose
 from tgsr.evaluation.score import read_predictions, score
 from tgsr.records import Question, RecordError, Response, write_jsonl
@@ -267,6 +268,24 @@ def test_the_tables_numbers_are_the_scores_own(tmp_path: Path) -> None:
         assert f"{trace.value:.3f}{trace.low:.3f}–{trace.high:.3f}" in cells
     assert "100.0100.0–100.0" in cells  # mini:tgsr is always right
     assert "33.3" in cells  # by chance, of three
+
+
+def test_models_are_compared_on_the_same_questions(tmp_path: Path) -> None:
+    made = clip_in(tmp_path)
+    question = choice(made)
+    wrong = next(c for c in question.choices if c != question.answer)
+    texts = {"mini": wrong, "mini:tgsr": str(question.answer)}
+    responses = [
+        Response(question, model, f"Final answer: {text} ({letter(question.choices.index(text))})")
+        for model, text in texts.items()
+    ]
+    page = page_of(tmp_path, responses)
+    captions = [text for _, text in page.all("caption")]
+    assert any("Difference in accuracy" in text for text in captions)
+    assert "mini:tgsr less mini" in [text for _, text in page.all("th")]
+    assert [text for _, text in page.all("td")].count("100.0") >= 1
+    alone = page_of(tmp_path, responses[:1])
+    assert not any("Difference in accuracy" in text for _, text in alone.all("caption"))
 
 
 def test_items_are_chosen_by_rules_that_hold_and_by_the_seed(tmp_path: Path) -> None:

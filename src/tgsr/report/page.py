@@ -210,7 +210,8 @@ def mean_cell(mean: Mean, scale: float = 1.0, digits: int = 3) -> str:
         return NO_VALUE
     text = f"{scale * mean.value:.{digits}f}"
     if mean.low is not None and mean.high is not None:
-        text += f"<small>{scale * mean.low:.{digits}f}–{scale * mean.high:.{digits}f}</small>"
+        low, high = f"{scale * mean.low:.{digits}f}", f"{scale * mean.high:.{digits}f}"
+        text += f"<small>{low} to {high}</small>" if mean.low < 0 else f"<small>{low}–{high}</small>"
     if mean.n_unscored:
         text += f"<small>n = {mean.n}</small>"
     return f"<td>{text}</td>"
@@ -329,8 +330,25 @@ def choice_section(metrics: Metrics, models: Sequence[str]) -> str:
             ],
         )
         + task_table(splits, models)
+        + difference_table(metrics, models)
         + "</section>"
     )
+
+
+def difference_table(metrics: Metrics, models: Sequence[str]) -> str:
+    """One model's accuracy less another's on the same questions; nothing where two share none."""
+    rows = [
+        row(
+            f"{model_key(models, d.other)} less {model_key(models, d.model)}",
+            [f"<td>{d.n_choices}</td>", mean_cell(d.accuracy_official, 100, 1)],
+        )
+        for d in metrics.differences
+        if d.accuracy_official is not None and {d.model, d.other} <= set(models)
+    ]
+    if not rows:
+        return ""
+    caption = "Difference in accuracy on the same questions, in points, with its 95 % interval"
+    return table(caption, ["models", "n", "points"], [("all splits", rows)])
 
 
 def task_table(splits: Sequence[Split[ChoiceScores]], models: Sequence[str]) -> str:
