@@ -7,6 +7,7 @@ An adapter folder of ours holds adapter.json (the base's name), and one or both 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,8 @@ def load_adapter(folder: Path, name: str) -> AudioFlamingo3:
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise ModelError(f"{folder}: adapter_model.safetensors is missing; pickled adapters are refused")
-        lalm.model = PeftModel.from_pretrained(lalm.inner, str(folder))
+        with without_peft_warning():
+            lalm.model = PeftModel.from_pretrained(lalm.inner, str(folder))
         lalm.model.eval()
     elif not (folder / ALIGNER_FILE).exists():
         raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
@@ -111,8 +113,17 @@ def with_lora(lalm: AudioFlamingo3, rank: int, alpha: int, seed: int) -> None:
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
-    lalm.model = get_peft_model(lalm.inner, config)
+    with without_peft_warning():
+        lalm.model = get_peft_model(lalm.inner, config)
     lalm.model.eval()
+
+
+@contextmanager
+def without_peft_warning() -> Iterator[None]:
+    """PEFT 0.21 asks transformers 5.23 by a name that it has given up; both work, and a user can do nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 @contextmanager
