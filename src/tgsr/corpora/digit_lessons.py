@@ -10,8 +10,10 @@ too: they are given only while a time code is added to the audio embeddings or t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word, cover
 
 ORDINALS = ("first", "second")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Lesson:
     answer: str
     kind: str
     words: tuple[Word, ...] = ()
+
+
+def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
+    return [items[int(i)] for i in rng.permutation(len(items))]
 
 
 def clock(seconds: float) -> str:
@@ -193,13 +200,13 @@ def some_choices(rng: np.random.Generator) -> list[str]:
     """Four choices as the questions have them."""
     pools = (DIGITS, WHO, tuple(str(n) for n in range(1, 10)), tuple(f"yes, after {d}" for d in DIGITS))
     pool = pools[int(rng.integers(len(pools)))]
-    return [pool[int(i)] for i in rng.permutation(len(pool))[:4]]
+    return shuffled(pool, rng)[:4]
 
 
 def letters_lesson(rng: np.random.Generator) -> Lesson:
     """A list of choices, and some of them to be named with their letters."""
     choices = some_choices(rng)
-    asked = [choices[int(i)] for i in rng.permutation(4)[: int(rng.integers(2, 5))]]
+    asked = shuffled(choices, rng)[: int(rng.integers(2, 5))]
     question = f"{format_choices(choices)}\nLetters of: {'; '.join(asked)}"
     return Lesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in asked), "letters")
 
@@ -234,7 +241,7 @@ def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     once = said_once(clip)
     if not once:
         return None
-    words = tuple(once[int(i)] for i in rng.permutation(len(once))[:5])
+    words = tuple(shuffled(once, rng)[:5])
     question = "When is each: " + ", ".join(word.text for word in words)
     answer = ", ".join(f"{word.text} {word.start:.2f} - {word.end:.2f}" for word in words)
     return Lesson(question, answer, "each", words)
@@ -290,7 +297,7 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     is something to learn; without, all times are bad. `n_max` words are a phrase's most.
     """
     questions = choice_questions(clip, rng)
-    chosen = [questions[int(i)] for i in rng.permutation(len(questions))]
+    chosen = shuffled(questions, rng)
     made = [direct_lesson(question) for question in chosen[:2]]
     made += several(clip, rng)[:1]
     two = len(speakers_in_order(clip.words)) == 2
@@ -305,7 +312,7 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
         made += phrase_lessons(clip, rng, 1, true_times, n_max=n_max)
     if rng.random() < 0.2:
         made.append(timed_transcript_lesson(clip, rng, true_times))
-    made = [made[int(i)] for i in rng.permutation(len(made))]
+    made = shuffled(made, rng)
     return with_reasoning(made, chosen, clip, rng, true_times, first=0.5)
 
 
@@ -315,7 +322,7 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
     That is what several words at once are asked for, and the place that answers a question.
     """
     questions = choice_questions(clip, rng)
-    chosen = [questions[int(i)] for i in rng.permutation(len(questions))]
+    chosen = shuffled(questions, rng)
     made = [direct_lesson(question) for question in chosen[:3]]
     made += [evidence_lesson(question, clip, rng, true_times) for question in chosen[:3]]
     made += several(clip, rng)[:3]
@@ -323,7 +330,7 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
     if rng.random() < 0.3:
         two = len(speakers_in_order(clip.words)) == 2
         made.append(turns_lesson(clip) if two else transcript_lesson(clip))
-    made = [made[int(i)] for i in rng.permutation(len(made))]
+    made = shuffled(made, rng)
     return with_reasoning(made, chosen, clip, rng, true_times, first=0.6)
 
 
@@ -342,7 +349,7 @@ def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
     """
     makers = (follows_lesson, says_lesson, pauses_lesson, counts_lesson, turn_counts_lesson)
     made = [lesson for make in makers if (lesson := make(clip, rng)) is not None]
-    return [made[int(i)] for i in rng.permutation(len(made))]
+    return shuffled(made, rng)
 
 
 def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
@@ -355,7 +362,7 @@ def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     pairs = [(w.text, "yes" if w.end in before else "no") for w in clip.words[:-1] if w in once]
     if not pairs or (not before and rng.random() < 0.8):
         return None
-    asked = [pairs[int(i)] for i in rng.permutation(len(pairs))[:6]]
+    asked = shuffled(pairs, rng)[:6]
     question = "Is there a pause longer than one second after each: " + ", ".join(word for word, _ in asked)
     return Lesson(question, ", ".join(f"{word} {long}" for word, long in asked), "pause after each")
 
@@ -364,7 +371,7 @@ def counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson:
     """How often each of some digits is said, those that are not said at all among them."""
     counts = Counter(word.text for word in clip.words)
     digits = [*counts, *(d for d in DIGITS if d not in counts)][: len(counts) + 1]
-    asked = [digits[int(i)] for i in rng.permutation(len(digits))[:6]]
+    asked = shuffled(digits, rng)[:6]
     answer = ", ".join(f"{digit} {counts[digit]}" for digit in asked)
     return Lesson("How often is each said: " + ", ".join(asked), answer, "counts each")
 
@@ -389,7 +396,7 @@ def follows_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     pairs = [(a.text, b.text) for a, b in pairwise(clip.words) if a in once]
     if not pairs:
         return None
-    asked = [pairs[int(i)] for i in rng.permutation(len(pairs))[:6]]
+    asked = shuffled(pairs, rng)[:6]
     question = "What is said right after each: " + ", ".join(word for word, _ in asked)
     return Lesson(question, ", ".join(f"{word} {following}" for word, following in asked), "follows each")
 
@@ -403,7 +410,7 @@ def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     alone = [(text, speakers.index(str(next(iter(who))))) for text, who in by.items() if len(who) == 1]
     if not alone:
         return None
-    asked = [alone[int(i)] for i in rng.permutation(len(alone))[:6]]
+    asked = shuffled(alone, rng)[:6]
     question = "Who says each: " + ", ".join(text for text, _ in asked)
     return Lesson(question, ", ".join(f"{text} {ORDINALS[n]}" for text, n in asked), "says each")
 

@@ -79,9 +79,15 @@ def pairs(clip: Clip, shared: bool) -> int:
 def forward_flops(shape: DecoderShape, clip: Clip, shared: bool) -> float:
     """One forward: matrices, attention, and the head where a token is predicted and nowhere else."""
     linear = 2.0 * shape.layers * shape.layer_weights * tokens(clip, shared)
-    attention = 4.0 * shape.layers * shape.query_width * pairs(clip, shared)
-    head = 2.0 * shape.vocabulary * shape.width * sum(clip.predicted)
-    return linear + attention + head
+    return linear + attention_flops(shape, clip, shared) + head_flops(shape, clip)
+
+
+def attention_flops(shape: DecoderShape, clip: Clip, shared: bool) -> float:
+    return 4.0 * shape.layers * shape.query_width * pairs(clip, shared)
+
+
+def head_flops(shape: DecoderShape, clip: Clip) -> float:
+    return 2.0 * shape.vocabulary * shape.width * sum(clip.predicted)
 
 
 def update_flops(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing: bool) -> float:
@@ -92,10 +98,8 @@ def update_flops(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing
     few weights are left out. Checkpointing computes the layers a second time.
     """
     forward = forward_flops(shape, clip, shared)
-    attention = 4.0 * shape.layers * shape.query_width * pairs(clip, shared)
-    head = 2.0 * shape.vocabulary * shape.width * sum(clip.predicted)
-    again = forward - head if checkpointing else 0.0
-    return 2 * forward + attention + again
+    again = forward - head_flops(shape, clip) if checkpointing else 0.0
+    return 2 * forward + attention_flops(shape, clip, shared) + again
 
 
 def activation_bytes(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing: bool) -> float:

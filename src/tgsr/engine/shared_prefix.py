@@ -10,7 +10,7 @@ each of its branches; log-probs and gradients equal those of separate sequences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -121,6 +121,12 @@ class Branch:
     owner: int
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+
+
+def of_clips(branches: Sequence[Branch], clips: slice) -> list[Branch]:
+    """The branches of some of a batch's clips, as a batch of these clips alone numbers them."""
+    inside = range(clips.start, clips.stop)
+    return [replace(b, owner=b.owner - clips.start) for b in branches if b.owner in inside]
 
 
 @dataclass(frozen=True)

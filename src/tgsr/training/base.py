@@ -335,10 +335,8 @@ class Batch:
     """owner, places in its audio, labels, whether times are asked"""
     words: list[tuple[int, int, tuple[int, int, int]]] = field(default_factory=list)
     """branch, place in it, times in tenths"""
-    voices: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
-    """owner, its aligned frames without time code, and whose voice each holds"""
-    first_voices: list[int] = field(default_factory=list)
-    """the first speaker of each of these clips, numbered as in `voices`"""
+    voices: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)
+    """owner, its aligned frames without time code, whose voice each holds, and whose is the clip's first"""
 
     def read(self, lalm: AudioFlamingo3, text: str, clip: Clip | None) -> int:
         """Adds a text where audio would be, with its words' labels if it is `clip` written down. Returns its place."""
@@ -385,8 +383,8 @@ def hearing_batch(
             batch.audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
             labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
             batch.frames.append((owner, list(range(len(frames))), labels, how == "timed"))
-            batch.voices.append((owner, aligned, voice_ids(clip, labels, voices)))
-            batch.first_voices.append(voices.index(speakers_in_order(clip.words)[0]))
+            first = voices.index(speakers_in_order(clip.words)[0])
+            batch.voices.append((owner, aligned, voice_ids(clip, labels, voices), first))
         budget = config.talking_tokens if talking else config.lesson_tokens
         for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, budget, rng, talking):
             if how != "plain":
@@ -463,7 +461,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                     words_ND[at], torch.tensor([times for *_, times in batch.words])
                 )
             if batch.voices:
-                losses = [voice_head.loss(aligned_FD, voice_F) for _, aligned_FD, voice_F in batch.voices]
+                losses = [voice_head.loss(aligned_FD, voice_F) for _, aligned_FD, voice_F, _ in batch.voices]
                 voice_loss = torch.stack(losses).mean()
             if batch.voices and talking:
                 early_ND = packed.hidden_states[config.first_voice_layer]
@@ -472,7 +470,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                         early_ND[packed.first_frame[owner] : packed.first_frame[owner] + len(voice_F)],
                         torch.full_like(voice_F, first),
                     )
-                    for (owner, _, voice_F), first in zip(batch.voices, batch.first_voices, strict=True)
+                    for owner, _, voice_F, first in batch.voices
                 ]
                 first_loss = torch.stack(losses).mean()
         loss = language + config.reader_weight * (frame_loss + word_loss + voice_loss + first_loss)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tgsr.choices import letter
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import Sampled, sample
-from tgsr.engine.shared_prefix import Branch, PackedLogps, listen, packed_logps
+from tgsr.engine.shared_prefix import Branch, PackedLogps, listen, of_clips, packed_logps
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import KlEstimator, Normalisation, group_advantages, grpo_diagnostics, grpo_loss
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -33,7 +33,7 @@ from tgsr.records import Question, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
 from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.sta import features_of
-from tgsr.training.steps import as_trained, cosine, step_or_stop
+from tgsr.training.steps import as_trained, cosine, passes, step_or_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,6 @@ def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
     )
 
 
-def branches_of(prompts: slice, config: GrpoConfig) -> slice:
-    """Where the responses to a step's prompts stand among its branches."""
-    return slice(prompts.start * config.group_size, prompts.stop * config.group_size)
-
-
 def logps_of(
     lalm: AudioFlamingo3,
     prompts: slice,
@@ -134,8 +129,13 @@ def logps_of(
     config: GrpoConfig,
 ) -> PackedLogps:
     """Log-probs of the responses to some of a step's prompts, at the temperature that sampled them."""
-    some = [replace(b, owner=b.owner - prompts.start) for b in branches[branches_of(prompts, config)]]
-    return packed_logps(lalm, audio[prompts], some, after=after[prompts], temperature=config.temperature)
+    return packed_logps(
+        lalm,
+        audio[prompts],
+        of_clips(branches, prompts),
+        after=after[prompts],
+        temperature=config.temperature,
+    )
 
 
 def share_of_step(some: Sequence[Branch], branches: Sequence[Branch], normalisation: Normalisation) -> float:
@@ -196,18 +196,17 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         labels = [right_letter(chosen[owner]) for owner in owners]
         rewards, totals = score_completions(texts, terms, label=labels)
         rewards_PG = torch.tensor(totals).view(len(chosen), config.group_size)
-        advantages_B = group_advantages(rewards_PG, scale=config.scale_rewards).flatten()
+        advantages_PG = group_advantages(rewards_PG, scale=config.scale_rewards)
 
         after = [prompt[:-1] for prompt in prompts]
         branches = [
             Branch(owner, prompts[owner][-1:], s.ids) for owner, s in zip(owners, sampled, strict=True)
         ]
-        at_once = config.prompts_at_once or len(chosen)
-        passes = [slice(first, first + at_once) for first in range(0, len(chosen), at_once)]
+        parts_of_step = passes(len(chosen), config.prompts_at_once)
         trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
 
         with torch.no_grad(), lora_off(lalm), trained():
-            references = [logps_of(lalm, of, audio, after, branches, config).logp_BT for of in passes]
+            references = [logps_of(lalm, of, audio, after, branches, config).logp_BT for of in parts_of_step]
         learning_rate = config.learning_rate * cosine(step, n_steps, round(config.warmup_share * n_steps))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
@@ -216,7 +215,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             optimizer.zero_grad()
             loss = torch.zeros(())
             policy: list[PackedLogps] = []
-            for index, of in enumerate(passes):
+            for index, of in enumerate(parts_of_step):
                 with trained():
                     packed = logps_of(lalm, of, audio, after, branches, config)
                     if update == 0:
@@ -226,7 +225,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
                         old[index],
                         references[index],
                         packed.mask_BT,
-                        advantages_B[branches_of(of, config)],
+                        advantages_PG[of].flatten(),
                         config.epsilon,
                         config.beta,
                         epsilon_high=config.epsilon_high,
@@ -234,9 +233,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
                         max_tokens=config.max_new_tokens,
                         kl=config.kl,
                     )
-                    part = part * share_of_step(
-                        branches[branches_of(of, config)], branches, config.normalisation
-                    )
+                    part = part * share_of_step(of_clips(branches, of), branches, config.normalisation)
                     part.backward()
                 policy.append(replace(packed, logp_BT=packed.logp_BT.detach()))
                 loss += part.detach().cpu()
@@ -251,7 +248,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             old_BT,
             reference_BT,
             mask_BT,
-            advantages_B,
+            advantages_PG.flatten(),
             config.epsilon,
             epsilon_high=config.epsilon_high,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.engine.features import FeatureCache
-from tgsr.engine.shared_prefix import Branch, packed_logps
+from tgsr.engine.shared_prefix import Branch, of_clips, packed_logps
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load, save_adapter, trainable, with_lora
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.records import Question, read_questions, resolve_audio
 from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.steps import as_trained, cosine, step_or_stop
+from tgsr.training.steps import as_trained, cosine, passes, step_or_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +108,19 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.zero_grad()
-        asked = [[phrase_branch(lalm, 0, question) for question in clips[index]] for index in chosen]
-        n_tokens = sum(len(branch.answer) for of_clip in asked for branch in of_clip)
+        branches = [
+            phrase_branch(lalm, owner, question)
+            for owner, index in enumerate(chosen)
+            for question in clips[index]
+        ]
+        n_tokens = sum(len(branch.answer) for branch in branches)
         loss = torch.zeros(())
-        at_once = config.clips_at_once or len(chosen)
-        for first in range(0, len(chosen), at_once):
-            branches = [
-                replace(branch, owner=owner)
-                for owner, of_clip in enumerate(asked[first : first + at_once])
-                for branch in of_clip
-            ]
+        for some in passes(len(chosen), config.clips_at_once):
             with as_trained(lalm, config.bfloat16, config.gradient_checkpointing):
-                features = [heard[i].float() for i in chosen[first : first + at_once]]
+                features = [heard[i].float() for i in chosen[some]]
+                packed = packed_logps(lalm, features, of_clips(branches, some))
                 # Divided by the whole step's tokens, so that passes of unequal sizes add up to one mean.
-                part = -packed_logps(lalm, features, branches).logp_BT.sum() / n_tokens
+                part = -packed.logp_BT.sum() / n_tokens
                 part.backward()
             loss += part.detach().cpu()
         norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)

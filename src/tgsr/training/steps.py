@@ -45,6 +45,11 @@ def step_or_stop(
     return norm
 
 
+def passes(n: int, at_once: int | None) -> list[slice]:
+    """A step's n clips in pieces of at most `at_once`, one after the other; None: all in one."""
+    return [slice(first, min(first + (at_once or n), n)) for first in range(0, n, at_once or n)]
+
+
 @contextmanager
 def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iterator[None]:
     """Within it, the decoder computes in bfloat16 and keeps only its layers' inputs, each where asked.
