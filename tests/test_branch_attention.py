@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from tgsr.engine.branch_attention import NAME, SLACK, attention_as, branch_attention, layout
-from tgsr.engine.branch_cache import BranchCache
-from tgsr.engine.shared_prefix import Branch, SharedPrefix, packed_logps
+from tgsr.engine.branch_cache import BranchCache, KeyValues
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tiny import tiny_features, tiny_lalm
 
 PREFIXES = [5, 9, 1]
@@ -43,13 +46,34 @@ def test_it_is_dense_attention_under_the_mask_of_who_may_see_whom(kv_heads: int)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, wanted, strict=True))
 
 
+def test_the_layouts_rule_is_who_may_see_whom() -> None:
+    """What flex attention gets as its block mask on a GPU."""
+    where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
+    places = torch.arange(len(where.clip_N))
+    assert torch.equal(where.sees(places[:, None], places[None]), dense_mask())
+
+
+def test_flex_attention_gives_the_same_numbers_under_the_layouts_block_mask() -> None:
+    generator = torch.Generator().manual_seed(0)
+    n = sum(PREFIXES) + sum(BRANCHES)
+    query = torch.randn(1, 4, n, 16, generator=generator)
+    key, value = (torch.randn(1, 2, n, 16, generator=generator) for _ in range(2))
+    where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
+    ours, _ = branch_attention(nn.Identity(), query, key, value, None, branches=where)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is not compiled
+        theirs = flex_attention(query, key, value, block_mask=where.block_mask, enable_gqa=True)
+    assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-5)
+
+
 def test_groups_hold_branches_of_like_length_and_each_once() -> None:
     where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
-    assert sum(len(group.query_BT) for group in where.groups) == len(BRANCHES)
-    for group in where.groups:
-        lengths = [len(set(row.tolist()) - {0}) for row in group.query_BT]
-        assert max(lengths) <= SLACK * min(lengths) + 8
-    assert sorted(where.back_N.tolist()) == sorted(set(where.back_N.tolist()))
+    tokens = [place for group_BT in where.groups_BT for place in group_BT[group_BT >= 0].tolist()]
+    assert sorted(tokens) == list(range(sum(PREFIXES), sum(PREFIXES) + sum(BRANCHES)))
+    assert sum(len(group_BT) for group_BT in where.groups_BT) == len(BRANCHES)
+    for group_BT in where.groups_BT:
+        lengths = (group_BT >= 0).sum(1)
+        assert lengths.max() <= SLACK * lengths.min() + 8
 
 
 def test_the_decoders_own_attention_is_back_afterwards_even_after_an_error() -> None:
@@ -66,7 +90,7 @@ def test_bfloat16_rounds_and_changes_nothing_else() -> None:
     branches = [Branch(0, (5, 6, 7), (8, 9)), Branch(1, (5, 6), (7,)), Branch(1, (9,) * 30, (4, 5, 6))]
 
     def logps_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
-        logps = packed_logps(lalm, clips, branches).logp_BT
+        logps = branch_logps(listen(lalm, clips), branches).logp_BT
         return logps.detach(), torch.autograd.grad(logps.sum(), lalm.aligner.linear_1.weight)[0]
 
     exact, gradient = logps_and_gradient()
@@ -86,7 +110,7 @@ def test_a_cache_of_branches_is_dense_attention_step_by_step() -> None:
 
     n_prefix, lengths, owners = 6, torch.tensor([6, 2]), torch.tensor([1, 0, 1])
     mask_CP = torch.arange(n_prefix) >= (n_prefix - lengths)[:, None]
-    prefix = SharedPrefix((draw(2, 2, n_prefix, 8),), (draw(2, 2, n_prefix, 8),), mask_CP, lengths)
+    prefix = KeyValues((draw(2, 2, n_prefix, 8),), (draw(2, 2, n_prefix, 8),), mask_CP, lengths)
     cache = BranchCache(prefix, owners, 10)
     keys, values = prefix.keys[0][owners], prefix.values[0][owners]
     seen = mask_CP[owners]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine import shared_prefix
 from tgsr.engine.features import FeatureCache, without_cache
-from tgsr.engine.sampling import _draw, keep_top_p, sample
-from tgsr.engine.shared_prefix import AudioMissing, Branch, listen, packed_logps
+from tgsr.engine.sampling import _draw, keep_top_p, sample, uniforms
+from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, listen
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tiny import tiny_features, tiny_lalm
@@ -60,7 +60,7 @@ def test_packed_branches_have_the_log_probs_of_separate_sequences(
 ) -> None:
     clips = [tiny_features(n, n) for n in (9, 30, 4)]
     branches = branches_for(lalm)
-    packed = packed_logps(lalm, clips, branches, temperature=temperature)
+    packed = branch_logps(listen(lalm, clips), branches, temperature=temperature)
     for row, mask, branch in zip(packed.logp_BT, packed.mask_BT, branches, strict=True):
         expected = separate_logps(lalm, clips[branch.owner], branch, temperature)
         assert int(mask.sum()) == len(branch.answer)
@@ -74,7 +74,7 @@ def test_logits_in_pieces_are_the_same_log_probs_and_gradients(
     clips = [tiny_features(20, 1), tiny_features(7, 2), tiny_features(12, 3)]
 
     def gradients() -> tuple[torch.Tensor, torch.Tensor]:
-        packed = packed_logps(lalm, clips, branches_for(lalm), temperature=0.7)
+        packed = branch_logps(listen(lalm, clips), branches_for(lalm), temperature=0.7)
         weight = lalm.aligner.linear_1.weight
         return packed.logp_BT, torch.autograd.grad(packed.logp_BT.sum(), weight)[0]
 
@@ -92,7 +92,7 @@ def test_packed_gradients_reach_the_aligner_as_in_separate_sequences(lalm: Audio
     def gradient(loss: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad(loss, lalm.aligner.linear_1.weight)[0]
 
-    together = gradient(packed_logps(lalm, clips, branches).logp_BT.sum())
+    together = gradient(branch_logps(listen(lalm, clips), branches).logp_BT.sum())
     apart = gradient(torch.stack([separate_logps(lalm, clips[b.owner], b).sum() for b in branches]).sum())
     assert together.abs().max() > 1e-3
     assert torch.allclose(together, apart, atol=1e-4, rtol=1e-4)
@@ -104,16 +104,16 @@ def test_a_question_in_the_prefix_or_in_the_branch_is_the_same(lalm: AudioFlamin
     answers = [(5, 6, lalm.eos_id), (7, lalm.eos_id)]
     whole = [Branch(o, prompts[o], a) for o in (0, 1) for a in answers]
     short = [Branch(o, prompts[o][-1:], a) for o in (0, 1) for a in answers]
-    inside = packed_logps(lalm, clips, short, after=[p[:-1] for p in prompts])
-    assert torch.allclose(packed_logps(lalm, clips, whole).logp_BT, inside.logp_BT, atol=1e-5)
+    inside = branch_logps(listen(lalm, clips, after=[p[:-1] for p in prompts]), short)
+    assert torch.allclose(branch_logps(listen(lalm, clips), whole).logp_BT, inside.logp_BT, atol=1e-5)
 
 
 def test_order_of_branches_and_clips_changes_nothing(lalm: AudioFlamingo3) -> None:
     clips = [tiny_features(n, n) for n in (9, 30, 4)]
     branches = branches_for(lalm)
-    forward = packed_logps(lalm, clips, branches)
+    forward = branch_logps(listen(lalm, clips), branches)
     turned = [Branch(2 - b.owner, b.prompt, b.answer) for b in reversed(branches)]
-    backward = packed_logps(lalm, clips[::-1], turned)
+    backward = branch_logps(listen(lalm, clips[::-1]), turned)
     sums = forward.logp_BT.sum(1)
     assert torch.allclose(sums, backward.logp_BT.sum(1).flip(0), atol=1e-5)
 
@@ -128,15 +128,15 @@ def test_other_audio_is_another_loss(lalm: AudioFlamingo3, change: str) -> None:
         "misplace": [clips[0].roll(3, 0), clips[1]],
     }[change]
     branches = [Branch(0, lalm.prompt("When?").after, (5, 6, 7))]
-    before = packed_logps(lalm, clips, branches).logp_BT
-    after = packed_logps(lalm, heard, branches).logp_BT
+    before = branch_logps(listen(lalm, clips), branches).logp_BT
+    after = branch_logps(listen(lalm, heard), branches).logp_BT
     assert (before - after).abs().max() > 1e-3
 
 
 def test_a_clip_without_frames_is_refused_before_any_compute(lalm: AudioFlamingo3) -> None:
     branch = Branch(0, (1,), (2,))
     with pytest.raises(AudioMissing, match="clip 0"):
-        packed_logps(lalm, [torch.zeros(0, 16)], [branch])
+        branch_logps(listen(lalm, [torch.zeros(0, 16)]), [branch])
     with pytest.raises(AudioMissing, match="clip 1"):
         listen(lalm, [tiny_features(3, 0), torch.zeros(0, 16)])
 
@@ -145,13 +145,13 @@ def test_audio_that_is_not_finite_is_refused(lalm: AudioFlamingo3) -> None:
     frames = tiny_features(3, 0)
     frames[1, 2] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
-        packed_logps(lalm, [frames], [Branch(0, (1,), (2,))])
+        branch_logps(listen(lalm, [frames]), [Branch(0, (1,), (2,))])
 
 
 @pytest.mark.parametrize("branch", [Branch(0, (), (2,)), Branch(0, (1,), ()), Branch(3, (1,), (2,))])
 def test_a_branch_needs_a_clip_a_prompt_and_an_answer(lalm: AudioFlamingo3, branch: Branch) -> None:
     with pytest.raises(ValueError, match="branch 0"):
-        packed_logps(lalm, [tiny_features(3, 0)], [branch])
+        branch_logps(listen(lalm, [tiny_features(3, 0)]), [branch])
 
 
 def test_greedy_sampling_is_transformers_generate(lalm: AudioFlamingo3) -> None:
@@ -159,9 +159,7 @@ def test_greedy_sampling_is_transformers_generate(lalm: AudioFlamingo3) -> None:
     prompts = [lalm.prompt("Which digit is said right after seven?").after, lalm.prompt("Who?").after]
     with torch.no_grad():
         prefix = listen(lalm, clips)
-    ours = sample(
-        lalm, prefix, [1, 0, 0], [prompts[1], prompts[0], prompts[1]], max_new_tokens=12, temperature=0
-    )
+    ours = sample(prefix, [1, 0, 0], [prompts[1], prompts[0], prompts[1]], max_new_tokens=12, temperature=0)
     for (clip, prompt), sampled in zip([(1, 1), (0, 0), (0, 1)], ours, strict=True):
         before = torch.tensor([lalm.prompt("").before])
         embeds = torch.cat(
@@ -182,17 +180,20 @@ def test_greedy_sampling_is_transformers_generate(lalm: AudioFlamingo3) -> None:
 
 def test_branches_that_end_early_leave_the_others_as_they_were(lalm: AudioFlamingo3) -> None:
     """Whatever ends first, each branch's tokens are those that it has alone."""
+    heard = [tiny_features(20, 5)]
     with torch.no_grad():
-        prefix = listen(lalm, [tiny_features(20, 5)])
+        prefix = listen(lalm, heard)
     prompts = [
         lalm.prompt(text).after for text in ("When?", "Who says seven?", "x", "Which digit?", "one two")
     ]
     # An end token that greedy decoding really meets, so that branches end at different steps.
-    free = sample(lalm, prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
+    free = sample(prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
     ends = tiny_lalm()
     ends.eos_id = free[0].ids[3]
-    together = sample(ends, prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
-    alone = [sample(ends, prefix, [0], [p], max_new_tokens=15, temperature=0)[0] for p in prompts]
+    with torch.no_grad():
+        prefix = listen(ends, heard)
+    together = sample(prefix, [0] * 5, prompts, max_new_tokens=15, temperature=0)
+    alone = [sample(prefix, [0], [p], max_new_tokens=15, temperature=0)[0] for p in prompts]
     assert [s.ids for s in together] == [s.ids for s in alone]
     assert len({len(s.ids) for s in together}) > 1
 
@@ -203,9 +204,8 @@ def test_a_seed_gives_the_same_samples_again(lalm: AudioFlamingo3) -> None:
     prompt = lalm.prompt("When?").after
 
     def draw(seed: int) -> list[tuple[int, ...]]:
-        generator = torch.Generator().manual_seed(seed)
         drawn = sample(
-            lalm, prefix, [0] * 6, [prompt] * 6, max_new_tokens=8, temperature=0.7, generator=generator
+            prefix, [0] * 6, [prompt] * 6, max_new_tokens=8, temperature=0.7, uniform_BN=uniforms(6, 8, seed)
         )
         return [s.ids for s in drawn]
 
@@ -219,18 +219,17 @@ def test_the_samplers_log_probs_are_those_that_the_loss_computes(lalm: AudioFlam
     owners = [0, 1, 0, 1, 1]
     prompts = [lalm.prompt(text).after for text in ("When?", "Who says seven?", "x", "When?", "one two")]
     drawn = sample(
-        lalm,
         prefix,
         owners,
         prompts,
         max_new_tokens=20,
         temperature=0.7,
         top_p=0.9,
-        generator=torch.Generator().manual_seed(0),
+        uniform_BN=uniforms(5, 20, 0),
     )
     branches = [Branch(o, p, s.ids) for o, p, s in zip(owners, prompts, drawn, strict=True)]
     with torch.no_grad():
-        packed = packed_logps(lalm, clips, branches, temperature=0.7)
+        packed = branch_logps(listen(lalm, clips), branches, temperature=0.7)
     for row, sampled in zip(packed.logp_BT, drawn, strict=True):
         trained = row[: len(sampled.ids)]
         assert torch.allclose(torch.tensor(sampled.logps), trained, atol=1e-4)
@@ -243,9 +242,13 @@ def test_branches_draw_the_same_tokens_whoever_shares_their_batch(lalm: AudioFla
     owners = [0, 0, 1, 1, 2, 2, 2]
 
     def draw(at_once: int | None) -> list[tuple[int, ...]]:
-        generator = torch.Generator().manual_seed(3)
-        arguments = {"max_new_tokens": 12, "top_p": 0.95, "generator": generator, "at_once": at_once}
-        return [s.ids for s in sample(lalm, prefix, owners, [prompt] * 7, **arguments)]
+        arguments = {
+            "max_new_tokens": 12,
+            "top_p": 0.95,
+            "uniform_BN": uniforms(7, 12, 3),
+            "at_once": at_once,
+        }
+        return [s.ids for s in sample(prefix, owners, [prompt] * 7, **arguments)]
 
     assert draw(None) == draw(7) == draw(3) == draw(1)
     assert len(set(draw(None))) > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -20,12 +21,12 @@ from tgsr.engine.features import FeatureCache
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import lora_off, save_adapter, trainable, with_lora
-from tgsr.training import checkpoints, rl, sta
+from tgsr.training import checkpoints, rl, sft, sta, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, step_or_stop
 from tiny import tiny_lalm
 
-STA = sta.StaConfig("", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
+STA = sta.StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = rl.GrpoConfig(
     "", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1
 )
@@ -144,6 +145,7 @@ def uneven(texts: list[str], terms: object, **columns: object) -> tuple[dict[str
         {"normalisation": "dapo", "epsilon_high": 0.28},
         {"normalisation": "dr_grpo", "scale_rewards": False},
         {"kl": "k2"},
+        {"mask_cut": True},
     ],
 )
 def test_each_option_trains_and_is_another_loss(
@@ -151,12 +153,21 @@ def test_each_option_trains_and_is_another_loss(
 ) -> None:
     monkeypatch.setattr(rl, "score_completions", uneven)
     cache = FeatureCache(tmp_path / "cache")
-    config = replace(GRPO, questions=str(choices), max_steps=2, checkpoint_every=2)
+    config = replace(GRPO, questions=str(choices), max_steps=2, max_new_tokens=12)
+    # An end that is drawn now and then: by tokens and by responses is the same where all are cut.
+    drawn: list[int] = []
+    text_of = AudioFlamingo3.text
+    monkeypatch.setattr(AudioFlamingo3, "text", lambda self, ids: drawn.extend(ids) or text_of(self, ids))
+    rl.train_grpo(replace(config, max_steps=1), tmp_path / "first", cache)
+    ending = tiny_lalm()
+    ending.eos_id = max(set(drawn), key=drawn.count)
+    monkeypatch.setattr(rl, "load", lambda name: copy.deepcopy(ending))
     for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
         rl.train_grpo(changed, tmp_path / name, cache)
     plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
     assert plain[0]["reward"] == other[0]["reward"]  # the first responses are the same
-    assert plain[1]["loss"] != other[1]["loss"]
+    assert 0 < int(str(plain[0]["cut"])) < 6
+    assert plain[1]["loss"] != pytest.approx(other[1]["loss"], rel=1e-4)
     assert all(0 <= float(str(row["drift"])) < 1e-4 for row in [*plain, *other])
     if "updates_per_rollout" in options:  # later updates have left the policy that sampled
         assert float(str(other[1]["kl"])) > float(str(plain[1]["kl"]))
@@ -216,7 +227,7 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
     class Killed(BaseException):
         pass
 
-    module = sta if stage == "sta" else rl
+    module = supervised if stage == "sta" else rl
     real = module.save_checkpoint
 
     def save_then_die(folder: RunFolder, step: int, state: dict[str, object]) -> None:
@@ -333,18 +344,18 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 def test_the_reference_policy_is_the_model_without_its_lora() -> None:
     lalm = tiny_lalm()
-    from tgsr.engine.shared_prefix import Branch, packed_logps
+    from tgsr.engine.shared_prefix import Branch, branch_logps, listen
     from tiny import tiny_features
 
     clips, branches = [tiny_features(8, 0)], [Branch(0, lalm.prompt("When?").after, (5, 6, 7))]
-    plain = packed_logps(lalm, clips, branches).logp_BT
+    plain = branch_logps(listen(lalm, clips), branches).logp_BT
     with_lora(lalm, 4, 8, 0)
     for name, weight in lalm.model.named_parameters():
         if ".lora_B." in name:
             torch.nn.init.normal_(weight)
-    assert (packed_logps(lalm, clips, branches).logp_BT - plain).abs().max() > 1e-2
+    assert (branch_logps(listen(lalm, clips), branches).logp_BT - plain).abs().max() > 1e-2
     with lora_off(lalm):
-        assert torch.allclose(packed_logps(lalm, clips, branches).logp_BT, plain, atol=1e-6)
+        assert torch.allclose(branch_logps(listen(lalm, clips), branches).logp_BT, plain, atol=1e-6)
 
 
 def test_the_table_of_what_trains_counts_each_block() -> None:

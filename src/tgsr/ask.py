@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgsr import audio
-from tgsr.engine.features import without_cache
+from tgsr.engine.features import LongAudio, without_cache
 from tgsr.evaluation.grounding import evidence_crop
 from tgsr.grounding import find_invalid, find_spans
 from tgsr.models.lalm import Lalm, ModelError
 from tgsr.predict import respond
-from tgsr.prompts import REASONING_INSTRUCTION, choice_question, phrase_question_af3
+from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.timeline import Span
 
 
@@ -28,9 +28,15 @@ class Answer:
 
 
 def ask(
-    lalm: Lalm, samples: np.ndarray, question: str, choices: tuple[str, ...] = (), *, phrase: bool = False
+    lalm: Lalm,
+    samples: np.ndarray,
+    question: str,
+    choices: tuple[str, ...] = (),
+    *,
+    phrase: bool = False,
+    long_audio: LongAudio = "refuse",
 ) -> Answer:
-    """The model's greedy response under the paper's prompts: B.1.2 for a phrase, B.1.3 for a question.
+    """The model's greedy response under the paper's prompts: B.1.1 or B.1.2 for a phrase, B.1.3 for a question.
 
     Raises ModelError for a blank question, one choice, or choices with a phrase.
     """
@@ -40,12 +46,12 @@ def ask(
             "and no choices, or at least two; --phrase takes none"
         )
     if phrase:
-        text = phrase_question_af3(question)
+        text = lalm.phrase_question(question)
     elif choices:
         text = choice_question(question, choices)
     else:
         text = f"{question}\n{REASONING_INSTRUCTION}"
-    response = respond(lalm, [without_cache(lalm, samples)], [(0, text)])[0]
+    response = respond(lalm, [without_cache(lalm, samples, long_audio)], [(0, text)])[0]
     spans = tuple(dict.fromkeys(find_spans(response)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
     return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))

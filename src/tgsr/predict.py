@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.engine.features import FeatureCache
-from tgsr.engine.sampling import sample
+from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import listen
 from tgsr.models.lalm import Lalm, ModelError
-from tgsr.prompts import choice_question, phrase_question_af3
+from tgsr.prompts import choice_question
 from tgsr.records import (
     Question,
     Response,
@@ -49,10 +49,10 @@ class Unheard:
     reason: str
 
 
-def prompt_text(question: Question) -> str:
-    """Stage 1's prompt (B.1.2) for a phrase; the question with its choices and B.1.3 for a choice."""
+def prompt_text(lalm: Lalm, question: Question) -> str:
+    """Stage 1's prompt (B.1.1 or B.1.2) for a phrase; the question with its choices and B.1.3 for a choice."""
     if question.kind == "phrase":
-        return phrase_question_af3(str(question.phrase))
+        return lalm.phrase_question(str(question.phrase))
     return choice_question(question.question, question.choices)
 
 
@@ -63,14 +63,13 @@ def respond(
     with torch.no_grad():
         prefix = listen(lalm, heard)
     sampled = sample(
-        lalm,
         prefix,
         [owner for owner, _ in asked],
         [lalm.prompt(text).after for _, text in asked],
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
-        generator=torch.Generator().manual_seed(decoding.seed),
+        uniform_BN=uniforms(len(asked), decoding.max_new_tokens, decoding.seed),
     )
     return [lalm.text(list(s.ids)) for s in sampled]
 
@@ -97,7 +96,7 @@ def predict(
         asked: list[tuple[int, Question]] = []
         for of_clip in groups[first : first + clips_per_batch]:
             try:
-                samples = audio.load(resolve_audio(of_clip[0], path))
+                samples = audio.load(resolve_audio(of_clip[0], path), max_seconds=cache.max_seconds)
                 features = cache.get(lalm, samples)
             except (audio.AudioError, ModelError) as error:
                 yield from (Unheard(question, str(error)) for question in of_clip)
@@ -105,7 +104,7 @@ def predict(
             asked += [(len(heard), question) for question in of_clip]
             heard.append(features)
         if asked:
-            prompts = [(owner, prompt_text(question)) for owner, question in asked]
+            prompts = [(owner, prompt_text(lalm, question)) for owner, question in asked]
             # Each batch draws from a stream of its own, named by its first question.
             seed = zlib.crc32(f"{decoding.seed} {asked[0][1].id}".encode())
             texts = respond(lalm, heard, prompts, replace(decoding, seed=seed))

@@ -9,21 +9,62 @@ K key heads, R query heads a key head, W head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AttentionInterface
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache
 
 from tgsr.engine.shared_prefix import SharedPrefix
+from tgsr.models.lalm import device_of
 
 NAME = "tgsr_branch_cache"  # under which transformers knows the function below
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Keys and values of C prefixes, one tensor pair a layer, each C x heads x P x head width; left-padded."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask_CP: Tensor
+    lengths_C: Tensor
+
+    def of(self, clips: Sequence[int]) -> KeyValues:
+        """Only these clips, in this order; nothing is copied where these are all."""
+        if list(clips) == list(range(len(self.lengths_C))):
+            return self
+        keys, values = (tuple(layer[list(clips)] for layer in side) for side in (self.keys, self.values))
+        return KeyValues(keys, values, self.mask_CP[list(clips)], self.lengths_C[list(clips)])
+
+
+@torch.no_grad()
+def prefill(prefix: SharedPrefix) -> KeyValues:
+    """The prefixes' keys and values, each clip's computed once however many branches it has."""
+    lalm, device = prefix.lalm, device_of(prefix.lalm)
+    lengths = torch.tensor([len(row) for row in prefix.rows], device=device)
+    n_positions = int(lengths.max())
+    embeds = torch.stack([nn.functional.pad(row, (0, 0, n_positions - len(row), 0)) for row in prefix.rows])
+    mask_CP = torch.arange(n_positions, device=device) >= (n_positions - lengths)[:, None]
+    out = lalm.language_model(
+        inputs_embeds=embeds,
+        attention_mask=None if bool(mask_CP.all()) else mask_CP.long(),
+        position_ids=(mask_CP.long().cumsum(-1) - 1).clamp(min=0),
+        past_key_values=DynamicCache(),
+        use_cache=True,
+    )
+    layers = out.past_key_values.layers
+    return KeyValues(
+        tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers), mask_CP, lengths
+    )
 
 
 class BranchCache:
     """The prefixes of C clips, and room for the tokens of B branches, branch b being one of clip owners_B[b]."""
 
-    def __init__(self, prefix: SharedPrefix, owners_B: Tensor, room: int) -> None:
+    def __init__(self, prefix: KeyValues, owners_B: Tensor, room: int) -> None:
         self.prefix = prefix
         self.room = room
         self.n_seen = 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,8 +15,52 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tgsr.audio import content_hash
+from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash
 from tgsr.models.lalm import Lalm, ModelError
+
+LongAudio = Literal["refuse", "split"]
+
+
+def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.ndarray]:
+    """The samples in pieces that the model hears: one, or with "split" as many as needed.
+
+    Processors cut off at the limit without an error. "refuse" raises ModelError instead; "split" hears the
+    pieces one after the other and joins their frames: more of them than the model saw in training, which its
+    decoder may or may not follow.
+    """
+    if not len(samples) or not np.isfinite(samples).all():
+        raise ModelError(
+            f"{len(samples)} audio samples, some not finite or none at all: decode the clip again"
+        )
+    seconds = len(samples) / SAMPLE_RATE
+    if seconds <= lalm.max_seconds:
+        return [samples]
+    if long_audio == "refuse":
+        raise ModelError(
+            f"{lalm.name} hears {lalm.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
+            "(tgsr ask --start/--end), hear it in parts (--long-audio split), or take a model that hears more"
+        )
+    room = round(lalm.max_seconds * SAMPLE_RATE)
+    return [samples[first : first + room] for first in range(0, len(samples), room)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFeatures:
+    """One clip's encoder output on disk, F x D_enc."""
+
+    path: Path
+    n_frames: int
+
+    def read(self) -> Tensor:
+        """F x D_enc float32. Raises ModelError where the file has gone or was altered."""
+        try:
+            with safe_open(self.path, "pt") as kept:
+                features: Tensor = kept.get_tensor("features").float()
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{self.path}: kept features are gone or damaged ({error}); start again"
+            ) from error
+        return features
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +75,30 @@ class FeatureCache:
 
     folder: Path
     dtype: torch.dtype = torch.float16
+    long_audio: LongAudio = "refuse"
+
+    @property
+    def max_seconds(self) -> float:
+        """How much audio to decode: without "split" no family hears more than audio.MAX_SECONDS."""
+        return math.inf if self.long_audio == "split" else MAX_SECONDS
 
     def get(self, lalm: Lalm, samples: np.ndarray) -> Tensor:
-        """The encoder's output for 16 kHz mono samples, F x D_enc float32.
+        """The encoder's output for 16 kHz mono samples, F x D_enc float32; errors as in `keep`."""
+        return self.keep(lalm, samples).read()
 
-        Raises ModelError for audio that the model refuses and where the output overflows the type.
+    def keep(self, lalm: Lalm, samples: np.ndarray) -> KeptFeatures:
+        """Where the encoder's output for 16 kHz mono samples is, computed unless it is there already.
+
+        Raises ModelError for audio that is too long or that the model refuses, and where the output
+        overflows the type.
         """
+        pieces = parts(lalm, samples, self.long_audio)
         audio = content_hash(samples)
         path = self.folder / lalm.encoder_key / f"{audio}.safetensors"
         described = {"encoder": lalm.encoder_key, "audio": audio, "dtype": str(self.dtype)}
-        if (kept := _read(path, described)) is not None:
-            return kept.float()
-        features = lalm.encode_audio(samples).to(self.dtype)
+        if (n_frames := _kept(path, described)) is not None:
+            return KeptFeatures(path, n_frames)
+        features = torch.cat([lalm.encode_audio(piece) for piece in pieces]).to(self.dtype)
         if not torch.isfinite(features).all():
             raise ModelError(f"{lalm.name}: features that {self.dtype} cannot hold; keep them as bfloat16")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,22 +109,23 @@ class FeatureCache:
             os.replace(half_written.name, path)
         finally:
             Path(half_written.name).unlink(missing_ok=True)
-        return features.float()
+        return KeptFeatures(path, len(features))
 
 
-def _read(path: Path, described: dict[str, str]) -> Tensor | None:
-    """The kept features, memory-mapped; None where there is no whole file that says the same of itself."""
+def _kept(path: Path, described: dict[str, str]) -> int | None:
+    """The kept features' number of frames; None where there is no whole file that says the same of itself."""
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as kept:
             if kept.metadata() != described:
                 return None
-            return kept.get_tensor("features")
+            return int(kept.get_slice("features").get_shape()[0])
     except SafetensorError:
         return None
 
 
-def without_cache(lalm: Lalm, samples: np.ndarray) -> Tensor:
+def without_cache(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio = "refuse") -> Tensor:
     """The same numbers as FeatureCache.get, nothing kept."""
-    return torch.as_tensor(lalm.encode_audio(samples)).half().float()
+    encoded = [lalm.encode_audio(piece) for piece in parts(lalm, samples, long_audio)]
+    return torch.cat(encoded).half().float()

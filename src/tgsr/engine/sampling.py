@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tgsr.engine.branch_attention import attention_as
-from tgsr.engine.branch_cache import NAME, BranchCache
-from tgsr.engine.shared_prefix import SharedPrefix, pad_right
+from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
+from tgsr.engine.shared_prefix import SharedPrefix, check_branches, pad_right
 from tgsr.models.lalm import Lalm, device_of
 
 LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this share goes on
@@ -24,7 +24,7 @@ class Sampled:
     """One branch's new tokens, the end token included where it came; `cut` where the limit came first.
 
     `logps` are the tokens' log-probs under softmax(logits / temperature) over the whole vocabulary: the
-    distribution that packed_logps computes at the same temperature and that GRPO's loss is about. The
+    distribution that branch_logps computes at the same temperature and that GRPO's loss is about. The
     nucleus (top_p) decides what can be drawn and is left out of them, as it is left out of the loss.
     At temperature 0 they are those of temperature 1.
     """
@@ -44,9 +44,14 @@ def keep_top_p(logits_BV: Tensor, top_p: float) -> Tensor:
     return logits_BV.masked_fill(outside, float("-inf"))
 
 
+def uniforms(n_branches: int, max_new_tokens: int, seed: int) -> Tensor:
+    """A random number in [0, 1) for each token that a branch may get: what `sample` draws by."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n_branches, max_new_tokens, dtype=torch.float64, generator=generator)
+
+
 @torch.no_grad()
 def sample(
-    lalm: Lalm,
     prefix: SharedPrefix,
     owners: Sequence[int],
     prompts: Sequence[Sequence[int]],
@@ -54,35 +59,39 @@ def sample(
     max_new_tokens: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    generator: torch.Generator | None = None,
+    uniform_BN: Tensor | None = None,
     at_once: int | None = None,
 ) -> list[Sampled]:
     """One continuation a branch: prompts[b] after the prefix of clip owners[b].
 
-    temperature 0 is greedy decoding. Branches that have ended leave the batch, a quarter of it or more at a time.
-    At most `at_once` branches decode together (None: all), for memory's sake: every branch has random
-    numbers of its own, so that no draw depends on who else is in the batch. ValueError for no branches, an
-    empty prompt, or at_once below 1.
+    temperature 0 is greedy decoding; above it uniform_BN holds the random numbers, B x max_new_tokens.
+    Branches that have ended leave the batch, a quarter of it or more at a time. At most `at_once` branches
+    decode together (None: all), for memory's sake: every branch has random numbers of its own, so that no
+    draw depends on who else is in the batch. ModelError for no branches, an empty prompt, or a branch that
+    the context has no room for; ValueError for at_once below 1 and for missing random numbers.
     """
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise ValueError(
-            f"sampling needs at least one branch and no empty prompt, got {len(prompts)} branches"
-        )
+    check_branches(prefix, owners, prompts, [max_new_tokens] * len(prompts))
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once must be 1 or more, or None for all branches, got {at_once}")
     n = len(prompts)
-    uniform_BN = torch.rand(n, max_new_tokens, dtype=torch.float64, generator=generator)
+    if uniform_BN is None:
+        if temperature:
+            raise ValueError(f"temperature {temperature} needs uniform_BN; see `uniforms`")
+        uniform_BN = torch.zeros(n, max_new_tokens)
+    if uniform_BN.shape != (n, max_new_tokens):
+        raise ValueError(f"uniform_BN must be {n} x {max_new_tokens}, got {tuple(uniform_BN.shape)}")
+    heard = prefill(prefix)
     at_once = at_once or n
     sampled: list[Sampled] = []
     for first in range(0, n, at_once):
-        rows = slice(first, first + at_once)
-        clips = sorted(set(owners[rows]))
+        some = slice(first, first + at_once)
+        clips = sorted(set(owners[some]))
         sampled += _sample_together(
-            lalm,
-            prefix.of(clips),
-            [clips.index(owner) for owner in owners[rows]],
-            prompts[rows],
-            uniform_BN[rows],
+            prefix.lalm,
+            heard.of(clips),
+            [clips.index(owner) for owner in owners[some]],
+            prompts[some],
+            uniform_BN[some],
             temperature,
             top_p,
         )
@@ -91,7 +100,7 @@ def sample(
 
 def _sample_together(
     lalm: Lalm,
-    prefix: SharedPrefix,
+    prefix: KeyValues,
     owners: Sequence[int],
     prompts: Sequence[Sequence[int]],
     uniform_BN: Tensor,

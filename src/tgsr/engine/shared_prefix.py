@@ -1,10 +1,9 @@
 """Listen once, answer many: a clip's prompt and audio as one prefix, everything asked about it as branches.
 
-Axes: C clips, P prefix positions (left-padded), B branches, T branch tokens (right-padded), F frames,
-D model width, V vocabulary.
+Axes: C clips, B branches, T branch tokens (right-padded), F frames, N tokens, D model width, V vocabulary.
 
-The prefix's keys and values are computed once, with gradients where gradients are wanted, and handed to
-each of its branches; log-probs and gradients equal those of separate sequences.
+A prefix goes through the decoder once, together with its branches; log-probs and gradients equal those of
+separate sequences.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
 
 from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts
-from tgsr.models.lalm import Lalm, device_of
+from tgsr.models.lalm import Lalm, ModelError, device_of
 
 
 class AudioMissing(AssertionError):
@@ -28,19 +26,24 @@ class AudioMissing(AssertionError):
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Keys and values of C prefixes, one tensor pair a layer, each C x heads x P x head width."""
+    """C clips as the decoder hears them: each clip's row of embeddings, N_c x D, which all of its branches follow.
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    mask_CP: Tensor
-    lengths_C: Tensor
+    A row holds the text before the audio, the aligned frames (clip c's begin at n_before and are
+    n_frames[c]; gradients reach the aligner) and whatever all of the clip's branches begin with. Log-probs,
+    sampling, scoring and attention analysis take this one object: branch_logps, sampling.sample,
+    attention.block_attention.
+    """
+
+    lalm: Lalm
+    rows: tuple[Tensor, ...]
+    n_before: int
+    n_frames: tuple[int, ...]
 
     def of(self, clips: Sequence[int]) -> SharedPrefix:
-        """Only these clips, in this order; nothing is copied where these are all."""
-        if list(clips) == list(range(len(self.lengths_C))):
-            return self
-        keys, values = (tuple(layer[list(clips)] for layer in side) for side in (self.keys, self.values))
-        return SharedPrefix(keys, values, self.mask_CP[list(clips)], self.lengths_C[list(clips)])
+        """Only these clips, in this order; nothing is copied."""
+        return replace(
+            self, rows=tuple(self.rows[c] for c in clips), n_frames=tuple(self.n_frames[c] for c in clips)
+        )
 
 
 def listen(
@@ -56,35 +59,9 @@ def listen(
     many times); without it the prefix ends with the audio.
 
     `audio` holds the encoder's outputs (F x D_enc), or with `aligned` embeddings that already went
-    through the aligner (F x D). Raises AudioMissing where a clip has no frames, ValueError where a
+    through the aligner (F x D). Raises AudioMissing where a clip has no frames, ModelError where a
     frame is not finite.
     """
-    device = device_of(lalm)
-    _, rows = _prefix_rows(lalm, audio, after, aligned)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    n_positions = int(lengths.max())
-    embeds = torch.stack([nn.functional.pad(row, (0, 0, n_positions - len(row), 0)) for row in rows])
-    mask_CP = torch.arange(n_positions, device=device) >= (n_positions - lengths)[:, None]
-    out = lalm.language_model(
-        inputs_embeds=embeds,
-        attention_mask=None if bool(mask_CP.all()) else mask_CP.long(),
-        position_ids=(mask_CP.long().cumsum(-1) - 1).clamp(min=0),
-        past_key_values=DynamicCache(),
-        use_cache=True,
-    )
-    layers = out.past_key_values.layers
-    return SharedPrefix(
-        tuple(layer.keys for layer in layers),
-        tuple(layer.values for layer in layers),
-        mask_CP,
-        lengths,
-    )
-
-
-def _prefix_rows(
-    lalm: Lalm, audio: Sequence[Tensor], after: Sequence[Sequence[int]] | None, aligned: bool
-) -> tuple[int, list[Tensor]]:
-    """Where the frames begin, and each clip's prefix as embeddings: before, frames, after; arguments as in `listen`."""
     device = device_of(lalm)
     head_ND = lalm.embed(torch.tensor(lalm.prompt("").before, device=device))
     rows = []
@@ -93,14 +70,16 @@ def _prefix_rows(
         embedded = frames if aligned else lalm.align(frames)
         tail = torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device)
         rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype), lalm.embed(tail)]))
-    return len(head_ND), rows
+    return SharedPrefix(lalm, tuple(rows), len(head_ND), tuple(len(frames) for frames in audio))
 
 
 def _check_frames(index: int, frames: Tensor) -> None:
     if frames.ndim != 2 or len(frames) == 0:
         raise AudioMissing(f"clip {index} of the batch has no audio frames: shape {tuple(frames.shape)}")
     if not torch.isfinite(frames).all():
-        raise ValueError(f"clip {index} of the batch has audio features that are not finite")
+        raise ModelError(
+            f"clip {index} of the batch has audio features that are not finite; look at its sound file"
+        )
 
 
 def pad_right(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -130,7 +109,7 @@ def of_clips(branches: Sequence[Branch], clips: slice) -> list[Branch]:
 
 
 @dataclass(frozen=True)
-class PackedLogps:
+class BranchLogps:
     """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
 
     Where they were asked for: `hidden_states`, the embeddings and each layer's output, N x D for all N
@@ -144,42 +123,57 @@ class PackedLogps:
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-def packed_logps(
-    lalm: Lalm,
-    audio: Sequence[Tensor],
+def check_branches(
+    prefix: SharedPrefix, owners: Sequence[int], prompts: Sequence[Sequence[int]], n_new: Sequence[int]
+) -> None:
+    """ModelError for no branches, an empty text, a branch of no clip, or one longer than the context.
+
+    n_new[b] tokens follow prompts[b]: an answer, or the room that sampling needs.
+    """
+    if not prompts:
+        raise ModelError("a batch without branches: each clip needs at least one question or phrase")
+    context = int(prefix.lalm.language_model.config.max_position_embeddings)
+    for index, (owner, prompt, n) in enumerate(zip(owners, prompts, n_new, strict=True)):
+        if not 0 <= owner < len(prefix.rows) or not prompt or not n:
+            raise ModelError(
+                f"branch {index}: owner {owner} of {len(prefix.rows)} clips, a prompt of {len(prompt)} and "
+                f"an answer of {n} tokens; each branch needs a clip and both texts"
+            )
+        n_prefix = len(prefix.rows[owner])
+        if n_prefix + len(prompt) + n > context:
+            raise ModelError(
+                f"branch {index}: {n_prefix} tokens of prefix (audio and text), {len(prompt)} of prompt and "
+                f"{n} of answer are more than {prefix.lalm.name}'s context of {context}; "
+                "cut the clip, shorten the text or lower the number of new tokens"
+            )
+
+
+def branch_logps(
+    prefix: SharedPrefix,
     branches: Sequence[Branch],
     *,
-    after: Sequence[Sequence[int]] | None = None,
-    aligned: bool = False,
     temperature: float = 1.0,
     output_hidden_states: bool = False,
-) -> PackedLogps:
+) -> BranchLogps:
     """Log-probs over branches with one forward over one row: the clips' prefixes, then all branches.
 
     A branch sees its clip's prefix and itself, and its positions continue the prefix's, so that the numbers
     are those of separate sequences; nothing is padded outside attention. Logits are computed where an
-    answer's token is predicted and nowhere else. `audio` and `after` as in `listen`. Raises AudioMissing
-    for a clip without frames; ValueError for an empty prompt or answer, or for a branch of no clip.
+    answer's token is predicted and nowhere else. Raises ModelError as check_branches does.
     """
-    device = device_of(lalm)
-    n_before, prefixes = _prefix_rows(lalm, audio, after, aligned)
-    for index, branch in enumerate(branches):
-        if not 0 <= branch.owner < len(audio) or not branch.prompt or not branch.answer:
-            raise ValueError(
-                f"branch {index}: owner {branch.owner} of {len(audio)} clips, a prompt of {len(branch.prompt)} "
-                f"and an answer of {len(branch.answer)} tokens; each branch needs a clip and both texts"
-            )
-    prefix_lengths = [len(prefix) for prefix in prefixes]
-    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
+    lalm, device = prefix.lalm, device_of(prefix.lalm)
     owners = [branch.owner for branch in branches]
+    check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
+    prefix_lengths = [len(row) for row in prefix.rows]
+    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
     starts = row_starts(prefix_lengths, lengths)
-    first_token = starts[len(prefixes) :]
+    first_token = starts[len(prefix_lengths) :]
     ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
     positions = [torch.arange(n) for n in prefix_lengths]
     positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
     with attention_as(lalm.language_model, NAME):
         out = lalm.language_model(
-            inputs_embeds=torch.cat([*prefixes, lalm.embed(ids_N.to(device))])[None],
+            inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
             position_ids=torch.cat(positions).to(device)[None],
             use_cache=False,
             output_hidden_states=output_hidden_states,
@@ -201,8 +195,8 @@ def packed_logps(
         mask_BT, picked_N
     )
     hidden_states = tuple(h[0] for h in out.hidden_states) if output_hidden_states else None
-    first_frame = tuple(start + n_before for start in starts[: len(prefixes)])
-    return PackedLogps(logp_BT, mask_BT, first_frame, tuple(first_token), hidden_states)
+    first_frame = tuple(start + prefix.n_before for start in starts[: len(prefix_lengths)])
+    return BranchLogps(logp_BT, mask_BT, first_frame, tuple(first_token), hidden_states)
 
 
 LOGITS_AT_ONCE = 2**27  # float32 logits that are kept at a time: 512 MB

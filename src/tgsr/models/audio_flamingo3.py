@@ -16,7 +16,8 @@ from transformers import (
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.models.lalm import ModelError, PromptParts
-from tgsr.prompts import chat_messages
+from tgsr.prompts import chat_messages, phrase_answer_af3, phrase_question_af3
+from tgsr.timeline import Span
 
 AUDIO_TOKEN = "<sound>"
 
@@ -114,16 +115,27 @@ class AudioFlamingo3:
         return self.aligner(features_FE.to(weight.device, weight.dtype))
 
     def prompt(self, text: str) -> PromptParts:
-        whole = self.tokenizer.apply_chat_template(
-            chat_messages(text), add_generation_prompt=True, tokenize=False
-        )
         # Only the template's own placeholder counts: the same characters in a question are just text.
-        before, place, after = str(whole).partition(AUDIO_TOKEN)
-        if not place:
-            raise ModelError(f"{self.name}: the chat template has no place for audio ({AUDIO_TOKEN})")
-        return PromptParts(
-            tuple(self._ids(before)), tuple(self._ids(after.replace(AUDIO_TOKEN, "< sound >")))
+        whole = str(
+            self.tokenizer.apply_chat_template(
+                chat_messages(text.replace(AUDIO_TOKEN, "< sound >")),
+                add_generation_prompt=True,
+                tokenize=False,
+            )
         )
+        if whole.count(AUDIO_TOKEN) != 1:
+            raise ModelError(
+                f"{self.name}: the chat template makes {whole.count(AUDIO_TOKEN)} places for audio "
+                f"({AUDIO_TOKEN}), a prompt has exactly one; take the template of the model's own processor"
+            )
+        before, after = whole.split(AUDIO_TOKEN)
+        return PromptParts(tuple(self._ids(before)), tuple(self._ids(after)))
+
+    def phrase_question(self, phrase: str) -> str:
+        return phrase_question_af3(phrase)
+
+    def phrase_answer(self, phrase: str, span: Span) -> str:
+        return phrase_answer_af3(span)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tgsr.timeline import Span
+
 
 class ModelError(ValueError):
     """A model that cannot be loaded or used as asked; the message says what to do."""
@@ -72,6 +74,14 @@ class Lalm(Protocol):
         ...
 
     def prompt(self, text: str) -> PromptParts: ...
+
+    def phrase_question(self, phrase: str) -> str:
+        """Stage 1's question in this family's words (B.1.1, B.1.2)."""
+        ...
+
+    def phrase_answer(self, phrase: str, span: Span) -> str:
+        """Stage 1's target in this family's words."""
+        ...
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a plain piece of text: nothing added at either end."""

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerFast
 from tgsr.corpora.digit_lessons import Lesson, drill, lessons, talking_lessons, written
 from tgsr.corpora.spoken_digits import DIGITS, compose, speakers_in_order
 from tgsr.engine.features import FeatureCache
-from tgsr.engine.shared_prefix import Branch, PackedLogps, packed_logps
+from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.mini import assets, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
@@ -444,7 +444,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
             else:
                 batch = hearing_batch(lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng)
-            packed = packed_logps(lalm, batch.audio, batch.branches, aligned=True, output_hidden_states=True)
+            prefix = listen(lalm, batch.audio, aligned=True)
+            packed = branch_logps(prefix, batch.branches, output_hidden_states=True)
             assert packed.hidden_states is not None
             frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
             language = -packed.logp_BT.sum() / packed.mask_BT.sum()
@@ -503,7 +504,7 @@ def course(step: int, config: BaseConfig) -> float:
     return 0.5 * cosine(step - before, config.talking_steps, 20)
 
 
-def _by_kind(packed: PackedLogps, kinds: list[str]) -> dict[str, float]:
+def _by_kind(packed: BranchLogps, kinds: list[str]) -> dict[str, float]:
     """Mean loss a token of each kind of lesson in the batch."""
     losses = (-packed.logp_BT.detach().sum(1) / packed.mask_BT.sum(1)).tolist()
     return {

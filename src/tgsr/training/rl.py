@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,19 +21,27 @@ import torch
 from tqdm import tqdm
 
 from tgsr.choices import letter
-from tgsr.engine.features import FeatureCache
-from tgsr.engine.sampling import Sampled, sample
-from tgsr.engine.shared_prefix import Branch, PackedLogps, listen, of_clips, packed_logps
+from tgsr.engine.features import FeatureCache, KeptFeatures
+from tgsr.engine.sampling import Sampled, sample, uniforms
+from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import KlEstimator, Normalisation, group_advantages, grpo_diagnostics, grpo_loss
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
 from tgsr.prompts import choice_question
-from tgsr.records import Question, read_questions
+from tgsr.records import Question, Row, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
 from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.sta import features_of
-from tgsr.training.steps import as_trained, cosine, passes, step_or_stop
+from tgsr.training.processes import Tracker, start
+from tgsr.training.steps import (
+    Schedule,
+    as_trained,
+    hear_clips,
+    keeping_batch,
+    passes,
+    set_learning_rate,
+    step_or_stop,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +53,19 @@ class GrpoConfig:
         "mini:sta"
     )
     epochs: Annotated[int, "passes over the questions"] = 1
-    prompts_per_step: Annotated[int, "questions a step; table 6: 8 a GPU, x 8 GPUs x 4 accumulations"] = 8
+    prompts_per_step: Annotated[
+        int,
+        "questions a step, over all processes; table 6's 8 a GPU x 8 GPUs x 4 count responses: 32 questions",
+    ] = 8
     group_size: Annotated[int, "G, responses to each question"] = 8
     temperature: Annotated[float, "of sampling, and of all log-probs in the loss"] = 0.7
     top_p: Annotated[float, "nucleus of sampling"] = 0.9
     max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (not the paper's)"] = (
         200
     )
+    mask_cut: Annotated[bool, "cut responses earn their reward and teach nothing (DAPO's filter)"] = False
     learning_rate: Annotated[float, "peak"] = 5e-6
+    schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
     warmup_share: Annotated[float, "of the steps"] = 0.03
     epsilon: Annotated[float, "clip of the ratio, both ways (Eq. 6)"] = 0.2
     epsilon_high: Annotated[float | None, "clip upwards, if another (DAPO)"] = None
@@ -75,6 +88,7 @@ class GrpoConfig:
     gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
     max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
     checkpoint_every: Annotated[int, "steps"] = 10
+    tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
     seed: Annotated[int, "of the LoRA, the order and the responses"] = 0
 
 
@@ -87,29 +101,81 @@ def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with its prompt, cut where the prefix ends: all but the last token belongs to the prefix."""
+
+    question: Question
+    heard: KeptFeatures
+    after: tuple[int, ...]
+    last: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One response with what it earned."""
+
+    question: str
+    text: str
+    sampled: Sampled
+    rewards: dict[str, float]
+    reward: float
+    advantage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The log-probs of one pass over some responses, for the log: B x T on the CPU."""
+
+    logp_BT: torch.Tensor
+    old_BT: torch.Tensor
+    reference_BT: torch.Tensor
+    mask_BT: torch.Tensor
+
+
+def asked_about(lalm: AudioFlamingo3, question: Question, heard: KeptFeatures) -> Asked:
+    prompt = lalm.prompt(choice_question(question.question, question.choices)).after
+    return Asked(question, heard, prompt[:-1], prompt[-1:])
+
+
+def prefix_of(lalm: AudioFlamingo3, asked: Sequence[Asked]) -> SharedPrefix:
+    """Each question's clip and the question itself, as the prefix of its responses."""
+    return listen(lalm, [a.heard.read() for a in asked], after=[a.after for a in asked])
+
+
 def sample_groups(
-    lalm: AudioFlamingo3,
-    audio: Sequence[torch.Tensor],
-    prompts: Sequence[tuple[int, ...]],
-    config: GrpoConfig,
-    step: int,
+    lalm: AudioFlamingo3, asked: Sequence[Asked], config: GrpoConfig, uniform_BN: torch.Tensor
 ) -> list[Sampled]:
     """G responses to each prompt, in the prompts' order; each clip and its question are computed once."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    owners = [owner for owner in range(len(asked)) for _ in range(config.group_size)]
     with torch.no_grad():
-        prefix = listen(lalm, audio, after=[prompt[:-1] for prompt in prompts])
-    owners = [owner for owner in range(len(prompts)) for _ in range(config.group_size)]
+        prefix = prefix_of(lalm, asked)
     return sample(
-        lalm,
         prefix,
         owners,
-        [prompts[owner][-1:] for owner in owners],
+        [asked[owner].last for owner in owners],
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         top_p=config.top_p,
-        generator=generator,
+        uniform_BN=uniform_BN,
         at_once=config.branches_at_once,
     )
+
+
+def rollouts_of(
+    asked: Sequence[Asked], sampled: Sequence[Sampled], texts: Sequence[str], config: GrpoConfig
+) -> list[Rollout]:
+    """Rewards (Eq. 3) and advantages within each group of G (Eq. 5)."""
+    questions = [a.question for a in asked for _ in range(config.group_size)]
+    rewards, totals = score_completions(
+        list(texts), reward_terms(config), label=[right_letter(question) for question in questions]
+    )
+    rewards_PG = torch.tensor(totals).view(len(asked), config.group_size)
+    advantages = group_advantages(rewards_PG, scale=config.scale_rewards).flatten().tolist()
+    return [
+        Rollout(question.id, text, s, {name: values[i] for name, values in rewards.items()}, totals[i], a)
+        for i, (question, text, s, a) in enumerate(zip(questions, texts, sampled, advantages, strict=True))
+    ]
 
 
 def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
@@ -118,31 +184,6 @@ def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
         float((torch.tensor(s.logps) - row[: len(s.ids)].cpu()).abs().max())
         for s, row in zip(sampled, logp_BT, strict=True)
     )
-
-
-def logps_of(
-    lalm: AudioFlamingo3,
-    prompts: slice,
-    audio: Sequence[torch.Tensor],
-    after: Sequence[tuple[int, ...]],
-    branches: Sequence[Branch],
-    config: GrpoConfig,
-) -> PackedLogps:
-    """Log-probs of the responses to some of a step's prompts, at the temperature that sampled them."""
-    return packed_logps(
-        lalm,
-        audio[prompts],
-        of_clips(branches, prompts),
-        after=after[prompts],
-        temperature=config.temperature,
-    )
-
-
-def share_of_step(some: Sequence[Branch], branches: Sequence[Branch], normalisation: Normalisation) -> float:
-    """How much of a step's loss the loss of `some` of its branches is: by tokens for dapo, else by branches."""
-    if normalisation == "dapo":
-        return sum(len(b.answer) for b in some) / sum(len(b.answer) for b in branches)
-    return len(some) / len(branches)
 
 
 def one_tensor(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -155,31 +196,86 @@ def right_letter(question: Question) -> str:
     return letter(question.choices.index(str(question.answer)))
 
 
+def row_of(
+    rollouts: Sequence[Rollout], measured: Sequence[Measured], config: GrpoConfig
+) -> dict[str, float | int | None]:
+    """A step's numbers for the log, from all processes' responses and log-probs."""
+    logp_BT, old_BT, reference_BT, mask_BT = (
+        one_tensor([getattr(m, name) for m in measured])
+        for name in ("logp_BT", "old_BT", "reference_BT", "mask_BT")
+    )
+    advantages_B = torch.tensor([r.advantage for r in rollouts])
+    loss = grpo_diagnostics(
+        *(logp_BT, old_BT, reference_BT, mask_BT, advantages_B, config.epsilon),
+        epsilon_high=config.epsilon_high,
+    )
+    rewards_PG = torch.tensor([r.reward for r in rollouts]).view(-1, config.group_size)
+    return {
+        "reward": float(np.mean([r.reward for r in rollouts])),
+        "accuracy": float(np.mean([r.rewards["answer"] for r in rollouts])),
+        "grounding_reward": float(np.mean([r.rewards["timestamp_grounding"] for r in rollouts])),
+        "k": float(np.mean([count_mentions(r.text) for r in rollouts])),
+        "k_strict": float(np.mean([count_distinct(r.text) for r in rollouts])),
+        "kl": loss.mean_kl,
+        "clipped": loss.clip_fraction,
+        "drift": sampler_drift([r.sampled for r in rollouts], old_BT),
+        "tokens": float(np.mean([len(r.sampled.ids) for r in rollouts])),
+        "cut": sum(r.sampled.cut for r in rollouts),
+        "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),
+    }
+
+
+def rollout_rows(rollouts: Sequence[Rollout]) -> list[Row]:
+    """Responses with their reward terms and log-probs, for a file that someone will read."""
+    return [
+        {
+            "question": r.question,
+            "response": r.text,
+            "rewards": r.rewards,
+            "advantage": r.advantage,
+            "ids": list(r.sampled.ids),
+            "logps": list(r.sampled.logps),
+        }
+        for r in rollouts
+    ]
+
+
 def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
-    run = open_run(out, "grpo", config)
+    processes = start(out, config.tracker)
+    with processes.main_first():
+        run = open_run(out, "grpo", config)
+    processes.track("grpo", config)
     lalm = load(config.model)
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
-    heard: dict[str, torch.Tensor] = {}
-    for question in tqdm(questions, desc="listening", unit="question"):
-        if question.clip_id not in heard:
-            heard[question.clip_id] = features_of(lalm, question, config.questions, cache).half()
+    heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
+    questions = [q for q in questions if q.audio in heard]
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
-    print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
+    if processes.main:
+        print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(list(weights.values()), lr=config.learning_rate, weight_decay=0.0)
-    terms = reward_terms(config)
     steps_per_epoch = math.ceil(len(questions) / config.prompts_per_step)
     n_steps = config.epochs * steps_per_epoch
     n_steps = min(n_steps, config.max_steps) if config.max_steps else n_steps
     done = 0
-    if (state := load_checkpoint(run)) is not None:
+    with processes.main_first():
+        state = load_checkpoint(run)
+    if state is not None:
         done = int(state["step"])
         lalm.model.load_state_dict(state["weights"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
-    bar = tqdm(range(done, n_steps), desc="stage 2", unit="step", initial=done, total=n_steps)
+    trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
+    bar = tqdm(
+        range(done, n_steps),
+        desc="stage 2",
+        unit="step",
+        initial=done,
+        total=n_steps,
+        disable=not processes.main,
+    )
     for step in bar:
         epoch, place = divmod(step, steps_per_epoch)
         order = np.random.default_rng((config.seed, epoch)).permutation(len(questions))
@@ -187,45 +283,60 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             questions[i]
             for i in order[place * config.prompts_per_step : (place + 1) * config.prompts_per_step]
         ]
-        audio = [heard[q.clip_id].float() for q in chosen]
-        prompts = [lalm.prompt(choice_question(q.question, q.choices)).after for q in chosen]
+        n_responses = len(chosen) * config.group_size
+        mine = processes.share(len(chosen))
+        asked = [asked_about(lalm, question, heard[question.audio]) for question in chosen[mine]]
 
-        sampled = sample_groups(lalm, audio, prompts, config, step)
-        texts = [lalm.text(list(s.ids)) for s in sampled]
-        owners = [owner for owner in range(len(chosen)) for _ in range(config.group_size)]
-        labels = [right_letter(chosen[owner]) for owner in owners]
-        rewards, totals = score_completions(texts, terms, label=labels)
-        rewards_PG = torch.tensor(totals).view(len(chosen), config.group_size)
-        advantages_PG = group_advantages(rewards_PG, scale=config.scale_rewards)
+        # Random numbers for the whole step: what a question is answered with does not depend on whose share it is.
+        uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
+        uniform_BN = uniform_BN[mine.start * config.group_size : mine.stop * config.group_size]
+        sampled = sample_groups(lalm, asked, config, uniform_BN) if asked else []
+        rollouts = (
+            rollouts_of(asked, sampled, [lalm.text(list(s.ids)) for s in sampled], config) if asked else []
+        )
 
-        after = [prompt[:-1] for prompt in prompts]
         branches = [
-            Branch(owner, prompts[owner][-1:], s.ids) for owner, s in zip(owners, sampled, strict=True)
+            Branch(i // config.group_size, asked[i // config.group_size].last, r.sampled.ids)
+            for i, r in enumerate(rollouts)
         ]
-        parts_of_step = passes(len(chosen), config.prompts_at_once)
-        trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
+        teaches_B = torch.tensor(
+            [not (config.mask_cut and r.sampled.cut) for r in rollouts], dtype=torch.bool
+        )
+        advantages_B = torch.tensor([r.advantage for r in rollouts])
+        n_taught = sum(len(b.answer) for b, teaches in zip(branches, teaches_B, strict=True) if teaches)
+        n_tokens = int(processes.total(torch.tensor(n_taught)))
+        parts = passes(len(asked), config.prompts_at_once)
+        of_part = [slice(of.start * config.group_size, of.stop * config.group_size) for of in parts]
 
         with torch.no_grad(), lora_off(lalm), trained():
-            references = [logps_of(lalm, of, audio, after, branches, config).logp_BT for of in parts_of_step]
-        learning_rate = config.learning_rate * cosine(step, n_steps, round(config.warmup_share * n_steps))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            references = [
+                branch_logps(
+                    prefix_of(lalm, asked[of]), of_clips(branches, of), temperature=config.temperature
+                ).logp_BT
+                for of in parts
+            ]
+        learning_rate = set_learning_rate(
+            optimizer, config.learning_rate, config.schedule, step, n_steps, config.warmup_share
+        )
         old: list[torch.Tensor] = []  # the first update's policy is the one that sampled
         for update in range(config.updates_per_rollout):
             optimizer.zero_grad()
             loss = torch.zeros(())
-            policy: list[PackedLogps] = []
-            for index, of in enumerate(parts_of_step):
+            measured: list[Measured] = []
+            for index, (of, rows) in enumerate(zip(parts, of_part, strict=True)):
                 with trained():
-                    packed = logps_of(lalm, of, audio, after, branches, config)
+                    policy = branch_logps(
+                        prefix_of(lalm, asked[of]), of_clips(branches, of), temperature=config.temperature
+                    )
                     if update == 0:
-                        old.append(packed.logp_BT.detach())
+                        old.append(policy.logp_BT.detach())
+                    mask_BT = policy.mask_BT & teaches_B[rows, None].to(policy.mask_BT.device)
                     part = grpo_loss(
-                        packed.logp_BT,
+                        policy.logp_BT,
                         old[index],
                         references[index],
-                        packed.mask_BT,
-                        advantages_PG[of].flatten(),
+                        mask_BT,
+                        advantages_B[rows].to(mask_BT.device),
                         config.epsilon,
                         config.beta,
                         epsilon_high=config.epsilon_high,
@@ -233,48 +344,35 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
                         max_tokens=config.max_new_tokens,
                         kl=config.kl,
                     )
-                    part = part * share_of_step(of_clips(branches, of), branches, config.normalisation)
+                    # A pass's share of the step's loss: by tokens for dapo, else by responses.
+                    if config.normalisation == "dapo":
+                        part = part * int(mask_BT.sum()) / max(1, n_tokens)
+                    else:
+                        part = part * len(mask_BT) / n_responses
                     part.backward()
-                policy.append(replace(packed, logp_BT=packed.logp_BT.detach()))
                 loss += part.detach().cpu()
-            norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
+                tensors = (policy.logp_BT.detach(), old[index], references[index], policy.mask_BT)
+                measured.append(Measured(*(tensor.cpu() for tensor in tensors)))
+            processes.sum_gradients(list(weights.values()))
+            loss = processes.total(loss).cpu()
+            with keeping_batch(run, processes, step, partial(rollout_rows, rollouts)):
+                norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
 
-        logp_BT, old_BT, reference_BT, mask_BT = (
-            one_tensor(parts)
-            for parts in ([p.logp_BT for p in policy], old, references, [p.mask_BT for p in policy])
-        )
-        measured = grpo_diagnostics(
-            logp_BT,
-            old_BT,
-            reference_BT,
-            mask_BT,
-            advantages_PG.flatten(),
-            config.epsilon,
-            epsilon_high=config.epsilon_high,
-        )
-        row = {
-            "step": step + 1,
-            "loss": float(loss),
-            "reward": float(np.mean(totals)),
-            "accuracy": float(np.mean(rewards["answer"])),
-            "grounding_reward": float(np.mean(rewards["timestamp_grounding"])),
-            "k": float(np.mean([count_mentions(text) for text in texts])),
-            "k_strict": float(np.mean([count_distinct(text) for text in texts])),
-            "kl": measured.mean_kl,
-            "clipped": measured.clip_fraction,
-            "drift": sampler_drift(sampled, old_BT),
-            "tokens": float(np.mean([len(s.ids) for s in sampled])),
-            "cut": sum(s.cut for s in sampled),
-            "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),
+        everyones = processes.gather(rollouts)
+        row: dict[str, object] = {"step": step + 1, "loss": float(loss)}
+        row |= {
+            **row_of(everyones, processes.gather(measured), config),
             "lr": learning_rate,
             "grad_norm": norm,
         }
         if step % 10 == 0:
-            terms_of_first = {name: values[0] for name, values in rewards.items()}
-            row |= {"question": chosen[0].id, "sampled": texts[0], "sampled_rewards": terms_of_first}
-        run.log(row)
-        bar.set_postfix(reward=f"{row['reward']:.2f}", accuracy=f"{row['accuracy']:.2f}", k=f"{row['k']:.1f}")
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
+            first = everyones[0]
+            row |= {"question": first.question, "sampled": first.text, "sampled_rewards": first.rewards}
+        processes.log(run, row)
+        bar.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "accuracy", "k")})
+        if processes.main and ((step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps):
             save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
-    save_adapter(lalm, out / "adapter")
+    if processes.main:
+        save_adapter(lalm, out / "adapter")
+    processes.finish()
     return out / "adapter"

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from tgsr import audio
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
-from tgsr.models.lalm import Lalm, device_of
+from tgsr.engine.features import FeatureCache, KeptFeatures
+from tgsr.models.lalm import Lalm, ModelError, device_of
+from tgsr.records import Question, Row, resolve_audio, write_jsonl
+from tgsr.training.checkpoints import RunError, RunFolder
+from tgsr.training.processes import Processes
 
 
 class NotFinite(RuntimeError):
@@ -30,6 +37,25 @@ def linear(step: int, n_steps: int, n_warmup: int) -> float:
     return warm * (n_steps - step) / max(1, n_steps)
 
 
+SCHEDULES = {"cosine": cosine, "linear": linear}
+Schedule = Literal["cosine", "linear"]
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer,
+    peak: float,
+    schedule: Schedule,
+    step: int,
+    n_steps: int,
+    warmup_share: float,
+) -> float:
+    """Gives the optimizer this step's learning rate and returns it."""
+    learning_rate = peak * SCHEDULES[schedule](step, n_steps, round(warmup_share * n_steps))
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    return learning_rate
+
+
 def step_or_stop(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor, clip_norm: float, step: int
 ) -> float:
@@ -43,6 +69,59 @@ def step_or_stop(
         )
     optimizer.step()
     return norm
+
+
+@contextmanager
+def keeping_batch(
+    run: RunFolder, processes: Processes, step: int, rows: Callable[[], list[Row]]
+) -> Iterator[None]:
+    """Where the block raises NotFinite, all processes' `rows` of the step are written beside the run and named.
+
+    A gradient that is summed over the processes is not finite in all of them, so that all arrive here.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        batch = run.path / f"not-finite-step-{step}.jsonl"
+        gathered = processes.gather(rows())
+        if processes.main:
+            write_jsonl(batch, gathered)
+        raise NotFinite(f"{error}; its batch: {batch}") from error
+
+
+def hear_clips(
+    lalm: Lalm,
+    questions: Sequence[Question],
+    path: str,
+    cache: FeatureCache,
+    run: RunFolder,
+    processes: Processes,
+) -> dict[str, KeptFeatures]:
+    """The encoder's output of each clip, on disk: the processes share the work, and read what any of them wrote.
+
+    A clip that cannot be read or is too long is left out and recorded in the run's errors.jsonl. Raises
+    RunError where none is left.
+    """
+    clips = list({question.audio: question for question in questions}.values())
+    mine = clips[processes.share(len(clips))]
+    heard: list[tuple[str, KeptFeatures]] = []
+    unheard: list[Row] = []
+    for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
+        try:
+            samples = audio.load(resolve_audio(question, path), max_seconds=cache.max_seconds)
+            heard.append((question.audio, cache.keep(lalm, samples)))
+        except (audio.AudioError, ModelError, FileNotFoundError) as error:
+            unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
+    unheard = processes.gather(unheard)
+    everything = dict(processes.gather(heard))
+    if unheard and processes.main:
+        write_jsonl(run.path / "errors.jsonl", unheard)
+        print(f"{len(unheard)} clips are left out: {run.path / 'errors.jsonl'}")
+    if not everything:
+        raise RunError(
+            f"{path}: none of its {len(clips)} clips can be heard; see {run.path / 'errors.jsonl'}"
+        )
+    return everything
 
 
 def passes(n: int, at_once: int | None) -> list[slice]:

@@ -1,0 +1,225 @@
+"""Qwen2.5-Omni's thinker as transformers has it: a Whisper-like tower in 2-s chunks, one linear layer, a decoder.
+
+The talker and the vocoder are never loaded, the vision tower is loaded and not used. The processor class
+is left alone: it imports torchvision, and audio and text need no more than its two parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.models.lalm import ModelError, PromptParts
+from tgsr.prompts import chat_messages, phrase_answer_qwen, phrase_question_qwen
+from tgsr.timeline import Span
+
+AUDIO_TOKEN = "<|AUDIO|>"
+END_TOKEN = "<|im_end|>"
+SYSTEM = (
+    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving "
+    "auditory and visual inputs, as well as generating text and speech."
+)
+"""The system turn of the model card's examples. A chat template without a system turn may put another one."""
+
+MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the whole Omni, or what the thinker itself saves
+
+
+@dataclass
+class QwenOmni:
+    """One loaded model of the family; implements tgsr.models.lalm.Lalm.
+
+    The aligner is the tower's last layer, `proj`: what comes before it, the layer norm after the pooling
+    included, is the frozen encoder. `max_seconds` is the feature extractor's limit: it cuts off there
+    without a word, we refuse. Raises ModelError for a tokenizer without <|im_end|> or a padding token.
+
+    Positions of audio and text are the same on all three axes of this decoder, one a token: ordinary
+    B x N position ids. Source: get_rope_index in transformers, for inputs without images.
+    """
+
+    name: str
+    model: Any  # a Qwen2_5OmniThinkerForConditionalGeneration, in PEFT's wrapper once it has a LoRA
+    tokenizer: PreTrainedTokenizerBase
+    feature_extractor: WhisperFeatureExtractor
+    max_seconds: float = 300.0
+    seconds_per_frame: float = 0.04
+    base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
+    system: str | None = SYSTEM  # None leaves the system turn to the chat template
+    _encoder_key: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        end, pad = self.tokenizer.get_vocab().get(END_TOKEN), self.tokenizer.pad_token_id
+        if end is None or pad is None:
+            lacks = END_TOKEN if end is None else "a padding token"
+            raise ModelError(
+                f"{self.name}: the tokenizer lacks {lacks}; take the one that came with the model"
+            )
+        self.eos_id, self.pad_id = int(end), int(pad)
+
+    @property
+    def inner(self) -> Any:
+        """The model under PEFT's wrapper, if there is one."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def language_model(self) -> Any:
+        return self.inner.model.language_model
+
+    @property
+    def lm_head(self) -> nn.Module:
+        return self.inner.lm_head
+
+    @property
+    def aligner(self) -> Any:
+        return self.inner.model.audio_tower.proj
+
+    @property
+    def lora_targets(self) -> str:
+        return r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+    @property
+    def encoder_key(self) -> str:
+        """A hash of the tower's weights without the aligner and of the chunk's length: computed once."""
+        if not self._encoder_key:
+            tower = self.inner.model.audio_tower
+            digest = hashlib.sha256(f"qwen-omni {tower.n_window}".encode())
+            for name, weight in sorted(tower.state_dict().items()):
+                if not name.startswith("proj."):
+                    digest.update(name.encode())
+                    digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
+            self._encoder_key = digest.hexdigest()[:16]
+        return self._encoder_key
+
+    @torch.no_grad()
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        """16 kHz mono samples -> F x D_enc, F about 25 a second: what the official forward gives to `proj`.
+
+        Raises ModelError past max_seconds, and for audio that is too short for one frame (0.02 s).
+        """
+        seconds = len(samples) / SAMPLE_RATE
+        if seconds > self.max_seconds:
+            raise ModelError(
+                f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: "
+                "cut it (tgsr ask --start/--end) or ask a model that hears more"
+            )
+        hop = self.feature_extractor.hop_length
+        n_mels = -(-len(samples) // hop)
+        if n_mels < 3:  # two convolved positions, which the pooling makes one frame
+            raise ModelError(
+                f"{self.name} needs more than {2 * hop / SAMPLE_RATE:g} s of audio, got {seconds:.3f} s"
+            )
+        # The official call pads to 300 s of zeros. One window of them gives the same: no kept column sees further.
+        batch = self.feature_extractor(
+            samples,
+            sampling_rate=SAMPLE_RATE,
+            padding="max_length",
+            max_length=min(
+                n_mels * hop + self.feature_extractor.n_fft, round(self.max_seconds * SAMPLE_RATE)
+            ),
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        weight = self.aligner.weight
+        given: list[Tensor] = []
+
+        def keep(_: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+            given.append(arguments[0])
+            return arguments[0].to(weight.dtype)  # training keeps the aligner in float32 in a bfloat16 tower
+
+        hook = self.aligner.register_forward_pre_hook(keep)
+        try:
+            self.inner.get_audio_features(
+                batch["input_features"].to(weight.device), batch["attention_mask"].to(weight.device)
+            )
+        finally:
+            hook.remove()
+        return given[0].float().cpu()
+
+    def align(self, features_FE: Tensor) -> Tensor:
+        weight = self.aligner.weight
+        return self.aligner(features_FE.to(weight.device, weight.dtype))
+
+    def prompt(self, text: str) -> PromptParts:
+        """The chat prompt in two parts; <|audio_bos|> ends the first, <|audio_eos|> begins the second.
+
+        Raises ModelError where the chat template does not have exactly one place for audio.
+        """
+        # A special token's name in a question is just text: with the space it is no token.
+        plain = re.sub(r"<\|(?=\w+\|>)", "< |", text)
+        whole = str(
+            self.tokenizer.apply_chat_template(
+                chat_messages(plain, self.system), add_generation_prompt=True, tokenize=False
+            )
+        )
+        before, *rest = whole.split(AUDIO_TOKEN)
+        if len(rest) != 1:
+            raise ModelError(
+                f"{self.name}: the chat template has {len(rest) or 'no'} places for audio ({AUDIO_TOKEN}) "
+                "in a turn with one audio; it needs exactly one: take the template that came with the model"
+            )
+        return PromptParts(tuple(self._ids(before)), tuple(self._ids(rest[0])))
+
+    def phrase_question(self, phrase: str) -> str:
+        return phrase_question_qwen(phrase)
+
+    def phrase_answer(self, phrase: str, span: Span) -> str:
+        return phrase_answer_qwen(phrase, span)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def tokens(self, text: str) -> list[int]:
+        return self._ids(text)
+
+    def text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.language_model.get_input_embeddings()(ids)
+
+
+def load_qwen_omni(name: str) -> QwenOmni:
+    """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen.
+
+    The chat template is the processor's, as in the official processor; where it has none, the tokenizer's.
+    Raises ModelError for a missing or unreadable file, for another family's checkpoint, and where weights
+    are missing: transformers would fill either with random numbers and a warning.
+    """
+    try:
+        model_type = AutoConfig.from_pretrained(name).model_type
+        if model_type not in MODEL_TYPES:
+            raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(MODEL_TYPES)}")
+        thinker: Any = Qwen2_5OmniThinkerForConditionalGeneration
+        model, loaded = thinker.from_pretrained(name, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        template = ProcessorMixin.get_processor_dict(name)[0].get("chat_template")
+    except ModelError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-Omni model: {error}") from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"{name}: {len(missing)} of the thinker's weights are missing, first {missing[0]}; download it again"
+        )
+    tokenizer.chat_template = template or tokenizer.chat_template
+    if not tokenizer.chat_template:
+        raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
+    model.requires_grad_(False)
+    model.eval()
+    return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))

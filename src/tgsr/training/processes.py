@@ -1,0 +1,105 @@
+"""The processes of a run: one, or as many as torchrun started, through accelerate.
+
+Each process holds the whole model and takes its share of a step's clips; gradients are summed once a step.
+Every loop divides its loss by what the whole step holds, so that the sum is the gradient that one process
+would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from tgsr.training.checkpoints import RunError, RunFolder
+
+Tracker = Literal["none", "tensorboard", "trackio", "wandb"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among all; `main` writes the run's files."""
+
+    accelerator: Accelerator
+
+    @property
+    def n(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.accelerator.device)
+
+    def share(self, n_items: int) -> slice:
+        """Which of a step's items are this process's; all shares in order are all items."""
+        rank = int(self.accelerator.process_index)
+        return slice(rank * n_items // self.n, (rank + 1) * n_items // self.n)
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process runs the block before the others do."""
+        with self.accelerator.main_process_first():
+            yield
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Each parameter's gradient becomes the sum over all processes; none at all counts as zeros."""
+        if self.n == 1:
+            return
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        pieces = self.total(flat).split([p.numel() for p in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter).clone()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.n == 1:
+            return value
+        reduced: Any = self.accelerator.reduce(value.to(self.device), "sum")
+        return torch.as_tensor(reduced)
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """All processes' items, in the order of their shares."""
+        return list(items) if self.n == 1 else list(gather_object(list(items)))
+
+    def track(self, stage: str, config: Any) -> None:
+        """Opens the tracker's record of this run, with its settings, if there is a tracker."""
+        settings = {k: v for k, v in asdict(config).items() if isinstance(v, (int, float, str))}
+        self.accelerator.init_trackers(f"tgsr-{stage}", config=settings)
+
+    def log(self, run: RunFolder, row: dict[str, Any]) -> None:
+        """One row of metrics.jsonl, and its numbers to the tracker if there is one."""
+        if self.main:
+            run.log(row)
+        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
+        self.accelerator.log(numbers, step=int(row["step"]))
+
+    def finish(self) -> None:
+        """Waits for all, and closes the tracker."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+
+
+def start(out: Path, tracker: Tracker = "none") -> Processes:
+    """Joins the processes that torchrun started, if it did; the tracker writes beside the run's own files.
+
+    Raises RunError where the tracker's package is missing.
+    """
+    if tracker == "none":
+        return Processes(Accelerator())
+    try:
+        accelerator = Accelerator(log_with=tracker, project_dir=str(out))
+    except (ImportError, ValueError) as error:
+        raise RunError(f"tracker {tracker}: {error}; pip install {tracker}") from error
+    return Processes(accelerator)

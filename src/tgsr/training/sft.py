@@ -1,0 +1,65 @@
+"""Supervised fine-tuning on responses: a LoRA on the decoder learns to write given reasoning.
+
+The paper's comparison without reinforcement (table 3, "reasoning SFT"), and a start for models that cannot
+write timestamped reasoning yet. The responses come from `tgsr predict`, best filtered by their score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tgsr.engine.features import FeatureCache
+from tgsr.engine.shared_prefix import Branch
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.load import load, with_lora
+from tgsr.predict import prompt_text
+from tgsr.records import Response, read_responses
+from tgsr.training.checkpoints import RunError, open_run
+from tgsr.training.processes import start
+from tgsr.training.steps import hear_clips
+from tgsr.training.supervised import Lesson, SupervisedConfig, fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftConfig(SupervisedConfig):
+    """The paper gives no settings for its reasoning SFT; the LoRA's are stage 2's."""
+
+    responses: Annotated[str, "responses to be written, JSONL as `tgsr predict` writes it"]
+    model: Annotated[str, "the model whose decoder gets a LoRA"] = "mini:sta"
+    lora_rank: Annotated[int, "the paper is silent"] = 16
+    lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
+
+
+def response_branch(lalm: AudioFlamingo3, response: Response) -> Branch:
+    """The prompt that `tgsr predict` asks the question with, and the response's text."""
+    prompt = lalm.prompt(prompt_text(lalm, response.question)).after
+    return Branch(0, prompt, (*lalm.tokens(response.text), lalm.eos_id))
+
+
+def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
+    """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
+    processes = start(out, config.tracker)
+    with processes.main_first():
+        run = open_run(out, "sft", config)
+    processes.track("sft", config)
+    lalm = load(config.model)
+    clips: dict[str, list[Response]] = {}
+    for response in read_responses(config.responses, several=True):
+        clips.setdefault(response.question.audio, []).append(response)
+    if not clips:
+        raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
+    asked = [of_clip[0].question for of_clip in clips.values()]
+    heard = hear_clips(lalm, asked, config.responses, cache, run, processes)
+    with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+    lessons = [
+        Lesson(
+            heard[audio],
+            tuple(response_branch(lalm, response) for response in of_clip),
+            tuple(response.question.id for response in of_clip),
+        )
+        for audio, of_clip in clips.items()
+        if audio in heard
+    ]
+    return fit(lalm, lessons, config, run, processes, "fine-tuning")
