@@ -21,7 +21,7 @@ from tgsr.engine.features import FeatureCache
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import lora_off, save_adapter, trainable, with_lora
-from tgsr.training import checkpoints, rl, sft, sta, supervised
+from tgsr.training import checkpoints, rl, sta, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, step_or_stop
 from tiny import tiny_lalm

@@ -130,7 +130,7 @@ class BranchCache:
         scores_own = (query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)).view(
             *query_BKRNW.shape[:-1], self.n_seen
         ) + self.own_mask_BNS[:, None, None]
-        weights = torch.cat([scores_prefix, scores_own], -1).softmax(-1)
+        weights = torch.cat([scores_prefix, scores_own], -1).float().softmax(-1).to(prefix_values.dtype)
         from_prefix = self._by_branch(
             self._by_clip(weights[..., :n_prefix]) @ prefix_values, query_BKRNW.shape
         )

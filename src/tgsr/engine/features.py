@@ -41,7 +41,9 @@ def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.nda
             "(tgsr ask --start/--end), hear it in parts (--long-audio split), or take a model that hears more"
         )
     room = round(lalm.max_seconds * SAMPLE_RATE)
-    return [samples[first : first + room] for first in range(0, len(samples), room)]
+    pieces = [samples[first : first + room] for first in range(0, len(samples), room)]
+    # A rest that fills no frame is not heard by itself.
+    return pieces if len(pieces[-1]) >= lalm.seconds_per_frame * SAMPLE_RATE else pieces[:-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,8 @@ class AudioFlamingo3:
         )
         n_mels = int(batch["attention_mask"].sum())
         n_positions = (n_mels - 1) // 2 + 1
+        if n_positions < 2:  # 0.02 s or less: two positions are pooled into a frame
+            return torch.zeros(0, tower.layer_norm.weight.numel())
         mels = batch["input_features"].to(tower.conv1.weight.device, tower.conv1.weight.dtype)
         # Four frames more than there are, so that the convolutions see at the end what they see in a whole window.
         mels = mels[..., : n_mels + 4]

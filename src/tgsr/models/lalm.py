@@ -37,10 +37,17 @@ class Lalm(Protocol):
 
     name: str
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
+    tokenizer: Any
+    base: str  # what an adapter of this model goes on top of: the model under all adapters
     max_seconds: float
     seconds_per_frame: float
     eos_id: int
     pad_id: int
+
+    @property
+    def inner(self) -> Any:
+        """The transformers model under PEFT's wrapper, if there is one."""
+        ...
 
     @property
     def language_model(self) -> Any:

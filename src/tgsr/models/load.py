@@ -6,6 +6,7 @@ An adapter folder of ours holds adapter.json (the base's name), and one or both 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -17,19 +18,30 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AudioFlamingo3ForConditionalGeneration, AutoTokenizer, WhisperFeatureExtractor
+from transformers import (
+    AudioFlamingo3ForConditionalGeneration,
+    AutoConfig,
+    AutoTokenizer,
+    WhisperFeatureExtractor,
+)
 
-from tgsr.models import mini
+from tgsr.models import mini, qwen_omni
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import ModelError
+from tgsr.models.lalm import Lalm, ModelError
 
 SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
 
 
-def load(name: str) -> AudioFlamingo3:
-    """The model called `name`. Raises ModelError with the remedy where a file is missing or unreadable."""
+def load(name: str) -> Lalm:
+    """The model called `name`, on the GPU if there is one. ModelError with the remedy where a file is unusable."""
+    lalm = _load(name)
+    lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return lalm
+
+
+def _load(name: str) -> Lalm:
     if name == "mini":
         return with_base(mini.load_base(), "mini")
     if name in SHIPPED:
@@ -47,31 +59,61 @@ def load(name: str) -> AudioFlamingo3:
     return with_base(load_pretrained(name), str(folder.resolve()) if folder.exists() else name)
 
 
-def with_base(lalm: AudioFlamingo3, base: str) -> AudioFlamingo3:
+def with_base(lalm: Lalm, base: str) -> Lalm:
     lalm.base = base
     return lalm
 
 
-def load_pretrained(name: str) -> AudioFlamingo3:
-    """An Audio Flamingo 3 checkpoint in the hub's layout, by folder or hub id."""
+def load_pretrained(name: str) -> Lalm:
+    """A checkpoint of one of the families in the hub's layout, by folder or hub id, frozen."""
     try:
-        model = AudioFlamingo3ForConditionalGeneration.from_pretrained(name)
+        model_type = AutoConfig.from_pretrained(name).model_type
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded: {error}") from error
+    if model_type in qwen_omni.MODEL_TYPES:
+        return qwen_omni.load_qwen_omni(name)
+    if model_type != "audioflamingo3":
+        families = ", ".join(("audioflamingo3", *qwen_omni.MODEL_TYPES))
+        raise ModelError(f"{name}: is of type {model_type}; tgsr knows {families}")
+    try:
+        af3: Any = AudioFlamingo3ForConditionalGeneration
+        model, loaded = af3.from_pretrained(name, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
         extractor = WhisperFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{name}: cannot be loaded as an Audio Flamingo 3 model: {error}") from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(f"{name}: {len(missing)} weights are missing, first {missing[0]}; download it again")
     model.requires_grad_(False)
     model.eval()
     return AudioFlamingo3(name, model, tokenizer, extractor)
 
 
-def load_adapter(folder: Path, name: str) -> AudioFlamingo3:
+def fingerprint(lalm: Lalm) -> str:
+    """Tells bases apart: a hash of all weights' names and shapes and of the decoder's norms and biases."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(lalm.inner.named_parameters()):
+        if ".lora_" not in name:
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
+    for _, weight in sorted(lalm.language_model.named_parameters()):
+        if weight.ndim == 1:
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_adapter(folder: Path, name: str) -> Lalm:
     """The adapter's base with the adapter on it."""
     described = folder / ADAPTER_FILE
     if not described.exists():
         raise ModelError(f"{folder}: {ADAPTER_FILE} is missing; install tgsr again or train the adapter")
-    base = str(json.loads(described.read_text())["base"])
-    lalm = load(base if not (folder / base).exists() else str(folder / base))
+    about = json.loads(described.read_text())
+    base = str(about["base"])
+    lalm = _load(base if not (folder / base).exists() else str(folder / base))
+    if about.get("fingerprint", fingerprint(lalm)) != fingerprint(lalm):
+        raise ModelError(
+            f"{folder}: was trained on another model than {base} is now; "
+            f"give {described} the path of its own base, or train it again"
+        )
     lalm.name = name
     if (folder / ALIGNER_FILE).exists():
         try:
@@ -89,7 +131,7 @@ def load_adapter(folder: Path, name: str) -> AudioFlamingo3:
     return lalm
 
 
-def save_adapter(lalm: AudioFlamingo3, folder: Path) -> None:
+def save_adapter(lalm: Lalm, folder: Path) -> None:
     """The aligner, and the LoRA where there is one, under names that `load` finds again.
 
     Complete over the base alone: stage 2's adapter holds stage 1's aligner too.
@@ -100,10 +142,12 @@ def save_adapter(lalm: AudioFlamingo3, folder: Path) -> None:
     if hasattr(lalm.model, "peft_config"):
         lalm.model.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
-    (folder / ADAPTER_FILE).write_text(json.dumps({"base": lalm.base}, indent=2) + "\n")
+    (folder / ADAPTER_FILE).write_text(
+        json.dumps({"base": lalm.base, "fingerprint": fingerprint(lalm)}, indent=2) + "\n"
+    )
 
 
-def with_lora(lalm: AudioFlamingo3, rank: int, alpha: int, seed: int) -> None:
+def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
     """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
 
     Raises ModelError for a model that has a LoRA: a second one would hide the first.
@@ -127,26 +171,21 @@ def without_peft_warning() -> Iterator[None]:
 
 
 @contextmanager
-def lora_off(lalm: AudioFlamingo3) -> Iterator[None]:
+def lora_off(lalm: Lalm) -> Iterator[None]:
     """The model without its LoRA: stage 2's reference policy, with no second copy in memory."""
     model: Any = lalm.model
     with model.disable_adapter():
         yield
 
 
-def trainable(lalm: AudioFlamingo3) -> dict[str, int]:
+def trainable(lalm: Lalm) -> dict[str, int]:
     """How many parameters of each block train: audio tower, aligner, language model, LoRA."""
     counts = {"audio tower": 0, "aligner": 0, "language model": 0, "LoRA": 0}
+    aligner = {id(weight) for weight in lalm.aligner.parameters()}
+    decoder = {id(weight) for part in (lalm.language_model, lalm.lm_head) for weight in part.parameters()}
     for name, weight in lalm.model.named_parameters():
         if weight.requires_grad:
-            block = (
-                "LoRA"
-                if ".lora_" in name
-                else "audio tower"
-                if ".audio_tower." in name
-                else "aligner"
-                if ".multi_modal_projector." in name
-                else "language model"
-            )
+            block = "language model" if id(weight) in decoder else "audio tower"
+            block = "aligner" if id(weight) in aligner else "LoRA" if ".lora_" in name else block
             counts[block] += weight.numel()
     return counts

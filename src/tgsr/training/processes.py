@@ -17,7 +17,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from tgsr.models.lalm import Lalm
 from tgsr.training.checkpoints import RunError, RunFolder
 
 Tracker = Literal["none", "tensorboard", "trackio", "wandb"]
@@ -76,7 +79,8 @@ class Processes:
     def track(self, stage: str, config: Any) -> None:
         """Opens the tracker's record of this run, with its settings, if there is a tracker."""
         settings = {k: v for k, v in asdict(config).items() if isinstance(v, (int, float, str))}
-        self.accelerator.init_trackers(f"tgsr-{stage}", config=settings)
+        out = str(self.accelerator.project_dir)
+        self.accelerator.init_trackers(f"tgsr-{stage}", settings, {"wandb": {"dir": out}})
 
     def log(self, run: RunFolder, row: dict[str, Any]) -> None:
         """One row of metrics.jsonl, and its numbers to the tracker if there is one."""
@@ -91,15 +95,48 @@ class Processes:
         self.accelerator.end_training()
 
 
+def shard_frozen(lalm: Lalm, processes: Processes) -> None:
+    """Each process keeps its part of the decoder layers' frozen matrices and gathers a layer when it computes it.
+
+    FSDP2. What trains, and the layers' vectors, stay whole everywhere, so that gradients and checkpoints are
+    those of unsharded runs. Layers are sharded one by one: a shard around all of them renames the decoder's
+    class, by which transformers finds what hidden states to return. Call it once it is settled what trains.
+    """
+    mesh = init_device_mesh(processes.device.type, (processes.n,))
+    for layer in lalm.language_model.layers:
+        whole = {
+            weight
+            for name, weight in layer.named_parameters()
+            if weight.requires_grad or weight.ndim < 2 or ".lora_" in name
+        }
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+
+
+@contextmanager
+def unsharded(lalm: Lalm) -> Iterator[None]:
+    """Within it every process holds the whole decoder: for sampling, where processes take unlike numbers of steps."""
+    layers = [layer for layer in lalm.language_model.layers if isinstance(layer, FSDPModule)]
+    for layer in layers:
+        layer.set_reshard_after_forward(False)
+        layer.unshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True)
+            layer.reshard()
+
+
 def start(out: Path, tracker: Tracker = "none") -> Processes:
     """Joins the processes that torchrun started, if it did; the tracker writes beside the run's own files.
 
     Raises RunError where the tracker's package is missing.
     """
+    # Without cpu=True accelerate ignores torchrun on machines without a GPU: each process would be alone.
+    cpu = not torch.cuda.is_available()
     if tracker == "none":
-        return Processes(Accelerator())
-    try:
-        accelerator = Accelerator(log_with=tracker, project_dir=str(out))
-    except (ImportError, ValueError) as error:
-        raise RunError(f"tracker {tracker}: {error}; pip install {tracker}") from error
+        return Processes(Accelerator(cpu=cpu))
+    accelerator = Accelerator(cpu=cpu, log_with=tracker, project_dir=str(out))
+    if not accelerator.log_with:  # accelerate only warns
+        raise RunError(f"tracker {tracker}: its package is not installed; pip install {tracker}")
     return Processes(accelerator)

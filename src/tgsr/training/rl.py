@@ -9,7 +9,6 @@ Axes: P prompts, G responses a prompt, B = P * G sequences, T tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,13 +25,13 @@ from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import KlEstimator, Normalisation, group_advantages, grpo_diagnostics, grpo_loss
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
 from tgsr.prompts import choice_question
 from tgsr.records import Question, Row, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
 from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.processes import Tracker, start
+from tgsr.training.processes import Tracker, shard_frozen, start, unsharded
 from tgsr.training.steps import (
     Schedule,
     as_trained,
@@ -41,6 +40,7 @@ from tgsr.training.steps import (
     passes,
     set_learning_rate,
     step_or_stop,
+    steps_per_epoch,
 )
 
 
@@ -86,6 +86,9 @@ class GrpoConfig:
         False
     )
     gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
+    shard: Annotated[
+        bool, "spread the frozen decoder over the processes (FSDP2); sampling holds it whole"
+    ] = False
     max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
     checkpoint_every: Annotated[int, "steps"] = 10
     tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
@@ -133,18 +136,18 @@ class Measured:
     mask_BT: torch.Tensor
 
 
-def asked_about(lalm: AudioFlamingo3, question: Question, heard: KeptFeatures) -> Asked:
+def asked_about(lalm: Lalm, question: Question, heard: KeptFeatures) -> Asked:
     prompt = lalm.prompt(choice_question(question.question, question.choices)).after
     return Asked(question, heard, prompt[:-1], prompt[-1:])
 
 
-def prefix_of(lalm: AudioFlamingo3, asked: Sequence[Asked]) -> SharedPrefix:
+def prefix_of(lalm: Lalm, asked: Sequence[Asked]) -> SharedPrefix:
     """Each question's clip and the question itself, as the prefix of its responses."""
     return listen(lalm, [a.heard.read() for a in asked], after=[a.after for a in asked])
 
 
 def sample_groups(
-    lalm: AudioFlamingo3, asked: Sequence[Asked], config: GrpoConfig, uniform_BN: torch.Tensor
+    lalm: Lalm, asked: Sequence[Asked], config: GrpoConfig, uniform_BN: torch.Tensor
 ) -> list[Sampled]:
     """G responses to each prompt, in the prompts' order; each clip and its question are computed once."""
     owners = [owner for owner in range(len(asked)) for _ in range(config.group_size)]
@@ -257,8 +260,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(list(weights.values()), lr=config.learning_rate, weight_decay=0.0)
-    steps_per_epoch = math.ceil(len(questions) / config.prompts_per_step)
-    n_steps = config.epochs * steps_per_epoch
+    an_epoch = steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)
+    n_steps = config.epochs * an_epoch
     n_steps = min(n_steps, config.max_steps) if config.max_steps else n_steps
     done = 0
     with processes.main_first():
@@ -267,6 +270,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         done = int(state["step"])
         lalm.model.load_state_dict(state["weights"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
+    if config.shard:
+        shard_frozen(lalm, processes)
     trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
     bar = tqdm(
         range(done, n_steps),
@@ -277,7 +282,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         disable=not processes.main,
     )
     for step in bar:
-        epoch, place = divmod(step, steps_per_epoch)
+        epoch, place = divmod(step, an_epoch)
         order = np.random.default_rng((config.seed, epoch)).permutation(len(questions))
         chosen = [
             questions[i]
@@ -290,7 +295,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         # Random numbers for the whole step: what a question is answered with does not depend on whose share it is.
         uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
         uniform_BN = uniform_BN[mine.start * config.group_size : mine.stop * config.group_size]
-        sampled = sample_groups(lalm, asked, config, uniform_BN) if asked else []
+        with unsharded(lalm):
+            sampled = sample_groups(lalm, asked, config, uniform_BN) if asked else []
         rollouts = (
             rollouts_of(asked, sampled, [lalm.text(list(s.ids)) for s in sampled], config) if asked else []
         )

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, with_lora
 from tgsr.predict import prompt_text
 from tgsr.records import Response, read_responses
@@ -32,7 +32,7 @@ class SftConfig(SupervisedConfig):
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
 
 
-def response_branch(lalm: AudioFlamingo3, response: Response) -> Branch:
+def response_branch(lalm: Lalm, response: Response) -> Branch:
     """The prompt that `tgsr predict` asks the question with, and the response's text."""
     prompt = lalm.prompt(prompt_text(lalm, response.question)).after
     return Branch(0, prompt, (*lalm.tokens(response.text), lalm.eos_id))

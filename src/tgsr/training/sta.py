@@ -12,7 +12,7 @@ from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, with_lora
 from tgsr.records import Question, read_questions
 from tgsr.training.checkpoints import RunError, open_run
@@ -30,7 +30,7 @@ class StaConfig(SupervisedConfig):
     lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
 
 
-def phrase_branch(lalm: AudioFlamingo3, owner: int, question: Question) -> Branch:
+def phrase_branch(lalm: Lalm, owner: int, question: Question) -> Branch:
     """Prompt and target for one phrase, in the family's words (B.1.1 or B.1.2)."""
     prompt = lalm.prompt(lalm.phrase_question(str(question.phrase))).after
     answer = lalm.tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))

@@ -124,9 +124,26 @@ def hear_clips(
     return everything
 
 
+def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bool) -> int:
+    """How many steps see all items once, the last one perhaps fewer than the others.
+
+    Sharded processes gather layers together and must do the same number of passes: each step is then full
+    and divided evenly, and a rest waits for another epoch's order. RunError where that cannot be.
+    """
+    if not shard:
+        return math.ceil(n_items / per_step)
+    if per_step % processes.n or n_items < per_step:
+        raise RunError(
+            f"--shard: {per_step} items a step must be a multiple of {processes.n} processes, "
+            f"and no more than there are, {n_items}"
+        )
+    return n_items // per_step
+
+
 def passes(n: int, at_once: int | None) -> list[slice]:
-    """A step's n clips in pieces of at most `at_once`, one after the other; None: all in one."""
-    return [slice(first, min(first + (at_once or n), n)) for first in range(0, n, at_once or n)]
+    """A step's n clips in pieces of at most `at_once`, one after the other; None: all in one; n may be 0."""
+    size = at_once or max(1, n)
+    return [slice(first, min(first + size, n)) for first in range(0, n, size)]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ of processes and of passes; its loss is the mean over the tokens of all answers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,11 +18,11 @@ from tqdm import tqdm
 
 from tgsr.engine.features import KeptFeatures
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter, trainable
 from tgsr.records import Row
 from tgsr.training.checkpoints import RunFolder, load_checkpoint, save_checkpoint
-from tgsr.training.processes import Processes, Tracker
+from tgsr.training.processes import Processes, Tracker, shard_frozen
 from tgsr.training.steps import (
     Schedule,
     as_trained,
@@ -31,6 +30,7 @@ from tgsr.training.steps import (
     passes,
     set_learning_rate,
     step_or_stop,
+    steps_per_epoch,
 )
 
 
@@ -47,6 +47,7 @@ class SupervisedConfig:
         bool, "products in bfloat16 (table 5); trained weights and their updates stay float32"
     ] = False
     gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
+    shard: Annotated[bool, "spread the frozen decoder over the processes (FSDP2)"] = False
     learning_rate: Annotated[float, "peak"] = 2e-5
     schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
     warmup_share: Annotated[float, "of the steps"] = 0.03
@@ -67,7 +68,7 @@ class Lesson:
 
 
 def fit(
-    lalm: AudioFlamingo3,
+    lalm: Lalm,
     lessons: Sequence[Lesson],
     config: SupervisedConfig,
     run: RunFolder,
@@ -81,8 +82,10 @@ def fit(
     optimizer = torch.optim.AdamW(
         list(weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    steps_per_epoch = math.ceil(len(lessons) / config.clips_per_step)
-    n_steps = config.epochs * steps_per_epoch
+    an_epoch = steps_per_epoch(len(lessons), config.clips_per_step, processes, config.shard)
+    n_steps = config.epochs * an_epoch
+    if config.shard:
+        shard_frozen(lalm, processes)
     done = 0
     with processes.main_first():
         state = load_checkpoint(run)
@@ -94,7 +97,7 @@ def fit(
         range(done, n_steps), desc=title, unit="step", initial=done, total=n_steps, disable=not processes.main
     )
     for step in bar:
-        epoch, place = divmod(step, steps_per_epoch)
+        epoch, place = divmod(step, an_epoch)
         order = np.random.default_rng((config.seed, epoch)).permutation(len(lessons))
         chosen = [
             lessons[i] for i in order[place * config.clips_per_step : (place + 1) * config.clips_per_step]
@@ -134,7 +137,7 @@ def together(lessons: Sequence[Lesson]) -> list[Branch]:
     return [replace(branch, owner=clip) for clip, lesson in enumerate(lessons) for branch in lesson.branches]
 
 
-def rows_of(lalm: AudioFlamingo3, lessons: Sequence[Lesson]) -> list[Row]:
+def rows_of(lalm: Lalm, lessons: Sequence[Lesson]) -> list[Row]:
     """What a step was trained on, for a file that someone will read."""
     return [
         {"id": id, "features": str(lesson.heard.path), "answer": lalm.text(list(branch.answer))}

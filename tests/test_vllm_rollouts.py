@@ -1,0 +1,391 @@
+"""vLLM rollouts against a real HTTP server that speaks what vLLM 0.32 was heard to answer.
+
+The true server is asked by tests/parity/vllm_rollouts.py; here no vLLM is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+from tgsr.engine.shared_prefix import listen
+from tgsr.engine.vllm_rollouts import (
+    connect,
+    decoder_name,
+    export_decoder,
+    push_adapter,
+    sample_by_vllm,
+    server_command,
+)
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import ModelError
+from tgsr.models.load import with_lora, without_peft_warning
+from tiny import tiny_features, tiny_lalm
+
+
+class Recorded(BaseHTTPRequestHandler):
+    """vLLM 0.32's answers, as recorded; `server.instead` holds a status and body that replace them for a path."""
+
+    def do_GET(self) -> None:
+        cards = [{"id": name, "object": "model", "owned_by": "vllm"} for name in self.server.served]
+        self.answer("/v1/models", 200, {"object": "list", "data": cards})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.asked.append((self.path, body))
+        if self.path == "/v1/load_lora_adapter":
+            if body["lora_name"] in self.server.served:
+                return self.refuse(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
+            self.server.served.append(body["lora_name"])
+            return self.answer(
+                self.path, 200, f"Success: LoRA adapter '{body['lora_name']}' added successfully."
+            )
+        if self.path == "/v1/unload_lora_adapter":
+            if body["lora_name"] not in self.server.served:
+                return self.refuse(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
+            self.server.served.remove(body["lora_name"])
+            return self.answer(
+                self.path, 200, f"Success: LoRA adapter '{body['lora_name']}' removed successfully."
+            )
+        if body["model"] not in self.server.served:
+            return self.refuse(404, f"The model `{body['model']}` does not exist.")
+        if body["n"] > 1 and not body["temperature"]:
+            return self.refuse(400, f"n must be 1 when using greedy sampling, got {body['n']}.")
+        n_positions = len(as_tensor(body["prompt_embeds"]))
+        choices = [self.choice(i, n_positions, body) for i in range(body["n"])]
+        # Not in order: the index says which answer is which.
+        return self.answer(self.path, 200, {"object": "text_completion", "choices": choices[::-1]})
+
+    def choice(self, index: int, n_positions: int, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer `index`: its first token tells the prompt's length, its second the index; odd ones never end."""
+        ended = index % 2 == 0
+        ids = [n_positions, 10 + index, body["stop_token_ids"][0] if ended else 7]
+        return {
+            "index": index,
+            "text": "996",
+            "logprobs": {
+                "text_offset": [0, 1, 2],
+                "token_logprobs": [-2.044133186340332, -0.5 - index, -2.308755397796631],
+                "tokens": ["9", "9", "6"],
+                "top_logprobs": [{"9": -2.044133186340332}, {"9": -0.5 - index}, {"6": -2.308755397796631}],
+            },
+            "finish_reason": "stop" if ended else "length",
+            "stop_reason": body["stop_token_ids"][0] if ended else None,
+            "token_ids": ids,
+            "prompt_logprobs": None,
+            "prompt_token_ids": [0] * n_positions,
+            "routed_experts": None,
+        }
+
+    def refuse(self, status: int, message: str) -> None:
+        error = {"message": message, "type": "BadRequestError", "param": None, "code": status}
+        self.answer(self.path, status, {"error": error})
+
+    def answer(self, path: str, status: int, body: object) -> None:
+        status, body = self.server.instead.get(path, (status, body))
+        sent = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, *_: object) -> None:
+        """No lines between the tests' own."""
+
+
+class RecordedServer(ThreadingHTTPServer):
+    def __init__(self, served: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), Recorded)
+        self.served = served
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.instead: dict[str, tuple[int, object]] = {}
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def completions(self) -> list[dict[str, Any]]:
+        return [body for path, body in self.asked if path == "/v1/completions"]
+
+
+@pytest.fixture(scope="module")
+def lalm() -> AudioFlamingo3:
+    return tiny_lalm()
+
+
+@pytest.fixture
+def vllm(lalm: AudioFlamingo3) -> Iterator[RecordedServer]:
+    server = RecordedServer([decoder_name(lalm)])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def as_tensor(sent: str) -> torch.Tensor:
+    """As vLLM reads prompt_embeds."""
+    return torch.load(io.BytesIO(base64.b64decode(sent, validate=True)), weights_only=True)
+
+
+def with_random_lora(seed: int = 0) -> AudioFlamingo3:
+    lalm = tiny_lalm()
+    with_lora(lalm, rank=4, alpha=8, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in lalm.model.named_parameters():
+        if "lora_B" in name:
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.2
+    return lalm
+
+
+def rows_of(lalm: AudioFlamingo3) -> tuple[torch.Tensor, ...]:
+    return listen(lalm, [tiny_features(5, 0), tiny_features(9, 1)]).rows
+
+
+def ask(vllm: RecordedServer, lalm: AudioFlamingo3, **changed: Any) -> list[Any]:
+    """Two clips, two answers to each of their questions."""
+    arguments: dict[str, Any] = {
+        "prefix_rows": rows_of(lalm),
+        "owners": [0, 1, 0, 1],
+        "prompts": [[5, 6], [5, 6], [5, 6], [5, 6]],
+        "max_new_tokens": 3,
+        "temperature": 0.7,
+        "seed": 3,
+    } | changed
+    rows, owners, prompts = (arguments.pop(name) for name in ("prefix_rows", "owners", "prompts"))
+    return sample_by_vllm(connect(vllm.url, lalm), lalm, rows, owners, prompts, **arguments)
+
+
+# --- sampling -----------------------------------------------------------------------------------------------
+
+
+def test_a_groups_answers_are_one_request_and_come_back_in_the_branches_order(
+    vllm: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    rows = rows_of(lalm)
+    sampled = ask(
+        vllm, lalm, owners=[0, 1, 0, 1, 0], prompts=[[5, 6], [5, 6], [5, 6], [5, 6], [8]], prefix_rows=rows
+    )
+    assert sorted(body["n"] for body in vllm.completions()) == [1, 2, 2]
+    n_0, n_1 = len(rows[0]), len(rows[1])
+    assert [s.ids[0] for s in sampled] == [n_0 + 2, n_1 + 2, n_0 + 2, n_1 + 2, n_0 + 1]
+    assert [s.ids[1] for s in sampled] == [10, 10, 11, 11, 10]
+    assert sampled[2].logps == (-2.044133186340332, -1.5, -2.308755397796631)
+    assert [s.cut for s in sampled] == [False, False, True, True, False]
+    assert sampled[0].ids[-1] == lalm.eos_id
+
+
+def test_the_server_gets_the_very_embeddings_that_our_decoder_sees(
+    vllm: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    rows = rows_of(lalm)
+    ask(vllm, lalm, owners=[1], prompts=[[5, 6, 7]], prefix_rows=rows)
+    (body,) = vllm.completions()
+    sent = as_tensor(body["prompt_embeds"])
+    expected = torch.cat([rows[1], lalm.embed(torch.tensor([5, 6, 7]))]).detach()
+    assert torch.equal(sent, expected)
+    assert sent.untyped_storage().nbytes() == expected.nbytes  # a view would send all that it is a view of
+    assert body["stop_token_ids"] == [lalm.eos_id]
+    assert body["ignore_eos"] is True
+
+
+def test_requests_have_seeds_of_their_own_that_the_runs_seed_decides(
+    vllm: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    seeds = []
+    for seed in (3, 3, 4):
+        vllm.asked.clear()
+        ask(vllm, lalm, seed=seed)
+        seeds.append(sorted(body["seed"] for body in vllm.completions()))
+    assert seeds[0] == seeds[1]
+    assert len({*seeds[0], *seeds[2]}) == 4
+    assert all(seed < 2**62 for seed in seeds[0])  # vLLM counts a group's answers up from it, in 63 bits
+
+
+def test_greedy_asks_once_for_equal_branches(vllm: RecordedServer, lalm: AudioFlamingo3) -> None:
+    sampled = ask(vllm, lalm, temperature=0.0)
+    assert [body["n"] for body in vllm.completions()] == [1, 1]
+    assert sampled[0] == sampled[2]
+    assert sampled[1] == sampled[3]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"owners": [], "prompts": []},
+        {"prompts": [[5], [], [5], [5]]},
+        {"owners": [0, 1, 2, 1]},
+        {"prefix_rows": (torch.zeros(4, 31), torch.zeros(4, 31))},
+        {"prefix_rows": (torch.zeros(4, 32), torch.full((4, 32), torch.nan))},
+        {"prefix_rows": (torch.zeros(4, 32), torch.zeros(0, 32))},
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_any_request(
+    vllm: RecordedServer, lalm: AudioFlamingo3, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelError, match=r"branch|prefix of clip"):
+        ask(vllm, lalm, **changed)
+    assert not vllm.completions()
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+WRONG_WIDTH = (
+    "`prompt_embeds` hidden_size 32 does not match the model's hidden_size 256. (parameter=prompt_embeds)"
+)
+TOO_LONG = "max_tokens=5000 cannot be greater than max_model_len=4096. Please request fewer output tokens."
+
+
+def choice_with(**changed: object) -> dict[str, object]:
+    whole = {"index": 0, "token_ids": [4], "logprobs": {"token_logprobs": [-0.5]}, "finish_reason": "length"}
+    return {"choices": [whole | changed]}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (400, {"error": {"message": WRONG_WIDTH, "code": 400}}, r"HTTP 400.*hidden_size.*export_decoder"),
+        (400, {"error": {"message": TOO_LONG, "code": 400}}, r"HTTP 400.*fewer new tokens"),
+        (404, {"detail": "Not Found"}, r"HTTP 404.*no such path"),
+        (500, "Internal Server Error", r"HTTP 500.*Internal Server Error.*log"),
+        (200, "<html>a proxy</html>", r"not the answer that was asked for.*a proxy"),
+        (200, {"choices": []}, "not the answer"),
+        (200, {"choices": [{"index": 0}]}, "not the answer"),
+        (200, choice_with(token_ids=[]), "not the answer"),
+        (200, choice_with(finish_reason="abort"), "not the answer"),
+        (200, choice_with(logprobs=None), "1 tokens came with 0 log-probs.*processed_logprobs"),
+        (200, choice_with(logprobs={"token_logprobs": [None]}), "processed_logprobs"),
+        (200, choice_with(logprobs={"token_logprobs": [-1.0, -1.0]}), "1 tokens came with 2 log-probs"),
+    ],
+)
+def test_refusals_name_the_server_what_it_said_and_a_remedy(
+    vllm: RecordedServer, lalm: AudioFlamingo3, status: int, body: object, said: str
+) -> None:
+    vllm.instead["/v1/completions"] = (status, body)
+    with pytest.raises(ModelError, match=said) as raised:
+        ask(vllm, lalm, owners=[0], prompts=[[5]])
+    assert str(raised.value).startswith(f"{vllm.url}/v1/completions: ")
+
+
+def test_no_server_is_said_with_its_address(lalm: AudioFlamingo3) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(ModelError, match=rf"{url}/v1/models: no answer .*refused.*server_command"):
+        connect(url, lalm)
+
+
+def test_a_server_of_other_weights_is_refused(vllm: RecordedServer) -> None:
+    with pytest.raises(ModelError, match=r"serves tgsr-decoder-\w+, not tgsr-decoder-\w+.*export it again"):
+        connect(vllm.url, tiny_lalm(seed=1))
+
+
+# --- the decoder and its adapter ----------------------------------------------------------------------------
+
+
+def logits_of(lalm: AudioFlamingo3, embeds: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return lalm.lm_head(lalm.language_model(inputs_embeds=embeds[None]).last_hidden_state)[0]
+
+
+def test_the_exported_decoder_is_ours_without_the_lora(tmp_path: Path) -> None:
+    lalm = with_random_lora()
+    name = export_decoder(lalm, tmp_path)
+    assert name == decoder_name(tiny_lalm())
+    decoder, info = Qwen2ForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    embeds = rows_of(lalm)[0].detach()
+    with torch.no_grad(), lalm.model.disable_adapter():
+        torch.testing.assert_close(
+            decoder(inputs_embeds=embeds[None]).logits[0], logits_of(lalm, embeds), atol=1e-5, rtol=1e-5
+        )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.eos_token_id == lalm.eos_id
+    assert tokenizer("Which digit?", add_special_tokens=False)["input_ids"] == lalm.tokens("Which digit?")
+
+
+def test_tied_embeddings_are_exported_once(tmp_path: Path) -> None:
+    lalm = tiny_lalm()
+    lalm.inner.lm_head.weight = lalm.language_model.get_input_embeddings().weight
+    export_decoder(lalm, tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    embeds = rows_of(lalm)[0].detach()
+    with torch.no_grad():
+        logits = Qwen2ForCausalLM.from_pretrained(tmp_path)(inputs_embeds=embeds[None]).logits[0]
+    torch.testing.assert_close(logits, logits_of(lalm, embeds), atol=1e-5, rtol=1e-5)
+
+
+def test_the_pushed_adapter_fits_the_plain_decoder(vllm: RecordedServer, tmp_path: Path) -> None:
+    lalm = with_random_lora()
+    export_decoder(lalm, tmp_path / "decoder")
+    server = push_adapter(connect(vllm.url, lalm), lalm, tmp_path / "adapters")
+    ((_, body),) = vllm.asked
+    assert body == {"lora_name": server.adapter, "lora_path": str(tmp_path / "adapters" / server.adapter)}
+    names = set(load_file(Path(body["lora_path"]) / "adapter_model.safetensors"))
+    assert len(names) == 2 * 7 * 2  # A and B, seven layers' modules, two layers; none of the encoder's
+    assert "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight" in names
+    decoder = Qwen2ForCausalLM.from_pretrained(tmp_path / "decoder")
+    embeds = rows_of(lalm)[0].detach()
+    with torch.no_grad(), without_peft_warning():
+        without = decoder(inputs_embeds=embeds[None]).logits[0]
+        adapted = PeftModel.from_pretrained(decoder, body["lora_path"])(inputs_embeds=embeds[None]).logits[0]
+    torch.testing.assert_close(adapted, logits_of(lalm, embeds), atol=1e-5, rtol=1e-5)
+    assert (adapted - without).abs().max() > 0.1
+
+
+def test_an_updated_lora_gets_a_name_and_a_path_of_its_own(vllm: RecordedServer, tmp_path: Path) -> None:
+    """vLLM's prefix cache goes by name and path: new numbers under old ones would meet the old keys and values."""
+    lalm = with_random_lora()
+    first = push_adapter(connect(vllm.url, lalm), lalm, tmp_path)
+    assert push_adapter(first, lalm, tmp_path) == first
+    assert len(vllm.asked) == 1  # nothing had changed
+    next(w for name, w in lalm.model.named_parameters() if "lora_B" in name).data += 0.01
+    second = push_adapter(first, lalm, tmp_path)
+    assert second.adapter != first.adapter
+    assert vllm.asked[-1] == ("/v1/unload_lora_adapter", {"lora_name": first.adapter})
+    assert [path.name for path in tmp_path.iterdir()] == [second.adapter]
+    sample_by_vllm(second, lalm, rows_of(lalm), [0], [[5]], max_new_tokens=3)
+    assert vllm.completions()[0]["model"] == second.adapter
+
+
+def test_a_resumed_trainer_finds_its_adapter_loaded(vllm: RecordedServer, tmp_path: Path) -> None:
+    lalm = with_random_lora()
+    pushed = push_adapter(connect(vllm.url, lalm), lalm, tmp_path)
+    assert push_adapter(connect(vllm.url, lalm), lalm, tmp_path) == pushed
+    assert len(vllm.asked) == 1
+
+
+def test_refused_adapters_say_why(vllm: RecordedServer, tmp_path: Path, lalm: AudioFlamingo3) -> None:
+    with pytest.raises(ModelError, match="has no LoRA to push"):
+        push_adapter(connect(vllm.url, lalm), lalm, tmp_path)
+    message = "Call to add_lora method failed: Worker failed with error 'LoRA rank 4 is greater than max_lora_rank 1.'"
+    vllm.instead["/v1/load_lora_adapter"] = (500, {"error": {"message": message, "code": 500}})
+    with pytest.raises(ModelError, match=r"HTTP 500.*max_lora_rank.*lora_rank="):
+        push_adapter(connect(vllm.url, with_random_lora()), with_random_lora(), tmp_path)
+
+
+def test_the_command_serves_the_name_that_requests_ask_for(tmp_path: Path, lalm: AudioFlamingo3) -> None:
+    name = export_decoder(lalm, tmp_path)
+    command = server_command(tmp_path, 8123, python="elsewhere/bin/python", dtype="float32", lora_rank=12)
+    assert command[command.index("--served-model-name") + 1] == name
+    assert command[command.index("--max-lora-rank") + 1] == "16"  # the next that vLLM takes
+    assert command[command.index("--logprobs-mode") + 1] == "processed_logprobs"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    with pytest.raises(ModelError, match="rank 512"):
+        server_command(tmp_path, lora_rank=600)
+    with pytest.raises(ModelError, match="write it with export_decoder"):
+        server_command(tmp_path / "nothing")
