@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import shlex
 import sys
 import typing
 from collections.abc import Sequence
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     _add_ask(commands)
     _add_build(commands)
     _add_train(commands)
+    _add_decoder(commands)
     _add_predict(commands)
     _add_score(commands)
     _add_report(commands)
@@ -76,14 +79,26 @@ def _command(commands: Any, name: str, run: Any, about: str, example: str) -> ar
 
 
 def _cache(args: argparse.Namespace) -> Any:
+    import torch
+
     from tgsr.engine.features import FeatureCache
     from tgsr.fetch import cache_folder
 
-    return FeatureCache(Path(args.cache) if args.cache else cache_folder() / "features")
+    folder = Path(args.cache) if args.cache else cache_folder() / "features"
+    return FeatureCache(folder, getattr(torch, args.cache_as), args.long_audio)
 
 
 def _add_cache(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache", help="folder of encoder outputs; ~/.cache/tgsr/features if not given")
+    command.add_argument(
+        "--cache-as", choices=("float16", "bfloat16"), default="float16", help="how encoder outputs are kept"
+    )
+    _add_long_audio(command)
+
+
+def _add_long_audio(command: argparse.ArgumentParser) -> None:
+    about = "of clips that are longer than the model hears: refuse them, or split: hear them in parts"
+    command.add_argument("--long-audio", choices=("refuse", "split"), default="refuse", help=about)
 
 
 # --- fetch -----------------------------------------------------------------------------------------------
@@ -139,6 +154,7 @@ def _add_ask(commands: Any) -> None:
     command.add_argument("--start", type=float, default=0.0, help="hear from this second on")
     command.add_argument("--end", type=float, help="hear up to this second")
     command.add_argument("--evidence", type=Path, help="where to write the wav; evidence.wav if not given")
+    _add_long_audio(command)
 
 
 def _ask(args: argparse.Namespace) -> None:
@@ -146,8 +162,16 @@ def _ask(args: argparse.Namespace) -> None:
     from tgsr.ask import ask
     from tgsr.models.load import load
 
-    samples = audio.load(args.recording, start=args.start, end=args.end)
-    found = ask(load(args.model), samples, args.question, tuple(args.choice), phrase=args.phrase)
+    most = {"max_seconds": math.inf} if args.long_audio == "split" else {}
+    samples = audio.load(args.recording, start=args.start, end=args.end, **most)
+    found = ask(
+        load(args.model),
+        samples,
+        args.question,
+        tuple(args.choice),
+        phrase=args.phrase,
+        long_audio=args.long_audio,
+    )
     print(found.text)
     for span in found.spans:
         shifted = Span(span.start + args.start, span.end + args.start)
@@ -220,18 +244,24 @@ def _build(args: argparse.Namespace) -> None:
 def _add_train(commands: Any) -> None:
     from tgsr.training.base import BaseConfig
     from tgsr.training.rl import GrpoConfig
+    from tgsr.training.sft import SftConfig
     from tgsr.training.sta import StaConfig
 
-    train = commands.add_parser("train", help="Train the miniature's base, stage 1 (sta) or stage 2 (grpo).")
+    about = "Train stage 1 (sta), stage 2 (grpo), on given responses (sft), or the miniature's base."
+    train = commands.add_parser("train", help=about, description=about)
     stages = train.add_subparsers(required=True, metavar="STAGE")
     for name, config, about in (
         ("base", BaseConfig, "The miniature's base model, from the encoder alone."),
         ("sta", StaConfig, "Stage 1: the aligner learns to write time (section 3.1, table 5)."),
         ("grpo", GrpoConfig, "Stage 2: grounded reasoning by GRPO (section 3.2, table 6)."),
+        ("sft", SftConfig, "Fine-tuning on given responses: a LoRA learns to write them (table 3)."),
     ):
-        example = f"tgsr train {name} --out runs/{name}" + (
-            "" if name == "base" else " --questions data/questions.jsonl"
+        given = {"base": "", "sft": " --responses predictions.jsonl"}
+        example = f"tgsr train {name} --out runs/{name}" + given.get(
+            name, " --questions data/questions.jsonl"
         )
+        if name != "base":
+            example += f"; on 2 GPUs: torchrun --nproc-per-node 2 -m tgsr.cli train {name} ..."
         command = _command(stages, name, _train, about, example)
         command.set_defaults(config=config)
         command.add_argument("--out", type=Path, required=True, help="run folder; resumed where it exists")
@@ -262,6 +292,7 @@ def _add_config(command: argparse.ArgumentParser, config: type) -> None:
 def _train(args: argparse.Namespace) -> None:
     from tgsr.training.base import BaseConfig, train_base
     from tgsr.training.rl import GrpoConfig, train_grpo
+    from tgsr.training.sft import SftConfig, train_sft
     from tgsr.training.sta import StaConfig, train_sta
 
     config = args.config(
@@ -273,6 +304,45 @@ def _train(args: argparse.Namespace) -> None:
         print(train_sta(config, args.out, _cache(args)))
     elif isinstance(config, GrpoConfig):
         print(train_grpo(config, args.out, _cache(args)))
+    elif isinstance(config, SftConfig):
+        print(train_sft(config, args.out, _cache(args)))
+
+
+# --- decoder ---------------------------------------------------------------------------------------------
+
+
+def _add_decoder(commands: Any) -> None:
+    about = (
+        "Write a model's decoder for vLLM, and print the command that serves it to `tgsr train grpo --vllm`."
+    )
+    command = _command(
+        commands, "decoder", _decoder, about, "tgsr decoder --model mini:sta --out runs/decoder"
+    )
+    command.add_argument("--model", required=True, help="the model that stage 2 starts from")
+    command.add_argument("--out", type=Path, required=True, help="folder in transformers' layout")
+    command.add_argument("--port", type=int, default=8000, help="of the server")
+    command.add_argument("--python", default="python", help="the one of vLLM's own environment")
+    command.add_argument("--dtype", default="bfloat16", help="what vLLM computes in")
+    command.add_argument("--lora-rank", type=int, default=16, help="of the adapter to come")
+    command.add_argument(
+        "--memory-share", type=float, default=0.5, help="of the GPU, the trainer has the rest"
+    )
+
+
+def _decoder(args: argparse.Namespace) -> None:
+    from tgsr.engine.vllm_rollouts import export_decoder, server_command
+    from tgsr.models.load import load
+
+    export_decoder(load(args.model), args.out)
+    command = server_command(
+        args.out,
+        args.port,
+        python=args.python,
+        dtype=args.dtype,
+        lora_rank=args.lora_rank,
+        memory_share=args.memory_share,
+    )
+    print(shlex.join(command))
 
 
 # --- predict, score, report ------------------------------------------------------------------------------

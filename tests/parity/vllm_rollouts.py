@@ -160,8 +160,7 @@ def compare(url: str, lalm: AudioFlamingo3, dtype: str, folder: Path) -> dict[st
     def by_vllm(server: VllmServer, temperature: float, seed: int, top_p: float = 1.0) -> list[Sampled]:
         return sample_by_vllm(
             server,
-            lalm,
-            prefix.rows,
+            prefix,
             owners,
             prompts,
             max_new_tokens=MAX_NEW_TOKENS,

@@ -11,7 +11,7 @@ GPU, 128 on a CPU).
     $ python -m vllm.entrypoints.openai.api_server ... # what server_command(folder) says, in vLLM's environment
     server = connect("http://127.0.0.1:8000", lalm)
     server = push_adapter(server, lalm, adapters)     # after each update of the LoRA
-    sampled = sample_by_vllm(server, lalm, rows, owners, prompts, max_new_tokens=200, ...)
+    sampled = sample_by_vllm(server, prefix, owners, prompts, max_new_tokens=200, ...)
 
 Seen to work: vLLM 0.32 (tests/parity/vllm_rollouts.py measures it). Axes: C clips, N_c positions of a
 clip's prefix, D the decoder's width, B branches.
@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tgsr.engine.sampling import Sampled
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.engine.shared_prefix import SharedPrefix, check_branches
 from tgsr.models.lalm import Lalm, ModelError, device_of
 
 AT_ONCE = 32  # requests under way; vLLM batches them itself
@@ -62,7 +62,7 @@ class VllmServer:
 # --- the decoder's folder and the server's command ---------------------------------------------------------
 
 
-def export_decoder(lalm: AudioFlamingo3, folder: Path) -> str:
+def export_decoder(lalm: Lalm, folder: Path) -> str:
     """Writes the language model and its head as a Hugging Face Qwen2ForCausalLM folder, without any LoRA.
 
     Returns the name under which server_command serves it: a hash of its weights, so that a server of other
@@ -83,7 +83,7 @@ def export_decoder(lalm: AudioFlamingo3, folder: Path) -> str:
     return name
 
 
-def decoder_name(lalm: AudioFlamingo3) -> str:
+def decoder_name(lalm: Lalm) -> str:
     """`tgsr-decoder-` and a hash of the decoder's weights, whatever LoRA is on top of them."""
     digest = hashlib.sha256()
     for key, weight in sorted(_decoder_weights(lalm).items()):
@@ -96,7 +96,7 @@ def _bytes(weight: Tensor) -> memoryview:
     return weight.contiguous().cpu().view(torch.uint8).numpy().data
 
 
-def _decoder_config(lalm: AudioFlamingo3) -> Any:
+def _decoder_config(lalm: Lalm) -> Any:
     config = copy.deepcopy(lalm.language_model.config)
     if config.model_type != "qwen2":
         raise ModelError(
@@ -106,11 +106,11 @@ def _decoder_config(lalm: AudioFlamingo3) -> Any:
     return config
 
 
-def _tied(lalm: AudioFlamingo3) -> bool:
+def _tied(lalm: Lalm) -> bool:
     return bool(lalm.lm_head.weight is lalm.language_model.get_input_embeddings().weight)
 
 
-def _decoder_weights(lalm: AudioFlamingo3) -> dict[str, Tensor]:
+def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
     """Names as in Qwen2ForCausalLM; PEFT puts a layer's own weight one level deeper, as base_layer."""
     weights = {}
     for name, weight in lalm.language_model.state_dict().items():
@@ -172,7 +172,7 @@ def server_command(
 # --- the running server -------------------------------------------------------------------------------------
 
 
-def connect(url: str, lalm: AudioFlamingo3, timeout: float = 600.0) -> VllmServer:
+def connect(url: str, lalm: Lalm, timeout: float = 600.0) -> VllmServer:
     """The server at `url`, once it says that it serves this very decoder. Raises ModelError where it does not."""
     server = VllmServer(url.rstrip("/"), decoder_name(lalm), timeout=timeout)
     served = _served(server)
@@ -192,7 +192,7 @@ def _served(server: VllmServer) -> list[str]:
         raise _malformed(server, "/v1/models", answer) from error
 
 
-def push_adapter(server: VllmServer, lalm: AudioFlamingo3, folder: Path) -> VllmServer:
+def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     """Writes the LoRA as it is now under `folder`, has the server load it, and returns the server that samples with it.
 
     The server reads the files itself: `folder` must be on a disk that both see. Each adapter is named by a
@@ -223,7 +223,7 @@ def push_adapter(server: VllmServer, lalm: AudioFlamingo3, folder: Path) -> Vllm
     return replace(server, adapter=name)
 
 
-def _adapter(lalm: AudioFlamingo3) -> tuple[dict[str, Tensor], LoraConfig]:
+def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
     """The LoRA under the plain decoder's names (base_model.model.model.layers.N...), and its PEFT config."""
     if not hasattr(lalm.model, "peft_config"):
         raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
@@ -260,8 +260,7 @@ def _adapter(lalm: AudioFlamingo3) -> tuple[dict[str, Tensor], LoraConfig]:
 
 def sample_by_vllm(
     server: VllmServer,
-    lalm: Lalm,
-    prefix_rows: Sequence[Tensor],
+    prefix: SharedPrefix,
     owners: Sequence[int],
     prompts: Sequence[Sequence[int]],
     *,
@@ -272,20 +271,19 @@ def sample_by_vllm(
 ) -> list[Sampled]:
     """One continuation a branch, as tgsr.engine.sampling.sample gives them, in the branches' order.
 
-    prefix_rows[c] are the embeddings of clip c's prefix, N_c x D; prompts[b] the token ids that go on from
-    it in branch b of clip owners[b]. Branches of equal clip and prompt are one request with `n`; requests
-    run at the same time. A request's seed comes from `seed` and its first branch's place, its answers' from
-    that one by counting: no draw depends on what else the server does. temperature 0 is greedy: equal
-    branches are then asked once.
+    prompts[b] are the token ids that go on from clip owners[b]'s prefix in branch b. Branches of equal clip
+    and prompt are one request with `n`; requests run at the same time. A request's seed comes from `seed` and
+    its first branch's place, its answers' from that one by counting: no draw depends on what else the server
+    does. temperature 0 is greedy: equal branches are then asked once.
 
     `logps` are those of softmax(logits / temperature) in the server's precision. With top_p < 1 vLLM
     renormalises them within the nucleus, which `sample` does not: they are then higher, by up to
     -log(top_p); let the loss take the trainer's own. At temperature 0 they are those of temperature 1.
 
-    ModelError for no branches, an empty prompt, an owner that is no clip or rows that are not finite N x D,
-    and where the server refuses or answers otherwise than we need.
+    ModelError as in `sample`, and where the server refuses or answers otherwise than we need.
     """
-    _check(lalm, prefix_rows, owners, prompts)
+    lalm = prefix.lalm
+    check_branches(prefix, owners, prompts, [max_new_tokens] * len(prompts))
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for b, (owner, prompt) in enumerate(zip(owners, prompts, strict=True)):
         groups.setdefault((owner, tuple(prompt)), []).append(b)
@@ -293,7 +291,7 @@ def sample_by_vllm(
     def answers_to(owner: int, prompt: tuple[int, ...], first: int, n: int) -> list[Sampled]:
         body = {
             "model": server.adapter or server.model,
-            "prompt_embeds": _as_base64(_embeds(lalm, prefix_rows[owner], prompt)),
+            "prompt_embeds": _as_base64(_embeds(lalm, prefix.rows[owner], prompt)),
             "n": n,
             "max_tokens": max_new_tokens,
             "temperature": temperature,
@@ -320,24 +318,6 @@ def sample_by_vllm(
             answers = future.result()
             sampled |= zip(branches, answers if temperature else answers * len(branches), strict=True)
     return [sampled[b] for b in range(len(prompts))]
-
-
-def _check(
-    lalm: Lalm, prefix_rows: Sequence[Tensor], owners: Sequence[int], prompts: Sequence[Sequence[int]]
-) -> None:
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise ModelError(
-            f"sampling needs at least one branch and no empty prompt, got {len(prompts)} branches"
-        )
-    for b, owner in enumerate(owners):
-        if not 0 <= owner < len(prefix_rows):
-            raise ModelError(f"branch {b}: owner {owner} of {len(prefix_rows)} clips")
-    width = lalm.language_model.config.hidden_size
-    for c, row in enumerate(prefix_rows):
-        if row.ndim != 2 or len(row) == 0 or row.shape[1] != width or not torch.isfinite(row).all():
-            raise ModelError(
-                f"prefix of clip {c}: needs finite embeddings, positions x {width}, got {tuple(row.shape)}"
-            )
 
 
 @torch.no_grad()

@@ -23,15 +23,23 @@ from tgsr.choices import letter
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, listen, of_clips
+from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_by_vllm
 from tgsr.grounding import count_distinct, count_mentions
-from tgsr.grpo import KlEstimator, Normalisation, group_advantages, grpo_diagnostics, grpo_loss
+from tgsr.grpo import (
+    KlEstimator,
+    Normalisation,
+    group_advantages,
+    grpo_diagnostics,
+    grpo_loss,
+    rollout_weights,
+)
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
 from tgsr.prompts import choice_question
 from tgsr.records import Question, Row, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
-from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.processes import Tracker, shard_frozen, start, unsharded
+from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
+from tgsr.training.processes import Processes, Tracker, shard_frozen, start, unsharded
 from tgsr.training.steps import (
     Schedule,
     as_trained,
@@ -80,6 +88,8 @@ class GrpoConfig:
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
     clip_norm: Annotated[float, "of the gradient"] = 1.0
+    vllm: Annotated[str | None, "url of a vLLM server that samples instead of us; see `tgsr decoder`"] = None
+    weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
     prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
     bfloat16: Annotated[bool, "products in bfloat16 (table 6); weights and their updates stay float32"] = (
@@ -147,16 +157,33 @@ def prefix_of(lalm: Lalm, asked: Sequence[Asked]) -> SharedPrefix:
 
 
 def sample_groups(
-    lalm: Lalm, asked: Sequence[Asked], config: GrpoConfig, uniform_BN: torch.Tensor
+    lalm: Lalm,
+    asked: Sequence[Asked],
+    config: GrpoConfig,
+    uniform_BN: torch.Tensor,
+    server: VllmServer | None,
 ) -> list[Sampled]:
     """G responses to each prompt, in the prompts' order; each clip and its question are computed once."""
     owners = [owner for owner in range(len(asked)) for _ in range(config.group_size)]
+    last = [asked[owner].last for owner in owners]
     with torch.no_grad():
         prefix = prefix_of(lalm, asked)
+    if server is not None:
+        seed = int(uniform_BN[0, 0] * 2**53)
+        return sample_by_vllm(
+            server,
+            prefix,
+            owners,
+            last,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=seed,
+        )
     return sample(
         prefix,
         owners,
-        [asked[owner].last for owner in owners],
+        last,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         top_p=config.top_p,
@@ -187,6 +214,12 @@ def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
         float((torch.tensor(s.logps) - row[: len(s.ids)].cpu()).abs().max())
         for s, row in zip(sampled, logp_BT, strict=True)
     )
+
+
+def sampled_logps(sampled: Sequence[Sampled], mask_BT: torch.Tensor) -> torch.Tensor:
+    """The sampler's log-probs as B x T, zeros where mask_BT has no token."""
+    flat = torch.tensor([logp for s in sampled for logp in s.logps], device=mask_BT.device)
+    return torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, flat)
 
 
 def one_tensor(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -243,6 +276,12 @@ def rollout_rows(rollouts: Sequence[Rollout]) -> list[Row]:
     ]
 
 
+def pushed(server: VllmServer, lalm: Lalm, run: RunFolder, processes: Processes) -> VllmServer:
+    """The server with the LoRA as it is now; the main process hands it over, all sample with it."""
+    mine = [push_adapter(server, lalm, run.path / "vllm")] if processes.main else []
+    return processes.gather(mine)[0]
+
+
 def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes = start(out, config.tracker)
@@ -270,6 +309,9 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         done = int(state["step"])
         lalm.model.load_state_dict(state["weights"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
+    server = None
+    if config.vllm is not None:
+        server = pushed(connect(config.vllm, lalm), lalm, run, processes)
     if config.shard:
         shard_frozen(lalm, processes)
     trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
@@ -296,7 +338,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
         uniform_BN = uniform_BN[mine.start * config.group_size : mine.stop * config.group_size]
         with unsharded(lalm):
-            sampled = sample_groups(lalm, asked, config, uniform_BN) if asked else []
+            sampled = sample_groups(lalm, asked, config, uniform_BN, server) if asked else []
         rollouts = (
             rollouts_of(asked, sampled, [lalm.text(list(s.ids)) for s in sampled], config) if asked else []
         )
@@ -337,6 +379,11 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
                     if update == 0:
                         old.append(policy.logp_BT.detach())
                     mask_BT = policy.mask_BT & teaches_B[rows, None].to(policy.mask_BT.device)
+                    # Another engine's draws: weighed by how the trainer's policy differs from it.
+                    weights_BT = None
+                    if server is not None:
+                        drawn_BT = sampled_logps(sampled[rows], policy.mask_BT)
+                        weights_BT = rollout_weights(old[index], drawn_BT, policy.mask_BT, config.weight_cap)
                     part = grpo_loss(
                         policy.logp_BT,
                         old[index],
@@ -349,6 +396,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
                         normalisation=config.normalisation,
                         max_tokens=config.max_new_tokens,
                         kl=config.kl,
+                        weights_BT=weights_BT,
                     )
                     # A pass's share of the step's loss: by tokens for dapo, else by responses.
                     if config.normalisation == "dapo":
@@ -364,6 +412,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             with keeping_batch(run, processes, step, partial(rollout_rows, rollouts)):
                 norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
 
+        if server is not None:
+            server = pushed(server, lalm, run, processes)
         everyones = processes.gather(rollouts)
         row: dict[str, object] = {"step": step + 1, "loss": float(loss)}
         row |= {
