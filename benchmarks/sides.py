@@ -1,0 +1,316 @@
+"""The model under test, one prompt's work, and the ways to do it: with the prefix shared, and as others do it.
+
+"shared" is this package. "usual" is what a correct trainer does with transformers alone: one padded batch of
+whole sequences through the official forward, so that the frozen encoder and the prompt are computed for every
+sequence; logits only where answers are predicted. "separate" is this package with a copy of the prefix for
+every branch and the encoder's output kept: what sharing alone is worth. "kv cache" is another way to share:
+the prefix's keys and values, with gradients, handed to a padded batch of branches.
+
+Axes: B branches, T answer tokens (right-padded), N tokens of a padded row, P prefix tokens, W audio windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3EncoderConfig,
+    AudioFlamingo3ForConditionalGeneration,
+    DynamicCache,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    WhisperFeatureExtractor,
+)
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.build import ask_about
+from tgsr.corpora.spoken_digits import compose
+from tgsr.engine.cost import Clip, DecoderShape
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, picked_logps
+from tgsr.grpo import grpo_loss
+from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
+from tgsr.models.load import with_lora
+from tgsr.models.mini import assets
+from tgsr.prompts import choice_question
+from tgsr.training.sta import phrase_branch
+
+DECODER_LAYERS, ENCODER_LAYERS, VOCABULARY = 30, 6, 49_152  # SmolLM2-135M, Whisper base, SmolLM2-135M
+WIDTH, HEADS, KEY_HEADS, FEED_FORWARD = 576, 9, 3, 1536  # SmolLM2-135M
+WINDOW_SECONDS = 30
+TEMPERATURE, TOP_P = 0.7, 0.9  # table 6
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured: the model's depth, the clip, the group and its texts.
+
+    With fewer than 30 decoder layers the encoder's depth and the vocabulary shrink in proportion, so that
+    encoder, decoder and head keep the shares of the work that they have in the whole model; exactly so at
+    multiples of 5, below which one encoder layer is more than its share.
+    """
+
+    layers: int = 5
+    seconds: float = 30.0
+    group: int = 8
+    text: int = 120  # tokens of the prompt that are not audio
+    answer: int = 150  # mean tokens of an answer; they range from 2/3 to 4/3 of it
+
+    @property
+    def encoder_layers(self) -> int:
+        return max(1, round(ENCODER_LAYERS * self.layers / DECODER_LAYERS))
+
+    @property
+    def vocabulary(self) -> int:
+        return max(1280, round(VOCABULARY * self.layers / DECODER_LAYERS / 64) * 64)
+
+    @property
+    def shape(self) -> DecoderShape:
+        head = WIDTH // HEADS
+        return DecoderShape(self.layers, WIDTH, HEADS * head, KEY_HEADS * head, FEED_FORWARD, self.vocabulary)
+
+
+def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
+    """Audio Flamingo 3's class with Whisper base's encoder and SmolLM2-135M's decoder in shape; random weights.
+
+    `trains` is "lora" (rank 16 on the decoder, not zero) or "aligner" (the decoder frozen).
+    """
+    torch.manual_seed(0)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(assets()))
+    config = AudioFlamingo3Config(
+        audio_config=AudioFlamingo3EncoderConfig(
+            num_mel_bins=80,
+            hidden_size=512,
+            num_hidden_layers=setting.encoder_layers,
+            num_attention_heads=8,
+            intermediate_size=2048,
+            max_source_positions=50 * WINDOW_SECONDS,
+        ),
+        text_config=Qwen2Config(
+            vocab_size=setting.vocabulary,
+            hidden_size=WIDTH,
+            intermediate_size=FEED_FORWARD,
+            num_hidden_layers=setting.layers,
+            num_attention_heads=HEADS,
+            num_key_value_heads=KEY_HEADS,
+            max_position_embeddings=32_768,
+            tie_word_embeddings=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        audio_token_id=int(tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)),
+    )
+    model = AudioFlamingo3ForConditionalGeneration(config)
+    model.eval()
+    extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
+    lalm = AudioFlamingo3("under test", model, tokenizer, extractor, max_seconds=600.0)
+    if trains == "aligner":
+        lalm.inner.requires_grad_(False)
+        lalm.aligner.requires_grad_(True)
+        return lalm
+    with_lora(lalm, rank=16, alpha=32, seed=0)
+    with torch.no_grad():
+        for name, weight in lalm.model.named_parameters():
+            if ".lora_B." in name:
+                weight.normal_(std=0.01)
+    return lalm
+
+
+def audio_of(seconds: float, seed: int = 0) -> np.ndarray:
+    """Spoken digits over and over, `seconds` of them."""
+    return np.resize(compose(seed, "train", seconds=(25.0, 28.0)).samples, round(seconds * SAMPLE_RATE))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt and the answers to it: what all sides compute.
+
+    `after` follows the audio and is shared by all branches; `features` is the encoder's output, kept, and
+    mels_WMF with mel_mask_WF the official extractor's output, made beforehand too.
+    """
+
+    lalm: AudioFlamingo3
+    samples: np.ndarray
+    after: tuple[int, ...]
+    branches: tuple[Branch, ...]
+    temperature: float
+
+    @cached_property
+    def features(self) -> Tensor:
+        return self.lalm.encode_audio(self.samples)
+
+    @cached_property
+    def mels(self) -> tuple[Tensor, Tensor]:
+        """mels_WMF and mel_mask_WF: a window each 30 s, each as long as a whole one."""
+        window = WINDOW_SECONDS * SAMPLE_RATE
+        pieces = [self.samples[first : first + window] for first in range(0, len(self.samples), window)]
+        batch = self.lalm.feature_extractor(
+            pieces, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
+        )
+        return batch["input_features"], batch["attention_mask"]
+
+    @cached_property
+    def prompt(self) -> tuple[int, ...]:
+        """The prompt up to where its branches part, with the official placeholders for the audio."""
+        placeholders = [self.lalm.inner.config.audio_token_id] * len(self.features)
+        return (*self.lalm.prompt("").before, *placeholders, *self.after)
+
+    @property
+    def of_cost(self) -> Clip:
+        """The same work as engine/cost.py counts it."""
+        lengths = tuple(len(b.prompt) + len(b.answer) for b in self.branches)
+        return Clip(len(self.prompt), lengths, tuple(len(b.answer) for b in self.branches))
+
+    def prepare(self) -> Case:
+        """Computes what no side's time counts: features and spectrograms."""
+        _ = self.features, self.mels, self.prompt
+        return self
+
+
+def grpo_case(lalm: AudioFlamingo3, setting: Setting) -> Case:
+    """A question about a clip and a group of ragged answers; the question belongs to the prefix.
+
+    Only the prompt's last token begins a branch, as in training/rl.py.
+    """
+    asked = lalm.prompt(choice_question("Which digit is said right after seven?", ["one", "two"])).after
+    n = setting.text - len(lalm.prompt("").before)
+    after = (asked * (n // len(asked) + 1))[-n:]
+    rng = np.random.default_rng(0)
+    lengths = np.linspace(setting.answer * 2 / 3, setting.answer * 4 / 3, setting.group)
+    if setting.group == 1:
+        lengths = np.array([float(setting.answer)])
+    branches = [
+        Branch(0, after[-1:], tuple(rng.integers(10, 1000, round(length)).tolist()))
+        for length in rng.permutation(lengths)
+    ]
+    return Case(lalm, audio_of(setting.seconds), after[:-1], tuple(branches), TEMPERATURE).prepare()
+
+
+def phrases_case(lalm: AudioFlamingo3, setting: Setting, seed: int = 0) -> Case:
+    """Stage 1: phrases of one clip, each with its prompt and its span as the answer."""
+    clip = compose(seed, "train", seconds=(25.0, 28.0)).clip
+    asked = ask_about([clip], "sta", setting.group, 0)
+    branches = tuple(phrase_branch(lalm, 0, question) for question in asked)
+    return Case(lalm, audio_of(setting.seconds, seed), (), branches, 1.0).prepare()
+
+
+def shared_logps(case: Case) -> tuple[Tensor, Tensor]:
+    """Log-probs of the answers and which are real, B x T each: this package."""
+    prefix = listen(case.lalm, [case.features], after=[case.after])
+    out = branch_logps(prefix, case.branches, temperature=case.temperature)
+    return out.logp_BT, out.mask_BT
+
+
+def separate_logps(case: Case) -> tuple[Tensor, Tensor]:
+    """The same by this package with a prefix for every branch."""
+    n = len(case.branches)
+    prefix = listen(case.lalm, [case.features] * n, after=[case.after] * n)
+    branches = [replace(branch, owner=index) for index, branch in enumerate(case.branches)]
+    out = branch_logps(prefix, branches, temperature=case.temperature)
+    return out.logp_BT, out.mask_BT
+
+
+def usual_logps(case: Case) -> tuple[Tensor, Tensor]:
+    """The same by transformers' own forward: prompts padded on the left, answers on the right, as TRL does.
+
+    The log-softmax is taken row by row and only of the tokens that were drawn, which needs less memory.
+    """
+    lalm, n = case.lalm, len(case.branches)
+    device = torch.device("cpu")
+    flipped, real_BP = pad_right(
+        [(*case.prompt, *b.prompt)[::-1] for b in case.branches], lalm.pad_id, device
+    )
+    answers_BT, mask_BT = pad_right([b.answer for b in case.branches], lalm.pad_id, device)
+    mels_WMF, mel_mask_WF = case.mels
+    out = lalm.model(
+        input_ids=torch.cat([flipped.flip(1), answers_BT], 1),
+        attention_mask=torch.cat([real_BP.flip(1), mask_BT], 1).long(),
+        input_features=mels_WMF.repeat(n, 1, 1),
+        input_features_mask=mel_mask_WF.repeat(n, 1),
+        logits_to_keep=answers_BT.shape[1] + 1,
+        use_cache=False,
+    )
+    logits_BTV = out.logits[:, :-1] / case.temperature
+    picked_BT = logits_BTV.gather(-1, answers_BT[..., None])[..., 0]
+    logp_BT = picked_BT - torch.stack([row.logsumexp(-1) for row in logits_BTV])
+    return logp_BT.masked_fill(~mask_BT, 0.0), mask_BT
+
+
+def kv_cache_logps(case: Case) -> tuple[Tensor, Tensor]:
+    """The same with the prefix's keys and values, gradients and all, under a right-padded batch of branches."""
+    lalm, n = case.lalm, len(case.branches)
+    (row_PD,) = listen(lalm, [case.features], after=[case.after]).rows
+    kept = DynamicCache()
+    lalm.language_model(inputs_embeds=row_PD[None], past_key_values=kept, use_cache=True)
+    for layer in kept.layers:
+        layer.keys, layer.values = (x.expand(n, -1, -1, -1) for x in (layer.keys, layer.values))
+    ids_BN, real_BN = pad_right([(*b.prompt, *b.answer) for b in case.branches], lalm.pad_id, row_PD.device)
+    hidden_BND = lalm.language_model(
+        inputs_embeds=lalm.embed(ids_BN),
+        attention_mask=torch.cat([torch.ones(n, len(row_PD), dtype=torch.bool), real_BN], 1).long(),
+        position_ids=(len(row_PD) + torch.arange(ids_BN.shape[1])).expand(n, -1),
+        past_key_values=kept,
+        use_cache=True,
+    ).last_hidden_state
+    predicting = [
+        hidden_ND[len(b.prompt) - 1 : len(b.prompt) - 1 + len(b.answer)]
+        for hidden_ND, b in zip(hidden_BND, case.branches, strict=True)
+    ]
+    answers_BT, mask_BT = pad_right([b.answer for b in case.branches], lalm.pad_id, row_PD.device)
+    picked = picked_logps(lalm.lm_head, torch.cat(predicting), answers_BT[mask_BT], case.temperature)
+    return torch.zeros(answers_BT.shape).masked_scatter(mask_BT, picked), mask_BT
+
+
+Side = Callable[[Case], tuple[Tensor, Tensor]]
+SIDES: dict[str, Side] = {
+    "shared": shared_logps,
+    "usual": usual_logps,
+    "separate": separate_logps,
+    "kv cache": kv_cache_logps,
+}
+
+
+def loss_of(case: Case, logp_BT: Tensor, mask_BT: Tensor, reference_BT: Tensor | None = None) -> Tensor:
+    """GRPO's loss with advantages from a seed, or stage 1's mean over the answers' tokens."""
+    if case.temperature == 1.0:
+        return -logp_BT.sum() / mask_BT.sum()
+    advantages_B = torch.randn(len(logp_BT), generator=torch.Generator().manual_seed(0))
+    old_BT = logp_BT.detach()
+    return grpo_loss(logp_BT, old_BT, old_BT if reference_BT is None else reference_BT, mask_BT, advantages_B)
+
+
+def update(case: Case, side: str) -> None:
+    """Forward and backward; the gradients of the update before are dropped first."""
+    case.lalm.model.zero_grad()
+    logp_BT, mask_BT = SIDES[side](case)
+    loss_of(case, logp_BT, mask_BT).backward()
+
+
+def check_same(case: Case, sides: list[str], tolerance: float = 1e-4) -> dict[str, float]:
+    """Largest difference to "shared" in log-probs, nats; RuntimeError where it, or a gradient's, is too large."""
+    differences = {}
+    expected: tuple[Tensor, dict[str, Tensor]] | None = None
+    for side in ["shared", *sides]:
+        case.lalm.model.zero_grad()
+        logp_BT, mask_BT = SIDES[side](case)
+        loss_of(case, logp_BT, mask_BT).backward()
+        named: Any = case.lalm.model.named_parameters()
+        gradients = {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
+        if expected is None:
+            expected = logp_BT.detach(), gradients
+            continue
+        differences[side] = float((logp_BT.detach() - expected[0]).abs().max())
+        largest = max(float(g.abs().max()) for g in expected[1].values())
+        of_gradients = max(float((gradients[name] - g).abs().max()) for name, g in expected[1].items())
+        if differences[side] > tolerance or of_gradients > 1e-3 * largest:
+            raise RuntimeError(
+                f"{side} and shared differ: log-probs by {differences[side]:.1e}, gradients by "
+                f"{of_gradients:.1e} of {largest:.1e}; timing them would compare different work"
+            )
+    return differences

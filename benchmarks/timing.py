@@ -1,0 +1,136 @@
+"""Clocks, peaks of memory, and what a result says of the machine it was measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+
+def in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Seconds of each side's runs; the sides in turn, so that a machine that slows down slows them all."""
+    seconds: dict[str, list[float]] = {side: [] for side in calls}
+    for _ in range(runs):
+        for side, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[side].append(time.perf_counter() - start)
+    return seconds
+
+
+class Stopwatch:
+    """Seconds by part, exclusive: while a part is open inside another, only the inner one's clock runs."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._open: list[str] = []
+        self._since = 0.0
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self._turn()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._open.pop()
+
+    @contextmanager
+    def inside(self, encoder: Any, decoder: Any) -> Iterator[None]:
+        """Within it, the encoder's calls count as "encode", and the decoder's first one ends "prefill"."""
+
+        def begin(*_: Any) -> None:
+            self._turn()
+            self._open.append("encode")
+
+        def end(*_: Any) -> None:
+            self._turn()
+            self._open.pop()
+
+        def decoding(*_: Any) -> None:
+            if self._open and self._open[-1] == "prefill":
+                self._turn()
+                self._open[-1] = "decoding"
+
+        hooks = [
+            encoder.register_forward_pre_hook(begin),
+            encoder.register_forward_hook(end),
+            decoder.register_forward_hook(decoding),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _status(key: str) -> int:
+    return int(re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes of resident memory that the call needed at its peak, above what was resident before (Linux)."""
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is resident now
+    call()
+    return _status("VmHWM") - before
+
+
+def in_fresh_process(setting: Any, side: str, **options: str | int | float | bool) -> dict[str, Any]:
+    """What one_update.py measures for this side in a process of its own; {"failed": why} where it ended early."""
+    arguments = [f"--side={side}"]
+    for name in setting.__slots__:
+        arguments.append(f"--{name}={getattr(setting, name)}")
+    for name, value in options.items():
+        if value is not False:
+            arguments.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+    done = subprocess.run(
+        [sys.executable, str(HERE / "one_update.py"), *arguments], capture_output=True, text=True
+    )
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def about() -> dict[str, Any]:
+    """Machine, versions and command, for the head of a result."""
+    cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    packages = ("torch", "transformers", "peft", "tgsr")
+    # `python` stands for the interpreter, whose path means nothing elsewhere.
+    script = Path(sys.argv[0]).resolve()
+    named = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    return {
+        "machine": {
+            "cpu": cpu.group(1) if cpu else platform.processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "memory_gib": round(memory / 2**30, 1),
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "command": shlex.join(["python", str(named), *sys.argv[1:]]),
+    }
