@@ -1,121 +1,366 @@
-"""Shared prefixes against separate sequences, both in one process; prints ratios.
+"""Shared prefixes against the usual way: updates, sampling, a whole GRPO step, audio, memory; prints ratios.
 
-Both sides compute the same numbers (tests/test_engine.py holds them to 1e-5); here only their time is taken:
-the median of N_RUNS runs, the two sides in turn, so that a machine that slows down slows both.
+All sides run in this process in turn, and compute the same: that is checked before anything is timed. Numbers
+are medians. "usual", "separate" and "kv cache" are described in sides.py; a ratio is a side's number over ours.
+The encoder is random and frozen; ours reads its output from memory as a run reads it from disk (see "audio").
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
-import platform
 import statistics
-import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import soundfile
 import torch
+from one_update import add_setting, setting_of
+from sides import (
+    SIDES,
+    TEMPERATURE,
+    TOP_P,
+    Case,
+    Setting,
+    audio_of,
+    check_same,
+    grpo_case,
+    loss_of,
+    model_under_test,
+    phrases_case,
+    update,
+)
+from timing import HERE, Stopwatch, about, in_fresh_process, in_turn
+from torch import Tensor
 
-from tgsr.build import ask_about
-from tgsr.corpora.spoken_digits import compose
-from tgsr.engine.features import without_cache
-from tgsr.engine.sampling import sample
-from tgsr.engine.shared_prefix import Branch, listen, packed_logps
-from tgsr.models.load import load
-from tgsr.training.sta import phrase_branch
+from tgsr.audio import SAMPLE_RATE
+from tgsr.audio import load as load_audio
+from tgsr.engine.branch_cache import prefill
+from tgsr.engine.features import FeatureCache
+from tgsr.engine.sampling import sample, uniforms
+from tgsr.engine.shared_prefix import branch_logps, listen
+from tgsr.models.load import lora_off
 
-N_RUNS = 5
+PARTS = ("encode", "prefill", "decoding", "reference", "forward", "backward", "rest")
+ROW = dict[str, Any]
 
 
-def medians(shared: Callable[[], object], separate: Callable[[], object]) -> tuple[float, float]:
-    """Median seconds of each side over N_RUNS runs in turn, after one run of each that is not counted."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for run in range(N_RUNS + 1):
-        for side, call in enumerate((shared, separate)):
+def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {side: statistics.median(of_side) for side, of_side in seconds.items()}
+
+
+def row(what: str, of_side: Mapping[str, float], unit: str = "s", **more: object) -> ROW:
+    """A result: each side's number, and each other side's over that of "shared". Printed at once."""
+    ours = of_side["shared"]
+    ratios = {side: number / ours for side, number in of_side.items() if side != "shared"}
+    numbers = ", ".join(f"{side} {number:.3g} {unit}" for side, number in of_side.items())
+    print(
+        f"{what}: {numbers}; " + ", ".join(f"{side}/shared {r:.2f}" for side, r in ratios.items()), flush=True
+    )
+    return {"what": what, "unit": unit, **of_side, "ratios": ratios, **more}
+
+
+# A whole step of GRPO, part by part
+
+
+def sample_shared(case: Case, n_new: int) -> None:
+    """The group's answers: the prompt computed once."""
+    n = len(case.branches)
+    with torch.no_grad():
+        prefix = listen(case.lalm, [case.features], after=[case.after])
+    sample(
+        prefix,
+        [0] * n,
+        [branch.prompt for branch in case.branches],
+        max_new_tokens=n_new,
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        uniform_BN=uniforms(n, n_new, 0),
+    )
+
+
+@torch.no_grad()
+def sample_usual(case: Case, n_new: int) -> None:
+    """The group's answers by transformers' generate, from token ids and spectrograms."""
+    ids = torch.tensor([[*case.prompt, *case.branches[0].prompt]])
+    mels_WMF, mel_mask_WF = case.mels
+    case.lalm.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        input_features=mels_WMF,
+        input_features_mask=mel_mask_WF,
+        num_return_sequences=len(case.branches),
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        top_k=0,
+        min_new_tokens=n_new,
+        max_new_tokens=n_new,
+    )
+
+
+def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """One prompt's step, seconds by part: sampling, the reference with the LoRA off, the update.
+
+    What is sampled is not trained on: the update's answers are ragged and the same on both sides.
+    """
+    watch, lalm = Stopwatch(), case.lalm
+    with watch.inside(lalm.inner.model.audio_tower, lalm.language_model):
+        with watch.part("rest"):
+            optimizer.zero_grad()
+        with watch.part("prefill"):
+            (sample_shared if side == "shared" else sample_usual)(case, n_new)
+        with watch.part("reference"), torch.no_grad(), lora_off(lalm):
+            reference_BT, _ = SIDES[side](case)
+        with watch.part("forward"):
+            logp_BT, mask_BT = SIDES[side](case)
+            loss = loss_of(case, logp_BT, mask_BT, reference_BT)
+        with watch.part("backward"):
+            loss.backward()
+        with watch.part("rest"):
+            torch.nn.utils.clip_grad_norm_(lalm.model.parameters(), 1.0)
+            optimizer.step()
+    return dict(watch.seconds)
+
+
+def encode_in_update(case: Case) -> float:
+    """Seconds that the usual way's update spends in the encoder."""
+    watch = Stopwatch()
+    with (
+        watch.inside(case.lalm.inner.model.audio_tower, case.lalm.language_model),
+        watch.part("rest"),
+        torch.no_grad(),
+    ):
+        SIDES["usual"](case)
+    return watch.seconds["encode"]
+
+
+def prefill_of(case: Case, n: int) -> Tensor:
+    """Keys of n copies of the prompt: what a group's sampling begins with."""
+    with torch.no_grad():
+        return prefill(listen(case.lalm, [case.features] * n, after=[case.after] * n)).keys[0]
+
+
+def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
+    """The step's rows: update, sampling, prefill, the whole; all from the same runs, the sides in turn."""
+    lalm = model_under_test(setting, "lora")
+    lalm.eos_id = -1  # answers of full length: how soon a model ends is its weights' business
+    case = grpo_case(lalm, setting)
+    differ = check_same(case, ["usual", "separate", "kv cache"])
+    print(
+        "largest difference of log-probs to shared: " + ", ".join(f"{s} {d:.0e}" for s, d in differ.items())
+    )
+    optimizer = torch.optim.AdamW([w for w in lalm.model.parameters() if w.requires_grad], lr=1e-6)
+    sample_shared(case, 2)
+    sample_usual(case, 2)
+    steps: dict[str, list[dict[str, float]]] = {"shared": [], "usual": []}
+    separate: dict[str, list[float]] = {"update": [], "prefill": [], "encode": [], "cold": []}
+    for _ in range(runs):
+        for side, of_side in steps.items():
+            of_side.append(grpo_step(case, side, setting.answer, optimizer))
+        calls = {
+            "update": lambda: update(case, "separate"),
+            "prefill": lambda: prefill_of(case, len(case.branches)),
+            "cold": lambda: lalm.encode_audio(case.samples),
+        }
+        for name, (seconds,) in in_turn(calls, 1).items():
+            separate[name].append(seconds)
+        separate["encode"].append(encode_in_update(case))
+
+    def of(side: str, *parts: str) -> float:
+        return statistics.median(sum(step.get(part, 0.0) for part in parts) for step in steps[side])
+
+    alone = medians(separate)
+    usual_update = of("usual", "forward", "backward") + alone["encode"]
+    n, n_prompt = setting.group, len(case.prompt) + 1
+    update_row = row(
+        f"GRPO update, {n} answers of {setting.answer} tokens, prompt of {n_prompt}",
+        {"shared": of("shared", "forward", "backward"), "usual": usual_update, "separate": alone["update"]},
+        encoder_s=alone["encode"],
+        largest_difference_nats=differ,
+    )
+    print(f"  of the usual way's time {alone['encode']:.2f} s are the encoder's")
+    prefill_row = row(
+        f"prefill for {n} answers",
+        {
+            "shared": of("shared", "prefill"),
+            "usual": of("usual", "prefill") + alone["encode"],
+            "separate": alone["prefill"],
+        },
+    )
+    sampling = {
+        "shared": of("shared", "prefill", "decoding"),
+        "usual": of("usual", "prefill", "decoding") + alone["encode"],
+    }
+    rates = {side: n * setting.answer / seconds for side, seconds in sampling.items()}
+    sampling_row = row(f"sampling {n} x {setting.answer} tokens", sampling, tokens_per_second=rates)
+    print("  tokens a second: " + ", ".join(f"{side} {rate:.0f}" for side, rate in rates.items()))
+    parts = {side: {part: of(side, part) for part in PARTS} for side in steps}
+    step_row = row("whole GRPO step", {side: of(side, *PARTS) for side in steps}, parts=parts)
+    print(f"  {'':10}" + "".join(f"{part:>11}" for part in PARTS))
+    for side, by_part in parts.items():
+        print(f"  {side:10}" + "".join(f"{seconds:10.2f}s" for seconds in by_part.values()))
+    print(
+        f"  shared reads the encoder's output from its cache; a cold encode takes {alone['cold']:.2f} s a clip"
+    )
+    step_row["cold_encode_s"] = alone["cold"]
+    return [update_row, prefill_row, sampling_row, step_row]
+
+
+def stage_1_row(setting: Setting, runs: int) -> ROW:
+    case = phrases_case(model_under_test(setting, "aligner"), setting)
+    differ = check_same(case, ["usual", "separate"])
+    seconds = in_turn(
+        {side: lambda side=side: update(case, side) for side in ("shared", "usual", "separate")}, runs
+    )
+    lengths = [statistics.mean(len(getattr(b, text)) for b in case.branches) for text in ("prompt", "answer")]
+    what = f"stage 1 update, {len(case.branches)} phrases of {lengths[0]:.0f} + {lengths[1]:.0f} tokens"
+    return row(what, medians(seconds), encoder_s=encode_in_update(case), largest_difference_nats=differ)
+
+
+def audio_rows(setting: Setting, n_clips: int) -> ROW:
+    """Two epochs of stage 1 over clips on disk, as training/sta.py and supervised.py hear and read them."""
+    lalm = model_under_test(setting, "aligner")
+    optimizer = torch.optim.AdamW(lalm.aligner.parameters(), lr=1e-6)
+    branches = [phrases_case(lalm, replace(setting, seconds=1.0), seed).branches for seed in range(n_clips)]
+    _ = lalm.encoder_key  # a hash of the weights, once a run
+    seconds = {
+        "decode": 0.0,
+        "encode and write": 0.0,
+        "read, epoch 1": 0.0,
+        "read, epoch 2": 0.0,
+        "train": 0.0,
+    }
+
+    def lap(name: str, start: float) -> None:
+        seconds[name] += time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{seed}.flac" for seed in range(n_clips)]
+        for seed, path in enumerate(paths):
+            soundfile.write(path, audio_of(setting.seconds, seed), SAMPLE_RATE)
+        cache, heard = FeatureCache(Path(folder) / "features"), []
+        for path in paths:
             start = time.perf_counter()
-            call()
-            if run:
-                seconds[side].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+            samples = load_audio(path)
+            lap("decode", start)
+            start = time.perf_counter()
+            heard.append(cache.keep(lalm, samples))
+            lap("encode and write", start)
+        for epoch in (1, 2):
+            for kept, of_clip in zip(heard, branches, strict=True):
+                start = time.perf_counter()
+                features = kept.read()
+                lap(f"read, epoch {epoch}", start)
+                start = time.perf_counter()
+                optimizer.zero_grad()
+                logps = branch_logps(listen(lalm, [features]), of_clip)
+                (-logps.logp_BT.sum() / logps.mask_BT.sum()).backward()
+                optimizer.step()
+                lap("train", start)
+    train = seconds["train"] / 2
+    audio = {
+        "epoch 1": seconds["decode"] + seconds["encode and write"] + seconds["read, epoch 1"],
+        "epoch 2": seconds["read, epoch 2"],
+    }
+    shares = {epoch: spent / (spent + train) for epoch, spent in audio.items()}
+    print(
+        f"audio, {n_clips} clips, 2 epochs of stage 1: "
+        + ", ".join(f"{share:.2%} of {epoch}" for epoch, share in shares.items())
+        + f" ({1000 * seconds['read, epoch 2'] / n_clips:.1f} ms a clip to read)"
+    )
+    return {"what": f"audio, {n_clips} clips", "shares": shares, "seconds": seconds}
 
 
-def update(lalm: object, audio: Sequence[torch.Tensor], branches: Sequence[Branch]) -> None:
-    """One forward and backward over the branches, as in stage 1."""
-    packed = packed_logps(lalm, audio, branches)  # type: ignore[arg-type]
-    (-packed.logp_BT.sum() / packed.mask_BT.sum()).backward()
+def memory_row(setting: Setting, sides: Sequence[str]) -> ROW:
+    """Peaks of the GRPO update above the weights, each side in a process of its own."""
+    measured = {side: in_fresh_process(setting, side) for side in sides}
+    peaks = {side: m["peak_bytes"] / 2**20 for side, m in measured.items() if "failed" not in m}
+    failed = {side: m["failed"] for side, m in measured.items() if "failed" in m}
+    for side, why in failed.items():
+        print(f"memory of {side}: not measured: {why}")
+    ours_over_usual = peaks["shared"] / peaks["usual"]
+    made = row("memory of the GRPO update above the weights", peaks, "MiB", failed=failed)
+    print(f"  shared/usual {ours_over_usual:.2f}")
+    return {**made, "shared_over_usual": ours_over_usual}
+
+
+def alternative_rows(setting: Setting, groups: Sequence[int], runs: int) -> list[ROW]:
+    """One row of tokens (ours) against a key-value cache with gradients: time here, memory in processes."""
+    cases = [(f"{g} answers", replace(setting, group=g), False) for g in groups]
+    cases.insert(1, (f"{setting.group} phrases", setting, True))
+    rows = []
+    for name, of_case, phrases in cases:
+        lalm = model_under_test(of_case, "aligner" if phrases else "lora")
+        case = (phrases_case if phrases else grpo_case)(lalm, of_case)
+        differ = check_same(case, ["kv cache"])
+        sides = ("shared", "kv cache")
+        seconds = in_turn({side: lambda side=side, case=case: update(case, side) for side in sides}, runs)
+        made = row(f"alternative design, {name}", medians(seconds), largest_difference_nats=differ)
+        peaks = {
+            side: in_fresh_process(of_case, side, phrases=phrases).get("peak_bytes", float("nan")) / 2**20
+            for side in sides
+        }
+        rows += [made, row(f"alternative design, {name}: memory", peaks, "MiB")]
+    return rows
+
+
+QUICK = Setting(layers=1, seconds=2.0, group=2, text=110, answer=6)
 
 
 def main() -> None:
-    lalm = load("mini")
-    lalm.inner.requires_grad_(False)
-    lalm.aligner.requires_grad_(True)
-    made = next(
-        m for m in (compose(s, "train", seconds=(9.5, 10.0)) for s in range(50)) if m.clip.duration > 9.4
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    features = without_cache(lalm, made.samples)
-    phrases = [phrase_branch(lalm, 0, q) for q in ask_about([made.clip], "sta", 8, 0)]
-    prompt = lalm.prompt("Which digit is said right after seven?").after
-    answers = [
-        Branch(0, prompt, tuple(np.random.default_rng(g).integers(10, 500, 100).tolist())) for g in range(8)
-    ]
-    rows = []
-    for name, branches in (
-        ("stage 1, 8 phrases", phrases),
-        ("stage 2 update, 8 answers of 100 tokens", answers),
-    ):
-
-        def shared(branches: Sequence[Branch] = branches) -> None:
-            update(lalm, [features], branches)
-
-        def separate(branches: Sequence[Branch] = branches) -> None:
-            update(
-                lalm,
-                [features] * len(branches),
-                [Branch(i, b.prompt, b.answer) for i, b in enumerate(branches)],
-            )
-
-        rows.append((name, *medians(shared, separate)))
-
-    def prefill_once() -> None:
-        with torch.no_grad():
-            listen(lalm, [features])
-
-    def prefill_each() -> None:
-        with torch.no_grad():
-            listen(lalm, [features] * 8)
-
-    rows.append(("prefill for 8 branches", *medians(prefill_once, prefill_each)))
-
-    lalm.eos_id = -1  # answers of full length: how soon a model ends is its weights' business
-
-    def sample_group(owners: int) -> None:
-        with torch.no_grad():
-            prefix = listen(lalm, [features] * owners)
-        generator = torch.Generator().manual_seed(0)
-        sample(
-            lalm, prefix, [i % owners for i in range(8)], [prompt] * 8, max_new_tokens=60, generator=generator
-        )
-
-    rows.append(
-        ("sampling 8 answers of 60 tokens", *medians(lambda: sample_group(1), lambda: sample_group(8)))
+    add_setting(parser)
+    parser.add_argument(
+        "--runs", type=int, default=5, help="runs a side, of which the median counts (%(default)s)"
     )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=("grpo", "stage1", "audio", "memory", "alternative"),
+        default=["grpo", "stage1", "audio", "memory", "alternative"],
+        help="what to measure (all)",
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "speed.json", help="the result (%(default)s)")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, one run, into a temporary file: a test"
+    )
+    args = parser.parse_args()
+    setting, runs, groups, n_clips, out = setting_of(args), args.runs, (args.group, 32), 4, args.out
+    if args.quick:
+        setting, runs, groups, n_clips = QUICK, 1, (QUICK.group,), 2
+        out = Path(tempfile.mkdtemp()) / "speed.json"
     print(
-        f"miniature, {made.clip.duration:.1f}-s clip, {torch.get_num_threads()} threads, median of {N_RUNS} runs"
+        f"{setting.layers} of 30 decoder layers, {setting.encoder_layers} of 6 encoder layers, vocabulary "
+        f"{setting.vocabulary}; {setting.seconds:g} s of audio; {torch.get_num_threads()} threads; median of {runs}"
     )
-    for name, ours, theirs in rows:
-        print(
-            f"{name}: {1000 * ours:.0f} ms shared, {1000 * theirs:.0f} ms separate, ratio {theirs / ours:.2f}"
-        )
-    record = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
-        "rows": [{"what": n, "shared_s": a, "separate_s": b, "ratio": b / a} for n, a, b in rows],
+    began = time.perf_counter()
+    rows: list[ROW] = []
+    if "grpo" in args.rows:
+        rows += grpo_rows(setting, runs)
+    if "stage1" in args.rows:
+        rows.append(stage_1_row(setting, runs))
+    if "audio" in args.rows:
+        rows.append(audio_rows(setting, n_clips))
+    if "memory" in args.rows:
+        rows.append(memory_row(setting, ("shared", "usual") if args.quick else tuple(SIDES)))
+    if "alternative" in args.rows and not args.quick:
+        rows += alternative_rows(setting, groups, runs)
+    taken = time.perf_counter() - began
+    about_setting = {
+        **asdict(setting),
+        "encoder_layers": setting.encoder_layers,
+        "vocabulary": setting.vocabulary,
     }
-    out = Path(__file__).with_name("speed.json")
+    record = {**about(), "setting": about_setting, "runs": runs, "seconds": round(taken), "rows": rows}
     out.write_text(json.dumps(record, indent=2) + "\n")
-    print(out)
+    print(f"{out} after {taken:.0f} s")
 
 
 if __name__ == "__main__":
