@@ -154,6 +154,50 @@ def test_a_branch_needs_a_clip_a_prompt_and_an_answer(lalm: AudioFlamingo3, bran
         branch_logps(listen(lalm, [tiny_features(3, 0)]), [branch])
 
 
+def test_a_batch_without_branches_is_refused(lalm: AudioFlamingo3) -> None:
+    prefix = listen(lalm, [tiny_features(3, 0)])
+    with pytest.raises(ModelError, match="without branches"):
+        branch_logps(prefix, [])
+    with pytest.raises(ModelError, match="without branches"):
+        sample(prefix, [], [], max_new_tokens=3, temperature=0)
+
+
+def test_a_branch_longer_than_the_context_is_refused_before_any_compute(lalm: AudioFlamingo3) -> None:
+    context = lalm.language_model.config.max_position_embeddings
+    prefix = listen(lalm, [tiny_features(30, 0)])
+    room = context - len(prefix.rows[0])
+    says = rf"branch 0: {len(prefix.rows[0])} tokens of prefix.*context of {context}; cut the clip"
+    with pytest.raises(ModelError, match=says):
+        branch_logps(prefix, [Branch(0, (1,) * room, (2,))])
+    with pytest.raises(ModelError, match=says):
+        sample(prefix, [0], [[5] * (room - 3)], max_new_tokens=4, temperature=0)
+
+
+def test_a_prompt_has_exactly_one_place_for_audio() -> None:
+    lalm = tiny_lalm()
+    template = lalm.tokenizer.chat_template
+    for broken, n in (
+        (template.replace("<sound>", ""), 0),
+        (template.replace("<sound>", "<sound><sound>"), 2),
+    ):
+        lalm.tokenizer.chat_template = broken
+        with pytest.raises(ModelError, match=f"makes {n} places for audio"):
+            lalm.prompt("When?")
+
+
+def test_ten_minutes_and_32_answers_fit_in_pieces_with_the_same_draws() -> None:
+    lalm = tiny_lalm()
+    with torch.no_grad():
+        prefix = listen(lalm, [tiny_features(15_000, 5)])
+    prompt = lalm.prompt("When?").after
+
+    def draw(at_once: int | None) -> list[tuple[int, ...]]:
+        arguments = {"max_new_tokens": 4, "uniform_BN": uniforms(32, 4, 0), "at_once": at_once}
+        return [s.ids for s in sample(prefix, [0] * 32, [prompt] * 32, **arguments)]
+
+    assert draw(8) == draw(None)
+
+
 def test_greedy_sampling_is_transformers_generate(lalm: AudioFlamingo3) -> None:
     clips = [tiny_features(20, 5), tiny_features(6, 6)]
     prompts = [lalm.prompt("Which digit is said right after seven?").after, lalm.prompt("Who?").after]
@@ -292,6 +336,22 @@ def test_the_short_encoder_pass_equals_the_official_masked_one(lalm: AudioFlamin
 def test_audio_longer_than_the_model_hears_is_refused_not_cut(lalm: AudioFlamingo3) -> None:
     with pytest.raises(ModelError, match=r"hears 10 s, the audio lasts 10\.50 s"):
         lalm.encode_audio(noise(10.5))
+
+
+def test_long_audio_is_heard_in_parts_where_asked(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    samples = noise(20.02)  # the rest of 0.02 s fills no frame
+    split = FeatureCache(tmp_path, long_audio="split")
+    heard = split.get(lalm, samples)
+    halves = [without_cache(lalm, part) for part in (samples[:160_000], samples[160_000:320_000])]
+    assert torch.equal(heard, torch.cat(halves))
+    with pytest.raises(ModelError, match=r"lasts 20\.02 s.*--long-audio split"):
+        FeatureCache(tmp_path).get(lalm, samples)  # kept or not
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.full(1600, np.nan, np.float32)])
+def test_sound_that_is_no_sound_is_refused(lalm: AudioFlamingo3, samples: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="decode the clip again"):
+        without_cache(lalm, samples)
 
 
 def test_a_placeholder_in_a_question_is_only_text(lalm: AudioFlamingo3) -> None:
