@@ -26,6 +26,8 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         ["train", "base"],
         ["train", "sta"],
         ["train", "grpo"],
+        ["train", "sft"],
+        ["decoder"],
         ["predict"],
         ["score"],
         ["report"],
@@ -106,6 +108,17 @@ def test_a_broken_manifest_line_is_named_or_skipped(
     assert run(*words) == 0
     assert '"line": 2' in (tmp_path / "q2" / "errors.jsonl").read_text()
     assert len(read_questions(tmp_path / "q2" / "questions.jsonl")) == 1
+
+
+def test_decoder_prints_the_servers_command(
+    encoder: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("decoder", "--model", "mini:sta", "--out", tmp_path / "decoder", "--cpu") == 0
+    command = capsys.readouterr().out
+    assert f"--model {tmp_path / 'decoder'}" in command
+    assert "--enable-prompt-embeds" in command
+    assert "--no-enable-chunked-prefill --max-num-batched-tokens 4096" in command
+    assert (tmp_path / "decoder" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(

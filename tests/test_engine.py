@@ -311,6 +311,23 @@ def test_draws_follow_the_nucleus_of_the_distribution() -> None:
     assert _draw(logits_BV[:2], 1.0, 0.75, edge_B)[0].tolist() == [0, 1]
 
 
+def test_a_nucleus_has_the_mass_that_renormalising_within_it_took_away(lalm: AudioFlamingo3) -> None:
+    prefix = listen(lalm, [tiny_features(20, 5)])
+    branch = Branch(0, lalm.prompt("When?").after, (5, 6, 7, 8))
+    with torch.no_grad():
+        found = branch_logps(prefix, [branch], temperature=0.7, nucleus_of=0.9)
+        before = torch.tensor(lalm.prompt("").before)
+        text = torch.tensor([*branch.prompt, *branch.answer])
+        row = torch.cat([lalm.embed(before), lalm.align(tiny_features(20, 5)), lalm.embed(text)])
+        logits = lalm.inner(inputs_embeds=row[None]).logits[0, -5:-1] / 0.7
+    probabilities = logits.softmax(-1).sort(descending=True).values
+    inside = probabilities.cumsum(-1) - probabilities < 0.9
+    mass = (probabilities * inside).sum(-1)
+    assert found.nucleus_BT is not None
+    assert torch.allclose(found.nucleus_BT[0], mass.log(), atol=1e-5)
+    assert (found.nucleus_BT[0] >= np.log(0.9) - 1e-6).all()
+
+
 def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     assert torch.isfinite(keep_top_p(logits, 0.7)).tolist() == [[True, True, False, False]]

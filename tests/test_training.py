@@ -22,6 +22,7 @@ import torch
 from tgsr.audio import save_wav
 from tgsr.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models import load as load_module
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
@@ -30,7 +31,7 @@ from tgsr.records import Response, read_questions, write_jsonl
 from tgsr.training import checkpoints, rl, sft, sta, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, linear, step_or_stop
-from tiny import tiny_lalm
+from tiny import tiny_features, tiny_lalm
 
 STA = sta.StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = rl.GrpoConfig(
@@ -196,6 +197,13 @@ def test_what_saves_memory_changes_no_number(
     case: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rl, "score_completions", uneven)
+    real = rl.sample_groups
+
+    def in_float32(*arguments: Any) -> Any:  # so that both learn from the same responses
+        with torch.autocast("cpu", enabled=False):
+            return real(*arguments)
+
+    monkeypatch.setattr(rl, "sample_groups", in_float32)
     cache = FeatureCache(tmp_path / "cache")
     stage, options, tolerance = LESS_MEMORY[case]
     for name in ("plain", "other"):
@@ -467,6 +475,101 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, monkeypatch: pyte
         load_adapter(tmp_path / "adapter", "mine")
 
 
+def test_a_bfloat16_base_keeps_the_aligner_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of table 5's learning rate is less than bfloat16 can tell apart."""
+
+    def brain(name: str) -> AudioFlamingo3:
+        lalm = tiny_lalm(0)
+        lalm.model.to(torch.bfloat16)
+        return lalm
+
+    trained = brain("base")
+    trained.aligner.float()
+    trained.aligner.linear_1.weight.data += 2e-5
+    save_adapter(trained, tmp_path / "adapter")
+    monkeypatch.setattr(load_module, "_load", brain)
+    loaded = load_adapter(tmp_path / "adapter", "again")
+    assert torch.equal(loaded.aligner.linear_1.weight, trained.aligner.linear_1.weight)
+    prefix = listen(loaded, [tiny_features(8, 0)])
+    with torch.autocast("cpu", torch.bfloat16):
+        branch_logps(prefix, [Branch(0, (5, 6), (7,))]).logp_BT.sum().backward()
+    assert loaded.aligner.linear_1.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"group_size": 1}, "--group-size 1: must be 2 or more"),
+        ({"temperature": 0.0}, "--temperature 0.0: must be above 0"),
+        ({"prompts_at_once": -1}, "--prompts-at-once -1: must be 1 or more"),
+        ({"updates_per_rollout": 0}, "--updates-per-rollout 0: must be 1 or more"),
+        ({"weight_cap": 0.5}, "--weight-cap 0.5: must be 1 or more"),
+        ({"epsilon": 1.5}, "--epsilon 1.5: must be between 0 and 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_their_flag(setting: dict[str, Any], says: str) -> None:
+    with pytest.raises(RunError, match=says):
+        replace(GRPO, **setting)
+
+
+def test_settings_of_stage_1_too() -> None:
+    with pytest.raises(RunError, match="--clips-at-once -1: must be 1 or more"):
+        replace(STA, clips_at_once=-1)
+
+
+@pytest.mark.parametrize("stage", ["sta", "grpo"])
+def test_what_has_no_room_in_the_context_is_named_before_any_step(
+    stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(name: str) -> AudioFlamingo3:
+        lalm = tiny_lalm()
+        lalm.language_model.config.max_position_embeddings = 150
+        return lalm
+
+    for module in (sta, rl):
+        monkeypatch.setattr(module, "load", short)
+    train: Any = sta.train_sta if stage == "sta" else rl.train_grpo
+    config: Any = (
+        replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
+    )
+    with pytest.raises(RunError, match=r"digits-.*: needs \d+ tokens with its audio, tiny's context has 150"):
+        train(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_other_data_under_the_same_name_is_another_run(phrases: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    rows = [json.loads(line) for line in phrases.read_text().splitlines()]
+    for row in rows:
+        row["audio"] = str(phrases.parent / row["audio"])
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cache, config = FeatureCache(tmp_path / "cache"), replace(STA, questions=str(questions), epochs=1)
+    sta.train_sta(config, tmp_path / "run", cache)
+    with pytest.raises(RunError, match="other arguments"):
+        sta.train_sta(config, tmp_path / "run", replace(cache, long_audio="split"))
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    with pytest.raises(RunError, match=r"other arguments \(data\)"):
+        sta.train_sta(config, tmp_path / "run", cache)
+
+
+def test_a_clip_that_went_missing_does_not_change_a_run_in_silence(
+    phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, config = FeatureCache(tmp_path / "cache"), replace(STA, questions=str(phrases), epochs=1)
+    sta.train_sta(config, tmp_path / "run", cache)
+    real = sta.hear_clips
+
+    def but_one(*arguments: Any) -> Any:
+        heard = real(*arguments)
+        return dict(list(heard.items())[1:])
+
+    monkeypatch.setattr(sta, "hear_clips", but_one)
+    with pytest.raises(RunError, match="made with other clips or questions"):
+        sta.train_sta(config, tmp_path / "run", cache)
+
+
 def test_the_linear_course_ends_at_zero() -> None:
     course = [linear(step, 100, 10) for step in range(101)]
     assert course[0] == pytest.approx(0.1)
@@ -484,9 +587,6 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 def test_the_reference_policy_is_the_model_without_its_lora() -> None:
     lalm = tiny_lalm()
-    from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-    from tiny import tiny_features
-
     clips, branches = [tiny_features(8, 0)], [Branch(0, lalm.prompt("When?").after, (5, 6, 7))]
     plain = branch_logps(listen(lalm, clips), branches).logp_BT
     with_lora(lalm, 4, 8, 0)

@@ -21,6 +21,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
+from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import SharedPrefix, listen
 from tgsr.engine.vllm_rollouts import (
     connect,
@@ -33,6 +35,7 @@ from tgsr.engine.vllm_rollouts import (
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import with_lora, without_peft_warning
+from tgsr.training import rl
 from tiny import tiny_features, tiny_lalm
 
 
@@ -355,6 +358,26 @@ def test_an_updated_lora_gets_a_name_and_a_path_of_its_own(vllm: RecordedServer,
     assert [path.name for path in tmp_path.iterdir()] == [second.adapter]
     sample_by_vllm(second, prefix_of(lalm), [0], [[5]], max_new_tokens=3)
     assert vllm.completions()[0]["model"] == second.adapter
+
+
+def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
+    vllm: RecordedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of GRPO: an adapter is pushed before each, and the recorded log-probs are far from the trainer's."""
+    monkeypatch.setattr(rl, "load", lambda name: tiny_lalm())
+    clips = compose_clips(2, "train", 0, tmp_path)
+    questions = write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path)
+    config = rl.GrpoConfig(
+        str(questions), prompts_per_step=2, group_size=2, max_new_tokens=3, learning_rate=1e-2, vllm=vllm.url
+    )
+    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    assert [row["cut"] for row in rows] == [2, 2]  # of a recorded group every second answer
+    assert all(row["drift"] > 1 for row in rows)
+    models = [body["model"] for body in vllm.completions()]
+    assert len(set(models)) == 2
+    assert all(model.startswith("tgsr-lora-") for model in models)
 
 
 def test_a_resumed_trainer_finds_its_adapter_loaded(vllm: RecordedServer, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from tgsr.engine.branch_attention import branch_attention
-from tgsr.engine.shared_prefix import Branch, SharedPrefix, forward, row_starts
+from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward, row_starts
 
 BLOCKS = ("system", "audio", "question", "output")
 NAME = "tgsr_block_sums"  # under which transformers knows the function below
@@ -51,6 +51,8 @@ class _Asked:
 @torch.no_grad()
 def block_attention(prefix: SharedPrefix, branches: Sequence[Branch]) -> BlockAttention:
     """The shares of attention for the answers of `branches`, in one forward. ModelError as branch_logps."""
+    owners = [branch.owner for branch in branches]
+    check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
     prefix_lengths = [len(row) for row in prefix.rows]
     starts = row_starts(prefix_lengths, [len(b.prompt) + len(b.answer) for b in branches])
     queries, keys, blocks = [], [], []

@@ -326,6 +326,7 @@ def _add_decoder(commands: Any) -> None:
     command.add_argument("--python", default="python", help="the one of vLLM's own environment")
     command.add_argument("--dtype", default="bfloat16", help="what vLLM computes in")
     command.add_argument("--lora-rank", type=int, default=16, help="of the adapter to come")
+    command.add_argument("--cpu", action="store_true", help="for vLLM on a CPU: prompts stay in one piece")
     command.add_argument(
         "--memory-share", type=float, default=0.5, help="of the GPU, the trainer has the rest"
     )

@@ -16,7 +16,7 @@ from tgsr import audio
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import listen
-from tgsr.models.lalm import Lalm, ModelError
+from tgsr.models.lalm import Lalm, ModelError, context_of
 from tgsr.prompts import choice_question
 from tgsr.records import (
     Question,
@@ -101,7 +101,13 @@ def predict(
             except (audio.AudioError, ModelError) as error:
                 yield from (Unheard(question, str(error)) for question in of_clip)
                 continue
-            asked += [(len(heard), question) for question in of_clip]
+            room = context_of(lalm) - len(lalm.prompt("").before) - len(features) - decoding.max_new_tokens
+            for question in of_clip:
+                n_prompt = len(lalm.prompt(prompt_text(lalm, question)).after)
+                if n_prompt > room:
+                    yield Unheard(question, f"{n_prompt} tokens of prompt; {lalm.name} has room for {room}")
+                else:
+                    asked.append((len(heard), question))
             heard.append(features)
         if asked:
             prompts = [(owner, prompt_text(lalm, question)) for owner, question in asked]

@@ -57,7 +57,9 @@ class BranchLayout:
             return self.sees(query, key)
 
         n = len(self.clip_N)
-        return create_block_mask(mask, None, None, n, n, device=str(self.clip_N.device))
+        # Compiled, it never holds all N x N pairs; on a CPU there is no need, only a test asks for it.
+        device = self.clip_N.device
+        return create_block_mask(mask, None, None, n, n, device=str(device), _compile=device.type != "cpu")
 
 
 def row_starts(prefix_lengths: Sequence[int], branch_lengths: Sequence[int]) -> list[int]:
@@ -228,12 +230,19 @@ def branch_attention(
     *,
     branches: BranchLayout,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: 1 x H x N x W -> 1 x N x H x W; exact, dropout is not applied.
 
+    NotImplementedError for layers with a sliding window.
+
     The decoder's forward gets `branches` as a keyword and hands it on to each layer.
     """
+    if sliding_window is not None:
+        raise NotImplementedError(
+            f"a sliding window of {sliding_window}: branches attend to all of their prefix"
+        )
     device = query.device.type
     # Rotary embeddings come out in float32 under autocast: cast once here instead of in every product.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype

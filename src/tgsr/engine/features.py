@@ -100,9 +100,7 @@ class FeatureCache:
         described = {"encoder": lalm.encoder_key, "audio": audio, "dtype": str(self.dtype)}
         if (n_frames := _kept(path, described)) is not None:
             return KeptFeatures(path, n_frames)
-        features = torch.cat([lalm.encode_audio(piece) for piece in pieces]).to(self.dtype)
-        if not torch.isfinite(features).all():
-            raise ModelError(f"{lalm.name}: features that {self.dtype} cannot hold; keep them as bfloat16")
+        features = _encoded(lalm, pieces, self.dtype)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half_written:
             pass
@@ -128,6 +126,14 @@ def _kept(path: Path, described: dict[str, str]) -> int | None:
 
 
 def without_cache(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio = "refuse") -> Tensor:
-    """The same numbers as FeatureCache.get, nothing kept."""
-    encoded = [lalm.encode_audio(piece) for piece in parts(lalm, samples, long_audio)]
-    return torch.cat(encoded).half().float()
+    """The same numbers as FeatureCache.get with its default type, nothing kept; the same errors."""
+    return _encoded(lalm, parts(lalm, samples, long_audio), torch.float16).float()
+
+
+def _encoded(lalm: Lalm, pieces: list[np.ndarray], dtype: torch.dtype) -> Tensor:
+    features = torch.cat([lalm.encode_audio(piece) for piece in pieces]).to(dtype)
+    if not torch.isfinite(features).all():
+        raise ModelError(
+            f"{lalm.name}: features that {dtype} cannot hold; keep them as bfloat16 (--cache-as)"
+        )
+    return features

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
-from tgsr.engine.shared_prefix import SharedPrefix, check_branches, pad_right
+from tgsr.engine.shared_prefix import SharedPrefix, check_branches, keep_top_p, pad_right
 from tgsr.models.lalm import Lalm, device_of
 
 LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this share goes on
@@ -32,16 +32,6 @@ class Sampled:
     ids: tuple[int, ...]
     cut: bool
     logps: tuple[float, ...]
-
-
-def keep_top_p(logits_BV: Tensor, top_p: float) -> Tensor:
-    """Logits with -inf outside the nucleus: the fewest most probable tokens whose mass reaches top_p."""
-    if top_p >= 1:
-        return logits_BV
-    ordered, index = logits_BV.sort(dim=-1, descending=True)
-    mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    outside = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(-1, index, mass_before >= top_p)
-    return logits_BV.masked_fill(outside, float("-inf"))
 
 
 def uniforms(n_branches: int, max_new_tokens: int, seed: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts
-from tgsr.models.lalm import Lalm, ModelError, device_of
+from tgsr.models.lalm import Lalm, ModelError, context_of, device_of
 
 
 class AudioMissing(AssertionError):
@@ -38,12 +38,6 @@ class SharedPrefix:
     rows: tuple[Tensor, ...]
     n_before: int
     n_frames: tuple[int, ...]
-
-    def of(self, clips: Sequence[int]) -> SharedPrefix:
-        """Only these clips, in this order; nothing is copied."""
-        return replace(
-            self, rows=tuple(self.rows[c] for c in clips), n_frames=tuple(self.n_frames[c] for c in clips)
-        )
 
 
 def listen(
@@ -112,14 +106,17 @@ def of_clips(branches: Sequence[Branch], clips: slice) -> list[Branch]:
 class BranchLogps:
     """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
 
-    Where they were asked for: `hidden_states`, the embeddings and each layer's output, N x D for all N
-    tokens of the batch. The frames of clip c begin at first_frame[c], branch b's tokens at first_token[b].
+    Where they were asked for: nucleus_BT, the log of the nucleus' mass before each of those tokens, without
+    gradient (added to log-probs that were renormalised within the nucleus it undoes that); `hidden_states`,
+    the embeddings and each layer's output, N x D for all N tokens of the batch. The frames of clip c begin at
+    first_frame[c], branch b's tokens at first_token[b].
     """
 
     logp_BT: Tensor
     mask_BT: Tensor
     first_frame: tuple[int, ...]
     first_token: tuple[int, ...]
+    nucleus_BT: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
 
@@ -132,7 +129,7 @@ def check_branches(
     """
     if not prompts:
         raise ModelError("a batch without branches: each clip needs at least one question or phrase")
-    context = int(prefix.lalm.language_model.config.max_position_embeddings)
+    context = context_of(prefix.lalm)
     for index, (owner, prompt, n) in enumerate(zip(owners, prompts, n_new, strict=True)):
         if not 0 <= owner < len(prefix.rows) or not prompt or not n:
             raise ModelError(
@@ -197,13 +194,15 @@ def branch_logps(
     branches: Sequence[Branch],
     *,
     temperature: float = 1.0,
+    nucleus_of: float | None = None,
     output_hidden_states: bool = False,
 ) -> BranchLogps:
     """Log-probs over branches with one forward over one row: the clips' prefixes, then all branches.
 
     A branch sees its clip's prefix and itself, and its positions continue the prefix's, so that the numbers
     are those of separate sequences; nothing is padded outside attention. Logits are computed where an
-    answer's token is predicted and nowhere else. Raises ModelError as check_branches does.
+    answer's token is predicted and nowhere else. `nucleus_of` is a top_p whose mass is wanted too. Raises
+    ModelError as check_branches does.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
     done = forward(prefix, branches, output_hidden_states=output_hidden_states)
@@ -213,18 +212,18 @@ def branch_logps(
         for start, branch in zip(done.branch_starts, branches, strict=True)
     ]
     answer_ids, mask_BT = pad_right([branch.answer for branch in branches], lalm.pad_id, device)
-    picked_N = picked_logps(
-        lalm.lm_head,
-        done.out.last_hidden_state[0, torch.cat(predicting).to(device)],
-        answer_ids[mask_BT],
-        temperature,
-    )
-    logp_BT = torch.zeros(answer_ids.shape, device=device, dtype=picked_N.dtype).masked_scatter(
-        mask_BT, picked_N
-    )
+    hidden_ND = done.out.last_hidden_state[0, torch.cat(predicting).to(device)]
+
+    def spread(value_N: Tensor) -> Tensor:
+        return torch.zeros(mask_BT.shape, device=device).masked_scatter(mask_BT, value_N)
+
+    logp_BT = spread(picked_logps(lalm.lm_head, hidden_ND, answer_ids[mask_BT], temperature))
+    nucleus_BT = None
+    if nucleus_of is not None:
+        nucleus_BT = spread(nucleus_logp(lalm.lm_head, hidden_ND, temperature, nucleus_of))
     hidden_states = tuple(h[0] for h in done.out.hidden_states) if output_hidden_states else None
     first_frame = tuple(start + prefix.n_before for start in done.prefix_starts)
-    return BranchLogps(logp_BT, mask_BT, first_frame, done.branch_starts, hidden_states)
+    return BranchLogps(logp_BT, mask_BT, first_frame, done.branch_starts, nucleus_BT, hidden_states)
 
 
 LOGITS_AT_ONCE = 2**27  # float32 logits that are kept at a time: 512 MB
@@ -248,3 +247,24 @@ def picked_logps(lm_head: nn.Module, hidden_ND: Tensor, ids_N: Tensor, temperatu
         return picked(hidden_ND, ids_N)
     pieces = zip(hidden_ND.split(n_at_once), ids_N.split(n_at_once), strict=True)
     return torch.cat([checkpoint(picked, hidden, ids, use_reentrant=False) for hidden, ids in pieces])
+
+
+def keep_top_p(logits_BV: Tensor, top_p: float) -> Tensor:
+    """Logits with -inf outside the nucleus: the fewest most probable tokens whose mass reaches top_p."""
+    if top_p >= 1:
+        return logits_BV
+    ordered, index = logits_BV.sort(dim=-1, descending=True)
+    mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    outside = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(-1, index, mass_before >= top_p)
+    return logits_BV.masked_fill(outside, float("-inf"))
+
+
+@torch.no_grad()
+def nucleus_logp(lm_head: nn.Module, hidden_ND: Tensor, temperature: float, top_p: float) -> Tensor:
+    """The log of the nucleus' mass under softmax(logits / temperature) after each hidden_ND, N; at most 0."""
+    vocabulary: Any = lm_head.weight
+    masses = []
+    for hidden_MD in hidden_ND.split(max(1, LOGITS_AT_ONCE // len(vocabulary))):
+        logits_MV = lm_head(hidden_MD).float() / temperature
+        masses.append(keep_top_p(logits_MV, top_p).logsumexp(-1) - logits_MV.logsumexp(-1))
+    return torch.cat(masses)

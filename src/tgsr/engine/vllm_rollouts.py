@@ -320,7 +320,11 @@ def sample_by_vllm(
             for (owner, prompt), branches in groups.items()
         ]
         for branches, future in asked:
-            answers = future.result()
+            try:
+                answers = future.result()
+            except ModelError:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             sampled |= zip(branches, answers if temperature else answers * len(branches), strict=True)
     return [sampled[b] for b in range(len(prompts))]
 

@@ -51,7 +51,11 @@ class Lalm(Protocol):
 
     @property
     def language_model(self) -> Any:
-        """The decoder without its head: takes inputs_embeds, attention_mask, position_ids, past_key_values."""
+        """The decoder without its head: takes inputs_embeds, attention_mask, position_ids, past_key_values.
+
+        It chooses its attention by config._attn_implementation and hands unknown keywords on to it, as
+        transformers' decoders do: the engine's own attention functions rest on both.
+        """
         ...
 
     @property
@@ -99,6 +103,11 @@ class Lalm(Protocol):
         ...
 
     def embed(self, ids: Tensor) -> Tensor: ...
+
+
+def context_of(lalm: Lalm) -> int:
+    """How many positions the decoder has: text, audio and answer together."""
+    return int(lalm.language_model.config.max_position_embeddings)
 
 
 def device_of(lalm: Lalm) -> torch.device:

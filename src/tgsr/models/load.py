@@ -117,7 +117,10 @@ def load_adapter(folder: Path, name: str) -> Lalm:
     lalm.name = name
     if (folder / ALIGNER_FILE).exists():
         try:
-            lalm.aligner.load_state_dict(load_file(folder / ALIGNER_FILE))
+            kept = load_file(folder / ALIGNER_FILE)
+            # As wide as it was trained: a stage of training moves it by less than bfloat16 can tell apart.
+            lalm.aligner.to(next(iter(kept.values())).dtype)
+            lalm.aligner.load_state_dict(kept)
         except (SafetensorError, RuntimeError) as error:
             raise ModelError(f"{folder / ALIGNER_FILE}: truncated, or another model's: {error}") from error
     if (folder / "adapter_config.json").exists():

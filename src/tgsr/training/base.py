@@ -15,6 +15,7 @@ Axes: F frames, K places in a word history.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.mini import assets, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
-from tgsr.training.checkpoints import load_checkpoint, open_run, save_checkpoint
+from tgsr.training.checkpoints import RunError, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import cosine, step_or_stop
 
 PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds
@@ -397,6 +398,8 @@ def hearing_batch(
 
 def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     """The miniature's base from nothing but the encoder; resumes in `out`. Returns the folder of the weights."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("train base runs in one process; start it without torchrun")
     run = open_run(out, "base", config)
     clips = [compose(seed, "train") for seed in range(config.n_clips)]
     lalm = untrained(_tokenizer(out / "tokenizer", [made.clip for made in clips[:400]]), config.seed)

@@ -6,6 +6,7 @@ the step's number. So a run that was killed at any moment goes on with the numbe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from tgsr.engine.features import FeatureCache
 from tgsr.records import append_jsonl, repair_jsonl
 
 
@@ -48,14 +50,26 @@ class RunFolder:
             ) from error
 
 
-def open_run(path: Path, stage: str, config: Any) -> RunFolder:
+def open_run(
+    path: Path, stage: str, config: Any, data: str | None = None, cache: FeatureCache | None = None
+) -> RunFolder:
     """A new run folder, or the one that the same command started before.
 
-    Raises RunError where the folder holds something else: another stage, other arguments, or files
-    of another making. Nothing is overwritten.
+    `data` is the file that the run learns from, `cache` how its clips are heard. Raises RunError where the
+    folder holds something else: another stage, other arguments or data, or files of another making, and
+    where `data` cannot be read. Nothing is overwritten.
     """
     folder = RunFolder(path)
-    asked = {"stage": stage, "config": json.loads(json.dumps(asdict(config), default=str))}
+    asked: dict[str, Any] = {"stage": stage, "config": json.loads(json.dumps(asdict(config), default=str))}
+    if data is not None:
+        try:
+            asked["data"] = {data: hashlib.sha256(Path(data).read_bytes()).hexdigest()}
+        except OSError as error:
+            raise RunError(
+                f"{data}: {error.strerror}; make it with `tgsr build` or `tgsr predict`"
+            ) from error
+    if cache is not None:
+        asked["features"] = {"dtype": str(cache.dtype), "long_audio": cache.long_audio}
     described = path / "run.json"
     if described.exists():
         found = json.loads(described.read_text())

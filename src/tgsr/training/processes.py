@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -134,9 +135,11 @@ def start(out: Path, tracker: Tracker = "none") -> Processes:
     """
     # Without cpu=True accelerate ignores torchrun on machines without a GPU: each process would be alone.
     cpu = not torch.cuda.is_available()
+    # One process may have more audio to encode than another, hours of it; the default is ten minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     if tracker == "none":
-        return Processes(Accelerator(cpu=cpu))
-    accelerator = Accelerator(cpu=cpu, log_with=tracker, project_dir=str(out))
+        return Processes(Accelerator(cpu=cpu, kwargs_handlers=[patience]))
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[patience], log_with=tracker, project_dir=str(out))
     if not accelerator.log_with:  # accelerate only warns
         raise RunError(f"tracker {tracker}: its package is not installed; pip install {tracker}")
     return Processes(accelerator)

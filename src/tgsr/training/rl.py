@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tgsr.choices import letter
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
-from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, listen, of_clips
+from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_by_vllm
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import (
@@ -33,19 +33,24 @@ from tgsr.grpo import (
     grpo_loss,
     rollout_weights,
 )
-from tgsr.models.lalm import Lalm
+from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
 from tgsr.prompts import choice_question
 from tgsr.records import Question, Row, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
-from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
+from tgsr.training.checkpoints import RunError, RunFolder, open_run, save_checkpoint
 from tgsr.training.processes import Processes, Tracker, shard_frozen, start, unsharded
 from tgsr.training.steps import (
     Schedule,
     as_trained,
     hear_clips,
     keeping_batch,
+    names_hash,
     passes,
+    require,
+    require_counts,
+    require_room,
+    restore,
     set_learning_rate,
     step_or_stop,
     steps_per_epoch,
@@ -104,6 +109,21 @@ class GrpoConfig:
     tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
     seed: Annotated[int, "of the LoRA, the order and the responses"] = 0
 
+    def __post_init__(self) -> None:
+        counts = ("epochs", "prompts_per_step", "max_new_tokens", "updates_per_rollout", "checkpoint_every")
+        require_counts(self, *counts, "branches_at_once", "prompts_at_once", "lora_rank")
+        require("group_size", self.group_size, "2 or more: rewards are compared", self.group_size >= 2)
+        require("temperature", self.temperature, "above 0", self.temperature > 0)
+        require("top_p", self.top_p, "above 0, up to 1", 0 < self.top_p <= 1)
+        require("epsilon", self.epsilon, "between 0 and 1", 0 < self.epsilon < 1)
+        high = self.epsilon_high
+        require("epsilon_high", high, "above 0", high is None or high > 0)
+        require("beta", self.beta, "0 or more", self.beta >= 0)
+        require("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        require("warmup_share", self.warmup_share, "0 to 1", 0 <= self.warmup_share <= 1)
+        require("clip_norm", self.clip_norm, "above 0", self.clip_norm > 0)
+        require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
+
 
 def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
     """Eq. 3's two terms with the run's weights and counter."""
@@ -142,6 +162,7 @@ class Measured:
 
     logp_BT: torch.Tensor
     old_BT: torch.Tensor
+    drawn_BT: torch.Tensor
     reference_BT: torch.Tensor
     mask_BT: torch.Tensor
 
@@ -161,7 +182,7 @@ def sample_groups(
     asked: Sequence[Asked],
     config: GrpoConfig,
     uniform_BN: torch.Tensor,
-    server: VllmServer | None,
+    server: VllmServer | None = None,
 ) -> list[Sampled]:
     """G responses to each prompt, in the prompts' order; each clip and its question are computed once."""
     owners = [owner for owner in range(len(asked)) for _ in range(config.group_size)]
@@ -208,18 +229,15 @@ def rollouts_of(
     ]
 
 
-def sampler_drift(sampled: Sequence[Sampled], logp_BT: torch.Tensor) -> float:
-    """The largest difference between the sampler's log-probs and the trainer's for the same tokens, nats."""
-    return max(
-        float((torch.tensor(s.logps) - row[: len(s.ids)].cpu()).abs().max())
-        for s, row in zip(sampled, logp_BT, strict=True)
-    )
+def sampled_logps(sampled: Sequence[Sampled], policy: BranchLogps) -> torch.Tensor:
+    """The sampler's log-probs over the whole vocabulary as B x T, zeros where there is no token.
 
-
-def sampled_logps(sampled: Sequence[Sampled], mask_BT: torch.Tensor) -> torch.Tensor:
-    """The sampler's log-probs as B x T, zeros where mask_BT has no token."""
+    vLLM's are renormalised within the nucleus: its mass, by the trainer's own logits, is added to them.
+    """
+    mask_BT = policy.mask_BT
     flat = torch.tensor([logp for s in sampled for logp in s.logps], device=mask_BT.device)
-    return torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, flat)
+    drawn_BT = torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, flat)
+    return drawn_BT if policy.nucleus_BT is None else drawn_BT + policy.nucleus_BT
 
 
 def one_tensor(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -236,9 +254,9 @@ def row_of(
     rollouts: Sequence[Rollout], measured: Sequence[Measured], config: GrpoConfig
 ) -> dict[str, float | int | None]:
     """A step's numbers for the log, from all processes' responses and log-probs."""
-    logp_BT, old_BT, reference_BT, mask_BT = (
+    logp_BT, old_BT, drawn_BT, reference_BT, mask_BT = (
         one_tensor([getattr(m, name) for m in measured])
-        for name in ("logp_BT", "old_BT", "reference_BT", "mask_BT")
+        for name in ("logp_BT", "old_BT", "drawn_BT", "reference_BT", "mask_BT")
     )
     advantages_B = torch.tensor([r.advantage for r in rollouts])
     loss = grpo_diagnostics(
@@ -254,7 +272,8 @@ def row_of(
         "k_strict": float(np.mean([count_distinct(r.text) for r in rollouts])),
         "kl": loss.mean_kl,
         "clipped": loss.clip_fraction,
-        "drift": sampler_drift([r.sampled for r in rollouts], old_BT),
+        # The largest difference between the sampler's and the trainer's log-probs of a token, nats.
+        "drift": float((drawn_BT - old_BT)[mask_BT].abs().max()),
         "tokens": float(np.mean([len(r.sampled.ids) for r in rollouts])),
         "cut": sum(r.sampled.cut for r in rollouts),
         "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),
@@ -286,34 +305,34 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes = start(out, config.tracker)
     with processes.main_first():
-        run = open_run(out, "grpo", config)
+        run = open_run(out, "grpo", config, config.questions, cache)
     processes.track("grpo", config)
     lalm = load(config.model)
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
-    heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
-    questions = [q for q in questions if q.audio in heard]
+    steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+    server = None if config.vllm is None else connect(config.vllm, lalm)
+    heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
+    everything = [asked_about(lalm, q, heard[q.audio]) for q in questions if q.audio in heard]
+    for a in everything:
+        n_prompt = a.heard.n_frames + len(a.after) + len(a.last)
+        require_room(lalm, a.question.id, n_prompt + config.max_new_tokens)
     if processes.main:
         print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(list(weights.values()), lr=config.learning_rate, weight_decay=0.0)
-    an_epoch = steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)
+    an_epoch = steps_per_epoch(len(everything), config.prompts_per_step, processes, config.shard)
     n_steps = config.epochs * an_epoch
     n_steps = min(n_steps, config.max_steps) if config.max_steps else n_steps
-    done = 0
-    with processes.main_first():
-        state = load_checkpoint(run)
-    if state is not None:
-        done = int(state["step"])
-        lalm.model.load_state_dict(state["weights"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-    server = None
-    if config.vllm is not None:
-        server = pushed(connect(config.vllm, lalm), lalm, run, processes)
+    items = [a.question.id for a in everything]
+    done = restore(run, processes, lalm, optimizer, items)
+    if server is not None:
+        server = pushed(server, lalm, run, processes)
     if config.shard:
         shard_frozen(lalm, processes)
+    device = device_of(lalm)
     trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
     bar = tqdm(
         range(done, n_steps),
@@ -325,23 +344,26 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     )
     for step in bar:
         epoch, place = divmod(step, an_epoch)
-        order = np.random.default_rng((config.seed, epoch)).permutation(len(questions))
+        order = np.random.default_rng((config.seed, epoch)).permutation(len(everything))
         chosen = [
-            questions[i]
+            everything[i]
             for i in order[place * config.prompts_per_step : (place + 1) * config.prompts_per_step]
         ]
         n_responses = len(chosen) * config.group_size
         mine = processes.share(len(chosen))
-        asked = [asked_about(lalm, question, heard[question.audio]) for question in chosen[mine]]
+        asked = chosen[mine]
 
-        # Random numbers for the whole step: what a question is answered with does not depend on whose share it is.
+        # Random numbers for the whole step: whose share a question is does not matter to what our sampler draws.
         uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
         uniform_BN = uniform_BN[mine.start * config.group_size : mine.stop * config.group_size]
-        with unsharded(lalm):
-            sampled = sample_groups(lalm, asked, config, uniform_BN, server) if asked else []
-        rollouts = (
-            rollouts_of(asked, sampled, [lalm.text(list(s.ids)) for s in sampled], config) if asked else []
-        )
+        sampled: list[Sampled] = []
+        if server is not None and asked:
+            sampled = sample_groups(lalm, asked, config, uniform_BN, server)
+        elif server is None:
+            with unsharded(lalm), torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+                sampled = sample_groups(lalm, asked, config, uniform_BN) if asked else []
+        texts = [lalm.text(list(s.ids)) for s in sampled]
+        rollouts = rollouts_of(asked, sampled, texts, config) if asked else []
 
         branches = [
             Branch(i // config.group_size, asked[i // config.group_size].last, r.sampled.ids)
@@ -367,6 +389,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             optimizer, config.learning_rate, config.schedule, step, n_steps, config.warmup_share
         )
         old: list[torch.Tensor] = []  # the first update's policy is the one that sampled
+        drawn: list[torch.Tensor] = []  # the same by the sampler
         for update in range(config.updates_per_rollout):
             optimizer.zero_grad()
             loss = torch.zeros(())
@@ -374,16 +397,21 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             for index, (of, rows) in enumerate(zip(parts, of_part, strict=True)):
                 with trained():
                     policy = branch_logps(
-                        prefix_of(lalm, asked[of]), of_clips(branches, of), temperature=config.temperature
+                        prefix_of(lalm, asked[of]),
+                        of_clips(branches, of),
+                        temperature=config.temperature,
+                        nucleus_of=config.top_p if server is not None and update == 0 else None,
                     )
                     if update == 0:
                         old.append(policy.logp_BT.detach())
+                        drawn.append(sampled_logps(sampled[rows], policy))
                     mask_BT = policy.mask_BT & teaches_B[rows, None].to(policy.mask_BT.device)
                     # Another engine's draws: weighed by how the trainer's policy differs from it.
                     weights_BT = None
                     if server is not None:
-                        drawn_BT = sampled_logps(sampled[rows], policy.mask_BT)
-                        weights_BT = rollout_weights(old[index], drawn_BT, policy.mask_BT, config.weight_cap)
+                        weights_BT = rollout_weights(
+                            old[index], drawn[index], policy.mask_BT, config.weight_cap
+                        )
                     part = grpo_loss(
                         policy.logp_BT,
                         old[index],
@@ -405,7 +433,13 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
                         part = part * len(mask_BT) / n_responses
                     part.backward()
                 loss += part.detach().cpu()
-                tensors = (policy.logp_BT.detach(), old[index], references[index], policy.mask_BT)
+                tensors = (
+                    policy.logp_BT.detach(),
+                    old[index],
+                    drawn[index],
+                    references[index],
+                    policy.mask_BT,
+                )
                 measured.append(Measured(*(tensor.cpu() for tensor in tensors)))
             processes.sum_gradients(list(weights.values()))
             loss = processes.total(loss).cpu()
@@ -427,7 +461,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         processes.log(run, row)
         bar.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "accuracy", "k")})
         if processes.main and ((step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps):
-            save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
+            state = {"weights": weights, "optimizer": optimizer.state_dict(), "items": names_hash(items)}
+            save_checkpoint(run, step + 1, state)
     if processes.main:
         save_adapter(lalm, out / "adapter")
     processes.finish()

@@ -1,7 +1,8 @@
 """Supervised fine-tuning on responses: a LoRA on the decoder learns to write given reasoning.
 
-The paper's comparison without reinforcement (table 3, "reasoning SFT"), and a start for models that cannot
-write timestamped reasoning yet. The responses come from `tgsr predict`, best filtered by their score.
+The paper's comparison without reinforcement (table 3, "reasoning SFT"). The responses come from `tgsr predict`,
+best filtered by their score. Stage 2 starts from stage 1's adapter, not from this one: a second LoRA on a first is
+refused.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes = start(out, config.tracker)
     with processes.main_first():
-        run = open_run(out, "sft", config)
+        run = open_run(out, "sft", config, config.responses, cache)
     processes.track("sft", config)
     lalm = load(config.model)
     clips: dict[str, list[Response]] = {}
@@ -51,8 +52,8 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     if not clips:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
     asked = [of_clip[0].question for of_clip in clips.values()]
-    heard = hear_clips(lalm, asked, config.responses, cache, run, processes)
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+    heard = hear_clips(lalm, asked, config.responses, cache, run, processes)
     lessons = [
         Lesson(
             heard[audio],

@@ -30,11 +30,11 @@ class StaConfig(SupervisedConfig):
     lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
 
 
-def phrase_branch(lalm: Lalm, owner: int, question: Question) -> Branch:
-    """Prompt and target for one phrase, in the family's words (B.1.1 or B.1.2)."""
+def phrase_branch(lalm: Lalm, question: Question) -> Branch:
+    """Prompt and target for one phrase, as a branch of clip 0, in the family's words (B.1.1 or B.1.2)."""
     prompt = lalm.prompt(lalm.phrase_question(str(question.phrase))).after
     answer = lalm.tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
-    return Branch(owner, prompt, (*answer, lalm.eos_id))
+    return Branch(0, prompt, (*answer, lalm.eos_id))
 
 
 def by_clip(questions: Sequence[Question]) -> list[list[Question]]:
@@ -49,23 +49,23 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes = start(out, config.tracker)
     with processes.main_first():
-        run = open_run(out, "sta", config)
+        run = open_run(out, "sta", config, config.questions, cache)
     processes.track("sta", config)
     lalm = load(config.model)
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
-    heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
     if config.lora_rank:
         with_lora(lalm, config.lora_rank, 2 * config.lora_rank, config.seed)
     else:
         lalm.inner.requires_grad_(False)
     # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
     lalm.aligner.float().requires_grad_(True)
+    heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
     lessons = [
         Lesson(
             heard[clip[0].audio],
-            tuple(phrase_branch(lalm, 0, question) for question in clip),
+            tuple(phrase_branch(lalm, question) for question in clip),
             tuple(question.id for question in clip),
         )
         for clip in by_clip(questions)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -15,10 +17,23 @@ from tgsr import audio
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.features import FeatureCache, KeptFeatures
-from tgsr.models.lalm import Lalm, ModelError, device_of
+from tgsr.models.lalm import Lalm, ModelError, context_of, device_of
 from tgsr.records import Question, Row, resolve_audio, write_jsonl
-from tgsr.training.checkpoints import RunError, RunFolder
+from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint
 from tgsr.training.processes import Processes
+
+
+def require(flag: str, value: float | None, wanted: str, holds: bool) -> None:
+    """RunError that names the flag, its value and what it may be, unless that `holds`."""
+    if not holds:
+        raise RunError(f"--{flag.replace('_', '-')} {value}: must be {wanted}")
+
+
+def require_counts(config: object, *names: str) -> None:
+    """The named settings are 1 or more; None where a setting may be None."""
+    for name in names:
+        value = getattr(config, name)
+        require(name, value, "1 or more", value is None or value >= 1)
 
 
 class NotFinite(RuntimeError):
@@ -64,7 +79,7 @@ def step_or_stop(
     value = float(loss.detach())
     if not (math.isfinite(norm) and math.isfinite(value)):
         raise NotFinite(
-            f"step {step}: loss {value}, gradient norm {norm}; the weights are those of the step before. "
+            f"step {step}: loss {value}, gradient norm {norm}; the weights are those before this update. "
             "Lower the learning rate, or look at this step's clips"
         )
     optimizer.step()
@@ -124,6 +139,47 @@ def hear_clips(
     return everything
 
 
+def require_room(lalm: Lalm, id: str, n_tokens: int) -> None:
+    """RunError for an item that does not fit into the context with the text before the audio: before any step."""
+    context = context_of(lalm)
+    needed = len(lalm.prompt("").before) + n_tokens
+    if needed > context:
+        raise RunError(
+            f"{id}: needs {needed} tokens with its audio, {lalm.name}'s context has {context}; "
+            "leave it out, cut its clip or allow fewer new tokens"
+        )
+
+
+def restore(
+    run: RunFolder,
+    processes: Processes,
+    lalm: Lalm,
+    optimizer: torch.optim.Optimizer,
+    items: Sequence[str],
+) -> int:
+    """How many steps are done: weights and optimizer become those of the last checkpoint, if there is one.
+
+    RunError where the items (questions or clips, by name) are not those that the run started with: then
+    no step would be what it was.
+    """
+    with processes.main_first():
+        state = load_checkpoint(run)
+    if state is None:
+        return 0
+    if state["items"] != names_hash(items):
+        raise RunError(
+            f"{run.path}: its checkpoint was made with other clips or questions than the {len(items)} that can be "
+            "used now; bring back what is missing (see errors.jsonl), or start in another --out"
+        )
+    lalm.model.load_state_dict(state["weights"], strict=False)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def names_hash(items: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(items).encode()).hexdigest()[:16]
+
+
 def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bool) -> int:
     """How many steps see all items once, the last one perhaps fewer than the others.
 
@@ -132,6 +188,10 @@ def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bo
     """
     if not shard:
         return math.ceil(n_items / per_step)
+    if processes.n == 1:
+        raise RunError(
+            "--shard: needs several processes; start them with torchrun --nproc-per-node N -m tgsr.cli"
+        )
     if per_step % processes.n or n_items < per_step:
         raise RunError(
             f"--shard: {per_step} items a step must be a multiple of {processes.n} processes, "
@@ -155,7 +215,8 @@ def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iter
     """
     decoder = lalm.language_model
     if gradient_checkpointing:
-        decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        with _without_renaming_warning():
+            decoder.gradient_checkpointing_enable({"use_reentrant": False})
         decoder.train()
     try:
         # The backward pass computes checkpointed layers again: by the same attention as the forward did.
@@ -166,5 +227,14 @@ def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iter
             yield
     finally:
         if gradient_checkpointing:
-            decoder.gradient_checkpointing_disable()
+            with _without_renaming_warning():
+                decoder.gradient_checkpointing_disable()
             decoder.eval()
+
+
+@contextmanager
+def _without_renaming_warning() -> Iterator[None]:
+    """transformers 5.23 gives these methods new names, which 5.21 does not know."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`gradient_checkpointing_", FutureWarning)
+        yield

@@ -21,13 +21,18 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter, trainable
 from tgsr.records import Row
-from tgsr.training.checkpoints import RunFolder, load_checkpoint, save_checkpoint
+from tgsr.training.checkpoints import RunFolder, save_checkpoint
 from tgsr.training.processes import Processes, Tracker, shard_frozen
 from tgsr.training.steps import (
     Schedule,
     as_trained,
     keeping_batch,
+    names_hash,
     passes,
+    require,
+    require_counts,
+    require_room,
+    restore,
     set_learning_rate,
     step_or_stop,
     steps_per_epoch,
@@ -57,6 +62,12 @@ class SupervisedConfig:
     tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
     seed: Annotated[int, "of the order, and of the LoRA"] = 0
 
+    def __post_init__(self) -> None:
+        require_counts(self, "epochs", "clips_per_step", "clips_at_once", "checkpoint_every")
+        require("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        require("warmup_share", self.warmup_share, "0 to 1", 0 <= self.warmup_share <= 1)
+        require("clip_norm", self.clip_norm, "above 0", self.clip_norm > 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -78,6 +89,9 @@ def fit(
     """Trains what requires gradients and saves an adapter; goes on from the last checkpoint. Returns its folder."""
     if processes.main:
         print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
+    for lesson in lessons:
+        for id, branch in zip(lesson.ids, lesson.branches, strict=True):
+            require_room(lalm, id, lesson.heard.n_frames + len(branch.prompt) + len(branch.answer))
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(
         list(weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -86,13 +100,8 @@ def fit(
     n_steps = config.epochs * an_epoch
     if config.shard:
         shard_frozen(lalm, processes)
-    done = 0
-    with processes.main_first():
-        state = load_checkpoint(run)
-    if state is not None:
-        done = int(state["step"])
-        lalm.model.load_state_dict(state["weights"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
+    items = [id for lesson in lessons for id in lesson.ids]
+    done = restore(run, processes, lalm, optimizer, items)
     bar = tqdm(
         range(done, n_steps), desc=title, unit="step", initial=done, total=n_steps, disable=not processes.main
     )
@@ -125,7 +134,8 @@ def fit(
         processes.log(run, {"step": step + 1, "loss": float(loss), "lr": learning_rate, "grad_norm": norm})
         bar.set_postfix(loss=f"{float(loss):.3f}")
         if processes.main and ((step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps):
-            save_checkpoint(run, step + 1, {"weights": dict(weights), "optimizer": optimizer.state_dict()})
+            state = {"weights": weights, "optimizer": optimizer.state_dict(), "items": names_hash(items)}
+            save_checkpoint(run, step + 1, state)
     if processes.main:
         save_adapter(lalm, run.path / "adapter")
     processes.finish()
