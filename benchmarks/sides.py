@@ -107,6 +107,8 @@ def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
         audio_token_id=int(tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)),
     )
     model = AudioFlamingo3ForConditionalGeneration(config)
+    with torch.no_grad():
+        model.lm_head.weight *= 8  # logits that spread as a trained model's do: a nucleus is a few tokens
     model.eval()
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
     lalm = AudioFlamingo3("under test", model, tokenizer, extractor, max_seconds=600.0)
@@ -196,7 +198,7 @@ def phrases_case(lalm: AudioFlamingo3, setting: Setting, seed: int = 0) -> Case:
     """Stage 1: phrases of one clip, each with its prompt and its span as the answer."""
     clip = compose(seed, "train", seconds=(25.0, 28.0)).clip
     asked = ask_about([clip], "sta", setting.group, 0)
-    branches = tuple(phrase_branch(lalm, 0, question) for question in asked)
+    branches = tuple(phrase_branch(lalm, question) for question in asked)
     return Case(lalm, audio_of(setting.seconds, seed), (), branches, 1.0).prepare()
 
 
@@ -246,7 +248,7 @@ def kv_cache_logps(case: Case) -> tuple[Tensor, Tensor]:
     """The same with the prefix's keys and values, gradients and all, under a right-padded batch of branches."""
     lalm, n = case.lalm, len(case.branches)
     (row_PD,) = listen(lalm, [case.features], after=[case.after]).rows
-    kept = DynamicCache()
+    kept: Any = DynamicCache()
     lalm.language_model(inputs_embeds=row_PD[None], past_key_values=kept, use_cache=True)
     for layer in kept.layers:
         layer.keys, layer.values = (x.expand(n, -1, -1, -1) for x in (layer.keys, layer.values))
