@@ -33,7 +33,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.build import ask_about
 from tgsr.corpora.spoken_digits import compose
 from tgsr.engine.cost import Clip, DecoderShape
-from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, picked_logps
+from tgsr.engine.shared_prefix import Branch, branch_logps, common_start, listen, pad_right, picked_logps
 from tgsr.grpo import grpo_loss
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.load import with_lora
@@ -195,11 +195,16 @@ def grpo_case(lalm: AudioFlamingo3, setting: Setting) -> Case:
 
 
 def phrases_case(lalm: AudioFlamingo3, setting: Setting, seed: int = 0) -> Case:
-    """Stage 1: phrases of one clip, each with its prompt and its span as the answer."""
+    """Stage 1: phrases of one clip, each with its prompt and its span as the answer.
+
+    What the prompts begin with is in the prefix, as in training/supervised.py.
+    """
     clip = compose(seed, "train", seconds=(25.0, 28.0)).clip
     asked = ask_about([clip], "sta", setting.group, 0)
-    branches = tuple(phrase_branch(lalm, question) for question in asked)
-    return Case(lalm, audio_of(setting.seconds, seed), (), branches, 1.0).prepare()
+    branches = [phrase_branch(lalm, question) for question in asked]
+    after = common_start([branch.prompt for branch in branches])
+    rest = tuple(replace(branch, prompt=branch.prompt[len(after) :]) for branch in branches)
+    return Case(lalm, audio_of(setting.seconds, seed), after, rest, 1.0).prepare()
 
 
 def shared_logps(case: Case) -> tuple[Tensor, Tensor]:

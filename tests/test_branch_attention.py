@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 
-from tgsr.engine.branch_attention import NAME, SLACK, attention_as, branch_attention, layout
+from tgsr.engine.branch_attention import NAME, attention_as, branch_attention, layout
 from tgsr.engine.branch_cache import BranchCache, KeyValues
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tiny import tiny_features, tiny_lalm
@@ -66,14 +66,11 @@ def test_flex_attention_gives_the_same_numbers_under_the_layouts_block_mask() ->
     assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-5)
 
 
-def test_groups_hold_branches_of_like_length_and_each_once() -> None:
-    where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
-    tokens = [place for group_BT in where.groups_BT for place in group_BT[group_BT >= 0].tolist()]
-    assert sorted(tokens) == list(range(sum(PREFIXES), sum(PREFIXES) + sum(BRANCHES)))
-    assert sum(len(group_BT) for group_BT in where.groups_BT) == len(BRANCHES)
-    for group_BT in where.groups_BT:
-        lengths = (group_BT >= 0).sum(1)
-        assert lengths.max() <= SLACK * lengths.min() + 8
+def test_neighbours_of_one_clip_are_one_run() -> None:
+    where = layout([5, 9], [3, 4, 2, 1], [1, 1, 0, 1], torch.device("cpu"))
+    assert where.prefixes == (slice(0, 5), slice(5, 14))
+    assert where.branches == (slice(14, 17), slice(17, 21), slice(21, 23), slice(23, 24))
+    assert where.runs == ((slice(21, 23),), (slice(14, 21), slice(23, 24)))
 
 
 def test_the_decoders_own_attention_is_back_afterwards_even_after_an_error() -> None:

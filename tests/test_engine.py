@@ -13,7 +13,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine import shared_prefix
 from tgsr.engine.features import FeatureCache, without_cache
 from tgsr.engine.sampling import _draw, keep_top_p, sample, uniforms
-from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, listen
+from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tiny import tiny_features, tiny_lalm
@@ -106,6 +106,13 @@ def test_a_question_in_the_prefix_or_in_the_branch_is_the_same(lalm: AudioFlamin
     short = [Branch(o, prompts[o][-1:], a) for o in (0, 1) for a in answers]
     inside = branch_logps(listen(lalm, clips, after=[p[:-1] for p in prompts]), short)
     assert torch.allclose(branch_logps(listen(lalm, clips), whole).logp_BT, inside.logp_BT, atol=1e-5)
+
+
+def test_what_all_prompts_begin_with_leaves_each_a_token_of_its_own() -> None:
+    assert common_start([(1, 2, 3), (1, 2, 4, 5)]) == (1, 2)
+    assert common_start([(1, 2), (1, 2), (1, 2, 3)]) == (1,)
+    assert common_start([(7, 8, 9)]) == (7, 8)
+    assert common_start([(1,), (2,)]) == ()
 
 
 def test_order_of_branches_and_clips_changes_nothing(lalm: AudioFlamingo3) -> None:

@@ -364,6 +364,7 @@ def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
     vllm: RecordedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two steps of GRPO: an adapter is pushed before each, and the recorded log-probs are far from the trainer's."""
+
     def uneven(texts: list[str], terms: object, **columns: object) -> Any:
         values = [float(index % 2) for index in range(len(texts))]  # a tiny model earns no real reward
         return {"answer": values, "timestamp_grounding": values}, values

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tgsr import audio
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import sample, uniforms
-from tgsr.engine.shared_prefix import listen
+from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.models.lalm import Lalm, ModelError, context_of
 from tgsr.prompts import choice_question
 from tgsr.records import (
@@ -60,12 +60,17 @@ def respond(
     lalm: Lalm, heard: Sequence[Tensor], asked: Sequence[tuple[int, str]], decoding: Decoding = GREEDY
 ) -> list[str]:
     """One response for each (clip, prompt text); `heard` holds the clips' encoder outputs, F x D_enc."""
+    prompts = [lalm.prompt(text).after for _, text in asked]
+    of_clip: dict[int, list[tuple[int, ...]]] = {}
+    for (owner, _), prompt in zip(asked, prompts, strict=True):
+        of_clip.setdefault(owner, []).append(prompt)
+    after = [common_start(of_clip[clip]) if clip in of_clip else () for clip in range(len(heard))]
     with torch.no_grad():
-        prefix = listen(lalm, heard)
+        prefix = listen(lalm, heard, after=after)
     sampled = sample(
         prefix,
         [owner for owner, _ in asked],
-        [lalm.prompt(text).after for _, text in asked],
+        [prompt[len(after[owner]) :] for (owner, _), prompt in zip(asked, prompts, strict=True)],
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,

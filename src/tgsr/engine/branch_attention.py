@@ -6,8 +6,7 @@ kernel, and joined by their log-sum-exps: the prefix's keys are read where they 
 branches, and no score is kept for the backward pass. On other devices it is flex attention with the same
 rule as a block mask.
 
-Axes: N tokens of the batch, B branches of a group, T branch tokens, H heads, K key heads, R query heads to
-one key head (H = K * R), W head width.
+Axes: N tokens of the batch, H heads, K key heads, R query heads to one key head (H = K * R), W head width.
 """
 
 from __future__ import annotations
@@ -25,21 +24,20 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 
 NAME = "tgsr_branches"  # under which transformers knows the function below
-SLACK = 1.3  # branches share a group while the longest is at most this many times the shortest, and 8 tokens
 
 
 @dataclass(frozen=True)
 class BranchLayout:
     """Where everything stands in a batch's row of N tokens.
 
-    prefixes[c] is clip c's slice of the row; of_clip[c] lists its branches' tokens. Each group holds
-    branches of like length, B x T places, padded at the end with -1. clip_N and branch_N name each
-    token's clip and branch (-1: it is a prefix's).
+    prefixes[c] is clip c's slice of the row and runs[c] the slices of its branches, those that are
+    neighbours in one; branches are all branches' slices. clip_N and branch_N name each token's clip and
+    branch (-1: it is a prefix's).
     """
 
     prefixes: tuple[slice, ...]
-    of_clip: tuple[Tensor, ...]
-    groups_BT: tuple[Tensor, ...]
+    runs: tuple[tuple[slice, ...], ...]
+    branches: tuple[slice, ...]
     clip_N: Tensor
     branch_N: Tensor
 
@@ -72,40 +70,27 @@ def layout(
 ) -> BranchLayout:
     """The layout of a row that holds the prefixes in order and then the branches in order."""
     n_clips = len(prefix_lengths)
-    starts = row_starts(prefix_lengths, branch_lengths)
-    prefixes = tuple(slice(start, start + n) for start, n in zip(starts, prefix_lengths, strict=False))
-    places = [torch.arange(s, s + n) for s, n in zip(starts[n_clips:], branch_lengths, strict=True)]
-    nothing = torch.zeros(0, dtype=torch.long)
-    of_clip = [
-        torch.cat([nothing, *(places[b] for b, owner in enumerate(owners) if owner == clip)])
-        for clip in range(n_clips)
+    all_lengths = [*prefix_lengths, *branch_lengths]
+    places = [
+        slice(start, start + n)
+        for start, n in zip(row_starts(prefix_lengths, branch_lengths), all_lengths, strict=True)
     ]
-    groups = []
-    for members in _of_like_length(branch_lengths):
-        group_BT = torch.full((len(members), max(branch_lengths[b] for b in members)), -1)
-        for row, b in enumerate(members):
-            group_BT[row, : branch_lengths[b]] = places[b]
-        groups.append(group_BT)
-    lengths = torch.tensor([*prefix_lengths, *branch_lengths])
+    runs: list[list[slice]] = [[] for _ in prefix_lengths]
+    for owner, place in zip(owners, places[n_clips:], strict=True):
+        if runs[owner] and runs[owner][-1].stop == place.start:
+            runs[owner][-1] = slice(runs[owner][-1].start, place.stop)
+        else:
+            runs[owner].append(place)
+    lengths = torch.tensor(all_lengths)
     clip_N = torch.tensor([*range(n_clips), *owners]).repeat_interleave(lengths)
     branch_N = torch.tensor([-1] * n_clips + list(range(len(branch_lengths)))).repeat_interleave(lengths)
     return BranchLayout(
-        prefixes,
-        tuple(tokens.to(device) for tokens in of_clip),
-        tuple(group_BT.to(device) for group_BT in groups),
+        tuple(places[:n_clips]),
+        tuple(tuple(of_clip) for of_clip in runs),
+        tuple(places[n_clips:]),
         clip_N.to(device),
         branch_N.to(device),
     )
-
-
-def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
-    groups: list[list[int]] = []
-    for b in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if groups and lengths[b] <= SLACK * lengths[groups[-1][0]] + 8:
-            groups[-1].append(b)
-        else:
-            groups.append([b])
-    return groups
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -123,32 +108,27 @@ class _OnCpu(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, where: BranchLayout, scale: float
     ) -> Tensor:
-        out = torch.empty_like(query)
+        # In memory N x H x W, as the next layer wants it.
+        n_shared, n_keys, n, width = query.shape
+        out = query.new_empty(n, n_keys, n_shared, width).permute(2, 1, 0, 3)
         lse = query.new_empty(query.shape[:3], dtype=torch.float32)
-        for prefix, tokens in zip(where.prefixes, where.of_clip, strict=True):
-            keys, values = _for_each(query, key[:, prefix]), _for_each(query, value[:, prefix])
-            out[:, :, prefix], lse[:, :, prefix] = _flash(
-                query[:, :, prefix], keys, values, is_causal=True, scale=scale
-            )
-            if len(tokens):
-                out[:, :, tokens], lse[:, :, tokens] = _flash(query[:, :, tokens], keys, values, scale=scale)
-        for group_BT in where.groups_BT:
-            real, tokens = _real(group_BT)
-            own, own_lse = _flash(
-                _branches(query, tokens),
-                _branches(_for_each(query, key), tokens),
-                _branches(_for_each(query, value), tokens),
-                is_causal=True,
-                scale=scale,
-            )
-            own, own_lse = _unbranched(own, query, real), _unbranched(own_lse[..., None], query, real)[..., 0]
-            of_prefix = lse[:, :, tokens[real]]
+
+        def attend(queries: slice, keys: slice, causal: bool) -> tuple[Tensor, Tensor]:
+            k, v = (x[:, keys].expand(len(query), -1, -1, -1) for x in (key, value))
+            summed: tuple[Tensor, Tensor] = _flash(query[:, :, queries], k, v, is_causal=causal, scale=scale)
+            return summed
+
+        for prefix, runs in zip(where.prefixes, where.runs, strict=True):
+            out[:, :, prefix], lse[:, :, prefix] = attend(prefix, prefix, True)
+            for run in runs:
+                out[:, :, run], lse[:, :, run] = attend(run, prefix, False)
+        for branch in where.branches:
+            own, own_lse = attend(branch, branch, True)
+            of_prefix = lse[:, :, branch]
             joined = torch.logaddexp(of_prefix, own_lse)
-            out[:, :, tokens[real]] = (
-                out[:, :, tokens[real]] * (of_prefix - joined).exp()[..., None]
-                + own * (own_lse - joined).exp()[..., None]
-            ).to(out.dtype)
-            lse[:, :, tokens[real]] = joined
+            share = (own_lse - joined).exp()[..., None].to(out.dtype)
+            out[:, :, branch] = torch.lerp(out[:, :, branch], own, share)
+            lse[:, :, branch] = joined
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.where, ctx.scale = where, scale
         return out
@@ -157,68 +137,33 @@ class _OnCpu(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         query, key, value, out, lse = ctx.saved_tensors
         where, scale, (grad,) = ctx.where, ctx.scale, grads
-        grad = grad.contiguous()
-        grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
+        grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
 
-        def back(q: Tensor, k: Tensor, v: Tensor, o: Tensor, s: Tensor, g: Tensor, causal: bool) -> Any:
-            return _flash_backward(g, q, k, v, o, s, 0.0, causal, scale=scale)
-
-        for prefix, tokens in zip(where.prefixes, where.of_clip, strict=True):
-            keys, values = _for_each(query, key[:, prefix]), _for_each(query, value[:, prefix])
-            for place, causal in ((prefix, True), (tokens, False)):
-                if not causal and not len(tokens):
-                    continue
-                of_query, of_key, of_value = back(
-                    *(
-                        query[:, :, place],
-                        keys,
-                        values,
-                        out[:, :, place],
-                        lse[:, :, place],
-                        grad[:, :, place],
-                    ),
-                    causal,
-                )
-                grad_query[:, :, place] += of_query
-                grad_key[:, prefix] += of_key.sum(0)
-                grad_value[:, prefix] += of_value.sum(0)
-        for group_BT in where.groups_BT:
-            real, tokens = _real(group_BT)
-            padded = ~real.repeat(len(query), 1)[:, None, :]
-            of_query, of_key, of_value = back(
-                _branches(query, tokens),
-                _branches(_for_each(query, key), tokens),
-                _branches(_for_each(query, value), tokens),
-                _branches(out, tokens),
-                # exp(score - inf) = 0: padding weighs nothing, whatever its scores are.
-                _branches(lse[..., None], tokens)[..., 0].masked_fill(padded, float("inf")),
-                _branches(grad, tokens),
-                True,
+        def back(queries: slice, keys: slice, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+            k, v = (x[:, keys].expand(len(query), -1, -1, -1) for x in (key, value))
+            of_query, of_key, of_value = _flash_backward(
+                grad[:, :, queries],
+                query[:, :, queries],
+                k,
+                v,
+                out[:, :, queries],
+                lse[:, :, queries],
+                0.0,
+                causal,
+                scale=scale,
             )
-            grad_query[:, :, tokens[real]] += _unbranched(of_query, query, real)
-            grad_key[:, tokens[real]] += _unbranched(of_key, query, real).sum(0)
-            grad_value[:, tokens[real]] += _unbranched(of_value, query, real).sum(0)
+            return of_query, of_key.sum(0), of_value.sum(0)
+
+        for prefix, runs in zip(where.prefixes, where.runs, strict=True):
+            grad_query[:, :, prefix], grad_key[:, prefix], grad_value[:, prefix] = back(prefix, prefix, True)
+            for run in runs:
+                grad_query[:, :, run], of_key, of_value = back(run, prefix, False)
+                grad_key[:, prefix] += of_key
+                grad_value[:, prefix] += of_value
+        for branch in where.branches:
+            of_query, grad_key[:, branch], grad_value[:, branch] = back(branch, branch, True)
+            grad_query[:, :, branch] += of_query
         return grad_query, grad_key, grad_value, None, None
-
-
-def _for_each(query: Tensor, keys: Tensor) -> Tensor:
-    """Keys for each of the R query heads that share them: a view."""
-    return keys.expand(len(query), *keys.shape)
-
-
-def _real(group_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Which places of a group hold a token, and the places with padding pointing at token 0."""
-    return group_BT >= 0, group_BT.clamp(min=0)
-
-
-def _branches(x_RKNW: Tensor, tokens_BT: Tensor) -> Tensor:
-    """(R B) x K x T x W."""
-    return x_RKNW[:, :, tokens_BT].transpose(1, 2).flatten(0, 1)
-
-
-def _unbranched(x: Tensor, query: Tensor, real_BT: Tensor) -> Tensor:
-    """Undoes _branches for the places that hold a token: R x K x M x W."""
-    return x.unflatten(0, (len(query), len(real_BT))).transpose(1, 2)[:, :, real_BT]
 
 
 def branch_attention(

@@ -102,6 +102,17 @@ def of_clips(branches: Sequence[Branch], clips: slice) -> list[Branch]:
     return [replace(b, owner=b.owner - clips.start) for b in branches if b.owner in inside]
 
 
+def common_start(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The tokens that all prompts of a clip begin with, but for each one's last: `listen`'s `after` for it.
+
+    What the branches no longer hold is computed once for all of them; the numbers are the same.
+    """
+    n = min(len(prompt) for prompt in prompts) - 1
+    first = prompts[0]
+    n = next((i for i in range(n) if any(prompt[i] != first[i] for prompt in prompts)), max(n, 0))
+    return tuple(first[:n])
+
+
 @dataclass(frozen=True)
 class BranchLogps:
     """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).

@@ -18,7 +18,7 @@ from tgsr.records import Question, read_questions
 from tgsr.training.checkpoints import RunError, open_run
 from tgsr.training.processes import start
 from tgsr.training.steps import hear_clips
-from tgsr.training.supervised import Lesson, SupervisedConfig, fit
+from tgsr.training.supervised import SupervisedConfig, fit, lesson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +63,10 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     lalm.aligner.float().requires_grad_(True)
     heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
     lessons = [
-        Lesson(
+        lesson(
             heard[clip[0].audio],
-            tuple(phrase_branch(lalm, question) for question in clip),
-            tuple(question.id for question in clip),
+            [phrase_branch(lalm, question) for question in clip],
+            [question.id for question in clip],
         )
         for clip in by_clip(questions)
         if clip[0].audio in heard

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from tgsr.engine.features import KeptFeatures
-from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.engine.shared_prefix import Branch, branch_logps, common_start, listen
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter, trainable
 from tgsr.records import Row
@@ -71,11 +71,22 @@ class SupervisedConfig:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One clip and its texts, as branches of clip 0; `ids` name them where a step is reported."""
+    """One clip and its texts, as branches of clip 0; `ids` name them where a step is reported.
+
+    `after` is what all of its prompts begin with: it follows the audio in the prefix.
+    """
 
     heard: KeptFeatures
+    after: tuple[int, ...]
     branches: tuple[Branch, ...]
     ids: tuple[str, ...]
+
+
+def lesson(heard: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
+    """A lesson of whole branches; the start that their prompts share goes into the prefix."""
+    after = common_start([branch.prompt for branch in branches])
+    rest = tuple(replace(branch, prompt=branch.prompt[len(after) :]) for branch in branches)
+    return Lesson(heard, after, rest, tuple(ids))
 
 
 def fit(
@@ -91,7 +102,8 @@ def fit(
         print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
     for lesson in lessons:
         for id, branch in zip(lesson.ids, lesson.branches, strict=True):
-            require_room(lalm, id, lesson.heard.n_frames + len(branch.prompt) + len(branch.answer))
+            n_text = len(lesson.after) + len(branch.prompt) + len(branch.answer)
+            require_room(lalm, id, lesson.heard.n_frames + n_text)
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(
         list(weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -121,7 +133,8 @@ def fit(
         for some in passes(len(mine), config.clips_at_once):
             branches = together(mine[some])
             with as_trained(lalm, config.bfloat16, config.gradient_checkpointing):
-                prefix = listen(lalm, [lesson.heard.read() for lesson in mine[some]])
+                heard = [lesson.heard.read() for lesson in mine[some]]
+                prefix = listen(lalm, heard, after=[lesson.after for lesson in mine[some]])
                 logps = branch_logps(prefix, branches)
                 # Divided by the whole step's tokens, so that passes of unequal sizes add up to one mean.
                 part = -logps.logp_BT.sum() / n_tokens
