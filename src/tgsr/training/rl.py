@@ -316,9 +316,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     server = None if config.vllm is None else connect(config.vllm, lalm)
     heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
     everything = [asked_about(lalm, q, heard[q.audio]) for q in questions if q.audio in heard]
-    for a in everything:
-        n_prompt = a.heard.n_frames + len(a.after) + len(a.last)
-        require_room(lalm, a.question.id, n_prompt + config.max_new_tokens)
+    n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
+    require_room(lalm, ((a.question.id, a.heard.n_frames + len(a.after) + n_own) for a in everything))
     if processes.main:
         print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}

@@ -20,7 +20,7 @@ from tgsr.records import Response, read_responses
 from tgsr.training.checkpoints import RunError, open_run
 from tgsr.training.processes import start
 from tgsr.training.steps import hear_clips
-from tgsr.training.supervised import SupervisedConfig, fit, lesson
+from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     heard = hear_clips(lalm, asked, config.responses, cache, run, processes)
     lessons = [
-        lesson(
+        lesson_of(
             heard[audio],
             [response_branch(lalm, response) for response in of_clip],
             [response.question.id for response in of_clip],

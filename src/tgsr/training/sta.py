@@ -18,7 +18,7 @@ from tgsr.records import Question, read_questions
 from tgsr.training.checkpoints import RunError, open_run
 from tgsr.training.processes import start
 from tgsr.training.steps import hear_clips
-from tgsr.training.supervised import SupervisedConfig, fit, lesson
+from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     lalm.aligner.float().requires_grad_(True)
     heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
     lessons = [
-        lesson(
+        lesson_of(
             heard[clip[0].audio],
             [phrase_branch(lalm, question) for question in clip],
             [question.id for question in clip],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -139,15 +139,15 @@ def hear_clips(
     return everything
 
 
-def require_room(lalm: Lalm, id: str, n_tokens: int) -> None:
-    """RunError for an item that does not fit into the context with the text before the audio: before any step."""
-    context = context_of(lalm)
-    needed = len(lalm.prompt("").before) + n_tokens
-    if needed > context:
-        raise RunError(
-            f"{id}: needs {needed} tokens with its audio, {lalm.name}'s context has {context}; "
-            "leave it out, cut its clip or allow fewer new tokens"
-        )
+def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:
+    """RunError for the first item that the context cannot hold: its name, its tokens from the audio on."""
+    context, n_before = context_of(lalm), len(lalm.prompt("").before)
+    for name, n in n_tokens:
+        if n_before + n > context:
+            raise RunError(
+                f"{name}: needs {n_before + n} tokens with its audio, {lalm.name}'s context has {context}; "
+                "leave it out, cut its clip or allow fewer new tokens"
+            )
 
 
 def restore(

@@ -82,7 +82,7 @@ class Lesson:
     ids: tuple[str, ...]
 
 
-def lesson(heard: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
+def lesson_of(heard: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
     """A lesson of whole branches; the start that their prompts share goes into the prefix."""
     after = common_start([branch.prompt for branch in branches])
     rest = tuple(replace(branch, prompt=branch.prompt[len(after) :]) for branch in branches)
@@ -100,10 +100,14 @@ def fit(
     """Trains what requires gradients and saves an adapter; goes on from the last checkpoint. Returns its folder."""
     if processes.main:
         print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
-    for lesson in lessons:
-        for id, branch in zip(lesson.ids, lesson.branches, strict=True):
-            n_text = len(lesson.after) + len(branch.prompt) + len(branch.answer)
-            require_room(lalm, id, lesson.heard.n_frames + n_text)
+    require_room(
+        lalm,
+        (
+            (name, lesson.heard.n_frames + len(lesson.after) + len(branch.prompt) + len(branch.answer))
+            for lesson in lessons
+            for name, branch in zip(lesson.ids, lesson.branches, strict=True)
+        ),
+    )
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(
         list(weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay
