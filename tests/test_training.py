@@ -199,9 +199,9 @@ def test_what_saves_memory_changes_no_number(
     monkeypatch.setattr(rl, "score_completions", uneven)
     real = rl.sample_groups
 
-    def in_float32(*arguments: Any) -> Any:  # so that both learn from the same responses
-        with torch.autocast("cpu", enabled=False):
-            return real(*arguments)
+    def in_float32(prefix: Any, asked: Any, config: rl.GrpoConfig, *more: Any) -> Any:
+        """So that both learn from the same responses."""
+        return real(prefix, asked, replace(config, bfloat16=False), *more)
 
     monkeypatch.setattr(rl, "sample_groups", in_float32)
     cache = FeatureCache(tmp_path / "cache")

@@ -39,6 +39,10 @@ class SharedPrefix:
     n_before: int
     n_frames: tuple[int, ...]
 
+    def of(self, clips: slice) -> SharedPrefix:
+        """Only these clips; nothing is copied."""
+        return replace(self, rows=self.rows[clips], n_frames=self.n_frames[clips])
+
 
 def listen(
     lalm: Lalm,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -172,45 +172,41 @@ def asked_about(lalm: Lalm, question: Question, heard: KeptFeatures) -> Asked:
     return Asked(question, heard, prompt[:-1], prompt[-1:])
 
 
+@torch.no_grad()
 def prefix_of(lalm: Lalm, asked: Sequence[Asked]) -> SharedPrefix:
-    """Each question's clip and the question itself, as the prefix of its responses."""
+    """Each question's clip and the question itself, as the prefix of its responses.
+
+    The LoRA is on the layers after it and the aligner is frozen, so that sampler, reference and policy take
+    the same one.
+    """
     return listen(lalm, [a.heard.read() for a in asked], after=[a.after for a in asked])
 
 
 def sample_groups(
-    lalm: Lalm,
+    prefix: SharedPrefix,
     asked: Sequence[Asked],
     config: GrpoConfig,
     uniform_BN: torch.Tensor,
-    server: VllmServer | None = None,
+    server: VllmServer | None,
 ) -> list[Sampled]:
-    """G responses to each prompt, in the prompts' order; each clip and its question are computed once."""
+    """G responses to each prompt, in the prompts' order, by our sampler or by a server; none for no prompt."""
+    if not asked:
+        return []
     owners = [owner for owner in range(len(asked)) for _ in range(config.group_size)]
     last = [asked[owner].last for owner in owners]
-    with torch.no_grad():
-        prefix = prefix_of(lalm, asked)
+    drawn: dict[str, Any] = {
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+    }
     if server is not None:
-        seed = int(uniform_BN[0, 0] * 2**53)
-        return sample_by_vllm(
-            server,
-            prefix,
-            owners,
-            last,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            seed=seed,
-        )
-    return sample(
-        prefix,
-        owners,
-        last,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        uniform_BN=uniform_BN,
-        at_once=config.branches_at_once,
-    )
+        return sample_by_vllm(server, prefix, owners, last, seed=int(uniform_BN[0, 0] * 2**53), **drawn)
+    lalm, at_once = prefix.lalm, config.branches_at_once
+    with (
+        unsharded(lalm),
+        torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
+    ):
+        return sample(prefix, owners, last, uniform_BN=uniform_BN, at_once=at_once, **drawn)
 
 
 def rollouts_of(
@@ -331,7 +327,6 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         server = pushed(server, lalm, run, processes)
     if config.shard:
         shard_frozen(lalm, processes)
-    device = device_of(lalm)
     trained = partial(as_trained, lalm, config.bfloat16, config.gradient_checkpointing)
     bar = tqdm(
         range(done, n_steps),
@@ -355,12 +350,8 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         # Random numbers for the whole step: whose share a question is does not matter to what our sampler draws.
         uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
         uniform_BN = uniform_BN[mine.start * config.group_size : mine.stop * config.group_size]
-        sampled: list[Sampled] = []
-        if server is not None and asked:
-            sampled = sample_groups(lalm, asked, config, uniform_BN, server)
-        elif server is None:
-            with unsharded(lalm), torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                sampled = sample_groups(lalm, asked, config, uniform_BN) if asked else []
+        prefix = prefix_of(lalm, asked)
+        sampled = sample_groups(prefix, asked, config, uniform_BN, server)
         texts = [lalm.text(list(s.ids)) for s in sampled]
         rollouts = rollouts_of(asked, sampled, texts, config) if asked else []
 
@@ -379,9 +370,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
 
         with torch.no_grad(), lora_off(lalm), trained():
             references = [
-                branch_logps(
-                    prefix_of(lalm, asked[of]), of_clips(branches, of), temperature=config.temperature
-                ).logp_BT
+                branch_logps(prefix.of(of), of_clips(branches, of), temperature=config.temperature).logp_BT
                 for of in parts
             ]
         learning_rate = set_learning_rate(
@@ -396,7 +385,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
             for index, (of, rows) in enumerate(zip(parts, of_part, strict=True)):
                 with trained():
                     policy = branch_logps(
-                        prefix_of(lalm, asked[of]),
+                        prefix.of(of),
                         of_clips(branches, of),
                         temperature=config.temperature,
                         nucleus_of=config.top_p if server is not None and update == 0 else None,
