@@ -33,7 +33,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.build import ask_about
 from tgsr.corpora.spoken_digits import compose
 from tgsr.engine.cost import Clip, DecoderShape
-from tgsr.engine.shared_prefix import Branch, branch_logps, common_start, listen, pad_right, picked_logps
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, picked_logps, without_start
 from tgsr.grpo import grpo_loss
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.load import with_lora
@@ -201,10 +201,8 @@ def phrases_case(lalm: AudioFlamingo3, setting: Setting, seed: int = 0) -> Case:
     """
     clip = compose(seed, "train", seconds=(25.0, 28.0)).clip
     asked = ask_about([clip], "sta", setting.group, 0)
-    branches = [phrase_branch(lalm, question) for question in asked]
-    after = common_start([branch.prompt for branch in branches])
-    rest = tuple(replace(branch, prompt=branch.prompt[len(after) :]) for branch in branches)
-    return Case(lalm, audio_of(setting.seconds, seed), after, rest, 1.0).prepare()
+    after, rest = without_start([phrase_branch(lalm, question) for question in asked])
+    return Case(lalm, audio_of(setting.seconds, seed), after, tuple(rest), 1.0).prepare()
 
 
 def shared_logps(case: Case) -> tuple[Tensor, Tensor]:

@@ -226,7 +226,7 @@ def audio_rows(setting: Setting, n_clips: int) -> ROW:
     """Two epochs of stage 1 over clips on disk, as training/sta.py and supervised.py hear and read them."""
     lalm = model_under_test(setting, "aligner")
     optimizer = torch.optim.AdamW(lalm.aligner.parameters(), lr=1e-6)
-    branches = [phrases_case(lalm, replace(setting, seconds=1.0), seed).branches for seed in range(n_clips)]
+    asked = [phrases_case(lalm, replace(setting, seconds=1.0), seed) for seed in range(n_clips)]
     _ = lalm.encoder_key  # a hash of the weights, once a run
     seconds = {
         "decode": 0.0,
@@ -252,13 +252,13 @@ def audio_rows(setting: Setting, n_clips: int) -> ROW:
             heard.append(cache.keep(lalm, samples))
             lap("encode and write", start)
         for epoch in (1, 2):
-            for kept, of_clip in zip(heard, branches, strict=True):
+            for kept, case in zip(heard, asked, strict=True):
                 start = time.perf_counter()
                 features = kept.read()
                 lap(f"read, epoch {epoch}", start)
                 start = time.perf_counter()
                 optimizer.zero_grad()
-                logps = branch_logps(listen(lalm, [features]), of_clip)
+                logps = branch_logps(listen(lalm, [features], after=[case.after]), case.branches)
                 (-logps.logp_BT.sum() / logps.mask_BT.sum()).backward()
                 optimizer.step()
                 lap("train", start)

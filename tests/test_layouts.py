@@ -21,7 +21,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import with_lora
-from tiny import tiny_lalm
+from tiny import tiny_features, tiny_lalm
 from tiny_qwen import tiny_qwen_omni
 
 FAMILIES = {"Audio Flamingo 3": tiny_lalm, "Qwen2.5-Omni": partial(tiny_qwen_omni, seconds=10)}
@@ -134,3 +134,18 @@ def test_a_branch_alone_and_beside_others_is_the_same(lalm: Any, clips: list[np.
         for row, mask, branch in zip(together, mask_BT, branches, strict=True):
             alone, _ = engine_logps(lalm, audio, [branch])
             assert torch.allclose(row[mask], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["silence", "swap", "misplace"])
+def test_other_audio_is_another_loss(lalm: Any, change: str) -> None:
+    """What TRL's trainers get wrong in silence: a loss that does not depend on the audio."""
+    clips = [tiny_features(10, 1), tiny_features(10, 2)]
+    heard = {
+        "silence": [torch.zeros(10, 16), clips[1]],
+        "swap": [clips[1], clips[0]],
+        "misplace": [clips[0].roll(3, 0), clips[1]],
+    }[change]
+    branches = [Branch(0, lalm.prompt("When?").after, (5, 6, 7))]
+    before = branch_logps(listen(lalm, clips), branches).logp_BT
+    after = branch_logps(listen(lalm, heard), branches).logp_BT
+    assert (before - after).abs().max() > 1e-3

@@ -28,7 +28,7 @@ from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import load_adapter, lora_off, save_adapter, trainable, with_lora
 from tgsr.records import Response, read_questions, write_jsonl
-from tgsr.training import checkpoints, rl, sft, sta, supervised
+from tgsr.training import checkpoints, rl, sft, sta, steps, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, linear, step_or_stop
 from tiny import tiny_features, tiny_lalm
@@ -241,8 +241,7 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
     class Killed(BaseException):
         pass
 
-    module = supervised if stage == "sta" else rl
-    real = module.save_checkpoint
+    real = steps.save_checkpoint
 
     def save_then_die(folder: RunFolder, step: int, state: dict[str, object]) -> None:
         if step == 3:
@@ -250,10 +249,10 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
             raise Killed
         real(folder, step, state)
 
-    monkeypatch.setattr(module, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(steps, "save_checkpoint", save_then_die)
     with pytest.raises(Killed):
         train(tmp_path / "broken")
-    monkeypatch.setattr(module, "save_checkpoint", real)
+    monkeypatch.setattr(steps, "save_checkpoint", real)
     train(tmp_path / "broken")
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
     for name in ("aligner.safetensors", *(["adapter_model.safetensors"] if stage == "grpo" else [])):

@@ -34,7 +34,7 @@ from tgsr.engine.vllm_rollouts import (
 )
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
-from tgsr.models.load import with_lora, without_peft_warning
+from tgsr.models.load import with_lora, without_renaming_warning
 from tgsr.training import rl
 from tiny import tiny_features, tiny_lalm
 
@@ -338,7 +338,7 @@ def test_the_pushed_adapter_fits_the_plain_decoder(vllm: RecordedServer, tmp_pat
     assert "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight" in names
     decoder = Qwen2ForCausalLM.from_pretrained(tmp_path / "decoder")
     embeds = prefix_of(lalm).rows[0].detach()
-    with torch.no_grad(), without_peft_warning():
+    with torch.no_grad(), without_renaming_warning():
         without = decoder(inputs_embeds=embeds[None]).logits[0]
         adapted = PeftModel.from_pretrained(decoder, body["lora_path"])(inputs_embeds=embeds[None]).logits[0]
     torch.testing.assert_close(adapted, logits_of(lalm, embeds), atol=1e-5, rtol=1e-5)

@@ -51,7 +51,7 @@ def ask(
         text = choice_question(question, choices)
     else:
         text = f"{question}\n{REASONING_INSTRUCTION}"
-    response = respond(lalm, [without_cache(lalm, samples, long_audio)], [(0, text)])[0]
+    response = respond(lalm, [without_cache(lalm, samples, long_audio)], [(0, lalm.prompt(text).after)])[0]
     spans = tuple(dict.fromkeys(find_spans(response)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
     return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import os
 import shlex
 import sys
@@ -161,10 +160,11 @@ def _add_ask(commands: Any) -> None:
 def _ask(args: argparse.Namespace) -> None:
     from tgsr import audio
     from tgsr.ask import ask
+    from tgsr.engine.features import seconds_to_decode
     from tgsr.models.load import load
 
-    most = {"max_seconds": math.inf} if args.long_audio == "split" else {}
-    samples = audio.load(args.recording, start=args.start, end=args.end, **most)
+    most = seconds_to_decode(args.long_audio)
+    samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     found = ask(
         load(args.model),
         samples,

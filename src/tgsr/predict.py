@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.engine.features import FeatureCache
+from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.models.lalm import Lalm, ModelError, context_of
@@ -57,12 +57,14 @@ def prompt_text(lalm: Lalm, question: Question) -> str:
 
 
 def respond(
-    lalm: Lalm, heard: Sequence[Tensor], asked: Sequence[tuple[int, str]], decoding: Decoding = GREEDY
+    lalm: Lalm,
+    heard: Sequence[Tensor],
+    asked: Sequence[tuple[int, tuple[int, ...]]],
+    decoding: Decoding = GREEDY,
 ) -> list[str]:
-    """One response for each (clip, prompt text); `heard` holds the clips' encoder outputs, F x D_enc."""
-    prompts = [lalm.prompt(text).after for _, text in asked]
+    """One response for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc."""
     of_clip: dict[int, list[tuple[int, ...]]] = {}
-    for (owner, _), prompt in zip(asked, prompts, strict=True):
+    for owner, prompt in asked:
         of_clip.setdefault(owner, []).append(prompt)
     after = [common_start(of_clip[clip]) if clip in of_clip else () for clip in range(len(heard))]
     with torch.no_grad():
@@ -70,7 +72,7 @@ def respond(
     sampled = sample(
         prefix,
         [owner for owner, _ in asked],
-        [prompt[len(after[owner]) :] for (owner, _), prompt in zip(asked, prompts, strict=True)],
+        [prompt[len(after[owner]) :] for owner, prompt in asked],
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
@@ -98,28 +100,29 @@ def predict(
     bar = tqdm(total=len(groups), desc=f"predict {lalm.name}", unit="clip")
     for first in range(0, len(groups), clips_per_batch):
         heard: list[Tensor] = []
-        asked: list[tuple[int, Question]] = []
+        asked: list[tuple[int, tuple[int, ...]]] = []
+        answered: list[Question] = []
         for of_clip in groups[first : first + clips_per_batch]:
             try:
-                samples = audio.load(resolve_audio(of_clip[0], path), max_seconds=cache.max_seconds)
-                features = cache.get(lalm, samples)
+                features = hear(lalm, of_clip[0], path, cache).read()
             except (audio.AudioError, ModelError) as error:
                 yield from (Unheard(question, str(error)) for question in of_clip)
                 continue
             room = context_of(lalm) - len(lalm.prompt("").before) - len(features) - decoding.max_new_tokens
             for question in of_clip:
-                n_prompt = len(lalm.prompt(prompt_text(lalm, question)).after)
-                if n_prompt > room:
-                    yield Unheard(question, f"{n_prompt} tokens of prompt; {lalm.name} has room for {room}")
+                prompt = lalm.prompt(prompt_text(lalm, question)).after
+                if len(prompt) > room:
+                    reason = f"{len(prompt)} tokens of prompt; {lalm.name} has room for {room}"
+                    yield Unheard(question, reason)
                 else:
-                    asked.append((len(heard), question))
+                    asked.append((len(heard), prompt))
+                    answered.append(question)
             heard.append(features)
         if asked:
-            prompts = [(owner, prompt_text(lalm, question)) for owner, question in asked]
             # Each batch draws from a stream of its own, named by its first question.
-            seed = zlib.crc32(f"{decoding.seed} {asked[0][1].id}".encode())
-            texts = respond(lalm, heard, prompts, replace(decoding, seed=seed))
-            yield from (Response(q, lalm.name, text) for (_, q), text in zip(asked, texts, strict=True))
+            seed = zlib.crc32(f"{decoding.seed} {answered[0].id}".encode())
+            texts = respond(lalm, heard, asked, replace(decoding, seed=seed))
+            yield from (Response(q, lalm.name, text) for q, text in zip(answered, texts, strict=True))
         bar.update(len(groups[first : first + clips_per_batch]))
     bar.close()
 

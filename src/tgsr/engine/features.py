@@ -15,10 +15,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash
-from tgsr.models.lalm import Lalm, ModelError
+from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
+from tgsr.models.lalm import Lalm, ModelError, refuse_long
+from tgsr.records import Clip, Question, StrPath, resolve_audio
 
 LongAudio = Literal["refuse", "split"]
+
+
+def seconds_to_decode(long_audio: LongAudio) -> float:
+    """The longest file to decode: without "split" no family hears more than audio.MAX_SECONDS."""
+    return math.inf if long_audio == "split" else MAX_SECONDS
 
 
 def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.ndarray]:
@@ -32,18 +38,13 @@ def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.nda
         raise ModelError(
             f"{len(samples)} audio samples, some not finite or none at all: decode the clip again"
         )
-    seconds = len(samples) / SAMPLE_RATE
-    if seconds <= lalm.max_seconds:
-        return [samples]
     if long_audio == "refuse":
-        raise ModelError(
-            f"{lalm.name} hears {lalm.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
-            "(tgsr ask --start/--end), hear it in parts (--long-audio split), or take a model that hears more"
-        )
+        refuse_long(lalm, samples)
     room = round(lalm.max_seconds * SAMPLE_RATE)
     pieces = [samples[first : first + room] for first in range(0, len(samples), room)]
     # A rest that fills no frame is not heard by itself.
-    return pieces if len(pieces[-1]) >= lalm.seconds_per_frame * SAMPLE_RATE else pieces[:-1]
+    fills = len(pieces) == 1 or len(pieces[-1]) >= lalm.seconds_per_frame * SAMPLE_RATE
+    return pieces if fills else pieces[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,6 @@ class FeatureCache:
     dtype: torch.dtype = torch.float16
     long_audio: LongAudio = "refuse"
 
-    @property
-    def max_seconds(self) -> float:
-        """How much audio to decode: without "split" no family hears more than audio.MAX_SECONDS."""
-        return math.inf if self.long_audio == "split" else MAX_SECONDS
-
     def get(self, lalm: Lalm, samples: np.ndarray) -> Tensor:
         """The encoder's output for 16 kHz mono samples, F x D_enc float32; errors as in `keep`."""
         return self.keep(lalm, samples).read()
@@ -110,6 +106,15 @@ class FeatureCache:
         finally:
             Path(half_written.name).unlink(missing_ok=True)
         return KeptFeatures(path, len(features))
+
+
+def hear(lalm: Lalm, record: Clip | Question, jsonl: StrPath, cache: FeatureCache) -> KeptFeatures:
+    """The encoder's output of the record's clip, whose path starts at the folder of its file `jsonl`.
+
+    Raises AudioError for a file that cannot be decoded, ModelError as FeatureCache.keep does.
+    """
+    samples = load(resolve_audio(record, jsonl), max_seconds=seconds_to_decode(cache.long_audio))
+    return cache.keep(lalm, samples)
 
 
 def _kept(path: Path, described: dict[str, str]) -> int | None:

@@ -117,6 +117,12 @@ def common_start(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(first[:n])
 
 
+def without_start(branches: Sequence[Branch]) -> tuple[tuple[int, ...], list[Branch]]:
+    """common_start of one clip's branches, and the branches without it."""
+    start = common_start([branch.prompt for branch in branches])
+    return start, [replace(branch, prompt=branch.prompt[len(start) :]) for branch in branches]
+
+
 @dataclass(frozen=True)
 class BranchLogps:
     """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
@@ -269,7 +275,8 @@ def keep_top_p(logits_BV: Tensor, top_p: float) -> Tensor:
     if top_p >= 1:
         return logits_BV
     ordered, index = logits_BV.sort(dim=-1, descending=True)
-    mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    probabilities = ordered.softmax(-1)
+    mass_before = probabilities.cumsum(-1) - probabilities
     outside = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(-1, index, mass_before >= top_p)
     return logits_BV.masked_fill(outside, float("-inf"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import (
 )
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.models.lalm import ModelError, PromptParts
+from tgsr.models.lalm import ModelError, PromptParts, TransformersLalm, refuse_long, weights_hash
 from tgsr.prompts import chat_messages, phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 
@@ -23,7 +22,7 @@ AUDIO_TOKEN = "<sound>"
 
 
 @dataclass
-class AudioFlamingo3:
+class AudioFlamingo3(TransformersLalm):
     """One loaded model of the family; implements tgsr.models.lalm.Lalm.
 
     Audio longer than one window of the feature extractor (30 s; the miniature: 10 s) is heard window by
@@ -45,35 +44,15 @@ class AudioFlamingo3:
         self.pad_id = int(self.tokenizer.pad_token_id)
 
     @property
-    def inner(self) -> Any:
-        """The model under PEFT's wrapper, if there is one."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-
-    @property
-    def language_model(self) -> Any:
-        return self.inner.model.language_model
-
-    @property
-    def lm_head(self) -> nn.Module:
-        return self.inner.lm_head
-
-    @property
     def aligner(self) -> Any:
         return self.inner.model.multi_modal_projector
-
-    @property
-    def lora_targets(self) -> str:
-        return r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 
     @property
     def encoder_key(self) -> str:
         """A hash of the encoder's weights and of the window: computed once."""
         if not self._encoder_key:
-            digest = hashlib.sha256(f"af3 {self.feature_extractor.chunk_length}".encode())
-            for name, weight in sorted(self.inner.model.audio_tower.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
-            self._encoder_key = digest.hexdigest()[:16]
+            weights = self.inner.model.audio_tower.state_dict()
+            self._encoder_key = weights_hash(f"af3 {self.feature_extractor.chunk_length}", weights.items())
         return self._encoder_key
 
     @torch.no_grad()
@@ -83,12 +62,7 @@ class AudioFlamingo3:
         Only the frames that hold audio go through the transformer: the official forward pads to the
         whole window and masks the padding, which gives the same numbers for more work.
         """
-        seconds = len(samples) / SAMPLE_RATE
-        if seconds > self.max_seconds:
-            raise ModelError(
-                f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: "
-                "cut it (tgsr ask --start/--end) or ask a model that hears more"
-            )
+        refuse_long(self, samples)
         window = self.feature_extractor.chunk_length * SAMPLE_RATE
         pieces = [samples[i : i + window] for i in range(0, max(1, len(samples)), window)]
         return torch.cat([self._encode_window(piece) for piece in pieces])
@@ -131,22 +105,10 @@ class AudioFlamingo3:
                 f"({AUDIO_TOKEN}), a prompt has exactly one; take the template of the model's own processor"
             )
         before, after = whole.split(AUDIO_TOKEN)
-        return PromptParts(tuple(self._ids(before)), tuple(self._ids(after)))
+        return PromptParts(tuple(self.tokens(before)), tuple(self.tokens(after)))
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_af3(phrase)
 
     def phrase_answer(self, phrase: str, span: Span) -> str:
         return phrase_answer_af3(span)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def tokens(self, text: str) -> list[int]:
-        return self._ids(text)
-
-    def text(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.language_model.get_input_embeddings()(ids)

@@ -6,6 +6,8 @@ D_enc the encoder's width, D the language model's width.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tgsr.audio import SAMPLE_RATE
 from tgsr.timeline import Span
 
 
@@ -103,6 +106,65 @@ class Lalm(Protocol):
         ...
 
     def embed(self, ids: Tensor) -> Tensor: ...
+
+
+class TransformersLalm:
+    """What families have in common whose transformers model is laid out as model.language_model and lm_head.
+
+    A family's dataclass gives the fields, and what is its own: the aligner, the encoder, the prompt.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    max_seconds: float
+
+    @property
+    def inner(self) -> Any:
+        """The model under PEFT's wrapper, if there is one."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def language_model(self) -> Any:
+        return self.inner.model.language_model
+
+    @property
+    def lm_head(self) -> nn.Module:
+        head: nn.Module = self.inner.lm_head
+        return head
+
+    @property
+    def lora_targets(self) -> str:
+        return r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+    def tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self.language_model.get_input_embeddings()(ids)
+        return embedded
+
+
+def refuse_long(lalm: Lalm | TransformersLalm, samples: np.ndarray) -> None:
+    """ModelError for 16 kHz samples that last longer than the model hears: processors cut without an error."""
+    seconds = len(samples) / SAMPLE_RATE
+    if seconds > lalm.max_seconds:
+        raise ModelError(
+            f"{lalm.name} hears {lalm.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
+            "(tgsr ask --start/--end), hear it in parts (--long-audio split), or take a model that hears more"
+        )
+
+
+def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
+    """Sixteen digits that change with `about`, and with any weight's name or float32 value."""
+    digest = hashlib.sha256(about.encode())
+    for name, weight in sorted(weights, key=lambda named: named[0]):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def context_of(lalm: Lalm) -> int:

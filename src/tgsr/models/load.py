@@ -109,7 +109,7 @@ def load_adapter(folder: Path, name: str) -> Lalm:
     about = json.loads(described.read_text())
     base = str(about["base"])
     lalm = _load(base if not (folder / base).exists() else str(folder / base))
-    if about.get("fingerprint", fingerprint(lalm)) != fingerprint(lalm):
+    if "fingerprint" in about and about["fingerprint"] != fingerprint(lalm):
         raise ModelError(
             f"{folder}: was trained on another model than {base} is now; "
             f"give {described} the path of its own base, or train it again"
@@ -126,7 +126,7 @@ def load_adapter(folder: Path, name: str) -> Lalm:
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise ModelError(f"{folder}: adapter_model.safetensors is missing; pickled adapters are refused")
-        with without_peft_warning():
+        with without_renaming_warning():
             lalm.model = PeftModel.from_pretrained(lalm.inner, str(folder))
         lalm.model.eval()
     elif not (folder / ALIGNER_FILE).exists():
@@ -160,16 +160,16 @@ def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
-    with without_peft_warning():
+    with without_renaming_warning():
         lalm.model = get_peft_model(lalm.inner, config)
     lalm.model.eval()
 
 
 @contextmanager
-def without_peft_warning() -> Iterator[None]:
-    """PEFT 0.21 asks transformers 5.23 by a name that it has given up; both work, and a user can do nothing."""
+def without_renaming_warning() -> Iterator[None]:
+    """PEFT 0.21 and 5.21's names of checkpointing, which transformers 5.23 renames; a user can do nothing."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
         yield
 
 

@@ -6,7 +6,6 @@ is left alone: it imports torchvision, and audio and text need no more than its 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from transformers import (
 )
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.models.lalm import ModelError, PromptParts
+from tgsr.models.lalm import ModelError, PromptParts, TransformersLalm, refuse_long, weights_hash
 from tgsr.prompts import chat_messages, phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Span
 
@@ -41,7 +40,7 @@ MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the whole Omni, or wha
 
 
 @dataclass
-class QwenOmni:
+class QwenOmni(TransformersLalm):
     """One loaded model of the family; implements tgsr.models.lalm.Lalm.
 
     The aligner is the tower's last layer, `proj`: what comes before it, the layer norm after the pooling
@@ -72,37 +71,17 @@ class QwenOmni:
         self.eos_id, self.pad_id = int(end), int(pad)
 
     @property
-    def inner(self) -> Any:
-        """The model under PEFT's wrapper, if there is one."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-
-    @property
-    def language_model(self) -> Any:
-        return self.inner.model.language_model
-
-    @property
-    def lm_head(self) -> nn.Module:
-        return self.inner.lm_head
-
-    @property
     def aligner(self) -> Any:
         return self.inner.model.audio_tower.proj
-
-    @property
-    def lora_targets(self) -> str:
-        return r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 
     @property
     def encoder_key(self) -> str:
         """A hash of the tower's weights without the aligner and of the chunk's length: computed once."""
         if not self._encoder_key:
             tower = self.inner.model.audio_tower
-            digest = hashlib.sha256(f"qwen-omni {tower.n_window}".encode())
-            for name, weight in sorted(tower.state_dict().items()):
-                if not name.startswith("proj."):
-                    digest.update(name.encode())
-                    digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
-            self._encoder_key = digest.hexdigest()[:16]
+            weights = tower.state_dict().items()
+            encoder = [(name, weight) for name, weight in weights if not name.startswith("proj.")]
+            self._encoder_key = weights_hash(f"qwen-omni {tower.n_window}", encoder)
         return self._encoder_key
 
     @torch.no_grad()
@@ -111,17 +90,13 @@ class QwenOmni:
 
         Raises ModelError past max_seconds, and for audio that is too short for one frame (0.02 s).
         """
-        seconds = len(samples) / SAMPLE_RATE
-        if seconds > self.max_seconds:
-            raise ModelError(
-                f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: "
-                "cut it (tgsr ask --start/--end) or ask a model that hears more"
-            )
+        refuse_long(self, samples)
         hop = self.feature_extractor.hop_length
         n_mels = -(-len(samples) // hop)
         if n_mels < 3:  # two convolved positions, which the pooling makes one frame
             raise ModelError(
-                f"{self.name} needs more than {2 * hop / SAMPLE_RATE:g} s of audio, got {seconds:.3f} s"
+                f"{self.name} needs more than {2 * hop / SAMPLE_RATE:g} s of audio, "
+                f"got {len(samples) / SAMPLE_RATE:.3f} s"
             )
         # The official call pads to 300 s of zeros. One window of them gives the same: no kept column sees further.
         batch = self.feature_extractor(
@@ -172,25 +147,13 @@ class QwenOmni:
                 f"{self.name}: the chat template has {len(rest) or 'no'} places for audio ({AUDIO_TOKEN}) "
                 "in a turn with one audio; it needs exactly one: take the template that came with the model"
             )
-        return PromptParts(tuple(self._ids(before)), tuple(self._ids(rest[0])))
+        return PromptParts(tuple(self.tokens(before)), tuple(self.tokens(rest[0])))
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_qwen(phrase)
 
     def phrase_answer(self, phrase: str, span: Span) -> str:
         return phrase_answer_qwen(phrase, span)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def tokens(self, text: str) -> list[int]:
-        return self._ids(text)
-
-    def text(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.language_model.get_input_embeddings()(ids)
 
 
 def load_qwen_omni(name: str) -> QwenOmni:

@@ -137,9 +137,8 @@ def start(out: Path, tracker: Tracker = "none") -> Processes:
     cpu = not torch.cuda.is_available()
     # One process may have more audio to encode than another, hours of it; the default is ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
-    if tracker == "none":
-        return Processes(Accelerator(cpu=cpu, kwargs_handlers=[patience]))
-    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[patience], log_with=tracker, project_dir=str(out))
-    if not accelerator.log_with:  # accelerate only warns
+    log_with = None if tracker == "none" else tracker
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[patience], log_with=log_with, project_dir=str(out))
+    if log_with and not accelerator.log_with:  # accelerate only warns
         raise RunError(f"tracker {tracker}: its package is not installed; pip install {tracker}")
     return Processes(accelerator)

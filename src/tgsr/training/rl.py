@@ -38,20 +38,23 @@ from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
 from tgsr.prompts import choice_question
 from tgsr.records import Question, Row, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
-from tgsr.training.checkpoints import RunError, RunFolder, open_run, save_checkpoint
-from tgsr.training.processes import Processes, Tracker, shard_frozen, start, unsharded
+from tgsr.training.checkpoints import RunError, RunFolder
+from tgsr.training.processes import Processes, Tracker, shard_frozen, unsharded
 from tgsr.training.steps import (
     Schedule,
     as_trained,
+    chosen_at,
     hear_clips,
+    keep,
     keeping_batch,
-    names_hash,
     passes,
     require,
     require_counts,
+    require_optimization,
     require_room,
     restore,
     set_learning_rate,
+    start_run,
     step_or_stop,
     steps_per_epoch,
 )
@@ -119,9 +122,7 @@ class GrpoConfig:
         high = self.epsilon_high
         require("epsilon_high", high, "above 0", high is None or high > 0)
         require("beta", self.beta, "0 or more", self.beta >= 0)
-        require("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
-        require("warmup_share", self.warmup_share, "0 to 1", 0 <= self.warmup_share <= 1)
-        require("clip_norm", self.clip_norm, "above 0", self.clip_norm > 0)
+        require_optimization(self)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
 
 
@@ -299,10 +300,7 @@ def pushed(server: VllmServer, lalm: Lalm, run: RunFolder, processes: Processes)
 
 def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
-    processes = start(out, config.tracker)
-    with processes.main_first():
-        run = open_run(out, "grpo", config, config.questions, cache)
-    processes.track("grpo", config)
+    processes, run = start_run("grpo", config, config.questions, out, cache)
     lalm = load(config.model)
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
@@ -337,12 +335,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         disable=not processes.main,
     )
     for step in bar:
-        epoch, place = divmod(step, an_epoch)
-        order = np.random.default_rng((config.seed, epoch)).permutation(len(everything))
-        chosen = [
-            everything[i]
-            for i in order[place * config.prompts_per_step : (place + 1) * config.prompts_per_step]
-        ]
+        chosen = chosen_at(step, everything, config.prompts_per_step, an_epoch, config.seed)
         n_responses = len(chosen) * config.group_size
         mine = processes.share(len(chosen))
         asked = chosen[mine]
@@ -449,8 +442,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         processes.log(run, row)
         bar.set_postfix({name: f"{row[name]:.2f}" for name in ("reward", "accuracy", "k")})
         if processes.main and ((step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps):
-            state = {"weights": weights, "optimizer": optimizer.state_dict(), "items": names_hash(items)}
-            save_checkpoint(run, step + 1, state)
+            keep(run, step + 1, weights, optimizer, items)
     if processes.main:
         save_adapter(lalm, out / "adapter")
     processes.finish()

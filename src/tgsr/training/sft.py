@@ -17,9 +17,8 @@ from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, with_lora
 from tgsr.predict import prompt_text
 from tgsr.records import Response, read_responses
-from tgsr.training.checkpoints import RunError, open_run
-from tgsr.training.processes import start
-from tgsr.training.steps import hear_clips
+from tgsr.training.checkpoints import RunError
+from tgsr.training.steps import hear_clips, start_run
 from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
 
 
@@ -41,10 +40,7 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
-    processes = start(out, config.tracker)
-    with processes.main_first():
-        run = open_run(out, "sft", config, config.responses, cache)
-    processes.track("sft", config)
+    processes, run = start_run("sft", config, config.responses, out, cache)
     lalm = load(config.model)
     clips: dict[str, list[Response]] = {}
     for response in read_responses(config.responses, several=True):

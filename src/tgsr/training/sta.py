@@ -15,9 +15,8 @@ from tgsr.engine.shared_prefix import Branch
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, with_lora
 from tgsr.records import Question, read_questions
-from tgsr.training.checkpoints import RunError, open_run
-from tgsr.training.processes import start
-from tgsr.training.steps import hear_clips
+from tgsr.training.checkpoints import RunError
+from tgsr.training.steps import hear_clips, start_run
 from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
 
 
@@ -47,10 +46,7 @@ def by_clip(questions: Sequence[Question]) -> list[list[Question]]:
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
-    processes = start(out, config.tracker)
-    with processes.main_first():
-        run = open_run(out, "sta", config, config.questions, cache)
-    processes.track("sta", config)
+    processes, run = start_run("sta", config, config.questions, out, cache)
     lalm = load(config.model)
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:

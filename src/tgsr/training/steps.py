@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tgsr import audio
+from tgsr.audio import AudioError
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
-from tgsr.engine.features import FeatureCache, KeptFeatures
+from tgsr.engine.features import FeatureCache, KeptFeatures, hear
 from tgsr.models.lalm import Lalm, ModelError, context_of, device_of
-from tgsr.records import Question, Row, resolve_audio, write_jsonl
-from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint
-from tgsr.training.processes import Processes
+from tgsr.models.load import without_renaming_warning
+from tgsr.records import Question, Row, write_jsonl
+from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
+from tgsr.training.processes import Processes, start
+
+T = TypeVar("T")
 
 
 def require(flag: str, value: float | None, wanted: str, holds: bool) -> None:
@@ -34,6 +38,23 @@ def require_counts(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(name, value, "1 or more", value is None or value >= 1)
+
+
+class Optimization(Protocol):
+    """The settings that every loop's optimizer has."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup_share(self) -> float: ...
+    @property
+    def clip_norm(self) -> float: ...
+
+
+def require_optimization(config: Optimization) -> None:
+    require("learning_rate", config.learning_rate, "above 0", config.learning_rate > 0)
+    require("warmup_share", config.warmup_share, "0 to 1", 0 <= config.warmup_share <= 1)
+    require("clip_norm", config.clip_norm, "above 0", config.clip_norm > 0)
 
 
 class NotFinite(RuntimeError):
@@ -86,6 +107,17 @@ def step_or_stop(
     return norm
 
 
+def start_run(
+    stage: str, config: Any, data: str, out: Path, cache: FeatureCache
+) -> tuple[Processes, RunFolder]:
+    """Joins the run's processes, opens its folder, and its tracker's record. RunError as open_run says."""
+    processes = start(out, config.tracker)
+    with processes.main_first():
+        run = open_run(out, stage, config, data, cache)
+    processes.track(stage, config)
+    return processes, run
+
+
 @contextmanager
 def keeping_batch(
     run: RunFolder, processes: Processes, step: int, rows: Callable[[], list[Row]]
@@ -123,9 +155,8 @@ def hear_clips(
     unheard: list[Row] = []
     for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
         try:
-            samples = audio.load(resolve_audio(question, path), max_seconds=cache.max_seconds)
-            heard.append((question.audio, cache.keep(lalm, samples)))
-        except (audio.AudioError, ModelError, FileNotFoundError) as error:
+            heard.append((question.audio, hear(lalm, question, path, cache)))
+        except (AudioError, ModelError, FileNotFoundError) as error:
             unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
     unheard = processes.gather(unheard)
     everything = dict(processes.gather(heard))
@@ -166,7 +197,7 @@ def restore(
         state = load_checkpoint(run)
     if state is None:
         return 0
-    if state["items"] != names_hash(items):
+    if state["items"] != _names_hash(items):
         raise RunError(
             f"{run.path}: its checkpoint was made with other clips or questions than the {len(items)} that can be "
             "used now; bring back what is missing (see errors.jsonl), or start in another --out"
@@ -176,8 +207,27 @@ def restore(
     return int(state["step"])
 
 
-def names_hash(items: Sequence[str]) -> str:
+def keep(
+    run: RunFolder,
+    step: int,
+    weights: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    items: Sequence[str],
+) -> None:
+    """A checkpoint after `step` steps, as `restore` reads it."""
+    state = {"weights": dict(weights), "optimizer": optimizer.state_dict(), "items": _names_hash(items)}
+    save_checkpoint(run, step, state)
+
+
+def _names_hash(items: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(items).encode()).hexdigest()[:16]
+
+
+def chosen_at(step: int, items: Sequence[T], per_step: int, an_epoch: int, seed: int) -> list[T]:
+    """The items of a step: each epoch's order is its own, and follows from the seed and the epoch's number."""
+    epoch, place = divmod(step, an_epoch)
+    order = np.random.default_rng((seed, epoch)).permutation(len(items))
+    return [items[i] for i in order[place * per_step : (place + 1) * per_step]]
 
 
 def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bool) -> int:
@@ -215,7 +265,7 @@ def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iter
     """
     decoder = lalm.language_model
     if gradient_checkpointing:
-        with _without_renaming_warning():
+        with without_renaming_warning():
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
         decoder.train()
     try:
@@ -227,14 +277,6 @@ def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iter
             yield
     finally:
         if gradient_checkpointing:
-            with _without_renaming_warning():
+            with without_renaming_warning():
                 decoder.gradient_checkpointing_disable()
             decoder.eval()
-
-
-@contextmanager
-def _without_renaming_warning() -> Iterator[None]:
-    """transformers 5.23 gives these methods new names, which 5.21 does not know."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`gradient_checkpointing_", FutureWarning)
-        yield

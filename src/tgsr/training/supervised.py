@@ -12,25 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from tgsr.engine.features import KeptFeatures
-from tgsr.engine.shared_prefix import Branch, branch_logps, common_start, listen
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter, trainable
 from tgsr.records import Row
-from tgsr.training.checkpoints import RunFolder, save_checkpoint
+from tgsr.training.checkpoints import RunFolder
 from tgsr.training.processes import Processes, Tracker, shard_frozen
 from tgsr.training.steps import (
     Schedule,
     as_trained,
+    chosen_at,
+    keep,
     keeping_batch,
-    names_hash,
     passes,
-    require,
     require_counts,
+    require_optimization,
     require_room,
     restore,
     set_learning_rate,
@@ -64,9 +64,7 @@ class SupervisedConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "epochs", "clips_per_step", "clips_at_once", "checkpoint_every")
-        require("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
-        require("warmup_share", self.warmup_share, "0 to 1", 0 <= self.warmup_share <= 1)
-        require("clip_norm", self.clip_norm, "above 0", self.clip_norm > 0)
+        require_optimization(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,8 @@ class Lesson:
 
 def lesson_of(heard: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
     """A lesson of whole branches; the start that their prompts share goes into the prefix."""
-    after = common_start([branch.prompt for branch in branches])
-    rest = tuple(replace(branch, prompt=branch.prompt[len(after) :]) for branch in branches)
-    return Lesson(heard, after, rest, tuple(ids))
+    after, rest = without_start(branches)
+    return Lesson(heard, after, tuple(rest), tuple(ids))
 
 
 def fit(
@@ -122,11 +119,7 @@ def fit(
         range(done, n_steps), desc=title, unit="step", initial=done, total=n_steps, disable=not processes.main
     )
     for step in bar:
-        epoch, place = divmod(step, an_epoch)
-        order = np.random.default_rng((config.seed, epoch)).permutation(len(lessons))
-        chosen = [
-            lessons[i] for i in order[place * config.clips_per_step : (place + 1) * config.clips_per_step]
-        ]
+        chosen = chosen_at(step, lessons, config.clips_per_step, an_epoch, config.seed)
         n_tokens = sum(len(branch.answer) for lesson in chosen for branch in lesson.branches)
         mine = chosen[processes.share(len(chosen))]
         learning_rate = set_learning_rate(
@@ -151,8 +144,7 @@ def fit(
         processes.log(run, {"step": step + 1, "loss": float(loss), "lr": learning_rate, "grad_norm": norm})
         bar.set_postfix(loss=f"{float(loss):.3f}")
         if processes.main and ((step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps):
-            state = {"weights": weights, "optimizer": optimizer.state_dict(), "items": names_hash(items)}
-            save_checkpoint(run, step + 1, state)
+            keep(run, step + 1, weights, optimizer, items)
     if processes.main:
         save_adapter(lalm, run.path / "adapter")
     processes.finish()
