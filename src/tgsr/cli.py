@@ -371,7 +371,8 @@ def _add_predict(commands: Any) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     from tgsr.models.load import load
-    from tgsr.predict import Decoding, predict_to_file
+    from tgsr.models.responder import Decoding
+    from tgsr.predict import predict_to_file
     from tgsr.records import read_questions
 
     errors = args.out.with_name(args.out.name + ".errors.jsonl") if args.skip_bad else None

@@ -17,6 +17,7 @@ from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.models.lalm import Lalm, ModelError, context_of
+from tgsr.models.responder import GREEDY, Decoding
 from tgsr.prompts import choice_question
 from tgsr.records import (
     Question,
@@ -26,19 +27,6 @@ from tgsr.records import (
     repair_jsonl,
     resolve_audio,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How responses are drawn: greedy unless a temperature is given."""
-
-    max_new_tokens: int = 250
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-
-GREEDY = Decoding()
 
 
 @dataclass(frozen=True, slots=True)
