@@ -142,8 +142,13 @@ def save_like_the_hub(lalm: QwenOmni, folder: Path) -> None:
     extractor |= {"processor_class": "Qwen2_5OmniProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
     extractor.pop("mel_filters", None)
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
-    omni_tokenizer().save_pretrained(str(folder))
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": lalm.tokenizer.chat_template}))
+    template, lalm.tokenizer.chat_template = (
+        lalm.tokenizer.chat_template,
+        None,
+    )  # the hub's is the processor's
+    lalm.tokenizer.save_pretrained(str(folder))
+    lalm.tokenizer.chat_template = template
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
 
 
 def _hub_name(name: str) -> str:
