@@ -30,7 +30,7 @@ from tiny import tiny_lalm
 torch.set_num_threads(1)
 stage, questions, out, *options = sys.argv[2:]
 for module in (sta, rl):
-    module.load = lambda name: tiny_lalm()
+    module.load = lambda name, *_: tiny_lalm()
 options = {name: eval(value) for name, value in (option.split("=") for option in options)}
 rank = os.environ.get("RANK", "0")
 held = []  # how many of the layers' numbers this process keeps

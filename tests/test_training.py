@@ -26,7 +26,8 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models import load as load_module
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
-from tgsr.models.load import load_adapter, lora_off, save_adapter, trainable, with_lora
+from tgsr.models.load import load_adapter, lora_off, save_adapter, with_lora
+from tgsr.models.parts import parts_of, parts_table
 from tgsr.records import Response, read_questions, write_jsonl
 from tgsr.training import checkpoints, rl, sft, sta, steps, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
@@ -57,7 +58,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--model tiny` in both loops."""
     for module in (sta, rl, sft):
-        monkeypatch.setattr(module, "load", lambda name: tiny_lalm())
+        monkeypatch.setattr(module, "load", lambda name, *_: tiny_lalm())
 
 
 def weights_of(lalm: AudioFlamingo3) -> dict[str, torch.Tensor]:
@@ -72,7 +73,7 @@ def test_stage_1_changes_the_aligner_and_nothing_else(
     phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lalm = tiny_lalm()
-    monkeypatch.setattr(sta, "load", lambda name: lalm)
+    monkeypatch.setattr(sta, "load", lambda name, *_: lalm)
     before = weights_of(lalm)
     config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
     sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
@@ -88,7 +89,7 @@ def test_stage_2_changes_the_lora_and_nothing_else(
 ) -> None:
     lalm = tiny_lalm()
     before = weights_of(lalm)
-    monkeypatch.setattr(rl, "load", lambda name: lalm)
+    monkeypatch.setattr(rl, "load", lambda name, *_: lalm)
 
     monkeypatch.setattr(rl, "score_completions", uneven)  # a tiny model earns no real reward
     rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
@@ -103,7 +104,7 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(
 ) -> None:
     """The whole loop learns: a reward for short answers of one token makes that token likely."""
     lalm = tiny_lalm()
-    monkeypatch.setattr(rl, "load", lambda name: lalm)
+    monkeypatch.setattr(rl, "load", lambda name, *_: lalm)
     wanted = lalm.tokens("(")[0]
 
     def rewards(
@@ -168,7 +169,7 @@ def test_each_option_trains_and_is_another_loss(
     rl.train_grpo(replace(config, max_steps=1), tmp_path / "first", cache)
     ending = tiny_lalm()
     ending.eos_id = max(set(drawn), key=drawn.count)
-    monkeypatch.setattr(rl, "load", lambda name: copy.deepcopy(ending))
+    monkeypatch.setattr(rl, "load", lambda name, *_: copy.deepcopy(ending))
     for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
         rl.train_grpo(changed, tmp_path / name, cache)
     plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
@@ -420,7 +421,7 @@ def test_fine_tuning_learns_to_write_the_responses(
 ) -> None:
     lalm = tiny_lalm()
     before = weights_of(lalm)
-    monkeypatch.setattr(sft, "load", lambda name: lalm)
+    monkeypatch.setattr(sft, "load", lambda name, *_: lalm)
     questions = read_questions(choices)
     responses = [
         Response(q, "someone", f"From 0.10s to 0.90s. Final answer: (b) {i}") for i, q in enumerate(questions)
@@ -465,11 +466,11 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, monkeypatch: pyte
     lalm.base = "the base"
     with_lora(lalm, 4, 8, 0)
     save_adapter(lalm, tmp_path / "adapter")
-    monkeypatch.setattr(load_module, "_load", lambda name: tiny_lalm(0))
+    monkeypatch.setattr(load_module, "_load", lambda name, *_: tiny_lalm(0))
     assert load_adapter(tmp_path / "adapter", "mine").name == "mine"
     other = tiny_lalm(0)
     other.language_model.norm.weight.data += 0.01  # the same shapes, trained a little further
-    monkeypatch.setattr(load_module, "_load", lambda name: other)
+    monkeypatch.setattr(load_module, "_load", lambda name, *_: other)
     with pytest.raises(ModelError, match="trained on another model than the base is now"):
         load_adapter(tmp_path / "adapter", "mine")
 
@@ -479,7 +480,7 @@ def test_a_bfloat16_base_keeps_the_aligner_as_it_was_trained(
 ) -> None:
     """One step of table 5's learning rate is less than bfloat16 can tell apart."""
 
-    def brain(name: str) -> AudioFlamingo3:
+    def brain(name: str, *_: object) -> AudioFlamingo3:
         lalm = tiny_lalm(0)
         lalm.model.to(torch.bfloat16)
         return lalm
@@ -522,7 +523,7 @@ def test_settings_of_stage_1_too() -> None:
 def test_what_has_no_room_in_the_context_is_named_before_any_step(
     stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(name: str) -> AudioFlamingo3:
+    def short(name: str, *_: object) -> AudioFlamingo3:
         lalm = tiny_lalm()
         lalm.language_model.config.max_position_embeddings = 150
         return lalm
@@ -599,10 +600,19 @@ def test_the_reference_policy_is_the_model_without_its_lora() -> None:
 
 def test_the_table_of_what_trains_counts_each_block() -> None:
     lalm = tiny_lalm()
+    n_before = sum(weight.numel() for weight in lalm.model.parameters())
+    lalm.inner.requires_grad_(False)
+    assert [part.n_trained for part in parts_of(lalm)] == [0, 0, 0, 0]
+    lalm.aligner.requires_grad_(True)
+    of = {part.block: part for part in parts_of(lalm)}
+    assert of["aligner"].n_trained == of["aligner"].n == 16 * 32 + 32 + 32 * 32 + 32
+    assert of["aligner"].trained == tuple(f"model.multi_modal_projector.linear_{index}" for index in (1, 2))
     with_lora(lalm, 4, 8, 0)
-    counts = trainable(lalm)
-    assert counts["LoRA"] > 0
-    assert counts["audio tower"] == counts["aligner"] == counts["language model"] == 0
+    of = {part.block: part for part in parts_of(lalm)}
+    assert {block: part.n_trained for block, part in of.items() if part.n_trained} == {"LoRA": of["LoRA"].n}
+    assert sum(part.n for part in of.values()) == n_before + of["LoRA"].n
+    assert "model.language_model.layers.*.self_attn.q_proj" in of["LoRA"].trained
+    assert f"{of['LoRA'].n:,}" in parts_table(lalm)
 
 
 def test_a_saved_adapter_holds_safetensors_only(tmp_path: Path) -> None:

@@ -9,16 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AudioFlamingo3ForConditionalGeneration,
+    AutoTokenizer,
     PreTrainedTokenizerBase,
+    ProcessorMixin,
     WhisperFeatureExtractor,
 )
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.models.checkpoint import AS_SAVED, Placement, check_processor, read_weights
 from tgsr.models.lalm import ModelError, PromptParts, TransformersLalm, refuse_long, weights_hash
 from tgsr.prompts import chat_messages, phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 
 AUDIO_TOKEN = "<sound>"
+MODEL_TYPES = ("audioflamingo3",)
 
 
 @dataclass
@@ -112,3 +117,31 @@ class AudioFlamingo3(TransformersLalm):
 
     def phrase_answer(self, phrase: str, span: Span) -> str:
         return phrase_answer_af3(span)
+
+
+def load_audio_flamingo3(name: str, placement: Placement = AS_SAVED) -> AudioFlamingo3:
+    """An Audio Flamingo 3 checkpoint in the hub's layout, by folder or hub id, frozen.
+
+    `max_seconds` is the processor's own (600 s where it says nothing). Raises ModelError for a missing or unreadable
+    file, for another model's processor, and where weights are missing.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        about = ProcessorMixin.get_processor_dict(name)[0]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded as an Audio Flamingo 3 model: {error}") from error
+    tokenizer.chat_template = about.get("chat_template") or tokenizer.chat_template
+    if not tokenizer.chat_template:
+        raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
+    model = read_weights(
+        AudioFlamingo3ForConditionalGeneration,
+        name,
+        "an Audio Flamingo 3 model",
+        placement,
+        unquantized=["audio_tower", "multi_modal_projector", "lm_head"],
+    )
+    check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
+    return AudioFlamingo3(
+        name, model, tokenizer, extractor, max_seconds=float(about.get("max_audio_len", 600))
+    )

@@ -18,45 +18,40 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AudioFlamingo3ForConditionalGeneration,
-    AutoConfig,
-    AutoTokenizer,
-    WhisperFeatureExtractor,
-)
+from transformers import AutoConfig
 
-from tgsr.models import mini, qwen_omni
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models import audio_flamingo3, mini, qwen_omni
+from tgsr.models.checkpoint import AS_SAVED, Placement
 from tgsr.models.lalm import Lalm, ModelError
 
 SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
+FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 
 
-def load(name: str) -> Lalm:
-    """The model called `name`, on the GPU if there is one. ModelError with the remedy where a file is unusable."""
-    lalm = _load(name)
-    lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
+def load(name: str, placement: Placement = AS_SAVED) -> Lalm:
+    """The model called `name`, where `placement` says. ModelError with the remedy where a file is unusable.
+
+    `mini` and what is made of it are always held as they are, on one device: they are small.
+    """
+    lalm = _load(name, placement)
+    if getattr(lalm.inner, "hf_device_map", None) is None:  # else transformers has put it in its place
+        lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return lalm
 
 
-def _load(name: str) -> Lalm:
+def _load(name: str, placement: Placement) -> Lalm:
     if name == "mini":
         return with_base(mini.load_base(), "mini")
     if name in SHIPPED:
-        return load_adapter(mini.assets().parent / SHIPPED[name], name)
+        return load_adapter(mini.assets().parent / SHIPPED[name], name, placement)
     folder = Path(name)
     if (folder / ADAPTER_FILE).exists():
-        return load_adapter(folder, name)
+        return load_adapter(folder, name, placement)
     if (folder / "base.safetensors").exists():
         return with_base(mini.load_base(folder, name), str(folder.resolve()))
-    if folder.exists() and not (folder / "config.json").exists():
-        raise ModelError(
-            f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
-            "give mini, mini:sta, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
-        )
-    return with_base(load_pretrained(name), str(folder.resolve()) if folder.exists() else name)
+    return with_base(load_pretrained(name, placement), str(folder.resolve()) if folder.exists() else name)
 
 
 def with_base(lalm: Lalm, base: str) -> Lalm:
@@ -64,29 +59,35 @@ def with_base(lalm: Lalm, base: str) -> Lalm:
     return lalm
 
 
-def load_pretrained(name: str) -> Lalm:
-    """A checkpoint of one of the families in the hub's layout, by folder or hub id, frozen."""
+def model_type_of(name: str) -> str:
+    """What the checkpoint's config.json says it is, by folder or hub id. ModelError where there is none."""
+    folder = Path(name)
+    if folder.exists() and not (folder / "config.json").exists():
+        raise ModelError(
+            f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
+            "give mini, mini:sta, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
+        )
     try:
-        model_type = AutoConfig.from_pretrained(name).model_type
+        return str(AutoConfig.from_pretrained(name).model_type)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {error}") from error
+        raise ModelError(
+            f"{name}: cannot be loaded: not a folder here, and as a hub id: {error}"
+            if not folder.exists()
+            else f"{name}: config.json cannot be used: {error}"
+        ) from error
+
+
+def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
+    """A checkpoint of one of the families in the hub's layout, by folder or hub id, frozen."""
+    model_type = model_type_of(name)
     if model_type in qwen_omni.MODEL_TYPES:
-        return qwen_omni.load_qwen_omni(name)
-    if model_type != "audioflamingo3":
-        families = ", ".join(("audioflamingo3", *qwen_omni.MODEL_TYPES))
-        raise ModelError(f"{name}: is of type {model_type}; tgsr knows {families}")
-    try:
-        af3: Any = AudioFlamingo3ForConditionalGeneration
-        model, loaded = af3.from_pretrained(name, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        extractor = WhisperFeatureExtractor.from_pretrained(name)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{name}: cannot be loaded as an Audio Flamingo 3 model: {error}") from error
-    if missing := sorted(loaded["missing_keys"]):
-        raise ModelError(f"{name}: {len(missing)} weights are missing, first {missing[0]}; download it again")
-    model.requires_grad_(False)
-    model.eval()
-    return AudioFlamingo3(name, model, tokenizer, extractor)
+        return qwen_omni.load_qwen_omni(name, placement)
+    if model_type in audio_flamingo3.MODEL_TYPES:
+        return audio_flamingo3.load_audio_flamingo3(name, placement)
+    raise ModelError(
+        f"{name}: is of type {model_type}; tgsr trains and looks into {', '.join(FAMILIES)}; "
+        "what transformers can load otherwise it can only predict with"
+    )
 
 
 def fingerprint(lalm: Lalm) -> str:
@@ -94,21 +95,23 @@ def fingerprint(lalm: Lalm) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(lalm.inner.named_parameters()):
         if ".lora_" not in name:
-            digest.update(f"{name.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
+            # A matrix in 4 bits is stored flat; it is the same matrix.
+            shape = getattr(getattr(weight, "quant_state", None), "shape", weight.shape)
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(shape)}".encode())
     for _, weight in sorted(lalm.language_model.named_parameters()):
         if weight.ndim == 1:
             digest.update(weight.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def load_adapter(folder: Path, name: str) -> Lalm:
+def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> Lalm:
     """The adapter's base with the adapter on it."""
     described = folder / ADAPTER_FILE
     if not described.exists():
         raise ModelError(f"{folder}: {ADAPTER_FILE} is missing; install tgsr again or train the adapter")
     about = json.loads(described.read_text())
     base = str(about["base"])
-    lalm = _load(base if not (folder / base).exists() else str(folder / base))
+    lalm = _load(base if not (folder / base).exists() else str(folder / base), placement)
     if "fingerprint" in about and about["fingerprint"] != fingerprint(lalm):
         raise ModelError(
             f"{folder}: was trained on another model than {base} is now; "
@@ -179,16 +182,3 @@ def lora_off(lalm: Lalm) -> Iterator[None]:
     model: Any = lalm.model
     with model.disable_adapter():
         yield
-
-
-def trainable(lalm: Lalm) -> dict[str, int]:
-    """How many parameters of each block train: audio tower, aligner, language model, LoRA."""
-    counts = {"audio tower": 0, "aligner": 0, "language model": 0, "LoRA": 0}
-    aligner = {id(weight) for weight in lalm.aligner.parameters()}
-    decoder = {id(weight) for part in (lalm.language_model, lalm.lm_head) for weight in part.parameters()}
-    for name, weight in lalm.model.named_parameters():
-        if weight.requires_grad:
-            block = "language model" if id(weight) in decoder else "audio tower"
-            block = "aligner" if id(weight) in aligner else "LoRA" if ".lora_" in name else block
-            counts[block] += weight.numel()
-    return counts

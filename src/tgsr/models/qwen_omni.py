@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.models.checkpoint import AS_SAVED, Placement, check_processor, read_weights
 from tgsr.models.lalm import ModelError, PromptParts, TransformersLalm, refuse_long, weights_hash
 from tgsr.prompts import chat_messages, phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Span
@@ -156,33 +156,33 @@ class QwenOmni(TransformersLalm):
         return phrase_answer_qwen(phrase, span)
 
 
-def load_qwen_omni(name: str) -> QwenOmni:
+def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:
     """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen.
 
     The chat template is the processor's, as in the official processor; where it has none, the tokenizer's.
-    Raises ModelError for a missing or unreadable file, for another family's checkpoint, and where weights
-    are missing: transformers would fill either with random numbers and a warning.
+    Raises ModelError for a missing or unreadable file, for another family's checkpoint or processor, and where
+    weights are missing.
     """
     try:
         model_type = AutoConfig.from_pretrained(name).model_type
         if model_type not in MODEL_TYPES:
             raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(MODEL_TYPES)}")
-        thinker: Any = Qwen2_5OmniThinkerForConditionalGeneration
-        model, loaded = thinker.from_pretrained(name, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
         extractor = WhisperFeatureExtractor.from_pretrained(name)
         template = ProcessorMixin.get_processor_dict(name)[0].get("chat_template")
-    except ModelError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-Omni model: {error}") from error
-    if missing := sorted(loaded["missing_keys"]):
-        raise ModelError(
-            f"{name}: {len(missing)} of the thinker's weights are missing, first {missing[0]}; download it again"
-        )
     tokenizer.chat_template = template or tokenizer.chat_template
     if not tokenizer.chat_template:
         raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
-    model.requires_grad_(False)
-    model.eval()
+    model = read_weights(
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        name,
+        "a Qwen2.5-Omni model",
+        placement,
+        unquantized=["audio_tower", "visual", "lm_head"],
+    )
+    check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))

@@ -33,8 +33,10 @@ from tgsr.grpo import (
     grpo_loss,
     rollout_weights,
 )
+from tgsr.models.checkpoint import Devices, LoadAs, Placement
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.models.load import load, lora_off, save_adapter, trainable, with_lora
+from tgsr.models.load import load, lora_off, save_adapter, with_lora
+from tgsr.models.parts import parts_table
 from tgsr.prompts import choice_question
 from tgsr.records import Question, Row, read_questions
 from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
@@ -68,6 +70,10 @@ class GrpoConfig:
     model: Annotated[str, "the stage-1 model: where training starts, and the reference of the KL"] = (
         "mini:sta"
     )
+    load_as: Annotated[
+        LoadAs, "how the base's weights are held; 4bit is for a LoRA and needs CUDA and bitsandbytes"
+    ] = "checkpoint"
+    devices: Annotated[Devices, "all: the base's layers are spread over this process's GPUs"] = "one"
     epochs: Annotated[int, "passes over the questions"] = 1
     prompts_per_step: Annotated[
         int,
@@ -301,7 +307,7 @@ def pushed(server: VllmServer, lalm: Lalm, run: RunFolder, processes: Processes)
 def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("grpo", config, config.questions, out, cache)
-    lalm = load(config.model)
+    lalm = load(config.model, Placement(config.load_as, config.devices))
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
@@ -313,7 +319,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
     require_room(lalm, ((a.question.id, a.heard.n_frames + len(a.after) + n_own) for a in everything))
     if processes.main:
-        print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
+        print(parts_table(lalm))
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     optimizer = torch.optim.AdamW(list(weights.values()), lr=config.learning_rate, weight_decay=0.0)
     an_epoch = steps_per_epoch(len(everything), config.prompts_per_step, processes, config.shard)

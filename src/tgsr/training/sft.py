@@ -13,6 +13,7 @@ from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
+from tgsr.models.checkpoint import Placement
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, with_lora
 from tgsr.predict import prompt_text
@@ -41,7 +42,7 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sft", config, config.responses, out, cache)
-    lalm = load(config.model)
+    lalm = load(config.model, Placement(config.load_as, config.devices))
     clips: dict[str, list[Response]] = {}
     for response in read_responses(config.responses, several=True):
         clips.setdefault(response.question.audio, []).append(response)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
+from tgsr.models.checkpoint import Placement
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, with_lora
 from tgsr.records import Question, read_questions
@@ -47,7 +48,7 @@ def by_clip(questions: Sequence[Question]) -> list[list[Question]]:
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sta", config, config.questions, out, cache)
-    lalm = load(config.model)
+    lalm = load(config.model, Placement(config.load_as, config.devices))
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")

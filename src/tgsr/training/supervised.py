@@ -17,8 +17,10 @@ from tqdm import tqdm
 
 from tgsr.engine.features import KeptFeatures
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
+from tgsr.models.checkpoint import Devices, LoadAs
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import save_adapter, trainable
+from tgsr.models.load import save_adapter
+from tgsr.models.parts import parts_table
 from tgsr.records import Row
 from tgsr.training.checkpoints import RunFolder
 from tgsr.training.processes import Processes, Tracker, shard_frozen
@@ -43,6 +45,10 @@ from tgsr.training.steps import (
 class SupervisedConfig:
     """Table 5 gives the defaults; it contradicts section 4.2, which says 8 GPUs, 8 a GPU, 4 accumulations."""
 
+    load_as: Annotated[
+        LoadAs, "how the base's weights are held; 4bit is for a LoRA and needs CUDA and bitsandbytes"
+    ] = "checkpoint"
+    devices: Annotated[Devices, "all: the base's layers are spread over this process's GPUs"] = "one"
     epochs: Annotated[int, "passes over the clips"] = 1
     clips_per_step: Annotated[
         int, "clips a step, over all processes, with all their texts; the paper counts texts, 128 a step"
@@ -96,7 +102,7 @@ def fit(
 ) -> Path:
     """Trains what requires gradients and saves an adapter; goes on from the last checkpoint. Returns its folder."""
     if processes.main:
-        print(", ".join(f"{block}: {n:,} parameters train" for block, n in trainable(lalm).items()))
+        print(parts_table(lalm))
     require_room(
         lalm,
         (
