@@ -33,6 +33,7 @@ from tgsr.training import checkpoints, rl, sft, sta, steps, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, linear, step_or_stop
 from tiny import tiny_features, tiny_lalm
+from tiny_qwen import tiny_qwen_omni
 
 STA = sta.StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = rl.GrpoConfig(
@@ -69,25 +70,32 @@ def rows_of(run: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+FAMILIES = {"audio_flamingo3": tiny_lalm, "qwen_omni": lambda: tiny_qwen_omni(seconds=10)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_stage_1_changes_the_aligner_and_nothing_else(
-    phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lalm = tiny_lalm()
+    lalm = FAMILIES[family]()
     monkeypatch.setattr(sta, "load", lambda name, *_: lalm)
     before = weights_of(lalm)
     config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
     sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
     changed = {name for name, weight in weights_of(lalm).items() if not torch.equal(weight, before[name])}
-    assert changed
-    assert all("multi_modal_projector" in name for name in changed)
+    aligner = {"audio_flamingo3": "model.multi_modal_projector.", "qwen_omni": "model.audio_tower.proj."}[
+        family
+    ]
+    assert changed == {name for name in before if name.startswith(aligner)}
     losses = [float(str(row["loss"])) for row in rows_of(tmp_path / "run")]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1  # the same clips: three steps are an epoch
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 def test_stage_2_changes_the_lora_and_nothing_else(
-    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lalm = tiny_lalm()
+    lalm = FAMILIES[family]()
     before = weights_of(lalm)
     monkeypatch.setattr(rl, "load", lambda name, *_: lalm)
 
@@ -95,8 +103,11 @@ def test_stage_2_changes_the_lora_and_nothing_else(
     rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
     after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
-    assert any(".lora_B." in name and weight.abs().max() > 0 for name, weight in after.items())
-    assert all("language_model" in name for name in after if ".lora_" in name)
+    lora = {name: weight for name, weight in after.items() if ".lora_" in name}
+    assert set(after) == set(before) | set(lora)
+    assert len(lora) == 2 * 7 * 2  # layers, matrices, two factors each
+    assert all(name.startswith("model.language_model.layers.") for name in lora)
+    assert all(weight.abs().max() > 0 for name, weight in lora.items() if ".lora_B." in name)
 
 
 def test_rewards_move_the_policy_towards_what_is_rewarded(

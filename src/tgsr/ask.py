@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from tgsr import audio
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.evaluation.grounding import evidence_crop
 from tgsr.grounding import find_invalid, find_spans
-from tgsr.models.lalm import Lalm, ModelError
+from tgsr.models.lalm import Lalm, ModelError, is_lalm
+from tgsr.models.responder import GREEDY, Asked, Failed, Responder
 from tgsr.predict import respond
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.timeline import Span
@@ -28,7 +30,7 @@ class Answer:
 
 
 def ask(
-    lalm: Lalm,
+    model: Lalm | Responder,
     samples: np.ndarray,
     question: str,
     choices: tuple[str, ...] = (),
@@ -46,12 +48,31 @@ def ask(
             "and no choices, or at least two; --phrase takes none"
         )
     if phrase:
-        text = lalm.phrase_question(question)
+        text = model.phrase_question(question)
     elif choices:
         text = choice_question(question, choices)
     else:
         text = f"{question}\n{REASONING_INSTRUCTION}"
-    response = respond(lalm, [without_cache(lalm, samples, long_audio)], [(0, lalm.prompt(text).after)])[0]
+    if is_lalm(model):
+        heard = without_cache(model, samples, long_audio)
+        response = respond(model, [heard], [(0, model.prompt(text).after)])[0]
+    else:
+        asked = Asked(0, text, question, choices, question if phrase else None)
+        response = answered(cast(Responder, model), samples, asked)
     spans = tuple(dict.fromkeys(find_spans(response)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
     return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))
+
+
+def answered(responder: Responder, samples: np.ndarray, asked: Asked) -> str:
+    """The responder's text. ModelError where the recording is too long for it, or where it gives none."""
+    seconds = len(samples) / audio.SAMPLE_RATE
+    if seconds > responder.max_seconds:
+        raise ModelError(
+            f"{responder.name} hears {responder.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
+            "(tgsr ask --start/--end)"
+        )
+    text = responder.respond([samples], [asked], GREEDY)[0]
+    if isinstance(text, Failed):
+        raise ModelError(f"{responder.name}: no response: {text.reason}")
+    return text

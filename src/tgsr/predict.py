@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -16,8 +18,8 @@ from tgsr import audio
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
-from tgsr.models.lalm import Lalm, ModelError, context_of
-from tgsr.models.responder import GREEDY, Decoding
+from tgsr.models.lalm import Lalm, ModelError, context_of, is_lalm
+from tgsr.models.responder import GREEDY, Asked, Decoding, Failed, Responder
 from tgsr.prompts import choice_question
 from tgsr.records import (
     Question,
@@ -31,16 +33,16 @@ from tgsr.records import (
 
 @dataclass(frozen=True, slots=True)
 class Unheard:
-    """A question whose audio could not be heard, and why."""
+    """A question without a response, and why: its audio could not be heard, or the model could not be asked."""
 
     question: Question
     reason: str
 
 
-def prompt_text(lalm: Lalm, question: Question) -> str:
+def prompt_text(model: Lalm | Responder, question: Question) -> str:
     """Stage 1's prompt (B.1.1 or B.1.2) for a phrase; the question with its choices and B.1.3 for a choice."""
     if question.kind == "phrase":
-        return lalm.phrase_question(str(question.phrase))
+        return model.phrase_question(str(question.phrase))
     return choice_question(question.question, question.choices)
 
 
@@ -115,10 +117,51 @@ def predict(
     bar.close()
 
 
+def predict_by_responder(
+    responder: Responder, questions: Sequence[Question], path: Path, decoding: Decoding = GREEDY
+) -> Iterator[Response | Unheard]:
+    """`predict` for a model that only answers: the same order, `responder.at_once` clips together."""
+    clips: dict[str, list[Question]] = {}
+    for question in questions:
+        clips.setdefault(question.audio, []).append(question)
+    groups = list(clips.values())
+    bar = tqdm(total=len(groups), desc=f"predict {responder.name}", unit="clip")
+    for first in range(0, len(groups), responder.at_once):
+        heard: list[np.ndarray] = []
+        asked: list[Asked] = []
+        answered: list[Question] = []
+        for of_clip in groups[first : first + responder.at_once]:
+            try:
+                samples = audio.load(resolve_audio(of_clip[0], path), max_seconds=responder.max_seconds)
+            except (audio.AudioError, FileNotFoundError) as error:
+                yield from (Unheard(question, str(error)) for question in of_clip)
+                continue
+            asked += [as_asked(responder, question, len(heard)) for question in of_clip]
+            answered += of_clip
+            heard.append(samples)
+        for question, text in zip(answered, responder.respond(heard, asked, decoding), strict=True):
+            if isinstance(text, Failed):
+                yield Unheard(question, text.reason)
+            else:
+                yield Response(question, responder.name, text)
+        bar.update(len(groups[first : first + responder.at_once]))
+    bar.close()
+
+
+def as_asked(responder: Responder, question: Question, clip: int) -> Asked:
+    """The question about clip `clip` as a responder gets it."""
+    return Asked(clip, prompt_text(responder, question), question.question, question.choices, question.phrase)
+
+
 def predict_to_file(
-    lalm: Lalm, questions: Sequence[Question], path: Path, out: Path, cache: FeatureCache, decoding: Decoding
+    model: Lalm | Responder,
+    questions: Sequence[Question],
+    path: Path,
+    out: Path,
+    cache: FeatureCache,
+    decoding: Decoding,
 ) -> tuple[int, int]:
-    """Responses appended to `out`; returns how many were written and how many clips' questions were unheard.
+    """Responses appended to `out`; returns how many were written and how many questions were left without one.
 
     Goes on where an earlier call stopped: questions that this model has answered in `out` are left
     alone. Unheard ones go to `out`.errors.jsonl. Raises RecordError where `out` is not a file of ours.
@@ -127,10 +170,14 @@ def predict_to_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
         repair_jsonl(out)
-        done = {r.question.id for r in read_responses(out) if r.model == lalm.name}
+        done = {r.question.id for r in read_responses(out) if r.model == model.name}
     n_done = n_unheard = 0
     left = [question for question in questions if question.id not in done]
-    for result in predict(lalm, left, path, cache, decoding):
+    if is_lalm(model):
+        results = predict(model, left, path, cache, decoding)
+    else:
+        results = predict_by_responder(cast(Responder, model), left, path, decoding)
+    for result in results:
         if isinstance(result, Response):
             append_jsonl(out, _from(result, path, out))
             n_done += 1

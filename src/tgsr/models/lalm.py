@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -146,6 +146,11 @@ class TransformersLalm:
     def embed(self, ids: Tensor) -> Tensor:
         embedded: Tensor = self.language_model.get_input_embeddings()(ids)
         return embedded
+
+
+def is_lalm(model: object) -> TypeGuard[Lalm]:
+    """Whether a model can be trained and looked into; others only answer (responder.py)."""
+    return hasattr(model, "encode_audio")
 
 
 def refuse_long(lalm: Lalm | TransformersLalm, samples: np.ndarray) -> None:

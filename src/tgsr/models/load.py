@@ -25,8 +25,10 @@ from tgsr.models.checkpoint import AS_SAVED, Placement
 from tgsr.models.lalm import Lalm, ModelError
 
 SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
+OURS = ("mini", "mini-lm", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
+OUR_FILES = (ADAPTER_FILE, "base.safetensors")  # a folder with either was written by tgsr
 FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 
 
@@ -49,7 +51,7 @@ def _load(name: str, placement: Placement) -> Lalm:
     folder = Path(name)
     if (folder / ADAPTER_FILE).exists():
         return load_adapter(folder, name, placement)
-    if (folder / "base.safetensors").exists():
+    if (folder / OUR_FILES[1]).exists():
         return with_base(mini.load_base(folder, name), str(folder.resolve()))
     return with_base(load_pretrained(name, placement), str(folder.resolve()) if folder.exists() else name)
 
