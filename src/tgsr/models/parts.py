@@ -59,8 +59,20 @@ def parts_table(lalm: Lalm) -> str:
     parts = parts_of(lalm)
     lines = [f"{'block':16}{'parameters':>16}{'train':>16}  in"]
     for part in parts:
-        where = ", ".join(part.trained)
+        where = ", ".join(_gathered(part.trained))
         lines.append(f"{part.block:16}{part.n:>16,}{part.n_trained:>16,}  {where}".rstrip())
     n, n_trained = (sum(getattr(part, field) for part in parts) for field in ("n", "n_trained"))
     lines.append(f"{'all':16}{n:>16,}{n_trained:>16,}  {n_trained / n:.3%}")
     return "\n".join(lines)
+
+
+def _gathered(modules: tuple[str, ...]) -> list[str]:
+    """Modules of one parent as parent.{a, b}."""
+    of_parent: dict[str, list[str]] = {}
+    for module in modules:
+        parent, _, name = module.rpartition(".")
+        of_parent.setdefault(parent, []).append(name)
+    return [
+        f"{p}.{{{', '.join(names)}}}" if len(names) > 1 else f"{p}.{names[0]}"
+        for p, names in of_parent.items()
+    ]
