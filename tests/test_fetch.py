@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import tgsr.fetch
+import tgsr.weights
 from tgsr.fetch import (
     CT2_DTYPES,
     ENCODER_FILE,
@@ -416,8 +417,11 @@ def test_the_command_prints_the_path_or_the_reason(
     tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TGSR_CACHE", str(tmp_path))
+    for model in ("whisper", "language_model"):  # tests/test_weights.py has them
+        monkeypatch.setattr(tgsr.weights, model, lambda name=model: tmp_path / name)
     assert main() == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / ENCODER_FILE)
+    printed = capsys.readouterr().out.split()
+    assert printed == [str(tmp_path / name) for name in (ENCODER_FILE, "whisper", "language_model")]
     (tmp_path / ENCODER_FILE).write_bytes(b"half")
     assert main() == 2
     assert "delete it and run" in capsys.readouterr().err

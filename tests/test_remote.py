@@ -1,0 +1,413 @@
+"""Models behind an API, against a real local server that speaks their protocols and has their bad days."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from local_server import Got, Reply, chat_answer, gemini_answer, serving, sound_in
+from tgsr import cli
+from tgsr.audio import SAMPLE_RATE, save_wav
+from tgsr.models import remote
+from tgsr.models.endpoint import Limits
+from tgsr.models.lalm import ModelError
+from tgsr.models.remote import Remote, chat, chat_endpoint, load_remote
+from tgsr.models.responder import GREEDY, Asked, Decoding, Failed
+from tgsr.records import Question, read_responses, write_jsonl
+
+KEY = "sk-very-secret-0123456789"
+QUICK = Limits(at_once=4, n_tries=3, first_wait=0.01, longest_wait=0.05, timeout_seconds=5.0)
+ANSWERS = {"gemini": gemini_answer, "openai": chat_answer, "http": chat_answer}
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("GEMINI_API_KEY", "OPENAI_API_KEY", "TGSR_API_KEY"):
+        monkeypatch.setenv(variable, KEY)
+
+
+@pytest.fixture(params=ANSWERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def model_at(kind: str, url: str, cache: Path, limits: Limits = QUICK) -> Remote:
+    names = {
+        "gemini": "gemini:gemini-2.5-flash",
+        "openai": "openai:gpt-4o-audio-preview",
+        "http": f"{url}/v1#mine",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMINI_BASE_URL", url)
+        patch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+        return load_remote(names[kind], cache=cache, limits=limits)
+
+
+def clip(seed: int = 0, seconds: float = 0.5) -> np.ndarray:
+    n = round(seconds * SAMPLE_RATE)
+    return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
+
+
+def asked(*texts: str, clip: int = 0) -> list[Asked]:
+    return [Asked(clip, text, text) for text in texts]
+
+
+def text_of(got: Got) -> str:
+    body = got.body
+    if "messages" in body:
+        return str(next(p["text"] for p in body["messages"][-1]["content"] if p["type"] == "text"))
+    return str(body["contents"][0]["parts"][-1]["text"])
+
+
+def test_each_question_is_one_request_with_its_own_sound(kind: str, tmp_path: Path) -> None:
+    clips = [clip(0), clip(1, 0.3)]
+    questions = [Asked(1, "Who?", "Who?"), Asked(0, "When?", "When?")]
+    with serving(lambda got, _: Reply(ANSWERS[kind](f"heard {text_of(got)}"))) as server:
+        model = model_at(kind, server.url, tmp_path)
+        decoding = Decoding(max_new_tokens=33, temperature=0.5, top_p=0.9, seed=7)
+        assert model.respond(clips, questions, decoding) == ["heard Who?", "heard When?"]
+    assert len(server.got) == 2
+    for got in server.got:
+        samples, rate = sound_in(got.body)
+        expected = clips[1 if text_of(got) == "Who?" else 0]
+        assert rate == SAMPLE_RATE
+        assert np.allclose(samples, expected, atol=1e-4)
+        if kind == "gemini":
+            assert got.path == "/v1beta/models/gemini-2.5-flash:generateContent"
+            assert got.headers["x-goog-api-key"] == KEY
+            assert got.body["generationConfig"]["maxOutputTokens"] == 33
+            assert got.body["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 0}
+        else:
+            assert got.path == "/v1/chat/completions"
+            assert got.headers["authorization"] == f"Bearer {KEY}"
+            assert (got.body["max_tokens"], got.body["seed"], got.body["temperature"]) == (33, 7, 0.5)
+            assert ("modalities" in got.body) == (kind == "openai")
+
+
+def test_the_same_again_costs_nothing(kind: str, tmp_path: Path) -> None:
+    questions = asked("one?", "two?")
+    with serving(lambda got, _: Reply(ANSWERS[kind](text_of(got)))) as server:
+        first = model_at(kind, server.url, tmp_path)
+        assert first.respond([clip()], questions, GREEDY) == ["one?", "two?"]
+        again = model_at(kind, server.url, tmp_path)
+        assert again.respond([clip()], questions, GREEDY) == ["one?", "two?"]
+        assert len(server.got) == 2
+        assert "0 requests" in again.spent()
+        assert "2 from the cache" in again.spent()
+        again.respond([clip(1)], questions[:1], GREEDY)  # other sound
+        again.respond([clip()], questions[:1], Decoding(max_new_tokens=9))
+        assert len(server.got) == 4
+
+
+def test_a_damaged_cache_is_asked_again(kind: str, tmp_path: Path) -> None:
+    with serving(lambda got, _: Reply(ANSWERS[kind]("fine"))) as server:
+        model_at(kind, server.url, tmp_path).respond([clip()], asked("one?"), GREEDY)
+        (kept,) = (tmp_path / "responses").rglob("*.json")
+        kept.write_text(kept.read_text()[:10])
+        assert model_at(kind, server.url, tmp_path).respond([clip()], asked("one?"), GREEDY) == ["fine"]
+        assert len(server.got) == 2
+
+
+BAD_DAYS: dict[str, Reply] = {
+    "too many requests": Reply({"error": {"message": "slow down"}}, 429, {"retry-after": "0.02"}),
+    "an error of the server's": Reply("<html>oops</html>", 500),
+    "overloaded": Reply({"error": {"message": "overloaded"}}, 503),
+    "cut in the middle": Reply(chat_answer("never"), cut=30),
+    "no byte of a body": Reply(chat_answer("never"), cut=0),
+    "not JSON": Reply("{'text': "),
+    "JSON of another form": Reply({"hello": 1}),
+    "a list": Reply("[1, 2]"),
+    "no choices": Reply({"choices": [], "candidates": []}),
+    "not UTF-8": Reply(b"\xff\xfe{"),
+}
+
+
+@pytest.mark.parametrize("day", BAD_DAYS)
+def test_a_bad_day_is_tried_again(kind: str, day: str, tmp_path: Path) -> None:
+    with serving(lambda got, n: BAD_DAYS[day] if n == 0 else Reply(ANSWERS[kind]("at last"))) as server:
+        model = model_at(kind, server.url, tmp_path)
+        assert model.respond([clip()], asked("Who?"), GREEDY) == ["at last"]
+    assert len(server.got) == 2
+    assert "1 tries again" in model.spent()
+
+
+@pytest.mark.parametrize("day", BAD_DAYS)
+def test_a_day_that_stays_bad_fails_one_question_and_not_the_others(
+    kind: str, day: str, tmp_path: Path
+) -> None:
+    def answer(got: Got, n: int) -> Reply:
+        return BAD_DAYS[day] if text_of(got) == "bad?" else Reply(ANSWERS[kind]("good"))
+
+    with serving(answer) as server:
+        model = model_at(kind, server.url, tmp_path)
+        found = model.respond([clip()], asked("a?", "bad?", "b?"), GREEDY)
+    assert [found[0], found[2]] == ["good", "good"]
+    assert isinstance(found[1], Failed)
+    assert "gave up after 3 tries" in found[1].reason
+    assert len(server.got) == 2 + QUICK.n_tries
+    assert len(list((tmp_path / "responses").rglob("*.json"))) == 2  # what failed is asked again next time
+
+
+def test_a_slow_stream_is_cut_off_at_the_deadline(kind: str, tmp_path: Path) -> None:
+    limits = Limits(n_tries=2, first_wait=0.01, timeout_seconds=0.4)
+    started = time.monotonic()
+    with serving(lambda *_: Reply(ANSWERS[kind]("never " * 50), pause=0.05)) as server:
+        (found,) = model_at(kind, server.url, tmp_path, limits).respond([clip()], asked("Who?"), GREEDY)
+    assert isinstance(found, Failed)
+    assert "not finished after 0.4 s" in found.reason
+    assert time.monotonic() - started < 4
+
+
+def test_a_server_that_says_how_long_to_wait_is_heard(tmp_path: Path) -> None:
+    limits = Limits(n_tries=2, first_wait=0.001, longest_wait=2.0)
+    busy = Reply({"error": {"message": "busy"}}, 429, {"retry-after": "0.5"})
+    started = time.monotonic()
+    with serving(lambda _, n: busy if n == 0 else Reply(chat_answer("now"))) as server:
+        assert model_at("http", server.url, tmp_path, limits).respond([clip()], asked("?"), GREEDY) == ["now"]
+    assert time.monotonic() - started >= 0.5
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_a_refused_request_is_not_tried_again(kind: str, status: int, tmp_path: Path) -> None:
+    refused = Reply({"error": {"message": f"bad request with {KEY} in it"}}, status)
+    with serving(lambda *_: refused) as server:
+        (found,) = model_at(kind, server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY)
+    assert isinstance(found, Failed)
+    assert f"refused the request: {status}: bad request with *** in it" in found.reason
+    assert len(server.got) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_ends_the_run_and_names_its_variable(kind: str, status: int, tmp_path: Path) -> None:
+    variable = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY", "http": "TGSR_API_KEY"}[kind]
+    with (
+        serving(lambda *_: Reply({"error": {"message": f"wrong key {KEY}"}}, status)) as server,
+        pytest.raises(ModelError, match=variable) as raised,
+    ):
+        model_at(kind, server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY)
+    assert KEY not in str(raised.value)
+
+
+def test_the_key_is_written_nowhere(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def answer(got: Got, n: int) -> Reply:
+        failing = Reply({"error": {"message": f"your key {KEY} is fine, we are not"}}, 500)
+        return failing if text_of(got) == "bad?" else Reply(ANSWERS[kind]("fine"))
+
+    with serving(answer) as server:
+        model = model_at(kind, server.url, tmp_path)
+        found = model.respond([clip()], asked("a?", "bad?"), GREEDY)
+    written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    for said in (written, caplog.text, repr(model), str(found), model.spent()):
+        assert KEY not in said
+
+
+def test_without_its_key_a_model_says_which_variable_it_wants(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY", "TGSR_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    for name, variable in (
+        ("gemini:gemini-2.5-flash", "GEMINI_API_KEY"),
+        ("openai:gpt-4o-audio-preview", "OPENAI_API_KEY"),
+    ):
+        with pytest.raises(ModelError, match=f"{variable} is not set"):
+            load_remote(name, cache=tmp_path)
+    with serving(lambda *_: Reply(chat_answer("no key is fine here"))) as server:
+        load_remote(f"{server.url}/v1#mine", cache=tmp_path, limits=QUICK).respond(
+            [clip()], asked("?"), GREEDY
+        )
+    assert "authorization" not in server.got[0].headers
+
+
+def test_another_services_key_is_not_sent_to_any_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TGSR_API_KEY")
+    with serving(lambda *_: Reply(chat_answer("fine"))) as server:
+        model_at("http", server.url, tmp_path).respond([clip()], asked("?"), GREEDY)
+    assert KEY not in str(server.got[0].headers)
+
+
+@pytest.mark.parametrize(
+    "name", ["gemini:", "openai:", "http://localhost:1/v1", "http://#x", "http://u:p@h/v1#m"]
+)
+def test_a_name_that_names_no_model_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        load_remote(name, cache=tmp_path)
+
+
+# --- what a model says, and does not say ---------------------------------------------------------------------
+
+
+def only(kind: str, reply: Any, tmp_path: Path) -> str | Failed:
+    with serving(lambda *_: Reply(reply)) as server:
+        return model_at(kind, server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY)[0]
+
+
+def test_an_empty_answer_is_a_response(kind: str, tmp_path: Path) -> None:
+    assert only(kind, ANSWERS[kind](""), tmp_path) == ""
+    assert only(kind, ANSWERS[kind](None), tmp_path / "other") == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "says"),
+    [
+        ("gemini", {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}, "blocked: PROHIBITED_CONTENT"),
+        ("gemini", gemini_answer(None, "SAFETY"), "no text: the server says SAFETY"),
+        ("gemini", gemini_answer(None, "MAX_TOKENS"), "the server says MAX_TOKENS"),
+        ("openai", chat_answer(None, "content_filter"), "the server says content_filter"),
+        ("http", chat_answer("", "length"), "the server says length"),
+    ],
+)
+def test_what_the_server_withholds_is_no_response(kind: str, reply: Any, says: str, tmp_path: Path) -> None:
+    found = only(kind, reply, tmp_path)
+    assert isinstance(found, Failed)
+    assert says in found.reason
+
+
+def test_a_refusal_is_what_the_model_says(tmp_path: Path) -> None:
+    reply = chat_answer(None)
+    reply["choices"][0]["message"]["refusal"] = "I can't identify speakers."
+    assert only("openai", reply, tmp_path) == "I can't identify speakers."
+
+
+def test_tokens_and_money_are_counted(tmp_path: Path) -> None:
+    with serving(lambda *_: Reply(gemini_answer("four"))) as server:
+        model = model_at("gemini", server.url, tmp_path)
+        model.respond([clip()], asked("a?", "b?"), GREEDY)
+    assert "52 text and 128 audio in, 12 out" in model.spent()
+    dollars = (52 * 0.30 + 128 * 1.00 + 12 * 2.50) / 1e6
+    assert f"{dollars:.4f} US dollars" in model.spent()
+    with serving(lambda *_: Reply(chat_answer("four"))) as server:
+        other = model_at("http", server.url, tmp_path)
+        other.respond([clip()], asked("a?"), GREEDY)
+    assert "50 text and 20 audio in, 7 out" in other.spent()
+    assert "dollars" not in other.spent()
+
+
+# --- how many, how fast ---------------------------------------------------------------------------------------
+
+
+def test_no_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
+    def slowly(*_: object) -> Reply:
+        time.sleep(0.1)
+        return Reply(chat_answer("x"))
+
+    questions = asked(*(f"{i}?" for i in range(9)))
+    with serving(slowly) as server:
+        model = model_at("http", server.url, tmp_path, Limits(at_once=3))
+        model.respond([clip()], questions, GREEDY)
+    assert server.most_at_once == 3
+
+
+def test_no_faster_than_allowed(tmp_path: Path) -> None:
+    with serving(lambda *_: Reply(chat_answer("x"))) as server:
+        model = model_at("http", server.url, tmp_path, Limits(requests_per_minute=600))
+        started = time.monotonic()
+        model.respond([clip()], asked(*(f"{i}?" for i in range(6))), GREEDY)
+    assert time.monotonic() - started >= 0.5  # five gaps of 0.1 s
+
+
+@pytest.mark.parametrize("limits", [{"at_once": 0}, {"n_tries": 0}, {"requests_per_minute": 0.0}])
+def test_limits_that_cannot_be_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="must be"):
+        Limits(**limits)
+
+
+# --- long sound is uploaded -------------------------------------------------------------------------------------
+
+
+def test_sound_too_long_for_a_request_is_uploaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "INLINE_BYTES", 1000)
+    states = iter(["PROCESSING", "PROCESSING", "ACTIVE"])
+
+    def answer(got: Got, _: int) -> Reply:
+        file = {"name": "files/abc", "uri": "https://files/abc", "mimeType": "audio/wav"}
+        if got.headers.get("x-goog-upload-command") == "start":
+            assert got.headers["x-goog-upload-header-content-length"] == str(44 + 2 * len(clip()))
+            return Reply({}, headers={"x-goog-upload-url": f"{server.url}/put-it-here"})
+        if got.path == "/put-it-here":
+            assert got.headers["x-goog-upload-command"] == "upload, finalize"
+            assert got.raw[:4] == b"RIFF"
+            return Reply({"file": file | {"state": next(states)}})
+        if got.path == "/v1beta/files/abc":
+            return Reply(file | {"state": next(states)})
+        assert got.body["contents"][0]["parts"][0] == {
+            "file_data": {"mime_type": "audio/wav", "file_uri": "https://files/abc"}
+        }
+        return Reply(gemini_answer(text_of(got)))
+
+    with serving(answer) as server:
+        model = model_at("gemini", server.url, tmp_path)
+        assert model.respond([clip()], asked("a?", "b?"), GREEDY) == ["a?", "b?"]
+        assert sum(got.path.startswith("/upload/") for got in server.got) == 1
+        n = len(server.got)
+        assert model_at("gemini", server.url, tmp_path).respond([clip()], asked("a?"), GREEDY) == ["a?"]
+        assert len(server.got) == n  # from the cache: nothing is uploaded
+
+
+def test_an_upload_that_fails_fails_its_questions_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "INLINE_BYTES", 44 + 2 * 8000)
+    refused = Reply({"error": {"message": "too big"}}, 413)
+    with serving(lambda got, _: refused if "upload" in got.path else Reply(gemini_answer("ok"))) as server:
+        model = model_at("gemini", server.url, tmp_path)
+        questions = [Asked(0, "short?", ""), Asked(1, "long?", "")]
+        found = model.respond([clip(), clip(1, 2.0)], questions, GREEDY)
+    assert found[0] == "ok"
+    assert isinstance(found[1], Failed)
+    assert "too big" in found[1].reason
+
+
+# --- text, and the whole command --------------------------------------------------------------------------------
+
+
+def test_text_is_asked_of_any_compatible_server(tmp_path: Path) -> None:
+    with serving(lambda got, _: Reply(chat_answer(got.body["messages"][0]["content"][::-1]))) as server:
+        endpoint, model = chat_endpoint(f"{server.url}/v1#judge", cache=tmp_path, limits=QUICK)
+        assert chat(endpoint, model, [{"role": "user", "content": "abc"}], GREEDY) == "cba"
+        assert chat(endpoint, model, [{"role": "user", "content": "abc"}], GREEDY) == "cba"
+        assert len(server.got) == 1
+        assert server.got[0].body["model"] == "judge"
+
+
+def test_predict_asks_a_server_and_goes_on_past_a_bad_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
+    save_wav(tmp_path / "a.wav", clip())
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    questions = [
+        Question(name, audio, f"{audio}.wav", 0.5, "choice", f"{name}?", "one", ("one", "two"))
+        for name, audio in (("q1", "a"), ("q2", "broken"), ("refused", "a"), ("q3", "a"))
+    ]
+    write_jsonl(tmp_path / "q.jsonl", questions)
+
+    def answer(got: Got, _: int) -> Reply:
+        return (
+            Reply({"error": {"message": "no"}}, 400)
+            if "refused?" in text_of(got)
+            else Reply(chat_answer("(a) one"))
+        )
+
+    with serving(answer) as server:
+        command = ["predict", "--questions", str(tmp_path / "q.jsonl"), "--model", f"{server.url}/v1#m"]
+        assert cli.main([*command, "--out", str(tmp_path / "p.jsonl")]) == 0
+    assert {r.question.id for r in read_responses(tmp_path / "p.jsonl")} == {"q1", "q3"}
+    errors = [json.loads(line) for line in (tmp_path / "p.jsonl.errors.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in errors} == {"q2", "refused"}
+    said = capsys.readouterr().out
+    assert "2 responses, 2 left without" in said
+    assert "3 requests" in said
+    assert cli.main(["score", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "m.json")]) == 0
