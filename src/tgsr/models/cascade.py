@@ -46,7 +46,8 @@ SMALL_LIMITS = "; the packaged LLM has 135M parameters: trust what it cites more
 READ_MOST = 48  # lines that the small LLM reads for a question: those that share most with it
 CITED_MOST = 2  # lines
 WORTH = 0.5  # a second line is cited where it scores at least this share of the best
-ANSWERED = 0.9  # relevance + PMI of the best line, from which on the recording is taken to say it
+ANSWERED = 0.6  # relevance + LIKELIER x PMI of the best line, from which on the recording is taken to say it
+LIKELIER = 0.5
 NOT_SAID = "the recording does not say"
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 MAX_SECONDS: Seconds = 6 * 3600.0
@@ -220,7 +221,7 @@ class ByLikelihood:
         told = [f'Write one question that this sentence answers: "{lines[i].text}"' for i in read]
         nothing = 'Write one question that this sentence answers: "..."'
         likely = self.llm.likely([*told, nothing], [asked.question] * (len(told) + 1))
-        score = {i: shared[i] + likely[n] - likely[-1] for n, i in enumerate(read)}
+        score = {i: shared[i] + LIKELIER * (likely[n] - likely[-1]) for n, i in enumerate(read)}
         best = max(score.values())
         if best < ANSWERED:
             return []

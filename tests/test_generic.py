@@ -1,0 +1,170 @@
+"""Any audio model of transformers by its own processor: a tiny Qwen2-Audio, real class, processor and layout."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2AudioConfig,
+    Qwen2AudioEncoderConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+    Qwen2Config,
+    WhisperFeatureExtractor,
+)
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.models.generic import Generic, load_generic
+from tgsr.models.lalm import ModelError, is_lalm
+from tgsr.models.open import open_model
+from tgsr.models.responder import Asked, Decoding, Failed
+from tiny_qwen import CHAT_TEMPLATE, omni_tokenizer
+
+FEW = Decoding(max_new_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("qwen2-audio")
+    tokenizer = omni_tokenizer()
+    token_id = tokenizer.get_vocab()
+    torch.manual_seed(0)
+    config = Qwen2AudioConfig(
+        audio_config=Qwen2AudioEncoderConfig(
+            d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32, initializer_range=0.3
+        ),
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+            eos_token_id=token_id["<|im_end|>"],
+            pad_token_id=token_id["<|endoftext|>"],
+        ),
+        audio_token_index=token_id["<|AUDIO|>"],
+    )
+    Qwen2AudioForConditionalGeneration(config).save_pretrained(str(made), max_shard_size="100KB")
+    extractor = WhisperFeatureExtractor(feature_size=128)
+    Qwen2AudioProcessor(extractor, tokenizer, chat_template=CHAT_TEMPLATE).save_pretrained(str(made))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Generic:
+    return load_generic(str(folder))
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    n = round(seconds * SAMPLE_RATE)
+    return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
+
+
+def test_it_answers_as_the_models_own_generate_does(model: Generic) -> None:
+    clips = [noise(2.3), noise(0.7, 1)]
+    found = model.respond(clips, [Asked(1, "Who?", "Who?"), Asked(0, "When?", "When?")], FEW)
+    batch = model.processor(
+        text=[
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+            "<|audio_bos|><|AUDIO|><|audio_eos|>When?<|im_end|>\n<|im_start|>assistant\n"
+        ],
+        audio=[clips[0]],
+        audio_kwargs={"sampling_rate": SAMPLE_RATE},
+        return_tensors="pt",
+    )
+    out = model.model.generate(**batch, max_new_tokens=8, do_sample=False)
+    expected = model.processor.tokenizer.decode(
+        out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    assert found[1] == expected
+    assert len(set(map(str, found))) == 2
+
+
+def test_sound_enters(model: Generic) -> None:
+    with torch.no_grad():
+        logits = [
+            model.model(**model.inputs(samples, "When?")).logits[0, -1]
+            for samples in (noise(1.0), np.zeros(SAMPLE_RATE, np.float32))
+        ]
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+def test_as_many_places_as_frames(model: Generic) -> None:
+    for seconds in (0.1, 1.0, 29.99):
+        n = int((model.inputs(noise(seconds), "?")["input_ids"] == model.audio_id).sum())
+        assert n == ((round(seconds * 100) - 1) // 2 + 1 - 2) // 2 + 1
+
+
+def test_a_seed_draws_the_same_again(model: Generic) -> None:
+    warm = Decoding(max_new_tokens=8, temperature=1.0, seed=3)
+    asked = [Asked(0, "Who?", "Who?")]
+    first = model.respond([noise(1.0)], asked, warm)
+    assert first == model.respond([noise(1.0)], asked, warm)
+    assert first != model.respond([noise(1.0)], asked, Decoding(max_new_tokens=8, temperature=1.0, seed=4))
+
+
+def test_what_would_be_cut_off_in_silence_fails(model: Generic) -> None:
+    assert model.max_seconds == 30
+    short, long = model.respond([noise(1.0), noise(31.0)], [Asked(0, "?", "?"), Asked(1, "?", "?")], FEW)
+    assert isinstance(short, str)
+    assert isinstance(long, Failed)
+    assert "hears 30 s" in long.reason
+
+
+def test_any_folder_of_another_family_opens_as_one_that_only_answers(folder: Path, tmp_path: Path) -> None:
+    opened = open_model(str(folder), tmp_path)
+    assert isinstance(opened, Generic)
+    assert not is_lalm(opened)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "model"))
+
+
+def test_a_text_model_is_refused(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4
+    )
+    LlamaForCausalLM(config).save_pretrained(str(tmp_path))
+    omni_tokenizer().save_pretrained(str(tmp_path))
+    with pytest.raises(ModelError, match="takes no audio"):
+        load_generic(str(tmp_path))
+
+
+def test_without_a_processor_it_says_so(copy: Path) -> None:
+    for file in copy.glob("*processor*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"no processor that can be loaded|takes no audio"):
+        load_generic(str(copy))
+
+
+def test_a_missing_shard_is_named(copy: Path) -> None:
+    shard = sorted(copy.glob("model-*.safetensors"))[0]
+    shard.unlink()
+    with pytest.raises(ModelError, match=shard.name):
+        load_generic(str(copy))
+
+
+def test_a_tokenizer_without_the_audio_token_is_refused(copy: Path) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        path = copy / file
+        path.write_text(path.read_text().replace("<|AUDIO|>", "<|SOUND|>"))
+    with pytest.raises(ModelError, match="audio token"):
+        load_generic(str(copy))
+
+
+def test_an_id_that_no_one_knows_is_refused() -> None:
+    with pytest.raises(ModelError, match="nobody/nothing"):
+        load_generic("nobody/nothing")
