@@ -10,7 +10,7 @@ help:
 	@echo "make test    lint, then all tests; those that need the encoder are skipped without it"
 	@echo "make bench   speed and memory: the shared prefix against the usual way, six minutes"
 	@echo "make lint    ruff and mypy"
-	@echo "make fetch   Whisper base's encoder, downloaded once and checked each time"
+	@echo "make fetch   Whisper base and SmolLM2-135M, downloaded once and checked each time"
 	@echo "make clean   removes .venv and the tools' caches; runs and fetched weights stay"
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -86,7 +86,8 @@ def import_predictions(
     _check_columns(columns)
     rows = [(line, _flat(row)) for line, row in read_table(path)]
     columns = _presets(rows[0][1]) | columns
-    columns.setdefault("response", _response_column(path, rows[0][1]))
+    if "response" not in columns:
+        columns["response"] = _response_column(path, rows[0][1])
     known = _questions(questions) if questions else None
     errors = out.with_name(out.name + ".errors.jsonl")
     errors.unlink(missing_ok=True)

@@ -5,10 +5,10 @@ A baseline to hold audio models against, and what `tgsr ask` uses for any Englis
 transformers, `cascade:http://HOST:PORT/v1#MODEL` with any OpenAI-compatible server.
 
 A model of 135M parameters cannot be trusted to copy times or to follow a format. It is asked for what it can do: how
-likely the question is after each line (which line answers it), how likely each choice is after the lines that do, and
-a short answer from these lines. Times and quotations are then copied from the transcript. Any other LLM gets the
-transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited interval is held
-against the transcript, and marked where that does not support it.
+likely the question is after each line (which line answers it), and how likely each choice is after the lines that do.
+Times and quotations are then copied from the transcript, and so is the answer to an open question. Any other LLM gets
+the transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited interval is
+held against the transcript, and marked where that does not support it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ LIMITS = (
     "cascade: hears English words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
     "in the median"
 )
-SMALL_LIMITS = "; the packaged LLM has 135M parameters: trust what it cites more than what it says"
+SMALL_LIMITS = (
+    "; the packaged LLM (135M parameters) finds the lines that answer and quotes them, it concludes nothing"
+)
 READ_MOST = 48  # lines that the small LLM reads for a question: those that share most with it
 CITED_MOST = 2  # lines
 WORTH = 0.5  # a second line is cited where it scores at least this share of the best
@@ -192,12 +194,13 @@ def transcript_prompt(lines: Sequence[Line], asked: Asked, characters: int) -> s
 
 @dataclass
 class ByLikelihood:
-    """Which lines answer the question, which choice follows from them, a short answer from them."""
+    """Which lines answer the question, and which choice follows from them; an open question is answered with a line."""
 
     llm: LocalLlm
 
     def answer(self, lines: Sequence[Line], asked: Asked, decoding: Decoding) -> str:
-        evidence = self.evidence(lines, asked)
+        scored = self.evidence(lines, asked)
+        evidence = sorted(scored, key=lambda line: line.span.start)
         reasoning = cited(evidence) if evidence else "Nothing in the transcript answers the question."
         if asked.choices:
             chosen = self.choose(evidence, asked)
@@ -205,13 +208,13 @@ class ByLikelihood:
         elif not evidence:
             final = NOT_SAID
         elif plain_words(asked.question)[:1] == ["when"]:
-            final = f"at {evidence[0].span.start:.2f} s"
+            final = f"at {scored[0].span.start:.2f} s"
         else:
-            final = self.short_answer(evidence, asked.question)
+            final = f'"{scored[0].text}"'  # what it would say in words of its own is worse than what was said
         return f"{REASONING_OPENING}\n{reasoning}\nFinal answer: {final}"
 
     def evidence(self, lines: Sequence[Line], asked: Asked) -> list[Line]:
-        """The lines after which the question is likelier than without one, and which share words with it; in order.
+        """The lines after which the question is likelier than without one, and which share words with it; best first.
 
         [] where the best is not good enough.
         """
@@ -226,7 +229,7 @@ class ByLikelihood:
         if best < ANSWERED:
             return []
         top = sorted(score, key=lambda i: -score[i])[:CITED_MOST]
-        return [lines[i] for i in sorted(i for i in top if score[i] >= max(ANSWERED, WORTH * best))]
+        return [lines[i] for i in top if score[i] >= max(ANSWERED, WORTH * best)]
 
     def choose(self, evidence: Sequence[Line], asked: Asked) -> int:
         """The choice that the evidence makes likelier than the question alone does; with none, the likeliest."""
@@ -245,12 +248,6 @@ class ByLikelihood:
         ]
         totals = [gain + share for gain, share in zip(gains, overlap, strict=True)]
         return int(np.argmax(totals))
-
-    def short_answer(self, evidence: Sequence[Line], question: str) -> str:
-        said = " ".join(line.text for line in evidence)
-        prompt = f'Someone says: "{said}"\nAnswer with one short sentence: {question}'
-        written = self.llm.write(prompt, Decoding(max_new_tokens=40))
-        return " ".join(written.split()) or NOT_SAID
 
 
 @dataclass

@@ -64,7 +64,7 @@ def lines_of(words: Sequence[Word]) -> list[Line]:
     for word in words:
         last = lines[-1][-1] if lines else None
         ends = last is not None and (
-            last.text.endswith((".", "?", "!"))
+            (last.text.endswith((".", "?", "!")) and last.text not in ABBREVIATED)
             or word.start - last.end > PAUSE
             or len(lines[-1]) >= MOST_WORDS
         )

@@ -1,0 +1,166 @@
+"""The cascade: what it answers from, how a long recording fits, and the whole of it with real weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from local_server import Reply, chat_answer, serving
+from tgsr.audio import SAMPLE_RATE
+from tgsr.choices import official_letter
+from tgsr.fetch import cache_folder
+from tgsr.grounding import find_spans
+from tgsr.models.cascade import NOT_SAID, load_cascade, located, transcript_prompt
+from tgsr.models.citing import lines_of
+from tgsr.models.endpoint import Limits
+from tgsr.models.lalm import ModelError
+from tgsr.models.responder import GREEDY, Asked, Failed
+from tgsr.prompts import REASONING_OPENING
+from tgsr.timeline import Word
+from tgsr.transcribe.whisper import SOURCE, Transcript
+from tiny_qwen import omni_tokenizer
+
+SAID = (
+    "Welcome to the meeting. The budget was cut by ten percent in March. Anna will write the report. "
+    "Lunch is at noon in the garden. Thank you all for coming."
+)
+
+
+def said(text: str = SAID) -> Transcript:
+    """Half a second a word, a second and a half between sentences."""
+    found, start = [], 1.0
+    for word in text.split():
+        found.append(Word(word, start, start + 0.4, None, SOURCE, 0.9))
+        start += 1.5 if word.endswith(".") else 0.5
+    return Transcript(tuple(found), start + 1, SOURCE)
+
+
+def keep(cache: Path, samples: np.ndarray, transcript: Transcript) -> None:
+    """A transcript where the cascade looks for it: these tests are about what comes after Whisper."""
+    import json
+
+    from tgsr.audio import content_hash
+
+    path = cache / "transcripts" / SOURCE / f"{content_hash(samples)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    words = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
+    path.write_text(json.dumps({"duration": transcript.duration, "words": words}))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> np.ndarray:
+    samples = np.zeros(SAMPLE_RATE, np.float32)
+    keep(tmp_path, samples, said())
+    return samples
+
+
+def require(name: str) -> None:
+    if not (cache_folder() / name).exists():
+        pytest.skip(f"{cache_folder() / name} is not there: `make fetch` downloads it, once")
+
+
+def test_a_phrase_is_located_by_its_words() -> None:
+    assert located("the budget was cut", said().words) == (
+        "The segment starts at 4.00 seconds and ends at 5.90 seconds."
+    )
+    assert located("football results", said().words) == "The segment is not in the transcript."
+    assert located("anything", ()) == "The segment is not in the transcript."
+
+
+def test_a_long_transcript_keeps_the_lines_that_share_most() -> None:
+    lines = lines_of(said(f"{'Nothing of interest happens in this sentence. ' * 500} {SAID}").words)
+    prompt = transcript_prompt(lines, Asked(0, "When is the budget cut?", "When is the budget cut?"), 2000)
+    assert "budget was cut by ten percent" in prompt
+    assert "lines are left out" in prompt
+    assert len(prompt) < 3500
+
+
+def test_a_server_gets_the_timed_transcript_and_its_citations_are_checked(
+    tmp_path: Path, clip: np.ndarray
+) -> None:
+    written = (
+        f"{REASONING_OPENING}\n"
+        'From 4.00s to 9.00s, the speaker says "the budget was cut by ten percent in March".\n'
+        'From 1.00s to 2.00s, the speaker says "the moon is made of cheese".\nFinal answer: (b) the budget'
+    )
+    with serving(lambda *_: Reply(chat_answer(written))) as server:
+        cascade = load_cascade(f"cascade:{server.url}/v1#big", cache=tmp_path)
+        question = Asked(
+            0, "What was cut?\n(a) lunch\n(b) the budget", "What was cut?", ("lunch", "the budget")
+        )
+        (text,) = cascade.respond([clip], [question], GREEDY)
+    sent = server.got[0].body["messages"][0]["content"]
+    assert "[4.00s - 8.40s] The budget was cut by ten percent in March." in sent
+    assert "What was cut?\n(a) lunch" in sent
+    assert isinstance(text, str)
+    assert official_letter(text) == "b"
+    assert text.count("(not supported by the transcript") == 1
+    assert "(not supported by the transcript: what is cited at 1 s" in text
+
+
+def test_a_server_that_fails_fails_the_question(tmp_path: Path, clip: np.ndarray) -> None:
+    with serving(lambda *_: Reply({"error": {"message": "no such model"}}, 404)) as server:
+        cascade = load_cascade(f"cascade:{server.url}/v1#x", cache=tmp_path, limits=Limits(n_tries=1))
+        (found,) = cascade.respond([clip], [Asked(0, "?", "?")], GREEDY)
+    assert isinstance(found, Failed)
+    assert "no such model" in found.reason
+
+
+def test_where_nobody_speaks_nothing_is_cited(tmp_path: Path) -> None:
+    samples = np.ones(SAMPLE_RATE, np.float32)
+    keep(tmp_path, samples, Transcript((), 1.0, SOURCE))
+    with serving(lambda *_: Reply(chat_answer("never asked"))) as server:
+        cascade = load_cascade(f"cascade:{server.url}/v1#x", cache=tmp_path)
+        (text,) = cascade.respond([samples], [Asked(0, "?", "?")], GREEDY)
+    assert server.got == []
+    assert isinstance(text, str)
+    assert NOT_SAID in text
+    assert find_spans(text) == []
+
+
+def test_any_local_chat_model_writes_the_response_itself(tmp_path: Path, clip: np.ndarray) -> None:
+    tokenizer = omni_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(tmp_path / "llm"))
+    tokenizer.save_pretrained(str(tmp_path / "llm"))
+    cascade = load_cascade(f"cascade:{tmp_path / 'llm'}", cache=tmp_path)
+    (text,) = cascade.respond([clip], [Asked(0, "What was cut?", "What was cut?")], GREEDY)
+    assert isinstance(text, str)
+    with pytest.raises(ModelError, match="cannot be loaded as a text model"):
+        load_cascade(f"cascade:{tmp_path / 'nothing'}", cache=tmp_path)
+
+
+# --- real weights ------------------------------------------------------------------------------------------------
+
+
+def test_the_packaged_model_finds_the_line_that_answers(tmp_path: Path, clip: np.ndarray) -> None:
+    require("smollm2-135m-instruct")
+    cascade = load_cascade("cascade", cache=tmp_path)
+    asked = [
+        Asked(0, "", "When is the budget mentioned?"),
+        Asked(0, "", "What will Anna do?"),
+        Asked(0, "", "Where is lunch?", ("in the kitchen", "in the garden", "in Paris")),
+        Asked(0, "", "What is the capital of France?"),
+    ]
+    when, what, where, nothing = map(str, cascade.respond([clip], asked, GREEDY))
+    assert when.endswith("Final answer: at 4.00 s")
+    assert what.endswith('Final answer: "Anna will write the report."')
+    assert where.endswith("in the garden (b)")
+    assert official_letter(where) == "b"
+    assert nothing.endswith(NOT_SAID)
+    assert find_spans(nothing) == []
+    for text in (when, what, where):
+        assert text.startswith(REASONING_OPENING)
+        assert "not supported" not in text
+        assert find_spans(text)
+    assert "135M" in cascade.limits

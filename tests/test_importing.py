@@ -1,0 +1,256 @@
+"""Predictions that other programs wrote, into the scorer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tgsr import cli
+from tgsr.choices import token_match
+from tgsr.evaluation.score import read_predictions, score
+from tgsr.importing import Imported, ImportFileError, import_predictions
+from tgsr.records import Question, read_responses, write_jsonl
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+MMAU: list[dict[str, Any]] = [
+    {
+        "id": f"m{i}",
+        "audio_id": f"./test-mini-audios/m{i}.wav",
+        "question": "Who speaks?",
+        "choices": ["a man", "a woman", "a child"],
+        "answer": "a woman",
+        "task": "speech",
+        "category": "Reasoning",
+    }
+    for i in range(4)
+]
+COMPLETIONS = [
+    "From 1.0s to 2.0s I hear a man, then a child. Final answer: (b) a woman",
+    "a woman",
+    "It could be a man or a child.\nFinal answer: (c) a child",
+    "no idea",
+]
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def imported(tmp_path: Path, content: Any, name: str = "in.json", **options: Any) -> tuple[Imported, Path]:
+    out = tmp_path / "out.jsonl"
+    return import_predictions(write(tmp_path / name, content), out, **options), out
+
+
+def errors_of(out: Path) -> list[dict[str, Any]]:
+    path = out.with_name(out.name + ".errors.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def mmau_of(tmp_path: Path) -> Path:
+    return write(tmp_path / "mmau.json", MMAU)
+
+
+def test_completions_reach_mmaus_official_score_as_choices(tmp_path: Path) -> None:
+    rows = [{"id": f"m{i}", "prediction": text} for i, text in enumerate(COMPLETIONS)]
+    found, out = imported(tmp_path, rows, questions=mmau_of(tmp_path))
+    assert (found.format, found.n, found.n_unread, found.response_column) == ("mmau", 4, 1, "prediction")
+    written = json.loads(out.read_text())
+    assert [row["model_output"] for row in written] == ["a woman", "a woman", "a child", "no idea"]
+    assert [row["completion"] for row in written] == COMPLETIONS
+    metrics = score(read_predictions(out))
+    assert metrics.benchmark is not None
+    assert metrics.benchmark.accuracy_official.value == 0.5
+
+
+def test_as_is_leaves_the_official_match_its_faults(tmp_path: Path) -> None:
+    rows = [{"id": f"m{i}", "prediction": text} for i, text in enumerate(COMPLETIONS)]
+    _, out = imported(tmp_path, rows, questions=mmau_of(tmp_path), as_is=True)
+    assert [row["model_output"] for row in json.loads(out.read_text())] == COMPLETIONS
+    metrics = score(read_predictions(out))
+    assert metrics.benchmark is not None
+    assert metrics.benchmark.accuracy_official.value == 0.25  # the first weighs the other choices
+
+
+def test_lmms_evals_sample_logs(tmp_path: Path) -> None:
+    lines = [
+        {
+            "doc_id": i,
+            "doc": row,
+            "target": row["answer"],
+            "resps": [[text, "another"]],
+            "filtered_resps": [text],
+        }
+        for i, (row, text) in enumerate(zip(MMAU, COMPLETIONS, strict=True))
+    ]
+    found, out = imported(tmp_path, "\n".join(map(json.dumps, lines)), "samples.jsonl")
+    assert (found.format, found.n, found.n_more) == ("mmau", 4, 4)
+    assert [row["id"] for row in json.loads(out.read_text())] == ["m0", "m1", "m2", "m3"]
+
+
+def test_airbench_rows_with_durations_from_a_constant(tmp_path: Path) -> None:
+    row = {
+        "path": "x.wav",
+        "question": "Which emotion?",
+        "choice_a": "sad",
+        "choice_b": "glad",
+        "choice_c": None,
+        "choice_d": None,
+        "answer_gt": "glad",
+        "task_name": "Speaker_Emotion_Recontion",
+        "dataset_name": "iemocap",
+        "uniq_id": 17,
+        "response": "B. glad",
+    }
+    found, out = imported(tmp_path, json.dumps(row), "air.jsonl", model="SALMONN", columns={"duration": "=5"})
+    assert found.format == "tgsr"
+    (response,) = read_responses(out)
+    assert response.model == "SALMONN"
+    assert (response.question.id, response.question.choices) == ("17", ("sad", "glad"))
+    assert (response.question.answer, response.question.task) == ("glad", "Speaker_Emotion_Recontion")
+
+
+def test_any_table_by_its_columns(tmp_path: Path) -> None:
+    table = "nr,dia,text,emo,out,wav,sec\n1,7,Oh no!,fear,It is fear,a.wav,2.5\n2,7,Fine.,joy,joy,b.wav,1.5\n"
+    columns = {
+        "id": "dia+nr",
+        "question": "=Which emotion?",
+        "choices": "=(a) fear | (b) joy",
+        "answer": "emo",
+        "response": "out",
+        "audio": "wav",
+        "duration": "sec",
+    }
+    found, out = imported(tmp_path, table, "meld.csv", model="Audio-Reasoner", columns=columns)
+    assert found.n == 2
+    responses = read_responses(out)
+    assert [r.question.id for r in responses] == ["7_1", "7_2"]
+    assert responses[0].question.choices == ("fear", "joy")
+    assert score(read_predictions(out)).n == 2
+
+
+def test_phrases_for_table_1(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": 1,
+            "audio": "a.wav",
+            "duration": 9,
+            "phrase": "one two",
+            "start": 1,
+            "end": 2,
+            "response": "1.0s - 2.0s",
+        },
+        {"id": 2, "audio": "a.wav", "duration": 9, "phrase": "three", "start": 3, "end": 2, "response": "x"},
+    ]
+    found, out = imported(tmp_path, rows, model="Gemini 2.5 Flash")
+    assert (found.n, found.n_bad) == (1, 1)
+    assert errors_of(out)[0]["field"] == "end"
+    metrics = score(read_predictions(out))
+    phrase = metrics.models["Gemini 2.5 Flash"].all.phrase
+    assert phrase is not None
+    assert phrase.iou.value == 1.0
+
+
+def test_own_questions_come_back_whole(tmp_path: Path) -> None:
+    question = Question("q1", "c1", "c1.wav", 4.0, "choice", "Which?", "one", ("one", "two"), task="next")
+    write_jsonl(tmp_path / "q.jsonl", [question])
+    rows = [{"id": "q1", "output": "one"}, {"id": "q9", "output": "two"}]
+    found, out = imported(tmp_path, rows, model="other", questions=tmp_path / "q.jsonl")
+    assert (found.n, found.n_bad) == (1, 1)
+    assert read_responses(out)[0].question == question
+    assert "not in the questions" in errors_of(out)[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "says"),
+    [
+        ("", {}, "no rows"),
+        ("[]", {}, "no rows"),
+        ("[1]", {}, "must be an object"),
+        ("[{]", {}, "is not JSON"),
+        (
+            '[{"id": 1, "prediction": "x", "output": "y"}]',
+            {},
+            r"could be in prediction, output.*--map response",
+        ),
+        ('[{"id": 1, "said": "x"}]', {}, r"no column is known to be the response.*Columns: id, said"),
+        ('[{"id": 1, "output": "x"}]', {"columns": {"colour": "x"}}, "no such field"),
+        ('[{"id": 1, "output": "x"}]', {"model": "m"}, "none of its 1 rows can be used"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_what_to_give(
+    tmp_path: Path, content: str, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ImportFileError, match=says):
+        imported(tmp_path, content, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"id": None}, "id"),
+        ({"id": "m0"}, "id"),  # again
+        ({"choices": 5}, "choices"),
+        ({"answer": "(z)"}, "answer"),
+        ({"duration": "long"}, "duration"),
+        ({"response": {"text": "x"}}, "response"),
+        ({"question": " "}, "question"),
+    ],
+)
+def test_a_bad_row_is_recorded_and_the_others_go_on(
+    tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    row = {
+        "id": "m0",
+        "question": "?",
+        "choices": ["one", "two"],
+        "answer": "(b)",
+        "audio": "a.wav",
+        "duration": 2,
+        "response": "two",
+    }
+    found, out = imported(tmp_path, [row, {**row, "id": "m1"} | change, {**row, "id": "m2"}], model="m")
+    assert (found.n, found.n_bad) == (2, 1)
+    assert (errors_of(out)[0]["line"], errors_of(out)[0]["field"]) == (2, field)
+    assert read_responses(out)[0].question.answer == "two"
+
+
+@pytest.mark.parametrize("text", ["\ufeff", ""])
+def test_byte_order_marks_line_ends_and_nulls(tmp_path: Path, text: str) -> None:
+    lines = [json.dumps({"id": f"m{i}", "prediction": None if i else ["a man", "a woman"]}) for i in range(3)]
+    found, out = imported(tmp_path, text + "\r\n".join(lines) + "\r\n", questions=mmau_of(tmp_path))
+    assert (found.n, found.n_more, found.n_unanswered) == (3, 1, 1)
+    assert [row["model_output"] for row in json.loads(out.read_text())] == ["a man", "", ""]
+
+
+def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": f"m{i}", "said": text} for i, text in enumerate(COMPLETIONS[:3])]
+    path, out = write(tmp_path / "p.json", rows), tmp_path / "o.json"
+    options = ["--questions", str(mmau_of(tmp_path)), "--map", "response=said"]
+    assert cli.main(["import", str(path), "--out", str(out), *options]) == 0
+    assert "3 responses (mmau), read from said\n1 questions have no response" in capsys.readouterr().out
+    assert cli.main(["import", str(path), "--out", str(out), "--map", "response"]) == 2
+    assert "must be FIELD=COLUMN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mmau/mmau-test-mini.json", "mmar/MMAR-meta.jsonl"])
+def test_the_real_benchmarks_score_as_their_match_does(tmp_path: Path, name: str) -> None:
+    meta = SHARED / name
+    if not meta.exists():
+        pytest.skip(f"{meta} is not there")
+    text = meta.read_text()
+    rows = json.loads(text) if text.startswith("[") else list(map(json.loads, text.splitlines()))
+    said = [row["choices"][i % len(row["choices"])] for i, row in enumerate(rows)]
+    predictions = [
+        {"id": r["id"], "output": f"I think.\nFinal answer: {s}"} for r, s in zip(rows, said, strict=True)
+    ]
+    out = tmp_path / "out"
+    found = import_predictions(write(tmp_path / "p.json", predictions), out, questions=meta)
+    expected = [token_match(s, r["answer"], r["choices"]) for r, s in zip(rows, said, strict=True)]
+    metrics = score(read_predictions(out), n_resamples=10)
+    assert metrics.benchmark is not None
+    assert found.n == len(rows)
+    assert metrics.benchmark.accuracy_official.value == pytest.approx(sum(expected) / len(expected), abs=0.02)

@@ -1,0 +1,91 @@
+"""mini-lm: a Llama decoder in Audio Flamingo 3's class, tiny for the numbers, with real weights for the whole."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from transformers import LlamaConfig, WhisperFeatureExtractor
+
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.fetch import cache_folder
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.load import load, with_lora
+from tgsr.models.mini_lm import CHAT_TEMPLATE, as_loud_as_text, assembled, tokenizer_of
+from tgsr.predict import respond
+from tiny import TEXTS, tiny_features
+from tiny_qwen import omni_tokenizer
+
+
+@pytest.fixture(scope="module")
+def lalm() -> AudioFlamingo3:
+    tokenizer = tokenizer_of(
+        omni_tokenizer().backend_tokenizer.to_str().replace("<|IMAGE|>", "<empty_output>")
+    )
+    decoder = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=36,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+    )
+    model = assembled(decoder, tokenizer, 0, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    model.eval()
+    return AudioFlamingo3("tiny mini-lm", model, tokenizer, WhisperFeatureExtractor(feature_size=80))
+
+
+def test_a_llama_decoder_has_the_log_probs_of_transformers_own_forward(lalm: AudioFlamingo3) -> None:
+    audio = tiny_features(20, 0)
+    branches = [
+        Branch(0, lalm.prompt(text).after, tuple(lalm.tokens(TEXTS[1]))) for text in ("When?", "Who?")
+    ]
+    with torch.no_grad():
+        ours = branch_logps(listen(lalm, [audio]), branches)
+        for row, branch in zip(ours.logp_BT, branches, strict=True):
+            ids = torch.tensor([*branch.prompt, *branch.answer])
+            before = lalm.embed(torch.tensor(lalm.prompt("").before))
+            whole = torch.cat([before, lalm.align(audio), lalm.embed(ids)])[None]
+            logits = lalm.inner(inputs_embeds=whole).logits[0, -len(branch.answer) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(-1, torch.tensor(branch.answer)[:, None])[:, 0]
+            assert torch.allclose(row, expected, atol=1e-5)
+
+
+def test_the_head_is_the_embedding_and_only_the_decoder_gets_a_lora(lalm: AudioFlamingo3) -> None:
+    assert lalm.inner.lm_head.weight is lalm.language_model.get_input_embeddings().weight
+    with_lora(lalm, rank=2, alpha=4, seed=0)
+    trained = [name for name, weight in lalm.model.named_parameters() if weight.requires_grad]
+    assert len(trained) == 2 * 7 * 2
+    assert all(".language_model.layers." in name for name in trained)
+
+
+def test_the_aligner_speaks_as_loud_as_text() -> None:
+    tokenizer = tokenizer_of(
+        omni_tokenizer().backend_tokenizer.to_str().replace("<|IMAGE|>", "<empty_output>")
+    )
+    decoder = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=36, num_hidden_layers=1, num_attention_heads=3
+    )
+    model = assembled(decoder, tokenizer, 0, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    embeddings = torch.randn(50, 36) * 0.7
+    as_loud_as_text(model, embeddings)
+    with torch.no_grad():
+        heard = model.model.multi_modal_projector(torch.randn(500, 16))
+    assert heard.norm(dim=-1).mean() == pytest.approx(float(embeddings.norm(dim=-1).mean()), rel=0.2)
+
+
+def test_the_real_one_says_that_it_is_untrained_and_writes_english(caplog: pytest.LogCaptureFixture) -> None:
+    for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
+        if not (cache_folder() / needed).exists():
+            pytest.skip(f"{cache_folder() / needed} is not there: `make fetch` downloads it, once")
+    with caplog.at_level(logging.WARNING):
+        lalm = load("mini-lm")
+    assert "untrained" in caplog.text
+    assert lalm.max_seconds == 600
+    assert lalm.tokenizer.chat_template == CHAT_TEMPLATE
+    silence = torch.zeros(25, 512)
+    (text,) = respond(lalm, [silence], [(0, lalm.prompt("What is the capital of France?").after)])
+    assert "Paris" in text

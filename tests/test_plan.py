@@ -1,0 +1,74 @@
+"""What a plan says against what torch counts, and what it must never promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hub import af3_folder, omni_folder
+from tgsr import cli
+from tgsr.models.lalm import ModelError
+from tgsr.models.load import load, with_lora
+from tgsr.models.parts import parts_of
+from tgsr.plan import GPUS, PAPERS, Work, lora_size, rows, sizes_of
+
+
+@pytest.mark.parametrize("make", [af3_folder, omni_folder])
+def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_path: Path) -> None:
+    folder = make(tmp_path / "model")  # type: ignore[operator]
+    sizes, lalm = sizes_of(str(folder)), load(str(folder))
+    with_lora(lalm, rank=4, alpha=8, seed=0)
+    of = {part.block: part.n for part in parts_of(lalm)}
+    assert sizes.aligner == of["aligner"]
+    assert sizes.audio_tower == of["audio tower"]
+    assert sizes.vision_tower == of.get("vision tower", 0)
+    assert sizes.language_model == of["language model"] + of["head"]
+    assert lora_size(sizes.decoder, 4) == of["LoRA"]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_models_are_known_without_the_hub(name: str) -> None:
+    sizes = sizes_of(name)
+    assert sizes.language_model == pytest.approx(7.6e9, rel=0.01)
+    assert sizes.audio_tower == pytest.approx(0.64e9, rel=0.01)
+    assert "could not be reached" in sizes.source
+
+
+def test_each_saving_saves_what_it_is_for() -> None:
+    made = rows(sizes_of("Qwen/Qwen2.5-Omni-7B"), GPUS["h100"], 8, Work())
+    of = {(row.stage, row.options): row for row in made}
+    for stage in ("sta", "grpo"):
+        plain, kept = of[stage, "(none)"], of[stage, "--gradient-checkpointing"]
+        assert kept.activations < plain.activations
+        assert kept.hours > plain.hours
+        assert kept.weights == plain.weights
+        assert of[stage, "--load-as 4bit --gradient-checkpointing"].weights < kept.weights - 9e9
+    assert (
+        of["sta", "--gradient-checkpointing --shard"].weights < of["sta", "--gradient-checkpointing"].weights
+    )
+    # Stage 2 samples with the whole decoder: sharding it does not lower the peak.
+    shard = of["grpo", "--gradient-checkpointing --shard"]
+    assert shard.weights == of["grpo", "--gradient-checkpointing"].weights
+
+
+def test_more_gpus_take_less_time() -> None:
+    sizes = sizes_of("nvidia/audio-flamingo-3-hf")
+    one, eight = (rows(sizes, GPUS["h100"], n, Work())[0].hours for n in (1, 8))
+    assert one == pytest.approx(8 * eight)
+
+
+def test_the_command_prints_a_command_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpu", "rtx4090"]) == 0
+    said = capsys.readouterr().out
+    assert "tgsr train sta --model Qwen/Qwen2.5-Omni-7B --bfloat16 --clips-at-once 1 --load-as 4bit" in said
+    assert "Nothing here was measured" in said
+    assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpu-memory", "8"]) == 0
+    assert capsys.readouterr().out.count("none of these fits") == 2
+    assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpus", "0"]) == 2
+    assert "--gpus 0: must be above 0" in capsys.readouterr().err
+
+
+def test_a_model_that_no_one_knows_is_refused() -> None:
+    with pytest.raises(ModelError, match="give a folder that holds one"):
+        sizes_of("nobody/nothing")
