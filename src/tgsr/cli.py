@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     _add_decoder(commands)
     _add_predict(commands)
     _add_score(commands)
+    _add_merge(commands)
     _add_import(commands)
     _add_attend(commands)
     _add_plan(commands)
@@ -537,6 +538,20 @@ def _plan(args: argparse.Namespace) -> None:
 
     work = Work(seconds=args.seconds, phrases=args.phrases, questions=args.questions, response=args.response)
     print(plan(args.model, args.gpu, args.gpus, work, args.gpu_memory))
+
+
+def _add_merge(commands: Any) -> None:
+    about = "An adapter and its base as one checkpoint in transformers' layout."
+    command = _command(commands, "merge", _merge, about, "tgsr merge --model runs/tgsr/adapter --out merged")
+    command.add_argument("--model", required=True, help="an adapter's folder, mini:sta, mini:tgsr")
+    command.add_argument("--out", type=Path, required=True, help="a new folder")
+    _add_placement(command)
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from tgsr.models.merge import merge
+
+    print(merge(_load(args, args.model), args.out))
 
 
 def _add_attend(commands: Any) -> None:

@@ -1,0 +1,79 @@
+"""An adapter and its base as one checkpoint that needs neither: transformers' layout, safetensors, the hub's names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AudioFlamingo3Processor
+
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm, ModelError
+from tgsr.models.load import without_renaming_warning
+
+SHARD = "5GB"
+
+
+def merge(lalm: Lalm, out: Path) -> Path:
+    """Writes the model with its LoRA in its matrices and its aligner in its place; `out` must be new.
+
+    A matrix is added up in float32 and kept in the base's type: in bfloat16 what a LoRA adds is rounded. The model in
+    memory is changed. Of Qwen2.5-Omni the thinker alone is written, which tgsr and transformers' thinker class load;
+    talker and vocoder are not in it. Raises ModelError where `out` exists, and for a base in 4 bits, which would be
+    merged into rounded matrices.
+    """
+    if out.exists():
+        raise ModelError(f"{out}: exists; choose another --out")
+    if getattr(lalm.inner, "is_quantized", False):
+        raise ModelError(
+            f"{lalm.name}: its base is held in 4 bits; merge with --load-as checkpoint or bfloat16"
+        )
+    model: Any = lalm.model
+    if hasattr(model, "merge_and_unload"):
+        _add_up(model)
+        with without_renaming_warning():
+            model = model.merge_and_unload()
+    model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
+    lalm.model = model
+    out.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        model.save_pretrained(str(half), max_shard_size=SHARD)
+        _save_processor(lalm, half)
+        (half / "merged.json").write_text(json.dumps({"from": lalm.name, "base": lalm.base}, indent=1) + "\n")
+        half.chmod(0o755)
+        half.rename(out)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return out
+
+
+@torch.no_grad()
+def _add_up(model: Any) -> None:
+    """Merges each LoRA in float32: PEFT would add in the base's type, which loses more than rounding at the end."""
+    for module in model.modules():
+        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
+            weight = module.base_layer.weight
+            for adapter in module.active_adapters:
+                delta = module.get_delta_weight(adapter).float()
+                weight.copy_((weight.float() + delta).to(weight.dtype))
+                module.lora_B[adapter].weight.zero_()  # it is in the matrix now
+
+
+def _save_processor(lalm: Lalm, folder: Path) -> None:
+    extractor: Any = lalm.feature_extractor  # type: ignore[attr-defined]
+    if isinstance(lalm, AudioFlamingo3):
+        processor = AudioFlamingo3Processor(
+            extractor,
+            lalm.tokenizer,
+            chat_template=lalm.tokenizer.chat_template,
+            max_audio_len=int(lalm.max_seconds),
+        )
+        processor.save_pretrained(str(folder))
+    else:
+        lalm.tokenizer.save_pretrained(str(folder))
+        extractor.save_pretrained(str(folder))

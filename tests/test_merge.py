@@ -1,0 +1,117 @@
+"""Merged checkpoints against the adapter on its base, in both families and the miniature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2_5OmniThinkerForConditionalGeneration
+
+from hub import af3_folder, omni_folder
+from tgsr import cli
+from tgsr.audio import SAMPLE_RATE
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.fetch import cache_folder
+from tgsr.models.lalm import ModelError
+from tgsr.models.load import load, save_adapter, with_lora
+from tgsr.models.merge import merge
+
+MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
+CLASSES: dict[str, Any] = {
+    "audio_flamingo3": AudioFlamingo3ForConditionalGeneration,
+    "qwen_omni": Qwen2_5OmniThinkerForConditionalGeneration,
+}
+
+
+@pytest.fixture(scope="module", params=MAKE)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def base(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return MAKE[family](tmp_path_factory.mktemp("hub") / "base")
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained aligner and a LoRA that is not zero."""
+    lalm = load(str(base))
+    with_lora(lalm, rank=2, alpha=4, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in lalm.model.named_parameters():
+            if ".lora_B." in name:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+        for weight in lalm.aligner.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    folder = tmp_path_factory.mktemp("trained") / "adapter"
+    save_adapter(lalm, folder)
+    return folder
+
+
+def logps(lalm: Any) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    samples = (0.1 * rng.standard_normal(SAMPLE_RATE)).astype(np.float32)
+    branches = [Branch(0, lalm.prompt("When?").after, (5, 6, 7, 100))]
+    with torch.no_grad():
+        return branch_logps(listen(lalm, [lalm.encode_audio(samples)]), branches).logp_BT
+
+
+def test_a_merged_checkpoint_is_the_adapter_on_its_base(
+    family: str, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    expected, without = logps(load(str(adapter))), logps(load(str(base)))
+    assert cli.main(["merge", "--model", str(adapter), "--out", str(tmp_path / "merged")]) == 0
+    merged = load(str(tmp_path / "merged"))
+    assert torch.allclose(logps(merged), expected, atol=1e-5)
+    assert (expected - without).abs().max() > 0.01
+    assert not any(".lora_" in name for name, _ in merged.model.named_parameters())
+    assert {path.suffix for path in (tmp_path / "merged").iterdir()} <= {".json", ".safetensors", ".jinja"}
+    _, loaded = CLASSES[family].from_pretrained(str(tmp_path / "merged"), output_loading_info=True)
+    assert not loaded["missing_keys"]
+    assert not loaded["unexpected_keys"]
+    with pytest.raises(ModelError, match="exists"):
+        merge(load(str(adapter)), tmp_path / "merged")
+
+
+def test_an_adapter_is_pefts_own(family: str, base: Path, adapter: Path) -> None:
+    """PEFT alone, on transformers' class: the LoRA's matrices are there, none is missing, none is new."""
+    ours = load(str(adapter))
+    model = CLASSES[family].from_pretrained(str(base))
+    theirs = PeftModel.from_pretrained(model, str(adapter))
+    kept = {name: weight for name, weight in theirs.named_parameters() if ".lora_" in name}
+    assert kept
+    for name, weight in ours.model.named_parameters():
+        if ".lora_" in name:
+            assert torch.equal(weight, kept[name])
+    assert len(kept) == sum(".lora_" in name for name, _ in ours.model.named_parameters())
+
+
+def test_a_bfloat16_base_is_added_up_in_float32(base: Path, adapter: Path, tmp_path: Path) -> None:
+    from tgsr.models.checkpoint import Placement
+
+    exact = load(str(adapter))
+    lalm = load(str(adapter), Placement("bfloat16"))
+    merge(exact, tmp_path / "exact")
+    merge(lalm, tmp_path / "rounded")
+    loaded, reference = load(str(tmp_path / "rounded")), load(str(tmp_path / "exact"))
+    assert next(loaded.language_model.parameters()).dtype == torch.bfloat16
+    for (name, one), (_, other) in zip(
+        loaded.language_model.named_parameters(), reference.language_model.named_parameters(), strict=True
+    ):
+        assert torch.allclose(one.float(), other, rtol=2**-6, atol=2e-3), name
+
+
+def test_the_miniature_becomes_a_folder_of_its_own(tmp_path: Path) -> None:
+    if not (cache_folder() / "whisper-base-encoder.safetensors").exists():
+        pytest.skip("Whisper base's encoder is not there: `make fetch` downloads it, once")
+    lalm = load("mini:tgsr")
+    expected = logps(lalm)
+    merged = load(str(merge(lalm, tmp_path / "mini")))
+    assert torch.allclose(logps(merged), expected, atol=1e-4)
+    assert merged.max_seconds == 10
