@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2_5OmniThinkerForConditionalGeneration
 
 from hub import af3_folder, omni_folder
@@ -77,6 +78,16 @@ def test_a_merged_checkpoint_is_the_adapter_on_its_base(
     assert not loaded["unexpected_keys"]
     with pytest.raises(ModelError, match="exists"):
         merge(load(str(adapter)), tmp_path / "merged")
+
+
+def test_an_adapter_has_the_hubs_names_which_vllm_reads(family: str, adapter: Path) -> None:
+    begins = {
+        "audio_flamingo3": "base_model.model.language_model.model.",
+        "qwen_omni": "base_model.model.thinker.model.",
+    }
+    names = list(load_file(adapter / "adapter_model.safetensors"))
+    assert names
+    assert all(name.startswith(begins[family] + "layers.") for name in names)
 
 
 def test_an_adapter_is_pefts_own(family: str, base: Path, adapter: Path) -> None:

@@ -42,6 +42,7 @@ class AudioFlamingo3(TransformersLalm):
     max_seconds: float = 600.0
     seconds_per_frame: float = 0.04
     base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
+    hub_decoder: str = "language_model.model."
     _encoder_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:

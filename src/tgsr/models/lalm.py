@@ -42,6 +42,7 @@ class Lalm(Protocol):
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
     tokenizer: Any
     base: str  # what an adapter of this model goes on top of: the model under all adapters
+    hub_decoder: str  # how names of the decoder's weights begin in the hub's checkpoints
     max_seconds: float
     seconds_per_frame: float
     eos_id: int

@@ -157,9 +157,21 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
     if hasattr(lalm.model, "peft_config"):
         lalm.model.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
+        _under_hub_names(lalm, folder / "adapter_model.safetensors")
     (folder / ADAPTER_FILE).write_text(
         json.dumps({"base": lalm.base, "fingerprint": fingerprint(lalm)}, indent=2) + "\n"
     )
+
+
+def _under_hub_names(lalm: Lalm, path: Path) -> None:
+    """Renames a LoRA's tensors to the names that the hub's checkpoint has for the decoder.
+
+    vLLM reads those, and ignores transformers' own without a word; PEFT takes either, by transformers' table of old
+    names (tests/test_merge.py).
+    """
+    ours, theirs = "base_model.model.model.language_model.", f"base_model.model.{lalm.hub_decoder}"
+    kept = load_file(path)
+    save_file({name.replace(ours, theirs, 1): w for name, w in kept.items()}, path, metadata={"format": "pt"})
 
 
 def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:

@@ -59,6 +59,7 @@ class QwenOmni(TransformersLalm):
     seconds_per_frame: float = 0.04
     base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
     system: str | None = SYSTEM  # None leaves the system turn to the chat template
+    hub_decoder: str = "thinker.model."
     _encoder_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
