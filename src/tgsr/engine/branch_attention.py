@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any
@@ -40,6 +40,7 @@ class BranchLayout:
     branches: tuple[slice, ...]
     clip_N: Tensor
     branch_N: Tensor
+    elsewhere: dict[torch.device, BranchLayout] = field(default_factory=dict, repr=False, compare=False)
 
     def sees(self, query: Tensor, key: Tensor) -> Tensor:
         """Whether the token at place `query` of the row sees the one at place `key`; places of any shape."""
@@ -91,6 +92,18 @@ def layout(
         clip_N.to(device),
         branch_N.to(device),
     )
+
+
+def _moved(where: BranchLayout, device: torch.device) -> BranchLayout:
+    """The layout on another device: a decoder's layers may be spread over several, each of which keeps one."""
+    if where.clip_N.device == device:
+        return where
+    if device not in where.elsewhere:
+        there = replace(
+            where, clip_N=where.clip_N.to(device), branch_N=where.branch_N.to(device), elsewhere={}
+        )
+        where.elsewhere[device] = there
+    return where.elsewhere[device]
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -194,7 +207,7 @@ def branch_attention(
     query, key, value = (x.to(dtype) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if device != "cpu":
-        mask = branches.block_mask
+        mask = _moved(branches, query.device).block_mask
         return _compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True).transpose(
             1, 2
         ), None

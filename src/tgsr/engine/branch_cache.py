@@ -107,12 +107,12 @@ class BranchCache:
     def select(self, rows: Tensor) -> None:
         """Keeps only these branches, in this order."""
         self.visible_BS = self.visible_BS[rows]
-        self.keys = {layer: keys[rows] for layer, keys in self.keys.items()}
-        self.values = {layer: values[rows] for layer, values in self.values.items()}
+        self.keys = {layer: keys[rows.to(keys.device)] for layer, keys in self.keys.items()}
+        self.values = {layer: values[rows.to(values.device)] for layer, values in self.values.items()}
         self._group(self.owners_B[rows])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """B x heads x N x W for the N newest tokens, whose keys and values are kept."""
+        """B x heads x N x W for the N newest tokens, whose keys and values are kept, on the layer's own device."""
         n_branches, _, n_new, width = query.shape
         n_keys = key.shape[1]
         if layer not in self.keys:
@@ -124,12 +124,15 @@ class BranchCache:
         query_BKRNW = (query * scaling).view(n_branches, n_keys, -1, n_new, width)
         prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
         n_prefix = prefix_keys.shape[2]
+        prefix_mask_CP, own_mask_BNS = (
+            mask.to(query.device) for mask in (self.prefix_mask_CP, self.own_mask_BNS)
+        )
 
         by_clip = self._by_clip(query_BKRNW) @ prefix_keys.transpose(-1, -2)
-        scores_prefix = self._by_branch(by_clip + self.prefix_mask_CP[:, None, None, :], query_BKRNW.shape)
+        scores_prefix = self._by_branch(by_clip + prefix_mask_CP[:, None, None, :], query_BKRNW.shape)
         scores_own = (query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)).view(
             *query_BKRNW.shape[:-1], self.n_seen
-        ) + self.own_mask_BNS[:, None, None]
+        ) + own_mask_BNS[:, None, None]
         weights = torch.cat([scores_prefix, scores_own], -1).float().softmax(-1).to(prefix_values.dtype)
         from_prefix = self._by_branch(
             self._by_clip(weights[..., :n_prefix]) @ prefix_values, query_BKRNW.shape
@@ -139,13 +142,13 @@ class BranchCache:
 
     def _by_clip(self, x_BKRNX: Tensor) -> Tensor:
         """C x K x (G R N) x X: the rows of one clip's branches side by side."""
-        return x_BKRNX[self.places_CG].transpose(1, 2).flatten(2, 4)
+        return x_BKRNX[self.places_CG.to(x_BKRNX.device)].transpose(1, 2).flatten(2, 4)
 
     def _by_branch(self, x_CKYX: Tensor, shape: torch.Size) -> Tensor:
         """Undoes _by_clip."""
         n_clips, n_group = self.places_CG.shape
         rows = x_CKYX.view(n_clips, shape[1], n_group, shape[2], shape[3], x_CKYX.shape[-1]).transpose(1, 2)
-        return rows[self.owners_B, self.slots_B]
+        return rows[self.owners_B.to(rows.device), self.slots_B.to(rows.device)]
 
 
 def cached_attention(

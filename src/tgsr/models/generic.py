@@ -105,7 +105,12 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
         raise ModelError(f"{name}: has no processor that can be loaded: {_first_line(error)}") from error
     audio_id, rate, seconds = _hearing(name, config, processor)
     model = read_weights(
-        _class_of(name, config), name, f"a {config.model_type} model", placement, unquantized=["lm_head"]
+        _class_of(name, config),
+        name,
+        f"a {config.model_type} model",
+        placement,
+        unquantized=["lm_head"],
+        layers=None,
     )
     if placement.devices == "one" and placement.load_as != "4bit":
         model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -179,4 +179,12 @@ def context_of(lalm: Lalm) -> int:
 
 
 def device_of(lalm: Lalm) -> torch.device:
+    """Where tokens go in and the decoder's output comes out, however its layers are spread."""
     return next(lalm.model.parameters()).device
+
+
+def n_spread(lalm: Lalm) -> tuple[int, int]:
+    """How many devices hold the model, and how many of its modules wait in the host's memory for their turn."""
+    places = list((getattr(lalm.inner, "hf_device_map", None) or {}).values())
+    waiting = sum(place in ("cpu", "disk") for place in places) if len(set(places)) > 1 else 0
+    return len(set(places)) or 1, waiting

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -107,9 +108,16 @@ def fingerprint(lalm: Lalm) -> str:
             # A matrix in 4 bits is stored flat; it is the same matrix.
             shape = getattr(getattr(weight, "quant_state", None), "shape", weight.shape)
             digest.update(f"{name.replace('.base_layer', '')} {tuple(shape)}".encode())
-    for _, weight in sorted(lalm.language_model.named_parameters()):
-        if weight.ndim == 1:
-            digest.update(weight.detach().float().cpu().numpy().tobytes())
+    vectors: dict[str, torch.Tensor] = {}
+    for within, module in lalm.language_model.named_modules():
+        with align_module_device(module):  # what waits in the host's memory is not there until its turn
+            vectors |= {
+                f"{within}.{name}": weight.detach().float().cpu()
+                for name, weight in module.named_parameters(recurse=False)
+                if weight.ndim == 1
+            }
+    for _, vector in sorted(vectors.items()):
+        digest.update(vector.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

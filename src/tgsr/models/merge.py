@@ -12,7 +12,7 @@ import torch
 from transformers import AudioFlamingo3Processor
 
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import Lalm, ModelError
+from tgsr.models.lalm import Lalm, ModelError, n_spread
 from tgsr.models.load import without_renaming_warning
 
 SHARD = "5GB"
@@ -31,6 +31,11 @@ def merge(lalm: Lalm, out: Path) -> Path:
     if getattr(lalm.inner, "is_quantized", False):
         raise ModelError(
             f"{lalm.name}: its base is held in 4 bits; merge with --load-as checkpoint or bfloat16"
+        )
+    if waiting := n_spread(lalm)[1]:
+        raise ModelError(
+            f"{lalm.name}: {waiting} of its layers wait in the host's memory; merge with --devices one, on a machine "
+            "whose memory holds it (CUDA_VISIBLE_DEVICES= for the CPU's)"
         )
     model: Any = lalm.model
     if hasattr(model, "merge_and_unload"):

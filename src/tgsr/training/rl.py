@@ -33,9 +33,9 @@ from tgsr.grpo import (
     grpo_loss,
     rollout_weights,
 )
-from tgsr.models.checkpoint import Devices, LoadAs, Placement
+from tgsr.models.checkpoint import Devices, LoadAs
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.models.load import load, lora_off, save_adapter, with_lora
+from tgsr.models.load import lora_off, save_adapter, with_lora
 from tgsr.models.parts import parts_table
 from tgsr.prompts import choice_question
 from tgsr.records import Question, Row, read_questions
@@ -49,6 +49,7 @@ from tgsr.training.steps import (
     hear_clips,
     keep,
     keeping_batch,
+    load_to_train,
     passes,
     require,
     require_counts,
@@ -307,7 +308,7 @@ def pushed(server: VllmServer, lalm: Lalm, run: RunFolder, processes: Processes)
 def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("grpo", config, config.questions, out, cache)
-    lalm = load(config.model, Placement(config.load_as, config.devices))
+    lalm = load_to_train(config, processes)
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")

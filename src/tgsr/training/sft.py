@@ -13,13 +13,12 @@ from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
-from tgsr.models.checkpoint import Placement
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import load, with_lora
+from tgsr.models.load import with_lora
 from tgsr.predict import prompt_text
 from tgsr.records import Response, read_responses
 from tgsr.training.checkpoints import RunError
-from tgsr.training.steps import hear_clips, start_run
+from tgsr.training.steps import hear_clips, load_to_train, start_run
 from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
 
 
@@ -42,7 +41,7 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sft", config, config.responses, out, cache)
-    lalm = load(config.model, Placement(config.load_as, config.devices))
+    lalm = load_to_train(config, processes)
     clips: dict[str, list[Response]] = {}
     for response in read_responses(config.responses, several=True):
         clips.setdefault(response.question.audio, []).append(response)

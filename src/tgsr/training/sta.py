@@ -12,12 +12,11 @@ from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
-from tgsr.models.checkpoint import Placement
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import load, with_lora
+from tgsr.models.load import with_lora
 from tgsr.records import Question, read_questions
 from tgsr.training.checkpoints import RunError
-from tgsr.training.steps import hear_clips, start_run
+from tgsr.training.steps import hear_clips, load_to_train, start_run
 from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
 
 
@@ -48,7 +47,7 @@ def by_clip(questions: Sequence[Question]) -> list[list[Question]]:
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sta", config, config.questions, out, cache)
-    lalm = load(config.model, Placement(config.load_as, config.devices))
+    lalm = load_to_train(config, processes)
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")

@@ -18,8 +18,9 @@ from tgsr.audio import AudioError
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.features import FeatureCache, KeptFeatures, hear
-from tgsr.models.lalm import Lalm, ModelError, context_of, device_of
-from tgsr.models.load import without_renaming_warning
+from tgsr.models.checkpoint import Devices, LoadAs, Placement
+from tgsr.models.lalm import Lalm, ModelError, context_of, device_of, n_spread
+from tgsr.models.load import load, without_renaming_warning
 from tgsr.records import Question, Row, write_jsonl
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.processes import Processes, start
@@ -55,6 +56,37 @@ def require_optimization(config: Optimization) -> None:
     require("learning_rate", config.learning_rate, "above 0", config.learning_rate > 0)
     require("warmup_share", config.warmup_share, "0 to 1", 0 <= config.warmup_share <= 1)
     require("clip_norm", config.clip_norm, "above 0", config.clip_norm > 0)
+
+
+class Model(Protocol):
+    """The settings that say which model is trained, and where its weights are."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def load_as(self) -> LoadAs: ...
+    @property
+    def devices(self) -> Devices: ...
+    @property
+    def shard(self) -> bool: ...
+
+
+def load_to_train(config: Model, processes: Processes) -> Lalm:
+    """The model where its settings say. RunError for a place that cannot be trained in, before anything runs."""
+    if config.shard and config.load_as == "4bit":
+        raise RunError("--shard: spreads whole matrices, not those in 4 bits; take --load-as bfloat16")
+    if config.devices == "all" and processes.n > 1:
+        raise RunError(
+            f"--devices all: one process's layers over all GPUs, and there are {processes.n} processes; start one, "
+            "or take --shard, which spreads a model over processes"
+        )
+    lalm = load(config.model, Placement(config.load_as, config.devices))
+    if waiting := n_spread(lalm)[1]:
+        raise RunError(
+            f"{config.model}: {waiting} of its layers do not fit the GPUs and wait in the host's memory, where they "
+            "cannot be trained: take --load-as 4bit or bfloat16, more GPUs, or --shard"
+        )
+    return lalm
 
 
 class NotFinite(RuntimeError):
