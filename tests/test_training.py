@@ -57,9 +57,8 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--model tiny` in both loops."""
-    for module in (sta, rl, sft):
-        monkeypatch.setattr(module, "load", lambda name, *_: tiny_lalm())
+    """`--model tiny` in all loops."""
+    monkeypatch.setattr(steps, "load", lambda name, *_: tiny_lalm())
 
 
 def weights_of(lalm: AudioFlamingo3) -> dict[str, torch.Tensor]:
@@ -78,7 +77,7 @@ def test_stage_1_changes_the_aligner_and_nothing_else(
     family: str, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lalm = FAMILIES[family]()
-    monkeypatch.setattr(sta, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
     before = weights_of(lalm)
     config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
     sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
@@ -97,7 +96,7 @@ def test_stage_2_changes_the_lora_and_nothing_else(
 ) -> None:
     lalm = FAMILIES[family]()
     before = weights_of(lalm)
-    monkeypatch.setattr(rl, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
 
     monkeypatch.setattr(rl, "score_completions", uneven)  # a tiny model earns no real reward
     rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
@@ -115,7 +114,7 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(
 ) -> None:
     """The whole loop learns: a reward for short answers of one token makes that token likely."""
     lalm = tiny_lalm()
-    monkeypatch.setattr(rl, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
     wanted = lalm.tokens("(")[0]
 
     def rewards(
@@ -180,7 +179,7 @@ def test_each_option_trains_and_is_another_loss(
     rl.train_grpo(replace(config, max_steps=1), tmp_path / "first", cache)
     ending = tiny_lalm()
     ending.eos_id = max(set(drawn), key=drawn.count)
-    monkeypatch.setattr(rl, "load", lambda name, *_: copy.deepcopy(ending))
+    monkeypatch.setattr(steps, "load", lambda name, *_: copy.deepcopy(ending))
     for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
         rl.train_grpo(changed, tmp_path / name, cache)
     plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
@@ -432,7 +431,7 @@ def test_fine_tuning_learns_to_write_the_responses(
 ) -> None:
     lalm = tiny_lalm()
     before = weights_of(lalm)
-    monkeypatch.setattr(sft, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
     questions = read_questions(choices)
     responses = [
         Response(q, "someone", f"From 0.10s to 0.90s. Final answer: (b) {i}") for i, q in enumerate(questions)
@@ -539,8 +538,7 @@ def test_what_has_no_room_in_the_context_is_named_before_any_step(
         lalm.language_model.config.max_position_embeddings = 150
         return lalm
 
-    for module in (sta, rl):
-        monkeypatch.setattr(module, "load", short)
+    monkeypatch.setattr(steps, "load", short)
     train: Any = sta.train_sta if stage == "sta" else rl.train_grpo
     config: Any = (
         replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
