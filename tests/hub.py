@@ -94,8 +94,8 @@ def omni_folder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def af3_folder(folder: Path, seed: int = 0) -> Path:
-    """As nvidia/audio-flamingo-3-hf: two decoder layers of width 32, one tower layer of width 16."""
+def af3_folder(folder: Path, seed: int = 0, width: int = 32, deviation: float = 0.3) -> Path:
+    """As nvidia/audio-flamingo-3-hf: two decoder layers of that width, one tower layer of width 16."""
     tokenizer = qwen_tokenizer(AF3_SPECIALS)
     token_id = tokenizer.get_vocab()
     torch.manual_seed(seed)
@@ -105,17 +105,17 @@ def af3_folder(folder: Path, seed: int = 0) -> Path:
         ),
         text_config=Qwen2Config(
             vocab_size=152064,
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=width,
+            intermediate_size=2 * width,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
             eos_token_id=token_id["<|im_end|>"],
             pad_token_id=token_id["<|endoftext|>"],
-            initializer_range=0.3,
+            initializer_range=deviation,
         ),
         audio_token_id=token_id["<sound>"],
-        initializer_range=0.3,
+        initializer_range=deviation,
     )
     model = AudioFlamingo3ForConditionalGeneration(config).eval()
     folder.mkdir(parents=True, exist_ok=True)
