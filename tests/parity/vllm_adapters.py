@@ -37,6 +37,8 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from vllm_rollouts import draw_lora, read, rounded, running
+
 from hub import af3_folder, omni_folder
 from tgsr.audio import SAMPLE_RATE
 from tgsr.corpora.spoken_digits import compose
@@ -47,7 +49,6 @@ from tgsr.models.load import load, save_adapter, with_lora
 from tgsr.models.open import open_model
 from tgsr.models.responder import Asked, Decoding
 from tgsr.prompts import choice_question
-from vllm_rollouts import draw_lora, read, rounded, running
 
 RANK = 16
 N_TOKENS = 40
