@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: weight for file in folder.glob("*.safetensors") for name, weight in load_file(file).items()}
+
+
 def logps(lalm: Any) -> torch.Tensor:
     rng = np.random.default_rng(0)
     samples = (0.1 * rng.standard_normal(SAMPLE_RATE)).astype(np.float32)
@@ -78,6 +83,20 @@ def test_a_merged_checkpoint_is_the_adapter_on_its_base(
     assert not loaded["unexpected_keys"]
     with pytest.raises(ModelError, match="exists"):
         merge(load(str(adapter)), tmp_path / "merged")
+
+
+def test_a_merged_checkpoint_holds_what_its_base_holds(
+    family: str, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """Of a whole Omni: talker and vocoder too, as they were, under the base's own type."""
+    merged = merge(load(str(adapter)), tmp_path / "merged")
+    names, theirs = weights(merged), weights(base)
+    assert names.keys() == theirs.keys()
+    others = [name for name in theirs if name.startswith(("talker.", "token2wav."))]
+    assert bool(others) == (family == "qwen_omni")
+    assert all(torch.equal(names[name], theirs[name]) for name in others)
+    types = [json.loads((folder / "config.json").read_text())["model_type"] for folder in (merged, base)]
+    assert types[0] == types[1]
 
 
 def test_an_adapter_has_the_hubs_names_which_vllm_reads(family: str, adapter: Path) -> None:

@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AudioFlamingo3Processor
+from transformers.utils import cached_file
 
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm, ModelError, n_spread
-from tgsr.models.load import without_renaming_warning
+from tgsr.models.load import OUR_FILES, OURS, without_renaming_warning
 
 SHARD = "5GB"
+INDEX = "model.safetensors.index.json"
 
 
 def merge(lalm: Lalm, out: Path) -> Path:
     """Writes the model with its LoRA in its matrices and its aligner in its place; `out` must be new.
 
     A matrix is added up in float32 and kept in the base's type: in bfloat16 what a LoRA adds is rounded. The model in
-    memory is changed. Of Qwen2.5-Omni the thinker alone is written, which tgsr and transformers' thinker class load;
-    talker and vocoder are not in it. Raises ModelError where `out` exists, and for a base in 4 bits, which would be
-    merged into rounded matrices.
+    memory is changed. What the base's checkpoint holds besides (of Qwen2.5-Omni the talker and the vocoder) goes over
+    as it is, under the base's own config.json; a file of voices (spk_dict.pt, a pickle) does not. Raises ModelError
+    where `out` exists, for a base in 4 bits, which would be merged into rounded matrices, and for layers that wait in
+    the host's memory.
     """
     if out.exists():
         raise ModelError(f"{out}: exists; choose another --out")
@@ -49,6 +54,7 @@ def merge(lalm: Lalm, out: Path) -> Path:
     try:
         model.save_pretrained(str(half), max_shard_size=SHARD)
         _save_processor(lalm, half)
+        _carry_over(lalm.base, half, str(model.dtype).removeprefix("torch."))
         (half / "merged.json").write_text(json.dumps({"from": lalm.name, "base": lalm.base}, indent=1) + "\n")
         half.chmod(0o755)
         half.rename(out)
@@ -67,6 +73,43 @@ def _add_up(model: Any) -> None:
                 delta = module.get_delta_weight(adapter).float()
                 weight.copy_((weight.float() + delta).to(weight.dtype))
                 module.lora_B[adapter].weight.zero_()  # it is in the matrix now
+
+
+def _carry_over(base: str, folder: Path, dtype: str) -> None:
+    """What the base's checkpoint has and the merged model does not: its other weights, and the config that names them.
+
+    `dtype` is that of the merged weights; the others keep their own.
+    The merged weights have the names that the base's have, whatever the class that was loaded calls them.
+    """
+    if base in OURS or (Path(base) / OUR_FILES[1]).exists():  # the miniature: all of it has been written
+        return
+    described = Path(str(cached_file(base, "config.json")))
+    source = described.parent
+    written, theirs = _where(folder), _where(source)
+    others = {name: file for name, file in theirs.items() if name not in written}
+    if not others:
+        return
+    shards = sorted(set(others.values()))
+    for number, file in enumerate(shards):
+        with safe_open(source / file, "pt") as tensors:
+            kept = {name: tensors.get_tensor(name) for name in others if others[name] == file}
+        carried = f"carried-{number + 1:05}-of-{len(shards):05}.safetensors"
+        save_file(kept, folder / carried, metadata={"format": "pt"})
+        written |= dict.fromkeys(kept, carried)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": written}, indent=1) + "\n")
+    config = json.loads(described.read_text())
+    for part in (config, *(section for section in config.values() if isinstance(section, dict))):
+        part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _where(folder: Path) -> dict[str, str]:
+    """Each weight's file in a folder of safetensors."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            found |= dict.fromkeys(tensors.keys(), file.name)
+    return found
 
 
 def _save_processor(lalm: Lalm, folder: Path) -> None:
