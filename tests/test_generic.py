@@ -19,6 +19,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from others import phi4_folder, qwen3_omni_folder, voxtral_folder
 from tgsr.audio import SAMPLE_RATE
 from tgsr.models.generic import Generic, load_generic
 from tgsr.models.lalm import ModelError, is_lalm
@@ -123,6 +124,60 @@ def test_any_folder_of_another_family_opens_as_one_that_only_answers(folder: Pat
     opened = open_model(str(folder), tmp_path)
     assert isinstance(opened, Generic)
     assert not is_lalm(opened)
+
+
+# --- other families: their own classes, processors and tokenizers ----------------------------------------------
+
+OTHERS = {"voxtral": voxtral_folder, "qwen3_omni": qwen3_omni_folder, "phi4": phi4_folder}
+FRAMES = {"voxtral": 375, "qwen3_omni": 26, "phi4": 25}  # of 2 s: Voxtral's windows are filled up to 30 s
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def other(family: str, tmp_path_factory: pytest.TempPathFactory) -> Generic:
+    folder = OTHERS[family](tmp_path_factory.mktemp("others") / family)
+    opened = open_model(str(folder), tmp_path_factory.mktemp("cache"))
+    assert isinstance(opened, Generic)
+    return opened
+
+
+def test_another_family_hears_and_answers(family: str, other: Generic) -> None:
+    inputs = other.inputs(noise(2.0), "Who speaks?")
+    assert int((inputs["input_ids"] == other.audio_id).sum()) == FRAMES[family]
+    with torch.no_grad():
+        logits = [
+            other.model(**other.inputs(samples, "Who speaks?")).logits[0, -1]
+            for samples in (noise(2.0), np.zeros(2 * SAMPLE_RATE, np.float32))
+        ]
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+    said = other.respond([noise(2.0), noise(1.1, 1)], [Asked(0, "Who?", "?"), Asked(1, "When?", "?")], FEW)
+    assert all(isinstance(text, str) for text in said)
+
+
+def test_the_question_enters(other: Generic) -> None:
+    with torch.no_grad():
+        logits = [
+            other.model(**other.inputs(noise(2.0), text)).logits[0, -1] for text in ("Who speaks?", "When?")
+        ]
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+def test_phi4_hears_by_the_lora_beside_its_weights(tmp_path: Path) -> None:
+    folder = phi4_folder(tmp_path / "phi4")
+    phi4 = load_generic(str(folder))
+    inputs = phi4.inputs(noise(2.0), "Who?")
+    with torch.no_grad():
+        tuned = phi4.model(**inputs).logits[0, -1]
+        phi4.model.disable_adapters()
+        plain = phi4.model(**inputs).logits[0, -1]
+    assert (tuned - plain).abs().max() > 1e-3
+    shutil.rmtree(folder / "speech-lora")
+    with pytest.raises(ModelError, match=r"speech-lora/ .* not trained to hear"):
+        load_generic(str(folder))
 
 
 # --- bad input -------------------------------------------------------------------------------------------------

@@ -6,14 +6,29 @@ opens as many places as there are frames; the model's own generate answers.
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import inspect
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import soundfile
 import soxr
 import torch
-from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    ProcessorMixin,
+    VoxtralProcessor,
+)
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.models.checkpoint import AS_SAVED, Placement, read_weights
@@ -23,6 +38,9 @@ from tgsr.prompts import chat_messages, phrase_question_af3
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
 """Models that also speak: the part that reads and writes, without the rest."""
+PICTURES = ("image_processor", "video_processor")
+SPEECH_LORA = "speech-lora"
+VOXTRAL_SECONDS = 2400.0  # what its makers name; its processor hears any number of windows of 30 s
 
 
 @dataclass
@@ -75,12 +93,18 @@ class Generic:
         """The model's inputs for one clip and one question; a processor that drops the sound is an error."""
         if self.rate != SAMPLE_RATE:
             samples = soxr.resample(samples, SAMPLE_RATE, self.rate)
-        prompt = self.processor.apply_chat_template(
-            chat_messages(text), tokenize=False, add_generation_prompt=True
-        )
-        batch = self.processor(
-            text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
-        )
+        batch: Any
+        if isinstance(self.processor, VoxtralProcessor):
+            batch = self.processor.apply_chat_template(
+                _as_a_file(samples, self.rate, text), return_tensors="pt"
+            )
+        else:
+            prompt = self.processor.apply_chat_template(
+                chat_messages(text), tokenize=False, add_generation_prompt=True
+            )
+            batch = self.processor(
+                text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
+            )
         n_places = int((batch["input_ids"] == self.audio_id).sum())
         features = [name for name in batch if name not in ("input_ids", "attention_mask", "token_type_ids")]
         if not n_places or not features:
@@ -91,11 +115,19 @@ class Generic:
         return batch.to(self.model.device, self.model.dtype)  # BatchFeature casts what is not whole numbers
 
 
+def _as_a_file(samples: np.ndarray, rate: int, text: str) -> list[dict[str, Any]]:
+    """The chat as Voxtral's processor takes it, which reads sound files and no samples."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    sound = {"type": "audio", "base64": base64.b64encode(file.getvalue()).decode("ascii")}
+    return [{"role": "user", "content": [sound, {"type": "text", "text": text}]}]
+
+
 def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     """By folder or hub id. ModelError for a model that takes no audio, and for parts that cannot be loaded."""
     try:
         config = AutoConfig.from_pretrained(name)
-        processor = AutoProcessor.from_pretrained(name)
+        processor = _processor(name, config)
     except ImportError as error:
         raise ModelError(
             f"{name}: its processor needs a package that is not installed: {_first_line(error)}. Serve the model with "
@@ -112,14 +144,54 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
         unquantized=["lm_head"],
         layers=None,
     )
+    if config.model_type == "phi4_multimodal":
+        _with_speech(name, model)
     if placement.devices == "one" and placement.load_as != "4bit":
         model.to("cuda" if torch.cuda.is_available() else "cpu")
     return Generic(name, model, processor, seconds, rate, audio_id)
 
 
-def _class_of(name: str, config: Any) -> Any:
-    import transformers
+def _with_speech(name: str, model: Any) -> None:
+    """Phi-4-multimodal hears by a LoRA of its own, which lies beside its weights."""
+    try:
+        model.load_adapter(name, adapter_name="speech", adapter_kwargs={"subfolder": SPEECH_LORA})
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{name}: {SPEECH_LORA}/ (adapter_config.json, adapter_model.safetensors) cannot be loaded, without which "
+            f"the model was not trained to hear: {_first_line(error)}; download the whole repository again"
+        ) from error
+    model.set_adapter("speech")
+    model.requires_grad_(False)
+    model.eval()
 
+
+def _processor(name: str, config: Any) -> Any:
+    """The model's processor; where its parts for pictures need torchvision and there is none, the same without them."""
+    try:
+        return AutoProcessor.from_pretrained(name)
+    except (ImportError, ValueError):
+        whole: Any = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(config.model_type, ""), None)
+        if whole is None or whole is VoxtralProcessor or importlib.util.find_spec("torchvision"):
+            raise
+
+    class Hearing(whole):
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name not in PICTURES:
+                return super().check_argument_for_proper_class(argument_name, argument)
+            return None
+
+    takes = inspect.signature(whole.__init__).parameters
+    sound = "audio_processor" if "audio_processor" in takes else "feature_extractor"
+    parts: dict[str, Any] = {argument: None for argument in PICTURES if argument in takes}
+    parts[sound] = AutoFeatureExtractor.from_pretrained(name)
+    parts["tokenizer"] = AutoTokenizer.from_pretrained(name)
+    template = (
+        ProcessorMixin.get_processor_dict(name)[0].get("chat_template") or parts["tokenizer"].chat_template
+    )
+    return Hearing(**parts, chat_template=template)
+
+
+def _class_of(name: str, config: Any) -> Any:
     if config.model_type in THINKERS:
         return getattr(transformers, THINKERS[config.model_type])
     if type(config) not in AutoModelForMultimodalLM._model_mapping:
@@ -132,24 +204,30 @@ def _class_of(name: str, config: Any) -> Any:
 
 def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
     """The audio token's id, the sampling rate, and how many seconds are heard before something is cut off."""
-    extractor = getattr(processor, "feature_extractor", None)
+    extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     tokenizer = getattr(processor, "tokenizer", None)
     if extractor is None or tokenizer is None:
         raise ModelError(
             f"{name}: its processor ({type(processor).__name__}) takes no audio; give an audio model"
         )
-    if not getattr(processor, "chat_template", None):
+    if not isinstance(processor, VoxtralProcessor) and not getattr(processor, "chat_template", None):
         raise ModelError(f"{name}: its processor has no chat template; download the model's files again")
     token = getattr(processor, "audio_token", None)
     inner = getattr(config, "thinker_config", config)
-    expected = getattr(inner, "audio_token_id", None) or getattr(inner, "audio_token_index", None)
-    audio_id = tokenizer.get_vocab().get(token) if token else expected
+    parts = (inner, getattr(inner, "audio_config", None))
+    names = ("audio_token_id", "audio_token_index")
+    expected = next((getattr(part, key) for part in parts for key in names if hasattr(part, key)), None)
+    audio_id = getattr(processor, "audio_token_id", None)
+    if token and not isinstance(processor, VoxtralProcessor):
+        audio_id = tokenizer.get_vocab().get(token)
+    audio_id = expected if audio_id is None and not token else audio_id
     if audio_id is None or (expected is not None and audio_id != expected):
         raise ModelError(
             f"{name}: the processor's audio token {token!r} has the id {audio_id}, the weights expect {expected}; take "
             "the processor that came with the weights"
         )
     seconds = getattr(processor, "max_audio_len", None) or getattr(extractor, "chunk_length", None)
+    seconds = VOXTRAL_SECONDS if isinstance(processor, VoxtralProcessor) else seconds
     return int(audio_id), int(extractor.sampling_rate), float(seconds or 3600.0)
 
 
