@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, WhisperFeatureExtractor
 
+from tgsr import cli
+from tgsr.build import ask_about, compose_clips, write_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.fetch import cache_folder
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -89,3 +93,25 @@ def test_the_real_one_says_that_it_is_untrained_and_writes_english(caplog: pytes
     silence = torch.zeros(25, 512)
     (text,) = respond(lalm, [silence], [(0, lalm.prompt("What is the capital of France?").after)])
     assert "Paris" in text
+
+
+def test_all_commands_run_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
+        if not (cache_folder() / needed).exists():
+            pytest.skip(f"{cache_folder() / needed} is not there: `make fetch` downloads it, once")
+    clips = compose_clips(2, "train", 0, tmp_path)
+    sta = write_questions(clips, ask_about(clips, "sta", 2, 0), tmp_path).rename(tmp_path / "sta.jsonl")
+    qa = write_questions(clips, ask_about(clips, "qa", 0, 0)[:1], tmp_path).rename(tmp_path / "qa.jsonl")
+    aligned, tuned = str(tmp_path / "sta"), str(tmp_path / "grpo")
+    few = ["--max-steps", "1", "--group-size", "2", "--max-new-tokens", "6", "--prompts-per-step", "1"]
+    predicted, attended = tmp_path / "p.jsonl", tmp_path / "attention"
+    for command in (
+        ["train", "sta", "--questions", str(sta), "--model", "mini-lm", "--out", aligned],
+        ["train", "grpo", "--questions", str(qa), "--model", f"{aligned}/adapter", "--out", tuned, *few],
+        ["predict", "--questions", str(sta), "--model", f"{tuned}/adapter", "--out", str(predicted)],
+        ["score", str(predicted), "--out", str(tmp_path / "metrics.json")],
+        ["attend", "--questions", str(qa), "--model", "mini-lm", "--out", str(attended)],
+    ):
+        assert cli.main(command) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "metrics.json").read_text())
+    assert (attended / "attention.png").stat().st_size > 0
