@@ -140,7 +140,7 @@ def load_audio_flamingo3(name: str, placement: Placement = AS_SAVED) -> AudioFla
         name,
         "an Audio Flamingo 3 model",
         placement,
-        unquantized=["audio_tower", "multi_modal_projector", "lm_head"],
+        unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return AudioFlamingo3(

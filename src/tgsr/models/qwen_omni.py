@@ -183,7 +183,7 @@ def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:
         name,
         "a Qwen2.5-Omni model",
         placement,
-        unquantized=["audio_tower", "visual", "lm_head"],
+        unquantized=["model.audio_tower", "model.visual", "lm_head"],
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))
