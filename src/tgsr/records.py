@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tgsr.timeline import END_SLACK, Seconds, Span, Word
+from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
 
 StrPath = str | os.PathLike[str]
 Row = Mapping[str, object]
@@ -62,7 +62,11 @@ class RecordError(ValueError):
 class Clip:
     """A recording with its words. `audio` is a path: absolute, or relative to the JSONL file's folder.
 
-    Raises RecordError for an empty id or path, a duration that is not positive and finite, and a word
+    `text` is what its publisher says was said, without times; `speaker` who says all of it; `labels` what is known of
+    the whole clip (("emotion", "joy"), ...), `events` what is heard besides words. `flags` name what a step found wrong
+    or put right (transcribe/guard.py).
+
+    Raises RecordError for an empty id or path, a duration that is not positive and finite, and a word or event
     that ends more than 0.05 s after the clip. Words may overlap and come in any order.
     """
 
@@ -73,14 +77,27 @@ class Clip:
     split: str = "train"
     source: str | None = None
     licence: str | None = None
+    speaker: str | None = None
+    text: str | None = None
+    language: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    events: tuple[Event, ...] = ()
+    flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("id", "audio", "split"):
             _require_text(field, getattr(self, field))
         _require_duration(self.duration)
         _require_tuple("words", self.words, Word)
+        _require_tuple("events", self.events, Event)
         for word in self.words:
             _require_inside("words", f"word {word.text!r}: end", word.end, self.duration)
+        for event in self.events:
+            _require_inside("events", f"event {event.label!r}: end", event.end, self.duration)
+
+    def label(self, name: str) -> str | None:
+        """What is known of the clip under that name; None where nothing is."""
+        return dict(self.labels).get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,17 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Bad:
+    """One thing that cannot be used: where it is and why. It goes to an errors file, and the run goes on."""
+
+    file: str
+    error: str
+    line: int | None = None
+    field: str | None = None
+    row: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """A model's text for one question; the question travels with it, so that a file can be scored alone.
 
@@ -157,7 +185,8 @@ class Response:
 
 def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
     """Clips, one JSON object a line: {"id", "audio", "duration", "words": [{"word", "start", "end",
-    "speaker"?, "source"?, "confidence"?}, ...], "split"?, "source"?, "licence"?}, times in seconds.
+    "speaker"?, "source"?, "confidence"?}, ...], "split"?, "source"?, "licence"?, "speaker"?, "text"?, "language"?,
+    "labels"?: {...}, "events"?: [{"label", "start", "end"}, ...], "flags"?: [...]}, times in seconds.
 
     Manifests may say "path" for audio, which then is the id where none is given, and "prob" for
     confidence. Unknown keys are ignored, blank lines skipped; UTF-8, with or without a byte order mark.
@@ -396,7 +425,37 @@ def _clip(row: Row) -> Clip:
         split=_text(row, "split", "train"),
         source=_text_or_none(row, "source"),
         licence=_text_or_none(row, "licence"),
+        speaker=_text_or_none(row, "speaker"),
+        text=_text_or_none(row, "text"),
+        language=_text_or_none(row, "language"),
+        labels=_labels(row.get("labels")),
+        events=tuple(_event(item) for item in _list(row, "events")),
+        flags=tuple(_flag(item) for item in _list(row, "flags")),
     )
+
+
+def _labels(value: object) -> tuple[tuple[str, str], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or not all(isinstance(label, str) for label in value.values()):
+        raise RecordError("labels", f"must be an object of texts, got {value!r:.80}")
+    return tuple(value.items())
+
+
+def _event(item: object) -> Event:
+    if not isinstance(item, dict):
+        raise RecordError("events", f"each must be an object, got {item!r:.80}")
+    label = item.get("label")
+    if not isinstance(label, str) or not label.strip():
+        raise RecordError("events", f'"label" must be text that is not blank, got {label!r}')
+    span = _span("events", f"event {label!r}: ", item.get("start"), item.get("end"))
+    return Event(label, span.start, span.end)
+
+
+def _flag(item: object) -> str:
+    if not isinstance(item, str):
+        raise RecordError("flags", f"each must be text, got {item!r:.80}")
+    return item
 
 
 def _word(item: object) -> Word:
@@ -537,6 +596,12 @@ def _as_row(record: Clip | Question | Response | Row) -> Row:
             "split": record.split,
             "source": record.source,
             "licence": record.licence,
+            "speaker": record.speaker,
+            "text": record.text,
+            "language": record.language,
+            "labels": dict(record.labels) or None,
+            "events": [{"label": e.label, "start": e.start, "end": e.end} for e in record.events] or None,
+            "flags": list(record.flags) or None,
         }
     elif isinstance(record, Question):
         row = {

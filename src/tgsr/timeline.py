@@ -73,6 +73,22 @@ class Word:
         return Span(self.start, self.end)
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that is heard and is no word, such as a sound or a stretch of music; `label` names it."""
+
+    label: str
+    start: Seconds
+    end: Seconds
+
+    def __post_init__(self) -> None:
+        Span(self.start, self.end)  # the same rule, the same error
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.end)
+
+
 def merge(spans: Iterable[Span]) -> list[Span]:
     """The union of the spans as disjoint spans in order of time; touching spans become one."""
     merged: list[Span] = []
