@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
@@ -138,6 +139,14 @@ def test_any_local_chat_model_writes_the_response_itself(tmp_path: Path, clip: n
     assert isinstance(text, str)
     with pytest.raises(ModelError, match="cannot be loaded as a text model"):
         load_cascade(f"cascade:{tmp_path / 'nothing'}", cache=tmp_path)
+    weights = load_file(tmp_path / "llm" / "model.safetensors")
+    save_file(
+        {name: weight for name, weight in weights.items() if "mlp.up" not in name},
+        tmp_path / "llm" / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(ModelError, match="1 of the model's weights are missing"):
+        load_cascade(f"cascade:{tmp_path / 'llm'}", cache=tmp_path)
 
 
 # --- real weights ------------------------------------------------------------------------------------------------

@@ -152,3 +152,8 @@ def test_in_4_bits_are_the_decoders_matrices_and_no_others(
             assert should_convert_module(name, left_alone) == name.startswith(
                 "model.language_model.layers"
             ), name
+
+
+def test_less_than_a_frame_of_sound_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="needs more than"):
+        load(str(folder)).encode_audio(np.zeros(200, np.float32))

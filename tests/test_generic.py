@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -225,3 +226,28 @@ def test_a_tokenizer_without_the_audio_token_is_refused(copy: Path) -> None:
 def test_an_id_that_no_one_knows_is_refused() -> None:
     with pytest.raises(ModelError, match="nobody/nothing"):
         load_generic("nobody/nothing")
+
+
+def test_a_model_whose_processor_drops_the_sound_is_not_loaded(copy: Path) -> None:
+    for path in copy.glob("*"):
+        if path.suffix in (".json", ".jinja"):
+            path.write_text(path.read_text().replace("<|audio_bos|><|AUDIO|><|audio_eos|>", ""))
+    with pytest.raises(ModelError, match=r"sound was dropped|a second of silence"):
+        load_generic(str(copy))
+
+
+def test_a_clip_too_short_for_the_processor_costs_its_question_alone(tmp_path: Path) -> None:
+    phi4 = load_generic(str(phi4_folder(tmp_path / "phi4")))
+    short, long = phi4.respond([noise(0.005), noise(1.0)], [Asked(0, "?", "?"), Asked(1, "?", "?")], FEW)
+    assert isinstance(short, Failed)
+    assert isinstance(long, str)
+
+
+def test_features_of_another_height_are_refused(copy: Path) -> None:
+    extractor = WhisperFeatureExtractor(feature_size=80, processor_class="Qwen2AudioProcessor")
+    for file in copy.glob("*processor*"):
+        described = json.loads(file.read_text())
+        described.get("feature_extractor", described)["feature_size"] = extractor.feature_size
+        file.write_text(json.dumps(described))
+    with pytest.raises(ModelError, match="80 mel bins"):
+        load_generic(str(copy))

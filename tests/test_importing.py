@@ -254,3 +254,42 @@ def test_the_real_benchmarks_score_as_their_match_does(tmp_path: Path, name: str
     assert metrics.benchmark is not None
     assert found.n == len(rows)
     assert metrics.benchmark.accuracy_official.value == pytest.approx(sum(expected) / len(expected), abs=0.02)
+
+
+def test_a_column_that_no_row_has_is_no_empty_answer(tmp_path: Path) -> None:
+    with pytest.raises(ImportFileError, match="no row has a column outptu"):
+        imported(
+            tmp_path,
+            [{"id": "m0", "output": "a man"}],
+            questions=mmau_of(tmp_path),
+            columns={"response": "outptu"},
+        )
+
+
+def test_a_row_without_its_response_is_an_error_and_null_is_none(tmp_path: Path) -> None:
+    rows = [{"id": "m0", "prediction": None}, {"id": "m1", "error": "HTTP 500"}]
+    found, out = imported(tmp_path, rows, questions=mmau_of(tmp_path))
+    assert (found.n, found.n_bad) == (1, 1)
+    assert errors_of(out)[0]["error"] == "column prediction is missing"
+
+
+def test_choices_of_another_type_cost_their_row_alone(tmp_path: Path) -> None:
+    questions = [dict(MMAU[0]), {**MMAU[1], "choices": 5}]
+    rows = [{"id": "m0", "prediction": "a man"}, {"id": "m1", "prediction": "a man"}]
+    found, out = imported(tmp_path, rows, questions=write(tmp_path / "mmau.json", questions))
+    assert (found.n, found.n_bad) == (1, 1)
+    assert errors_of(out)[0]["field"] == "choices"
+
+
+def test_a_response_of_any_length_comes_through_csv(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    found, out = imported(
+        tmp_path, f"id,prediction\nm0,{long}\n", "in.csv", questions=mmau_of(tmp_path), as_is=True
+    )
+    assert found.n == 1
+    assert len(json.loads(out.read_text())[0]["completion"]) >= 199_999
+
+
+def test_a_folder_in_a_files_place_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["import", str(tmp_path), "--out", str(tmp_path / "x.jsonl")]) == 2
+    assert str(tmp_path) in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2_5OmniThinkerForConditionalGeneration
 
 from hub import af3_folder, omni_folder
@@ -145,3 +146,41 @@ def test_the_miniature_becomes_a_folder_of_its_own(tmp_path: Path) -> None:
     merged = load(str(merge(lalm, tmp_path / "mini")))
     assert torch.allclose(logps(merged), expected, atol=1e-4)
     assert merged.max_seconds == 10
+
+
+def test_mini_lm_becomes_a_folder_of_its_own(tmp_path: Path) -> None:
+    for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
+        if not (cache_folder() / needed).exists():
+            pytest.skip(f"{needed} is not there: `make fetch` downloads it, once")
+    lalm = load("mini-lm")
+    expected = logps(lalm)
+    assert torch.allclose(logps(load(str(merge(lalm, tmp_path / "mini-lm")))), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["aligner.safetensors", "adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_lost_a_file_is_no_other_model(adapter: Path, tmp_path: Path, part: str) -> None:
+    copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    (copy / part).unlink()
+    with pytest.raises(ModelError, match=f"{part}: is missing or was altered"):
+        load(str(copy))
+
+
+def test_damage_to_an_adapter_is_named_with_its_file(adapter: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    about = json.loads((copy / "adapter.json").read_text())
+    for text in ("{", "{}", "[]"):
+        (copy / "adapter.json").write_text(text)
+        with pytest.raises(ModelError, match=r"adapter\.json: is not what"):
+            load(str(copy))
+    about.pop("files")  # as adapters were saved before: other checks still hold
+    (copy / "adapter.json").write_text(json.dumps({**about, "base": str(tmp_path / "moved")}))
+    with pytest.raises(ModelError, match=r"adapter\.json: its base .*moved cannot be loaded"):
+        load(str(copy))
+    (copy / "adapter.json").write_text(json.dumps(about))
+    kept = load_file(copy / "adapter_model.safetensors")
+    save_file({f"other.{name}": weight for name, weight in kept.items()}, copy / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="it would change nothing"):
+        load(str(copy))
+    (copy / "adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ModelError, match="its LoRA is truncated"):
+        load(str(copy))

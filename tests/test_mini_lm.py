@@ -104,13 +104,14 @@ def test_all_commands_run_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     qa = write_questions(clips, ask_about(clips, "qa", 0, 0)[:1], tmp_path).rename(tmp_path / "qa.jsonl")
     aligned, tuned = str(tmp_path / "sta"), str(tmp_path / "grpo")
     few = ["--max-steps", "1", "--group-size", "2", "--max-new-tokens", "6", "--prompts-per-step", "1"]
+    short = ["--max-new-tokens", "6"]
     predicted, attended = tmp_path / "p.jsonl", tmp_path / "attention"
     for command in (
         ["train", "sta", "--questions", str(sta), "--model", "mini-lm", "--out", aligned],
         ["train", "grpo", "--questions", str(qa), "--model", f"{aligned}/adapter", "--out", tuned, *few],
-        ["predict", "--questions", str(sta), "--model", f"{tuned}/adapter", "--out", str(predicted)],
+        ["predict", "--questions", str(sta), "--model", f"{tuned}/adapter", "--out", str(predicted), *short],
         ["score", str(predicted), "--out", str(tmp_path / "metrics.json")],
-        ["attend", "--questions", str(qa), "--model", "mini-lm", "--out", str(attended)],
+        ["attend", "--questions", str(qa), "--model", "mini-lm", "--out", str(attended), *short],
     ):
         assert cli.main(command) == 0, capsys.readouterr().err
     assert json.loads((tmp_path / "metrics.json").read_text())

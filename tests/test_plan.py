@@ -72,3 +72,22 @@ def test_the_command_prints_a_command_that_fits(capsys: pytest.CaptureFixture[st
 def test_a_model_that_no_one_knows_is_refused() -> None:
     with pytest.raises(ModelError, match="give a folder that holds one"):
         sizes_of("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    "flags", [["--phrases", "-5"], ["--gpu-memory", "-3"], ["--seconds", "nan"], ["--gpus", "0"]]
+)
+def test_counts_that_cannot_be_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", *flags]) == 2
+    assert f"{flags[0]} " in capsys.readouterr().err
+
+
+def test_more_gpus_than_a_node_has_are_several_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpus", "16"]) == 0
+    assert "torchrun --nnodes 2 --nproc-per-node 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["mini", "cascade"])
+def test_no_hub_is_asked_for_a_name_of_ours(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", name]) == 2
+    assert "plans are for checkpoints" in capsys.readouterr().err

@@ -112,7 +112,7 @@ choice_questions = st.builds(
         question, kind="choice", choices=choices, answer=choices[-1], evidence=evidence
     ),
     phrase_questions,
-    st.lists(text, min_size=2, max_size=4).map(tuple),
+    st.lists(text.filter(str.strip), min_size=2, max_size=4).map(tuple),
     st.lists(spans, max_size=3).map(tuple),
 )
 responses = st.builds(Response, phrase_questions | choice_questions, said, text)
@@ -208,8 +208,10 @@ def test_the_error_is_the_one_in_the_manual(tmp_path: Path) -> None:
         ({"evidence": [[1, 2, 3]]}, "evidence", "[1, 2, 3]"),
         ({"evidence": [["1", 2]]}, "evidence", "'1'"),
         ({"evidence": "1-2"}, "evidence", "a list"),
-        ({"kind": "choice"}, "choices", "at least 2"),
-        ({"kind": "choice", "choices": ["a"], "answer": "a"}, "choices", "at least 2"),
+        ({"kind": "choice"}, "choices", "needs 2 to 26"),
+        ({"kind": "choice", "choices": ["a"], "answer": "a"}, "choices", "needs 2 to 26"),
+        ({"kind": "choice", "choices": ["a", " "], "answer": "a"}, "choices", "not blank"),
+        ({"kind": "choice", "choices": ["a"] * 27, "answer": "a"}, "choices", "has 27"),
         ({"kind": "choice", "choices": ["a", "b"], "answer": "c"}, "answer", "'c'"),
         ({"kind": "choice", "choices": ["a", "b"], "answer": "A"}, "answer", "'A'"),
         ({"kind": "choice", "choices": ["a", "b"]}, "answer", "None"),

@@ -411,3 +411,25 @@ def test_predict_asks_a_server_and_goes_on_past_a_bad_item(
     assert "2 responses, 2 left without" in said
     assert "3 requests" in said
     assert cli.main(["score", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "m.json")]) == 0
+
+
+def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-abc\u2026")
+    with pytest.raises(ModelError, match="OPENAI_API_KEY: holds characters") as found:
+        load_remote("openai:gpt-4o-audio-preview", cache=tmp_path, limits=Limits())
+    assert "sk-abc" not in str(found.value)
+
+
+def test_a_url_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no URL"):
+        load_remote("http://[::1/v1#m", cache=tmp_path, limits=Limits())
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": 0}]
+)
+def test_numbers_that_no_sampling_has_are_refused(numbers: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"--{next(iter(numbers)).replace('_', '-')}"):
+        Decoding(**numbers)

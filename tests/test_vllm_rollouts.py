@@ -35,7 +35,7 @@ from tgsr.engine.vllm_rollouts import (
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import with_lora, without_renaming_warning
-from tgsr.training import rl
+from tgsr.training import rl, steps
 from tiny import tiny_features, tiny_lalm
 
 
@@ -369,7 +369,7 @@ def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
         values = [float(index % 2) for index in range(len(texts))]  # a tiny model earns no real reward
         return {"answer": values, "timestamp_grounding": values}, values
 
-    monkeypatch.setattr(rl, "load", lambda name, *_: tiny_lalm())
+    monkeypatch.setattr(steps, "load", lambda name, *_: tiny_lalm())
     monkeypatch.setattr(rl, "score_completions", uneven)
     clips = compose_clips(2, "train", 0, tmp_path)
     questions = write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path)

@@ -15,6 +15,7 @@ from tgsr.models.lalm import Lalm, ModelError, is_lalm
 from tgsr.models.responder import GREEDY, Asked, Failed, Responder
 from tgsr.predict import respond
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
+from tgsr.records import MOST_CHOICES
 from tgsr.timeline import Span
 
 
@@ -46,6 +47,10 @@ def ask(
         raise ModelError(
             f"question {question!r} with {len(choices)} choice(s): give a question that is not blank, "
             "and no choices, or at least two; --phrase takes none"
+        )
+    if len(choices) > MOST_CHOICES or not all(choice.strip() for choice in choices):
+        raise ModelError(
+            f"--choice: give at most {MOST_CHOICES}, none of them blank, got {list(choices)!r:.200}"
         )
     if phrase:
         text = model.phrase_question(question)

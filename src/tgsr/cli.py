@@ -50,6 +50,10 @@ def _wrong_input() -> tuple[type[Exception], ...]:
         RunError,
         NotFinite,
         FileNotFoundError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
     )
 
 
@@ -580,7 +584,7 @@ def _attend(args: argparse.Namespace) -> None:
     from tgsr import attend
     from tgsr.models.responder import Decoding
     from tgsr.predict import Unheard
-    from tgsr.records import append_jsonl, read_questions, read_responses
+    from tgsr.records import RecordError, append_jsonl, read_questions, read_responses
 
     questions = read_questions(args.questions)
     given: dict[str, dict[str, str]] = {}
@@ -590,7 +594,14 @@ def _attend(args: argparse.Namespace) -> None:
     models, rows = {}, []
     for name in dict.fromkeys(args.model):
         lalm = _load(args, name)
-        responses = given.get(lalm.name, {}) if args.predictions else None
+        if args.predictions and lalm.name not in given:
+            raise RecordError(
+                "model",
+                f"no response of {lalm.name}, only of {', '.join(given) or 'nobody'}",
+                args.predictions,
+                remedy="give --model as the predictions name it",
+            )
+        responses = given[lalm.name] if args.predictions else None
         decoding = Decoding(args.max_new_tokens)
         found = list(
             attend.look(lalm, questions, args.questions, _cache(args), responses=responses, decoding=decoding)

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,11 @@ def import_predictions(
     columns = _presets(rows[0][1]) | columns
     if "response" not in columns:
         columns["response"] = _response_column(path, rows[0][1])
+    if not any(_has(row, columns["response"]) for _, row in rows):
+        raise ImportFileError(
+            f"{path}: no row has a column {columns['response']}; say which with --map response=COLUMN. Columns: "
+            f"{', '.join(map(str, rows[0][1]))}"
+        )
     known = _questions(questions) if questions else None
     errors = out.with_name(out.name + ".errors.jsonl")
     errors.unlink(missing_ok=True)
@@ -98,6 +104,8 @@ def import_predictions(
     n_bad = n_unread = n_more = 0
     for line, row in rows:
         try:
+            if not _has(row, columns["response"]):
+                raise RecordError("response", f"column {columns['response']} is missing")
             text, n_others = _text(_value(row, columns["response"]))
             record = {**row, **_known(known, row, columns)}
             id_ = str(_need(record, columns, "id"))
@@ -159,8 +167,14 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
             rows = [(line, _json(path, line, content)) for line, content in lines if content.strip()]
     else:
         first = text.split("\n", 1)[0]
+        csv.field_size_limit(
+            sys.maxsize
+        )  # a response may be longer than the 131,072 characters of the default
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
-        rows = [(reader.line_num, dict(row)) for row in reader]
+        try:
+            rows = [(reader.line_num, dict(row)) for row in reader]
+        except csv.Error as error:
+            raise ImportFileError(f"{path}:{reader.line_num}: is not CSV ({error})") from error
     if not rows:
         raise ImportFileError(f"{path}: holds no rows")
     for line, row in rows:
@@ -276,6 +290,20 @@ def _value(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
+def _has(row: Mapping[str, Any], column: str) -> bool:
+    """Whether the row has that column at all; null in it is a model that said nothing."""
+    if column.startswith("=") or column in row:
+        return True
+    if "+" in column:
+        return all(_has(row, piece) for piece in column.split("+"))
+    value: Any = row
+    for key in column.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
 def _need(row: Mapping[str, Any], columns: Mapping[str, str], field: str) -> Any:
     column = columns.get(field)
     value = None if column is None else _value(row, column)
@@ -343,6 +371,8 @@ def _benchmark(record: Mapping[str, Any], id_: str, text: str, format_: str, as_
     whatever it answers. So the key gets the text of the choice that the completion ends up with.
     """
     row = {k: v for k, v in record.items() if k not in RESPONSE_COLUMNS}
+    if not isinstance(row.get("choices") or [], list):
+        raise RecordError("choices", f"must be a list, got {row['choices']!r:.60}")
     choices = [str(choice) for choice in row.get("choices") or []]
     chosen = None if as_is else extract_choice(text, choices)
     row["id"] = id_

@@ -32,7 +32,9 @@ from tgsr.engine.cost import (
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.models import audio_flamingo3, qwen_omni
 from tgsr.models.lalm import ModelError
+from tgsr.models.load import ONLY_ANSWER, OURS
 
+A_NODE = 8  # GPUs
 GPUS = {
     "h200": Machine(flops=989e12, bandwidth=4.8e12, memory=141e9),
     "h100": Machine(flops=989e12, bandwidth=3.35e12, memory=80e9),
@@ -302,7 +304,8 @@ def _advice(name: str, stage: str, fitting: list[Row], n_gpus: int) -> str:
     if not fitting:
         return "none of these fits: more or larger GPUs, shorter clips, or --devices all (layers spread over GPUs)"
     best = min(fitting, key=lambda row: (row.hours, row.memory))
-    start = "tgsr" if n_gpus == 1 else f"torchrun --nproc-per-node {min(n_gpus, 8)} -m tgsr.cli"
+    nodes = f"--nnodes {math.ceil(n_gpus / A_NODE)} " if n_gpus > A_NODE else ""
+    start = "tgsr" if n_gpus == 1 else f"torchrun {nodes}--nproc-per-node {min(n_gpus, A_NODE)} -m tgsr.cli"
     options = "" if best.options == "(none)" else f" {best.options}"
     at_once = "--clips-at-once 1" if stage == "sta" else "--prompts-at-once 1"
     model = name if stage == "sta" else "STAGE_1/adapter"
@@ -319,10 +322,16 @@ def machine_of(gpu: str, memory_gb: float | None) -> Machine:
 
 def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None = None) -> str:
     """The report for a model by folder or hub id. ModelError for one that cannot be read, or counts below 1."""
-    counts = {"--gpus": n_gpus, "--seconds": work.seconds, "--response": work.response}
+    counts = {
+        "--gpus": n_gpus,
+        "--gpu-memory": 1.0 if memory_gb is None else memory_gb,
+        **{f"--{name.replace('_', '-')}": getattr(work, name) for name in work.__slots__},
+    }
     for flag, value in counts.items():
-        if value <= 0:
+        if not (math.isfinite(value) and value > 0):
             raise ModelError(f"{flag} {value}: must be above 0")
+    if name in OURS or name == "cascade" or name.startswith(ONLY_ANSWER):
+        raise ModelError(f"{name}: nothing to plan; plans are for checkpoints (a folder or hub id)")
     folder = Path(name)
     where = str(folder) if folder.exists() else name
     return report(where, sizes_of(where), gpu, machine_of(gpu, memory_gb), n_gpus, work)

@@ -24,6 +24,7 @@ Row = Mapping[str, object]
 T = TypeVar("T", bound="Clip | Question | Response")
 
 KINDS = ("phrase", "choice")
+MOST_CHOICES = 26
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
@@ -148,8 +149,13 @@ class Question:
             raise RecordError("evidence", f"has {len(self.evidence)} spans; a phrase question has one")
 
     def _require_choice(self) -> None:
-        if len(self.choices) < 2:
-            raise RecordError("choices", f"has {len(self.choices)}; a choice question needs at least 2")
+        if not 2 <= len(self.choices) <= MOST_CHOICES:
+            raise RecordError(
+                "choices",
+                f"has {len(self.choices)}; a choice question needs 2 to {MOST_CHOICES}, one a letter",
+            )
+        if blank := next((choice for choice in self.choices if not choice.strip()), None):
+            raise RecordError("choices", f"must be texts that are not blank, got {blank!r}")
         if self.answer not in self.choices:
             raise RecordError("answer", f"{self.answer!r} is not one of the choices {list(self.choices)!r}")
 

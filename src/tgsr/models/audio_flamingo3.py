@@ -63,7 +63,7 @@ class AudioFlamingo3(TransformersLalm):
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
-        """16 kHz mono samples -> F x D_enc, F about 25 a second.
+        """16 kHz mono samples -> F x D_enc, F about 25 a second. ModelError past max_seconds and below one frame.
 
         Only the frames that hold audio go through the transformer: the official forward pads to the
         whole window and masks the padding, which gives the same numbers for more work.
@@ -71,7 +71,12 @@ class AudioFlamingo3(TransformersLalm):
         refuse_long(self, samples)
         window = self.feature_extractor.chunk_length * SAMPLE_RATE
         pieces = [samples[i : i + window] for i in range(0, max(1, len(samples)), window)]
-        return torch.cat([self._encode_window(piece) for piece in pieces])
+        frames = torch.cat([self._encode_window(piece) for piece in pieces])
+        if not len(frames):
+            raise ModelError(
+                f"{self.name} needs more than 0.02 s of audio, got {len(samples) / SAMPLE_RATE:.3f} s"
+            )
+        return frames
 
     def _encode_window(self, samples: np.ndarray) -> Tensor:
         tower = self.inner.model.audio_tower

@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tgsr.audio import content_hash
 from tgsr.choices import letter
+from tgsr.models.checkpoint import LoadAs, Placement, read_weights
 from tgsr.models.citing import SAME, Line, find_phrase, lines_of, marked, plain_words, relevance
 from tgsr.models.endpoint import Limits
 from tgsr.models.lalm import ModelError
@@ -262,10 +263,12 @@ class LocalLlm:
         """By folder or hub id, safetensors only. ModelError where it cannot be loaded or is no chat model."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
-            dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"cascade:{name}: cannot be loaded as a text model: {error}") from error
+        width: LoadAs = "bfloat16" if torch.cuda.is_available() else "float32"
+        model: Any = read_weights(
+            AutoModelForCausalLM, name, "a text model", Placement(width), unquantized=[], layers=None
+        )
         if not tokenizer.chat_template:
             raise ModelError(
                 f"cascade:{name}: has no chat template; give a model that was tuned to follow chats"

@@ -116,7 +116,7 @@ class Endpoint:
             wait = None
             try:
                 status, text, headers = self._try(method, path, content)
-                if status in NO_KEY:
+                if status in NO_KEY or (status == 400 and "API_KEY_INVALID" in text):
                     raise ModelError(
                         f"{self.url}: refused the key ({status}: {self._clean(text)}); set {self.key_variable} to one "
                         "that may use this model"

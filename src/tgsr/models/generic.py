@@ -19,6 +19,7 @@ import soundfile
 import soxr
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -29,6 +30,7 @@ from transformers import (
     VoxtralProcessor,
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import is_mistral_common_available
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.models.checkpoint import AS_SAVED, Placement, read_weights
@@ -70,7 +72,13 @@ class Generic:
             return Failed(f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s")
         try:
             inputs = self.inputs(samples, text)
-        except ValueError as error:  # a clip that the processor cannot take, such as one that is too short
+        except ModelError:
+            raise  # the model's own fault: no other clip would fare better
+        except (
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ) as error:  # a clip that the processor cannot take, such as one that is too short
             return Failed(f"{self.name}: the processor refuses the clip: {error}")
         sampled: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if decoding.temperature:
@@ -127,15 +135,20 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     """By folder or hub id. ModelError for a model that takes no audio, and for parts that cannot be loaded."""
     try:
         config = AutoConfig.from_pretrained(name)
+        if config.model_type == "voxtral" and not is_mistral_common_available():
+            raise ModelError(f"{name}: its tokenizer needs mistral-common: pip install 'tgsr[voxtral]'")
         processor = _processor(name, config)
     except ImportError as error:
         raise ModelError(
             f"{name}: its processor needs a package that is not installed: {_first_line(error)}. Serve the model with "
             "vLLM and name it http://HOST:PORT/v1#MODEL, or import its predictions (tgsr import)"
         ) from error
+    except ModelError:
+        raise
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: has no processor that can be loaded: {_first_line(error)}") from error
     audio_id, rate, seconds = _hearing(name, config, processor)
+    _check_parts(name, config, processor)
     model = read_weights(
         _class_of(name, config),
         name,
@@ -148,14 +161,41 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
         _with_speech(name, model)
     if placement.devices == "one" and placement.load_as != "4bit":
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Generic(name, model, processor, seconds, rate, audio_id)
+    generic = Generic(name, model, processor, seconds, rate, audio_id)
+    try:
+        generic.inputs(np.zeros(SAMPLE_RATE, np.float32), "?")
+    except (ValueError, RuntimeError, IndexError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{name}: its processor cannot take a second of silence: {_first_line(error)}"
+        ) from error
+    return generic
+
+
+def _check_parts(name: str, config: Any, processor: Any) -> None:
+    """ModelError where the processor belongs to other weights: mel bins or tokens that these do not know."""
+    inner = getattr(config, "thinker_config", config)
+    extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
+    n_bins = getattr(getattr(inner, "audio_config", None), "num_mel_bins", None)
+    if n_bins is not None and getattr(extractor, "feature_size", n_bins) != n_bins:
+        raise ModelError(
+            f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; take "
+            "the preprocessor_config.json that came with the weights"
+        )
+    n_rows, highest = inner.get_text_config().vocab_size, max(processor.tokenizer.get_vocab().values())
+    if highest >= n_rows:
+        raise ModelError(
+            f"{name}: the tokenizer has ids up to {highest}, the weights embed {n_rows}: they are of different models; "
+            "take the tokenizer that came with the weights"
+        )
 
 
 def _with_speech(name: str, model: Any) -> None:
     """Phi-4-multimodal hears by a LoRA of its own, which lies beside its weights."""
     try:
         model.load_adapter(name, adapter_name="speech", adapter_kwargs={"subfolder": SPEECH_LORA})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"{name}: {SPEECH_LORA}/ (adapter_config.json, adapter_model.safetensors) cannot be loaded, without which "
             f"the model was not trained to hear: {_first_line(error)}; download the whole repository again"

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub.errors import StrictDataclassError
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
@@ -30,7 +31,9 @@ SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
 OURS = ("mini", "mini-lm", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
+PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
 OUR_FILES = (ADAPTER_FILE, "base.safetensors")  # a folder with either was written by tgsr
+ONLY_ANSWER = ("cascade:", "gemini:", "openai:", "http://", "https://")
 FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 
 log = logging.getLogger(__name__)
@@ -72,6 +75,8 @@ def with_base(lalm: Lalm, base: str) -> Lalm:
 def model_type_of(name: str) -> str:
     """What the checkpoint's config.json says it is, by folder or hub id. ModelError where there is none."""
     folder = Path(name)
+    if name == "cascade" or name.startswith(ONLY_ANSWER):
+        raise ModelError(f"{name}: only answers (tgsr predict, ask); it cannot be trained or looked into")
     if folder.exists() and not (folder / "config.json").exists():
         raise ModelError(
             f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
@@ -79,7 +84,7 @@ def model_type_of(name: str) -> str:
         )
     try:
         return str(AutoConfig.from_pretrained(name).model_type)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(
             f"{name}: cannot be loaded: not a folder here, and as a hub id: {error}"
             if not folder.exists()
@@ -126,9 +131,23 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     described = folder / ADAPTER_FILE
     if not described.exists():
         raise ModelError(f"{folder}: {ADAPTER_FILE} is missing; install tgsr again or train the adapter")
-    about = json.loads(described.read_text())
-    base = str(about["base"])
-    lalm = _load(base if not (folder / base).exists() else str(folder / base), placement)
+    try:
+        about = json.loads(described.read_text())
+        base, files = str(about["base"]), dict(about.get("files", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{described}: is not what save_adapter writes ({error!r}); train it again"
+        ) from error
+    for file, expected in files.items():
+        if not (folder / file).exists() or _sum(folder / file) != expected:
+            raise ModelError(
+                f"{folder / file}: is missing or was altered since the adapter was saved, and without it this is "
+                "another model; copy the whole folder again"
+            )
+    try:
+        lalm = _load(base if not (folder / base).exists() else str(folder / base), placement)
+    except ModelError as error:
+        raise ModelError(f"{described}: its base {base} cannot be loaded: {error}") from error
     if "fingerprint" in about and about["fingerprint"] != fingerprint(lalm):
         raise ModelError(
             f"{folder}: was trained on another model than {base} is now; "
@@ -146,8 +165,18 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise ModelError(f"{folder}: adapter_model.safetensors is missing; pickled adapters are refused")
-        with without_renaming_warning():
-            lalm.model = PeftModel.from_pretrained(lalm.inner, str(folder))
+        try:
+            with without_renaming_warning():
+                lalm.model = PeftModel.from_pretrained(lalm.inner, str(folder))
+            theirs = set(load_file(folder / "adapter_model.safetensors"))
+        except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+            raise ModelError(f"{folder}: its LoRA is truncated or another model's: {error}") from error
+        ours = set(get_peft_model_state_dict(lalm.model))
+        if theirs not in (ours, {_hub_name(lalm, name) for name in ours}):
+            raise ModelError(
+                f"{folder / 'adapter_model.safetensors'}: holds {min(theirs, default='nothing')} and so on, not "
+                f"the LoRA of {base} that adapter_config.json describes; it would change nothing"
+            )
         lalm.model.eval()
     elif not (folder / ALIGNER_FILE).exists():
         raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
@@ -166,9 +195,21 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
         lalm.model.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
         _under_hub_names(lalm, folder / "adapter_model.safetensors")
-    (folder / ADAPTER_FILE).write_text(
-        json.dumps({"base": lalm.base, "fingerprint": fingerprint(lalm)}, indent=2) + "\n"
-    )
+    files = [path for path in sorted(folder.iterdir()) if path.name in PARTS]
+    about = {
+        "base": lalm.base,
+        "fingerprint": fingerprint(lalm),
+        "files": {path.name: _sum(path) for path in files},
+    }
+    (folder / ADAPTER_FILE).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _sum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _under_hub_names(lalm: Lalm, path: Path) -> None:
@@ -177,9 +218,12 @@ def _under_hub_names(lalm: Lalm, path: Path) -> None:
     vLLM reads those, and ignores transformers' own without a word; PEFT takes either, by transformers' table of old
     names (tests/test_merge.py).
     """
-    ours, theirs = "base_model.model.model.language_model.", f"base_model.model.{lalm.hub_decoder}"
     kept = load_file(path)
-    save_file({name.replace(ours, theirs, 1): w for name, w in kept.items()}, path, metadata={"format": "pt"})
+    save_file({_hub_name(lalm, name): w for name, w in kept.items()}, path, metadata={"format": "pt"})
+
+
+def _hub_name(lalm: Lalm, name: str) -> str:
+    return name.replace("base_model.model.model.language_model.", f"base_model.model.{lalm.hub_decoder}", 1)
 
 
 def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:

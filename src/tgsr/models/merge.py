@@ -47,6 +47,13 @@ def merge(lalm: Lalm, out: Path) -> Path:
         _add_up(model)
         with without_renaming_warning():
             model = model.merge_and_unload()
+    head: Any = lalm.lm_head
+    embedding: Any = lalm.language_model.get_input_embeddings()
+    if head.weight is embedding.weight:  # mini-lm's, by hand: its class is not one that ties
+        head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+        config: Any = model.config
+        for part in (config, config.get_text_config()):
+            part.tie_word_embeddings = False
     model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
     lalm.model = model
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -181,7 +181,12 @@ def load_base(folder: Path | None = None, name: str = "mini") -> AudioFlamingo3:
     for needed in ("base.safetensors", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / needed).exists():
             raise ModelError(f"{folder}: {needed} is missing; install tgsr again or run `tgsr train base`")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / 'tokenizer.json'}: truncated or altered ({error}); train the base again"
+        ) from error
     model = AudioFlamingo3ForConditionalGeneration(configuration(tokenizer))
     try:
         weights = load_file(folder / "base.safetensors")

@@ -317,7 +317,10 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
 def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tuple[Endpoint, str]:
     """Endpoint and model of http://HOST:PORT/v1#MODEL. The key of another service is never sent there."""
     url, _, model = name.partition("#")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ModelError(f"{name}: is no URL ({error}); as in http://localhost:8000/v1#MODEL") from error
     if not model or not parts.netloc or parts.scheme not in ("http", "https"):
         raise ModelError(f"{name}: needs a URL and a model, as in http://localhost:8000/v1#MODEL")
     if parts.username or parts.password or parts.query:
@@ -339,13 +342,22 @@ def chat(endpoint: Endpoint, model: str, messages: list[Body], decoding: Decodin
 
 
 def _bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"} if key else {}
+    return {"authorization": f"Bearer {_plain('TGSR_API_KEY', key)}"} if key else {}
+
+
+def _plain(variable: str, key: str) -> str:
+    """The key, if it can stand in a header. ModelError otherwise, which does not show it."""
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(
+            f"{variable}: holds characters that no key has (an ellipsis, a line break?); set it again"
+        )
+    return key
 
 
 def _key(*variables: str) -> str:
     for variable in variables:
         if key := os.environ.get(variable, "").strip():
-            return key
+            return _plain(variable, key)
     raise ModelError(
         f"{variables[0]} is not set: export it with your key; it is sent to that service and kept nowhere"
     )
