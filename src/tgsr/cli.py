@@ -33,16 +33,22 @@ def _wrong_input() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the user; any other one is a fault of ours and shows its trace."""
     from tgsr.audio import AudioError
     from tgsr.build import BuildError
+    from tgsr.corpora.errors import CorpusError
     from tgsr.fetch import FetchError
     from tgsr.importing import ImportFileError
     from tgsr.models.lalm import ModelError
     from tgsr.records import RecordError
+    from tgsr.shards import ShardError
     from tgsr.training.checkpoints import RunError
     from tgsr.training.steps import NotFinite
+    from tgsr.transcribe.alignments import AlignmentError
 
     return (
         AudioError,
         BuildError,
+        CorpusError,
+        ShardError,
+        AlignmentError,
         FetchError,
         ImportFileError,
         ModelError,
@@ -63,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     _add_fetch(commands)
     _add_demo(commands)
     _add_ask(commands)
+    _add_transcribe(commands)
     _add_build(commands)
     _add_train(commands)
     _add_decoder(commands)
@@ -255,6 +262,93 @@ def _free(path: Path, given: bool) -> Path:
     while numbered.exists():
         numbered, n = path.with_stem(f"{path.stem}-{n}"), n + 1
     return numbered
+
+
+# --- transcribe ------------------------------------------------------------------------------------------
+
+
+def _add_transcribe(commands: Any) -> None:
+    from tgsr.corpora.any import CORPORA
+
+    about = (
+        "Words with times for a corpus: a folder as its publisher ships it, a folder of audio, or a manifest."
+    )
+    example = "tgsr transcribe LibriSpeech/ --out data/libri/clips.jsonl --workers 2"
+    command = _command(commands, "transcribe", _transcribe, about, example)
+    command.add_argument(
+        "source", type=Path, help="a corpus' folder, a folder of audio, clips.jsonl, or .parquet"
+    )
+    command.add_argument("--corpus", choices=("auto", *CORPORA), default="auto", help="what it is")
+    command.add_argument(
+        "--alignments", type=Path, help="existing word times: TextGrid, CTM, SRT, VTT, WhisperX, ..."
+    )
+    how = command.add_argument_group("who hears")
+    backends = ("faster-whisper", "transformers", "whisper-timestamped")
+    how.add_argument("--backend", choices=backends, default="faster-whisper", help="who writes words down")
+    how.add_argument("--model", help="in the back end's own format; the packaged Whisper base if not given")
+    how.add_argument(
+        "--align", default="pocketsphinx", help="forced alignment: pocketsphinx, ctc:MODEL, or none"
+    )
+    how.add_argument("--language", default="auto", help="auto detects it; en takes English for granted")
+    how.add_argument("--max-seconds", type=float, default=3600.0, help="longer clips are flagged, not heard")
+    how.add_argument("--device", default="cpu", help="of the back end transformers")
+    how.add_argument(
+        "--timestamped-python", default=sys.executable, help="of whisper-timestamped's environment"
+    )
+    _add_shards(command)
+    command.add_argument("--out", type=Path, required=True, help="clips.jsonl; errors.jsonl lies beside it")
+
+
+def _add_shards(command: argparse.ArgumentParser) -> None:
+    many = command.add_argument_group("many clips")
+    many.add_argument("--workers", type=int, default=1, help="processes")
+    many.add_argument(
+        "--runner", choices=("here", "ray"), default="here", help="ray: a cluster, or this machine"
+    )
+    many.add_argument("--rows-per-shard", type=int, default=64, help="what a stop costs, at most, per worker")
+    many.add_argument("--most-bad", type=float, default=1.0, help="fail where a larger share was left out")
+
+
+def _shards_of(args: argparse.Namespace) -> dict[str, Any]:
+    from tgsr.training.checkpoints import RunError
+
+    for flag, value in (("--workers", args.workers), ("--rows-per-shard", args.rows_per_shard)):
+        if value < 1:
+            raise RunError(f"{flag} {value}: must be 1 or more")
+    names = ("workers", "runner", "rows_per_shard", "most_bad")
+    return {name: getattr(args, name) for name in names}
+
+
+def _transcribe(args: argparse.Namespace) -> None:
+    from tgsr.corpora.any import clips_of, corpus_of, with_alignments
+    from tgsr.records import Bad, as_row
+    from tgsr.shards import Step, run
+    from tgsr.transcribe.clips import Transcription, transcribe_rows
+
+    out = args.out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    corpus = corpus_of(args.source) if args.corpus == "auto" else args.corpus
+    language = None if args.language == "auto" else args.language
+    clips = clips_of(args.source, corpus, out.parent, language=language)
+    if args.alignments:
+        clips = with_alignments(clips, args.alignments)
+    settings = Transcription(
+        str(out.parent),
+        args.backend,
+        args.model,
+        args.align,
+        args.language,
+        args.max_seconds,
+        args.device,
+        1 if args.workers > 1 else 0,
+        args.timestamped_python,
+    )
+    rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
+    counts = run(Step(transcribe_rows, settings), rows, out, root=out.parent, **_shards_of(args))
+    print(
+        f"{args.out}: {counts.kept} clips of {counts.given} ({corpus}), {counts.flagged} with flags", end=""
+    )
+    print(f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else "")
 
 
 # --- build -----------------------------------------------------------------------------------------------

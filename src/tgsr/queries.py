@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 
 from tgsr.records import Clip, Question
-from tgsr.timeline import Span, Word
+from tgsr.timeline import Seconds, Span, Word
+
+PUNCTUATION = ".,!?;:\"'()[]-\u2013\u2014\u2026"
 
 
 def occurrences(phrase: tuple[str, ...], words: tuple[Word, ...]) -> int:
@@ -64,3 +70,95 @@ def phrase_questions(
             )
         )
     return questions
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Which phrases of a real transcript make questions, and how many of them a clip has.
+
+    2 to 12 whole words of one speaker, said without a pause longer than `longest_pause`, each of at least
+    `least_confidence` (words whose confidence nobody knows pass), said once in the clip, `shortest` to `longest` long.
+    """
+
+    n_a_clip: int = 8
+    n_min: int = 2
+    n_max: int = 12
+    least_confidence: float = 0.5
+    longest_pause: Seconds = 1.0
+    shortest: Seconds = 0.3
+    longest: Seconds = 15.0
+    seed: int = 0
+
+
+def spread_phrases(clip: Clip, rng: np.random.Generator, wanted: Phrases) -> list[Question]:
+    """Up to `wanted.n_a_clip` different phrases, spread over the clip: one in each equal part that has any.
+
+    A part's phrase is drawn by its length first, so that short ones, of which there are more, do not crowd out long
+    ones; phrases of different parts may overlap. Parts that have none leave their place to others.
+    """
+    words = tuple(sorted(clip.words, key=lambda word: word.start))
+    fitting = fitting_phrases(words, wanted)
+    parts: list[dict[int, list[tuple[int, int]]]] = [{} for _ in range(wanted.n_a_clip)]
+    for first, stop in fitting:
+        middle = (words[first].start + words[stop - 1].end) / 2
+        part = min(int(middle / clip.duration * len(parts)), len(parts) - 1)
+        parts[part].setdefault(stop - first, []).append((first, stop))
+    chosen: list[tuple[int, int]] = []
+    while len(chosen) < wanted.n_a_clip and any(parts):
+        for by_length in parts:
+            if by_length and len(chosen) < wanted.n_a_clip:
+                n = int(rng.choice(list(by_length)))
+                chosen.append(by_length[n].pop(int(rng.integers(len(by_length[n])))))
+                if not by_length[n]:
+                    del by_length[n]
+    return [
+        phrase_question(clip, f"phrase{index}", words[first:stop])
+        for index, (first, stop) in enumerate(sorted(chosen))
+    ]
+
+
+def fitting_phrases(words: tuple[Word, ...], wanted: Phrases) -> list[tuple[int, int]]:
+    """(first, last + 1) of every phrase that `wanted` allows, by place."""
+    plain = [plain_word(word.text) for word in words]
+    good = [bool(text) and _sure(word, wanted) for text, word in zip(plain, words, strict=True)]
+    joins = [a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause for a, b in pairwise(words)]
+    found = []
+    for n in range(wanted.n_min, min(wanted.n_max, len(words)) + 1):
+        said = Counter(tuple(plain[first : first + n]) for first in range(len(words) - n + 1))
+        for first in range(len(words) - n + 1):
+            stop = first + n
+            seconds = words[stop - 1].end - words[first].start
+            if (
+                all(good[first:stop])
+                and all(joins[first : stop - 1])
+                and said[tuple(plain[first:stop])] == 1
+                and wanted.shortest <= seconds <= wanted.longest
+            ):
+                found.append((first, stop))
+    return sorted(found)
+
+
+def _sure(word: Word, wanted: Phrases) -> bool:
+    return word.confidence is None or word.confidence >= wanted.least_confidence
+
+
+def plain_word(text: str) -> str:
+    """The word as it sounds the same: lower-case, without punctuation around it; "" for punctuation alone."""
+    return text.strip(PUNCTUATION).lower()
+
+
+def phrase_question(clip: Clip, name: str, words: tuple[Word, ...]) -> Question:
+    """The question where these neighbouring words are said."""
+    text = " ".join(word.text for word in words).strip(PUNCTUATION)
+    return Question(
+        id=f"{clip.id}-{name}",
+        clip_id=clip.id,
+        audio=clip.audio,
+        duration=clip.duration,
+        kind="phrase",
+        question=text,
+        phrase=text,
+        evidence=(Span(words[0].start, min(words[-1].end, clip.duration)),),
+        task=f"phrase of {len(words)} words",
+        split=clip.split,
+    )

@@ -199,7 +199,7 @@ def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
     An empty file gives []. A bad row, or an id seen before, raises RecordError; with `on_error` it is
     appended to that file as {"file", "line", "field", "error", "row"} instead, and reading goes on.
     """
-    return _read(path, _clip, lambda clip: clip.id, on_error)
+    return _read(path, clip_of, lambda clip: clip.id, on_error)
 
 
 def read_questions(path: StrPath, on_error: StrPath | None = None) -> list[Question]:
@@ -421,7 +421,8 @@ def _is_row(content: bytes) -> bool:
     return True
 
 
-def _clip(row: Row) -> Clip:
+def clip_of(row: Row) -> Clip:
+    """The clip of one row of a clips file. RecordError names the field that is wrong."""
     audio = _text(row, "audio" if row.get("audio") is not None or row.get("path") is None else "path")
     return Clip(
         id=audio if row.get("id") is None else _text(row, "id"),
@@ -574,7 +575,7 @@ def _number(field: str, what: str, value: object) -> float:
 
 
 def _line(record: Clip | Question | Response | Row, name: str, line: int | None) -> bytes:
-    row = _as_row(record)
+    row = as_row(record)
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -590,9 +591,9 @@ def _is_not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _as_row(record: Clip | Question | Response | Row) -> Row:
+def as_row(record: Clip | Question | Response | Row) -> Row:
     if isinstance(record, Response):
-        return {**_as_row(record.question), "model": record.model, "response": record.text}
+        return {**as_row(record.question), "model": record.model, "response": record.text}
     if isinstance(record, Clip):
         row = {
             "id": record.id,

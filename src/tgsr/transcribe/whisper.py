@@ -1,13 +1,12 @@
-"""Words and their times by Whisper, on a CPU: faster-whisper with the packaged Whisper base in int8.
+"""Words and their times by Whisper on a CPU: faster-whisper with the packaged Whisper base in int8.
 
-Its times come from cross-attention: against exact times words start 60 to 100 ms early in the median, 130 to 240 ms
-at the 90th percentile.
+Its times come from cross-attention; docs/data.md has their errors beside those of the other back ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,55 +16,62 @@ from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.timeline import Seconds, Word
+from tgsr.transcribe.guard import NO_SPEECH, Heard
+from tgsr.transcribe.transcript import ENGLISH, Transcript, judged
 from tgsr.weights import whisper
 
 SOURCE = "whisper"
-MOST_COMPRESSED = 2.4  # Whisper's own bound: text that compresses better repeats itself
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What was said in a clip of `duration` seconds; () where nobody speaks. `source` made words and times.
+@dataclass
+class FasterWhisper:
+    """CTranslate2's Whisper. `folder` is a model in its format; None is the packaged Whisper base.
 
-    Words are in order, inside the clip and start < end; neighbours may overlap by Whisper's step of 0.02 s.
+    Windows of up to 30 s of speech, as voice activity detection finds it, `at_once` of them together. Greedy, so that
+    the same sound gives the same words. `language` "en" takes the speaker's English for granted; None asks Whisper
+    first, which costs an encoder pass, and leaves clips of other languages without words. FetchError where the packaged
+    weights cannot be had.
     """
 
-    words: tuple[Word, ...]
-    duration: Seconds
-    source: str
+    folder: Path | None = None
+    language: str | None = None
+    at_once: int = 8
+    threads: int = 0
+    source: str = field(default=SOURCE, init=False)
+
+    def __call__(self, samples: np.ndarray) -> Transcript:
+        seconds = len(samples) / SAMPLE_RATE
+        if seconds < 2 * SHORTEST:
+            return Transcript((), seconds, SOURCE, None, (NO_SPEECH,))
+        # One window has nothing to be batched with, and Whisper's own loop finds the words' starts a little better.
+        batched = seconds > 30
+        model = _model(str(self.folder or whisper()), self.threads, batched)
+        segments, info = model.transcribe(
+            samples,
+            language=self.language,
+            beam_size=1,
+            temperature=0.0,
+            condition_on_previous_text=False,  # a mistake would otherwise be repeated to the end
+            word_timestamps=True,
+            vad_filter=True,
+            **({"batch_size": self.at_once} if batched else {}),
+        )
+        stretches = []
+        with tqdm(
+            total=round(seconds), desc="transcribing", unit="s", disable=seconds < PROGRESS_FROM, leave=False
+        ) as bar:
+            for segment in segments:
+                words = tuple(words_of(segment.words or (), seconds))
+                stretches.append(Heard(words, segment.avg_logprob, segment.no_speech_prob))
+                bar.update(min(round(segment.end), round(seconds)) - bar.n)
+        return judged(stretches, seconds, SOURCE, info.language, float(info.language_probability))
 
 
 def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
-    """16 kHz mono float32 of any length -> its words, in English; greedy, so that the same sound gives the same words.
-
-    Voice activity detection comes first, and segments that Whisper itself holds for no speech, or that repeat
-    themselves, are left out: silence, noise and music give no words rather than invented ones. `folder` is a
-    faster-whisper model; None is the packaged Whisper base. Raises FetchError where that cannot be had.
-    """
-    seconds = len(samples) / SAMPLE_RATE
-    if seconds < 2 * SHORTEST:
-        return Transcript((), seconds, SOURCE)
-    segments, _ = _model(str(folder or whisper())).transcribe(
-        samples,
-        language="en",
-        beam_size=1,
-        temperature=0.0,
-        condition_on_previous_text=False,  # a mistake would otherwise be repeated to the end
-        word_timestamps=True,
-        vad_filter=True,
-    )
-    bar = tqdm(
-        total=round(seconds), desc="transcribing", unit="s", disable=seconds < PROGRESS_FROM, leave=False
-    )
-    found: list[Word] = []
-    for segment in segments:
-        if segment.compression_ratio <= MOST_COMPRESSED:
-            found += words_of(segment.words or (), seconds)
-        bar.update(min(round(segment.end), bar.total) - bar.n)
-    bar.close()
-    return Transcript(tuple(sorted(found, key=lambda word: word.start)), seconds, SOURCE)
+    """One English recording by the packaged Whisper base, or the faster-whisper model in `folder`."""
+    return FasterWhisper(folder, ENGLISH)(samples)
 
 
 def words_of(words: Iterable[Any], seconds: Seconds) -> list[Word]:
@@ -81,7 +87,9 @@ def words_of(words: Iterable[Any], seconds: Seconds) -> list[Word]:
 
 
 @cache
-def _model(folder: str) -> Any:
-    from faster_whisper import WhisperModel
+def _model(folder: str, threads: int, batched: bool) -> Any:
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-    return WhisperModel(folder, device="cpu", compute_type="int8")
+    if batched:
+        return BatchedInferencePipeline(_model(folder, threads, False))
+    return WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads)

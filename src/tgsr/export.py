@@ -1,0 +1,357 @@
+"""Questions to the training files of ms-swift, TRL, verl and NeMo-RL, and back.
+
+Prompts and targets are those of our own loops: stage 1's question and answer in the family's words (B.1.1 or B.1.2),
+stage 2's choices with the instruction (B.1.3), and the same system turn. A phrase becomes a lesson with its target, a
+choice question a prompt with the right letter, which a reward function gets. `tgsr` holds the whole question as JSON
+text: no loader reads it, `import_back` reads nothing else.
+
+Text stays text: where a name in angle brackets would open a place for audio or become a special token, a space goes
+after its "<", as our models' prompts have it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+from tgsr.choices import letter
+from tgsr.models.qwen_omni import SYSTEM
+from tgsr.prompts import (
+    chat_messages,
+    choice_question,
+    phrase_answer_af3,
+    phrase_answer_qwen,
+    phrase_question_af3,
+    phrase_question_qwen,
+)
+from tgsr.records import Question, RecordError, resolve_audio, write_jsonl
+from tgsr.timeline import Span
+
+Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
+Family = Literal["qwen_omni", "audio_flamingo3"]
+
+KEPT = "tgsr"  # the column that holds the question itself
+PLACE = "<audio>"  # where the audio goes, in texts that mark it
+# Names that ms-swift (swift.template.Template.special_tokens) and verl (RLHFDataset) read in a text as something else.
+MARKERS = re.compile(r"<(?=(?:audio|image|video|img|bbox|ref-object|cot-process|start-image)>)")
+ROWS_AT_ONCE = 1000  # of a parquet file; so many are in memory
+
+
+def to_ms_swift(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
+    """ms-swift's standard format: messages whose user turn begins with <audio>, and audios.
+
+    A phrase ends in the assistant's turn, for `swift sft`. A choice question has no such turn, for `swift rlhf
+    --rlhf_type grpo`, and `solution` holds the letter: columns that the format does not know go to the reward
+    functions (`label` it does know, as a number). Ours is called as answer_reward(completions, label=solution).
+    `tgsr` goes there too; sft drops it.
+    Source: ms-swift 4.6, docs/source_en/Customization/Custom-dataset.md.
+    """
+    messages = [*_system(family), {"role": "user", "content": PLACE + _unmarked(prompt_of(question, family))}]
+    if question.kind == "phrase":
+        messages.append({"role": "assistant", "content": _unmarked(target_of(question, family))})
+    row: dict[str, Any] = {"messages": messages, "audios": [audio_path]}
+    if question.kind == "choice":
+        row["solution"] = target_of(question, family)
+    return {**row, KEPT: _kept(question)}
+
+
+def to_trl(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
+    """TRL's conversational format with parts: {"type": "audio", "audio": path}, then the text.
+
+    A phrase is prompt and completion, for SFT. A choice question is a prompt and `label`, for GRPO with
+    tgsr.rewards.answer_reward and timestamp_grounding_reward as they are, which take `tgsr` and leave it.
+    JSONL, and read by datasets 4.7 or newer: older ones, and parquet, fill each part with the others' keys, and
+    chat templates that ask whether a part has "audio" then see two.
+    The prompt reaches the processor's chat template, which loads the path. TRL 1.16 itself knows images only: its
+    loss does not pass a model audio, so that training on it needs a trainer that does.
+    Source: https://huggingface.co/docs/trl/dataset_formats, prompt-completion and prompt-only.
+    """
+    row: dict[str, Any] = {"prompt": _in_parts(question, audio_path, family)}
+    if question.kind == "phrase":
+        said = [{"type": "text", "text": target_of(question, family)}]
+        row["completion"] = [{"role": "assistant", "content": said}]
+    else:
+        row["label"] = target_of(question, family)
+    return {**row, KEPT: _kept(question)}
+
+
+def to_verl(question: Question, audio_path: str, family: Family, index: int) -> dict[str, Any]:
+    """verl's columns for RL; `index` is the row's number.
+
+    ground_truth is the right letter, or stage 1's target. data_source is "tgsr/choice" or "tgsr/phrase", for which verl
+    has no reward of its own: set custom_reward_function. verl's data set for SFT takes no audio.
+    Source: https://verl.readthedocs.io/en/latest/preparation/prepare_data.html; `audios` and <audio> as in
+    RLHFDataset of verl 0.9.
+    """
+    user = {"role": "user", "content": PLACE + _unmarked(prompt_of(question, family))}
+    return {
+        "data_source": f"tgsr/{question.kind}",
+        "prompt": [*_system(family), user],
+        "ability": "timestamp_alignment" if question.kind == "phrase" else "timestamp_grounded_reasoning",
+        "reward_model": {"style": "rule", "ground_truth": target_of(question, family)},
+        "extra_info": {
+            "split": question.split,
+            "index": index,
+            "id": question.id,
+            "task": question.task or "",
+        },
+        "audios": [audio_path],
+        KEPT: _kept(question),
+    }
+
+
+def to_nemo_rl(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
+    """NeMo-RL's chat format, which its ResponseDataset takes as it is: messages, the assistant's turn last.
+
+    That turn is stage 1's target (SFT) or the right letter (GRPO, where it becomes the environment's ground truth).
+    GRPO reads the first two messages only, so that a choice question has no system turn: where the model's chat
+    template puts another one than ours, give one there. GRPO also takes audio as samples, from data sets that it knows
+    by name: one of your own (dataset_name: package.module.Class) has to load the path. Read by datasets 4.7 or newer:
+    older ones refuse a turn of parts beside one of text.
+    Source: https://docs.nvidia.com/nemo/rl/latest/guides/grpo.html (Dataset), .../design-docs/chat-datasets.html, and
+    .../guides/grpo-audio.html, whose data sets have the same parts for audio and text.
+    """
+    turns = _in_parts(question, audio_path, family)
+    if question.kind == "choice":
+        turns = turns[-1:]
+    said = {"role": "assistant", "content": target_of(question, family)}
+    return {"messages": [*turns, said], KEPT: _kept(question)}
+
+
+def export(
+    questions: Iterable[Question], questions_path: Path, target: Target, out: Path, family: Family
+) -> Path:
+    """Writes `out`, as parquet for verl and JSONL for the others, and returns it.
+
+    `questions_path` is the file that the questions are from: their audio is looked for from its folder and written as
+    an absolute path. Questions go by one at a time. `out` is replaced as a whole, and stays as it was where anything
+    fails.
+
+    Raises ValueError for an unknown target or family, and RecordError where there is no question, where one has
+    another kind than those before it (a training file is for one stage), where a phrase has no span, and where a
+    question cannot be asked (prompts.py). verl: ImportError without pyarrow.
+    """
+    _require_one_of("target", target, get_args(Target))
+    _require_one_of("family", family, get_args(Family))
+    rows = _rows(questions, questions_path, target, family)
+    if target == "verl":
+        _write_parquet(out, rows)
+    else:
+        write_jsonl(out, rows)
+    return out
+
+
+def import_back(path: Path, target: Target) -> Iterator[Question]:
+    """The questions of a file that `export` wrote, equal to those that went in, one at a time.
+
+    They come from the column `tgsr`; changes to the others are not seen.
+    Raises ValueError for an unknown target; while reading, RecordError for a row without that column or with
+    something else in it.
+    """
+    _require_one_of("target", target, get_args(Target))
+    return _questions(path, _parquet_rows(path) if target == "verl" else _jsonl_rows(path))
+
+
+# --- what is said ----------------------------------------------------------------------------------------------
+
+
+def prompt_of(question: Question, family: Family) -> str:
+    """The user's text, as training/sta.py and training/rl.py have it."""
+    if question.kind == "choice":
+        text = choice_question(question.question, question.choices)
+    elif family == "qwen_omni":
+        text = phrase_question_qwen(str(question.phrase))
+    else:
+        text = phrase_question_af3(str(question.phrase))
+    return _plain(text, family)
+
+
+def target_of(question: Question, family: Family) -> str:
+    """Stage 1's target, or the letter of the right choice. RecordError for a phrase without a span."""
+    if question.kind == "choice":
+        return letter(question.choices.index(str(question.answer)))
+    if not question.evidence:
+        raise RecordError("evidence", "has no span, so there is no target", remedy="leave the question out")
+    if family == "qwen_omni":
+        text = phrase_answer_qwen(str(question.phrase), question.evidence[0])
+    else:
+        text = phrase_answer_af3(question.evidence[0])
+    return _plain(text, family)
+
+
+def _plain(text: str, family: Family) -> str:
+    """The names of special tokens as text, as the models' `prompt` writes them."""
+    if family == "qwen_omni":
+        return re.sub(r"<\|(?=\w+\|>)", "< |", text)
+    return text.replace("<sound>", "< sound >")
+
+
+def _unmarked(text: str) -> str:
+    return MARKERS.sub("< ", text)
+
+
+def _system(family: Family) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": SYSTEM}] if family == "qwen_omni" else []
+
+
+def _in_parts(question: Question, audio_path: str, family: Family) -> list[dict[str, Any]]:
+    messages = chat_messages(prompt_of(question, family), SYSTEM if family == "qwen_omni" else None)
+    messages[-1]["content"][0] = {"type": "audio", "audio": audio_path}
+    return messages
+
+
+# --- the question itself ---------------------------------------------------------------------------------------
+
+
+def _kept(question: Question) -> str:
+    """One text, not an object: loaders that give columns a type would fill in or cast its fields."""
+    row = {name: getattr(question, name) for name in Question.__dataclass_fields__}
+    row["evidence"] = [[span.start, span.end] for span in question.evidence]
+    return json.dumps({name: value for name, value in row.items() if value is not None})
+
+
+def _question(row: object) -> Question:
+    kept = row.get(KEPT) if isinstance(row, Mapping) else None
+    if kept is None:
+        raise RecordError(KEPT, "is missing", remedy="only files that `tgsr export` wrote can be read back")
+    try:
+        fields = json.loads(kept)
+        fields["choices"] = tuple(fields.get("choices", ()))
+        fields["evidence"] = tuple(Span(start, end) for start, end in fields.get("evidence", ()))
+        return Question(**fields)
+    except RecordError:
+        raise
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise RecordError(KEPT, f"is no question: {error}", remedy="export the questions again") from None
+
+
+def _questions(path: Path, rows: Iterator[tuple[int, object]]) -> Iterator[Question]:
+    for number, row in rows:
+        try:
+            question = _question(row)
+        except RecordError as error:
+            raise error.at(str(path), number) from None
+        yield question
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def _rows(
+    questions: Iterable[Question], questions_path: Path, target: Target, family: Family
+) -> Iterator[dict[str, Any]]:
+    file = str(questions_path)
+    kind = None
+    for index, question in enumerate(questions):
+        if kind not in (None, question.kind):
+            problem = f"question {question.id!r} is a {question.kind}, those before it are not: a file is for one stage"
+            raise RecordError(None, problem, file, remedy="export the kinds apart")
+        kind = question.kind
+        audio_path = os.path.abspath(resolve_audio(question, questions_path))
+        try:
+            row = _row(question, audio_path, target, family, index)
+        except ValueError as error:
+            problem = error.problem if isinstance(error, RecordError) else str(error)
+            raise RecordError(
+                None, f"question {question.id!r}: {problem}", file, remedy="correct it or leave it out"
+            ) from error
+        yield row
+    if kind is None:
+        raise RecordError(None, "no question to export", file, remedy="give a file that has some")
+
+
+def _row(question: Question, audio_path: str, target: Target, family: Family, index: int) -> dict[str, Any]:
+    if target == "ms-swift":
+        return to_ms_swift(question, audio_path, family)
+    if target == "trl":
+        return to_trl(question, audio_path, family)
+    if target == "nemo-rl":
+        return to_nemo_rl(question, audio_path, family)
+    row = to_verl(question, audio_path, family, index)
+    json.dumps(row, ensure_ascii=False).encode()  # parquet has no place for half of a surrogate pair
+    return row
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
+    with path.open("rb") as file:
+        for line, content in enumerate(file, 1):
+            content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+            if not content.strip():
+                continue
+            try:
+                row = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                raise RecordError(None, f"is not JSON ({error})", str(path), line) from None
+            yield line, row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
+    _pyarrow()
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        columns = [KEPT] if KEPT in file.schema_arrow.names else []
+        batches = file.iter_batches(ROWS_AT_ONCE, columns=columns)
+        yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
+
+
+def _write_parquet(out: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Groups of rows, each on disk before the next is made; the file takes its name when it is whole."""
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as parquet
+
+    schema = _verl_schema(pyarrow)
+    out = Path(os.path.realpath(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with parquet.ParquetWriter(partial_file, schema) as writer:
+            group: list[dict[str, Any]] = []
+            for row in rows:
+                group.append(row)
+                if len(group) == ROWS_AT_ONCE:
+                    writer.write_table(pyarrow.Table.from_pylist(group, schema))
+                    group = []
+            if group:
+                writer.write_table(pyarrow.Table.from_pylist(group, schema))
+        os.replace(partial_file, out)
+    finally:
+        partial_file.unlink(missing_ok=True)
+
+
+def _verl_schema(pyarrow: ModuleType) -> Any:
+    text = pyarrow.string()
+    message = pyarrow.struct([("role", text), ("content", text)])
+    extra = [("split", text), ("index", pyarrow.int64()), ("id", text), ("task", text)]
+    return pyarrow.schema(
+        [
+            ("data_source", text),
+            ("prompt", pyarrow.list_(message)),
+            ("ability", text),
+            ("reward_model", pyarrow.struct([("style", text), ("ground_truth", text)])),
+            ("extra_info", pyarrow.struct(extra)),
+            ("audios", pyarrow.list_(text)),
+            (KEPT, text),
+        ]
+    )
+
+
+def _pyarrow() -> ModuleType:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError("verl's files are parquet, which needs pyarrow: pip install pyarrow") from error
+    module: ModuleType = pyarrow
+    return module
+
+
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

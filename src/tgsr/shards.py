@@ -1,0 +1,244 @@
+"""A step over any number of rows: cut into shards, each shard's result kept under the name of what it was made of.
+
+A result is written whole or not at all, so that a run that was killed at any moment goes on where it was: what is
+there is not made again, and the output is put together once, in the rows' order. Nothing grows with the number of
+rows but the list of shards' names. The same function runs in this process, in several, or under Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from tgsr.records import Bad, Clip, Question, Row, as_row
+
+Runner = Literal["here", "ray"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a step makes of a shard: rows to keep, and what was left out and why."""
+
+    rows: Sequence[Clip | Question | Row]
+    bad: Sequence[Bad] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`function(settings, rows) -> Made`, a module's own function, so that other processes find it.
+
+    `settings` is a frozen dataclass of plain values. The shard's key is made of both, of `version`, of the rows and of
+    the size and time of the files that they name as audio: change any of them, and the shard is made again.
+    """
+
+    function: Callable[[Any, Sequence[Row]], Made]
+    settings: Any
+    version: int = 1
+
+    def key(self, rows: Sequence[Row], root: Path) -> str:
+        name = f"{self.function.__module__}.{self.function.__qualname__} {self.version}"
+        digest = hashlib.sha256(f"{name} {json.dumps(asdict(self.settings), default=str)}".encode())
+        for row in rows:
+            digest.update(json.dumps(row, sort_keys=True).encode())
+            if isinstance(sound := row.get("audio"), str):
+                digest.update(_stat(root / sound).encode())
+        return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows went in, came out, came out with flags, were left out; and how many shards were there already."""
+
+    given: int
+    kept: int
+    flagged: int
+    left_out: int
+    shards: int
+    found: int
+
+
+class ShardError(ValueError):
+    """Too many rows were left out; the message says how many, and where the reasons are."""
+
+
+def run(
+    step: Step,
+    rows: Iterable[Row | Bad],
+    out: Path,
+    *,
+    root: Path,
+    rows_per_shard: int = 64,
+    workers: int = 1,
+    runner: Runner = "here",
+    most_bad: float = 1.0,
+) -> Counts:
+    """Writes what `step` makes of `rows` to `out`, and what was left out to errors.jsonl beside it.
+
+    A Bad among the rows is left out. `root` is the folder that audio paths start from. Results of shards lie in
+    .OUT.shards, which can be deleted once `out` is there; a later run with more rows finds those that it knows.
+    ShardError where more than the share `most_bad` of the rows was left out: then `out` is written, all the same.
+    """
+    kept = out.with_name(f".{out.name}.shards")
+    kept.mkdir(parents=True, exist_ok=True)
+    keys: list[str] = []
+    given = found = 0
+    with tqdm(desc=f"{out.name}", unit="row") as bar, _pool(workers, runner) as submit:
+        running: dict[Any, int] = {}
+        for shard in _shards(rows, rows_per_shard):
+            good = [row for row in shard if not isinstance(row, Bad)]
+            bad = [row for row in shard if isinstance(row, Bad)]
+            key = step.key([*good, *map(asdict, bad)], root)
+            keys.append(key)
+            given += len(shard)
+            if (kept / key).exists():
+                found += 1
+                bar.update(len(shard))
+                continue
+            running[submit(step, good, bad, kept / key)] = len(shard)
+            while len(running) >= 2 * workers:
+                _settle(running, bar)
+        while running:
+            _settle(running, bar)
+    counts = Counts(given, *_put_together(keys, kept, out), len(keys), found)
+    if counts.left_out > most_bad * given:
+        raise ShardError(
+            f"{out}: {counts.left_out} of {given} rows were left out, more than {most_bad:.0%}; {errors_of(out)} says "
+            "why: mend them or raise --most-bad"
+        )
+    return counts
+
+
+def errors_of(out: Path) -> Path:
+    return out.with_name("errors.jsonl")
+
+
+def _shards(rows: Iterable[Row | Bad], n: int) -> Iterator[list[Row | Bad]]:
+    iterator = iter(rows)
+    while shard := list(islice(iterator, n)):
+        yield shard
+
+
+def _settle(running: dict[Future[None], int], bar: Any) -> None:
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()  # an error of ours ends the run; bad rows are in the result
+        bar.update(running.pop(future))
+
+
+def make_shard(step: Step, rows: Sequence[Row], bad: Sequence[Bad], path: Path) -> None:
+    """One shard's result: a line a row, ["row", {...}] or ["bad", {...}], on disk as a whole or not at all."""
+    made = step.function(step.settings, rows) if rows else Made(())
+    lines = [["bad", asdict(one)] for one in (*bad, *made.bad)]
+    lines += [["row", dict(as_row(one))] for one in made.rows]
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix="half-", delete=False, encoding="utf-8"
+    ) as half:
+        try:
+            for line in lines:
+                half.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            half.flush()
+            os.fsync(half.fileno())
+            os.replace(half.name, path)
+        except BaseException:
+            Path(half.name).unlink(missing_ok=True)
+            raise
+
+
+class _Here:
+    """Runs at once what is submitted: no other process is needed for one worker."""
+
+    def __call__(self, *given: Any) -> Future[None]:
+        future: Future[None] = Future()
+        make_shard(*given)
+        future.set_result(None)
+        return future
+
+
+class _pool:
+    """submit(step, rows, bad, path) -> Future, in `workers` processes, here or in a Ray cluster."""
+
+    def __init__(self, workers: int, runner: Runner) -> None:
+        self.workers, self.runner = workers, runner
+        self.processes: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Callable[..., Any]:
+        if self.runner == "ray":
+            return _ray(self.workers)
+        if self.workers == 1:
+            return _Here()
+        self.processes = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+        processes = self.processes
+        return lambda *given: processes.submit(make_shard, *given)
+
+    def __exit__(self, *error: Any) -> None:
+        if self.processes is not None:
+            self.processes.shutdown(cancel_futures=True)
+
+
+def _ray(workers: int) -> Callable[..., Any]:
+    """Shards as Ray tasks. The folder of `out` must be one that all machines see."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ShardError("--runner ray: its package is not installed; pip install 'tgsr[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"), num_cpus=None if "RAY_ADDRESS" in os.environ else workers
+        )
+    remote = ray.remote(make_shard)
+    return lambda *given: remote.remote(*given).future()
+
+
+def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int, int]:
+    """All shards' results in order, into `out` and its errors; how many rows came out, with flags, were left out."""
+    n_kept = n_flagged = n_bad = 0
+    with (
+        tempfile.NamedTemporaryFile(
+            "w", dir=out.parent, prefix="half-", delete=False, encoding="utf-8"
+        ) as rows,
+        tempfile.NamedTemporaryFile(
+            "w", dir=out.parent, prefix="half-", delete=False, encoding="utf-8"
+        ) as errors,
+    ):
+        try:
+            for key in keys:
+                with (kept / key).open(encoding="utf-8") as lines:
+                    for line in lines:
+                        kind, row = json.loads(line)
+                        (rows if kind == "row" else errors).write(json.dumps(row, ensure_ascii=False) + "\n")
+                        n_kept += kind == "row"
+                        n_bad += kind == "bad"
+                        n_flagged += bool(kind == "row" and row.get("flags"))
+            for half, target in ((rows, out), (errors, errors_of(out))):
+                half.flush()
+                os.fsync(half.fileno())
+                os.replace(half.name, target)
+        finally:
+            for half in (rows, errors):
+                Path(half.name).unlink(missing_ok=True)
+    return n_kept, n_flagged, n_bad
+
+
+def _stat(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def forget(out: Path) -> None:
+    """Deletes the shards' results of `out`."""
+    shutil.rmtree(out.with_name(f".{out.name}.shards"), ignore_errors=True)

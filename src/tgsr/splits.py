@@ -1,0 +1,59 @@
+"""Which clips are trained on: by speaker, so that no voice is heard in both, and a test that nothing leaked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tgsr.records import Clip
+
+By = Literal["publisher", "speaker", "clip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How clips are divided: as their publisher did, or `share` of the speakers (or clips) are for testing.
+
+    Who is chosen follows from the name alone, however many others there are: a corpus that grows keeps its split.
+    """
+
+    by: By = "publisher"
+    share: float = 0.05
+    seed: int = 0
+
+    def of(self, clip: Clip) -> str:
+        """ "train" or "test", or what the publisher says. A clip whose speaker nobody knows is divided as a clip."""
+        if self.by == "publisher":
+            return clip.split
+        who = clip.id
+        if self.by == "speaker":
+            voices = sorted({word.speaker for word in clip.words if word.speaker})
+            # Voices that talk to each other must not be parted; the first one decides, the leak test has the last word.
+            who = clip.speaker or (voices[0] if voices else clip.id)
+        drawn = int.from_bytes(hashlib.sha256(f"{self.seed} {who}".encode()).digest()[:8], "big") / 2**64
+        return "test" if drawn < self.share else "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A speaker, clip or recording that is in two splits."""
+
+    what: Literal["speaker", "clip", "recording"]
+    name: str
+    splits: tuple[str, str]
+
+
+def leaks(clips: Iterable[Clip], most: int = 100) -> list[Leak]:
+    """The first `most` leaks between any two splits, in order of appearance."""
+    where: dict[tuple[str, str], str] = {}
+    found: list[Leak] = []
+    for clip in clips:
+        voices = {clip.speaker, *(word.speaker for word in clip.words)} - {None}
+        named = [("clip", clip.id), ("recording", clip.audio), *(("speaker", str(voice)) for voice in voices)]
+        for what, name in named:
+            before = where.setdefault((what, name), clip.split)
+            if before != clip.split and len(found) < most:
+                found.append(Leak(what, name, (before, clip.split)))  # type: ignore[arg-type]
+    return found

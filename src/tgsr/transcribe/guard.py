@@ -1,0 +1,82 @@
+"""What a clip's transcript is worth: flags for clips, and the tests by which invented text is left out.
+
+Whisper writes something whatever it hears. Voice activity detection comes first; what passes it is held against the
+numbers that Whisper gives of itself and against the text's own shape.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tgsr.timeline import Seconds, Word
+
+NO_SPEECH = "no-speech"
+"""Nobody speaks, as far as voice activity detection and Whisper can tell: silence, noise, music."""
+NOT_ENGLISH = "not-english"
+"""Another language is spoken; its words are not written down as English ones."""
+INVENTED = "invented"
+"""A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
+TOO_LONG = "too-long"
+"""Longer than the bound that was set: not transcribed."""
+TEXT_DIFFERS = "text-differs"
+"""What was heard shares less than half of its words with the publisher's text."""
+UNALIGNED = "unaligned"
+"""Forced alignment failed; the times are the first back end's."""
+
+MOST_COMPRESSED = 2.4  # Whisper's own bound: text that compresses better repeats itself
+LEAST_LOGP = -1.0  # Whisper's own: the mean log-prob of a stretch's tokens
+MOST_SILENT = 0.6  # Whisper's own: the probability of "no speech"
+MOST_REPEATS = 4  # of one to four words, one after the other
+MOST_WORDS_A_SECOND = 8.0  # fast speech has five
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A stretch of a transcript with what its model says of it; None where a back end does not say.
+
+    `logp` is the mean log-prob of its tokens, `no_speech` the probability that nobody speaks.
+    """
+
+    words: tuple[Word, ...]
+    logp: float | None = None
+    no_speech: float | None = None
+
+
+def doubt(heard: Heard) -> str | None:
+    """Why a stretch is held to be invented, or None. A stretch without words is not."""
+    if not heard.words:
+        return None
+    text = " ".join(word.text for word in heard.words)
+    # Short texts always compress badly, long ones well only where they repeat themselves.
+    if compression(text) > MOST_COMPRESSED:
+        return f"compresses {compression(text):.1f} times"
+    if (n := repeats([word.text.lower().strip(".,!?") for word in heard.words])) > MOST_REPEATS:
+        return f"the same words {n} times in a row"
+    if heard.no_speech is not None and heard.no_speech > MOST_SILENT and (heard.logp or 0.0) < LEAST_LOGP:
+        return f"no speech with {heard.no_speech:.2f}, log-prob {heard.logp:.2f}"
+    seconds: Seconds = heard.words[-1].end - heard.words[0].start
+    if len(heard.words) > MOST_REPEATS and len(heard.words) > MOST_WORDS_A_SECOND * seconds:
+        return f"{len(heard.words)} words in {seconds:.1f} s"
+    return None
+
+
+def compression(text: str) -> float:
+    """How many times zlib makes the text smaller; 0 for no text. Whisper's measure of repetition."""
+    return len(text.encode()) / len(zlib.compress(text.encode())) if text else 0.0
+
+
+def repeats(words: Sequence[str]) -> int:
+    """How often in a row the same one to four words are said, at most; 1 where nothing repeats, 0 for no words.
+
+    Digits are said twice and three times by people; a loop of Whisper's goes on.
+    """
+    most = 1 if words else 0
+    for n in range(1, 5):
+        for offset in range(n):
+            run = 1
+            for first in range(offset + n, len(words) - n + 1, n):
+                run = run + 1 if list(words[first : first + n]) == list(words[first - n : first]) else 1
+                most = max(most, run)
+    return most
