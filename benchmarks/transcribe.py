@@ -106,21 +106,28 @@ def main() -> None:
     rows = [json.loads(line) for line in arguments.manifest.read_text().splitlines()]
     aligner: Aligner = PocketSphinx()
     fast, slow = FasterWhisper(language="en"), TransformersWhisper(language="en")
-    backends: dict[str, Callable[[np.ndarray], Words]] = {
-        "faster-whisper": lambda samples: fast(samples).words,
-        "faster-whisper, aligned": lambda samples: aligned(fast(samples).words, samples, aligner)[0],
-        "transformers": lambda samples: slow(samples).words,
+
+    def together_and_aligned(clips: Sequence[np.ndarray]) -> list[Words]:
+        heard = zip(fast.many(clips), clips, strict=True)
+        return [aligned(found.words, samples, aligner)[0] for found, samples in heard]
+
+    backends: dict[str, Callable[[Sequence[np.ndarray]], list[Words]]] = {
+        "faster-whisper, one by one": lambda clips: [fast(samples).words for samples in clips],
+        "faster-whisper": lambda clips: [found.words for found in fast.many(clips)],
+        "faster-whisper, aligned": together_and_aligned,
+        "transformers": lambda clips: [found.words for found in slow.many(clips)],
     }
     result: dict[str, Any] = {"cores": os.cpu_count(), "model": "Whisper base", "kinds": {}}
     for kind, recordings in kinds(rows, arguments.n).items():
         sounds = [audio.load(arguments.manifest.parent / row["path"]) for row in recordings]
         scores = {name: Score() for name in backends}
         for name, hear in backends.items():
-            hear(sounds[0])
-            for row, samples in zip(recordings, sounds, strict=True):
-                start = time.perf_counter()
-                found = hear(samples)
-                scores[name].add(found, row["words"], time.perf_counter() - start, row["duration"])
+            hear(sounds[:1])
+            start = time.perf_counter()
+            heard = hear(sounds)
+            each = (time.perf_counter() - start) / len(sounds)
+            for row, found in zip(recordings, heard, strict=True):
+                scores[name].add(found, row["words"], each, row["duration"])
         if arguments.timestamped_python:
             scores["whisper-timestamped"] = timestamped(arguments.timestamped_python, recordings, sounds)
         table = {name: score.row() for name, score in scores.items()}

@@ -18,13 +18,14 @@ from tgsr.timeline import Seconds, Word
 from tgsr.transcribe.align import Aligner, Ctc, PocketSphinx, aligned, aligned_text
 from tgsr.transcribe.guard import TEXT_DIFFERS, TOO_LONG
 from tgsr.transcribe.mending import mended
-from tgsr.transcribe.transcript import Backend
+from tgsr.transcribe.transcript import Backend, Transcript
 from tgsr.transcribe.whisper import FasterWhisper
 from tgsr.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.transcribe.whisper_transformers import TransformersWhisper
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
 PUNCTUATION = ".,!?;:'\""
+LONGEST_TEXT: Seconds = 40.0  # that is aligned as a whole
 SAME_ENOUGH = 0.5  # of the words of two texts
 
 
@@ -51,7 +52,7 @@ class Transcription:
 
 def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
     """Each row's clip with its words; a clip whose sound cannot be read is Bad."""
-    clips: list[Clip] = []
+    clips: list[tuple[Clip, np.ndarray]] = []
     bad: list[Bad] = []
     for row in rows:
         try:
@@ -62,41 +63,51 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
         except RecordError as error:
             bad.append(Bad(str(row.get("id")), error.problem, None, error.field))
         else:
-            clips.append(transcribed(clip, samples, settings))
-    return Made(clips, bad)
+            clips.append((replace(clip, duration=len(samples) / audio.SAMPLE_RATE), samples))
+    done = [without_hearing(clip, samples, settings) for clip, samples in clips]
+    left = [index for index, clip in enumerate(done) if clip is None]
+    heard = _backend(settings).many([clips[index][1] for index in left]) if left else []
+    for index, transcript in zip(left, heard, strict=True):
+        clip, samples = clips[index]
+        done[index] = heard_as(clip, samples, transcript, settings)
+    return Made([clip for clip in done if clip is not None], bad)
 
 
-def transcribed(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip:
-    """The clip with words and flags.
+def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
+    """The clip with words and flags where no back end is needed, else None.
 
-    Words that it has are mended and kept. Where its publisher says what is said, that text is aligned; where this
-    fails, or there is none, the back end hears the clip, and a text that shares less than half of its words is flagged.
+    Words that it has are mended and kept. Where its publisher says what is said, and it is short, that text is aligned.
     """
-    seconds = len(samples) / audio.SAMPLE_RATE
-    clip = replace(clip, duration=seconds)
     if clip.words:
-        words, flags = mended(clip.words, seconds)
-        return _with(clip, words, flags)
-    if seconds > settings.max_seconds:
+        return _with(clip, *mended(clip.words, clip.duration))
+    if clip.duration > settings.max_seconds:
         return _with(clip, (), (TOO_LONG,))
     aligner = _aligner(settings)
-    if clip.text and aligner and seconds <= 40:
-        found = aligned_text(clip.text, samples, aligner)
-        if found is not None:
-            words, flags = mended(found, seconds)
-            return _with(clip, words, flags)
-    heard = _backend(settings)(samples)
+    if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
+        return None
+    found = aligned_text(clip.text, samples, aligner)
+    return None if found is None else _with(clip, *mended(_spoken_by(clip, found), clip.duration))
+
+
+def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Transcription) -> Clip:
+    """The clip with what a back end heard; flagged where its publisher's text shares less than half of the words."""
+    seconds = clip.duration
     words, flags = mended(heard.words, seconds)
+    aligner = _aligner(settings)
     if aligner and words:
         words, more = aligned(words, samples, aligner)
         words, again = mended(words, seconds)
         flags = (*flags, *more, *again)
     if clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    if clip.speaker:
-        words = tuple(replace(word, speaker=word.speaker or clip.speaker) for word in words)
     language = clip.language or heard.language
-    return _with(replace(clip, language=language), words, (*heard.flags, *flags))
+    return _with(replace(clip, language=language), _spoken_by(clip, words), (*heard.flags, *flags))
+
+
+def _spoken_by(clip: Clip, words: tuple[Word, ...]) -> tuple[Word, ...]:
+    if not clip.speaker:
+        return words
+    return tuple(replace(word, speaker=word.speaker or clip.speaker) for word in words)
 
 
 def _with(clip: Clip, words: tuple[Word, ...], flags: tuple[str, ...]) -> Clip:

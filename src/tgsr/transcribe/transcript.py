@@ -43,6 +43,10 @@ class Backend(Protocol):
         """16 kHz mono float32 of any length -> its words; none where nobody speaks English."""
         ...
 
+    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
+        """The same for several clips, in order; back ends that can hear them together."""
+        ...
+
 
 def judged(
     stretches: Sequence[Heard], seconds: Seconds, source: str, language: str | None, sure: float

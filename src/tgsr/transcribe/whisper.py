@@ -5,9 +5,10 @@ Its times come from cross-attention; docs/data.md has their errors beside those 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.timeline import Seconds, Word
-from tgsr.transcribe.guard import NO_SPEECH, Heard
-from tgsr.transcribe.transcript import ENGLISH, Transcript, judged
+from tgsr.transcribe.guard import Heard
+from tgsr.transcribe.transcript import ENGLISH, SURE, Transcript, judged
+from tgsr.transcribe.windows import Placed, Region, packed, region_at, sound_of, speech_regions
 from tgsr.weights import whisper
 
 SOURCE = "whisper"
@@ -29,10 +31,9 @@ PROGRESS_FROM: Seconds = 60.0
 class FasterWhisper:
     """CTranslate2's Whisper. `folder` is a model in its format; None is the packaged Whisper base.
 
-    Windows of up to 30 s of speech, as voice activity detection finds it, `at_once` of them together. Greedy, so that
-    the same sound gives the same words. `language` "en" takes the speaker's English for granted; None asks Whisper
-    first, which costs an encoder pass, and leaves clips of other languages without words. FetchError where the packaged
-    weights cannot be had.
+    Speech, as voice activity detection finds it, in windows of 30 s that short clips share, `at_once` windows together.
+    Greedy. `language` "en" takes English for granted; None asks Whisper about each clip first, which costs an encoder
+    pass a clip, and leaves clips of other languages without words. FetchError where the packaged weights cannot be had.
     """
 
     folder: Path | None = None
@@ -42,31 +43,73 @@ class FasterWhisper:
     source: str = field(default=SOURCE, init=False)
 
     def __call__(self, samples: np.ndarray) -> Transcript:
-        seconds = len(samples) / SAMPLE_RATE
-        if seconds < 2 * SHORTEST:
-            return Transcript((), seconds, SOURCE, None, (NO_SPEECH,))
-        # One window has nothing to be batched with, and Whisper's own loop finds the words' starts a little better.
-        batched = seconds > 30
-        model = _model(str(self.folder or whisper()), self.threads, batched)
-        segments, info = model.transcribe(
-            samples,
-            language=self.language,
+        return self.many([samples])[0]
+
+    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
+        """Each clip's transcript, in order."""
+        model = _model(self.folder, self.threads)
+        regions: list[Region] = []
+        spoken: list[tuple[str | None, float]] = []
+        for index, samples in enumerate(clips):
+            of_clip = speech_regions(samples, index) if len(samples) >= 2 * SHORTEST * SAMPLE_RATE else []
+            language, sure = self.language, 1.0
+            if of_clip and language is None:
+                language, sure, _ = model.detect_language(of_clip[0].samples)
+            spoken.append((language if of_clip else None, float(sure)))
+            if language in (None, ENGLISH) or sure < SURE:
+                regions += of_clip
+        heard: list[list[Heard]] = [[] for _ in clips]
+        windows = packed(regions)
+        seconds = sum(len(samples) for samples in clips) / SAMPLE_RATE
+        with tqdm(
+            total=len(windows), desc="hearing", unit="window", disable=seconds < PROGRESS_FROM, leave=False
+        ) as bar:
+            for first in range(0, len(windows), self.at_once):
+                some = windows[first : first + self.at_once]
+                for clip, stretch in chain.from_iterable(self._hear(model, some)):
+                    heard[clip].append(stretch)
+                bar.update(len(some))
+        return [
+            judged(of_clip, len(samples) / SAMPLE_RATE, SOURCE, *language)
+            for of_clip, samples, language in zip(heard, clips, spoken, strict=True)
+        ]
+
+    def _hear(self, model: Any, windows: Sequence[Sequence[Placed]]) -> list[list[tuple[int, Heard]]]:
+        """What is said in each window: (clip, words of one of its regions)."""
+        from faster_whisper import BatchedInferencePipeline
+
+        sounds = [sound_of(window) for window in windows]
+        offsets = np.cumsum([0, *(len(sound) for sound in sounds)]) / SAMPLE_RATE
+        bounds = [{"start": a, "end": b} for a, b in pairwise(offsets)]
+        segments, _ = BatchedInferencePipeline(model).transcribe(
+            np.concatenate(sounds),
+            language=ENGLISH if model.model.is_multilingual else None,
+            clip_timestamps=bounds,
             beam_size=1,
             temperature=0.0,
-            condition_on_previous_text=False,  # a mistake would otherwise be repeated to the end
             word_timestamps=True,
-            vad_filter=True,
-            **({"batch_size": self.at_once} if batched else {}),
+            without_timestamps=False,
+            batch_size=len(windows),
         )
-        stretches = []
-        with tqdm(
-            total=round(seconds), desc="transcribing", unit="s", disable=seconds < PROGRESS_FROM, leave=False
-        ) as bar:
-            for segment in segments:
-                words = tuple(words_of(segment.words or (), seconds))
-                stretches.append(Heard(words, segment.avg_logprob, segment.no_speech_prob))
-                bar.update(min(round(segment.end), round(seconds)) - bar.n)
-        return judged(stretches, seconds, SOURCE, info.language, float(info.language_probability))
+        words: dict[tuple[int, int], list[Any]] = {}
+        numbers: dict[tuple[int, int], tuple[float, float]] = {}
+        places = [{id(placed): i for i, placed in enumerate(window)} for window in windows]
+        for segment in segments:
+            for word in segment.words or ():
+                middle = (float(word.start) + float(word.end)) / 2
+                number = min(int(np.searchsorted(offsets, middle, side="right")) - 1, len(windows) - 1)
+                placed = region_at(windows[number], middle - offsets[number])
+                key = (number, places[number][id(placed)])
+                words.setdefault(key, []).append(word)
+                numbers[key] = (float(segment.avg_logprob), float(segment.no_speech_prob))
+        found: list[list[tuple[int, Heard]]] = [[] for _ in windows]
+        for (number, place), said in words.items():
+            placed = windows[number][place]
+            shift = placed.region.start - placed.at - offsets[number]
+            ends = placed.region.start + placed.region.duration
+            mine = tuple(words_of(said, placed.region.start, ends, shift))
+            found[number].append((placed.region.clip, Heard(mine, *numbers[number, place])))
+        return found
 
 
 def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
@@ -74,22 +117,22 @@ def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
     return FasterWhisper(folder, ENGLISH)(samples)
 
 
-def words_of(words: Iterable[Any], seconds: Seconds) -> list[Word]:
-    """faster-whisper's words as ours: inside the clip, never without length, blank ones left out."""
+def words_of(words: Iterable[Any], start: Seconds, end: Seconds, shift: Seconds = 0.0) -> list[Word]:
+    """faster-whisper's words, `shift` seconds later, as ours: inside [start, end), never without length or text."""
     found = []
     for word in words:
-        start = min(max(0.0, float(word.start)), seconds - SHORTEST)
-        end = min(max(float(word.end), start + SHORTEST), seconds)
+        first = min(max(start, float(word.start) + shift), end - SHORTEST)
+        last = min(max(float(word.end) + shift, first + SHORTEST), end)
         if word.word.strip():
             confidence = min(1.0, max(0.0, float(word.probability)))
-            found.append(Word(word.word.strip(), start, end, None, SOURCE, confidence))
+            found.append(
+                Word(word.word.strip(), round(first, 3), round(last, 3), None, SOURCE, round(confidence, 3))
+            )
     return found
 
 
 @cache
-def _model(folder: str, threads: int, batched: bool) -> Any:
-    from faster_whisper import BatchedInferencePipeline, WhisperModel
+def _model(folder: Path | None, threads: int) -> Any:
+    from faster_whisper import WhisperModel
 
-    if batched:
-        return BatchedInferencePipeline(_model(folder, threads, False))
-    return WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads)
+    return WhisperModel(str(folder or whisper()), device="cpu", compute_type="int8", cpu_threads=threads)

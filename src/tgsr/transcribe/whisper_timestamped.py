@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,3 +68,6 @@ class WhisperTimestamped:
             (words,) = read_alignment(written).values()
             language = json.loads(written.read_text()).get("language")
         return judged([Heard(words)] if words else [], seconds, SOURCE, language, 1.0)
+
+    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
+        return [self(samples) for samples in clips]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ from tgsr.models.lalm import ModelError
 from tgsr.timeline import Seconds, Word
 from tgsr.transcribe.checkpoint import whisper_for_transformers
 from tgsr.transcribe.guard import NO_SPEECH, Heard
-from tgsr.transcribe.transcript import ENGLISH, Transcript, judged
+from tgsr.transcribe.transcript import ENGLISH, SURE, Transcript, judged
+from tgsr.transcribe.windows import speech_regions
 
 SOURCE = "whisper-transformers"
-WINDOW: Seconds = 30.0
 SHORTEST: Seconds = 0.02
 
 
@@ -40,20 +41,23 @@ class TransformersWhisper:
 
     def __call__(self, samples: np.ndarray) -> Transcript:
         seconds = len(samples) / SAMPLE_RATE
-        windows = speech_windows(samples)
+        windows = [(region.start, region.samples) for region in speech_regions(samples)]
         if not windows:
             return Transcript((), seconds, SOURCE, None, (NO_SPEECH,))
         model = self._load()[0]
         language, sure = self.language, 1.0
         if language is None and model.generation_config.is_multilingual:
             language, sure = _language(model, self._features([windows[0][1]])[0])
-            if language != ENGLISH and sure >= 0.6:
+            if language != ENGLISH and sure >= SURE:
                 return judged((), seconds, SOURCE, language, sure)
         stretches: list[Heard] = []
         for first in range(0, len(windows), self.at_once):
             some = windows[first : first + self.at_once]
             stretches += self._hear(some, seconds)
         return judged(stretches, seconds, SOURCE, language, sure)
+
+    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
+        return [self(samples) for samples in clips]
 
     def _load(self) -> tuple[Any, Any, Any]:
         if self._loaded is None:
@@ -153,21 +157,3 @@ def _language(model: Any, features: Tensor) -> tuple[str, float]:
     probabilities = logits[ids].softmax(-1)
     best = int(probabilities.argmax())
     return list(model.generation_config.lang_to_id)[best].strip("<|>"), float(probabilities[best])
-
-
-def speech_windows(samples: np.ndarray) -> list[tuple[Seconds, np.ndarray]]:
-    """Stretches of up to 30 s around speech, and where each begins; a pause is the cut wherever there is one.
-
-    Voice activity detection is silero's, which comes with faster-whisper.
-    """
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
-
-    spoken = get_speech_timestamps(samples, VadOptions(max_speech_duration_s=WINDOW - 1))
-    windows: list[list[int]] = []
-    for stretch in spoken:
-        start, end = int(stretch["start"]), int(stretch["end"])
-        if windows and end - windows[-1][0] <= WINDOW * SAMPLE_RATE:
-            windows[-1][1] = end
-        else:
-            windows.append([start, end])
-    return [(start / SAMPLE_RATE, samples[start:end]) for start, end in windows]
