@@ -1,11 +1,14 @@
-"""Questions from clips: stage 1's phrases from any clips with word times, both stages' from spoken digits."""
+"""Questions from clips: of any corpus, shard by shard, and from spoken digits that are composed here."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,19 @@ import soundfile
 from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.cards import Described, card, plot, statistics
+from tgsr.corpora.any import clips_of
 from tgsr.corpora.digit_questions import choice_questions
+from tgsr.corpora.folders import OnDisk
 from tgsr.corpora.spoken_digits import compose
-from tgsr.queries import phrase_questions
-from tgsr.records import Clip, Question, resolve_audio, write_jsonl
+from tgsr.qa import Choices, choice_questions_of
+from tgsr.queries import Phrases, phrase_questions, spread_phrases
+from tgsr.records import Bad, Clip, Question, Row, as_row, clip_of, question_of, resolve_audio, write_jsonl
+from tgsr.shards import Made
+from tgsr.splits import Split, leaks
+from tgsr.transcribe.guard import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG
+
+UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing
 
 
 class BuildError(ValueError):
@@ -82,3 +94,109 @@ def moved(clips: Sequence[Clip], clips_path: Path, out: Path) -> list[Clip]:
         replace(c, audio=os.path.relpath(resolve_audio(c, clips_path).resolve(), out.resolve()))
         for c in clips
     ]
+
+
+# --- any corpus ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stage1:
+    """What `build sta` asks of a corpus' clips."""
+
+    phrases: Phrases
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Stage2:
+    """What `build qa` asks of a corpus' clips."""
+
+    choices: Choices
+    split: Split
+
+
+def phrases_of(settings: Stage1, rows: Sequence[Row]) -> Made:
+    """Each clip's phrases; a clip that has none is left out with its reason. A step of shards.run."""
+    questions: list[Question] = []
+    bad: list[Bad] = []
+    for clip in map(clip_of, rows):
+        if reason := unfit(clip):
+            bad.append(Bad(clip.id, reason, None, "flags"))
+            continue
+        clip = replace(clip, split=settings.split.of(clip))
+        found = spread_phrases(clip, _rng(settings.phrases.seed, clip), settings.phrases)
+        questions += found
+        if not found:
+            bad.append(
+                Bad(clip.id, f"no phrase that is allowed among its {len(clip.words)} words", None, "words")
+            )
+    return Made(questions, bad)
+
+
+def choices_of(settings: Stage2, rows: Sequence[Row]) -> Made:
+    """One question a task about each clip; the shard's other clips give wrong choices. A step of shards.run."""
+    questions: list[Question] = []
+    bad: list[Bad] = []
+    clips = [replace(clip, split=settings.split.of(clip)) for clip in map(clip_of, rows)]
+    for clip in clips:
+        # What is known of the whole clip can be asked of any; of words, only where there are words to trust.
+        if (reason := unfit(clip)) and not clip.labels and not clip.events:
+            bad.append(Bad(clip.id, reason, None, "flags"))
+            continue
+        # A test's wrong choices come from the test: a phrase that was trained on must not give itself away.
+        others = [other for other in clips if other.split == clip.split and not unfit(other)]
+        found = choice_questions_of(clip, others, settings.choices)
+        questions += found
+        if not found:
+            bad.append(Bad(clip.id, "nothing that is known of it can be asked", None, "words"))
+    return Made(questions, bad)
+
+
+def unfit(clip: Clip) -> str | None:
+    """Why nothing is asked about what is said in a clip, or None."""
+    flag = next((flag for flag in clip.flags if flag in UNFIT), None)
+    return f"flagged {flag}" if flag else None
+
+
+def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
+    """Clips as rows of a step; one that says the same as an earlier one, at the same times, is left out."""
+    seen = OnDisk()
+    for clip in clips:
+        if isinstance(clip, Bad):
+            yield clip
+            continue
+        said = [(word.text, word.start, word.end) for word in clip.words]
+        of_clip = hashlib.sha256(f"{clip.duration} {said} {clip.labels} {clip.events}".encode()).hexdigest()
+        if clip.words and (first := seen.get(of_clip)):
+            yield Bad(clip.id, f"the same words at the same times as {first[0]}", None, "words")
+            continue
+        seen.put(of_clip, clip.id)
+        yield as_row(clip)
+
+
+def _rng(seed: int, clip: Clip) -> np.random.Generator:
+    """Follows from the clip alone, so that it does not matter who shares its shard."""
+    digest = hashlib.sha256(f"{seed} {clip.id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def describe(clips: Path, out: Path, split: Split, command: str) -> None:
+    """card.md, statistics.json and statistics.png beside the questions in `out`, read line by line."""
+    described = Described()
+    with (out / "questions.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            described.ask(question_of(json.loads(line)))
+    with (out / "errors.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            described.leave_out(re.sub(r"[\d.]+", "N", json.loads(line)["error"])[:80])
+
+    def heard() -> Iterator[Clip]:
+        for clip in clips_of(clips, "clips", out):
+            if not isinstance(clip, Bad):
+                described.hear(clip)
+                yield replace(clip, split=split.of(clip))
+
+    leaked = leaks(heard())
+    (out / "card.md").write_text(card(described, out.name, command, leaked))
+    statistics(described, out / "statistics.json")
+    plot(described, out / "statistics.png")

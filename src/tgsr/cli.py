@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _add_score(commands)
     _add_merge(commands)
     _add_import(commands)
+    _add_export(commands)
     _add_attend(commands)
     _add_plan(commands)
     _add_report(commands)
@@ -361,34 +362,76 @@ def _add_build(commands: Any) -> None:
     command.add_argument("stage", choices=("sta", "qa"))
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--digits", type=int, metavar="N", help="compose N clips of spoken digits")
-    source.add_argument("--clips", type=Path, help="clips with word times, JSONL (stage sta)")
+    source.add_argument("--clips", type=Path, help="clips with words and times (tgsr transcribe), JSONL")
     splits = ("train", "heldout-recordings", "heldout-speaker")
     command.add_argument("--split", choices=splits, default="train", help="whose recordings (with --digits)")
     command.add_argument("--first", type=int, default=0, help="the first clip's seed (with --digits)")
     command.add_argument("--phrases", type=int, default=8, help="phrases a clip (stage sta)")
     command.add_argument("--seed", type=int, default=0, help="seed of the questions")
-    command.add_argument(
-        "--skip-bad", action="store_true", help="record bad rows in OUT/errors.jsonl and go on"
+    clips = command.add_argument_group("with --clips")
+    clips.add_argument(
+        "--least-confidence", type=float, default=0.5, help="of each word of a phrase (stage sta)"
     )
+    clips.add_argument("--max-words", type=int, default=12, help="of a phrase (stage sta)")
+    clips.add_argument("--n-choices", type=int, default=4, help="of a question, at most (stage qa)")
+    clips.add_argument(
+        "--without", nargs="*", default=[], metavar="TASK", help="tasks that are not asked (stage qa)"
+    )
+    by = ("publisher", "speaker", "clip")
+    clips.add_argument("--split-by", choices=by, default="publisher", help="who decides what is for testing")
+    clips.add_argument(
+        "--test-share", type=float, default=0.05, help="of the speakers, or clips, with --split-by"
+    )
+    _add_shards(command)
     command.add_argument("--out", type=Path, required=True, help="a new folder")
 
 
 def _build(args: argparse.Namespace) -> None:
-    from tgsr.build import BuildError, ask_about, compose_clips, moved, require_new, write_questions
-    from tgsr.records import read_clips
+    from tgsr.build import ask_about, compose_clips, require_new, write_questions
 
     require_new(args.out)
     if args.clips:
-        if args.stage == "qa":
-            raise BuildError("--clips makes phrase questions only; `build qa` needs --digits")
-        args.out.mkdir(parents=True, exist_ok=True)
-        errors = args.out / "errors.jsonl" if args.skip_bad else None
-        clips = moved(read_clips(args.clips, on_error=errors), args.clips, args.out)
-    else:
-        clips = compose_clips(args.digits, args.split, args.first, args.out)
+        _build_from_clips(args)
+        return
+    clips = compose_clips(args.digits, args.split, args.first, args.out)
     questions = ask_about(clips, args.stage, args.phrases, args.seed)
     path = write_questions(clips, questions, args.out)
     print(f"{path}: {len(questions)} questions about {len(clips)} clips")
+
+
+def _build_from_clips(args: argparse.Namespace) -> None:
+    from tgsr.build import BuildError, Stage1, Stage2, choices_of, describe, phrases_of, rows_of
+    from tgsr.corpora.any import clips_of
+    from tgsr.qa import Choices
+    from tgsr.queries import Phrases
+    from tgsr.shards import Step, run
+    from tgsr.splits import Split
+
+    if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
+        raise BuildError("--least-confidence and --test-share: must be in [0, 1]")
+    if args.phrases < 1 or args.max_words < 2 or args.n_choices < 2:
+        raise BuildError("--phrases must be 1 or more, --max-words and --n-choices 2 or more")
+    split = Split(args.split_by, args.test_share, args.seed)
+    if args.stage == "sta":
+        wanted = Phrases(args.phrases, 2, args.max_words, args.least_confidence, seed=args.seed)
+        step = Step(phrases_of, Stage1(wanted, split))
+    else:
+        step = Step(choices_of, Stage2(Choices(args.n_choices, tuple(args.without), args.seed), split))
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    made = out / "questions.jsonl"
+    counts = run(step, rows_of(clips_of(args.clips, "clips", out)), made, root=out, **_shards_of(args))
+    if not counts.kept:
+        made.unlink()
+        raise BuildError(
+            f"{args.clips}: no question could be made of {counts.given} clips; see {out / 'errors.jsonl'}"
+        )
+    describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
+    print(
+        f"{args.out / 'questions.jsonl'}: {counts.kept} questions about {counts.given - counts.left_out} clips",
+        end="",
+    )
+    print(f"; {counts.left_out} clips left out, see errors.jsonl; the card is {args.out / 'card.md'}")
 
 
 # --- train -----------------------------------------------------------------------------------------------
@@ -499,6 +542,46 @@ def _decoder(args: argparse.Namespace) -> None:
         cpu=args.cpu,
     )
     print(shlex.join(command))
+
+
+# --- export ----------------------------------------------------------------------------------------------
+
+
+def _add_export(commands: Any) -> None:
+    about = "Questions as another trainer reads them (ms-swift, trl, verl, nemo-rl), or back."
+    example = "tgsr export data/qa/questions.jsonl --to trl --out qa-trl.jsonl"
+    command = _command(commands, "export", _export, about, example)
+    command.add_argument("questions", type=Path, help="questions.jsonl; with --back that trainer's file")
+    command.add_argument(
+        "--to", required=True, choices=("ms-swift", "trl", "verl", "nemo-rl"), help="the trainer"
+    )
+    command.add_argument(
+        "--family", choices=("qwen_omni", "audio_flamingo3"), default="qwen_omni", help="its words"
+    )
+    command.add_argument(
+        "--kind", choices=("phrase", "choice"), help="where the file has both: stage 1's or stage 2's"
+    )
+    command.add_argument(
+        "--back", action="store_true", help="the other way: from that trainer's file to questions"
+    )
+    command.add_argument("--out", type=Path, required=True, help=".jsonl; .parquet for verl")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from tgsr.export import export, import_back
+    from tgsr.records import read_questions, write_jsonl
+
+    if args.back:
+        write_jsonl(args.out, import_back(args.questions, args.to))
+        print(args.out)
+        return
+    questions = [q for q in read_questions(args.questions) if args.kind in (None, q.kind)]
+    exported = [q for q in questions if q.kind == "choice" or q.evidence]
+    print(export(exported, args.questions, args.to, args.out, args.family), end="")
+    left_out = len(questions) - len(exported)
+    print(
+        f": {len(exported)} questions" + (f"; {left_out} phrases without a span left out" if left_out else "")
+    )
 
 
 # --- predict, score, report ------------------------------------------------------------------------------

@@ -207,7 +207,7 @@ def read_questions(path: StrPath, on_error: StrPath | None = None) -> list[Quest
 
     Errors and `on_error` as in `read_clips`.
     """
-    return _read(path, _question, lambda question: question.id, on_error)
+    return _read(path, question_of, lambda question: question.id, on_error)
 
 
 def read_responses(
@@ -488,7 +488,8 @@ def _word(item: object) -> Word:
     )
 
 
-def _question(row: Row) -> Question:
+def question_of(row: Row) -> Question:
+    """The question of one row of a questions file. RecordError names the field that is wrong."""
     return Question(
         id=_text(row, "id"),
         clip_id=_text(row, "clip_id"),
@@ -509,7 +510,7 @@ def _response(row: Row) -> Response:
     text = _text_or_none(row, "response")
     if text is None:
         raise RecordError("response", 'is missing; "" is the empty response')
-    return Response(question=_question(row), model=_text(row, "model"), text=text)
+    return Response(question=question_of(row), model=_text(row, "model"), text=text)
 
 
 def _choice(item: object) -> str:

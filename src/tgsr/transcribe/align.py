@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
 
+import inflect
 import numpy as np
 import torch
-from num2words import num2words
 from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
@@ -25,9 +25,7 @@ from tgsr.transcribe.guard import UNALIGNED
 LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier
 PAUSE: Seconds = 0.4
 MARGIN: Seconds = 0.3  # of sound around a stretch, never more than half of the pause
-FURTHEST: Seconds = (
-    1.0  # an aligned word that has moved further than that from where it was heard is not believed
-)
+FURTHEST: Seconds = 1.0  # from where a word was heard: an aligned start beyond is not believed
 
 
 class Aligner(Protocol):
@@ -57,7 +55,8 @@ def aligned(
         for index, word in enumerate(stretch):
             span = spans[index] if spans else None
             start = bounds.start + span.start if span else 0.0
-            if span is None or abs(start - word.start) > FURTHEST:
+            # Whisper's words may begin with the pause before them, so that only their ends are near.
+            if span is None or not word.start - FURTHEST <= start <= word.end + FURTHEST:
                 failed = True
                 found.append(word)
             else:
@@ -180,16 +179,9 @@ def _joined(spoken: Sequence[Sequence[str]], spans: Sequence[Span]) -> list[Span
 def _decoder() -> Any:
     from pocketsphinx import Decoder
 
-    # Its means of one utterance at a time: what was aligned before must not matter.
-    return Decoder(
-        samprate=SAMPLE_RATE,
-        bestpath=False,
-        cmn="batch",
-        loglevel="FATAL",
-        beam=1e-60,
-        wbeam=1e-40,
-        pbeam=1e-60,
-    )
+    # Narrower beams, its own among them, lose speakers with an accent; wider ones cost nothing and find no more.
+    beam = {name: 1e-100 for name in ("beam", "wbeam", "pbeam")}
+    return Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL", **beam)
 
 
 def spell(word: str) -> list[str]:
@@ -197,15 +189,17 @@ def spell(word: str) -> list[str]:
     spoken: list[str] = []
     for piece in re.findall(r"\d+(?:[.,]\d+)*|[A-Za-z]+(?:['’][A-Za-z]+)*", word):
         if piece[0].isdigit():
-            number = piece.replace(",", "")
-            year = len(number) == 4 and "." not in number and "," not in piece and 1100 <= int(number) < 2000
-            said = num2words(
-                float(number) if "." in number else int(number), to="year" if year else "cardinal"
-            )
+            year = re.fullmatch(r"1[1-9]\d\d", piece) is not None and not piece.endswith("00")
+            said = _numbers().number_to_words(piece.replace(",", ""), group=2 if year else 0)
             spoken += re.findall(r"[a-z]+", str(said).lower())
         else:
             spoken.append(piece.lower().replace("’", "'"))
     return spoken
+
+
+@cache
+def _numbers() -> Any:
+    return inflect.engine()
 
 
 def sounds(word: str) -> str:

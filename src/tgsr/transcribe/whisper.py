@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.timeline import Seconds, Word
-from tgsr.transcribe.guard import Heard
+from tgsr.transcribe.guard import Heard, doubt
 from tgsr.transcribe.transcript import ENGLISH, SURE, Transcript, judged
 from tgsr.transcribe.windows import Placed, Region, packed, region_at, sound_of, speech_regions
 from tgsr.weights import whisper
@@ -25,6 +25,7 @@ from tgsr.weights import whisper
 SOURCE = "whisper"
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
+SLOW = 0.4  # of the usual number of words a second: some must have been lost
 
 
 @dataclass
@@ -58,58 +59,77 @@ class FasterWhisper:
             spoken.append((language if of_clip else None, float(sure)))
             if language in (None, ENGLISH) or sure < SURE:
                 regions += of_clip
-        heard: list[list[Heard]] = [[] for _ in clips]
-        windows = packed(regions)
         seconds = sum(len(samples) for samples in clips) / SAMPLE_RATE
-        with tqdm(
-            total=len(windows), desc="hearing", unit="window", disable=seconds < PROGRESS_FROM, leave=False
-        ) as bar:
-            for first in range(0, len(windows), self.at_once):
-                some = windows[first : first + self.at_once]
-                for clip, stretch in chain.from_iterable(self._hear(model, some)):
-                    heard[clip].append(stretch)
-                bar.update(len(some))
+        bar = tqdm(desc="hearing", unit="window", disable=seconds < PROGRESS_FROM, leave=False)
+        heard = self._hear(model, packed(regions), bar, timestamps=False)
+        # A window now and then loses one of its regions, or begins to loop: such a region is heard again by itself.
+        rates = [len(stretch.words) / region.duration for region, stretch in zip(regions, heard, strict=True)]
+        least = SLOW * float(np.median(rates)) if rates else 0.0
+        weak = [i for i, stretch in enumerate(heard) if rates[i] < least or not rates[i] or doubt(stretch)]
+        again = self._hear(model, [[Placed(regions[index], 0.0)] for index in weak], bar, timestamps=True)
+        for index, second in zip(weak, again, strict=True):
+            if doubt(second) is None and (doubt(heard[index]) or len(second.words) > len(heard[index].words)):
+                heard[index] = second
+        bar.close()
+        of_clip_all: list[list[Heard]] = [[] for _ in clips]
+        for region, stretch in zip(regions, heard, strict=True):
+            if stretch.words:
+                of_clip_all[region.clip].append(stretch)
         return [
-            judged(of_clip, len(samples) / SAMPLE_RATE, SOURCE, *language)
-            for of_clip, samples, language in zip(heard, clips, spoken, strict=True)
+            judged(stretches, len(samples) / SAMPLE_RATE, SOURCE, *language)
+            for stretches, samples, language in zip(of_clip_all, clips, spoken, strict=True)
         ]
 
-    def _hear(self, model: Any, windows: Sequence[Sequence[Placed]]) -> list[list[tuple[int, Heard]]]:
-        """What is said in each window: (clip, words of one of its regions)."""
-        from faster_whisper import BatchedInferencePipeline
+    def _hear(
+        self, model: Any, windows: Sequence[Sequence[Placed]], bar: tqdm[Any], *, timestamps: bool
+    ) -> list[Heard]:
+        """What is said in each region of the windows, in order; with Whisper's own timestamps it stops at pauses."""
+        heard: list[Heard] = []
+        for first in range(0, len(windows), self.at_once):
+            some = windows[first : first + self.at_once]
+            heard += _hear_together(model, some, timestamps)
+            bar.update(len(some))
+        return heard
 
-        sounds = [sound_of(window) for window in windows]
-        offsets = np.cumsum([0, *(len(sound) for sound in sounds)]) / SAMPLE_RATE
-        bounds = [{"start": a, "end": b} for a, b in pairwise(offsets)]
-        segments, _ = BatchedInferencePipeline(model).transcribe(
-            np.concatenate(sounds),
-            language=ENGLISH if model.model.is_multilingual else None,
-            clip_timestamps=bounds,
-            beam_size=1,
-            temperature=0.0,
-            word_timestamps=True,
-            without_timestamps=False,
-            batch_size=len(windows),
+
+def _hear_together(model: Any, windows: Sequence[Sequence[Placed]], timestamps: bool) -> list[Heard]:
+    """One batch of windows: what is said in each of their regions."""
+    from faster_whisper import BatchedInferencePipeline
+
+    sounds = [sound_of(window) for window in windows]
+    offsets = np.cumsum([0, *(len(sound) for sound in sounds)]) / SAMPLE_RATE
+    segments, _ = BatchedInferencePipeline(model).transcribe(
+        np.concatenate(sounds),
+        language=ENGLISH if model.model.is_multilingual else None,
+        clip_timestamps=[{"start": a, "end": b} for a, b in pairwise(offsets)],
+        beam_size=1,
+        temperature=0.0,
+        word_timestamps=True,
+        without_timestamps=not timestamps,
+        batch_size=len(windows),
+    )
+    words: dict[int, list[Any]] = {}
+    numbers: dict[int, tuple[float, float]] = {}
+    places = [placed for window in windows for placed in window]
+    index_of = {id(placed): index for index, placed in enumerate(places)}
+    offset_of = {id(placed): offsets[n] for n, window in enumerate(windows) for placed in window}
+    for segment in segments:
+        for word in segment.words or ():
+            middle = (float(word.start) + float(word.end)) / 2
+            number = min(int(np.searchsorted(offsets, middle, side="right")) - 1, len(windows) - 1)
+            index = index_of[id(region_at(windows[number], middle - offsets[number]))]
+            words.setdefault(index, []).append(word)
+            numbers[index] = (float(segment.avg_logprob), float(segment.no_speech_prob))
+    heard = []
+    for index, placed in enumerate(places):
+        start, ends = placed.region.start, placed.region.start + placed.region.duration
+        shift = start - placed.at - offset_of[id(placed)]
+        heard.append(
+            Heard(
+                tuple(words_of(words.get(index, ()), start, ends, shift)), *numbers.get(index, (None, None))
+            )
         )
-        words: dict[tuple[int, int], list[Any]] = {}
-        numbers: dict[tuple[int, int], tuple[float, float]] = {}
-        places = [{id(placed): i for i, placed in enumerate(window)} for window in windows]
-        for segment in segments:
-            for word in segment.words or ():
-                middle = (float(word.start) + float(word.end)) / 2
-                number = min(int(np.searchsorted(offsets, middle, side="right")) - 1, len(windows) - 1)
-                placed = region_at(windows[number], middle - offsets[number])
-                key = (number, places[number][id(placed)])
-                words.setdefault(key, []).append(word)
-                numbers[key] = (float(segment.avg_logprob), float(segment.no_speech_prob))
-        found: list[list[tuple[int, Heard]]] = [[] for _ in windows]
-        for (number, place), said in words.items():
-            placed = windows[number][place]
-            shift = placed.region.start - placed.at - offsets[number]
-            ends = placed.region.start + placed.region.duration
-            mine = tuple(words_of(said, placed.region.start, ends, shift))
-            found[number].append((placed.region.clip, Heard(mine, *numbers[number, place])))
-        return found
+    return heard
 
 
 def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:

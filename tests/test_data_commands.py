@@ -1,0 +1,215 @@
+"""From a folder of sound to training sets by the commands, on real recorded digits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tgsr import cli
+from tgsr.audio import SAMPLE_RATE, save_wav
+from tgsr.corpora.any import corpus_of
+from tgsr.corpora.spoken_digits import compose
+from tgsr.fetch import cache_folder
+from tgsr.records import read_clips, read_questions, write_jsonl
+from tgsr.transcribe.guard import NO_SPEECH, TOO_LONG
+
+NUMBERS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
+
+
+def require_whisper() -> None:
+    if not (cache_folder() / "whisper-base").exists():
+        pytest.skip("Whisper base is not there: `make fetch` downloads it, once")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three recordings, silence, a file that is none, and words that exist already."""
+    made = tmp_path_factory.mktemp("sounds")
+    for seed in range(3):
+        save_wav(made / f"digits{seed}.wav", compose(seed, "train", seconds=(5.0, 8.0)).samples)
+    save_wav(made / "silence.wav", np.zeros(3 * SAMPLE_RATE, np.float32))
+    (made / "broken.wav").write_text("not sound")
+    return made
+
+
+def test_a_folder_of_sound_gets_words_flags_and_an_errors_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_whisper()
+    out = tmp_path / "clips.jsonl"
+    assert cli.main(["transcribe", str(folder), "--language", "en", "--out", str(out)]) == 0
+    clips = {clip.id: clip for clip in read_clips(out)}
+    assert set(clips) == {"digits0.wav", "digits1.wav", "digits2.wav", "silence.wav"}
+    assert clips["silence.wav"].flags == (NO_SPEECH,)
+    assert clips["silence.wav"].words == ()
+    for seed in range(3):
+        heard, known = clips[f"digits{seed}.wav"], compose(seed, "train", seconds=(5.0, 8.0)).clip
+        assert heard.duration == pytest.approx(known.duration, abs=0.01)
+        assert abs(len(heard.words) - len(known.words)) <= 2
+        assert {word.source for word in heard.words} <= {"forced-alignment", "whisper"}
+        assert all(word.confidence is not None for word in heard.words)
+    errors = [json.loads(line) for line in (tmp_path / "errors.jsonl").read_text().splitlines()]
+    assert len(errors) == 1
+    assert "broken.wav" in errors[0]["file"]
+    assert "4 clips of 5 (folder), 1 with flags; 1 left out" in capsys.readouterr().out
+    assert cli.main(["build", "sta", "--clips", str(out), "--out", str(tmp_path / "sta")]) == 0
+    assert read_questions(tmp_path / "sta" / "questions.jsonl")
+
+
+def test_too_many_bad_files_fail_the_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_whisper()
+    out = tmp_path / "clips.jsonl"
+    command = ["transcribe", str(folder), "--align", "none", "--language", "en", "--out", str(out)]
+    assert cli.main([*command, "--most-bad", "0.1"]) == 2
+    assert "1 of 5 rows were left out, more than 10%" in capsys.readouterr().err
+
+
+def test_existing_words_are_mended_and_nobody_listens(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "digits0.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nfour one\n")
+    out = tmp_path / "out" / "clips.jsonl"
+    only = tmp_path / "only"
+    only.mkdir()
+    shutil.copy(folder / "digits0.wav", only)
+    command = ["transcribe", str(only), "--alignments", str(tmp_path / "given"), "--out", str(out)]
+    assert cli.main([*command, "--model", "no such model"]) == 0
+    (clip,) = read_clips(out)
+    assert [word.text for word in clip.words] == ["four", "one"]
+    assert {word.source for word in clip.words} == {"srt"}
+
+
+def test_a_publishers_text_is_aligned_and_nobody_listens(tmp_path: Path) -> None:
+    made = compose(5, "train", seconds=(4.0, 6.0))
+    save_wav(tmp_path / "a.wav", made.samples)
+    (tmp_path / "a.txt").write_text(" ".join(word.text for word in made.clip.words))
+    out = tmp_path / "out" / "clips.jsonl"
+    assert cli.main(["transcribe", str(tmp_path), "--model", "no such model", "--out", str(out)]) == 0
+    (clip,) = read_clips(out)
+    assert [word.text for word in clip.words] == [word.text for word in made.clip.words]
+    off = [abs(a.start - b.start) for a, b in zip(clip.words, made.clip.words, strict=True)]
+    assert np.median(off) < 0.08
+
+
+def test_a_clip_beyond_the_bound_is_flagged_and_not_heard(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clips.jsonl"
+    command = ["transcribe", str(folder), "--max-seconds", "1", "--model", "no such model", "--out", str(out)]
+    assert cli.main(command) == 0
+    assert {clip.flags for clip in read_clips(out)} == {(TOO_LONG,)}
+
+
+# --- build -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips of exact digits by several voices, one of them twice, one flagged."""
+    made = tmp_path_factory.mktemp("clips")
+    (made / "audio").mkdir()
+    rows = []
+    for seed in range(12):
+        found = compose(seed, "train", seconds=(5.0, 9.0))
+        soundfile.write(made / found.clip.audio, found.samples, SAMPLE_RATE)
+        rows.append(found.clip)
+    from dataclasses import replace
+
+    rows.append(replace(rows[0], id="again"))
+    rows.append(replace(rows[1], id="flagged", flags=("not-english",), words=rows[1].words[:4]))
+    write_jsonl(made / "clips.jsonl", rows)
+    return made / "clips.jsonl"
+
+
+@pytest.mark.parametrize("stage", ["sta", "qa"])
+def test_clips_become_a_set_with_its_card(clips: Path, tmp_path: Path, stage: str) -> None:
+    out = tmp_path / stage
+    command = [
+        "build",
+        stage,
+        "--clips",
+        str(clips),
+        "--out",
+        str(out),
+        "--split-by",
+        "clip",
+        "--test-share",
+        "0.3",
+    ]
+    assert cli.main([*command, "--workers", "2", "--rows-per-shard", "5"]) == 0
+    questions = read_questions(out / "questions.jsonl")
+    assert {question.split for question in questions} == {"train", "test"}
+    assert all((out / question.audio).exists() for question in questions)
+    assert {question.kind for question in questions} == {"phrase" if stage == "sta" else "choice"}
+    reasons = [json.loads(line)["error"] for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert any("the same words at the same times" in reason for reason in reasons)
+    assert "flagged not-english" in reasons
+    card = (out / "card.md").read_text()
+    assert f"{len(questions):,} questions" in card
+    assert "leaks between splits" in card  # divided by clip, a voice is on both sides
+    counts = json.loads((out / "statistics.json").read_text())
+    assert sum(counts["splits"].values()) == len(questions)
+    assert (out / "statistics.png").stat().st_size > 1000
+
+
+def test_phrases_do_not_depend_on_shards_or_workers(clips: Path, tmp_path: Path) -> None:
+    texts = []
+    for name, more in (
+        ("a", ["--rows-per-shard", "3", "--workers", "2"]),
+        ("b", ["--rows-per-shard", "100"]),
+    ):
+        assert cli.main(["build", "sta", "--clips", str(clips), "--out", str(tmp_path / name), *more]) == 0
+        texts.append((tmp_path / name / "questions.jsonl").read_text())
+    assert texts[0] == texts[1]
+
+
+def test_clips_without_words_make_no_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tgsr.records import Clip
+
+    write_jsonl(tmp_path / "clips.jsonl", [Clip("a", "a.wav", 2.0)])
+    assert (
+        cli.main(["build", "sta", "--clips", str(tmp_path / "clips.jsonl"), "--out", str(tmp_path / "x")])
+        == 2
+    )
+    assert "no question could be made of 1 clips" in capsys.readouterr().err
+
+
+def test_a_broken_line_costs_itself_alone(clips: Path, tmp_path: Path) -> None:
+    content = clips.read_text().splitlines()
+    broken = tmp_path / "clips.jsonl"
+    broken.write_text("\n".join(["{", '{"id": 1}', *content]) + "\n")
+    shutil.copytree(clips.parent / "audio", tmp_path / "audio")
+    assert cli.main(["build", "sta", "--clips", str(broken), "--out", str(tmp_path / "x")]) == 0
+    errors = [json.loads(line) for line in (tmp_path / "x" / "errors.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in errors if row["file"] == str(broken)] == [1, 2]
+
+
+# --- which corpus ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "corpus"),
+    [
+        (["train_sent_emo.csv"], "meld"),
+        (["covost_v2.fr_en.train.tsv"], "covost"),
+        (["dev-clean/84/121123/84-121123.trans.txt"], "librispeech"),
+        (["recordings.jsonl.gz", "supervisions.jsonl.gz"], "lhotse"),
+        (["data/train-0.parquet"], "huggingface"),
+        (["a.rttm", "a.wav"], "multispeaker"),
+        (["a.wav"], "folder"),
+    ],
+)
+def test_a_folder_says_which_corpus_it_is(files: list[str], corpus: str, tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert corpus_of(tmp_path) == corpus
+
+
+def test_what_is_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["transcribe", str(tmp_path / "no"), "--out", str(tmp_path / "x.jsonl")]) == 2
+    assert "no: " in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""A step over shards: the same rows whatever stopped it, in however many processes, and nothing made twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tgsr.records import Bad, Row
+from tgsr.shards import Counts, Made, ShardError, Step, errors_of, forget, run
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the step says that it ran, and how long it takes a row."""
+
+    log: str
+    seconds: float = 0.0
+    times: int = 1
+
+
+def doubled(settings: Settings, rows: Sequence[Row]) -> Made:
+    with open(settings.log, "a") as log:
+        log.write("x")
+    time.sleep(settings.seconds * len(rows))
+    bad = [Bad("rows", "is odd", None, "n") for row in rows if int(str(row["n"])) % 5 == 4]
+    kept = [
+        {**row, "m": i, "flags": ["even"] if int(str(row["n"])) % 2 == 0 else []}
+        for row in rows
+        if int(str(row["n"])) % 5 != 4
+        for i in range(settings.times)
+    ]
+    return Made(kept, bad)
+
+
+def numbers(n: int) -> list[Row | Bad]:
+    return [{"n": i} for i in range(n)]
+
+
+def written(out: Path) -> list[int]:
+    return [json.loads(line)["n"] for line in out.read_text().splitlines()]
+
+
+EXPECTED = [n for n in range(23) if n % 5 != 4]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_come_out_in_order_and_what_is_left_out_is_listed(tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "out.jsonl"
+    step = Step(doubled, Settings(str(tmp_path / "log")))
+    counts = run(step, numbers(23), out, root=tmp_path, rows_per_shard=4, workers=workers)
+    assert written(out) == EXPECTED
+    assert counts == Counts(given=23, kept=19, flagged=10, left_out=4, shards=6, found=0)
+    errors = [json.loads(line) for line in errors_of(out).read_text().splitlines()]
+    assert [row["error"] for row in errors] == ["is odd"] * 4
+
+
+def test_what_is_there_is_not_made_again_and_what_changed_is(tmp_path: Path) -> None:
+    out, log = tmp_path / "out.jsonl", tmp_path / "log"
+    step = Step(doubled, Settings(str(log)))
+    run(step, numbers(8), out, root=tmp_path, rows_per_shard=4)
+    assert run(step, numbers(11), out, root=tmp_path, rows_per_shard=4).found == 2
+    assert log.read_text() == "xxx"
+    assert written(out) == [n for n in range(11) if n % 5 != 4]
+    assert (
+        run(
+            Step(doubled, Settings(str(log)), version=2), numbers(8), out, root=tmp_path, rows_per_shard=4
+        ).found
+        == 0
+    )
+    forget(out)
+    assert run(step, numbers(8), out, root=tmp_path, rows_per_shard=4).found == 0
+
+
+def test_a_changed_sound_file_is_heard_again(tmp_path: Path) -> None:
+    sound, out = tmp_path / "a.wav", tmp_path / "out.jsonl"
+    sound.write_bytes(b"one")
+    step = Step(doubled, Settings(str(tmp_path / "log")))
+    rows: list[Row | Bad] = [{"n": 1, "audio": "a.wav"}]
+    run(step, rows, out, root=tmp_path)
+    assert run(step, rows, out, root=tmp_path).found == 1
+    sound.write_bytes(b"another")
+    assert run(step, rows, out, root=tmp_path).found == 0
+
+
+def test_a_reader_s_bad_rows_are_left_out_with_the_others(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    rows: list[Row | Bad] = [{"n": 0}, Bad("a.csv", "is cut off", 3), {"n": 1}]
+    counts = run(Step(doubled, Settings(str(tmp_path / "log"))), rows, out, root=tmp_path)
+    assert (counts.given, counts.kept, counts.left_out) == (3, 2, 1)
+    assert json.loads(errors_of(out).read_text())["line"] == 3
+
+
+def test_too_many_bad_rows_fail_the_run_after_it_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    step = Step(doubled, Settings(str(tmp_path / "log")))
+    with pytest.raises(ShardError, match=r"4 of 23 rows were left out, more than 10%"):
+        run(step, numbers(23), out, root=tmp_path, most_bad=0.1)
+    assert written(out) == EXPECTED
+
+
+def test_no_rows_give_empty_files(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert run(Step(doubled, Settings("log")), [], out, root=tmp_path) == Counts(0, 0, 0, 0, 0, 0)
+    assert out.read_text() == ""
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_shards import Settings, doubled, numbers
+from tgsr.shards import Step, run
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[2])
+    step = Step(doubled, Settings(str(folder / "log"), seconds=0.02))
+    run(step, numbers(120), folder / "out.jsonl", root=folder, rows_per_shard=3, workers=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_any_moment_it_goes_on_without_lost_or_doubled_rows(tmp_path: Path, workers: int) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path), str(workers)]
+    kept = tmp_path / ".out.jsonl.shards"
+    for n_shards in (4, 15):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and len(list(kept.glob("[0-9a-f]*"))) < n_shards:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "out.jsonl").exists()
+    done = len([path for path in kept.iterdir() if not path.name.startswith("half-")])
+    assert 15 <= done < 40
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert written(tmp_path / "out.jsonl") == [n for n in range(120) if n % 5 != 4]
+
+
+def test_the_same_function_runs_under_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="a cluster's runner: pip install 'tgsr[ray]'")
+    out = tmp_path / "out.jsonl"
+    step = Step(doubled, Settings(str(tmp_path / "log")))
+    run(step, numbers(23), out, root=tmp_path, rows_per_shard=4, workers=2, runner="ray")
+    assert written(out) == EXPECTED
