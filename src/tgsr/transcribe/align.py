@@ -146,6 +146,7 @@ class PocketSphinx:
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
         try:
             decoder.set_align_text(" ".join(part for parts in spoken for part in parts))
+            decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
             decoder.start_utt()
             decoder.process_raw(pcm, no_search=False, full_utt=True)
             decoder.end_utt()
