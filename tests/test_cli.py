@@ -92,7 +92,7 @@ def test_build_from_own_clips_finds_their_audio_again(tmp_path: Path) -> None:
         assert (tmp_path / "deep" / "q" / question.audio).resolve() == tmp_path / "a.wav"
 
 
-def test_a_broken_manifest_line_is_named_or_skipped(
+def test_a_broken_manifest_line_is_recorded_and_too_many_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = {
@@ -102,10 +102,10 @@ def test_a_broken_manifest_line_is_named_or_skipped(
         "words": [{"word": "two", "start": 0.0, "end": 0.5}, {"word": "six", "start": 0.6, "end": 1.0}],
     }
     (tmp_path / "clips.jsonl").write_text(json.dumps(good) + "\n{broken\n")
-    assert run("build", "sta", "--clips", tmp_path / "clips.jsonl", "--out", tmp_path / "q") == 2
-    assert "clips.jsonl:2" in capsys.readouterr().err
-    words = ["build", "sta", "--clips", tmp_path / "clips.jsonl", "--skip-bad", "--out", tmp_path / "q2"]
-    assert run(*words) == 0
+    build = ["build", "sta", "--clips", tmp_path / "clips.jsonl", "--out"]
+    assert run(*build, tmp_path / "q", "--most-bad", "0.2") == 2
+    assert "1 of 2 rows were left out, more than 20%" in capsys.readouterr().err
+    assert run(*build, tmp_path / "q2") == 0
     assert '"line": 2' in (tmp_path / "q2" / "errors.jsonl").read_text()
     assert len(read_questions(tmp_path / "q2" / "questions.jsonl")) == 1
 

@@ -167,6 +167,25 @@ def test_phrases_do_not_depend_on_shards_or_workers(clips: Path, tmp_path: Path)
     assert texts[0] == texts[1]
 
 
+def test_a_cluster_makes_the_same(clips: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="a cluster's runner: pip install 'tgsr[ray]'")
+    texts = []
+    for runner in ("here", "ray"):
+        command = [
+            "build",
+            "sta",
+            "--clips",
+            str(clips),
+            "--out",
+            str(tmp_path / runner),
+            "--rows-per-shard",
+            "5",
+        ]
+        assert cli.main([*command, "--runner", runner, "--workers", "2"]) == 0
+        texts.append((tmp_path / runner / "questions.jsonl").read_text())
+    assert texts[0] == texts[1]
+
+
 def test_clips_without_words_make_no_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tgsr.records import Clip
 

@@ -144,11 +144,3 @@ def test_killed_at_any_moment_it_goes_on_without_lost_or_doubled_rows(tmp_path: 
     assert 15 <= done < 40
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert written(tmp_path / "out.jsonl") == [n for n in range(120) if n % 5 != 4]
-
-
-def test_the_same_function_runs_under_ray(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="a cluster's runner: pip install 'tgsr[ray]'")
-    out = tmp_path / "out.jsonl"
-    step = Step(doubled, Settings(str(tmp_path / "log")))
-    run(step, numbers(23), out, root=tmp_path, rows_per_shard=4, workers=2, runner="ray")
-    assert written(out) == EXPECTED

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -156,49 +157,53 @@ def make_shard(step: Step, rows: Sequence[Row], bad: Sequence[Bad], path: Path) 
             raise
 
 
-class _Here:
-    """Runs at once what is submitted: no other process is needed for one worker."""
-
-    def __call__(self, *given: Any) -> Future[None]:
-        future: Future[None] = Future()
-        make_shard(*given)
-        future.set_result(None)
-        return future
-
-
-class _pool:
-    """submit(step, rows, bad, path) -> Future, in `workers` processes, here or in a Ray cluster."""
-
-    def __init__(self, workers: int, runner: Runner) -> None:
-        self.workers, self.runner = workers, runner
-        self.processes: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Callable[..., Any]:
-        if self.runner == "ray":
-            return _ray(self.workers)
-        if self.workers == 1:
-            return _Here()
-        self.processes = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
-        processes = self.processes
-        return lambda *given: processes.submit(make_shard, *given)
-
-    def __exit__(self, *error: Any) -> None:
-        if self.processes is not None:
-            self.processes.shutdown(cancel_futures=True)
+@contextmanager
+def _pool(workers: int, runner: Runner) -> Iterator[Callable[..., Future[None]]]:
+    """submit(step, rows, bad, path) -> Future: in this process, in `workers` of them, or in a Ray cluster."""
+    if runner == "ray":
+        with _ray(workers) as submit:
+            yield submit
+    elif workers == 1:
+        yield _at_once
+    else:
+        processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        try:
+            yield lambda *given: processes.submit(make_shard, *given)
+        finally:
+            processes.shutdown(cancel_futures=True)
 
 
-def _ray(workers: int) -> Callable[..., Any]:
-    """Shards as Ray tasks. The folder of `out` must be one that all machines see."""
+def _at_once(*given: Any) -> Future[None]:
+    future: Future[None] = Future()
+    make_shard(*given)
+    future.set_result(None)
+    return future
+
+
+@contextmanager
+def _ray(workers: int) -> Iterator[Callable[..., Future[None]]]:
+    """Shards as Ray tasks: on the cluster that RAY_ADDRESS names, else on this machine, for as long as the run takes.
+
+    All machines must see the folder of the output, and have tgsr.
+    """
     try:
         import ray
     except ImportError as error:
         raise ShardError("--runner ray: its package is not installed; pip install 'tgsr[ray]'") from error
-    if not ray.is_initialized():
+    ours = not ray.is_initialized()
+    if ours:
+        address = os.environ.get("RAY_ADDRESS")
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"), num_cpus=None if "RAY_ADDRESS" in os.environ else workers
+            address=address,
+            num_cpus=None if address else workers,
+            include_dashboard=False if not address else None,
         )
     remote = ray.remote(make_shard)
-    return lambda *given: remote.remote(*given).future()
+    try:
+        yield lambda *given: remote.remote(*given).future()
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int, int]:
