@@ -107,6 +107,13 @@ def test_a_label_becomes_a_question_over_its_closed_set() -> None:
     assert by_label(clip_of((), labels=(("emotion", "bored"),))) == []
 
 
+def test_intents_are_chosen_among_those_of_the_corpus() -> None:
+    clip, other = (clip_of((), labels=(("intent", name),)) for name in ("play music", "set an alarm"))
+    (draft,) = by_label(clip, [other])
+    assert (draft.task, draft.right, draft.wrong) == ("intent", "play music", ("set an alarm",))
+    assert by_label(clip, []) == []
+
+
 # --- speakers --------------------------------------------------------------------------------------------------
 
 DIALOGUE = clip_of(

@@ -50,7 +50,7 @@ def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -
     """One question a task that the clip allows; `others` are clips of the same corpus, whose phrases are wrong."""
     rng = np.random.default_rng(_number(settings.seed, clip.id))
     drafts = [
-        *by_label(clip),
+        *by_label(clip, others),
         *by_speaker(clip, rng),
         *by_words(clip, others, rng),
         *by_sound(clip, others, rng),
@@ -94,18 +94,23 @@ def _number(seed: int, text: str) -> int:
 # --- what is known of the whole clip -----------------------------------------------------------------------------
 
 
-def by_label(clip: Clip) -> list[Draft]:
-    """Emotion and sentiment from closed sets. The evidence is all that is said, or the whole clip."""
+def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
+    """Emotion and sentiment from closed sets, intent from those of other clips.
+
+    The evidence is all that is said, or the whole clip.
+    """
     spoken = cover(word.span for word in clip.words)
     evidence = (spoken or Span(0.0, clip.duration),)
+    intents = tuple(sorted({str(one.label("intent")) for one in (clip, *others) if one.label("intent")}))
     asked = (
+        ("intent", "What does the speaker want?", intents),
         ("emotion", "Which emotion does the speaker express?", EMOTIONS),
         ("sentiment", "What is the sentiment of what the speaker says?", SENTIMENTS),
     )
     drafts = []
     for name, question, known in asked:
         label = clip.label(name)
-        if label in known:
+        if label in known and len(known) > 1:
             rng = np.random.default_rng(_number(0, f"{clip.id} {name}"))
             wrong = tuple(str(text) for text in rng.permutation([text for text in known if text != label]))
             drafts.append(Draft(name, question, str(label), wrong, evidence))
