@@ -3,7 +3,7 @@
 #
 # The paper's sets: about 268,000 examples for stage 1 (LibriSpeech, CoVoST 2, MELD, a multi-speaker set, YouTube8M speech)
 # and 47,000 for stage 2 (MELD, multi-speaker, YouTube8M). It does not say how many come from which; all are kept here,
-# and `shuf -n` draws as many as you want of the last lines' files.
+# and `shuf -n` draws as many as you want of questions.jsonl.
 #
 # LIBRISPEECH, COVOST, MELD, DIALOGUES and YOUTUBE are the corpora's folders.
 set -euo pipefail
@@ -13,11 +13,7 @@ tgsr transcribe "$COVOST" --corpus covost --out "$OUT/covost/clips.jsonl" --work
 tgsr transcribe "$MELD" --corpus meld --out "$OUT/meld/clips.jsonl" --language en --workers 8
 tgsr transcribe "$DIALOGUES" --corpus multispeaker --out "$OUT/dialogues/clips.jsonl" --language en --workers 8
 tgsr transcribe "$YOUTUBE" --corpus folder --out "$OUT/youtube/clips.jsonl" --workers 8
-tgsr build sta --clips "$OUT/librispeech/clips.jsonl" --out "$OUT/librispeech/sta" --workers 8
-tgsr build sta --clips "$OUT/covost/clips.jsonl" --out "$OUT/covost/sta" --workers 8
-tgsr build sta --clips "$OUT/meld/clips.jsonl" --out "$OUT/meld/sta" --workers 8
-tgsr build sta --clips "$OUT/dialogues/clips.jsonl" --out "$OUT/dialogues/sta" --split-by speaker --workers 8
-tgsr build sta --clips "$OUT/youtube/clips.jsonl" --out "$OUT/youtube/sta" --split-by clip --workers 8
-tgsr build qa --clips "$OUT/meld/clips.jsonl" --out "$OUT/meld/qa" --workers 8
-tgsr build qa --clips "$OUT/dialogues/clips.jsonl" --out "$OUT/dialogues/qa" --split-by speaker --workers 8
-tgsr build qa --clips "$OUT/youtube/clips.jsonl" --out "$OUT/youtube/qa" --split-by clip --workers 8
+tgsr build sta --clips "$OUT/librispeech/clips.jsonl" "$OUT/covost/clips.jsonl" "$OUT/meld/clips.jsonl" \
+    "$OUT/dialogues/clips.jsonl" "$OUT/youtube/clips.jsonl" --out "$OUT/sta" --workers 8
+tgsr build qa --clips "$OUT/meld/clips.jsonl" "$OUT/dialogues/clips.jsonl" "$OUT/youtube/clips.jsonl" \
+    --out "$OUT/qa" --workers 8

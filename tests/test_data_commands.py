@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +118,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found = compose(seed, "train", seconds=(5.0, 9.0))
         soundfile.write(made / found.clip.audio, found.samples, SAMPLE_RATE)
         rows.append(found.clip)
-    from dataclasses import replace
-
     rows.append(replace(rows[0], id="again"))
     rows.append(replace(rows[1], id="flagged", flags=("not-english",), words=rows[1].words[:4]))
     write_jsonl(made / "clips.jsonl", rows)
@@ -165,6 +164,23 @@ def test_phrases_do_not_depend_on_shards_or_workers(clips: Path, tmp_path: Path)
         assert cli.main(["build", "sta", "--clips", str(clips), "--out", str(tmp_path / name), *more]) == 0
         texts.append((tmp_path / name / "questions.jsonl").read_text())
     assert texts[0] == texts[1]
+
+
+def test_several_files_become_one_set_whose_ids_are_its_own(clips: Path, tmp_path: Path) -> None:
+    rows = read_clips(clips)[2:5]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "audio").symlink_to(clips.parent / "audio")
+    write_jsonl(other / "clips.jsonl", [replace(rows[0], id="new", words=rows[0].words[1:]), rows[1]])
+    files = [str(clips), str(other / "clips.jsonl")]
+    assert cli.main(["build", "sta", "--clips", *files, "--out", str(tmp_path / "set")]) == 0
+    questions = read_questions(tmp_path / "set" / "questions.jsonl")
+    assert len({question.id for question in questions}) == len(questions)
+    assert "new" in {question.clip_id for question in questions}
+    reasons = [
+        json.loads(line)["error"] for line in (tmp_path / "set" / "errors.jsonl").read_text().splitlines()
+    ]
+    assert "the id of another clip of this set" in reasons
 
 
 def test_a_cluster_makes_the_same(clips: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -160,11 +161,15 @@ def unfit(clip: Clip) -> str | None:
 
 def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
     """Clips as rows of a step; one that says the same as an earlier one, at the same times, is left out."""
-    seen = OnDisk()
+    seen, ids = OnDisk(), OnDisk()
     for clip in clips:
         if isinstance(clip, Bad):
             yield clip
             continue
+        if ids.get(clip.id):
+            yield Bad(clip.id, "the id of another clip of this set", None, "id")
+            continue
+        ids.put(clip.id, "taken")
         said = [(word.text, word.start, word.end) for word in clip.words]
         of_clip = hashlib.sha256(f"{clip.duration} {said} {clip.labels} {clip.events}".encode()).hexdigest()
         if clip.words and (first := seen.get(of_clip)):
@@ -180,7 +185,7 @@ def _rng(seed: int, clip: Clip) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def describe(clips: Path, out: Path, split: Split, command: str) -> None:
+def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> None:
     """card.md, statistics.json and statistics.png beside the questions in `out`, read line by line."""
     described = Described()
     with (out / "questions.jsonl").open(encoding="utf-8") as lines:
@@ -191,7 +196,7 @@ def describe(clips: Path, out: Path, split: Split, command: str) -> None:
             described.leave_out(re.sub(r"[\d.]+", "N", json.loads(line)["error"])[:80])
 
     def heard() -> Iterator[Clip]:
-        for clip in clips_of(clips, "clips", out):
+        for clip in chain.from_iterable(clips_of(path, "clips", out) for path in clips):
             if not isinstance(clip, Bad):
                 described.hear(clip)
                 yield replace(clip, split=split.of(clip))

@@ -9,6 +9,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -362,7 +363,8 @@ def _add_build(commands: Any) -> None:
     command.add_argument("stage", choices=("sta", "qa"))
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--digits", type=int, metavar="N", help="compose N clips of spoken digits")
-    source.add_argument("--clips", type=Path, help="clips with words and times (tgsr transcribe), JSONL")
+    about_clips = "clips with words and times (tgsr transcribe), JSONL; several become one set"
+    source.add_argument("--clips", type=Path, nargs="+", help=about_clips)
     splits = ("train", "heldout-recordings", "heldout-speaker")
     command.add_argument("--split", choices=splits, default="train", help="whose recordings (with --digits)")
     command.add_argument("--first", type=int, default=0, help="the first clip's seed (with --digits)")
@@ -420,11 +422,12 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     made = out / "questions.jsonl"
-    counts = run(step, rows_of(clips_of(args.clips, "clips", out)), made, root=out, **_shards_of(args))
+    clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.clips)
+    counts = run(step, rows_of(clips), made, root=out, **_shards_of(args))
     if not counts.kept:
         made.unlink()
         raise BuildError(
-            f"{args.clips}: no question could be made of {counts.given} clips; see {out / 'errors.jsonl'}"
+            f"{args.clips[0]}: no question could be made of {counts.given} clips; see {out / 'errors.jsonl'}"
         )
     describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
     print(
