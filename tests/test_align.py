@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.corpora.spoken_digits import compose
+from tgsr.models.lalm import ModelError
 from tgsr.timeline import Span, Word
-from tgsr.transcribe.align import PocketSphinx, aligned, aligned_text, ctc_path, sounds, spell, stretches
+from tgsr.transcribe.align import Ctc, PocketSphinx, aligned, aligned_text, ctc_path, sounds, spell, stretches
 from tgsr.transcribe.guard import UNALIGNED
 
 
@@ -146,3 +150,32 @@ def test_the_ctc_path_is_the_best_of_all(ids: list[int], seed: int, n_frames: in
 def collapsed(path: Sequence[int]) -> list[int]:
     kept = [s for i, s in enumerate(path) if i == 0 or s != path[i - 1]]
     return [s for s in kept if s]
+
+
+def test_any_ctc_model_gives_each_word_a_span_in_order(tmp_path: Path) -> None:
+    """Random numbers, real classes: the mechanics. The path itself is held against all paths above."""
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+    (tmp_path / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")).save_pretrained(str(tmp_path))
+    Wav2Vec2FeatureExtractor().save_pretrained(str(tmp_path))
+    config = Wav2Vec2Config(
+        vocab_size=len(letters),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    torch.manual_seed(0)
+    Wav2Vec2ForCTC(config).save_pretrained(str(tmp_path))
+    aligner = Ctc(str(tmp_path))
+    made = compose(1, "train", seconds=(4.0, 6.0))
+    spans = aligner(made.samples, ["one", "--", "two", "three's"])
+    assert spans is not None
+    assert [a.start <= b.start for a, b in pairwise(spans)] == [True] * 3
+    assert all(span.end <= len(made.samples) / SAMPLE_RATE for span in spans)
+    assert aligner(made.samples[:8000], ["many"] * 40) is None  # more letters than frames
+    with pytest.raises(ModelError, match="cannot be loaded as a CTC model"):
+        Ctc(str(tmp_path / "nothing"))(made.samples, ["one"])

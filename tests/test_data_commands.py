@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from tgsr import cli
+from tgsr import audio, cli
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.corpora.any import corpus_of
 from tgsr.corpora.spoken_digits import compose
 from tgsr.fetch import cache_folder
+from tgsr.models.lalm import ModelError
+from tgsr.queries import plain_word
 from tgsr.records import read_clips, read_questions, write_jsonl
 from tgsr.transcribe.guard import NO_SPEECH, TOO_LONG
+from tgsr.transcribe.whisper import FasterWhisper
+from tgsr.transcribe.whisper_timestamped import WhisperTimestamped
+from tgsr.transcribe.whisper_transformers import TransformersWhisper
 
 NUMBERS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 
@@ -248,3 +253,27 @@ def test_a_folder_says_which_corpus_it_is(files: list[str], corpus: str, tmp_pat
 def test_what_is_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["transcribe", str(tmp_path / "no"), "--out", str(tmp_path / "x.jsonl")]) == 2
     assert "no: " in capsys.readouterr().err
+
+
+# --- other back ends -------------------------------------------------------------------------------------------
+
+
+def test_transformers_whisper_hears_what_faster_whisper_hears(folder: Path) -> None:
+    """The same weights, converted; in float32 instead of int8, and by other code for the words' times."""
+    require_whisper()
+    samples = audio.load(folder / "digits2.wav")
+    fast, slow = FasterWhisper(language="en")(samples), TransformersWhisper(language="en")(samples)
+    a, b = ([plain_word(word.text) for word in heard.words] for heard in (fast, slow))
+    assert len(set(a) & set(b)) >= 0.6 * len(set(a))
+    assert {word.source for word in slow.words} == {"whisper-transformers"}
+    assert all(0 <= word.start < word.end <= slow.duration for word in slow.words)
+    assert all(word.confidence is not None and 0 < word.confidence <= 1 for word in slow.words)
+    assert TransformersWhisper()(np.zeros(SAMPLE_RATE, np.float32)).flags == (NO_SPEECH,)
+    with pytest.raises(ModelError, match="cannot be loaded as a Whisper model"):
+        TransformersWhisper(str(folder), "en")(samples)
+
+
+def test_whisper_timestamped_that_is_not_there_is_named(folder: Path) -> None:
+    require_whisper()
+    with pytest.raises(ModelError, match="whisper-timestamped failed: .*install it in an environment"):
+        WhisperTimestamped()(audio.load(folder / "digits0.wav"))
