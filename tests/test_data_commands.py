@@ -275,5 +275,5 @@ def test_transformers_whisper_hears_what_faster_whisper_hears(folder: Path) -> N
 
 def test_whisper_timestamped_that_is_not_there_is_named(folder: Path) -> None:
     require_whisper()
-    with pytest.raises(ModelError, match="whisper-timestamped failed: .*install it in an environment"):
+    with pytest.raises(ModelError, match=r"whisper-timestamped failed: .*install it in an environment"):
         WhisperTimestamped()(audio.load(folder / "digits0.wav"))
