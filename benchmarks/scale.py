@@ -106,7 +106,7 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     for axis in axes:
         axis.set_xscale("log")
         axis.set_xlabel("clips")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * axis.get_ylim()[1])
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 

@@ -171,6 +171,24 @@ def test_phrases_do_not_depend_on_shards_or_workers(clips: Path, tmp_path: Path)
     assert texts[0] == texts[1]
 
 
+def test_a_flagged_clip_is_asked_about_its_labels_alone_and_a_mixed_up_one_nothing(
+    clips: Path, tmp_path: Path
+) -> None:
+    whole = replace(read_clips(clips)[0], labels=(("emotion", "joy"),))
+    rows = [
+        replace(whole, id="a", flags=("not-english",)),
+        replace(whole, id="b", flags=("text-differs",), words=whole.words[1:]),
+    ]
+    (tmp_path / "audio").symlink_to(clips.parent / "audio")
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    assert (
+        cli.main(["build", "qa", "--clips", str(tmp_path / "clips.jsonl"), "--out", str(tmp_path / "q")]) == 0
+    )
+    assert [(q.clip_id, q.task) for q in read_questions(tmp_path / "q" / "questions.jsonl")] == [
+        ("a", "emotion")
+    ]
+
+
 def test_several_files_become_one_set_whose_ids_are_its_own(clips: Path, tmp_path: Path) -> None:
     rows = read_clips(clips)[2:5]
     other = tmp_path / "other"

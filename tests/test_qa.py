@@ -148,6 +148,7 @@ def test_one_voice_is_counted_and_nothing_else_is_asked() -> None:
     clip = clip_of(spoken(TEXT, speaker="Ann"))
     assert [draft.task for draft in by_speaker(clip, rng())] == ["speaker count"]
     assert by_speaker(clip_of(spoken(TEXT)), rng()) == []
+    assert by_speaker(clip_of(spoken(TEXT, speaker="Ann"), speaker="Ann"), rng()) == []
 
 
 # --- words -----------------------------------------------------------------------------------------------------

@@ -140,10 +140,12 @@ def choices_of(settings: Stage2, rows: Sequence[Row]) -> Made:
     bad: list[Bad] = []
     clips = [replace(clip, split=settings.split.of(clip)) for clip in map(clip_of, rows)]
     for clip in clips:
-        # What is known of the whole clip can be asked of any; of words, only where there are words to trust.
-        if (reason := unfit(clip)) and not clip.labels and not clip.events:
-            bad.append(Bad(clip.id, reason, None, "flags"))
-            continue
+        if reason := unfit(clip):
+            # What is known of the whole clip can still be asked, unless it is another clip's.
+            if TEXT_DIFFERS in clip.flags or not (clip.labels or clip.events):
+                bad.append(Bad(clip.id, reason, None, "flags"))
+                continue
+            clip = replace(clip, words=())
         # A test's wrong choices come from the test: a phrase that was trained on must not give itself away.
         others = [other for other in clips if other.split == clip.split and not unfit(other)]
         found = choice_questions_of(clip, others, settings.choices)
@@ -193,7 +195,8 @@ def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> No
             described.ask(question_of(json.loads(line)))
     with (out / "errors.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
-            described.leave_out(re.sub(r"[\d.]+", "N", json.loads(line)["error"])[:80])
+            said = re.sub(r"\S*/\S+", "FILE", json.loads(line)["error"])
+            described.leave_out(re.sub(r"'[^']*'|[\d.]+", "X", said)[:80])
 
     def heard() -> Iterator[Clip]:
         for clip in chain.from_iterable(clips_of(path, "clips", out) for path in clips):

@@ -38,7 +38,7 @@ class Described:
         self.tasks[question.task or question.kind] += 1
         self.splits[question.split] += 1
         for span in question.evidence:
-            self.lengths[round(span.duration * 4) / 4] += 1
+            self.lengths[int(span.duration * 4) / 4] += 1
             self.places[min(int((span.start + span.end) / 2 / question.duration * 20), 19) / 20] += 1
         if question.kind == "choice":
             self.n_choice += 1
@@ -125,13 +125,16 @@ def plot(described: Described, path: Path) -> None:
     )
     for axis, (counts, width, label) in zip(axes, panels, strict=False):
         keys = sorted(counts)
-        axis.bar(keys, [counts[key] for key in keys], width, color="#4c78a8")
+        axis.bar(keys, [counts[key] for key in keys], width, align="edge", color="#4c78a8")
         axis.set_xlabel(label)
     axes[1].set_xlim(0, 1)
-    ranked = np.sort(np.array(list(described.speakers.values()) or [0]))[::-1]
-    axes[2].plot(np.arange(1, len(ranked) + 1), ranked, color="#4c78a8")
+    ranked = np.sort(np.array(list(described.speakers.values())))[::-1]
+    axes[2].plot(np.arange(1, len(ranked) + 1), ranked, "o-", markersize=3, color="#4c78a8")
     axes[2].set_xlabel("speakers, the most frequent first")
     axes[2].set_ylabel("clips")
+    if not len(ranked):
+        axes[2].text(0.5, 0.5, "no speaker is known", ha="center", transform=axes[2].transAxes)
+        axes[2].set(xticks=[], yticks=[])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
