@@ -171,6 +171,24 @@ def test_phrases_do_not_depend_on_shards_or_workers(clips: Path, tmp_path: Path)
     assert texts[0] == texts[1]
 
 
+def test_times_past_the_end_are_cut_and_bytes_that_are_no_text_cost_their_row(
+    clips: Path, tmp_path: Path
+) -> None:
+    row = json.loads(clips.read_text().splitlines()[0])
+    row["words"][-1]["end"] = row["duration"] + 3
+    row["words"].append({"word": "late", "start": row["duration"] + 1, "end": row["duration"] + 2})
+    (tmp_path / "audio").symlink_to(clips.parent / "audio")
+    (tmp_path / "clips.jsonl").write_bytes(json.dumps(row).encode() + b'\n{"id": "caf\xe9"}\n')
+    out = tmp_path / "again.jsonl"
+    assert cli.main(["transcribe", str(tmp_path / "clips.jsonl"), "--out", str(out)]) == 0
+    (clip,) = read_clips(out)
+    assert clip.flags == ("words-cut", "words-past-end")
+    assert clip.words[-1].text != "late"
+    assert clip.words[-1].end <= clip.duration
+    (error,) = (json.loads(line) for line in (tmp_path / "errors.jsonl").read_text().splitlines())
+    assert (error["line"], "UTF-8" in error["error"]) == (2, True)
+
+
 def test_a_flagged_clip_is_asked_about_its_labels_alone_and_a_mixed_up_one_nothing(
     clips: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -105,6 +106,29 @@ def test_too_many_bad_rows_fail_the_run_after_it_is_written(tmp_path: Path) -> N
     with pytest.raises(ShardError, match=r"4 of 23 rows were left out, more than 10%"):
         run(step, numbers(23), out, root=tmp_path, most_bad=0.1)
     assert written(out) == EXPECTED
+
+
+def test_a_full_disk_is_named_and_what_is_done_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, n_left = tmp_path / "out.jsonl", [3]
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        n_left[0] -= 1
+        if n_left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    step = Step(doubled, Settings(str(tmp_path / "log")))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ShardError, match="the disk is full; free space"):
+        run(step, numbers(23), out, root=tmp_path, rows_per_shard=4)
+    assert not out.exists()
+    monkeypatch.setattr(os, "fsync", real)
+    assert run(step, numbers(23), out, root=tmp_path, rows_per_shard=4).found == 3
+    assert written(out) == EXPECTED
+    assert not list((tmp_path / ".out.jsonl.shards").glob("half-*"))
 
 
 def test_no_rows_give_empty_files(tmp_path: Path) -> None:

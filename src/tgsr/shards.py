@@ -7,6 +7,7 @@ rows but the list of shards' names. The same function runs in this process, in s
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -93,6 +94,34 @@ def run(
     """
     kept = out.with_name(f".{out.name}.shards")
     kept.mkdir(parents=True, exist_ok=True)
+    for half in kept.glob("half-*"):  # of a run that was killed
+        half.unlink()
+    try:
+        counts = _run(step, rows, out, kept, root, rows_per_shard, workers, runner)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ShardError(
+            f"{out.parent}: the disk is full; free space and run the same command again: {kept.name} holds what is done"
+        ) from error
+    if counts.left_out > most_bad * counts.given:
+        raise ShardError(
+            f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; {errors_of(out)} "
+            "says why: mend them or raise --most-bad"
+        )
+    return counts
+
+
+def _run(
+    step: Step,
+    rows: Iterable[Row | Bad],
+    out: Path,
+    kept: Path,
+    root: Path,
+    rows_per_shard: int,
+    workers: int,
+    runner: Runner,
+) -> Counts:
     keys: list[str] = []
     given = found = 0
     with tqdm(desc=f"{out.name}", unit="row") as bar, _pool(workers, runner) as submit:
@@ -112,13 +141,7 @@ def run(
                 _settle(running, bar)
         while running:
             _settle(running, bar)
-    counts = Counts(given, *_put_together(keys, kept, out), len(keys), found)
-    if counts.left_out > most_bad * given:
-        raise ShardError(
-            f"{out}: {counts.left_out} of {given} rows were left out, more than {most_bad:.0%}; {errors_of(out)} says "
-            "why: mend them or raise --most-bad"
-        )
-    return counts
+    return Counts(given, *_put_together(keys, kept, out), len(keys), found)
 
 
 def errors_of(out: Path) -> Path:

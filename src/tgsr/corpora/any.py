@@ -11,9 +11,10 @@ from typing import Literal, get_args
 
 from tgsr.corpora import covost, folders, huggingface, lhotse, librispeech, meld, multispeaker, strong_labels
 from tgsr.corpora.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError, clip_of
+from tgsr.records import Bad, Clip, RecordError, Row, clip_of
 from tgsr.timeline import END_SLACK
 from tgsr.transcribe.alignments import AlignmentError, read_alignment
+from tgsr.transcribe.mending import WORDS_CUT, WORDS_PAST_END, mended
 
 Corpus = Literal[
     "clips",
@@ -82,11 +83,11 @@ def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
             if not line.strip():
                 continue
             try:
+                line.encode()  # else it was not UTF-8
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
-                clip = clip_of(row)
-                clip.id.encode()
+                clip = clip_of(within(row))
             except (ValueError, RecordError) as error:
                 field = error.field if isinstance(error, RecordError) else None
                 said = error.problem if isinstance(error, RecordError) else f"is not JSON in UTF-8 ({error})"
@@ -99,6 +100,36 @@ def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
                 continue
             seen.put(clip.id)
             yield replace(clip, audio=os.path.relpath((path.parent / clip.audio).resolve(), out.resolve()))
+
+
+def within(row: Row) -> Row:
+    """The row with words that end after its clip cut there, and flagged; those that begin after it are left out."""
+    words, duration = row.get("words"), row.get("duration")
+    if not isinstance(words, list) or not isinstance(duration, int | float):
+        return row
+    flags = []
+    kept: list[object] = []
+    for word in words:
+        start, end = (word.get(key) if isinstance(word, dict) else None for key in ("start", "end"))
+        if (
+            not isinstance(start, int | float)
+            or not isinstance(end, int | float)
+            or end <= duration + END_SLACK
+        ):
+            kept.append(word)
+        elif start < duration:
+            kept.append({**word, "end": duration})
+            flags.append(WORDS_CUT)
+        else:
+            flags.append(WORDS_PAST_END)
+    if not flags:
+        return row
+    before = row.get("flags")
+    return {
+        **row,
+        "words": kept,
+        "flags": [*(before if isinstance(before, list) else ()), *dict.fromkeys(flags)],
+    }
 
 
 def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip | Bad]:
@@ -128,4 +159,5 @@ def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip |
         if words is None:
             yield clip
             continue
-        yield replace(clip, words=tuple(word for word in words if word.end <= clip.duration + END_SLACK))
+        words, flags = mended(words, clip.duration)
+        yield replace(clip, words=words, flags=(*clip.flags, *flags))
