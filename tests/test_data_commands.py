@@ -96,11 +96,41 @@ def test_a_publishers_text_is_aligned_and_nobody_listens(tmp_path: Path) -> None
     save_wav(tmp_path / "a.wav", made.samples)
     (tmp_path / "a.txt").write_text(" ".join(word.text for word in made.clip.words))
     out = tmp_path / "out" / "clips.jsonl"
-    assert cli.main(["transcribe", str(tmp_path), "--model", "no such model", "--out", str(out)]) == 0
+    command = ["transcribe", str(tmp_path), "--language", "en", "--model", "no such model", "--out", str(out)]
+    assert cli.main(command) == 0
     (clip,) = read_clips(out)
     assert [word.text for word in clip.words] == [word.text for word in made.clip.words]
     off = [abs(a.start - b.start) for a, b in zip(clip.words, made.clip.words, strict=True)]
     assert np.median(off) < 0.08
+
+
+def test_a_text_in_another_language_is_not_aligned_as_if_it_were_english(tmp_path: Path) -> None:
+    made = compose(5, "train", seconds=(4.0, 6.0))
+    save_wav(tmp_path / "a.wav", made.samples)
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "a.wav", "text": "un deux trois", "language": "fr"}\n'
+    )
+    out = tmp_path / "out" / "clips.jsonl"
+    assert cli.main(["transcribe", str(tmp_path), "--model", "no such model", "--out", str(out)]) == 0
+    (clip,) = read_clips(out)
+    assert (clip.words, clip.flags, clip.text) == ((), ("not-english",), "un deux trois")
+
+
+def test_a_text_whose_language_nobody_knows_is_aligned_where_whisper_agrees(tmp_path: Path) -> None:
+    require_whisper()
+    made = compose(5, "train", seconds=(4.0, 6.0))
+    words = [NUMBERS.get(word.text, word.text) for word in made.clip.words]
+    for name, text in (
+        ("right", " ".join(map(str, words))),
+        ("wrong", "the weather is nice and we go out to swim"),
+    ):
+        save_wav(tmp_path / f"{name}.wav", made.samples)
+        (tmp_path / f"{name}.txt").write_text(text)
+    out = tmp_path / "out" / "clips.jsonl"
+    assert cli.main(["transcribe", str(tmp_path), "--out", str(out)]) == 0
+    clips = {clip.id: clip for clip in read_clips(out)}
+    assert "text-differs" in clips["wrong.wav"].flags
+    assert "weather" not in {word.text for word in clips["wrong.wav"].words}
 
 
 def test_a_clip_beyond_the_bound_is_flagged_and_not_heard(folder: Path, tmp_path: Path) -> None:

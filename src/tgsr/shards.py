@@ -102,12 +102,12 @@ def run(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ShardError(
-            f"{out.parent}: the disk is full; free space and run the same command again: {kept.name} holds what is done"
+            f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
         ) from error
     if counts.left_out > most_bad * counts.given:
         raise ShardError(
-            f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; {errors_of(out)} "
-            "says why: mend them or raise --most-bad"
+            f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; "
+            f"{errors_of(out)} says why: mend them or raise --most-bad"
         )
     return counts
 

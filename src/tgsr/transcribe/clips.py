@@ -16,15 +16,16 @@ from tgsr.records import Bad, Clip, RecordError, Row, clip_of
 from tgsr.shards import Made
 from tgsr.timeline import Seconds, Word
 from tgsr.transcribe.align import Aligner, Ctc, PocketSphinx, aligned, aligned_text
-from tgsr.transcribe.guard import TEXT_DIFFERS, TOO_LONG
+from tgsr.transcribe.guard import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG
 from tgsr.transcribe.mending import mended
-from tgsr.transcribe.transcript import Backend, Transcript
+from tgsr.transcribe.transcript import ENGLISH, Backend, Transcript
 from tgsr.transcribe.whisper import FasterWhisper
 from tgsr.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.transcribe.whisper_transformers import TransformersWhisper
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
 PUNCTUATION = ".,!?;:'\""
+AT_ONCE: Seconds = 900.0  # of sound, and one clip more
 LONGEST_TEXT: Seconds = 40.0  # that is aligned as a whole
 SAME_ENOUGH = 0.5  # of the words of two texts
 
@@ -51,37 +52,59 @@ class Transcription:
 
 
 def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
-    """Each row's clip with its words; a clip whose sound cannot be read is Bad."""
-    clips: list[tuple[Clip, np.ndarray]] = []
+    """Each row's clip with its words; a clip whose sound cannot be read is Bad. AT_ONCE of sound is in memory."""
+    done: list[Clip] = []
     bad: list[Bad] = []
+    waiting: list[tuple[Clip, np.ndarray]] = []
     for row in rows:
         try:
             clip = clip_of(row)
-            samples = audio.load(Path(settings.root) / clip.audio)
+            path = Path(settings.root) / clip.audio
+            clip = replace(clip, duration=audio.duration(path))
+            samples = audio.load(path) if needs_sound(clip, settings) else np.zeros(0, np.float32)
         except (audio.AudioError, FileNotFoundError) as error:
             bad.append(Bad(str(Path(settings.root) / str(row.get("audio"))), str(error)))
         except RecordError as error:
             bad.append(Bad(str(row.get("id")), error.problem, None, error.field))
         else:
-            clips.append((replace(clip, duration=len(samples) / audio.SAMPLE_RATE), samples))
+            waiting.append((clip, samples))
+        if sum(clip.duration for clip, samples in waiting if len(samples)) > AT_ONCE:
+            done += together(waiting, settings)
+            waiting = []
+    return Made([*done, *together(waiting, settings)], bad)
+
+
+def together(clips: Sequence[tuple[Clip, np.ndarray]], settings: Transcription) -> list[Clip]:
+    """The clips with their words, in order; those that must be heard are heard together."""
     done = [without_hearing(clip, samples, settings) for clip, samples in clips]
     left = [index for index, clip in enumerate(done) if clip is None]
     heard = _backend(settings).many([clips[index][1] for index in left]) if left else []
     for index, transcript in zip(left, heard, strict=True):
-        clip, samples = clips[index]
-        done[index] = heard_as(clip, samples, transcript, settings)
-    return Made([clip for clip in done if clip is not None], bad)
+        done[index] = heard_as(*clips[index], transcript, settings)
+    return [clip for clip in done if clip is not None]
+
+
+def needs_sound(clip: Clip, settings: Transcription) -> bool:
+    """Whether anyone has to listen: not to a clip that has its words, is too long or in another language."""
+    return not clip.words and clip.duration <= settings.max_seconds and clip.language in (None, ENGLISH)
 
 
 def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
     """The clip with words and flags where no back end is needed, else None.
 
-    Words that it has are mended and kept. Where its publisher says what is said, and it is short, that text is aligned.
+    Words that it has are mended and kept. Where its publisher says what is said, in English, that text is aligned.
     """
     if clip.words:
         return _with(clip, *mended(clip.words, clip.duration))
     if clip.duration > settings.max_seconds:
         return _with(clip, (), (TOO_LONG,))
+    if clip.language not in (None, ENGLISH):
+        return _with(clip, (), (NOT_ENGLISH,))
+    return _by_its_text(clip, samples, settings) if clip.language == ENGLISH else None
+
+
+def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
+    """The clip with its publisher's words at the times where they are found; None without a text, or not found."""
     aligner = _aligner(settings)
     if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
         return None
@@ -91,7 +114,11 @@ def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) ->
 
 def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Transcription) -> Clip:
     """The clip with what a back end heard; flagged where its publisher's text shares less than half of the words."""
-    seconds = clip.duration
+    seconds = len(samples) / audio.SAMPLE_RATE
+    clip = replace(clip, duration=seconds, language=clip.language or heard.language)
+    agrees = bool(clip.text) and bool(heard.words) and _shared(str(clip.text), heard.text) >= SAME_ENOUGH
+    if agrees and (by_its_text := _by_its_text(clip, samples, settings)):
+        return by_its_text
     words, flags = mended(heard.words, seconds)
     aligner = _aligner(settings)
     if aligner and words:
@@ -100,8 +127,7 @@ def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Trans
         flags = (*flags, *more, *again)
     if clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    language = clip.language or heard.language
-    return _with(replace(clip, language=language), _spoken_by(clip, words), (*heard.flags, *flags))
+    return _with(clip, _spoken_by(clip, words), (*heard.flags, *flags))
 
 
 def _spoken_by(clip: Clip, words: tuple[Word, ...]) -> tuple[Word, ...]:
