@@ -342,3 +342,50 @@ def test_there_are_always_as_many_peaks_as_asked_for() -> None:
     assert len(audio.peaks(np.zeros(1001, np.float32), 7)) == 7
     with pytest.raises(ValueError, match="n >= 1"):
         audio.peaks(np.zeros(3, np.float32), 0)
+
+
+# Sound tracks of video and of what FFmpeg alone reads
+
+
+def track(path: Path, samples: np.ndarray) -> Path:
+    import av
+
+    with av.open(str(path), "w") as container:
+        codec = "libopus" if path.suffix in (".webm", ".mkv") else "aac"
+        stream = container.add_stream(codec, rate=48_000 if codec == "libopus" else 16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="flt", layout="mono")
+        frame.sample_rate = 16_000
+        resampler = av.AudioResampler(
+            stream.format.name, "mono", stream.rate, frame_size=stream.frame_size or 960
+        )
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4a", ".webm"])
+def test_a_sound_track_is_read_like_a_sound_file(suffix: str, tmp_path: Path) -> None:
+    seconds = np.arange(3 * 16_000) / 16_000
+    tone = (0.3 * np.sin(2 * np.pi * 440 * seconds) * (seconds > 1)).astype(np.float32)
+    path = track(tmp_path / f"a{suffix}", tone)
+    assert audio.duration(path) == pytest.approx(3.0, abs=0.15)
+    samples = audio.load(path)
+    assert samples.dtype == np.float32
+    assert len(samples) / 16_000 == pytest.approx(3.0, abs=0.15)
+    assert np.abs(samples[: 16_000 * 9 // 10]).max() < 0.05  # silence, then the tone where it was
+    assert np.sqrt((samples[20_000:40_000] ** 2).mean()) == pytest.approx(0.3 / np.sqrt(2), rel=0.1)
+    assert len(audio.load(path, start=0.5, end=1.5)) == 16_000
+
+
+def test_a_sound_track_has_the_same_errors(tmp_path: Path) -> None:
+    path = track(tmp_path / "a.mp4", np.zeros(3 * 16_000))
+    with pytest.raises(AudioError, match="more than the 2 s allowed"):
+        audio.load(path, max_seconds=2)
+    with pytest.raises(AudioError, match="is not inside its"):
+        audio.load(path, start=9.0, end=10.0)
+    (tmp_path / "b.mp4").write_text("no video")
+    with pytest.raises(AudioError, match=r"b\.mp4: not video or audio that can be read"):
+        audio.duration(tmp_path / "b.mp4")
+    with pytest.raises(AudioError, match="no such file"):
+        audio.load(tmp_path / "c.mp4")

@@ -28,6 +28,8 @@ STREAMED_BYTES = 0x7FFF0000  # programs that write wav into a pipe claim 2 or 4 
 MP3_RUN_UP: Seconds = 1.0  # an mp3 frame draws on bits of frames before it, which a seek skips
 BLOCK_FRAMES = 1 << 18  # channels are averaged block by block: six channels of 600 s would be 0.7 GB
 
+CONTAINERS = (".mp4", ".m4a", ".mov", ".mkv", ".webm", ".aac", ".wma", ".3gp", ".avi")
+TRACK_SLACK: Seconds = 0.5  # a track may begin after its video does
 CONVERT = "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 FETCH_AGAIN = "copy or download it again"
 
@@ -51,6 +53,8 @@ def duration(path: StrPath) -> Seconds:
 
     Raises AudioError as `load` does for a file that is missing, empty, not audio, cut off or of length zero.
     """
+    if is_container(path):
+        return _track_seconds(path)
     with _open(path) as file:
         return file.frames / file.samplerate
 
@@ -60,15 +64,19 @@ def load(
 ) -> Samples:
     """The stretch [start, end) of an audio file, in seconds, as float32 mono at 16 kHz in [-1, 1].
 
-    Reads what libsndfile reads (wav, flac, mp3, ogg, ...) at any rate; channels are averaged, so two
-    channels in opposite phase cancel. Only the stretch is decoded. n decoded samples at `rate` Hz become
-    round(n * 16000 / rate). `end=None` is the file's end; an `end` up to 0.05 s past it is cut to it.
+    Reads what libsndfile reads (wav, flac, mp3, ogg, ...), and the sound track of CONTAINERS whole, at any rate;
+    channels are averaged, so two channels in opposite phase cancel. Only the stretch is decoded. n decoded samples at
+    `rate` Hz become round(n * 16000 / rate). `end=None` is the file's end; an `end` up to 0.05 s past it is cut to it.
 
     Raises AudioError for a file that is missing, empty, not audio, cut off (a cut ogg file cannot be told
     from a short one), of length zero, with NaN or infinite samples or samples far outside [-1, 1]; for a
     stretch that is not in the file; and, before anything is decoded, for one longer than `max_seconds`.
     """
     name = os.fspath(path)
+    if is_container(path):
+        track = _track(path, max_seconds if end is None and not start else None)
+        first, n_frames = _frames_to_read(name, len(track), SAMPLE_RATE, start, end, max_seconds)
+        return track[first : first + n_frames]
     with _open(path) as file:
         rate = file.samplerate
         first, n_frames = _frames_to_read(name, file.frames, rate, start, end, max_seconds)
@@ -146,8 +154,53 @@ def peaks(samples: Samples, n: int) -> list[tuple[float, float]]:
     return list(zip(lowest.tolist(), highest.tolist(), strict=True))
 
 
-def _open(path: StrPath) -> sf.SoundFile:
-    """The file, opened, its header believed: it is there, is audio, is whole and has a length."""
+def is_container(path: StrPath) -> bool:
+    """Whether the file's suffix is one of CONTAINERS, which libsndfile does not read and FFmpeg does."""
+    return Path(path).suffix.lower() in CONTAINERS
+
+
+def _track_seconds(path: StrPath) -> Seconds:
+    """Length of the first sound track, from its header."""
+    import av
+
+    _require_file(path)
+    name = os.fspath(path)
+    try:
+        with av.open(name) as container:
+            track = next(iter(container.streams.audio), None)
+            if track is None:
+                raise AudioError(name, "has no sound track", "leave the clip out")
+            if track.duration is not None and track.time_base is not None:
+                return float(track.duration * track.time_base)
+            if container.duration is not None:  # webm keeps the length of the whole
+                return float(container.duration / 1_000_000)
+    except av.error.FFmpegError as error:
+        raise AudioError(
+            name, f"not video or audio that can be read ({error.strerror})", FETCH_AGAIN
+        ) from None
+    raise AudioError(name, "its header says no length", CONVERT)
+
+
+def _track(path: StrPath, max_seconds: Seconds | None) -> Samples:
+    """The first sound track as mono at 16 kHz; AudioError before it is decoded where it is longer than max_seconds."""
+    import av
+    from faster_whisper.audio import decode_audio
+
+    name, seconds = os.fspath(path), _track_seconds(path)
+    if max_seconds is not None and seconds > max_seconds:
+        _frames_to_read(name, round(seconds * SAMPLE_RATE), SAMPLE_RATE, 0.0, None, max_seconds)
+    try:
+        samples = np.asarray(decode_audio(name, SAMPLE_RATE), np.float32)
+    except av.error.FFmpegError as error:
+        raise AudioError(name, f"decoding fails ({error.strerror})", FETCH_AGAIN) from None
+    if not len(samples):
+        raise AudioError(name, "the sound track holds no samples", "leave the clip out")
+    _require_whole(name, seconds - TRACK_SLACK, len(samples) / SAMPLE_RATE)
+    return samples
+
+
+def _require_file(path: StrPath) -> None:
+    """AudioError unless the file is there, may be read and holds anything."""
     name = os.fspath(path)
     if not os.path.exists(name):
         raise AudioError(
@@ -159,6 +212,12 @@ def _open(path: StrPath) -> sf.SoundFile:
         raise AudioError(name, "the file may not be read", "check its permissions")
     if os.path.getsize(name) == 0:
         raise AudioError(name, "the file is empty (0 bytes)", FETCH_AGAIN)
+
+
+def _open(path: StrPath) -> sf.SoundFile:
+    """The file, opened, its header believed: it is there, is audio, is whole and has a length."""
+    name = os.fspath(path)
+    _require_file(path)
     if Path(name).suffix.lower() == ".raw":
         raise AudioError(name, "raw samples have no header that gives their rate", CONVERT)
     try:

@@ -34,6 +34,7 @@ FORMATS = {
     ".aiff": ("AIFF",),
     ".au": ("AU",),
     ".sph": ("NIST",),
+    **dict.fromkeys(audio.CONTAINERS, ()),  # FFmpeg's, which tells them by their content
 }
 TABLES = (".csv", ".tsv", ".jsonl")
 # The columns that a table may call it by, the first that has a value counting.
@@ -349,7 +350,7 @@ def sound(path: Path) -> tuple[Seconds, tuple[str, ...]]:
     """
     duration = audio.duration(path)
     expected = FORMATS.get(path.suffix.lower())
-    is_wrong = expected is not None and sf.info(str(path)).format not in expected
+    is_wrong = bool(expected) and sf.info(str(path)).format not in (expected or ())
     return duration, ("wrong-extension",) if is_wrong else ()
 
 

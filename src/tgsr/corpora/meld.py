@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tgsr.audio import FETCH_AGAIN, AudioError
+from tgsr.audio import is_container
 from tgsr.corpora.errors import CorpusError
 from tgsr.corpora.folders import (
     FORMATS,
@@ -59,7 +59,7 @@ def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Ba
     """Every row of {train,dev,test}_sent_emo.csv, those that are there; files may also lie in train/, dev/ and test/.
 
     A clip diaD_uttU may be .wav, .flac, .mp3, ...; where only the publisher's .mp4 is there, the clip names that, with
-    the length of its sound track and the flag "video", since `tgsr.audio` does not read it. LABELS names the labels; a
+    the length of its sound track and the flag "video". LABELS names the labels; a
     blank utterance is flagged "empty-text". Bad: what DAMAGED lists, a row that does not end after it starts, and a
     file dia*_utt* that no row names.
 
@@ -84,7 +84,7 @@ def _split(
     named = OnDisk()
     yield from clips(table(path), lambda entry: _clip(entry, split, folder, relative_to, named), ids)
     if folder.is_dir():
-        for sound_file in walk(folder, (*FORMATS, ".mp4")):
+        for sound_file in walk(folder, FORMATS):
             if NAME.fullmatch(sound_file.stem) and not named.get(sound_file.stem):
                 yield Bad(str(sound_file), f"no row of {path.name} names this file", field="audio")
 
@@ -98,11 +98,8 @@ def _clip(entry: Entry, split: str, folder: Path, relative_to: Path | None, name
     if end <= start:
         raise RecordError("EndTime", f"{end:g} s is not after StartTime {start:g} s")
     path = locate(folder, f"{name}.wav")
-    if path.is_file() or not path.with_suffix(".mp4").is_file():
-        duration, flags = sound(path)
-    else:
-        path = path.with_suffix(".mp4")
-        duration, flags = video_duration(path), ("video",)
+    duration, flags = sound(path)
+    flags += ("video",) if is_container(path) else ()
     text = entry.maybe("Utterance")
     if text is None:
         flags += ("empty-text",)
@@ -119,23 +116,6 @@ def _clip(entry: Entry, split: str, folder: Path, relative_to: Path | None, name
         labels=tuple((label, entry.text(column)) for label, column in LABELS.items()),
         flags=flags,
     )
-
-
-def video_duration(path: Path) -> Seconds:
-    """Length of the sound track of an mp4 file in seconds, from its header.
-
-    Raises AudioError where the file is not video that PyAV can read, or has no sound or no length.
-    """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            track = next(iter(container.streams.audio), None)
-            if track is None or track.duration is None or track.time_base is None:
-                raise AudioError(str(path), "has no sound track with a length", FETCH_AGAIN)
-            return float(track.duration * track.time_base)
-    except av.error.FFmpegError as error:
-        raise AudioError(str(path), f"not video that can be read ({error.strerror})", FETCH_AGAIN) from None
 
 
 def _seconds(entry: Entry, column: str) -> Seconds:
