@@ -379,6 +379,13 @@ def _add_build(commands: Any) -> None:
     clips.add_argument(
         "--without", nargs="*", default=[], metavar="TASK", help="tasks that are not asked (stage qa)"
     )
+    about_llm = "an LLM that writes questions too (stage qa): a folder, hub id, or http://HOST:PORT/v1#MODEL"
+    clips.add_argument("--llm", help=about_llm)
+    clips.add_argument("--open", type=int, default=4, help="questions that it writes about a clip, at most")
+    about_filter = (
+        "an LLM without audio; what it answers right whatever the choices' order is left out (stage qa)"
+    )
+    clips.add_argument("--text-model", help=about_filter)
     by = ("publisher", "speaker", "clip")
     clips.add_argument("--split-by", choices=by, default="publisher", help="who decides what is for testing")
     clips.add_argument(
@@ -404,10 +411,12 @@ def _build(args: argparse.Namespace) -> None:
 def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.build import BuildError, Stage1, Stage2, choices_of, describe, phrases_of, rows_of
     from tgsr.corpora.any import clips_of
+    from tgsr.fetch import cache_folder
     from tgsr.qa import Choices
     from tgsr.queries import Phrases
     from tgsr.shards import Step, run
     from tgsr.splits import Split
+    from tgsr.written import add_open_questions, leave_out_answerable
 
     if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
         raise BuildError("--least-confidence and --test-share: must be in [0, 1]")
@@ -424,14 +433,21 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     made = out / "questions.jsonl"
     clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.clips)
     counts = run(step, rows_of(clips), made, root=out, **_shards_of(args))
-    if not counts.kept:
+    if args.stage == "qa" and args.llm:
+        add_open_questions(
+            args.clips, out, args.llm, args.open, args.seed, split, cache_folder(), **_shards_of(args)
+        )
+    if args.stage == "qa" and args.text_model:
+        leave_out_answerable(out, args.text_model, cache_folder(), **_shards_of(args))
+    n_kept = sum(1 for _ in made.open())
+    if not n_kept:
         made.unlink()
         raise BuildError(
             f"{args.clips[0]}: no question could be made of {counts.given} clips; see {out / 'errors.jsonl'}"
         )
     describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
     print(
-        f"{args.out / 'questions.jsonl'}: {counts.kept} questions about {counts.given - counts.left_out} clips",
+        f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips",
         end="",
     )
     print(f"; {counts.left_out} clips left out, see errors.jsonl; the card is {args.out / 'card.md'}")

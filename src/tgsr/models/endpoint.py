@@ -187,7 +187,7 @@ class Endpoint:
     def _kept(self, path: str, described: Body) -> Path | None:
         if self.cache is None:
             return None
-        whole = json.dumps([self.url, path, described], sort_keys=True, ensure_ascii=False)
+        whole = json.dumps([self.url, path, described], sort_keys=True)
         digest = hashlib.sha256(whole.encode()).hexdigest()
         return self.cache / digest[:2] / f"{digest}.json"
 
@@ -218,7 +218,7 @@ def _json(path: Path) -> Body | None:
 def _write(path: Path, answer: Body) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as half:
-        json.dump(answer, half, ensure_ascii=False)
+        json.dump(answer, half)
     os.replace(half.name, path)
 
 
