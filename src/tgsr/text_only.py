@@ -63,10 +63,7 @@ class Served:
 
     def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
         def reply(prompt: Prompt) -> str | Failed:
-            try:
-                return chat(self.endpoint, self.model, [{"role": "user", "content": prompt.text}], decoding)
-            except UnicodeEncodeError:  # no file can hold it
-                return Failed(f"{self.endpoint.url}: the reply holds half of a character")
+            return chat(self.endpoint, self.model, [{"role": "user", "content": prompt.text}], decoding)
 
         with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
             return list(pool.map(reply, prompts))
