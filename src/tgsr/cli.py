@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     _add_score(commands)
     _add_merge(commands)
     _add_import(commands)
+    _add_look(commands)
     _add_export(commands)
     _add_attend(commands)
     _add_plan(commands)
@@ -561,6 +562,28 @@ def _decoder(args: argparse.Namespace) -> None:
         cpu=args.cpu,
     )
     print(shlex.join(command))
+
+
+# --- look ------------------------------------------------------------------------------------------------
+
+
+def _add_look(commands: Any) -> None:
+    about = "Pages to look through questions or clips: waveform, words, spans, and their sound."
+    command = _command(
+        commands, "look", _look, about, "tgsr look data/sta/questions.jsonl --out look --seed 0"
+    )
+    command.add_argument("file", type=Path, help="questions.jsonl or clips.jsonl")
+    command.add_argument("--n", type=int, default=60, help="items shown")
+    command.add_argument("--first", type=int, default=0, help="the first item, from 0 on")
+    command.add_argument("--seed", type=int, help="a random sample instead of the first ones")
+    command.add_argument("--out", type=Path, required=True, help="folder of pages; index.html is the first")
+
+
+def _look(args: argparse.Namespace) -> None:
+    from tgsr.report.look import look
+
+    pages = look(args.file, args.out, first=args.first, n=args.n, seed=args.seed)
+    print(f"{pages[0]}: {len(pages)} pages")
 
 
 # --- export ----------------------------------------------------------------------------------------------

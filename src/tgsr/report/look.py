@@ -1,0 +1,503 @@
+"""Pages to look through a file of questions or clips and to listen to each: before training, not after.
+
+Each page stands alone, as the report does: nothing is loaded from elsewhere, what files say is text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tgsr import audio
+from tgsr.choices import letter
+from tgsr.records import Clip, Question, RecordError, Row, clip_of, question_of, resolve_audio
+from tgsr.report.figures import MODEL_COLOURS, axis_svg, lane_svg, stated, wave_svg
+from tgsr.report.items import Sound, choice_list, cite_button, player
+from tgsr.report.page import content_hash, document
+from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
+from tgsr.training.checkpoints import write_atomically
+
+UNSURE = 0.5  # words of less confidence are paler
+MOST_BAD = 500  # bad lines that are listed; the rest are counted
+
+# Widths are in pixels of the narrowest picture; a wider one only has more room between the words.
+NARROWEST_PX, PX_A_SECOND, WIDEST_PX = 300, 24, 20_000
+LETTER_PX, WIDE_LETTER_PX, GAP_PX = 7, 13, 5
+ROW_PX, NOTE_PX = 20, 30
+MOST_ROWS = 12
+MOST_LETTERS = 24
+
+STYLE = """
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; align-items: baseline; margin: 1.2rem 0; }
+a { color: inherit; }
+a:focus-visible, .wide:focus-visible { outline: 2px solid var(--ink); outline-offset: 2px; }
+h3, .said { overflow-wrap: anywhere; }
+.wide .lanes { grid-template-columns: 1fr; }
+.wide .lanes > span:empty { display: none; }
+.wide .lanes .name { position: sticky; left: 0; justify-self: start; margin-top: .3rem; }
+.word { cursor: pointer; outline: none; }
+.word rect { fill: color-mix(in srgb, var(--tint) 18%, transparent); stroke: none; }
+.word .label { fill: var(--ink); font-size: 12px; }
+.word.unsure rect { fill: none; stroke: var(--tint); stroke-opacity: .6; stroke-dasharray: 2 3; }
+.word.unsure .label { fill: var(--soft); font-style: italic; }
+.word:hover rect, .word.near rect, .word.on rect { fill: color-mix(in srgb, var(--tint) 40%, transparent); }
+.word:focus-visible rect { stroke: var(--ink); stroke-width: 2; stroke-dasharray: none; stroke-opacity: 1; }
+.word[aria-disabled] { cursor: not-allowed; }
+.note { visibility: hidden; pointer-events: none; }
+.word:hover .note, .word:focus .note { visibility: visible; }
+.words:hover .word:focus:not(:hover) .note { visibility: hidden; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .8rem 0 0; font-size: .88rem; }
+.facts dt { color: var(--soft); }
+.facts dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
+.bad li { overflow-wrap: anywhere; }
+"""
+
+Item = Question | Clip
+
+
+@dataclass(slots=True)
+class Found:
+    """What one pass over the file gives: the items to show, each with its number, and what could not be read."""
+
+    kind: str = ""  # "questions" or "clips", once a row has told
+    items: list[tuple[int, Item]] = field(default_factory=list)
+    n_items: int = 0  # in the whole file
+    bad: list[tuple[int, str]] = field(default_factory=list)  # line and reason
+    n_bad: int = 0
+
+    def add_bad(self, line: int, reason: str) -> None:
+        self.n_bad += 1
+        if len(self.bad) < MOST_BAD:
+            self.bad.append((line, reason))
+
+
+def look(
+    path: Path,
+    out: Path,
+    *,
+    n_a_page: int = 20,
+    first: int = 0,
+    n: int = 200,
+    seed: int | None = None,
+) -> list[Path]:
+    """Writes index.html, page-2.html, ... into the folder `out`, and returns them in order.
+
+    `path` holds questions or clips. `n` of its items are shown: those from `first` on (0 is the first), or,
+    with `seed`, as many drawn at random from there on, in the file's order. The words of questions are those
+    of the clips.jsonl beside them, where there is one. A second of sound adds 43 kB to a page. Bad lines are
+    listed at the end of the last page; clips without sound say why. Pages of an earlier, longer look stay.
+
+    Raises RecordError where the file is empty or holds neither questions nor clips, and for numbers that
+    leave nothing to show; OSError for a file that is not there.
+    """
+    for name, value, least in (("n_a_page", n_a_page, 1), ("first", first, 0), ("n", n, 1)):
+        if value < least:
+            raise RecordError(name, f"must be at least {least}, got {value}")
+    found = find_items(path, first, n, seed)
+    clips = clips_beside(path, [item for _, item in found.items])
+    pages = [found.items[i : i + n_a_page] for i in range(0, len(found.items), n_a_page)] or [[]]
+    names = [page_name(index) for index in range(len(pages))]
+    out.mkdir(parents=True, exist_ok=True)
+    for index, items in enumerate(tqdm(pages, desc="looking", unit="page", disable=len(pages) < 2)):
+        parts = [
+            header(path, found, first, seed, index, len(pages)),
+            item_list(path, items, clips),
+            bad_list(found) if index == len(pages) - 1 else "",
+            navigation(index, len(pages)) if len(pages) > 1 else "",
+        ]
+        body = "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>"
+        title = f"{path.name}, page {index + 1} of {len(pages)}"
+        html = with_style(document(title, body))
+        # half of a surrogate pair, which JSON may hold, has no UTF-8
+        write_atomically(out / names[index], html.encode("utf-8", errors="xmlcharrefreplace"))
+    return [out / name for name in names]
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def rows_in(path: Path) -> Iterator[tuple[int, Row | RecordError]]:
+    """(line, row) one by one; what is no JSON object comes as the error that it is. Blank lines are skipped."""
+    with path.open("rb") as file:
+        for line, content in enumerate(file, 1):
+            content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+            if not content.strip():
+                continue
+            try:
+                row = json.loads(content.decode())
+            except UnicodeDecodeError as error:
+                reason = f"byte {content[error.start]:#04x} at {error.start} is not UTF-8"
+                yield line, RecordError(None, reason)
+            except (ValueError, RecursionError) as error:
+                yield line, RecordError(None, f"is not JSON ({error})")
+            else:
+                is_row = isinstance(row, dict)
+                yield line, row if is_row else RecordError(None, f"must be a JSON object, got {row!r:.80}")
+
+
+def kind_of(row: Row) -> str | None:
+    """ "questions" or "clips", by the fields that only one of them has; None for neither."""
+    if "question" in row and ("clip_id" in row or "kind" in row):
+        return "questions"
+    if ("audio" in row or "path" in row) and "duration" in row and "question" not in row:
+        return "clips"
+    return None
+
+
+def find_items(path: Path, first: int, n: int, seed: int | None) -> Found:
+    """One pass over the file, which holds what its first row of either kind is; `n` items stay in memory."""
+    rng = None if seed is None else np.random.default_rng(seed)
+    found, n_seen = Found(), 0
+    for line, row in rows_in(path):
+        try:
+            if isinstance(row, RecordError):
+                raise row
+            kind = kind_of(row)
+            found.kind = found.kind or kind or ""
+            if not found.kind:
+                raise RecordError(None, "is no question and no clip")
+            if kind not in (found.kind, None):
+                raise RecordError(None, f"is one of {kind} in a file of {found.kind}")
+            item: Item = question_of(row) if found.kind == "questions" else clip_of(row)
+        except RecordError as error:
+            found.add_bad(line, str(error))
+            continue
+        if found.n_items >= first:
+            keep(found.items, (found.n_items, item), n_seen, n, rng)
+            n_seen += 1
+        found.n_items += 1
+    if not found.kind:
+        raise nothing_in(path, found.bad)
+    found.items.sort(key=lambda numbered: numbered[0])
+    return found
+
+
+def keep(
+    kept: list[tuple[int, Item]],
+    numbered: tuple[int, Item],
+    n_seen: int,
+    n: int,
+    rng: np.random.Generator | None,
+) -> None:
+    """The first `n`; with a generator, `n` of all that come, each as likely (Vitter's algorithm R)."""
+    if len(kept) < n:
+        kept.append(numbered)
+    elif rng is not None and (place := int(rng.integers(n_seen + 1))) < n:
+        kept[place] = numbered
+
+
+def nothing_in(path: Path, bad: Sequence[tuple[int, str]]) -> RecordError:
+    remedy = "give a questions.jsonl or a clips.jsonl"
+    if not bad:
+        return RecordError(None, "the file is empty", str(path), None, remedy)
+    line, reason = bad[0]
+    return RecordError(None, f"holds neither questions nor clips; {reason}", str(path), line, remedy)
+
+
+def clips_beside(path: Path, items: Iterable[Item]) -> dict[str, Clip]:
+    """The clips that the questions among `items` are about, by id, from the clips.jsonl in the same folder."""
+    wanted = {item.clip_id for item in items if isinstance(item, Question)}
+    beside = path.with_name("clips.jsonl")
+    clips: dict[str, Clip] = {}
+    if not wanted or not beside.is_file():
+        return clips
+    for _, row in rows_in(beside):
+        if isinstance(row, RecordError) or not any(name in wanted for name in names_of(row)):
+            continue
+        try:
+            clip = clip_of(row)
+        except RecordError:  # looked at by itself, that file says so
+            continue
+        if clip.id in wanted:
+            clips.setdefault(clip.id, clip)
+    return clips
+
+
+def names_of(row: Row) -> list[str]:
+    """What a clip's id may be: manifests without ids have paths."""
+    values = [row.get(key) for key in ("id", "audio", "path")]
+    return [value for value in values if isinstance(value, str)]
+
+
+def clip_for(item: Item, clips: dict[str, Clip]) -> Clip | None:
+    """The item's clip; None where nobody knows it, or where one of that id has another length."""
+    if isinstance(item, Clip):
+        return item
+    clip = clips.get(item.clip_id)
+    return clip if clip is not None and abs(clip.duration - item.duration) <= END_SLACK else None
+
+
+# --- the page --------------------------------------------------------------------------------------------
+
+
+def page_name(index: int) -> str:
+    return "index.html" if index == 0 else f"page-{index + 1}.html"
+
+
+def with_style(html: str) -> str:
+    """The document with this module's style after its own; the policy names its hash too."""
+    html = html.replace("style-src ", f"style-src '{content_hash(STYLE)}' ", 1)  # the policy stands first
+    return html.replace("</style>", f"</style>\n<style>{STYLE}</style>", 1)
+
+
+def header(path: Path, found: Found, first: int, seed: int | None, index: int, n_pages: int) -> str:
+    n_shown = len(found.items)
+    what = found.kind if found.n_items != 1 else found.kind.removesuffix("s")
+    shown = (
+        f"{n_shown} of {found.n_items} {what}"
+        if n_shown
+        else f"No item from {first} on: there are {found.n_items} {what}"
+    )
+    how = f", drawn at random (seed {seed})" if seed is not None and n_shown else ""
+    bad = f" Lines that could not be read: {found.n_bad}, on the last page." if found.n_bad else ""
+    pages = navigation(index, n_pages) if n_pages > 1 else ""
+    return (
+        f"<header><h1>{escape(path.name)}</h1><p>{shown}{how}.{bad}</p></header>{pages}"
+        "<p>Press a word, a bar or a time to hear exactly that; hover over a word, or focus it, for its time, "
+        "its source and its confidence. The shaded columns are the evidence. Words in pale italics have a "
+        f"confidence below {UNSURE}. <kbd>space</kbd> pauses and resumes, <kbd>esc</kbd> stops.</p>"
+    )
+
+
+def navigation(index: int, n_pages: int) -> str:
+    links = [f"<span>page {index + 1} of {n_pages}</span>"]
+    if index > 0:
+        links.insert(0, f'<a rel="prev" href="{page_name(index - 1)}">← previous</a>')
+    if index < n_pages - 1:
+        links.append(f'<a rel="next" href="{page_name(index + 1)}">next →</a>')
+    return f'<nav aria-label="pages">{"".join(links)}</nav>'
+
+
+def bad_list(found: Found) -> str:
+    if not found.n_bad:
+        return ""
+    rows = "".join(f"<li>line {line}: {escape(reason)}</li>" for line, reason in found.bad)
+    n_more = found.n_bad - len(found.bad)
+    more = f"<p>And {n_more} more.</p>" if n_more else ""
+    return f'<section><h2>Lines that could not be read</h2><ul class="bad">{rows}</ul>{more}</section>'
+
+
+def item_list(path: Path, items: Sequence[tuple[int, Item]], clips: dict[str, Clip]) -> str:
+    """The items in order, then each sound once, however many of the items are about it."""
+    sounds: dict[Path, Sound] = {}
+    articles = []
+    for place, (index, item) in enumerate(items):
+        where = resolve_audio(item, path)
+        if where not in sounds:
+            sounds[where] = load_sound(where, f"clip-{len(sounds)}")
+        following = items[place + 1][0] if place + 1 < len(items) else None
+        articles.append(item_html(index, following, item, clip_for(item, clips), sounds[where]))
+    return "\n".join(articles) + "\n" + "".join(sound.element for sound in sounds.values())
+
+
+def load_sound(path: Path, name: str) -> Sound:
+    try:
+        return Sound(name, audio.load(path), None)
+    except (OSError, ValueError) as error:  # ValueError: AudioError, and a path that no file can have
+        return Sound(name, None, str(error))
+
+
+# --- one item --------------------------------------------------------------------------------------------
+
+
+def item_html(index: int, following: int | None, item: Item, clip: Clip | None, sound: Sound) -> str:
+    """`clip` gives the words and events, where it is known; `following` is the next item's number."""
+    skip = "" if following is None else f' · <a href="#item-{following}">next item</a>'
+    parts = [f'<p class="why">item {index}{skip}</p>', heading(item)]
+    if sound.problem is None:
+        parts.append(player_html(item))
+    else:
+        parts.append(f'<p class="unheard">No sound for this item: {escape(sound.problem)}</p>')
+    parts.append(lanes_html(item, clip, sound))
+    parts.append(facts_html(item, clip, sound.samples is not None))
+    heard = "" if sound.samples is None else f' data-audio="{sound.id}"'
+    return f'<article class="item" id="item-{index}" data-duration="{item.duration}"{heard}>{"".join(parts)}</article>'
+
+
+def heading(item: Item) -> str:
+    if isinstance(item, Question):
+        choices = choice_list(item, (), ()) if item.choices else ""
+        return f'<h3 dir="auto">{escape(item.question)}</h3>{choices}'
+    said = item.text if item.text is not None else " ".join(word.text for word in item.words)
+    return f'<h3>{escape(item.id)}</h3><p class="said" dir="auto">{escape(said) or "(no words)"}</p>'
+
+
+def player_html(item: Item) -> str:
+    if isinstance(item, Question):
+        return player(item)
+    return (
+        f'<p class="player"><button class="whole" data-start="0" data-end="{item.duration}">whole clip</button>'
+        f'<span class="clock">0.00 / {item.duration:.2f} s</span></p>'
+    )
+
+
+def lanes_html(item: Item, clip: Clip | None, sound: Sound) -> str:
+    """The waveform, the words of each speaker, events and evidence, and the seconds: one axis, scrolled where long."""
+    duration, is_heard = item.duration, sound.samples is not None
+    evidence = item.evidence if isinstance(item, Question) else ()
+    width = round(min(WIDEST_PX, max(NARROWEST_PX, PX_A_SECOND * duration)))
+    room = (
+        f'<span class="room"><svg width="{width}" height="0" display="block" aria-hidden="true"></svg></span>'
+    )
+    rows = [f"<span></span>{room}<span></span>{wave_svg(sound.samples, evidence, duration)}"]
+    for index, (name, words) in enumerate(by_speaker(() if clip is None else clip.words).items()):
+        picture = words_svg(words, colour_of(index), evidence, duration, width, is_heard)
+        rows.append(f'<span class="name">{escape(name)}</span>{picture}')
+    for index, (name, spans) in enumerate(by_label(() if clip is None else clip.events).items()):
+        rows.append(bands(name, colour_of(index + 1), spans, evidence, duration, is_heard))
+    if evidence:
+        rows.append(bands("evidence", "truth", evidence, evidence, duration, is_heard))
+    rows.append(f"<span></span>{axis_svg(duration)}")
+    return f'<div class="wide"><div class="lanes">{"".join(rows)}</div></div>'
+
+
+def colour_of(index: int) -> str:
+    return f"m{index % len(MODEL_COLOURS)}"
+
+
+def by_speaker(words: Iterable[Word]) -> dict[str, list[Word]]:
+    """Words in order of time, a lane a speaker in order of first word; without names they are just words."""
+    lanes: dict[str, list[Word]] = {}
+    for word in sorted(words, key=lambda word: (word.start, word.end)):
+        lanes.setdefault(word.speaker or "words", []).append(word)
+    return lanes
+
+
+def by_label(events: Iterable[Event]) -> dict[str, list[Span]]:
+    lanes: dict[str, list[Span]] = {}
+    for event in sorted(events, key=lambda event: event.start):
+        lanes.setdefault(event.label, []).append(event.span)
+    return lanes
+
+
+def bands(
+    name: str, colour: str, spans: Sequence[Span], evidence: Sequence[Span], duration: Seconds, is_heard: bool
+) -> str:
+    bars = [stated(span.start, span.end, duration) for span in spans]
+    bars = bars if is_heard else [replace(bar, is_audible=False) for bar in bars]
+    return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
+
+
+def words_svg(
+    words: Sequence[Word],
+    colour: str,
+    evidence: Sequence[Span],
+    duration: Seconds,
+    width: int,
+    is_heard: bool,
+) -> str:
+    """Words where they are said, in as many rows as they need to be legible, and a line for what is known of one."""
+    rows = rows_of(words, duration, width)
+    n_rows = max(rows) + 1
+    height = n_rows * ROW_PX + NOTE_PX
+    wash = "".join(
+        f'<rect class="wash" x="{100 * span.start / duration:.3f}%" width="{100 * span.duration / duration:.3f}%" '
+        f'y="0" height="{n_rows * ROW_PX}"/>'
+        for span in evidence
+    )
+    told = "".join(
+        word_svg(word, row * ROW_PX, n_rows * ROW_PX, duration, width, is_heard)
+        for word, row in zip(words, rows, strict=True)
+    )
+    head = f'<line class="head" x1="0" x2="0" y1="0" y2="{n_rows * ROW_PX}"/>'
+    return f'<svg class="words {colour}" height="{height}">{wash}{told}{head}</svg>'
+
+
+def rows_of(words: Sequence[Word], duration: Seconds, width: int) -> list[int]:
+    """The first row in which each word's label runs into no other; from the twelfth on they may."""
+    ends: list[float] = []
+    rows = []
+    for word in words:
+        label = label_px(word.text)
+        left = min(word.start / duration * width, width - label)
+        row = next((r for r, end in enumerate(ends) if end <= left), len(ends))
+        if row == MOST_ROWS:
+            row = ends.index(min(ends))
+        elif row == len(ends):
+            ends.append(0.0)
+        ends[row] = max(left + label, word.end / duration * width) + GAP_PX
+        rows.append(row)
+    return rows
+
+
+def label_px(text: str) -> int:
+    return sum(LETTER_PX if character.isascii() else WIDE_LETTER_PX for character in cut(text))
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
+
+
+def word_svg(word: Word, top: int, note_top: int, duration: Seconds, width: int, is_heard: bool) -> str:
+    left = min(100.0, 100 * word.start / duration)
+    share = max(0.3, min(100.0, 100 * word.end / duration) - left)
+    times = f"{word.start:.2f}–{word.end:.2f} s"
+    unsure = word.confidence is not None and word.confidence < UNSURE
+    known = "no confidence" if word.confidence is None else f"confidence {word.confidence:.2f}"
+    known = f"{cut(word.source) if word.source else 'no source'}, {known}"
+    at_end = left / 100 * width + label_px(word.text) > width
+    place = 'x="100%" text-anchor="end"' if at_end else f'x="{left:.3f}%" dx="2"'
+    anchor = "start" if left < 33 else "end" if left > 67 else "middle"
+    note = "".join(
+        f'<text class="note" x="{left:.3f}%" y="{note_top + y}" text-anchor="{anchor}">{escape(line)}</text>'
+        for y, line in ((12, times), (26, known))
+    )
+    blocked = "" if is_heard and word.start < duration else ' aria-disabled="true"'
+    label = escape(f"{'' if blocked else 'play '}{word.text}, {times}, {known}")
+    return (
+        f'<g class="word{" unsure" if unsure else ""}" role="button" tabindex="0" data-start="{word.start}" '
+        f'data-end="{word.end}"{blocked} aria-label="{label}">'
+        f'<rect x="{left:.3f}%" width="{share:.3f}%" y="{top + 1}" height="{ROW_PX - 3}" rx="2"/>'
+        f'<text class="label" y="{top + 14}" {place}>{escape(cut(word.text))}</text>{note}</g>'
+    )
+
+
+def facts_html(item: Item, clip: Clip | None, is_heard: bool) -> str:
+    """What is known besides, each by its name; what nobody knows is left out."""
+    facts: list[tuple[str, str]] = []
+
+    def add(name: str, value: str | None) -> None:
+        if value:
+            facts.append((name, escape(value)))
+
+    if isinstance(item, Question):
+        letters = [letter(i) for i, choice in enumerate(item.choices) if choice == item.answer]
+        add("answer", " ".join([*(f"({one})" for one in letters), item.answer or ""]))
+        add("phrase", item.phrase)
+        facts += times_of("evidence", "truth", item.evidence, item.duration, is_heard)
+        add("task", item.task)
+    for index, (name, spans) in enumerate(by_label(() if clip is None else clip.events).items()):
+        facts += times_of(f"event {name}", colour_of(index + 1), spans, item.duration, is_heard)
+    add("split", item.split)
+    if clip is not None:
+        add("speaker", clip.speaker)
+        add("labels", ", ".join(f"{name}: {value}" for name, value in clip.labels))
+        add("flags", ", ".join(clip.flags))
+        add("text", clip.text if isinstance(item, Question) else None)
+        add("language", clip.language)
+        add("source", clip.source)
+        add("licence", clip.licence)
+    if isinstance(item, Question):
+        add("id", item.id)
+        add("clip", item.clip_id)
+    add("sound", item.audio)
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in facts)
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def times_of(
+    name: str, colour: str, spans: Sequence[Span], duration: Seconds, is_heard: bool
+) -> list[tuple[str, str]]:
+    """The spans' times, each a button that plays it; [] for none."""
+    buttons = [
+        cite_button(stated(span.start, span.end, duration), f"{span.start:.2f}–{span.end:.2f} s", is_heard)
+        for span in spans
+    ]
+    return [(name, f'<span class="{colour}">{" ".join(buttons)}</span>')] if buttons else []
