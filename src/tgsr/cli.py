@@ -38,6 +38,7 @@ def _wrong_input() -> tuple[type[Exception], ...]:
     from tgsr.fetch import FetchError
     from tgsr.importing import ImportFileError
     from tgsr.models.lalm import ModelError
+    from tgsr.pack import PackError
     from tgsr.records import RecordError
     from tgsr.shards import ShardError
     from tgsr.training.checkpoints import RunError
@@ -50,6 +51,7 @@ def _wrong_input() -> tuple[type[Exception], ...]:
         CorpusError,
         ShardError,
         AlignmentError,
+        PackError,
         FetchError,
         ImportFileError,
         ModelError,
@@ -79,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     _add_merge(commands)
     _add_import(commands)
     _add_look(commands)
+    _add_pack(commands)
     _add_export(commands)
     _add_attend(commands)
     _add_plan(commands)
@@ -584,6 +587,30 @@ def _look(args: argparse.Namespace) -> None:
 
     pages = look(args.file, args.out, first=args.first, n=args.n, seed=args.seed)
     print(f"{pages[0]}: {len(pages)} pages")
+
+
+# --- pack ------------------------------------------------------------------------------------------------
+
+
+def _add_pack(commands: Any) -> None:
+    about = "Clips or questions with their sound as shards that trainers stream: WebDataset tars, or Parquet."
+    command = _command(
+        commands, "pack", _pack, about, "tgsr pack data/clips.jsonl --to webdataset --out shards"
+    )
+    command.add_argument("file", type=Path, help="clips.jsonl or questions.jsonl")
+    command.add_argument(
+        "--to", required=True, choices=("webdataset", "parquet"), help="parquet needs pyarrow"
+    )
+    command.add_argument("--samples-per-shard", type=int, default=1000, help="clips in a file")
+    command.add_argument("--out", type=Path, required=True, help="folder of shards")
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from tgsr.pack import pack
+
+    packed = pack(args.file, args.out, args.to, samples_per_shard=args.samples_per_shard)
+    print(f"{args.out}: {packed.samples} samples of {packed.rows} rows in {packed.shards} shards", end="")
+    print(f"; {packed.left_out} rows left out, see {args.out / 'errors.jsonl'}" if packed.left_out else "")
 
 
 # --- export ----------------------------------------------------------------------------------------------

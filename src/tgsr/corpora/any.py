@@ -9,7 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from tgsr.corpora import covost, folders, huggingface, lhotse, librispeech, meld, multispeaker, strong_labels
+from tgsr.corpora import (
+    covost,
+    folders,
+    huggingface,
+    lhotse,
+    librispeech,
+    meld,
+    multispeaker,
+    strong_labels,
+    tars,
+)
 from tgsr.corpora.errors import CorpusError
 from tgsr.records import Bad, Clip, RecordError, Row, clip_of
 from tgsr.timeline import END_SLACK
@@ -25,6 +35,7 @@ Corpus = Literal[
     "multispeaker",
     "lhotse",
     "huggingface",
+    "webdataset",
     "strong-labels",
 ]
 CORPORA: tuple[str, ...] = get_args(Corpus)
@@ -33,6 +44,8 @@ CORPORA: tuple[str, ...] = get_args(Corpus)
 def corpus_of(path: Path) -> Corpus:
     """What `path` looks like; "folder" where it is a folder of none of the others. CorpusError where it is neither."""
     if path.is_file():
+        if tars.is_tar(path):
+            return "webdataset"
         return "huggingface" if path.suffix in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
         raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
@@ -50,6 +63,8 @@ def corpus_of(path: Path) -> Corpus:
         return "lhotse"
     if has("*.parquet", "data/*.parquet", "*.arrow", "dataset_info.json", "dataset_dict.json"):
         return "huggingface"
+    if has("*.tar", "*.tar.gz", "*.tgz"):
+        return "webdataset"
     if has("*.rttm"):
         return "multispeaker"
     return "folder"
@@ -65,6 +80,8 @@ def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = No
         return multispeaker.read(path, relative_to=out, language=language)
     if corpus == "huggingface":
         return huggingface.read(path, out, relative_to=out, language=language)
+    if corpus == "webdataset":
+        return tars.read(path, out, relative_to=out, language=language)
     readers = {
         "librispeech": librispeech.read,
         "covost": covost.read,
