@@ -306,6 +306,7 @@ def test_a_broken_line_costs_itself_alone(clips: Path, tmp_path: Path) -> None:
         (["recordings.jsonl.gz", "supervisions.jsonl.gz"], "lhotse"),
         (["data/train-0.parquet"], "huggingface"),
         (["a.rttm", "a.wav"], "multispeaker"),
+        (["000000.tar", "000001.tar"], "webdataset"),
         (["a.wav"], "folder"),
     ],
 )
