@@ -11,11 +11,11 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from tgsr.records import Bad, Clip, Question, Row, as_row
 
 Runner = Literal["here", "ray"]
+SHARDS_A_WORKER = 8  # that Ray Data gets at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +125,25 @@ def _run(
 ) -> Counts:
     keys: list[str] = []
     given = found = 0
-    with tqdm(desc=f"{out.name}", unit="row") as bar, _pool(workers, runner) as submit:
-        running: dict[Any, int] = {}
-        for shard in _shards(rows, rows_per_shard):
-            good = [row for row in shard if not isinstance(row, Bad)]
-            bad = [row for row in shard if isinstance(row, Bad)]
-            key = step.key([*good, *map(asdict, bad)], root)
-            keys.append(key)
-            given += len(shard)
-            if (kept / key).exists():
-                found += 1
-                bar.update(len(shard))
-                continue
-            running[submit(step, good, bad, kept / key)] = len(shard)
-            while len(running) >= 2 * workers:
-                _settle(running, bar)
-        while running:
-            _settle(running, bar)
+    with tqdm(desc=f"{out.name}", unit="row") as bar:
+
+        def jobs() -> Iterator[Job]:
+            """The shards that are not there yet."""
+            nonlocal given, found
+            for shard in _shards(rows, rows_per_shard):
+                good = [row for row in shard if not isinstance(row, Bad)]
+                bad = [row for row in shard if isinstance(row, Bad)]
+                key = step.key([*good, *map(asdict, bad)], root)
+                keys.append(key)
+                given += len(shard)
+                if (kept / key).exists():
+                    found += 1
+                    bar.update(len(shard))
+                else:
+                    yield Job(len(shard), (step, good, bad, kept / key))
+
+        for n_rows in _made(jobs(), workers, runner):
+            bar.update(n_rows)
     return Counts(given, *_put_together(keys, kept, out), len(keys), found)
 
 
@@ -152,13 +155,6 @@ def _shards(rows: Iterable[Row | Bad], n: int) -> Iterator[list[Row | Bad]]:
     iterator = iter(rows)
     while shard := list(islice(iterator, n)):
         yield shard
-
-
-def _settle(running: dict[Future[None], int], bar: Any) -> None:
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()  # an error of ours ends the run; bad rows are in the result
-        bar.update(running.pop(future))
 
 
 def make_shard(step: Step, rows: Sequence[Row], bad: Sequence[Bad], path: Path) -> None:
@@ -180,53 +176,77 @@ def make_shard(step: Step, rows: Sequence[Row], bad: Sequence[Bad], path: Path) 
             raise
 
 
-@contextmanager
-def _pool(workers: int, runner: Runner) -> Iterator[Callable[..., Future[None]]]:
-    """submit(step, rows, bad, path) -> Future: in this process, in `workers` of them, or in a Ray cluster."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A shard to be made: how many rows it has, and make_shard's arguments."""
+
+    n_rows: int
+    given: tuple[Step, Sequence[Row], Sequence[Bad], Path]
+
+
+def _made(jobs: Iterator[Job], workers: int, runner: Runner) -> Iterator[int]:
+    """Makes the shards in this process, in `workers` of them or under Ray Data; each shard's rows as it is done."""
     if runner == "ray":
-        with _ray(workers) as submit:
-            yield submit
+        yield from _by_ray(jobs, workers)
     elif workers == 1:
-        yield _at_once
+        for job in jobs:
+            make_shard(*job.given)
+            yield job.n_rows
     else:
-        processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-        try:
-            yield lambda *given: processes.submit(make_shard, *given)
-        finally:
-            processes.shutdown(cancel_futures=True)
+        yield from _by_processes(jobs, workers)
 
 
-def _at_once(*given: Any) -> Future[None]:
-    future: Future[None] = Future()
-    make_shard(*given)
-    future.set_result(None)
-    return future
+def _by_processes(jobs: Iterator[Job], workers: int) -> Iterator[int]:
+    processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    running: dict[Future[None], int] = {}
+    try:
+        for job in jobs:
+            running[processes.submit(make_shard, *job.given)] = job.n_rows
+            while len(running) >= 2 * workers:
+                yield _settle(running)
+        while running:
+            yield _settle(running)
+    finally:
+        processes.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _ray(workers: int) -> Iterator[Callable[..., Future[None]]]:
-    """Shards as Ray tasks: on the cluster that RAY_ADDRESS names, else on this machine, for as long as the run takes.
+def _settle(running: dict[Future[None], int]) -> int:
+    """Waits for a shard, and says how many rows are done. What goes wrong with one ends the run."""
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+    return sum(running.pop(future) for future in done)
 
-    All machines must see the folder of the output, and have tgsr.
+
+def _by_ray(jobs: Iterator[Job], workers: int) -> Iterator[int]:
+    """Ray Data over some shards at a time, on the cluster that RAY_ADDRESS names, else on this machine.
+
+    All machines must see the folder of the output, and have tgsr. A stop costs the shards that are under way.
     """
     try:
         import ray
+        import ray.data
     except ImportError as error:
-        raise ShardError("--runner ray: its package is not installed; pip install 'tgsr[ray]'") from error
+        raise ShardError("--runner ray: its packages are not installed; pip install 'tgsr[ray]'") from error
     ours = not ray.is_initialized()
     if ours:
         address = os.environ.get("RAY_ADDRESS")
-        ray.init(
-            address=address,
-            num_cpus=None if address else workers,
-            include_dashboard=False if not address else None,
-        )
-    remote = ray.remote(make_shard)
+        here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+        ray.init(address=address, **({} if address else here))
+    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        yield lambda *given: remote.remote(*given).future()
+        while some := list(islice(jobs, SHARDS_A_WORKER * workers)):
+            items = [{"job": pickle.dumps(job.given)} for job in some]
+            ray.data.from_items(items, override_num_blocks=len(items)).map(_make_pickled).materialize()
+            yield sum(job.n_rows for job in some)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _make_pickled(item: dict[str, bytes]) -> dict[str, int]:
+    make_shard(*pickle.loads(item["job"]))  # our own bytes, of a moment ago
+    return {"made": 1}
 
 
 def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int, int]:
