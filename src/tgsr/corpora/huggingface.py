@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +29,7 @@ from tgsr.corpora.folders import (
     place,
     sound,
 )
-from tgsr.records import Bad, Clip, RecordError
+from tgsr.records import Bad, Clip, RecordError, clip_of
 
 BATCH = 16  # rows in memory at a time
 SHARD = re.compile(r"(\w+)-\d+-of-\d+")
@@ -69,11 +70,17 @@ def read(
         split = _split(path, folder)
 
         def make(entry: Entry, n: int = n, split: str = split) -> Clip:
-            identity = f"{split}-{entry.first(ID) or f'{n:05d}-{entry.line:06d}'}"
+            packed = _as_packed(entry)
+            identity = (
+                f"{split}-{entry.first(ID) or f'{n:05d}-{entry.line:06d}'}" if packed is None else packed.id
+            )
             if before := ids.get(identity):  # before the other's sound is written over
                 raise RecordError("id", f"{identity!r} was already at {before[0]}")
             sound_file = _sound_file(entry, identity, out / "audio")
             duration, flags = sound(sound_file)
+            if packed is not None:
+                flags = tuple(dict.fromkeys((*packed.flags, *flags)))
+                return replace(packed, audio=place(sound_file, relative_to), flags=flags)
             text = entry.first(TEXT)
             return Clip(
                 id=identity,
@@ -90,6 +97,19 @@ def read(
             )
 
         yield from clips(_rows(path), make, ids)
+
+
+def _as_packed(entry: Entry) -> Clip | None:
+    """The clip of a row that `tgsr pack` wrote, words and all; None for another's row. RecordError for a bad one."""
+    listed = entry.values.get("labels")
+    if not isinstance(entry.values.get("words"), list) or not isinstance(listed, list):
+        return None
+    labels: dict[str, object] = {}
+    for label in listed:
+        if not isinstance(label, dict) or set(label) != {"name", "value"}:
+            return None
+        labels[str(label["name"])] = label["value"]
+    return clip_of({**entry.values, "audio": entry.text("id"), "labels": labels})
 
 
 def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
