@@ -26,7 +26,7 @@ from tgsr.qa import Choices, choice_questions_of
 from tgsr.queries import Phrases, phrase_questions, spread_phrases
 from tgsr.records import Bad, Clip, Question, Row, as_row, clip_of, question_of, resolve_audio, write_jsonl
 from tgsr.shards import Made
-from tgsr.splits import Split, leaks
+from tgsr.splits import Split, drawn, leaks
 from tgsr.transcribe.guard import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG
 
 UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing
@@ -125,7 +125,9 @@ def phrases_of(settings: Stage1, rows: Sequence[Row]) -> Made:
             bad.append(Bad(clip.id, reason, None, "flags"))
             continue
         clip = replace(clip, split=settings.split.of(clip))
-        found = spread_phrases(clip, _rng(settings.phrases.seed, clip), settings.phrases)
+        found = spread_phrases(
+            clip, np.random.default_rng(drawn(settings.phrases.seed, clip.id)), settings.phrases
+        )
         questions += found
         if not found:
             bad.append(
@@ -179,12 +181,6 @@ def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
             continue
         seen.put(of_clip, clip.id)
         yield as_row(clip)
-
-
-def _rng(seed: int, clip: Clip) -> np.random.Generator:
-    """Follows from the clip alone, so that it does not matter who shares its shard."""
-    digest = hashlib.sha256(f"{seed} {clip.id}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> None:

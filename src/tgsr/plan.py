@@ -32,7 +32,7 @@ from tgsr.engine.cost import (
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.models import audio_flamingo3, qwen_omni
 from tgsr.models.lalm import ModelError
-from tgsr.models.load import ONLY_ANSWER, OURS
+from tgsr.models.load import OURS, only_answers
 
 A_NODE = 8  # GPUs
 GPUS = {
@@ -330,7 +330,7 @@ def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None =
     for flag, value in counts.items():
         if not (math.isfinite(value) and value > 0):
             raise ModelError(f"{flag} {value}: must be above 0")
-    if name in OURS or name == "cascade" or name.startswith(ONLY_ANSWER):
+    if name in OURS or only_answers(name):
         raise ModelError(f"{name}: nothing to plan; plans are for checkpoints (a folder or hub id)")
     folder = Path(name)
     where = str(folder) if folder.exists() else name

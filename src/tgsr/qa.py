@@ -7,15 +7,15 @@ heard: a listener cannot know their names.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tgsr.queries import PUNCTUATION, Phrases, fitting_phrases
+from tgsr.queries import PUNCTUATION, Phrases, fitting_phrases, plain_word
 from tgsr.records import Clip, Question
+from tgsr.splits import drawn
 from tgsr.timeline import Event, Seconds, Span, Word, cover
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -48,7 +48,7 @@ class Draft:
 
 def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -> list[Question]:
     """One question a task that the clip allows; `others` are clips of the same corpus, whose phrases are wrong."""
-    rng = np.random.default_rng(_number(settings.seed, clip.id))
+    rng = np.random.default_rng(drawn(settings.seed, clip.id))
     drafts = [
         *by_label(clip, others),
         *by_speaker(clip, rng),
@@ -67,9 +67,9 @@ def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
     id_ = f"{clip.id}-{draft.task.replace(' ', '-')}"
     wrong = [text for text in dict.fromkeys(draft.wrong) if text != draft.right][: settings.n - 1]
     choices = [
-        str(text) for text in np.random.default_rng(_number(settings.seed, f"{id_} order")).permutation(wrong)
+        str(text) for text in np.random.default_rng(drawn(settings.seed, f"{id_} order")).permutation(wrong)
     ]
-    place = _number(settings.seed, f"{id_} letter") % (len(choices) + 1)
+    place = drawn(settings.seed, f"{id_} letter") % (len(choices) + 1)
     choices.insert(place, draft.right)
     evidence = tuple(Span(span.start, min(span.end, clip.duration)) for span in draft.evidence)
     return Question(
@@ -85,10 +85,6 @@ def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
         task=draft.task,
         split=clip.split,
     )
-
-
-def _number(seed: int, text: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big")
 
 
 # --- what is known of the whole clip -----------------------------------------------------------------------------
@@ -111,7 +107,7 @@ def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
     for name, question, known in asked:
         label = clip.label(name)
         if label in known and len(known) > 1:
-            rng = np.random.default_rng(_number(0, f"{clip.id} {name}"))
+            rng = np.random.default_rng(drawn(0, f"{clip.id} {name}"))
             wrong = tuple(str(text) for text in rng.permutation([text for text in known if text != label]))
             drafts.append(Draft(name, question, str(label), wrong, evidence))
     return drafts
@@ -228,7 +224,7 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
                     (_span(before), _span(follows)),
                 )
             )
-    said = {word.text.strip(PUNCTUATION).lower() for word in words}
+    said = {plain_word(word.text) for word in words}
     elsewhere = _elsewhere(clip, others, rng, said)
     if apart and len(elsewhere) >= 2:
         phrase = apart[int(rng.integers(len(apart)))]
@@ -270,7 +266,7 @@ def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, sai
             continue
         words = tuple(sorted(other.words, key=lambda word: word.start))
         for phrase in _apart(words, rng, 1):
-            plain = [word.text.strip(PUNCTUATION).lower() for word in phrase]
+            plain = [plain_word(word.text) for word in phrase]
             if sum(word in said for word in plain) <= len(plain) / 2:
                 found.append(_text(phrase))
         if len(found) >= 8:

@@ -32,8 +32,12 @@ class Split:
             voices = sorted({word.speaker for word in clip.words if word.speaker})
             # Voices that talk to each other must not be parted; the first one decides, the leak test has the last word.
             who = clip.speaker or (voices[0] if voices else clip.id)
-        drawn = int.from_bytes(hashlib.sha256(f"{self.seed} {who}".encode()).digest()[:8], "big") / 2**64
-        return "test" if drawn < self.share else "train"
+        return "test" if drawn(self.seed, who) / 2**64 < self.share else "train"
+
+
+def drawn(seed: int, name: str) -> int:
+    """A number of 64 bits that follows from the name and the seed alone: what is drawn so does not depend on others."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,14 +156,16 @@ def _convert(raw: Path, target: Path) -> None:
     model.hf_quantizer = None
     model.to(torch.float16).save_pretrained(str(half))
     AutoTokenizer.from_pretrained(str(raw), gguf_file=LLM_GGUF).save_pretrained(str(half))
-    _keep(half, target, {path.name: _sum(path) for path in sorted(half.iterdir())})
+    _keep(half, target, {path.name: sha256_of(path) for path in sorted(half.iterdir())})
 
 
 def _checked(target: Path) -> Path:
     """`target`, whose files are those that were written. FetchError names the one that is not."""
     try:
         sums = json.loads((target / KEPT).read_text())
-        altered = next((name for name, expected in sums.items() if _sum(target / name) != expected), None)
+        altered = next(
+            (name for name, expected in sums.items() if sha256_of(target / name) != expected), None
+        )
     except (OSError, ValueError) as error:
         raise FetchError(f"{target}: unreadable ({error}); delete the folder and run `tgsr fetch`") from error
     if altered:
@@ -171,7 +173,8 @@ def _checked(target: Path) -> Path:
     return target
 
 
-def _sum(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of the file's bytes, as hexadecimal digits; read piece by piece."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -26,6 +26,7 @@ from transformers import AutoConfig
 from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
 from tgsr.models.checkpoint import AS_SAVED, Placement
 from tgsr.models.lalm import Lalm, ModelError
+from tgsr.weights import sha256_of
 
 SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
 OURS = ("mini", "mini-lm", *SHIPPED)
@@ -72,10 +73,15 @@ def with_base(lalm: Lalm, base: str) -> Lalm:
     return lalm
 
 
+def only_answers(name: str) -> bool:
+    """Whether the name is one of a model that can be asked and no more, which no checkpoint can have."""
+    return name == "cascade" or name.startswith(ONLY_ANSWER)
+
+
 def model_type_of(name: str) -> str:
     """What the checkpoint's config.json says it is, by folder or hub id. ModelError where there is none."""
     folder = Path(name)
-    if name == "cascade" or name.startswith(ONLY_ANSWER):
+    if only_answers(name):
         raise ModelError(f"{name}: only answers (tgsr predict, ask); it cannot be trained or looked into")
     if folder.exists() and not (folder / "config.json").exists():
         raise ModelError(
@@ -139,7 +145,7 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
             f"{described}: is not what save_adapter writes ({error!r}); train it again"
         ) from error
     for file, expected in files.items():
-        if not (folder / file).exists() or _sum(folder / file) != expected:
+        if not (folder / file).exists() or sha256_of(folder / file) != expected:
             raise ModelError(
                 f"{folder / file}: is missing or was altered since the adapter was saved, and without it this is "
                 "another model; copy the whole folder again"
@@ -199,17 +205,9 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
     about = {
         "base": lalm.base,
         "fingerprint": fingerprint(lalm),
-        "files": {path.name: _sum(path) for path in files},
+        "files": {path.name: sha256_of(path) for path in files},
     }
     (folder / ADAPTER_FILE).write_text(json.dumps(about, indent=2) + "\n")
-
-
-def _sum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _under_hub_names(lalm: Lalm, path: Path) -> None:
