@@ -2,11 +2,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+import page_reader
 from tgsr import audio
 from tgsr.corpora.spoken_digits import compose
 from tgsr.records import Clip, Question, RecordError, append_jsonl, write_jsonl
@@ -17,39 +17,12 @@ from tgsr.timeline import Event, Span, Word
 EVIL = "<script>alert(1)</script>\"'&amp;"
 
 
-class Page(HTMLParser):
-    """A page's elements with their attributes and text; `open` is what was never closed."""
+class Page(page_reader.Page):
+    """A page to look through, all of whose elements are closed."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self.open: list[tuple[str, list[str]]] = []
-        self.html = path.read_text(encoding="utf-8")
-        self.feed(self.html)
+        super().__init__(path)
         assert [tag for tag, _ in self.open] == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        words: list[str] = []
-        self.elements.append((tag, dict(attrs), words))
-        if tag != "meta":
-            self.open.append((tag, words))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs), []))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        for _, words in self.open:
-            words.append(data)
-
-    def all(self, tag: str, css_class: str | None = None) -> list[tuple[dict[str, str | None], str]]:
-        return [
-            (attrs, "".join(words))
-            for name, attrs, words in self.elements
-            if name == tag and (css_class is None or css_class in str(attrs.get("class", "")).split())
-        ]
 
     @property
     def text(self) -> str:
