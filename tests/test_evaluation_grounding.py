@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.evaluation.grounding import (
-    bootstrap_mean,
     event_f1,
     evidence_crop,
     high_overlap,
@@ -20,6 +19,7 @@ from tgsr.evaluation.grounding import (
     segment_f1,
     trace_iou,
 )
+from tgsr.evaluation.intervals import bootstrap_mean
 from tgsr.timeline import Span
 
 SPANS = st.lists(

@@ -502,3 +502,25 @@ def test_errors_survive_the_way_from_a_worker_process() -> None:
         == str(error)
         == ('a.jsonl:3: field "id": is odd; correct the row or pass --skip-bad')
     )
+
+
+def test_a_question_keeps_several_labels_of_one_name(tmp_path):
+    labels = (("benchmark", "mmau"), ("category", "Reasoning"), ("category", "Information Extraction"))
+    question = Question("q", "c", "c.wav", 2.0, "choice", "Who?", "A", ("A", "B"), labels=labels)
+    write_jsonl(tmp_path / "q.jsonl", [question])
+    assert json.loads((tmp_path / "q.jsonl").read_text())["labels"] == {
+        "benchmark": "mmau",
+        "category": ["Reasoning", "Information Extraction"],
+    }
+    assert read_questions(tmp_path / "q.jsonl") == [question]
+    assert question.labelled("category") == ("Reasoning", "Information Extraction")
+    assert question.labelled("domain") == ()
+
+
+@pytest.mark.parametrize("labels", [["mmau"], {"benchmark": 3}, {"category": ["A", None]}])
+def test_labels_that_are_no_texts_are_refused(tmp_path, labels):
+    row = {"id": "q", "clip_id": "c", "audio": "c.wav", "duration": 2.0, "kind": "choice", "question": "Who?"}
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({**row, "answer": "A", "choices": ["A", "B"], "labels": labels}) + "\n")
+    with pytest.raises(RecordError, match=r'q\.jsonl:1: field "labels"'):
+        read_questions(path)

@@ -20,7 +20,7 @@ from tgsr import audio
 from tgsr.attention import BLOCKS, block_attention
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.shared_prefix import Branch, listen
-from tgsr.evaluation.grounding import Mean, bootstrap_mean
+from tgsr.evaluation.intervals import Mean, bootstrap_mean
 from tgsr.grounding import find_mentions
 from tgsr.models.lalm import Lalm, ModelError
 from tgsr.predict import GREEDY, Decoding, Unheard, prompt_text, respond

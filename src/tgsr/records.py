@@ -108,7 +108,8 @@ class Question:
     kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1).
     kind "choice": `choices` and the right one, `answer` (its text), and `evidence`, the spans that
     support it; () where nobody marked them (stage 2).
-    `task` names the category that scores are broken down by.
+    `task` names the category that scores are broken down by. `labels` are further ones, (("category", "Reasoning"),
+    ...), of which a name may have several; ("benchmark", "mmau") says whose official scorer is the measure.
 
     Raises RecordError where a kind lacks what it needs: a phrase, or two choices with the answer among
     them (choices may repeat: real benchmarks do); for an empty id, path or question, a duration that is
@@ -127,6 +128,7 @@ class Question:
     evidence: tuple[Span, ...] = ()
     task: str | None = None
     split: str = "train"
+    labels: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("id", "clip_id", "audio", "question", "split"):
@@ -142,6 +144,10 @@ class Question:
             self._require_choice()
         else:
             raise RecordError("kind", f"is {self.kind!r}, must be one of {', '.join(map(repr, KINDS))}")
+
+    def labelled(self, name: str) -> tuple[str, ...]:
+        """All that is known of the question under that name, in order."""
+        return tuple(value for label, value in self.labels if label == name)
 
     def _require_phrase(self) -> None:
         _require_text("phrase", self.phrase)
@@ -449,6 +455,26 @@ def _labels(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(value.items())
 
 
+def _several_labels(value: object) -> tuple[tuple[str, str], ...]:
+    """{"category": ["A", "B"], "domain": "speech"}: a text, or a list of them, under each name."""
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise RecordError("labels", f"must be an object of texts or lists of them, got {value!r:.80}")
+    pairs = [(name, item) for name, of in value.items() for item in (of if isinstance(of, list) else [of])]
+    if not all(isinstance(item, str) for _, item in pairs):
+        raise RecordError("labels", f"must be an object of texts or lists of them, got {value!r:.80}")
+    return tuple(pairs)
+
+
+def _by_name(labels: tuple[tuple[str, str], ...]) -> Row | None:
+    """Labels as a row has them: a list where a name has several. None where there are none."""
+    found: dict[str, list[str]] = {}
+    for name, value in labels:
+        found.setdefault(name, []).append(value)
+    return {name: of[0] if len(of) == 1 else of for name, of in found.items()} or None
+
+
 def _event(item: object) -> Event:
     if not isinstance(item, dict):
         raise RecordError("events", f"each must be an object, got {item!r:.80}")
@@ -503,6 +529,7 @@ def question_of(row: Row) -> Question:
         evidence=tuple(_evidence_span(item) for item in _list(row, "evidence")),
         task=_text_or_none(row, "task"),
         split=_text(row, "split", "train"),
+        labels=_several_labels(row.get("labels")),
     )
 
 
@@ -625,6 +652,7 @@ def as_row(record: Clip | Question | Response | Row) -> Row:
             "evidence": [[span.start, span.end] for span in record.evidence],
             "task": record.task,
             "split": record.split,
+            "labels": _by_name(record.labels),
         }
     else:
         row = dict(record)

@@ -17,8 +17,6 @@ from typing import Any, Literal, TypeVar
 
 from tgsr.choices import extract_choice, letter, official_letter, token_match
 from tgsr.evaluation.grounding import (
-    Mean,
-    bootstrap_mean,
     event_f1,
     high_overlap,
     item_f1,
@@ -26,6 +24,7 @@ from tgsr.evaluation.grounding import (
     segment_f1,
     trace_iou,
 )
+from tgsr.evaluation.intervals import Mean, bootstrap_mean
 from tgsr.grounding import Mention, count_mentions, find_mentions
 from tgsr.records import RecordError, Response, Row, StrPath, read_responses
 from tgsr.timeline import END_SLACK, Seconds, Span

@@ -15,7 +15,7 @@ from html import escape
 import numpy as np
 
 from tgsr import audio
-from tgsr.evaluation.grounding import Mean
+from tgsr.evaluation.intervals import Mean
 from tgsr.timeline import END_SLACK, Seconds, Span
 
 # Told apart with any colour vision, and in grey: ochre, rose, navy, then teal, violet, brown.

@@ -13,7 +13,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
-from tgsr.evaluation.grounding import Mean
+from tgsr.evaluation.intervals import Mean
 from tgsr.evaluation.score import Predictions, score
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, resolve_audio

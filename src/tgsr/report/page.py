@@ -20,7 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
-from tgsr.evaluation.grounding import Mean
+from tgsr.evaluation.intervals import Mean
 from tgsr.evaluation.score import ChoiceScores, GroupScores, Metrics, PhraseScores, Predictions, score
 from tgsr.records import RecordError, Response, read_responses
 from tgsr.report.figures import Curve, Dot, curve_panel, dot_panel, tint

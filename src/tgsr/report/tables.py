@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tgsr.evaluation.grounding import Mean
+from tgsr.evaluation.intervals import Mean
 from tgsr.evaluation.score import BenchmarkScores, Difference, GroupScores, Metrics
 
 
