@@ -16,6 +16,7 @@ from typing import Literal
 from tgsr.study.design import StudyError
 
 Measure = Literal["referent", "helpful", "supportive"]
+RATINGS = "ratings.sqlite"
 MEASURES: tuple[Measure, ...] = ("referent", "helpful", "supportive")
 _TABLES = """
 create table if not exists study (id text primary key);
