@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tgsr.study.agreement import (
+from tgsr.evaluation.agreement import (
+    cohen_kappa,
     design_effect,
     fleiss_kappa,
     krippendorff_alpha,
@@ -53,6 +54,17 @@ def test_alpha_of_krippendorffs_own_example(level, value):
 
 def test_kappa_of_the_textbook_table():
     assert fleiss_kappa([spread_out(counts) for counts in SUBJECTS]) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_cohens_kappa_of_a_published_table():
+    """Two readers of 50 grant proposals: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no; kappa 0.40."""
+    pairs = [(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15
+    assert cohen_kappa(pairs) == pytest.approx(0.4)
+    assert cohen_kappa([(1, 1), (1, 1)]) is None
+    assert cohen_kappa([]) is None
+    assert cohen_kappa([(0, 1), (1, 0)]) == -1
+    with pytest.raises(ValueError, match="two ratings"):
+        cohen_kappa([(1, None)])
 
 
 def test_both_equal_the_libraries_where_they_are_installed():

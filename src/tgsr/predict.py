@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -15,14 +15,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr import audio
+from tgsr.corpora.folders import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.models.lalm import Lalm, ModelError, context_of, is_lalm
 from tgsr.models.responder import GREEDY, Asked, Decoding, Failed, Responder
-from tgsr.prompts import choice_question
+from tgsr.prompts import Prompt, prompted
 from tgsr.records import (
     Question,
+    RecordError,
     Response,
     append_jsonl,
     read_responses,
@@ -39,11 +41,44 @@ class Unheard:
     reason: str
 
 
+def asked_with(questions: Sequence[Question], prompt: Prompt) -> list[Question]:
+    """The questions, their choices to be asked under that prompt.
+
+    It becomes their label "prompt", which travels with the responses: who looks at these again asks in the same words.
+    The default, "reasoning", is the label's absence.
+    """
+    label = () if prompt == "reasoning" else (("prompt", prompt),)
+    return [
+        replace(q, labels=(*(pair for pair in q.labels if pair[0] != "prompt"), *label))
+        if q.kind == "choice"
+        else q
+        for q in questions
+    ]
+
+
+def prompt_of(question: Question) -> Prompt:
+    """How the question's choices are asked. Raises RecordError for a label "prompt" that is no prompt of ours."""
+    named = question.labelled("prompt") or ("reasoning",)
+    if named[0] not in get_args(Prompt):
+        known = ", ".join(get_args(Prompt))
+        raise RecordError(
+            "labels", f"question {question.id!r} has the prompt {named[0]!r}, not one of {known}"
+        )
+    return cast(Prompt, named[0])
+
+
 def prompt_text(model: Lalm | Responder, question: Question) -> str:
-    """Stage 1's prompt (B.1.1 or B.1.2) for a phrase; the question with its choices and B.1.3 for a choice."""
+    """Stage 1's prompt (B.1.1 or B.1.2) for a phrase; for a choice B.1.3, or what `asked_with` chose.
+
+    Raises ModelError where the prompt has no room for the choices, RecordError as `prompt_of` does.
+    """
     if question.kind == "phrase":
         return model.phrase_question(str(question.phrase))
-    return choice_question(question.question, question.choices)
+    prompt = prompt_of(question)
+    try:
+        return prompted(question.question, question.choices, prompt)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
 
 
 def respond(
@@ -100,7 +135,11 @@ def predict(
                 continue
             room = context_of(lalm) - len(lalm.prompt("").before) - len(features) - decoding.max_new_tokens
             for question in of_clip:
-                prompt = lalm.prompt(prompt_text(lalm, question)).after
+                try:
+                    prompt = lalm.prompt(prompt_text(lalm, question)).after
+                except ModelError as error:
+                    yield Unheard(question, str(error))
+                    continue
                 if len(prompt) > room:
                     reason = f"{len(prompt)} tokens of prompt; {lalm.name} has room for {room}"
                     yield Unheard(question, reason)
@@ -136,8 +175,13 @@ def predict_by_responder(
             except (audio.AudioError, FileNotFoundError) as error:
                 yield from (Unheard(question, str(error)) for question in of_clip)
                 continue
-            asked += [as_asked(responder, question, len(heard)) for question in of_clip]
-            answered += of_clip
+            for question in of_clip:
+                try:
+                    asked.append(as_asked(responder, question, len(heard)))
+                except ModelError as error:
+                    yield Unheard(question, str(error))
+                else:
+                    answered.append(question)
             heard.append(samples)
         for question, text in zip(answered, responder.respond(heard, asked, decoding), strict=True):
             if isinstance(text, Failed):
@@ -160,17 +204,32 @@ def predict_to_file(
     out: Path,
     cache: FeatureCache,
     decoding: Decoding,
+    *,
+    name: str | None = None,
 ) -> tuple[int, int]:
     """Responses appended to `out`; returns how many were written and how many questions were left without one.
 
-    Goes on where an earlier call stopped: questions that this model has answered in `out` are left
-    alone. Unheard ones go to `out`.errors.jsonl. Raises RecordError where `out` is not a file of ours.
+    They carry `name`, or the model's own: runs of one model under several prompts lie in one file under several
+    names. Goes on where an earlier call stopped: questions that have an answer of that name in `out` are left
+    alone. Unheard ones go to `out`.errors.jsonl, each once for the same reason, and the next call tries them again.
+    Raises RecordError where `out` is not a file of ours, and where that name has answered there under another prompt.
     """
+    name = name or model.name
     done: set[str] = set()
+    errors = out.with_name(out.name + ".errors.jsonl")
+    if errors.exists():
+        repair_jsonl(errors)
+    listed = {
+        (entry.maybe("id"), entry.maybe("model"), entry.maybe("error"))
+        for entry in (json_lines(errors) if errors.exists() else ())
+        if isinstance(entry, Entry)
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
         repair_jsonl(out)
-        done = {r.question.id for r in read_responses(out) if r.model == model.name}
+        before = [r.question for r in read_responses(out) if r.model == name]
+        _require_one_prompt(before, questions, name, out)
+        done = {question.id for question in before}
     n_done = n_unheard = 0
     left = [question for question in questions if question.id not in done]
     if is_lalm(model):
@@ -179,13 +238,41 @@ def predict_to_file(
         results = predict_by_responder(cast(Responder, model), left, path, decoding)
     for result in results:
         if isinstance(result, Response):
-            append_jsonl(out, _from(result, path, out))
+            append_jsonl(out, _from(replace(result, model=name), path, out))
             n_done += 1
         else:
-            row = {"id": result.question.id, "audio": result.question.audio, "error": result.reason}
-            append_jsonl(out.with_name(out.name + ".errors.jsonl"), row)
+            row = {
+                "id": result.question.id,
+                "audio": result.question.audio,
+                "model": name,
+                "error": result.reason,
+            }
+            if (result.question.id, name, result.reason.strip()) not in listed:
+                append_jsonl(errors, row)
             n_unheard += 1
     return n_done, n_unheard
+
+
+def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], name: str, out: Path) -> None:
+    """RecordError where questions of the same benchmark (or of none) were answered under a prompt not asked now."""
+    asked: dict[tuple[str, ...], set[Prompt]] = {}
+    of_id = {question.id: prompt_of(question) for question in now if question.kind == "choice"}
+    for question in now:
+        if question.kind == "choice":
+            asked.setdefault(question.labelled("benchmark"), set()).add(of_id[question.id])
+    for question in before:
+        key = question.labelled("benchmark")
+        if question.kind != "choice" or key not in asked:
+            continue
+        prompt = prompt_of(question)
+        if prompt not in asked[key] or of_id.get(question.id, prompt) != prompt:
+            raise RecordError(
+                None,
+                f"{name} has answered here under --prompt {prompt}, now it is "
+                f"{of_id.get(question.id) or ', '.join(sorted(asked[key]))}",
+                str(out),
+                remedy="give --name, so that both lie side by side, or another --out",
+            )
 
 
 def _from(response: Response, path: Path, out: Path) -> Response:

@@ -1,5 +1,7 @@
 """What is said to the models: appendix B of the paper word for word, and the chat messages that carry it.
 
+Beside the paper's way to ask a choice (B.1.3) stand a direct one and a chain of thought, both ours, and AIR-Bench's.
+
 The paper's "Q:" and "A:" mark the two sides of an example and belong to neither string. The paper
 gives times to two decimals for Audio Flamingo 3 only; that Qwen2.5-Omni's have two as well is ours.
 """
@@ -7,7 +9,7 @@ gives times to two decimals for Audio Flamingo 3 only; that Qwen2.5-Omni's have 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tgsr.choices import format_choices
 from tgsr.timeline import Span
@@ -23,6 +25,24 @@ REASONING_INSTRUCTION = (
     "Then, after the reasoning, provide the final answer."
 )
 """The stage-2 instruction; the quotation marks stand for the paper's LaTeX ones. Source: B.1.3."""
+
+PLAIN_INSTRUCTION = "Answer with the letter of the right option, in round brackets, and nothing else."
+"""Asks for a direct answer. Ours: the paper gives no prompt without reasoning."""
+
+COT_INSTRUCTION = (
+    "Think step by step about what you hear. Then write the letter of the right option, in round brackets, "
+    "on a last line of its own."
+)
+"""Chain of thought that asks for no timestamps: table 3's "Standard CoT". Ours: the paper does not print its own."""
+
+AIRBENCH_INSTRUCTION = (
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, "
+    "you may only choose A or B or C or D."
+)
+"""Comes before the question. Source: AIR-Bench's Inference_Foundation.py, word for word."""
+
+Prompt = Literal["reasoning", "plain", "cot", "airbench"]
+"""How a choice is asked: the paper's B.1.3, and the three above."""
 
 
 def phrase_question_qwen(phrase: str) -> str:
@@ -78,6 +98,30 @@ def choice_question(question: str, choices: Sequence[str], instruction: str = RE
     if instruction:
         lines.append(instruction)
     return "\n".join(lines)
+
+
+def airbench_question(question: str, choices: Sequence[str]) -> str:
+    """A multiple-choice question as AIR-Bench's owner asks it: options A to D, the missing ones "None".
+
+    ValueError for a blank question or choice, for fewer than two choices or more than four, which it has no letter for.
+    Source: AIR-Bench's Inference_Foundation.py.
+    """
+    if isinstance(choices, str) or not 2 <= len(choices) <= 4:
+        raise ValueError(f"the airbench prompt has letters for 2 to 4 choices, got {len(choices)}")
+    texts = [*(_not_blank("choice", choice) for choice in choices), "None", "None"][:4]
+    options = [f"{letter}. {text}" for letter, text in zip("ABCD", texts, strict=True)]
+    return "\n".join([AIRBENCH_INSTRUCTION, _not_blank("question", question), *options])
+
+
+def prompted(question: str, choices: Sequence[str], prompt: Prompt = "reasoning") -> str:
+    """A multiple-choice question under that prompt. ValueError as `choice_question` or `airbench_question` raise."""
+    if prompt == "airbench":
+        return airbench_question(question, choices)
+    if prompt == "plain":
+        return choice_question(question, choices, PLAIN_INSTRUCTION)
+    if prompt == "cot":
+        return choice_question(question, choices, COT_INSTRUCTION)
+    return choice_question(question, choices)
 
 
 def chat_messages(text: str, system: str | None = None) -> list[dict[str, Any]]:

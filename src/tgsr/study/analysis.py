@@ -12,9 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from tgsr.evaluation.intervals import Mean, bootstrap_mean
-from tgsr.report.figures import MODEL_COLOURS
-from tgsr.study.agreement import (
+from tgsr.evaluation.agreement import (
     Agreement,
     Ratings,
     design_effect,
@@ -23,6 +21,8 @@ from tgsr.study.agreement import (
     n_for_difference,
     with_interval,
 )
+from tgsr.evaluation.intervals import Mean, bootstrap_mean
+from tgsr.report.figures import MODEL_COLOURS
 from tgsr.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, Trial, trials_for
 from tgsr.study.store import MEASURES, Answer, Measure, Store
 

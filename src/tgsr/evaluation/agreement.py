@@ -44,6 +44,23 @@ def fleiss_kappa(ratings: Ratings) -> float | None:
     return None if math.isclose(by_chance, 1.0) else (observed - by_chance) / (1 - by_chance)
 
 
+def cohen_kappa(ratings: Ratings) -> float | None:
+    """Cohen's kappa of two raters' nominal ratings, in [-1, 1]: agreement beyond what each one's shares make by chance.
+
+    Every unit has two values, the first rater's and the second's. None where there is no unit, or where both raters
+    use one and the same category: chance agreement is 1 then. ValueError where a unit has other than two ratings.
+    Source: Cohen 1960, A coefficient of agreement for nominal scales, equation 1.
+    """
+    if any(len(row) != 2 or None in row for row in ratings):
+        raise ValueError("every unit needs two ratings, the first rater's and the second's")
+    if not ratings:
+        return None
+    first, second = Counter(row[0] for row in ratings), Counter(row[1] for row in ratings)
+    observed = sum(row[0] == row[1] for row in ratings) / len(ratings)
+    by_chance = sum(first[value] * second[value] for value in first) / len(ratings) ** 2
+    return None if math.isclose(by_chance, 1.0) else (observed - by_chance) / (1 - by_chance)
+
+
 def krippendorff_alpha(ratings: Ratings, level: Level = "nominal") -> float | None:
     """Krippendorff's alpha, at most 1: 1 less the observed disagreement over the one expected by chance.
 
