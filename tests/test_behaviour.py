@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+
+from local_server import Reply, chat_answer, serving
+from tgsr import audio
+from tgsr.cli import main
+from tgsr.evaluation.audiology import Verified, VerifiedStep
+from tgsr.evaluation.behaviour import behaviour, table
+from tgsr.evaluation.judge import Judged, case_of
+from tgsr.fetch import cache_folder
+from tgsr.records import Question, Response, write_jsonl
+from tgsr.timeline import Span
+
+
+def response(text: str, n: int = 0, model: str = "m") -> Response:
+    question = Question(
+        f"q{n}",
+        f"c{n}",
+        f"{n}.wav",
+        5.0,
+        "choice",
+        "Which word?",
+        "two",
+        ("one", "two"),
+        evidence=(Span(1.0, 2.0),),
+    )
+    return Response(question, model, text)
+
+
+TEXTS = (
+    'From 1.0s to 2.0s "two" is said, and from 1.0s to 2.0s again.\nFinal answer: (b) two',
+    'From 1.0s to 2.0s "two". From 3.0s to 4.0s "one".\nFinal answer: (a) one',
+    "It sounds like two.\nFinal answer: (b) two",
+    "(b) two",
+)
+
+
+def verified(response: Response, *values: float | None) -> Verified:
+    steps = (
+        VerifiedStep(0.0, 1.0, "x", "x", v, None if v is not None else "the clip cannot be heard: gone")
+        for v in values
+    )
+    return Verified(response, tuple(steps))
+
+
+def test_each_number_by_hand():
+    responses = [response(text, n) for n, text in enumerate(TEXTS)]
+    checked = [
+        verified(responses[0], 1.0),
+        verified(responses[1], 0.4, 0.0),
+        verified(responses[2]),
+        verified(responses[3], None),
+    ]
+    cases = [case_of(r) for r in responses]
+    assert [case is None for case in cases] == [False, False, False, True]
+    judged = [
+        Judged(cases[0], {"plain": True, "turned": False}, {}),
+        Judged(cases[1], {"plain": None, "turned": True}, {}),
+        Judged(cases[2], {"turned": True}, {"plain": "busy"}),
+    ]
+    found = behaviour(responses, checked, judged)
+    assert found.regions_strict.value == pytest.approx((1 + 2 + 0 + 0) / 4)
+    assert found.regions_official.value == pytest.approx((2 + 2) / 4)
+    assert found.accuracy.value == 0.75
+    assert found.n_without_span == 2
+    assert (found.verify.value, found.verify.n) == (pytest.approx((1 + 0.2) / 2), 2)
+    # Who cites nothing counts 0; whose clip cannot be heard is not counted.
+    assert (found.verify_zero.value, found.verify_zero.n) == (pytest.approx((1 + 0.2 + 0) / 3), 3)
+    assert found.n_unverifiable == {"the clip cannot be heard": 1}
+    assert (found.consistency.value, found.consistency.n) == (1.0, 1)
+    assert (found.n_unparsed, found.n_failed, found.n_without_answer) == (1, 1, 1)
+    assert (found.flips["turned"].rate.n, found.flips["turned"].to_no) == (1, 1)
+    assert found.by_variant["turned"].value == pytest.approx(2 / 3)
+
+
+def test_what_was_not_asked_for_is_none():
+    found = behaviour([response(TEXTS[0])])
+    assert (found.verify, found.verify_zero, found.consistency) == (None, None, None)
+    assert "Audiology Verify not asked for, Consistency not asked for" in table({"m": found})
+
+
+def test_a_judge_that_never_replied_leaves_no_number():
+    case = case_of(response(TEXTS[0]))
+    found = behaviour([response(TEXTS[0])], None, [Judged(case, {}, {"plain": "busy"})])
+    assert (found.consistency.value, found.n_failed) == (None, 1)
+    assert behaviour([response(TEXTS[3])], None, []).consistency.value is None
+
+
+def test_the_command_on_real_speech_with_a_real_server(tmp_path, capsys):
+    if not (cache_folder() / "whisper-base").exists():
+        pytest.skip("Whisper base is not there: `make fetch` downloads it, once")
+    from tgsr.corpora.spoken_digits import compose
+
+    made = compose(7, "heldout-recordings", seconds=(8.0, 10.0))
+    audio.save_wav(tmp_path / "c.wav", made.samples)
+    words = made.clip.words[:3]
+    said, start, end = " ".join(w.text for w in words), words[0].start, words[-1].end
+    question = Question(
+        "q",
+        "c",
+        "c.wav",
+        made.clip.duration,
+        "choice",
+        "What is said first?",
+        "a",
+        ("a", "b"),
+        evidence=(Span(start, end),),
+    )
+    phrase = Question(
+        "p", "c", "c.wav", made.clip.duration, "phrase", said, phrase=said, evidence=(Span(start, end),)
+    )
+    text = f'From {start:.2f}s to {end:.2f}s the speaker says "{said}".\nFinal answer: (a) a'
+    write_jsonl(
+        tmp_path / "predictions.jsonl",
+        [
+            Response(question, "cites", text),
+            Response(question, "guesses", "(b) b"),
+            Response(phrase, "cites", text),
+        ],
+    )
+    with serving(lambda got, n: Reply(chat_answer("1"))) as server:
+        command = ["behaviour", str(tmp_path / "predictions.jsonl"), "--out", str(tmp_path / "out")]
+        assert main([*command, "--judge", f"{server.url}/v1#j", "--bias"]) == 0
+        n_requests = len(server.got)
+        assert n_requests == 3  # one case in three variants; the guess has no reasoning
+        assert main([*command, "--judge", f"{server.url}/v1#j", "--bias"]) == 0
+        assert len(server.got) == n_requests
+    told = capsys.readouterr().out
+    assert "1 responses to phrases left out" in told
+    found = json.loads((tmp_path / "out" / "behaviour.json").read_text())["models"]
+    assert found["cites"]["verify"]["value"] > 0.3
+    assert found["cites"]["consistency"]["value"] == 1
+    assert (found["guesses"]["verify"]["value"], found["guesses"]["verify_zero"]["value"]) == (None, 0)
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "verified.jsonl").read_text().splitlines()]
+    assert (row["model"], row["explanation"]) == ("cites", said)
+    assert (tmp_path / "out" / "behaviour.png").stat().st_size > 3000
+
+
+def test_nothing_to_say_is_an_error(tmp_path, capsys):
+    audio.save_wav(tmp_path / "c.wav", np.zeros(16000, np.float32))
+    phrase = Question("p", "c", "c.wav", 1.0, "phrase", "x", phrase="x", evidence=(Span(0.0, 0.5),))
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(phrase, "m", "0.1s to 0.3s")])
+    assert (
+        main(["behaviour", str(tmp_path / "predictions.jsonl"), "--no-verify", "--out", str(tmp_path / "o")])
+        == 2
+    )
+    assert "no response to a question with choices" in capsys.readouterr().err
