@@ -1,49 +1,167 @@
-"""The recipes are commands that today's command line takes, with the paper's numbers in them."""
+"""The recipes are commands that today's command line takes, with the paper's numbers in them.
+
+They are run as they are, by bash, with programs in place of tgsr and torchrun that write down what they are asked.
+"""
 
 from __future__ import annotations
 
-import re
-import shlex
+import argparse
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tgsr.cli import parser
 
+Started = Callable[..., list[list[str]]]
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.sh"))
+FILES = ("STA_QUESTIONS", "QA_QUESTIONS", "MMAU", "MMAR", "AIRBENCH", "MELD")
+FOLDERS = ("LIBRISPEECH", "COVOST", "DIALOGUES", "YOUTUBE")
+STAND_IN = r"""#!/bin/sh
+# One line a start: the arguments, with a unit separator after each. Then what --out names is there.
+printf '%s\n' "$(printf '%s\037' "$@")" >> "$LOG"
+while [ $# -gt 1 ]; do
+    if [ "$1" = --out ]; then
+        case "$2" in
+            *.*) mkdir -p "$(dirname "$2")"; touch "$2" ;;
+            *) mkdir -p "$2" ;;
+        esac
+    fi
+    shift
+done
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the recipes are bash scripts")
 
 
-def commands(recipe: Path) -> list[list[str]]:
-    """The arguments of each `tgsr`, variables written out as words."""
-    text = recipe.read_text().replace("\\\n", " ")
-    text = re.sub(r"\$\{?(\w+)[^}\s\"]*\}?", r"\1", text)
-    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    found = []
-    for words in lines:
-        for program in ("tgsr", "tgsr.cli"):
-            if program in words:
-                found.append(words[words.index(program) + 1 :])
-    return found
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
+    """The arguments of each `tgsr` that a recipe starts, in order; each recipe is run once for the same variables."""
+
+    @functools.cache
+    def commands(recipe: Path, **given: str) -> list[list[str]]:
+        folder = tmp_path_factory.mktemp(recipe.stem)
+        log = folder / "commands"
+        for program in ("tgsr", "torchrun"):
+            stand_in = folder / "bin" / program
+            stand_in.parent.mkdir(exist_ok=True)
+            stand_in.write_text(STAND_IN)
+            stand_in.chmod(0o755)
+        variables = {name: str(folder / name) for name in (*FILES, *FOLDERS)}
+        path = f"{folder / 'bin'}:{os.environ['PATH']}"
+        subprocess.run(
+            ["bash", str(recipe)],
+            cwd=folder,
+            env={"PATH": path, "LOG": str(log), **variables, **given},
+            check=True,
+            timeout=120,
+        )
+        found = [line.rstrip("\x1f").split("\x1f") for line in log.read_text().splitlines()]
+        return [words[words.index("tgsr.cli") + 1 :] if "tgsr.cli" in words else words for words in found]
+
+    return commands
+
+
+@pytest.fixture(scope="module")
+def cli() -> argparse.ArgumentParser:
+    return parser()
+
+
+def of(command: str, commands: list[list[str]], cli: argparse.ArgumentParser) -> list[argparse.Namespace]:
+    """What a command ("train grpo") is asked, each time that it is started."""
+    words = command.split()
+    return [cli.parse_args(arguments) for arguments in commands if arguments[: len(words)] == words]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
-def test_each_command_is_understood(recipe: Path) -> None:
-    assert len(commands(recipe)) >= 2
-    for arguments in commands(recipe):
-        parser().parse_args(arguments)
+def test_each_command_is_understood_and_the_recipe_reaches_its_end(
+    recipe: Path, started: Started, cli: argparse.ArgumentParser
+) -> None:
+    commands = started(recipe)
+    assert len(commands) >= 2
+    for arguments in commands:
+        cli.parse_args(arguments)
 
 
-@pytest.mark.parametrize("recipe", [r for r in RECIPES if r.name.startswith("paper_")], ids=lambda p: p.name)
-def test_the_papers_tables_are_in_its_presets(recipe: Path) -> None:
-    sta, grpo = (parser().parse_args(arguments) for arguments in commands(recipe))
+def test_a_judge_is_handed_on_where_there_is_one(started: Started, cli: argparse.ArgumentParser) -> None:
+    recipe = next(r for r in RECIPES if r.name == "ablations_paper.sh")
+    judge = "http://127.0.0.1:8000/v1#Qwen/Qwen3-32B"
+    assert {run.judge for run in of("behaviour", started(recipe, JUDGE=judge), cli)} == {judge}
+
+
+@pytest.mark.parametrize(
+    "recipe", [r for r in RECIPES if r.name.startswith(("paper_", "ablations_paper"))], ids=lambda p: p.name
+)
+def test_the_papers_tables_are_in_its_presets(
+    recipe: Path, started: Started, cli: argparse.ArgumentParser
+) -> None:
+    (sta,) = of("train sta", started(recipe), cli)
+    grpo = of("train grpo", started(recipe), cli)[0]
     assert (sta.learning_rate, sta.warmup_share, sta.epochs, sta.bfloat16) == (2e-5, 0.03, 1, True)
     assert sta.clips_per_step * 8 == 4 * 4 * 8  # phrases: GPUs x a GPU x accumulations, 8 phrases a clip
     assert (grpo.learning_rate, grpo.warmup_share, grpo.epochs, grpo.bfloat16) == (5e-6, 0.03, 1, True)
-    assert (grpo.group_size, grpo.temperature, grpo.top_p, grpo.beta, grpo.epsilon) == (
-        8,
-        0.7,
-        0.9,
-        0.04,
-        0.2,
-    )
+    sampling = (grpo.group_size, grpo.temperature, grpo.top_p)
+    assert (*sampling, grpo.beta, grpo.epsilon) == (8, 0.7, 0.9, 0.04, 0.2)
     assert grpo.prompts_per_step * grpo.group_size == 8 * 8 * 4
+    assert (grpo.answer_weight, grpo.grounding_weight, grpo.dense_weight) == (1, 1, 0)
+    assert (grpo.compaction, grpo.k_ref, grpo.k_max, grpo.c_max, grpo.c_min) == (True, 1, 5, 0.5, 0.1)
+
+
+def differences(runs: list[argparse.Namespace], base: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """By its folder's name, what each run is asked otherwise than the base."""
+    return {
+        Path(run.out).name: {
+            name: value
+            for name, value in vars(run).items()
+            if name not in ("out", "run") and value != getattr(base, name)
+        }
+        for run in runs
+    }
+
+
+ABLATED = {
+    "wo-grounding": {"grounding_weight": 0.0},
+    "wo-compaction": {"compaction": False},
+}
+
+
+@pytest.mark.parametrize("name", ["mini", "paper"])
+def test_an_ablation_differs_from_ours_in_its_one_setting(
+    name: str, started: Started, cli: argparse.ArgumentParser
+) -> None:
+    recipe = next(r for r in RECIPES if r.name == f"ablations_{name}.sh")
+    runs = of("train grpo", started(recipe, DENSE_CLIPS="dense.jsonl"), cli)
+    if name == "paper":
+        base = next(run for run in runs if Path(run.out).name == "ours")
+    else:  # ours is shipped: what made it is another recipe
+        (base,) = of("train grpo", started(recipe.with_name("mini.sh")), cli)
+        base.questions, base.model = runs[0].questions, "mini:sta"
+    found = differences(runs, base)
+    found.pop("ours", None)
+    dense = found.pop("dense")
+    assert found == {"wo-grounding": {"grounding_weight": 0.0}, "wo-compaction": {"compaction": False}}
+    assert set(dense) == {"dense_weight", "clips"}
+
+
+@pytest.mark.parametrize("name", ["mini", "paper"])
+def test_all_variants_are_asked_the_same_and_stand_in_the_tables(
+    name: str, started: Started, cli: argparse.ArgumentParser
+) -> None:
+    recipe = next(r for r in RECIPES if r.name == f"ablations_{name}.sh")
+    commands = started(recipe)
+    predicted: dict[str, set[tuple[object, ...]]] = {}
+    for run in of("predict", commands, cli):
+        if run.temperature == 0:
+            predicted.setdefault(run.model, set()).add((run.questions, *run.only))
+    assert len(set(map(frozenset, predicted.values()))) == 1
+    assert len(predicted) == (7 if name == "mini" else 6)
+    (tables,) = of("tables", commands, cli)
+    assert {row.partition("=")[2] for row in tables.row} == set(predicted)
+    (sft,) = of("train sft", commands, cli)
+    assert sft.right_only
+    assert sft.without_timestamps
+    assert sft.model == ("mini" if name == "mini" else "Qwen/Qwen2.5-Omni-7B")

@@ -3,22 +3,39 @@
 import functools
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tgsr.evaluation.grounding import trace_iou
+from tgsr.export import to_trl
+from tgsr.grounding import find_mentions
+from tgsr.prompts import REASONING_OPENING
+from tgsr.records import Clip, Question, write_jsonl
 from tgsr.rewards import (
     PAPER_TERMS,
     RewardTerm,
     answer_reward,
     compaction,
     completion_text,
+    dense_grounding_reward,
+    places_of,
+    plain_words,
+    reasoning_steps,
     score_completions,
+    step_credits,
     timestamp_grounding_reward,
     total_reward,
+    word_agreement,
+    words_said,
 )
+from tgsr.timeline import Span, Word
+from tgsr.training.checkpoints import RunError
+from tgsr.training.rl import GrpoConfig, reward_terms, words_by_clip
+from tgsr.transcribe.guard import NO_SPEECH
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tgsr" / "traces_20.json"
 
@@ -275,3 +292,308 @@ def test_published_traces_earn_the_answer_exactly_where_their_output_is_the_answ
     expected = [float(trace["model_output"] == trace["answer"]) for trace in traces]
     assert answer_reward([trace["model_prediction"] for trace in traces], label=labels) == expected
     assert sum(expected) > 0, "some of the published answers are right"
+
+
+# What the trainer makes of its settings
+
+
+@given(st.lists(st.text(max_size=80), max_size=4), st.integers(0, 6))
+def test_the_presets_reward_is_the_papers_bit_for_bit(texts, k):
+    texts = [*texts, mentions(k) + "\nFinal answer: (b)", "From 0.2 to 1.4 seconds, (3, 5)\n(c)"]
+    label = ["b"] * len(texts)
+    assert score_completions(texts, reward_terms(GrpoConfig("")), label=label) == score_completions(
+        texts, PAPER_TERMS, label=label
+    )
+
+
+def test_without_compaction_any_number_of_timestamps_earns_the_most_and_none_earns_nothing():
+    terms = reward_terms(GrpoConfig("", compaction=False))
+    rewards, _ = score_completions([mentions(k) for k in range(8)], terms, label=["b"] * 8)
+    assert rewards["timestamp_grounding"] == [0.0] + [0.5] * 7
+
+
+def test_without_grounding_the_term_is_logged_and_pays_nothing():
+    rewards, totals = score_completions(
+        [mentions(1)], reward_terms(GrpoConfig("", grounding_weight=0)), label=["b"]
+    )
+    assert rewards == {"answer": [0.0], "timestamp_grounding": [0.5]}
+    assert totals == [0.0]
+
+
+def test_eq_2_is_set_from_the_command_line():
+    terms = reward_terms(GrpoConfig("", k_ref=2, k_max=4, c_max=1.0, c_min=0.0, counter="strict"))
+    rewards, _ = score_completions([mentions(k) for k in range(6)], terms, label=["b"] * 6)
+    assert rewards["timestamp_grounding"] == [0, 1, 1, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"k_max": 1}, "k_max=1"),
+        ({"c_min": 0.7}, "c_min=0.7"),
+        ({"dense_weight": -1.0}, "--dense-weight"),
+        ({"dense_weight": 1.0}, "--clips"),
+    ],
+)
+def test_settings_that_make_no_reward_are_refused_before_anything_runs(settings, said):
+    with pytest.raises(RunError, match=said):
+        GrpoConfig("", **settings)
+
+
+def about(clip_id, evidence=()):
+    return Question(
+        "q", clip_id, "a.wav", 4.0, "choice", "Which?", "two", ("one", "two"), evidence=tuple(evidence)
+    )
+
+
+def test_the_dense_term_needs_words_for_every_question_and_says_which_it_lacks(tmp_path):
+    clips = tmp_path / "clips.jsonl"
+    write_jsonl(
+        clips,
+        [
+            Clip("said", "a.wav", 4.0, (Word("one", 0, 1),)),
+            Clip("mute", "b.wav", 4.0, flags=(NO_SPEECH,)),
+            Clip("unheard", "c.wav", 4.0),
+        ],
+    )
+    config = GrpoConfig("q.jsonl", dense_weight=1.0, clips=str(clips))
+    known = words_by_clip(config, [about("said"), about("mute", [Span(0, 1)])])
+    assert known["said"] == (Word("one", 0, 1),)
+    assert known["mute"] == ()
+    for bad, why in (("mute", "no word of mute"), ("unheard", "no word of unheard"), ("gone", "without the")):
+        with pytest.raises(RunError, match=rf"clips.jsonl: .*{why}.*tgsr transcribe"):
+            words_by_clip(config, [about("said"), about(bad)])
+    assert words_by_clip(GrpoConfig("q.jsonl"), [about("gone")]) == {}
+
+
+# Reasoning steps (C.4)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ('From 0.2s to 1.4s, he says "five two". It is odd.\nFinal answer: (b) six', ["five two"]),
+        ('"No, Rose." (9.57-10.03 s), "I\'m nervous" (10.73-14.73 s)', ["no rose", "i'm nervous"]),
+        ('The segment "five two" starts at 0.2 seconds and ends at 1.4 seconds.', ["five two"]),
+        ('From 1 to 2 s, he says "Yes." From 3 to 4 s, she says "No."', ["yes", "no"]),
+        ('He says "Yes." from 1 to 2 s, and "no" from 3 to 4 s.', ["yes", "no"]),
+        ('From 1-2 s and 3-4 s, she says "five".', ["five", "five"]),
+        ('The digit "five" is said twice: 1-2 s and 3-4 s.', ["five", "five"]),
+        ("From 1s to 2s. The speaker says 'I\u2019m here'. Final answer: (b) x", ["i'm here"]),
+        ("Timestamps: 1-2 s.\nThe speaker pauses.\nFinal answer: (b) x", ["the speaker pauses"]),
+        ("[1.0s - 2.0s] she laughs. (b)", ["she laughs"]),
+        ("(1.0-2.0 s)\nFinal answer: (b) x", [""]),
+        (REASONING_OPENING + " From 1s to 2s the speaker laughs.", ["the speaker laughs"]),
+        ('From 1s to 2s he says "a of." It has 2 words: "a" and "of".', ["a of"]),
+        ("", []),
+        ("The voices grow from 2 to 3 people.", []),
+    ],
+)
+def test_an_interval_is_paired_with_the_text_that_explains_it(text, steps):
+    assert [" ".join(step.heard) for step in reasoning_steps(text)] == steps
+
+
+@given(st.text(alphabet="ab. \"\u201c\u201d'\n0123456789-s(),", max_size=120))
+def test_every_stated_interval_is_one_step(text):
+    assert [step.mention for step in reasoning_steps(text)] == find_mentions(text)
+
+
+@pytest.mark.skipif(not TRACES.exists(), reason="needs the paper's published traces, which are not shipped")
+def test_published_traces_quote_what_their_transcript_has():
+    """The first step's quote is found in the reference transcript better than in another trace's."""
+    traces = json.loads(TRACES.read_text(encoding="utf-8"))
+    quoting = [(t, s[0]) for t in traces if (s := reasoning_steps(t["model_prediction"])) and s[0].is_quoted]
+    assert len(quoting) > 10
+    for at, (trace, step) in enumerate(quoting):
+        own, other = (
+            plain_words(t["gt_transcription"]) for t in (trace, quoting[(at + 1) % len(quoting)][0])
+        )
+        assert word_agreement(step.heard, own) > word_agreement(step.heard, other)
+
+
+# Words and places
+
+
+def naive_lcs(a, b):
+    rows = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            rows[i + 1][j + 1] = rows[i][j] + 1 if x == y else max(rows[i][j + 1], rows[i + 1][j])
+    return rows[-1][-1]
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=80), st.lists(st.sampled_from("abcd"), max_size=80))
+def test_agreement_is_the_f1_of_the_longest_common_subsequence(a, b):
+    expected = 2 * naive_lcs(a, b) / (len(a) + len(b)) if a and b else 0.0
+    assert word_agreement(a, b) == expected == word_agreement(b, a)
+    assert 0 <= expected <= 1
+
+
+def test_words_are_compared_as_they_sound_and_in_order():
+    assert plain_words('"I\u2019m NERVOUS," \u2013 he said.') == ("i'm", "nervous", "he", "said")
+    assert word_agreement(("two", "five"), ("five", "two")) == 0.5
+
+
+WORDS = (Word("Five", 0.2, 0.6), Word("two", 0.8, 1.4), Word("five", 2.0, 2.5), Word("nine.", 2.6, 3.0))
+
+
+def test_a_word_is_said_in_a_span_that_holds_half_of_it():
+    assert words_said(WORDS, Span(0.4, 1.1)) == ("five", "two")
+    assert words_said(WORDS, Span(0.41, 1.09)) == ()
+
+
+def test_places_are_where_most_of_the_words_are_said():
+    assert places_of(("five",), WORDS) == [Span(0.2, 0.6), Span(2.0, 2.5)]
+    assert places_of(("five", "nine"), WORDS) == [Span(2.0, 3.0)]
+    assert places_of(("six",), WORDS) == places_of(("five",), ()) == places_of((), WORDS) == []
+    assert places_of(("one", "five", "two", "five", "nine", "ten"), WORDS) == [Span(0.2, 3.0)]
+
+
+# Credit for each step
+
+
+def credits(text, evidence=(), duration=3.2, words=WORDS):
+    return [step.credit for step in step_credits(text, words, duration, evidence)]
+
+
+def test_a_true_step_earns_all_by_words_alone_and_by_the_evidence():
+    text = 'From 0.2s to 1.4s, the speaker says "five two".'
+    assert credits(text) == pytest.approx([1.0])
+    assert credits(text, [Span(0.2, 1.4)]) == pytest.approx([1.0])
+    # Two places, and 1.2 s cited where 1.1 s are allowed: the evidence with 0.5 s around it, cut to the clip.
+    assert credits(text, [Span(0.2, 0.6)]) == pytest.approx([(1 + 0.4 / 1.2) / 2 * 1.1 / 1.2])
+
+
+def test_credit_is_agreement_times_the_mean_of_two_overlaps():
+    (step,) = step_credits('From 0.0s to 1.0s, he says "five".', WORDS, 3.2, [Span(0.2, 0.6)])
+    assert step.said == ("five",)  # a third of "two" is in the span: too little
+    assert step.credit == pytest.approx(1.0 * (0.4 + 0.4) / 2)
+    assert trace_iou([Span(0, 1)], [Span(0.2, 0.6)]) == pytest.approx(0.4)
+    (step,) = step_credits('From 0.2s to 1.4s, he says "five".', WORDS, 3.2)
+    assert step.said == ("five", "two")
+    assert step.credit == pytest.approx(2 / 3 * 0.4 / 1.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('From 1.4s to 0.2s he says "five two".', "no interval"),
+        ('From 5.0s to 6.0s he says "five two".', "past the clip's end"),
+        ('From 2.0s to 3.3s he says "five nine".', "past the clip's end"),
+        ('From 2.0s to 2.5s he says "two".', "something else"),
+        ('From 1.5s to 1.9s he says "two".', "nothing is said there"),
+        ("From 1.5s to 1.9s there is a pause.", "no evidence is near"),
+        ("(0.2-1.4 s)", "nothing is said to be heard"),
+    ],
+)
+def test_a_step_that_is_false_or_empty_earns_nothing_and_says_why(text, why):
+    (step,) = step_credits(text, WORDS, 3.2)
+    assert step.credit == 0
+    assert why in step.why
+
+
+def test_a_pause_is_judged_by_the_evidence_alone():
+    assert credits("From 1.4s to 2.0s there is a pause.", [Span(1.4, 2.0)]) == pytest.approx([1.0])
+    assert credits("From 1.4s to 2.0s there is a pause.", [Span(1.7, 2.0)]) == pytest.approx([0.5])
+
+
+def test_what_is_cited_again_earns_only_for_what_is_new():
+    step = 'From 0.2s to 1.4s, he says "five two". '
+    assert credits(step * 3) == pytest.approx([1.0, 0, 0])
+    first, second = credits('From 0.2s to 1.4s, "five two". From 0.8s to 2.5s, "two five".')
+    assert first == pytest.approx(min(1, 1.6 / 2.3))
+    assert second == pytest.approx(min(1, 1.6 / 2.3) * (1.1 / 1.7))
+
+
+def test_citing_the_whole_clip_earns_a_share_however_true_its_quote_is():
+    assert credits('From 0.0s to 3.2s, "five two five nine".') == pytest.approx([2.8 / 3.2 * 0.5])
+    allowed = 1.1  # the evidence with 0.5 s around it, cut to the clip: 0.0 to 1.1
+    (credit,) = credits('From 0.0s to 3.2s, "five two five nine".', [Span(0.2, 0.6)])
+    assert credit == pytest.approx((2.8 / 3.2 + 0.4 / 3.2) / 2 * allowed / 3.2)
+
+
+def test_the_reward_is_the_mean_over_all_stated_intervals_so_a_false_one_costs():
+    good = 'From 0.2s to 1.4s, he says "five two". '
+    texts = [good, good + "(9-8 s) x", good * 2, "", "no time at all"]
+    n = len(texts)
+    rewards = dense_grounding_reward(texts, [WORDS] * n, [3.2] * n)
+    assert rewards == pytest.approx([0.5, 0.25, 0.25, 0, 0])
+    assert dense_grounding_reward(texts[:1], [WORDS], [3.2], c_max=2.0) == pytest.approx([2.0])
+
+
+def test_the_dense_reward_is_called_as_trl_calls_it_with_columns_of_json():
+    text = 'From 0.2s to 1.4s, he says "five two".\nFinal answer: (b)'
+    rows = [{"word": w.text, "start": w.start, "end": w.end} for w in WORDS]
+    rewards = dense_grounding_reward(
+        prompts=["q", "q"],
+        completions=[text, [{"role": "assistant", "content": text}]],
+        completion_ids=[[1], [2]],
+        label=["b", "b"],
+        words=[rows, rows],
+        duration=[3.2, 3.2],
+        evidence=[[[0.2, 1.4]], None],
+        trainer_state=None,
+    )
+    assert rewards == pytest.approx([0.5, 0.5])
+    assert all(type(value) is float for value in rewards)
+
+
+def test_rows_exported_to_trl_hold_what_the_dense_reward_asks_for_but_the_words():
+    question = about("said", [Span(0.2, 1.4)])
+    row = to_trl(question, "/a.wav", "qwen_omni")
+    kept = json.loads(row["tgsr"])
+    columns = {"duration": [kept["duration"]], "evidence": [kept["evidence"]], "label": [row["label"]]}
+    text = 'From 0.2s to 1.4s, he says "five two".\n(b)'
+    assert dense_grounding_reward([text], words=[WORDS], **columns) == pytest.approx([0.5])
+    assert answer_reward([text], **columns) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"words": [None]}, r"words\[0\] has no word.*tgsr transcribe"),
+        ({"words": [[]]}, r"words\[0\] has no word"),
+        ({"words": []}, "words must have an item for each of the 1"),
+        ({"words": [[{"word": "five"}]]}, r"words\[0\] must hold"),
+        ({"words": [["five"]]}, r"words\[0\] must hold"),
+        ({"duration": [3.2, 3.2]}, "duration must have an item for each"),
+        ({"duration": [0.0]}, "duration must be more than 0"),
+        ({"evidence": [[[2.0, 1.0]]]}, r"evidence\[0\] must hold"),
+        ({"evidence": [[3.0]]}, r"evidence\[0\] must hold"),
+        ({"c_max": -1.0}, "c_max must be 0 or more"),
+        ({"c_max": math.nan}, "c_max must be 0 or more"),
+    ],
+)
+def test_a_reward_that_nobody_can_tell_is_an_error_and_not_a_zero(columns, said):
+    given_ = {"words": [WORDS], "duration": [3.2], **columns}
+    with pytest.raises(ValueError, match=said):
+        dense_grounding_reward(["(1-2 s) x"], **given_)
+
+
+def test_a_clip_without_speech_is_judged_by_its_evidence():
+    text = 'From 1.0s to 2.0s a dog barks. From 2.0s to 3.0s he says "dog".'
+    assert dense_grounding_reward([text], [[]], [4.0], [[Span(1, 2)]]) == pytest.approx([0.25])
+
+
+@given(
+    st.text(max_size=200),
+    st.lists(
+        st.tuples(st.floats(0, 9), st.floats(0, 9), st.sampled_from(["a", '"b"', "from", ""])), max_size=6
+    ),
+    st.booleans(),
+)
+def test_whatever_a_model_writes_earns_between_nothing_and_the_most(text, spans, is_marked):
+    text += " ".join(f'From {a:.2f}s to {b:.2f}s {word} "five two". ' for a, b, word in spans)
+    evidence = [[Span(0.2, 1.4)]] if is_marked else None
+    (reward,) = dense_grounding_reward([text], [WORDS], [3.2], evidence)
+    assert 0 <= reward <= 0.5
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ['"' * 40_000, "'a " * 20_000, "the in from " * 12_000, "1-2 s " * 6_000, '1-2 s "a". ' * 3_000],
+)
+def test_hostile_text_is_judged_in_time(hostile):
+    began = time.process_time()
+    step_credits(hostile, WORDS, 3.2)
+    assert time.process_time() - began < 5

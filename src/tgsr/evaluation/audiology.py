@@ -131,7 +131,7 @@ def _norm(counts: Counter[str]) -> float:
 SIMILARITIES: tuple[Callable[[str, str], float], ...] = (token_f1, containment, in_order, character_cosine)
 """What was compared; benchmarks/audiology.py draws their ROC curves, and docs/behaviour.md says why this one."""
 
-similarity = character_cosine
+similarity = in_order
 
 
 # --- the pipeline ----------------------------------------------------------------------------------------------

@@ -38,8 +38,20 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import lora_off, save_adapter, with_lora
 from tgsr.models.parts import parts_table
 from tgsr.prompts import choice_question
-from tgsr.records import Question, Row, read_questions
-from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
+from tgsr.records import Question, Row, read_clips, read_questions
+from tgsr.rewards import (
+    C_MAX,
+    C_MIN,
+    K_MAX,
+    K_REF,
+    RewardTerm,
+    answer_reward,
+    check_compaction,
+    dense_grounding_reward,
+    score_completions,
+    timestamp_grounding_reward,
+)
+from tgsr.timeline import Word
 from tgsr.training.checkpoints import RunError, RunFolder
 from tgsr.training.processes import Processes, Tracker, shard_frozen, unsharded
 from tgsr.training.steps import (
@@ -61,6 +73,7 @@ from tgsr.training.steps import (
     step_or_stop,
     steps_per_epoch,
 )
+from tgsr.transcribe.guard import NO_SPEECH
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,17 @@ class GrpoConfig:
     counter: Annotated[Literal["official", "strict"], "how timestamps are counted in Eq. 2"] = "official"
     answer_weight: Annotated[float, "of the answer's reward in Eq. 3"] = 1.0
     grounding_weight: Annotated[float, "of the grounding reward; 0 is the paper's w/o grounding"] = 1.0
+    compaction: Annotated[
+        bool, "without it any number of timestamps earns c_max: our reading of the paper's w/o compaction"
+    ] = True
+    k_ref: Annotated[int, "most timestamps that earn c_max (Eq. 2)"] = K_REF
+    k_max: Annotated[int, "from so many on they earn c_min; the paper omits it"] = K_MAX
+    c_max: Annotated[float, "most that timestamps earn"] = C_MAX
+    c_min: Annotated[float, "least that timestamps earn"] = C_MIN
+    dense_weight: Annotated[
+        float, "of the dense reward: what each cited span holds against what is said to be heard; 0 is off"
+    ] = 0.0
+    clips: Annotated[str | None, "clips.jsonl with the words' times, for --dense-weight"] = None
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
     clip_norm: Annotated[float, "of the gradient"] = 1.0
@@ -131,25 +155,71 @@ class GrpoConfig:
         require("beta", self.beta, "0 or more", self.beta >= 0)
         require_optimization(self)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
+        try:
+            check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
+        except ValueError as error:
+            raise RunError(f"--k-ref, --k-max, --c-max, --c-min: {error}") from None
+        dense = self.dense_weight
+        require("dense_weight", dense, "0 or more", dense >= 0)
+        with_clips = not dense or self.clips is not None
+        require("dense_weight", dense, "given with --clips, whose words it needs", with_clips)
 
 
 def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
-    """Eq. 3's two terms with the run's weights and counter."""
-    grounding = partial(timestamp_grounding_reward, counter=config.counter)
+    """Eq. 3's two terms with the run's weights and counter, and the dense one where it has a weight.
+
+    Without compaction every response with a timestamp earns c_max, however many it has. Table 3 names this
+    variant and does not define it.
+    """
+    grounding = partial(
+        timestamp_grounding_reward,
+        k_ref=config.k_ref,
+        k_max=config.k_max,
+        c_max=config.c_max,
+        c_min=config.c_min if config.compaction else config.c_max,
+        counter=config.counter,
+    )
+    dense = partial(dense_grounding_reward, c_max=config.c_max)
     return (
         RewardTerm("answer", answer_reward, config.answer_weight),
         RewardTerm("timestamp_grounding", grounding, config.grounding_weight),
+        *([RewardTerm("dense_grounding", dense, config.dense_weight)] if config.dense_weight else ()),
     )
+
+
+def words_by_clip(config: GrpoConfig, questions: Sequence[Question]) -> dict[str, tuple[Word, ...]]:
+    """The words of each question's clip by the clip's id, for the dense reward; {} where it is off.
+
+    RunError for a question whose clip is not in --clips or has no words there, unless a step has flagged it as
+    being without speech and the question's evidence is known: a reward that nobody can tell must not be 0.
+    """
+    if not config.dense_weight or config.clips is None:
+        return {}
+    clips = {clip.id: clip for clip in read_clips(config.clips)}
+    for question in questions:
+        clip = clips.get(question.clip_id)
+        is_silent = clip is not None and NO_SPEECH in clip.flags and bool(question.evidence)
+        if clip is None or not (clip.words or is_silent):
+            raise RunError(
+                f"{config.clips}: {'is without the clip' if clip is None else 'has no word of'} {question.clip_id}, "
+                f"that question {question.id} is about: make it with `tgsr transcribe`, leave the question out of "
+                f"{config.questions}, or train with --dense-weight 0"
+            )
+    return {id_: clip.words for id_, clip in clips.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with its prompt, cut where the prefix ends: all but the last token belongs to the prefix."""
+    """A question with its prompt, cut where the prefix ends: all but the last token belongs to the prefix.
+
+    `words` are what is said in its clip, where a reward asks for it.
+    """
 
     question: Question
     heard: KeptFeatures
     after: tuple[int, ...]
     last: tuple[int, ...]
+    words: tuple[Word, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +245,11 @@ class Measured:
     mask_BT: torch.Tensor
 
 
-def asked_about(lalm: Lalm, question: Question, heard: KeptFeatures) -> Asked:
+def asked_about(
+    lalm: Lalm, question: Question, heard: KeptFeatures, words: tuple[Word, ...] | None = None
+) -> Asked:
     prompt = lalm.prompt(choice_question(question.question, question.choices)).after
-    return Asked(question, heard, prompt[:-1], prompt[-1:])
+    return Asked(question, heard, prompt[:-1], prompt[-1:], words)
 
 
 @torch.no_grad()
@@ -221,9 +293,15 @@ def rollouts_of(
     asked: Sequence[Asked], sampled: Sequence[Sampled], texts: Sequence[str], config: GrpoConfig
 ) -> list[Rollout]:
     """Rewards (Eq. 3) and advantages within each group of G (Eq. 5)."""
-    questions = [a.question for a in asked for _ in range(config.group_size)]
+    owners = [a for a in asked for _ in range(config.group_size)]
+    questions = [a.question for a in owners]
     rewards, totals = score_completions(
-        list(texts), reward_terms(config), label=[right_letter(question) for question in questions]
+        list(texts),
+        reward_terms(config),
+        label=[right_letter(question) for question in questions],
+        words=[a.words for a in owners],
+        duration=[question.duration for question in questions],
+        evidence=[question.evidence for question in questions],
     )
     rewards_PG = torch.tensor(totals).view(len(asked), config.group_size)
     advantages = group_advantages(rewards_PG, scale=config.scale_rewards).flatten().tolist()
@@ -268,10 +346,12 @@ def row_of(
         epsilon_high=config.epsilon_high,
     )
     rewards_PG = torch.tensor([r.reward for r in rollouts]).view(-1, config.group_size)
+    others = [name for name in rollouts[0].rewards if name not in ("answer", "timestamp_grounding")]
     return {
         "reward": float(np.mean([r.reward for r in rollouts])),
         "accuracy": float(np.mean([r.rewards["answer"] for r in rollouts])),
         "grounding_reward": float(np.mean([r.rewards["timestamp_grounding"] for r in rollouts])),
+        **{f"{name}_reward": float(np.mean([r.rewards[name] for r in rollouts])) for name in others},
         "k": float(np.mean([count_mentions(r.text) for r in rollouts])),
         "k_strict": float(np.mean([count_distinct(r.text) for r in rollouts])),
         "kl": loss.mean_kl,
@@ -313,10 +393,13 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
     steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
+    words = words_by_clip(config, questions)
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     server = None if config.vllm is None else connect(config.vllm, lalm)
     heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
-    everything = [asked_about(lalm, q, heard[q.audio]) for q in questions if q.audio in heard]
+    everything = [
+        asked_about(lalm, q, heard[q.audio], words.get(q.clip_id)) for q in questions if q.audio in heard
+    ]
     n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
     require_room(lalm, ((a.question.id, a.heard.n_frames + len(a.after) + n_own) for a in everything))
     if processes.main:

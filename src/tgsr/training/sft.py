@@ -1,8 +1,9 @@
 """Supervised fine-tuning on responses: a LoRA on the decoder learns to write given reasoning.
 
-The paper's comparison without reinforcement (table 3, "reasoning SFT"). The responses come from `tgsr predict`,
-best filtered by their score. Stage 2 starts from stage 1's adapter, not from this one: a second LoRA on a first is
-refused.
+The paper's comparison without reinforcement (tables 2 and 4, "Reasoning SFT", "without timestamp supervision"), whose
+data it does not describe. The responses come from `tgsr predict`; `--right-only` and `--without-timestamps` keep those
+that are right and cite nothing, so that a model learns to reason from itself, by rejection. Stage 2 starts from stage
+1's adapter, not from this one: a second LoRA on a first is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from tgsr.choices import letter, official_letter
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
+from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import with_lora
 from tgsr.predict import prompt_text
@@ -28,8 +31,22 @@ class SftConfig(SupervisedConfig):
 
     responses: Annotated[str, "responses to be written, JSONL as `tgsr predict` writes it"]
     model: Annotated[str, "the model whose decoder gets a LoRA"] = "mini:sta"
+    right_only: Annotated[bool, "leave out responses whose final letter is wrong"] = False
+    without_timestamps: Annotated[bool, "leave out responses that cite an interval, by either counter"] = (
+        False
+    )
     lora_rank: Annotated[int, "the paper is silent"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
+
+
+def wanted(response: Response, config: SftConfig) -> bool:
+    """Whether a response is learned from. `right_only` judges a choice's letter as Eq. 1 does, and keeps no phrase."""
+    question, text = response.question, response.text
+    if config.right_only:
+        right = letter(question.choices.index(str(question.answer))) if question.kind == "choice" else None
+        if right is None or official_letter(text) != right:
+            return False
+    return not (config.without_timestamps and (count_mentions(text) or find_mentions(text)))
 
 
 def response_branch(lalm: Lalm, response: Response) -> Branch:
@@ -42,11 +59,21 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sft", config, config.responses, out, cache)
     lalm = load_to_train(config, processes)
-    clips: dict[str, list[Response]] = {}
-    for response in read_responses(config.responses, several=True):
-        clips.setdefault(response.question.audio, []).append(response)
-    if not clips:
+    responses = read_responses(config.responses, several=True)
+    if not responses:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
+    clips: dict[str, list[Response]] = {}
+    for response in responses:
+        if wanted(response, config):
+            clips.setdefault(response.question.audio, []).append(response)
+    n_kept = sum(map(len, clips.values()))
+    if not n_kept:
+        raise RunError(
+            f"{config.responses}: none of its {len(responses)} responses is wanted; sample more with "
+            "`tgsr predict --temperature 0.7`, or drop --right-only or --without-timestamps"
+        )
+    if processes.main:
+        print(f"{n_kept} of {len(responses)} responses are learned from")
     asked = [of_clip[0].question for of_clip in clips.values()]
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     heard = hear_clips(lalm, asked, config.responses, cache, run, processes)

@@ -1,0 +1,72 @@
+"""Which responses fine-tuning learns from: by rejection, as the ablation's reasoning SFT does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr.engine.features import FeatureCache
+from tgsr.records import Question, Response, read_questions, write_jsonl
+from tgsr.timeline import Span
+from tgsr.training import steps
+from tgsr.training.checkpoints import RunError
+from tgsr.training.sft import SftConfig, train_sft, wanted
+from tiny import tiny_lalm
+
+ALL = SftConfig(responses="")
+STRICT = SftConfig(responses="", right_only=True, without_timestamps=True)
+CHOICE = Question("q", "c", "a.wav", 4.0, "choice", "Which?", "two", ("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_wanted"),
+    [
+        ("The speaker counts.\nFinal answer: (b) two", True),
+        ("The speaker counts.\nFinal answer: (a) one", False),
+        ("The speaker counts.", False),
+        ("From 0.20s to 1.40s he counts.\nFinal answer: (b) two", False),
+        ('"two" (1.20 \u2013 1.40 s)\nFinal answer: (b) two', False),  # the strict parser's
+        ("from 2 to 3 people\n(b)", False),  # the authors' counter's
+        (
+            "From 3s to 1s he counts.\nFinal answer: (b) two",
+            False,
+        ),  # an interval that is none was still cited
+    ],
+)
+def test_what_is_right_and_cites_nothing_is_learned_from(text: str, is_wanted: bool) -> None:
+    response = Response(CHOICE, "m", text)
+    assert wanted(response, STRICT) == is_wanted
+    assert wanted(response, ALL)
+
+
+def test_a_phrase_has_no_right_letter() -> None:
+    phrase = Question("p", "c", "a.wav", 4.0, "phrase", "When?", phrase="two", evidence=(Span(0, 1),))
+    assert not wanted(Response(phrase, "m", "(b)"), STRICT)
+    assert wanted(Response(phrase, "m", "(b)"), ALL)
+
+
+def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(steps, "load", lambda name, *_: tiny_lalm())
+    clips = compose_clips(2, "train", 0, tmp_path / "qa")
+    questions = read_questions(write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path / "qa"))
+    letters = ["abcd"[q.choices.index(str(q.answer))] for q in questions]
+    path = tmp_path / "qa" / "responses.jsonl"
+    write_jsonl(
+        path,
+        [
+            Response(q, "m", f"So.\n({of if q is questions[0] else 'e'})")
+            for q, of in zip(questions, letters, strict=True)
+        ],
+    )
+    config = replace(STRICT, responses=str(path))
+    adapter = train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert f"1 of {len(questions)} responses are learned from" in capsys.readouterr().out
+    write_jsonl(path, [Response(q, "m", "So.\n(e)") for q in questions])
+    with pytest.raises(RunError, match=f"none of its {len(questions)} responses is wanted; sample more"):
+        train_sft(config, tmp_path / "other", FeatureCache(tmp_path / "cache"))
