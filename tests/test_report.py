@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,24 @@ from tgsr.choices import letter
 from tgsr.corpora.spoken_digits import DigitClip, compose
 from tgsr.evaluation.score import read_predictions, score
 from tgsr.records import Question, RecordError, Response, write_jsonl
-from tgsr.report.figures import MODEL_COLOURS, Curve, curve_panel, smoothed, stated, ticks, waveform_figure
+from tgsr.report.figures import (
+    MODEL_COLOURS,
+    Curve,
+    curve_panels,
+    line_panel,
+    smoothed,
+    stated,
+    ticks,
+    waveform_figure,
+)
 from tgsr.report.items import choose_items, group_by_question
-from tgsr.report.page import content_hash, read_curves, write_page
+from tgsr.report.page import content_hash
+from tgsr.report.results import read_curves
+from tgsr.report.runs import report
 from tgsr.timeline import Span
 
 MODELS = ("mini", "mini:sta", "mini:tgsr")
+NASTY = "evil\"><script>alert('model')</script>$x_1$"
 
 
 def clip_in(folder: Path, seed: int = 1) -> DigitClip:
@@ -47,12 +60,15 @@ def choice(made: DigitClip, name: str = "choice") -> Question:
     )  # fmt: skip
 
 
-def page_of(
-    folder: Path, responses: Sequence[Response], curves: Sequence[Curve] = (), **options: int
-) -> Page:
+def page_of(folder: Path, responses: Sequence[Response], **options: int) -> Page:
     write_jsonl(folder / "predictions.jsonl", responses)
-    write_page(folder / "page.html", [folder / "predictions.jsonl"], curves, title="A <b>run</b>", **options)
-    page = Page(folder / "page.html")
+    return page_in(
+        report([folder / "predictions.jsonl"], folder / "page.html", title="A <b>run</b>", **options)
+    )
+
+
+def page_in(path: Path) -> Page:
+    page = Page(path)
     # the html parser closes nothing by itself: what is still open was never closed
     assert [tag for tag, _ in page.open] == []
     return page
@@ -85,6 +101,103 @@ def test_half_a_surrogate_pair_in_a_response_does_not_break_the_page(tmp_path: P
     made = clip_in(tmp_path)
     page = page_of(tmp_path, [Response(choice(made), "mini", "so \ud83d from 0.1 s to 0.3 s")])
     assert len(page.all("span", "cite")) == 1
+
+
+def full_run(folder: Path) -> Path:
+    """Everything that a page can show, under names that would rather be markup."""
+    run = folder / "run"
+    (run / "sta").mkdir(parents=True)
+    made = [clip_in(run, seed) for seed in range(3)]
+    questions = [phrase(m) for m in made] + [choice(m) for m in made]
+    responses = [
+        Response(q, m, f"{exact(q)}\n(b)" if m != NASTY else "(a)") for q in questions for m in (NASTY, "b")
+    ]
+    write_jsonl(run / "predictions.jsonl", responses)
+    mean = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "n_unscored": 0}
+    behaved = {"n": 9, "regions_strict": mean, "regions_official": mean, "verify": mean, "accuracy": mean}
+    (run / "behaviour.json").write_text(json.dumps({"models": {NASTY: behaved, "b": behaved}}))
+    changed = {"accuracy": mean, "same_answer": mean, "n": 9}
+    controlled = {"n": 9, "conditions": {"<i>silence</i>": changed}, "sufficiency": mean, "necessity": mean}
+    (run / "controls.json").write_text(json.dumps({"models": {NASTY: controlled}}))
+    by_layer = {"all": {"audio": [0.1, 0.3]}, "times": {"audio": [0.2, float("nan")]}}
+    looked = {"n": 9, "by_phase": {"all": {"audio": mean}}, "by_layer": by_layer, "audio_per_token": None}
+    (run / "attention.json").write_text(json.dumps({NASTY: looked, "b": looked}))
+    waveform_figure(made[0].samples, [], {}, run / "attention.png")
+    waveform_figure(made[0].samples, [], {}, run / "controls.png")
+    rows = "".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, 9))
+    (run / "sta" / "metrics.jsonl").write_text(rows)
+    (run / "sta" / "run.json").write_text('{"stage": "<u>sta</u>"}')
+    return run
+
+
+def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Path) -> None:
+    page = page_in(report([full_run(tmp_path)], tmp_path / "report", title="A <b>run</b>", published=True))
+    heads = [text for _, text in page.all("h2")]
+    assert heads == [
+        "Where is this phrase said?",
+        "Which answer is right, and what supports it?",
+        "How responses reason",
+        "Does the answer rest on the sound?",
+        "Where models look while they answer",
+        "Learning",
+        "Questions, responses and their evidence",
+        "How this page was made",
+    ]
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        *heads[:-2],
+        "Responses without usable times",
+    ]
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert len(pictures) == 8
+    for name in pictures:
+        assert (tmp_path / "report" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for caption in [text for _, text in page.all("caption")]:
+        assert caption in text.replace("\\", "")
+    names = {path.name for path in (tmp_path / "report" / "tables").iterdir()}
+    assert {"tables.md", "table-1.tex", "table-2.csv", "table-3.md", "table-4.md"} <= names
+    assert "published (other data, other hardware)" in page.text
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_no_name_of_a_model_a_file_or_a_condition_is_markup(tmp_path: Path) -> None:
+    run = full_run(tmp_path)
+    (run / "deep<img src=x>").mkdir()
+    (run / "deep<img src=x>" / "behaviour.json").write_text('{"half')
+    page = page_in(report([run], tmp_path / "page.html", title="A <b>run</b>"))
+    assert len(page.all("script")) == 1
+    assert not [attrs for attrs, _ in page.all("b") if attrs]
+    assert not page.all("i")
+    assert not page.all("u")
+    assert {str(attrs["src"])[:22] for attrs, _ in page.all("img")} == {"data:image/png;base64,"}
+    assert not [attrs for _, attrs, _ in page.elements if any(name.startswith("on") for name in attrs)]
+    (notes,) = page.all("aside", "notes")
+    assert "deep<img src=x>/behaviour.json:1: is half-written" in notes[1]
+    markdown = tmp_path / "folder"
+    report([run], markdown, title="A <b>run</b>")
+    assert "<script" not in (markdown / "report.md").read_text()
+    assert "<img" not in (markdown / "report.md").read_text()
+
+
+def test_what_could_not_be_read_is_at_the_top_of_the_page(tmp_path: Path) -> None:
+    run = full_run(tmp_path)
+    (run / "controls.json").write_text("{")
+    path = run / "predictions.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    page = page_in(report([run], tmp_path / "page.html", title="t"))
+    (notes,) = page.all("aside", "notes")
+    assert "controls.json" in notes[1]
+    assert "predictions.jsonl:12: the last line is half-written" in notes[1]
+    assert page.html.index("<aside") < page.html.index("<section")
+    assert "Does the answer rest on the sound?" not in page.text
+    assert len(page.all("article")) == 6  # of the eleven responses to six questions
+
+
+def test_models_go_by_the_labels_they_were_given_everywhere(tmp_path: Path) -> None:
+    page = page_in(report([full_run(tmp_path)], tmp_path / "page.html", title="t", rows=["Ours=b"]))
+    assert NASTY not in page.text
+    assert [text for _, text in page.all("ul", "legend")[:1]] == ["Ours"]
+    assert {text[:4] for _, text in page.all("p", "who")} == {"Ours"}
 
 
 def test_nothing_is_loaded_from_elsewhere_and_only_our_script_may_run(tmp_path: Path) -> None:
@@ -169,7 +282,7 @@ def test_one_question_in_two_folders_is_one_item(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [Response(question, "mini", "From 0.1 s to 0.4 s.")])
     write_jsonl(tmp_path / "deep" / "b.jsonl", [Response(elsewhere, "mini:sta", "From 0.1 s to 0.4 s.")])
     out = tmp_path / "new" / "page.html"
-    write_page(out, [tmp_path / "a.jsonl", tmp_path / "deep" / "b.jsonl"], [], title="t")
+    report([tmp_path / "a.jsonl", tmp_path / "deep" / "b.jsonl"], out, title="t")
     page = Page(out)
     assert len(page.all("article")) == 1
     assert len(page.all("div", "response")) == 2
@@ -194,8 +307,6 @@ def test_a_clip_that_is_missing_is_said_on_its_item_and_the_others_play(tmp_path
 def test_a_page_without_any_response_says_so(tmp_path: Path) -> None:
     page = page_of(tmp_path, [])
     assert "no responses" in page.text
-    write_page(tmp_path / "none.html", [], [], title="nothing")
-    assert "no responses" in Page(tmp_path / "none.html").text
 
 
 @pytest.mark.parametrize(
@@ -225,9 +336,9 @@ def test_the_tables_numbers_are_the_scores_own(tmp_path: Path) -> None:
         assert group.phrase is not None
         assert group.choice is not None
         iou, trace = group.phrase.iou, group.choice.trace_iou
-        assert f"{iou.value:.3f}{iou.low:.3f}–{iou.high:.3f}" in cells
-        assert f"{trace.value:.3f}{trace.low:.3f}–{trace.high:.3f}" in cells
-    assert "100.0100.0–100.0" in cells  # mini:tgsr is always right
+        assert f"{iou.value:.4f}[{iou.low:.4f}, {iou.high:.4f}]" in cells
+        assert f"{trace.value:.3f}[{trace.low:.3f}, {trace.high:.3f}]" in cells
+    assert "100.0[100.0, 100.0]" in cells  # mini:tgsr is always right
     assert "33.3" in cells  # by chance, of three
 
 
@@ -242,11 +353,11 @@ def test_models_are_compared_on_the_same_questions(tmp_path: Path) -> None:
     ]
     page = page_of(tmp_path, responses)
     captions = [text for _, text in page.all("caption")]
-    assert any("Difference in accuracy" in text for text in captions)
+    assert any("difference to the first row" in text for text in captions)
     assert "mini:tgsr less mini" in [text for _, text in page.all("th")]
     assert [text for _, text in page.all("td")].count("100.0") >= 1
     alone = page_of(tmp_path, responses[:1])
-    assert not any("Difference in accuracy" in text for _, text in alone.all("caption"))
+    assert not any("difference to the first row" in text for _, text in alone.all("caption"))
 
 
 def test_items_are_chosen_by_rules_that_hold_and_by_the_seed(tmp_path: Path) -> None:
@@ -260,22 +371,37 @@ def test_items_are_chosen_by_rules_that_hold_and_by_the_seed(tmp_path: Path) -> 
         responses.append(Response(question, "last", wrong if index % 3 == 0 else right))
     asked = group_by_question([(tmp_path / "p.jsonl", responses)])
     number = {question.id: index for index, question in enumerate(questions)}
-    items = choose_items(asked, ["first", "last"], 9, 0)
+    items = choose_items(asked, ["first", "last"], 12, 0)
     by_rule: dict[str, list[int]] = {}
     for item, rule in items:
         by_rule.setdefault(rule, []).append(number[item.question.id])
     assert {rule: len(found) for rule, found in by_rule.items()} == {
         "last is right, first is wrong": 3,
-        "last is wrong": 3,
+        "among last’s best responses": 3,
+        "among last’s worst responses": 3,
         "chosen at random": 3,
     }
     assert all(i % 2 and i % 3 for i in by_rule["last is right, first is wrong"])
-    assert all(i % 3 == 0 for i in by_rule["last is wrong"])
-    assert len({item.question.id for item, _ in items}) == 9
-    assert {item.question.kind for item, rule in items if rule == "last is wrong"} == {"phrase", "choice"}
-    assert choose_items(asked, ["first", "last"], 9, 0) == items
-    assert choose_items(asked, ["first", "last"], 9, 1) != items
+    assert all(i % 3 for i in by_rule["among last’s best responses"])
+    assert all(i % 3 == 0 for i in by_rule["among last’s worst responses"])
+    assert len({item.question.id for item, _ in items}) == 12
+    kinds = {item.question.kind for item, rule in items if rule == "among last’s worst responses"}
+    assert kinds == {"phrase", "choice"}
+    assert choose_items(asked, ["first", "last"], 12, 0) == items
+    assert choose_items(asked, ["first", "last"], 12, 1) != items
     assert len(choose_items(asked, ["first", "last"], 99, 0)) == len(questions)
+
+
+def test_the_best_and_the_worst_are_so_by_their_spans_too(tmp_path: Path) -> None:
+    made = [clip_in(tmp_path, seed) for seed in range(3)]
+    questions = [choice(m) for m in made]
+    texts = [f"{exact(questions[0])}\n(b)", "(b)", f"{exact(questions[2])}\n(a)"]  # 1, 0.5, 0.5 of 1
+    responses = [Response(q, "one", text) for q, text in zip(questions, texts, strict=True)]
+    items = choose_items(group_by_question([(tmp_path / "p.jsonl", responses)]), ["one"], 4, 0)
+    best = next(item for item, rule in items if rule == "among one’s best responses")
+    worst = next(item for item, rule in items if rule == "among one’s worst responses")
+    assert best.question == replace(questions[0], audio=best.question.audio)
+    assert worst.question.id != questions[0].id
 
 
 def test_a_log_that_is_still_written_to_is_read_and_left_as_it_is(tmp_path: Path) -> None:
@@ -299,14 +425,32 @@ def test_a_broken_line_of_a_log_is_named(line: str, says: str, tmp_path: Path) -
         read_curves(log, ("loss",))
 
 
+def panel(*points: float, name: str = "loss") -> str:
+    curve = Curve("run", "step", name, tuple(float(x) for x in range(len(points))), points)
+    return line_panel(curve_panels([curve])[0])
+
+
 def test_a_curve_of_one_point_and_one_with_nan_can_be_drawn() -> None:
-    flat = curve_panel(Curve("a<b", "step", "loss", (5.0,), (1.0,)))
+    flat = panel(1.0, name="a<b")
     assert "a&lt;b" in flat
     assert "nan" not in flat
-    broken = curve_panel(Curve("loss", "step", "loss", (1.0, 2.0, 3.0), (1.0, float("nan"), 2.0)))
+    broken = panel(1.0, float("nan"), 2.0)
     assert "1 of 3 points are not finite" in broken
     assert not re.search(r'd="[^"]*nan', broken)
-    assert "<svg" not in curve_panel(Curve("loss", "step", "loss", (1.0,), (float("inf"),)))
+    assert "<svg" not in panel(float("inf"))
+
+
+def test_runs_that_share_a_quantity_share_a_plot_and_others_do_not() -> None:
+    curves = [
+        Curve(run, "step", name, (1.0, 2.0), (0.1, 0.2))
+        for run, name in (("a", "reward"), ("b", "reward"), ("a", "k"))
+    ]
+    panels = curve_panels(curves)
+    assert [(p.title, [(line.name, line.tint) for line in p.lines]) for p in panels] == [
+        ("reward", [("a", "m0"), ("b", "m1")]),
+        ("k", [("a", "m0")]),
+    ]
+    assert curve_panels(curves[:1])[0].lines[0].tint == ""  # nobody to be told apart from
 
 
 def test_smoothing_keeps_a_constant_and_averages_neighbours() -> None:

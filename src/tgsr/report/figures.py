@@ -1,4 +1,4 @@
-"""Pictures of a run: SVG for the page, and a waveform with its spans as a PNG.
+"""Pictures of a run: SVG for the page, PNG for a README or a report in Markdown.
 
 In the page, places along a clip are percentages of a picture's width and everything else is in pixels:
 a narrow screen squeezes time and leaves text and bars as they are. Colours are classes (m0, m1, ...) that
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ MOST_TICKS = 11
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One quantity against training steps; x and y are of one length."""
+    """One quantity of the run `name` against training steps; x and y are of one length."""
 
     name: str
     x_label: str
@@ -53,11 +54,45 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A row of a `dot_panel`: a model's name, its colour class, its mean."""
+    """A row of `Dots`: a model's name, its colour class, its mean."""
 
     name: str
     tint: str
     mean: Mean
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """Means on a line from 0 to 1 with their intervals, a row a model, under the name of their group, where it has one.
+
+    `marks` puts a dashed line through a group's rows (chance). A mean without a value has no dot.
+    """
+
+    title: str
+    groups: Mapping[str, Sequence[Dot]]
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points of one colour class, "" for ink. What is not a finite number is left out; n_points counted it."""
+
+    name: str
+    tint: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    n_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines on common axes. `is_noisy`: points under their running mean; `from_zero`: the upright axis begins at 0."""
+
+    title: str
+    x_label: str
+    lines: tuple[Line, ...]
+    is_noisy: bool = False
+    from_zero: bool = False
 
 
 def tint(models: Sequence[str], model: str) -> str:
@@ -167,30 +202,28 @@ def _clip_svg(classes: str, height: int, evidence: Sequence[Span], duration: Sec
 # --- scores ----------------------------------------------------------------------------------------------
 
 
-def dot_panel(
-    title: str, groups: Mapping[str, Sequence[Dot]], marks: Mapping[str, float] | None = None
-) -> str:
-    """Means on a line from 0 to 1 with their intervals, a row a model, under the name of their group.
-
-    `marks` puts a dashed line through a group's rows (chance). A mean without a value has no dot.
-    """
+def dot_panel(dots: Dots) -> str:
+    """As SVG under its title."""
     left, width, row = 112, 320, 20
-    parts, y = [], 0
-    for group, dots in groups.items():
-        parts.append(f'<text class="group" x="0" y="{y + 14}">{_short(group, 44)}</text>')
-        y += row
-        if marks is not None and group in marks:
-            x = _along(marks[group], left, width)
-            parts.append(f'<line class="chance" x1="{x}" x2="{x}" y1="{y}" y2="{y + row * len(dots)}"/>')
-        parts += [dot_row(dot, y + row * i, left, width) for i, dot in enumerate(dots)]
-        y += row * len(dots) + 6
+    parts: list[str] = []
+    y = 0
+    for group, rows in dots.groups.items():
+        if group or not parts:  # the first row is the grid's, too
+            parts.append(f'<text class="group" x="0" y="{y + 14}">{_short(group, 44)}</text>')
+            y += row
+        if group in dots.marks:
+            x = _along(dots.marks[group], left, width)
+            parts.append(f'<line class="chance" x1="{x}" x2="{x}" y1="{y}" y2="{y + row * len(rows)}"/>')
+        parts += [dot_row(dot, y + row * i, left, width) for i, dot in enumerate(rows)]
+        y += row * len(rows) + 6
     grid = "".join(
         f'<line class="grid" x1="{(x := _along(v, left, width))}" x2="{x}" y1="{row}" y2="{y}"/>'
         f'<text x="{x}" y="{y + 14}" text-anchor="middle">{v:g}</text>'
         for v in (0, 0.5, 1)
     )
-    body = f'<svg viewBox="0 0 {width} {y + 20}" role="img" aria-label="{escape(title)}">{grid}{"".join(parts)}</svg>'
-    return f'<figure class="panel"><figcaption>{escape(title)}</figcaption>{body}</figure>'
+    label = escape(dots.title)
+    body = f'<svg viewBox="0 0 {width} {y + 20}" role="img" aria-label="{label}">{grid}{"".join(parts)}</svg>'
+    return f'<figure class="panel"><figcaption>{label}</figcaption>{body}</figure>'
 
 
 def dot_row(dot: Dot, y: float, left: int, width: int) -> str:
@@ -215,7 +248,7 @@ def _short(text: str, n: int) -> str:
     return escape(text if len(text) <= n else text[: n - 1] + "…")
 
 
-# --- learning curves -------------------------------------------------------------------------------------
+# --- lines -----------------------------------------------------------------------------------------------
 
 
 def smoothed(y: Sequence[float]) -> list[float]:
@@ -224,20 +257,41 @@ def smoothed(y: Sequence[float]) -> list[float]:
     return [float(np.mean(y[max(0, i - half) : i + half + 1])) for i in range(len(y))]
 
 
-def curve_panel(curve: Curve) -> str:
-    """Raw points under their running mean; what is not a finite number is left out and counted."""
-    points = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
-    n_left_out = len(curve.x) - len(points)
-    caption = escape(curve.name)
+def line_of(name: str, colour: str, x: Sequence[float], y: Sequence[float]) -> Line:
+    """The finite points of x and y, which are of one length."""
+    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    return Line(name, colour, tuple(a for a, _ in points), tuple(b for _, b in points), len(x))
+
+
+def curve_panels(curves: Sequence[Curve]) -> list[Lines]:
+    """A panel a quantity, in order of appearance, with all runs that have it; several runs have colours."""
+    runs = list(dict.fromkeys(curve.name for curve in curves))
+    found = []
+    for quantity in dict.fromkeys((curve.y_label, curve.x_label) for curve in curves):
+        lines = tuple(
+            line_of(curve.name, tint(runs, curve.name) if len(runs) > 1 else "", curve.x, curve.y)
+            for curve in curves
+            if (curve.y_label, curve.x_label) == quantity
+        )
+        found.append(Lines(quantity[0].replace("_", " "), quantity[1], lines, is_noisy=True))
+    return found
+
+
+def line_panel(panel: Lines) -> str:
+    """As SVG under its title; what is not finite is counted there."""
+    n_points = sum(line.n_points for line in panel.lines)
+    n_left_out = n_points - sum(len(line.x) for line in panel.lines)
+    caption = escape(panel.title)
     if n_left_out:
-        caption += f' <span class="soft">({n_left_out} of {len(curve.x)} points are not finite)</span>'
-    body = _curve_svg(curve, points) if points else ""
+        caption += f' <span class="soft">({n_left_out} of {n_points} points are not finite)</span>'
+    body = _line_svg(panel) if n_left_out < n_points else ""
     return f'<figure class="panel"><figcaption>{caption}</figcaption>{body}</figure>'
 
 
-def _curve_svg(curve: Curve, points: Sequence[tuple[float, float]]) -> str:
+def _line_svg(panel: Lines) -> str:
     width, height, left, top, bottom = 320, 140, 48, 8, 20
-    xs, ys = [x for x, _ in points], [y for _, y in points]
+    xs = [x for line in panel.lines for x in line.x]
+    ys = [y for line in panel.lines for y in line.y] + ([0.0] if panel.from_zero else [])
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
 
     def place(x: float, y: float) -> str:
@@ -245,8 +299,17 @@ def _curve_svg(curve: Curve, points: Sequence[tuple[float, float]]) -> str:
         up = (y - y0) / (y1 - y0) if y1 > y0 else 0.5
         return f"{left + across * (width - left - 8):.1f} {top + (1 - up) * (height - top - bottom):.1f}"
 
-    raw = "".join(f"M{place(x, y)}h0" for x, y in points)
-    line = "M" + "L".join(place(x, y) for x, y in zip(xs, smoothed(ys), strict=True))
+    paths = []
+    for line in panel.lines:
+        if not line.x:
+            continue
+        raw = "".join(f"M{place(x, y)}h0" for x, y in zip(line.x, line.y, strict=True))
+        middle = smoothed(line.y) if panel.is_noisy else line.y
+        mean = "M" + "L".join(place(x, y) for x, y in zip(line.x, middle, strict=True))
+        paths.append(
+            f'<g class="{line.tint}"><title>{escape(line.name)}</title>'
+            f'<path class="raw" d="{raw}"/><path class="mean" d="{mean}"/></g>'
+        )
     base = height - bottom
     levels = [(y1, top), (y0, base)] if y1 > y0 else [(y0, (top + base) / 2)]
     grid = "".join(
@@ -255,14 +318,107 @@ def _curve_svg(curve: Curve, points: Sequence[tuple[float, float]]) -> str:
         for level, y in levels
     )
     foot = (
-        f'<text x="{left}" y="{height - 4}">{escape(curve.x_label)} {x0:g}</text>'
+        f'<text x="{left}" y="{height - 4}">{escape(panel.x_label)} {x0:g}</text>'
         f'<text x="{width - 4}" y="{height - 4}" text-anchor="end">{x1:g}</text>'
     )
-    label = escape(f"{curve.y_label} against {curve.x_label}")
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{grid}{foot}'
-        f'<path class="raw" d="{raw}"/><path class="mean" d="{line}"/></svg>'
-    )
+    label = escape(f"{panel.title} against {panel.x_label}")
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{grid}{foot}{"".join(paths)}</svg>'
+
+
+# --- as PNG ----------------------------------------------------------------------------------------------
+
+
+def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
+    """The panels side by side, as on the page; ValueError where there are none."""
+    if not panels:
+        raise ValueError("dots_png needs at least one panel, got none")
+    from matplotlib.figure import Figure
+
+    n_rows = max(sum(len(rows) + 1 for rows in panel.groups.values()) for panel in panels)
+    figure = Figure(figsize=(3.4 * len(panels), 0.7 + 0.24 * n_rows), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names: list[tuple[int, str]] = []
+        heads: list[int] = []
+        y = 0
+        for group, rows in panel.groups.items():
+            if not group:
+                y -= 1
+            else:
+                heads.append(len(names))
+                names.append((y, _one_line(group, 40)))
+            if group in panel.marks:
+                axes.plot(
+                    [panel.marks[group]] * 2, [y + 0.5, y + len(rows) + 0.5], color="#24292f", ls=":", lw=1
+                )
+            for i, dot in enumerate(rows, y + 1):
+                names.append((i, _one_line(dot.name, 22)))
+                colour, mean = MODEL_COLOURS[int(dot.tint[1:])], dot.mean
+                if mean.low is not None and mean.high is not None:
+                    axes.plot(
+                        [mean.low, mean.high], [i, i], color=colour, lw=2.5, alpha=0.55, solid_capstyle="butt"
+                    )
+                if mean.value is not None:
+                    axes.plot([mean.value], [i], "o", color=colour, ms=5)
+            y += len(rows) + 1
+        axes.set_yticks([at for at, _ in names], [_literal(name) for _, name in names])
+        axes.set_ylim(y - 0.4, -0.6)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.grid(axis="x", color="#e1ded7")
+        axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
+        _plain_axes(axes)
+        for head in heads:
+            axes.get_yticklabels()[head].set(style="italic", color="#5f6873")
+    figure.savefig(path, dpi=150, format="png", facecolor="white")
+
+
+def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
+    """The panels in rows of three, as on the page, with one legend; ValueError where there are none."""
+    if not panels:
+        raise ValueError("lines_png needs at least one panel, got none")
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
+
+    n_rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(3.4 * min(3, len(panels)), 2.1 * n_rows + 0.3), layout="constrained")
+    places = figure.subplots(n_rows, min(3, len(panels)), squeeze=False).ravel()
+    named: dict[str, Artist] = {}
+    for axes, panel in zip(places, panels, strict=False):
+        for line in panel.lines:
+            colour = MODEL_COLOURS[int(line.tint[1:])] if line.tint else "#24292f"
+            if panel.is_noisy:
+                axes.plot(line.x, line.y, ".", color=colour, ms=2, alpha=0.35)
+            middle = smoothed(line.y) if panel.is_noisy else line.y
+            (drawn,) = axes.plot(line.x, middle, color=colour, lw=1.4)
+            if line.tint:
+                named.setdefault(_literal(_one_line(line.name, 40)), drawn)
+        if panel.from_zero:
+            axes.set_ylim(bottom=0)
+        axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
+        axes.set_xlabel(_literal(panel.x_label), fontsize=8, color="#24292f")
+        _plain_axes(axes)
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    if named:
+        figure.legend(
+            list(named.values()), list(named), loc="outside lower left", ncols=3, fontsize=8, frameon=False
+        )
+    figure.savefig(path, dpi=150, format="png", facecolor="white")
+
+
+def _plain_axes(axes: Any) -> None:
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=8, colors="#24292f")
+
+
+def _one_line(text: str, n: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= n else text[: n - 1] + "…"
+
+
+def _literal(text: str) -> str:
+    """A name as matplotlib draws it letter by letter: a dollar sign would begin a formula."""
+    return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")
 
 
 # --- for a README ----------------------------------------------------------------------------------------

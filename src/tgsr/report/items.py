@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
-from tgsr.evaluation.intervals import Mean
-from tgsr.evaluation.score import Predictions, score
+from tgsr.evaluation.score import GroupScores, Predictions, score
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.figures import Stated, axis_svg, lane_svg, stated, tint, wave_svg
 
 N_LETTERS = 26  # an option after (z) has none
+MOST_COMPARED = 2000  # questions among which the best and worst are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,58 +58,100 @@ def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> lis
     """
     found: dict[Question, tuple[Path, dict[str, Response]]] = {}
     for path, responses in by_file:
+        clips: dict[str, Path] = {}  # a clip has many questions, and asking the disk is slow
         for response in responses:
-            clip = resolve_audio(response, path).resolve()
+            name = response.question.audio
+            clip = clips[name] if name in clips else resolve_audio(response, path).resolve()
+            clips[name] = clip
             question = replace(response.question, audio=str(clip))  # each file has its own relative path
             _, by_model = found.setdefault(question, (clip, {}))
             by_model.setdefault(response.model, response)
     return [Asked(question, clip, tuple(models.values())) for question, (clip, models) in found.items()]
 
 
-def headline(response: Response) -> tuple[Mean, Mean]:
-    """(quality, right or not) of one response, as the tables score it: IoU and IoU >= 0.7, or accuracy twice."""
-    scores = score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all
+def scores_of(response: Response) -> GroupScores:
+    """One response as the tables score it."""
+    return score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all
+
+
+def quality(response: Response) -> float | None:
+    """How good one response is, in [0, 1]: a phrase's IoU; the mean of accuracy and trace IoU for a choice.
+
+    A trace without spans counts as one of IoU 0. Where the question has no evidence, accuracy alone; None where nobody
+    knows what is right.
+    """
+    scores = scores_of(response)
     if scores.phrase is not None:
-        return scores.phrase.iou, scores.phrase.high_overlap
+        return scores.phrase.iou.value
     assert scores.choice is not None
-    return scores.choice.accuracy_official, scores.choice.accuracy_official
+    accuracy = scores.choice.accuracy_official.value
+    if accuracy is None or not response.question.evidence:
+        return accuracy
+    return (accuracy + (scores.choice.trace_iou.value or 0.0)) / 2
 
 
 def is_right(asked: Asked, model: str) -> bool | None:
-    """None where the model was not asked, or where nobody knows."""
-    for response in asked.responses:
-        if response.model == model:
-            value = headline(response)[1].value
-            return None if value is None else value == 1
-    return None
+    """IoU >= 0.7, or the right letter; None where the model was not asked, or where nobody knows."""
+    response = response_of(asked, model)
+    if response is None:
+        return None
+    scores = scores_of(response)
+    if scores.phrase is not None:
+        value = scores.phrase.high_overlap.value
+    else:
+        assert scores.choice is not None
+        value = scores.choice.accuracy_official.value
+    return None if value is None else value == 1
+
+
+def response_of(asked: Asked, model: str) -> Response | None:
+    return next((response for response in asked.responses if response.model == model), None)
 
 
 def choose_items(
     asked: Sequence[Asked], models: Sequence[str], n_items: int, seed: int
 ) -> list[tuple[Asked, str]]:
-    """Questions with the rule that chose each: a third of them where the last model is right and the first
-    wrong, a third where the last one is wrong, the rest at random; fewer where there are fewer.
+    """Questions with the rule that chose each: a quarter of them where the last model is right and the first wrong, a
+    quarter its best and a quarter its worst responses, the rest at random; fewer where there are fewer.
 
-    Within a rule, kinds of question take turns, and clips that are shown already come last.
+    Kinds of question take turns, and clips that are shown already come last. Of more than MOST_COMPARED questions, so
+    many are drawn first.
     """
     if not asked or not models:
         return []
-    order = [asked[i] for i in np.random.default_rng(seed).permutation(len(asked))]
+    drawn = np.random.default_rng(seed).permutation(len(asked))[:MOST_COMPARED]
+    order = [asked[i] for i in drawn]
     first, last = models[0], models[-1]
-    of_last = [is_right(item, last) for item in order]
-    missed = [item for item, right in zip(order, of_last, strict=True) if right is False]
+    answered = [(item, response) for item in order if (response := response_of(item, last)) is not None]
+    found = [(item, value) for item, response in answered if (value := quality(response)) is not None]
+    falling = [item for item, _ in sorted(found, key=lambda pair: -pair[1])]
+    rising = [item for item, _ in sorted(found, key=lambda pair: pair[1])]
     gained = [
-        item for item, right in zip(order, of_last, strict=True) if right and is_right(item, first) is False
+        item for item in order if first != last and is_right(item, last) and is_right(item, first) is False
     ]
+    of = "" if len(asked) <= MOST_COMPARED else f" of {MOST_COMPARED} questions drawn at random"
     chosen: list[tuple[Asked, str]] = []
-    for rule, candidates, share in (
-        (f"{last} is right, {first} is wrong", gained, -(-n_items // 3)),
-        (f"{last} is wrong", missed, n_items // 3),
-        ("chosen at random", order, n_items),
+    for rule, candidates, share, is_strict in (
+        (f"{last} is right, {first} is wrong", gained, -(-n_items // 4), False),
+        (f"among {last}’s best responses{of}", falling, n_items // 4, True),
+        (f"among {last}’s worst responses{of}", rising, n_items // 4, True),
+        ("chosen at random", order, n_items, False),
     ):
-        for item in varied(candidates, [shown for shown, _ in chosen], min(share, n_items - len(chosen))):
+        shown = [item for item, _ in chosen]
+        n = min(share, n_items - len(chosen))
+        for item in in_turn(candidates, shown, n) if is_strict else varied(candidates, shown, n):
             chosen.append((item, rule))
     return chosen
+
+
+def in_turn(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list[Asked]:
+    """Up to n of the candidates that are not shown yet, strictly in order, but kinds of question take turns."""
+    by_kind: dict[str, list[Asked]] = {}
+    for item in candidates:
+        if item not in shown:
+            by_kind.setdefault(item.question.kind, []).append(item)
+    turns = zip_longest(*by_kind.values())
+    return [item for turn in turns for item in turn if item is not None][:n]
 
 
 def varied(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list[Asked]:
@@ -226,21 +269,19 @@ def response_html(response: Response, models: Sequence[str], is_heard: bool) -> 
 
 def verdict(response: Response) -> str:
     """What the tables' scores make of this one response."""
-    quality, _ = headline(response)
-    if quality.value is None:
-        return "not scored: no reference"
-    if response.question.kind == "phrase":
-        return f"IoU {quality.value:.2f}"
-    scores = (
-        score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all.choice
-    )
-    assert scores is not None
+    scores = scores_of(response)
+    if scores.phrase is not None:
+        iou = scores.phrase.iou.value
+        return "not scored: no reference" if iou is None else f"IoU {iou:.2f}"
+    choice = scores.choice
+    assert choice is not None
+    is_correct = choice.accuracy_official.value == 1
     said = [
-        "right" if quality.value == 1 else "wrong" if scores.n_without_letter == 0 else "wrong: no letter",
-        f"k = {scores.mentions_official.value:g}",
+        "right" if is_correct else "wrong" if choice.n_without_letter == 0 else "wrong: no letter",
+        f"k = {choice.mentions_official.value:g}",
     ]
-    if scores.trace_iou.value is not None:
-        said.append(f"trace IoU {scores.trace_iou.value:.2f}")
+    if choice.trace_iou.value is not None:
+        said.append(f"trace IoU {choice.trace_iou.value:.2f}")
     return ", ".join(said)
 
 

@@ -1,0 +1,371 @@
+"""The paper's tables 1 to 4, from what lies in run folders, with intervals, counts and paired differences.
+
+Rows are models in the order of `Results.models`. Percentages, decimals and columns are the paper's; what we add stands
+to their right, or in a table of its own. The paper's own numbers are facts in published.json: they come in groups of
+their own, never among measured rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from tgsr.evaluation.intervals import Mean
+from tgsr.evaluation.score import Difference, PhraseScores
+from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
+from tgsr.report.results import Results
+from tgsr.report.stored import Attended
+from tgsr.report.typeset import TICK, Column, Group, Number, Table, TableRow, csv_text, latex, markdown
+from tgsr.training.checkpoints import write_atomically
+
+PUBLISHED = "published (other data, other hardware)"
+P = Column("p", digits=3, least=0.001)
+DECIMALS = {"mmau": 2, "mmar": 2}  # the paper's; the other columns of table 2 have one
+# Names by which we take a model to have been through stage 1, where nobody says so
+_STA = re.compile(r"(?<![a-z])(sta|tgsr|ours|stage 1|both stages)(?![a-z])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One number of the paper, in our units: shares are in [0, 1]."""
+
+    table: int
+    group: str
+    row: str
+    column: str
+    value: float | bool
+
+
+def published_values() -> tuple[Published, ...]:
+    """published.json: the paper's tables 1 to 4."""
+    stored = json.loads((files("tgsr") / "report" / "published.json").read_text(encoding="utf-8"))
+    return tuple(Published(*value) for value in stored["values"])
+
+
+def published_groups(
+    table: int, columns: Sequence[str | None], values: Collection[Published] | None
+) -> tuple[Group, ...]:
+    """The paper's rows of a table under our columns' keys; None for a column that the paper lacks."""
+    of_table = [value for value in values or () if value.table == table]
+    names = list(dict.fromkeys((value.group, value.row) for value in of_table))
+    groups = []
+    for group in dict.fromkeys(name for name, _ in names):
+        rows = []
+        for row in (row for name, row in names if name == group):
+            cells = {v.column: v.value for v in of_table if (v.group, v.row) == (group, row)}
+            found = [None if key is None else cells.get(key, "" if key == "sta" else None) for key in columns]
+            rows.append(TableRow(row, tuple(TICK if cell is True else cell for cell in found)))
+        name = f"{PUBLISHED}: {group}" if group else PUBLISHED
+        groups.append(Group(name, tuple(rows), is_ours=False))
+    return tuple(groups)
+
+
+def went_through_sta(results: Results, told: Sequence[str]) -> set[str]:
+    """The shown models that table 1 ticks: those of `told`, by label or own name; without any, by their names."""
+    if told:
+        return {model for model in results.models if {model, results.written_by[model]} & set(told)}
+    return {m for m in results.models if _STA.search(m) or _STA.search(results.written_by[m])}
+
+
+def paper_tables(results: Results, told: Sequence[str] = (), *, published: bool = False) -> list[Table]:
+    """The tables that there is anything for, in the paper's order; all four with `published`."""
+    values = published_values() if published else None
+    tables = [
+        table_1(results, went_through_sta(results, told), is_told=bool(told), values=values),
+        table_1_differences(results),
+        table_2(results, "official", values),
+        table_2(results, "strict"),
+        table_2_differences(results),
+        table_3(results, values),
+        table_4(results, values),
+    ]
+    return [table for table in tables if table is not None and any(group.rows for group in table.groups)]
+
+
+def write_tables(tables: Sequence[Table], out: Path, notes: Sequence[str] = ()) -> list[Path]:
+    """KEY.md, KEY.csv and KEY.tex of each table in the folder `out`, and all of them in tables.md; missing folders
+    are made."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for table in tables:
+        for suffix, text in ((".md", markdown(table)), (".csv", csv_text(table)), (".tex", latex(table))):
+            written.append(out / f"{table.key}{suffix}")
+            write_atomically(written[-1], text.encode("utf-8"))
+    written.append(out / "tables.md")
+    write_atomically(written[-1], tables_md(tables, notes).encode("utf-8"))
+    return written
+
+
+def tables_md(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
+    """All tables as one Markdown page, after what was left out."""
+    from tgsr.report.typeset import escape_markdown
+
+    parts = [
+        "# Tables\n\nIntervals are 95 %, bootstrap over clips. A dash: nothing was measured. Bold: the best value.\n"
+    ]
+    if notes:
+        parts.append(
+            "**Not everything could be read:**\n\n" + "".join(f"- {escape_markdown(n)}\n" for n in notes)
+        )
+    return "\n".join([*parts, *map(markdown, tables)])
+
+
+# --- table 1 ---------------------------------------------------------------------------------------------
+
+
+def table_1(
+    results: Results, ticked: Collection[str], *, is_told: bool, values: Collection[Published] | None = None
+) -> Table | None:
+    """Phrases that are to be located: a group a split, where there are several."""
+    sets = [one for one in results.sets if one.phrase]
+    if not sets and not values:
+        return None
+    columns = (
+        Column("STA"),
+        Column("IoU", digits=4, better="higher"),
+        Column("F1", digits=4, better="higher"),
+        Column("IoU ≥ 0.7", "%", 100, 2, "higher"),
+        Column("n"),
+        Column("start error", "s, median", digits=2, better="lower"),
+        Column("end error", "s, median", digits=2, better="lower"),
+        Column("segment F1", better="higher"),
+        Column("event F1", better="higher"),
+    )
+    keys = ("sta", "iou", "f1", "high_overlap", None, None, None, None, None)
+    groups = [
+        Group(
+            one.name,
+            tuple(
+                TableRow(model, (TICK if model in ticked else "", *_phrase_cells(one.phrase[model])))
+                for model in results.models
+                if model in one.phrase
+            ),
+        )
+        for one in sets
+    ]
+    notes = [
+        "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. Errors are "
+        "those of the responses that state an interval.",
+    ]
+    if sets and not is_told:
+        notes.append(
+            "STA is ticked by the models' names, since nobody said which of them went through stage 1."
+        )
+    title = "Effect of sentence-level timestamp alignment (table 1)"
+    return Table(
+        "table-1", title, "model", columns, (*groups, *published_groups(1, keys, values)), tuple(notes)
+    )
+
+
+def _phrase_cells(scores: PhraseScores) -> tuple[Number, ...]:
+    starts, ends = (None if e is None else e.median for e in (scores.start_error, scores.end_error))
+    return (
+        scores.iou,
+        scores.f1,
+        scores.high_overlap,
+        scores.n,
+        starts,
+        ends,
+        scores.segment_f1,
+        scores.event_f1,
+    )
+
+
+def table_1_differences(results: Results) -> Table | None:
+    """IoU less the first row's on the same phrases, paired."""
+    columns = (Column("IoU", digits=4), P, Column("n"))
+
+    def cells(difference: Difference) -> tuple[Number, ...] | None:
+        if difference.iou is None:
+            return None
+        return (difference.iou, difference.p_iou, difference.n_phrases)
+
+    sets = [one for one in results.sets if one.phrase]
+    groups = _difference_groups(results, sets, cells)
+    title = "Table 1: difference to the first row on the same phrases"
+    return Table("table-1-differences", title, "model", columns, groups) if groups else None
+
+
+# --- table 2 ---------------------------------------------------------------------------------------------
+
+
+def table_2(results: Results, measure: str, values: Collection[Published] | None = None) -> Table | None:
+    """Accuracy by benchmark, and by split of ours; `measure` is "official" or "strict".
+
+    The paper's six columns are there where any benchmark is, or its own numbers.
+    """
+    sets = [one for one in results.sets if one.official or (one.choice and one.benchmark is None)]
+    has_benchmarks = values is not None or any(one.benchmark for one in sets)
+    keys = [part.key for part in PARTS] if has_benchmarks else []
+    names = {part.key: part.name for part in PARTS}
+    for one in sets:
+        if one.key not in names:
+            keys.append(one.key)
+            names[one.key] = one.name
+    if not keys:
+        return None
+    by_key = {one.key: one for one in sets}
+    columns = tuple(Column(names[k], "%", 100, DECIMALS.get(k, 1), "higher", with_n=True) for k in keys)
+    rows = []
+    for model in results.models:
+        means = [_accuracy(by_key[key], model, measure) if key in by_key else None for key in keys]
+        if any(mean is not None for mean in means):
+            rows.append(TableRow(model, tuple(means)))
+    read = (
+        "Accuracy by each benchmark's own scorer, which is given the option that a response of ours ends up with; for "
+        "question sets of ours, by the letter in the last line, as the paper's authors read it."
+        if measure == "official"
+        else "Accuracy by what the response ends up with: the choice's letter or its text, wherever it stands."
+    )
+    title = f"Benchmark accuracy, {measure} (table 2)"
+    published = published_groups(2, keys, values)
+    first = Group("measured here" if published else "", tuple(rows))
+    key = "table-2" if measure == "official" else "table-2-strict"
+    return Table(key, title, "model", columns, (*((first,) if rows else ()), *published), (read,))
+
+
+def _accuracy(one: QuestionSet, model: str, measure: str) -> Mean | None:
+    if one.benchmark is not None:
+        return (one.official if measure == "official" else one.strict).get(model)
+    scores = one.choice.get(model)
+    if scores is None:
+        return None
+    return scores.accuracy_official if measure == "official" else scores.accuracy_strict
+
+
+def table_2_differences(results: Results) -> Table | None:
+    """Official accuracy less the first row's on the same questions, paired, in points."""
+    columns = (Column("accuracy", "points", 100, 1), P, Column("n"))
+
+    def cells(difference: Difference) -> tuple[Number, ...] | None:
+        if difference.accuracy_official is None:
+            return None
+        return (
+            difference.accuracy_official,
+            difference.p_accuracy_official,
+            difference.n_choices,
+        )
+
+    sets = [one for one in results.sets if one.choice or one.official]
+    groups = _difference_groups(results, sets, cells)
+    title = "Table 2: difference to the first row on the same questions, official accuracy"
+    return Table("table-2-differences", title, "model", columns, groups) if groups else None
+
+
+def _difference_groups(
+    results: Results,
+    sets: Sequence[QuestionSet],
+    cells: Callable[[Difference], tuple[Number, ...] | None],
+) -> tuple[Group, ...]:
+    """A group a set of questions: each model against the first one there."""
+    groups = []
+    for one in sets:
+        models = [model for model in results.models if model in one.models]
+        rows = []
+        for model in models[1:]:
+            difference = difference_to(models[0], model, one)
+            found = None if difference is None else cells(difference)
+            if found is not None:
+                rows.append(TableRow(f"{model} less {models[0]}", found))
+        if rows:
+            groups.append(Group(one.name, tuple(rows)))
+    return tuple(groups)
+
+
+# --- table 3 ---------------------------------------------------------------------------------------------
+
+
+def table_3(results: Results, values: Collection[Published] | None = None) -> Table | None:
+    """What responses do besides being right, from behaviour.json; of models without one, what their scores say."""
+    columns = (
+        Column("Regions Explored", digits=2),
+        Column("Audiology Verify", digits=3, better="higher"),
+        Column("Consistency", digits=3, better="higher"),
+        Column("Acc.", "%", 100, 1, "higher"),
+        Column("Verify, citing nothing = 0", digits=3, better="higher"),
+        Column("mentions (official k)", digits=2),
+        Column("n"),
+    )
+    keys = ("regions", "verify", "consistency", "accuracy", None, None, None)
+    with_choices = [one for one in results.sets if one.choice]
+    rows = []
+    for model in results.models:
+        if model in results.behaviour:
+            b = results.behaviour[model]
+            cells = (
+                b.regions_strict,
+                b.verify,
+                b.consistency,
+                b.accuracy,
+                b.verify_zero,
+                b.regions_official,
+                b.n,
+            )
+            rows.append(TableRow(model, cells))
+        elif results.behaviour and len(with_choices) == 1 and model in with_choices[0].choice:
+            only = with_choices[0]
+            scores = only.choice[model]
+            accuracy = _accuracy(only, model, "official")
+            cells_ = (scores.regions_strict, None, None, accuracy, None, scores.mentions_official, scores.n)
+            rows.append(TableRow(model, cells_))
+    published = published_groups(3, keys, values)
+    if not rows and not published:
+        return None
+    first = Group("measured here" if published else "", tuple(rows))
+    note = (
+        "Regions Explored counts distinct valid intervals; the official k counts mentions of five notations. A dash "
+        "under Consistency: no judge was asked."
+    )
+    title = "Reasoning behaviour for each response (table 3)"
+    return Table("table-3", title, "model", columns, (*((first,) if rows else ()), *published), (note,))
+
+
+# --- table 4 ---------------------------------------------------------------------------------------------
+
+
+def table_4(results: Results, values: Collection[Published] | None = None) -> Table | None:
+    """The audio's share of attention, by phase, from attention.json: a row a model (the paper's lies on its side)."""
+    columns = (
+        Column("all", "audio attention", digits=4, better="higher"),
+        Column("reasoning", digits=4, better="higher"),
+        Column("answer", digits=4, better="higher"),
+        Column("times", digits=4, better="higher"),
+        Column("a frame against a system token", digits=3),
+        Column("cited against other frames", digits=2),
+        Column("n"),
+    )
+    keys = ("all", "reasoning", "answer", None, None, None, None)
+    rows = [
+        TableRow(model, (*_attention_cells(results.attention[model]),))
+        for model in results.models
+        if model in results.attention
+    ]
+    published = published_groups(4, keys, values)
+    if not rows and not published:
+        return None
+    first = Group("measured here" if published else "", tuple(rows))
+    note = (
+        "Shares of attention that fall on the audio, means over layers and heads. Times: while cited intervals are "
+        "written. The two ratios compare single positions; 1 is no preference."
+    )
+    title = "Audio attention while generating a response (table 4)"
+    return Table("table-4", title, "model", columns, (*((first,) if rows else ()), *published), (note,))
+
+
+def _attention_cells(of: Attended) -> list[Number]:
+    phases = [of.by_phase.get(phase, {}).get("audio") for phase in ("all", "reasoning", "answer", "times")]
+    evidence = of.evidence or {}
+    ratio = next(
+        (evidence[phase].ratio for phase in ("all", "reasoning", *evidence) if phase in evidence), None
+    )
+    return [*phases, of.audio_per_token, ratio, of.n]
+
+
+def table_named(tables: Sequence[Table], *keys: str) -> tuple[Table, ...]:
+    """Those of the keys that are there, in the keys' order."""
+    by_key = {table.key: table for table in tables}
+    return tuple(by_key[key] for key in keys if key in by_key)

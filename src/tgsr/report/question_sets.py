@@ -1,0 +1,318 @@
+"""Questions in sets, each scored by itself: a split of ours, or a part of a benchmark that table 2 has a column for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from tgsr.evaluation.benchmarks import Benchmark
+from tgsr.evaluation.intervals import Mean, bootstrap_mean, swap_test
+from tgsr.evaluation.score import (
+    BenchmarkRow,
+    BenchmarkScores,
+    ChoiceScores,
+    Difference,
+    Metrics,
+    PhraseScores,
+    Predictions,
+    score,
+)
+from tgsr.evaluation.score_items import Answer, benchmark_of, score_response, score_row
+from tgsr.evaluation.score_pools import clip_sums
+from tgsr.records import Question, Response
+
+BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "airbench": "AIR-Bench", "meld": "MELD"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a benchmark that table 2 has a column for: questions of whose kind one of `words` speaks.
+
+    A question's kinds are its domains, of AIR-Bench its tasks; `words` are in lower case, () is all of the benchmark.
+    """
+
+    key: str
+    name: str
+    benchmark: str
+    words: tuple[str, ...] = ()
+
+
+# Speaker_Emotion_Recontion is how the benchmark spells it.
+PARTS = (
+    Part("mmau", "MMAU-mini Speech", "mmau", ("speech",)),
+    Part("mmar", "MMAR Speech", "mmar", ("speech",)),
+    Part("ser", "AIR-Bench SER", "airbench", ("ser", "speaker_emotion_recontion", "speaker_emotion_recognition")),
+    Part("snv", "AIR-Bench SNV", "airbench", ("snv", "speaker_number_verification")),
+    Part("sic", "AIR-Bench SIC", "airbench", ("sic", "speaker_intent_classification")),
+    Part("meld", "MELD", "meld"),
+)  # fmt: skip
+_PLACE = {part.key: index for index, part in enumerate(PARTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A prediction file that was read: its first 12 digits of SHA-256 say which version of it.
+
+    `rows` where it is a benchmark's own file, which names no model: it goes by the file's name, `model`.
+    """
+
+    path: Path
+    digest: str
+    responses: tuple[Response, ...] = ()
+    rows: tuple[BenchmarkRow, ...] = ()
+    benchmark: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """One set of questions with the scores of each model that answered it.
+
+    A split of ours (`benchmark` is None: phrase and choice), or a part of a benchmark (official and strict accuracy;
+    `scores` where they are of that part alone). `differences` are paired, on these questions.
+    """
+
+    key: str
+    name: str
+    benchmark: str | None
+    phrase: dict[str, PhraseScores]
+    choice: dict[str, ChoiceScores]
+    official: dict[str, Mean]
+    strict: dict[str, Mean]
+    scores: dict[str, BenchmarkScores]
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def models(self) -> set[str]:
+        return {*self.phrase, *self.choice, *self.official}
+
+
+def part_of(question: Question) -> Part | None:
+    """Where in table 2 a question belongs; None for one of ours."""
+    benchmark = benchmark_of(question)
+    if benchmark is None:
+        return None
+    if benchmark == "meld" and question.split != "test":
+        return Part(f"meld-{question.split}", f"MELD {question.split}", "meld")
+    names = ("category", "column") if benchmark == "airbench" else ("domain",)
+    kinds = [kind for name in names for kind in question.labelled(name)]
+    return _part(benchmark, kinds or ((question.task,) if question.task else ()))
+
+
+def _part(benchmark: str, kinds: Sequence[str]) -> Part:
+    """The part of questions of these kinds (AIR-Bench: tasks, else domains), of its own where table 2 has none."""
+    for part in PARTS:
+        if part.benchmark == benchmark and (not part.words or {k.lower() for k in kinds} & set(part.words)):
+            return part
+    kind = kinds[0] if kinds else "other questions"
+    return Part(f"{benchmark}-{kind}", f"{BENCHMARKS[benchmark]}, {kind}", benchmark)
+
+
+def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -> list[QuestionSet]:
+    """Each set of questions scored by itself: splits of ours in order of name, then benchmarks in table 2's order.
+
+    Models are scored in the order in which they are shown, so that differences are to earlier ones.
+    """
+    ours: dict[str, list[Response]] = {}
+    theirs: dict[Part, list[Response]] = {}
+    rows: dict[Part, dict[str, list[BenchmarkRow]]] = {}
+    responses = [response for source in sources for response in source.responses]
+    place = {model: index for index, model in enumerate(models)}
+    for response in sorted(responses, key=lambda response: place[response.model]):
+        part = part_of(response.question)
+        if part is None:
+            ours.setdefault(response.question.split, []).append(response)
+        else:
+            theirs.setdefault(part, []).append(response)
+    for source in sources:
+        for row in source.rows:
+            kinds = row.categories if source.benchmark == "airbench" else (row.domain,) if row.domain else ()
+            rows.setdefault(_part(source.benchmark, kinds), {}).setdefault(source.model, []).append(row)
+    sets = [_score_split(split, ours[split], seed) for split in sorted(ours)]
+    parts = sorted({*theirs, *rows}, key=lambda part: (_PLACE.get(part.key, len(PARTS)), part.key))
+    return sets + [
+        _score_part(part, theirs.get(part, []), rows.get(part, {}), models, seed) for part in parts
+    ]
+
+
+def _score_split(split: str, responses: Sequence[Response], seed: int) -> QuestionSet:
+    metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
+    of = {model: scores.all for model, scores in metrics.models.items()}
+    return QuestionSet(
+        key=f"split {split}",
+        name=split,
+        benchmark=None,
+        phrase={model: group.phrase for model, group in of.items() if group.phrase is not None},
+        choice={model: group.choice for model, group in of.items() if group.choice is not None},
+        official={},
+        strict={},
+        scores={},
+        differences=metrics.differences,
+    )
+
+
+def _score_part(
+    part: Part,
+    responses: Sequence[Response],
+    rows: Mapping[str, Sequence[BenchmarkRow]],
+    models: Sequence[str],
+    seed: int,
+) -> QuestionSet:
+    """Responses of ours, and owners' files by model. A model that is in both keeps the scores of its responses."""
+    benchmark = cast(Benchmark, part.benchmark)
+    scores: dict[str, BenchmarkScores] = {}
+    answers: dict[str, list[Answer]] = {}
+    for model, of_model in rows.items():
+        whole = score(Predictions(benchmark, rows=tuple(of_model)), seed=seed).benchmark
+        if whole is not None:
+            scores[model] = whole
+        answers[model] = [score_row(at, row, benchmark, model) for at, row in enumerate(of_model)]
+    metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
+    for model, of in metrics.models.items():
+        scores[model] = of.benchmarks[benchmark]
+        answers[model] = []
+    for at, response in enumerate(responses):
+        items = score_response(at, response)
+        answers[response.model] += [item for item in items if isinstance(item, Answer)]
+    shown = [model for model in models if model in answers]
+    choice = {model: of.all.choice for model, of in metrics.models.items() if of.all.choice is not None}
+    differences = [_answer_difference(shown[0], other, answers, seed) for other in shown[1:]]
+    return replace(_benchmark_set(part, scores), choice=choice, differences=tuple(differences))
+
+
+def _answer_difference(
+    model: str, other: str, answers: Mapping[str, Sequence[Answer]], seed: int
+) -> Difference:
+    """Official accuracy by the owner's rule, on questions that both answered once and it scored of both."""
+    once = []
+    for name in (model, other):
+        n_answers = Counter(item.id for item in answers[name])
+        once.append(
+            {item.id: item for item in answers[name] if n_answers[item.id] == 1 and item.official is not None}
+        )
+    ids = [id_ for id_ in once[0] if id_ in once[1]]
+    values = [float(bool(once[1][id_].official)) - float(bool(once[0][id_].official)) for id_ in ids]
+    clips = [once[0][id_].clip for id_ in ids]
+    return Difference(
+        model,
+        other,
+        n_choices=len(ids),
+        accuracy_official=bootstrap_mean(values, clips, seed) if ids else None,
+        n_phrases=0,
+        iou=None,
+        p_accuracy_official=swap_test(clip_sums(values, clips), seed) if ids else None,
+    )
+
+
+def _benchmark_set(part: Part, scores: dict[str, BenchmarkScores]) -> QuestionSet:
+    return QuestionSet(
+        key=part.key,
+        name=part.name,
+        benchmark=part.benchmark,
+        phrase={},
+        choice={},
+        official={model: of.accuracy_official for model, of in scores.items()},
+        strict={model: of.accuracy_strict for model, of in scores.items()},
+        scores=scores,
+    )
+
+
+def sets_of(metrics: Metrics, label_of: Mapping[str, str]) -> list[QuestionSet]:
+    """The question sets of a metrics.json, under the shown names.
+
+    Its differences are over all of its questions and by the authors' letter, so they are kept only where those are one
+    set of ours.
+    """
+    splits: dict[str, QuestionSet] = {}
+    parts: dict[str, QuestionSet] = {}
+    for model, label in label_of.items():
+        if model not in metrics.models:
+            continue
+        of = metrics.models[model]
+        n_in_benchmarks = sum(scores.n for scores in of.benchmarks.values())
+        n_choices = 0 if of.all.choice is None else of.all.choice.n
+        for split, group in of.by_split.items():
+            at = splits.setdefault(split, QuestionSet(f"split {split}", split, None, {}, {}, {}, {}, {}))
+            if group.phrase is not None:
+                at.phrase[label] = group.phrase
+            if group.choice is not None and n_in_benchmarks < n_choices:  # else there is no question of ours
+                at.choice[label] = group.choice
+        for benchmark, scores in of.benchmarks.items():
+            for part, official, strict in _parts_of(benchmark, scores):
+                at = parts.setdefault(part.key, _benchmark_set(part, {}))
+                at.official[label], at.strict[label] = official, strict
+                if official.n + official.n_unscored == scores.n:  # the part is all that was asked
+                    at.scores[label] = scores
+    found = [one for one in (*splits.values(), *parts.values()) if one.models]
+    if len(found) == 1 and found[0].benchmark is None:
+        differences = [
+            replace(d, model=label_of[d.model], other=label_of[d.other])
+            for d in metrics.differences
+            if d.model in label_of and d.other in label_of
+        ]
+        found = [replace(found[0], differences=tuple(differences))]
+    return found
+
+
+def _parts_of(benchmark: str, scores: BenchmarkScores) -> list[tuple[Part, Mean, Mean]]:
+    """What a whole benchmark's scores say of its parts: official and strict accuracy."""
+    if benchmark == "airbench":
+        official, strict = scores.accuracy_official_by_category, scores.accuracy_strict_by_category
+    else:
+        official, strict = scores.accuracy_official_by_domain, scores.accuracy_strict_by_domain
+    if benchmark == "meld" or not official:
+        return [(_part(benchmark, ()), scores.accuracy_official, scores.accuracy_strict)]
+    return [(_part(benchmark, (kind,)), mean, strict[kind]) for kind, mean in official.items()]
+
+
+def merge_sets(
+    sets: Sequence[QuestionSet], more: Iterable[QuestionSet], file: str, notes: list[str]
+) -> list[QuestionSet]:
+    """`more` beside `sets`; a model that a set has already keeps its scores: predictions come before summaries."""
+    merged = {one.key: one for one in sets}
+    for one in more:
+        known = merged.get(one.key)
+        if known is None:
+            merged[one.key] = one
+            continue
+        if one.models - known.models and one.models & known.models:
+            notes.append(f"{file}: {one.name}: its scores of {', '.join(sorted(one.models & known.models))} "
+                         "are left out: there are others already")  # fmt: skip
+        merged[one.key] = replace(
+            known,
+            phrase={**one.phrase, **known.phrase},
+            choice={**one.choice, **known.choice},
+            official={**one.official, **known.official},
+            strict={**one.strict, **known.strict},
+            scores={**one.scores, **known.scores},
+            differences=known.differences or one.differences,
+        )
+    ours = [one for one in merged.values() if one.benchmark is None]
+    theirs = [one for one in merged.values() if one.benchmark is not None]
+    return [*ours, *sorted(theirs, key=lambda one: (_PLACE.get(one.key, len(PARTS)), one.key))]
+
+
+def difference_to(first: str, other: str, among: QuestionSet) -> Difference | None:
+    """`other` less `first` on one set's questions, whichever way round it was computed; None where it was not."""
+    for difference in among.differences:
+        if (difference.model, difference.other) == (first, other):
+            return difference
+        if (difference.model, difference.other) == (other, first):
+            return replace(
+                difference,
+                model=first,
+                other=other,
+                accuracy_official=_negated(difference.accuracy_official),
+                iou=_negated(difference.iou),
+            )
+    return None
+
+
+def _negated(mean: Mean | None) -> Mean | None:
+    if mean is None or mean.value is None:
+        return mean
+    ends = (None if mean.high is None else -mean.high, None if mean.low is None else -mean.low)
+    return replace(mean, value=-mean.value, low=ends[0], high=ends[1])

@@ -1,0 +1,273 @@
+"""Everything that run folders say of their models, read and scored once: what the tables and the page are made of.
+
+A model's scores come from its predictions where they are there, and else from metrics.json. A file in a folder that
+cannot be read becomes a note, which tables and page show; one that was asked for by its name is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from tgsr.evaluation.score import GroupScores, Metrics, ModelScores, read_predictions
+from tgsr.records import RecordError, Response, read_responses
+from tgsr.report.figures import Curve
+from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
+from tgsr.report.stored import (
+    Attended,
+    Behaviour,
+    Controls,
+    build,
+    find_files,
+    log_number,
+    log_rows,
+    read_json,
+    read_models,
+)
+
+T = TypeVar("T")
+
+CURVES = ("loss", "reward", "accuracy", "grounding_reward", "dense_grounding_reward", "k", "kl")
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """`models` are names as they are shown, in order; `written_by` is each one's own name in the files."""
+
+    models: tuple[str, ...]
+    written_by: dict[str, str]
+    sources: tuple[Source, ...]
+    sets: tuple[QuestionSet, ...]
+    behaviour: dict[str, Behaviour]
+    controls: dict[str, Controls]
+    attention: dict[str, Attended]
+    pictures: tuple[Path, ...]  # attention.png, controls.png, ...
+    curves: tuple[Curve, ...]
+    others: tuple[Path, ...]  # JSON that was read
+    notes: tuple[str, ...]
+
+    @property
+    def responses(self) -> list[Response]:
+        return [response for source in self.sources for response in source.responses]
+
+
+def gather(runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0) -> Results:
+    """Reads and scores all that `runs` hold: files, and folders with files in and below them.
+
+    `rows` names models for readers, "LABEL=MODEL", in the order in which they are shown, and leaves out all others;
+    without any, models go by their own names in order of appearance. `seed` is the bootstrap's.
+
+    Raises RecordError for a row that names no model, for a bad line of a prediction file and for a file of `runs`
+    that is not what it must be; FileNotFoundError where there is nothing to read.
+    """
+    files = find_files(runs)
+    asked_for = {run.resolve() for run in runs}
+    notes: list[str] = []
+
+    def attempt(read: Callable[[Path], T], path: Path) -> T | None:
+        try:
+            return read(path)
+        except RecordError as error:
+            if path.resolve() in asked_for:
+                raise
+            notes.append(f"left out: {error}")
+            return None
+
+    sources = [read_source(path, notes) for path in files["predictions"]]
+    stored = [found for path in files["metrics"] if (found := attempt(read_metrics, path)) is not None]
+    behaviour = _merged(files["behaviour"], lambda path: attempt(read_behaviour, path), notes)
+    controls = _merged(files["controls"], lambda path: attempt(read_controls, path), notes)
+    attention = _merged(files["attention"], lambda path: attempt(read_attention, path), notes)
+    curves = [curve for path in files["log"] for curve in attempt(read_log, path) or []]
+    names = dict.fromkeys(
+        [response.model for source in sources for response in source.responses]
+        + [source.model for source in sources if source.model]
+        + [name for metrics in stored for name in metrics.models]
+        + [*behaviour, *controls, *attention]
+    )
+    label_of = labels(list(names), rows)
+    sources = [_relabelled(source, label_of) for source in sources]
+    models = tuple(label_of.values())
+    sets = score_sources(sources, models, seed)
+    for metrics in stored:
+        sets = merge_sets(sets, sets_of(metrics, label_of), metrics.file, notes)
+    return Results(
+        models=models,
+        written_by={label: name for name, label in label_of.items()},
+        sources=tuple(sources),
+        sets=tuple(sets),
+        behaviour=_chosen(behaviour, label_of),
+        controls=_chosen(controls, label_of),
+        attention=_chosen(attention, label_of),
+        pictures=tuple(
+            picture
+            for path in (*files["behaviour"], *files["controls"], *files["attention"])
+            if (picture := path.with_suffix(".png")).is_file()
+        ),
+        curves=tuple(curves),
+        others=tuple(
+            path for kind in ("metrics", "behaviour", "controls", "attention") for path in files[kind]
+        ),
+        notes=tuple(notes),
+    )
+
+
+# --- who is shown ----------------------------------------------------------------------------------------
+
+
+def labels(models: Sequence[str], rows: Sequence[str]) -> dict[str, str]:
+    """Each shown model's name in the files, with its label, in order.
+
+    In "LABEL=MODEL" either may hold "=": the first reading whose MODEL exists counts. RecordError where none does,
+    and for a label or a model that is given twice.
+    """
+    if not rows:
+        return {model: model for model in models}
+    found: dict[str, str] = {}
+    for row in rows:
+        parts = row.split("=")
+        readings = [("=".join(parts[:i]).strip(), "=".join(parts[i:]).strip()) for i in range(1, len(parts))]
+        reading = next(((label, model) for label, model in readings if label and model in models), None)
+        if reading is None:
+            known = ", ".join(models) or "none"
+            raise RecordError(
+                None, f"--row {row!r}: must be LABEL=MODEL with one of the runs' models: {known}"
+            )
+        label, model = reading
+        if model in found or label in found.values():
+            raise RecordError(None, f"--row {row!r}: its model or its label is given twice")
+        found[model] = label
+    return found
+
+
+def _relabelled(source: Source, label_of: Mapping[str, str]) -> Source:
+    responses = tuple(
+        replace(response, model=label_of[response.model])
+        for response in source.responses
+        if response.model in label_of
+    )
+    rows = source.rows if source.model in label_of else ()
+    return replace(source, responses=responses, rows=rows, model=label_of.get(source.model, ""))
+
+
+def _chosen(found: Mapping[str, T], label_of: Mapping[str, str]) -> dict[str, T]:
+    return {label: found[model] for model, label in label_of.items() if model in found}
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_source(path: Path, notes: list[str]) -> Source:
+    """A prediction file of any format. A last line that is half-written, of a run that goes on, is noted.
+
+    Raises RecordError for any other bad line: a mean without it would be another one.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    if not is_ours(path):
+        found = read_predictions(path)
+        return Source(
+            path, digest, found.responses, found.rows, found.format, path.stem if found.rows else ""
+        )
+    try:
+        return Source(path, digest, tuple(read_responses(path, several=True)))
+    except RecordError as error:
+        if "half-written" not in error.problem:
+            raise
+        notes.append(
+            f"left out: {path}:{error.line}: the last line is half-written; is the run still going on?"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            rest = read_responses(path, on_error=Path(folder) / "errors.jsonl", several=True)
+        return Source(path, digest, tuple(rest))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the first row is a response of ours (or there is none); the benchmarks' rows have no clip_id."""
+    if path.suffix != ".jsonl":
+        return False
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"")
+    try:
+        row = json.loads(first.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return True  # the reader of ours says what is wrong with it
+    return isinstance(row, dict) and "clip_id" in row
+
+
+def read_metrics(path: Path) -> Metrics:
+    """What `tgsr score` wrote. RecordError where it is something else.
+
+    Scores of an owner's file, which names no model, are those of a model that goes by that file's name.
+    """
+    metrics: Metrics = build(Metrics, read_json(path), path, "metrics")
+    if metrics.benchmark is not None:
+        nothing = GroupScores(None, None)
+        only = ModelScores(nothing, {}, (), (), benchmarks={metrics.format: metrics.benchmark})
+        metrics = replace(metrics, models={Path(metrics.file).stem or path.stem: only}, benchmark=None)
+    return replace(metrics, file=str(path))
+
+
+def read_behaviour(path: Path) -> dict[str, Behaviour]:
+    return read_models(path, Behaviour)
+
+
+def read_controls(path: Path) -> dict[str, Controls]:
+    return read_models(path, Controls)
+
+
+def read_attention(path: Path) -> dict[str, Attended]:
+    return read_models(path, Attended)
+
+
+def read_log(path: Path) -> list[Curve]:
+    """A training log's curves under its run's name, the folder's; a loss is one of its stage, as run.json says."""
+    stage = ""
+    try:
+        described = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
+        stage = str(described["stage"])
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ):  # a log without its run: only the name is less exact
+        pass
+    curves = [replace(curve, name=path.parent.name) for curve in read_curves(path, CURVES)]
+    return [
+        replace(curve, y_label=f"{stage} loss") if stage and curve.y_label == "loss" else curve
+        for curve in curves
+    ]
+
+
+def read_curves(metrics_jsonl: Path, names: Sequence[str]) -> list[Curve]:
+    """The named quantities of a training log, each against its step; those that it lacks are left out.
+
+    Errors as in `log_rows`, and RecordError for a value that is no number.
+    """
+    rows = log_rows(metrics_jsonl)
+    curves = []
+    for name in names:
+        points = [(step, log_number(row, name, line, metrics_jsonl)) for line, step, row in rows]
+        known = [(step, value) for step, value in points if value is not None]
+        if known:
+            x, y = zip(*known, strict=True)
+            curves.append(Curve(name, "step", name, x, y))
+    return curves
+
+
+def _merged(
+    paths: Sequence[Path], read: Callable[[Path], dict[str, T] | None], notes: list[str]
+) -> dict[str, T]:
+    """The models of several files of one kind; of a model that is in two of them, the first."""
+    found: dict[str, T] = {}
+    for path in paths:
+        for model, one in (read(path) or {}).items():
+            if model in found:
+                notes.append(f"left out: {path}: {model} is in an earlier file of this kind already")
+            found.setdefault(model, one)
+    return found
