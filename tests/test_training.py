@@ -348,6 +348,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_setting_that_was_added_since_stops_no_run(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", "grpo", GRPO)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    del described["config"]["compaction"]  # as a run of before has it
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    open_run(tmp_path / "run", "grpo", GRPO)
+    with pytest.raises(RunError, match=r"other arguments \(compaction\)"):
+        open_run(tmp_path / "run", "grpo", replace(GRPO, compaction=False))
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.AdamW([weight])

@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ def open_run(
     described = path / "run.json"
     if described.exists():
         found = json.loads(described.read_text())
+        if isinstance(found.get("config"), dict):
+            # A setting that has been added since the run was started does what was done without it.
+            added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+            found["config"] = json.loads(json.dumps(added, default=str)) | found["config"]
         differing = [k for k in asked if found.get(k) != asked[k]]
         if differing:
             old, new = (x.get("config") or {} for x in (found, asked))
