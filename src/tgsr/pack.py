@@ -269,7 +269,11 @@ def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
             if group and (len(group) == ROWS_AT_ONCE or n_bytes + len(content) > BYTES_AT_ONCE):
                 writer.write_table(pyarrow.Table.from_pylist(group, schema))
                 group, n_bytes = [], 0
-            labels = [{"name": name, "value": value} for name, value in sample.row.get("labels", {}).items()]
+            labels = [
+                {"name": name, "value": value}
+                for name, of in sample.row.get("labels", {}).items()
+                for value in (of if isinstance(of, list) else [of])  # a question may have several of a name
+            ]
             sound = {"bytes": content, "path": sample.sound_name}
             group.append({**sample.row, "audio": sound, "labels": labels})
             n_bytes += len(content)
@@ -284,11 +288,12 @@ def _schema(pyarrow: ModuleType, of_questions: bool) -> Any:
     text, number, many = pyarrow.string(), pyarrow.float64(), pyarrow.list_
     sound = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
     span = [("start", number), ("end", number)]
+    labelled = ("labels", many(pyarrow.struct([("name", text), ("value", text)])))
     said = [("speaker", text), ("source", text), ("confidence", number)]
     of_clips = [
         ("words", many(pyarrow.struct([("word", text), *span, *said]))),
         *((name, text) for name in ("split", "source", "licence", "speaker", "text", "language")),
-        ("labels", many(pyarrow.struct([("name", text), ("value", text)]))),
+        labelled,
         ("events", many(pyarrow.struct([("label", text), *span]))),
         ("flags", many(text)),
     ]
@@ -299,6 +304,7 @@ def _schema(pyarrow: ModuleType, of_questions: bool) -> Any:
         ("evidence", many(many(number))),
         ("task", text),
         ("split", text),
+        labelled,
     ]
     columns = [("id", text), ("audio", sound), ("duration", number), *(asked if of_questions else of_clips)]
     noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
