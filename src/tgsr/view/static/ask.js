@@ -1,0 +1,143 @@
+// The "ask" tab: a recording, a question, a model; the answer as it is written, its spans on the waveform.
+
+import { el, get, say, waveform } from "./app.js";
+
+export function setUpAsk(root, { models, max_seconds, max_bytes }) {
+  let recording = null, under = null, events = null, player = null, recorder = null;
+  const file = el("input", { type: "file", accept: "audio/*,video/*", id: "ask-file" });
+  const record = el("button", { type: "button", id: "ask-record" }, "Record");
+  const name = el("p", { class: "soft", id: "ask-name" }, "No recording yet.");
+  const drop = el("div", { class: "drop" }, el("p", {}, el("label", {}, "Drop a recording here, or choose one: ", file)), record, name);
+  const question = el("textarea", { id: "ask-question", required: true });
+  const choices = el("textarea", { id: "ask-choices", placeholder: "one a line; leave empty for an open question" });
+  const model = el("select", { id: "ask-model" }, ...models.map((one) => el("option", { value: one }, one)));
+  const send = el("button", { type: "submit", id: "ask-send" }, "Ask");
+  const cancel = el("button", { type: "button", id: "ask-cancel", hidden: true }, "Cancel");
+  const progress = el("p", { id: "ask-progress", role: "status", "aria-live": "polite" });
+  const picture = el("div", { class: "picture", hidden: true });
+  const text = el("p", { class: "text response m2", id: "ask-answer", "aria-live": "polite", hidden: true });
+  const form = el("form", { class: "form" }, drop, el("label", {}, "Question", question), el("label", {}, "Choices", choices),
+    el("label", {}, "Model", model), el("div", { class: "controls" }, send, cancel), progress);
+  root.replaceChildren(el("h2", {}, "Ask about a recording"), form, picture, text);
+
+  function take(blob, called) {
+    if (blob.size > max_bytes) {
+      progress.textContent = `${called}: ${(blob.size / 1e6).toFixed(1)} MB; the most is ${(max_bytes / 1e6).toFixed(0)} MB: cut it.`;
+      return;
+    }
+    recording = blob;
+    name.textContent = `${called}, ${(blob.size / 1e3).toFixed(0)} kB`;
+    progress.textContent = "";
+  }
+  file.addEventListener("change", () => file.files[0] && take(file.files[0], file.files[0].name));
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(kind, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", kind === "dragover");
+      if (kind === "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0], event.dataTransfer.files[0].name);
+    });
+  }
+
+  if (!navigator.mediaDevices?.getUserMedia || typeof MediaRecorder === "undefined") {
+    record.disabled = true;
+    record.after(el("p", { class: "soft", id: "no-microphone" }, "This browser offers no microphone here (it does on localhost and over https). A file works all the same."));
+  }
+  record.addEventListener("click", async () => {
+    if (recorder) return recorder.stop();
+    let stream;
+    try { stream = await navigator.mediaDevices.getUserMedia({ audio: true }); } catch (error) {
+      progress.textContent = `The microphone cannot be used (${error.name}). A file works all the same.`;
+      return;
+    }
+    const pieces = [];
+    recorder = new MediaRecorder(stream);
+    recorder.addEventListener("dataavailable", (event) => pieces.push(event.data));
+    recorder.addEventListener("stop", () => {
+      stream.getTracks().forEach((track) => track.stop());
+      take(new Blob(pieces, { type: recorder.mimeType }), "recorded here");
+      recorder = null;
+      record.textContent = "Record";
+    });
+    recorder.start();
+    record.textContent = "Stop recording";
+    setTimeout(() => recorder?.stop(), 1000 * max_seconds);
+  });
+
+  function finished(told) {
+    events?.close();
+    events = null;
+    under = null;
+    cancel.hidden = true;
+    send.disabled = false;
+    progress.textContent = told;
+  }
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (!recording) { progress.textContent = "Choose or record something first."; return; }
+    send.disabled = true;
+    text.hidden = true;
+    picture.hidden = true;
+    progress.textContent = "Sending …";
+    const asked = new URLSearchParams({ question: question.value, model: model.value });
+    for (const choice of choices.value.split("\n").map((line) => line.trim()).filter(Boolean)) asked.append("choice", choice);
+    try {
+      under = (await get(`api/ask?${asked}`, { method: "POST", body: recording, headers: { "content-type": "application/octet-stream" } })).id;
+    } catch (error) { return finished(error.message); }
+    cancel.hidden = false;
+    follow(under);
+  });
+  cancel.addEventListener("click", async () => {
+    if (under) await get(`api/ask/${under}`, { method: "DELETE" }).catch(() => {});
+    finished("Cancelled.");
+  });
+
+  function follow(id) {
+    let written = "";
+    const marked = new Set();
+    const mark = (spans) => spans.forEach(([start, end]) => {
+      if (!player || marked.has(`${start} ${end}`)) return;
+      marked.add(`${start} ${end}`);
+      player.addSpan(start, end, "--m2");
+    });
+    events = new EventSource(`api/ask/${id}/events`);
+    const on = (kind, act) => events.addEventListener(kind, (event) => act(JSON.parse(event.data)));
+    on("queued", ({ place }) => { progress.textContent = place ? `Waiting: ${place} before you.` : "The model listens …"; });
+    on("heard", async ({ seconds }) => {
+      progress.textContent = "The model writes …";
+      picture.hidden = false;
+      player?.destroy();
+      const media = el("audio", { id: "ask-media", preload: "auto" });
+      picture.replaceChildren(media);
+      player = await waveform(picture, media, `api/ask/${id}/sound.wav`, seconds, () => get(`api/ask/${id}/peaks?n=2400`), []);
+    });
+    on("text", ({ piece }) => { written += piece; text.hidden = false; text.textContent = written; });
+    on("spans", ({ spans }) => mark(spans));
+    on("done", (answer) => { mark(answer.spans); draw(answer); finished(told(answer)); say(""); });
+    on("failed", ({ problem }) => finished(problem));
+    on("cancelled", () => finished("Cancelled."));
+    events.onerror = () => { if (events?.readyState === EventSource.CLOSED) finished("The server has gone. Ask again when it is back."); };
+  }
+
+  function told({ spans, n_invalid, evidence }) {
+    const seconds = evidence.reduce((sum, [start, end]) => sum + end - start, 0);
+    const cited = spans.length ? `${spans.length} cited span${spans.length > 1 ? "s" : ""}, ${seconds.toFixed(2)} s to listen to.` : "The response cites no span inside the recording.";
+    return n_invalid ? `${cited} ${n_invalid} cited intervals end before they start.` : cited;
+  }
+
+  function draw({ text: whole, mentions }) {
+    let at = 0;
+    text.hidden = false;
+    text.replaceChildren();
+    for (const mention of mentions) {
+      text.append(whole.slice(at, mention.text_start));
+      const press = () => mention.audible && player?.playSpan(mention.start, mention.end);
+      text.append(el("a", {
+        class: `cite${mention.problem ? " wrong" : ""}`, role: "button", tabindex: "0", title: mention.problem || "play",
+        onclick: press, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(); } },
+      }, whole.slice(mention.text_start, mention.text_end)));
+      at = mention.text_end;
+    }
+    text.append(whole.slice(at));
+  }
+}
