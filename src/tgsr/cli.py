@@ -41,15 +41,18 @@ def _wrong_input() -> tuple[type[Exception], ...]:
     from tgsr.pack import PackError
     from tgsr.records import RecordError
     from tgsr.shards import ShardError
+    from tgsr.study.design import StudyError
     from tgsr.training.checkpoints import RunError
     from tgsr.training.steps import NotFinite
     from tgsr.transcribe.alignments import AlignmentError
+    from tgsr.view.errors import ViewError
 
     return (
         AudioError,
         BuildError,
         CorpusError,
         ShardError,
+        StudyError,
         AlignmentError,
         PackError,
         FetchError,
@@ -58,6 +61,7 @@ def _wrong_input() -> tuple[type[Exception], ...]:
         RecordError,
         RunError,
         NotFinite,
+        ViewError,
         FileNotFoundError,
         FileExistsError,
         IsADirectoryError,
@@ -78,14 +82,21 @@ def parser() -> argparse.ArgumentParser:
     _add_decoder(commands)
     _add_predict(commands)
     _add_score(commands)
+    _add_rewards(commands)
     _add_merge(commands)
     _add_import(commands)
     _add_look(commands)
     _add_pack(commands)
     _add_export(commands)
     _add_attend(commands)
+    _add_control(commands)
     _add_plan(commands)
     _add_report(commands)
+    _add_tables(commands)
+    _add_behaviour(commands)
+    _add_judge(commands)
+    _add_study(commands)
+    _add_view(commands)
     return top
 
 
@@ -656,63 +667,190 @@ def _export(args: argparse.Namespace) -> None:
 # --- predict, score, report ------------------------------------------------------------------------------
 
 
+def _add_questions(command: argparse.ArgumentParser) -> None:
+    """--questions and what belongs to it, for every command that asks some; `_questions` reads them."""
+    about = (
+        "questions.jsonl, or a benchmark as its owner ships it: mmau-test-mini.json, MMAR-meta.jsonl, "
+        "Foundation_meta.json (AIR-Bench), test_sent_emo.csv (MELD)"
+    )
+    command.add_argument("--questions", type=Path, required=True, help=about)
+    which = command.add_argument_group("of a benchmark, or of many questions")
+    which.add_argument("--audio", type=Path, help="the benchmark's sound files; beside its file if not given")
+    which.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WHAT",
+        help="speech, SER, SNV, SIC, ... or LABEL=VALUE (difficulty=hard); values of one label widen, labels narrow",
+    )
+    which.add_argument("--limit", type=int, metavar="N", help="N of them at random, drawn by --seed")
+
+
+def _questions(args: argparse.Namespace, errors: Path, skip_bad: bool = False) -> Any:
+    from tgsr.evaluation.benchmarks import questions_of
+
+    return questions_of(
+        args.questions,
+        args.audio,
+        args.only,
+        errors,
+        skip_bad=skip_bad,
+        limit=args.limit,
+        seed=args.seed,
+    )
+
+
 def _add_predict(commands: Any) -> None:
+    from tgsr.prompts import Prompt
+
     about = "A model's responses to questions, one JSON line each; goes on where it was stopped."
-    example = "tgsr predict --questions data/questions.jsonl --model mini:tgsr --out predictions.jsonl"
+    example = (
+        "tgsr predict --questions MMAU/mmau-test-mini.json --only speech --model mini:tgsr --out mmau.jsonl"
+    )
     command = _command(commands, "predict", _predict, about, example)
-    command.add_argument("--questions", type=Path, required=True)
+    _add_questions(command)
+    command.add_argument(
+        "--prompt",
+        choices=typing.get_args(Prompt),
+        help="how choices are asked: reasoning (the paper's B.1.3) unless the questions say otherwise, plain (the "
+        "letter alone), cot (step by step, no timestamps), airbench (its owner's words, letters A to D)",
+    )
+    command.add_argument(
+        "--name", help="the model's name in OUT; runs of one model lie side by side under several names"
+    )
     _add_model(command)
     command.add_argument("--out", type=Path, required=True, help="JSONL file; appended to")
+    command.add_argument(
+        "--official",
+        type=Path,
+        help="also write the answers as the benchmark's own scorer reads them (MMAU, MMAR, AIR-Bench)",
+    )
     command.add_argument("--max-new-tokens", type=int, default=250)
     command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     command.add_argument("--top-p", type=float, default=1.0)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="of --temperature and --limit")
     command.add_argument(
-        "--skip-bad", action="store_true", help="record bad rows in OUT.errors.jsonl and go on"
+        "--skip-bad",
+        action="store_true",
+        help="record bad rows of questions.jsonl in OUT.errors.jsonl and go on; a benchmark's always are",
     )
     _add_cache(command)
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from tgsr.evaluation.official_files import require_scorer, write_official
     from tgsr.models.lalm import is_lalm
     from tgsr.models.responder import Decoding
-    from tgsr.predict import predict_to_file
-    from tgsr.records import read_questions
+    from tgsr.predict import asked_with, predict_to_file
+    from tgsr.records import read_responses
 
-    errors = args.out.with_name(args.out.name + ".errors.jsonl") if args.skip_bad else None
-    questions = read_questions(args.questions, on_error=errors)
+    if args.official:
+        require_scorer(args.questions)
+    questions = _questions(args, args.out.with_name(args.out.name + ".errors.jsonl"), args.skip_bad)
+    if args.prompt:
+        questions = asked_with(questions, args.prompt)
     decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
     model = _open(args)
-    n_done, n_left = predict_to_file(model, questions, args.questions, args.out, _cache(args), decoding)
+    n_done, n_left = predict_to_file(
+        model, questions, args.questions, args.out, _cache(args), decoding, name=args.name
+    )
     print(
         f"{args.out}: {n_done} responses"
         + (f", {n_left} left without (see its errors file)" if n_left else "")
     )
     if not is_lalm(model) and (spent := model.spent()):
         print(spent)
+    if args.official:
+        asked, name = {question.id for question in questions}, args.name or model.name
+        answered = read_responses(args.out) if args.out.exists() else []
+        mine = [r for r in answered if r.model == name and r.question.id in asked]
+        written = write_official(args.questions, args.official, mine)
+        print(f"{args.official}: {written.n} of {len(asked)} rows", end="")
+        print(f", {written.n_without_choice} without a clear choice" if written.n_without_choice else "")
 
 
 def _add_score(commands: Any) -> None:
-    about = "Score predictions: ours, MMAU's or MMAR's files as they are."
+    about = (
+        "Score predictions: ours, or MMAU's, MMAR's, AIR-Bench's and MELD's files as they are, by their owners' rules "
+        "and by a strict one, with intervals and paired tests. docs/scoring.md says what each number means."
+    )
     command = _command(commands, "score", _score, about, "tgsr score predictions.jsonl --out metrics.json")
-    command.add_argument("predictions", type=Path)
+    command.add_argument("predictions", type=Path, help="any length: they are read one after another")
     command.add_argument("--out", type=Path, required=True, help="metrics.json")
-    command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    command.add_argument(
+        "--questions",
+        type=Path,
+        help="what was asked, as the authority on choices and answers: a benchmark's own file, or questions.jsonl; "
+        "what is missing or foreign is listed",
+    )
+    command.add_argument(
+        "--items", type=Path, help="also write a JSON line for each prediction: right or not, and why"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
 
 
 def _score(args: argparse.Namespace) -> None:
-    from tgsr.evaluation.score import read_predictions, score, write_metrics
+    from tgsr.evaluation.score import score_file, write_metrics
+    from tgsr.evaluation.score_notes import notes
     from tgsr.report.tables import summary
 
-    metrics = score(read_predictions(args.predictions), file=str(args.predictions), seed=args.seed)
+    metrics = score_file(args.predictions, args.questions, args.items, seed=args.seed)
     write_metrics(metrics, args.out)
-    print(summary(metrics))
-    print(args.out)
+    for line in (summary(metrics), *notes(metrics), args.items, args.out):
+        if line:
+            print(line)
+
+
+def _add_rewards(commands: Any) -> None:
+    about = (
+        "What each reward pays honest and degenerate policies on your questions: can it be earned without "
+        "listening?"
+    )
+    example = "tgsr rewards data/qa/questions.jsonl --out hacking"
+    command = _command(commands, "rewards", _rewards, about, example)
+    command.add_argument("questions", type=Path, help="questions.jsonl with choices and evidence")
+    command.add_argument(
+        "--clips", type=Path, help="their clips with words; clips.jsonl beside them if not given"
+    )
+    command.add_argument(
+        "--predictions", type=Path, help="responses to the questions: their models become further rows"
+    )
+    command.add_argument("--n", type=int, default=500, help="questions, drawn by --seed; 0: all")
+    command.add_argument("--seed", type=int, default=0, help="of the draw, the policies and the intervals")
+    command.add_argument("--out", type=Path, required=True, help="folder: hacking.json, hacking.png")
+
+
+def _rewards(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from tgsr.evaluation.hacking import compare, draw, table, write_hacking
+    from tgsr.records import RecordError, read_clips, read_questions, read_responses
+
+    clips = args.clips or args.questions.with_name("clips.jsonl")
+    if not clips.exists():
+        remedy = "give --clips, as `tgsr transcribe` or `tgsr build` writes it"
+        raise RecordError(None, "is not there, and the words are needed", str(clips), remedy=remedy)
+    words = {clip.id: clip.words for clip in read_clips(clips)}
+    responses = read_responses(args.predictions) if args.predictions else []
+    questions = read_questions(args.questions)
+    if args.predictions:
+        answered = {response.question.id for response in responses}
+        questions = [question for question in questions if question.id in answered]
+    if 0 < args.n < len(questions):
+        drawn = np.random.default_rng(args.seed).choice(len(questions), args.n, replace=False)
+        questions = [questions[index] for index in sorted(drawn)]
+    found = compare(questions, words, responses, str(args.questions), args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_hacking(found, args.out / "hacking.json")
+    draw(found, args.out / "hacking.png")
+    print(table(found))
+    print(args.out / "hacking.png")
 
 
 def _add_import(commands: Any) -> None:
     about = (
-        "Predictions that other programs wrote, for `tgsr score`: MMAU's, MMAR's, lmms-eval's, or any table."
+        "Predictions that other programs wrote, for `tgsr score`: MMAU's, MMAR's, AIR-Bench's, MELD's, lmms-eval's, or "
+        "any table."
     )
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
     command = _command(commands, "import", _import, about, example)
@@ -806,86 +944,538 @@ def _merge(args: argparse.Namespace) -> None:
 
 def _add_attend(commands: Any) -> None:
     about = (
-        "Where a model looks while it answers: attention by block, layer and phase (table 4, figures 3 to 5)."
+        "Where a model looks while it answers: attention by block, layer, phase and second, inside and outside of "
+        "the cited intervals (table 4, figures 3 to 7)."
     )
-    example = (
-        "tgsr attend --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out attention"
-    )
+    example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
     command = _command(commands, "attend", _attend, about, example)
     command.add_argument("--questions", type=Path, required=True)
     command.add_argument(
-        "--model", action="append", required=True, help="mini, ..., a folder or a hub id; give two to compare"
+        "--model",
+        action="append",
+        required=True,
+        help="mini, ..., a folder or a hub id; give several: the others are compared with the first",
     )
     command.add_argument(
         "--predictions", type=Path, help="look at these responses of the models instead of new ones"
     )
-    command.add_argument("--out", type=Path, required=True, help="folder")
+    command.add_argument(
+        "--queries",
+        choices=("own", "paper"),
+        default="own",
+        help="paper: instead of the questions, section 5.1's three open queries about each of their clips",
+    )
+    command.add_argument("--out", type=Path, required=True, help="folder; resumed where it exists")
     command.add_argument("--max-new-tokens", type=int, default=250)
     command.add_argument("--seed", type=int, default=0, help="seed of the intervals")
+    pictures = command.add_argument_group("pictures of single items")
+    pictures.add_argument("--heat", type=int, default=2, metavar="N", help="of the first N questions")
+    pictures.add_argument("--item", action="append", default=[], metavar="ID", help="of this question too")
+    pictures.add_argument(
+        "--layer", type=int, help="the layer to show; the one with most attention to audio if not given"
+    )
     _add_placement(command)
     _add_cache(command)
 
 
 def _attend(args: argparse.Namespace) -> None:
-    from tgsr import attend
+    from tgsr import attend, attend_figures
     from tgsr.models.responder import Decoding
-    from tgsr.predict import Unheard
-    from tgsr.records import RecordError, append_jsonl, read_questions, read_responses
+    from tgsr.predict import prompt_text
+    from tgsr.records import RecordError, read_questions, read_responses, write_jsonl
+    from tgsr.training.checkpoints import open_run
+    from tgsr.weights import sha256_of
 
     questions = read_questions(args.questions)
+    prompting: Any = prompt_text
+    if args.queries == "paper":
+        questions, prompting = attend.paper_questions(questions), attend.as_written
+    shown = [question for i, question in enumerate(questions) if i < args.heat or question.id in args.item]
+    if unknown := sorted({*args.item} - {question.id for question in shown}):
+        problem = f"--item {unknown[0]}: no such question"
+        raise RecordError(None, problem, str(args.questions), remedy="give the id of one of its questions")
     given: dict[str, dict[str, str]] = {}
     for response in read_responses(args.predictions) if args.predictions else []:
         given.setdefault(response.model, {})[response.question.id] = response.text
-    args.out.mkdir(parents=True, exist_ok=True)
-    models, rows = {}, []
+    kept_of = sha256_of(args.predictions) if args.predictions else None
+    common = attend.Attending(args.queries, args.max_new_tokens, kept_of)
+    cache = _cache(args)
+    open_run(args.out, "attend", common, str(args.questions), cache)
+    looked, n_without, errors = {}, {}, []
     for name in dict.fromkeys(args.model):
         lalm = _load(args, name)
         if args.predictions and lalm.name not in given:
             raise RecordError(
                 "model",
                 f"no response of {lalm.name}, only of {', '.join(given) or 'nobody'}",
-                args.predictions,
+                str(args.predictions),
                 remedy="give --model as the predictions name it",
             )
-        responses = given[lalm.name] if args.predictions else None
-        decoding = Decoding(args.max_new_tokens)
-        found = list(
-            attend.look(lalm, questions, args.questions, _cache(args), responses=responses, decoding=decoding)
+        found, unheard = attend.look_to_file(
+            lalm,
+            questions,
+            args.questions,
+            args.out,
+            cache,
+            responses=given[lalm.name] if args.predictions else None,
+            decoding=Decoding(args.max_new_tokens),
+            prompting=prompting,
+            with_tokens={question.id for question in shown},
         )
-        looked = [item for item in found if isinstance(item, attend.Looked)]
-        for item in found:
-            if isinstance(item, Unheard):
-                row = {"id": item.question.id, "model": name, "error": item.reason}
-                append_jsonl(args.out / "errors.jsonl", row)
-        if not looked:
+        errors += [{"id": item.question.id, "model": name, "error": item.reason} for item in unheard]
+        if found:
+            looked[lalm.name], n_without[lalm.name] = found, len(unheard)
+        else:
             print(f"{name}: no response to look at; see {args.out / 'errors.jsonl'}", file=sys.stderr)
-            continue
-        models[name] = attend.summarise(looked, len(found) - len(looked), args.seed)
-        rows += looked
-    if models:
-        attend.write_looked(args.out / "attention.jsonl", rows)
+    write_jsonl(args.out / "errors.jsonl", errors)
+    if looked:
+        models = attend.summarise_all(looked, n_without, args.seed)
+        layers = attend.layer_to_show(models, args.layer)
         attend.write_summary(args.out / "attention.json", models)
-        attend.draw(args.out / "attention.png", models)
         print(attend.table(models))
-        print(args.out / "attention.png")
+        pictures = attend_figures.draw_all(args.out, args.questions, models, looked, layers, shown, args.seed)
+        print(*pictures, sep="\n")
+
+
+def _add_control(commands: Any) -> None:
+    from tgsr.evaluation.interventions import FAMILIES
+
+    about = (
+        "What answers rest on: the same questions with the sound silenced, swapped, shifted, and with the cited "
+        "evidence alone or removed."
+    )
+    example = (
+        "tgsr control --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
+    )
+    command = _command(commands, "control", _control, about, example)
+    command.add_argument("--questions", type=Path, required=True)
+    command.add_argument(
+        "--model", action="append", required=True, help="as for tgsr predict; give several to compare"
+    )
+    command.add_argument(
+        "--predictions", type=Path, help="the models' responses to the unaltered clips, instead of new ones"
+    )
+    command.add_argument("--out", type=Path, required=True, help="folder; resumed where it exists")
+    how = command.add_argument_group("what is altered")
+    how.add_argument(
+        "--evidence",
+        choices=("cited", "reference"),
+        default="cited",
+        help="what is kept and removed: the intervals that the original response cites, or the question's own",
+    )
+    how.add_argument("--pad", type=float, default=0.1, help="seconds kept or removed around each interval")
+    how.add_argument(
+        "--fill",
+        choices=("silence", "noise"),
+        default="silence",
+        help="in place of what is removed; noise: white, as loud as the clip's noise floor",
+    )
+    how.add_argument(
+        "--shifts", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds put before a clip"
+    )
+    how.add_argument("--draws", type=int, default=1, help="random removals to compare with, per question")
+    how.add_argument(
+        "--conditions",
+        nargs="+",
+        choices=FAMILIES,
+        default=list(FAMILIES),
+        metavar="CONDITION",
+        help=f"only some of {', '.join(FAMILIES)}",
+    )
+    how.add_argument("--seed", type=int, default=0, help="of what is drawn, of sampling and of the intervals")
+    command.add_argument("--max-new-tokens", type=int, default=250)
+    command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    command.add_argument("--top-p", type=float, default=1.0)
+    _add_placement(command)
+    remote = command.add_argument_group("models behind an API")
+    remote.add_argument("--at-once", type=int, default=8, help="requests under way at a time")
+    remote.add_argument("--per-minute", type=float, default=None, help="requests a minute at most")
+    _add_cache(command)
+
+
+def _control(args: argparse.Namespace) -> None:
+    from tgsr.evaluation.control_scores import summarise, table, write
+    from tgsr.evaluation.controls import Control, Settings, control, drop_features
+    from tgsr.models.responder import Decoding
+    from tgsr.records import read_questions
+    from tgsr.training.checkpoints import open_run
+
+    settings = Settings(
+        args.evidence, args.pad, args.fill, tuple(args.shifts), args.draws, tuple(args.conditions), args.seed
+    )
+    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
+    questions = read_questions(args.questions)
+    cache = _cache(args)
+    common = Control(
+        args.evidence, args.pad, args.fill, args.seed, args.max_new_tokens, args.temperature, args.top_p
+    )
+    open_run(args.out, "control", common, str(args.questions))
+    models, items = {}, []
+    for name in dict.fromkeys(args.model):
+        model = _open(argparse.Namespace(**{**vars(args), "model": name}))
+        found = control(
+            model, questions, args.questions, args.out, cache, decoding, settings, args.predictions
+        )
+        items += found
+        if any(item.response is not None for item in found):
+            models[model.name] = summarise(found, args.seed)
+        else:
+            print(f"{model.name}: no response; see {args.out / 'errors.jsonl'}", file=sys.stderr)
+        del model  # before the next one is loaded
+    write(args.out, models, items, settings)
+    drop_features(args.out)
+    if models:
+        print(table(models))
+        print(args.out / "controls.png")
 
 
 def _add_report(commands: Any) -> None:
-    about = "A page to look at and listen to: tables, curves, items with sound, in one HTML file."
-    command = _command(
-        commands, "report", _report, about, "tgsr report runs/demo --out runs/demo/report.html"
+    about = "A page to look at and listen to: tables, curves, items with sound; with them the paper's tables in files."
+    command = _command(commands, "report", _report, about, "tgsr report runs/demo --out runs/demo/report")
+    command.add_argument("runs", type=Path, nargs="+", help=_RUNS)
+    command.add_argument(
+        "--out", type=Path, required=True, help="folder (index.html, report.md, tables/), or one page: X.html"
     )
-    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
-    command.add_argument("--out", type=Path, required=True, help="HTML file")
     command.add_argument("--items", type=int, default=8, help="how many questions to show")
     command.add_argument("--title", default="Timestamp-grounded speech reasoning")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=int, default=0, help="seed of the items and of the intervals")
+    _add_rows(command)
+
+
+_RUNS = (
+    "folders with predictions*.jsonl, metrics.json, behaviour.json, controls.json, attention.json or training logs "
+    "anywhere below them, or such files"
+)
+
+
+def _add_rows(command: argparse.ArgumentParser) -> None:
+    rows = command.add_argument_group("rows of the tables")
+    rows.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="LABEL=MODEL",
+        help="a model and what readers know it as, in order; without any, all models under their own names",
+    )
+    rows.add_argument(
+        "--sta", action="append", default=[], metavar="MODEL", help="went through stage 1: table 1's tick"
+    )
+    rows.add_argument(
+        "--published", action="store_true", help="the paper's own numbers too, in groups of their own"
+    )
 
 
 def _report(args: argparse.Namespace) -> None:
     from tgsr.report.runs import report
 
-    print(report(args.runs, args.out, title=args.title, n_items=args.items, seed=args.seed))
+    print(
+        report(
+            args.runs,
+            args.out,
+            title=args.title,
+            n_items=args.items,
+            seed=args.seed,
+            rows=args.row,
+            sta=args.sta,
+            published=args.published,
+        )
+    )
+
+
+def _add_tables(commands: Any) -> None:
+    about = "The paper's tables 1 to 4 from run folders, with intervals: Markdown, CSV and LaTeX."
+    example = 'tgsr tables runs/ablation --row Vanilla=mini --row "Only STA=mini:sta" --out tables'
+    command = _command(commands, "tables", _tables, about, example)
+    command.add_argument("runs", type=Path, nargs="+", help=_RUNS)
+    command.add_argument("--out", type=Path, required=True, help="folder; tables.md holds all of them")
+    command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    _add_rows(command)
+
+
+def _tables(args: argparse.Namespace) -> None:
+    from tgsr.report.runs import tables
+
+    written, text = tables(
+        args.runs, args.out, rows=args.row, sta=args.sta, published=args.published, seed=args.seed
+    )
+    print(text)
+    print(*written, sep="\n")
+
+
+# --- behaviour, judge ------------------------------------------------------------------------------------
+
+
+def _add_behaviour(commands: Any) -> None:
+    about = "How a model reasons (table 3): Regions Explored, Audiology Verify, Consistency."
+    example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
+    command = _command(commands, "behaviour", _behaviour, about, example)
+    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    command.add_argument("--out", type=Path, required=True, help="folder; goes on where it was stopped")
+    command.add_argument(
+        "--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed"
+    )
+    command.add_argument(
+        "--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none"
+    )
+    command.add_argument(
+        "--judge", help="an LLM for Consistency: a folder, a hub id, or http://HOST:PORT/v1#MODEL"
+    )
+    command.add_argument(
+        "--bias", action="store_true", help="ask the judge in another order of choices, and of verdicts, too"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the intervals")
+
+
+def _behaviour(args: argparse.Namespace) -> None:
+    from tgsr.evaluation.audiology import similarity, verify
+    from tgsr.evaluation.behaviour import behaviour, table, write_behaviour, write_verified
+    from tgsr.evaluation.judge import VARIANTS, case_of, judge
+    from tgsr.fetch import cache_folder
+    from tgsr.records import RecordError, Response, read_responses
+    from tgsr.report.runs import prediction_files
+    from tgsr.text_only import llm_of
+    from tgsr.transcribe.whisper import FasterWhisper
+    from tgsr.weights import sha256_of
+
+    by_model: dict[str, list[Response]] = {}
+    verified: dict[str, list[Any]] = {}
+    n_phrases = 0
+    hears = FasterWhisper(args.whisper, "en")
+    weights = "whisper-base"  # what was heard is kept by the weights themselves: a folder's may change
+    if args.whisper is not None and not args.no_verify:
+        weights = sha256_of(args.whisper / "model.bin")
+    for path in prediction_files(args.runs):
+        found = read_responses(path, several=True)
+        chosen = [response for response in found if response.question.kind == "choice"]
+        n_phrases += len(found) - len(chosen)
+        of_file = (
+            None
+            if args.no_verify
+            else verify(chosen, path, cache_folder(), hears, weights)
+        )
+        for n, response in enumerate(chosen):
+            by_model.setdefault(response.model, []).append(response)
+            if of_file is not None:
+                verified.setdefault(response.model, []).append(of_file[n])
+    if not by_model:
+        raise RecordError(
+            "kind", "no response to a question with choices: nothing to say about", str(args.runs[0])
+        )
+    judged: dict[str, Any] = {}
+    if args.judge:
+        llm = llm_of(args.judge, cache_folder())
+        for model, responses in by_model.items():
+            cases = [case for response in responses if (case := case_of(response)) is not None]
+            variants = VARIANTS if args.bias else VARIANTS[:1]
+            judged[model] = judge(llm, args.judge, cases, args.out / "judged.jsonl", variants)
+    models = {
+        model: behaviour(responses, verified.get(model), judged.get(model), args.seed)
+        for model, responses in by_model.items()
+    }
+    write_behaviour(args.out, models, args.judge, similarity.__name__)
+    if not args.no_verify:
+        write_verified(args.out / "verified.jsonl", [one for of in verified.values() for one in of])
+    print(table(models))
+    if n_phrases:
+        print(f"{n_phrases} responses to phrases left out: `tgsr score` has their scores")
+    print(args.out / "behaviour.png")
+
+
+def _add_judge(commands: Any) -> None:
+    about = (
+        "How far a judge LLM agrees with 84 labelled cases, before it is trusted, and two tests of bias."
+    )
+    example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
+    command = _command(commands, "judge", _judge, about, example)
+    command.add_argument("llm", help="a folder, a hub id, or http://HOST:PORT/v1#MODEL")
+    command.add_argument("--out", type=Path, required=True, help="folder; goes on where it was stopped")
+    command.add_argument("--seed", type=int, default=0, help="of the intervals")
+
+
+def _judge(args: argparse.Namespace) -> None:
+    import json
+
+    from tgsr.evaluation.judge import check, told
+    from tgsr.fetch import cache_folder
+    from tgsr.text_only import llm_of
+    from tgsr.training.checkpoints import write_atomically
+
+    found = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
+    write_atomically(
+        args.out / "judge.json", (json.dumps(dataclasses.asdict(found), indent=1) + "\n").encode()
+    )
+    print(told(found))
+    print(args.out / "judge.json")
+
+
+# --- study -----------------------------------------------------------------------------------------------
+
+
+def _add_study(commands: Any) -> None:
+    about = "The human evaluation: raters hear the cited evidence or the full clip and say what it is worth."
+    group = commands.add_parser("study", help=about, description=about)
+    steps = group.add_subparsers(required=True, metavar="STEP")
+    _add_study_make(steps)
+    about = "Run the study as a web page; ratings go to ratings.sqlite in its folder."
+    command = _command(steps, "serve", _study_serve, about, "tgsr study serve study --host 0.0.0.0")
+    command.add_argument("study", type=Path, help="the study's folder")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="any other than this one needs the printed token"
+    )
+    command.add_argument("--port", type=int, default=8732)
+    command.add_argument(
+        "--consent", type=Path, help="text file shown to raters instead of the packaged text"
+    )
+    about = "Tables, plots, agreement and ratings.csv from the ratings so far."
+    command = _command(
+        steps, "analyse", _study_analyse, about, "tgsr study analyse study --out study/analysis"
+    )
+    command.add_argument("study", type=Path, help="the study's folder")
+    command.add_argument("--out", type=Path, required=True, help="folder")
+    command.add_argument("--seed", type=int, default=0, help="of the intervals")
+    about = "How many items a study needs."
+    command = _command(steps, "size", _study_size, about, "tgsr study size --difference 0.5 --deviation 1.2")
+    command.add_argument("--difference", type=float, default=0.5, help="of mean ratings, to be shown")
+    command.add_argument("--deviation", type=float, default=1.2, help="of one rating's paired difference")
+    command.add_argument("--raters", type=int, default=3, help="of each item and system")
+    command.add_argument("--correlation", type=float, default=0.4, help="between raters of one item, 0 to 1")
+    command.add_argument("--power", type=float, default=0.8)
+
+
+def _add_study_make(steps: Any) -> None:
+    about = "Choose items, cut their sounds, and write a study's folder."
+    command = _command(
+        steps, "make", _study_make, about, "tgsr study make runs/predictions.jsonl --items 30 --out study"
+    )
+    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    command.add_argument("--systems", nargs="+", default=[], help="models to compare; all if not given")
+    command.add_argument("--items", type=int, default=30, help="questions to be rated")
+    command.add_argument("--per-rater", type=int, default=0, help="questions a rater gets; 0: all")
+    command.add_argument("--raters-per-trial", type=int, default=3)
+    command.add_argument("--practice", type=int, default=2, help="practice parts, with feedback")
+    command.add_argument("--checks", type=int, default=2, help="attention checks a rater gets")
+    command.add_argument("--title", default="Listening study")
+    command.add_argument("--seed", type=int, default=0, help="of items, stretches and orders")
+    command.add_argument("--out", type=Path, required=True, help="a new folder")
+
+
+def _study_make(args: argparse.Namespace) -> None:
+    from tgsr.report.runs import prediction_files
+    from tgsr.study.design import make_study
+
+    study = make_study(
+        prediction_files(args.runs),
+        args.out,
+        systems=args.systems,
+        n_items=args.items,
+        per_rater=args.per_rater,
+        raters_per_trial=args.raters_per_trial,
+        n_practice=args.practice,
+        n_checks=args.checks,
+        title=args.title,
+        seed=args.seed,
+    )
+    print(f"{args.out}: {len(study.trials)} items x {len(study.systems)} systems, evidence and full clip")
+    print(f"{study.n_raters} raters give each of them {study.raters_per_trial} ratings")
+    for reason, n in study.left_out.items():
+        print(f"{n} questions left out: {reason}")
+
+
+def _study_serve(args: argparse.Namespace) -> None:
+    from tgsr.view.errors import require_extra
+
+    require_extra()
+    from tgsr.study.serve import serve
+
+    serve(args.study, args.host, args.port, args.consent)
+
+
+def _study_analyse(args: argparse.Namespace) -> None:
+    from tgsr.study.analysis import analyse, markdown, ratings_of, write_analysis, write_csv
+    from tgsr.study.design import read_study
+    from tgsr.study.store import RATINGS, Store
+
+    study = read_study(args.study)
+    if not (args.study / RATINGS).is_file():
+        raise FileNotFoundError(
+            f"{args.study / RATINGS}: no ratings yet; run `tgsr study serve {args.study}`"
+        )
+    ratings = ratings_of(study, Store.open(args.study / RATINGS, study.id))
+    analysis = analyse(study, ratings, args.seed)
+    write_analysis(analysis, args.out)
+    write_csv(args.out / "ratings.csv", ratings)
+    print(markdown(analysis))
+    print(args.out / "analysis.png")
+
+
+def _study_size(args: argparse.Namespace) -> None:
+    from tgsr.study.analysis import sample_size
+    from tgsr.study.design import StudyError
+
+    try:
+        print(sample_size(args.difference, args.deviation, args.raters, args.correlation, args.power))
+    except ValueError as error:
+        raise StudyError(str(error)) from error
+
+
+# --- view ------------------------------------------------------------------------------------------------
+
+
+def _add_view(commands: Any) -> None:
+    about = (
+        "Responses in the browser: hear what each one cites, search, compare models, ask about recordings."
+    )
+    command = _command(commands, "view", _view, about, "tgsr view runs/demo --open")
+    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    command.add_argument(
+        "--clips",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="clips.jsonl with words; those beside the runs if not given",
+    )
+    command.add_argument(
+        "--audio-root",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders where moved recordings, or links, may lie",
+    )
+    command.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        help="to be asked on the page (as in tgsr ask); several may be given",
+    )
+    _add_placement(command)
+    command.add_argument("--title", help="the page's; the runs' names if not given")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="any other than this machine's own needs the printed token"
+    )
+    command.add_argument("--port", type=int, default=8731, help="0: any free one")
+    command.add_argument("--open", action="store_true", help="open it in the browser")
+    command.add_argument("--export", type=Path, help="write a folder that needs no server instead of serving")
+
+
+def _view(args: argparse.Namespace) -> None:
+    from tgsr.view.errors import require_extra
+
+    require_extra()
+    from tgsr.view.run import view
+
+    asked_one_by_one = {"at_once": 1, "per_minute": None}
+    view(
+        args.runs,
+        clips=args.clips,
+        audio_roots=args.audio_root,
+        models=args.model,
+        open_model=lambda name: _open(argparse.Namespace(**vars(args) | asked_one_by_one | {"model": name})),
+        title=args.title,
+        host=args.host,
+        port=args.port,
+        opens=args.open,
+        export_to=args.export,
+    )
 
 
 if __name__ == "__main__":

@@ -276,7 +276,8 @@ export async function waveform(container, media, url, seconds, peaks, spans) {
   const made = { playing: false, moved() {}, changed() {}, broken() {} };
   const surfer = WaveSurfer.create({
     container, media, height: 88, waveColor: colour("--wave"), progressColor: colour("--played"), cursorColor: colour("--ink"),
-    normalize: true, cspNonce: nonce, dragToSeek: true,
+    normalize: true, cspNonce: nonce, dragToSeek: true, sampleRate: 16000, // the spectrogram goes up to half of it
+   
     plugins: [regions, Timeline.create({ height: 16, style: { fontSize: "11px", color: colour("--soft") } })],
   });
   const broken = () => { if (!gone) made.broken(); };

@@ -1,0 +1,485 @@
+"""Whose answers rest on the sound, and whose do not: listeners that are grounded, or not, by construction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tgsr.audio import SAMPLE_RATE, Samples, load, save_wav
+from tgsr.choices import letter
+from tgsr.cli import main
+from tgsr.engine.features import FeatureCache
+from tgsr.evaluation.control_scores import Movement, movements, slope, summarise, table, write
+from tgsr.evaluation.controls import (
+    NO_EVIDENCE,
+    NO_OTHER,
+    NO_ROOM,
+    NOT_HEARD,
+    TOO_LONG,
+    Item,
+    Settings,
+    conditions_of,
+    control,
+    others_of,
+    slug,
+    sources_of,
+)
+from tgsr.models.responder import GREEDY, Asked, Decoding, Failed
+from tgsr.prompts import phrase_answer_af3, phrase_question_af3
+from tgsr.records import Question, RecordError, Response, read_questions, read_responses, write_jsonl
+from tgsr.timeline import Span
+from tgsr.training.checkpoints import RunError
+
+PITCHES = {"low": 300, "middle": 600, "high": 1200, "shrill": 2400}
+NAMES = tuple(PITCHES)
+N = 8  # clips
+
+
+@dataclass
+class Listener:
+    """What all of them share; `said` counts the questions that were put."""
+
+    name: str
+    max_seconds: float = 10.0
+    at_once: int = 4
+    said: int = 0
+
+    def phrase_question(self, phrase: str) -> str:
+        return phrase_question_af3(phrase)
+
+    def respond(
+        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+    ) -> list[str | Failed]:
+        self.said += len(asked)
+        return [self.answer(clips[one.clip], one) for one in asked]
+
+    def answer(self, samples: Samples, asked: Asked) -> str | Failed:
+        raise NotImplementedError
+
+    def spent(self) -> str:
+        return ""
+
+
+def tone(samples: Samples) -> tuple[Span, str] | None:
+    """Where the tone is and which; None where none is heard."""
+    loud = np.flatnonzero(np.abs(samples) > 0.1)
+    if len(loud) < 1000:
+        return None
+    heard = samples[loud[0] : loud[-1] + 1]
+    peak = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))).argmax() * SAMPLE_RATE / len(heard)
+    name = min(PITCHES, key=lambda name: abs(PITCHES[name] - peak))
+    return Span(loud[0] / SAMPLE_RATE, (loud[-1] + 1) / SAMPLE_RATE), name
+
+
+def worded(span: Span, choices: Sequence[str], name: str) -> str:
+    return f"From {span.start:.2f}s to {span.end:.2f}s, a tone.\nFinal answer: ({letter(choices.index(name))}) {name}"
+
+
+class Grounded(Listener):
+    """Finds the tone, answers by its pitch, cites its place."""
+
+    def answer(self, samples: Samples, asked: Asked) -> str:
+        found = tone(samples)
+        if found is None:
+            return "There is no tone."
+        if asked.phrase is not None:
+            return phrase_answer_af3(found[0])
+        return worded(found[0], asked.choices, found[1])
+
+
+class Parrot(Listener):
+    """Says (a), and cites the first second."""
+
+    def answer(self, samples: Samples, asked: Asked) -> str:
+        if asked.phrase is not None:
+            return phrase_answer_af3(Span(0.0, 1.0))
+        return worded(Span(0.0, 1.0), asked.choices, asked.choices[0])
+
+
+class Pretender(Listener):
+    """Right by listening, but what it cites is elsewhere: the clip's last half second."""
+
+    def answer(self, samples: Samples, asked: Asked) -> str:
+        found, end = tone(samples), len(samples) / SAMPLE_RATE
+        if asked.phrase is not None:
+            return phrase_answer_af3(Span(end - 0.5, end))
+        name = found[1] if found else asked.choices[0]
+        return worded(Span(end - 0.5, end), asked.choices, name)
+
+
+class Deaf(Listener):
+    """Refuses what is altered: an empty clip is an error of its server's."""
+
+    def answer(self, samples: Samples, asked: Asked) -> str | Failed:
+        return Parrot("").answer(samples, asked) if tone(samples) else Failed("HTTP 400: no speech")
+
+
+def beep(name: str, start: float, end: float, duration: float, seed: int) -> Samples:
+    rng = np.random.default_rng(seed)
+    samples = (0.002 * rng.standard_normal(round(duration * SAMPLE_RATE))).astype(np.float32)
+    first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+    samples[first:last] += 0.5 * np.sin(2 * np.pi * PITCHES[name] * np.arange(last - first) / SAMPLE_RATE)
+    return samples
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """N clips of 4 to 7 s with one tone each, a choice and a phrase about each; the tone is never at an end."""
+    folder = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(1)
+    questions: list[Question] = []
+    for index in range(N):
+        duration = 4 + 3 * index / (N - 1)
+        start = float(rng.uniform(1.2, duration - 1.4))
+        place, name = Span(start, start + float(rng.uniform(0.4, 0.6))), NAMES[index % 4]
+        save_wav(folder / f"{index}.wav", beep(name, place.start, place.end, duration, index))
+        choices = tuple(NAMES[i] for i in rng.permutation(4))
+        common = (f"c{index}", f"{index}.wav", duration)
+        questions += [
+            Question(f"{index}", *common, "choice", "Which tone?", name, choices, None, (place,), "pitch"),
+            Question(f"{index}-p", *common, "phrase", "Where?", phrase="the tone", evidence=(place,)),
+        ]
+    write_jsonl(folder / "questions.jsonl", questions)
+    return folder / "questions.jsonl"
+
+
+def run(
+    model: Listener, path: Path, out: Path, settings: Settings | None = None, **more: object
+) -> list[Item]:
+    cache = FeatureCache(out / "cache")
+    settings = settings or Settings()
+    return control(model, read_questions(path), path, out, cache, GREEDY, settings, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def heard(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Item], Path]:
+    """What the grounded listener says under every condition, and the folder."""
+    out = tmp_path_factory.mktemp("heard")
+    return run(Grounded("grounded"), asked, out), out
+
+
+def test_who_listens_and_points_at_it_is_at_the_top(heard: tuple[list[Item], Path]) -> None:
+    found = summarise(heard[0])
+    assert (found.n, found.n_clips, found.n_choices, found.n_phrases) == (2 * N, N, N, N)
+    assert found.n_citing == 2 * N
+    assert found.sufficiency.value == found.sufficiency_right.value == found.sufficiency_cropped.value == 1
+    assert found.sufficiency_over_silence.value == 1  # on silence it gives no answer
+    assert (found.changed_removed.value, found.changed_random.value, found.necessity.value) == (1, 0, 1)
+    assert found.reliance_silenced.value == 1
+    assert found.conditions["swapped"].accuracy.value == pytest.approx(1 - found.reliance_swapped.value)  # type: ignore[operator]
+    assert found.text_prior.value == -0.25
+    assert found.shift_following.value == found.roll_following.value == 1
+    assert found.shift_following_by_kind["phrase"].n == found.shift_following_by_kind["choice"].n == 3 * N
+    assert found.shift_staying.value == found.shift_lost.value == 0
+    assert found.shift_slope.value == pytest.approx(1, abs=0.01)
+    assert found.conditions["original"].iou.value == pytest.approx(1, abs=0.03)
+    assert found.conditions["shifted-2"].iou.value == pytest.approx(1, abs=0.03)
+    assert found.conditions["silenced"].iou.value == 0
+    assert found.conditions["shifted-2"].same_place.value == 0
+    assert found.conditions["reversed"].accuracy.value == 1
+    assert found.covered.value == pytest.approx(0.7 / 5.5, abs=0.03)  # half a second and its pads
+    assert found.chance == 0.25
+
+
+def test_noise_in_place_of_silence_and_more_draws_change_nothing_for_who_listens(
+    asked: Path, tmp_path: Path
+) -> None:
+    families = ("silenced", "evidence-only", "evidence-removed", "shifted")
+    settings = Settings(fill="noise", draws=2, shifts=(0.5,), families=families)
+    found = summarise(run(Grounded("grounded"), asked, tmp_path, settings))
+    assert "random-removed-2" in found.conditions
+    assert found.sufficiency.value == found.necessity.value == found.shift_following.value == 1
+    assert found.reliance_silenced.value == 1
+
+
+def test_who_does_not_listen_is_at_the_bottom_but_for_sufficiency(asked: Path, tmp_path: Path) -> None:
+    """A constant answer is kept on any sound, hence sufficiency 1: only its gain over silence says something."""
+    found = summarise(run(Parrot("parrot"), asked, tmp_path))
+    assert found.sufficiency.value == 1
+    assert found.sufficiency_over_silence.value == 0
+    assert found.necessity.value == found.changed_removed.value == 0
+    assert found.shift_following.value == found.roll_following.value == 0
+    assert found.shift_staying.value == 1
+    assert found.shift_slope.value == 0
+    assert found.reliance_silenced.value == found.reliance_swapped.value == 0
+    accuracies = {scores.accuracy.value for scores in found.conditions.values()}
+    assert accuracies == {found.conditions["original"].accuracy.value}
+
+
+def test_a_right_answer_with_a_made_up_place_is_found_out(asked: Path, tmp_path: Path) -> None:
+    found = summarise(run(Pretender("pretender"), asked, tmp_path))
+    assert found.conditions["original"].accuracy.value == 1
+    assert found.reliance_silenced.value > 0.5  # type: ignore[operator]  # it listens
+    assert found.sufficiency.value < 0.5  # type: ignore[operator]  # but not to what it cites
+    assert found.sufficiency_over_silence.value == 0
+    assert found.changed_removed.value == 0
+    assert found.necessity.value <= 0  # type: ignore[operator]
+
+
+def test_the_questions_own_evidence_shows_what_the_cited_one_hides(asked: Path, tmp_path: Path) -> None:
+    settings = Settings(evidence="reference", families=("evidence-only", "evidence-removed"))
+    found = summarise(run(Pretender("pretender"), asked, tmp_path, settings))
+    assert found.sufficiency.value == 1
+    assert found.changed_removed.value > 0.5  # type: ignore[operator]
+    assert found.n_with_evidence == N
+
+
+def test_altered_files_hold_what_they_say(asked: Path, heard: tuple[list[Item], Path]) -> None:
+    """Each condition's question and file, read back: the tone is where its evidence says, or is not."""
+    folder = heard[1] / "grounded"
+    before = {question.id: question for question in read_questions(asked)}
+    n_cut = 0
+    for condition in ["silenced", "evidence-removed", "evidence-only", "evidence-cropped", "random-removed"]:
+        path = folder / f"questions-{condition}.jsonl"
+        for question in read_questions(path):
+            samples = load(folder / question.audio)
+            assert len(samples) / SAMPLE_RATE == pytest.approx(question.duration)
+            if condition in ("silenced", "evidence-removed"):
+                assert tone(samples) is None
+            else:
+                span = tone(samples)[0]  # type: ignore[index]
+                assert span.iou(question.evidence[0]) > 0.97
+                n_cut += question.kind == "choice"
+    assert n_cut == 3 * N
+    for condition in ["shifted-0.5", "shifted-2", "rolled", "reversed"]:
+        for question in read_questions(folder / f"questions-{condition}.jsonl"):
+            if question.evidence and not (condition == "rolled" and len(question.evidence) > 1):
+                span = tone(load(folder / question.audio))[0]  # type: ignore[index]
+                assert span.iou(question.evidence[0]) > 0.97, condition
+    for question in read_questions(folder / "questions-swapped.jsonl"):
+        original = before[question.id]
+        mine, other = load(asked.parent / original.audio), load(folder / question.audio)
+        assert len(other) != len(mine)
+        assert question.duration == len(other) / SAMPLE_RATE
+        assert not question.evidence
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_asks_nothing_twice(asked: Path, tmp_path: Path) -> None:
+    cut, settings = tmp_path / "cut", Settings(families=("evidence-only", "reversed"))
+    whole = run(Grounded("grounded"), asked, cut, settings)
+    answers = cut / "grounded" / "answers-evidence-only.jsonl"
+    lines = answers.read_bytes().splitlines(keepends=True)
+    answers.write_bytes(b"".join(lines[:5]) + lines[5][:40])  # killed while it wrote the sixth
+    (cut / "grounded" / "answers-reversed.jsonl").unlink()
+    next((cut / "audio" / "reversed").glob("*.flac")).unlink()
+    again = Grounded("grounded")
+    items = run(again, asked, cut, settings)
+    assert again.said == (N - 5) + N
+    assert [(i.question.id, i.condition, i.response) for i in items] == [
+        (i.question.id, i.condition, i.response) for i in whole
+    ]
+    assert not list(cut.rglob("*.part"))
+
+
+def test_answers_about_other_sound_are_not_taken_for_these(asked: Path, tmp_path: Path) -> None:
+    run(Grounded("grounded"), asked, tmp_path, Settings(families=("evidence-only",)))
+    with pytest.raises(RunError, match="choose another --out"):
+        run(Grounded("grounded"), asked, tmp_path, Settings(pad=0.3, families=("evidence-only",)))
+
+
+def test_conditions_and_models_may_be_added_to_a_folder(asked: Path, tmp_path: Path) -> None:
+    few = run(Grounded("grounded"), asked, tmp_path, Settings(families=("silenced",)))
+    assert {item.condition for item in few} == {"original", "silenced"}
+    found = summarise(few)
+    assert found.necessity.n == found.sufficiency.n == found.shift_slope.n == 0
+    assert found.reliance_silenced.value == 1
+    model = Grounded("grounded")
+    run(model, asked, tmp_path, Settings(families=("silenced", "reversed")))
+    assert model.said == N
+    parrot = run(Parrot("parrot"), asked, tmp_path, Settings(families=("silenced", "shifted")))
+    both = {"grounded": found, "parrot": summarise(parrot)}
+    write(tmp_path, both, few, Settings())
+    kept = json.loads((tmp_path / "controls.json").read_text())
+    assert kept["models"]["parrot"]["conditions"]["silenced"]["same_answer"]["value"] == 1
+    assert kept["models"]["grounded"]["necessity"]["value"] is None
+    assert (tmp_path / "controls.png").stat().st_size > 20_000
+    assert not (tmp_path / "errors.jsonl").exists()
+    text = table(both)
+    assert f"grounded: {2 * N} questions ({N} choices, {N} phrases) about {N} clips" in text
+    assert "same place" in text
+
+
+def test_what_cannot_be_done_is_counted_with_its_reason(tmp_path: Path) -> None:
+    save_wav(tmp_path / "full.wav", beep("low", 1.0, 4.5, 5.0, 0))  # the tone is most of the clip
+    (tmp_path / "damaged.wav").write_bytes(b"not audio")
+    questions = [
+        Question(name, name, f"{name}.wav", 5.0, "choice", "Which?", "low", NAMES, None, (), "t")
+        for name in ("full", "damaged", "missing")
+    ]
+    write_jsonl(tmp_path / "q.jsonl", questions)
+    out = tmp_path / "out"
+    items = run(Grounded("grounded", max_seconds=6.0), tmp_path / "q.jsonl", out)
+    found = summarise(items)
+    assert (found.n, found.n_without_original) == (1, 2)
+    assert found.conditions["original"].skipped == {NOT_HEARD: 2}
+    assert found.conditions["swapped"].skipped == {NO_OTHER: 1}
+    assert found.conditions["random-removed"].skipped == {NO_ROOM: 1}
+    assert found.conditions["shifted-2"].skipped == {TOO_LONG: 1}
+    assert found.conditions["shifted-1"].n == 1
+    assert found.necessity.n == 0
+    write(out, {"grounded": found}, items, Settings())
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in errors] == ["damaged", "missing"]
+    assert all(row["condition"] == "original" and "wav" in row["error"] for row in errors)
+    none = summarise(
+        run(Grounded("mute"), tmp_path / "q.jsonl", tmp_path / "o2", Settings(evidence="reference"))
+    )
+    assert none.conditions["evidence-only"].skipped == {NO_EVIDENCE: 1}
+
+
+def test_a_wrong_duration_in_the_questions_file_stops_nothing(tmp_path: Path) -> None:
+    """A place that the file does not have is no evidence, whatever the question's row says of its length."""
+    save_wav(tmp_path / "short.wav", beep("low", 1.0, 1.5, 2.0, 0))
+    places = (Span(7.0, 8.0),)
+    question = Question("q", "c", "short.wav", 9.0, "choice", "Which?", "low", NAMES, None, places, "t")
+    write_jsonl(tmp_path / "q.jsonl", [question])
+    items = run(Grounded("g"), tmp_path / "q.jsonl", tmp_path / "out", Settings(evidence="reference"))
+    found = summarise(items)
+    assert found.conditions["evidence-cropped"].skipped == {NO_EVIDENCE: 1}
+    assert found.conditions["reversed"].accuracy.value == 1
+
+
+def test_a_refused_request_is_no_changed_answer(asked: Path, tmp_path: Path) -> None:
+    """A server's error on silence says nothing of what the model would answer: it is left out, and listed."""
+    items = run(Deaf("deaf"), asked, tmp_path, Settings(families=("silenced", "evidence-only")))
+    found = summarise(items)
+    assert found.conditions["silenced"].n == 0
+    assert found.conditions["silenced"].skipped == {NOT_HEARD: 2 * N}
+    assert found.reliance_silenced.n == found.sufficiency_over_silence.n == 0
+    write(tmp_path, {"deaf": found}, items, Settings())
+    rows = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert sum(row.get("skipped", "").startswith("not heard: HTTP 400") for row in rows) >= 2 * N
+
+
+def test_predictions_stand_for_the_original_answers(asked: Path, tmp_path: Path) -> None:
+    questions = read_questions(asked)
+    place = Span(2.0, 2.5)
+    texts = {q.id: worded(place, q.choices, q.choices[1]) for q in questions if q.kind == "choice"}
+    own = [
+        replace(q, audio=str(asked.parent / q.audio), labels=(("prompt", "plain"),))
+        for q in questions
+        if q.id in texts
+    ]
+    write_jsonl(tmp_path / "p.jsonl", [Response(q, "grounded", texts[q.id]) for q in own])
+    model = Grounded("grounded")
+    items = run(
+        model,
+        asked,
+        tmp_path / "out",
+        Settings(families=("evidence-only",)),
+        predictions=tmp_path / "p.jsonl",
+    )
+    assert model.said == N + N  # the phrases, which were not given, and the kept evidence
+    choices = [i for i in items if i.condition == "original" and i.question.kind == "choice"]
+    assert all(i.response == texts[i.question.id] and i.cited == (place,) for i in choices)
+    altered = read_questions(tmp_path / "out" / "grounded" / "questions-evidence-only.jsonl")
+    assert all(question.labels == own[0].labels for question in altered)  # asked in the same words
+    kept = read_responses(tmp_path / "out" / "grounded" / "answers-original.jsonl")
+    assert all((tmp_path / "out" / "grounded" / r.question.audio).exists() for r in kept)
+    with pytest.raises(RecordError, match="no response of parrot, only of grounded"):
+        run(Parrot("parrot"), asked, tmp_path / "out2", predictions=tmp_path / "p.jsonl")
+    wrong = [replace(q, choices=q.choices[::-1]) for q in own]
+    write_jsonl(tmp_path / "w.jsonl", [Response(q, "grounded", "") for q in wrong])
+    with pytest.raises(RecordError, match="answers another question"):
+        run(Grounded("grounded"), asked, tmp_path / "out3", predictions=tmp_path / "w.jsonl")
+
+
+def test_no_clip_is_swapped_with_a_copy_of_itself(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("a-copy", 0), ("b", 1), ("c", 2)):
+        save_wav(tmp_path / f"{name}.wav", beep("low", 1, 2, 3.0 + seed / 10, seed))
+    questions = [
+        Question(n, n, f"{n}.wav", 3.2, "choice", "Which?", "low", NAMES) for n in ("a", "a-copy", "b", "c")
+    ]
+    sources = sources_of(questions, tmp_path / "q.jsonl")
+    others = others_of(sources, 0)
+    assert others["a.wav"] == others["a-copy.wav"]
+    assert all(others[name].sha256 != sources[name].sha256 for name in sources)  # type: ignore[union-attr]
+    assert others == others_of(sources, 0)
+
+
+def test_intervals_are_matched_in_order_and_missing_ones_are_lost() -> None:
+    before, after = [Span(1, 2), Span(3, 4)], [Span(1.5, 2.4)]
+    assert movements(before, after) == [(0.5, pytest.approx(0.4)), None]
+    assert movements(before, [*after, Span(3, 4), Span(7, 8)])[1] == (0, 0)
+    assert movements([], after) == []
+    moved = Movement("c", "choice", 0.5, (0.5, 0.2))
+    assert moved.follows()
+    assert not moved.stays()
+    assert not replace(moved, moved=(0.5, 0.1)).follows()
+    assert replace(moved, moved=(0.05, -0.09)).stays()
+    assert replace(moved, moved=None).is_lost()
+
+
+def test_the_slope_is_least_squares_through_the_origin() -> None:
+    points = [(0.5, (0.5, 0.4)), (1.0, (1.1, 0.7)), (2.0, (1.0, 1.8))]
+    found = slope([Movement(clip, "choice", x, y) for clip, (x, y) in enumerate(points)])
+    x = np.repeat([0.5, 1.0, 2.0], 2)[:, None]
+    y = np.array([m for _, pair in points for m in pair])
+    assert found.value == pytest.approx(np.linalg.lstsq(x, y, rcond=None)[0][0])
+    assert found.low < found.value < found.high  # type: ignore[operator]
+    assert slope([]).value is None
+    assert slope([Movement("c", "choice", 1.0, (1.0, 1.0))]).low is None
+
+
+def test_sampling_gets_a_condition_that_alters_nothing(asked: Path, tmp_path: Path) -> None:
+    assert [c.name for c in conditions_of(Settings(families=("shifted",), shifts=(1.0, 0.5, 1.0)))] == [
+        "shifted-0.5",
+        "shifted-1",
+    ]
+    assert conditions_of(Settings(), 0.7)[0].name == "repeated"
+    names = [c.name for c in conditions_of(Settings(draws=3, families=("evidence-removed",)))]
+    assert names == ["evidence-removed", "random-removed", "random-removed-2", "random-removed-3"]
+    questions = read_questions(asked)
+    settings, decoding = Settings(families=("silenced",)), Decoding(temperature=0.7)
+    items = control(
+        Grounded("g"), questions, asked, tmp_path, FeatureCache(tmp_path / "cache"), decoding, settings
+    )
+    found = summarise(items)
+    assert (
+        found.conditions["repeated"].same_answer.value == found.conditions["repeated"].same_place.value == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"pad": -1}, "--pad"),
+        ({"shifts": (0.3,)}, "--shifts"),
+        ({"draws": 0}, "--draws"),
+        ({"families": ("louder",)}, "louder"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object], named: str) -> None:
+    with pytest.raises(RunError, match=named):
+        Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_slugs_are_folder_names() -> None:
+    assert slug("mini:tgsr") == "mini_tgsr"
+    assert slug("http://127.0.0.1:80/v1#Q/w") == "http_127.0.0.1_80_v1_Q_w"
+    assert slug("..") == "model"
+
+
+def test_the_command_asks_the_packaged_models(
+    encoder: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real clips, the real miniature; one silenced condition, so that it takes seconds."""
+    assert main(["build", "qa", "--digits", "1", "--first", "3", "--out", str(tmp_path / "qa")]) == 0
+    command = ["control", "--questions", str(tmp_path / "qa" / "questions.jsonl"), "--model", "mini:tgsr"]
+    command += ["--out", str(tmp_path / "c"), "--cache", str(tmp_path / "cache")]
+    command += ["--conditions", "silenced", "evidence-removed"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "mini:tgsr:" in out
+    assert "evidence-removed" in out
+    kept = json.loads((tmp_path / "c" / "controls.json").read_text())["models"]["mini:tgsr"]
+    assert kept["n"] >= 1
+    assert kept["n_citing"] == kept["n"]
+    assert not (tmp_path / "c" / "features").exists()
+    assert main([*command, "--pad", "0.2"]) == 2
+    assert "pad" in capsys.readouterr().err
