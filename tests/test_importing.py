@@ -109,7 +109,9 @@ def test_airbench_rows_with_durations_from_a_constant(tmp_path: Path) -> None:
     assert found.format == "tgsr"
     (response,) = read_responses(out)
     assert response.model == "SALMONN"
-    assert (response.question.id, response.question.choices) == ("17", ("sad", "glad"))
+    assert response.question.id == "Speaker_Emotion_Recontion_iemocap-17"
+    assert response.question.choices == ("sad", "glad")
+    assert dict(response.question.labels)["benchmark"] == "airbench"
     assert (response.question.answer, response.question.task) == ("glad", "Speaker_Emotion_Recontion")
 
 
@@ -293,3 +295,71 @@ def test_a_response_of_any_length_comes_through_csv(tmp_path: Path) -> None:
 def test_a_folder_in_a_files_place_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["import", str(tmp_path), "--out", str(tmp_path / "x.jsonl")]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+AIR = {
+    "path": "x.wav",
+    "question": "Which emotion?",
+    "choice_a": "sad",
+    "choice_b": "glad",
+    "choice_c": None,
+    "choice_d": None,
+    "answer_gt": "glad",
+    "task_name": "Speaker_Emotion_Recontion",
+    "dataset_name": "iemocap",
+}
+
+
+def test_airbench_leaves_as_its_owners_file_with_letters(tmp_path: Path) -> None:
+    said = ["Certainly: the speaker is glad.", "(a) sad", "I cannot tell"]
+    rows = [{**AIR, "uniq_id": i, "output": text} for i, text in enumerate(said)]
+    found, out = imported(tmp_path, rows)
+    assert (found.format, found.n, found.n_unread) == ("airbench", 3, 1)
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["response"] for row in written] == ["B", "A", "I cannot tell"]
+    assert "choice_c" in written[0]
+    assert written[0]["choice_c"] is None
+    benchmark = score(read_predictions(out)).benchmark
+    assert benchmark is not None
+    assert (benchmark.accuracy_official.value, benchmark.n_unscored) == (0.5, 1)
+
+
+def test_airbench_answers_are_joined_to_the_owners_questions(tmp_path: Path) -> None:
+    meta = write(tmp_path / "meta.json", [{**AIR, "uniq_id": i} for i in range(3)])
+    rows = [{"id": f"Speaker_Emotion_Recontion_iemocap-{i}", "output": "glad"} for i in range(2)]
+    found, out = imported(tmp_path, rows, questions=meta)
+    assert (found.format, found.n, found.n_unanswered) == ("airbench", 2, 1)
+    assert json.loads(out.read_text().splitlines()[0])["uniq_id"] == 0
+
+
+def test_meld_leaves_with_the_emotion_that_was_said(tmp_path: Path) -> None:
+    table = (
+        "Utterance,Emotion,Dialogue_ID,Utterance_ID,output\n"
+        "Oh no!,fear,0,1,I hear fear.\nFine.,joy,0,2,neutral\nHm,joy,0,3,no idea\n"
+    )
+    found, out = imported(tmp_path, table, "meld.csv")
+    assert (found.format, found.n, found.n_unread) == ("meld", 3, 1)
+    metrics = score(read_predictions(out))
+    assert metrics.benchmark is not None
+    assert metrics.benchmark.accuracy_official.value == pytest.approx(1 / 3)
+
+
+def test_meld_with_durations_becomes_labelled_responses(tmp_path: Path) -> None:
+    table = "Utterance,Emotion,Dialogue_ID,Utterance_ID,output,wav\nOh no!,fear,0,1,fear,a.wav\n"
+    columns = {"duration": "=2", "audio": "wav"}
+    found, out = imported(tmp_path, table, "meld.csv", model="m", columns=columns)
+    assert (found.format, found.n) == ("tgsr", 1)
+    (response,) = read_responses(out)
+    assert response.question.labelled("benchmark") == ("meld",)
+    assert score(read_predictions(out)).models["m"].benchmarks["meld"].accuracy_official.value == 1.0
+
+
+def test_labels_of_own_questions_are_kept(tmp_path: Path) -> None:
+    labels = (("benchmark", "mmau"), ("category", "a"), ("category", "b"))
+    question = Question(
+        "meld-test-dia0_utt1", "c1", "c1.wav", 4.0, "choice", "?", "one", ("one", "two"), labels=labels
+    )
+    write_jsonl(tmp_path / "q.jsonl", [question])
+    rows = [{"id": question.id, "output": "one"}]
+    _, out = imported(tmp_path, rows, model="m", questions=tmp_path / "q.jsonl")
+    assert read_responses(out)[0].question == question

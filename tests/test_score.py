@@ -1,22 +1,39 @@
-"""`tgsr score`: the three formats as they are, what is counted instead of raised, and what is refused."""
+"""`tgsr score`: every format as it is, what is counted instead of raised, and what is refused."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from dataclasses import replace
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tgsr import cli
 from tgsr.evaluation import score as score_module
-from tgsr.evaluation.score import Metrics, read_predictions, score, write_metrics
-from tgsr.records import Question, RecordError, Response, write_jsonl
+from tgsr.evaluation import score_files
+from tgsr.evaluation.benchmarks import EMOTIONS
+from tgsr.evaluation.intervals import mcnemar_exact
+from tgsr.evaluation.score import (
+    BenchmarkScores,
+    Metrics,
+    read_predictions,
+    score,
+    score_file,
+    write_metrics,
+)
+from tgsr.records import Question, RecordError, Response, as_row, write_jsonl
 from tgsr.report.tables import summary
 from tgsr.timeline import Span
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MMAU, MMAR = DATA / "mmau" / "mmau-test-mini.json", DATA / "mmar" / "MMAR-meta.jsonl"
+MELD = DATA / "meld" / "test_sent_emo.csv"
 
 PHRASE = Question(
     id="p1",
@@ -290,7 +307,7 @@ def test_null_choices_and_odd_predictions_are_scored(tmp_path: Path) -> None:
         ("[]", "predictions", "holds no predictions"),
         ("[1, 2", ":1:", "not JSON"),
         ('[{"id": "a"},\n{"id" 3}]', ":2:", "not JSON"),
-        ('{"id": "a", "response": "x"}\nnot json\n', ":2:", "not JSON"),
+        (json.dumps(as_row(Response(PHRASE, "mini", "x"))) + "\nnot json\n", ":2:", "not JSON"),
         ("[3]", ":1:", "must be a JSON object"),
         ('{"name": "a"}', ":1:", "none of the known keys"),
         ("[" * 100_000, ":1:", "nested too deeply"),
@@ -362,3 +379,419 @@ def test_mmar_without_predictions_has_nothing_to_score() -> None:
     assert metrics.benchmark.accuracy_official.value is None
     assert metrics.benchmark.accuracy_official_by_domain["speech"].n_unscored == 294
     assert len(metrics.benchmark.missing) == metrics.n
+
+
+# --- the owners' files, by content -----------------------------------------------------------------------
+
+AIR_ROW = {
+    "path": "x.wav",
+    "question": "Which emotion?",
+    "choice_a": "sad",
+    "choice_b": "glad",
+    "choice_c": None,
+    "choice_d": None,
+    "answer_gt": "glad",
+    "task_name": "Speaker_Emotion_Recontion",
+    "dataset_name": "iemocap",
+    "uniq_id": 1,
+}
+MELD_ROW = {"Sr No.": 1, "Utterance": "Oh no!", "Emotion": "fear", "Dialogue_ID": 0, "Utterance_ID": 1}
+
+
+def _owner(tmp_path: Path, rows: Sequence[Mapping[str, object]], **how: Any) -> BenchmarkScores:
+    """The rows as JSON lines, through the file's way."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    scores = score_file(path, n_resamples=50, **how).benchmark
+    assert scores is not None
+    return scores
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_airbench_is_scored_as_its_script_does(tmp_path: Path, as_list: bool) -> None:
+    said = ["B", "A. sad", "D", "The answer is B.", "glad", "", None, "Certainly (b) glad", "None"]
+    rows = [{**AIR_ROW, "uniq_id": at, "response": text} for at, text in enumerate(said)]
+    path = tmp_path / "air"
+    path.write_text(json.dumps(rows) if as_list else "\n".join(map(json.dumps, rows)), encoding="utf-8")
+    metrics = score(read_predictions(path), n_resamples=50)
+    scores = metrics.benchmark
+    assert metrics.format == "airbench"
+    assert scores is not None
+    # read are B, A, D (a null choice: wrong), B and the C of Certainly; null is no prediction
+    assert (scores.n, scores.n_unscored, scores.accuracy_official.n) == (9, 4, 5)
+    assert scores.accuracy_official.value == 2 / 5
+    name = "Speaker_Emotion_Recontion_iemocap"
+    assert scores.unreadable == (f"{name}-4", f"{name}-5", f"{name}-8")
+    assert (scores.missing, scores.empty) == ((f"{name}-6",), (f"{name}-5",))
+    assert scores.accuracy_official_by_task_dataset[name] == scores.accuracy_official
+    assert scores.accuracy_official_by_category["Speaker_Emotion_Recontion"].n == 5
+    assert scores.speech == scores.accuracy_official
+    assert scores.accuracy_strict.value == 4 / 8
+    assert scores.why["unreadable left the denominator"] == 3
+    assert scores.accuracy_official_of_all is not None
+    assert scores.accuracy_official_of_all.value == 2 / 9
+
+
+def test_a_repeated_choice_of_airbench_has_one_official_letter(tmp_path: Path) -> None:
+    repeated = {**AIR_ROW, "choice_c": "glad", "response": "C"}
+    scores = _owner(tmp_path, [repeated])
+    assert (scores.accuracy_official.value, scores.accuracy_strict.value) == (0.0, 1.0)
+    assert scores.why == {"repeated choice text": 1}
+
+
+def test_meld_has_weighted_and_macro_f1(tmp_path: Path) -> None:
+    said = [("fear", "fear"), ("joy", "joy"), ("joy", "neutral"), ("neutral", "neutral"), ("joy", "hm")]
+    rows = [
+        {**MELD_ROW, "Utterance_ID": at, "Emotion": true, "prediction": text}
+        for at, (true, text) in enumerate(said)
+    ]
+    scores = _owner(tmp_path, rows)
+    assert scores.accuracy_official.value == scores.accuracy_strict.value == 3 / 5
+    f1 = {"fear": 1.0, "joy": 2 * 1 / (1 + 3), "neutral": 2 * 1 / (2 + 1)}
+    assert scores.macro_f1 is not None
+    assert scores.weighted_f1 is not None
+    assert scores.macro_f1.value == pytest.approx(sum(f1.values()) / 7)
+    assert scores.weighted_f1.value == pytest.approx((f1["fear"] + 3 * f1["joy"] + f1["neutral"]) / 5)
+    assert scores.always_neutral == 1 / 5
+    assert scores.n_without_choice == 1
+    assert scores.accuracy_official_by_category["joy"].value == pytest.approx(1 / 3)
+
+
+def test_melds_table_is_read_with_a_column_of_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    long = "word " * 40_000
+    path.write_text(
+        "\ufeffSr No.,Utterance,Emotion,Dialogue_ID,Utterance_ID,prediction\r\n"
+        f'1,"Oh, no!",fear,0,1,"{long}\nFinal answer: fear"\r\n2,Hm,joy,0,2,\r\n',
+        encoding="utf-8",
+    )
+    metrics = score_file(path, n_resamples=50)
+    assert (metrics.format, metrics.n) == ("meld", 2)
+    assert metrics.benchmark is not None
+    assert metrics.benchmark.accuracy_official.value == 0.5
+    assert metrics.benchmark.empty == ("dia0_utt2",)
+
+
+@pytest.mark.skipif(not MELD.exists(), reason=f"needs the benchmark's file {MELD.name}")
+def test_always_neutral_on_meld(tmp_path: Path) -> None:
+    with MELD.open(encoding="utf-8", newline="") as file:
+        rows = [{**row, "prediction": "neutral"} for row in csv.DictReader(file)]
+    scores = _owner(tmp_path, rows)
+    assert scores.n == 2610
+    assert scores.accuracy_official.value == scores.always_neutral == pytest.approx(0.481, abs=5e-4)
+    share = scores.always_neutral
+    assert share is not None
+    assert scores.weighted_f1 is not None
+    assert scores.weighted_f1.value == pytest.approx(share * 2 * share / (1 + share))
+    # without the column nothing was predicted
+    assert score_file(MELD, n_resamples=10).benchmark.accuracy_official.value is None  # type: ignore[union-attr]
+
+
+def test_questions_without_an_answer_are_unscored_and_not_wrong(tmp_path: Path) -> None:
+    row = {key: value for key, value in MMAU_ROW.items() if key != "answer"}
+    for unknown in (row, {**row, "answer": None}, {**row, "answer": ""}):
+        scores = _owner(tmp_path, [{**unknown, "model_output": "Woman"}])
+        assert (scores.accuracy_official.value, scores.accuracy_strict.value) == (None, None)
+        assert (scores.chance, scores.accuracy_official_of_all.value) == (None, None)  # type: ignore[union-attr]
+        assert scores.without_answer == ("r1",)
+    no_choice = _owner(tmp_path, [{**AIR_ROW, "answer_gt": "angry", "response": "A"}])
+    assert no_choice.accuracy_official.value is None
+    assert no_choice.n_listed == {"without_answer": 1}
+
+
+def test_predictions_of_any_type_and_length_are_scored(tmp_path: Path) -> None:
+    long = "Woman " * 1_700_000
+    odd = (7, ["Woman"], {"a": "Woman"}, None, True, long, "\ud800", "(a) or (b)")
+    rows = [{**MMAU_ROW, "id": f"r{at}", "model_output": value} for at, value in enumerate(odd)]
+    scores = _owner(tmp_path, rows)
+    assert scores.accuracy_official.n == len(odd)
+    assert scores.accuracy_official.value == 3 / len(odd)  # the list, the object and the long text
+    assert (scores.empty, scores.several) == (("r3",), ("r7",))
+
+
+# --- the questions, given apart --------------------------------------------------------------------------
+
+
+def test_missing_and_foreign_predictions_are_listed(tmp_path: Path) -> None:
+    asked = [{**MMAU_ROW, "id": f"r{at}"} for at in range(4)]
+    questions = tmp_path / "mmau-test-mini.json"
+    questions.write_text(json.dumps(asked), encoding="utf-8")
+    tampered = {**MMAU_ROW, "answer": "Man", "choices": ["Man"], "model_output": "Man"}
+    rows = [
+        {**MMAU_ROW, "id": "r0", "model_output": "Woman"},
+        {**tampered, "id": "r1"},  # the questions are the authority
+        {"id": "r2", "model_output": "Woman"},  # no more than that is needed
+        {**MMAU_ROW, "id": "elsewhere", "model_output": "Woman"},
+    ]
+    scores = _owner(tmp_path, rows, questions=questions, items=tmp_path / "items.jsonl")
+    assert (scores.n, scores.n_unscored, scores.accuracy_official.n) == (4, 1, 3)
+    assert scores.accuracy_official.value == 2 / 3
+    assert scores.accuracy_official_of_all is not None
+    assert scores.accuracy_official_of_all.value == 2 / 4
+    assert (scores.missing, scores.foreign) == (("r3",), ("elsewhere",))
+    assert scores.n_listed == {"missing": 1, "foreign": 1}
+    lines = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["official"]) for line in lines] == [
+        ("r0", True),
+        ("r1", False),
+        ("r2", True),
+        ("r3", None),
+    ]
+
+
+@pytest.mark.parametrize("benchmark", ["airbench", "meld"])
+def test_other_owners_files_are_questions_too(tmp_path: Path, benchmark: str) -> None:
+    row, key = (AIR_ROW, "response") if benchmark == "airbench" else (MELD_ROW, "prediction")
+    number = "uniq_id" if benchmark == "airbench" else "Utterance_ID"
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{**row, number: at} for at in range(3)]), encoding="utf-8")
+    right = "B" if benchmark == "airbench" else "fear"
+    scores = _owner(tmp_path, [{**row, number: at, key: right} for at in (1, 2, 9)], questions=questions)
+    assert (scores.n, scores.n_unscored, scores.accuracy_official.value) == (3, 1, 1.0)
+    assert scores.n_listed == {"missing": 1, "foreign": 1}
+
+
+def test_our_predictions_are_held_against_our_questions(tmp_path: Path) -> None:
+    asked = [replace(CHOICE, id=f"q{at}") for at in range(3)] + [PHRASE]
+    write_jsonl(tmp_path / "questions.jsonl", asked)
+    said = [
+        Response(
+            replace(asked[0], answer="Man"), "a", "(b) Woman"
+        ),  # an older answer: the questions know better
+        Response(replace(CHOICE, id="other"), "a", "(b)"),
+        *(Response(question, "b", "from 2 to 4 seconds (b)") for question in asked),
+    ]
+    write_jsonl(tmp_path / "p.jsonl", said)
+    models = score_file(tmp_path / "p.jsonl", tmp_path / "questions.jsonl", n_resamples=50).models
+    choice = models["a"].all.choice
+    assert choice is not None
+    assert (choice.n, choice.accuracy_official.value, choice.accuracy_official.n_unscored) == (3, 1.0, 2)
+    assert choice.accuracy_official_of_all is not None
+    assert choice.accuracy_official_of_all.value == 1 / 3
+    assert models["a"].all.phrase is not None
+    assert models["a"].all.phrase.iou.value is None
+    assert models["a"].all.phrase.iou_of_all.value == 0.0  # type: ignore[union-attr]
+    assert (models["a"].missing, models["a"].foreign) == (("q1", "q2", "p1"), ("other",))
+    assert models["b"].missing == ()
+    assert models["b"].all.choice.accuracy_official_of_all is None  # type: ignore[union-attr]
+
+
+def test_our_predictions_are_held_against_the_owners_questions(tmp_path: Path) -> None:
+    questions = tmp_path / "mmau-test-mini.json"
+    rows = [{**MMAU_ROW, "id": f"r{at}", "task": "speech" if at else "music"} for at in range(2)]
+    questions.write_text(json.dumps(rows), encoding="utf-8")
+    said = Response(replace(CHOICE, id="r1", choices=("Man", "Woman")), "m", "Not the man.\n(b) Woman")
+    write_jsonl(tmp_path / "p.jsonl", [said])
+    scores = score_file(tmp_path / "p.jsonl", questions, n_resamples=50).models["m"].benchmarks["mmau"]
+    assert (scores.n, scores.accuracy_official.value, scores.missing) == (2, 1.0, ("r0",))
+    assert scores.accuracy_as_is is not None
+    assert scores.accuracy_as_is.value == 0.0
+    assert scores.why_as_is == {"another choice's words beside the right one": 1}
+
+
+# --- labels, errors, tests -------------------------------------------------------------------------------
+
+
+def test_labelled_questions_have_the_owners_number(tmp_path: Path) -> None:
+    labels = (("benchmark", "mmar"), ("domain", "speech"), ("category", "x"), ("category", "y"))
+    texts = ["No man here.\nFinal answer: (b) Woman", "Woman", "(a) Man", "maybe a woman, maybe a man"]
+    responses = [
+        Response(replace(response.question, labels=labels), "mini", response.text)
+        for response in _choices(texts)
+    ]
+    model = _scored(tmp_path, responses).models["mini"]
+    scores = model.benchmarks["mmar"]
+    assert scores.accuracy_official.value == 2 / 4
+    assert scores.accuracy_as_is is not None
+    assert scores.accuracy_as_is.value == 1 / 4
+    assert scores.accuracy_official_by_category["y"].n == 4
+    assert scores.speech is not None
+    assert scores.n_without_choice == 1
+    assert scores.several == ("q3",)
+    assert model.all.choice is not None
+    assert model.all.choice.accuracy_official.value == 1 / 4  # the authors' letter
+    assert model.all.choice.accuracy_by_label["domain"]["speech"].value == 1 / 4
+    assert model.all.choice.why == {"text without letter": 1}
+
+
+def test_a_label_of_many_values_is_no_breakdown(tmp_path: Path) -> None:
+    responses = [
+        Response(replace(CHOICE, id=f"q{at}", labels=(("nr", str(at)), ("half", str(at % 2)))), "mini", "(b)")
+        for at in range(31)
+    ]
+    for most in (100, 5):
+        write_jsonl(tmp_path / "p.jsonl", responses)
+        metrics = score_file(tmp_path / "p.jsonl", n_resamples=20, most_in_memory=most)
+        choice = metrics.models["mini"].all.choice
+        assert choice is not None
+        assert list(choice.accuracy_by_label) == ["half"]
+
+
+def test_errors_of_starts_and_ends_are_of_intervals_only(tmp_path: Path) -> None:
+    texts = ["From 2.0s to 4.0s", "From 2.5s to 4.1s", "From 1.0s to 7.0s", "From 4s to 2s", "no idea"]
+    unknown = Response(replace(PHRASE, id="x", evidence=()), "mini", "From 2s to 4s")
+    phrase = _scored(tmp_path, [*_phrases(texts), unknown]).models["mini"].all.phrase
+    assert phrase is not None
+    assert phrase.start_error is not None
+    assert phrase.end_error is not None
+    assert (phrase.start_error.n, phrase.start_error.median) == (3, 0.5)
+    assert phrase.start_error.p90 == pytest.approx(0.9)
+    assert phrase.end_error.median == pytest.approx(0.1)
+
+
+def test_a_span_of_hours_costs_no_more_than_another(tmp_path: Path) -> None:
+    start = time.process_time()
+    phrase = _scored(tmp_path, _phrases(["From 0.1s to 999999.0s"] * 200)).models["mini"].all.phrase
+    assert time.process_time() - start < 2
+    assert phrase is not None
+    assert phrase.n_past_end == 200
+    assert phrase.segment_f1 == pytest.approx(2 * 400 / (200 * 999_999 + 400))
+
+
+def test_differences_are_tested_by_question_and_by_clip(tmp_path: Path) -> None:
+    """Six clips of five questions: the second model has all of four clips right where the first has none."""
+    responses = []
+    for at in range(30):
+        question = replace(CHOICE, id=f"q{at}", clip_id=f"c{at // 5}")
+        responses += [
+            Response(question, "a", "(b)" if at >= 20 else "(a)"),
+            Response(question, "b", "(b)" if at < 25 else "(a)"),
+        ]
+        responses += [
+            Response(replace(PHRASE, id=f"p{at}", clip_id=f"c{at}"), model, f"from 2 to {end} seconds")
+            for model, end in (("a", "3"), ("b", "4"))
+        ]
+    (difference,) = _scored(tmp_path, responses).differences
+    assert (difference.n_only_model, difference.n_only_other) == (5, 20)
+    assert difference.p_mcnemar == pytest.approx(mcnemar_exact(5, 20))
+    # five clips differ, one of them the other way: 2 * (1 + 5) of 32 changes of sign are as far
+    assert difference.p_accuracy_official == pytest.approx(12 / 32, abs=0.02)
+    assert difference.p_accuracy_strict == difference.p_accuracy_official
+    assert difference.p_iou == pytest.approx(1 / 10_001)
+
+
+def test_two_models_that_never_differ_have_no_p(tmp_path: Path) -> None:
+    (difference,) = _scored(
+        tmp_path, [Response(CHOICE, "a", "(b)"), Response(CHOICE, "b", "(b)")]
+    ).differences
+    assert (difference.p_mcnemar, difference.p_accuracy_official, difference.p_iou) == (None, None, None)
+    (apart,) = _scored(tmp_path, [Response(CHOICE, "a", "(b)"), Response(PHRASE, "b", "x")]).differences
+    assert (apart.n_choices, apart.accuracy_strict, apart.p_accuracy_strict) == (0, None, None)
+
+
+# --- more than memory holds ------------------------------------------------------------------------------
+
+
+def _many(n: int) -> list[Response]:
+    """Two models; phrases, choices and a benchmark's; repeated, empty, backward, late and unmarked ones."""
+    rng = random.Random(0)
+    responses = []
+    for at in range(n):
+        question_number = at // 2
+        model = "a" if at % 2 or rng.random() < 0.05 else "b"
+        clip = f"c{question_number // 3}"
+        if question_number % 3 == 0:
+            evidence = (Span(2, 4),) if rng.random() < 0.9 else ()
+            split = "test" if question_number % 2 else "dev"
+            question = replace(PHRASE, id=f"p{question_number}", clip_id=clip, evidence=evidence, split=split)
+            start = round(rng.uniform(0, 6), 2)
+            text = rng.choice([f"{start}s - {start + 2:.2f}s", "From 2s to 4s", "4s - 2s", "9s - 20s", ""])
+        else:
+            labels = (("benchmark", "mmau"), ("category", rng.choice("xy"))) if question_number % 2 else ()
+            question = replace(CHOICE, id=f"q{question_number}", clip_id=clip, labels=labels)
+            text = rng.choice(
+                ["From 2s to 4s. (b) Woman", "(a)", "Woman", "Woman, not man", "(a) or (b)", "", "(b) Man"]
+            )
+        responses.append(Response(question, model, text))
+    return responses
+
+
+def test_predictions_counted_in_parts_are_those_counted_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    write_jsonl(path, _many(1500))
+    whole, parts = (asdict(score_file(path, n_resamples=400, most_in_memory=n)) for n in (10_000, 90))
+    assert (whole.pop("bootstrap"), parts.pop("bootstrap")) == ("multinomial", "poisson")
+    n_intervals = _assert_alike(whole, parts, "")
+    assert n_intervals > 100
+    again = asdict(score_file(path, n_resamples=400, most_in_memory=90))
+    assert {**again, "bootstrap": None} == {**parts, "bootstrap": None}
+
+
+def _assert_alike(one: Any, other: Any, where: str) -> int:
+    """Equal values; intervals and p, which are drawn differently, close. Returns how many of these there were."""
+    if isinstance(one, dict):
+        assert list(one) == list(other), where
+        if "low" in one and one["low"] is not None:
+            width = one["high"] - one["low"]
+            for end in ("low", "high"):
+                assert one[end] == pytest.approx(other[end], abs=0.01 + 0.3 * width), f"{where}.{end}"
+            ends = dict.fromkeys(("low", "high"))
+            return 2 + _assert_alike({**one, **ends}, {**other, **ends}, where)
+        return sum(_assert_alike(one[key], other[key], f"{where}.{key}") for key in one)
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        return sum(
+            _assert_alike(a, b, f"{where}[{at}]") for at, (a, b) in enumerate(zip(one, other, strict=True))
+        )
+    is_drawn = ".p_" in where and "mcnemar" not in where
+    if isinstance(one, float):
+        assert other == pytest.approx(one, abs=0.05 if is_drawn else 1e-9), where
+    else:
+        assert one == other, where
+    return int(is_drawn)
+
+
+def test_an_owners_rows_are_counted_in_parts(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    rows = [
+        {
+            **MELD_ROW,
+            "Utterance_ID": at,
+            "Emotion": rng.choice(EMOTIONS),
+            "prediction": rng.choice([*EMOTIONS, "?"]),
+        }
+        for at in range(600)
+    ]
+    whole, parts = (asdict(_owner(tmp_path, rows, most_in_memory=n)) for n in (1000, 50))
+    assert _assert_alike(whole, parts, "") > 20
+    assert whole["macro_f1"]["low"] < whole["macro_f1"]["value"] < whole["macro_f1"]["high"]
+
+
+def test_lists_of_ids_end_at_a_thousand(tmp_path: Path) -> None:
+    rows = [{**MMAU_ROW, "id": f"r{at}", "model_output": ""} for at in range(1500)]
+    for most in (5000, 200):
+        scores = _owner(tmp_path, rows, most_in_memory=most)
+        assert scores.empty == tuple(f"r{at}" for at in range(1000))
+        assert scores.n_listed == {"empty": 1500}
+
+
+def test_a_long_json_list_is_read_value_by_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_files, "MOST_AT_ONCE", 100)
+    rows = [
+        {**MMAU_ROW, "id": f"r{at}", "model_output": "Woman " * (at % 5 * 50_000 + 1)} for at in range(20)
+    ]
+    path = tmp_path / "mmau.json"
+    path.write_text("\ufeff " + json.dumps(rows, indent=1), encoding="utf-8")
+    read = read_predictions(path).rows
+    assert [row.id for row in read] == [f"r{at}" for at in range(20)]
+    assert [len(row.prediction) for row in read] == [len(str(row["model_output"])) for row in rows]
+    for broken, what in ((json.dumps(rows)[:-1], "no end"), ('[{"id": 1}, {"id" 3}' + " " * 99, "not JSON")):
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(RecordError, match=what):
+            score_files.read_known(path) if what == "no end" else list(score_files.read_rows(path))
+
+
+def test_the_command_writes_scores_and_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out, items = tmp_path / "p.jsonl", tmp_path / "metrics.json", tmp_path / "items.jsonl"
+    write_jsonl(path, [*_phrases(["From 2s to 4s"]), *_choices(["(b)", "Woman", ""])])
+    assert cli.main(["score", str(path), "--out", str(out), "--items", str(items)]) == 0
+    said = capsys.readouterr().out
+    assert "mini: 1 empty predictions: q2" in said
+    assert str(out) in said
+    lines = [json.loads(line) for line in items.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["phrase", "choice", "choice", "choice"]
+    assert lines[0]["first"] == [2.0, 4.0]
+    assert [line["chosen"] for line in lines[1:]] == ["Woman", "Woman", None]
+    assert [line["why"] for line in lines[1:]] == [None, "text without letter", None]
+    assert json.loads(out.read_text())["bootstrap"] == "multinomial"
+    assert sorted(os.listdir(tmp_path)) == ["items.jsonl", "metrics.json", "p.jsonl"]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
 
 _OFFICIAL_LETTER = re.compile(r"\(([a-d])\)")
 _TOKEN = re.compile(r"\b\w+\b")
 _LETTERS = string.ascii_lowercase
 
+Unclear = Literal["none", "several", "against"]
+
 # "answer" alone announces nothing: it may be a word of a choice.
 _MARKER = re.compile(
-    r"(?<!/)\b(?:answer|correct\s{1,4}(?:option|choice))\b[\s*]{0,4}"
+    r"(?=[ac])(?<!/)\b(?:answer|correct\s{1,4}(?:option|choice))\b[\s*]{0,4}"
     r"(?:[:=>]|(?:is|would\s{1,4}be)\b\s{0,4}:?|(?=\()|(?=(?-i:[A-Z])\b))[\s*\"'-]{0,8}",
     re.IGNORECASE,
 )
@@ -65,8 +69,21 @@ def extract_choice(completion: str | None, choices: Sequence[str | None]) -> int
     option, for more than one, and for a letter beside the whole text of another choice.
     Our own reading, not a benchmark's: see `official_letter`, `token_match`, `airbench_letter`.
     """
+    found = _read(completion, choices)
+    return found if isinstance(found, int) else None
+
+
+def why_unclear(completion: str | None, choices: Sequence[str | None]) -> Unclear | None:
+    """Why `extract_choice` gives None: "none" of the options is named, "several" are, or a letter stands "against"
+    the whole text of another choice. None where the text is clear.
+    """
+    found = _read(completion, choices)
+    return None if isinstance(found, int) else found
+
+
+def _read(completion: str | None, choices: Sequence[str | None]) -> int | Unclear:
     statement = _final_statement(completion or "")
-    words = [_words(choice or "") for choice in choices]
+    words = _choice_words(tuple(choices))
     whole = _words(statement)
     if whole.strip() and whole in words:
         return words.index(whole)  # a choice may itself be one letter, or hold "(b)"
@@ -77,12 +94,14 @@ def extract_choice(completion: str | None, choices: Sequence[str | None]) -> int
         if rest.strip() and rest == words[index]:
             return index
         if rest.strip() and rest in words:
-            return None
-    indices = {_index(found, len(choices)) for found in _BRACKETED.findall(statement)} - {None}
+            return "against"
+    indices = {_index(found, len(choices)) for found in _BRACKETED.findall(statement)}
+    indices.discard(None)
     if index is not None:
         indices.add(index)
     if indices:
-        return indices.pop() if len(indices) == 1 else None
+        only = indices.pop()
+        return "several" if indices or only is None else only
     return _only_choice_in(whole, words)
 
 
@@ -93,8 +112,8 @@ def token_match(prediction: str | None, answer: str | None, choices: Sequence[st
     another choice has and the answer lacks. A prediction without a token, or None, is wrong; null
     choices are passed over. Source: string_match of the benchmarks' evaluation scripts.
     """
-    predicted, right = _tokens(prediction), _tokens(answer)
-    wrong = set().union(*(_tokens(choice) for choice in choices)) - right
+    predicted = _tokens(prediction)
+    right, wrong = _right_and_wrong(answer, tuple(choices))
     return bool(predicted) and right <= predicted and not predicted & wrong
 
 
@@ -111,6 +130,20 @@ def airbench_letter(response: str | None) -> str | None:
     if text[0] in "ABCD":
         return text[0]
     return text[-2] if len(text) > 1 and text[-2] in "ABCD" else None
+
+
+# A question comes with several predictions, often one after another; 64 of them hold little, whatever their length.
+@lru_cache(maxsize=64)
+def _right_and_wrong(
+    answer: str | None, choices: tuple[str | None, ...]
+) -> tuple[frozenset[str], frozenset[str]]:
+    right = frozenset(_tokens(answer))
+    return right, frozenset().union(*(_tokens(choice) for choice in choices)) - right
+
+
+@lru_cache(maxsize=64)
+def _choice_words(choices: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(_words(choice or "") for choice in choices)
 
 
 def _tokens(text: str | None) -> set[str]:
@@ -138,7 +171,9 @@ def _words(text: str) -> str:
     return f" {' '.join(_TOKEN.findall(text.lower()))} "
 
 
-def _only_choice_in(statement: str, choices: Sequence[str]) -> int | None:
+def _only_choice_in(statement: str, choices: Sequence[str]) -> int | Unclear:
     named = {choice for choice in choices if choice.strip() and choice in statement}
     longest = [choice for choice in named if not any(choice != other and choice in other for other in named)]
-    return choices.index(longest[0]) if len(longest) == 1 else None
+    if len(longest) != 1:
+        return "several" if longest else "none"
+    return choices.index(longest[0])

@@ -7,7 +7,7 @@ that one literal anchors, so that no run of digits, blanks or brackets is scanne
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tgsr.timeline import Seconds, Span
@@ -20,16 +20,19 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _OPTIONAL_UNIT = r"(?:\s*(?:seconds?|s))?"
 # Only the count matters, so a form may begin at the end of its first number and end at the first digit
 # of its last wherever what is left out can't change whether or how often it matches.
+# With each form stands a piece of it, in lower case, that no match lacks: looking for that is cheap. No piece
+# holds an i, k or s, which IGNORECASE also finds in letters that have another lower case.
 _OFFICIAL_FORMS = tuple(
-    re.compile(form, re.IGNORECASE)
-    for form in (
-        rf"starts?\s+at\s+{_NUMBER}{_OPTIONAL_UNIT}\s+and\s+ends?\s+at\s+\d",
-        rf"from\s+{_NUMBER}{_OPTIONAL_UNIT}\s+to\s+\d",
-        rf"\({_NUMBER}s?\s*[-–]\s*{_NUMBER}s?\)",
-        rf"\({_NUMBER}\s*,\s*{_NUMBER}\)",
-        rf"(?<=\d)\s*(?:to|[-–])\s*{_NUMBER}\s*seconds?",
+    (piece, re.compile(form, re.IGNORECASE))
+    for piece, form in (
+        ("tart", rf"(?=s)starts?\s+at\s+{_NUMBER}{_OPTIONAL_UNIT}\s+and\s+ends?\s+at\s+\d"),
+        ("from", rf"(?=f)from\s+{_NUMBER}{_OPTIONAL_UNIT}\s+to\s+\d"),
+        ("(", rf"\({_NUMBER}s?\s*[-–]\s*{_NUMBER}s?\)"),
+        ("(", rf"\({_NUMBER}\s*,\s*{_NUMBER}\)"),
+        ("econd", rf"(?<=\d)\s*(?:to|[-–])\s*{_NUMBER}\s*seconds?"),
     )
 )
+_ANY_DIGIT = re.compile(r"\d")
 
 
 def count_mentions(text: str) -> int:
@@ -41,7 +44,14 @@ def count_mentions(text: str) -> int:
     people" and "(3, 5)" count 1, and "[0.2s - 1.4s]", "0:12 - 0:15" and "(12.05 – 14.29 s)" count 0.
     No mention, or no text, is 0. Source: k of section 4.2's R_tg, as the authors compute it.
     """
-    return sum(sum(1 for _ in form.finditer(text)) for form in _OFFICIAL_FORMS)
+    if _ANY_DIGIT.search(text) is None:
+        return 0
+    lowered, n = text.lower(), 0
+    for piece, form in _OFFICIAL_FORMS:
+        if piece in lowered:
+            for _ in form.finditer(text):
+                n += 1
+    return n
 
 
 # --- the strict parser ---------------------------------------------------------------------------------
@@ -91,28 +101,30 @@ _TO = rf"""[)\]"']?(?:{_GAP}(?:-{{1,2}}>?|→|~){_GAP}|{_WS}(?:to|until|till|thr
 _FIRST = rf"(?P<a>-?{_TIME})(?P<ua>{_UNIT})?"
 _LAST = rf"(?P<b>{_TIME})(?:{_LAST_UNIT}|{_NO_UNIT})"
 
+# Each form begins with what its first character can be: most characters are passed over at a glance.
 _TAG = (
     rf"<seg>\s{{0,4}}(?P<a>{_SECONDS})(?P<ua>{_UNIT})?\s{{0,4}}"
     rf",\s{{0,4}}(?P<b>{_SECONDS})(?P<ub>{_UNIT})?\s{{0,4}}</seg>"
 )
 _STARTS_ENDS = (
-    rf"\b(?:start|begin)(?:s|ing|ning)?(?:[ _]time)?"
+    rf"(?=[sb])\b(?:start|begin)(?:s|ing|ning)?(?:[ _]time)?"
     rf"(?:{_WS}(?:at|from)|\s{{0,2}}[:=])\s{{0,4}}{_ABOUT}{_FIRST}"
     rf"[,;]?{_WS}(?:and{_WS})?(?:it{_WS})?(?:end|stop|finish)(?:s|es|ing)?(?:[ _]time)?"
     rf"(?:{_WS}at|\s{{0,2}}[:=])\s{{0,4}}{_ABOUT}{_LAST}"
 )
-_BETWEEN = rf"\bbetween{_WS}{_ABOUT}{_FIRST}{_WS}and{_WS}{_ABOUT}{_LAST}"
-_FROM = rf"\bfrom{_WS}{_ABOUT}{_FIRST}{_TO}{_LAST}"
+_BETWEEN = rf"(?=b)\bbetween{_WS}{_ABOUT}{_FIRST}{_WS}and{_WS}{_ABOUT}{_LAST}"
+_FROM = rf"(?=f)\bfrom{_WS}{_ABOUT}{_FIRST}{_TO}{_LAST}"
 _BRACKET = (
     rf"[(\[]\s{{0,2}}{_FIRST}\s{{0,2}},\s{{0,2}}"
     rf"(?P<b>{_TIME})(?:(?P<ub>{_UNIT}(?=\s{{0,2}}[)\]])|[)\]]{_UNIT})|\s{{0,2}}[)\]])"
 )
+_HEAD = r"(?=[-0-9])"
 _BARE = (
-    rf"(?P<a>{_BEGIN}{_TIME})(?P<ua>{_UNIT})?{_TO}"
+    rf"{_HEAD}(?P<a>{_BEGIN}{_TIME})(?P<ua>{_UNIT})?{_TO}"
     rf"(?P<b>{_TIME})(?:{_LAST_UNIT}|(?(ua){_NO_UNIT}|(?!))){_NO_CHAIN}"  # (?!): a unit on neither side
 )
 _CLOCKS = (
-    rf"(?P<a>{_BEGIN}{_CLOCK}{_STOP})(?P<ua>{_UNIT})?{_TO}"
+    rf"{_HEAD}(?P<a>{_BEGIN}{_CLOCK}{_STOP})(?P<ua>{_UNIT})?{_TO}"
     rf"(?P<b>{_CLOCK}{_STOP})(?:{_LAST_UNIT}|{_NO_UNIT}){_NO_CHAIN}"
 )
 
@@ -211,18 +223,20 @@ def _is_decade(match: re.Match[str], before: str) -> bool:
     return 1000 <= int(years) < 2100 or _DECADE_BEFORE.search(before) is not None
 
 
-_FORMS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], bool]], ...] = tuple(
-    (re.compile(form, re.IGNORECASE), is_believable)
-    for form, is_believable in (
-        (_TAG, _is_tag),
-        (_STARTS_ENDS, _is_named_pair),
-        (_BETWEEN, _is_between),
-        (_FROM, _is_clause),
-        (_BRACKET, _is_bracket),
-        (_BARE, _is_bare_pair),
-        (_CLOCKS, _is_bare_pair),
+# As with the official forms: of these pieces in lower case a match holds at least one.
+_FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str], Callable[[str, re.Match[str]], bool]], ...] = tuple(
+    (pieces, re.compile(form, re.IGNORECASE), is_believable)
+    for pieces, form, is_believable in (
+        (("</",), _TAG, _is_tag),
+        (("tart", "beg"), _STARTS_ENDS, _is_named_pair),
+        (("between",), _BETWEEN, _is_between),
+        (("from",), _FROM, _is_clause),
+        (("(", "["), _BRACKET, _is_bracket),
+        (("",), _BARE, _is_bare_pair),
+        ((":0", ":1", ":2", ":3", ":4", ":5"), _CLOCKS, _is_bare_pair),
     )
 )
+_DIGIT = re.compile("[0-9]")
 _POINT = re.compile(
     rf"\bat{_WS}(?:the{_WS})?{_ABOUT}(?:(?P<clock>{_CLOCK}{_STOP}){_NO_UNIT}|(?P<a>{_TIME})(?:{_UNIT}|-second\b))",
     re.IGNORECASE,
@@ -231,18 +245,31 @@ _POINT = re.compile(
 
 def _seconds(written: str) -> Seconds:
     """Seconds of "1.2", "-1.2", "0:12", "00:14:38,127"."""
+    if ":" not in written and "," not in written:
+        return round(float(written), 6) + 0.0  # of "-0" too, 0
     total = 0.0
     for part in written.replace(",", ".").split(":"):
         total = total * 60 + float(part)
     return round(total, 6)  # 878.127, not 878.1270000000001: equal times must compare equal
 
 
-def _candidates(text: str) -> Iterator[Mention]:
-    for form, is_believable in _FORMS:
+def _plain(text: str) -> str:
+    return text if text.isascii() and "*" not in text and "`" not in text else text.translate(_PLAIN)
+
+
+def _candidates(text: str) -> list[Mention]:
+    lowered, found = text.lower(), []
+    for pieces, form, is_believable in _FORMS:
+        for piece in pieces:
+            if piece in lowered:
+                break
+        else:
+            continue
         for match in form.finditer(text):
             if is_believable(text, match):
-                text_end = match.end("ub") if match["ub"] else match.end("b")
-                yield Mention(match.start("a"), text_end, _seconds(match["a"]), _seconds(match["b"]))
+                text_end = match.end("ub" if match["ub"] else "b")
+                found.append(Mention(match.start("a"), text_end, _seconds(match["a"]), _seconds(match["b"])))
+    return found
 
 
 def find_mentions(text: str) -> list[Mention]:
@@ -258,8 +285,13 @@ def find_mentions(text: str) -> list[Mention]:
     minutes and hours in words, numbers of more than six digits before the point.
     An empty text gives []. Source: the notations seen in the authors' and other models' outputs.
     """
+    if _DIGIT.search(text) is None:
+        return []
+    candidates = _candidates(_plain(text))
+    if len(candidates) < 2:
+        return candidates
     mentions: list[Mention] = []
-    for mention in sorted(_candidates(text.translate(_PLAIN)), key=lambda m: (m.text_start, -m.text_end)):
+    for mention in sorted(candidates, key=lambda m: (m.text_start, -m.text_end)):
         if not mentions or mention.text_start >= mentions[-1].text_end:
             mentions.append(mention)
     return mentions
@@ -288,7 +320,7 @@ def find_points(text: str) -> list[Seconds]:
 
     Neither end of an interval is a point, nor is a time of day ("at 10:30 am"). [] where there are none.
     """
-    plain = text.translate(_PLAIN)
+    plain = _plain(text)
     mentions = iter(find_mentions(text))
     mention = next(mentions, None)
     points: list[Seconds] = []

@@ -1,7 +1,7 @@
 """`tgsr import`: predictions that other programs wrote, in a form that `tgsr score` reads.
 
-MMAU's and MMAR's files under any name of the output, lmms-eval's sample logs, AIR-Bench's rows, and any table (CSV,
-TSV, JSON, JSONL) whose columns are named. What belongs to MMAU or MMAR leaves as the benchmark's own file, so that its
+MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, and any table (CSV,
+TSV, JSON, JSONL) whose columns are named. What belongs to a benchmark leaves as its owner's own file, so that the
 official score can be computed; everything else becomes responses with their questions, as `tgsr predict` writes them.
 """
 
@@ -15,12 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tgsr import audio
 from tgsr.choices import extract_choice
-from tgsr.evaluation.score import PREDICTION_KEYS
-from tgsr.records import Question, RecordError, Response, Row, append_jsonl, write_jsonl
+from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, COLUMNS, EMOTIONS, MELD_QUESTION, Benchmark
+from tgsr.evaluation.official import handed_over
+from tgsr.evaluation.score_files import MELD_COLUMNS, PREDICTION_KEYS, airbench_domain, plain_id
+from tgsr.records import Question, RecordError, Response, Row, append_jsonl, question_of, write_jsonl
 from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (
@@ -32,13 +34,13 @@ FIELDS = (
     *("phrase", "start", "end", "model"),
 )
 AIRBENCH = {
-    "id": "uniq_id",
     "question": "question",
     "choices": "choice_a+choice_b+choice_c+choice_d",
     "answer": "answer_gt",
     "audio": "path",
     "task": "task_name",
 }
+MELD = {"question": f"={MELD_QUESTION}", "choices": f"={' | '.join(EMOTIONS)}", "answer": "Emotion"}
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COMPLETION = "completion"  # the whole text, beside the choice that was read out of it
 
@@ -49,7 +51,7 @@ class ImportFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a file's rows. `format` is what was written: mmau, mmar or tgsr.
+    """What became of a file's rows. `format` is what was written: mmau, mmar, airbench, meld or tgsr.
 
     n_unread counts completions without a clear choice, which are kept as they are; n_more the further responses of
     rows that hold several (the first is taken); n_unanswered the questions of the given file that no row answers.
@@ -77,14 +79,17 @@ def import_predictions(
     """Reads `path`, writes `out` and, for rows that cannot be used, `out`.errors.jsonl.
 
     `columns` maps FIELDS to columns: "question=text". A column may be "a.b" (nested), "a+b" (joined by _, or a list of
-    choices), or "=constant". `questions` holds what the predictions lack, joined by id: MMAU's or MMAR's own file, or
-    questions.jsonl. `as_is` keeps whole completions where the official scorers want a choice's text.
+    choices), or "=constant". `questions` holds what the predictions lack, joined by id: a benchmark's own file, or
+    questions.jsonl. `as_is` keeps whole completions where the official scorers want a choice's text or letter.
+    AIR-Bench's and MELD's rows become responses of ours, labelled as the benchmark's, where `columns` or `audio_root`
+    say how long the clips are; the owners' files name no model.
 
     Raises ImportFileError where nothing can be read, where columns are missing or the response could be in several,
     and where no row is left.
     """
     columns = dict(columns or {})
     _check_columns(columns)
+    has_durations = "duration" in columns or audio_root is not None
     rows = [(line, _flat(row)) for line, row in read_table(path)]
     columns = _presets(rows[0][1]) | columns
     if "response" not in columns:
@@ -100,21 +105,25 @@ def import_predictions(
     out.parent.mkdir(parents=True, exist_ok=True)
     made: list[Response | Row] = []
     seen: dict[str, int] = {}
-    format_ = _format_of(known, rows[0][1], columns)
+    owner = _owner_of(next(iter(known.values()), {}) if known else rows[0][1])
+    format_ = "tgsr" if owner in ("airbench", "meld") and has_durations else owner
     n_bad = n_unread = n_more = 0
     for line, row in rows:
         try:
             if not _has(row, columns["response"]):
                 raise RecordError("response", f"column {columns['response']} is missing")
             text, n_others = _text(_value(row, columns["response"]))
-            record = {**row, **_known(known, row, columns)}
-            id_ = str(_need(record, columns, "id"))
+            id_ = _id(row, columns) if known is None else _known_id(known, row, columns)
+            # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
+            record = {**row, **(known[id_] if known else {})}
             if id_ in seen:
                 raise RecordError("id", f"{id_!r} was already on line {seen[id_]}")
             if format_ == "tgsr":
-                made.append(_response(record, columns, text, model, audio_root))
+                made.append(
+                    _response({**record, "id": id_}, {**columns, "id": "id"}, text, model, audio_root)
+                )
             else:
-                bench, unread = _benchmark(record, id_, text, format_, as_is)
+                bench, unread = _benchmark(record, columns, id_, text, format_, as_is)
                 made.append(bench)
                 n_unread += unread
         except RecordError as error:
@@ -129,6 +138,9 @@ def import_predictions(
         raise ImportFileError(f"{path}: none of its {len(rows)} rows can be used; {errors} says why")
     if format_ == "mmau":
         out.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    elif format_ == "airbench":  # not write_jsonl, which leaves null out: the owner's script wants every key
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
+        out.write_text(text, encoding="utf-8")
     else:
         write_jsonl(out, made)
     n_unanswered = len(set(known) - set(seen)) if known else 0
@@ -215,8 +227,10 @@ def _check_columns(columns: Mapping[str, str]) -> None:
 
 def _presets(row: Mapping[str, Any]) -> dict[str, str]:
     """Columns that well-known files have."""
-    if "uniq_id" in row and "answer_gt" in row:
+    if _owner_of(row) == "airbench":
         return dict(AIRBENCH)
+    if _owner_of(row) == "meld":
+        return dict(MELD)
     same = {field: field for field in FIELDS if field in row and field != "response"}
     if "doc_id" in row:
         same.setdefault("id", "doc_id")
@@ -244,31 +258,42 @@ def _response_column(path: Path, row: Mapping[str, Any]) -> str:
 
 
 def _questions(path: Path) -> dict[str, dict[str, Any]]:
-    return {str(row.get("id")): dict(row) for _, row in read_table(path)}
+    rows = [dict(row) for _, row in read_table(path)]
+    return {_id(row, {"id": "id"}, path): row for row in rows}
 
 
-def _known(
-    known: Mapping[str, dict[str, Any]] | None, row: Mapping[str, Any], columns: Mapping[str, str]
-) -> dict[str, Any]:
-    if known is None:
-        return {}
-    id_ = str(_need(row, columns, "id"))
-    if id_ not in known:
-        raise RecordError("id", f"{id_!r} is not in the questions' file")
-    # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
-    return known[id_]
+def _known_id(known: Mapping[str, dict[str, Any]], row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """The row's id among the questions; MELD's also with the split before it that questions of ours have."""
+    id_ = _id(row, columns)
+    for name in (id_, plain_id(id_)):
+        if name in known:
+            return name
+    raise RecordError("id", f"{id_!r} is not in the questions' file")
 
 
-def _format_of(
-    known: Mapping[str, dict[str, Any]] | None, row: Mapping[str, Any], columns: Mapping[str, str]
-) -> str:
-    """mmau and mmar by what only their rows have; everything else becomes responses of ours."""
-    first = next(iter(known.values()), {}) if known else row
-    if "audio_id" in first and "choices" in first and "clip_id" not in first:
+def _owner_of(row: Mapping[str, Any]) -> str:
+    """Whose row it is, by what only theirs have; "tgsr" for all others."""
+    if "clip_id" in row:
+        return "tgsr"
+    if "audio_id" in row and "choices" in row:
         return "mmau"
-    if "modality" in first and "audio_path" in first:
+    if "modality" in row and "audio_path" in row:
         return "mmar"
-    return "tgsr"
+    if "uniq_id" in row and "answer_gt" in row:
+        return "airbench"
+    return "meld" if all(column in row for column in MELD_COLUMNS) else "tgsr"
+
+
+def _id(row: Mapping[str, Any], columns: Mapping[str, str], file: Path | None = None) -> str:
+    """The row's id; of AIR-Bench and MELD as `tgsr predict` and `tgsr score` name their rows."""
+    if "id" not in columns or columns["id"] == "id":
+        if "uniq_id" in row and "task_name" in row and "dataset_name" in row:
+            return f"{row['task_name']}_{row['dataset_name']}-{row['uniq_id']}"
+        if "Dialogue_ID" in row and "Utterance_ID" in row:
+            return f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+    if file is not None and row.get("id") is None:
+        raise ImportFileError(f"{file}: a question has no id: {', '.join(map(str, row))}")
+    return str(_need(row, columns, "id"))
 
 
 # --- values ----------------------------------------------------------------------------------------------------
@@ -364,19 +389,30 @@ def _number(value: Any, field: str) -> float:
 # --- rows ------------------------------------------------------------------------------------------------------
 
 
-def _benchmark(record: Mapping[str, Any], id_: str, text: str, format_: str, as_is: bool) -> tuple[Row, bool]:
+def _benchmark(
+    record: Mapping[str, Any], columns: Mapping[str, str], id_: str, text: str, format_: str, as_is: bool
+) -> tuple[Row, bool]:
     """The benchmark's row with its official key filled, and whether no choice could be read out of the text.
 
-    The official match compares sets of words with each choice: a whole completion that weighs the choices fails
-    whatever it answers. So the key gets the text of the choice that the completion ends up with.
+    MMAU's and MMAR's match compares sets of words with each choice, and AIR-Bench's reads one letter: a whole
+    completion that weighs the choices fails whatever it answers. So the key gets the choice that it ends up with.
     """
     row = {k: v for k, v in record.items() if k not in RESPONSE_COLUMNS}
-    if not isinstance(row.get("choices") or [], list):
+    if format_ == "airbench":
+        choices = ["" if record.get(column) is None else str(record[column]) for column in AIRBENCH_CHOICES]
+    elif format_ == "meld":
+        choices = (
+            list(_choices(_need(record, columns, "choices"))) if "choices" in columns else list(EMOTIONS)
+        )
+    elif not isinstance(row.get("choices") or [], list):
         raise RecordError("choices", f"must be a list, got {row['choices']!r:.60}")
-    choices = [str(choice) for choice in row.get("choices") or []]
+    else:
+        choices = [str(choice) for choice in row.get("choices") or []]
     chosen = None if as_is else extract_choice(text, choices)
-    row["id"] = id_
-    row[PREDICTION_KEYS[format_]] = text if chosen is None else choices[chosen]
+    if format_ in ("mmau", "mmar"):
+        row["id"] = id_
+    benchmark = cast(Benchmark, format_)
+    row[PREDICTION_KEYS[benchmark]] = handed_over(benchmark, text, choices, chosen)
     row[COMPLETION] = text
     return row, chosen is None and not as_is
 
@@ -393,14 +429,18 @@ def _response(
     if not name:
         raise RecordError("model", "no name: give --model NAME, or --map model=COLUMN")
     if "clip_id" in record and "kind" in record:  # joined to questions.jsonl
-        return Response(_own_question(record), str(name), text)
+        return Response(question_of(record), str(name), text)
     sound = str(_need(record, columns, "audio"))
     id_ = str(_need(record, columns, "id"))
     duration = _duration(record, columns, sound, audio_root)
     where = str(audio_root / sound) if audio_root else sound
     task = columns.get("task") and _value(record, columns["task"])
     split = columns.get("split") and _value(record, columns["split"])
-    common: dict[str, Any] = {"task": None if task is None else str(task), "split": str(split or "test")}
+    common: dict[str, Any] = {
+        "task": None if task is None else str(task),
+        "split": str(split or "test"),
+        "labels": _owners_labels(record),
+    }
     if "phrase" in columns:
         phrase = str(_need(record, columns, "phrase"))
         ends = [_number(_need(record, columns, field), field) for field in ("start", "end")]
@@ -418,26 +458,18 @@ def _response(
     return Response(question, str(name), text)
 
 
-def _own_question(row: Mapping[str, Any]) -> Question:
-    try:
-        return Question(
-            id=str(row["id"]),
-            clip_id=str(row["clip_id"]),
-            audio=str(row["audio"]),
-            duration=_number(row["duration"], "duration"),
-            kind=str(row["kind"]),
-            question=str(row["question"]),
-            answer=row.get("answer"),
-            choices=tuple(row.get("choices") or ()),
-            phrase=row.get("phrase"),
-            evidence=tuple(Span(float(start), float(end)) for start, end in row.get("evidence") or ()),
-            task=row.get("task"),
-            split=str(row.get("split") or "train"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, RecordError):
-            raise
-        raise RecordError(None, f"its question cannot be used: {error}") from error
+def _owners_labels(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """A benchmark's row as `tgsr predict` labels it, so that its official score can be computed."""
+    owner = _owner_of(row)
+    if owner == "airbench":
+        task = str(row.get("task_name"))
+        pairs = [("domain", airbench_domain(task)), ("category", task), ("dataset", row.get("dataset_name"))]
+        pairs.append(("column", COLUMNS.get(task)))
+    elif owner == "meld":
+        pairs = [("domain", "speech"), ("category", row.get("Emotion")), ("dataset", "MELD")]
+    else:
+        return ()
+    return (("benchmark", owner), *((name, str(value)) for name, value in pairs if value))
 
 
 def _duration(

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
 
@@ -24,6 +24,7 @@ Row = Mapping[str, object]
 T = TypeVar("T", bound="Clip | Question | Response")
 
 KINDS = ("phrase", "choice")
+_QUESTION_TEXTS = ("id", "clip_id", "audio", "question", "split")
 MOST_CHOICES = 26
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
@@ -131,8 +132,12 @@ class Question:
     labels: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("id", "clip_id", "audio", "question", "split"):
-            _require_text(field, getattr(self, field))
+        for field in _QUESTION_TEXTS:
+            value = getattr(self, field)
+            if (
+                type(value) is not str or not value or value.isspace()
+            ):  # a call for each is dear: millions of them
+                _require_text(field, value)
         _require_duration(self.duration)
         _require_tuple("choices", self.choices, str)
         _require_tuple("evidence", self.evidence, Span)
@@ -160,8 +165,9 @@ class Question:
                 "choices",
                 f"has {len(self.choices)}; a choice question needs 2 to {MOST_CHOICES}, one a letter",
             )
-        if blank := next((choice for choice in self.choices if not choice.strip()), None):
-            raise RecordError("choices", f"must be texts that are not blank, got {blank!r}")
+        for choice in self.choices:
+            if not choice or choice.isspace():
+                raise RecordError("choices", f"must be texts that are not blank, got {choice!r}")
         if self.answer not in self.choices:
             raise RecordError("answer", f"{self.answer!r} is not one of the choices {list(self.choices)!r}")
 
@@ -225,7 +231,7 @@ def read_responses(
     be more (sampling). Errors and `on_error` as in `read_clips`.
     """
     key = None if several else _question_and_model
-    return _read(path, _response, key, on_error)
+    return _read(path, response_of, key, on_error)
 
 
 def write_jsonl(path: StrPath, records: Iterable[Clip | Question | Response | Row]) -> None:
@@ -302,7 +308,7 @@ def resolve_audio(record: Clip | Question | Response, jsonl_path: StrPath) -> Pa
 def _require_text(field: str, value: object) -> None:
     if value is None:
         raise RecordError(field, "is missing")
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value or value.isspace():
         raise RecordError(field, f"must be text that is not blank, got {value!r}")
 
 
@@ -312,8 +318,13 @@ def _require_duration(value: object) -> None:
 
 
 def _require_tuple(field: str, value: object, of: type) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(item, of) for item in value):
-        raise RecordError(field, f"must be a tuple of {of.__name__}, got {value!r:.80}")
+    if isinstance(value, tuple):
+        for item in value:
+            if not isinstance(item, of):
+                break
+        else:
+            return
+    raise RecordError(field, f"must be a tuple of {of.__name__}, got {value!r:.80}")
 
 
 def _require_inside(field: str, what: str, end: Seconds, duration: Seconds) -> None:
@@ -343,7 +354,7 @@ def _read(
             if not content.strip():
                 continue
             try:
-                record = parse(_row(content))
+                record = parse(row_of(content))
                 _require_new(key, record, seen, line)
             except RecordError as error:
                 bad = error.at(name, line)
@@ -381,7 +392,7 @@ def _question_and_model(response: Response) -> tuple[str, str]:
 def _bad_row(error: RecordError, content: bytes) -> Row:
     row: object
     try:
-        row = _row(content)
+        row = row_of(content)
         json.dumps(row, allow_nan=False)
     except (ValueError, RecursionError):  # not JSON, or (1e999) not to be written as JSON
         row = content.decode(errors="backslashreplace").rstrip("\r\n")
@@ -394,10 +405,10 @@ def _bad_row(error: RecordError, content: bytes) -> Row:
     }
 
 
-def _row(content: bytes) -> Row:
+def row_of(content: bytes) -> Row:
     """One line as a JSON object. NaN and Infinity, which Python would accept, are not JSON."""
     try:
-        row = json.loads(content.decode(), parse_constant=_refuse_constant)
+        row = _DECODER.decode(content.decode())
     except UnicodeDecodeError as error:
         raise RecordError(
             None, f"byte {content[error.start]:#04x} at {error.start} is not UTF-8", remedy="save it as UTF-8"
@@ -419,9 +430,12 @@ def _refuse_constant(constant: str) -> object:
     raise RecordError(None, f"{constant} is not a number that JSON has")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def _is_row(content: bytes) -> bool:
     try:
-        _row(content.removeprefix(codecs.BOM_UTF8))
+        row_of(content.removeprefix(codecs.BOM_UTF8))
     except RecordError:
         return False
     return True
@@ -516,24 +530,28 @@ def _word(item: object) -> Word:
 
 def question_of(row: Row) -> Question:
     """The question of one row of a questions file. RecordError names the field that is wrong."""
+    get = row.get
+    split = get("split")
     return Question(
+        # texts that every question has are checked by Question itself: once is enough, there may be millions
         id=_text(row, "id"),
-        clip_id=_text(row, "clip_id"),
-        audio=_text(row, "audio"),
-        duration=_number("duration", "", row.get("duration")),
+        clip_id=cast(str, get("clip_id")),
+        audio=cast(str, get("audio")),
+        duration=_number("duration", "", get("duration")),
         kind=_text(row, "kind"),
-        question=_text(row, "question"),
+        question=cast(str, get("question")),
         answer=_text_or_none(row, "answer"),
-        choices=tuple(_choice(item) for item in _list(row, "choices")),
+        choices=tuple([_choice(item) for item in _list(row, "choices")]),
         phrase=_text_or_none(row, "phrase"),
-        evidence=tuple(_evidence_span(item) for item in _list(row, "evidence")),
+        evidence=tuple([_evidence_span(item) for item in _list(row, "evidence")]),
         task=_text_or_none(row, "task"),
-        split=_text(row, "split", "train"),
-        labels=_several_labels(row.get("labels")),
+        split="train" if split is None else cast(str, split),
+        labels=_several_labels(get("labels")),
     )
 
 
-def _response(row: Row) -> Response:
+def response_of(row: Row) -> Response:
+    """The response of one row of a predictions file. RecordError names the field that is wrong."""
     text = _text_or_none(row, "response")
     if text is None:
         raise RecordError("response", 'is missing; "" is the empty response')
@@ -553,6 +571,8 @@ def _evidence_span(item: object) -> Span:
 
 
 def _span(field: str, what: str, start: object, end: object) -> Span:
+    if type(start) is float and type(end) is float and 0 <= start < end < math.inf:
+        return Span(start, end)
     first, last = _number(field, f"{what}start ", start), _number(field, f"{what}end ", end)
     if first < 0:
         raise RecordError(field, f"{what}start {first} s is before the clip's start, 0 s")
@@ -586,6 +606,8 @@ def _list(row: Row, field: str) -> list[object]:
 
 
 def _number(field: str, what: str, value: object) -> float:
+    if type(value) is float and -math.inf < value < math.inf:
+        return value
     if value is None:
         raise RecordError(field, f"{what}is missing")
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tgsr.timeline import Seconds, Span, merge
 
@@ -63,6 +63,8 @@ def evidence_crop(spans: Sequence[Span], duration: Seconds, pad: Seconds = 0.5) 
 
 Clips = Sequence[tuple[Sequence[Span], Sequence[Span]]]
 """One clip an item: its predicted and its reference spans."""
+Counts = tuple[int, int, int]
+"""Hits, how many were predicted, how many the reference has."""
 
 
 def segment_f1(clips: Clips, resolution: Seconds = 1.0) -> float | None:
@@ -74,13 +76,18 @@ def segment_f1(clips: Clips, resolution: Seconds = 1.0) -> float | None:
     """
     if not resolution > 0:
         raise ValueError(f"resolution must be above 0 s, got {resolution}")
-    n_hits = n_predicted = n_reference = 0
-    for predicted, reference in clips:
-        active, right = _segments(predicted, resolution), _segments(reference, resolution)
-        n_hits += len(active & right)
-        n_predicted += len(active)
-        n_reference += len(right)
-    return _pooled_f1(n_hits, n_predicted, n_reference)
+    return pooled_f1(segment_counts(predicted, reference, resolution) for predicted, reference in clips)
+
+
+def segment_counts(predicted: Sequence[Span], reference: Sequence[Span], resolution: Seconds = 1.0) -> Counts:
+    """One clip's part of `segment_f1`: segments that are active on both sides, and on each."""
+    active, right = _segments(predicted, resolution), _segments(reference, resolution)
+    n_hits = n_active = 0
+    for start, end in active:
+        n_active += end - start
+        for other_start, other_end in right:
+            n_hits += max(0, min(end, other_end) - max(start, other_start))
+    return n_hits, n_active, sum([end - start for start, end in right])
 
 
 def event_f1(clips: Clips, collar: Seconds = 0.2, length_share: float = 0.5) -> float | None:
@@ -91,31 +98,48 @@ def event_f1(clips: Clips, collar: Seconds = 0.2, length_share: float = 0.5) -> 
     used once, in the matching with most pairs. None where one of the sides has no span.
     Source: Mesaros et al. 2016, section 3.2, with sed_eval's defaults.
     """
-    n_hits = n_predicted = n_reference = 0
-    for predicted, reference in clips:
-        meets = [
-            [
-                abs(span.start - other.start) <= collar
-                and abs(span.end - other.end) <= max(collar, length_share * other.duration)
-                for other in reference
-            ]
-            for span in predicted
+    return pooled_f1(
+        event_counts(predicted, reference, collar, length_share) for predicted, reference in clips
+    )
+
+
+def event_counts(
+    predicted: Sequence[Span], reference: Sequence[Span], collar: Seconds = 0.2, length_share: float = 0.5
+) -> Counts:
+    """One clip's part of `event_f1`: pairs of spans that meet, predicted spans, reference spans."""
+    if not predicted or not reference:
+        return 0, len(predicted), len(reference)
+    meets = [
+        [
+            abs(span.start - other.start) <= collar
+            and abs(span.end - other.end) <= max(collar, length_share * other.duration)
+            for other in reference
         ]
-        n_hits += _n_matched(meets, len(reference))
-        n_predicted += len(predicted)
-        n_reference += len(reference)
-    return _pooled_f1(n_hits, n_predicted, n_reference)
+        for span in predicted
+    ]
+    n_hits = int(meets[0][0]) if len(meets) == len(reference) == 1 else _n_matched(meets, len(reference))
+    return n_hits, len(predicted), len(reference)
 
 
-def _segments(spans: Sequence[Span], resolution: Seconds) -> set[int]:
-    return {
-        segment
-        for span in spans
-        for segment in range(math.floor(span.start / resolution), math.ceil(span.end / resolution))
-    }
+def _segments(spans: Sequence[Span], resolution: Seconds) -> list[tuple[int, int]]:
+    """The active segments as disjoint ranges [first, end), in order: a span of hours is one range, not a million."""
+    ranges: list[tuple[int, int]] = []
+    for span in sorted(spans):
+        start, end = math.floor(span.start / resolution), math.ceil(span.end / resolution)
+        if ranges and start <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], end))
+        else:
+            ranges.append((start, end))
+    return ranges
 
 
-def _pooled_f1(n_hits: int, n_predicted: int, n_reference: int) -> float | None:
+def pooled_f1(counts: Iterable[Counts]) -> float | None:
+    """2 hits / (predicted + reference) over the sums; None where a side has none."""
+    n_hits = n_predicted = n_reference = 0
+    for hits, on_one_side, on_the_other in counts:
+        n_hits += hits
+        n_predicted += on_one_side
+        n_reference += on_the_other
     if not n_predicted or not n_reference:
         return None
     return 2 * n_hits / (n_predicted + n_reference)

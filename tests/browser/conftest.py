@@ -1,0 +1,80 @@
+"""A real browser and real servers. What has no browser skips these tests, by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60_000  # ms: a busy machine is no failure
+
+
+def _executable(playwright: Any) -> str:
+    """$TGSR_CHROMIUM, else the one that playwright has installed, else one on the PATH."""
+    own = playwright.chromium.executable_path
+    for found in (
+        os.environ.get("TGSR_CHROMIUM"),
+        own if Path(own).exists() else None,
+        *map(shutil.which, BROWSERS),
+    ):
+        if found:
+            return found
+    pytest.skip("there is no Chromium: `make test-browser` installs one")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: `make test-browser`"
+    )
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        chromium = playwright.chromium.launch(executable_path=_executable(playwright), args=arguments)
+        yield chromium
+        chromium.close()
+
+
+class Watched:
+    """A page, and what it should never do: break its policy, throw, show a dialog, or call another machine."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.wrong = page, []
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: self.wrong.append(f"threw {error}"))
+        page.on("dialog", lambda dialog: (self.wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("console", self._said)
+        page.on("request", self._asked)
+
+    def _said(self, message: Any) -> None:
+        if "Content Security Policy" in message.text or "Refused to" in message.text:
+            self.wrong.append(message.text)
+
+    def _asked(self, request: Any) -> None:
+        place = urlsplit(request.url)
+        if place.scheme not in ("data", "blob") and place.hostname not in ("127.0.0.1", "localhost"):
+            self.wrong.append(f"asked {request.url}")
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+    """open(url, **options of a context) -> page; at the end nothing may have gone wrong on any of them."""
+    contexts, watched = [], []
+
+    def opens(url: str, **options: Any) -> Any:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        watched.append(Watched(context.new_page()))
+        watched[-1].page.goto(url)
+        return watched[-1].page
+
+    yield opens
+    wrong = [what for one in watched for what in one.wrong]
+    for context in contexts:
+        context.close()
+    assert wrong == []

@@ -1,0 +1,151 @@
+"""Intervals and paired tests: against enumeration, published numbers, scipy where it is installed, and each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tgsr.evaluation.intervals import (
+    SwapTest,
+    bootstrap_mean,
+    bootstrap_means,
+    mcnemar_exact,
+    poisson_weights,
+    quantiles,
+    swap_test,
+)
+
+
+def _one_by_one(values: list[float | None], clusters: list[int], seed: int, n: int) -> tuple[float, float]:
+    """The bootstrap as one would write it first: draw clusters, take the mean of their items, n times."""
+    by_cluster: dict[int, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        if value is not None:
+            by_cluster.setdefault(cluster, []).append(value)
+    groups, rng = list(by_cluster.values()), np.random.default_rng(seed)
+    means = []
+    for _ in range(n):
+        drawn = [groups[at] for at in rng.integers(len(groups), size=len(groups))]
+        means.append(sum(map(sum, drawn)) / sum(map(len, drawn)))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.floats(0, 1), st.integers(0, 5)), min_size=2, max_size=30),
+    st.integers(0, 3),
+)
+def test_the_bootstrap_draws_whole_clusters(pairs: list[tuple[float | None, int]], seed: int) -> None:
+    values, clusters = [value for value, _ in pairs], [cluster for _, cluster in pairs]
+    mean = bootstrap_mean(values, clusters, seed, 40)
+    if len({c for v, c in pairs if v is not None}) < 2:
+        assert (mean.low, mean.high) == (None, None)
+        return
+    assert (mean.low, mean.high) == pytest.approx(_one_by_one(values, clusters, seed, 40))
+
+
+def test_columns_together_are_columns_alone() -> None:
+    rng = np.random.default_rng(0)
+    columns = {
+        "whole": [float(x) for x in rng.random(50)],
+        "gaps": [None if x < 0.3 else float(x) for x in rng.random(50)],
+        "none": [None] * 50,
+        "whole too": [float(x > 0.5) for x in rng.random(50)],
+    }
+    clusters = [int(x) for x in rng.integers(12, size=50)]
+    together = bootstrap_means(columns, clusters, 3, 100)
+    assert list(together) == list(columns)
+    for name, column in columns.items():
+        assert together[name] == bootstrap_mean(column, clusters, 3, 100)
+
+
+def test_poisson_weights_are_poisson() -> None:
+    weights = poisson_weights(np.random.default_rng(0), 200, 2000)
+    n = weights.size
+    assert weights.mean() == pytest.approx(1, abs=4 / math.sqrt(n))
+    assert weights.var() == pytest.approx(1, abs=0.02)
+    for k in range(4):
+        share = math.exp(-1) / math.factorial(k)
+        assert (weights == k).mean() == pytest.approx(share, abs=4 * math.sqrt(share / n))
+
+
+def test_quantiles_of_nothing_are_none() -> None:
+    assert (quantiles([]).median, quantiles([]).p90, quantiles([]).n) == (None, None, 0)
+    found = quantiles([3.0, 1.0, 2.0])
+    assert (found.median, found.p90, found.n) == (2.0, pytest.approx(2.8), 3)
+
+
+@pytest.mark.parametrize("pair", [(a, b) for a in range(6) for b in range(6)])
+def test_mcnemar_is_the_share_of_coin_tosses_as_uneven(pair: tuple[int, int]) -> None:
+    n = sum(pair)
+    if n == 0:
+        assert mcnemar_exact(*pair) is None
+        return
+    uneven = abs(pair[0] - pair[1])
+    tosses = [sum(toss) for toss in itertools.product((1, -1), repeat=n)]
+    expected = sum(abs(total) >= uneven for total in tosses) / len(tosses)
+    assert mcnemar_exact(*pair) == pytest.approx(expected)
+
+
+def test_mcnemar_of_the_published_example() -> None:
+    """statsmodels' documentation of `mcnemar` with exact=True: the table 101, 121, 59, 33."""
+    assert mcnemar_exact(121, 59) == pytest.approx(4.434449e-06, rel=1e-6)
+
+
+def test_mcnemar_of_very_many_pairs_is_still_a_number() -> None:
+    p = mcnemar_exact(50_000, 50_500)
+    assert p is not None
+    z = 499 / math.sqrt(100_500)  # the normal approximation with its continuity correction
+    assert p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.01)
+    assert mcnemar_exact(0, 5000) == 0.0
+
+
+def test_mcnemar_is_scipys_binomial_test() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for a, b in ((3, 11), (40, 61), (500, 441)):
+        assert mcnemar_exact(a, b) == pytest.approx(stats.binomtest(a, a + b, 0.5).pvalue)
+
+
+def test_swapping_single_questions_is_mcnemar() -> None:
+    p = swap_test([1.0] * 15 + [-1.0] * 5 + [0.0] * 30, n_swaps=40_000)
+    assert p == pytest.approx(mcnemar_exact(15, 5), abs=0.004)
+
+
+@pytest.mark.parametrize("sums", [[2, -1, 3, 1, -1], [0.3, -0.2, 0.7, 0.1], [1, 0.5, -0.25, 2, 2, -1]])
+def test_swaps_are_all_changes_of_sign(sums: list[float]) -> None:
+    total = abs(sum(sums))
+    changes = [
+        abs(sum(s * x for s, x in zip(signs, sums, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(sums))
+    ]
+    expected = sum(change >= total - 1e-9 for change in changes) / len(changes)
+    assert swap_test(sums, n_swaps=40_000) == pytest.approx(expected, abs=0.01)
+
+
+def test_swaps_of_clips_are_less_sure_than_swaps_of_questions() -> None:
+    """Ten questions of one clip, all alike, say no more than one."""
+    by_question, by_clip = swap_test([1.0] * 40), swap_test([10.0] * 4)
+    assert by_question is not None
+    assert by_clip is not None
+    assert by_question < 0.001
+    assert by_clip == pytest.approx(2 / 16, abs=0.02)
+
+
+def test_without_any_difference_there_is_no_p() -> None:
+    assert swap_test([]) is None
+    assert swap_test([0.0, 0.0]) is None
+
+
+def test_clips_in_parts_are_clips_at_once() -> None:
+    rng = np.random.default_rng(1)
+    sums = np.concatenate([rng.normal(0.02, 0.3, 400), rng.integers(-2, 3, 400)])
+    parts = SwapTest(0, 10_000)
+    for at in range(0, 800, 50):
+        parts.add(sums[at : at + 50])
+    assert parts.p == parts.p
+    assert parts.p == pytest.approx(swap_test(sums), abs=0.02)
