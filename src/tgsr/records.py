@@ -533,13 +533,12 @@ def question_of(row: Row) -> Question:
     get = row.get
     split = get("split")
     return Question(
-        # texts that every question has are checked by Question itself: once is enough, there may be millions
         id=_text(row, "id"),
-        clip_id=cast(str, get("clip_id")),
-        audio=cast(str, get("audio")),
+        clip_id=_text(row, "clip_id"),
+        audio=_text(row, "audio"),
         duration=_number("duration", "", get("duration")),
         kind=_text(row, "kind"),
-        question=cast(str, get("question")),
+        question=cast(str, get("question")),  # checked by Question itself
         answer=_text_or_none(row, "answer"),
         choices=tuple([_choice(item) for item in _list(row, "choices")]),
         phrase=_text_or_none(row, "phrase"),

@@ -123,7 +123,7 @@ class GrpoConfig:
     dense_weight: Annotated[
         float, "of the dense reward: what each cited span holds against what is said to be heard; 0 is off"
     ] = 0.0
-    clips: Annotated[str | None, "clips.jsonl with the words' times, for --dense-weight"] = None
+    clips: Annotated[str | None, "clips.jsonl with the words' times, which the dense reward needs"] = None
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
     clip_norm: Annotated[float, "of the gradient"] = 1.0
