@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench lint fetch clean
+.PHONY: help demo test test-browser bench lint fetch clean
 
 help:
 	@echo "make demo    the whole story on real speech, into runs/demo"
 	@echo "make test    lint, then all tests; those that need the encoder are skipped without it"
+	@echo "make test-browser  installs a Chromium if there is none, then the tests of the local pages in it"
 	@echo "make bench   speed and memory: the shared prefix against the usual way, six minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make fetch   Whisper base and SmolLM2-135M, downloaded once and checked each time"
@@ -25,6 +26,13 @@ demo: fetch
 test: lint
 	-@$(MAKE) --no-print-directory fetch
 	$(BIN)/python -m pytest
+
+# A browser that is there is taken; playwright's own comes from the network, Debian's with: apt install chromium.
+test-browser: $(INSTALLED)
+	command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$TGSR_CHROMIUM" \
+		|| $(BIN)/python -m playwright install chromium \
+		|| { echo "no browser: apt install chromium, or name one in TGSR_CHROMIUM" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/browser
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py --rows grpo stage1 audio memory

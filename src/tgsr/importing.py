@@ -19,9 +19,16 @@ from typing import Any, cast
 
 from tgsr import audio
 from tgsr.choices import extract_choice
-from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, COLUMNS, EMOTIONS, MELD_QUESTION, Benchmark
+from tgsr.evaluation.benchmarks import (
+    AIRBENCH_CHOICES,
+    COLUMNS,
+    EMOTIONS,
+    MELD_QUESTION,
+    Benchmark,
+    airbench_domain,
+)
 from tgsr.evaluation.official import handed_over
-from tgsr.evaluation.score_files import MELD_COLUMNS, PREDICTION_KEYS, airbench_domain, plain_id
+from tgsr.evaluation.score_files import MELD_COLUMNS, PREDICTION_KEYS, plain_id
 from tgsr.records import Question, RecordError, Response, Row, append_jsonl, question_of, write_jsonl
 from tgsr.timeline import Span
 

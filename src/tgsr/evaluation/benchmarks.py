@@ -224,7 +224,7 @@ def _airbench(entry: Entry) -> Item:
         task,
         _labels(
             ("benchmark", "airbench"),
-            ("domain", _airbench_domain(task)),
+            ("domain", airbench_domain(task)),
             ("category", task),
             ("dataset", entry.text("dataset_name")),
             ("column", COLUMNS.get(task)),
@@ -232,7 +232,7 @@ def _airbench(entry: Entry) -> Item:
     )
 
 
-def _airbench_domain(task: str) -> str:
+def airbench_domain(task: str) -> str:
     """speech, sound or music, as the owner groups the tasks; vocal_sound_classification and AQA are sound."""
     if task.startswith("Music"):
         return "music"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
-from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, EMOTIONS, Benchmark
+from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, EMOTIONS, Benchmark, airbench_domain
 from tgsr.evaluation.score_items import BenchmarkRow, Labels, benchmark_of
 from tgsr.evaluation.score_metrics import Format
 from tgsr.records import (
@@ -262,13 +262,6 @@ def _airbench_row(name: str, line: int, row: Row) -> BenchmarkRow:
         categories=_texts([task]),
         labels=(*_labels(domain, _texts([task]), ()), ("task_dataset", folder)),
     )
-
-
-def airbench_domain(task: str) -> str:
-    """speech, sound or music, as the owner groups the tasks."""
-    if task.startswith("Music"):
-        return "music"
-    return "speech" if task.startswith(("Speaker", "Speech", "Spoken", "Synthesized")) else "sound"
 
 
 def _meld_row(name: str, line: int, row: Row) -> BenchmarkRow:

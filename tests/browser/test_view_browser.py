@@ -1,0 +1,352 @@
+"""`tgsr view` in a real browser, with a real server."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[view]'")
+
+from browser_tools import picture, server
+
+from tgsr import audio
+from tgsr.cli import main
+from tgsr.corpora.spoken_digits import compose
+from tgsr.records import Clip, Question, Response, write_jsonl
+from tgsr.timeline import Span, Word
+
+HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
+
+
+def run_in(folder: Path, n: int = 60) -> Path:
+    """Two models on four clips, many questions; one response is hostile, one clip is gone, one cites beyond the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        samples = (0.2 * np.sin(np.arange(5 * 16000) * (0.05 + 0.03 * k))).astype(np.float32)
+        samples[: 2 * 16000] = rng.uniform(-0.02, 0.02, 2 * 16000)
+        audio.save_wav(folder / f"{k}.wav", samples)
+    rows = []
+    for n_question in range(n):
+        clip = n_question % 4
+        question = Question(
+            f"q{n_question:03d}",
+            f"c{clip}",
+            f"{clip}.wav",
+            5.0,
+            "choice",
+            f"What is heard in {n_question}?",
+            "a tone",
+            ("a tone", "noise"),
+            evidence=(Span(2.0, 5.0),),
+            task="tone" if clip else "first",
+        )
+        good = "From 2.00s to 2.60s there is a tone, and at (3.0s-3.4s).\nFinal answer: (a) a tone"
+        bad = "From 0.20s to 9.00s there is noise.\nFinal answer: (b) noise"
+        rows.append(Response(question, "steady", good))
+        rows.append(Response(question, "shaky", HOSTILE + "\n(b) noise" if n_question == 1 else bad))
+    write_jsonl(folder / "predictions.jsonl", rows)
+    words = (Word("hum", 2.0, 2.5), Word("tone", 2.6, 4.9))
+    write_jsonl(folder / "clips.jsonl", [Clip(f"c{k}", f"{k}.wav", 5.0, words) for k in range(3)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_in(tmp_path_factory.mktemp("view") / "run")
+
+
+@pytest.fixture(scope="module")
+def url(run: Path) -> Any:
+    with server("view", str(run), "--port", "0", "--title", "Two models on tones") as (address, _):
+        yield address
+
+
+def ready(page: Any, question: str = "What is heard in 0?") -> None:
+    page.wait_for_function(
+        f"() => document.querySelector('#item h2')?.textContent === {json.dumps(question)}"
+    )
+
+
+def heard(page: Any) -> tuple[float, bool]:
+    found = page.evaluate(
+        "() => { const m = document.getElementById('media'); return [m.currentTime, m.paused]; }"
+    )
+    return float(found[0]), bool(found[1])
+
+
+def until_paused(page: Any) -> float:
+    page.wait_for_function("() => document.getElementById('media').paused")
+    return heard(page)[0]
+
+
+def test_a_cited_span_is_played_to_its_end_and_no_further(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    picture(page, "view.png")
+    link = page.locator("section.response a.cite").first
+    assert link.inner_text() == "2.00s to 2.60s"
+    link.click()
+    page.wait_for_function(
+        "() => { const m = document.getElementById('media'); return !m.paused && m.currentTime > 2; }"
+    )
+    assert until_paused(page) == pytest.approx(2.6, abs=0.15)
+    assert "span=0" in page.url
+    page.locator(".band").first.click()  # the true evidence
+    page.wait_for_function("() => !document.getElementById('media').paused")
+    page.keyboard.press("Escape")
+    assert until_paused(page) < 5
+
+
+def test_models_stand_side_by_side_with_their_verdicts(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    shown = page.locator("section.response")
+    assert [one.get_attribute("aria-label") for one in shown.all()] == [
+        "response of steady",
+        "response of shaky",
+    ]
+    assert "right" in shown.nth(0).inner_text()
+    assert "wrong" in shown.nth(1).inner_text()
+    boxes = [one.bounding_box() for one in shown.all()]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    crossed = shown.nth(1).locator("a.cite.wrong")
+    assert crossed.get_attribute("title") == "runs past the end of the clip"
+    assert page.locator(".word").all_inner_texts() == ["hum", "tone"]
+
+
+def test_filters_search_and_pages(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    count = page.locator("#count")
+    page.wait_for_function("() => document.getElementById('count').textContent === '60 questions'")
+    assert page.locator("#list li").count() == 50
+    page.get_by_role("button", name="On →").click()
+    page.wait_for_function("() => document.querySelectorAll('#list li').length === 10")
+    page.fill("#q", "heard in 17")
+    page.wait_for_function("() => document.getElementById('count').textContent === '1 question'")
+    page.fill("#q", "")
+    page.check("#f-wrong")
+    page.wait_for_function("() => document.getElementById('count').textContent === '60 questions'")
+    page.select_option("#f-model", "steady")
+    page.wait_for_function("() => document.getElementById('count').textContent === '0 questions'")
+    page.uncheck("#f-wrong")
+    page.select_option("#f-task", "first")
+    page.wait_for_function("() => document.getElementById('count').textContent === '15 questions'")
+    assert count.get_attribute("aria-live") == "polite"
+
+
+def test_keys_and_deep_links(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    page.keyboard.press("j")
+    ready(page, "What is heard in 1?")
+    page.keyboard.press("k")
+    ready(page)
+    page.keyboard.press("2")
+    page.wait_for_function("() => document.getElementById('media')?.currentTime >= 3")
+    assert until_paused(page) == pytest.approx(3.4, abs=0.15)
+    page.keyboard.press("?")
+    assert page.locator("#help").evaluate("e => e.open")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("jjj")
+    assert page.locator("#q").input_value() == "jjj"
+    again = opened(page.url)
+    ready(again)
+    again.wait_for_function("() => document.getElementById('media')?.currentTime === 3")
+    assert heard(again)[1]  # shown, not played: nobody pressed anything there
+
+
+def test_model_text_is_text(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    page.keyboard.press("j")
+    ready(page, "What is heard in 1?")
+    assert HOSTILE in page.locator("section.response").nth(1).inner_text()
+    assert page.locator("#item img, #item script").count() == 0
+    assert page.title() == "Two models on tones"
+
+
+def test_a_clip_that_is_gone_is_said_and_the_rest_works(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    page.fill("#q", "heard in 3?")
+    page.wait_for_function("() => document.getElementById('count').textContent === '1 question'")
+    page.locator("#list button").first.click()
+    ready(page, "What is heard in 3?")
+    assert "No sound for this question" in page.get_by_role("alert").inner_text()
+    assert page.locator("section.response").count() == 2
+    assert page.locator("a.cite").first.get_attribute("aria-disabled") == "true"
+
+
+def test_small_and_dark(url: str, opened: Any) -> None:
+    page = opened(url, viewport={"width": 400, "height": 900}, color_scheme="dark")
+    ready(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    picture(page, "view-narrow.png")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, background[4:-1].split(","))) < 150
+
+
+def test_everything_that_can_be_pressed_has_a_name(url: str, opened: Any) -> None:
+    page = opened(url)
+    ready(page)
+    for control in page.locator("button:visible, select:visible, input:visible, a:visible").all():
+        name = control.evaluate(
+            "e => e.getAttribute('aria-label') || (e.labels?.[0] || e).textContent.trim()"
+        )
+        assert name, control.evaluate("e => e.outerHTML")
+    for landmark in ("main", "banner", "navigation", "complementary", "search"):
+        assert page.get_by_role(landmark).count() == 1, landmark
+
+
+def test_the_spectrogram_can_be_shown(url: str, opened: Any) -> None:
+    page = opened(url, viewport={"width": 1200, "height": 900}, color_scheme="dark")
+    ready(page)
+    page.wait_for_function("() => document.getElementById('media').readyState > 1")
+    before = page.locator(".picture").bounding_box()["height"]
+    page.get_by_role("button", name="Spectrogram").click()
+    page.wait_for_function(
+        f"() => document.querySelector('.picture').getBoundingClientRect().height > {before + 100}"
+    )
+    time.sleep(0.5)
+    picture(page, "view-dark.png")
+    page.get_by_role("button", name="Spectrogram").click()
+    page.wait_for_function(
+        f"() => document.querySelector('.picture').getBoundingClientRect().height < {before + 50}"
+    )
+
+
+def test_six_channels_and_a_long_clip(tmp_path: Path, opened: Any) -> None:
+    """48 kHz in six channels is heard; twenty minutes are streamed, with peaks from the server."""
+    loud = 0.3 * np.sin(np.arange(2 * 48000) * 0.05)
+    soundfile.write(tmp_path / "six.wav", np.stack([loud] * 6, axis=1), 48000)
+    slow = np.tile(np.sin(np.arange(4000) * 0.3).astype(np.float32) * 0.2, 600)  # 20 min at 2 kHz
+    soundfile.write(tmp_path / "long.flac", slow, 2000)
+    rows = [
+        Response(
+            Question("six", "six", "six.wav", 2.0, "choice", "Six?", "a", ("a", "b")),
+            "m",
+            "0.5s - 0.9s\n(a) a",
+        ),
+        Response(
+            Question("long", "long", "long.flac", 1200.0, "choice", "Long?", "a", ("a", "b")),
+            "m",
+            "From 900.0s to 900.5s.\n(a) a",
+        ),
+    ]
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    with server("view", str(tmp_path), "--port", "0") as (address, _):
+        page = opened(address)
+        for question, end in (("Six?", 0.9), ("Long?", 900.5)):
+            ready(page, question)
+            page.wait_for_function("() => document.getElementById('media')?.readyState > 0")
+            page.keyboard.press("1")
+            page.wait_for_function(f"() => document.getElementById('media').currentTime > {end - 0.4}")
+            assert until_paused(page) == pytest.approx(end, abs=0.15)
+            page.keyboard.press("j")
+        assert "streamed" in page.locator(".controls").inner_text()
+
+
+def test_a_server_that_is_gone_is_said(tmp_path: Path, opened: Any) -> None:
+    with server("view", str(run_in(tmp_path / "run", 4)), "--port", "0") as (address, process):
+        page = opened(address)
+        ready(page)
+        process.kill()
+        process.wait()
+        page.keyboard.press("j")
+        page.wait_for_selector("text=the server does not answer")
+
+
+def test_an_export_needs_a_file_server_only(run: Path, tmp_path: Path, opened: Any) -> None:
+    assert main(["view", str(run), "--export", str(tmp_path / "site")]) == 0
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path / "site")))
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    try:
+        page = opened(f"http://127.0.0.1:{site.server_port}/")
+        ready(page)
+        page.keyboard.press("1")
+        page.wait_for_function("() => document.getElementById('media')?.currentTime > 2")
+        assert until_paused(page) == pytest.approx(2.6, abs=0.15)
+        page.check("#f-wrong")
+        page.select_option("#f-model", "steady")
+        page.wait_for_function("() => document.getElementById('count').textContent === '0 questions'")
+        page.uncheck("#f-wrong")
+        page.fill("#q", "noise")
+        page.wait_for_function("() => document.getElementById('count').textContent === '60 questions'")
+        assert page.locator("#reload").is_hidden()
+    finally:
+        site.shutdown()
+        site.server_close()
+
+
+# --- ask -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(tmp_path: Path, encoder: Any) -> Any:
+    """A page with the miniature behind it, and a clip of digits to be asked about."""
+    made = compose(70_010, "heldout-speaker", seconds=(4.0, 5.0))
+    audio.save_wav(tmp_path / "digits.wav", made.samples)
+    said = made.clip.words[0].text, made.clip.words[1].text
+    with server("view", str(run_in(tmp_path / "run", 1)), "--port", "0", "--model", "mini:tgsr") as (
+        address,
+        _,
+    ):
+        yield address, tmp_path / "digits.wav", said
+
+
+def test_a_question_is_answered_while_one_looks_on(asking: Any, opened: Any) -> None:
+    address, clip, (first, second) = asking
+    page = opened(address)
+    ready(page)
+    page.get_by_role("button", name="Ask", exact=True).first.click()
+    page.click("#ask-send")
+    page.set_input_files("#ask-file", str(clip))
+    assert "digits.wav" in page.locator("#ask-name").inner_text()
+    page.fill("#ask-question", f"Which digit is said right after {first}?")
+    page.fill("#ask-choices", f"{second}\nzero" if second != "zero" else "zero\none")
+    page.click("#ask-send")
+    page.wait_for_selector("#ask-answer:visible")
+    page.wait_for_function("() => document.getElementById('ask-cancel').hidden")
+    assert "Final answer" in page.locator("#ask-answer").inner_text()
+    cited = page.locator("#ask-answer a.cite")
+    assert cited.count() >= 1
+    picture(page, "ask.png")
+    cited.first.click()
+    page.wait_for_function("() => document.getElementById('ask-media').currentTime > 0")
+
+
+def test_a_question_can_be_cancelled_and_no_sound_is_said(asking: Any, opened: Any) -> None:
+    address, clip, _ = asking
+    page = opened(address)
+    ready(page)
+    page.get_by_role("button", name="Ask", exact=True).first.click()
+    page.fill("#ask-question", "What is said?")
+    page.click("#ask-send")
+    page.wait_for_selector("text=Choose or record something first.")
+    page.set_input_files(
+        "#ask-file", files=[{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no sound"}]
+    )
+    page.click("#ask-send")
+    page.wait_for_function(
+        "() => /audio|sound|read/i.test(document.getElementById('ask-progress').textContent)"
+    )
+    page.wait_for_function("() => !document.getElementById('ask-send').disabled")
+    page.set_input_files("#ask-file", str(clip))
+    page.click("#ask-send")
+    page.click("#ask-cancel")
+    page.wait_for_function("() => document.getElementById('ask-progress').textContent === 'Cancelled.'")
+    assert page.locator("#ask-send").is_enabled()
