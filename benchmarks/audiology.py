@@ -3,8 +3,8 @@
     python benchmarks/audiology.py --manifest speech/manifest.jsonl
 
 Phrases of 3 to 8 words are drawn from clips with word times. Each is cut out at its true span and at spans that are 1,
-2 and 5 s later or earlier and elsewhere in the clip; Whisper base writes the crops down, as `tgsr behaviour` does,
-and each similarity compares that with what a response would say is heard there:
+2 and 5 s later or earlier and elsewhere in the clip; Whisper base writes the crops down, each by itself as `tgsr
+behaviour` does, and each similarity compares that with what a response would say is heard there:
 
 - quote: the words as the transcript has them. "human" clips have a person's transcript, digits are exact; the words of
   the "pseudo" clips are Whisper tiny.en's, with its own errors.
@@ -12,7 +12,10 @@ and each similarity compares that with what a response would say is heard there:
 - told: no quote, made by rule: function words left out, "the speaker talks about" before it. A person's or a large
   model's paraphrase would be harder.
 
-AUC: the probability that a true span scores higher than a wrong one (ties count half).
+AUC: the probability that a true span scores higher than a wrong one (ties count half). `ahead` is the chosen
+similarity's lead over another one with the interval of that difference: the same phrases are drawn for both.
+
+"windows" has what becomes of the same crops where they share Whisper's windows: how many read the same, and the AUC.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.evaluation.audiology import SIMILARITIES, similarity
+from tgsr.evaluation.audiology import SIMILARITIES, similarity, spoken
 from tgsr.records import Clip, read_clips, resolve_audio
 from tgsr.timeline import Span
 from tgsr.transcribe.whisper import FasterWhisper
@@ -138,18 +142,48 @@ def auc(true: Sequence[float], wrong: Sequence[float]) -> float:
     return float((a > b).mean() + 0.5 * (a == b).mean())
 
 
-def interval(
-    true: Sequence[float], wrong: Sequence[tuple[int, float]], rng: np.random.Generator
-) -> list[float]:
-    """95 %, bootstrap over phrases: a phrase's true and wrong spans are drawn together."""
+def resampled(true: Sequence[float], wrong: Sequence[tuple[int, float]], seed: int) -> np.ndarray:
+    """The AUC in 300 bootstraps over phrases: a phrase's true and wrong spans are drawn together."""
+    rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(300):
         chosen = rng.integers(len(true), size=len(true))
         times = np.bincount(chosen, minlength=len(true))
         of_wrong = [value for phrase, value in wrong for _ in range(times[phrase])]
-        if of_wrong:
-            drawn.append(auc([true[phrase] for phrase in chosen], of_wrong))
-    return [round(float(value), 3) for value in np.percentile(drawn, [2.5, 97.5])]
+        drawn.append(auc([true[phrase] for phrase in chosen], of_wrong) if of_wrong else np.nan)
+    return np.array(drawn)
+
+
+def interval(drawn: np.ndarray) -> list[float]:
+    return [round(float(value), 3) for value in np.nanpercentile(drawn, [2.5, 97.5])]
+
+
+def scores(
+    measure: Callable[[str, str], float], said: Sequence[str], text: dict[tuple[int, str], str], name: str
+) -> tuple[list[float], list[tuple[int, float]]]:
+    """A similarity's values at the true spans, and at the wrong ones by that name with their phrase's number."""
+    true = [measure(of, text[n, "true"]) for n, of in enumerate(said)]
+    return true, [(n, measure(of, text[n, name])) for n, of in enumerate(said) if (n, name) in text]
+
+
+def windows(
+    drawn: Sequence[tuple[Clip, Span, tuple[str, ...]]],
+    alone: dict[tuple[int, str], str],
+    together: dict[tuple[int, str], str],
+) -> dict[str, object]:
+    """Crops heard each by itself against the same ones in windows that they share; explanations are quotes."""
+    said = [" ".join(words) for _, _, words in drawn]
+    found: dict[str, object] = {
+        "n_crops": len(alone),
+        "identical": round(float(np.mean([spoken(alone[at]) == spoken(together[at]) for at in alone])), 3),
+    }
+    for way, text in (("alone", alone), ("together", together)):
+        true, wrong = scores(similarity, said, text, "2 s off")
+        found[way] = {
+            "true_mean": round(float(np.mean(true)), 3),
+            "2 s off": round(auc(true, [value for _, value in wrong]), 3),
+        }
+    return found
 
 
 def roc(true: Sequence[float], wrong: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -186,23 +220,30 @@ def main() -> None:
         for name, where in {"true": span, **wrong_spans(span, clip.duration, rng)}.items():
             crops.append(audio.crop(samples, [where]))
             places.append((n, name))
-    heard = FasterWhisper(language="en").many(crops)
-    text = {place: transcript.text for place, transcript in zip(places, heard, strict=True)}
+    hears = FasterWhisper(language="en")
+    text = {
+        place: hears(crop).text
+        for place, crop in zip(places, tqdm(crops, desc="hearing", unit="crop"), strict=True)
+    }
+    together = {place: of.text for place, of in zip(places, hears.many(crops), strict=True)}
     n_empty = sum(not text[n, "true"] for n in range(len(drawn)))
 
     found: dict[str, dict[str, dict[str, object]]] = {}
     curves: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
     for kind in KINDS:
         said = [told(words, kind, clip, rng) for clip, _, words in drawn]
+        lead = {name: resampled(*scores(similarity, said, text, name), args.seed) for name in WRONG}
         for measure in SIMILARITIES:
-            true = [measure(said[n], text[n, "true"]) for n in range(len(drawn))]
-            of_measure: dict[str, object] = {"true_median": round(float(np.median(true)), 3)}
+            of_measure: dict[str, object] = {}
             for name in WRONG:
-                wrong = [(n, measure(said[n], text[n, name])) for n in range(len(drawn)) if (n, name) in text]
+                true, wrong = scores(measure, said, text, name)
                 values = [value for _, value in wrong]
+                drawn_auc = resampled(true, wrong, args.seed)
+                of_measure["true_median"] = round(float(np.median(true)), 3)
                 of_measure[name] = {
                     "auc": round(auc(true, values), 3),
-                    "interval": interval(true, wrong, np.random.default_rng(args.seed)),
+                    "interval": interval(drawn_auc),
+                    "ahead": interval(lead[name] - drawn_auc),
                     "median": round(float(np.median(values)), 3),
                     "n": len(values),
                 }
@@ -216,6 +257,7 @@ def main() -> None:
                 "n_phrases": dict(counts),
                 "n_true_spans_without_a_word": n_empty,
                 "chosen": similarity.__name__,
+                "windows": windows(drawn, text, together),
                 "auc": found,
             },
             indent=1,

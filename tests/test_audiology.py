@@ -59,15 +59,16 @@ class Loudest:
         self.n = 0
 
     def __call__(self, samples):
-        return self.many([samples])[0]
+        self.n += 1
+        said = {0: "", 2: "soft", 8: "loud"}[round(float(np.abs(samples).max()) * 10)]
+        words = (Word(said, 0.0, 0.1),) if said else ()
+        return Transcript(words, len(samples) / 16000, "loudness")
 
     def many(self, clips):
-        self.n += len(clips)
-        said = [{0: "", 2: "soft", 8: "loud"}[round(float(np.abs(clip).max()) * 10)] for clip in clips]
-        return [
-            Transcript((Word(text, 0.0, 0.1),) if text else (), len(clip) / 16000, "loudness")
-            for text, clip in zip(said, clips, strict=True)
-        ]
+        """Like Whisper in a window that clips share: each one's words run on into the next one's."""
+        found = [self(clip) for clip in clips]
+        words = [word for transcript in found for word in transcript.words]
+        return [Transcript(tuple(words), of.duration, of.source) for of in found]
 
 
 @pytest.fixture
@@ -126,6 +127,39 @@ def test_nothing_is_heard_twice(clip, tmp_path):
     assert hears.n == 3
 
 
+def test_a_score_does_not_depend_on_the_other_responses(clip, tmp_path):
+    """Whisper hears differently what shares its window: a model would be scored by its neighbours in the file."""
+    one, other = response('From 1.0s to 2.0s "soft".\n(a)'), response('From 3.0s to 4.0s "loud".\n(a)')
+    (alone,) = verify([one], clip, tmp_path / "alone", Loudest(), "l")
+    among = verify([other, one, other], clip, tmp_path / "among", Loudest(), "l")[1]
+    assert among == alone
+    assert alone.value == 1
+
+
+def test_other_similarities_read_the_same_transcripts(clip, tmp_path):
+    text = 'From 1.0s to 2.0s "softly". From 6.0s to 7.0s "loud". From 1.00s to 1.05s "soft".\n(a) a'
+    (found,) = verify([response(text)], clip, tmp_path, Loudest(), "l")
+    assert found.value_by(in_order) == found.value == 0
+    assert found.value_by(character_cosine) == pytest.approx(character_cosine("softly", "soft") / 2)
+    (nothing,) = verify([response("(a) a")], clip, tmp_path, Loudest(), "l")
+    assert nothing.value_by(token_f1) is None
+
+
+def test_a_stop_keeps_what_was_heard(clip, tmp_path):
+    class Stopped(Loudest):
+        def __call__(self, samples):
+            if self.n == 1:
+                raise KeyboardInterrupt
+            return super().__call__(samples)
+
+    both = response('"soft" from 1.0s to 2.0s. From 3.0s to 4.0s "loud".\n(b)')
+    with pytest.raises(KeyboardInterrupt):
+        verify([both], clip, tmp_path, Stopped(), "l")
+    hears = Loudest()
+    (found,) = verify([both], clip, tmp_path, hears, "l")
+    assert (hears.n, found.value) == (1, 1.0)
+
+
 def test_any_text_is_taken(clip, tmp_path):
     texts = [
         "",
@@ -146,7 +180,7 @@ def test_true_spans_score_higher_than_shifted_ones_with_the_real_whisper(tmp_pat
     from tgsr.transcribe.whisper import FasterWhisper
 
     true, wrong = [], []
-    for n in range(12):
+    for n in range(4):
         made = compose(50_000 + n, "heldout-recordings", seconds=(7.0, 10.0))
         clip = made.clip
         audio.save_wav(tmp_path / f"{n}.wav", made.samples)
@@ -161,7 +195,7 @@ def test_true_spans_score_higher_than_shifted_ones_with_the_real_whisper(tmp_pat
     found = verify([*true, *wrong], tmp_path / "p.jsonl", tmp_path, FasterWhisper(language="en"), "base")
     values = [of.value for of in found]
     right, off = values[: len(true)], values[len(true) :]
-    assert len(right) >= 5
+    assert len(right) >= 3
     assert np.median(right) > np.median(off) + 0.2
     wins = [float(a > b) + 0.5 * (a == b) for a in right for b in off]
     assert np.mean(wins) > 0.8  # the area under the ROC curve

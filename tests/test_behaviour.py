@@ -69,6 +69,9 @@ def test_each_number_by_hand():
     # Who cites nothing counts 0; whose clip cannot be heard is not counted.
     assert (found.verify_zero.value, found.verify_zero.n) == (pytest.approx((1 + 0.2 + 0) / 3), 3)
     assert found.n_unverifiable == {"the clip cannot be heard": 1}
+    assert set(found.verify_by) == {"token_f1", "containment", "in_order", "character_cosine"}
+    # The steps above say "x", and "x" was heard: by any similarity from the texts they are alike.
+    assert (found.verify_by["token_f1"].value, found.verify_by["token_f1"].n) == (1.0, 2)
     assert (found.consistency.value, found.consistency.n) == (1.0, 1)
     assert (found.n_unparsed, found.n_failed, found.n_without_answer) == (1, 1, 1)
     assert (found.flips["turned"].rate.n, found.flips["turned"].to_no) == (1, 1)

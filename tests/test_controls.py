@@ -37,7 +37,7 @@ from tgsr.training.checkpoints import RunError
 
 PITCHES = {"low": 300, "middle": 600, "high": 1200, "shrill": 2400}
 NAMES = tuple(PITCHES)
-N = 8  # clips
+N = 10  # clips: as few as are drawn
 
 
 @dataclass
@@ -218,6 +218,10 @@ def test_a_right_answer_with_a_made_up_place_is_found_out(asked: Path, tmp_path:
     assert found.sufficiency.value < 0.5  # type: ignore[operator]  # but not to what it cites
     assert found.sufficiency_over_silence.value == 0
     assert found.changed_removed.value == 0
+    # a shift moves the clip's end, too: only a roll tells who follows that
+    assert found.shift_following.value == 1
+    assert found.roll_following.value == 0
+    assert found.shift_staying.value == 0
     assert found.necessity.value <= 0  # type: ignore[operator]
 
 

@@ -18,6 +18,7 @@ from tgsr.evaluation.judge import (
     told,
     verdict_of,
 )
+from tgsr.fetch import cache_folder
 from tgsr.models.responder import Failed
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Question, RecordError, Response
@@ -131,7 +132,7 @@ def truthful(got: Got, n: int) -> Reply:
     raise AssertionError(text)
 
 
-def test_a_perfect_judge_agrees_with_people(tmp_path):
+def test_a_perfect_judge_agrees_with_every_label(tmp_path):
     with serving(truthful) as server:
         found = check(llm_of(f"{server.url}/v1#perfect", tmp_path), "perfect", tmp_path / "log.jsonl")
     assert found.accuracy.value == 1
@@ -192,6 +193,19 @@ def test_what_is_no_verdict_is_counted_and_a_failure_is_asked_again(tmp_path):
         judge(llm, "moody", cases, log)
         assert len(server.got) == n_first + 1  # only what failed
     assert [json.loads(line)["verdict"] for line in log.read_text().splitlines()] == ["unparsed", "1", "1"]
+
+
+def test_a_real_small_model_is_asked_and_says_one_verdict_each(tmp_path):
+    """SmolLM2-135M, run for real. What it says is no judgement (docs/behaviour.md): only that it says something."""
+    folder = cache_folder() / "smollm2-135m-instruct"
+    if not folder.exists():
+        pytest.skip("SmolLM2 is not there: `make fetch` downloads it, once")
+    cases = [labelled()[0][0], labelled()[3][0]]
+    log = tmp_path / "log.jsonl"
+    judged = judge(llm_of(str(folder), tmp_path), "small", cases, log)
+    assert all(of.verdicts["plain"] in (True, False) and not of.failed for of in judged)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(row["reasoning"], row["answer"]) for row in rows] == [(of.reasoning, of.answer) for of in cases]
 
 
 def test_verdicts_are_kept_when_the_run_is_stopped(tmp_path):

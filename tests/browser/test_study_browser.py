@@ -36,9 +36,7 @@ def listen(page: Any) -> None:
     """Plays all three stretches; until then nothing can be chosen."""
     for button in page.locator(".stretch button").all():
         button.click()
-        page.wait_for_function(
-            "button => button.getAttribute('aria-pressed') === 'true'", arg=button.element_handle()
-        )
+        page.wait_for_function("button => button.dataset.heard === 'yes'", arg=button.element_handle())
     page.wait_for_function("() => !document.querySelector('#referent input').disabled")
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from tgsr.transcribe.transcript import Backend
 
 SHORTEST: Seconds = 0.1  # of a crop that is heard: nothing is said in less
 N_GRAM = 3
-AT_ONCE = 64  # crops that share Whisper's windows
 
 PAST_END = "starts at or past the clip's end"
 TOO_SHORT = f"shorter than {SHORTEST} s inside the clip"
@@ -64,6 +63,15 @@ class Verified:
     def value(self) -> float | None:
         """The mean similarity over the steps that could be verified, in [0, 1]; None where there are none."""
         known = [step.similarity for step in self.steps if step.similarity is not None]
+        return sum(known) / len(known) if known else None
+
+    def value_by(self, measure: Callable[[str, str], float]) -> float | None:
+        """`value` with another similarity, from the same transcripts."""
+        known = [
+            step.similarity if step.transcript is None else measure(step.explanation, step.transcript)
+            for step in self.steps
+            if step.similarity is not None
+        ]
         return sum(known) / len(known) if known else None
 
 
@@ -142,9 +150,11 @@ def verify(
 ) -> list[Verified]:
     """Each response's cited intervals, verified, in order.
 
-    `path` is the predictions' file, whose folder relative audio paths start from. `backend` writes the crops down;
-    what it wrote is kept under `cache` by the sound and by `name`, so that a second call hears nothing again and a stop
-    costs one batch. An interval that cannot be verified has its reason; nothing that a model wrote raises.
+    `path` is the predictions' file, whose folder relative audio paths start from. `backend` writes the crops down, each
+    by itself: in a window that crops share, Whisper goes on from one to the next, and a response's score would depend
+    on its neighbours (docs/behaviour.md). What it wrote is kept under `cache` by the sound and by `name`, so that a
+    second call hears nothing again and a stop costs one crop. An interval that cannot be verified has its reason;
+    nothing that a model wrote raises.
     """
     kept = _Kept(cache / "audiology", name)
     plans = [_Plan(response, _distinct(response)) for response in responses]
@@ -152,7 +162,6 @@ def verify(
     for plan in plans:
         if plan.steps:
             by_clip.setdefault(resolve_audio(plan.response, path), []).append(plan)
-    crops: dict[str, np.ndarray] = {}
     for clip, of_clip in tqdm(by_clip.items(), desc="audiology", unit="clip", disable=len(by_clip) < 20):
         try:
             samples = audio.load(clip)
@@ -168,11 +177,7 @@ def verify(
                     crop = samples[round(first * audio.SAMPLE_RATE) : round(last * audio.SAMPLE_RATE)]
                     key = plan.keys[step] = audio.content_hash(crop)
                     if key not in kept:
-                        crops[key] = crop.copy()
-        if len(crops) >= AT_ONCE:
-            _hear(crops, backend, kept)
-            crops = {}
-    _hear(crops, backend, kept)
+                        kept.put(key, backend(crop.copy()).text)
     return [
         Verified(plan.response, tuple(_verified(plan, step, kept) for step in plan.steps)) for plan in plans
     ]
@@ -229,17 +234,11 @@ def _verified(plan: _Plan, step: ReasoningStep, kept: _Kept) -> VerifiedStep:
     )
 
 
-def _hear(crops: Mapping[str, np.ndarray], backend: Backend, kept: _Kept) -> None:
-    if crops:
-        for key, transcript in zip(crops, backend.many(list(crops.values())), strict=True):
-            kept.put(key, transcript.text)
-
-
 class _Kept:
     """What was written of each crop, one small file each: {"text": ...} under the hash of its sound."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / hashlib.sha256(name.encode()).hexdigest()[:12]
+        self.folder = folder / hashlib.sha256(f"{name}, a crop a window".encode()).hexdigest()[:12]
         self.read: dict[str, str] = {}
 
     def _file(self, key: str) -> Path:

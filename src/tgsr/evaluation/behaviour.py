@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from tgsr.choices import letter, official_letter
-from tgsr.evaluation.audiology import Verified
+from tgsr.evaluation.audiology import SIMILARITIES, Verified
 from tgsr.evaluation.intervals import Mean, bootstrap_mean
 from tgsr.evaluation.judge import Flips, Judged, flips
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
@@ -31,8 +31,9 @@ class Behaviour:
     """One model's behaviours over its responses to questions with choices; intervals are over clips.
 
     verify: the mean over responses that cite something that could be verified; verify_zero: the same with 0 for
-    responses that cite nothing (docs/behaviour.md says which of the two the paper can have meant). n_unverifiable
-    counts cited intervals by what was wrong with them. consistency: over the responses with a verdict; `by_variant` has
+    responses that cite nothing (docs/behaviour.md says which of the two the paper can have meant); verify_by: `verify`
+    by each similarity that was compared: does a difference hang on the chosen one? n_unverifiable counts
+    cited intervals by what was wrong with them. consistency: over the responses with a verdict; `by_variant` has
     it under the turned order of choices and with the verdicts swapped, `flips` how often a verdict changed; n_unparsed
     are replies that were no verdict, n_failed requests without a reply, n_without_answer responses that name no choice
     clearly or reason nothing, and are not judged. None for what was not asked for.
@@ -45,6 +46,7 @@ class Behaviour:
     n_without_span: int
     verify: Mean | None
     verify_zero: Mean | None
+    verify_by: dict[str, Mean]
     n_unverifiable: dict[str, int]
     consistency: Mean | None
     by_variant: dict[str, Mean]
@@ -94,6 +96,11 @@ def behaviour(
         sum(not find_mentions(text) for text in texts),
         None if values_of is None else bootstrap_mean(values_of, clips, seed),
         None if verified is None else bootstrap_mean([_or_zero(of) for of in verified], clips, seed),
+        {
+            measure.__name__: bootstrap_mean([of.value_by(measure) for of in verified or ()], clips, seed)
+            for measure in SIMILARITIES
+            if verified is not None
+        },
         unverifiable,
         None if judged is None else by_variant.get("plain", nothing),
         by_variant,
@@ -200,7 +207,7 @@ def draw(path: Path, models: Mapping[str, Behaviour]) -> None:
                 continue
             if mean.low is not None:
                 panel.plot([mean.low, mean.high], [row, row], color=colour, linewidth=1.8)
-            panel.plot(mean.value, row, "o", color=colour)
+            panel.plot(mean.value, row, "o", color=colour, clip_on=False, zorder=3)
         panel.set_yticks(range(len(models)), list(models) if column == 0 else [""] * len(models))
         panel.set_ylim(len(models) - 0.5, -0.5)
         panel.set_xlim(left=0, right=None if title == "Regions Explored" else 1)

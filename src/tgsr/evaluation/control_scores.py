@@ -421,34 +421,45 @@ def _plain(mean: Mean) -> str:
     return f"{mean.value:.2f}{interval}"
 
 
+LEAST_DRAWN = 10
 PLOTTED = {
     "sufficiency": "sufficiency",
     "sufficiency_over_silence": "sufficiency\nover silence",
     "necessity": "necessity",
     "shift_following": "shift-following",
+    "roll_following": "roll-following",
     "shift_staying": "staying",
 }
 
 
 def draw(path: Path, models: Mapping[str, Controls]) -> None:
-    """Left: accuracy under each condition, with chance; right: what the evidence does. Dots with 95 % intervals."""
+    """Left: accuracy under each condition, with chance (IoU where there are phrases only); right: the evidence's part.
+
+    Dots with 95 % intervals. Means over fewer than LEAST_DRAWN items, or over the times of fewer responses, are left
+    out: their intervals look surer than they are.
+    """
     from matplotlib.figure import Figure  # slow to import
 
-    conditions = list(dict.fromkeys(name for of in models.values() for name in of.conditions))
-    conditions = [
-        name
-        for name in conditions
-        if any(of.conditions[name].accuracy.n for of in models.values() if name in of.conditions)
-    ]
-    n_rows = max(len(conditions), len(PLOTTED) + 2)
-    height = 1.3 + n_rows * (0.16 + 0.13 * len(models))
+    score = "accuracy" if any(of.n_choices for of in models.values()) else "iou"
+    names = dict.fromkeys(name for of in models.values() for name in of.conditions)
+    left_rows = {
+        name: [
+            getattr(of.conditions[name], score) if name in of.conditions else None for of in models.values()
+        ]
+        for name in names
+    }
+    left_rows = {name: row for name, row in left_rows.items() if any(_is_drawn(mean) for mean in row)}
+    right_rows = {
+        words: [
+            None if field.startswith(("shift", "roll")) and of.n_citing < LEAST_DRAWN else getattr(of, field)
+            for of in models.values()
+        ]
+        for field, words in PLOTTED.items()
+    }
+    right_rows = {words: row for words, row in right_rows.items() if any(_is_drawn(mean) for mean in row)}
+    height = 1.2 + max(4, len(left_rows)) * (0.18 + 0.09 * len(models))
     figure = Figure(figsize=(11, height), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left_rows = {
-        name: [of.conditions[name].accuracy if name in of.conditions else None for of in models.values()]
-        for name in conditions
-    }
-    right_rows = {words: [getattr(of, field) for of in models.values()] for field, words in PLOTTED.items()}
     for axes, rows in ((left, left_rows), (right, right_rows)):
         for row in range(0, len(rows), 2):
             axes.axhspan(row - 0.5, row + 0.5, color="#f2f3f5", linewidth=0, zorder=0)
@@ -457,7 +468,7 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
             offset = (index - (len(models) - 1) / 2) * 0.8 / max(2, len(models))
             _dots(axes, [of[index] for of in rows.values()], offset, colour, name)
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color="#d8dbe0", linewidth=0.6)
@@ -466,18 +477,23 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
     if chances:
         left.axvline(100 * chances[0], color="#24292f", linestyle="--", linewidth=1, label="a blind pick")
     left.set_xlim(0, 102)
-    lowest = min([0.0, *(m.low for of in right_rows.values() for m in of if m.low is not None)])
+    lows = [mean.low for row in right_rows.values() for mean in row if mean is not None and _is_drawn(mean)]
+    lowest = min([0.0, *(low for low in lows if low is not None)])
     right.set_xlim(100 * lowest - 4, 104)
     right.axvline(0, color="#24292f", linewidth=0.8)
-    left.set_title("accuracy (%) on altered sound", fontsize=11)
+    left.set_title(f"{'accuracy' if score == 'accuracy' else 'IoU'} (%) on altered sound", fontsize=11)
     right.set_title("what the evidence does (%)", fontsize=11)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     figure.savefig(path, dpi=150, format="png", facecolor="white")
 
 
+def _is_drawn(mean: Mean | None) -> bool:
+    return mean is not None and mean.n >= LEAST_DRAWN
+
+
 def _dots(axes: Any, means: Sequence[Mean | None], offset: float, colour: str, label: str) -> None:
-    there = [(row, mean) for row, mean in enumerate(means) if mean is not None and mean.value is not None]
+    there = [(row, mean) for row, mean in enumerate(means) if mean is not None and _is_drawn(mean)]
     axes.plot(
         [100 * (mean.value or 0) for _, mean in there],
         [row + offset for row, _ in there],

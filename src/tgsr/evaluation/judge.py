@@ -170,6 +170,7 @@ def judge(
         for at, reply in zip(batch, replies, strict=True):
             case, variant, _ = asked[at]
             row = {"key": keys[at], "judge": name, "id": case.id, "variant": variant}
+            row |= {"reasoning": case.reasoning, "answer": case.answer}
             if isinstance(reply, Failed):
                 failed[keys[at]] = reply.reason
                 continue
@@ -251,7 +252,7 @@ def flips(judged: Iterable[Judged], variant: Variant, seed: int = 0) -> Flips:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A judge against the labels of people: `confusion[label][verdict]`, verdict "1", "0" or "unparsed".
+    """A judge against the labels that ship: `confusion[label][verdict]`, verdict "1", "0" or "unparsed".
 
     accuracy counts an unparsed verdict as wrong; kappa leaves it out. `wrong` are the ids that it got wrong.
     """
@@ -269,7 +270,7 @@ class Check:
 
 
 def labelled() -> list[tuple[Case, bool]]:
-    """The hand-labelled cases that ship with the package: 84, half of them consistent."""
+    """The labelled cases that ship: 84, half of them consistent. Whose labels they are: docs/behaviour.md."""
     text = (files("tgsr") / "assets" / "judge" / "agreement.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     return [
@@ -284,7 +285,7 @@ def labelled() -> list[tuple[Case, bool]]:
 
 
 def check(llm: Llm, name: str, log: Path, seed: int = 0) -> Check:
-    """The judge's agreement with the hand-labelled cases, and its flips under both variants."""
+    """The judge's agreement with the labelled cases, and its flips under both variants."""
     cases = labelled()
     judged = judge(llm, name, [case for case, _ in cases], log, VARIANTS)
     pairs = [(label, of) for (_, label), of in zip(cases, judged, strict=True) if "plain" in of.verdicts]

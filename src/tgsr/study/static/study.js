@@ -67,6 +67,7 @@ function sound(name, label, heard) {
     try {
       await player.play();
       plays += 1;
+      button.dataset.heard = "yes";
       heard();
     } catch (error) {
       if (error.name === "AbortError") return;
