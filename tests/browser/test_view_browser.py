@@ -324,7 +324,7 @@ def test_a_question_is_answered_while_one_looks_on(asking: Any, opened: Any) -> 
     assert "Final answer" in page.locator("#ask-answer").inner_text()
     cited = page.locator("#ask-answer a.cite")
     assert cited.count() >= 1
-    picture(page, "ask.png")
+    picture(page, "ask.png", full_page=True)
     cited.first.click()
     page.wait_for_function("() => document.getElementById('ask-media').currentTime > 0")
 
