@@ -1,8 +1,14 @@
-"""Where the decoder looks while it writes: attention summed over blocks of the input, layer by layer.
+"""Where the decoder looks while it reads and writes: attention summed over blocks of the input, layer by layer.
 
-The sums are taken inside attention, branch by branch; no map is ever kept. Source: section 5.1, A.2, A.3.
+The sums are taken inside attention; no map is ever kept. The fused kernel that computes attention gives each query's
+log-sum-exp over the keys it was shown. So the keys are shown block by block: outputs are joined by their log-sum-exps,
+and a block's share of attention is exp(its log-sum-exp - that of all keys), which costs next to nothing. What falls on
+single frames of the audio (regions) needs their scores: these are computed again for a few queries at a time, and go
+into the regions' sums at once. Source: section 5.1, A.2, A.3.
 
-Axes: L layers, M answer tokens of all branches, K blocks, H heads, T tokens, P prefix positions, W head width.
+Axes: L layers, M answer tokens of all branches, Q tokens of their questions, S places of the row whose sums are taken,
+K blocks, F frames, R regions; in attention N tokens of the row, H heads, G key heads, J heads to one key head
+(H = G * J), W head width.
 """
 
 from __future__ import annotations
@@ -15,11 +21,16 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from tgsr.engine.branch_attention import branch_attention
-from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward, row_starts
+from tgsr.engine.branch_attention import BranchLayout, branch_attention, row_starts
+from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward
+from tgsr.models.lalm import ModelError
 
 BLOCKS = ("system", "audio", "question", "output")
+SYSTEM, AUDIO, QUESTION, OUTPUT = range(len(BLOCKS))
 NAME = "tgsr_block_sums"  # under which transformers knows the function below
+SCORES_AT_ONCE = 2**20  # float32 scores that are kept at a time: 4 MB
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
@@ -31,44 +42,123 @@ class BlockAttention:
     turn, the user's header), the audio, the question with everything up to the answer, and the answer's own
     earlier tokens. The tokens of branch b are rows first_token[b] and on; n_of_block_BK counts each block's
     positions for branch b (output: those of its whole answer), to compare blocks token by token.
+
+    question_LQK: the same for the tokens of the questions (all that follows the audio, up to the answer) while
+    they are read: each one is its own query. Those of branch b are rows first_question[b] and on; their output share
+    is 0, and the last of them is also the query of the branch's first answer token.
+
+    Where regions were asked for, region_LMR[b] and region_LQR[b] hold, for branch b alone, the share of attention
+    that falls on each of its regions of the audio: answer tokens, and the question's.
     """
 
     share_LMK: Tensor
     first_token: tuple[int, ...]
     n_of_block_BK: Tensor
+    question_LQK: Tensor
+    first_question: tuple[int, ...]
+    region_LMR: tuple[Tensor, ...] = ()
+    region_LQR: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """Which positions of the row predict answers, what they see, and the sums of each layer that has run."""
+    """Where the blocks are in a batch's row, whose sums are taken, and the sums of each layer that has run.
 
-    queries: tuple[Tensor, ...]  # of branch b: T places in the row
-    keys: tuple[Tensor, ...]  # of branch b: its prefix's places, then its own
-    blocks: tuple[Tensor, ...]  # of branch b: each key's block
-    sums: list[Tensor]
+    audio[c] and tails[c] are the slices of clip c's frames and of what its prefix holds after them; answers[b] of
+    branch b's answer, which its prompt precedes. rows_S are all places after the audio. Of branch b, with regions:
+    queries[b], its question's and answer's places, and weights[b], F x R.
+    """
+
+    audio: tuple[slice, ...]
+    tails: tuple[slice, ...]
+    answers: tuple[slice, ...]
+    owners: tuple[int, ...]
+    rows_S: Tensor
+    queries: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+    sums: list[Tensor]  # S x K a layer
+    of_regions: list[list[Tensor]]  # a branch's queries x R, a layer
 
 
 @torch.no_grad()
-def block_attention(prefix: SharedPrefix, branches: Sequence[Branch]) -> BlockAttention:
-    """The shares of attention for the answers of `branches`, in one forward. ModelError as branch_logps."""
+def block_attention(
+    prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequence[Tensor] | None = None
+) -> BlockAttention:
+    """The shares of attention for the questions and answers of `branches`, in one forward.
+
+    regions[b] is F x R: how much of each of its clip's frames belongs to each of branch b's regions (1 for a frame
+    inside a span, 0 outside, a fraction at its edges; the unit matrix for every frame by itself). ModelError as
+    branch_logps, and for regions that do not fit the frames.
+    """
     owners = [branch.owner for branch in branches]
     check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
-    prefix_lengths = [len(row) for row in prefix.rows]
-    starts = row_starts(prefix_lengths, [len(b.prompt) + len(b.answer) for b in branches])
-    queries, keys, blocks = [], [], []
-    for start, branch in zip(starts[len(prefix_lengths) :], branches, strict=True):
-        n_prefix, n_frames = prefix_lengths[branch.owner], prefix.n_frames[branch.owner]
-        n_question = n_prefix - prefix.n_before - n_frames + len(branch.prompt)
-        counts = torch.tensor([prefix.n_before, n_frames, n_question, len(branch.answer)])
-        own = torch.arange(start, start + len(branch.prompt) + len(branch.answer))
-        queries.append(own[len(branch.prompt) - 1 : -1])
-        keys.append(torch.cat([starts[branch.owner] + torch.arange(n_prefix), own]))
-        blocks.append(torch.arange(len(BLOCKS)).repeat_interleave(counts))
-    asked = _Asked(tuple(queries), tuple(keys), tuple(blocks), [])
+    asked = _asked(prefix, branches, regions)
     forward(prefix, branches, attention=NAME, asked=asked)
-    first = row_starts([], [len(branch.answer) for branch in branches])
-    counts_BK = torch.stack([torch.bincount(of_branch, minlength=len(BLOCKS)) for of_branch in blocks])
-    return BlockAttention(torch.stack(asked.sums), tuple(first), counts_BK)
+    n_rows = int(asked.rows_S.max()) + 1
+    place_N = torch.full((n_rows,), -1)
+    place_N[asked.rows_S] = torch.arange(len(asked.rows_S))
+    share_LSK = torch.stack(asked.sums)
+    asking = [place_N[queries[: -len(b.answer)]] for queries, b in zip(asked.queries, branches, strict=True)]
+    # The token before an answer's token predicts it.
+    predicting = [place_N[answer.start - 1 : answer.stop - 1] for answer in asked.answers]
+    # Nothing where no regions were asked for.
+    of_regions = [
+        (torch.stack(layers), len(b.answer))
+        for b, *layers in zip(branches, *asked.of_regions, strict=True)
+        if layers
+    ]
+    counts_BK = [
+        (prefix.n_before, prefix.n_frames[b.owner], len(rows), len(b.answer))
+        for b, rows in zip(branches, asking, strict=True)
+    ]
+    return BlockAttention(
+        share_LSK[:, torch.cat(predicting)],
+        tuple(row_starts([], [len(b.answer) for b in branches])),
+        torch.tensor(counts_BK),
+        share_LSK[:, torch.cat(asking)],
+        tuple(row_starts([], [len(rows) for rows in asking])),
+        tuple(of[:, -n - 1 : -1] for of, n in of_regions),
+        tuple(of[:, :-n] for of, n in of_regions),
+    )
+
+
+def _asked(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequence[Tensor] | None) -> _Asked:
+    for index, branch in enumerate(branches if regions is not None else []):
+        shape, n_frames = tuple(regions[index].shape), prefix.n_frames[branch.owner]  # type: ignore[index]
+        if len(shape) != 2 or shape[0] != n_frames:
+            raise ModelError(f"branch {index}: regions of shape {shape} over a clip of {n_frames} frames")
+    lengths = [len(row) for row in prefix.rows]
+    starts = row_starts(lengths, [len(b.prompt) + len(b.answer) for b in branches])
+    of_clips, of_branches = starts[: len(lengths)], starts[len(lengths) :]
+    audio = [
+        slice(start + prefix.n_before, start + prefix.n_before + n)
+        for start, n in zip(of_clips, prefix.n_frames, strict=True)
+    ]
+    tails = [slice(frames.stop, start + n) for frames, start, n in zip(audio, of_clips, lengths, strict=True)]
+    own = [
+        slice(start, start + len(b.prompt) + len(b.answer))
+        for start, b in zip(of_branches, branches, strict=True)
+    ]
+    answers = [slice(s.start + len(b.prompt), s.stop) for s, b in zip(own, branches, strict=True)]
+    queries = [torch.cat([_places(tails[b.owner]), _places(s)]) for s, b in zip(own, branches, strict=True)]
+    return _Asked(
+        tuple(audio),
+        tuple(tails),
+        tuple(answers),
+        tuple(b.owner for b in branches),
+        torch.cat([_places(of) for of in (*tails, *own)]),
+        tuple(queries),
+        tuple(regions or ()),
+        [],
+        [],
+    )
+
+
+def _places(of: slice) -> Tensor:
+    return torch.arange(of.start, of.stop)
+
+
+# --- inside attention --------------------------------------------------------------------------------------
 
 
 def block_sums(
@@ -76,18 +166,126 @@ def block_sums(
 ) -> tuple[Tensor, None]:
     """branch_attention, and on the side the sums that `asked` wants; transformers' attention interface."""
     asked: _Asked = more.pop("asked")
-    scaling = more.get("scaling") or query.shape[-1] ** -0.5
-    n_shared = query.shape[1] // key.shape[1]
-    of_layer = []
-    for queries, keys, blocks in zip(asked.queries, asked.keys, asked.blocks, strict=True):
-        key_HKW = key[0, :, keys.to(key.device)].float().repeat_interleave(n_shared, 0)
-        scores_HTK = query[0, :, queries.to(query.device)].float() @ key_HKW.transpose(1, 2) * scaling
-        later = keys[None] > queries[:, None]  # a prefix stands before all branches
-        weights_HTK = scores_HTK.masked_fill(later.to(query.device), float("-inf")).softmax(-1)
-        one_hot_KB = torch.nn.functional.one_hot(blocks, len(BLOCKS)).to(query.device, torch.float32)
-        of_layer.append((weights_HTK @ one_hot_KB).mean(0).cpu())
-    asked.sums.append(torch.cat(of_layer))
-    return branch_attention(module, query, key, value, attention_mask, **more)
+    where: BranchLayout = more["branches"]
+    device = query.device.type
+    if device == "cpu" and more.get("sliding_window") is None:
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+        scale = more.get("scaling") or query.shape[-1] ** -0.5
+        query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
+        out_JGNW, lse_KJGN = _in_blocks(query_JGNW, key[0], value[0], where, asked, scale)
+        out = out_JGNW.transpose(0, 1).flatten(0, 1).transpose(0, 1)[None]
+    else:
+        out, _ = branch_attention(module, query, key, value, attention_mask, **more)
+        scale = more.get("scaling") or query.shape[-1] ** -0.5
+        query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
+        lse_KJGN = _by_scores(query_JGNW, key[0], where, asked, scale)
+    share_KJGN = lse_KJGN.softmax(0)
+    asked.sums.append(share_KJGN.mean((1, 2))[:, asked.rows_S.to(query.device)].T.cpu())
+    if asked.weights:
+        asked.of_regions.append(_of_regions(query_JGNW, key[0], share_KJGN[AUDIO], asked, scale))
+    return out, None
+
+
+def _in_blocks(
+    query_JGNW: Tensor, key_GNW: Tensor, value_GNW: Tensor, where: BranchLayout, asked: _Asked, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention's output, J x G x N x W, and each block's log-sum-exp for each query, K x J x G x N.
+
+    The keys are shown block by block to torch's fused kernel. The system's and the frames' own queries, whose sums
+    nobody asks for, have theirs under SYSTEM. -inf: a block without keys that the query sees.
+    """
+    out = torch.zeros_like(query_JGNW)
+    lse_JGN = query_JGNW.new_full(query_JGNW.shape[:3], float("-inf"), dtype=torch.float32)
+    of_block = lse_JGN.new_full((len(BLOCKS), *lse_JGN.shape), float("-inf"))
+
+    def show(queries: slice, keys: slice, block: int, causal: bool = False) -> None:
+        if queries.start == queries.stop or keys.start == keys.stop:
+            return
+        k, v = (x[:, keys].expand(len(query_JGNW), -1, -1, -1) for x in (key_GNW, value_GNW))
+        shown, lse = _flash(query_JGNW[:, :, queries], k, v, is_causal=causal, scale=scale)
+        joined = torch.logaddexp(lse_JGN[:, :, queries], lse)
+        share = (lse - joined).exp()[..., None].to(out.dtype)
+        out[:, :, queries] = torch.lerp(out[:, :, queries], shown, share)
+        lse_JGN[:, :, queries] = joined
+        of_block[block, :, :, queries] = torch.logaddexp(of_block[block, :, :, queries], lse)
+
+    for prefix, audio, tail, runs in zip(where.prefixes, asked.audio, asked.tails, where.runs, strict=True):
+        show(slice(prefix.start, audio.stop), slice(prefix.start, audio.stop), SYSTEM, causal=True)
+        for queries in (tail, *runs):
+            show(queries, slice(prefix.start, audio.start), SYSTEM)
+            show(queries, audio, AUDIO)
+            show(queries, tail, QUESTION, causal=queries is tail)
+    for own, answer in zip(where.branches, asked.answers, strict=True):
+        prompt = slice(own.start, answer.start)
+        show(prompt, prompt, QUESTION, causal=True)
+        show(answer, prompt, QUESTION)
+        show(answer, answer, OUTPUT, causal=True)
+    return out, of_block
+
+
+def _by_scores(
+    query_JGNW: Tensor, key_GNW: Tensor, where: BranchLayout, asked: _Asked, scale: float
+) -> Tensor:
+    """The same log-sum-exps from scores, on any device, for the places after the audio; 0 for the others.
+
+    The kernels of other devices give no log-sum-exps that could be used alike, so that a few queries' scores are
+    computed again at a time.
+    """
+    dtype = torch.promote_types(query_JGNW.dtype, torch.float32)
+    lse_KJGN = query_JGNW.new_zeros((len(BLOCKS), *query_JGNW.shape[:3]), dtype=dtype)
+    n_heads = query_JGNW.shape[0] * query_JGNW.shape[1]
+    clips = range(len(where.prefixes))
+    parts = [(clip, asked.tails[clip], None) for clip in clips]
+    parts += [
+        (clip, own, answer)  # type: ignore[misc]
+        for clip, own, answer in zip(asked.owners, where.branches, asked.answers, strict=True)
+    ]
+    for clip, rows, answer in parts:
+        prefix, audio = where.prefixes[clip], asked.audio[clip]
+        keys = [slice(prefix.start, audio.start), audio, asked.tails[clip]]
+        if answer is not None:
+            keys += [slice(rows.start, answer.start), answer]
+        n_keys = sum(of.stop - of.start for of in keys)
+        n_at_once = max(1, SCORES_AT_ONCE // (n_heads * n_keys))
+        for first in range(rows.start, rows.stop, n_at_once):
+            some = slice(first, min(first + n_at_once, rows.stop))
+            places = _places(some).to(query_JGNW.device)[:, None]
+            of_keys = []
+            for of in keys:
+                scores = query_JGNW[:, :, some].to(dtype) @ key_GNW[:, of].to(dtype).transpose(1, 2) * scale
+                later = _places(of).to(scores.device) > places  # a prefix stands before all branches
+                of_keys.append(scores.masked_fill(later, float("-inf")).logsumexp(-1))
+            if len(of_keys) == 5:
+                of_keys[2:4] = [torch.logaddexp(of_keys[2], of_keys[3])]
+            else:
+                of_keys.append(torch.full_like(of_keys[0], float("-inf")))
+            lse_KJGN[..., some] = torch.stack(of_keys)
+    return lse_KJGN
+
+
+def _of_regions(
+    query_JGNW: Tensor, key_GNW: Tensor, audio_JGN: Tensor, asked: _Asked, scale: float
+) -> list[Tensor]:
+    """Each branch's queries x R: what falls on its regions, means over heads.
+
+    audio_JGN is the audio's share of each query's attention: the frames divide it among themselves.
+    """
+    n_shared, n_groups = query_JGNW.shape[:2]
+    of_branches = []
+    for owner, queries, weights in zip(asked.owners, asked.queries, asked.weights, strict=True):
+        key_GWF = key_GNW[:, asked.audio[owner]].float().transpose(1, 2)
+        weights_FR = weights.to(key_GWF.device, torch.float32)
+        n_at_once = max(1, SCORES_AT_ONCE // (n_shared * n_groups * len(weights_FR)))
+        sums = []
+        for places in queries.to(key_GWF.device).split(n_at_once):
+            query_GSW = query_JGNW[:, :, places].float().transpose(0, 1).flatten(1, 2) * scale
+            of_audio_GS1 = audio_JGN[:, :, places].transpose(0, 1).flatten(1, 2)[..., None]
+            share_GSF = (query_GSW @ key_GWF).softmax(-1).mul_(of_audio_GS1)
+            share_SF = share_GSF.unflatten(1, (n_shared, -1)).mean((0, 1))
+            sums.append((share_SF @ weights_FR).cpu())
+        of_branches.append(torch.cat(sums))
+    return of_branches
 
 
 AttentionInterface.register(NAME, block_sums)
