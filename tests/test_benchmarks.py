@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("speed.py", "GRPO update, 2 answers of 30 tokens"),
         ("curves.py", "usual"),
         ("cost.py", "stage 2, 47,000 questions, hours"),
+        ("attention.py", "blocks"),
     ],
 )
 def test_it_runs(script: str, says: str) -> None:

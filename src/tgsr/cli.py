@@ -1248,11 +1248,7 @@ def _behaviour(args: argparse.Namespace) -> None:
         found = read_responses(path, several=True)
         chosen = [response for response in found if response.question.kind == "choice"]
         n_phrases += len(found) - len(chosen)
-        of_file = (
-            None
-            if args.no_verify
-            else verify(chosen, path, cache_folder(), hears, weights)
-        )
+        of_file = None if args.no_verify else verify(chosen, path, cache_folder(), hears, weights)
         for n, response in enumerate(chosen):
             by_model.setdefault(response.model, []).append(response)
             if of_file is not None:
@@ -1282,9 +1278,7 @@ def _behaviour(args: argparse.Namespace) -> None:
 
 
 def _add_judge(commands: Any) -> None:
-    about = (
-        "How far a judge LLM agrees with 84 labelled cases, before it is trusted, and two tests of bias."
-    )
+    about = "How far a judge LLM agrees with 84 labelled cases, before it is trusted, and two tests of bias."
     example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
     command = _command(commands, "judge", _judge, about, example)
     command.add_argument("llm", help="a folder, a hub id, or http://HOST:PORT/v1#MODEL")

@@ -582,6 +582,8 @@ def _span(field: str, what: str, start: object, end: object) -> Span:
 
 def _text(row: Row, field: str, default: str | None = None) -> str:
     value = row.get(field)
+    if type(value) is str and value and not value.isspace():  # as nearly all are
+        return value
     if value is None and default is not None:
         return default
     _require_text(field, value)

@@ -335,7 +335,7 @@ def table_4(results: Results, values: Collection[Published] | None = None) -> Ta
         Column("answer", digits=4, better="higher"),
         Column("times", digits=4, better="higher"),
         Column("a frame against a system token", digits=3),
-        Column("cited against other frames", digits=2),
+        Column("cited against all frames", digits=2),
         Column("n"),
     )
     keys = ("all", "reasoning", "answer", None, None, None, None)
