@@ -949,7 +949,7 @@ def _add_attend(commands: Any) -> None:
     )
     example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
     command = _command(commands, "attend", _attend, about, example)
-    command.add_argument("--questions", type=Path, required=True)
+    _add_questions(command)
     command.add_argument(
         "--model",
         action="append",
@@ -982,11 +982,11 @@ def _attend(args: argparse.Namespace) -> None:
     from tgsr import attend, attend_figures
     from tgsr.models.responder import Decoding
     from tgsr.predict import prompt_text
-    from tgsr.records import RecordError, read_questions, read_responses, write_jsonl
+    from tgsr.records import RecordError, read_responses, write_jsonl
     from tgsr.training.checkpoints import open_run
     from tgsr.weights import sha256_of
 
-    questions = read_questions(args.questions)
+    questions = _questions(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
     prompting: Any = prompt_text
     if args.queries == "paper":
         questions, prompting = attend.paper_questions(questions), attend.as_written
@@ -1048,7 +1048,7 @@ def _add_control(commands: Any) -> None:
         "tgsr control --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
     )
     command = _command(commands, "control", _control, about, example)
-    command.add_argument("--questions", type=Path, required=True)
+    _add_questions(command)
     command.add_argument(
         "--model", action="append", required=True, help="as for tgsr predict; give several to compare"
     )
@@ -1097,14 +1097,13 @@ def _control(args: argparse.Namespace) -> None:
     from tgsr.evaluation.control_scores import summarise, table, write
     from tgsr.evaluation.controls import Control, Settings, control, drop_features
     from tgsr.models.responder import Decoding
-    from tgsr.records import read_questions
     from tgsr.training.checkpoints import open_run
 
     settings = Settings(
         args.evidence, args.pad, args.fill, tuple(args.shifts), args.draws, tuple(args.conditions), args.seed
     )
     decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
-    questions = read_questions(args.questions)
+    questions = _questions(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
     cache = _cache(args)
     common = Control(
         args.evidence, args.pad, args.fill, args.seed, args.max_new_tokens, args.temperature, args.top_p
