@@ -42,6 +42,7 @@ CHOICE = Question(
     evidence=(Span(0.1 + 0.2, 2.0), Span(4.0, 5.5)),
     task="speaker order",
     split="dev",
+    labels=(("benchmark", "mmar"), ("category", "Signal"), ("category", "Semantic")),
 )
 
 

@@ -225,6 +225,7 @@ def _question(row: object) -> Question:
         fields = json.loads(kept)
         fields["choices"] = tuple(fields.get("choices", ()))
         fields["evidence"] = tuple(Span(start, end) for start, end in fields.get("evidence", ()))
+        fields["labels"] = tuple((str(name), str(value)) for name, value in fields.get("labels", ()))
         return Question(**fields)
     except RecordError:
         raise
