@@ -1,4 +1,4 @@
-"""Servers in processes of their own, and screenshots for the docs."""
+"""Servers in processes of their own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 
@@ -49,9 +47,3 @@ def _wait_for(url: str) -> None:
         except (URLError, OSError):
             time.sleep(0.1)
     raise AssertionError(f"{url} does not answer")
-
-
-def picture(page: Any, name: str, **options: Any) -> None:
-    """A screenshot for the docs, where $TGSR_SCREENSHOTS names their folder."""
-    if folder := os.environ.get("TGSR_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / name), **options)

@@ -5,6 +5,7 @@ const main = document.getElementById("main");
 const status = document.getElementById("status");
 const token = location.pathname.match(/^\/study\/r\/([\w-]+)$/)?.[1];
 const LETTERS = "ABC";
+const ENOUGH = 30; // seconds: who has heard so much of a long sound may rate it
 const player = new Audio();
 let plays = 0, shownAt = 0, playing = null;
 
@@ -52,23 +53,26 @@ function failed(error, again) {
 
 function stop() {
   player.pause();
-  if (playing) playing.setAttribute("aria-pressed", "false");
+  if (playing) playing.button.setAttribute("aria-pressed", "false");
   playing = null;
+}
+
+function isHeard() {
+  playing.button.dataset.heard = "yes";
+  playing.heard();
 }
 
 function sound(name, label, heard) {
   const button = el("button", { type: "button", "aria-pressed": "false", "data-sound": name }, `▶ ${label}`);
   button.addEventListener("click", async () => {
-    if (playing === button) return stop();
+    if (playing?.button === button) return stop();
     stop();
     player.src = `/study/media/${token}/${name}`;
-    playing = button;
+    playing = { button, heard };
     button.setAttribute("aria-pressed", "true");
     try {
       await player.play();
       plays += 1;
-      button.dataset.heard = "yes";
-      heard();
     } catch (error) {
       if (error.name === "AbortError") return;
       stop();
@@ -77,7 +81,8 @@ function sound(name, label, heard) {
   });
   return button;
 }
-player.addEventListener("ended", stop);
+player.addEventListener("ended", () => { if (playing) isHeard(); stop(); });
+player.addEventListener("timeupdate", () => { if (playing && player.currentTime >= ENOUGH) isHeard(); });
 
 // --- pages ------------------------------------------------------------------------------------------------
 
@@ -119,22 +124,31 @@ function trial({ title, n, n_done, trial }) {
   const after = el("button", { class: "main", disabled: true, onclick: next }, "Next");
   const referentHeard = new Set();
 
-  async function keep(measure, value, inputs) {
-    say("Keeping …");
-    try {
-      const told = await call(`/study/api/${token}/answer`, {
-        trial: trial.id, measure, value, plays, seconds: (performance.now() - shownAt) / 1000,
-      });
-      answers[measure] = value;
-      say("Kept.");
+  // What is chosen is sent in order, one at a time; what could not be kept goes along with the next choice.
+  const unkept = new Map();
+  let sending = Promise.resolve();
+  function keep(measure, value) {
+    unkept.delete(measure);
+    unkept.set(measure, { value, plays, seconds: (performance.now() - shownAt) / 1000 });
+    sending = sending.then(send);
+  }
+
+  async function send() {
+    if (unkept.size) say("Keeping …");
+    for (const [measure, choice] of [...unkept]) {
+      let told;
+      try { told = await call(`/study/api/${token}/answer`, { trial: trial.id, measure, ...choice }); } catch (error) {
+        const again = el("button", { type: "button", onclick: () => { sending = sending.then(send); } }, "Keep it again");
+        say(`Not kept: ${error instanceof TypeError ? "the study does not answer" : error.message}. `);
+        status.append(again);
+        return;
+      }
+      if (unkept.get(measure) === choice) unkept.delete(measure);
+      answers[measure] = choice.value;
       if (told.feedback) { feedback.textContent = told.feedback; feedback.hidden = false; }
       update();
-    } catch (error) {
-      say(`Not kept: ${error.message}`);
-      const again = el("button", { type: "button" }, "Keep it again");
-      again.addEventListener("click", () => { again.remove(); keep(measure, value, inputs); });
-      status.append(" ", again);
     }
+    if (!unkept.size) say("Kept.");
   }
 
   function radio(measure, value, label) {
@@ -146,7 +160,7 @@ function trial({ title, n, n_done, trial }) {
   const stretches = trial.stretches.map((name, k) => el("div", { class: "stretch" },
     sound(name, `Stretch ${LETTERS[k]}`, () => { referentHeard.add(k); update(); }), radio("referent", k, `It speaks of ${LETTERS[k]}`)));
   const referent = el("fieldset", { id: "referent" }, el("legend", {}, "Which stretch does the response speak of?"),
-    el("p", { class: "soft" }, "Listen to all three. The times are hidden in the text."), ...stretches, feedback);
+    el("p", { class: "soft" }, "Listen to all three, each to its end. The times are hidden in the text."), ...stretches, feedback);
 
   function scale(measure, question, low, high) {
     return el("fieldset", { id: measure }, el("legend", {}, question),

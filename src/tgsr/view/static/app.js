@@ -9,6 +9,7 @@ import { setUpAsk } from "./ask.js";
 
 const SHORT = 120; // seconds: longer clips are streamed, with the server's peaks and without a spectrogram
 const PAGE = 50;
+const mostZoom = (seconds) => (seconds > SHORT ? 64 : 16);
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 const meta = (name) => document.querySelector(`meta[name="tgsr-${name}"]`).content;
 const nonce = meta("nonce");
@@ -30,7 +31,7 @@ export function say(text) { $("status").textContent = text; }
 
 export async function get(path, options) {
   let answer;
-  try { answer = await fetch(path, options); } catch { throw new Error("the server does not answer: is it still running?"); }
+  try { answer = await fetch(path, options); } catch { if (options?.signal?.aborted) throw new Error("cancelled"); throw new Error("the server does not answer: is it still running?"); }
   if (!answer.ok) {
     let told = `the server says ${answer.status}`;
     try { told = (await answer.json()).problem || told; } catch { /* no JSON: the status has to do */ }
@@ -70,16 +71,18 @@ function filtered(all, f) {
 }
 
 const itemOf = (key) => get(isStatic ? `api/item/${key}.json` : `api/item/${key}`);
-const peaksOf = (key) => get(isStatic ? `api/peaks/${key}.json` : `api/peaks/${key}?n=2400`);
+const peaksOf = (key) => get(isStatic ? `api/peaks/${key}.json` : `api/peaks/${key}?n=12000`);
 const soundOf = (item) => item.sound.file || `sound/${item.key}.wav`;
 
 // --- state ------------------------------------------------------------------------------------------------
 
-let run = null, page = 0, shown = [], current = null, player = null, asked = 0;
+let run = null, page = 0, shown = [], current = null, player = null, asker = null, asked = 0;
+let wanted = null; // the key of the item that was chosen last; the one that is shown may still be on its way out
 
 const tint = (model) => `m${Math.max(0, run.models.findIndex((one) => one.name === model)) % 6}`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const time = (t) => `${t.toFixed(2)} s`;
+const isNarrow = () => matchMedia("(max-width: 52rem)").matches;
 
 function filters() {
   return {
@@ -103,10 +106,16 @@ async function list({ open = false } = {}) {
   $("page-back").disabled = page === 0;
   $("page-on").disabled = page + 1 >= pages;
   $("list").replaceChildren(...shown.map((item) => el("li", {}, el("button", {
-    type: "button", "data-key": item.key, "aria-current": item.key === current?.key ? "true" : null, onclick: () => openItem(item.key),
+    type: "button", "data-key": item.key, "aria-current": item.key === wanted ? "true" : null, onclick: () => choose(item.key),
   }, dots(item), item.kind === "phrase" ? `Where is “${item.question}” said?` : item.question,
-  el("span", { class: "soft" }, [item.task, item.split, item.id].filter(Boolean).join(" · "))))));
+  el("span", { class: "soft", title: item.id }, [item.task, run.splits.length > 1 ? item.split : null, item.id].filter(Boolean).join(" · "))))));
+  if (!shown.length) $("list").append(el("li", { class: "soft" }, "No question is like that: take a filter away."));
   if (open && shown.length) await openItem(shown[0].key);
+}
+
+async function choose(key) {
+  await openItem(key);
+  if (isNarrow()) $("item").scrollIntoView(); // there it stands below the list
 }
 
 function dots(item) {
@@ -117,7 +126,7 @@ function dots(item) {
 }
 
 async function step(by) {
-  const next = shown.findIndex((item) => item.key === current?.key) + by;
+  const next = shown.findIndex((item) => item.key === wanted) + by;
   if (next >= 0 && next < shown.length) return openItem(shown[next].key);
   if (next >= shown.length && !$("page-on").disabled) { page += 1; await list({ open: true }); }
   else if (next < 0 && page > 0) { page -= 1; await list(); if (shown.length) await openItem(shown.at(-1).key); }
@@ -127,35 +136,53 @@ async function step(by) {
 
 async function openItem(key, at = {}) {
   stopAll();
+  wanted = key;
   let item;
   try { item = await itemOf(key); } catch (error) {
+    if (wanted !== key) return;
+    player?.destroy();
+    player = current = null;
     $("item").replaceChildren(el("p", { class: "problem", role: "alert" }, `This question cannot be shown: ${error.message}`));
     return;
   }
+  if (wanted !== key) return; // another one has been chosen meanwhile
   current = item;
   for (const button of document.querySelectorAll("#list button")) {
     if (button.dataset.key === key) { button.setAttribute("aria-current", "true"); button.scrollIntoView({ block: "nearest" }); }
     else button.removeAttribute("aria-current");
   }
-  const picture = el("div", { class: "picture" });
+  const picture = item.sound.ok ? el("div", { class: "picture" }) : null;
   const parts = [el("h2", {}, item.kind === "phrase" ? `Where is “${item.phrase}” said?` : item.question)];
   if (item.choices.length) parts.push(choices(item));
-  if (item.sound.ok) parts.push(picture, controls(item));
-  else parts.push(el("p", { class: "problem", role: "alert" }, `No sound for this question: ${item.sound.problem}. Texts, times and scores are shown all the same.`));
-  parts.push(lanes(item));
+  if (!item.sound.ok) parts.push(el("p", { class: "problem", role: "alert" }, `No sound for this question: ${item.sound.problem}. Texts, times and scores are shown all the same.`));
+  else if (item.sound.problem) parts.push(el("p", { class: "problem", role: "alert" }, `Is this the right recording? ${item.sound.problem}. It can be heard all the same.`));
+  parts.push(lanes(item, picture));
+  if (item.sound.ok) parts.push(controls(item));
   if (item.words?.length) parts.push(words(item));
   parts.push(el("div", { class: "responses" }, ...item.responses.map((response) => responseOf(item, response))));
-  parts.push(el("p", { class: "soft" }, [item.id, item.split, item.task, ...Object.entries(item.labels).map(([name, values]) => `${name}: ${values.join(", ")}`), time(item.duration)].filter(Boolean).join(" · ")));
-  $("item").replaceChildren(...parts);
+  parts.push(el("p", { class: "soft about" }, [item.id, item.split, item.task, ...Object.entries(item.labels).map(([name, values]) => `${name}: ${values.join(", ")}`), time(item.duration)].filter(Boolean).join(" · ")));
   player?.destroy();
-  player = item.sound.ok ? await makePlayer(item, picture) : null;
-  history.replaceState(null, "", `#${new URLSearchParams({ item: key, ...at })}`);
+  player = null;
+  $("item").replaceChildren(...parts);
+  history.replaceState(null, "", addressOf(key, at));
   say("");
+  if (picture) {
+    const made = await makePlayer(item, picture);
+    if (wanted !== key) return made.destroy();
+    player = made;
+  }
   // A deep link shows its place; browsers start no sound unasked.
-  const span = at.model && item.responses.find((one) => one.model === at.model)?.mentions[Number(at.span || 0)];
+  const response = item.responses.findIndex((one) => one.model === at.model);
+  const span = item.responses[response]?.mentions[Number(at.span || 0)];
+  if (span) {
+    mark(span, response);
+    document.querySelectorAll("#item .response")[response].scrollIntoView({ block: "nearest" });
+  }
   if (span?.audible) player?.show(span.start);
-  else if (at.t) player?.show(Number(at.t));
+  else if (Number(at.t) >= 0) player?.show(Number(at.t));
 }
+
+const addressOf = (item, at = {}) => `#${new URLSearchParams({ item, ...at })}`;
 
 function choices(item) {
   return el("ul", { class: "choices" }, ...item.choices.map((choice, n) => el("li", { class: choice === item.answer ? "right" : "" },
@@ -172,128 +199,194 @@ function controls(item) {
     el("button", { type: "button", id: "stop", onclick: stopAll }, "Stop"),
     item.evidence.length ? el("button", { type: "button", id: "play-evidence", onclick: playEvidence }, "True evidence") : null,
     el("button", { type: "button", id: "picture-kind", "aria-pressed": "false", hidden: isLong }, "Spectrogram"),
+    el("button", { type: "button", id: "zoom-out", "aria-label": "show more seconds", disabled: true, onclick: () => zoom(0.5) }, "−"),
+    el("button", { type: "button", id: "zoom-in", "aria-label": "show fewer seconds", onclick: () => zoom(2) }, "+"),
+    run.ask && !isStatic ? el("button", { type: "button", id: "ask-this", onclick: () => { show("ask"); asker.use(item.key, item.clip_id); } }, "Ask about it") : null,
     el("span", { class: "clock", id: "clock" }, `0.00 / ${time(item.sound.seconds)}`),
     isLong ? el("span", { class: "soft" }, "A long clip: it is streamed, and shown without a spectrogram.") : null);
 }
 
-function lanes(item) {
-  const rows = [];
-  if (item.evidence.length) rows.push(...lane(item, "true evidence", "truth", item.evidence.map(([start, end]) => ({ start, end, audible: true }))));
-  for (const response of item.responses) rows.push(...lane(item, response.model, tint(response.model), response.mentions));
-  return el("div", { class: "lanes" }, ...rows);
+// One row a voice, all on the waveform's scale: a second stands below itself.
+function lanes(item, picture) {
+  const grid = el("div", { class: "lanes" });
+  if (picture) grid.append(el("span", { class: "name" }), picture);
+  if (item.evidence.length) grid.append(...lane(item, "true evidence", "truth", -1, item.evidence.map(([start, end]) => ({ start, end, audible: true }))));
+  item.responses.forEach((response, n) => grid.append(...lane(item, response.model, tint(response.model), n, response.mentions)));
+  return el("div", { class: "stage" }, grid);
 }
 
-function lane(item, name, tone, spans) {
+function lane(item, name, tone, who, spans) {
+  const whole = item.sound.ok ? item.sound.seconds : item.duration;
   const rail = el("div", { class: `rail ${tone}`, role: "group", "aria-label": `${name}: ${spans.length} spans` });
   for (const span of spans) {
-    const first = Math.min(Math.max(span.start, 0), item.duration), last = Math.min(Math.max(span.end, first), item.duration);
+    const first = Math.min(Math.max(span.start, 0), whole), last = Math.min(Math.max(span.end, first), whole);
     const label = `${name}: ${span.start.toFixed(2)} to ${time(span.end)}${span.problem ? `, ${span.problem}` : ""}`;
-    const band = el("button", { type: "button", class: `band${span.problem ? " wrong" : ""}`, title: label, "aria-label": `play ${label}`, disabled: !span.audible || !item.sound.ok, onclick: () => playSpan(span) });
-    band.style.left = `${Math.min(99, (100 * first) / item.duration)}%`;
-    band.style.width = `${(100 * (last - first)) / item.duration}%`;
+    const band = el("button", {
+      type: "button", class: `band${span.problem ? " wrong" : ""}`, title: label, "aria-label": `play ${label}`,
+      disabled: !span.audible || !item.sound.ok, onclick: () => playSpan(span, who), ...marks(span, who),
+    });
+    band.style.left = `${Math.min(99, (100 * first) / whole)}%`;
+    band.style.width = `${(100 * (last - first)) / whole}%`;
     rail.append(band);
   }
   return [el("span", { class: "name", title: name }, el("span", { class: `key ${tone}`, "aria-hidden": "true" }), name), rail];
 }
 
+// What shows the same span, in the text, in its lane and on the waveform, lights up together. `who` counts responses;
+// -1 is the true evidence.
+const marks = ({ start, end }, who) => ({
+  "data-span": `${who} ${start} ${end}`, onpointerenter: () => mark({ start, end }, who), onpointerleave: () => mark(null), onfocus: () => mark({ start, end }, who),
+});
+
+let sounding = null; // the span that is played
+function mark(span, who) {
+  const lit = span ? { ...span, who } : sounding;
+  const name = lit ? `${lit.who} ${lit.start} ${lit.end}` : "";
+  for (const one of document.querySelectorAll("#item [data-span]")) one.classList.toggle("now", one.dataset.span === name);
+  player?.light(lit);
+}
+
+function zoom(by) {
+  const grid = document.querySelector("#item .lanes"), stage = grid?.parentElement;
+  if (!player || !stage) return;
+  const was = Number(grid.dataset.zoom || 1), most = mostZoom(current.sound.seconds), now = Math.min(most, Math.max(1, was * by));
+  grid.dataset.zoom = now;
+  grid.style.width = `${100 * now}%`;
+  $("zoom-out").disabled = now === 1;
+  $("zoom-in").disabled = now === most;
+  player.label(now);
+  say(now === 1 ? "The whole clip." : `${now} times as wide.`);
+  follow(player.now(), true);
+}
+
+// Keeps a time in sight where the picture is wider than its place.
+function follow(at, isCentred = false) {
+  const stage = document.querySelector("#item .stage"), picture = stage?.querySelector(".picture");
+  if (!picture || stage.scrollWidth <= stage.clientWidth) return;
+  const x = picture.offsetLeft + (at / current.sound.seconds) * picture.offsetWidth;
+  const seen = x - stage.scrollLeft;
+  if (isCentred || seen < picture.offsetLeft || seen > stage.clientWidth) stage.scrollLeft = x - stage.clientWidth * (isCentred ? 0.5 : 0.3);
+}
+
 function words(item) {
   const isIn = (word) => item.evidence.some(([start, end]) => word.start < end && word.end > start);
   return el("p", { class: "words", "aria-label": "What is said" }, ...item.words.flatMap((word) => [
-    el("button", { type: "button", class: `word${isIn(word) ? " in" : ""}`, "data-start": word.start, "data-end": word.end, title: time(word.start), disabled: !item.sound.ok, onclick: () => playSpan(word) }, word.word), " "]));
+    el("button", { type: "button", class: `word${isIn(word) ? " in" : ""}`, "data-start": word.start, "data-end": word.end, title: time(word.start), disabled: !item.sound.ok, onclick: () => playSpan(word, -2) }, word.word), " "]));
 }
 
 function responseOf(item, response) {
-  const text = el("p", { class: "text", dir: "auto" });
+  const text = el("p", { class: "text", dir: "auto" }), who = item.responses.indexOf(response);
   let at = 0;
   response.mentions.forEach((mention, n) => {
     const isPlayable = mention.audible && item.sound.ok;
     text.append(response.text.slice(at, mention.text_start));
-    const link = el("a", {
-      class: `cite${mention.problem ? " wrong" : ""}`, role: "button", tabindex: "0", "data-start": mention.start, "data-end": mention.end,
+    text.append(el("a", {
+      class: `cite${mention.problem ? " wrong" : ""}`, href: addressOf(item.key, { model: response.model, span: n }), ...marks(mention, who),
       title: mention.problem || `play ${mention.start} to ${mention.end} seconds`, "aria-disabled": isPlayable ? null : "true",
       "aria-label": `${isPlayable ? "play " : ""}${mention.start} to ${mention.end} seconds${mention.problem ? `: ${mention.problem}` : ""}`,
-    }, response.text.slice(mention.text_start, mention.text_end));
-    const press = () => {
-      if (!isPlayable) return say(mention.problem || "There is no sound to play.");
-      playSpan(mention, link);
-      history.replaceState(null, "", `#${new URLSearchParams({ item: item.key, model: response.model, span: n })}`);
-    };
-    link.addEventListener("click", press);
-    link.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(); } });
-    text.append(link);
+      onclick: (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a window of its own
+        event.preventDefault();
+        history.replaceState(null, "", event.currentTarget.getAttribute("href"));
+        if (isPlayable) playSpan(mention, who);
+        else say(mention.problem || "There is no sound to play.");
+      },
+    }, response.text.slice(mention.text_start, mention.text_end)));
     at = mention.text_end;
   });
   text.append(response.text.slice(at));
   if (!response.text.trim()) text.replaceChildren(el("span", { class: "soft" }, "(an empty response)"));
   const verdict = [];
-  if (response.right !== null && item.kind === "choice") verdict.push(el("span", { class: response.right ? "yes" : "no" }, response.right ? "right" : "wrong"), " ");
-  if (response.iou !== null) verdict.push(`IoU ${response.iou.toFixed(2)} `);
-  verdict.push(`k = ${response.k}`);
+  if (response.right !== null && item.kind === "choice") verdict.push(el("span", { class: response.right ? "yes" : "no" }, response.right ? "right" : "wrong"), " · ");
+  if (response.iou !== null) verdict.push(el("span", { title: "the cited intervals' intersection over union with the true evidence" }, `IoU ${response.iou.toFixed(2)}`), " · ");
+  verdict.push(response.k === 1 ? "1 mention" : `${response.k} mentions`);
   return el("section", { class: `response ${tint(response.model)}`, "aria-label": `response of ${response.model}` },
     el("h3", {}, el("span", { class: `key ${tint(response.model)}`, "aria-hidden": "true" }), response.model, " ", el("span", { class: "verdict" }, ...verdict)), text);
 }
 
 // --- sound ------------------------------------------------------------------------------------------------
 
-function playSpan(span, link = null) {
+function playSpan({ start, end }, who) {
   if (!player) return;
-  document.querySelectorAll("a.cite.now").forEach((other) => other.classList.remove("now"));
-  link?.classList.add("now");
-  player.playSpan(Math.max(0, span.start), span.end);
-  say(`${span.start.toFixed(2)} to ${time(span.end)}`);
+  sounding = { start, end, who };
+  player.playSpan(Math.max(0, start), end);
+  mark(sounding, who);
+  follow(start);
+  say(`${start.toFixed(2)} to ${time(end)}`);
 }
 
-function playEvidence() { if (current?.evidence.length) playSpan({ start: current.evidence[0][0], end: current.evidence[0][1] }); }
+function playEvidence() { if (current?.evidence.length) playSpan({ start: current.evidence[0][0], end: current.evidence[0][1] }, -1); }
 function stopAll() { player?.stop(); }
 
 async function makePlayer(item, container) {
   const media = el("audio", { id: "media", preload: "auto" });
   container.append(media);
   const spans = [
-    ...item.evidence.map(([start, end]) => ({ start, end, name: "--truth" })),
-    ...item.responses.flatMap((response) => response.mentions.filter((m) => m.audible).map((m) => ({ start: m.start, end: m.end, name: `--${tint(response.model)}` }))),
+    ...item.evidence.map(([start, end]) => ({ start, end, who: -1, name: "--truth" })),
+    ...item.responses.flatMap((response, who) => response.mentions.filter((m) => m.audible).map((m) => ({ start: m.start, end: m.end, who, name: `--${tint(response.model)}` }))),
   ];
-  const made = await waveform(container, media, soundOf(item), item.sound.seconds, () => peaksOf(item.key), spans);
+  const made = await waveform(container, media, soundOf(item), item.sound.seconds, () => peaksOf(item.key));
+  made.setSpans(spans);
   const all = [...document.querySelectorAll("#item .word")];
   made.moved = (now) => {
     if (!$("clock")) return;
     $("clock").textContent = `${now.toFixed(2)} / ${time(item.sound.seconds)}`;
     for (const word of all) word.classList.toggle("now", made.playing && now >= +word.dataset.start && now < +word.dataset.end);
+    if (made.playing) follow(now);
   };
   made.changed = (playing) => {
     if ($("play")) $("play").textContent = playing ? "Pause" : "Play";
-    if (!playing) document.querySelectorAll("a.cite.now").forEach((other) => other.classList.remove("now"));
+    if (playing) return;
+    sounding = null;
+    mark(null);
   };
+  made.pressed = ({ start, end, who }) => playSpan({ start, end }, who);
   made.broken = () => say("This sound cannot be played. Texts and times are shown all the same.");
-  $("picture-kind").addEventListener("click", () => $("picture-kind").setAttribute("aria-pressed", String(made.toggleSpectrogram())));
+  $("picture-kind")?.addEventListener("click", () => $("picture-kind").setAttribute("aria-pressed", String(made.toggleSpectrogram())));
   return made;
 }
 
+// About ten labels: 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60 … seconds apart.
+function interval(seconds) {
+  return [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800].find((one) => seconds / one <= 10) || 3600;
+}
+
+function label(seconds) {
+  if (seconds < 60) return String(Math.round(10 * seconds) / 10);
+  const parts = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.round(seconds % 60)];
+  return (parts[0] ? parts : parts.slice(1)).map((part, n) => String(part).padStart(n ? 2 : 1, "0")).join(":");
+}
+
 // A waveform with coloured spans over one <audio> element, which plays spans to their end and no further.
-export async function waveform(container, media, url, seconds, peaks, spans) {
+export async function waveform(container, media, url, seconds, peaks) {
   const regions = Regions.create();
-  let stopAt = null, spectrogram = null, gone = false;
-  const made = { playing: false, moved() {}, changed() {}, broken() {} };
+  let spans = [], stopAt = null, spectrogram = null, gone = false, isReady = false;
+  const made = { playing: false, moved() {}, changed() {}, broken() {}, pressed({ start, end }) { made.playSpan(start, end); } };
   const surfer = WaveSurfer.create({
     container, media, height: 88, waveColor: colour("--wave"), progressColor: colour("--played"), cursorColor: colour("--ink"),
     normalize: true, cspNonce: nonce, dragToSeek: true, sampleRate: 16000, // the spectrogram goes up to half of it
-   
-    plugins: [regions, Timeline.create({ height: 16, style: { fontSize: "11px", color: colour("--soft") } })],
+    plugins: [regions],
   });
+  const timeline = (zoom) => surfer.registerPlugin(Timeline.create({
+    height: 18, timeInterval: interval(seconds / zoom), primaryLabelInterval: interval(seconds / zoom),
+    formatTimeCallback: (at) => (at > seconds * (1 - 0.03 / zoom) ? "" : label(at)), // it would be cut off
+    style: { fontSize: "11px", color: colour("--soft") },
+  }));
+  let times = timeline(1);
   const broken = () => { if (!gone) made.broken(); };
+  const shade = (name, isLit) => `color-mix(in srgb, ${colour(name)} ${isLit ? 32 : 12}%, transparent)`;
   const draw = () => {
-    for (const { start, end, name } of spans) {
-      if (start >= seconds) continue;
-      const region = regions.addRegion({ start, end: Math.min(end, seconds), drag: false, resize: false, color: `color-mix(in srgb, ${colour(name)} 22%, transparent)` });
-      region.on("click", (event) => { event.stopPropagation(); made.playSpan(start, end); });
+    isReady = true;
+    container.dataset.drawn = "yes";
+    regions.clearRegions();
+    for (const span of spans) {
+      if (span.start >= seconds) continue;
+      span.region = regions.addRegion({ start: span.start, end: Math.min(span.end, seconds), drag: false, resize: false, color: shade(span.name) });
+      span.region.on("click", (event) => { event.stopPropagation(); made.pressed(span); });
     }
   };
   surfer.on("error", broken);
   surfer.on("ready", draw);
-  if (seconds > SHORT) {
-    const { peaks: pairs } = await peaks();
-    surfer.load(url, [pairs.map(([low, high]) => (Math.abs(low) > Math.abs(high) ? low : high))], seconds).catch(broken);
-  } else surfer.load(url).catch(broken);
 
   function watch() {
     if (gone) return;
@@ -306,20 +399,32 @@ export async function waveform(container, media, url, seconds, peaks, spans) {
   media.addEventListener("pause", () => { made.playing = false; if (!gone) { made.changed(false); made.moved(media.currentTime); } });
   media.addEventListener("error", broken);
   const start = () => media.play().catch((error) => { if (error.name !== "AbortError") broken(); });
-  return Object.assign(made, {
+  Object.assign(made, {
     playSpan(from, to) { stopAt = Math.min(to, seconds); media.currentTime = from; start(); },
     toggle() { if (media.paused) { stopAt = null; start(); } else media.pause(); },
     stop() { stopAt = null; media.pause(); },
     show(at) { media.currentTime = Math.min(at, seconds); },
+    now: () => media.currentTime,
+    light(lit) {
+      for (const span of spans) span.region?.setOptions({ color: shade(span.name, lit && span.who === lit.who && span.start === lit.start && span.end === lit.end) });
+    },
     toggleSpectrogram() {
       if (spectrogram) { spectrogram.destroy(); spectrogram = null; return false; }
-      spectrogram = Spectrogram.create({ labels: true, height: 140, scale: "mel", frequencyMax: 8000, fftSamples: 512, useWebWorker: false, labelsColor: colour("--ink"), labelsBackground: "transparent" });
+      spectrogram = Spectrogram.create({ labels: true, height: 140, scale: "mel", frequencyMax: 8000, fftSamples: 512, useWebWorker: false, labelsColor: "#ffffff", labelsBackground: "transparent" });
       surfer.registerPlugin(spectrogram);
       return true;
     },
-    addSpan(from, to, name) { spans.push({ start: from, end: to, name }); regions.clearRegions(); draw(); },
+    label(zoom) { times.destroy(); times = timeline(zoom); },
+    setSpans(now) { spans = now; if (isReady) draw(); },
     destroy() { gone = true; media.pause(); surfer.destroy(); },
   });
+  if (seconds > SHORT) {
+    try {
+      const { peaks: pairs } = await peaks();
+      if (!gone) surfer.load(url, [pairs.map(([low, high]) => (Math.abs(low) > Math.abs(high) ? low : high))], seconds).catch(broken);
+    } catch { media.src = url; } // no picture, but its sound
+  } else surfer.load(url).catch(broken);
+  return made;
 }
 
 // --- keys -------------------------------------------------------------------------------------------------
@@ -333,7 +438,7 @@ function onKey(event) {
   if (event.key === " " && event.target.matches("button, a, summary, input")) return;
   const keys = {
     j: () => step(1), k: () => step(-1), e: playEvidence, " ": () => player?.toggle(), Escape: stopAll,
-    "/": () => $("q").focus(), "?": () => $("help").showModal(),
+    "/": () => $("q").focus(), "?": () => $("help").showModal(), "+": () => zoom(2), "-": () => zoom(0.5),
   };
   if (/^[1-9]$/.test(event.key)) document.querySelectorAll("#item a.cite")[Number(event.key) - 1]?.click();
   else if (keys[event.key]) keys[event.key]();
@@ -343,6 +448,7 @@ function onKey(event) {
 
 // --- beginning --------------------------------------------------------------------------------------------
 
+// Options of a filter, which is hidden where there is nothing to choose; `all` is the one that filters nothing.
 function fill(select, values, all) {
   const kept = select.value;
   select.replaceChildren(el("option", { value: "" }, all), ...values.map((value) => el("option", { value }, value)));
@@ -354,7 +460,9 @@ async function begin() {
   run = await get(isStatic ? "api/run.json" : "api/run");
   $("title").textContent = run.title;
   document.title = run.title;
-  fill($("f-model"), run.models.map((model) => model.name), "the last");
+  const names = run.models.map((model) => model.name);
+  fill($("f-model"), names, names.length ? `${names.at(-1)}, the last` : "");
+  $("models").replaceChildren(...run.models.flatMap(({ name, n }) => [el("span", {}, el("span", { class: `key ${tint(name)}`, "aria-hidden": "true" }), name, ` ${n}`), " "]));
   fill($("f-kind"), run.kinds, "all");
   fill($("f-task"), run.tasks, "all");
   fill($("f-split"), run.splits, "all");
@@ -372,6 +480,7 @@ function show(tab) {
     else $(`tab-${name}`).removeAttribute("aria-current");
   }
   if (tab === "ask") stopAll();
+  else asker?.stop();
 }
 
 let waiting = 0;
@@ -391,12 +500,13 @@ addEventListener("hashchange", fromAddress);
 
 function fromAddress() {
   const { item, ...rest } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  if (item && item !== current?.key) return openItem(item, rest);
+  if (item) return openItem(item, rest);
 }
 
+$("more").open = !isNarrow();
 try {
   await begin();
-  if (run.ask && !isStatic) { $("tab-ask").hidden = false; setUpAsk($("ask"), run.ask); }
+  if (run.ask && !isStatic) { $("tab-ask").hidden = false; asker = setUpAsk($("ask"), run.ask); }
   if (location.hash.includes("item=")) await fromAddress();
   else if (shown.length) await openItem(shown[0].key);
 } catch (error) {

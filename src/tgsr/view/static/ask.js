@@ -1,24 +1,30 @@
-// The "ask" tab: a recording, a question, a model; the answer as it is written, its spans on the waveform.
+// The "ask" tab: a recording, a question, a model; the answer as it is written, its spans on the waveform. The recording
+// is a file, what a microphone hears, or the sound of an item.
 
 import { el, get, say, waveform } from "./app.js";
 
 export function setUpAsk(root, { models, max_seconds, max_bytes }) {
-  let recording = null, under = null, events = null, player = null, recorder = null;
+  let recording = null, item = null, under = null, sending = null, events = null, player = null, recorder = null;
   const file = el("input", { type: "file", accept: "audio/*,video/*", id: "ask-file" });
   const record = el("button", { type: "button", id: "ask-record" }, "Record");
   const name = el("p", { class: "soft", id: "ask-name" }, "No recording yet.");
   const drop = el("div", { class: "drop" }, el("p", {}, el("label", {}, "Drop a recording here, or choose one: ", file)), record, name);
   const question = el("textarea", { id: "ask-question", required: true });
   const choices = el("textarea", { id: "ask-choices", placeholder: "one a line; leave empty for an open question" });
+  const phrase = el("input", { type: "checkbox", id: "ask-phrase" });
   const model = el("select", { id: "ask-model" }, ...models.map((one) => el("option", { value: one }, one)));
-  const send = el("button", { type: "submit", id: "ask-send" }, "Ask");
+  const send = el("button", { type: "submit", class: "main", id: "ask-send" }, "Ask");
   const cancel = el("button", { type: "button", id: "ask-cancel", hidden: true }, "Cancel");
   const progress = el("p", { id: "ask-progress", role: "status", "aria-live": "polite" });
   const picture = el("div", { class: "picture", hidden: true });
-  const text = el("p", { class: "text response m2", id: "ask-answer", "aria-live": "polite", hidden: true });
-  const form = el("form", { class: "form" }, drop, el("label", {}, "Question", question), el("label", {}, "Choices", choices),
-    el("label", {}, "Model", model), el("div", { class: "controls" }, send, cancel), progress);
-  root.replaceChildren(el("h2", {}, "Ask about a recording"), form, picture, text);
+  const text = el("p", { class: "text response m2", id: "ask-answer", hidden: true });
+  const asked = el("span", {}, "Question");
+  const form = el("form", { class: "form" }, drop, el("label", {}, asked, question),
+    el("label", { class: "line" }, phrase, "These are words: find where they are said"),
+    el("label", {}, "Choices", choices), el("label", {}, "Model", model), el("div", { class: "controls" }, send, cancel));
+  root.replaceChildren(el("h2", {}, "Ask about a recording"), el("div", { class: "two" }, form,
+    el("section", { "aria-label": "Answer" }, progress, picture, text)));
+  phrase.addEventListener("change", () => { asked.textContent = phrase.checked ? "Words" : "Question"; choices.disabled = phrase.checked; });
 
   function take(blob, called) {
     if (blob.size > max_bytes) {
@@ -26,6 +32,7 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
       return;
     }
     recording = blob;
+    item = null;
     name.textContent = `${called}, ${(blob.size / 1e3).toFixed(0)} kB`;
     progress.textContent = "";
   }
@@ -66,7 +73,8 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
   function finished(told) {
     events?.close();
     events = null;
-    under = null;
+    under = sending = null;
+    text.removeAttribute("aria-busy");
     cancel.hidden = true;
     send.disabled = false;
     progress.textContent = told;
@@ -74,33 +82,37 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (!recording) { progress.textContent = "Choose or record something first."; return; }
+    if (!recording && !item) { progress.textContent = "Choose or record something first."; return; }
     send.disabled = true;
     text.hidden = true;
     picture.hidden = true;
-    progress.textContent = "Sending …";
-    const asked = new URLSearchParams({ question: question.value, model: model.value });
-    for (const choice of choices.value.split("\n").map((line) => line.trim()).filter(Boolean)) asked.append("choice", choice);
-    try {
-      under = (await get(`api/ask?${asked}`, { method: "POST", body: recording, headers: { "content-type": "application/octet-stream" } })).id;
-    } catch (error) { return finished(error.message); }
+    player?.stop();
     cancel.hidden = false;
-    follow(under);
+    progress.textContent = "Sending …";
+    const query = new URLSearchParams({ question: question.value, model: model.value });
+    if (phrase.checked) query.set("phrase", "1");
+    else for (const choice of choices.value.split("\n").map((line) => line.trim()).filter(Boolean)) query.append("choice", choice);
+    const body = item ? {} : { body: recording, headers: { "content-type": "application/octet-stream" } };
+    if (item) query.set("key", item);
+    const mine = sending = new AbortController();
+    try {
+      const { id } = await get(`api/ask?${query}`, { method: "POST", signal: mine.signal, ...body });
+      if (sending === mine) { under = id; follow(id); }
+    } catch (error) { if (sending === mine) finished(error.message); }
   });
-  cancel.addEventListener("click", async () => {
-    if (under) await get(`api/ask/${under}`, { method: "DELETE" }).catch(() => {});
+  cancel.addEventListener("click", () => {
+    sending?.abort();
+    if (under) get(`api/ask/${under}`, { method: "DELETE" }).catch(() => {});
     finished("Cancelled.");
   });
 
   function follow(id) {
     let written = "";
-    const marked = new Set();
-    const mark = (spans) => spans.forEach(([start, end]) => {
-      if (!player || marked.has(`${start} ${end}`)) return;
-      marked.add(`${start} ${end}`);
-      player.addSpan(start, end, "--m2");
-    });
+    const mark = (spans) => player?.setSpans(spans.map(([start, end]) => ({ start, end, name: "--m2" })));
+    let cited = [];
+    text.setAttribute("aria-busy", "true");
     events = new EventSource(`api/ask/${id}/events`);
+    events.onopen = () => { written = ""; }; // all is told again to whoever comes back
     const on = (kind, act) => events.addEventListener(kind, (event) => act(JSON.parse(event.data)));
     on("queued", ({ place }) => { progress.textContent = place ? `Waiting: ${place} before you.` : "The model listens …"; });
     on("heard", async ({ seconds }) => {
@@ -109,14 +121,18 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
       player?.destroy();
       const media = el("audio", { id: "ask-media", preload: "auto" });
       picture.replaceChildren(media);
-      player = await waveform(picture, media, `api/ask/${id}/sound.wav`, seconds, () => get(`api/ask/${id}/peaks?n=2400`), []);
+      player = await waveform(picture, media, `api/ask/${id}/sound.wav`, seconds, () => get(`api/ask/${id}/peaks?n=2400`));
+      player.broken = () => say("This sound cannot be played. Its answer is shown all the same.");
+      mark(cited);
     });
     on("text", ({ piece }) => { written += piece; text.hidden = false; text.textContent = written; });
-    on("spans", ({ spans }) => mark(spans));
-    on("done", (answer) => { mark(answer.spans); draw(answer); finished(told(answer)); say(""); });
+    on("spans", ({ spans }) => { cited = spans; mark(cited); });
+    on("done", (answer) => { cited = answer.spans; mark(cited); draw(answer); finished(told(answer)); say(""); });
     on("failed", ({ problem }) => finished(problem));
     on("cancelled", () => finished("Cancelled."));
-    events.onerror = () => { if (events?.readyState === EventSource.CLOSED) finished("The server has gone. Ask again when it is back."); };
+    // A browser tries again by itself, for ever: whether anybody is there has to be asked.
+    events.onerror = () => get("api/run").catch((error) => { if (under === id) finished(`${error.message} Ask again when it is back.`); })
+      .then(() => { if (under === id && events?.readyState === EventSource.CLOSED) finished("The server does not know this question any more: ask again."); });
   }
 
   function told({ spans, n_invalid, evidence }) {
@@ -133,11 +149,23 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
       text.append(whole.slice(at, mention.text_start));
       const press = () => mention.audible && player?.playSpan(mention.start, mention.end);
       text.append(el("a", {
-        class: `cite${mention.problem ? " wrong" : ""}`, role: "button", tabindex: "0", title: mention.problem || "play",
+        class: `cite${mention.problem ? " wrong" : ""}`, role: "button", tabindex: "0", title: mention.problem || "play", "aria-disabled": mention.audible ? null : "true",
         onclick: press, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(); } },
       }, whole.slice(mention.text_start, mention.text_end)));
       at = mention.text_end;
     }
     text.append(whole.slice(at));
   }
+
+  return {
+    use(key, name_) {
+      item = key;
+      recording = null;
+      file.value = "";
+      name.textContent = `the sound of ${name_}`;
+      progress.textContent = "";
+      question.focus();
+    },
+    stop() { player?.stop(); },
+  };
 }
