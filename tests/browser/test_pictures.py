@@ -83,7 +83,7 @@ def test_view_narrow(url: str, opened: Any) -> None:
 
 
 def test_ask(url: str, opened: Any) -> None:
-    page = opened(url, viewport={"width": 1200, "height": 720})
+    page = opened(url, viewport={"width": 1200, "height": 780})
     shown(page)
     page.get_by_role("button", name="Ask about it").click()
     page.fill("#ask-question", "Which digit is said right after seven?")
