@@ -46,6 +46,7 @@ def response(text: str) -> Response:
         ("Final verdict is 1.", True),
         ("<think>It says 0 at first, then 1.</think>\n0", False),
         ("<think>no end 1", None),
+        ("The reasoning says so.\n</think>\n\n1", True),  # templates that open the tag in the prompt
         ("10", None),
         ("1 or 0", None),
         ("1, because the reasoning says so", None),
@@ -67,7 +68,24 @@ def test_the_final_answer_is_not_part_of_the_reasoning():
     assert reasoning_of(f"{REASONING_OPENING}\nFinal answer: (b)") == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        ("Answer: (b)\nBecause she sighs from 1 to 2 s.", "Because she sighs from 1 to 2 s."),
+        ("She sighs.\nFinal answer: (b)\n\nConfidence: high", "She sighs.\nConfidence: high"),
+        ("She sighs.\nFinal answer: (b) Worried\n</answer>", "She sighs."),
+        ("<think>She sighs.</think>\n<answer>\n(b) Worried\n</answer>", "She sighs."),
+    ],
+)
+def test_the_answer_does_not_leak_wherever_it_stands(text, reasoning):
+    found = case_of(response(text))
+    assert found.answer == "Worried"
+    assert found.reasoning == reasoning
+
+
 def test_letters_become_the_choices_they_stand_for():
+    assert named("So option B fits best, or b)", CHOICES) == 'So option "Worried" fits best, or "Worried"'
+    assert named("answer a question; option Z", CHOICES) == "answer a question; option Z"
     assert named("It is (b), not (A).", CHOICES) == 'It is "Worried", not "Excited".'
     assert (
         named("So (b) Worried fits, (f) does not exist.", CHOICES) == "So  Worried fits, (f) does not exist."

@@ -10,6 +10,7 @@ import pytest
 
 from studies import N_CLIPS, predictions
 from tgsr import audio
+from tgsr.evaluation.agreement import krippendorff_alpha, with_interval
 from tgsr.records import write_jsonl
 from tgsr.study.analysis import analyse, markdown, ratings_of, sample_size, write_analysis, write_csv
 from tgsr.study.design import (
@@ -112,14 +113,15 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path):
     rows[3]["response"] = "From 0.00s to 5.90s, all of it.\n(b) no"  # blunt, second item
     del rows[4]  # sharp, third item
     write_jsonl(path, rows)
-    study = make_study([path], tmp_path / "s", n_items=1, n_practice=5)
-    assert study.left_out == {
-        "blunt cites no span inside the clip": 1,
-        "no room for other stretches": 1,
-        "not answered by every system": 1,
-    }
-    with pytest.raises(StudyError, match="only 1 of 2 items can be used"):
-        make_study([path], tmp_path / "t", n_items=2)
+    with pytest.raises(StudyError, match="only 1 of 2 items can be used, beside 0 for practice") as caught:
+        make_study([path], tmp_path / "s", n_items=2, n_practice=0)
+    for reason in (
+        "1: blunt cites no span inside the clip",
+        "1: no room for other stretches",
+        "1: not answered by every system",
+    ):
+        assert reason in str(caught.value)
+    assert len(make_study([path], tmp_path / "t", n_items=1, n_practice=0).trials) == 1
     with pytest.raises(StudyError, match="sharpest: no responses of it; there are sharp, blunt"):
         make_study([path], tmp_path / "u", systems=["sharpest"])
 
@@ -268,3 +270,93 @@ def test_sample_size_in_a_sentence():
     assert sample_size(0.5, 1.0, 3, 0.4, 0.8).startswith(
         "19 items"
     )  # a mean of three has 0.6 of the variance
+
+
+# --- what a reviewer found -----------------------------------------------------------------------------------
+
+
+def test_nobody_hears_a_recording_in_two_rated_parts(tmp_path):
+    path = predictions(tmp_path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, [*rows, *({**row, "id": row["id"] + "-again"} for row in rows)])
+    study = make_study([path], tmp_path / "s", n_items=10, n_practice=2)
+    assert len({item.removesuffix("-again") for item in study.trials}) == 10
+    rated = {trial.item for trials in study.trials.values() for trial in trials}
+    assert not rated & {trial.item for trial in (*study.practice, *study.checks)}
+    with pytest.raises(StudyError, match="about a recording that is in the study already"):
+        make_study([path], tmp_path / "t", n_items=11, n_practice=2)
+
+
+def test_practice_is_never_dropped_without_a_word(tmp_path):
+    with pytest.raises(StudyError, match="only 10 of 12 items can be used, beside 2 for practice"):
+        make_study([predictions(tmp_path)], tmp_path / "s", n_items=N_CLIPS)
+
+
+def test_blocks_keep_the_cells_in_balance(tmp_path):
+    study = make_study([predictions(tmp_path)], tmp_path / "s", n_items=8, per_rater=4, raters_per_trial=2)
+    for rater in range(study.n_raters):
+        rated = [trial for trial in trials_for(study, rater) if trial.kind == "rated"]
+        assert set(Counter((t.system, t.condition) for t in rated).values()) == {1}
+    with pytest.raises(StudyError, match="--per-rater 3: must divide --items 8"):
+        make_study([tmp_path / "predictions.jsonl"], tmp_path / "t", n_items=8, per_rater=3)
+
+
+def test_a_row_that_says_a_longer_clip_stops_nothing(tmp_path):
+    path = predictions(tmp_path, n=4)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["duration"] = 9.0  # the sound has 6 s
+    rows[0]["response"] = "From 5.00s to 6.50s.\n(a) yes"
+    rows[2]["response"] = "From 7.00s to 8.00s.\n(a) yes"
+    write_jsonl(path, rows)
+    study = make_study([path], tmp_path / "s", n_items=3, n_practice=0)
+    assert set(study.trials) == {"q0", "q2", "q3"}  # q1 cites nothing that can be heard
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "At 5.2s a dog barks",
+        "at the 3-second mark",
+        "at 0:12",
+        "heard (2, 5) and [2-5]",
+        "from 2 to 5 he speaks",
+        "the man (3.0-4.0)",
+        "around 7.5 seconds",
+        "after 9 s, 12.3s: bell",
+        "starts at 3.1s",
+        "between 1 and 2",
+    ],
+)
+def test_no_stated_time_is_left_to_be_read(text):
+    assert MASK in masked(text)
+    assert not any(letter.isdigit() for letter in masked(text))
+
+
+def test_other_numbers_stay():
+    assert masked("The answer is 7, two of 3 people.") == "The answer is 7, two of 3 people."
+
+
+def test_agreement_intervals_know_that_trials_of_an_item_are_alike():
+    """Half of the items are easy, half hard: four trials each. The interval must cover what other items would give."""
+    rng = np.random.default_rng(0)
+
+    def table(n_items):
+        rows, items = [], []
+        for item in range(n_items):
+            is_easy = rng.random() < 0.5
+            for _ in range(4):
+                same = int(rng.integers(1, 6))
+                rows.append([same] * 3 if is_easy else rng.integers(1, 6, 3).tolist())
+                items.append(item)
+        return rows, items
+
+    truth = np.mean([krippendorff_alpha(table(12)[0], "ordinal") for _ in range(60)])
+    covered = {"items": 0, "trials": 0}
+    for _ in range(40):
+        rows, items = table(12)
+        for name, clusters in (("items", items), ("trials", None)):
+            found = with_interval(lambda r: krippendorff_alpha(r, "ordinal"), rows, 0, 100, clusters=clusters)
+            covered[name] += found.low <= truth <= found.high
+    assert covered["items"] >= 32
+    assert covered["items"] > covered["trials"]

@@ -152,13 +152,19 @@ def _tokens(text: str | None) -> set[str]:
 
 def _final_statement(text: str) -> str:
     """What follows the last "answer", to the end of its line, or the last line that is not blank."""
+    start, end = final_statement(text)
+    return text[start:end]
+
+
+def final_statement(text: str) -> tuple[int, int]:
+    """The characters of a text that `extract_choice` reads the answer from."""
     text = text.rstrip()
     start = text.rfind("\n") + 1
     for marker in _MARKER.finditer(text):
         if marker.end() < len(text):
             start = marker.end()
     end = text.find("\n", start)
-    return text[start : end if end >= 0 else len(text)]
+    return start, end if end >= 0 else len(text)
 
 
 def _index(found: str, n_choices: int) -> int | None:

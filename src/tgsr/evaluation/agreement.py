@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -113,16 +113,29 @@ class Agreement:
 
 
 def with_interval(
-    coefficient: Callable[[Ratings], float | None], ratings: Ratings, seed: int = 0, n_resamples: int = 1000
+    coefficient: Callable[[Ratings], float | None],
+    ratings: Ratings,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Agreement:
-    """The coefficient with the percentile bootstrap over units: other units could have been rated as well."""
-    rated = [row for row in ratings if sum(value is not None for value in row) > 1]
+    """The coefficient with the percentile bootstrap over units: other units could have been rated as well.
+
+    `clusters` names the cluster of each unit where several are alike, such as the trials about one item: whole
+    clusters are drawn then. ValueError where the lengths differ.
+    """
+    of_cluster: dict[Hashable, list[Sequence[float | None]]] = {}
+    for cluster, row in zip(range(len(ratings)) if clusters is None else clusters, ratings, strict=True):
+        if sum(value is not None for value in row) > 1:
+            of_cluster.setdefault(cluster, []).append(row)
+    groups = list(of_cluster.values())
+    rated = [row for group in groups for row in group]
     value = coefficient(rated) if rated else None
-    if value is None or len(rated) < 2:
+    if value is None or len(groups) < 2:
         return Agreement(value, None, None, len(rated))
     rng = np.random.default_rng(seed)
     drawn = [
-        coefficient([rated[unit] for unit in rng.integers(len(rated), size=len(rated))])
+        coefficient([row for at in rng.integers(len(groups), size=len(groups)) for row in groups[at]])
         for _ in range(n_resamples)
     ]
     known = [one for one in drawn if one is not None]

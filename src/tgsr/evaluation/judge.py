@@ -17,7 +17,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from tgsr.choices import extract_choice
+from tgsr.choices import extract_choice, final_statement
 from tgsr.evaluation.agreement import Agreement, cohen_kappa, with_interval
 from tgsr.evaluation.intervals import Mean, bootstrap_mean
 from tgsr.models.responder import Decoding, Failed
@@ -32,11 +32,16 @@ VARIANTS: tuple[Variant, ...] = ("plain", "turned", "swapped")
 AT_ONCE = 32  # cases a batch: what a stop costs
 DECODING = Decoding(max_new_tokens=2048)  # greedy; judges that think aloud need room
 _WORDS = {True: "1", False: "0", None: "unparsed"}
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"</?(?:think|thinking|answer|reasoning)>", re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _VERDICT = re.compile(
     r"\W*(?:(?:final\s+)?(?:verdict|decision|answer|score)\s*(?:is|[:=])?\s*)?\W*([01])\W*", re.I
 )
-_LETTER = re.compile(r"\(\s?([a-z])\s?\)", re.IGNORECASE)
+_LETTER = re.compile(
+    r"\(\s?(?P<round>[a-z])\s?\)|(?<![\w(])(?P<half>[a-z])\)"
+    r"|(?P<word>\b(?:option|choice|answer)\s{1,4})(?P<capital>(?-i:[A-Z]))\b(?!')",
+    re.IGNORECASE,
+)
 _ANSWER_BEGINS = re.compile(
     r"\b(?:final\s+answer|the\s+(?:correct\s+)?(?:answer|option|choice))\b", re.IGNORECASE
 )
@@ -89,26 +94,30 @@ def case_of(response: Response) -> Case | None:
 def reasoning_of(text: str) -> str:
     """The response without B.1.3's opening and without its final answer, stripped; "" where nothing is left.
 
-    The final answer is the last line that is not blank; of a response of one line, what follows the last "final answer"
-    or "the answer".
+    The final answer is the line from which `extract_choice` reads it, wherever that stands; what comes after it stays.
+    Of a response of one line it is what follows the last "final answer" or "the answer". Tags of thinking aloud go.
     """
     text = text.replace(REASONING_OPENING, "").strip()
-    head, _, last = text.rpartition("\n")
-    if head.strip():
-        return head.strip()
-    marks = list(_ANSWER_BEGINS.finditer(last))
-    return last[: marks[-1].start()].strip() if marks else ""
+    start, end = final_statement(text)
+    first = text.rfind("\n", 0, start) + 1
+    kept = _TAG.sub("", text[:first] + text[end:].lstrip("\n")).strip()
+    if kept:
+        return kept
+    line = text[first:end]
+    marks = list(_ANSWER_BEGINS.finditer(line))
+    return _TAG.sub("", line[: marks[-1].start()]).strip() if marks else ""
 
 
 def named(text: str, choices: Sequence[str]) -> str:
     """The text with each "(b)" as the choice that it stands for, in quotes; dropped where that text follows."""
 
     def choice(match: re.Match[str]) -> str:
-        index = ord(match[1].lower()) - ord("a")
+        index = ord((match["round"] or match["half"] or match["capital"]).lower()) - ord("a")
         if index >= len(choices):
             return match[0]
         follows = text[match.end() :].lstrip(" :")[: len(choices[index])]
-        return "" if follows.lower() == choices[index].lower() else f'"{choices[index]}"'
+        is_said = follows.lower() == choices[index].lower()
+        return (match["word"] or "") + ("" if is_said else f'"{choices[index]}"')
 
     return _LETTER.sub(choice, text)
 
@@ -139,10 +148,10 @@ def prompt_of(case: Case, variant: Variant = "plain") -> Prompt:
 def verdict_of(reply: str) -> bool | None:
     """True for 1, False for 0, None for anything that is not one verdict.
 
-    What a judge thinks aloud in <think> tags is left out; "Verdict: 1" and "**0**." are verdicts, "1 or 0", "10" and a
+    What a judge thinks aloud before </think> is left out; "Verdict: 1" and "**0**." are verdicts, "1 or 0", "10" and a
     sentence are none.
     """
-    text = _THOUGHT.sub("", reply).strip()
+    text = _THOUGHT_ENDS.split(reply)[-1].strip()
     found = _VERDICT.fullmatch(text)
     return None if found is None else found[1] == "1"
 

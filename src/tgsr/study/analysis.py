@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from tgsr.evaluation.agreement import (
     Agreement,
+    Level,
     Ratings,
     design_effect,
     fleiss_kappa,
@@ -243,26 +244,28 @@ def _difference(
 
 
 def _agreement(ratings: Sequence[Rating], measure: Measure, seed: int) -> dict[str, Agreement | None]:
-    table = _table(ratings, measure)
-    level = "nominal" if measure == "referent" else "ordinal"
+    table, items = _table(ratings, measure)
+    level: Level = "nominal" if measure == "referent" else "ordinal"
+    alpha = partial(krippendorff_alpha, level=level)
     found: dict[str, Agreement | None] = {
-        f"krippendorff_alpha_{level}": with_interval(partial(krippendorff_alpha, level=level), table, seed)  # type: ignore[arg-type]
+        f"krippendorff_alpha_{level}": with_interval(alpha, table, seed, clusters=items)
     }
     n_ratings = {sum(value is not None for value in row) for row in table}
     same = len(n_ratings) == 1 and n_ratings.pop() > 1
-    found["fleiss_kappa"] = with_interval(fleiss_kappa, table, seed) if same else None
+    found["fleiss_kappa"] = with_interval(fleiss_kappa, table, seed, clusters=items) if same else None
     return found
 
 
-def _table(ratings: Sequence[Rating], measure: Measure) -> Ratings:
-    """A row a trial, a column a rater."""
+def _table(ratings: Sequence[Rating], measure: Measure) -> tuple[Ratings, list[str]]:
+    """A row a trial, a column a rater; and each row's item."""
     chosen = [rating for rating in ratings if rating.measure == measure]
     raters = sorted({rating.rater for rating in chosen})
     rows: dict[str, list[float | None]] = {}
     for rating in chosen:
         row = rows.setdefault(rating.trial, [None] * len(raters))
         row[raters.index(rating.rater)] = float(rating.value)
-    return list(rows.values())
+    item_of = {rating.trial: rating.item for rating in chosen}
+    return list(rows.values()), [item_of[trial] for trial in rows]
 
 
 def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:

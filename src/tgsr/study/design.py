@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tgsr import audio
 from tgsr.evaluation.grounding import evidence_crop, trace_iou
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.records import Question, Response, read_responses, resolve_audio
-from tgsr.timeline import Span
+from tgsr.timeline import Seconds, Span
 from tgsr.training.checkpoints import write_atomically
 
 Condition = Literal["evidence", "full"]
@@ -33,6 +34,13 @@ MASK = "[time]"
 SCALE = (1, 5)  # of helpfulness and supportiveness
 FILE = "study.json"
 CHECK_STRETCH, CHECK_RATING = 1, 2
+_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+_PAIR = rf"{_NUMBER}\s{{0,3}}(?:to|and|until|,|-|–|—)\s{{0,3}}{_NUMBER}"
+_TIMES = re.compile(
+    rf"\d{{1,3}}:\d\d(?::\d\d)?(?:[.,]\d{{1,3}})?|{_NUMBER}\s{{0,2}}-?(?:seconds?|secs?|s)\b|{_PAIR}(?=\s?[)\]])"
+    rf"|(?<=from ){_PAIR}|(?<=between ){_PAIR}|\d{{1,9}}\.\d{{1,9}}",
+    re.IGNORECASE,
+)
 
 
 class StudyError(ValueError):
@@ -98,14 +106,15 @@ def trials_for(study: Study, rater: int) -> list[Trial]:
     """The trials of rater number `rater` (from 0) in order: practice first, then rated ones with checks among them.
 
     No item twice. Items rotate through the cells (a Latin square): as many raters as there are cells hear each item of
-    a block once in each cell, and each of them every cell equally often, give or take one. Orders and the checks'
+    a block once in each cell, and each of them every cell equally often, give or take one: exactly, where a block is a
+    multiple of the cells. Orders and the checks'
     places are drawn from the study's seed and the rater's number.
     """
     items = list(study.trials)
     n_cells = len(study.cells)
     block = rater // n_cells * study.per_rater
     chosen = [(block + n) % len(items) for n in range(min(study.per_rater, len(items)))]
-    rated = [study.trials[items[at]][(at + rater) % n_cells] for at in chosen]
+    rated = [study.trials[items[at]][(place + rater) % n_cells] for place, at in enumerate(chosen)]
     rng = np.random.default_rng([study.seed, rater])
     ordered: list[Trial] = [rated[n] for n in rng.permutation(len(rated))]
     for check in study.checks:
@@ -132,12 +141,16 @@ def make_study(
     """Writes study.json and media/ into the folder `out`, and returns the study.
 
     `systems` are model names in the files; all if none is given. Items are drawn from the choice questions that all
-    systems answered with at least one valid span inside the clip and whose clip has room for two other stretches; what
-    is left out is counted by its reason. per_rater 0: all items.
+    systems answered with at least one valid span inside the clip and whose clip has room for two other stretches, one
+    a recording, after those for practice; what is left out is counted by its reason. per_rater 0: all items.
     Raises StudyError for unknown systems, too few items, and a folder that holds a study already.
     """
     if (out / FILE).exists():
         raise StudyError(f"{out}: holds a study already; give another --out")
+    if per_rater and n_items > 0 and n_items % min(per_rater, n_items):
+        raise StudyError(
+            f"--per-rater {per_rater}: must divide --items {n_items}, or some parts would get more ratings than others"
+        )
     answers, sounds = _by_question(predictions, systems)
     names = tuple(systems) or tuple(dict.fromkeys(name for of in answers.values() for name in of))
     for flag, n in (("--items", n_items), ("--raters-per-trial", raters_per_trial)):
@@ -149,20 +162,28 @@ def make_study(
     media = _Media(out / "media")
     rated: dict[str, tuple[Trial, ...]] = {}
     practice: list[Trial] = []
+    recordings: set[str] = set()
     bar = tqdm(shuffled, desc="study", unit="question")
     for question in bar:
         if len(rated) == n_items and len(practice) == n_practice:
             break
+        if question.clip_id in recordings:
+            _count(left_out, "about a recording that is in the study already")
+            continue
         try:
             samples = audio.load(sounds[question.id])
         except (audio.AudioError, FileNotFoundError):
-            left_out["sound cannot be read"] = left_out.get("sound cannot be read", 0) + 1
+            _count(left_out, "sound cannot be read")
+            continue
+        if not all(_cited(answers[question.id][name], _seconds(samples)) for name in names):
+            _count(left_out, "a system cites nothing before the sound's end")
             continue
         made = [_trials(answers[question.id][name], samples, media, seed) for name in names]
         if any(of is None for of in made):
-            left_out["no room for other stretches"] = left_out.get("no room for other stretches", 0) + 1
+            _count(left_out, "no room for other stretches")
             continue
-        if len(rated) < n_items:
+        recordings.add(question.clip_id)
+        if len(practice) == n_practice:
             rated[question.id] = tuple(trial for of in made if of is not None for trial in of)
         else:
             best = max(range(len(names)), key=lambda n: _iou(answers[question.id][names[n]]))
@@ -172,11 +193,12 @@ def make_study(
     bar.close()
     if len(rated) < n_items:
         raise StudyError(
-            f"only {len(rated)} of {n_items} items can be used ({_reasons(left_out)}): "
-            f"give --items {max(1, len(rated))}, other predictions, or fewer systems"
+            f"only {len(rated)} of {n_items} items can be used, beside {len(practice)} for practice "
+            f"({_reasons(left_out)}): give fewer --items or --practice, other predictions, or fewer systems"
         )
-    first = next(iter(rated.values()))[0]
-    checks = tuple(_as_check(first, n, seed) for n in range(n_checks))
+    # Of practice items, so that no rated one is met a second time; of the first one where there is no practice.
+    known = practice or [next(iter(rated.values()))[0]]
+    checks = tuple(_as_check(known[n % len(known)], n, seed) for n in range(n_checks))
     study = Study(
         title,
         seed,
@@ -245,7 +267,9 @@ def _usable(
     left_out: dict[str, int] = {}
     for of in answers.values():
         question = next(iter(of.values())).question
-        silent = next((name for name in systems if name in of and not _cited(of[name])), None)
+        silent = next(
+            (name for name in systems if name in of and not _cited(of[name], question.duration)), None
+        )
         if len(of) < len(systems):
             reason = "not answered by every system"
         elif silent is not None:
@@ -253,12 +277,20 @@ def _usable(
         else:
             usable.append(question)
             continue
-        left_out[reason] = left_out.get(reason, 0) + 1
+        _count(left_out, reason)
     return usable, left_out
 
 
-def _cited(response: Response) -> list[Span]:
-    return evidence_crop(find_spans(response.text), response.question.duration, pad=0.0)
+def _count(left_out: dict[str, int], reason: str) -> None:
+    left_out[reason] = left_out.get(reason, 0) + 1
+
+
+def _seconds(samples: audio.Samples) -> Seconds:
+    return len(samples) / audio.SAMPLE_RATE
+
+
+def _cited(response: Response, seconds: Seconds) -> list[Span]:
+    return evidence_crop(find_spans(response.text), seconds, pad=0.0)
 
 
 def _iou(response: Response) -> float:
@@ -270,10 +302,11 @@ def _trials(
 ) -> tuple[Trial, Trial] | None:
     """The response in both conditions; None where the clip has no room for two stretches besides the cited one."""
     question = response.question
-    heard = evidence_crop(find_spans(response.text), question.duration)
-    cited = max(_cited(response), key=lambda span: span.duration)
+    seconds = _seconds(samples)  # of the sound: a row may say another length
+    heard = evidence_crop(find_spans(response.text), seconds)
+    cited = max(_cited(response, seconds), key=lambda span: span.duration)
     rng = np.random.default_rng([seed, *hashlib.sha256(f"{question.id} {response.model}".encode()).digest()])
-    foils = _foils(cited, _cited(response), len(samples) / audio.SAMPLE_RATE, rng)
+    foils = _foils(cited, _cited(response, seconds), seconds, rng)
     if foils is None:
         return None
     right = int(rng.integers(N_STRETCHES))
@@ -300,12 +333,15 @@ def _trials(
 
 
 def masked(text: str) -> str:
-    """The text with every stated interval as "[time]": read, it would give the stretch away."""
+    """The text with every stated time as "[time]": read, it would give the stretch away.
+
+    More is hidden than `find_mentions` believes: single times, pairs without a unit, any decimal.
+    """
     pieces, position = [], 0
     for mention in find_mentions(text):
-        pieces += [text[position : mention.text_start], MASK]
+        pieces += [_TIMES.sub(MASK, text[position : mention.text_start]), MASK]
         position = mention.text_end
-    return "".join(pieces) + text[position:]
+    return "".join(pieces) + _TIMES.sub(MASK, text[position:])
 
 
 def _foils(
@@ -356,6 +392,7 @@ def _as_check(trial: Trial, n: int, seed: int) -> Trial:
             "response": text,
             "right": CHECK_STRETCH,
             "system": "",
+            "feedback": "",
         }
     )
 

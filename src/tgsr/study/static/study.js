@@ -130,6 +130,7 @@ function trial({ title, n, n_done, trial }) {
   function keep(measure, value) {
     unkept.delete(measure);
     unkept.set(measure, { value, plays, seconds: (performance.now() - shownAt) / 1000 });
+    update();
     sending = sending.then(send);
   }
 
@@ -181,7 +182,7 @@ function trial({ title, n, n_done, trial }) {
     const open = answers.referent !== undefined;
     whole.querySelector("button").disabled = !open;
     for (const part of [helpful, supportive]) part.disabled = !(open && (heard || answers.helpful !== undefined));
-    after.disabled = ["referent", "helpful", "supportive"].some((measure) => answers[measure] === undefined);
+    after.disabled = unkept.size > 0 || ["referent", "helpful", "supportive"].some((measure) => answers[measure] === undefined);
   }
 
   show(trial.practice ? "Practice" : title,
