@@ -5,7 +5,7 @@ timed. A ratio is the median over rounds of a side's processor time over the pla
 memory are above the weights, each side in processes of its own, the median of several.
 
 plain     the engine's forward over one row: prefix and answers, no logits
-blocks    tgsr.attention: the same with the sums over blocks
+blocks    tgsr.engine.block_attention: the same with the sums over blocks
 spans     also over three spans of the audio, as `tgsr attend` asks for them
 heat      also over 250 stretches of it, as its heat maps need them
 eager     transformers' eager attention with output_attentions, sequence by sequence, then sums over the maps
@@ -34,7 +34,7 @@ from timing import HERE, about, peak_memory
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from tgsr.attention import BlockAttention, block_attention
+from tgsr.engine.block_attention import BlockAttention, block_attention
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.shared_prefix import SharedPrefix, forward, listen
 

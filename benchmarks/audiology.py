@@ -34,10 +34,10 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.evaluation.audiology import SIMILARITIES, similarity, spoken
+from tgsr.data.transcribe.whisper import FasterWhisper
+from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, similarity, spoken
 from tgsr.records import Clip, read_clips, resolve_audio
 from tgsr.timeline import Span
-from tgsr.transcribe.whisper import FasterWhisper
 
 KINDS = ("quote", "errors", "told")
 WRONG = ("1 s off", "2 s off", "5 s off", "elsewhere")

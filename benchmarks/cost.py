@@ -1,11 +1,11 @@
-"""The paper's two stages on 8 H100s by the cost model (tgsr.engine.cost), with the prefix shared and without.
+"""The paper's two stages on 8 H100s by the cost model (tgsr.training.cost), with the prefix shared and without.
 
 Run: python benchmarks/cost.py. Nothing is measured here; the assumptions are the constants below.
 """
 
 from __future__ import annotations
 
-from tgsr.engine.cost import (
+from tgsr.training.cost import (
     H100,
     QWEN2_7B,
     Clip,

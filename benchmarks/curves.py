@@ -27,7 +27,7 @@ from one_update import add_setting, setting_of
 from sides import DECODER_LAYERS, ENCODER_LAYERS, Case, Setting, grpo_case, model_under_test, update
 from timing import HERE, ROOT, about, in_fresh_process, in_turn
 
-from tgsr.engine.cost import Clip, activation_bytes, update_flops
+from tgsr.training.cost import Clip, activation_bytes, update_flops
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -62,11 +62,11 @@ def write_clips(path: Path, n: int) -> None:
 
 def one(n: int, workers: int) -> dict[str, float]:
     """Builds stage-1 questions about n clips; rows a second and the peaks of memory in MB."""
-    from tgsr.build import Stage1, phrases_of, rows_of
-    from tgsr.corpora.any import clips_of
-    from tgsr.queries import Phrases
-    from tgsr.shards import Step, run
-    from tgsr.splits import Split
+    from tgsr.data.corpora.which import clips_of
+    from tgsr.data.questions.build import Stage1, phrases_of, rows_of
+    from tgsr.data.questions.phrases import Phrases
+    from tgsr.data.shards import Step, run
+    from tgsr.data.splits import Split
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -67,7 +67,7 @@ def prediction(at: int, n: int, rng: random.Random) -> dict[str, object]:
 
 
 def one(n: int) -> dict[str, float | str]:
-    from tgsr.evaluation.score import score_file
+    from tgsr.evaluation.scoring.score import score_file
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.jsonl"

@@ -30,16 +30,16 @@ from transformers import (
 )
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.build import ask_about
-from tgsr.corpora.spoken_digits import compose
-from tgsr.engine.cost import Clip, DecoderShape
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.questions.build import ask_about
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, picked_logps, without_start
 from tgsr.grpo import grpo_loss
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.load import with_lora
 from tgsr.models.mini import assets
 from tgsr.prompts import choice_question
-from tgsr.training.sta import phrase_branch
+from tgsr.sta import phrase_branch
+from tgsr.training.cost import Clip, DecoderShape
 
 DECODER_LAYERS, ENCODER_LAYERS, VOCABULARY = 30, 6, 49_152  # SmolLM2-135M, Whisper base, SmolLM2-135M
 WIDTH, HEADS, KEY_HEADS, FEED_FORWARD = 576, 9, 3, 1536  # SmolLM2-135M

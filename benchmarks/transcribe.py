@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from tgsr import audio
-from tgsr.queries import plain_word
+from tgsr.data.questions.phrases import plain_word
+from tgsr.data.transcribe.existing_alignments import read_alignment
+from tgsr.data.transcribe.forced_alignment import Aligner, PocketSphinx, aligned, spell
+from tgsr.data.transcribe.whisper import FasterWhisper
+from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
+from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
 from tgsr.timeline import Word
-from tgsr.transcribe.align import Aligner, PocketSphinx, aligned, spell
-from tgsr.transcribe.alignments import read_alignment
-from tgsr.transcribe.checkpoint import whisper_for_transformers
-from tgsr.transcribe.whisper import FasterWhisper
-from tgsr.transcribe.whisper_transformers import TransformersWhisper
 
 Words = Sequence[Word]
 TIMESTAMPED = """

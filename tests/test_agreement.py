@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tgsr.evaluation.agreement import (
+from tgsr.statistics.agreement import (
     cohen_kappa,
     design_effect,
     fleiss_kappa,

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tgsr import attend, cli
-from tgsr.attend import (
+from tgsr import cli
+from tgsr.answering.predict import Unheard
+from tgsr.audio import SAMPLE_RATE, save_wav
+from tgsr.engine.features import FeatureCache
+from tgsr.evaluation.attention import look as attend
+from tgsr.evaluation.attention.look import (
     PAPER_QUERIES,
     PHASES,
     Looked,
@@ -31,13 +35,10 @@ from tgsr.attend import (
     table,
     tokens_file,
 )
-from tgsr.attend_figures import draw, draw_all
-from tgsr.audio import SAMPLE_RATE, save_wav
-from tgsr.engine.features import FeatureCache
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
-from tgsr.predict import Unheard
 from tgsr.records import Question, RecordError, Response, write_jsonl
+from tgsr.report.attention_figures import draw, draw_all
 from tgsr.timeline import Span
 from tiny import tiny_lalm
 

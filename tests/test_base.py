@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tgsr.corpora.digit_lessons import lessons, phrase_lessons, transcript_lesson
-from tgsr.corpora.spoken_digits import DIGITS, compose
+from tgsr.data.corpora.spoken_digits import DIGITS, compose
 from tgsr.engine.features import FeatureCache
-from tgsr.models.mini import load_base, train_tokenizer, untrained
-from tgsr.records import Clip
-from tgsr.timeline import Word
-from tgsr.training import base
-from tgsr.training.base import (
+from tgsr.miniature import base
+from tgsr.miniature.base import (
     SILENCE,
     BaseConfig,
     TimeCode,
@@ -32,6 +28,10 @@ from tgsr.training.base import (
     word_places,
     written_labels,
 )
+from tgsr.miniature.lessons import lessons, phrase_lessons, transcript_lesson
+from tgsr.models.mini import load_base, train_tokenizer, untrained
+from tgsr.records import Clip
+from tgsr.timeline import Word
 from tgsr.training.checkpoints import RunFolder
 from tiny import tiny_lalm
 

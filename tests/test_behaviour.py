@@ -6,10 +6,10 @@ import pytest
 from local_server import Reply, chat_answer, serving
 from tgsr import audio
 from tgsr.cli import main
-from tgsr.evaluation.audiology import Verified, VerifiedStep
-from tgsr.evaluation.behaviour import behaviour, table
-from tgsr.evaluation.judge import Judged, case_of
-from tgsr.fetch import cache_folder
+from tgsr.evaluation.behaviour.audiology_verify import Verified, VerifiedStep
+from tgsr.evaluation.behaviour.consistency import Judged, case_of
+from tgsr.evaluation.behaviour.table import behaviour, table
+from tgsr.models.fetch import cache_folder
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.timeline import Span
 
@@ -94,7 +94,7 @@ def test_a_judge_that_never_replied_leaves_no_number():
 def test_the_command_on_real_speech_with_a_real_server(tmp_path, capsys):
     if not (cache_folder() / "whisper-base").exists():
         pytest.skip("Whisper base is not there: `make fetch` downloads it, once")
-    from tgsr.corpora.spoken_digits import compose
+    from tgsr.data.corpora.spoken_digits import compose
 
     made = compose(7, "heldout-recordings", seconds=(8.0, 10.0))
     audio.save_wav(tmp_path / "c.wav", made.samples)

@@ -25,7 +25,7 @@ from tgsr.evaluation.benchmarks import (
     read_benchmark,
     selected,
 )
-from tgsr.evaluation.official_files import write_official
+from tgsr.evaluation.scoring.official_files import write_official
 from tgsr.records import Bad, Question, RecordError, Response, resolve_audio, write_jsonl
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

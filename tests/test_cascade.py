@@ -10,18 +10,18 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
+from tgsr.answering.cascade import NOT_SAID, load_cascade, located, transcript_prompt
+from tgsr.answering.citing import lines_of
+from tgsr.answering.responder import GREEDY, Asked, Failed
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import official_letter
-from tgsr.fetch import cache_folder
+from tgsr.data.transcribe.whisper import SOURCE, Transcript
 from tgsr.grounding import find_spans
-from tgsr.models.cascade import NOT_SAID, load_cascade, located, transcript_prompt
-from tgsr.models.citing import lines_of
-from tgsr.models.endpoint import Limits
+from tgsr.llm.endpoint import Limits
+from tgsr.models.fetch import cache_folder
 from tgsr.models.lalm import ModelError
-from tgsr.models.responder import GREEDY, Asked, Failed
 from tgsr.prompts import REASONING_OPENING
 from tgsr.timeline import Word
-from tgsr.transcribe.whisper import SOURCE, Transcript
 from tiny_qwen import omni_tokenizer
 
 SAID = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tgsr.answering.citing import check_citations, find_phrase, lines_of, marked, relevance
 from tgsr.grounding import count_mentions, find_spans
-from tgsr.models.citing import check_citations, find_phrase, lines_of, marked, relevance
 from tgsr.timeline import Span, Word
 
 TEXT = "The budget is mentioned here. Mr. Smith likes tea, and nobody else does. Then there is silence"

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tgsr.answering.responder import GREEDY, Asked, Decoding, Failed
 from tgsr.audio import SAMPLE_RATE, Samples, load, save_wav
 from tgsr.choices import letter
 from tgsr.cli import main
 from tgsr.engine.features import FeatureCache
-from tgsr.evaluation.control_scores import Movement, movements, slope, summarise, table, write
-from tgsr.evaluation.controls import (
+from tgsr.evaluation.controls.ask import (
     NO_EVIDENCE,
     NO_OTHER,
     NO_ROOM,
@@ -29,7 +29,7 @@ from tgsr.evaluation.controls import (
     slug,
     sources_of,
 )
-from tgsr.models.responder import GREEDY, Asked, Decoding, Failed
+from tgsr.evaluation.controls.scores import Movement, movements, slope, summarise, table, write
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.records import Question, RecordError, Response, read_questions, read_responses, write_jsonl
 from tgsr.timeline import Span

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tgsr.corpora import (
+from tgsr.data.corpora import (
     covost,
     folders,
     huggingface,
@@ -22,8 +22,8 @@ from tgsr.corpora import (
     multispeaker,
     strong_labels,
 )
-from tgsr.corpora.errors import CorpusError
-from tgsr.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.errors import CorpusError
 from tgsr.records import Bad, Clip, read_clips, resolve_audio, write_jsonl
 
 MELD = Path(__file__).parents[2] / "shared" / "data" / "meld"

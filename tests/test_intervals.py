@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgsr.evaluation.intervals import (
+from tgsr.statistics.intervals import (
     SwapTest,
     bootstrap_mean,
     bootstrap_means,

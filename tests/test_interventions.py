@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.audio import SAMPLE_RATE, Samples
-from tgsr.evaluation.interventions import (
+from tgsr.evaluation.controls.interventions import (
     N_RAMP,
     RAMP,
     backwards,

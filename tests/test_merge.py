@@ -18,7 +18,7 @@ from hub import af3_folder, omni_folder
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.fetch import cache_folder
+from tgsr.models.fetch import cache_folder
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import load, save_adapter, with_lora
 from tgsr.models.merge import merge
@@ -124,7 +124,7 @@ def test_an_adapter_is_pefts_own(family: str, base: Path, adapter: Path) -> None
 
 
 def test_a_bfloat16_base_is_added_up_in_float32(base: Path, adapter: Path, tmp_path: Path) -> None:
-    from tgsr.models.checkpoint import Placement
+    from tgsr.models.placement import Placement
 
     exact = load(str(adapter))
     lalm = load(str(adapter), Placement("bfloat16"))

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.choices import extract_choice
-from tgsr.evaluation import official
 from tgsr.evaluation.benchmarks import EMOTIONS
-from tgsr.evaluation.official import REASONS, authors_verdict, handed_over, verdict, verdicts
+from tgsr.evaluation.scoring import official
+from tgsr.evaluation.scoring.official import REASONS, authors_verdict, handed_over, verdict, verdicts
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "scoring.md"

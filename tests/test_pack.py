@@ -11,10 +11,11 @@ import pytest
 import soundfile
 
 from tgsr import cli
-from tgsr.build import ask_about
-from tgsr.corpora import huggingface, tars
-from tgsr.corpora.spoken_digits import compose
-from tgsr.pack import PackError, pack
+from tgsr.data.corpora import huggingface
+from tgsr.data.corpora import webdataset as tars
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.pack import PackError, pack
+from tgsr.data.questions.build import ask_about
 from tgsr.records import Bad, Clip, read_clips, write_jsonl
 from tgsr.timeline import Event
 

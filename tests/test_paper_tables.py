@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from tgsr.cli import main
-from tgsr.evaluation.intervals import Mean
-from tgsr.evaluation.score import read_predictions, score, write_metrics
+from tgsr.evaluation.scoring.score import read_predictions, score, write_metrics
 from tgsr.records import Question, RecordError, Response, write_jsonl
 from tgsr.report.paper import PUBLISHED, paper_tables, published_values
 from tgsr.report.results import gather, labels
-from tgsr.report.runs import tables
 from tgsr.report.sections import sections
 from tgsr.report.typeset import (
     DASH,
@@ -29,6 +27,8 @@ from tgsr.report.typeset import (
     markdown,
     shown,
 )
+from tgsr.report.write import tables
+from tgsr.statistics.intervals import Mean
 from tgsr.timeline import Span
 
 HOSTILE = (

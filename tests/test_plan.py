@@ -10,8 +10,8 @@ from hub import af3_folder, omni_folder
 from tgsr import cli
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import load, with_lora
-from tgsr.models.parts import parts_of
-from tgsr.plan import GPUS, PAPERS, Work, lora_size, rows, sizes_of
+from tgsr.models.lora_targets import parts_of
+from tgsr.training.plan import GPUS, PAPERS, Work, lora_size, rows, sizes_of
 
 
 @pytest.mark.parametrize("make", [af3_folder, omni_folder])

@@ -11,10 +11,10 @@ import pytest
 from local_server import Got, Reply, Server, chat_answer, serving
 from test_benchmark_files import mmau_row, sound
 from tgsr import cli
+from tgsr.answering.predict import asked_with, prompt_of, prompt_text
 from tgsr.choices import extract_choice
 from tgsr.evaluation.benchmarks import questions_of
 from tgsr.models.lalm import ModelError
-from tgsr.predict import asked_with, prompt_of, prompt_text
 from tgsr.prompts import (
     AIRBENCH_INSTRUCTION,
     COT_INSTRUCTION,

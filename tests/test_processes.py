@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tiny import tiny_lalm
 
 RUN = """

@@ -10,8 +10,8 @@ import pytest
 from page_reader import Page
 from tgsr import audio
 from tgsr.choices import letter
-from tgsr.corpora.spoken_digits import DigitClip, compose
-from tgsr.evaluation.score import read_predictions, score
+from tgsr.data.corpora.spoken_digits import DigitClip, compose
+from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.records import Question, RecordError, Response, write_jsonl
 from tgsr.report.figures import (
     MODEL_COLOURS,
@@ -26,7 +26,7 @@ from tgsr.report.figures import (
 from tgsr.report.items import choose_items, group_by_question
 from tgsr.report.page import content_hash
 from tgsr.report.results import read_curves
-from tgsr.report.runs import report
+from tgsr.report.write import report
 from tgsr.timeline import Span
 
 MODELS = ("mini", "mini:sta", "mini:tgsr")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgsr.evaluation.grounding import trace_iou
-from tgsr.export import to_trl
+from tgsr.data.other_trainers import to_trl
+from tgsr.data.transcribe.hallucinations import NO_SPEECH
 from tgsr.grounding import find_mentions
+from tgsr.overlap import trace_iou
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Clip, Question, write_jsonl
 from tgsr.rewards import (
@@ -32,10 +33,9 @@ from tgsr.rewards import (
     word_agreement,
     words_said,
 )
+from tgsr.rl import GrpoConfig, reward_terms, words_by_clip
 from tgsr.timeline import Span, Word
 from tgsr.training.checkpoints import RunError
-from tgsr.training.rl import GrpoConfig, reward_terms, words_by_clip
-from tgsr.transcribe.guard import NO_SPEECH
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tgsr" / "traces_20.json"
 

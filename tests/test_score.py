@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from tgsr import cli
-from tgsr.evaluation import score as score_module
-from tgsr.evaluation import score_files
 from tgsr.evaluation.benchmarks import EMOTIONS
-from tgsr.evaluation.intervals import mcnemar_exact
-from tgsr.evaluation.score import (
+from tgsr.evaluation.scoring import files as score_files
+from tgsr.evaluation.scoring import score as score_module
+from tgsr.evaluation.scoring.score import (
     BenchmarkScores,
     Metrics,
     read_predictions,
@@ -27,8 +26,9 @@ from tgsr.evaluation.score import (
     score_file,
     write_metrics,
 )
+from tgsr.evaluation.scoring.terminal import summary
 from tgsr.records import Question, RecordError, Response, as_row, write_jsonl
-from tgsr.report.tables import summary
+from tgsr.statistics.intervals import mcnemar_exact
 from tgsr.timeline import Span
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.records import Question, Response, read_questions, write_jsonl
 from tgsr.timeline import Span

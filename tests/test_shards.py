@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tgsr.data.shards import Counts, Made, ShardError, Step, errors_of, forget, run
 from tgsr.records import Bad, Row
-from tgsr.shards import Counts, Made, ShardError, Step, errors_of, forget, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_shards import Settings, doubled, numbers
-from tgsr.shards import Step, run
+from tgsr.data.shards import Step, run
 
 if __name__ == "__main__":
     folder = Path(sys.argv[2])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tgsr.data.splits import Leak, Split, leaks
 from tgsr.records import Clip
-from tgsr.splits import Leak, Split, leaks
 from tgsr.timeline import Word
 
 CLIPS = [Clip(f"c{i}", f"c{i}.wav", 2.0, speaker=f"s{i % 40}") for i in range(400)]

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.corpora.spoken_digits import (
+from tgsr.data.corpora.spoken_digits import (
     DIGITS,
     HELD_OUT_SPEAKER,
     HELD_OUT_TAKES,

@@ -10,10 +10,8 @@ import pytest
 
 from studies import N_CLIPS, predictions
 from tgsr import audio
-from tgsr.evaluation.agreement import krippendorff_alpha, with_interval
-from tgsr.records import write_jsonl
-from tgsr.study.analysis import analyse, markdown, ratings_of, sample_size, write_analysis, write_csv
-from tgsr.study.design import (
+from tgsr.pages.study.analysis import analyse, markdown, ratings_of, sample_size, write_analysis, write_csv
+from tgsr.pages.study.design import (
     CHECK_RATING,
     CHECK_STRETCH,
     MASK,
@@ -23,7 +21,9 @@ from tgsr.study.design import (
     read_study,
     trials_for,
 )
-from tgsr.study.store import MEASURES, Store
+from tgsr.pages.study.store import MEASURES, Store
+from tgsr.records import write_jsonl
+from tgsr.statistics.agreement import krippendorff_alpha, with_interval
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from studies import predictions
-from tgsr.study.app import Running, routes
-from tgsr.study.design import make_study, trials_for
-from tgsr.study.store import MEASURES, RATINGS, Store
+from tgsr.pages.study.app import Running, routes
+from tgsr.pages.study.design import make_study, trials_for
+from tgsr.pages.study.store import MEASURES, RATINGS, Store
 
 
 @pytest.fixture

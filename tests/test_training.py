@@ -19,17 +19,18 @@ import numpy as np
 import pytest
 import torch
 
+from tgsr import rl, sta
 from tgsr.audio import save_wav
-from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models import load as load_module
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import load_adapter, lora_off, save_adapter, with_lora
-from tgsr.models.parts import parts_of, parts_table
+from tgsr.models.lora_targets import parts_of, parts_table
 from tgsr.records import Response, read_questions, write_jsonl
-from tgsr.training import checkpoints, rl, sft, sta, steps, supervised
+from tgsr.training import checkpoints, sft, steps, supervised
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.steps import NotFinite, cosine, linear, step_or_stop
 from tiny import tiny_features, tiny_lalm

@@ -19,21 +19,21 @@ from studies import predictions
 from tgsr import audio
 from tgsr.audio import AudioError
 from tgsr.cli import main
-from tgsr.evaluation.score import Predictions, score
+from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import load
+from tgsr.pages.errors import ViewError
+from tgsr.pages.guard import guard_for
+from tgsr.pages.study.design import StudyError, make_study
+from tgsr.pages.study.serve import consent_of, kept_token
+from tgsr.pages.view import ask as asking
+from tgsr.pages.view.ask import Asker, Busy, suffix_of
+from tgsr.pages.view.export import export
+from tgsr.pages.view.index import Query, mention_rows, read_index, select, summary_row
+from tgsr.pages.view.server import Viewer, app, routes
+from tgsr.pages.view.sound import HEADER_BYTES, Sound, Sounds, file_of, read_bytes, wav_header
 from tgsr.records import Clip, Question, Response, write_jsonl
-from tgsr.study.design import StudyError, make_study
-from tgsr.study.serve import consent_of, kept_token
 from tgsr.timeline import Span, Word
-from tgsr.view import ask as asking
-from tgsr.view.ask import Asker, Busy, suffix_of
-from tgsr.view.data import Query, mention_rows, read_index, select, summary_row
-from tgsr.view.errors import ViewError
-from tgsr.view.export import export
-from tgsr.view.security import guard_for
-from tgsr.view.server import Viewer, app, routes
-from tgsr.view.sound import HEADER_BYTES, Sound, Sounds, file_of, read_bytes, wav_header
 
 HERE = "http://127.0.0.1:8731"
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -644,7 +644,7 @@ def test_what_cannot_be_asked_is_said(client, parrot, run, monkeypatch):
     assert "start `tgsr view`" in post(question="a", model="other").json()["problem"]
     assert post(question="a" * 5000).status_code == 422
     assert post(b"", question="a").status_code == 400
-    monkeypatch.setattr("tgsr.view.server.MOST_BYTES", 1000)
+    monkeypatch.setattr("tgsr.pages.view.server.MOST_BYTES", 1000)
     assert post(question="a").status_code == 413
     monkeypatch.undo()
     failed = events_of(client, post(question="a", model="broken").json()["id"])[-1]
@@ -779,7 +779,7 @@ def test_the_command_says_what_is_wrong(run, tmp_path, capsys, monkeypatch):
     assert "--port 99999" in capsys.readouterr().err
     assert main(["view", str(run), "--export", str(tmp_path / "site")]) == 0
     assert "12 items with sound" in capsys.readouterr().out
-    monkeypatch.setattr("tgsr.view.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("tgsr.pages.errors.find_spec", lambda name: None)
     assert main(["view", str(run)]) == 2
     assert "pip install 'tgsr[view]'" in capsys.readouterr().err
     assert main(["study", "serve", str(run)]) == 2

@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from tgsr.view.errors import ViewError
-from tgsr.view.security import HEADERS, NONCE, Guard, Guarded, guard_for, is_loopback
-from tgsr.view.server import address_of, bound
+from tgsr.pages.errors import ViewError
+from tgsr.pages.guard import HEADERS, NONCE, Guard, Guarded, guard_for, is_loopback
+from tgsr.pages.view.server import address_of, bound
 
 HERE = "http://127.0.0.1:8731"
 TOKEN = "t" * 20

@@ -21,7 +21,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from tgsr.build import ask_about, compose_clips, write_questions
+from tgsr import rl
+from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import SharedPrefix, listen
 from tgsr.engine.vllm_rollouts import (
@@ -35,7 +36,7 @@ from tgsr.engine.vllm_rollouts import (
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import ModelError
 from tgsr.models.load import with_lora, without_renaming_warning
-from tgsr.training import rl, steps
+from tgsr.training import steps
 from tiny import tiny_features, tiny_lalm
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tgsr.audio import SAMPLE_RATE, load
-from tgsr.build import compose_clips
-from tgsr.fetch import FetchError, cache_folder
-from tgsr.transcribe.whisper import SHORTEST, transcribe
-from tgsr.weights import KEPT, whisper
+from tgsr.data.questions.build import compose_clips
+from tgsr.data.transcribe.whisper import SHORTEST, transcribe
+from tgsr.models.fetch import FetchError, cache_folder
+from tgsr.models.packaged_weights import KEPT, whisper
 
 
 @pytest.fixture(scope="module")

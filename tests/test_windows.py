@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.transcribe.windows import GAP, WINDOW, Region, packed, region_at, sound_of
+from tgsr.data.transcribe.windows import GAP, WINDOW, Region, packed, region_at, sound_of
 
 
 def region(clip: int, seconds: float) -> Region:

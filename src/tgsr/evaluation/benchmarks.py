@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.corpora import meld
-from tgsr.corpora.folders import FORMATS, Entry, json_lines, locate, place, table
+from tgsr.data.corpora import meld
+from tgsr.data.corpora.folders import FORMATS, Entry, json_lines, locate, place, table
 from tgsr.records import (
     Bad,
     Question,

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.models.checkpoint import AS_SAVED, Placement, check_processor, read_weights
 from tgsr.models.lalm import ModelError, PromptParts, TransformersLalm, refuse_long, weights_hash
+from tgsr.models.placement import AS_SAVED, Placement, check_processor, read_weights
 from tgsr.prompts import chat_messages, phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 

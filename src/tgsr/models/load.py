@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
-from tgsr.models.checkpoint import AS_SAVED, Placement
 from tgsr.models.lalm import Lalm, ModelError
-from tgsr.weights import sha256_of
+from tgsr.models.packaged_weights import sha256_of
+from tgsr.models.placement import AS_SAVED, Placement
 
 SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
 OURS = ("mini", "mini-lm", *SHIPPED)

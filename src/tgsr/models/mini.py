@@ -23,8 +23,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from tgsr.fetch import load_encoder
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
+from tgsr.models.fetch import load_encoder
 from tgsr.models.lalm import ModelError
 
 WINDOW_SECONDS = 10

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tgsr import audio
-from tgsr.evaluation.intervals import Mean
+from tgsr.statistics.intervals import Mean
 from tgsr.timeline import END_SLACK, Seconds, Span
 
 # Told apart with any colour vision, and in grey: ochre, rose, navy, then teal, violet, brown.

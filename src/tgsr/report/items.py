@@ -14,7 +14,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
-from tgsr.evaluation.score import GroupScores, Predictions, score
+from tgsr.evaluation.scoring.score import GroupScores, Predictions, score
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.figures import Stated, axis_svg, lane_svg, stated, tint, wave_svg

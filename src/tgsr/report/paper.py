@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from tgsr.evaluation.intervals import Mean
-from tgsr.evaluation.score import Difference, PhraseScores
+from tgsr.evaluation.scoring.score import Difference, PhraseScores
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
+from tgsr.report.read import Attended
 from tgsr.report.results import Results
-from tgsr.report.stored import Attended
 from tgsr.report.typeset import TICK, Column, Group, Number, Table, TableRow, csv_text, latex, markdown
+from tgsr.statistics.intervals import Mean
 from tgsr.training.checkpoints import write_atomically
 
 PUBLISHED = "published (other data, other hardware)"

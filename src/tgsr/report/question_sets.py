@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import cast
 
 from tgsr.evaluation.benchmarks import Benchmark
-from tgsr.evaluation.intervals import Mean, bootstrap_mean, swap_test
-from tgsr.evaluation.score import (
+from tgsr.evaluation.scoring.items import Answer, benchmark_of, score_response, score_row
+from tgsr.evaluation.scoring.pools import clip_sums
+from tgsr.evaluation.scoring.score import (
     BenchmarkRow,
     BenchmarkScores,
     ChoiceScores,
@@ -20,9 +21,8 @@ from tgsr.evaluation.score import (
     Predictions,
     score,
 )
-from tgsr.evaluation.score_items import Answer, benchmark_of, score_response, score_row
-from tgsr.evaluation.score_pools import clip_sums
 from tgsr.records import Question, Response
+from tgsr.statistics.intervals import Mean, bootstrap_mean, swap_test
 
 BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "airbench": "AIR-Bench", "meld": "MELD"}
 

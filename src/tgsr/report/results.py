@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tgsr.evaluation.score import GroupScores, Metrics, ModelScores, read_predictions
+from tgsr.evaluation.scoring.score import GroupScores, Metrics, ModelScores, read_predictions
 from tgsr.records import RecordError, Response, read_responses
 from tgsr.report.figures import Curve
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
-from tgsr.report.stored import (
+from tgsr.report.read import (
     Attended,
     Behaviour,
     Controls,

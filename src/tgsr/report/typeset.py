@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from tgsr.evaluation.intervals import Mean
+from tgsr.statistics.intervals import Mean
 
 DASH = "–"
 TICK = "✓"

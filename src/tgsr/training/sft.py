@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from tgsr.answering.predict import prompt_text
 from tgsr.choices import letter, official_letter
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import with_lora
-from tgsr.predict import prompt_text
 from tgsr.records import Response, read_responses
 from tgsr.training.checkpoints import RunError
 from tgsr.training.steps import hear_clips, load_to_train, start_run

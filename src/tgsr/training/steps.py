@@ -18,9 +18,9 @@ from tgsr.audio import AudioError
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.features import FeatureCache, KeptFeatures, hear
-from tgsr.models.checkpoint import Devices, LoadAs, Placement
 from tgsr.models.lalm import Lalm, ModelError, context_of, device_of, n_spread
 from tgsr.models.load import load, without_renaming_warning
+from tgsr.models.placement import Devices, LoadAs, Placement
 from tgsr.records import Question, Row, write_jsonl
 from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
 from tgsr.training.processes import Processes, start

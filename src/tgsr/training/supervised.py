@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from tgsr.engine.features import KeptFeatures
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
-from tgsr.models.checkpoint import Devices, LoadAs
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter
-from tgsr.models.parts import parts_table
+from tgsr.models.lora_targets import parts_table
+from tgsr.models.placement import Devices, LoadAs
 from tgsr.records import Row
 from tgsr.training.checkpoints import RunFolder
 from tgsr.training.processes import Processes, Tracker, shard_frozen

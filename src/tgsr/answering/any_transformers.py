@@ -1,0 +1,277 @@
+"""Any audio model that transformers drives by AutoProcessor and apply_chat_template: it answers, no more.
+
+Nothing here knows a family. The processor writes the prompt with a place for audio, turns sound into features and
+opens as many places as there are frames; the model's own generate answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import inspect
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    ProcessorMixin,
+    VoxtralProcessor,
+)
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import is_mistral_common_available
+
+from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.audio import SAMPLE_RATE
+from tgsr.models.lalm import ModelError
+from tgsr.models.placement import AS_SAVED, Placement, read_weights
+from tgsr.prompts import chat_messages, phrase_question_af3
+
+THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
+"""Models that also speak: the part that reads and writes, without the rest."""
+PICTURES = ("image_processor", "video_processor")
+SPEECH_LORA = "speech-lora"
+VOXTRAL_SECONDS = 2400.0  # what its makers name; its processor hears any number of windows of 30 s
+
+
+@dataclass
+class Generic:
+    """One loaded model and its processor; a Responder. One question at a time, so that no padding matters."""
+
+    name: str
+    model: Any = field(repr=False)
+    processor: Any = field(repr=False)
+    max_seconds: float
+    rate: int
+    audio_id: int  # the token that stands for a frame of audio
+    at_once: int = 4
+
+    def phrase_question(self, phrase: str) -> str:
+        """B.1.2's, which says in which form to answer."""
+        return phrase_question_af3(phrase)
+
+    def respond(
+        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+    ) -> list[str | Failed]:
+        return [self._answer(clips[one.clip], one.text, decoding) for one in asked]
+
+    def _answer(self, samples: np.ndarray, text: str, decoding: Decoding) -> str | Failed:
+        seconds = len(samples) / SAMPLE_RATE
+        if seconds > self.max_seconds:
+            return Failed(f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s")
+        try:
+            inputs = self.inputs(samples, text)
+        except ModelError:
+            raise  # the model's own fault: no other clip would fare better
+        except (
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ) as error:  # a clip that the processor cannot take, such as one that is too short
+            return Failed(f"{self.name}: the processor refuses the clip: {error}")
+        sampled: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if decoding.temperature:
+            torch.manual_seed(decoding.seed)
+            sampled = {
+                "do_sample": True,
+                "temperature": decoding.temperature,
+                "top_p": decoding.top_p,
+                "top_k": 0,
+            }
+        with torch.no_grad():
+            out = self.model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **sampled)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        return str(self.processor.tokenizer.decode(new, skip_special_tokens=True))
+
+    def spent(self) -> str:
+        return ""
+
+    def inputs(self, samples: np.ndarray, text: str) -> Any:
+        """The model's inputs for one clip and one question; a processor that drops the sound is an error."""
+        if self.rate != SAMPLE_RATE:
+            samples = soxr.resample(samples, SAMPLE_RATE, self.rate)
+        batch: Any
+        if isinstance(self.processor, VoxtralProcessor):
+            batch = self.processor.apply_chat_template(
+                _as_a_file(samples, self.rate, text), return_tensors="pt"
+            )
+        else:
+            prompt = self.processor.apply_chat_template(
+                chat_messages(text), tokenize=False, add_generation_prompt=True
+            )
+            batch = self.processor(
+                text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
+            )
+        n_places = int((batch["input_ids"] == self.audio_id).sum())
+        features = [name for name in batch if name not in ("input_ids", "attention_mask", "token_type_ids")]
+        if not n_places or not features:
+            raise ModelError(
+                f"{self.name}: its processor made {n_places} places for audio and the inputs {sorted(batch)}: the "
+                "sound was dropped; take the chat template and processor that came with the model"
+            )
+        return batch.to(self.model.device, self.model.dtype)  # BatchFeature casts what is not whole numbers
+
+
+def _as_a_file(samples: np.ndarray, rate: int, text: str) -> list[dict[str, Any]]:
+    """The chat as Voxtral's processor takes it, which reads sound files and no samples."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    sound = {"type": "audio", "base64": base64.b64encode(file.getvalue()).decode("ascii")}
+    return [{"role": "user", "content": [sound, {"type": "text", "text": text}]}]
+
+
+def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
+    """By folder or hub id. ModelError for a model that takes no audio, and for parts that cannot be loaded."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type == "voxtral" and not is_mistral_common_available():
+            raise ModelError(f"{name}: its tokenizer needs mistral-common: pip install 'tgsr[voxtral]'")
+        processor = _processor(name, config)
+    except ImportError as error:
+        raise ModelError(
+            f"{name}: its processor needs a package that is not installed: {_first_line(error)}. Serve the model with "
+            "vLLM and name it http://HOST:PORT/v1#MODEL, or import its predictions (tgsr import)"
+        ) from error
+    except ModelError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: has no processor that can be loaded: {_first_line(error)}") from error
+    audio_id, rate, seconds = _hearing(name, config, processor)
+    _check_parts(name, config, processor)
+    model = read_weights(
+        _class_of(name, config),
+        name,
+        f"a {config.model_type} model",
+        placement,
+        unquantized=["lm_head"],
+        layers=None,
+    )
+    if config.model_type == "phi4_multimodal":
+        _with_speech(name, model)
+    if placement.devices == "one" and placement.load_as != "4bit":
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+    generic = Generic(name, model, processor, seconds, rate, audio_id)
+    try:
+        generic.inputs(np.zeros(SAMPLE_RATE, np.float32), "?")
+    except (ValueError, RuntimeError, IndexError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{name}: its processor cannot take a second of silence: {_first_line(error)}"
+        ) from error
+    return generic
+
+
+def _check_parts(name: str, config: Any, processor: Any) -> None:
+    """ModelError where the processor belongs to other weights: mel bins or tokens that these do not know."""
+    inner = getattr(config, "thinker_config", config)
+    extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
+    n_bins = getattr(getattr(inner, "audio_config", None), "num_mel_bins", None)
+    if n_bins is not None and getattr(extractor, "feature_size", n_bins) != n_bins:
+        raise ModelError(
+            f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; take "
+            "the preprocessor_config.json that came with the weights"
+        )
+    n_rows, highest = inner.get_text_config().vocab_size, max(processor.tokenizer.get_vocab().values())
+    if highest >= n_rows:
+        raise ModelError(
+            f"{name}: the tokenizer has ids up to {highest}, the weights embed {n_rows}: they are of different models; "
+            "take the tokenizer that came with the weights"
+        )
+
+
+def _with_speech(name: str, model: Any) -> None:
+    """Phi-4-multimodal hears by a LoRA of its own, which lies beside its weights."""
+    try:
+        model.load_adapter(name, adapter_name="speech", adapter_kwargs={"subfolder": SPEECH_LORA})
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"{name}: {SPEECH_LORA}/ (adapter_config.json, adapter_model.safetensors) cannot be loaded, without which "
+            f"the model was not trained to hear: {_first_line(error)}; download the whole repository again"
+        ) from error
+    model.set_adapter("speech")
+    model.requires_grad_(False)
+    model.eval()
+
+
+def _processor(name: str, config: Any) -> Any:
+    """The model's processor; where its parts for pictures need torchvision and there is none, the same without them."""
+    try:
+        return AutoProcessor.from_pretrained(name)
+    except (ImportError, ValueError):
+        whole: Any = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(config.model_type, ""), None)
+        if whole is None or whole is VoxtralProcessor or importlib.util.find_spec("torchvision"):
+            raise
+
+    class Hearing(whole):
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name not in PICTURES:
+                return super().check_argument_for_proper_class(argument_name, argument)
+            return None
+
+    takes = inspect.signature(whole.__init__).parameters
+    sound = "audio_processor" if "audio_processor" in takes else "feature_extractor"
+    parts: dict[str, Any] = {argument: None for argument in PICTURES if argument in takes}
+    parts[sound] = AutoFeatureExtractor.from_pretrained(name)
+    parts["tokenizer"] = AutoTokenizer.from_pretrained(name)
+    template = (
+        ProcessorMixin.get_processor_dict(name)[0].get("chat_template") or parts["tokenizer"].chat_template
+    )
+    return Hearing(**parts, chat_template=template)
+
+
+def _class_of(name: str, config: Any) -> Any:
+    if config.model_type in THINKERS:
+        return getattr(transformers, THINKERS[config.model_type])
+    if type(config) not in AutoModelForMultimodalLM._model_mapping:
+        raise ModelError(
+            f"{name}: is of type {config.model_type}, which transformers has no class for that takes sound and writes "
+            "text; predictions that were made elsewhere can be imported (tgsr import)"
+        )
+    return AutoModelForMultimodalLM
+
+
+def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
+    """The audio token's id, the sampling rate, and how many seconds are heard before something is cut off."""
+    extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if extractor is None or tokenizer is None:
+        raise ModelError(
+            f"{name}: its processor ({type(processor).__name__}) takes no audio; give an audio model"
+        )
+    if not isinstance(processor, VoxtralProcessor) and not getattr(processor, "chat_template", None):
+        raise ModelError(f"{name}: its processor has no chat template; download the model's files again")
+    token = getattr(processor, "audio_token", None)
+    inner = getattr(config, "thinker_config", config)
+    parts = (inner, getattr(inner, "audio_config", None))
+    names = ("audio_token_id", "audio_token_index")
+    expected = next((getattr(part, key) for part in parts for key in names if hasattr(part, key)), None)
+    audio_id = getattr(processor, "audio_token_id", None)
+    if token and not isinstance(processor, VoxtralProcessor):
+        audio_id = tokenizer.get_vocab().get(token)
+    audio_id = expected if audio_id is None and not token else audio_id
+    if audio_id is None or (expected is not None and audio_id != expected):
+        raise ModelError(
+            f"{name}: the processor's audio token {token!r} has the id {audio_id}, the weights expect {expected}; take "
+            "the processor that came with the weights"
+        )
+    seconds = getattr(processor, "max_audio_len", None) or getattr(extractor, "chunk_length", None)
+    seconds = VOXTRAL_SECONDS if isinstance(processor, VoxtralProcessor) else seconds
+    return int(audio_id), int(extractor.sampling_rate), float(seconds or 3600.0)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
+        :300
+    ]

@@ -1,0 +1,83 @@
+"""One question about one recording: the response, the spans that it cites, and their sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from tgsr import audio
+from tgsr.answering.predict import respond
+from tgsr.answering.responder import GREEDY, Asked, Failed, Responder
+from tgsr.engine.features import LongAudio, without_cache
+from tgsr.grounding import find_invalid, find_spans
+from tgsr.models.lalm import Lalm, ModelError, is_lalm
+from tgsr.overlap import evidence_crop
+from tgsr.prompts import REASONING_INSTRUCTION, choice_question
+from tgsr.records import MOST_CHOICES
+from tgsr.timeline import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`spans` are the distinct valid spans that the text cites, in order of appearance; `evidence` is their
+    sound, each padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited."""
+
+    text: str
+    spans: tuple[Span, ...]
+    n_invalid: int
+    evidence: np.ndarray
+
+
+def ask(
+    model: Lalm | Responder,
+    samples: np.ndarray,
+    question: str,
+    choices: tuple[str, ...] = (),
+    *,
+    phrase: bool = False,
+    long_audio: LongAudio = "refuse",
+) -> Answer:
+    """The model's greedy response under the paper's prompts: B.1.1 or B.1.2 for a phrase, B.1.3 for a question.
+
+    Raises ModelError for a blank question, one choice, or choices with a phrase.
+    """
+    if not question.strip() or len(choices) == 1 or (phrase and choices):
+        raise ModelError(
+            f"question {question!r} with {len(choices)} choice(s): give a question that is not blank, "
+            "and no choices, or at least two; --phrase takes none"
+        )
+    if len(choices) > MOST_CHOICES or not all(choice.strip() for choice in choices):
+        raise ModelError(
+            f"--choice: give at most {MOST_CHOICES}, none of them blank, got {list(choices)!r:.200}"
+        )
+    if phrase:
+        text = model.phrase_question(question)
+    elif choices:
+        text = choice_question(question, choices)
+    else:
+        text = f"{question}\n{REASONING_INSTRUCTION}"
+    if is_lalm(model):
+        heard = without_cache(model, samples, long_audio)
+        response = respond(model, [heard], [(0, model.prompt(text).after)])[0]
+    else:
+        asked = Asked(0, text, question, choices, question if phrase else None)
+        response = answered(cast(Responder, model), samples, asked)
+    spans = tuple(dict.fromkeys(find_spans(response)))
+    cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
+    return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))
+
+
+def answered(responder: Responder, samples: np.ndarray, asked: Asked) -> str:
+    """The responder's text. ModelError where the recording is too long for it, or where it gives none."""
+    seconds = len(samples) / audio.SAMPLE_RATE
+    if seconds > responder.max_seconds:
+        raise ModelError(
+            f"{responder.name} hears {responder.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
+            "(tgsr ask --start/--end)"
+        )
+    text = responder.respond([samples], [asked], GREEDY)[0]
+    if isinstance(text, Failed):
+        raise ModelError(f"{responder.name}: no response: {text.reason}")
+    return text

@@ -1,0 +1,342 @@
+"""The cascade: Whisper writes down what is said and when, a text LLM answers over the timed transcript and cites it.
+
+A baseline to hold audio models against, and what `tgsr ask` uses for any English recording unless told otherwise.
+`cascade` answers with the packaged SmolLM2-135M-Instruct, `cascade:FOLDER_OR_ID` with another text model of
+transformers, `cascade:http://HOST:PORT/v1#MODEL` with any OpenAI-compatible server.
+
+A model of 135M parameters cannot be trusted to copy times or to follow a format. It is asked for what it can do: how
+likely the question is after each line (which line answers it), and how likely each choice is after the lines that do.
+Times and quotations are then copied from the transcript, and so is the answer to an open question. Any other LLM gets
+the transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited interval is
+held against the transcript, and marked where that does not support it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tgsr.answering.citing import SAME, Line, find_phrase, lines_of, marked, plain_words, relevance
+from tgsr.answering.remote import chat, chat_endpoint
+from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.audio import content_hash
+from tgsr.choices import letter
+from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
+from tgsr.llm.endpoint import Limits
+from tgsr.models.lalm import ModelError
+from tgsr.models.packaged_weights import language_model
+from tgsr.models.placement import LoadAs, Placement, read_weights
+from tgsr.prompts import REASONING_OPENING, phrase_answer_af3, phrase_question_af3
+from tgsr.timeline import Seconds, Word
+
+LIMITS = (
+    "cascade: hears English words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
+    "in the median"
+)
+SMALL_LIMITS = (
+    "; the packaged LLM (135M parameters) finds the lines that answer and quotes them, it concludes nothing"
+)
+READ_MOST = 48  # lines that the small LLM reads for a question: those that share most with it
+CITED_MOST = 2  # lines
+WORTH = 0.5  # a second line is cited where it scores at least this share of the best
+ANSWERED = 0.6  # relevance + LIKELIER x PMI of the best line, from which on the recording is taken to say it
+LIKELIER = 0.5
+NOT_SAID = "the recording does not say"
+CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
+MAX_SECONDS: Seconds = 6 * 3600.0
+
+
+def is_cascade(name: str) -> bool:
+    return name == "cascade" or name.startswith("cascade:")
+
+
+def load_cascade(name: str, *, cache: Path, limits: Limits | None = None) -> Cascade:
+    """The cascade called `name`; `cache` keeps transcripts and a server's responses.
+
+    Raises ModelError for an LLM that cannot be loaded, FetchError where the packaged models cannot be had.
+    """
+    llm = name.partition(":")[2]
+    if llm.startswith(("http://", "https://")):
+        endpoint, model = chat_endpoint(llm, cache=cache, limits=limits)
+
+        def write(prompt: str, decoding: Decoding) -> str | Failed:
+            return chat(endpoint, model, [{"role": "user", "content": prompt}], decoding)
+
+        return Cascade(name, cache, ByPrompt(write, CHARACTERS))
+    if llm:
+        local = LocalLlm.load(llm)
+        # Three characters are a token or more in English.
+        return Cascade(name, cache, ByPrompt(local.write, 3 * (local.context - 1200)))
+    return Cascade(name, cache, ByLikelihood(LocalLlm.load(str(language_model()))))
+
+
+@dataclass
+class Cascade:
+    """A Responder: each clip is transcribed once, and all of its questions are answered from the transcript."""
+
+    name: str
+    cache: Path
+    llm: ByPrompt | ByLikelihood
+    max_seconds: Seconds = MAX_SECONDS
+    at_once: int = 1
+
+    @property
+    def limits(self) -> str:
+        return LIMITS + (SMALL_LIMITS if isinstance(self.llm, ByLikelihood) else "")
+
+    def phrase_question(self, phrase: str) -> str:
+        return phrase_question_af3(phrase)
+
+    def respond(
+        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+    ) -> list[str | Failed]:
+        transcripts = [self.transcript(samples) for samples in clips]
+        return [self._answer(transcripts[one.clip], one, decoding) for one in asked]
+
+    def _answer(self, transcript: Transcript, asked: Asked, decoding: Decoding) -> str | Failed:
+        if asked.phrase is not None:
+            return located(asked.phrase, transcript.words)
+        if not transcript.words:
+            return f"{REASONING_OPENING}\nNobody says a word in this recording.\nFinal answer: {NOT_SAID}"
+        written = self.llm.answer(lines_of(transcript.words), asked, decoding)
+        return written if isinstance(written, Failed) else marked(written, transcript.words)
+
+    def transcript(self, samples: np.ndarray) -> Transcript:
+        """Of the clip, from the cache where it was made before; a kept one that is damaged is made again."""
+        path = self.cache / "transcripts" / SOURCE / f"{content_hash(samples)}.json"
+        kept = _kept(path)
+        if kept is not None:
+            return kept
+        made = transcribe(samples)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as half:
+            words = [[w.text, w.start, w.end, w.confidence] for w in made.words]
+            json.dump({"duration": made.duration, "words": words}, half, ensure_ascii=False)
+        os.replace(half.name, path)
+        return made
+
+    def spent(self) -> str:
+        return ""
+
+
+def _kept(path: Path) -> Transcript | None:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        words = tuple(Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in row["words"])
+        return Transcript(words, float(row["duration"]), SOURCE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def located(phrase: str, words: Sequence[Word]) -> str:
+    """Where the phrase is said, in the words of B.1.2; without times where nothing reads like it."""
+    found = find_phrase(phrase, words)
+    if found is None or found[1] < SAME:
+        return "The segment is not in the transcript."
+    return phrase_answer_af3(found[0])
+
+
+def cited(lines: Sequence[Line]) -> str:
+    """Lines as evidence: a sentence each, with its times and its words."""
+    return "\n".join(
+        f'From {line.span.start:.2f}s to {line.span.end:.2f}s, the speaker says "{line.text}".'
+        for line in lines
+    )
+
+
+# --- an LLM that writes the response itself -------------------------------------------------------------------
+
+
+@dataclass
+class ByPrompt:
+    """The transcript, the question and the paper's instruction go in, the response comes out as it is."""
+
+    write: Callable[[str, Decoding], str | Failed] = field(repr=False)
+    characters: int  # of a prompt's transcript
+
+    def answer(self, lines: Sequence[Line], asked: Asked, decoding: Decoding) -> str | Failed:
+        return self.write(transcript_prompt(lines, asked, self.characters), decoding)
+
+
+def transcript_prompt(lines: Sequence[Line], asked: Asked, characters: int) -> str:
+    """The timed transcript before the question; where it is too long, without the lines that share least with it."""
+    written = [f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {line.text}" for line in lines]
+    kept = set(range(len(lines)))
+    scores = relevance(" ".join((asked.question, *asked.choices)), lines)
+    size = sum(len(line) + 1 for line in written)
+    for index in sorted(kept, key=lambda i: scores[i]):
+        if size <= max(1000, characters):
+            break
+        kept.discard(index)
+        size -= len(written[index]) + 1
+    transcript = "\n".join(written[index] for index in sorted(kept))
+    left_out = "" if len(kept) == len(lines) else f" ({len(lines) - len(kept)} lines are left out)"
+    return (
+        f"This is the transcript of an audio recording, with the times of each line in seconds{left_out}:\n"
+        f"{transcript}\n\n{asked.text}\n"
+        'Cite the lines that support your answer in this form: From X.XXs to Y.YYs, the speaker says "...". '
+        f"Copy times and words from the transcript. If it does not answer the question, say that {NOT_SAID}. "
+        'Begin the last line with "Final answer:".'
+    )
+
+
+# --- a small LLM, by what it finds likely -----------------------------------------------------------------------
+
+
+@dataclass
+class ByLikelihood:
+    """Which lines answer the question, and which choice follows from them; an open question is answered with a line."""
+
+    llm: LocalLlm
+
+    def answer(self, lines: Sequence[Line], asked: Asked, decoding: Decoding) -> str:
+        scored = self.evidence(lines, asked)
+        evidence = sorted(scored, key=lambda line: line.span.start)
+        reasoning = cited(evidence) if evidence else "Nothing in the transcript answers the question."
+        if asked.choices:
+            chosen = self.choose(evidence, asked)
+            final = f"{asked.choices[chosen]} ({letter(chosen)})"
+        elif not evidence:
+            final = NOT_SAID
+        elif plain_words(asked.question)[:1] == ["when"]:
+            final = f"at {scored[0].span.start:.2f} s"
+        else:
+            final = f'"{scored[0].text}"'  # what it would say in words of its own is worse than what was said
+        return f"{REASONING_OPENING}\n{reasoning}\nFinal answer: {final}"
+
+    def evidence(self, lines: Sequence[Line], asked: Asked) -> list[Line]:
+        """The lines after which the question is likelier than without one, and which share words with it; best first.
+
+        [] where the best is not good enough.
+        """
+        query = " ".join((asked.question, *asked.choices))
+        shared = relevance(query, lines)
+        read = sorted(range(len(lines)), key=lambda i: -shared[i])[:READ_MOST]
+        told = [f'Write one question that this sentence answers: "{lines[i].text}"' for i in read]
+        nothing = 'Write one question that this sentence answers: "..."'
+        likely = self.llm.likely([*told, nothing], [asked.question] * (len(told) + 1))
+        score = {i: shared[i] + LIKELIER * (likely[n] - likely[-1]) for n, i in enumerate(read)}
+        best = max(score.values())
+        if best < ANSWERED:
+            return []
+        top = sorted(score, key=lambda i: -score[i])[:CITED_MOST]
+        return [lines[i] for i in top if score[i] >= max(ANSWERED, WORTH * best)]
+
+    def choose(self, evidence: Sequence[Line], asked: Asked) -> int:
+        """The choice that the evidence makes likelier than the question alone does; with none, the likeliest."""
+        said = " ".join(line.text for line in evidence)
+        known = f'Someone says: "{said}"\n{asked.question}'
+        n = len(asked.choices)
+        likely = self.llm.likely([known] * n + [asked.question] * n, [*asked.choices, *asked.choices])
+        gains = [
+            with_it - (without if evidence else 0.0)
+            for with_it, without in zip(likely[:n], likely[n:], strict=True)
+        ]
+        said_words = set(plain_words(said))
+        overlap = [
+            len(words & said_words) / max(1, len(words))
+            for words in (set(plain_words(c)) for c in asked.choices)
+        ]
+        totals = [gain + share for gain, share in zip(gains, overlap, strict=True)]
+        return int(np.argmax(totals))
+
+
+@dataclass
+class LocalLlm:
+    """A causal language model of transformers with a chat template."""
+
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
+
+    @classmethod
+    def load(cls, name: str) -> LocalLlm:
+        """By folder or hub id, safetensors only. ModelError where it cannot be loaded or is no chat model."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cascade:{name}: cannot be loaded as a text model: {error}") from error
+        width: LoadAs = "bfloat16" if torch.cuda.is_available() else "float32"
+        model: Any = read_weights(
+            AutoModelForCausalLM, name, "a text model", Placement(width), unquantized=[], layers=None
+        )
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"cascade:{name}: has no chat template; give a model that was tuned to follow chats"
+            )
+        model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return cls(model, tokenizer)
+
+    @property
+    def context(self) -> int:
+        return int(getattr(self.model.config, "max_position_embeddings", 4096))
+
+    def prompt(self, text: str) -> list[int]:
+        chat = [{"role": "user", "content": text}]
+        made = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
+        return list(made["input_ids"])
+
+    @torch.no_grad()
+    def write(self, text: str, decoding: Decoding) -> str:
+        """The model's answer to one user turn; greedy unless a temperature is given."""
+        ids = self.prompt(text)[-(self.context - decoding.max_new_tokens) :]
+        sampled: dict[str, Any] = {"do_sample": False}
+        if decoding.temperature:
+            torch.manual_seed(decoding.seed)
+            sampled = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        row = torch.tensor([ids], device=self.model.device)
+        out = self.model.generate(
+            row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=decoding.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            **sampled,
+        )
+        return str(self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True))
+
+    @torch.no_grad()
+    def likely(self, prompts: Sequence[str], answers: Sequence[str], at_once: int = 8) -> list[float]:
+        """Mean log-prob of each answer's tokens after its prompt, nats a token."""
+        rows = [
+            (self.prompt(p), self.tokenizer(a, add_special_tokens=False)["input_ids"])
+            for p, a in zip(prompts, answers, strict=True)
+        ]
+        found = [0.0] * len(rows)
+        # Rows of like lengths together: the less is padded.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+        starts = tqdm(
+            range(0, len(order), at_once), desc="reading", unit="batch", disable=len(order) < 24, leave=False
+        )
+        for start in starts:
+            some = order[start : start + at_once]
+            for i, value in zip(some, self._likely([rows[i] for i in some]), strict=True):
+                found[i] = value
+        return found
+
+    def _likely(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        whole = [(p + a)[-self.context :] for p, a in rows]
+        n = max(map(len, whole))
+        ids_BN = torch.zeros(len(whole), n, dtype=torch.long)
+        mask_BN = torch.zeros(len(whole), n, dtype=torch.long)
+        for b, row in enumerate(whole):  # padded on the left: answers end together
+            ids_BN[b, n - len(row) :], mask_BN[b, n - len(row) :] = torch.tensor(row), 1
+        n_kept = max(len(answer) for _, answer in rows) + 1
+        device = self.model.device
+        logits_BTV = self.model(
+            input_ids=ids_BN.to(device),
+            attention_mask=mask_BN.to(device),
+            position_ids=(mask_BN.cumsum(-1) - 1).clamp(min=0).to(device),
+            logits_to_keep=n_kept,
+        ).logits[:, :-1]
+        next_BT = ids_BN[:, -n_kept + 1 :].to(device)
+        logp_BT = logits_BTV.float().log_softmax(-1).gather(-1, next_BT[..., None])[..., 0]
+        return [float(logp_BT[b, -len(a) :].mean()) if a else 0.0 for b, (_, a) in enumerate(rows)]

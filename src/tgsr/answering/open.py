@@ -1,0 +1,36 @@
+"""Whatever `--model` may name: a model that can be trained and looked into, or one that only answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tgsr.answering.any_transformers import load_generic
+from tgsr.answering.cascade import is_cascade, load_cascade
+from tgsr.answering.remote import Limits, is_remote, load_remote
+from tgsr.answering.responder import Responder
+from tgsr.models import load as loading
+from tgsr.models.lalm import Lalm
+from tgsr.models.placement import AS_SAVED, Placement
+
+
+def open_model(
+    name: str, cache: Path, placement: Placement = AS_SAVED, limits: Limits | None = None
+) -> Lalm | Responder:
+    """The model called `name`. `cache` is the folder where transcripts and remote responses are kept.
+
+    A checkpoint that is of none of our families is driven by transformers' own processor and only answers. Raises
+    ModelError with the remedy for what cannot be had.
+    """
+    if is_cascade(name):
+        return load_cascade(name, cache=cache, limits=limits)
+    if is_remote(name):
+        return load_remote(name, cache=cache, limits=limits or Limits())
+    if _is_of_another_family(name):
+        return load_generic(name, placement)
+    return loading.load(name, placement)
+
+
+def _is_of_another_family(name: str) -> bool:
+    folder = Path(name)
+    ours = name in loading.OURS or any((folder / file).exists() for file in loading.OUR_FILES)
+    return not ours and loading.model_type_of(name) not in loading.FAMILIES

@@ -1,0 +1,363 @@
+"""Models behind an API: Gemini, GPT-4o Audio, and any OpenAI-compatible server that takes audio.
+
+`--model gemini:gemini-2.5-flash` (GEMINI_API_KEY), `openai:gpt-4o-audio-preview` (OPENAI_API_KEY),
+`http://HOST:PORT/v1#MODEL` (TGSR_API_KEY where the server wants a key).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from tgsr import audio
+from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
+from tgsr.models.lalm import ModelError
+from tgsr.prompts import phrase_question_af3
+
+__all__ = ["Limits", "chat", "chat_endpoint", "is_remote", "load_remote"]
+
+GEMINI_URL = "https://generativelanguage.googleapis.com"
+OPENAI_URL = "https://api.openai.com/v1"
+INLINE_BYTES = 14_000_000  # of sound: base64 makes it a third more, and Gemini takes 20 MB a request
+UPLOAD_SECONDS = 120.0  # how long an uploaded file may take to become usable
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars a million tokens: of text and of audio that go in, of all that comes out."""
+
+    text: float
+    audio: float
+    out: float
+
+
+PRICES = {
+    "gemini-2.5-flash": Price(0.30, 1.00, 2.50),
+    "gpt-4o-audio-preview": Price(2.50, 40.00, 10.00),
+}
+"""List prices of 2025, to say what a run costs about; the invoice is right, this table may not be."""
+
+
+@dataclass
+class Remote:
+    """One model behind one endpoint; a Responder. Each question is one request with its clip's sound."""
+
+    name: str
+    model: str
+    endpoint: Endpoint
+    max_seconds: float
+    price: Price | None = None
+    tokens: dict[str, int] = field(default_factory=lambda: {"text": 0, "audio": 0, "out": 0})
+
+    def __post_init__(self) -> None:
+        self.at_once = self.endpoint.limits.at_once
+        self._lock = threading.Lock()
+
+    def phrase_question(self, phrase: str) -> str:
+        """B.1.2's, which says in which form to answer."""
+        return phrase_question_af3(phrase)
+
+    def respond(
+        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+    ) -> list[str | Failed]:
+        sounds = [Sound(audio.wav_bytes(samples), audio.content_hash(samples)) for samples in clips]
+        with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
+            return list(pool.map(lambda one: self._ask(sounds[one.clip], one.text, decoding), asked))
+
+    def _ask(self, sound: Sound, text: str, decoding: Decoding) -> str | Failed:
+        raise NotImplementedError
+
+    def _take(self, answer: Body | Failed) -> str | Failed:
+        if isinstance(answer, Failed):
+            return answer
+        with self._lock:
+            for kind in self.tokens:
+                self.tokens[kind] += int(answer.get("tokens", {}).get(kind, 0))
+        return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
+
+    def spent(self) -> str:
+        """Requests and tokens, of cached answers too; money for the tokens of a model whose price is known."""
+        counts, tokens = self.endpoint.counts, self.tokens
+        said = (
+            f"{counts['requests']} requests ({counts['retries']} tries again), {counts['cached']} from the cache, "
+            f"{counts['failed']} failed; tokens: {tokens['text']:,} text and {tokens['audio']:,} audio in, "
+            f"{tokens['out']:,} out"
+        )
+        if self.price is None:
+            return said
+        money = sum(tokens[kind] * getattr(self.price, kind) for kind in tokens) / 1e6
+        return f"{said}; about {money:.4f} US dollars at list prices of 2025, cached answers counted"
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A clip as a 16-bit WAV file, and the hash of its samples."""
+
+    wav: bytes = field(repr=False)
+    hash: str
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.wav).decode("ascii")
+
+
+class OpenAiAudio(Remote):
+    """Chat completions with an input_audio part: OpenAI's protocol, which vLLM serves too."""
+
+    def _ask(self, sound: Sound, text: str, decoding: Decoding) -> str | Failed:
+        def body(data: str) -> Body:
+            part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+            return chat_body(
+                self.model, [{"role": "user", "content": [part, {"type": "text", "text": text}]}], decoding
+            )
+
+        answer = self.endpoint.ask("/chat/completions", body(sound.base64), body(sound.hash), read_chat)
+        return self._take(answer)
+
+
+def chat_body(model: str, messages: list[Body], decoding: Decoding) -> Body:
+    body: Body = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "seed": decoding.seed,
+    }
+    if "audio" in model:  # OpenAI's audio models would speak unless told not to
+        body["modalities"] = ["text"]
+    return body
+
+
+def read_chat(answer: Body) -> Body:
+    """Text and tokens of a chat completion.
+
+    A refusal is what the model says: its text, scored as any other. No text at all is an empty response, unless the
+    server says that it cut or filtered it: then the model was not heard.
+    """
+    try:
+        choice = answer["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        text = message.get("content") or message.get("refusal") or ""
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Malformed(f"no choices[0].message in {str(answer)[:80]!r}") from error
+    if isinstance(text, list):  # parts
+        text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
+    if not isinstance(text, str):
+        raise Malformed(f"content is {str(text)[:80]!r}")
+    read: Body = {"text": text, "tokens": _chat_tokens(answer.get("usage"))}
+    if not text and finish in ("content_filter", "length"):
+        read["failed"] = f"no text: the server says {finish}"
+    return read
+
+
+def _chat_tokens(usage: Any) -> dict[str, int]:
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    heard = int((details if isinstance(details, dict) else {}).get("audio_tokens") or 0)
+    return {
+        "text": int(usage.get("prompt_tokens") or 0) - heard,
+        "audio": heard,
+        "out": int(usage.get("completion_tokens") or 0),
+    }
+
+
+class Gemini(Remote):
+    """generateContent; sound goes with the request, or is uploaded first where it is too long for that."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._uploaded: dict[str, Body | Failed] = {}
+        self._uploading = threading.Lock()
+
+    def _ask(self, sound: Sound, text: str, decoding: Decoding) -> str | Failed:
+        path = f"/v1beta/models/{self.model}:generateContent"
+        described = self._body({"sound": sound.hash}, text, decoding)
+        part: Body | Failed = {"inline_data": {"mime_type": "audio/wav", "data": sound.base64}}
+        if len(sound.wav) > INLINE_BYTES and not self.endpoint.has(path, described):
+            part = self._upload(sound)
+            if isinstance(part, Failed):
+                return part
+        return self._take(self.endpoint.ask(path, self._body(part, text, decoding), described, read_gemini))
+
+    def _body(self, sound: Body | Failed, text: str, decoding: Decoding) -> Body:
+        generation: Body = {
+            "maxOutputTokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "topP": decoding.top_p,
+            "seed": decoding.seed,
+        }
+        if "flash" in self.model:  # thoughts count as output and would use all of it up
+            generation["thinkingConfig"] = {"thinkingBudget": 0}
+        return {
+            "contents": [{"role": "user", "parts": [sound, {"text": text}]}],
+            "generationConfig": generation,
+        }
+
+    def _upload(self, sound: Sound) -> Body | Failed:
+        """The part that names the uploaded sound; each clip is uploaded once."""
+        with self._uploading:
+            if sound.hash not in self._uploaded:
+                self._uploaded[sound.hash] = self._upload_now(sound)
+            return self._uploaded[sound.hash]
+
+    def _upload_now(self, sound: Sound) -> Body | Failed:
+        size = str(len(sound.wav))
+        started = self.endpoint.send(
+            "POST",
+            "/upload/v1beta/files",
+            lambda body: body,
+            json={"file": {"display_name": sound.hash[:40]}},
+            headers={
+                "X-Goog-Upload-Protocol": "resumable",
+                "X-Goog-Upload-Command": "start",
+                "X-Goog-Upload-Header-Content-Length": size,
+                "X-Goog-Upload-Header-Content-Type": "audio/wav",
+            },
+            wants_header="x-goog-upload-url",
+        )
+        if isinstance(started, Failed):
+            return started
+        sent = self.endpoint.send(
+            "POST",
+            str(started["x-goog-upload-url"]),
+            _file,
+            content=sound.wav,
+            headers={"X-Goog-Upload-Offset": "0", "X-Goog-Upload-Command": "upload, finalize"},
+        )
+        deadline = time.monotonic() + UPLOAD_SECONDS
+        while not isinstance(sent, Failed) and sent.get("state") == "PROCESSING":
+            if time.monotonic() > deadline:
+                return Failed(
+                    f"{self.endpoint.url}: {sent['name']} is still not ready after {UPLOAD_SECONDS:g} s"
+                )
+            time.sleep(min(1.0, self.endpoint.limits.first_wait))
+            sent = self.endpoint.send("GET", f"/v1beta/{sent['name']}", _file)
+        if isinstance(sent, Failed):
+            return sent
+        if sent.get("state", "ACTIVE") != "ACTIVE":
+            return Failed(f"{self.endpoint.url}: the uploaded sound is {sent['state']}")
+        return {"file_data": {"mime_type": "audio/wav", "file_uri": sent["uri"]}}
+
+
+def _file(body: Body) -> Body:
+    found = body.get("file", body)
+    if not isinstance(found, dict) or not found.get("uri") or not found.get("name"):
+        raise Malformed(f"no file in {str(body)[:80]!r}")
+    return found
+
+
+def read_gemini(answer: Body) -> Body:
+    """Text and tokens of a generateContent answer; what was blocked, or cut before a word, was not a response."""
+    usage = answer.get("usageMetadata") if isinstance(answer.get("usageMetadata"), dict) else {}
+    details = usage.get("promptTokensDetails") or [] if usage else []
+    heard = sum(int(d.get("tokenCount") or 0) for d in details if d.get("modality") == "AUDIO")
+    tokens = {
+        "text": int((usage or {}).get("promptTokenCount") or 0) - heard,
+        "audio": heard,
+        "out": int((usage or {}).get("candidatesTokenCount") or 0)
+        + int((usage or {}).get("thoughtsTokenCount") or 0),
+    }
+    blocked = (answer.get("promptFeedback") or {}).get("blockReason")
+    if blocked:
+        return {"text": "", "tokens": tokens, "failed": f"the request was blocked: {blocked}"}
+    try:
+        candidate = answer["candidates"][0]
+        parts = (candidate.get("content") or {}).get("parts") or []
+        text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Malformed(f"no candidates in {str(answer)[:80]!r}") from error
+    finish = candidate.get("finishReason", "STOP")
+    read: Body = {"text": text, "tokens": tokens}
+    if not text and finish != "STOP":
+        read["failed"] = f"no text: the server says {finish}"
+    return read
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+
+def is_remote(name: str) -> bool:
+    return name.startswith(("gemini:", "openai:", "http://", "https://"))
+
+
+def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remote:
+    """The model called `name`. ModelError without its key, or for a name that is none of the three forms."""
+    limits, kept = limits or Limits(), cache / "responses"
+    kind, _, model = name.partition(":")
+    if kind in ("gemini", "openai") and not model.strip():
+        raise ModelError(
+            f"{name}: says no model; for example gemini:gemini-2.5-flash, openai:gpt-4o-audio-preview"
+        )
+    if kind == "gemini":
+        key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
+        url = os.environ.get("GEMINI_BASE_URL", GEMINI_URL).rstrip("/")
+        endpoint = Endpoint(url, {"x-goog-api-key": key}, key, "GEMINI_API_KEY", limits, kept)
+        return Gemini(name, model, endpoint, 9.5 * 3600, PRICES.get(model))
+    if kind == "openai":
+        key = _key("OPENAI_API_KEY")
+        url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL).rstrip("/")
+        endpoint = Endpoint(url, _bearer(key), key, "OPENAI_API_KEY", limits, kept)
+        return OpenAiAudio(name, model, endpoint, INLINE_BYTES / 2 / audio.SAMPLE_RATE, PRICES.get(model))
+    endpoint, model = chat_endpoint(name, cache=cache, limits=limits)
+    return OpenAiAudio(name, model, endpoint, 3600.0)
+
+
+def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tuple[Endpoint, str]:
+    """Endpoint and model of http://HOST:PORT/v1#MODEL. The key of another service is never sent there."""
+    url, _, model = name.partition("#")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ModelError(f"{name}: is no URL ({error}); as in http://localhost:8000/v1#MODEL") from error
+    if not model or not parts.netloc or parts.scheme not in ("http", "https"):
+        raise ModelError(f"{name}: needs a URL and a model, as in http://localhost:8000/v1#MODEL")
+    if parts.username or parts.password or parts.query:
+        raise ModelError(f"{parts.netloc.rpartition('@')[2]}: no key in the URL; set TGSR_API_KEY")
+    key = os.environ.get("TGSR_API_KEY", "")
+    endpoint = Endpoint(
+        url.rstrip("/"), _bearer(key), key, "TGSR_API_KEY", limits or Limits(), cache / "responses"
+    )
+    return endpoint, model
+
+
+def chat(endpoint: Endpoint, model: str, messages: list[Body], decoding: Decoding) -> str | Failed:
+    """A text model's answer to chat messages, kept like every other response."""
+    body = chat_body(model, messages, decoding)
+    answer = endpoint.ask("/chat/completions", body, body, read_chat)
+    if isinstance(answer, Failed):
+        return answer
+    return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {_plain('TGSR_API_KEY', key)}"} if key else {}
+
+
+def _plain(variable: str, key: str) -> str:
+    """The key, if it can stand in a header. ModelError otherwise, which does not show it."""
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(
+            f"{variable}: holds characters that no key has (an ellipsis, a line break?); set it again"
+        )
+    return key
+
+
+def _key(*variables: str) -> str:
+    for variable in variables:
+        if key := os.environ.get(variable, "").strip():
+            return _plain(variable, key)
+    raise ModelError(
+        f"{variables[0]} is not set: export it with your key; it is sent to that service and kept nowhere"
+    )

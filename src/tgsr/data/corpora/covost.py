@@ -1,0 +1,67 @@
+"""CoVoST 2: Common Voice's clips/ and, in the same folder, covost_v2.SOURCE_TARGET.SPLIT.tsv with translations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tgsr.data.corpora.folders import Entry, OnDisk, clips, locate, place, require_columns, sound, table
+from tgsr.errors import CorpusError
+from tgsr.records import Bad, Clip
+
+COLUMNS = ("path", "sentence", "translation", "client_id")
+TABLE = re.compile(r"covost_v2\.([\w-]+)_([\w-]+)\.(train|dev|test)\.tsv")
+SOURCE = "CoVoST 2"
+LICENCE = "CC0 1.0"
+
+
+def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Bad]:
+    """Every row of every covost_v2.SOURCE_TARGET.SPLIT.tsv in the folder, in order of file name.
+
+    The translation and the language it is in are the labels "translation" and "translation_language". The id holds
+    the two languages: one recording is translated into several. A blank sentence or translation is flagged
+    "empty-text" or "empty-translation". Clips that no table names are no fault: Common Voice has many more.
+
+    Raises CorpusError where there is no such table or no clips/, or where a table lacks one of COLUMNS.
+    """
+    tables = sorted(path for path in folder.glob("covost_v2.*.tsv") if TABLE.fullmatch(path.name))
+    if not tables or not (folder / "clips").is_dir():
+        names = ", ".join(path.name for path in tables) or "no such table"
+        found = names if (folder / "clips").is_dir() else f"{names}, no clips/"
+        raise CorpusError(folder, "covost_v2.en_de.train.tsv or the like, and clips/", found)
+    for path in tables:
+        require_columns(path, COLUMNS, tabs=True)
+    ids = OnDisk()
+    for path in tables:
+        yield from clips(
+            table(path, tabs=True, quoted=False), lambda entry: _clip(entry, folder, relative_to), ids
+        )
+
+
+def _clip(entry: Entry, folder: Path, relative_to: Path | None) -> Clip:
+    languages = TABLE.fullmatch(entry.file.name)
+    assert languages is not None  # `read` chose the table by it
+    spoken, written, split = languages.groups()
+    path = locate(folder / "clips", entry.text("path"))
+    duration, flags = sound(path)
+    text, translation = entry.maybe("sentence"), entry.maybe("translation")
+    if text is None:
+        flags += ("empty-text",)
+    if translation is None:
+        flags += ("empty-translation",)
+    return Clip(
+        id=f"covost2-{spoken}_{written}-{Path(entry.text('path')).stem}",
+        audio=place(path, relative_to),
+        duration=duration,
+        split=split,
+        source=SOURCE,
+        licence=LICENCE,
+        speaker=entry.maybe("client_id"),
+        text=text,
+        language=spoken,
+        labels=()
+        if translation is None
+        else (("translation", translation), ("translation_language", written)),
+        flags=flags,
+    )

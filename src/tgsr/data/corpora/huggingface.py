@@ -1,0 +1,198 @@
+"""Hugging Face datasets of audio, as save_to_disk or the hub has them: Arrow or Parquet files with encoded sound."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import soundfile as sf
+
+from tgsr import audio
+from tgsr.audio import CONVERT, FETCH_AGAIN, AudioError
+from tgsr.data.corpora.folders import (
+    FORMATS,
+    ID,
+    LANGUAGE,
+    LICENCE,
+    SPEAKER,
+    TEXT,
+    Entry,
+    OnDisk,
+    clips,
+    place,
+    sound,
+)
+from tgsr.errors import CorpusError
+from tgsr.records import Bad, Clip, RecordError, clip_of
+
+BATCH = 16  # rows in memory at a time
+SHARD = re.compile(r"(\w+)-\d+-of-\d+")
+LONGEST_NAME = 200  # of a file, in bytes, less its suffix
+
+
+def read(
+    folder: Path,
+    out: Path,
+    *,
+    relative_to: Path | None = None,
+    source: str | None = None,
+    licence: str | None = None,
+    language: str | None = None,
+) -> Iterator[Clip | Bad]:
+    """Every row of the .arrow and .parquet files below the folder; its encoded sound is written as it is to out/audio/.
+
+    The column `audio` holds {bytes, path}; where there are no bytes, the path starts at the folder of the file. Text,
+    speaker, language and licence are found under the names that `folders.py` lists; other texts and numbers
+    become labels, class labels by their names. The split is that of the file's name or folder, or train. The id is
+    SPLIT-ID, or SPLIT-FILE-ROW by number where no column gives one, and names the sound file, %-quoted. No text: the
+    flag "no-text". `line` of a Bad is the row in its file.
+
+    Raises CorpusError where there is no such file or one has no column `audio`, and ModuleNotFoundError without
+    pyarrow.
+    """
+    _pyarrow()
+    shards = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".arrow", ".parquet") and not path.name.startswith("cache-")
+    )
+    if not shards:
+        raise CorpusError(folder, ".arrow or .parquet files", "none")
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    ids = OnDisk()
+    for n, path in enumerate(shards):
+        split = _split(path, folder)
+
+        def make(entry: Entry, n: int = n, split: str = split) -> Clip:
+            packed = _as_packed(entry)
+            identity = (
+                f"{split}-{entry.first(ID) or f'{n:05d}-{entry.line:06d}'}" if packed is None else packed.id
+            )
+            if before := ids.get(identity):  # before the other's sound is written over
+                raise RecordError("id", f"{identity!r} was already at {before[0]}")
+            sound_file = _sound_file(entry, identity, out / "audio")
+            duration, flags = sound(sound_file)
+            if packed is not None:
+                flags = tuple(dict.fromkeys((*packed.flags, *flags)))
+                return replace(packed, audio=place(sound_file, relative_to), flags=flags)
+            text = entry.first(TEXT)
+            return Clip(
+                id=identity,
+                audio=place(sound_file, relative_to),
+                duration=duration,
+                split=split,
+                source=source,
+                licence=entry.first(LICENCE) or licence,
+                speaker=entry.first(SPEAKER),
+                text=text,
+                language=entry.first(LANGUAGE) or language,
+                labels=entry.labels(),
+                flags=(*flags, "no-text") if text is None else flags,
+            )
+
+        yield from clips(_rows(path), make, ids)
+
+
+def _as_packed(entry: Entry) -> Clip | None:
+    """The clip of a row that `tgsr pack` wrote, words and all; None for another's row. RecordError for a bad one."""
+    listed = entry.values.get("labels")
+    if not isinstance(entry.values.get("words"), list) or not isinstance(listed, list):
+        return None
+    labels: dict[str, object] = {}
+    for label in listed:
+        if not isinstance(label, dict) or set(label) != {"name", "value"}:
+            return None
+        labels[str(label["name"])] = label["value"]
+    return clip_of({**entry.values, "audio": entry.text("id"), "labels": labels})
+
+
+def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
+    """The row's sound in the folder, written there, or where its path says. Raises ValueError for what is no sound."""
+    held = entry.values.get("audio")
+    if not isinstance(held, dict) or not (held.get("bytes") or held.get("path")):
+        raise RecordError("audio", "must be {bytes, path} with one of them")
+    content = held.get("bytes")
+    if not content:
+        return entry.file.parent / str(held["path"])
+    name = quote(identity, safe=" ")
+    if len(name) > LONGEST_NAME:
+        raise RecordError("id", f"{identity!r:.80} is too long for the name of a file")
+    try:
+        format_ = sf.info(io.BytesIO(content)).format
+    except sf.LibsndfileError:
+        raise AudioError(f"the sound of {identity}", "not audio that can be read", FETCH_AGAIN) from None
+    suffix = next((suffix for suffix, formats in FORMATS.items() if format_ in formats), None)
+    if suffix is None:
+        raise AudioError(f"the sound of {identity}", f"is {format_}, not {', '.join(FORMATS)}", CONVERT)
+    path = folder / f"{name}{suffix}"
+    path.write_bytes(content)
+    try:
+        audio.duration(path)
+    except AudioError:
+        path.unlink()
+        raise
+    return path
+
+
+def _rows(path: Path) -> Iterator[Entry | Bad]:
+    """The rows of one file, numbered from 1, class labels by name. Bad where the file cannot be read any further."""
+    pa = _pyarrow()
+    row = 0
+    try:
+        for batch in _batches(path):
+            if "audio" not in batch.schema.names:
+                raise CorpusError(path, "a column audio", f"columns {', '.join(batch.schema.names)}")
+            classes = _classes(batch.schema.metadata)
+            for values in batch.to_pylist():
+                row += 1
+                # datasets writes -1 where the class is unknown
+                named = {
+                    c: names[values[c]] for c, names in classes.items() if values[c] in range(len(names))
+                }
+                yield Entry(path, row, {**values, **named})
+    except (pa.ArrowException, OSError) as error:
+        yield Bad(str(path), f"cannot be read further ({error}); {FETCH_AGAIN}", row + 1)
+
+
+def _batches(path: Path) -> Iterator[Any]:
+    pa = _pyarrow()
+    if path.suffix == ".parquet":
+        with pa.parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=BATCH)
+        return
+    with pa.memory_map(str(path)) as content, pa.ipc.open_stream(content) as stream:
+        for batch in stream:
+            for first in range(0, batch.num_rows, BATCH):
+                yield batch.slice(first, BATCH)
+
+
+def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Names of the values of every column of class labels, from what `datasets` notes in the file."""
+    noted = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    features = noted.get("info", {}).get("features", {})
+    return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+
+
+def _split(path: Path, folder: Path) -> str:
+    """train of train-00000-of-00001.parquet, of train/data-00000-of-00001.arrow and of train/0000.parquet."""
+    shard = SHARD.match(path.stem)
+    if shard is not None and shard[1] != "data":
+        return shard[1]
+    return "train" if path.parent in (folder, folder / "data") else path.parent.name
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError:
+        problem = "reading Hugging Face datasets needs pyarrow: pip install pyarrow"
+        raise ModuleNotFoundError(problem) from None
+    return pyarrow

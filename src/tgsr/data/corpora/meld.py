@@ -1,0 +1,132 @@
+"""MELD: utterances of the series Friends with emotions, as MELD.Raw unpacks (csv files and folders of mp4 clips)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tgsr.audio import is_container
+from tgsr.data.corpora.folders import (
+    FORMATS,
+    Entry,
+    OnDisk,
+    clips,
+    locate,
+    place,
+    require_columns,
+    sound,
+    table,
+    walk,
+)
+from tgsr.errors import CorpusError
+from tgsr.records import Bad, Clip, RecordError
+from tgsr.timeline import Seconds
+
+FOLDERS = {
+    "train": "train_splits",
+    "dev": "dev_splits_complete",
+    "test": "output_repeated_splits_test",
+}
+COLUMNS = (
+    *("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"),
+    *("Season", "Episode", "StartTime", "EndTime"),
+)
+LABELS = {
+    "emotion": "Emotion",
+    "sentiment": "Sentiment",
+    "dialogue": "Dialogue_ID",
+    "utterance": "Utterance_ID",
+    "season": "Season",
+    "episode": "Episode",
+}
+# What the publisher's release is known to have wrong.
+DAMAGED = {
+    ("train", "dia125_utt3"): "the publisher's clip is corrupt",
+    ("dev", "dia110_utt7"): "the publisher's release lacks this clip",
+    ("test", "dia38_utt4"): "the publisher's clip is minutes long and holds much more than this utterance",
+    ("test", "dia220_utt0"): "the publisher's clip is minutes long and holds much more than this utterance",
+}
+TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
+NAME = re.compile(
+    r"dia\d+_utt\d+"
+)  # the test folder also has final_videos_testdia0_utt0.mp4, copies that no row names
+SOURCE = "MELD"
+LICENCE = "GPL-3.0"
+
+
+def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Bad]:
+    """Every row of {train,dev,test}_sent_emo.csv, those that are there; files may also lie in train/, dev/ and test/.
+
+    A clip diaD_uttU may be .wav, .flac, .mp3, ...; where only the publisher's .mp4 is there, the clip names that, with
+    the length of its sound track and the flag "video". LABELS names the labels; a
+    blank utterance is flagged "empty-text". Bad: what DAMAGED lists, a row that does not end after it starts, and a
+    file dia*_utt* that no row names.
+
+    Raises CorpusError where there is none of the csv files, or where one lacks one of COLUMNS.
+    """
+    names = {split: f"{split}_sent_emo.csv" for split in FOLDERS}
+    tables = {split: _there(folder, split, name) for split, name in names.items()}
+    found = {split: path for split, path in tables.items() if path.is_file()}
+    if not found:
+        names_here = ", ".join(sorted(path.name for path in folder.glob("*"))[:5])
+        raise CorpusError(folder, " or ".join(names.values()), names_here or "nothing")
+    for path in found.values():
+        require_columns(path, COLUMNS)
+    ids = OnDisk()
+    for split, path in found.items():
+        yield from _split(split, path, _there(folder, split, FOLDERS[split]), relative_to, ids)
+
+
+def _split(
+    split: str, path: Path, folder: Path, relative_to: Path | None, ids: OnDisk
+) -> Iterator[Clip | Bad]:
+    named = OnDisk()
+    yield from clips(table(path), lambda entry: _clip(entry, split, folder, relative_to, named), ids)
+    if folder.is_dir():
+        for sound_file in walk(folder, FORMATS):
+            if NAME.fullmatch(sound_file.stem) and not named.get(sound_file.stem):
+                yield Bad(str(sound_file), f"no row of {path.name} names this file", field="audio")
+
+
+def _clip(entry: Entry, split: str, folder: Path, relative_to: Path | None, named: OnDisk) -> Clip:
+    name = f"dia{entry.text('Dialogue_ID')}_utt{entry.text('Utterance_ID')}"
+    named.put(name)
+    if (split, name) in DAMAGED:
+        raise RecordError("audio", f"{name}: {DAMAGED[split, name]}")
+    start, end = _seconds(entry, "StartTime"), _seconds(entry, "EndTime")
+    if end <= start:
+        raise RecordError("EndTime", f"{end:g} s is not after StartTime {start:g} s")
+    path = locate(folder, f"{name}.wav")
+    duration, flags = sound(path)
+    flags += ("video",) if is_container(path) else ()
+    text = entry.maybe("Utterance")
+    if text is None:
+        flags += ("empty-text",)
+    return Clip(
+        id=f"meld-{split}-{name}",
+        audio=place(path, relative_to),
+        duration=duration,
+        split=split,
+        source=SOURCE,
+        licence=LICENCE,
+        speaker=entry.maybe("Speaker"),
+        text=text,
+        language="en",
+        labels=tuple((label, entry.text(column)) for label, column in LABELS.items()),
+        flags=flags,
+    )
+
+
+def _seconds(entry: Entry, column: str) -> Seconds:
+    """Seconds of "0:10:44,769": hours, minutes, seconds, milliseconds."""
+    found = TIME.fullmatch(entry.text(column))
+    if found is None:
+        raise RecordError(column, f"must be a time such as 0:10:44,769, got {entry.text(column)!r:.80}")
+    hours, minutes, seconds, _ = map(int, found.groups())
+    return hours * 3600 + minutes * 60 + seconds + float(f"0.{found[4]}")
+
+
+def _there(folder: Path, split: str, name: str) -> Path:
+    """The file or folder of that name in the folder, or else in its folder of the split's name."""
+    return folder / name if (folder / name).exists() else folder / split / name

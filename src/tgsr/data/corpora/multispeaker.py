@@ -1,0 +1,168 @@
+"""Recordings of dialogues, each with its turns: who speaks from when to when, and what, as JSON or RTTM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tgsr.data.corpora.folders import (
+    Entry,
+    OnDisk,
+    clips,
+    grouped,
+    lines,
+    locate,
+    place,
+    sound,
+    unnamed,
+    walk,
+)
+from tgsr.errors import CorpusError
+from tgsr.records import Bad, Clip, RecordError
+from tgsr.timeline import END_SLACK, Event, Seconds, Span
+
+SPEAKER = "speaker "  # a turn's event is labelled with this and the name
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one speaker says without a break, and who it is, each where it is known."""
+
+    span: Span
+    speaker: str | None = None
+    text: str | None = None
+
+
+def read(
+    folder: Path,
+    *,
+    relative_to: Path | None = None,
+    split: str = "train",
+    source: str | None = None,
+    licence: str | None = None,
+    language: str | None = None,
+) -> Iterator[Clip | Bad]:
+    """Every recording below the folder that has turns: X.wav (or .flac, ...) with X.json, or with lines in an .rttm.
+
+    X.json is [{"speaker", "start", "end", "text"}, ...] or {"turns": [...]}, in seconds; where it is there, the RTTM
+    lines of X are passed over. RTTM lines of one recording lie together. Turns have no times of words, so the clip has
+    no words: its events are the turns in order of time, labelled "speaker NAME", its text has one line for each of
+    them, and "n_speakers" is a label. A turn that has no time in the recording is Bad, and the clip without it flagged
+    "turns-left-out"; Bad are also turns without a recording and a recording without turns. The id is the path.
+
+    Raises CorpusError where the folder holds no .json and no .rttm file.
+    """
+    if not folder.is_dir() or next(walk(folder, (".json", ".rttm")), None) is None:
+        raise CorpusError(folder, "recordings with turns, as X.json or in .rttm files", "neither")
+    ids, named = OnDisk(), OnDisk()
+
+    def recording(bare: Path, first: Entry, rows: Sequence[Entry]) -> Iterator[Clip | Bad]:
+        bad: list[Bad] = []
+
+        def make(_: Entry) -> Clip:
+            path = locate(bare.parent, bare.name)
+            inside = path.relative_to(folder)
+            named.put(inside.as_posix())
+            duration, flags = sound(path)
+            turns = []
+            for row in rows:
+                try:
+                    turns.append(_turn(row, duration))
+                except ValueError as error:
+                    bad.append(row.bad(error))
+            speaker, text, events = spoken(turns)
+            flags += ("turns-left-out",) if bad else ()
+            return Clip(
+                id=inside.with_suffix("").as_posix(),
+                audio=place(path, relative_to),
+                duration=duration,
+                split=split,
+                source=source,
+                licence=licence,
+                speaker=speaker,
+                text=text,
+                language=language,
+                labels=(("n_speakers", str(len({turn.speaker for turn in turns}))),),
+                events=events,
+                flags=flags,
+            )
+
+        yield from clips([first], make, ids)
+        yield from bad
+
+    for path in walk(folder, (".json",)):
+        try:
+            rows = _json_turns(path)
+        except ValueError as error:
+            named.put(locate(path.parent, path.stem).relative_to(folder).as_posix())
+            yield Entry(path).bad(error)
+        else:
+            yield from recording(path.with_suffix(""), Entry(path), rows)
+    for path in walk(folder, (".rttm",)):
+        for turns in grouped(_rttm_turns(path), "recording"):
+            if isinstance(turns, Bad):
+                yield turns
+                continue
+            bare = path.parent / turns[0].text("recording")
+            if not bare.with_name(f"{bare.name}.json").is_file():
+                yield from recording(bare, turns[0], turns)
+    yield from unnamed(folder, named, "turns")
+
+
+def spoken(turns: Sequence[Turn]) -> tuple[str | None, str | None, tuple[Event, ...]]:
+    """Speaker, text and events of a clip with these turns.
+
+    The speaker where there is only one; a line of text for each turn, in order of time, None where none has text; an
+    event for each turn whose speaker is known. No turns give (None, None, ()).
+    """
+    turns = sorted(turns, key=lambda turn: turn.span)
+    speakers = {turn.speaker for turn in turns}
+    texts = [" ".join((turn.text or "").split()) for turn in turns]
+    events = tuple(
+        Event(f"{SPEAKER}{turn.speaker}", turn.span.start, turn.span.end)
+        for turn in turns
+        if turn.speaker is not None
+    )
+    return speakers.pop() if len(speakers) == 1 else None, "\n".join(texts) if any(texts) else None, events
+
+
+def _turn(row: Entry, duration: Seconds) -> Turn:
+    """Raises ValueError for a turn that lacks a speaker or has no time in the recording."""
+    start, end = row.number("start"), row.number("end")
+    if end > duration + END_SLACK:
+        raise RecordError("end", f"{end} s is after the recording's end, {duration} s")
+    return Turn(Span(start, end), row.text("speaker"), row.maybe("text"))
+
+
+def _json_turns(path: Path) -> list[Entry]:
+    """Raises RecordError where the file is not JSON with a list of turns."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(None, f"is not JSON ({error})") from None
+    turns = content.get("turns") if isinstance(content, dict) else content
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise RecordError("turns", f"must be a list of objects, got {turns!r:.80}")
+    return [Entry(path, None, turn) for turn in turns]
+
+
+def _rttm_turns(path: Path) -> Iterator[Entry | Bad]:
+    """The turns of lines SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME ...; other types are passed over."""
+    for entry in lines(path):
+        if isinstance(entry, Bad):
+            yield entry
+            continue
+        values = entry.text("line").split()
+        if values[0] != "SPEAKER":
+            continue
+        try:
+            _, recording, _, start, duration, _, _, speaker, *_ = values
+            end = round(float(start) + float(duration), 6)  # both are written with few digits
+        except ValueError:
+            problem = "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME"
+            yield entry.bad(RecordError(None, problem))
+            continue
+        turn = {"recording": recording, "start": float(start), "end": end, "speaker": speaker}
+        yield Entry(path, entry.line, turn)

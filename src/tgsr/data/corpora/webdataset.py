@@ -1,0 +1,374 @@
+"""WebDataset shards: tar files in which the members that share a key are one sample, read as a stream."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from tgsr.audio import FETCH_AGAIN, HEADER_SLACK, AudioError
+from tgsr.data.corpora.folders import (
+    FORMATS,
+    ID,
+    LANGUAGE,
+    LICENCE,
+    SPEAKER,
+    TEXT,
+    Entry,
+    OnDisk,
+    place,
+    sound,
+)
+from tgsr.errors import CorpusError
+from tgsr.records import Bad, Clip, RecordError, clip_of
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TEXTS = (".json", ".txt", ".cls")
+MOST_TEXT = 64 << 20  # bytes of a member that is held in memory
+BLOCK = 1 << 20
+LONGEST_NAME = 200  # of a file, in bytes, less its suffix
+KEY = "__key__"  # what WebDataset calls it
+# What reading a damaged tar raises; the last ones for headers that make no sense.
+DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, OverflowError)
+
+
+def read(
+    path: Path,
+    out: Path,
+    *,
+    relative_to: Path | None = None,
+    split: str = "train",
+    source: str | None = None,
+    licence: str | None = None,
+    language: str | None = None,
+) -> Iterator[Clip | Bad]:
+    """Every sample of a tar file, or of all of them below a folder in order of path; sound goes to out/audio/ as it is.
+
+    A sample is what lies together and shares a key, the member's path up to the first dot of its last part: one sound
+    file (see FORMATS in folders.py), and optionally .json, .txt (the text) and .cls (the label "cls"); other members
+    are passed over. A .json with "id", "duration" and "words" is a clip as `tgsr.records` has it; of another's values,
+    text, speaker, language, licence, id and split are found as in tables, and the rest become labels. The id is the
+    key where nothing gives one; the file is named after the key, %-quoted.
+
+    Bad, and nothing is written for it: a sample with no or two sound files, one with a name that leads out of the
+    folder, a link or a device, or with a key or id that was there before. So is a tar that is cut off, and the sample
+    that it is cut off in. `line` of a Bad is the sample's number in its tar.
+
+    Raises CorpusError where there is no tar.
+    """
+    shards = _shards(path)
+    folder = out / "audio"
+    folder.mkdir(parents=True, exist_ok=True)
+    given = Given(folder, relative_to, split, source, licence, language, OnDisk(), OnDisk())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".half-") as parts:
+        for shard in shards:
+            for sample in _samples(shard, Path(parts)):
+                if isinstance(sample, Bad):
+                    yield sample
+                    continue
+                entry = Entry(shard, sample.number, {KEY: sample.key})
+                try:
+                    values = sample.values()
+                    entry = Entry(shard, sample.number, {KEY: sample.key, **values})
+                    clip = given.clip(sample, entry, values)
+                except ValueError as error:
+                    yield entry.bad(error)
+                else:
+                    yield clip
+                finally:
+                    for part in sample.sounds:
+                        part.unlink(missing_ok=True)
+
+
+def is_tar(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _shards(path: Path) -> list[Path]:
+    expected = f"{', '.join(SUFFIXES)}, or a folder of them"
+    if path.is_file():
+        if not is_tar(path):
+            raise CorpusError(path, expected, f"a file {path.suffix}")
+        return [path]
+    if not path.is_dir():
+        raise CorpusError(path, expected, "nothing")
+    shards = sorted(one for one in path.rglob("*") if is_tar(one) and one.is_file())
+    if not shards:
+        raise CorpusError(path, expected, "none")
+    return shards
+
+
+# Samples
+
+
+@dataclass(slots=True)
+class Sample:
+    """Members that share a key: sound in files of its own, texts by suffix; `problem` is why it cannot be used."""
+
+    key: str
+    number: int
+    sounds: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the sounds, in the tar
+    texts: dict[str, bytes] = field(default_factory=dict)
+    problem: str | None = None
+
+    def values(self) -> dict[str, object]:
+        """What the sample says besides its sound. Raises RecordError where that cannot be read or was refused."""
+        if self.problem is not None:
+            raise RecordError(None, self.problem)
+        if len(self.sounds) != 1:
+            found = (
+                f"has {len(self.sounds)} sound files ({', '.join(self.names)})"
+                if self.names
+                else "has no sound file"
+            )
+            raise RecordError("audio", f"{found}; a sample has one, of {', '.join(FORMATS)}")
+        values = _object(self.texts[".json"]) if ".json" in self.texts else {}
+        text = _text(".txt", self.texts.get(".txt"))
+        if text and not any(values.get(name) for name in TEXT):
+            values["text"] = text
+        label = _text(".cls", self.texts.get(".cls"))
+        if label and not _is_clip(values):
+            values.setdefault("cls", label)
+        return values
+
+
+def _samples(path: Path, parts: Path) -> Iterator[Sample | Bad]:
+    """The samples of one tar; the last one is Bad where the tar is cut off, as more may have belonged to it."""
+    sample: Sample | None = None
+    number = 0
+    try:
+        for tar, member in _members(path):
+            name = PurePosixPath(member.name)
+            if _is_passed_over(member, name):
+                continue
+            key = str(name.parent / (name.name.partition(".")[0] or name.name))
+            if sample is None or sample.key != key:
+                if sample is not None:
+                    yield sample
+                number += 1
+                sample = Sample(key, number)
+            _add(sample, tar, member, name, parts)
+    except Damaged as error:
+        after = f" in the sample {sample.key!r}" if sample is not None else ""
+        for part in sample.sounds if sample is not None else ():
+            part.unlink(missing_ok=True)
+        yield Bad(str(path), f"cannot be read further{after} ({error}); {FETCH_AGAIN}", max(number, 1))
+        return
+    if sample is not None:
+        yield sample
+
+
+def _is_passed_over(member: tarfile.TarInfo, name: PurePosixPath) -> bool:
+    """Folders, and plain files that are of no sample's use: hidden ones, as macOS adds, and other suffixes."""
+    if member.isdir():
+        return True
+    return member.isreg() and (
+        name.name.startswith(".") or name.suffix.lower() not in (*FORMATS, *TEXTS) or "." not in name.name
+    )
+
+
+def _add(
+    sample: Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, name: PurePosixPath, parts: Path
+) -> None:
+    """Takes the member into the sample, or notes why it cannot be taken. Raises Damaged."""
+    suffix = name.suffix.lower()
+    problem = _problem(member, name)
+    if problem is None and suffix in sample.texts:
+        problem = f"has two {suffix} files"
+    if problem is not None:
+        sample.problem = sample.problem or problem
+    if sample.problem is not None:
+        return
+    if suffix in TEXTS:
+        sample.texts[suffix] = b"".join(_blocks(tar, member))
+        return
+    part = parts / f"{len(sample.sounds)}{suffix}"
+    sample.sounds.append(part)
+    sample.names.append(name.name)
+    if len(sample.sounds) > 1:
+        return
+    with part.open("wb") as file:
+        for block in _blocks(tar, member):
+            file.write(block)
+
+
+def _problem(member: tarfile.TarInfo, name: PurePosixPath) -> str | None:
+    try:
+        member.name.encode()
+    except UnicodeEncodeError:
+        return f"the name {member.name!r:.200} is not UTF-8"
+    if name.is_absolute() or ".." in name.parts:
+        return f"the name {member.name!r:.200} leads out of the folder"
+    if not member.isreg():
+        what = "a link" if member.issym() or member.islnk() else "a device, or nothing that is known"
+        return f"{member.name!r:.200} is {what}, not a file"
+    if name.suffix.lower() in TEXTS and member.size > MOST_TEXT:
+        return f"{member.name!r:.200} has {member.size} bytes, more than {MOST_TEXT}"
+    return None
+
+
+def _object(content: bytes) -> dict[str, object]:
+    try:
+        values = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(".json", f"is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise RecordError(".json", f"must be a JSON object, got {values!r:.80}")
+    return values
+
+
+def _text(suffix: str, content: bytes | None) -> str:
+    try:
+        return (content or b"").decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            suffix, f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+        ) from None
+
+
+# Clips
+
+
+def _is_clip(values: dict[str, object]) -> bool:
+    return all(values.get(name) is not None for name in ("id", "duration")) and isinstance(
+        values.get("words"), list
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the caller of `read` knows of all samples, and what was there already, by file name and by id."""
+
+    folder: Path
+    relative_to: Path | None
+    split: str
+    source: str | None
+    licence: str | None
+    language: str | None
+    names: OnDisk
+    ids: OnDisk
+
+    def clip(self, sample: Sample, entry: Entry, values: dict[str, object]) -> Clip:
+        """The sample's clip, its sound in its place. Raises ValueError where there is none, and then writes nothing."""
+        part = sample.sounds[0]
+        name = quote(sample.key, safe=" %")
+        if len(name) > LONGEST_NAME:
+            raise RecordError(None, f"the key {sample.key!r:.80} is too long for the name of a file")
+        where = f"{entry.file.name}:{entry.line}"
+        if before := self.names.get(name):
+            raise RecordError(None, f"the key {sample.key!r} was already at {before[0]}")
+        try:
+            duration, flags = sound(part)
+        except AudioError as error:
+            raise AudioError(sample.names[0], error.found, error.remedy) from None
+        path = self.folder / f"{name}{part.suffix}"
+        if _is_clip(values):
+            clip = clip_of({**values, "audio": place(path, self.relative_to)})
+            if abs(clip.duration - duration) > HEADER_SLACK:
+                raise RecordError("duration", f"is {clip.duration} s, but the sound lasts {duration} s")
+            clip = replace(clip, flags=(*clip.flags, *(flag for flag in flags if flag not in clip.flags)))
+        else:
+            clip = self._described(sample, entry, path, duration, flags)
+        try:
+            clip.id.encode()
+        except UnicodeEncodeError:
+            raise RecordError("id", f"{clip.id!r} cannot be written as UTF-8") from None
+        if before := self.ids.get(clip.id):
+            raise RecordError("id", f"{clip.id!r} was already at {before[0]}")
+        _keep(part, path)
+        self.names.put(name, where)
+        self.ids.put(clip.id, where)
+        return clip
+
+    def _described(
+        self, sample: Sample, entry: Entry, path: Path, duration: float, flags: tuple[str, ...]
+    ) -> Clip:
+        text = entry.first(TEXT)
+        has_text = ".txt" in sample.texts or any(name in entry.values for name in TEXT)
+        return Clip(
+            id=entry.first(ID) or sample.key,
+            audio=place(path, self.relative_to),
+            duration=duration,
+            split=entry.maybe("split") or self.split,
+            source=entry.maybe("source") or self.source,
+            licence=entry.first(LICENCE) or self.licence,
+            speaker=entry.first(SPEAKER),
+            text=text,
+            language=entry.first(LANGUAGE) or self.language,
+            labels=tuple(label for label in entry.labels() if not label[0].startswith("__")),
+            flags=(*flags, "empty-text") if text is None and has_text else flags,
+        )
+
+
+def _keep(part: Path, path: Path) -> None:
+    """Gives the part its name, unless a file of the same bytes has it."""
+    if path.is_file() and not path.is_symlink() and filecmp.cmp(part, path, shallow=False):
+        return
+    os.replace(part, path)
+
+
+# Tar files as streams
+
+
+class Damaged(ValueError):
+    """The tar cannot be read any further."""
+
+
+class _Info(tarfile.TarInfo):
+    """A member. tarfile takes a broken header, and a missing one, for the end of the tar; here they are errors."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Info:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error}; it does not end as a tar does") from None
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members one by one, each to be read before the next. Raises Damaged."""
+    with _reading():
+        tar = tarfile.open(  # noqa: SIM115 - closed below; opening it reads, too
+            path, "r|*", tarinfo=_Info, encoding="utf-8", errors="surrogateescape"
+        )
+    with tar:
+        while True:
+            with _reading():
+                member = tar.next()
+            if member is None:
+                return
+            yield tar, member
+            tar.members = []  # type: ignore[attr-defined]  # or they would all be kept
+
+
+def _blocks(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    """The member's content, piece by piece. Raises Damaged."""
+    with _reading():
+        content = tar.extractfile(member)
+    left = member.size if content is not None else 0
+    while content is not None and left > 0:
+        with _reading():
+            block = content.read(min(BLOCK, left))
+            if not block:
+                raise tarfile.ReadError("unexpected end of data")
+        left -= len(block)
+        yield block
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise Damaged(str(error)) from error

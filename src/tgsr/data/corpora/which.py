@@ -1,0 +1,180 @@
+"""Which corpus a folder or manifest is, told from what is in it, and its clips one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from tgsr.data.corpora import (
+    covost,
+    folders,
+    huggingface,
+    lhotse,
+    librispeech,
+    meld,
+    multispeaker,
+    strong_labels,
+)
+from tgsr.data.corpora import webdataset as tars
+from tgsr.data.transcribe.existing_alignments import AlignmentError, read_alignment
+from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
+from tgsr.errors import CorpusError
+from tgsr.records import Bad, Clip, RecordError, Row, clip_of
+from tgsr.timeline import END_SLACK
+
+Corpus = Literal[
+    "clips",
+    "folder",
+    "librispeech",
+    "covost",
+    "meld",
+    "multispeaker",
+    "lhotse",
+    "huggingface",
+    "webdataset",
+    "strong-labels",
+]
+CORPORA: tuple[str, ...] = get_args(Corpus)
+
+
+def corpus_of(path: Path) -> Corpus:
+    """What `path` looks like; "folder" where it is a folder of none of the others. CorpusError where it is neither."""
+    if path.is_file():
+        if tars.is_tar(path):
+            return "webdataset"
+        return "huggingface" if path.suffix in (".parquet", ".arrow") else "clips"
+    if not path.is_dir():
+        raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
+
+    def has(*patterns: str) -> bool:
+        return any(next(path.glob(pattern), None) is not None for pattern in patterns)
+
+    if has("*_sent_emo.csv"):
+        return "meld"
+    if has("covost_v2.*.tsv"):
+        return "covost"
+    if has("SPEAKERS.TXT", "*/*/*.trans.txt", "*/*/*/*.trans.txt"):
+        return "librispeech"
+    if has("recordings.jsonl*", "cuts.jsonl*", "*recordings*.jsonl*"):
+        return "lhotse"
+    if has("*.parquet", "data/*.parquet", "*.arrow", "dataset_info.json", "dataset_dict.json"):
+        return "huggingface"
+    if has("*.tar", "*.tar.gz", "*.tgz"):
+        return "webdataset"
+    if has("*.rttm"):
+        return "multispeaker"
+    return "folder"
+
+
+def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = None) -> Iterator[Clip | Bad]:
+    """The corpus' clips, audio as seen from the folder `out`; what cannot be used is Bad."""
+    if corpus == "clips":
+        return _manifest(path, out)
+    if corpus == "folder":
+        return folders.read(path, relative_to=out, language=language)
+    if corpus == "multispeaker":
+        return multispeaker.read(path, relative_to=out, language=language)
+    if corpus == "huggingface":
+        return huggingface.read(path, out, relative_to=out, language=language)
+    if corpus == "webdataset":
+        return tars.read(path, out, relative_to=out, language=language)
+    readers = {
+        "librispeech": librispeech.read,
+        "covost": covost.read,
+        "meld": meld.read,
+        "lhotse": lhotse.read,
+        "strong-labels": strong_labels.read,
+    }
+    return readers[corpus](path, relative_to=out)
+
+
+def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
+    """A clips file of ours line by line: files of any length, in flat memory."""
+    seen = folders.OnDisk()
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                line.encode()  # else it was not UTF-8
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
+                clip = clip_of(within(row))
+            except (ValueError, RecordError) as error:
+                field = error.field if isinstance(error, RecordError) else None
+                said = error.problem if isinstance(error, RecordError) else f"is not JSON in UTF-8 ({error})"
+                yield Bad(
+                    str(path), said, number, field, line.encode(errors="replace").decode()[:1000].strip()
+                )
+                continue
+            if seen.get(clip.id):
+                yield Bad(str(path), f"{clip.id!r} was already there", number, "id")
+                continue
+            seen.put(clip.id)
+            yield replace(clip, audio=os.path.relpath((path.parent / clip.audio).resolve(), out.resolve()))
+
+
+def within(row: Row) -> Row:
+    """The row with words that end after its clip cut there, and flagged; those that begin after it are left out."""
+    words, duration = row.get("words"), row.get("duration")
+    if not isinstance(words, list) or not isinstance(duration, int | float):
+        return row
+    flags = []
+    kept: list[object] = []
+    for word in words:
+        start, end = (word.get(key) if isinstance(word, dict) else None for key in ("start", "end"))
+        if (
+            not isinstance(start, int | float)
+            or not isinstance(end, int | float)
+            or end <= duration + END_SLACK
+        ):
+            kept.append(word)
+        elif start < duration:
+            kept.append({**word, "end": duration})
+            flags.append(WORDS_CUT)
+        else:
+            flags.append(WORDS_PAST_END)
+    if not flags:
+        return row
+    before = row.get("flags")
+    return {
+        **row,
+        "words": kept,
+        "flags": [*(before if isinstance(before, list) else ()), *dict.fromkeys(flags)],
+    }
+
+
+def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip | Bad]:
+    """The clips with the words that existing alignments give them; those that have none go by as they are.
+
+    `given` is one file about many recordings (CTM), or a folder with a file a recording, named as its sound file or id
+    is. A file that cannot be read makes its clip Bad.
+    """
+    every = read_alignment(given) if given.is_file() else None
+    files = (
+        {} if every is not None else {path.stem: path for path in sorted(given.rglob("*")) if path.is_file()}
+    )
+    for clip in clips:
+        if isinstance(clip, Bad):
+            yield clip
+            continue
+        name = Path(clip.audio).stem
+        words = every.get(clip.id, every.get(name)) if every is not None else None
+        path = files.get(name) or files.get(Path(clip.id).stem)
+        if path is not None:
+            try:
+                of_file = read_alignment(path)
+            except AlignmentError as error:
+                yield Bad(str(path), str(error))
+                continue
+            words = of_file.get("", of_file.get(name))
+        if words is None:
+            yield clip
+            continue
+        words, flags = mended(words, clip.duration)
+        yield replace(clip, words=words, flags=(*clip.flags, *flags))

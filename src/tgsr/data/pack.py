@@ -1,0 +1,371 @@
+"""Clips or questions and their sound as shards that trainers stream: WebDataset tars, or parquet as the hub has it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TextIO, get_args
+from urllib.parse import quote
+
+from tqdm import tqdm
+
+from tgsr.audio import CONVERT
+from tgsr.data.corpora.folders import FORMATS, Entry, OnDisk, json_lines
+from tgsr.records import Bad, Clip, Question, RecordError, as_row, clip_of, question_of, resolve_audio
+
+Format = Literal["webdataset", "parquet"]
+FORMATS_OUT: tuple[str, ...] = get_args(Format)
+
+SHARD = re.compile(r"\d{6,}\.(tar|parquet)")
+VERSION = 1  # of what is written; another one writes every shard again
+LONGEST_KEY = 120  # characters; with its suffix it is a file's name wherever it is unpacked
+ROWS_AT_ONCE = 64  # of a parquet file's group, or fewer:
+BYTES_AT_ONCE = 32 << 20  # of its sound
+
+
+class PackError(ValueError):
+    """What cannot be packed at all, or not there; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """How many samples were packed, of how many rows, in how many shards; of those, how many were there already.
+
+    `left_out` rows are in errors.jsonl. A sample is a clip, or the questions about one (webdataset), or one question.
+    """
+
+    samples: int
+    rows: int
+    shards: int
+    found: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row as it is packed, with the sound of that path; `audio` in it is the name that the sound has in the shard."""
+
+    key: str
+    sound: Path
+    row: dict[str, Any]
+    n_rows: int = 1
+
+    @property
+    def sound_name(self) -> str:
+        return f"{self.key}{self.sound.suffix.lower()}"
+
+
+def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) -> Packed:
+    """Packs the rows of a clips or questions file, told apart by "clip_id", with their sound into out/000000.tar, ...
+
+    webdataset: KEY.json and the sound as it is, KEY.EXT, for every clip in the file's order; the questions about one
+    clip are one sample, {"id", "audio", "duration", "split", "questions": [...]}. KEY is the clip's id, %-quoted.
+    `data/corpora/webdataset.py` reads them back. parquet: a row a clip or question, in the record's columns; `audio` is
+    {bytes, path}, `labels` a list of {name, value}, and `datasets` decodes the sound.
+
+    A row that is no record, or whose sound is missing, goes to out/errors.jsonl. The same rows give the same bytes.
+    A shard appears whole or not at all; one that is there already, made of the same rows and of files of the same
+    size and time (out/packed.json), is not written again, and those of an earlier run that are no longer needed go.
+
+    Raises PackError where there is no such file, and where `out` has shards of the other kind; ModuleNotFoundError
+    without pyarrow.
+    """
+    if to not in FORMATS_OUT:
+        raise PackError(f"to must be one of {', '.join(FORMATS_OUT)}, got {to!r}")
+    if samples_per_shard < 1:
+        raise PackError(f"samples_per_shard must be 1 or more, got {samples_per_shard}")
+    if not path.is_file():
+        raise PackError(f"{path}: expected a file of clips or questions (JSONL), found nothing")
+    write, suffix = (_write_tar, ".tar") if to == "webdataset" else (_write_parquet, ".parquet")
+    if to == "parquet":
+        _pyarrow()
+    out.mkdir(parents=True, exist_ok=True)
+    before = _noted(out, to)
+    shards: dict[str, dict[str, object]] = {}
+    samples = rows = found = 0
+    with _errors(out / "errors.jsonl") as leave_out, tqdm(desc=out.name, unit="sample") as bar:
+        packed = _samples(path, to, leave_out)
+        while shard := list(islice(packed, samples_per_shard)):
+            name = f"{len(shards):06d}{suffix}"
+            key = _content_key(shard, to)
+            if _is_there(out / name, key, before.get(name)):
+                found += 1
+            else:
+                with _whole(out / name) as half:
+                    write(half, shard)
+            size = (out / name).stat().st_size
+            shards[name] = {"key": key, "bytes": size, "samples": len(shard)}
+            _note(out, to, {**before, **shards})
+            samples += len(shard)
+            rows += sum(sample.n_rows for sample in shard)
+            bar.update(len(shard))
+    for name in before.keys() - shards.keys():
+        (out / name).unlink(missing_ok=True)
+    _note(out, to, shards)
+    return Packed(samples, rows, len(shards), found, leave_out.n)
+
+
+class Errors:
+    """What is left out, a line each, and how much of it there is."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self.n = file, 0
+
+    def __call__(self, bad: Bad) -> None:
+        # escaped: what is wrong with a row may be that it cannot be written as UTF-8
+        self._file.write(json.dumps(asdict(bad)) + "\n")
+        self.n += 1
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[Errors]:
+    """The file is replaced when all is known; where nothing was left out, there is none."""
+    with _whole(path) as half, half.open("w", encoding="utf-8") as file:
+        errors = Errors(file)
+        yield errors
+    if errors.n == 0:
+        path.unlink()
+
+
+# Rows to samples
+
+
+def _samples(path: Path, to: Format, leave_out: Errors) -> Iterator[Sample]:
+    records = _records(path, leave_out)
+    if to == "parquet":
+        return (_sample(path, record) for record, _ in records)
+    return _by_clip(path, records, leave_out)
+
+
+def _records(path: Path, leave_out: Errors) -> Iterator[tuple[Clip | Question, Entry]]:
+    """The file's records with sound that can be packed; the first row says whether they are clips or questions."""
+    seen = OnDisk()
+    parse: Callable[[Any], Clip | Question] | None = None
+    for entry in json_lines(path):
+        if isinstance(entry, Bad):
+            leave_out(entry)
+            continue
+        is_question = "clip_id" in entry.values
+        if parse is None:
+            parse = question_of if is_question else clip_of
+        try:
+            if is_question != (parse is question_of):
+                raise RecordError("clip_id", "clips and questions are in one file; give each a file")
+            record = parse(entry.values)
+            _require_packable(record, path)
+            if before := seen.get(record.id):
+                raise RecordError("id", f"{record.id!r} was already on line {before[0]}")
+        except ValueError as error:
+            leave_out(entry.bad(error))
+            continue
+        seen.put(record.id, str(entry.line))
+        yield record, entry
+
+
+def _require_packable(record: Clip | Question, path: Path) -> None:
+    try:
+        json.dumps(as_row(record), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RecordError(None, "holds half of a surrogate pair, which is no text") from None
+    sound = resolve_audio(record, path)
+    if not sound.is_file():
+        raise RecordError("audio", f"{sound} is missing")
+    if not os.access(sound, os.R_OK):
+        raise RecordError("audio", f"{sound} may not be read")
+    if sound.suffix.lower() not in FORMATS:
+        raise RecordError("audio", f"{sound} is not {', '.join(FORMATS)}; {CONVERT}")
+
+
+def _by_clip(
+    path: Path, records: Iterable[tuple[Clip | Question, Entry]], leave_out: Errors
+) -> Iterator[Sample]:
+    """A sample a clip, as it comes; for questions a sample with all of one clip, in the order of their first ones."""
+    order, asked, sounds = OnDisk(), OnDisk(), OnDisk()
+    n = 0
+    for record, entry in records:
+        if isinstance(record, Clip):
+            yield _sample(path, record)
+            continue
+        known = sounds.get(record.clip_id)
+        if known and known[0] != record.audio:
+            problem = f"is {record.audio!r}; another question about {record.clip_id!r} has {known[0]!r}"
+            leave_out(entry.bad(RecordError("audio", problem)))
+            continue
+        if not known:
+            sounds.put(record.clip_id, record.audio)
+            order.put(f"{n:012d}", record.clip_id)
+            n += 1
+        asked.put(record.clip_id, json.dumps(as_row(record), ensure_ascii=False))
+    for place in iter(order.keys()):
+        (clip_id,) = order.get(place)
+        rows = [json.loads(row) for row in asked.get(clip_id)]
+        sample = Sample(_key(clip_id), path.parent / rows[0]["audio"], {}, len(rows))
+        of_clip = {"id": clip_id, "audio": sample.sound_name}
+        of_clip |= {name: rows[0][name] for name in ("duration", "split")}
+        sample.row.update(of_clip, questions=[{**row, "audio": sample.sound_name} for row in rows])
+        yield sample
+
+
+def _sample(path: Path, record: Clip | Question) -> Sample:
+    key = _key(record.id if isinstance(record, Clip) else record.clip_id)
+    sample = Sample(key, resolve_audio(record, path), dict(as_row(record)))
+    sample.row["audio"] = sample.sound_name
+    return sample
+
+
+def _key(identity: str) -> str:
+    """The id as the name of a file, without the dot that would end a key; a long one ends in its hash instead."""
+    key = quote(identity, safe=" ").replace(".", "%2E")
+    if len(key) > LONGEST_KEY:
+        key = f"{key[: LONGEST_KEY - 17]}~{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    return key
+
+
+# Shards
+
+
+def _write_tar(path: Path, samples: Iterable[Sample]) -> None:
+    """KEY.EXT and KEY.json of every sample, with neither time nor owner."""
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for sample in samples:
+            content = json.dumps(sample.row, ensure_ascii=False).encode()
+            info = tarfile.TarInfo(f"{sample.key}.json")
+            info.size = len(content)
+            with sample.sound.open("rb") as sound:
+                sound_info = tarfile.TarInfo(sample.sound_name)
+                sound_info.size = os.fstat(sound.fileno()).st_size
+                members: list[tuple[tarfile.TarInfo, Any]] = [
+                    (info, io.BytesIO(content)),
+                    (sound_info, sound),
+                ]
+                for member, stream in sorted(members, key=lambda member: member[0].name):
+                    tar.addfile(member, stream)
+            tar.members = []  # type: ignore[attr-defined]  # or they would all be kept
+
+
+def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
+    """Groups of rows that fit into memory with their sound."""
+    pyarrow = _pyarrow()
+    schema: Any = None
+    group: list[dict[str, Any]] = []
+    n_bytes = 0
+    writer: Any = None
+    try:
+        for sample in samples:
+            if writer is None:
+                schema = _schema(pyarrow, "clip_id" in sample.row)
+                writer = pyarrow.parquet.ParquetWriter(path, schema)
+            content = sample.sound.read_bytes()
+            if group and (len(group) == ROWS_AT_ONCE or n_bytes + len(content) > BYTES_AT_ONCE):
+                writer.write_table(pyarrow.Table.from_pylist(group, schema))
+                group, n_bytes = [], 0
+            labels = [
+                {"name": name, "value": value}
+                for name, of in sample.row.get("labels", {}).items()
+                for value in (of if isinstance(of, list) else [of])  # a question may have several of a name
+            ]
+            sound = {"bytes": content, "path": sample.sound_name}
+            group.append({**sample.row, "audio": sound, "labels": labels})
+            n_bytes += len(content)
+        if group:
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _schema(pyarrow: ModuleType, of_questions: bool) -> Any:
+    text, number, many = pyarrow.string(), pyarrow.float64(), pyarrow.list_
+    sound = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
+    span = [("start", number), ("end", number)]
+    labelled = ("labels", many(pyarrow.struct([("name", text), ("value", text)])))
+    said = [("speaker", text), ("source", text), ("confidence", number)]
+    of_clips = [
+        ("words", many(pyarrow.struct([("word", text), *span, *said]))),
+        *((name, text) for name in ("split", "source", "licence", "speaker", "text", "language")),
+        labelled,
+        ("events", many(pyarrow.struct([("label", text), *span]))),
+        ("flags", many(text)),
+    ]
+    asked = [
+        *((name, text) for name in ("clip_id", "kind", "question", "answer")),
+        ("choices", many(text)),
+        ("phrase", text),
+        ("evidence", many(many(number))),
+        ("task", text),
+        ("split", text),
+        labelled,
+    ]
+    columns = [("id", text), ("audio", sound), ("duration", number), *(asked if of_questions else of_clips)]
+    noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
+    return pyarrow.schema(columns, metadata={"huggingface": json.dumps(noted)})
+
+
+def _pyarrow() -> ModuleType:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ModuleNotFoundError("packing as parquet needs pyarrow: pip install pyarrow") from None
+    module: ModuleType = pyarrow
+    return module
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there takes the name `path` when it is on disk, or is deleted where that fails."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield half
+        with half.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+# What is there already
+
+
+def _content_key(samples: Iterable[Sample], to: Format) -> str:
+    digest = hashlib.sha256(f"{VERSION} {to}".encode())
+    for sample in samples:
+        found = sample.sound.stat()
+        known = [sample.key, sample.sound_name, found.st_size, found.st_mtime_ns, sample.row]
+        digest.update(json.dumps(known).encode() + b"\n")
+    return digest.hexdigest()[:32]
+
+
+def _is_there(path: Path, key: str, noted: dict[str, object] | None) -> bool:
+    if noted is None or noted.get("key") != key:
+        return False
+    return path.is_file() and path.stat().st_size == noted.get("bytes")
+
+
+def _noted(out: Path, to: Format) -> dict[str, dict[str, object]]:
+    """What packed.json says of the shards that are there, by name; nothing where it cannot be read."""
+    try:
+        noted = json.loads((out / "packed.json").read_text(encoding="utf-8"))
+        shards = {name: dict(shard) for name, shard in noted["shards"].items() if SHARD.fullmatch(name)}
+        kind = noted["to"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    if kind != to and shards:
+        raise PackError(f"{out}: expected a new folder or shards of {to}, found {kind}; give another --out")
+    return shards
+
+
+def _note(out: Path, to: Format, shards: dict[str, dict[str, object]]) -> None:
+    with _whole(out / "packed.json") as half:
+        text = json.dumps({"version": VERSION, "to": to, "shards": shards}, indent=1)
+        half.write_text(text + "\n", encoding="utf-8")

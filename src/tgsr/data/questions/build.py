@@ -1,0 +1,206 @@
+"""Questions from clips: of any corpus, shard by shard, and from spoken digits that are composed here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.data.cards import Described, card, plot, statistics
+from tgsr.data.corpora.folders import OnDisk
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.corpora.which import clips_of
+from tgsr.data.questions.by_rule import Choices, choice_questions_of
+from tgsr.data.questions.digits import choice_questions
+from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrases
+from tgsr.data.shards import Made
+from tgsr.data.splits import Split, drawn, leaks
+from tgsr.data.transcribe.hallucinations import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG
+from tgsr.records import Bad, Clip, Question, Row, as_row, clip_of, question_of, resolve_audio, write_jsonl
+
+UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing
+
+
+class BuildError(ValueError):
+    """Questions that cannot be made or may not be written there; the message says what to do."""
+
+
+def require_new(out: Path) -> None:
+    """Raises BuildError where `out` holds questions already."""
+    if (out / "questions.jsonl").exists():
+        raise BuildError(f"{out}: holds questions.jsonl already; choose another --out or delete that folder")
+
+
+def compose_clips(n_clips: int, split: str, first_seed: int, out: Path) -> list[Clip]:
+    """n_clips clips of spoken digits as FLAC files in out/audio; files that are whole are kept."""
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    clips = []
+    for seed in tqdm(range(first_seed, first_seed + n_clips), desc=f"compose {split}", unit="clip"):
+        made = compose(seed, split)
+        path = out / made.clip.audio
+        if not path.exists():
+            _write_flac(path, made.samples)
+        clips.append(made.clip)
+    return clips
+
+
+def _write_flac(path: Path, samples: np.ndarray) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".flac", delete=False) as half_written:
+        pass
+    try:
+        # As integers: libsndfile scales floats by 32767 on writing and by 32768 on reading.
+        pcm = np.round(samples * 32768).clip(-32768, 32767).astype(np.int16)
+        soundfile.write(half_written.name, pcm, SAMPLE_RATE, subtype="PCM_16")
+        os.replace(half_written.name, path)
+    finally:
+        Path(half_written.name).unlink(missing_ok=True)
+
+
+def ask_about(clips: Sequence[Clip], stage: str, phrases_per_clip: int, seed: int) -> list[Question]:
+    """stage "sta": phrases of 2-8 words; stage "qa": one question a task that the clip allows."""
+    questions: list[Question] = []
+    for index, clip in enumerate(clips):
+        rng = np.random.default_rng((seed, index))
+        if stage == "sta":
+            questions += phrase_questions(clip, rng, phrases_per_clip)
+        else:
+            questions += choice_questions(clip, rng)
+    return questions
+
+
+def write_questions(clips: Sequence[Clip], questions: Sequence[Question], out: Path) -> Path:
+    """clips.jsonl and questions.jsonl in `out`. Raises BuildError where there is no question to write."""
+    if not questions:
+        raise BuildError("no question could be made: the clips need words with times, at least two of them")
+    out.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out / "clips.jsonl", clips)
+    write_jsonl(out / "questions.jsonl", questions)
+    return out / "questions.jsonl"
+
+
+def moved(clips: Sequence[Clip], clips_path: Path, out: Path) -> list[Clip]:
+    """The clips with their audio's paths as seen from `out`."""
+    return [
+        replace(c, audio=os.path.relpath(resolve_audio(c, clips_path).resolve(), out.resolve()))
+        for c in clips
+    ]
+
+
+# --- any corpus ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stage1:
+    """What `build sta` asks of a corpus' clips."""
+
+    phrases: Phrases
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Stage2:
+    """What `build qa` asks of a corpus' clips."""
+
+    choices: Choices
+    split: Split
+
+
+def phrases_of(settings: Stage1, rows: Sequence[Row]) -> Made:
+    """Each clip's phrases; a clip that has none is left out with its reason. A step of shards.run."""
+    questions: list[Question] = []
+    bad: list[Bad] = []
+    for clip in map(clip_of, rows):
+        if reason := unfit(clip):
+            bad.append(Bad(clip.id, reason, None, "flags"))
+            continue
+        clip = replace(clip, split=settings.split.of(clip))
+        found = spread_phrases(
+            clip, np.random.default_rng(drawn(settings.phrases.seed, clip.id)), settings.phrases
+        )
+        questions += found
+        if not found:
+            bad.append(
+                Bad(clip.id, f"no phrase that is allowed among its {len(clip.words)} words", None, "words")
+            )
+    return Made(questions, bad)
+
+
+def choices_of(settings: Stage2, rows: Sequence[Row]) -> Made:
+    """One question a task about each clip; the shard's other clips give wrong choices. A step of shards.run."""
+    questions: list[Question] = []
+    bad: list[Bad] = []
+    clips = [replace(clip, split=settings.split.of(clip)) for clip in map(clip_of, rows)]
+    for clip in clips:
+        if reason := unfit(clip):
+            # What is known of the whole clip can still be asked, unless it is another clip's.
+            if TEXT_DIFFERS in clip.flags or not (clip.labels or clip.events):
+                bad.append(Bad(clip.id, reason, None, "flags"))
+                continue
+            clip = replace(clip, words=())
+        # A test's wrong choices come from the test: a phrase that was trained on must not give itself away.
+        others = [other for other in clips if other.split == clip.split and not unfit(other)]
+        found = choice_questions_of(clip, others, settings.choices)
+        questions += found
+        if not found:
+            bad.append(Bad(clip.id, "nothing that is known of it can be asked", None, "words"))
+    return Made(questions, bad)
+
+
+def unfit(clip: Clip) -> str | None:
+    """Why nothing is asked about what is said in a clip, or None."""
+    flag = next((flag for flag in clip.flags if flag in UNFIT), None)
+    return f"flagged {flag}" if flag else None
+
+
+def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
+    """Clips as rows of a step; one that says the same as an earlier one, at the same times, is left out."""
+    seen, ids = OnDisk(), OnDisk()
+    for clip in clips:
+        if isinstance(clip, Bad):
+            yield clip
+            continue
+        if ids.get(clip.id):
+            yield Bad(clip.id, "the id of another clip of this set", None, "id")
+            continue
+        ids.put(clip.id, "taken")
+        said = [(word.text, word.start, word.end) for word in clip.words]
+        of_clip = hashlib.sha256(f"{clip.duration} {said} {clip.labels} {clip.events}".encode()).hexdigest()
+        if clip.words and (first := seen.get(of_clip)):
+            yield Bad(clip.id, f"the same words at the same times as {first[0]}", None, "words")
+            continue
+        seen.put(of_clip, clip.id)
+        yield as_row(clip)
+
+
+def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> None:
+    """card.md, statistics.json and statistics.png beside the questions in `out`, read line by line."""
+    described = Described()
+    with (out / "questions.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            described.ask(question_of(json.loads(line)))
+    with (out / "errors.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            said = re.sub(r"\S*/\S+", "FILE", json.loads(line)["error"])
+            described.leave_out(re.sub(r"'[^']*'|[\d.]+", "X", said)[:80])
+
+    def heard() -> Iterator[Clip]:
+        for clip in chain.from_iterable(clips_of(path, "clips", out) for path in clips):
+            if not isinstance(clip, Bad):
+                described.hear(clip)
+                yield replace(clip, split=split.of(clip))
+
+    leaked = leaks(heard())
+    (out / "card.md").write_text(card(described, out.name, command, leaked))
+    statistics(described, out / "statistics.json")
+    plot(described, out / "statistics.png")

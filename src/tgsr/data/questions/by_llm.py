@@ -1,0 +1,242 @@
+"""Stage 2's questions as an LLM writes them over the timed transcript: free in what they ask, strict in what is kept.
+
+Each comes with three wrong choices and a quote. The quote is looked up in the transcript, and its words' times are the
+evidence: the LLM never writes a time. What it writes is counted, never raised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from tgsr.answering.citing import lines_of
+from tgsr.answering.responder import Decoding, Failed
+from tgsr.data.questions.answerable_by_text import Prompt, llm_of
+from tgsr.data.questions.build import BuildError, unfit
+from tgsr.data.questions.by_rule import Choices, Draft, in_order
+from tgsr.data.questions.phrases import plain_word
+from tgsr.data.shards import Made
+from tgsr.data.splits import Split
+from tgsr.records import Bad, Clip, Question, Row, clip_of
+from tgsr.timeline import Seconds, Span, Word, cover
+
+TASK = "open question"
+N_WRONG = 3
+TOKENS = 200  # for one question, its choices and its quote
+SHORTEST, LONGEST = 0.4, 1.6  # of the right choice, as a share of the wrong ones' mean: length must not tell
+MOST_KEPT = 500  # characters of a refused draft in errors.jsonl
+DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Who writes questions, and how many about a clip, at most.
+
+    `llm` is a folder or hub id of transformers, or http://HOST:PORT/v1#MODEL; `cache` keeps a server's replies.
+    """
+
+    llm: str
+    cache: Path
+    n_a_clip: int = 4
+    seed: int = 0
+    split: Split = field(default_factory=Split)
+
+    def __post_init__(self) -> None:
+        if self.n_a_clip < 1:
+            raise BuildError(f"--open {self.n_a_clip}: must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A question as the LLM wrote it; nothing is known yet of whether it is any good."""
+
+    question: str
+    answer: str
+    wrong: tuple[str, ...]
+    quote: str
+    text: str  # the JSON that it was read from
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What the LLM wrote and why it is no question; `reason` is one of a few, so that reasons can be counted."""
+
+    reason: str
+    text: str
+
+
+def open_questions_of(settings: Open, rows: Sequence[Row]) -> Made:
+    """Up to n_a_clip questions about each clip, and each draft that was refused. A step of shards.run.
+
+    A clip may have more refused drafts than one, so that shards.run needs most_bad = math.inf.
+    """
+    bad: list[Bad] = []
+    asked: list[Clip] = []
+    for clip in map(clip_of, rows):
+        if reason := unfit(clip):
+            bad.append(Bad(clip.id, reason, None, "flags"))
+        elif not clip.words:
+            bad.append(Bad(clip.id, "nothing is said in it", None, "words"))
+        else:
+            asked.append(replace(clip, split=settings.split.of(clip)))
+    llm = llm_of(settings.llm, settings.cache)
+    prompts = [Prompt(prompt_of(clip, settings, llm.characters)) for clip in asked]
+    decoding = Decoding(max_new_tokens=TOKENS * settings.n_a_clip, seed=settings.seed)
+    questions: list[Question] = []
+    for clip, reply in zip(asked, llm.replies(prompts, decoding), strict=True):
+        if isinstance(reply, Failed):
+            bad.append(Bad(clip.id, f"no questions were written: {reply.reason}", None, "words"))
+            continue
+        kept, refused = questions_in(reply, clip, settings)
+        questions += kept
+        bad += [Bad(clip.id, one.reason, None, TASK, _storable(one.text[:MOST_KEPT])) for one in refused]
+    return Made(questions, bad)
+
+
+def prompt_of(clip: Clip, settings: Open, characters: int) -> str:
+    """The timed transcript and what to write. Of one that is too long, a stretch that follows from the clip's id."""
+    lines = [
+        f"[{line.span.start:.1f} - {line.span.end:.1f}] {line.text}"
+        for line in lines_of(_by_start(clip.words))
+    ]
+    if sum(len(line) + 1 for line in lines) > characters:
+        digest = hashlib.sha256(f"{settings.seed} {clip.id} stretch".encode()).digest()
+        lines = _stretch(lines, characters, np.random.default_rng(int.from_bytes(digest[:8], "big")))
+    transcript = "\n".join(lines)
+    return (
+        f"This is the transcript of a recording, with the times of each line in seconds:\n{transcript}\n\n"
+        f"Write {settings.n_a_clip} multiple-choice questions that only someone who hears this recording can answer. "
+        "Write each as a JSON object on a line of its own, and nothing else:\n"
+        '{"question": "...", "answer": "...", "wrong": ["...", "...", "..."], "quote": "..."}\n'
+        '"answer" is short and does not stand in the question. "wrong" are three different answers that sound as '
+        'plausible, are as long, and are wrong. "quote" are the words that show the answer, three or more in a row, '
+        "copied from the transcript without times."
+    )
+
+
+def _stretch(lines: Sequence[str], characters: int, rng: np.random.Generator) -> list[str]:
+    """Neighbouring lines that fit, one at least, from a line on that is drawn from those with enough after them."""
+    last = len(lines) - 1
+    size = len(lines[last]) + 1
+    while last > 0 and size + len(lines[last - 1]) + 1 <= characters:
+        last -= 1
+        size += len(lines[last]) + 1
+    first = int(rng.integers(last + 1))
+    stop, size = first + 1, len(lines[first]) + 1
+    while stop < len(lines) and size + len(lines[stop]) + 1 <= characters:
+        size += len(lines[stop]) + 1
+        stop += 1
+    return list(lines[first:stop])
+
+
+# --- what is kept --------------------------------------------------------------------------------------------------
+
+
+def drafts_in(text: str) -> list[Written | Refused]:
+    """Each JSON object that the LLM wrote, in order; words around them are passed over. Never raises."""
+    found: list[Written | Refused] = []
+    at = text.find("{")
+    while at >= 0:
+        try:
+            row, stop = DECODER.raw_decode(text, at)
+            found.append(_written(row, text[at:stop]))
+        except (ValueError, RecursionError):
+            end = text.find("\n", at)
+            stop = end if end >= 0 else len(text)
+            found.append(Refused("is not JSON", text[at:stop]))
+        at = text.find("{", stop)
+    return found or [Refused("holds no JSON object", text)]
+
+
+def _written(row: dict[str, object], text: str) -> Written | Refused:
+    question, answer, quote, wrong = (row.get(name) for name in ("question", "answer", "quote", "wrong"))
+    for name, value in (("question", question), ("answer", answer), ("quote", quote)):
+        if not isinstance(value, str) or not plain_words(value):
+            return Refused(f'"{name}" must be text that is not blank', text)
+    if not isinstance(wrong, list) or len(wrong) != N_WRONG:
+        return Refused(f'"wrong" must be a list of {N_WRONG} texts', text)
+    if not all(isinstance(one, str) and plain_words(one) for one in wrong):
+        return Refused('"wrong" must be texts that are not blank', text)
+    texts = [str(one).strip() for one in (question, answer, quote, *wrong)]
+    if any(one != _storable(one) for one in texts):
+        return Refused("holds half of a character", text)
+    return Written(texts[0], texts[1], tuple(texts[3:]), texts[2], text)
+
+
+def questions_in(text: str, clip: Clip, settings: Open) -> tuple[list[Question], list[Refused]]:
+    """The questions to keep of what the LLM wrote about a clip, and what was refused. Never raises."""
+    kept: list[Question] = []
+    refused: list[Refused] = []
+    asked: set[tuple[str, ...]] = set()
+    for written in drafts_in(text):
+        if isinstance(written, Refused):
+            refused.append(written)
+            continue
+        number = len(kept) + 1
+        draft = draft_of(written, clip, f"{TASK} {number}")
+        question = tuple(plain_words(written.question))
+        if isinstance(draft, Refused):
+            refused.append(draft)
+        elif question in asked:
+            refused.append(Refused("the same question as before", written.text))
+        elif number > settings.n_a_clip:
+            refused.append(Refused(f"more than the {settings.n_a_clip} that were asked for", written.text))
+        else:
+            asked.add(question)
+            made = in_order(clip, draft, Choices(N_WRONG + 1, seed=settings.seed))
+            kept.append(replace(made, task=TASK))  # the number is for the id alone
+    return kept, refused
+
+
+def draft_of(written: Written, clip: Clip, task: str) -> Draft | Refused:
+    """The draft with its evidence, or the first thing that is wrong with it."""
+    choices = [plain_words(text) for text in (written.answer, *written.wrong)]
+    if len(set(map(tuple, choices))) < len(choices):
+        return Refused("two choices are the same", written.text)
+    if _follow(choices[0], plain_words(written.question)):
+        return Refused("the question holds its answer", written.text)
+    mean = sum(map(len, written.wrong)) / len(written.wrong)
+    if not SHORTEST * mean <= len(written.answer) <= LONGEST * mean:
+        longer = "longer" if len(written.answer) > mean else "shorter"
+        return Refused(f"the answer is much {longer} than the wrong ones", written.text)
+    found = spans_of(written.quote, clip.words, clip.duration)
+    if not found:
+        return Refused("nobody says the quote", written.text)
+    if len(found) > 1:  # then nobody knows which of them shows it
+        return Refused("the quote is said more than once", written.text)
+    return Draft(task, written.question, written.answer, written.wrong, (found[0],))
+
+
+def spans_of(quote: str, words: Sequence[Word], duration: Seconds) -> list[Span]:
+    """Every stretch of the clip in which the quote's words are said in a row; case and punctuation do not count."""
+    wanted = plain_words(quote)
+    # A Word may hold blanks ("New York"), or punctuation alone.
+    parts = [(part, word.span) for word in _by_start(words) for part in plain_words(word.text)]
+    places = _follow(wanted, [part for part, _ in parts])
+    found = [cover(span for _, span in parts[first : first + len(wanted)]) for first in places]
+    return [Span(one.start, min(one.end, duration)) for one in found if one and one.start < duration]
+
+
+def plain_words(text: str) -> list[str]:
+    """The text's words as they sound the same; [] for blanks and punctuation alone."""
+    return [word for word in map(plain_word, text.split()) if word]
+
+
+def _follow(wanted: Sequence[str], words: Sequence[str]) -> list[int]:
+    """Where the wanted words stand in a row."""
+    n = len(wanted)
+    return [first for first in range(len(words) - n + 1) if list(words[first : first + n]) == list(wanted)]
+
+
+def _by_start(words: Sequence[Word]) -> list[Word]:
+    return sorted(words, key=lambda word: word.start)
+
+
+def _storable(text: str) -> str:
+    """The text as a UTF-8 file can hold it: halves of surrogate pairs become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")

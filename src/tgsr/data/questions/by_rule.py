@@ -1,0 +1,333 @@
+"""Stage 2's questions from clips of any corpus, by rule: each with its choices, its answer and the spans that show it.
+
+What a clip is known to hold decides what is asked: labels of the whole clip (emotion, sentiment), who speaks when, what
+is said in which order, and sounds with their times (appendix D). Speakers are named by the order in which they are
+heard: a listener cannot know their names.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgsr.data.questions.phrases import PUNCTUATION, Phrases, fitting_phrases, plain_word
+from tgsr.data.splits import drawn
+from tgsr.records import Clip, Question
+from tgsr.timeline import Event, Seconds, Span, Word, cover
+
+EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+SENTIMENTS = ("negative", "neutral", "positive")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+TURN = "speaker "  # how events name a speaker's turn
+PAUSE: Seconds = 0.05  # apart: what comes first must be heard to come first
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How many choices a question has, at most, and which tasks are left out."""
+
+    n: int = 4
+    without: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A question before its choices are put in order; `wrong` are more than enough, the likeliest first."""
+
+    task: str
+    question: str
+    right: str
+    wrong: tuple[str, ...]
+    evidence: tuple[Span, ...]
+
+
+def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -> list[Question]:
+    """One question a task that the clip allows; `others` are clips of the same corpus, whose phrases are wrong."""
+    rng = np.random.default_rng(drawn(settings.seed, clip.id))
+    drafts = [
+        *by_label(clip, others),
+        *by_speaker(clip, rng),
+        *by_words(clip, others, rng),
+        *by_sound(clip, others, rng),
+    ]
+    return [
+        in_order(clip, draft, settings)
+        for draft in drafts
+        if draft.task not in settings.without and len(draft.wrong) > 0
+    ]
+
+
+def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
+    """The draft as a question. Where its right choice stands follows from its id, so that letters balance."""
+    id_ = f"{clip.id}-{draft.task.replace(' ', '-')}"
+    wrong = [text for text in dict.fromkeys(draft.wrong) if text != draft.right][: settings.n - 1]
+    choices = [
+        str(text) for text in np.random.default_rng(drawn(settings.seed, f"{id_} order")).permutation(wrong)
+    ]
+    place = drawn(settings.seed, f"{id_} letter") % (len(choices) + 1)
+    choices.insert(place, draft.right)
+    evidence = tuple(Span(span.start, min(span.end, clip.duration)) for span in draft.evidence)
+    return Question(
+        id=id_,
+        clip_id=clip.id,
+        audio=clip.audio,
+        duration=clip.duration,
+        kind="choice",
+        question=draft.question,
+        answer=draft.right,
+        choices=tuple(choices),
+        evidence=evidence,
+        task=draft.task,
+        split=clip.split,
+    )
+
+
+# --- what is known of the whole clip -----------------------------------------------------------------------------
+
+
+def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
+    """Emotion and sentiment from closed sets, intent from those of other clips.
+
+    The evidence is all that is said, or the whole clip.
+    """
+    spoken = cover(word.span for word in clip.words)
+    evidence = (spoken or Span(0.0, clip.duration),)
+    intents = tuple(sorted({str(one.label("intent")) for one in (clip, *others) if one.label("intent")}))
+    asked = (
+        ("intent", "What does the speaker want?", intents),
+        ("emotion", "Which emotion does the speaker express?", EMOTIONS),
+        ("sentiment", "What is the sentiment of what the speaker says?", SENTIMENTS),
+    )
+    drafts = []
+    for name, question, known in asked:
+        label = clip.label(name)
+        if label in known and len(known) > 1:
+            rng = np.random.default_rng(drawn(0, f"{clip.id} {name}"))
+            wrong = tuple(str(text) for text in rng.permutation([text for text in known if text != label]))
+            drafts.append(Draft(name, question, str(label), wrong, evidence))
+    return drafts
+
+
+# --- who speaks ----------------------------------------------------------------------------------------------------
+
+
+def turns_of(clip: Clip) -> list[tuple[str, Span, str]]:
+    """(speaker, span, words) of each turn in order: from words whose speaker is known, else from events."""
+    named = sorted((word for word in clip.words if word.speaker), key=lambda word: word.start)
+    turns: list[tuple[str, Span, str]] = []
+    for word in named:
+        if turns and turns[-1][0] == word.speaker:
+            speaker, span, said = turns[-1]
+            turns[-1] = (speaker, Span(span.start, max(span.end, word.end)), f"{said} {word.text}")
+        else:
+            turns.append((str(word.speaker), word.span, word.text))
+    if turns:
+        return turns
+    events = sorted((e for e in clip.events if e.label.startswith(TURN)), key=lambda event: event.start)
+    return [(event.label.removeprefix(TURN), event.span, "") for event in events]
+
+
+def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
+    """How many speak, and, where two or more do, who says a phrase and who follows whom."""
+    turns = turns_of(clip)
+    speakers = list(dict.fromkeys(speaker for speaker, _, _ in turns))
+    if not speakers or len(speakers) > len(ORDINALS):
+        return []
+    n = len(speakers)
+    if n == 1 and clip.speaker:  # a corpus of one voice a clip: "one" would always be right
+        return []
+    firsts = tuple(next(span for who, span, _ in turns if who == speaker) for speaker in speakers)
+    near = sorted(range(1, len(NUMBERS) + 1), key=lambda other: (abs(other - n), rng.random()))
+    drafts = [
+        Draft(
+            "speaker count",
+            "How many different people speak in the recording?",
+            NUMBERS[n - 1],
+            tuple(NUMBERS[other - 1] for other in near if other != n),
+            firsts,
+        )
+    ]
+    if n < 2:
+        return drafts
+    called = {speaker: f"the {ORDINALS[index]} speaker" for index, speaker in enumerate(speakers)}
+    everyone = [called[speaker] for speaker in speakers]
+    said_once = [
+        (who, span, said)
+        for who, span, said in turns
+        if len(said.split()) >= 2 and [other for _, _, other in turns].count(said) == 1
+    ]
+    if said_once:
+        who, span, said = said_once[int(rng.integers(len(said_once)))]
+        text = " ".join(said.split()[:10]).strip(PUNCTUATION)
+        drafts.append(
+            Draft(
+                "who says it",
+                f'Counting speakers in the order in which they are first heard, who says "{text}"?',
+                called[who],
+                tuple(name for name in everyone if name != called[who]),
+                (span,),
+            )
+        )
+    after = [(a, b) for a, b in itertools.pairwise(turns) if len(a[2].split()) >= 2 and a[0] != b[0]]
+    after = [(a, b) for a, b in after if [said for _, _, said in turns].count(a[2]) == 1]
+    if n >= 3 and after:
+        (who, span, said), (follows, its_span, _) = after[int(rng.integers(len(after)))]
+        text = " ".join(said.split()[-10:]).strip(PUNCTUATION)
+        drafts.append(
+            Draft(
+                "who speaks next",
+                f'Counting speakers in the order in which they are first heard, who speaks right after "{text}"?',
+                called[follows],
+                tuple(name for name in everyone if name != called[follows]),
+                (span, its_span),
+            )
+        )
+    return drafts
+
+
+# --- what is said --------------------------------------------------------------------------------------------------
+
+SHORT = Phrases(n_min=3, n_max=8)
+
+
+def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:
+    """What is said first, what comes after a phrase, and which phrase is said at all."""
+    words = tuple(sorted(clip.words, key=lambda word: word.start))
+    apart = _apart(words, rng, 4)
+    drafts = []
+    if len(apart) >= 3:
+        first, *later = apart
+        drafts.append(
+            Draft(
+                "said first",
+                "Which of these is said first?",
+                _text(first),
+                tuple(_text(phrase) for phrase in later),
+                (_span(first),),
+            )
+        )
+        index = int(rng.integers(len(apart) - 1))
+        before, follows = apart[index], _following(words, apart[index])
+        if follows is not None:
+            wrong = tuple(_text(phrase) for phrase in apart if phrase not in (before, follows))
+            drafts.append(
+                Draft(
+                    "said next",
+                    f'What is said right after "{_text(before)}"?',
+                    _text(follows),
+                    tuple(text for text in wrong if not _share(text, _text(follows))),
+                    (_span(before), _span(follows)),
+                )
+            )
+    said = {plain_word(word.text) for word in words}
+    elsewhere = _elsewhere(clip, others, rng, said)
+    if apart and len(elsewhere) >= 2:
+        phrase = apart[int(rng.integers(len(apart)))]
+        # Of like length, so that neither the longest nor the shortest gives itself away.
+        near = sorted(elsewhere, key=lambda text: abs(len(text) - len(_text(phrase))))
+        question = "Which of these is said in the recording?"
+        drafts.append(Draft("said at all", question, _text(phrase), tuple(near), (_span(phrase),)))
+    return drafts
+
+
+def _apart(words: tuple[Word, ...], rng: np.random.Generator, n: int) -> list[tuple[Word, ...]]:
+    """Up to n phrases in order, none of which overlaps another."""
+    fitting = [words[first:stop] for first, stop in fitting_phrases(words, SHORT)]
+    chosen: list[tuple[Word, ...]] = []
+    for index in rng.permutation(len(fitting)):
+        phrase = fitting[int(index)]
+        if all(
+            phrase[-1].end + PAUSE < other[0].start or other[-1].end + PAUSE < phrase[0].start
+            for other in chosen
+        ):
+            chosen.append(phrase)
+        if len(chosen) == n:
+            break
+    return sorted(chosen, key=lambda phrase: phrase[0].start)
+
+
+def _following(words: tuple[Word, ...], phrase: tuple[Word, ...]) -> tuple[Word, ...] | None:
+    """The three to six words after the phrase; None where fewer follow."""
+    stop = words.index(phrase[-1]) + 1
+    after = words[stop : stop + 6]
+    return after if len(after) >= 3 else None
+
+
+def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, said: set[str]) -> list[str]:
+    """Phrases of other clips of which half the words, at most, are said in this one too."""
+    found = []
+    for other in others:
+        if other.audio == clip.audio:
+            continue
+        words = tuple(sorted(other.words, key=lambda word: word.start))
+        for phrase in _apart(words, rng, 1):
+            plain = [plain_word(word.text) for word in phrase]
+            if sum(word in said for word in plain) <= len(plain) / 2:
+                found.append(_text(phrase))
+        if len(found) >= 8:
+            break
+    return found
+
+
+def _text(phrase: Sequence[Word]) -> str:
+    return " ".join(word.text for word in phrase).strip(PUNCTUATION)
+
+
+def _span(phrase: Sequence[Word]) -> Span:
+    return Span(phrase[0].start, phrase[-1].end)
+
+
+def _share(text: str, other: str) -> bool:
+    """Whether two phrases share half of their words: then both might be called right."""
+    a, b = set(text.lower().split()), set(other.lower().split())
+    return len(a & b) * 2 >= min(len(a), len(b))
+
+
+# --- sounds and music ----------------------------------------------------------------------------------------------
+
+
+def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:
+    """Which sound comes first, how often one is heard, and which is heard in a stretch (appendix D)."""
+    events = sorted((e for e in clip.events if not e.label.startswith(TURN)), key=lambda event: event.start)
+    labels = list(dict.fromkeys(event.label for event in events))
+    if not labels:
+        return []
+    unheard = sorted(
+        {e.label for other in others for e in other.events if not e.label.startswith(TURN)} - set(labels)
+    )
+    strange = [str(label) for label in rng.permutation(unheard)]
+    drafts = []
+    starts = [next(event for event in events if event.label == label) for label in labels]
+    if len(labels) >= 2 and starts[1].start - starts[0].start > PAUSE:
+        others_heard = tuple(label for label in labels[1:])
+        question = "Which of these sounds is heard first?"
+        drafts.append(Draft("sound first", question, labels[0], (*others_heard, *strange), (starts[0].span,)))
+    label = labels[int(rng.integers(len(labels)))]
+    of_label = [event for event in events if event.label == label]
+    if len(of_label) <= len(NUMBERS) - 1 and not _overlap(of_label):
+        n = len(of_label)
+        near = sorted(range(1, len(NUMBERS) + 1), key=lambda other: (abs(other - n), rng.random()))
+        drafts.append(
+            Draft(
+                "sound count",
+                f'How many times is this sound heard: "{label}"?',
+                NUMBERS[n - 1],
+                tuple(NUMBERS[other - 1] for other in near if other != n),
+                tuple(event.span for event in of_label),
+            )
+        )
+    if len(strange) >= 1:
+        event = of_label[0]
+        drafts.append(
+            Draft("sound at all", "Which of these sounds is heard?", label, tuple(strange), (event.span,))
+        )
+    return drafts
+
+
+def _overlap(events: Sequence[Event]) -> bool:
+    return any(a.end > b.start for a, b in itertools.pairwise(events))

@@ -1,0 +1,305 @@
+"""Forced alignment: the words are known, their times are looked for. Whisper hears words better than it times them.
+
+A back end takes a short stretch of sound with its words and gives each word's span. Longer clips are cut at pauses
+first, so that one stretch that fails costs no other its times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Protocol
+
+import inflect
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.data.transcribe.hallucinations import UNALIGNED
+from tgsr.models.lalm import ModelError
+from tgsr.timeline import Seconds, Span, Word
+
+LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier
+PAUSE: Seconds = 0.4
+MARGIN: Seconds = 0.3  # of sound around a stretch, never more than half of the pause
+FURTHEST: Seconds = 1.0  # from where a word was heard: an aligned start beyond is not believed
+
+
+class Aligner(Protocol):
+    """The spans of words that are said one after the other, and nothing else is; `source` goes into the words."""
+
+    source: str
+
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+        """16 kHz mono and its words -> a span a word, in seconds from the first sample; None where it fails."""
+        ...
+
+
+def aligned(
+    words: Sequence[Word], samples: np.ndarray, aligner: Aligner
+) -> tuple[tuple[Word, ...], tuple[str, ...]]:
+    """The words with the aligner's times, and flags: UNALIGNED where some keep the times that they came with.
+
+    `words` are in order, each with its first guess (Whisper's times), which says where to cut and is kept where
+    alignment fails or moves a word by more than FURTHEST. Confidence stays the first back end's.
+    """
+    duration = len(samples) / SAMPLE_RATE
+    found: list[Word] = []
+    failed = False
+    for stretch, bounds in stretches(words, duration):
+        inside = samples[round(bounds.start * SAMPLE_RATE) : round(bounds.end * SAMPLE_RATE)]
+        spans = aligner(inside, [word.text for word in stretch])
+        for index, word in enumerate(stretch):
+            span = spans[index] if spans else None
+            start = bounds.start + span.start if span else 0.0
+            # Whisper's words may begin with the pause before them, so that only their ends are near.
+            if span is None or not word.start - FURTHEST <= start <= word.end + FURTHEST:
+                failed = True
+                found.append(word)
+            else:
+                end = round(min(bounds.start + span.end, duration), 3)
+                found.append(replace(word, start=round(start, 3), end=end, source=aligner.source))
+    return tuple(sorted(found, key=lambda word: word.start)), (UNALIGNED,) if failed else ()
+
+
+def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> tuple[Word, ...] | None:
+    """A text that is all that is said, as words with times; None where alignment fails. For short clips."""
+    tokens = text.split()
+    spans = aligner(samples, tokens) if tokens else None
+    if spans is None:
+        return None
+    return tuple(
+        Word(token, round(span.start, 3), round(span.end, 3), None, aligner.source)
+        for token, span in zip(tokens, spans, strict=True)
+    )
+
+
+def stretches(words: Sequence[Word], duration: Seconds) -> list[tuple[list[Word], Span]]:
+    """The words in runs of up to LONGEST seconds between pauses, each with the part of the clip to be searched."""
+    runs: list[list[Word]] = []
+    for word in words:
+        if runs and not (word.start - runs[-1][-1].end >= PAUSE or word.end - runs[-1][0].start > LONGEST):
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    cut = []
+    for index, run in enumerate(runs):
+        before = runs[index - 1][-1].end if index else 0.0
+        after = runs[index + 1][0].start if index + 1 < len(runs) else duration
+        start = max(0.0, run[0].start - min(MARGIN, max(0.0, (run[0].start - before) / 2)))
+        end = min(duration, run[-1].end + min(MARGIN, max(0.0, (after - run[-1].end) / 2)))
+        cut.append((run, Span(start, max(end, start + 0.02))))
+    return cut
+
+
+# --- PocketSphinx ----------------------------------------------------------------------------------------------
+
+LETTERS = {
+    **{
+        "a": "AE",
+        "b": "B",
+        "c": "K",
+        "d": "D",
+        "e": "EH",
+        "f": "F",
+        "g": "G",
+        "h": "HH",
+        "i": "IH",
+        "j": "JH",
+    },
+    **{"k": "K", "l": "L", "m": "M", "n": "N", "o": "AA", "p": "P", "q": "K", "r": "R", "s": "S", "t": "T"},
+    **{"u": "AH", "v": "V", "w": "W", "x": "K S", "y": "Y", "z": "Z", "ch": "CH", "sh": "SH", "th": "TH"},
+    **{
+        "ph": "F",
+        "ee": "IY",
+        "oo": "UW",
+        "ai": "EY",
+        "ay": "EY",
+        "ou": "AW",
+        "ow": "OW",
+        "ng": "NG",
+        "ck": "K",
+    },
+    **{"qu": "K W", "ea": "IY", "igh": "AY", "er": "ER", "ar": "AA R", "or": "AO R", "oy": "OY", "oi": "OY"},
+}
+"""How an unknown word is taken to sound: letters to phones, longest first. To find it, that is enough."""
+_SOUNDS = re.compile("|".join(sorted(LETTERS, key=len, reverse=True)))
+
+
+@dataclass
+class PocketSphinx:
+    """CMU's aligner, English, 10-ms steps; it comes with its model."""
+
+    source: str = field(default="forced-alignment", init=False)
+
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+        spoken = [spell(word) for word in words]
+        if not any(spoken) or len(samples) < SAMPLE_RATE // 20:
+            return None
+        decoder = _decoder()
+        for part in {part for parts in spoken for part in parts}:
+            if decoder.lookup_word(part) is None:
+                decoder.add_word(part, sounds(part), True)
+        pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
+        try:
+            decoder.set_align_text(" ".join(part for parts in spoken for part in parts))
+            decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
+            decoder.start_utt()
+            decoder.process_raw(pcm, no_search=False, full_utt=True)
+            decoder.end_utt()
+            found = [
+                (re.sub(r"\(\d+\)$", "", s.word), s.start_frame / 100, (s.end_frame + 1) / 100)
+                for s in decoder.seg() or ()
+                if not s.word.startswith(("<", "[", "("))
+            ]
+        except RuntimeError:  # its beam has lost all paths: the words are not those that are said
+            return None
+        if [word for word, _, _ in found] != [part for parts in spoken for part in parts]:
+            return None
+        return _joined(spoken, [Span(start, max(end, start + 0.01)) for _, start, end in found])
+
+
+def _joined(spoken: Sequence[Sequence[str]], spans: Sequence[Span]) -> list[Span]:
+    """One span for all parts of a word; one without parts (a dash) gets 0.01 s after the one before."""
+    joined: list[Span] = []
+    first = 0
+    for parts in spoken:
+        if parts:
+            joined.append(Span(spans[first].start, spans[first + len(parts) - 1].end))
+        else:
+            start = joined[-1].end if joined else 0.0
+            joined.append(Span(start, start + 0.01))
+        first += len(parts)
+    return joined
+
+
+@cache
+def _decoder() -> Any:
+    from pocketsphinx import Decoder
+
+    # Narrower beams, its own among them, lose speakers with an accent; wider ones cost nothing and find no more.
+    beam = {name: 1e-100 for name in ("beam", "wbeam", "pbeam")}
+    return Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL", **beam)
+
+
+def spell(word: str) -> list[str]:
+    """A written word as the lower-case words that are said: "1985," -> nineteen eighty-five; "--" -> none."""
+    spoken: list[str] = []
+    for piece in re.findall(r"\d+(?:[.,]\d+)*|[A-Za-z]+(?:['’][A-Za-z]+)*", word):
+        if piece[0].isdigit():
+            year = re.fullmatch(r"1[1-9]\d\d", piece) is not None and not piece.endswith("00")
+            said = _numbers().number_to_words(piece.replace(",", ""), group=2 if year else 0)
+            spoken += re.findall(r"[a-z]+", str(said).lower())
+        else:
+            spoken.append(piece.lower().replace("’", "'"))
+    return spoken
+
+
+@cache
+def _numbers() -> Any:
+    return inflect.engine()
+
+
+def sounds(word: str) -> str:
+    """Phones for a word that no dictionary has."""
+    return " ".join(LETTERS[letters] for letters in _SOUNDS.findall(word)) or "AH"
+
+
+# --- CTC -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ctc:
+    """Any CTC model over letters by folder or hub id (wav2vec2, HuBERT, MMS): Viterbi over its own frames.
+
+    ModelError where it cannot be loaded.
+    """
+
+    name: str
+    device: str = "cpu"
+    source: str = field(default="ctc", init=False)
+    _loaded: tuple[Any, Any, Any] | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+        model, extractor, tokenizer = self._load()
+        vocabulary = tokenizer.get_vocab()
+        upper = "A" in vocabulary
+        spelled = [spell(word) for word in words]
+        ids: list[int] = []
+        owners: list[int] = []
+        for index, parts in enumerate(spelled):
+            letters = "".join(parts)
+            for letter in letters.upper() if upper else letters:
+                if letter in vocabulary:
+                    ids.append(vocabulary[letter])
+                    owners.append(index)
+        if not ids or len(samples) < SAMPLE_RATE // 20:
+            return None
+        batch = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(batch["input_values"].to(self.device)).logits[0].float().cpu()
+        path = ctc_path(logits.log_softmax(-1), ids, int(tokenizer.pad_token_id))
+        if path is None:
+            return None
+        step = len(samples) / SAMPLE_RATE / len(logits)
+        spans: list[Span] = []
+        for index in range(len(words)):
+            mine = [i for i, owner in enumerate(owners) if owner == index]
+            if mine:
+                spans.append(Span(path[mine[0]][0] * step, path[mine[-1]][1] * step))
+            else:
+                start = spans[-1].end if spans else 0.0
+                spans.append(Span(start, start + 0.01))
+        return spans
+
+    def _load(self) -> tuple[Any, Any, Any]:
+        if self._loaded is None:
+            from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
+
+            try:
+                model = (
+                    AutoModelForCTC.from_pretrained(self.name, use_safetensors=True).to(self.device).eval()
+                )
+                parts = (
+                    AutoFeatureExtractor.from_pretrained(self.name),
+                    AutoTokenizer.from_pretrained(self.name),
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise ModelError(f"{self.name}: cannot be loaded as a CTC model: {error}") from error
+            self._loaded = (model, *parts)
+        return self._loaded
+
+
+def ctc_path(logp_TV: Tensor, ids: Sequence[int], blank: int) -> list[tuple[int, int]] | None:
+    """The likeliest alignment of L tokens to T frames: each token's first frame and the one after its last.
+
+    Viterbi over blank, token, blank, token, ..., blank; a blank between two equal tokens must be passed. None where
+    there are fewer frames than the tokens need. Source: Graves et al. 2006, with max for the sum.
+    """
+    n_frames = len(logp_TV)
+    states = torch.full((2 * len(ids) + 1,), blank)
+    states[1::2] = torch.tensor(list(ids))
+    emitted_TS = logp_TV[:, states]
+    may_skip_S = torch.zeros(len(states), dtype=torch.bool)
+    may_skip_S[3::2] = states[3::2] != states[1:-2:2]
+    score_S = torch.full((len(states),), -torch.inf)
+    score_S[:2] = emitted_TS[0, :2]
+    came_TS = torch.zeros(n_frames, len(states), dtype=torch.long)
+    for frame in range(1, n_frames):
+        stay = score_S
+        step = torch.cat([torch.tensor([-torch.inf]), score_S[:-1]])
+        skip = torch.cat([torch.tensor([-torch.inf] * 2), score_S[:-2]]).masked_fill(~may_skip_S, -torch.inf)
+        best, came_TS[frame] = torch.stack([stay, step, skip]).max(0)
+        score_S = best + emitted_TS[frame]
+    state = len(states) - 1 if score_S[-1] >= score_S[-2] else len(states) - 2
+    if not torch.isfinite(score_S[state]):
+        return None
+    frames: list[list[int]] = [[] for _ in ids]
+    for frame in range(n_frames - 1, -1, -1):
+        if state % 2:
+            frames[state // 2].append(frame)
+        state -= int(came_TS[frame, state])
+    return [(min(of_token), max(of_token) + 1) for of_token in frames]

@@ -1,0 +1,63 @@
+"""What every back end returns: words with times, and flags; the guard is the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tgsr.data.transcribe.hallucinations import INVENTED, NO_SPEECH, NOT_ENGLISH, Heard, doubt
+from tgsr.timeline import Seconds, Word
+
+ENGLISH = "en"
+SURE = 0.6  # of a language: below it a short clip of English digits is also Welsh or Korean
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in a clip of `duration` seconds; () where nobody speaks. `source` made words and times.
+
+    Words are in order, inside the clip and start < end; neighbours may overlap by Whisper's step of 0.02 s.
+    `language` is what was heard (ISO 639-1), None where no one asked. `flags` as in guard.py.
+    """
+
+    words: tuple[Word, ...]
+    duration: Seconds
+    source: str
+    language: str | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+
+class Backend(Protocol):
+    """Words and their times from sound; `source` goes into every word."""
+
+    source: str
+
+    def __call__(self, samples: np.ndarray) -> Transcript:
+        """16 kHz mono float32 of any length -> its words; none where nobody speaks English."""
+        ...
+
+    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
+        """The same for several clips, in order; back ends that can hear them together."""
+        ...
+
+
+def judged(
+    stretches: Sequence[Heard], seconds: Seconds, source: str, language: str | None, sure: float
+) -> Transcript:
+    """What is left of a back end's stretches: none of another language, none that is held to be invented.
+
+    `sure` is the probability of `language`, in [0, 1].
+    """
+    if language not in (None, ENGLISH) and sure >= SURE:
+        return Transcript((), seconds, source, language, (NOT_ENGLISH,))
+    kept = [heard for heard in stretches if doubt(heard) is None]
+    words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
+    flags = ((INVENTED,) if len(kept) < len(stretches) else ()) + (() if words else (NO_SPEECH,))
+    return Transcript(tuple(words), seconds, source, language, flags)

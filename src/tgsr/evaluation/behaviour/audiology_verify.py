@@ -1,0 +1,258 @@
+"""Audiology Verify: is what a response says it hears at a cited interval really there?
+
+Each distinct cited interval is cut out, Whisper writes down what is said in it, and that is compared with the
+explanation that the response gives for it. Source: section 5.4 and appendix C.4.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import inflect
+import numpy as np
+from tqdm import tqdm
+
+from tgsr import audio
+from tgsr.data.transcribe.transcript import Backend
+from tgsr.records import Response, StrPath, resolve_audio
+from tgsr.rewards import ReasoningStep, plain_words, reasoning_steps, word_agreement
+from tgsr.timeline import END_SLACK, Seconds
+from tgsr.training.checkpoints import write_atomically
+
+SHORTEST: Seconds = 0.1  # of a crop that is heard: nothing is said in less
+N_GRAM = 3
+
+PAST_END = "starts at or past the clip's end"
+TOO_SHORT = f"shorter than {SHORTEST} s inside the clip"
+INVALID = "ends before it starts"
+NO_EXPLANATION = "no explanation goes with it"
+NO_SOUND = "the clip cannot be heard"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedStep:
+    """One distinct cited interval, seconds as they were written. `similarity` in [0, 1]; None where `problem` says why.
+
+    `explanation`: the words that the response says are heard there (its quotes where it quotes); `transcript`: what
+    Whisper wrote of the crop, "" where nobody speaks, which is a similarity of 0.
+    """
+
+    start: Seconds
+    end: Seconds
+    explanation: str
+    transcript: str | None
+    similarity: float | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """One response's steps, in order of appearance; () where it cites nothing."""
+
+    response: Response
+    steps: tuple[VerifiedStep, ...]
+
+    @property
+    def value(self) -> float | None:
+        """The mean similarity over the steps that could be verified, in [0, 1]; None where there are none."""
+        known = [step.similarity for step in self.steps if step.similarity is not None]
+        return sum(known) / len(known) if known else None
+
+    def value_by(self, measure: Callable[[str, str], float]) -> float | None:
+        """`value` with another similarity, from the same transcripts."""
+        known = [
+            step.similarity if step.transcript is None else measure(step.explanation, step.transcript)
+            for step in self.steps
+            if step.similarity is not None
+        ]
+        return sum(known) / len(known) if known else None
+
+
+# --- how alike two texts are -----------------------------------------------------------------------------------
+
+
+def spoken(text: str) -> tuple[str, ...]:
+    """The words as they sound: lower-cased, no punctuation, numbers in words ("12" is twelve)."""
+    return tuple(part for word in plain_words(text) for part in _in_words(word))
+
+
+@functools.lru_cache(maxsize=65536)
+def _in_words(word: str) -> tuple[str, ...]:
+    if not word.isascii() or not word.isdigit() or len(word) > 9:
+        return (word,)
+    return tuple(re.findall(r"[a-z]+", str(_numbers().number_to_words(word, andword=""))))
+
+
+@functools.cache
+def _numbers() -> inflect.engine:
+    return inflect.engine()
+
+
+def token_f1(explanation: str, transcript: str) -> float:
+    """F1 of the two bags of words, in [0, 1]; 0 where one is empty."""
+    a, b = Counter(spoken(explanation)), Counter(spoken(transcript))
+    shared = sum((a & b).values())
+    return 2 * shared / (sum(a.values()) + sum(b.values())) if shared else 0.0
+
+
+def containment(explanation: str, transcript: str) -> float:
+    """The share of the transcript's words that the explanation has, in [0, 1]; 0 for an empty transcript."""
+    a, b = Counter(spoken(explanation)), Counter(spoken(transcript))
+    return sum((a & b).values()) / sum(b.values()) if b else 0.0
+
+
+def in_order(explanation: str, transcript: str) -> float:
+    """F1 of the longest common subsequence of words (ROUGE-L), in [0, 1]; 0 where one is empty."""
+    return word_agreement(spoken(explanation), spoken(transcript))
+
+
+def character_cosine(explanation: str, transcript: str) -> float:
+    """Cosine of the counts of three characters in a row, blanks between words included, in [0, 1]; 0 for no text.
+
+    Words that are spelt alike count in part ("cleaned", "cleans"), so that Whisper's small errors cost little.
+    """
+    a, b = _n_grams(explanation), _n_grams(transcript)
+    shared = sum(n * b[gram] for gram, n in a.items())
+    return shared / (_norm(a) * _norm(b)) if shared else 0.0
+
+
+def _n_grams(text: str) -> Counter[str]:
+    padded = f" {' '.join(spoken(text))} "
+    return (
+        Counter(padded[at : at + N_GRAM] for at in range(len(padded) - N_GRAM + 1))
+        if padded.strip()
+        else Counter()
+    )
+
+
+def _norm(counts: Counter[str]) -> float:
+    return float(np.sqrt(sum(n * n for n in counts.values())))
+
+
+SIMILARITIES: tuple[Callable[[str, str], float], ...] = (token_f1, containment, in_order, character_cosine)
+"""What was compared; benchmarks/audiology.py draws their ROC curves, and docs/behaviour.md says why this one."""
+
+similarity = in_order
+
+
+# --- the pipeline ----------------------------------------------------------------------------------------------
+
+
+def verify(
+    responses: Sequence[Response], path: StrPath, cache: Path, backend: Backend, name: str
+) -> list[Verified]:
+    """Each response's cited intervals, verified, in order.
+
+    `path` is the predictions' file, whose folder relative audio paths start from. `backend` writes the crops down, each
+    by itself: in a window that crops share, Whisper goes on from one to the next, and a response's score would depend
+    on its neighbours (docs/behaviour.md). What it wrote is kept under `cache` by the sound and by `name`, so that a
+    second call hears nothing again and a stop costs one crop. An interval that cannot be verified has its reason;
+    nothing that a model wrote raises.
+    """
+    kept = _Kept(cache / "audiology", name)
+    plans = [_Plan(response, _distinct(response)) for response in responses]
+    by_clip: dict[Path, list[_Plan]] = {}
+    for plan in plans:
+        if plan.steps:
+            by_clip.setdefault(resolve_audio(plan.response, path), []).append(plan)
+    for clip, of_clip in tqdm(by_clip.items(), desc="audiology", unit="clip", disable=len(by_clip) < 20):
+        try:
+            samples = audio.load(clip)
+        except (audio.AudioError, FileNotFoundError) as error:
+            for plan in of_clip:
+                plan.unheard = f"{NO_SOUND}: {error}"
+            continue
+        for plan in of_clip:
+            plan.seconds = len(samples) / audio.SAMPLE_RATE
+            for step in plan.steps:
+                if plan.problem(step) is None:
+                    first, last = step.mention.start, min(step.mention.end, plan.seconds)
+                    crop = samples[round(first * audio.SAMPLE_RATE) : round(last * audio.SAMPLE_RATE)]
+                    key = plan.keys[step] = audio.content_hash(crop)
+                    if key not in kept:
+                        kept.put(key, backend(crop.copy()).text)
+    return [
+        Verified(plan.response, tuple(_verified(plan, step, kept) for step in plan.steps)) for plan in plans
+    ]
+
+
+def _distinct(response: Response) -> list[ReasoningStep]:
+    """The first step of each distinct interval: an interval that is cited twice is one region (C.4)."""
+    found: dict[tuple[Seconds, Seconds], ReasoningStep] = {}
+    for step in reasoning_steps(response.text):
+        found.setdefault((step.mention.start, step.mention.end), step)
+    return list(found.values())
+
+
+@dataclass
+class _Plan:
+    """A response on its way: its steps, and each step's crop by the hash of its sound."""
+
+    response: Response
+    steps: list[ReasoningStep]
+    seconds: Seconds = 0.0
+    unheard: str | None = None
+
+    def __post_init__(self) -> None:
+        self.keys: dict[ReasoningStep, str] = {}
+
+    def problem(self, step: ReasoningStep) -> str | None:
+        if self.unheard is not None:
+            return self.unheard
+        if not step.mention.is_valid:
+            return INVALID
+        if step.mention.start >= self.seconds:
+            return PAST_END
+        if min(step.mention.end, self.seconds) - step.mention.start < SHORTEST:
+            return TOO_SHORT
+        return None if step.heard else NO_EXPLANATION
+
+
+def _verified(plan: _Plan, step: ReasoningStep, kept: _Kept) -> VerifiedStep:
+    mention, explanation = step.mention, " ".join(step.heard)
+    problem = plan.problem(step)
+    if problem is not None:
+        # Where no sound is there to be wrong about: a cited time past the end is the model's error, and scores 0.
+        value = 0.0 if problem in (PAST_END, INVALID) else None
+        return VerifiedStep(mention.start, mention.end, explanation, None, value, problem)
+    transcript = kept[plan.keys[step]]
+    late = mention.end > plan.seconds + END_SLACK
+    return VerifiedStep(
+        mention.start,
+        mention.end,
+        explanation,
+        transcript,
+        similarity(explanation, transcript),
+        "runs past the clip's end: its part inside was heard" if late else None,
+    )
+
+
+class _Kept:
+    """What was written of each crop, one small file each: {"text": ...} under the hash of its sound."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder / hashlib.sha256(f"{name}, a crop a window".encode()).hexdigest()[:12]
+        self.read: dict[str, str] = {}
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.read or self._file(key).exists()
+
+    def __getitem__(self, key: str) -> str:
+        if key not in self.read:
+            self.read[key] = str(json.loads(self._file(key).read_text(encoding="utf-8"))["text"])
+        return self.read[key]
+
+    def put(self, key: str, text: str) -> None:
+        self.read[key] = text
+        self._file(key).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._file(key), json.dumps({"text": text}).encode())

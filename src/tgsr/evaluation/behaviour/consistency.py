@@ -1,0 +1,348 @@
+"""Consistency: does the reasoning support the final answer? A judge LLM says so, 1 or 0. Source: 5.4, appendix C.4.
+
+The paper's judge is Qwen3-32B and its prompt is not printed; the one here is ours. Choices are listed without letters,
+and letters in the reasoning are put as the choices that they stand for, so that the choices' order can be turned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from tgsr.answering.responder import Decoding, Failed
+from tgsr.choices import extract_choice, final_statement
+from tgsr.data.questions.answerable_by_text import Llm, Prompt
+from tgsr.prompts import REASONING_OPENING
+from tgsr.records import RecordError, Response, append_jsonl, repair_jsonl
+from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
+from tgsr.statistics.intervals import Mean, bootstrap_mean
+
+Variant = Literal["plain", "turned", "swapped"]
+VARIANTS: tuple[Variant, ...] = ("plain", "turned", "swapped")
+"""As it is; the choices' order turned by half; the two verdicts offered the other way round."""
+
+AT_ONCE = 32  # cases a batch: what a stop costs
+DECODING = Decoding(max_new_tokens=2048)  # greedy; judges that think aloud need room
+_WORDS = {True: "1", False: "0", None: "unparsed"}
+_TAG = re.compile(r"</?(?:think|thinking|answer|reasoning)>", re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_VERDICT = re.compile(
+    r"\W*(?:(?:final\s+)?(?:verdict|decision|answer|score)\s*(?:is|[:=])?\s*)?\W*([01])\W*", re.I
+)
+_LETTER = re.compile(
+    r"\(\s?(?P<round>[a-z])\s?\)|(?<![\w(])(?P<half>[a-z])\)"
+    r"|(?P<word>\b(?:option|choice|answer)\s{1,4})(?P<capital>(?-i:[A-Z]))\b(?!')",
+    re.IGNORECASE,
+)
+_ANSWER_BEGINS = re.compile(
+    r"\b(?:final\s+answer|the\s+(?:correct\s+)?(?:answer|option|choice))\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a judge is asked about: a reasoning and the answer that it ended in, as texts without letters."""
+
+    id: str
+    clip: str
+    question: str
+    choices: tuple[str, ...]
+    reasoning: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judge's verdicts on one case: verdicts[variant] is True, False, or None where it could not be read.
+
+    `failed` are the reasons for which there was no reply at all, by variant; such a case has no verdict there.
+    """
+
+    case: Case
+    verdicts: dict[str, bool | None]
+    failed: dict[str, str]
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------
+
+
+def case_of(response: Response) -> Case | None:
+    """The response as a case; None where it names no choice clearly, or reasons nothing before it answers."""
+    question = response.question
+    index = extract_choice(response.text, question.choices)
+    reasoning = reasoning_of(response.text)
+    if index is None or not reasoning:
+        return None
+    return Case(
+        question.id,
+        question.clip_id,
+        question.question,
+        question.choices,
+        named(reasoning, question.choices),
+        question.choices[index],
+    )
+
+
+def reasoning_of(text: str) -> str:
+    """The response without B.1.3's opening and without its final answer, stripped; "" where nothing is left.
+
+    The final answer is the line from which `extract_choice` reads it, wherever that stands; what comes after it stays.
+    Of a response of one line it is what follows the last "final answer" or "the answer". Tags of thinking aloud go.
+    """
+    text = text.replace(REASONING_OPENING, "").strip()
+    start, end = final_statement(text)
+    first = text.rfind("\n", 0, start) + 1
+    kept = _TAG.sub("", text[:first] + text[end:].lstrip("\n")).strip()
+    if kept:
+        return kept
+    line = text[first:end]
+    marks = list(_ANSWER_BEGINS.finditer(line))
+    return _TAG.sub("", line[: marks[-1].start()]).strip() if marks else ""
+
+
+def named(text: str, choices: Sequence[str]) -> str:
+    """The text with each "(b)" as the choice that it stands for, in quotes; dropped where that text follows."""
+
+    def choice(match: re.Match[str]) -> str:
+        index = ord((match["round"] or match["half"] or match["capital"]).lower()) - ord("a")
+        if index >= len(choices):
+            return match[0]
+        follows = text[match.end() :].lstrip(" :")[: len(choices[index])]
+        is_said = follows.lower() == choices[index].lower()
+        return (match["word"] or "") + ("" if is_said else f'"{choices[index]}"')
+
+    return _LETTER.sub(choice, text)
+
+
+def prompt_of(case: Case, variant: Variant = "plain") -> Prompt:
+    """The judge's user turn: one verdict, 1 or 0, and nothing else (C.4)."""
+    half = len(case.choices) // 2
+    choices = case.choices[half:] + case.choices[:half] if variant == "turned" else case.choices
+    verdicts = [
+        "1 if the reasoning supports the final answer",
+        "0 if the reasoning does not support the final answer or contradicts it",
+    ]
+    if variant == "swapped":
+        verdicts.reverse()
+    text = (
+        "A program was asked a question about a recording. It wrote down its reasoning and gave a final answer. Decide "
+        "whether the final answer follows from the reasoning. You cannot hear the recording: do not ask whether the "
+        "reasoning or the answer is true, only whether the one supports the other.\n\n"
+        f"Question: {case.question}\n"
+        f"Candidate answers:\n{chr(10).join(f'- {choice}' for choice in choices)}\n"
+        f"Reasoning:\n{case.reasoning}\n"
+        f"Final answer: {case.answer}\n\n"
+        f"Reply with a single character: {', '.join(verdicts)}. Give no explanation."
+    )
+    return Prompt(text, "01" if variant == "swapped" else "10")
+
+
+def verdict_of(reply: str) -> bool | None:
+    """True for 1, False for 0, None for anything that is not one verdict.
+
+    What a judge thinks aloud before </think> is left out; "Verdict: 1" and "**0**." are verdicts, "1 or 0", "10" and a
+    sentence are none.
+    """
+    text = _THOUGHT_ENDS.split(reply)[-1].strip()
+    found = _VERDICT.fullmatch(text)
+    return None if found is None else found[1] == "1"
+
+
+# --- asking ----------------------------------------------------------------------------------------------------
+
+
+def judge(
+    llm: Llm, name: str, cases: Sequence[Case], log: Path, variants: Sequence[Variant] = ("plain",)
+) -> list[Judged]:
+    """Each case's verdicts by the LLM called `name`, in order.
+
+    Replies are appended to `log` (JSONL) as they come and are not asked for again, so that a stop costs one batch; a
+    request that failed is asked again at the next call.
+    """
+    known = _read_log(log, name)
+    asked = [(case, variant, prompt_of(case, variant)) for case in cases for variant in variants]
+    keys = [_key(name, prompt) for _, _, prompt in asked]
+    left = [at for at, key in enumerate(keys) if key not in known]
+    failed: dict[str, str] = {}
+    bar = tqdm(total=len(asked), initial=len(asked) - len(left), desc=f"judge {name}", unit="verdict")
+    for first in range(0, len(left), AT_ONCE):
+        batch = left[first : first + AT_ONCE]
+        replies = llm.replies([asked[at][2] for at in batch], DECODING)
+        for at, reply in zip(batch, replies, strict=True):
+            case, variant, _ = asked[at]
+            row = {"key": keys[at], "judge": name, "id": case.id, "variant": variant}
+            row |= {"reasoning": case.reasoning, "answer": case.answer}
+            if isinstance(reply, Failed):
+                failed[keys[at]] = reply.reason
+                continue
+            known[keys[at]] = reply
+            append_jsonl(log, {**row, "reply": reply, "verdict": _WORDS[verdict_of(reply)]})
+        bar.update(len(batch))
+    bar.close()
+    judged = []
+    at = 0
+    for case in cases:
+        verdicts: dict[str, bool | None] = {}
+        problems: dict[str, str] = {}
+        for variant in variants:
+            key = keys[at]
+            at += 1
+            if key in known:
+                verdicts[variant] = verdict_of(known[key])
+            else:
+                problems[variant] = failed[key]
+        judged.append(Judged(case, verdicts, problems))
+    return judged
+
+
+def _key(name: str, prompt: Prompt) -> str:
+    return hashlib.sha256(
+        f"{name}\n{prompt.letters}\n{prompt.text}".encode(errors="backslashreplace")
+    ).hexdigest()[:24]
+
+
+def _read_log(log: Path, name: str) -> dict[str, str]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if not log.exists():
+        return {}
+    repair_jsonl(log)
+    found = {}
+    for line, content in enumerate(log.read_text(encoding="utf-8").split("\n"), 1):
+        if content.strip():
+            try:
+                row = json.loads(content)
+                if row["judge"] == name:
+                    found[row["key"]] = str(row["reply"])
+            except (ValueError, KeyError, TypeError):
+                problem = "is no verdict that was logged here"
+                raise RecordError(
+                    None, problem, str(log), line, "delete that line, or give another --out"
+                ) from None
+    return found
+
+
+# --- how good is the judge? ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """How often a verdict changes where nothing that matters has changed. `rate` over cases with both verdicts.
+
+    `to_yes` counts those that became 1, `to_no` those that became 0: a bias has a direction.
+    """
+
+    rate: Mean
+    to_yes: int
+    to_no: int
+
+
+def flips(judged: Iterable[Judged], variant: Variant, seed: int = 0) -> Flips:
+    """The plain verdicts against those under the variant."""
+    pairs = [
+        (of.case.clip, of.verdicts["plain"], of.verdicts[variant])
+        for of in judged
+        if of.verdicts.get("plain") is not None and of.verdicts.get(variant) is not None
+    ]
+    changed = [(before, after) for _, before, after in pairs if before != after]
+    return Flips(
+        bootstrap_mean([float(a != b) for _, a, b in pairs], [clip for clip, _, _ in pairs], seed),
+        sum(bool(after) for _, after in changed),
+        sum(not after for _, after in changed),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A judge against the labels that ship: `confusion[label][verdict]`, verdict "1", "0" or "unparsed".
+
+    accuracy counts an unparsed verdict as wrong; kappa leaves it out. `wrong` are the ids that it got wrong.
+    """
+
+    judge: str
+    n: int
+    accuracy: Mean
+    kappa: Agreement
+    confusion: dict[str, dict[str, int]]
+    n_unparsed: int
+    n_failed: int
+    turned: Flips
+    swapped: Flips
+    wrong: tuple[str, ...]
+
+
+def labelled() -> list[tuple[Case, bool]]:
+    """The labelled cases that ship: 84, half of them consistent. Whose labels they are: docs/behaviour.md."""
+    text = (files("tgsr") / "assets" / "judge" / "agreement.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [
+        (
+            Case(
+                row["id"], row["id"], row["question"], tuple(row["choices"]), row["reasoning"], row["answer"]
+            ),
+            bool(row["verdict"]),
+        )
+        for row in rows
+    ]
+
+
+def check(llm: Llm, name: str, log: Path, seed: int = 0) -> Check:
+    """The judge's agreement with the labelled cases, and its flips under both variants."""
+    cases = labelled()
+    judged = judge(llm, name, [case for case, _ in cases], log, VARIANTS)
+    pairs = [(label, of) for (_, label), of in zip(cases, judged, strict=True) if "plain" in of.verdicts]
+    confusion = {label: dict.fromkeys(("1", "0", "unparsed"), 0) for label in ("1", "0")}
+    for label, of in pairs:
+        verdict = of.verdicts["plain"]
+        confusion[str(int(label))]["unparsed" if verdict is None else str(int(verdict))] += 1
+    right = [float(of.verdicts["plain"] == label) for label, of in pairs]
+    table = [(float(label), float(v)) for label, of in pairs if (v := of.verdicts["plain"]) is not None]
+    return Check(
+        name,
+        len(pairs),
+        bootstrap_mean(right, [of.case.id for _, of in pairs], seed),
+        with_interval(cohen_kappa, table, seed),
+        confusion,
+        sum(of.verdicts["plain"] is None for _, of in pairs),
+        len(judged) - len(pairs),
+        flips(judged, "turned", seed),
+        flips(judged, "swapped", seed),
+        tuple(of.case.id for label, of in pairs if of.verdicts["plain"] != label),
+    )
+
+
+def told(found: Check) -> str:
+    """The check in a few lines for a terminal."""
+    kappa = "not defined" if found.kappa.value is None else f"{found.kappa.value:.2f}"
+    if found.kappa.low is not None and found.kappa.high is not None:
+        kappa += f" [{found.kappa.low:.2f}, {found.kappa.high:.2f}]"
+    lines = [
+        f"{found.judge}: {found.n} labelled cases: agrees in {_share(found.accuracy)}, Cohen's kappa {kappa}",
+        *(
+            f"labelled {label}: {', '.join(f'{n} judged {verdict}' for verdict, n in of.items() if n) or 'none judged'}"
+            for label, of in found.confusion.items()
+        ),
+    ]
+    for name, flip in (("choices turned", found.turned), ("verdicts swapped", found.swapped)):
+        lines.append(
+            f"{name}: {_share(flip.rate)} of verdicts change ({flip.to_yes} to 1, {flip.to_no} to 0)"
+        )
+    if found.n_unparsed or found.n_failed:
+        lines.append(f"{found.n_unparsed} replies were no verdict, {found.n_failed} requests failed")
+    return "\n".join(lines)
+
+
+def _share(mean: Mean) -> str:
+    if mean.value is None:
+        return "none"
+    interval = (
+        "" if mean.low is None or mean.high is None else f" [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    )
+    return f"{100 * mean.value:.1f} %{interval}"

@@ -1,0 +1,462 @@
+"""What a reward can be cheated with: degenerate policies beside honest ones, and what each would earn.
+
+A policy is a function from a question and its clip's words to a response. None hears anything: the honest ones are
+told where the evidence is, the degenerate ones fill in a template, and nearly all are told the right answer, so
+that what differs is the grounding alone. A reward that pays a template as much as the honest reference can be
+learned without listening.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tgsr.choices import extract_choice, letter
+from tgsr.data.splits import drawn
+from tgsr.grounding import find_spans
+from tgsr.overlap import trace_iou
+from tgsr.prompts import REASONING_OPENING
+from tgsr.records import Question, RecordError, Response, StrPath
+from tgsr.rewards import answer_reward, dense_grounding_reward, timestamp_grounding_reward, words_in
+from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.timeline import Seconds, Span, Word
+
+Words = tuple[Word, ...]
+Write = Callable[[Question, Words, np.random.Generator], str]
+
+REWARDS = {
+    "answer": "R_answer",
+    "answer strict": "our reading of the final answer",
+    "R_tg official": "Eq. 2, the authors' counter",
+    "R_tg strict": "Eq. 2, distinct intervals",
+    "paper": "Eq. 3: R_answer + R_tg, official",
+    "dense": "dense grounding reward",
+    "dense, words only": "the same where no evidence is marked",
+    "paper + dense": "Eq. 3 + dense, as --dense-weight 1",
+    "trace IoU": "avg_iou; a measure, no reward",
+}
+"""What is measured, with the meaning of each, in the table's order."""
+
+GROUNDING = tuple(reward for reward in REWARDS if not reward.startswith("answer"))
+
+GENERIC = "this part of the audio shows what is asked about"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A way to respond. `kind` is "reference" (one), "honest" or "degenerate"; `about` says what it does."""
+
+    name: str
+    kind: str
+    about: str
+    write: Write
+
+
+@dataclass(frozen=True, slots=True)
+class Earned:
+    """What a policy, or a model, earns: means over the questions by reward, with intervals over clips.
+
+    `behind` is the reference's reward less this one's on the same questions; where its interval is not above 0, the
+    reward does not tell this one from the reference. `example` is its response to the first question.
+    """
+
+    name: str
+    kind: str
+    about: str
+    rewards: dict[str, Mean]
+    behind: dict[str, Mean]
+    example: str
+
+    def is_told(self, reward: str) -> bool | None:
+        """Whether the reference earns more by that reward (95 %); None where this one is not scored by it.
+
+        No means that it pays as well to be this one.
+        """
+        if self.rewards[reward].value is None:
+            return None
+        low = self.behind[reward].low
+        return low is not None and low > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hacking:
+    """What hacking.json holds. `blind` lists by reward the degenerate policies that it does not tell apart.
+
+    The answer's rewards are not in it: nearly all policies are told the right answer.
+    """
+
+    file: str
+    n_questions: int
+    n_left_out: int
+    policies: tuple[Earned, ...]
+    blind: dict[str, list[str]] = field(default_factory=dict)
+
+
+# --- policies ----------------------------------------------------------------------------------------------------
+
+
+def true_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, _evidence(question, words))
+
+
+def evidence_and_wrong_answer(question: Question, words: Words, rng: np.random.Generator) -> str:
+    wrong = [choice for choice in question.choices if choice != question.answer]
+    return _response(question, _evidence(question, words), str(wrong[int(rng.integers(len(wrong)))]))
+
+
+def unquoted_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_cited(span, GENERIC) for span in question.evidence])
+
+
+def no_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, ["The audio makes this clear."])
+
+
+def whole_clip(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_cited(Span(0.0, question.duration), GENERIC)])
+
+
+def whole_clip_quoted(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_quoted(Span(0.0, question.duration), [word.text for word in words])])
+
+
+def first_second(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_cited(Span(0.0, min(1.0, question.duration)), GENERIC)])
+
+
+def fixed_example(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_quoted(Span(0.4, 1.9), ["that", "is", "the", "one"])])
+
+
+def evidence_five_times(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_evidence(question, words)[0]] * 5)
+
+
+def evidence_shifted_five_times(question: Question, words: Words, rng: np.random.Generator) -> str:
+    span = question.evidence[0]
+    said = _said(words, span)
+    shifts = [Span(span.start + 0.01 * n, span.end + 0.01 * n) for n in range(5)]
+    return _response(question, [_quoted(shifted, said) for shifted in shifts])
+
+
+def bare_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [f"({_seconds(span, '-')})." for span in question.evidence])
+
+
+def bare_random(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [f"({_seconds(_anywhere(question.duration, rng), '-')})."])
+
+
+def tiny_spans(question: Question, words: Words, rng: np.random.Generator) -> str:
+    starts = rng.uniform(0, max(0.01, question.duration - 0.05), size=3)
+    return _response(question, [_cited(Span(float(start), float(start) + 0.05), GENERIC) for start in starts])
+
+
+def each_second(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(
+        question,
+        [
+            _cited(Span(float(second), min(second + 1.0, question.duration)), GENERIC)
+            for second in range(int(np.ceil(question.duration)))
+        ],
+    )
+
+
+def random_place(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_cited(_anywhere(question.duration, rng), GENERIC)])
+
+
+def true_quote_anywhere(question: Question, words: Words, rng: np.random.Generator) -> str:
+    span = question.evidence[0]
+    start = float(rng.uniform(0, max(0.01, question.duration - span.duration)))
+    return _response(question, [_quoted(Span(start, start + span.duration), _said(words, span))])
+
+
+def answer_quoted_anywhere(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, [_quoted(_anywhere(question.duration, rng), [str(question.answer)])])
+
+
+def another_place(question: Question, words: Words, rng: np.random.Generator) -> str:
+    """One word, rightly quoted and placed, that touches no evidence; the clip's first word where all do."""
+    elsewhere = [w for w in words if not any(w.span.overlap(span) for span in question.evidence)] or words[:1]
+    word = elsewhere[int(rng.integers(len(elsewhere)))]
+    return _response(question, [_quoted(word.span, [word.text])])
+
+
+def recital(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(
+        question, [_quoted(Span(run[0].start, run[-1].end), [w.text for w in run]) for run in _runs(words)]
+    )
+
+
+def recital_even_times(question: Question, words: Words, rng: np.random.Generator) -> str:
+    runs = _runs(words)
+    each = question.duration / max(1, len(words))
+    steps, at = [], 0
+    for run in runs:
+        steps.append(_quoted(Span(each * at, each * (at + len(run))), [word.text for word in run]))
+        at += len(run)
+    return _response(question, steps)
+
+
+def people_count(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, ["The voices grow from 2 to 3 people."])
+
+
+def option_pair(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return _response(question, ["Two of the options (3, 5) can be ruled out."])
+
+
+def letter_only(question: Question, words: Words, rng: np.random.Generator) -> str:
+    return f"({_letter(question, str(question.answer))})"
+
+
+def every_letter(question: Question, words: Words, rng: np.random.Generator) -> str:
+    letters = " ".join(f"({letter(index)})" for index in range(len(question.choices)))
+    return f"{REASONING_OPENING}\nFinal answer: {letters}"
+
+
+POLICIES = (
+    Policy("true evidence, quoted", "reference", "cites the evidence and quotes what is said there", true_evidence),
+    Policy("the same, wrong answer", "honest", "the same, and a wrong letter", evidence_and_wrong_answer),
+    Policy("true evidence, unquoted", "honest", "cites the evidence with a stock phrase", unquoted_evidence),
+    Policy("right answer, no evidence", "honest", "cites nothing", no_evidence),
+    Policy("whole clip", "degenerate", "one span over the whole clip, a stock phrase", whole_clip),
+    Policy("whole clip, transcript", "degenerate", "the same, all that is said as its quote", whole_clip_quoted),
+    Policy("first second", "degenerate", "0 to 1 s, a stock phrase", first_second),
+    Policy("fixed example", "degenerate", "the same span and quote, whatever the clip", fixed_example),
+    Policy("evidence x 5", "degenerate", "the true step five times", evidence_five_times),
+    Policy("evidence x 5, shifted", "degenerate", "five times, each 0.01 s later", evidence_shifted_five_times),
+    Policy("evidence, bare", "degenerate", "the true spans without a word", bare_evidence),
+    Policy("random span, bare", "degenerate", "a random span without a word", bare_random),
+    Policy("tiny spans", "degenerate", "three random spans of 0.05 s, a stock phrase", tiny_spans),
+    Policy("each second", "degenerate", "a span for each second, a stock phrase", each_second),
+    Policy("random span", "degenerate", "a random span, a stock phrase", random_place),
+    Policy("random span, true quote", "degenerate", "what is said in the evidence, anywhere", true_quote_anywhere),
+    Policy("random span, answer quoted", "degenerate", "the right answer's text, anywhere", answer_quoted_anywhere),
+    Policy("another word", "degenerate", "a true word at its true place, beside the point", another_place),
+    Policy("recital", "degenerate", "the whole transcript in runs of four words, true times", recital),
+    Policy("recital, even times", "degenerate", "the same, times by dividing the clip evenly", recital_even_times),
+    Policy('"from 2 to 3 people"', "degenerate", "no time at all; counted by the authors' counter", people_count),
+    Policy('"(3, 5)"', "degenerate", "no time at all; counted by the authors' counter", option_pair),
+    Policy("letter only", "degenerate", "the right letter alone", letter_only),
+    Policy("every letter", "degenerate", "all letters on the last line", every_letter),
+)  # fmt: skip
+"""The reference first. All but two say the right answer: what is compared is the grounding."""
+
+
+def _response(question: Question, steps: Iterable[str], answer: str | None = None) -> str:
+    answer = str(question.answer) if answer is None else answer
+    final = f"Final answer: ({_letter(question, answer)}) {answer}"
+    return f"{REASONING_OPENING}\n{' '.join(steps)}\n{final}"
+
+
+def _evidence(question: Question, words: Words) -> list[str]:
+    return [_quoted(span, _said(words, span)) for span in question.evidence]
+
+
+def _quoted(span: Span, said: Sequence[str]) -> str:
+    """A step that quotes what is said, or says that nothing is."""
+    if not said:
+        return _cited(span, "there is a pause")
+    return _cited(span, f'the speaker says "{" ".join(said)}"')
+
+
+def _cited(span: Span, explanation: str) -> str:
+    return f"From {_seconds(span, ' to ', 's')}, {explanation}."
+
+
+def _seconds(span: Span, joiner: str, unit: str = "") -> str:
+    """Both times to two decimals, at least 0.01 s apart."""
+    end = max(span.end, span.start + 0.01)
+    return f"{span.start:.2f}{unit}{joiner}{end:.2f}{unit or ' s'}"
+
+
+def _said(words: Words, span: Span) -> list[str]:
+    return [word.text for word in words_in(words, span)]
+
+
+def _anywhere(duration: Seconds, rng: np.random.Generator) -> Span:
+    """A span of a twentieth to a half of the clip."""
+    length = float(rng.uniform(0.05, 0.5)) * duration
+    start = float(rng.uniform(0, duration - length))
+    return Span(start, start + length)
+
+
+def _runs(words: Words, n: int = 4) -> list[Words]:
+    return [words[at : at + n] for at in range(0, len(words), n)]
+
+
+def _letter(question: Question, answer: str) -> str:
+    return letter(question.choices.index(answer))
+
+
+# --- what they earn ----------------------------------------------------------------------------------------------
+
+
+def rewards_of(question: Question, words: Words, text: str) -> dict[str, float | None]:
+    """What one response earns by each of REWARDS; None for a trace IoU without a valid span."""
+    label = [_letter(question, str(question.answer))]
+    (answer,) = answer_reward([text], label)
+    (official,) = timestamp_grounding_reward([text])
+    (strict,) = timestamp_grounding_reward([text], counter="strict")
+    (dense,) = dense_grounding_reward([text], [words], [question.duration], [question.evidence])
+    (words_only,) = dense_grounding_reward([text], [words], [question.duration])
+    chosen = extract_choice(text, question.choices)
+    values = {
+        "answer": answer,
+        "answer strict": float(chosen is not None and question.choices[chosen] == question.answer),
+        "R_tg official": official,
+        "R_tg strict": strict,
+        "paper": answer + official,
+        "dense": dense,
+        "dense, words only": words_only,
+        "paper + dense": answer + official + dense,
+        "trace IoU": trace_iou(find_spans(text), question.evidence),
+    }
+    return {name: values[name] for name in REWARDS}
+
+
+def compare(
+    questions: Sequence[Question],
+    words: Mapping[str, Words],
+    responses: Sequence[Response] = (),
+    file: str = "",
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> Hacking:
+    """What every policy, and every model with `responses` to the questions, earns by each reward.
+
+    `words` are the clips' words by clip id. Questions without choices, evidence or words are left out and
+    counted: there the honest reference is unknown. Equal input and seed give equal output. Intervals are over
+    clips. RecordError where no question is left.
+    """
+    usable = [q for q in questions if q.kind == "choice" and q.evidence and words.get(q.clip_id)]
+    if not usable:
+        raise RecordError(
+            None,
+            f"none of its {len(questions)} questions has choices, evidence, and words in the clips file",
+            file or "questions",
+            remedy="give questions of `tgsr build qa` and the clips that they were made from",
+        )
+    texts = {
+        (policy.name, policy.kind, policy.about): {
+            q.id: policy.write(
+                q, words[q.clip_id], np.random.default_rng(drawn(seed, f"{policy.name} {q.id}"))
+            )
+            for q in usable
+        }
+        for policy in POLICIES
+    }
+    for response in responses:
+        texts.setdefault((response.model, "model", "its responses"), {})[response.question.id] = response.text
+    earned: list[Earned] = []
+    reference: dict[str, dict[str, float | None]] = {}
+    for (name, kind, about), of_policy in tqdm(texts.items(), desc="rewards", unit="policy"):
+        asked = [q for q in usable if q.id in of_policy]
+        if not asked:
+            continue
+        scored = {q.id: rewards_of(q, words[q.clip_id], of_policy[q.id]) for q in asked}
+        reference = reference or scored
+        clips = [q.clip_id for q in asked]
+        means: dict[str, Mean] = {}
+        behind: dict[str, Mean] = {}
+        for reward in REWARDS:
+            mine = [scored[q.id][reward] for q in asked]
+            best = [reference[q.id][reward] for q in asked]
+            less = [None if a is None or b is None else b - a for a, b in zip(mine, best, strict=True)]
+            means[reward] = bootstrap_mean(mine, clips, seed, n_resamples)
+            behind[reward] = bootstrap_mean(less, clips, seed, n_resamples)
+        earned.append(Earned(name, kind, about, means, behind, of_policy[asked[0].id]))
+    blind = {
+        reward: [one.name for one in earned if one.kind == "degenerate" and one.is_told(reward) is False]
+        for reward in GROUNDING
+    }
+    return Hacking(file, len(usable), len(questions) - len(usable), tuple(earned), blind)
+
+
+def write_hacking(found: Hacking, path: StrPath) -> None:
+    """hacking.json. What was not scored is null."""
+    text = json.dumps(asdict(found), ensure_ascii=False, allow_nan=False, indent=1)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def table(found: Hacking) -> str:
+    """One row a policy, one column a reward; "=" after a mean that the reward does not tell from the reference's."""
+    wide = max(len(one.name) for one in found.policies) + 2
+    widths = {reward: max(7, len(reward)) + 2 for reward in REWARDS}
+    lines = [" " * wide + "".join(reward.rjust(widths[reward]) for reward in REWARDS)]
+    kind = ""
+    for one in found.policies:
+        if one.kind != kind:
+            kind = one.kind
+            lines.append(f"{kind}:")
+        cells = []
+        for reward in REWARDS:
+            value = one.rewards[reward].value
+            told = kind == "reference" or reward not in GROUNDING or one.is_told(reward)
+            same = "=" if told is False else " "
+            cells.append((("-" if value is None else f"{value:.3f}") + same).rjust(widths[reward]))
+        lines.append(one.name.ljust(wide) + "".join(cells))
+    n = sum(one.kind == "degenerate" for one in found.policies)
+    lines.append(f"{found.n_questions} questions, {found.n_left_out} left out; = not told from the reference")
+    lines += [
+        f"{reward}: {len(names)} of {n} degenerate policies not told" for reward, names in found.blind.items()
+    ]
+    return "\n".join(lines)
+
+
+def draw(found: Hacking, path: StrPath) -> None:
+    """The same as a picture: each cell is coloured by its share of what the reference earns by that reward."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure  # slow to import
+
+    rewards = [reward for reward in REWARDS if found.policies[0].rewards[reward].value]
+    best = {reward: found.policies[0].rewards[reward].value for reward in rewards}
+    shares = np.full((len(found.policies), len(rewards)), np.nan)
+    for row, one in enumerate(found.policies):
+        for column, reward in enumerate(rewards):
+            value, most = one.rewards[reward].value, best[reward]
+            if value is not None and most:
+                shares[row, column] = min(1.0, value / most)
+    figure = Figure(figsize=(10.5, 1.4 + 0.3 * len(found.policies)), layout="constrained")
+    axes = figure.subplots()
+    shades = LinearSegmentedColormap.from_list("share", ("#ffffff", "#c7dbe0", "#20867a"))
+    colours = shades.with_extremes(bad="#f3f1ec")  # not scored
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
+    for row, one in enumerate(found.policies):
+        for column, reward in enumerate(rewards):
+            value = one.rewards[reward].value
+            blind = one.name in found.blind.get(reward, ())
+            axes.text(
+                column,
+                row,
+                "-" if value is None else f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="white" if shares[row, column] > 0.75 else "#24292f",
+                fontweight="bold" if blind else "normal",
+            )
+            if blind:
+                axes.plot(column + 0.36, row, marker="o", markersize=4, color="#bb5566")
+    axes.set_xticks(range(len(rewards)), [reward.replace(" ", "\n", 1) for reward in rewards], fontsize=9)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(found.policies)), [one.name for one in found.policies], fontsize=9)
+    kinds = [one.kind for one in found.policies]
+    for row in range(1, len(kinds)):
+        if kinds[row] != kinds[row - 1]:
+            axes.axhline(row - 0.5, color="#24292f", linewidth=1)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors="#24292f")
+    axes.set_xlabel(
+        f"mean over {found.n_questions} questions; colour: share of the reference's; "
+        "dot: a degenerate policy that the reward does not tell from the reference",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=110, format="png", facecolor="white")

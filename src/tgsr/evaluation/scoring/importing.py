@@ -1,0 +1,494 @@
+"""`tgsr import`: predictions that other programs wrote, in a form that `tgsr score` reads.
+
+MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, and any table (CSV,
+TSV, JSON, JSONL) whose columns are named. What belongs to a benchmark leaves as its owner's own file, so that the
+official score can be computed; everything else becomes responses with their questions, as `tgsr predict` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tgsr import audio
+from tgsr.choices import extract_choice
+from tgsr.evaluation.benchmarks import (
+    AIRBENCH_CHOICES,
+    COLUMNS,
+    EMOTIONS,
+    MELD_QUESTION,
+    Benchmark,
+    airbench_domain,
+)
+from tgsr.evaluation.scoring.files import MELD_COLUMNS, PREDICTION_KEYS, plain_id
+from tgsr.evaluation.scoring.official import handed_over
+from tgsr.records import Question, RecordError, Response, Row, append_jsonl, question_of, write_jsonl
+from tgsr.timeline import Span
+
+RESPONSE_COLUMNS = (
+    *("model_output", "answer_prediction", "model_prediction", "model_answer", "prediction", "predicted"),
+    *("response", "completion", "output", "generated_text", "generation", "pred"),
+)
+FIELDS = (
+    *("id", "response", "question", "choices", "answer", "audio", "duration", "task", "split"),
+    *("phrase", "start", "end", "model"),
+)
+AIRBENCH = {
+    "question": "question",
+    "choices": "choice_a+choice_b+choice_c+choice_d",
+    "answer": "answer_gt",
+    "audio": "path",
+    "task": "task_name",
+}
+MELD = {"question": f"={MELD_QUESTION}", "choices": f"={' | '.join(EMOTIONS)}", "answer": "Emotion"}
+LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
+COMPLETION = "completion"  # the whole text, beside the choice that was read out of it
+
+
+class ImportFileError(ValueError):
+    """A prediction file that cannot be used as it was given; the message says what to give instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of a file's rows. `format` is what was written: mmau, mmar, airbench, meld or tgsr.
+
+    n_unread counts completions without a clear choice, which are kept as they are; n_more the further responses of
+    rows that hold several (the first is taken); n_unanswered the questions of the given file that no row answers.
+    """
+
+    format: str
+    response_column: str
+    n: int
+    n_bad: int
+    n_unread: int
+    n_more: int
+    n_unanswered: int
+
+
+def import_predictions(
+    path: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    questions: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    audio_root: Path | None = None,
+    as_is: bool = False,
+) -> Imported:
+    """Reads `path`, writes `out` and, for rows that cannot be used, `out`.errors.jsonl.
+
+    `columns` maps FIELDS to columns: "question=text". A column may be "a.b" (nested), "a+b" (joined by _, or a list of
+    choices), or "=constant". `questions` holds what the predictions lack, joined by id: a benchmark's own file, or
+    questions.jsonl. `as_is` keeps whole completions where the official scorers want a choice's text or letter.
+    AIR-Bench's and MELD's rows become responses of ours, labelled as the benchmark's, where `columns` or `audio_root`
+    say how long the clips are; the owners' files name no model.
+
+    Raises ImportFileError where nothing can be read, where columns are missing or the response could be in several,
+    and where no row is left.
+    """
+    columns = dict(columns or {})
+    _check_columns(columns)
+    has_durations = "duration" in columns or audio_root is not None
+    rows = [(line, _flat(row)) for line, row in read_table(path)]
+    columns = _presets(rows[0][1]) | columns
+    if "response" not in columns:
+        columns["response"] = _response_column(path, rows[0][1])
+    if not any(_has(row, columns["response"]) for _, row in rows):
+        raise ImportFileError(
+            f"{path}: no row has a column {columns['response']}; say which with --map response=COLUMN. Columns: "
+            f"{', '.join(map(str, rows[0][1]))}"
+        )
+    known = _questions(questions) if questions else None
+    errors = out.with_name(out.name + ".errors.jsonl")
+    errors.unlink(missing_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made: list[Response | Row] = []
+    seen: dict[str, int] = {}
+    owner = _owner_of(next(iter(known.values()), {}) if known else rows[0][1])
+    format_ = "tgsr" if owner in ("airbench", "meld") and has_durations else owner
+    n_bad = n_unread = n_more = 0
+    for line, row in rows:
+        try:
+            if not _has(row, columns["response"]):
+                raise RecordError("response", f"column {columns['response']} is missing")
+            text, n_others = _text(_value(row, columns["response"]))
+            id_ = _id(row, columns) if known is None else _known_id(known, row, columns)
+            # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
+            record = {**row, **(known[id_] if known else {})}
+            if id_ in seen:
+                raise RecordError("id", f"{id_!r} was already on line {seen[id_]}")
+            if format_ == "tgsr":
+                made.append(
+                    _response({**record, "id": id_}, {**columns, "id": "id"}, text, model, audio_root)
+                )
+            else:
+                bench, unread = _benchmark(record, columns, id_, text, format_, as_is)
+                made.append(bench)
+                n_unread += unread
+        except RecordError as error:
+            n_bad += 1
+            append_jsonl(
+                errors, {"file": str(path), "line": line, "field": error.field, "error": error.problem}
+            )
+            continue
+        seen[id_] = line
+        n_more += n_others
+    if not made:
+        raise ImportFileError(f"{path}: none of its {len(rows)} rows can be used; {errors} says why")
+    if format_ == "mmau":
+        out.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    elif format_ == "airbench":  # not write_jsonl, which leaves null out: the owner's script wants every key
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
+        out.write_text(text, encoding="utf-8")
+    else:
+        write_jsonl(out, made)
+    n_unanswered = len(set(known) - set(seen)) if known else 0
+    return Imported(format_, columns["response"], len(made), n_bad, n_unread, n_more, n_unanswered)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path) -> list[tuple[int, Row]]:
+    """Each row of a JSON list, JSONL, CSV or TSV with its line (of a list: its place). What it is, its text says.
+
+    Raises ImportFileError for text that is none of them, and where there are no rows.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImportFileError(f"{path}: is not UTF-8 ({error.reason}): save it as UTF-8") from error
+    start = text.lstrip()[:1]
+    rows: list[tuple[int, Any]]
+    if start == "[":
+        rows = list(enumerate(_json(path, 1, text), 1))
+    elif start == "{":
+        whole = _maybe(text)
+        if isinstance(whole, dict) and not any(k in whole for k in ("id", "doc_id", *RESPONSE_COLUMNS)):
+            inner = [value for value in whole.values() if isinstance(value, list)]
+            if len(inner) != 1:  # a results file: one list of rows beside what else it says
+                raise ImportFileError(
+                    f"{path}: one JSON object with {len(inner)} lists; give the one with the rows"
+                )
+            rows = list(enumerate(inner[0], 1))
+        elif isinstance(whole, dict):
+            rows = [(1, whole)]
+        else:
+            lines = enumerate(text.split("\n"), 1)
+            rows = [(line, _json(path, line, content)) for line, content in lines if content.strip()]
+    else:
+        first = text.split("\n", 1)[0]
+        csv.field_size_limit(
+            sys.maxsize
+        )  # a response may be longer than the 131,072 characters of the default
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
+        try:
+            rows = [(reader.line_num, dict(row)) for row in reader]
+        except csv.Error as error:
+            raise ImportFileError(f"{path}:{reader.line_num}: is not CSV ({error})") from error
+    if not rows:
+        raise ImportFileError(f"{path}: holds no rows")
+    for line, row in rows:
+        if not isinstance(row, dict):
+            raise ImportFileError(
+                f"{path}:{line}: a row must be an object with named values, got {row!r:.60}"
+            )
+    return rows
+
+
+def _json(path: Path, line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ImportFileError(
+            f"{path}:{line}: is not JSON ({error}); neither is it a table with a header"
+        ) from error
+
+
+def _maybe(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """An lmms-eval row's document beside what the log adds; other rows as they are. The log's own keys win."""
+    doc = row.get("doc")
+    return {**doc, **row} if isinstance(doc, dict) else dict(row)
+
+
+def _check_columns(columns: Mapping[str, str]) -> None:
+    for field in columns:
+        if field not in FIELDS:
+            raise ImportFileError(f"--map {field}=...: no such field; there are {', '.join(FIELDS)}")
+
+
+def _presets(row: Mapping[str, Any]) -> dict[str, str]:
+    """Columns that well-known files have."""
+    if _owner_of(row) == "airbench":
+        return dict(AIRBENCH)
+    if _owner_of(row) == "meld":
+        return dict(MELD)
+    same = {field: field for field in FIELDS if field in row and field != "response"}
+    if "doc_id" in row:
+        same.setdefault("id", "doc_id")
+        same.setdefault("answer", "target")
+    for name in ("audio_id", "audio_path"):
+        if name in row:
+            same.setdefault("audio", name)
+    return same
+
+
+def _response_column(path: Path, row: Mapping[str, Any]) -> str:
+    if "doc_id" in row:
+        for name in ("resps", "filtered_resps"):
+            if name in row:
+                return name
+    found = [name for name in RESPONSE_COLUMNS if name in row]
+    if len(found) == 1:
+        return found[0]
+    what = (
+        f"the response could be in {', '.join(found)}" if found else "no column is known to be the response"
+    )
+    raise ImportFileError(
+        f"{path}: {what}; say which with --map response=COLUMN. Columns: {', '.join(map(str, row))}"
+    )
+
+
+def _questions(path: Path) -> dict[str, dict[str, Any]]:
+    rows = [dict(row) for _, row in read_table(path)]
+    return {_id(row, {"id": "id"}, path): row for row in rows}
+
+
+def _known_id(known: Mapping[str, dict[str, Any]], row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """The row's id among the questions; MELD's also with the split before it that questions of ours have."""
+    id_ = _id(row, columns)
+    for name in (id_, plain_id(id_)):
+        if name in known:
+            return name
+    raise RecordError("id", f"{id_!r} is not in the questions' file")
+
+
+def _owner_of(row: Mapping[str, Any]) -> str:
+    """Whose row it is, by what only theirs have; "tgsr" for all others."""
+    if "clip_id" in row:
+        return "tgsr"
+    if "audio_id" in row and "choices" in row:
+        return "mmau"
+    if "modality" in row and "audio_path" in row:
+        return "mmar"
+    if "uniq_id" in row and "answer_gt" in row:
+        return "airbench"
+    return "meld" if all(column in row for column in MELD_COLUMNS) else "tgsr"
+
+
+def _id(row: Mapping[str, Any], columns: Mapping[str, str], file: Path | None = None) -> str:
+    """The row's id; of AIR-Bench and MELD as `tgsr predict` and `tgsr score` name their rows."""
+    if "id" not in columns or columns["id"] == "id":
+        if "uniq_id" in row and "task_name" in row and "dataset_name" in row:
+            return f"{row['task_name']}_{row['dataset_name']}-{row['uniq_id']}"
+        if "Dialogue_ID" in row and "Utterance_ID" in row:
+            return f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+    if file is not None and row.get("id") is None:
+        raise ImportFileError(f"{file}: a question has no id: {', '.join(map(str, row))}")
+    return str(_need(row, columns, "id"))
+
+
+# --- values ----------------------------------------------------------------------------------------------------
+
+
+def _value(row: Mapping[str, Any], column: str) -> Any:
+    """The value of a column, as import_predictions says; None where it is missing."""
+    if column.startswith("="):
+        return column[1:]
+    if column in row:
+        return row[column]
+    if "+" in column:
+        return [_value(row, piece) for piece in column.split("+")]
+    value: Any = row
+    for key in column.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def _has(row: Mapping[str, Any], column: str) -> bool:
+    """Whether the row has that column at all; null in it is a model that said nothing."""
+    if column.startswith("=") or column in row:
+        return True
+    if "+" in column:
+        return all(_has(row, piece) for piece in column.split("+"))
+    value: Any = row
+    for key in column.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
+def _need(row: Mapping[str, Any], columns: Mapping[str, str], field: str) -> Any:
+    column = columns.get(field)
+    value = None if column is None else _value(row, column)
+    if isinstance(value, list) and field != "choices":
+        value = "_".join(str(piece) for piece in value)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        where = f"column {column} is empty or missing" if column else f"no column: give --map {field}=COLUMN"
+        raise RecordError(field, where)
+    return value
+
+
+def _text(value: Any) -> tuple[str, int]:
+    """The response as text, and how many more there were. null is a model that said nothing: ""."""
+    n_more = 0
+    while isinstance(value, list):
+        n_more += max(0, len(value) - 1)
+        value = value[0] if value else None
+    if isinstance(value, dict):
+        raise RecordError("response", f"is an object with {', '.join(map(str, value))}: map one of its keys")
+    return ("" if value is None else str(value)), n_more
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    """Texts without letters, from a list, a JSON list, or text with | or line breaks between."""
+    if isinstance(value, str):
+        parsed = _maybe(value) if value.lstrip().startswith("[") else None
+        value = parsed if isinstance(parsed, list) else re.split(r"\s*\|\s*|\n", value)
+    if not isinstance(value, list):
+        raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
+    texts = [str(item).strip() for item in value if item is not None and str(item).strip()]
+    lettered = [LETTERED.match(text) for text in texts]
+    if all(found and ord(found[1].lower()) - 97 == i for i, found in enumerate(lettered)):
+        texts = [LETTERED.sub("", text, count=1) for text in texts]
+    return tuple(texts)
+
+
+def _answer(value: Any, choices: Sequence[str]) -> str:
+    """The right choice's text, from its text, with or without its letter, or from the letter alone."""
+    text = str(value).strip()
+    bare = LETTERED.sub("", text, count=1)
+    for candidate in (text, bare):
+        if candidate in choices:
+            return candidate
+    letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
+    index = ord(letter[1].lower()) - 97 if letter else -1
+    if 0 <= index < len(choices):
+        return choices[index]
+    raise RecordError("answer", f"{text!r} is none of the choices {list(choices)!r}")
+
+
+def _number(value: Any, field: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise RecordError(field, f"must be seconds, got {value!r:.40}") from None
+
+
+# --- rows ------------------------------------------------------------------------------------------------------
+
+
+def _benchmark(
+    record: Mapping[str, Any], columns: Mapping[str, str], id_: str, text: str, format_: str, as_is: bool
+) -> tuple[Row, bool]:
+    """The benchmark's row with its official key filled, and whether no choice could be read out of the text.
+
+    MMAU's and MMAR's match compares sets of words with each choice, and AIR-Bench's reads one letter: a whole
+    completion that weighs the choices fails whatever it answers. So the key gets the choice that it ends up with.
+    """
+    row = {k: v for k, v in record.items() if k not in RESPONSE_COLUMNS}
+    if format_ == "airbench":
+        choices = ["" if record.get(column) is None else str(record[column]) for column in AIRBENCH_CHOICES]
+    elif format_ == "meld":
+        choices = (
+            list(_choices(_need(record, columns, "choices"))) if "choices" in columns else list(EMOTIONS)
+        )
+    elif not isinstance(row.get("choices") or [], list):
+        raise RecordError("choices", f"must be a list, got {row['choices']!r:.60}")
+    else:
+        choices = [str(choice) for choice in row.get("choices") or []]
+    chosen = None if as_is else extract_choice(text, choices)
+    if format_ in ("mmau", "mmar"):
+        row["id"] = id_
+    benchmark = cast(Benchmark, format_)
+    row[PREDICTION_KEYS[benchmark]] = handed_over(benchmark, text, choices, chosen)
+    row[COMPLETION] = text
+    return row, chosen is None and not as_is
+
+
+def _response(
+    record: Mapping[str, Any],
+    columns: Mapping[str, str],
+    text: str,
+    model: str | None,
+    audio_root: Path | None,
+) -> Response:
+    """A response of ours; RecordError names the field that is missing or cannot be."""
+    name = model or (_need(record, columns, "model") if "model" in columns else None)
+    if not name:
+        raise RecordError("model", "no name: give --model NAME, or --map model=COLUMN")
+    if "clip_id" in record and "kind" in record:  # joined to questions.jsonl
+        return Response(question_of(record), str(name), text)
+    sound = str(_need(record, columns, "audio"))
+    id_ = str(_need(record, columns, "id"))
+    duration = _duration(record, columns, sound, audio_root)
+    where = str(audio_root / sound) if audio_root else sound
+    task = columns.get("task") and _value(record, columns["task"])
+    split = columns.get("split") and _value(record, columns["split"])
+    common: dict[str, Any] = {
+        "task": None if task is None else str(task),
+        "split": str(split or "test"),
+        "labels": _owners_labels(record),
+    }
+    if "phrase" in columns:
+        phrase = str(_need(record, columns, "phrase"))
+        ends = [_number(_need(record, columns, field), field) for field in ("start", "end")]
+        if not 0 <= ends[0] < ends[1]:
+            raise RecordError("end", f"{ends[1]} s is not after start {ends[0]} s")
+        span = Span(ends[0], ends[1])
+        question = Question(
+            id_, sound, where, duration, "phrase", phrase, phrase=phrase, evidence=(span,), **common
+        )
+    else:
+        choices = _choices(_need(record, columns, "choices"))
+        answer = _answer(_need(record, columns, "answer"), choices)
+        asked = str(_need(record, columns, "question"))
+        question = Question(id_, sound, where, duration, "choice", asked, answer, choices, **common)
+    return Response(question, str(name), text)
+
+
+def _owners_labels(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """A benchmark's row as `tgsr predict` labels it, so that its official score can be computed."""
+    owner = _owner_of(row)
+    if owner == "airbench":
+        task = str(row.get("task_name"))
+        pairs = [("domain", airbench_domain(task)), ("category", task), ("dataset", row.get("dataset_name"))]
+        pairs.append(("column", COLUMNS.get(task)))
+    elif owner == "meld":
+        pairs = [("domain", "speech"), ("category", row.get("Emotion")), ("dataset", "MELD")]
+    else:
+        return ()
+    return (("benchmark", owner), *((name, str(value)) for name, value in pairs if value))
+
+
+def _duration(
+    record: Mapping[str, Any], columns: Mapping[str, str], sound: str, audio_root: Path | None
+) -> float:
+    if "duration" in columns and (value := _value(record, columns["duration"])) not in (None, ""):
+        return _number(value, "duration")
+    if audio_root is not None:
+        try:
+            return audio.duration(audio_root / sound)
+        except (audio.AudioError, FileNotFoundError) as error:
+            raise RecordError("duration", f"{error}") from error
+    raise RecordError(
+        "duration", "unknown: give --audio FOLDER, --map duration=COLUMN, or --map duration==SECONDS for all"
+    )

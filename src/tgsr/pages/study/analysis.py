@@ -1,0 +1,410 @@
+"""What the ratings say: tables and plots by system and condition, with agreement and intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, Trial, trials_for
+from tgsr.pages.study.store import MEASURES, Answer, Measure, Store
+from tgsr.report.figures import MODEL_COLOURS
+from tgsr.statistics.agreement import (
+    Agreement,
+    Level,
+    Ratings,
+    design_effect,
+    fleiss_kappa,
+    krippendorff_alpha,
+    n_for_difference,
+    with_interval,
+)
+from tgsr.statistics.intervals import Mean, bootstrap_mean
+
+WORDS = {
+    "referent": "referent choice: share that chose the cited stretch",
+    "helpful": "helpfulness, 1 to 5",
+    "supportive": "supportiveness, 1 to 5",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One answer with what it was about: a line of ratings.csv. `correct` is None where there is no right answer."""
+
+    rater: int
+    position: int
+    kind: str
+    item: str
+    system: str
+    condition: str
+    trial: str
+    measure: Measure
+    value: int
+    correct: bool | None
+    seconds: float | None
+    plays: int | None
+    changes: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A rater whose ratings are left out: more than half of the answers to attention checks were wrong."""
+
+    rater: int
+    n_checks: int
+    n_wrong: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """`other` minus `model`: of items that both have, the mean of each item's own difference; intervals over items."""
+
+    model: str
+    other: str
+    measure: Measure
+    difference: Mean
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """means[measure][system][condition]; agreement[measure][coefficient].
+
+    `contrasts` compare systems over both conditions, `conditions` the cited evidence with the full clip within a
+    system. Fleiss' kappa needs as many ratings of every trial: None where that is not so. n_items_needed: paired items
+    that would show half a point of helpfulness, by the spread found here; None where it can't be told.
+    """
+
+    n_raters: int
+    n_finished: int
+    n_ratings: int
+    excluded: tuple[Excluded, ...]
+    means: dict[str, dict[str, dict[str, Mean]]]
+    contrasts: tuple[Contrast, ...]
+    conditions: dict[str, dict[str, Mean]]
+    agreement: dict[str, dict[str, Agreement | None]]
+    seconds: dict[str, Mean]
+    n_items_needed: int | None
+    chance_referent: float = 1 / N_STRETCHES
+
+
+def ratings_of(study: Study, store: Store) -> list[Rating]:
+    """Every answer with its trial, in the order given; answers to trials that the study lacks are left out."""
+    answers = store.answers()
+    places = {
+        rater: {trial.id: (n, trial) for n, trial in enumerate(trials_for(study, rater))}
+        for rater in {answer.rater for answer in answers}
+    }
+    return [
+        _rating(answer, *places[answer.rater][answer.trial])
+        for answer in answers
+        if answer.trial in places[answer.rater]
+    ]
+
+
+def _rating(answer: Answer, position: int, trial: Trial) -> Rating:
+    correct = None
+    if answer.measure == "referent":
+        correct = answer.value == trial.right
+    elif trial.kind == "check":
+        correct = answer.value == CHECK_RATING
+    return Rating(
+        answer.rater,
+        position,
+        trial.kind,
+        trial.item,
+        trial.system,
+        trial.condition,
+        trial.id,
+        answer.measure,
+        answer.value,
+        correct,
+        answer.seconds,
+        answer.plays,
+        answer.changes,
+        answer.at,
+    )
+
+
+def write_csv(path: Path, ratings: Sequence[Rating]) -> None:
+    """One line an answer, with a header; None is an empty field."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Rating)])
+        writer.writeheader()
+        writer.writerows(asdict(rating) for rating in ratings)
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+
+def analyse(study: Study, ratings: Sequence[Rating], seed: int = 0) -> Analysis:
+    """Means by system and condition over the raters who passed their checks; intervals are of the bootstrap by item."""
+    excluded = tuple(_excluded(ratings))
+    out = {one.rater for one in excluded}
+    rated = [rating for rating in ratings if rating.kind == "rated" and rating.rater not in out]
+    mean = partial(_mean, seed=seed)
+    means: dict[str, dict[str, dict[str, Mean]]] = {
+        measure: {
+            system: {
+                condition: mean(
+                    r for r in rated if (r.measure, r.system, r.condition) == (measure, system, condition)
+                )
+                for condition in CONDITIONS
+            }
+            for system in study.systems
+        }
+        for measure in MEASURES
+    }
+    contrasts = tuple(
+        Contrast(
+            model, other, measure, _difference(rated, measure, lambda r: r.system, model, other, seed=seed)
+        )
+        for measure in MEASURES
+        for model, other in combinations(study.systems, 2)
+    )
+    by_condition: dict[str, dict[str, Mean]] = {
+        measure: {
+            system: _difference(
+                [r for r in rated if r.system == system],
+                measure,
+                lambda r: r.condition,
+                "full",
+                "evidence",
+                seed=seed,
+            )
+            for system in study.systems
+        }
+        for measure in MEASURES
+        if measure != "referent"  # the same question in both conditions
+    }
+    seconds: dict[str, Mean] = {
+        condition: bootstrap_mean(
+            [r.seconds for r in rated if r.condition == condition and r.measure == "supportive"],
+            [r.item for r in rated if r.condition == condition and r.measure == "supportive"],
+            seed,
+        )
+        for condition in CONDITIONS
+    }
+    n_raters = len({rating.rater for rating in ratings})
+    return Analysis(
+        n_raters,
+        _n_finished(study, ratings),
+        len(rated),
+        excluded,
+        means,
+        contrasts,
+        by_condition,
+        {measure: _agreement(rated, measure, seed) for measure in MEASURES},
+        seconds,
+        _n_items_needed(rated, study.systems),
+    )
+
+
+def _excluded(ratings: Sequence[Rating]) -> Iterable[Excluded]:
+    for rater in sorted({rating.rater for rating in ratings}):
+        checks = [r for r in ratings if r.rater == rater and r.kind == "check"]
+        n_wrong = sum(not check.correct for check in checks)
+        if n_wrong > len(checks) / 2:
+            yield Excluded(rater, len(checks), n_wrong)
+
+
+def _number(rating: Rating) -> float:
+    return float(bool(rating.correct)) if rating.measure == "referent" else float(rating.value)
+
+
+def _mean(ratings: Iterable[Rating], seed: int) -> Mean:
+    found = list(ratings)
+    return bootstrap_mean([_number(r) for r in found], [r.item for r in found], seed)
+
+
+def _difference(
+    ratings: Sequence[Rating],
+    measure: Measure,
+    side: Callable[[Rating], Hashable],
+    first: Hashable,
+    other: Hashable,
+    seed: int,
+) -> Mean:
+    """The mean over items of the item's mean on the `other` side less that on the `first`."""
+    by_item: dict[str, dict[Hashable, list[float]]] = {}
+    for rating in ratings:
+        if rating.measure == measure:
+            by_item.setdefault(rating.item, {}).setdefault(side(rating), []).append(_number(rating))
+    pairs = {item: (of[first], of[other]) for item, of in by_item.items() if first in of and other in of}
+    differences = [sum(b) / len(b) - sum(a) / len(a) for a, b in pairs.values()]
+    return bootstrap_mean(differences, list(pairs), seed)
+
+
+def _agreement(ratings: Sequence[Rating], measure: Measure, seed: int) -> dict[str, Agreement | None]:
+    table, items = _table(ratings, measure)
+    level: Level = "nominal" if measure == "referent" else "ordinal"
+    alpha = partial(krippendorff_alpha, level=level)
+    found: dict[str, Agreement | None] = {
+        f"krippendorff_alpha_{level}": with_interval(alpha, table, seed, clusters=items)
+    }
+    n_ratings = {sum(value is not None for value in row) for row in table}
+    same = len(n_ratings) == 1 and n_ratings.pop() > 1
+    found["fleiss_kappa"] = with_interval(fleiss_kappa, table, seed, clusters=items) if same else None
+    return found
+
+
+def _table(ratings: Sequence[Rating], measure: Measure) -> tuple[Ratings, list[str]]:
+    """A row a trial, a column a rater; and each row's item."""
+    chosen = [rating for rating in ratings if rating.measure == measure]
+    raters = sorted({rating.rater for rating in chosen})
+    rows: dict[str, list[float | None]] = {}
+    for rating in chosen:
+        row = rows.setdefault(rating.trial, [None] * len(raters))
+        row[raters.index(rating.rater)] = float(rating.value)
+    item_of = {rating.trial: rating.item for rating in chosen}
+    return list(rows.values()), [item_of[trial] for trial in rows]
+
+
+def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:
+    finished = 0
+    for rater in {rating.rater for rating in ratings}:
+        given = {(r.trial, r.measure) for r in ratings if r.rater == rater}
+        finished += all(
+            (trial.id, measure) in given for trial in trials_for(study, rater) for measure in MEASURES
+        )
+    return finished
+
+
+def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str], difference: float = 0.5) -> int | None:
+    if len(systems) < 2:
+        return None
+    by_item: dict[str, dict[str, list[float]]] = {}
+    for rating in ratings:
+        if rating.measure == "helpful":
+            by_item.setdefault(rating.item, {}).setdefault(rating.system, []).append(_number(rating))
+    first, other = systems[0], systems[-1]
+    found = [
+        sum(of[other]) / len(of[other]) - sum(of[first]) / len(of[first])
+        for of in by_item.values()
+        if first in of and other in of
+    ]
+    if len(found) < 2:
+        return None
+    middle = sum(found) / len(found)
+    deviation = (sum((one - middle) ** 2 for one in found) / (len(found) - 1)) ** 0.5
+    return n_for_difference(difference, deviation) if deviation > 0 else None
+
+
+# --- how it is told ----------------------------------------------------------------------------------------
+
+
+def write_analysis(analysis: Analysis, out: Path) -> None:
+    """analysis.json, analysis.md and analysis.png in the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "analysis.json").write_text(json.dumps(asdict(analysis), indent=1) + "\n", encoding="utf-8")
+    (out / "analysis.md").write_text(markdown(analysis), encoding="utf-8", errors="backslashreplace")
+    draw(analysis, out / "analysis.png")
+
+
+def markdown(analysis: Analysis) -> str:
+    """The tables as text; a dash where nothing was rated."""
+    lines = [
+        "# Listening study",
+        "",
+        f"{analysis.n_raters} raters, {analysis.n_finished} finished, {len(analysis.excluded)} left out for failed "
+        f"attention checks; {analysis.n_ratings} ratings. Intervals: 95 %, bootstrap over items.",
+    ]
+    for measure, systems in analysis.means.items():
+        lines += [
+            "",
+            f"## {WORDS[measure].capitalize()}",
+            "",
+            "| system | evidence | full clip |",
+            "|---|---|---|",
+        ]
+        for system, of in systems.items():
+            cells = " | ".join(_told(of[condition]) for condition in CONDITIONS)
+            lines.append(f"| {_cell(system)} | {cells} |")
+        if measure == "referent":
+            lines += ["", f"Chance: {analysis.chance_referent:.2f}."]
+        for contrast in analysis.contrasts:
+            if contrast.measure == measure:
+                lines += [
+                    "",
+                    f"{contrast.other} - {contrast.model}: {_told(contrast.difference)} (paired by item)",
+                ]
+        for system, difference in analysis.conditions.get(measure, {}).items():
+            lines += ["", f"{system}, evidence - full clip: {_told(difference)} (paired by item)"]
+        for name, found in analysis.agreement[measure].items():
+            words = name.replace("_", " ")
+            if found is None:
+                lines += ["", f"{words}: not defined, trials have different numbers of ratings"]
+            elif found.value is None:
+                lines += ["", f"{words}: nothing can be said"]
+            else:
+                interval = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+                lines += ["", f"{words}: {found.value:.2f}{interval}, {found.n_units} trials"]
+    if analysis.n_items_needed is not None:
+        lines += [
+            "",
+            f"By the spread found here, {analysis.n_items_needed} items show a difference of half a point in "
+            "helpfulness between the first and the last system (power 0.8, two-sided 5 %).",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _told(mean: Mean) -> str:
+    if mean.value is None:
+        return "–"
+    interval = "" if mean.low is None or mean.high is None else f" [{mean.low:.2f}, {mean.high:.2f}]"
+    return f"{mean.value:.2f}{interval} (n = {mean.n})"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def draw(analysis: Analysis, path: Path) -> None:
+    """One panel a measure: each system's mean on its evidence (full dot) and on the full clip (open dot)."""
+    figure, panels = plt.subplots(1, len(MEASURES), figsize=(11, 1.6 + 0.5 * len(analysis.means["helpful"])))
+    for panel, measure in zip(panels, MEASURES, strict=True):
+        systems = analysis.means[measure]
+        for row, (of, colour) in enumerate(zip(systems.values(), MODEL_COLOURS * len(systems), strict=False)):
+            for condition, offset in zip(CONDITIONS, (-0.12, 0.12), strict=True):
+                mean = of[condition]
+                if mean.value is None:
+                    continue
+                if mean.low is not None:
+                    panel.plot([mean.low, mean.high], [row + offset] * 2, color=colour, linewidth=1.6)
+                face = colour if condition == "evidence" else "white"
+                panel.plot(mean.value, row + offset, "o", color=colour, markerfacecolor=face, label=condition)
+        panel.set_yticks(range(len(systems)), list(systems) if measure == "referent" else [""] * len(systems))
+        panel.set_ylim(len(systems) - 0.5, -0.5)
+        panel.set_xlim((0, 1.02) if measure == "referent" else (0.9, 5.1))
+        panel.set_title(WORDS[measure].split(":")[0], fontsize=10)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    panels[0].axvline(analysis.chance_referent, color="#8b949e", linestyle="--", linewidth=1)
+    figure.text(
+        0.99, 0.01, "full dot: evidence alone; open dot: full clip; dashed: chance", ha="right", fontsize=8
+    )
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(path, dpi=150, facecolor="white")
+    plt.close(figure)
+
+
+def sample_size(difference: float, deviation: float, raters: int, correlation: float, power: float) -> str:
+    """How many paired items a mean difference needs, in a sentence; `correlation` of raters on one item, in [0, 1].
+
+    The deviation of one rating's paired difference; several raters of an item shrink it to sqrt(design effect / n).
+    """
+    spread = deviation * (design_effect(raters, correlation) / raters) ** 0.5
+    n = n_for_difference(difference, spread, power)
+    return (
+        f"{n} items, each rated by {raters} raters, show a paired difference of {difference:g} points with power "
+        f"{power:g} (two-sided 5 %; deviation {deviation:g} of one rating's difference, correlation {correlation:g} "
+        "between raters of one item)"
+    )

@@ -1,0 +1,206 @@
+"""The study as a web app: consent, practice, trials; each answer is on disk before the page says so.
+
+What a browser gets of a trial is its text and its sounds: never the system, the condition, or which stretch is right.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from tgsr.pages.study.design import N_STRETCHES, SCALE, Study, Trial, trials_for
+from tgsr.pages.study.store import MEASURES, Store
+
+MOST_BODY = 4096  # bytes of an answer or a consent
+MOST_RATERS = 10_000
+CONSENT = (
+    "You will listen to short stretches of recordings, read what a program said about them, and rate how well the two "
+    "fit together. What is kept: your choices and ratings, when you gave them, how long each took and how often you "
+    "pressed play. No name, address or sound of yours is asked for or kept. You may stop at any time, and come back "
+    "by the link that you get; what you have rated until then stays in the study."
+)
+STATIC = {"index.html": "text/html", "study.js": "text/javascript", "study.css": "text/css"}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A study that is being run: its folder holds media/ and the ratings."""
+
+    study: Study
+    folder: Path
+    store: Store
+    consent: str = CONSENT
+
+
+def routes(running: Running) -> list[Route]:
+    """The study's pages and calls, all below /study."""
+
+    def handled(work: Callable[[Running, Request, Any], Response]) -> Callable[[Request], Any]:
+        async def handle(request: Request) -> Response:
+            body = await _body(request) if request.method == "POST" else None
+            try:
+                return await run_in_threadpool(work, running, request, body)
+            except sqlite3.OperationalError as error:
+                problem = f"it could not keep this ({error}); what was kept before is not lost"
+                return JSONResponse({"problem": problem}, status_code=507)
+
+        return handle
+
+    return [
+        Route("/study", _page),
+        Route("/study/r/{token}", _page),
+        Route("/study/static/{name}", _static),
+        Route("/study/api/consent", handled(_consent)),
+        Route("/study/api/join", handled(_join), methods=["POST"]),
+        Route("/study/api/{token}", handled(_state)),
+        Route("/study/api/{token}/answer", handled(_answer), methods=["POST"]),
+        Route("/study/media/{token}/{name}", handled(_media)),
+    ]
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    taken = bytearray()
+    async for chunk in request.stream():
+        taken += chunk
+        if len(taken) > MOST_BODY:
+            raise HTTPException(413, "too long")
+    if request.headers.get("content-type", "").split(";")[0] != "application/json":
+        raise HTTPException(415, "send JSON")  # a form of another site cannot send that unasked
+    try:
+        body = json.loads(taken)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "is not JSON") from None
+    if not isinstance(body, dict):
+        raise HTTPException(400, "must be an object")
+    return body
+
+
+def _page(request: Request) -> Response:
+    return _file("index.html")
+
+
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in STATIC:
+        raise HTTPException(404)
+    return _file(name)
+
+
+def _file(name: str) -> Response:
+    content = (files("tgsr") / "pages" / "study" / "static" / name).read_bytes()
+    return Response(content, media_type=STATIC[name], headers={"cache-control": "no-cache"})
+
+
+def _consent(running: Running, request: Request, body: Any) -> Response:
+    study = running.study
+    n_trials = len(trials_for(study, 0))
+    return JSONResponse({"title": study.title, "consent": running.consent, "n_trials": n_trials})
+
+
+def _join(running: Running, request: Request, body: Any) -> Response:
+    if body.get("agreed") is not True:
+        raise HTTPException(400, "agreed must be true")
+    if running.store.n_raters() >= MOST_RATERS:
+        raise HTTPException(429, "the study is full")
+    _, token = running.store.join(running.consent)
+    return JSONResponse({"link": f"/study/r/{token}"})
+
+
+def _rater(running: Running, request: Request) -> int:
+    number = running.store.rater(request.path_params["token"])
+    if number is None:
+        raise HTTPException(404, "nobody has this link")
+    return number
+
+
+def _state(running: Running, request: Request, body: Any) -> Response:
+    """The first trial that lacks an answer, with the answers that it has; "done" after the last."""
+    rater = _rater(running, request)
+    trials = trials_for(running.study, rater)
+    given: dict[str, dict[str, int]] = {}
+    for answer in running.store.answers(rater):
+        given.setdefault(answer.trial, {})[answer.measure] = answer.value
+    n_done = sum(len(given.get(trial.id, {})) == len(MEASURES) for trial in trials)
+    left = next((trial for trial in trials if len(given.get(trial.id, {})) < len(MEASURES)), None)
+    state: dict[str, Any] = {
+        "title": running.study.title,
+        "n": len(trials),
+        "n_done": n_done,
+        "done": left is None,
+    }
+    if left is not None:
+        state["trial"] = _shown(left) | {"answers": given.get(left.id, {})}
+        if left.kind == "practice" and "referent" in given.get(left.id, {}):
+            state["trial"]["feedback"] = _feedback(left, given[left.id]["referent"])
+    return JSONResponse(state)
+
+
+def _shown(trial: Trial) -> dict[str, Any]:
+    return {
+        "id": trial.id,
+        "practice": trial.kind == "practice",
+        "question": trial.question,
+        "choices": list(trial.choices),
+        "response": trial.response,
+        "audio": trial.audio,
+        "stretches": list(trial.stretches),
+    }
+
+
+def _feedback(trial: Trial, chosen: int) -> str:
+    return ("That is it. " if chosen == trial.right else "Not that one. ") + trial.feedback
+
+
+def _answer(running: Running, request: Request, body: Any) -> Response:
+    rater = _rater(running, request)
+    trials = {trial.id: trial for trial in trials_for(running.study, rater)}
+    trial = trials.get(str(body.get("trial")))
+    measure, value = body.get("measure"), body.get("value")
+    if trial is None or measure not in MEASURES:
+        raise HTTPException(400, "no such trial of yours, or no such question")
+    low, high = (0, N_STRETCHES - 1) if measure == "referent" else SCALE
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise HTTPException(400, f"value must be a whole number from {low} to {high}")
+    plays = body.get("plays")
+    running.store.add(
+        rater,
+        trial.id,
+        measure,
+        value,
+        _number(body.get("seconds")),
+        plays if isinstance(plays, int) and not isinstance(plays, bool) and 0 <= plays < 10**6 else None,
+    )
+    told: dict[str, Any] = {"kept": True}
+    if trial.kind == "practice" and measure == "referent":
+        told["feedback"] = _feedback(trial, value)
+    return JSONResponse(told)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)
+
+
+def _media(running: Running, request: Request, body: Any) -> Response:
+    rater = _rater(running, request)
+    name = request.path_params["name"]
+    names = {n for trial in trials_for(running.study, rater) for n in (trial.audio, *trial.stretches)}
+    path = running.folder / "media" / name
+    if name not in names:
+        raise HTTPException(404, "no such sound")
+    if not path.is_file():
+        raise HTTPException(410, "this sound is gone from the study's folder: tell whoever runs the study")
+    return FileResponse(path, media_type="audio/wav", headers={"cache-control": "private, max-age=3600"})

@@ -1,0 +1,419 @@
+"""What raters are shown: trials from prediction files, and who hears which in what order.
+
+A trial is one model's response about one clip, heard in one condition: the cited evidence alone, or the full clip.
+The rater says which of three stretches the reasoning speaks of (referent choice), how much the sound helped to check
+the answer (helpfulness) and how well it supports the answer (supportiveness). The paper mentions its human evaluation
+and does not describe it: the questions are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from tgsr import audio
+from tgsr.grounding import find_mentions, find_spans
+from tgsr.overlap import evidence_crop, trace_iou
+from tgsr.records import Question, Response, read_responses, resolve_audio
+from tgsr.timeline import Seconds, Span
+from tgsr.training.checkpoints import write_atomically
+
+Condition = Literal["evidence", "full"]
+Kind = Literal["rated", "practice", "check"]
+CONDITIONS: tuple[Condition, ...] = ("evidence", "full")
+N_STRETCHES = 3
+MASK = "[time]"
+SCALE = (1, 5)  # of helpfulness and supportiveness
+FILE = "study.json"
+CHECK_STRETCH, CHECK_RATING = 1, 2
+_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+_PAIR = rf"{_NUMBER}\s{{0,3}}(?:to|and|until|,|-|–|—)\s{{0,3}}{_NUMBER}"
+_TIMES = re.compile(
+    rf"\d{{1,3}}:\d\d(?::\d\d)?(?:[.,]\d{{1,3}})?|{_NUMBER}\s{{0,2}}-?(?:seconds?|secs?|s)\b|{_PAIR}(?=\s?[)\]])"
+    rf"|(?<=from ){_PAIR}|(?<=between ){_PAIR}|\d{{1,9}}\.\d{{1,9}}",
+    re.IGNORECASE,
+)
+
+
+class StudyError(ValueError):
+    """A study that cannot be made or used as it was asked for; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One response in one condition. `id` tells nothing of the system; `right` is the place of the true stretch.
+
+    `audio`: what is heard for the two ratings; `stretches`: what the referent is chosen from; names of files in media/.
+    Of a check, `right` and CHECK_RATING are what its text asks for.
+    """
+
+    id: str
+    kind: Kind
+    item: str
+    system: str
+    condition: Condition
+    question: str
+    choices: tuple[str, ...]
+    response: str
+    audio: str
+    stretches: tuple[str, ...]
+    right: int
+    feedback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """`trials[item]` are that item's trials in the order of `cells` (system, condition)."""
+
+    title: str
+    seed: int
+    systems: tuple[str, ...]
+    per_rater: int
+    raters_per_trial: int
+    trials: dict[str, tuple[Trial, ...]]
+    practice: tuple[Trial, ...]
+    checks: tuple[Trial, ...]
+    left_out: dict[str, int]
+
+    @property
+    def cells(self) -> tuple[tuple[str, Condition], ...]:
+        return tuple((system, condition) for system in self.systems for condition in CONDITIONS)
+
+    @property
+    def n_raters(self) -> int:
+        """How many raters give every trial its number of ratings."""
+        n_blocks = -(-len(self.trials) // self.per_rater)
+        return len(self.cells) * n_blocks * self.raters_per_trial
+
+    @property
+    def id(self) -> str:
+        """Changes with anything that a rater could notice."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+# --- who hears what ----------------------------------------------------------------------------------------
+
+
+def trials_for(study: Study, rater: int) -> list[Trial]:
+    """The trials of rater number `rater` (from 0) in order: practice first, then rated ones with checks among them.
+
+    No item twice. Items rotate through the cells (a Latin square): as many raters as there are cells hear each item of
+    a block once in each cell, and each of them every cell equally often, give or take one: exactly, where a block is a
+    multiple of the cells. Orders and the checks'
+    places are drawn from the study's seed and the rater's number.
+    """
+    items = list(study.trials)
+    n_cells = len(study.cells)
+    block = rater // n_cells * study.per_rater
+    chosen = [(block + n) % len(items) for n in range(min(study.per_rater, len(items)))]
+    rated = [study.trials[items[at]][(place + rater) % n_cells] for place, at in enumerate(chosen)]
+    rng = np.random.default_rng([study.seed, rater])
+    ordered: list[Trial] = [rated[n] for n in rng.permutation(len(rated))]
+    for check in study.checks:
+        ordered.insert(int(rng.integers(1, len(ordered) + 1)), check)
+    return [*study.practice, *ordered]
+
+
+# --- making a study ----------------------------------------------------------------------------------------
+
+
+def make_study(
+    predictions: Sequence[Path],
+    out: Path,
+    *,
+    systems: Sequence[str] = (),
+    n_items: int = 30,
+    per_rater: int = 0,
+    raters_per_trial: int = 3,
+    n_practice: int = 2,
+    n_checks: int = 2,
+    title: str = "Listening study",
+    seed: int = 0,
+) -> Study:
+    """Writes study.json and media/ into the folder `out`, and returns the study.
+
+    `systems` are model names in the files; all if none is given. Items are drawn from the choice questions that all
+    systems answered with at least one valid span inside the clip and whose clip has room for two other stretches, one
+    a recording, after those for practice; what is left out is counted by its reason. per_rater 0: all items.
+    Raises StudyError for unknown systems, too few items, and a folder that holds a study already.
+    """
+    if (out / FILE).exists():
+        raise StudyError(f"{out}: holds a study already; give another --out")
+    if per_rater and n_items > 0 and n_items % min(per_rater, n_items):
+        raise StudyError(
+            f"--per-rater {per_rater}: must divide --items {n_items}, or some parts would get more ratings than others"
+        )
+    answers, sounds = _by_question(predictions, systems)
+    names = tuple(systems) or tuple(dict.fromkeys(name for of in answers.values() for name in of))
+    for flag, n in (("--items", n_items), ("--raters-per-trial", raters_per_trial)):
+        if n < 1:
+            raise StudyError(f"{flag} {n}: must be 1 or more")
+    usable, left_out = _usable(answers, names)
+    order = np.random.default_rng(seed).permutation(len(usable))
+    shuffled = [usable[n] for n in order]
+    media = _Media(out / "media")
+    rated: dict[str, tuple[Trial, ...]] = {}
+    practice: list[Trial] = []
+    recordings: set[str] = set()
+    bar = tqdm(shuffled, desc="study", unit="question")
+    for question in bar:
+        if len(rated) == n_items and len(practice) == n_practice:
+            break
+        if question.clip_id in recordings:
+            _count(left_out, "about a recording that is in the study already")
+            continue
+        try:
+            samples = audio.load(sounds[question.id])
+        except (audio.AudioError, FileNotFoundError):
+            _count(left_out, "sound cannot be read")
+            continue
+        if not all(_cited(answers[question.id][name], _seconds(samples)) for name in names):
+            _count(left_out, "a system cites nothing before the sound's end")
+            continue
+        made = [_trials(answers[question.id][name], samples, media, seed) for name in names]
+        if any(of is None for of in made):
+            _count(left_out, "no room for other stretches")
+            continue
+        recordings.add(question.clip_id)
+        if len(practice) == n_practice:
+            rated[question.id] = tuple(trial for of in made if of is not None for trial in of)
+        else:
+            best = max(range(len(names)), key=lambda n: _iou(answers[question.id][names[n]]))
+            chosen = made[best]
+            assert chosen is not None
+            practice.append(_as_practice(chosen[len(practice) % len(CONDITIONS)]))
+    bar.close()
+    if len(rated) < n_items:
+        raise StudyError(
+            f"only {len(rated)} of {n_items} items can be used, beside {len(practice)} for practice "
+            f"({_reasons(left_out)}): give fewer --items or --practice, other predictions, or fewer systems"
+        )
+    # Of practice items, so that no rated one is met a second time; of the first one where there is no practice.
+    known = practice or [next(iter(rated.values()))[0]]
+    checks = tuple(_as_check(known[n % len(known)], n, seed) for n in range(n_checks))
+    study = Study(
+        title,
+        seed,
+        names,
+        min(per_rater or n_items, n_items),
+        raters_per_trial,
+        rated,
+        tuple(practice),
+        checks,
+        left_out,
+    )
+    write_atomically(out / FILE, json.dumps(asdict(study), ensure_ascii=False, indent=1).encode())
+    return study
+
+
+def read_study(folder: Path) -> Study:
+    """The study in a folder. StudyError where there is none, or where it cannot be read."""
+    path = folder / FILE
+    if not path.is_file():
+        raise StudyError(f"{path}: is missing; make a study with `tgsr study make`")
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return Study(
+            title=row["title"],
+            seed=row["seed"],
+            systems=tuple(row["systems"]),
+            per_rater=row["per_rater"],
+            raters_per_trial=row["raters_per_trial"],
+            trials={item: tuple(_trial(one) for one in of) for item, of in row["trials"].items()},
+            practice=tuple(_trial(one) for one in row["practice"]),
+            checks=tuple(_trial(one) for one in row["checks"]),
+            left_out=row["left_out"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}: is no study: {error!r}; make it again with `tgsr study make`") from error
+
+
+def _trial(row: Mapping[str, Any]) -> Trial:
+    return Trial(**{**row, "choices": tuple(row["choices"]), "stretches": tuple(row["stretches"])})
+
+
+def _by_question(
+    predictions: Sequence[Path], systems: Sequence[str]
+) -> tuple[dict[str, dict[str, Response]], dict[str, Path]]:
+    """Each choice question's first response of each system, by id, and where its sound lies."""
+    answers: dict[str, dict[str, Response]] = {}
+    sounds: dict[str, Path] = {}
+    models: dict[str, None] = {}
+    for path in predictions:
+        for response in read_responses(path, several=True):
+            models[response.model] = None
+            if response.question.kind == "choice" and (not systems or response.model in systems):
+                answers.setdefault(response.question.id, {}).setdefault(response.model, response)
+                sounds.setdefault(response.question.id, resolve_audio(response, path))
+    if unknown := [name for name in systems if name not in models]:
+        raise StudyError(
+            f"--systems {', '.join(unknown)}: no responses of it; there are {', '.join(models) or 'none'}"
+        )
+    return answers, sounds
+
+
+def _usable(
+    answers: Mapping[str, Mapping[str, Response]], systems: Sequence[str]
+) -> tuple[list[Question], dict[str, int]]:
+    usable: list[Question] = []
+    left_out: dict[str, int] = {}
+    for of in answers.values():
+        question = next(iter(of.values())).question
+        silent = next(
+            (name for name in systems if name in of and not _cited(of[name], question.duration)), None
+        )
+        if len(of) < len(systems):
+            reason = "not answered by every system"
+        elif silent is not None:
+            reason = f"{silent} cites no span inside the clip"
+        else:
+            usable.append(question)
+            continue
+        _count(left_out, reason)
+    return usable, left_out
+
+
+def _count(left_out: dict[str, int], reason: str) -> None:
+    left_out[reason] = left_out.get(reason, 0) + 1
+
+
+def _seconds(samples: audio.Samples) -> Seconds:
+    return len(samples) / audio.SAMPLE_RATE
+
+
+def _cited(response: Response, seconds: Seconds) -> list[Span]:
+    return evidence_crop(find_spans(response.text), seconds, pad=0.0)
+
+
+def _iou(response: Response) -> float:
+    return trace_iou(find_spans(response.text), response.question.evidence) or 0.0
+
+
+def _trials(
+    response: Response, samples: audio.Samples, media: _Media, seed: int
+) -> tuple[Trial, Trial] | None:
+    """The response in both conditions; None where the clip has no room for two stretches besides the cited one."""
+    question = response.question
+    seconds = _seconds(samples)  # of the sound: a row may say another length
+    heard = evidence_crop(find_spans(response.text), seconds)
+    cited = max(_cited(response, seconds), key=lambda span: span.duration)
+    rng = np.random.default_rng([seed, *hashlib.sha256(f"{question.id} {response.model}".encode()).digest()])
+    foils = _foils(cited, _cited(response, seconds), seconds, rng)
+    if foils is None:
+        return None
+    right = int(rng.integers(N_STRETCHES))
+    spans = [*foils[:right], cited, *foils[right:]]
+    stretches = tuple(media.keep(audio.crop(samples, [span])) for span in spans)
+    sounds = {"evidence": media.keep(audio.crop(samples, heard)), "full": media.keep(samples)}
+    made = [
+        Trial(
+            id=hashlib.sha256(f"{seed} {question.id} {response.model} {condition}".encode()).hexdigest()[:12],
+            kind="rated",
+            item=question.id,
+            system=response.model,
+            condition=condition,
+            question=question.question,
+            choices=question.choices,
+            response=masked(response.text),
+            audio=sounds[condition],
+            stretches=stretches,
+            right=right,
+        )
+        for condition in CONDITIONS
+    ]
+    return made[0], made[1]
+
+
+def masked(text: str) -> str:
+    """The text with every stated time as "[time]": read, it would give the stretch away.
+
+    More is hidden than `find_mentions` believes: single times, pairs without a unit, any decimal.
+    """
+    pieces, position = [], 0
+    for mention in find_mentions(text):
+        pieces += [_TIMES.sub(MASK, text[position : mention.text_start]), MASK]
+        position = mention.text_end
+    return "".join(pieces) + _TIMES.sub(MASK, text[position:])
+
+
+def _foils(
+    cited: Span, all_cited: Sequence[Span], seconds: float, rng: np.random.Generator
+) -> list[Span] | None:
+    """Two stretches as long as the cited one that meet neither it, nor other cited spans, nor each other."""
+    taken = list(all_cited)
+    foils: list[Span] = []
+    length = min(cited.duration, seconds)
+    for _ in range(N_STRETCHES - 1):
+        room = [
+            start for start in np.arange(0.0, seconds - length + 1e-9, 0.05) if _is_free(start, length, taken)
+        ]
+        if not room:
+            return None
+        start = float(rng.choice(room))
+        foils.append(Span(start, start + length))
+        taken.append(foils[-1])
+    return foils
+
+
+def _is_free(start: float, length: float, taken: Sequence[Span]) -> bool:
+    span = Span(start, start + length)
+    return all(span.overlap(other) <= 1e-6 for other in taken)
+
+
+def _as_practice(trial: Trial) -> Trial:
+    letter = "ABC"[trial.right]
+    feedback = (
+        f"Stretch {letter} is what this response cites. For the ratings there is no right number: 1 says that the "
+        "sound is of no use, or does not support the answer at all; 5 that it is all one needs, or proves the answer."
+    )
+    row = {**_fields(trial), "id": f"practice-{trial.id}", "kind": "practice", "feedback": feedback}
+    return Trial(**row)
+
+
+def _as_check(trial: Trial, n: int, seed: int) -> Trial:
+    text = (
+        f"This is a check that the text is read. Choose stretch {'ABC'[CHECK_STRETCH]}, and {CHECK_RATING} for both "
+        "ratings, whatever you hear."
+    )
+    id_ = hashlib.sha256(f"{seed} check {n}".encode()).hexdigest()[:12]
+    return Trial(
+        **{
+            **_fields(trial),
+            "id": id_,
+            "kind": "check",
+            "response": text,
+            "right": CHECK_STRETCH,
+            "system": "",
+            "feedback": "",
+        }
+    )
+
+
+def _fields(trial: Trial) -> dict[str, Any]:
+    return {**asdict(trial), "choices": trial.choices, "stretches": trial.stretches}
+
+
+def _reasons(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{n}: {reason}" for reason, n in left_out.items()) or "there are no more questions"
+
+
+@dataclass(frozen=True, slots=True)
+class _Media:
+    """Sound files whose names tell nothing; the same sound is kept once."""
+
+    folder: Path
+
+    def keep(self, samples: audio.Samples) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{audio.content_hash(samples)[:20]}.wav"
+        if not (self.folder / name).exists():
+            audio.save_wav(self.folder / name, samples)
+        return name

@@ -1,0 +1,262 @@
+"""Questions asked on the page: one at a time, a few waiting, the text as it is written.
+
+The answer is that of `tgsr ask`. A Lalm's tokens are seen where its head scores them: decoding is greedy, so the
+highest score is the token that comes. Models that only answer come in one piece.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tgsr import audio
+from tgsr.answering.responder import Responder
+from tgsr.audio import AudioError
+from tgsr.grounding import find_spans
+from tgsr.models.lalm import Lalm, ModelError, is_lalm
+from tgsr.overlap import evidence_crop
+from tgsr.pages.view.index import mention_rows
+from tgsr.pages.view.sound import Sound, Sounds, track_to_wav
+from tgsr.timeline import Seconds
+
+MOST_BYTES = 100 * 2**20  # of an uploaded recording
+MOST_SECONDS: Seconds = audio.MAX_SECONDS
+MOST_WAITING = 8  # questions, the one under way among them
+MOST_KEPT = 20  # answers whose sound can still be heard
+MOST_LETTERS = 4000  # of a question and its choices together
+OVER = ("done", "failed", "cancelled")
+
+log = logging.getLogger(__name__)
+Event = tuple[str, dict[str, Any]]
+
+
+class Busy(Exception):
+    """As many questions wait as may."""
+
+
+class Cancelled(Exception):
+    """Nobody wants the answer any more."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One question on its way. `events` only grow; the last one says how it ended.
+
+    `upload`: the file that was sent, deleted with the job; None where an item's own sound is asked about.
+    """
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    is_phrase: bool
+    model: str
+    path: Path
+    upload: Path | None
+    events: list[Event] = field(default_factory=list)
+    sound: Sound | None = None
+    is_cancelled: threading.Event = field(default_factory=threading.Event)
+    future: Future[None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.events) and self.events[-1][0] in OVER
+
+    def tell(self, name: str, **what: Any) -> None:
+        """A further event, unless the last one was told."""
+        if not self.is_over:
+            self.events.append((name, what))
+
+    def require_wanted(self) -> None:
+        if self.is_cancelled.is_set():
+            raise Cancelled
+
+
+class Asker:
+    """The models that can be asked, each loaded with its first question and kept, and their one worker."""
+
+    def __init__(
+        self, models: Sequence[str], open_model: Callable[[str], Lalm | Responder], sounds: Sounds
+    ) -> None:
+        self.models = tuple(models)
+        self._open_model, self._sounds = open_model, sounds
+        self._opened: dict[str, Lalm | Responder] = {}
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, "tgsr-ask")
+
+    def require_room(self) -> None:
+        """Busy where a question would be turned away: asked before an upload is taken."""
+        if sum(not job.is_over for job in list(self._jobs.values())) >= MOST_WAITING:
+            raise Busy
+
+    def new_upload(self) -> Path:
+        return self._sounds.folder / f"upload-{secrets.token_hex(8)}"
+
+    def ask(
+        self,
+        question: str,
+        choices: tuple[str, ...],
+        is_phrase: bool,
+        model: str,
+        path: Path,
+        upload: Path | None = None,
+    ) -> Job:
+        """Queues a question about the audio file `path`. Raises Busy, or ModelError for what cannot be asked."""
+        model = model or (self.models[0] if self.models else "")
+        if model not in self.models:
+            raise ModelError(f"model {model!r} is not served here: start `tgsr view` with --model {model}")
+        if len(question) + sum(map(len, choices)) > MOST_LETTERS:
+            raise ModelError(f"question and choices have more than {MOST_LETTERS} characters: shorten them")
+        with self._lock:
+            self.require_room()
+            job = Job(secrets.token_urlsafe(12), question, choices, is_phrase, model, path, upload)
+            self._jobs[job.id] = job
+            self._forget()
+            self._tell_places()
+            job.future = self._worker.submit(self._answer, job)
+            job.future.add_done_callback(lambda future: self._ended(job, future))
+        return job
+
+    def job(self, id_: str) -> Job | None:
+        return self._jobs.get(id_)
+
+    def cancel(self, job: Job) -> None:
+        """A waiting question never starts; one under way ends with its next token."""
+        job.is_cancelled.set()
+        if job.future is not None:
+            job.future.cancel()
+
+    def close(self) -> None:
+        for job in list(self._jobs.values()):
+            self.cancel(job)
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, job: Job) -> None:
+        from tgsr.answering.ask import ask
+
+        job.require_wanted()
+        path = job.path if job.upload is None else _as_file(job.path)
+        job.sound = self._sounds.open(path)
+        samples = audio.load(job.sound.wav or path, max_seconds=MOST_SECONDS)
+        job.tell("heard", seconds=job.sound.seconds)
+        if job.model not in self._opened:
+            self._opened[job.model] = self._open_model(job.model)
+        model = self._opened[job.model]
+        job.require_wanted()
+        with _watched(model, job):
+            found = ask(model, samples, job.question, job.choices, phrase=job.is_phrase)
+        job.require_wanted()
+        seconds = len(samples) / audio.SAMPLE_RATE
+        job.tell(
+            "done",
+            text=found.text,
+            spans=[[span.start, span.end] for span in found.spans],
+            n_invalid=found.n_invalid,
+            mentions=mention_rows(found.text, seconds),
+            evidence=[[span.start, span.end] for span in evidence_crop(found.spans, seconds)],
+            seconds=seconds,
+        )
+
+    def _ended(self, job: Job, future: Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or isinstance(error, Cancelled):
+            job.tell("cancelled")
+        elif isinstance(error, ModelError | AudioError | OSError):
+            name = "" if job.upload is None else str(job.upload)
+            job.tell("failed", problem=str(error).replace(name, "the recording") if name else str(error))
+        elif error is not None:  # a fault of ours: the page says so, the terminal shows where
+            log.error("a question failed", exc_info=error)
+            job.tell("failed", problem=f"{type(error).__name__}: {error}")
+        self._tell_places()
+
+    def _tell_places(self) -> None:
+        """Each waiting question's number of questions before it, where it has changed."""
+        waiting = [job for job in list(self._jobs.values()) if not job.is_over]
+        for place, job in enumerate(waiting):
+            if not job.events or (job.events[-1][0] == "queued" and job.events[-1][1] != {"place": place}):
+                job.tell("queued", place=place)
+
+    def _forget(self) -> None:
+        """Drops the oldest answers beyond MOST_KEPT, and what was sent with them."""
+        over = [job for job in self._jobs.values() if job.is_over]
+        for job in over[: max(0, len(over) - MOST_KEPT)]:
+            del self._jobs[job.id]
+            if job.upload is not None:
+                for path in job.upload.parent.glob(f"{job.upload.name}*"):
+                    path.unlink(missing_ok=True)
+
+
+# --- tokens ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _watched(model: Lalm | Responder, job: Job) -> Iterator[None]:
+    """Tells the text while a Lalm writes it, and stops it when the job is cancelled."""
+    if not is_lalm(model):
+        yield
+        return
+    lalm: Lalm = model
+    ids: list[int] = []
+
+    def see(module: Any, args: Any, logits: Any) -> None:
+        job.require_wanted()
+        ids.append(int(logits.reshape(-1, logits.shape[-1])[-1].argmax()))
+        _tell_text(job, lalm.text(ids))
+
+    hook = lalm.lm_head.register_forward_hook(see)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _tell_text(job: Job, text: str) -> None:
+    """What is new of the text, and of the spans in it. A character that is not whole yet waits for its other bytes."""
+    told = "".join(what["piece"] for name, what in job.events if name == "text")
+    if text.endswith("\ufffd") or not text.startswith(told) or text == told:
+        return
+    job.tell("text", piece=text[len(told) :])
+    spans = [[span.start, span.end] for span in dict.fromkeys(find_spans(text))]
+    before: list[list[Seconds]] = next(
+        (what["spans"] for name, what in reversed(job.events) if name == "spans"), []
+    )
+    if spans != before:
+        job.tell("spans", spans=spans)
+
+
+# --- uploads ---------------------------------------------------------------------------------------------
+
+
+def _as_file(upload: Path) -> Path:
+    """The upload as a file that tgsr.audio reads: by what it holds, whatever the browser calls it."""
+    suffix = suffix_of(upload.open("rb").read(16))
+    if suffix == ".wav":
+        if audio.duration(upload) > MOST_SECONDS:
+            raise AudioError(str(upload), f"is longer than the {MOST_SECONDS:g} s allowed", "cut it")
+        return upload
+    wav = upload.with_name(f"{upload.name}.wav")
+    track_to_wav(upload, wav, MOST_SECONDS)
+    return wav
+
+
+def suffix_of(start: bytes) -> str:
+    """What FFmpeg has to read, by a file's first 16 bytes; ".wav" for all that libsndfile tells apart itself."""
+    if start.startswith(b"\x1a\x45\xdf\xa3"):
+        return ".webm"
+    if start[4:8] == b"ftyp":
+        return ".mp4"
+    if start.startswith(b"RIFF") and start[8:12] == b"AVI ":
+        return ".avi"
+    if start.startswith(b"\x30\x26\xb2\x75"):
+        return ".wma"
+    if len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS; an mp3's layer bits are not 0
+        return ".aac"
+    return ".wav"

@@ -1,0 +1,123 @@
+"""The page as a folder that needs no server: the same front end, its answers as files, its clips as wav.
+
+What it holds is told at the top of server.py. Any web server can hand it out, an address of GitHub Pages too; opened as
+a file, browsers let no page read other files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tgsr.audio import AudioError
+from tgsr.pages.errors import ViewError
+from tgsr.pages.view import index as data
+from tgsr.pages.view.index import Index, Item
+from tgsr.pages.view.server import static_files
+from tgsr.pages.view.sound import HEADER_BYTES, Sound, Sounds, file_of, read_bytes
+
+N_PEAKS = 1200
+MARK = '<meta name="tgsr-static" content="0">'
+DONE = "export.json"  # last of all; a folder that has it may be written over
+
+
+def export(index: Index, out: Path) -> tuple[int, int]:
+    """Writes the folder, and returns how many items have sound, and how many have none.
+
+    A clip is written once, however many items are about it; a missing one is said on its items. An export goes over an
+    earlier one of the same place. ViewError where `out` holds something else.
+    """
+    _require_ours(out)
+    for name in ("api/item", "api/peaks", "sound", "static"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).mkdir(parents=True)
+    (out / DONE).write_text("{}\n", encoding="utf-8")
+    _write_front_end(out)
+    _write(out / "api" / "run.json", data.run_row(index) | {"ask": None})
+    n_heard = 0
+    sounds = Sounds()
+    try:
+        written: dict[Path, str] = {}
+        for item in tqdm(index.items, desc=f"export {out}", unit="item"):
+            told = _write_sound(index, item, out, sounds, written)
+            n_heard += bool(told["ok"])
+            _write(out / "api" / "item" / f"{item.key}.json", data.item_row(index, item) | {"sound": told})
+    finally:
+        sounds.close()
+    items = [_searched(item) for item in index.items]
+    _write(out / "api" / "items.json", {"n": len(items), "page": 0, "size": len(items), "items": items})
+    return n_heard, len(items) - n_heard
+
+
+def _require_ours(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()) and not (out / DONE).is_file():
+        raise ViewError(f"--export {out}: holds other files; give a new folder")
+    if out.exists() and not out.is_dir():
+        raise ViewError(f"--export {out}: is a file; give a folder")
+
+
+def _write_front_end(out: Path) -> None:
+    page = (files("tgsr.pages.view") / "static" / "index.html").read_text(encoding="utf-8")
+    if MARK not in page:
+        raise AssertionError(f"index.html lacks {MARK}")
+    page = page.replace(MARK, MARK.replace('"0"', '"1"'))
+    (out / "index.html").write_text(page.replace("CSP-NONCE", ""), encoding="utf-8")
+    for name, path in static_files().items():
+        (out / "static" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / "static" / name)
+
+
+def _write_sound(
+    index: Index, item: Item, out: Path, sounds: Sounds, written: dict[Path, str]
+) -> dict[str, object]:
+    """What the item's file says of its sound. The clip and its peaks have the name of the first item about it."""
+    try:
+        path = file_of(index, item)
+        sound = sounds.open(path)
+        if path not in written:
+            _write_wav(sound, out / "sound" / f"{item.key}.wav")
+            written[path] = item.key
+        peaks = out / "api" / "peaks" / f"{item.key}.json"
+        if written[path] != item.key:
+            shutil.copyfile(out / "api" / "peaks" / f"{written[path]}.json", peaks)
+        else:
+            rounded = [[round(low, 4), round(high, 4)] for low, high in sounds.peaks(sound, N_PEAKS)]
+            _write(peaks, {"peaks": rounded, "seconds": sound.seconds})
+    except (AudioError, OSError) as error:
+        # a name alone: where the clip lay on the machine that exported is nobody's business
+        problem = str(error).replace(f"{item.sound.parent}{os.sep}", "")
+        return {"ok": False, "problem": problem, "seconds": item.question.duration, "long": False}
+    file = f"sound/{written[path]}.wav"
+    return {"ok": True, "problem": None, "seconds": sound.seconds, "long": sound.wav is None, "file": file}
+
+
+def _write_wav(sound: Sound, path: Path) -> None:
+    if sound.wav is not None:
+        shutil.copyfile(sound.wav, path)
+        return
+    with path.open("wb") as file:
+        for block in read_bytes(sound, 0, HEADER_BYTES + 2 * sound.n_samples):
+            file.write(block)
+
+
+def _searched(item: Item) -> dict[str, object]:
+    """A summary with all that filters, search and orders need."""
+    verdicts = item.verdicts.items()
+    return data.summary_row(item) | {
+        "search": item.text,
+        "labels": data.labels_row(item.question),
+        "wrong": {model: verdict.right is False for model, verdict in verdicts},
+        "ungrounded": {model: not verdict.grounded for model, verdict in verdicts},
+        "quality": {model: verdict.quality for model, verdict in verdicts},
+        "disagree": item.disagree,
+    }
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,466 @@
+"""`tgsr view`: runs in a browser. This is its HTTP interface; security.py guards every call.
+
+A key is made by the server and looked up in a table: no part of a path ever comes from the browser. Numbers are
+seconds; null is "nobody knows". What cannot be done is {"problem": text} with a status of 400 or more.
+
+GET  /                    index.html, in which the text CSP-NONCE is replaced (wavesurfer's cspNonce needs it)
+GET  /static/{name}       the other files of static/, those below static/vendor/ too
+GET  /api/run             {title, models: [{name, n}], tasks, splits, kinds, labels: {name: [values]}, n_items,
+                          notes: [text], ask: {models: [name], max_bytes, max_seconds} | null}
+GET  /api/items           ?page=0&size=50&model=&wrong=1&ungrounded=1&disagree=1&kind=&task=&split=&label=name:value
+                          &q=text&sort=order|worst|best; label may come several times, all must hold
+                          {n, page, size, items: [{id, key, question, kind, task, split, duration,
+                          verdicts: {model: {right: bool|null, iou: number|null, k: int, grounded: bool|null}}}]}
+GET  /api/item/{key}      {key, id, question, kind, choices, answer, phrase, task, split, labels: {name: [values]},
+                          duration, clip_id, evidence: [[start, end]], words: [{word, start, end, speaker|null}] | null,
+                          responses: [{model, text, mentions: [{text_start, text_end, start, end, problem: text|null,
+                          audible}], right, iou, k, grounded, chosen: text|null}],
+                          sound: {ok, problem: text|null, seconds, long}}
+                          text_start and text_end count UTF-16 units, as JavaScript's strings do
+GET  /api/peaks/{key}     ?n=1200 -> {peaks: [[low, high], ...], seconds}
+GET  /sound/{key}.wav     16 kHz mono; Range requests are answered with 206
+POST /api/ask             ?question=...&choice=...&choice=...&phrase=1&model=..., the audio file as the body, of any
+                          kind that tgsr reads or a browser records; or, without a body, key=KEY: the sound of an item
+                          -> 202 {id}; 429 while the queue is full
+GET  /api/ask/{id}/events server-sent events, from the first one on: queued {place}, heard {seconds}, text {piece},
+                          then one of done {text, spans: [[start, end]], n_invalid, mentions, evidence: [[start, end]],
+                          seconds}, failed {problem}, cancelled {}
+DELETE /api/ask/{id}      cancels
+GET  /api/ask/{id}/sound.wav, /api/ask/{id}/peaks?n=1200    what was heard
+POST /api/reload          reads grown prediction files again -> as /api/run
+
+An exported folder (export.py) has no server: index.html names it in <meta name="tgsr-static" content="1">, and holds
+api/run.json, api/items.json (as /api/items with all items; each has "search", lower-cased text to be searched,
+"labels", "disagree", and "wrong", "ungrounded", "quality" by model), api/item/{key}.json (its sound may have
+"file": the path to load, or problem), api/peaks/{key}.json and sound/{key}.wav. All paths are relative.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import webbrowser
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from tgsr.audio import AudioError
+from tgsr.models.lalm import ModelError
+from tgsr.pages.errors import ViewError
+from tgsr.pages.guard import EVERYWHERE, NONCE, App, Guard, Guarded, bracketed, guard_for
+from tgsr.pages.view import index as data
+from tgsr.pages.view.ask import MOST_BYTES, MOST_SECONDS, OVER, Asker, Busy, Job
+from tgsr.pages.view.index import Index, Item, Query
+from tgsr.pages.view.sound import Sound, Sounds, file_of, read_bytes
+
+KINDS_OF_FILE = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".txt": "text/plain",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+MOST_PEAKS = 24_000
+LOOKS_EVERY = 0.05  # seconds, for new events
+KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
+SORTS = ("order", "worst", "best")
+
+
+@dataclass(slots=True)
+class Viewer:
+    """What is served: an index that `reload` replaces as a whole, the sounds, and who answers questions."""
+
+    runs: tuple[Path, ...]
+    index: Index
+    sounds: Sounds = field(default_factory=Sounds)
+    asker: Asker | None = None
+    clips: tuple[Path, ...] = ()
+    audio_roots: tuple[Path, ...] = ()
+    title: str | None = None
+
+    def reload(self) -> None:
+        self.index = data.read_index(
+            self.runs, clips=self.clips, audio_roots=self.audio_roots, title=self.title
+        )
+
+    def close(self) -> None:
+        if self.asker is not None:
+            self.asker.close()
+        self.sounds.close()
+
+
+# --- calls -----------------------------------------------------------------------------------------------
+
+
+def routes(viewer: Viewer) -> list[BaseRoute]:
+    """All calls of this module's docstring."""
+
+    def with_viewer(work: Callable[[Viewer, Request], Response]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            return await run_in_threadpool(work, viewer, request)
+
+        return answer
+
+    async def ask(request: Request) -> Response:
+        return await _ask(viewer, request)
+
+    async def events(request: Request) -> Response:
+        told = _events(_job(viewer, request))
+        return StreamingResponse(told, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    return [
+        Route("/", _page),
+        Route("/static/{name:path}", _static),
+        Route("/api/run", with_viewer(_run)),
+        Route("/api/items", with_viewer(_items)),
+        Route("/api/item/{key}", with_viewer(_item)),
+        Route("/api/peaks/{key}", with_viewer(_peaks)),
+        Route("/sound/{key}.wav", with_viewer(_sound)),
+        Route("/api/reload", with_viewer(_reload), methods=["POST"]),
+        Route("/api/ask", ask, methods=["POST"]),
+        Route("/api/ask/{id}", with_viewer(_cancel), methods=["DELETE"]),
+        Route("/api/ask/{id}/events", events),
+        Route("/api/ask/{id}/sound.wav", with_viewer(_asked_sound)),
+        Route("/api/ask/{id}/peaks", with_viewer(_asked_peaks)),
+    ]
+
+
+def _json(value: object, status: int = 200) -> Response:
+    # escapes: half of a surrogate pair in a model's text cannot be UTF-8
+    return Response(
+        json.dumps(value, allow_nan=False).encode(), status, {"cache-control": "no-store"}, "application/json"
+    )
+
+
+def _page(request: Request) -> Response:
+    page = (files("tgsr.pages.view") / "static" / "index.html").read_text(encoding="utf-8")
+    content = page.replace("CSP-NONCE", request.scope.get(NONCE, ""))
+    return Response(content, media_type="text/html", headers={"cache-control": "no-store"})
+
+
+def static_files() -> dict[str, Path]:
+    """The front end's files by the name that a browser asks for; index.html is not among them."""
+    folder = Path(str(files("tgsr.pages.view") / "static"))
+    found = sorted(path for path in folder.rglob("*") if path.suffix in KINDS_OF_FILE and path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def _static(request: Request) -> Response:
+    path = static_files().get(request.path_params["name"])
+    if path is None:
+        raise HTTPException(404, "no such file")
+    return FileResponse(path, media_type=KINDS_OF_FILE[path.suffix], headers={"cache-control": "no-cache"})
+
+
+def _run(viewer: Viewer, request: Request) -> Response:
+    asker = viewer.asker
+    asked = None
+    if asker is not None:
+        asked = {"models": list(asker.models), "max_bytes": MOST_BYTES, "max_seconds": MOST_SECONDS}
+    return _json(data.run_row(viewer.index) | {"ask": asked})
+
+
+def _reload(viewer: Viewer, request: Request) -> Response:
+    try:
+        viewer.reload()
+    except FileNotFoundError as error:
+        raise HTTPException(410, f"{error}; what was read before is still shown") from None
+    return _run(viewer, request)
+
+
+def _items(viewer: Viewer, request: Request) -> Response:
+    query, page, size = _query(request)
+    found = data.select(viewer.index, query)
+    shown = [data.summary_row(item) for item in found[page * size : (page + 1) * size]]
+    return _json({"n": len(found), "page": page, "size": size, "items": shown})
+
+
+def _query(request: Request) -> tuple[Query, int, int]:
+    given = request.query_params
+    sort = given.get("sort") or "order"
+    if sort not in SORTS:
+        raise HTTPException(400, f"sort must be one of {', '.join(SORTS)}")
+    labels = [label.split(":", 1) for label in given.getlist("label") if label]
+    if any(len(label) != 2 for label in labels):
+        raise HTTPException(400, "label must be name:value")
+    query = Query(
+        model=given.get("model", ""),
+        wrong=given.get("wrong") == "1",
+        ungrounded=given.get("ungrounded") == "1",
+        disagree=given.get("disagree") == "1",
+        kind=given.get("kind", ""),
+        task=given.get("task", ""),
+        split=given.get("split", ""),
+        labels=tuple((name, value) for name, value in labels),
+        text=given.get("q", ""),
+        sort=cast(data.Sort, sort),
+    )
+    return query, _whole(given.get("page"), 0, 0, 10**9), _whole(given.get("size"), 50, 1, data.MOST_SIZE)
+
+
+def _whole(text: str | None, default: int, least: int, most: int) -> int:
+    if not text:
+        return default
+    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise HTTPException(400, f"{text[:20]!r} must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _found(viewer: Viewer, request: Request) -> Item:
+    item = viewer.index.by_key.get(request.path_params["key"])
+    if item is None:
+        raise HTTPException(404, "no such item; reload the page if its files have changed")
+    return item
+
+
+def _item(viewer: Viewer, request: Request) -> Response:
+    item = _found(viewer, request)
+    return _json(data.item_row(viewer.index, item) | {"sound": sound_row(viewer.index, item, viewer.sounds)})
+
+
+def sound_row(index: Index, item: Item, sounds: Sounds) -> dict[str, object]:
+    """Whether the item's clip can be heard, and if not, why. A clip of another length than the row says is heard."""
+    try:
+        sound = sounds.open(file_of(index, item))
+    except (AudioError, OSError) as error:
+        return {"ok": False, "problem": str(error), "seconds": item.question.duration, "long": False}
+    problem = None
+    if abs(sound.seconds - item.question.duration) > 0.5:
+        problem = f"the file lasts {sound.seconds:.2f} s, its row says {item.question.duration:.2f} s"
+    return {"ok": True, "problem": problem, "seconds": sound.seconds, "long": sound.wav is None}
+
+
+def _opened(viewer: Viewer, request: Request) -> Sound:
+    try:
+        return viewer.sounds.open(file_of(viewer.index, _found(viewer, request)))
+    except (AudioError, OSError) as error:
+        raise HTTPException(422, str(error)) from None
+
+
+def _peaks(viewer: Viewer, request: Request) -> Response:
+    return _peaks_of(viewer, _opened(viewer, request), request)
+
+
+def _peaks_of(viewer: Viewer, sound: Sound, request: Request) -> Response:
+    n = _whole(request.query_params.get("n"), 1200, 1, MOST_PEAKS)
+    try:
+        peaks = viewer.sounds.peaks(sound, n)
+    except (AudioError, OSError, RuntimeError) as error:  # libsndfile's error is a RuntimeError
+        raise HTTPException(422, str(error)) from None
+    rounded = [[round(low, 4), round(high, 4)] for low, high in peaks]
+    return _json({"peaks": rounded, "seconds": sound.seconds})
+
+
+def _sound(viewer: Viewer, request: Request) -> Response:
+    return sound_response(_opened(viewer, request), request.headers.get("range"))
+
+
+def sound_response(sound: Sound, wanted: str | None) -> Response:
+    """The wav file, or the range of it that is wanted: "bytes=first-last". A range that cannot be is 416."""
+    headers = {"cache-control": "private, no-cache", "accept-ranges": "bytes"}
+    if sound.wav is not None:
+        return FileResponse(sound.wav, media_type="audio/wav", headers=headers)
+    first, last = 0, sound.n_bytes
+    match = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", wanted.strip()) if wanted else None
+    if match is not None and (match[1] or match[2]):
+        if match[1]:
+            first = int(match[1])
+            last = min(last, int(match[2]) + 1) if match[2] else last
+        else:
+            first = max(0, last - int(match[2]))
+        if first >= last:
+            return Response(status_code=416, headers={"content-range": f"bytes */{sound.n_bytes}"})
+        headers["content-range"] = f"bytes {first}-{last - 1}/{sound.n_bytes}"
+    headers["content-length"] = str(last - first)
+    status = 206 if "content-range" in headers else 200
+    blocks = iterate_in_threadpool(read_bytes(sound, first, last))
+    return StreamingResponse(blocks, status, headers, "audio/wav")
+
+
+# --- asking ----------------------------------------------------------------------------------------------
+
+
+async def _ask(viewer: Viewer, request: Request) -> Response:
+    asker = viewer.asker
+    if asker is None:
+        raise HTTPException(404, "no model is served here: start `tgsr view` with --model")
+    given = request.query_params
+    question, choices = given.get("question", "").strip(), tuple(given.getlist("choice"))
+    is_phrase = given.get("phrase") == "1"
+    if not question or len(choices) == 1 or (is_phrase and choices):
+        raise HTTPException(400, "give a question, and no choices or at least two; a phrase takes none")
+    try:
+        asker.require_room()
+        if "key" in given:
+            item = viewer.index.by_key.get(given["key"])
+            if item is None:
+                raise HTTPException(404, "no such item")
+            path, upload = await run_in_threadpool(file_of, viewer.index, item), None
+        else:
+            path = upload = asker.new_upload()
+            await _take(request, upload)
+        job = asker.ask(question, choices, is_phrase, given.get("model", ""), path, upload)
+    except Busy:
+        raise HTTPException(429, "as many questions wait as may: try again when one is answered") from None
+    except (AudioError, ModelError) as error:
+        raise HTTPException(422, str(error)) from None
+    return _json({"id": job.id}, 202)
+
+
+async def _take(request: Request, path: Path) -> None:
+    """The request's body as a file; HTTPException, and no file, where it is too large, or empty."""
+    n_taken = 0
+    is_whole = False
+    try:
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                n_taken += len(chunk)
+                if n_taken > MOST_BYTES:
+                    raise HTTPException(413, f"the recording is larger than {MOST_BYTES // 2**20} MB")
+                file.write(chunk)
+        if n_taken == 0:
+            raise HTTPException(400, "the recording is empty")
+        is_whole = True
+    finally:
+        if not is_whole:  # the caller may also have gone away
+            path.unlink(missing_ok=True)
+
+
+def _job(viewer: Viewer, request: Request) -> Job:
+    job = None if viewer.asker is None else viewer.asker.job(request.path_params["id"])
+    if job is None:
+        raise HTTPException(404, "no such question; only the last ones are kept")
+    return job
+
+
+async def _events(job: Job) -> AsyncIterator[str]:
+    """All events from the first on, the last one included; comments in between, that no proxy hangs up."""
+    n_told, silent = 0, 0.0
+    while True:
+        while n_told < len(job.events):
+            name, what = job.events[n_told]
+            yield f"event: {name}\ndata: {json.dumps(what)}\n\n"
+            n_told, silent = n_told + 1, 0.0
+            if name in OVER:
+                return
+        await anyio.sleep(LOOKS_EVERY)
+        silent += LOOKS_EVERY
+        if silent >= KEPT_AWAKE:
+            silent = 0.0
+            yield ": waiting\n\n"
+
+
+def _cancel(viewer: Viewer, request: Request) -> Response:
+    job = _job(viewer, request)
+    assert viewer.asker is not None
+    viewer.asker.cancel(job)
+    return _json({"cancelled": not job.is_over or job.events[-1][0] == "cancelled"})
+
+
+def _asked(viewer: Viewer, request: Request) -> Sound:
+    sound = _job(viewer, request).sound
+    if sound is None:
+        raise HTTPException(409, "it has not been heard yet")
+    return sound
+
+
+def _asked_sound(viewer: Viewer, request: Request) -> Response:
+    return sound_response(_asked(viewer, request), request.headers.get("range"))
+
+
+def _asked_peaks(viewer: Viewer, request: Request) -> Response:
+    return _peaks_of(viewer, _asked(viewer, request), request)
+
+
+# --- serving ---------------------------------------------------------------------------------------------
+
+
+def app(of: Sequence[BaseRoute], guard: Guard) -> App:
+    """Routes behind the guard. What goes wrong is answered as {"problem": text}."""
+    return Guarded(cast(App, Starlette(routes=list(of), exception_handlers={HTTPException: _problem})), guard)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"problem": error.detail}, error.status_code, error.headers)
+
+
+def serve(
+    of: Sequence[BaseRoute], host: str, port: int, path: str, token: str | None = None, *, opens: bool = False
+) -> None:
+    """Serves until interrupted, and prints first what to open; port 0 takes a free one.
+
+    `token` instead of a random one; `opens`: in the user's browser. ViewError for an address that cannot be had.
+    """
+    listening = bound(host, port)
+    guard = guard_for(host, listening.getsockname()[1], token)
+    address = address_of(host, guard, path)
+    print(f"{address}\nCtrl-C stops it.", flush=True)
+    if guard.token is not None:
+        print(
+            "Whoever has this address can look and listen. Nothing is encrypted.", file=sys.stderr, flush=True
+        )
+    if opens:
+        webbrowser.open(address)
+    config = uvicorn.Config(
+        cast(Any, app(of, guard)),
+        log_level="warning",
+        access_log=False,  # addresses may hold tokens
+        server_header=False,
+        proxy_headers=False,  # nobody's word is taken for who they are
+        ws="none",
+        timeout_graceful_shutdown=2,  # a stream of events need not end
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped cleans up too
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:  # uvicorn raises it again after it has closed everything
+        print("stopped")
+    finally:
+        listening.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there. ViewError where the name is unknown, or the port taken or not allowed."""
+    if not 0 <= port < 2**16:
+        raise ViewError(f"--port {port}: must be 0 (any free one) to 65535")
+    plain = host.strip("[]")
+    try:
+        found = socket.getaddrinfo(plain or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ViewError(f"--host {host}: {error.strerror or error}; 127.0.0.1 is this machine") from None
+    family, kind, protocol, _, where = found[0]
+    listening = socket.socket(family, kind, protocol)
+    if os.name == "posix":  # elsewhere it would let two servers have one port
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(where)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise ViewError(
+            f"{host}:{port}: {error.strerror}; give another --port (0 takes a free one) or --host"
+        ) from None
+    return listening
+
+
+def address_of(host: str, guard: Guard, path: str) -> str:
+    """What to open in a browser, with the token where there is one."""
+    plain = host.strip("[]")
+    name = socket.gethostname() if plain in EVERYWHERE else bracketed(plain)
+    return f"http://{name}:{guard.port}{path}" + ("" if guard.token is None else f"?token={guard.token}")

@@ -1,0 +1,337 @@
+"""`tgsr plan`: what both stages need of memory and time, before anyone rents a machine.
+
+Nothing is measured here. Sizes are exact, from the model's config.json; FLOPs and activations are those of the cost
+model (engine/cost.py); the share of a GPU's peak that training reaches, and what a process holds beside tensors, are
+assumptions, and the table names them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    AutoConfig,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+)
+
+from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
+from tgsr.models import audio_flamingo3, qwen_omni
+from tgsr.models.lalm import ModelError
+from tgsr.models.load import OURS, only_answers
+from tgsr.training.cost import (
+    Clip,
+    DecoderShape,
+    Machine,
+    activation_bytes,
+    stage_1_hours,
+    stage_2_hours,
+)
+
+A_NODE = 8  # GPUs
+GPUS = {
+    "h200": Machine(flops=989e12, bandwidth=4.8e12, memory=141e9),
+    "h100": Machine(flops=989e12, bandwidth=3.35e12, memory=80e9),
+    "a100-80": Machine(flops=312e12, bandwidth=2.0e12, memory=80e9),
+    "a100-40": Machine(flops=312e12, bandwidth=1.55e12, memory=40e9),
+    "l40s": Machine(flops=362e12, bandwidth=0.86e12, memory=48e9),
+    "rtx4090": Machine(flops=165e12, bandwidth=1.0e12, memory=24e9),
+}
+"""Dense bfloat16 peaks as the vendor states them; the share reached of them is Machine.utilisation."""
+
+SYSTEM = 20  # tokens before the audio
+FRAMES_PER_SECOND = 25
+PHRASE_PROMPT, PHRASE_ANSWER, QUESTION = 60, 25, 100  # tokens
+BESIDE_TENSORS = 2e9  # bytes of a process: CUDA context, kernels' work space
+FRAGMENTED = 1.1  # of all tensors: what the allocator holds and cannot give
+TRAINED_BYTES = 16  # a trained parameter: float32 weight, gradient and Adam's two moments
+BYTES_4BIT = (
+    0.5 + 4.127 / 64
+)  # NF4 with double quantization: 64 numbers share a scale of 8 bits, scales share theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Parameters by part, and the decoder's shape; `source` says where they come from."""
+
+    source: str
+    decoder: DecoderShape
+    language_model: int  # decoder and head
+    matrices: int  # those of the decoder's layers: what 4 bits and sharding are about
+    aligner: int
+    audio_tower: int
+    vision_tower: int
+
+
+PAPERS = {
+    "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(),  # whose defaults are the 7B's
+    "nvidia/audio-flamingo-3-hf": AudioFlamingo3Config(
+        text_config={
+            "model_type": "qwen2",
+            "hidden_size": 3584,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "intermediate_size": 18944,
+            "vocab_size": 152064,
+        }
+    ),
+}
+"""The published sizes of the paper's two models, for a machine that cannot reach their config.json."""
+
+
+def sizes_of(name: str) -> Sizes:
+    """By folder or hub id; only config.json is read. ModelError for another family, or where there is none."""
+    source = "its config.json"
+    try:
+        config: Any = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        if name not in PAPERS:
+            raise ModelError(
+                f"{name}: its config.json cannot be read ({error}); give a folder that holds one, or one of "
+                f"{', '.join(PAPERS)}, whose sizes are known here"
+            ) from error
+        config, source = PAPERS[name], "the published sizes: config.json could not be reached"
+    model_class: Any
+    if config.model_type in audio_flamingo3.MODEL_TYPES:
+        model_class = AudioFlamingo3ForConditionalGeneration
+    elif config.model_type in qwen_omni.MODEL_TYPES:
+        config = getattr(config, "thinker_config", config)
+        model_class = Qwen2_5OmniThinkerForConditionalGeneration
+    else:
+        families = ", ".join((*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES))
+        raise ModelError(f"{name}: is of type {config.model_type}; tgsr trains {families}")
+    with torch.device("meta"):  # shapes, and not a byte of weights
+        model = model_class(config)
+    return _sizes(model, source)
+
+
+def _sizes(model: Any, source: str) -> Sizes:
+    text = model.config.get_text_config()
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    decoder = DecoderShape(
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        query_width=text.num_attention_heads * head_width,
+        key_width=text.num_key_value_heads * head_width,
+        feed_forward=text.intermediate_size,
+        vocabulary=text.vocab_size,
+    )
+    counts = {"aligner": 0, "audio_tower": 0, "visual": 0, "language_model": 0, "lm_head": 0}
+    for name, weight in model.named_parameters():
+        if ".multi_modal_projector." in name or ".audio_tower.proj." in name:
+            part = "aligner"
+        else:
+            part = next(piece for piece in counts if f"{piece}." in name)
+        counts[part] += weight.numel()
+    return Sizes(
+        source,
+        decoder,
+        counts["language_model"] + counts["lm_head"],
+        decoder.layers * decoder.layer_weights,
+        counts["aligner"],
+        counts["audio_tower"],
+        counts["visual"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much there is to do. Defaults: section 4.1's counts, clips of 30 s."""
+
+    seconds: float = 30.0  # a clip
+    phrases: int = 268_000  # stage 1
+    phrases_a_clip: int = 8
+    questions: int = 47_000  # stage 2
+    group_size: int = 8
+    response: int = 150  # tokens
+    lora_rank: int = 16
+
+    @property
+    def stage_1(self) -> Clip:
+        n, answer = self.phrases_a_clip, PHRASE_ANSWER
+        return Clip(self._prefix, (PHRASE_PROMPT + answer,) * n, (answer,) * n)
+
+    @property
+    def stage_2(self) -> Clip:
+        return Clip(
+            self._prefix + QUESTION, (self.response,) * self.group_size, (self.response,) * self.group_size
+        )
+
+    @property
+    def _prefix(self) -> int:
+        return SYSTEM + math.ceil(self.seconds * FRAMES_PER_SECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to run a stage: bytes a GPU by what they are for, and hours of one epoch on all GPUs."""
+
+    stage: str
+    options: str
+    weights: float
+    trained: float
+    activations: float
+    sampling: float  # keys and values while responses are drawn; 0 in stage 1
+    hours: float
+
+    @property
+    def memory(self) -> float:
+        """The most that one GPU holds at a time: sampling and the update are one after the other."""
+        return BESIDE_TENSORS + FRAGMENTED * (
+            self.weights + self.trained + max(self.activations, self.sampling)
+        )
+
+
+def lora_size(decoder: DecoderShape, rank: int) -> int:
+    """Parameters of a LoRA on all seven matrices of each layer (table 6's targets)."""
+    d, q, k, f = decoder.width, decoder.query_width, decoder.key_width, decoder.feed_forward
+    return decoder.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + 3 * (d + f))
+
+
+def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[Row]:
+    """Each stage in each way that the command line offers, one clip a pass and a GPU (--clips-at-once 1)."""
+    found = []
+    for stage in ("sta", "grpo"):
+        clip = work.stage_1 if stage == "sta" else work.stage_2
+        for four_bits, checkpointing, shard in (
+            (False, False, False),
+            (False, True, False),
+            (True, True, False),
+        ):
+            found.append(_row(stage, sizes, gpu, n_gpus, work, clip, four_bits, checkpointing, shard))
+        if n_gpus > 1:
+            found.append(_row(stage, sizes, gpu, n_gpus, work, clip, False, True, True))
+    return found
+
+
+def _row(
+    stage: str,
+    sizes: Sizes,
+    gpu: Machine,
+    n_gpus: int,
+    work: Work,
+    clip: Clip,
+    four_bits: bool,
+    checkpointing: bool,
+    shard: bool,
+) -> Row:
+    decoder = sizes.decoder
+    others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower
+    matrices = sizes.matrices * (BYTES_4BIT if four_bits else 2.0)
+    # FSDP2 holds a part of each layer and gathers two layers at a time; stage 2 samples with the whole decoder.
+    held = matrices / n_gpus + 2 * 2.0 * decoder.layer_weights if shard and stage == "sta" else matrices
+    n_trained = sizes.aligner if stage == "sta" else lora_size(decoder, work.lora_rank)
+    logits = 2 * 4.0 * decoder.vocabulary * sum(clip.predicted)
+    activations = activation_bytes(decoder, clip, True, checkpointing=checkpointing)
+    activations += min(logits, 3 * 4.0 * LOGITS_AT_ONCE) - logits  # beyond a size they are computed in pieces
+    a_token = 2 * 2.0 * decoder.layers * decoder.key_width
+    kept = a_token * (clip.prefix + sum(clip.predicted)) if stage == "grpo" else 0.0
+    options = [
+        *(["--load-as 4bit"] if four_bits else []),
+        *(["--gradient-checkpointing"] if checkpointing else []),
+        *(["--shard"] if shard else []),
+    ]
+    if stage == "sta":
+        n_clips = math.ceil(work.phrases / work.phrases_a_clip)
+        hours = stage_1_hours(decoder, gpu, n_gpus, clip, n_clips, shared=True, checkpointing=checkpointing)
+    else:
+        hours = stage_2_hours(
+            decoder,
+            gpu,
+            n_gpus,
+            clip,
+            work.questions,
+            shared=True,
+            prompts_at_once=1,
+            checkpointing=checkpointing,
+        )
+    return Row(
+        stage,
+        " ".join(options) or "(none)",
+        held + 2.0 * others,
+        TRAINED_BYTES * n_trained,
+        activations,
+        kept,
+        hours,
+    )
+
+
+def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, work: Work) -> str:
+    """The plan as text: sizes, a table for each stage, and the fastest way that fits as a command."""
+    lines = [
+        f"{name}, sizes from {sizes.source}:",
+        f"  decoder {sizes.language_model / 1e9:.2f} B parameters, aligner {sizes.aligner / 1e6:.2f} M, "
+        f"audio tower {sizes.audio_tower / 1e6:.0f} M, vision tower {sizes.vision_tower / 1e6:.0f} M",
+        f"{n_gpus} x {gpu}: {machine.memory / 1e9:.0f} GB, {machine.flops / 1e12:.0f} TFLOP/s at "
+        f"{machine.utilisation:.0%} of it (assumed), {machine.bandwidth / 1e12:.2f} TB/s",
+    ]
+    planned = rows(sizes, machine, n_gpus, work)
+    about = {
+        "sta": f"stage 1: {work.phrases:,} phrases, {work.phrases_a_clip} a clip of {work.seconds:g} s",
+        "grpo": f"stage 2: {work.questions:,} questions, {work.group_size} responses of {work.response} tokens",
+    }
+    for stage, what in about.items():
+        lines += ["", f"{what}; bfloat16, one clip a pass; GB a GPU"]
+        lines.append(
+            f"{'options':42}{'weights':>9}{'trained':>9}{'kept':>7}{'drawing':>9}{'in all':>8}{'fits':>6}{'hours':>8}"
+        )
+        of_stage = [row for row in planned if row.stage == stage]
+        for row in of_stage:
+            fits = row.memory <= machine.memory
+            numbers = (row.weights, row.trained, row.activations, row.sampling, row.memory)
+            w, t, a, s, m = (value / 1e9 for value in numbers)
+            lines.append(
+                f"{row.options:42}{w:9.1f}{t:9.2f}{a:7.1f}{s:9.2f}{m:8.1f}{'yes' if fits else 'no':>6}{row.hours:8.1f}"
+            )
+        lines.append(_advice(name, stage, [row for row in of_stage if row.memory <= machine.memory], n_gpus))
+    lines += [
+        "",
+        f"Assumed: {machine.utilisation:.0%} of the peak, {BESIDE_TENSORS / 1e9:g} GB a process beside tensors, "
+        f"{FRAGMENTED - 1:.0%} lost to fragments. Sampling is taken one prompt at a time; a vLLM server (--vllm) is "
+        "faster. Nothing here was measured: run a few steps first.",
+    ]
+    return "\n".join(lines)
+
+
+def _advice(name: str, stage: str, fitting: list[Row], n_gpus: int) -> str:
+    if not fitting:
+        return "none of these fits: more or larger GPUs, shorter clips, or --devices all (layers spread over GPUs)"
+    best = min(fitting, key=lambda row: (row.hours, row.memory))
+    nodes = f"--nnodes {math.ceil(n_gpus / A_NODE)} " if n_gpus > A_NODE else ""
+    start = "tgsr" if n_gpus == 1 else f"torchrun {nodes}--nproc-per-node {min(n_gpus, A_NODE)} -m tgsr.cli"
+    options = "" if best.options == "(none)" else f" {best.options}"
+    at_once = "--clips-at-once 1" if stage == "sta" else "--prompts-at-once 1"
+    model = name if stage == "sta" else "STAGE_1/adapter"
+    return f"fastest that fits: {start} train {stage} --model {model} --bfloat16 {at_once}{options} ..."
+
+
+def machine_of(gpu: str, memory_gb: float | None) -> Machine:
+    """The named GPU, with another memory where one is given."""
+    machine = GPUS[gpu]
+    if memory_gb is None:
+        return machine
+    return Machine(machine.flops, machine.bandwidth, memory_gb * 1e9, machine.utilisation)
+
+
+def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None = None) -> str:
+    """The report for a model by folder or hub id. ModelError for one that cannot be read, or counts below 1."""
+    counts = {
+        "--gpus": n_gpus,
+        "--gpu-memory": 1.0 if memory_gb is None else memory_gb,
+        **{f"--{name.replace('_', '-')}": getattr(work, name) for name in work.__slots__},
+    }
+    for flag, value in counts.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ModelError(f"{flag} {value}: must be above 0")
+    if name in OURS or only_answers(name):
+        raise ModelError(f"{name}: nothing to plan; plans are for checkpoints (a folder or hub id)")
+    folder = Path(name)
+    where = str(folder) if folder.exists() else name
+    return report(where, sizes_of(where), gpu, machine_of(gpu, memory_gb), n_gpus, work)

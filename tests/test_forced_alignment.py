@@ -1,0 +1,190 @@
+"""Forced alignment against exact times and planted paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.transcribe.forced_alignment import (
+    Ctc,
+    PocketSphinx,
+    aligned,
+    aligned_text,
+    ctc_path,
+    sounds,
+    spell,
+    stretches,
+)
+from tgsr.data.transcribe.hallucinations import UNALIGNED
+from tgsr.models.lalm import ModelError
+from tgsr.timeline import Span, Word
+
+
+def test_digits_are_found_where_they_are_said() -> None:
+    """Real recordings, joined at known times, four accents: half of the starts within 0.05 s."""
+    off = []
+    for seed in range(6):
+        made = compose(seed, "train", seconds=(4.0, 9.0))
+        found = aligned_text(" ".join(word.text for word in made.clip.words), made.samples, PocketSphinx())
+        assert found is not None
+        off += [abs(a.start - b.start) for a, b in zip(found, made.clip.words, strict=True)]
+    assert np.median(off) < 0.05
+    assert np.percentile(off, 90) < 0.3
+
+
+def test_what_was_aligned_before_does_not_matter() -> None:
+    made, other = compose(1, "train", seconds=(4.0, 6.0)), compose(2, "train", seconds=(4.0, 6.0))
+    words = [word.text for word in made.clip.words]
+    aligner = PocketSphinx()
+    first = aligner(made.samples, words)
+    aligner(other.samples, [word.text for word in other.clip.words])
+    assert aligner(made.samples, words) == first
+
+
+def test_words_that_are_not_said_keep_their_times_and_say_so() -> None:
+    silence = np.zeros(3 * SAMPLE_RATE, np.float32)
+    heard = (Word("zero", 0.5, 0.9, None, "whisper", 0.7), Word("one", 1.0, 1.4, None, "whisper", 0.6))
+
+    def fails(samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+        return None
+
+    fails.source = "none"  # type: ignore[attr-defined]
+    words, flags = aligned(heard, silence, fails)  # type: ignore[arg-type]
+    assert words == heard
+    assert flags == (UNALIGNED,)
+
+
+class Shifted:
+    """Every word a fifth of a second long, one after the other, `late` seconds into the stretch."""
+
+    source = "shifted"
+
+    def __init__(self, late: float) -> None:
+        self.late = late
+
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span]:
+        return [Span(self.late + i / 5, self.late + (i + 1) / 5) for i in range(len(words))]
+
+
+def test_times_are_the_clips_own_and_confidence_stays() -> None:
+    heard = (Word("a", 2.0, 2.2, "Ann", "whisper", 0.7), Word("b", 2.2, 2.5, "Ann", "whisper", 0.6))
+    words, flags = aligned(heard, np.zeros(5 * SAMPLE_RATE, np.float32), Shifted(0.1))
+    assert words[0] == replace(
+        heard[0], start=1.8, end=2.0, source="shifted"
+    )  # the stretch begins 0.3 s before
+    assert words[1].confidence == 0.6
+    assert flags == ()
+
+
+def test_a_word_that_moved_further_than_a_second_is_not_believed() -> None:
+    heard = (Word("a", 2.0, 2.2, None, "whisper", 0.7),)
+    words, flags = aligned(heard, np.zeros(9 * SAMPLE_RATE, np.float32), Shifted(3.0))
+    assert words == heard
+    assert flags == (UNALIGNED,)
+
+
+def test_stretches_end_at_pauses_and_share_the_silence_between_them() -> None:
+    words = [Word("a", 1.0, 1.5), Word("b", 1.6, 2.0), Word("c", 2.6, 3.0), Word("d", 9.0, 9.5)]
+    cut = stretches(words, 10.0)
+    assert [[word.text for word in run] for run, _ in cut] == [["a", "b"], ["c"], ["d"]]
+    bounds = [(round(span.start, 6), round(span.end, 6)) for _, span in cut]
+    assert bounds == [(0.7, 2.3), (2.3, 3.3), (8.7, 9.75)]
+
+
+def test_long_runs_without_a_pause_are_cut_all_the_same() -> None:
+    words = [Word("a", i * 0.5, i * 0.5 + 0.5) for i in range(100)]
+    assert all(span.duration < 16 for _, span in stretches(words, 50.0))
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("Hello,", ["hello"]),
+        ("don\u2019t", ["don't"]),
+        ("--", []),
+        ("1985.", ["nineteen", "eighty", "five"]),
+        ("2,500", ["two", "thousand", "five", "hundred"]),
+        ("$5.50", ["five", "point", "five", "zero"]),
+        ("1900", ["one", "thousand", "nine", "hundred"]),
+        ("well-known", ["well", "known"]),
+        ("42nd", ["forty", "two", "nd"]),
+    ],
+)
+def test_what_is_written_is_spelled_as_it_is_said(written: str, spoken: list[str]) -> None:
+    assert spell(written) == spoken
+
+
+def test_a_word_that_no_dictionary_has_is_sounded_out() -> None:
+    assert sounds("shingle") == "SH IH NG L EH"
+    assert sounds("'") == "AH"
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(1, 2), min_size=1, max_size=3),
+    st.integers(0, 2**31 - 1),
+    st.integers(1, 6),
+)
+def test_the_ctc_path_is_the_best_of_all(ids: list[int], seed: int, n_frames: int) -> None:
+    logp = torch.randn(n_frames, 3, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    best = max(
+        (
+            (sum(float(logp[t, s]) for t, s in enumerate(path)), path)
+            for path in product(range(3), repeat=n_frames)
+            if collapsed(path) == ids
+        ),
+        default=None,
+    )
+    found = ctc_path(logp, ids, 0)
+    assert (found is None) == (best is None)
+    if found is not None and best is not None:
+        scored = [0] * n_frames
+        for token, (first, stop) in zip(ids, found, strict=True):
+            scored[first:stop] = [token] * (stop - first)
+        assert sum(float(logp[t, s]) for t, s in enumerate(scored)) == pytest.approx(best[0], abs=1e-4)
+
+
+def collapsed(path: Sequence[int]) -> list[int]:
+    kept = [s for i, s in enumerate(path) if i == 0 or s != path[i - 1]]
+    return [s for s in kept if s]
+
+
+def test_any_ctc_model_gives_each_word_a_span_in_order(tmp_path: Path) -> None:
+    """Random numbers, real classes: the mechanics. The path itself is held against all paths above."""
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+    (tmp_path / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")).save_pretrained(str(tmp_path))
+    Wav2Vec2FeatureExtractor().save_pretrained(str(tmp_path))
+    config = Wav2Vec2Config(
+        vocab_size=len(letters),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    torch.manual_seed(0)
+    Wav2Vec2ForCTC(config).save_pretrained(str(tmp_path))
+    aligner = Ctc(str(tmp_path))
+    made = compose(1, "train", seconds=(4.0, 6.0))
+    spans = aligner(made.samples, ["one", "--", "two", "three's"])
+    assert spans is not None
+    assert [a.start <= b.start for a, b in pairwise(spans)] == [True] * 3
+    assert all(span.end <= len(made.samples) / SAMPLE_RATE for span in spans)
+    assert aligner(made.samples[:8000], ["many"] * 40) is None  # more letters than frames
+    with pytest.raises(ModelError, match="cannot be loaded as a CTC model"):
+        Ctc(str(tmp_path / "nothing"))(made.samples, ["one"])
