@@ -9,7 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it: no test
 import numpy as np
 import pytest
 
-from tgsr.models.fetch import ENCODER_FILE, FetchError, cache_folder, load_encoder
+from tgsr.errors import FetchError
+from tgsr.models.fetch import ENCODER_FILE, cache_folder, load_encoder
 
 
 @pytest.fixture(scope="session")

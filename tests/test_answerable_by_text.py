@@ -9,20 +9,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Got, Reply, chat_answer, serving
-from tgsr.answering.responder import GREEDY
 from tgsr.choices import extract_choice
-from tgsr.data.questions.answerable_by_text import (
-    Local,
-    Prompt,
-    TextOnly,
-    heard_only,
-    in_turn,
-    is_right,
-    llm_of,
-    without_audio,
-)
+from tgsr.data.questions.answerable_by_text import TextOnly, heard_only, in_turn, is_right, without_audio
 from tgsr.data.shards import Step, run
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
+from tgsr.llm.decoding import GREEDY
+from tgsr.llm.local import Local, Prompt, llm_of
 from tgsr.records import Question, as_row, read_questions
 from tgsr.timeline import Span
 from tiny_qwen import omni_tokenizer

@@ -23,9 +23,11 @@ from transformers import (
 from others import phi4_folder, qwen3_omni_folder, voxtral_folder
 from tgsr.answering.any_transformers import Generic, load_generic
 from tgsr.answering.open import open_model
-from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE
-from tgsr.models.lalm import ModelError, is_lalm
+from tgsr.errors import ModelError
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.models.lalm import is_lalm
 from tiny_qwen import CHAT_TEMPLATE, omni_tokenizer
 
 FEW = Decoding(max_new_tokens=8)

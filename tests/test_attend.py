@@ -14,30 +14,24 @@ from tgsr import cli
 from tgsr.answering.predict import Unheard
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.engine.features import FeatureCache
-from tgsr.evaluation.attention import look as attend
+from tgsr.errors import ModelError, RecordError
 from tgsr.evaluation.attention.look import (
     PAPER_QUERIES,
-    PHASES,
     Looked,
     Pointed,
     as_written,
     frames_inside,
-    layer_to_show,
     look,
     look_to_file,
     paper_questions,
-    phases_of,
     read_looked,
     read_tokens,
-    relative_change,
-    summarise,
-    summarise_all,
-    table,
     tokens_file,
 )
+from tgsr.evaluation.attention.scores import layer_to_show, relative_change, summarise, summarise_all, table
+from tgsr.evaluation.attention.tokens import PHASES, ends_of, mentions_of, phases_of
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import ModelError
-from tgsr.records import Question, RecordError, Response, write_jsonl
+from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
 from tgsr.timeline import Span
 from tiny import tiny_lalm
@@ -83,16 +77,16 @@ def test_a_character_of_several_tokens_belongs_to_the_last(lalm: AudioFlamingo3)
     """Half a character is decoded as a replacement sign, which the whole text does not hold."""
     text = "é 0.20s to 0.40s"
     ids = lalm.tokens(text)
-    of = attend.written(lalm, ids)
+    of = written_tokens(lalm, ids)
     assert of.text == text
     assert "".join(of.pieces) == text
     assert "\ufffd" not in "".join(of.pieces)
 
 
 def test_a_time_is_written_by_the_tokens_of_its_number(lalm: AudioFlamingo3) -> None:
-    of = attend.written(lalm, lalm.tokens("From 0.20s to 0:12.40, seven 2."))
+    of = written_tokens(lalm, lalm.tokens("From 0.20s to 0:12.40, seven 2."))
     for end, text in (("start", "0.20"), ("end", "0:12.40")):
-        chosen = [piece for piece, one in zip(of.pieces, attend.ends_of(of), strict=True) if one == end]
+        chosen = [piece for piece, one in zip(of.pieces, ends_of(of), strict=True) if one == end]
         assert "".join(chosen).strip() == text
 
 
@@ -200,8 +194,8 @@ def test_each_token_of_times_is_held_against_the_interval_that_it_writes(tmp_pat
     lalm = equal_scores()
     (item,) = looked_at(lalm, tmp_path, {"q0": text})
     assert item.cited["reasoning"].covered == pytest.approx(0.6, abs=1e-5)  # type: ignore[union-attr]
-    of = attend.written(lalm, lalm.tokens(text))
-    n = [sum(m is not None and m.start == start for m in attend.mentions_of(of)) for start in (0.2, 0.6)]
+    of = written_tokens(lalm, lalm.tokens(text))
+    n = [sum(m is not None and m.start == start for m in mentions_of(of)) for start in (0.2, 0.6)]
     assert min(n) > 3
     times = item.cited["times"]
     assert times is not None

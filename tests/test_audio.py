@@ -8,7 +8,8 @@ import pytest
 import soundfile as sf
 
 from tgsr import audio
-from tgsr.audio import SAMPLE_RATE, AudioError, load
+from tgsr.audio import SAMPLE_RATE, load
+from tgsr.errors import AudioError
 from tgsr.timeline import Span
 
 TONE = (0.8, 1.4)  # seconds

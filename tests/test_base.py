@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tgsr.data.corpora.spoken_digits import DIGITS, compose
+from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache
 from tgsr.miniature import base
 from tgsr.miniature.base import (
     SILENCE,
-    BaseConfig,
     TimeCode,
     VoiceHead,
     course,
@@ -28,11 +28,11 @@ from tgsr.miniature.base import (
     word_places,
     written_labels,
 )
+from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import lessons, phrase_lessons, transcript_lesson
 from tgsr.models.mini import load_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.timeline import Word
-from tgsr.training.checkpoints import RunFolder
 from tiny import tiny_lalm
 
 TWO = Clip(

@@ -14,7 +14,8 @@ from tgsr.data.corpora.spoken_digits import compose
 from tgsr.engine import block_attention as attention
 from tgsr.engine.block_attention import AUDIO, BLOCKS, OUTPUT, block_attention
 from tgsr.engine.shared_prefix import Branch, branch_logps, forward, listen
-from tgsr.models.lalm import Lalm, ModelError
+from tgsr.errors import ModelError
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tiny import tiny_lalm
 from tiny_qwen import tiny_qwen_omni

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from local_server import Got, Reply, chat_answer, serving
 from test_answerable_by_text import save_tiny_llm
-from tgsr.data.questions.build import BuildError, rows_of
+from tgsr.data.questions.build import rows_of
 from tgsr.data.questions.by_llm import (
     MOST_KEPT,
     TASK,
@@ -31,8 +31,8 @@ from tgsr.data.questions.by_llm import (
 from tgsr.data.questions.by_rule import Draft
 from tgsr.data.shards import Step, errors_of, run
 from tgsr.data.splits import Split
-from tgsr.data.transcribe.hallucinations import NO_SPEECH
-from tgsr.records import Clip, as_row, read_questions
+from tgsr.errors import BuildError
+from tgsr.records import NO_SPEECH, Clip, as_row, read_questions
 from tgsr.timeline import Span, Word
 
 SAID = "We meet on Tuesday. Bring the red folder, please. The train leaves at noon. Bring the tickets too."

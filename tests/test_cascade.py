@@ -11,15 +11,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
 from tgsr.answering.cascade import NOT_SAID, load_cascade, located, transcript_prompt
-from tgsr.answering.citing import lines_of
-from tgsr.answering.responder import GREEDY, Asked, Failed
+from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import official_letter
+from tgsr.data.transcribe.transcript import lines_of
 from tgsr.data.transcribe.whisper import SOURCE, Transcript
+from tgsr.errors import ModelError
 from tgsr.grounding import find_spans
+from tgsr.llm.decoding import GREEDY, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.models.fetch import cache_folder
-from tgsr.models.lalm import ModelError
 from tgsr.prompts import REASONING_OPENING
 from tgsr.timeline import Word
 from tiny_qwen import omni_tokenizer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tgsr.answering.citing import check_citations, find_phrase, lines_of, marked, relevance
+from tgsr.answering.citing import check_citations, find_phrase, marked, relevance
+from tgsr.data.transcribe.transcript import lines_of
 from tgsr.grounding import count_mentions, find_spans
 from tgsr.timeline import Span, Word
 

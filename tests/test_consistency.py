@@ -3,8 +3,7 @@ import json
 import pytest
 
 from local_server import Got, Reply, chat_answer, serving
-from tgsr.answering.responder import Failed
-from tgsr.data.questions.answerable_by_text import llm_of
+from tgsr.errors import RecordError
 from tgsr.evaluation.behaviour.consistency import (
     VARIANTS,
     Case,
@@ -20,9 +19,11 @@ from tgsr.evaluation.behaviour.consistency import (
     told,
     verdict_of,
 )
+from tgsr.llm.decoding import Failed
+from tgsr.llm.local import llm_of
 from tgsr.models.fetch import cache_folder
 from tgsr.prompts import REASONING_OPENING
-from tgsr.records import Question, RecordError, Response
+from tgsr.records import Question, Response
 
 CHOICES = ("Excited", "Worried", "Angry")
 

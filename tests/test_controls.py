@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tgsr.answering.responder import GREEDY, Asked, Decoding, Failed
+from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE, Samples, load, save_wav
 from tgsr.choices import letter
 from tgsr.cli import main
 from tgsr.engine.features import FeatureCache
+from tgsr.errors import RecordError, RunError
 from tgsr.evaluation.controls.ask import (
     NO_EVIDENCE,
     NO_OTHER,
@@ -30,10 +31,10 @@ from tgsr.evaluation.controls.ask import (
     sources_of,
 )
 from tgsr.evaluation.controls.scores import Movement, movements, slope, summarise, table, write
+from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
-from tgsr.records import Question, RecordError, Response, read_questions, read_responses, write_jsonl
+from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
 from tgsr.timeline import Span
-from tgsr.training.checkpoints import RunError
 
 PITCHES = {"low": 300, "middle": 600, "high": 1200, "shrill": 2400}
 NAMES = tuple(PITCHES)

@@ -23,6 +23,7 @@ from tgsr.data.corpora import (
     strong_labels,
 )
 from tgsr.data.corpora.spoken_digits import compose
+from tgsr.disk.rows import OnDisk
 from tgsr.errors import CorpusError
 from tgsr.records import Bad, Clip, read_clips, resolve_audio, write_jsonl
 
@@ -180,7 +181,7 @@ def test_another_folder_is_no_corpus(tmp_path: Path, reader) -> None:
 
 
 def test_keys_that_are_not_unicode_come_back_in_order() -> None:
-    kept = folders.OnDisk()
+    kept = OnDisk()
     for key in ("b", "a\udc92", "a", "b"):  # a file's name need not be UTF-8
         kept.put(key, f"of {key}")
     assert kept.get("b") == ["of b", "of b"]

@@ -16,13 +16,12 @@ from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import corpus_of
 from tgsr.data.questions.phrases import plain_word
-from tgsr.data.transcribe.hallucinations import NO_SPEECH, TOO_LONG
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
+from tgsr.errors import ModelError
 from tgsr.models.fetch import cache_folder
-from tgsr.models.lalm import ModelError
-from tgsr.records import read_clips, read_questions, write_jsonl
+from tgsr.records import NO_SPEECH, TOO_LONG, read_clips, read_questions, write_jsonl
 
 NUMBERS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 

@@ -14,8 +14,8 @@ from tgsr.engine import shared_prefix
 from tgsr.engine.features import FeatureCache, without_cache
 from tgsr.engine.sampling import _draw, keep_top_p, sample, uniforms
 from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen
+from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import ModelError
 from tiny import tiny_features, tiny_lalm
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgsr.data.transcribe.existing_alignments import AlignmentError, read_alignment
+from tgsr.data.transcribe.existing_alignments import read_alignment
+from tgsr.errors import AlignmentError
 from tgsr.timeline import Word
 
 LONG = '''File type = "ooTextFile"

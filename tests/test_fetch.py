@@ -15,12 +15,12 @@ from safetensors.numpy import load_file
 
 import tgsr.models.fetch
 import tgsr.models.packaged_weights
+from tgsr.errors import FetchError
 from tgsr.models.fetch import (
     CT2_DTYPES,
     ENCODER_FILE,
     SOURCES,
     TOWER_SHA256,
-    FetchError,
     audio_tower_names,
     cache_folder,
     encoder_from_wheels,

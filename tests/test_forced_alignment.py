@@ -27,8 +27,8 @@ from tgsr.data.transcribe.forced_alignment import (
     spell,
     stretches,
 )
-from tgsr.data.transcribe.hallucinations import UNALIGNED
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
+from tgsr.records import UNALIGNED
 from tgsr.timeline import Span, Word
 
 

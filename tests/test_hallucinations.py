@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tgsr.data.transcribe.hallucinations import (
-    INVENTED,
-    NO_SPEECH,
-    NOT_ENGLISH,
-    Heard,
-    compression,
-    doubt,
-    repeats,
-)
+from tgsr.data.transcribe.hallucinations import Heard, compression, doubt, repeats
 from tgsr.data.transcribe.transcript import judged
+from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH
 from tgsr.timeline import Word
 
 

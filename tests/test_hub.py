@@ -17,7 +17,7 @@ from hub import AF3_SPECIALS, OMNI_SPECIALS, af3_folder, omni_folder
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
 from tgsr.models.load import load
 from tgsr.prompts import chat_messages
 from tgsr.records import read_responses

@@ -10,7 +10,8 @@ import pytest
 
 from tgsr import cli
 from tgsr.choices import token_match
-from tgsr.evaluation.scoring.importing import Imported, ImportFileError, import_predictions
+from tgsr.errors import ImportFileError
+from tgsr.evaluation.scoring.importing import Imported, import_predictions
 from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.records import Question, read_responses, write_jsonl
 

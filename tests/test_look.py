@@ -9,7 +9,8 @@ import pytest
 import page_reader
 from tgsr import audio
 from tgsr.data.corpora.spoken_digits import compose
-from tgsr.records import Clip, Question, RecordError, append_jsonl, write_jsonl
+from tgsr.errors import RecordError
+from tgsr.records import Clip, Question, append_jsonl, write_jsonl
 from tgsr.report.look import look, rows_of
 from tgsr.report.page import content_hash
 from tgsr.timeline import Event, Span, Word

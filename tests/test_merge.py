@@ -18,8 +18,8 @@ from hub import af3_folder, omni_folder
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.errors import ModelError
 from tgsr.models.fetch import cache_folder
-from tgsr.models.lalm import ModelError
 from tgsr.models.load import load, save_adapter, with_lora
 from tgsr.models.merge import merge
 

@@ -19,9 +19,10 @@ from tgsr.data.other_trainers import (
     to_trl,
     to_verl,
 )
+from tgsr.errors import RecordError
 from tgsr.models.qwen_omni import SYSTEM
 from tgsr.prompts import REASONING_INSTRUCTION
-from tgsr.records import Question, RecordError, append_jsonl, read_questions, write_jsonl
+from tgsr.records import Question, append_jsonl, read_questions, write_jsonl
 from tgsr.rewards import answer_reward
 from tgsr.rl import right_letter
 from tgsr.timeline import Span

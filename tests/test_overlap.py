@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgsr.overlap import (
-    event_f1,
-    evidence_crop,
-    high_overlap,
-    item_f1,
-    item_iou,
-    segment_f1,
-    trace_iou,
-)
+from tgsr.evaluation.scoring.event_f1 import event_f1, segment_f1
+from tgsr.overlap import evidence_crop, high_overlap, item_f1, item_iou, trace_iou
 from tgsr.statistics.intervals import bootstrap_mean
 from tgsr.timeline import Span
 

@@ -14,8 +14,9 @@ from tgsr import cli
 from tgsr.data.corpora import huggingface
 from tgsr.data.corpora import webdataset as tars
 from tgsr.data.corpora.spoken_digits import compose
-from tgsr.data.pack import PackError, pack
+from tgsr.data.pack import pack
 from tgsr.data.questions.build import ask_about
+from tgsr.errors import PackError
 from tgsr.records import Bad, Clip, read_clips, write_jsonl
 from tgsr.timeline import Event
 

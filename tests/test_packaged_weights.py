@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tgsr.errors import FetchError
 from tgsr.models import packaged_weights as weights
-from tgsr.models.fetch import FetchError, cache_folder
+from tgsr.models.fetch import cache_folder
 from tgsr.models.packaged_weights import language_model
 
 CONTENT = b"one part, " * 100

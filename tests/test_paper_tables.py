@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tgsr.cli import main
+from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.score import read_predictions, score, write_metrics
-from tgsr.records import Question, RecordError, Response, write_jsonl
+from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.paper import PUBLISHED, paper_tables, published_values
 from tgsr.report.results import gather, labels
 from tgsr.report.sections import sections

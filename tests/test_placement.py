@@ -15,14 +15,15 @@ from hub import af3_folder, omni_folder
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.models.lalm import ModelError, device_of, n_spread
+from tgsr.errors import ModelError, RunError
+from tgsr.models.checkpoint import HOST, LAYERS, _device_map, spread
+from tgsr.models.lalm import device_of, n_spread
 from tgsr.models.load import fingerprint, load
 from tgsr.models.merge import merge
-from tgsr.models.placement import HOST, LAYERS, Placement, _device_map, spread
-from tgsr.sta import StaConfig
-from tgsr.training.checkpoints import RunError
+from tgsr.models.placement import Placement
+from tgsr.training.config import StaConfig
 from tgsr.training.processes import Processes
-from tgsr.training.steps import load_to_train
+from tgsr.training.run import load_to_train
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
 
@@ -144,7 +145,7 @@ def test_in_4_bits_are_the_decoders_matrices_and_no_others(
         left_alone.extend(unquantized)
         raise ModelError("far enough")
 
-    monkeypatch.setattr("tgsr.models.placement._four_bits", keep)
+    monkeypatch.setattr("tgsr.models.checkpoint._four_bits", keep)
     with pytest.raises(ModelError, match="far enough"):
         load(str(folder), Placement("4bit"))
     for name, module in load(str(folder)).inner.named_modules():

@@ -8,7 +8,7 @@ import pytest
 
 from hub import af3_folder, omni_folder
 from tgsr import cli
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
 from tgsr.models.load import load, with_lora
 from tgsr.models.lora_targets import parts_of
 from tgsr.training.plan import GPUS, PAPERS, Work, lora_size, rows, sizes_of

@@ -11,19 +11,21 @@ import pytest
 from local_server import Got, Reply, Server, chat_answer, serving
 from test_benchmark_files import mmau_row, sound
 from tgsr import cli
-from tgsr.answering.predict import asked_with, prompt_of, prompt_text
 from tgsr.choices import extract_choice
+from tgsr.errors import ModelError, RecordError
 from tgsr.evaluation.benchmarks import questions_of
-from tgsr.models.lalm import ModelError
 from tgsr.prompts import (
     AIRBENCH_INSTRUCTION,
     COT_INSTRUCTION,
     PLAIN_INSTRUCTION,
     REASONING_INSTRUCTION,
     airbench_question,
+    asked_with,
+    prompt_of,
+    prompt_text,
     prompted,
 )
-from tgsr.records import Question, RecordError, as_row, read_questions, read_responses
+from tgsr.records import Question, as_row, read_questions, read_responses
 from tiny import tiny_lalm
 
 

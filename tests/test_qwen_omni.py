@@ -13,7 +13,7 @@ from test_layouts import engine_logps, padded, ragged_branches
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, listen
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
 from tgsr.models.load import with_lora
 from tgsr.models.qwen_omni import SYSTEM, QwenOmni, load_qwen_omni
 from tgsr.timeline import Span

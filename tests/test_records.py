@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tgsr.errors import RecordError
 from tgsr.records import (
     Clip,
     Question,
-    RecordError,
     Response,
     append_jsonl,
     read_clips,

@@ -14,11 +14,13 @@ import pytest
 from local_server import Got, Reply, chat_answer, gemini_answer, serving, sound_in
 from tgsr import cli
 from tgsr.answering import remote
-from tgsr.answering.remote import Remote, chat, chat_endpoint, load_remote
-from tgsr.answering.responder import GREEDY, Asked, Decoding, Failed
+from tgsr.answering.remote import Remote, load_remote
+from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE, save_wav
+from tgsr.errors import ModelError
+from tgsr.llm.chat import chat, chat_endpoint
+from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.llm.endpoint import Limits
-from tgsr.models.lalm import ModelError
 from tgsr.records import Question, read_responses, write_jsonl
 
 KEY = "sk-very-secret-0123456789"

@@ -11,22 +11,15 @@ from page_reader import Page
 from tgsr import audio
 from tgsr.choices import letter
 from tgsr.data.corpora.spoken_digits import DigitClip, compose
+from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.score import read_predictions, score
-from tgsr.records import Question, RecordError, Response, write_jsonl
-from tgsr.report.figures import (
-    MODEL_COLOURS,
-    Curve,
-    curve_panels,
-    line_panel,
-    smoothed,
-    stated,
-    ticks,
-    waveform_figure,
-)
+from tgsr.records import Question, Response, write_jsonl
+from tgsr.report.figures import line_panel, ticks, waveform_figure
 from tgsr.report.items import choose_items, group_by_question
 from tgsr.report.page import content_hash
 from tgsr.report.results import read_curves
 from tgsr.report.write import report
+from tgsr.statistics.pictures import MODEL_COLOURS, Curve, curve_panels, smoothed, stated
 from tgsr.timeline import Span
 
 MODELS = ("mini", "mini:sta", "mini:tgsr")

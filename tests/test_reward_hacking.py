@@ -14,6 +14,7 @@ from tgsr.cli import main
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.questions.by_rule import Choices, choice_questions_of
 from tgsr.data.questions.digits import choice_questions
+from tgsr.errors import RecordError
 from tgsr.evaluation.reward_hacking import (
     GROUNDING,
     POLICIES,
@@ -27,7 +28,7 @@ from tgsr.evaluation.reward_hacking import (
     write_hacking,
 )
 from tgsr.grounding import count_distinct, count_mentions, find_spans
-from tgsr.records import Clip, Question, RecordError, Response, read_clips, write_jsonl
+from tgsr.records import Clip, Question, Response, read_clips, write_jsonl
 from tgsr.timeline import END_SLACK, Span, Word
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech" / "manifest.jsonl"

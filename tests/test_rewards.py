@@ -11,31 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.data.other_trainers import to_trl
-from tgsr.data.transcribe.hallucinations import NO_SPEECH
+from tgsr.dense_reward import dense_grounding_reward, step_credits
+from tgsr.errors import RunError
 from tgsr.grounding import find_mentions
 from tgsr.overlap import trace_iou
 from tgsr.prompts import REASONING_OPENING
-from tgsr.records import Clip, Question, write_jsonl
+from tgsr.reasoning import places_of, plain_words, reasoning_steps, word_agreement, words_said
+from tgsr.records import NO_SPEECH, Clip, Question, write_jsonl
 from tgsr.rewards import (
     PAPER_TERMS,
     RewardTerm,
     answer_reward,
     compaction,
     completion_text,
-    dense_grounding_reward,
-    places_of,
-    plain_words,
-    reasoning_steps,
     score_completions,
-    step_credits,
     timestamp_grounding_reward,
     total_reward,
-    word_agreement,
-    words_said,
 )
-from tgsr.rl import GrpoConfig, reward_terms, words_by_clip
+from tgsr.rl import reward_terms, words_by_clip
 from tgsr.timeline import Span, Word
-from tgsr.training.checkpoints import RunError
+from tgsr.training.config import GrpoConfig
 
 TRACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tgsr" / "traces_20.json"
 

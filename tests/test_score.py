@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tgsr import cli
+from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import EMOTIONS
 from tgsr.evaluation.scoring import files as score_files
 from tgsr.evaluation.scoring import score as score_module
@@ -27,7 +28,7 @@ from tgsr.evaluation.scoring.score import (
     write_metrics,
 )
 from tgsr.evaluation.scoring.terminal import summary
-from tgsr.records import Question, RecordError, Response, as_row, write_jsonl
+from tgsr.records import Question, Response, as_row, write_jsonl
 from tgsr.statistics.intervals import mcnemar_exact
 from tgsr.timeline import Span
 

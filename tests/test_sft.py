@@ -9,11 +9,12 @@ import pytest
 
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
+from tgsr.errors import RunError
 from tgsr.records import Question, Response, read_questions, write_jsonl
 from tgsr.timeline import Span
 from tgsr.training import steps
-from tgsr.training.checkpoints import RunError
-from tgsr.training.sft import SftConfig, train_sft, wanted
+from tgsr.training.config import SftConfig
+from tgsr.training.sft import train_sft, wanted
 from tiny import tiny_lalm
 
 ALL = SftConfig(responses="")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tgsr.data.shards import Counts, Made, ShardError, Step, errors_of, forget, run
+from tgsr.data.shards import Counts, Made, Step, errors_of, forget, run
+from tgsr.errors import ShardError
 from tgsr.records import Bad, Row
 
 

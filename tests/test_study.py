@@ -10,12 +10,12 @@ import pytest
 
 from studies import N_CLIPS, predictions
 from tgsr import audio
+from tgsr.errors import StudyError
 from tgsr.pages.study.analysis import analyse, markdown, ratings_of, sample_size, write_analysis, write_csv
 from tgsr.pages.study.design import (
     CHECK_RATING,
     CHECK_STRETCH,
     MASK,
-    StudyError,
     make_study,
     masked,
     read_study,

@@ -22,22 +22,24 @@ import torch
 from tgsr import rl, sta
 from tgsr.audio import save_wav
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
+from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.errors import ModelError, NotFinite, RunError
 from tgsr.models import load as load_module
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import ModelError
 from tgsr.models.load import load_adapter, lora_off, save_adapter, with_lora
 from tgsr.models.lora_targets import parts_of, parts_table
 from tgsr.records import Response, read_questions, write_jsonl
 from tgsr.training import checkpoints, sft, steps, supervised
-from tgsr.training.checkpoints import RunError, RunFolder, load_checkpoint, open_run, save_checkpoint
-from tgsr.training.steps import NotFinite, cosine, linear, step_or_stop
+from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
+from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
+from tgsr.training.steps import cosine, linear, step_or_stop
 from tiny import tiny_features, tiny_lalm
 from tiny_qwen import tiny_qwen_omni
 
-STA = sta.StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
-GRPO = rl.GrpoConfig(
+STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
+GRPO = GrpoConfig(
     "", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1
 )
 
@@ -211,7 +213,7 @@ def test_what_saves_memory_changes_no_number(
     monkeypatch.setattr(rl, "score_completions", uneven)
     real = rl.sample_groups
 
-    def in_float32(prefix: Any, asked: Any, config: rl.GrpoConfig, *more: Any) -> Any:
+    def in_float32(prefix: Any, asked: Any, config: GrpoConfig, *more: Any) -> Any:
         """So that both learn from the same responses."""
         return real(prefix, asked, replace(config, bfloat16=False), *more)
 
@@ -449,7 +451,7 @@ def test_fine_tuning_learns_to_write_the_responses(
     ]
     path = choices.parent / "responses.jsonl"
     write_jsonl(path, responses)
-    config = sft.SftConfig(
+    config = SftConfig(
         responses=str(path), epochs=25, clips_per_step=4, learning_rate=1e-2, schedule="linear"
     )
     sft.train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))

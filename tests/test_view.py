@@ -17,14 +17,12 @@ from starlette.testclient import TestClient
 
 from studies import predictions
 from tgsr import audio
-from tgsr.audio import AudioError
 from tgsr.cli import main
+from tgsr.errors import AudioError, ModelError, StudyError, ViewError
 from tgsr.evaluation.scoring.score import Predictions, score
-from tgsr.models.lalm import ModelError
 from tgsr.models.load import load
-from tgsr.pages.errors import ViewError
 from tgsr.pages.guard import guard_for
-from tgsr.pages.study.design import StudyError, make_study
+from tgsr.pages.study.design import make_study
 from tgsr.pages.study.serve import consent_of, kept_token
 from tgsr.pages.view import ask as asking
 from tgsr.pages.view.ask import Asker, Busy, suffix_of

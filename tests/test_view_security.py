@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from tgsr.pages.errors import ViewError
+from tgsr.errors import ViewError
 from tgsr.pages.guard import HEADERS, NONCE, Guard, Guarded, guard_for, is_loopback
 from tgsr.pages.view.server import address_of, bound
 

@@ -33,10 +33,11 @@ from tgsr.engine.vllm_rollouts import (
     sample_by_vllm,
     server_command,
 )
+from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import ModelError
 from tgsr.models.load import with_lora, without_renaming_warning
 from tgsr.training import steps
+from tgsr.training.config import GrpoConfig
 from tiny import tiny_features, tiny_lalm
 
 
@@ -374,7 +375,7 @@ def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
     monkeypatch.setattr(rl, "score_completions", uneven)
     clips = compose_clips(2, "train", 0, tmp_path)
     questions = write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path)
-    config = rl.GrpoConfig(
+    config = GrpoConfig(
         str(questions), prompts_per_step=2, group_size=2, max_new_tokens=3, learning_rate=1e-2, vllm=vllm.url
     )
     rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))

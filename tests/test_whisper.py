@@ -10,7 +10,8 @@ import pytest
 from tgsr.audio import SAMPLE_RATE, load
 from tgsr.data.questions.build import compose_clips
 from tgsr.data.transcribe.whisper import SHORTEST, transcribe
-from tgsr.models.fetch import FetchError, cache_folder
+from tgsr.errors import FetchError
+from tgsr.models.fetch import cache_folder
 from tgsr.models.packaged_weights import KEPT, whisper
 
 

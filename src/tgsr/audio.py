@@ -14,6 +14,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from tgsr.errors import AudioError
 from tgsr.timeline import END_SLACK, Seconds, Span
 
 Samples = NDArray[np.float32]
@@ -32,20 +33,6 @@ CONTAINERS = (".mp4", ".m4a", ".mov", ".mkv", ".webm", ".aac", ".wma", ".3gp", "
 TRACK_SLACK: Seconds = 0.5  # a track may begin after its video does
 CONVERT = "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 FETCH_AGAIN = "copy or download it again"
-
-
-class AudioError(ValueError):
-    """An audio file, or samples, that cannot be used: which, what was found, what to do.
-
-    `str(error)` is "path: found; remedy".
-    """
-
-    def __init__(self, path: str, found: str, remedy: str) -> None:
-        super().__init__(path, found, remedy)  # all of them in args, so that worker processes can pickle it
-        self.path, self.found, self.remedy = path, found, remedy
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.found}; {self.remedy}"
 
 
 def duration(path: StrPath) -> Seconds:

@@ -1,11 +1,15 @@
-"""What a reader of a corpus raises; a single bad row is never raised but comes out as a `tgsr.records.Bad`."""
+"""The errors that are meant for the user: wrong input, told in one message that names the place and the remedy."""
 
 from __future__ import annotations
 
 import os
 
 
-class CorpusError(ValueError):
+class TgsrError(Exception):
+    """Wrong input, told in one message for the user; any other error is a fault of this program."""
+
+
+class CorpusError(TgsrError, ValueError):
     """A folder or file that is not of the corpus that it was read as: which, what was expected, what was found.
 
     `str(error)` is "path: expected ..., found ...".
@@ -19,3 +23,100 @@ class CorpusError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: expected {self.expected}, found {self.found}"
+
+
+class ModelError(TgsrError, ValueError):
+    """A model that cannot be loaded or used as asked; the message says what to do."""
+
+
+class RecordError(TgsrError, ValueError):
+    """A value that a record cannot hold: where it is, what was found and required, what to do.
+
+    `str(error)` is `file:line: field "name": problem; remedy`, less what is not known.
+    """
+
+    def __init__(
+        self,
+        field: str | None,
+        problem: str,
+        file: str | None = None,
+        line: int | None = None,
+        remedy: str = "correct the row or pass --skip-bad",
+    ) -> None:
+        # all of them in args, so that worker processes can pickle it
+        super().__init__(field, problem, file, line, remedy)
+        self.field, self.problem, self.file, self.line, self.remedy = field, problem, file, line, remedy
+
+    def __str__(self) -> str:
+        what = self.problem if self.field is None else f'field "{self.field}": {self.problem}'
+        if self.file is None:
+            return what
+        return f"{self.file}{'' if self.line is None else f':{self.line}'}: {what}; {self.remedy}"
+
+    def at(self, file: str, line: int) -> RecordError:
+        """The same error, found on that line of that file."""
+        return RecordError(self.field, self.problem, file, line, self.remedy)
+
+
+class AudioError(TgsrError, ValueError):
+    """An audio file, or samples, that cannot be used: which, what was found, what to do.
+
+    `str(error)` is "path: found; remedy".
+    """
+
+    def __init__(self, path: str, found: str, remedy: str) -> None:
+        super().__init__(path, found, remedy)  # all of them in args, so that worker processes can pickle it
+        self.path, self.found, self.remedy = path, found, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found}; {self.remedy}"
+
+
+class RunError(TgsrError, RuntimeError):
+    """A run folder that cannot be started, resumed or written to; the message says what to do."""
+
+
+class FetchError(TgsrError, RuntimeError):
+    """The weights could not be had or are not the expected ones; the message says what to do."""
+
+
+class BuildError(TgsrError, ValueError):
+    """Questions that cannot be made or may not be written there; the message says what to do."""
+
+
+class PackError(TgsrError, ValueError):
+    """What cannot be packed at all, or not there; the message says why."""
+
+
+class ShardError(TgsrError, ValueError):
+    """Too many rows were left out; the message says how many, and where the reasons are."""
+
+
+class AlignmentError(TgsrError, ValueError):
+    """What cannot be read as an alignment: where it is, what was found, what to do.
+
+    `str(error)` is `file:line: problem; remedy`, less the line where none is known (a value inside JSON).
+    """
+
+    def __init__(self, problem: str, remedy: str, line: int | None = None, file: str = "") -> None:
+        super().__init__(problem, remedy, line, file)  # all of them in args, so that it can be pickled
+        self.problem, self.remedy, self.line, self.file = problem, remedy, line, file
+
+    def __str__(self) -> str:
+        return f"{self.file}{'' if self.line is None else f':{self.line}'}: {self.problem}; {self.remedy}"
+
+
+class ImportFileError(TgsrError, ValueError):
+    """A prediction file that cannot be used as it was given; the message says what to give instead."""
+
+
+class StudyError(TgsrError, ValueError):
+    """A study that cannot be made or used as it was asked for; the message says what to change."""
+
+
+class ViewError(TgsrError, ValueError):
+    """A run, a folder or an address that cannot be shown or served; the message says what to do."""
+
+
+class NotFinite(TgsrError, RuntimeError):
+    """A loss or gradient that is not finite: training stops before it reaches the weights."""

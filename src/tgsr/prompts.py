@@ -9,9 +9,12 @@ gives times to two decimals for Audio Flamingo 3 only; that Qwen2.5-Omni's have 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Protocol, cast, get_args
 
 from tgsr.choices import format_choices
+from tgsr.errors import ModelError, RecordError
+from tgsr.records import Question
 from tgsr.timeline import Span
 
 REASONING_OPENING = (
@@ -43,6 +46,12 @@ AIRBENCH_INSTRUCTION = (
 
 Prompt = Literal["reasoning", "plain", "cot", "airbench"]
 """How a choice is asked: the paper's B.1.3, and the three above."""
+
+
+class AsksPhrases(Protocol):
+    """A model that has its own words for stage 1's question: every family, and every model that only answers."""
+
+    def phrase_question(self, phrase: str) -> str: ...
 
 
 def phrase_question_qwen(phrase: str) -> str:
@@ -149,3 +158,43 @@ def _not_blank(name: str, text: str) -> str:
     if not text.strip():
         raise ValueError(f"{name} must not be blank, got {text!r}")
     return text
+
+
+def asked_with(questions: Sequence[Question], prompt: Prompt) -> list[Question]:
+    """The questions, their choices to be asked under that prompt.
+
+    It becomes their label "prompt", which travels with the responses: who looks at these again asks in the same words.
+    The default, "reasoning", is the label's absence.
+    """
+    label = () if prompt == "reasoning" else (("prompt", prompt),)
+    return [
+        replace(q, labels=(*(pair for pair in q.labels if pair[0] != "prompt"), *label))
+        if q.kind == "choice"
+        else q
+        for q in questions
+    ]
+
+
+def prompt_of(question: Question) -> Prompt:
+    """How the question's choices are asked. Raises RecordError for a label "prompt" that is no prompt of ours."""
+    named = question.labelled("prompt") or ("reasoning",)
+    if named[0] not in get_args(Prompt):
+        known = ", ".join(get_args(Prompt))
+        raise RecordError(
+            "labels", f"question {question.id!r} has the prompt {named[0]!r}, not one of {known}"
+        )
+    return cast(Prompt, named[0])
+
+
+def prompt_text(model: AsksPhrases, question: Question) -> str:
+    """Stage 1's prompt (B.1.1 or B.1.2) for a phrase; for a choice B.1.3, or what `asked_with` chose.
+
+    Raises ModelError where the prompt has no room for the choices, RecordError as `prompt_of` does.
+    """
+    if question.kind == "phrase":
+        return model.phrase_question(str(question.phrase))
+    prompt = prompt_of(question)
+    try:
+        return prompted(question.question, question.choices, prompt)
+    except ValueError as error:
+        raise ModelError(str(error)) from None

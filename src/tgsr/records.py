@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
+from tgsr.errors import RecordError
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
 
 StrPath = str | os.PathLike[str]
@@ -29,35 +30,6 @@ MOST_CHOICES = 26
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
-
-
-class RecordError(ValueError):
-    """A value that a record cannot hold: where it is, what was found and required, what to do.
-
-    `str(error)` is `file:line: field "name": problem; remedy`, less what is not known.
-    """
-
-    def __init__(
-        self,
-        field: str | None,
-        problem: str,
-        file: str | None = None,
-        line: int | None = None,
-        remedy: str = "correct the row or pass --skip-bad",
-    ) -> None:
-        # all of them in args, so that worker processes can pickle it
-        super().__init__(field, problem, file, line, remedy)
-        self.field, self.problem, self.file, self.line, self.remedy = field, problem, file, line, remedy
-
-    def __str__(self) -> str:
-        what = self.problem if self.field is None else f'field "{self.field}": {self.problem}'
-        if self.file is None:
-            return what
-        return f"{self.file}{'' if self.line is None else f':{self.line}'}: {what}; {self.remedy}"
-
-    def at(self, file: str, line: int) -> RecordError:
-        """The same error, found on that line of that file."""
-        return RecordError(self.field, self.problem, file, line, self.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -692,3 +664,17 @@ def _word_row(word: Word) -> Row:
         "confidence": word.confidence,
     }
     return {field: value for field, value in row.items() if value is not None}
+
+
+NO_SPEECH = "no-speech"
+"""Nobody speaks, as far as voice activity detection and Whisper can tell: silence, noise, music."""
+NOT_ENGLISH = "not-english"
+"""Another language is spoken; its words are not written down as English ones."""
+INVENTED = "invented"
+"""A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
+TOO_LONG = "too-long"
+"""Longer than the bound that was set: not transcribed."""
+TEXT_DIFFERS = "text-differs"
+"""What was heard shares less than half of its words with the publisher's text."""
+UNALIGNED = "unaligned"
+"""Forced alignment failed; the times are the first back end's."""

@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from tgsr.choices import letter
-from tgsr.data.transcribe.hallucinations import NO_SPEECH
+from tgsr.dense_reward import dense_grounding_reward
+from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_by_vllm
+from tgsr.errors import RunError
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import (
-    KlEstimator,
-    Normalisation,
     group_advantages,
     grpo_diagnostics,
     grpo_loss,
@@ -37,132 +37,20 @@ from tgsr.grpo import (
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import lora_off, save_adapter, with_lora
 from tgsr.models.lora_targets import parts_table
-from tgsr.models.placement import Devices, LoadAs
 from tgsr.prompts import choice_question
-from tgsr.records import Question, Row, read_clips, read_questions
+from tgsr.records import NO_SPEECH, Question, Row, read_clips, read_questions
 from tgsr.rewards import (
-    C_MAX,
-    C_MIN,
-    K_MAX,
-    K_REF,
     RewardTerm,
     answer_reward,
-    check_compaction,
-    dense_grounding_reward,
     score_completions,
     timestamp_grounding_reward,
 )
 from tgsr.timeline import Word
-from tgsr.training.checkpoints import RunError, RunFolder
-from tgsr.training.processes import Processes, Tracker, shard_frozen, unsharded
-from tgsr.training.steps import (
-    Schedule,
-    as_trained,
-    chosen_at,
-    hear_clips,
-    keep,
-    keeping_batch,
-    load_to_train,
-    passes,
-    require,
-    require_counts,
-    require_optimization,
-    require_room,
-    restore,
-    set_learning_rate,
-    start_run,
-    step_or_stop,
-    steps_per_epoch,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class GrpoConfig:
-    """Table 6 gives the defaults; section 4.2 has a temperature of 0.8 where the table has 0.7."""
-
-    questions: Annotated[str, "questions of kind choice, JSONL"]
-    model: Annotated[str, "the stage-1 model: where training starts, and the reference of the KL"] = (
-        "mini:sta"
-    )
-    load_as: Annotated[
-        LoadAs, "how the base's weights are held; 4bit is for a LoRA and needs CUDA and bitsandbytes"
-    ] = "checkpoint"
-    devices: Annotated[Devices, "all: the base's layers are spread over this process's GPUs"] = "one"
-    epochs: Annotated[int, "passes over the questions"] = 1
-    prompts_per_step: Annotated[
-        int,
-        "questions a step, over all processes; table 6's 8 a GPU x 8 GPUs x 4 count responses: 32 questions",
-    ] = 8
-    group_size: Annotated[int, "G, responses to each question"] = 8
-    temperature: Annotated[float, "of sampling, and of all log-probs in the loss"] = 0.7
-    top_p: Annotated[float, "nucleus of sampling"] = 0.9
-    max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (not the paper's)"] = (
-        200
-    )
-    mask_cut: Annotated[bool, "cut responses earn their reward and teach nothing (DAPO's filter)"] = False
-    learning_rate: Annotated[float, "peak"] = 5e-6
-    schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
-    warmup_share: Annotated[float, "of the steps"] = 0.03
-    epsilon: Annotated[float, "clip of the ratio, both ways (Eq. 6)"] = 0.2
-    epsilon_high: Annotated[float | None, "clip upwards, if another (DAPO)"] = None
-    beta: Annotated[float, "weight of the KL to the stage-1 model"] = 0.04
-    kl: Annotated[KlEstimator, "how the KL is estimated"] = "k3"
-    normalisation: Annotated[Normalisation, "grpo is Eq. 6: each response alike, however long"] = "grpo"
-    scale_rewards: Annotated[bool, "divide by the group's deviation (Eq. 5); Dr. GRPO does not"] = True
-    updates_per_rollout: Annotated[int, "optimizer steps on the same responses"] = 1
-    counter: Annotated[Literal["official", "strict"], "how timestamps are counted in Eq. 2"] = "official"
-    answer_weight: Annotated[float, "of the answer's reward in Eq. 3"] = 1.0
-    grounding_weight: Annotated[float, "of the grounding reward; 0 is the paper's w/o grounding"] = 1.0
-    compaction: Annotated[
-        bool, "without it any number of timestamps earns c_max: our reading of the paper's w/o compaction"
-    ] = True
-    k_ref: Annotated[int, "most timestamps that earn c_max (Eq. 2)"] = K_REF
-    k_max: Annotated[int, "from so many on they earn c_min; the paper omits it"] = K_MAX
-    c_max: Annotated[float, "most that timestamps earn"] = C_MAX
-    c_min: Annotated[float, "least that timestamps earn"] = C_MIN
-    dense_weight: Annotated[
-        float, "of the dense reward: what each cited span holds against what is said to be heard; 0 is off"
-    ] = 0.0
-    clips: Annotated[str | None, "clips.jsonl with the words' times, which the dense reward needs"] = None
-    lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
-    lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
-    clip_norm: Annotated[float, "of the gradient"] = 1.0
-    vllm: Annotated[str | None, "url of a vLLM server that samples instead of us; see `tgsr decoder`"] = None
-    weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
-    branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
-    prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
-    bfloat16: Annotated[bool, "products in bfloat16 (table 6); weights and their updates stay float32"] = (
-        False
-    )
-    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
-    shard: Annotated[
-        bool, "spread the frozen decoder over the processes (FSDP2); sampling holds it whole"
-    ] = False
-    max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
-    checkpoint_every: Annotated[int, "steps"] = 10
-    tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
-    seed: Annotated[int, "of the LoRA, the order and the responses"] = 0
-
-    def __post_init__(self) -> None:
-        counts = ("epochs", "prompts_per_step", "max_new_tokens", "updates_per_rollout", "checkpoint_every")
-        require_counts(self, *counts, "branches_at_once", "prompts_at_once", "lora_rank")
-        require("group_size", self.group_size, "2 or more: rewards are compared", self.group_size >= 2)
-        require("temperature", self.temperature, "above 0", self.temperature > 0)
-        require("top_p", self.top_p, "above 0, up to 1", 0 < self.top_p <= 1)
-        require("epsilon", self.epsilon, "between 0 and 1", 0 < self.epsilon < 1)
-        high = self.epsilon_high
-        require("epsilon_high", high, "above 0", high is None or high > 0)
-        require("beta", self.beta, "0 or more", self.beta >= 0)
-        require_optimization(self)
-        require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
-        try:
-            check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
-        except ValueError as error:
-            raise RunError(f"--k-ref, --k-max, --c-max, --c-min: {error}") from None
-        dense = self.dense_weight
-        require("dense_weight", dense, "0 or more", dense >= 0)
-        with_clips = not dense or self.clips is not None
-        require("dense_weight", dense, "given with --clips, whose words it needs", with_clips)
+from tgsr.training.batches import chosen_at, hear_clips, passes, require_room, steps_per_epoch
+from tgsr.training.config import GrpoConfig
+from tgsr.training.processes import Processes, shard_frozen, unsharded
+from tgsr.training.run import keep, load_to_train, restore, start_run
+from tgsr.training.steps import as_trained, keeping_batch, set_learning_rate, step_or_stop
 
 
 def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:

@@ -6,27 +6,18 @@ The decoder is frozen; each clip's phrases share its prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
+from tgsr.errors import RunError
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import with_lora
 from tgsr.records import Question, read_questions
-from tgsr.training.checkpoints import RunError
-from tgsr.training.steps import hear_clips, load_to_train, start_run
-from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaConfig(SupervisedConfig):
-    """Stage 1: what is asked, and of which model."""
-
-    questions: Annotated[str, "questions of kind phrase, JSONL"]
-    model: Annotated[str, "the model whose aligner is trained"] = "mini"
-    lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
+from tgsr.training.batches import hear_clips
+from tgsr.training.config import StaConfig
+from tgsr.training.run import load_to_train, start_run
+from tgsr.training.supervised import fit, lesson_of
 
 
 def phrase_branch(lalm: Lalm, question: Question) -> Branch:

@@ -41,11 +41,12 @@ from vllm_rollouts import draw_lora, read, rounded, running
 
 from hub import af3_folder, omni_folder
 from tgsr.answering.open import open_model
-from tgsr.answering.responder import Asked, Decoding
+from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.engine.features import without_cache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.llm.decoding import Decoding
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, save_adapter, with_lora
 from tgsr.prompts import choice_question

@@ -32,10 +32,12 @@ from transformers import (
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import is_mistral_common_available
 
-from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE
-from tgsr.models.lalm import ModelError
-from tgsr.models.placement import AS_SAVED, Placement, read_weights
+from tgsr.errors import ModelError
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.models.checkpoint import read_weights
+from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.prompts import chat_messages, phrase_question_af3
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}

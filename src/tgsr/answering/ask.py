@@ -9,10 +9,12 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.answering.predict import respond
-from tgsr.answering.responder import GREEDY, Asked, Failed, Responder
+from tgsr.answering.responder import Asked, Responder
 from tgsr.engine.features import LongAudio, without_cache
+from tgsr.errors import ModelError
 from tgsr.grounding import find_invalid, find_spans
-from tgsr.models.lalm import Lalm, ModelError, is_lalm
+from tgsr.llm.decoding import GREEDY, Failed
+from tgsr.models.lalm import Lalm, is_lalm
 from tgsr.overlap import evidence_crop
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.records import MOST_CHOICES

@@ -19,23 +19,20 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tgsr.answering.citing import SAME, Line, find_phrase, lines_of, marked, plain_words, relevance
-from tgsr.answering.remote import chat, chat_endpoint
-from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.answering.citing import SAME, find_phrase, marked, plain_words, relevance
+from tgsr.answering.responder import Asked
 from tgsr.audio import content_hash
 from tgsr.choices import letter
+from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
+from tgsr.llm.chat import chat, chat_endpoint
+from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Limits
-from tgsr.models.lalm import ModelError
+from tgsr.llm.local import CHARACTERS, LocalLlm
 from tgsr.models.packaged_weights import language_model
-from tgsr.models.placement import LoadAs, Placement, read_weights
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Seconds, Word
 
@@ -52,7 +49,6 @@ WORTH = 0.5  # a second line is cited where it scores at least this share of the
 ANSWERED = 0.6  # relevance + LIKELIER x PMI of the best line, from which on the recording is taken to say it
 LIKELIER = 0.5
 NOT_SAID = "the recording does not say"
-CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 MAX_SECONDS: Seconds = 6 * 3600.0
 
 
@@ -249,94 +245,3 @@ class ByLikelihood:
         ]
         totals = [gain + share for gain, share in zip(gains, overlap, strict=True)]
         return int(np.argmax(totals))
-
-
-@dataclass
-class LocalLlm:
-    """A causal language model of transformers with a chat template."""
-
-    model: Any = field(repr=False)
-    tokenizer: Any = field(repr=False)
-
-    @classmethod
-    def load(cls, name: str) -> LocalLlm:
-        """By folder or hub id, safetensors only. ModelError where it cannot be loaded or is no chat model."""
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"cascade:{name}: cannot be loaded as a text model: {error}") from error
-        width: LoadAs = "bfloat16" if torch.cuda.is_available() else "float32"
-        model: Any = read_weights(
-            AutoModelForCausalLM, name, "a text model", Placement(width), unquantized=[], layers=None
-        )
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"cascade:{name}: has no chat template; give a model that was tuned to follow chats"
-            )
-        model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        return cls(model, tokenizer)
-
-    @property
-    def context(self) -> int:
-        return int(getattr(self.model.config, "max_position_embeddings", 4096))
-
-    def prompt(self, text: str) -> list[int]:
-        chat = [{"role": "user", "content": text}]
-        made = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
-        return list(made["input_ids"])
-
-    @torch.no_grad()
-    def write(self, text: str, decoding: Decoding) -> str:
-        """The model's answer to one user turn; greedy unless a temperature is given."""
-        ids = self.prompt(text)[-(self.context - decoding.max_new_tokens) :]
-        sampled: dict[str, Any] = {"do_sample": False}
-        if decoding.temperature:
-            torch.manual_seed(decoding.seed)
-            sampled = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
-        row = torch.tensor([ids], device=self.model.device)
-        out = self.model.generate(
-            row,
-            attention_mask=torch.ones_like(row),
-            max_new_tokens=decoding.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-            **sampled,
-        )
-        return str(self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True))
-
-    @torch.no_grad()
-    def likely(self, prompts: Sequence[str], answers: Sequence[str], at_once: int = 8) -> list[float]:
-        """Mean log-prob of each answer's tokens after its prompt, nats a token."""
-        rows = [
-            (self.prompt(p), self.tokenizer(a, add_special_tokens=False)["input_ids"])
-            for p, a in zip(prompts, answers, strict=True)
-        ]
-        found = [0.0] * len(rows)
-        # Rows of like lengths together: the less is padded.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-        starts = tqdm(
-            range(0, len(order), at_once), desc="reading", unit="batch", disable=len(order) < 24, leave=False
-        )
-        for start in starts:
-            some = order[start : start + at_once]
-            for i, value in zip(some, self._likely([rows[i] for i in some]), strict=True):
-                found[i] = value
-        return found
-
-    def _likely(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        whole = [(p + a)[-self.context :] for p, a in rows]
-        n = max(map(len, whole))
-        ids_BN = torch.zeros(len(whole), n, dtype=torch.long)
-        mask_BN = torch.zeros(len(whole), n, dtype=torch.long)
-        for b, row in enumerate(whole):  # padded on the left: answers end together
-            ids_BN[b, n - len(row) :], mask_BN[b, n - len(row) :] = torch.tensor(row), 1
-        n_kept = max(len(answer) for _, answer in rows) + 1
-        device = self.model.device
-        logits_BTV = self.model(
-            input_ids=ids_BN.to(device),
-            attention_mask=mask_BN.to(device),
-            position_ids=(mask_BN.cumsum(-1) - 1).clamp(min=0).to(device),
-            logits_to_keep=n_kept,
-        ).logits[:, :-1]
-        next_BT = ids_BN[:, -n_kept + 1 :].to(device)
-        logp_BT = logits_BTV.float().log_softmax(-1).gather(-1, next_BT[..., None])[..., 0]
-        return [float(logp_BT[b, -len(a) :].mean()) if a else 0.0 for b, (_, a) in enumerate(rows)]

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from tgsr.data.transcribe.transcript import Line
 from tgsr.grounding import Mention, find_mentions
 from tgsr.timeline import Seconds, Span, Word, cover
 
-PAUSE: Seconds = 0.6  # that ends a line
-MOST_WORDS = 16  # a line
 SLACK: Seconds = 0.25  # Whisper's word times are this far off now and then
 SAME = 0.75  # SequenceMatcher's ratio of two word sequences that say the same: a quarter may be misheard
 QUOTED = re.compile(r"[\"“”]([^\"“”]+)[\"“”]")
@@ -29,7 +28,6 @@ COMMON = frozenset(
     mentioned mentions talk talks talked tell tells told one's according ever any some
     """.split()  # noqa: SIM905  one a line would be a page
 )
-ABBREVIATED = ("Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.")
 
 
 def plain(text: str) -> str:
@@ -39,39 +37,6 @@ def plain(text: str) -> str:
 
 def plain_words(text: str) -> list[str]:
     return [word for word in map(plain, re.split(r"[\s\-–—/]+", text)) if word]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Neighbouring words of a transcript, about a sentence."""
-
-    words: tuple[Word, ...]
-
-    @property
-    def text(self) -> str:
-        return " ".join(word.text for word in self.words)
-
-    @property
-    def span(self) -> Span:
-        found = cover(word.span for word in self.words)
-        assert found is not None  # a line has words
-        return found
-
-
-def lines_of(words: Sequence[Word]) -> list[Line]:
-    """The transcript cut at sentence ends and pauses, and where a line grows long. Every word is in one line."""
-    lines: list[list[Word]] = []
-    for word in words:
-        last = lines[-1][-1] if lines else None
-        ends = last is not None and (
-            (last.text.endswith((".", "?", "!")) and last.text not in ABBREVIATED)
-            or word.start - last.end > PAUSE
-            or len(lines[-1]) >= MOST_WORDS
-        )
-        if last is None or ends:
-            lines.append([])
-        lines[-1].append(word)
-    return [Line(tuple(line)) for line in lines]
 
 
 def relevance(query: str, lines: Sequence[Line]) -> list[float]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,22 +15,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.answering.responder import GREEDY, Asked, Decoding, Failed, Responder
-from tgsr.data.corpora.folders import Entry, json_lines
+from tgsr.answering.responder import Asked, Responder
+from tgsr.disk.rows import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
-from tgsr.models.lalm import Lalm, ModelError, context_of, is_lalm
-from tgsr.prompts import Prompt, prompted
-from tgsr.records import (
-    Question,
-    RecordError,
-    Response,
-    append_jsonl,
-    read_responses,
-    repair_jsonl,
-    resolve_audio,
-)
+from tgsr.errors import AudioError, ModelError, RecordError
+from tgsr.llm.decoding import GREEDY, Decoding, Failed
+from tgsr.models.lalm import Lalm, context_of, is_lalm
+from tgsr.prompts import Prompt, prompt_of, prompt_text
+from tgsr.records import Question, Response, append_jsonl, read_responses, repair_jsonl, resolve_audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,46 +33,6 @@ class Unheard:
 
     question: Question
     reason: str
-
-
-def asked_with(questions: Sequence[Question], prompt: Prompt) -> list[Question]:
-    """The questions, their choices to be asked under that prompt.
-
-    It becomes their label "prompt", which travels with the responses: who looks at these again asks in the same words.
-    The default, "reasoning", is the label's absence.
-    """
-    label = () if prompt == "reasoning" else (("prompt", prompt),)
-    return [
-        replace(q, labels=(*(pair for pair in q.labels if pair[0] != "prompt"), *label))
-        if q.kind == "choice"
-        else q
-        for q in questions
-    ]
-
-
-def prompt_of(question: Question) -> Prompt:
-    """How the question's choices are asked. Raises RecordError for a label "prompt" that is no prompt of ours."""
-    named = question.labelled("prompt") or ("reasoning",)
-    if named[0] not in get_args(Prompt):
-        known = ", ".join(get_args(Prompt))
-        raise RecordError(
-            "labels", f"question {question.id!r} has the prompt {named[0]!r}, not one of {known}"
-        )
-    return cast(Prompt, named[0])
-
-
-def prompt_text(model: Lalm | Responder, question: Question) -> str:
-    """Stage 1's prompt (B.1.1 or B.1.2) for a phrase; for a choice B.1.3, or what `asked_with` chose.
-
-    Raises ModelError where the prompt has no room for the choices, RecordError as `prompt_of` does.
-    """
-    if question.kind == "phrase":
-        return model.phrase_question(str(question.phrase))
-    prompt = prompt_of(question)
-    try:
-        return prompted(question.question, question.choices, prompt)
-    except ValueError as error:
-        raise ModelError(str(error)) from None
 
 
 def respond(
@@ -130,7 +84,7 @@ def predict(
         for of_clip in groups[first : first + clips_per_batch]:
             try:
                 features = hear(lalm, of_clip[0], path, cache).read()
-            except (audio.AudioError, ModelError) as error:
+            except (AudioError, ModelError) as error:
                 yield from (Unheard(question, str(error)) for question in of_clip)
                 continue
             room = context_of(lalm) - len(lalm.prompt("").before) - len(features) - decoding.max_new_tokens
@@ -172,7 +126,7 @@ def predict_by_responder(
         for of_clip in groups[first : first + responder.at_once]:
             try:
                 samples = audio.load(resolve_audio(of_clip[0], path), max_seconds=responder.max_seconds)
-            except (audio.AudioError, FileNotFoundError) as error:
+            except (AudioError, FileNotFoundError) as error:
                 yield from (Unheard(question, str(error)) for question in of_clip)
                 continue
             for question in of_clip:

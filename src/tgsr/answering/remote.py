@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from tgsr import audio
-from tgsr.answering.responder import Asked, Decoding, Failed
+from tgsr.answering.responder import Asked
+from tgsr.errors import ModelError
+from tgsr.llm.chat import _bearer, _plain, chat, chat_body, chat_endpoint, read_chat
+from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
-from tgsr.models.lalm import ModelError
 from tgsr.prompts import phrase_question_af3
 
 __all__ = ["Limits", "chat", "chat_endpoint", "is_remote", "load_remote"]
@@ -124,53 +124,6 @@ class OpenAiAudio(Remote):
 
         answer = self.endpoint.ask("/chat/completions", body(sound.base64), body(sound.hash), read_chat)
         return self._take(answer)
-
-
-def chat_body(model: str, messages: list[Body], decoding: Decoding) -> Body:
-    body: Body = {
-        "model": model,
-        "messages": messages,
-        "max_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-        "top_p": decoding.top_p,
-        "seed": decoding.seed,
-    }
-    if "audio" in model:  # OpenAI's audio models would speak unless told not to
-        body["modalities"] = ["text"]
-    return body
-
-
-def read_chat(answer: Body) -> Body:
-    """Text and tokens of a chat completion.
-
-    A refusal is what the model says: its text, scored as any other. No text at all is an empty response, unless the
-    server says that it cut or filtered it: then the model was not heard.
-    """
-    try:
-        choice = answer["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        text = message.get("content") or message.get("refusal") or ""
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Malformed(f"no choices[0].message in {str(answer)[:80]!r}") from error
-    if isinstance(text, list):  # parts
-        text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
-    if not isinstance(text, str):
-        raise Malformed(f"content is {str(text)[:80]!r}")
-    read: Body = {"text": text, "tokens": _chat_tokens(answer.get("usage"))}
-    if not text and finish in ("content_filter", "length"):
-        read["failed"] = f"no text: the server says {finish}"
-    return read
-
-
-def _chat_tokens(usage: Any) -> dict[str, int]:
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("prompt_tokens_details")
-    heard = int((details if isinstance(details, dict) else {}).get("audio_tokens") or 0)
-    return {
-        "text": int(usage.get("prompt_tokens") or 0) - heard,
-        "audio": heard,
-        "out": int(usage.get("completion_tokens") or 0),
-    }
 
 
 class Gemini(Remote):
@@ -312,46 +265,6 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
         return OpenAiAudio(name, model, endpoint, INLINE_BYTES / 2 / audio.SAMPLE_RATE, PRICES.get(model))
     endpoint, model = chat_endpoint(name, cache=cache, limits=limits)
     return OpenAiAudio(name, model, endpoint, 3600.0)
-
-
-def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tuple[Endpoint, str]:
-    """Endpoint and model of http://HOST:PORT/v1#MODEL. The key of another service is never sent there."""
-    url, _, model = name.partition("#")
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ModelError(f"{name}: is no URL ({error}); as in http://localhost:8000/v1#MODEL") from error
-    if not model or not parts.netloc or parts.scheme not in ("http", "https"):
-        raise ModelError(f"{name}: needs a URL and a model, as in http://localhost:8000/v1#MODEL")
-    if parts.username or parts.password or parts.query:
-        raise ModelError(f"{parts.netloc.rpartition('@')[2]}: no key in the URL; set TGSR_API_KEY")
-    key = os.environ.get("TGSR_API_KEY", "")
-    endpoint = Endpoint(
-        url.rstrip("/"), _bearer(key), key, "TGSR_API_KEY", limits or Limits(), cache / "responses"
-    )
-    return endpoint, model
-
-
-def chat(endpoint: Endpoint, model: str, messages: list[Body], decoding: Decoding) -> str | Failed:
-    """A text model's answer to chat messages, kept like every other response."""
-    body = chat_body(model, messages, decoding)
-    answer = endpoint.ask("/chat/completions", body, body, read_chat)
-    if isinstance(answer, Failed):
-        return answer
-    return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
-
-
-def _bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {_plain('TGSR_API_KEY', key)}"} if key else {}
-
-
-def _plain(variable: str, key: str) -> str:
-    """The key, if it can stand in a header. ModelError otherwise, which does not show it."""
-    if not (key.isascii() and key.isprintable()):
-        raise ModelError(
-            f"{variable}: holds characters that no key has (an ellipsis, a line break?); set it again"
-        )
-    return key
 
 
 def _key(*variables: str) -> str:

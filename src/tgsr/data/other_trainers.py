@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from tgsr.choices import letter
+from tgsr.errors import RecordError
 from tgsr.models.qwen_omni import SYSTEM
 from tgsr.prompts import (
     chat_messages,
@@ -31,7 +32,7 @@ from tgsr.prompts import (
     phrase_question_af3,
     phrase_question_qwen,
 )
-from tgsr.records import Question, RecordError, resolve_audio, write_jsonl
+from tgsr.records import Question, resolve_audio, write_jsonl
 from tgsr.timeline import Span
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]

@@ -20,8 +20,10 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from tgsr.audio import CONVERT
-from tgsr.data.corpora.folders import FORMATS, Entry, OnDisk, json_lines
-from tgsr.records import Bad, Clip, Question, RecordError, as_row, clip_of, question_of, resolve_audio
+from tgsr.data.corpora.folders import FORMATS
+from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.errors import PackError, RecordError
+from tgsr.records import Bad, Clip, Question, as_row, clip_of, question_of, resolve_audio
 
 Format = Literal["webdataset", "parquet"]
 FORMATS_OUT: tuple[str, ...] = get_args(Format)
@@ -31,10 +33,6 @@ VERSION = 1  # of what is written; another one writes every shard again
 LONGEST_KEY = 120  # characters; with its suffix it is a file's name wherever it is unpacked
 ROWS_AT_ONCE = 64  # of a parquet file's group, or fewer:
 BYTES_AT_ONCE = 32 << 20  # of its sound
-
-
-class PackError(ValueError):
-    """What cannot be packed at all, or not there; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

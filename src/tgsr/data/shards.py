@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from tgsr.errors import ShardError
 from tgsr.records import Bad, Clip, Question, Row, as_row
 
 Runner = Literal["here", "ray"]
@@ -70,10 +71,6 @@ class Counts:
     left_out: int
     shards: int
     found: int
-
-
-class ShardError(ValueError):
-    """Too many rows were left out; the message says how many, and where the reasons are."""
 
 
 def run(

@@ -23,7 +23,7 @@ from transformers import AttentionInterface
 
 from tgsr.engine.branch_attention import BranchLayout, branch_attention, row_starts
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
 
 BLOCKS = ("system", "audio", "question", "output")
 SYSTEM, AUDIO, QUESTION, OUTPUT = range(len(BLOCKS))

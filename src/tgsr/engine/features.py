@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
-from tgsr.models.lalm import Lalm, ModelError, refuse_long
+from tgsr.errors import ModelError
+from tgsr.models.lalm import Lalm, refuse_long
 from tgsr.records import Clip, Question, StrPath, resolve_audio
 
 LongAudio = Literal["refuse", "split"]

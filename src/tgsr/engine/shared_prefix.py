@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts
-from tgsr.models.lalm import Lalm, ModelError, context_of, device_of
+from tgsr.errors import ModelError
+from tgsr.models.lalm import Lalm, context_of, device_of
 
 
 class AudioMissing(AssertionError):

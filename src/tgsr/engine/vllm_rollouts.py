@@ -41,7 +41,8 @@ from torch import Tensor
 
 from tgsr.engine.sampling import Sampled
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches
-from tgsr.models.lalm import Lalm, ModelError, device_of
+from tgsr.errors import ModelError
+from tgsr.models.lalm import Lalm, device_of
 
 AT_ONCE = 32  # requests under way; vLLM batches them itself
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes

@@ -19,15 +19,10 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.data.corpora import meld
-from tgsr.data.corpora.folders import FORMATS, Entry, json_lines, locate, place, table
-from tgsr.records import (
-    Bad,
-    Question,
-    RecordError,
-    append_jsonl,
-    read_questions,
-    repair_jsonl,
-)
+from tgsr.data.corpora.folders import FORMATS, locate, place
+from tgsr.disk.rows import Entry, json_lines, table
+from tgsr.errors import RecordError
+from tgsr.records import Bad, Question, append_jsonl, read_questions, repair_jsonl
 
 Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tgsr.answering.responder import Failed
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
+from tgsr.llm.decoding import Failed
 
 WORTH_ANOTHER_TRY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 NO_KEY = {401, 403}

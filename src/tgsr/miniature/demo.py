@@ -16,8 +16,9 @@ from tgsr.evaluation.scoring.terminal import summary
 from tgsr.models.load import load
 from tgsr.records import read_questions
 from tgsr.report.write import report
-from tgsr.rl import GrpoConfig, train_grpo
-from tgsr.sta import StaConfig, train_sta
+from tgsr.rl import train_grpo
+from tgsr.sta import train_sta
+from tgsr.training.config import GrpoConfig, StaConfig
 
 # Table 5 and 6's rates are for models of 7 billion parameters; this one has 4 million.
 STA_LEARNING_RATE = 1e-3

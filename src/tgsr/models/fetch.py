@@ -23,9 +23,7 @@ from typing import Any
 
 import numpy as np
 
-
-class FetchError(RuntimeError):
-    """The weights could not be had or are not the expected ones; the message says what to do."""
+from tgsr.errors import FetchError
 
 
 @dataclass(frozen=True, slots=True)

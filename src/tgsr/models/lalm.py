@@ -16,11 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.errors import ModelError
 from tgsr.timeline import Span
-
-
-class ModelError(ValueError):
-    """A model that cannot be loaded or used as asked; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

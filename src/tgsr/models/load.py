@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from tgsr.disk.whole import sha256_of
+from tgsr.errors import ModelError
 from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
-from tgsr.models.lalm import Lalm, ModelError
-from tgsr.models.packaged_weights import sha256_of
+from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 
 SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}

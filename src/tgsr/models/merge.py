@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from transformers import AudioFlamingo3Processor
 from transformers.utils import cached_file
 
+from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import Lalm, ModelError, n_spread
+from tgsr.models.lalm import Lalm, n_spread
 from tgsr.models.load import OUR_FILES, OURS, without_renaming_warning
 
 SHARD = "5GB"

@@ -23,9 +23,9 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.fetch import load_encoder
-from tgsr.models.lalm import ModelError
 
 WINDOW_SECONDS = 10
 N_POSITIONS = WINDOW_SECONDS * 50  # Whisper's encoder has 50 positions a second

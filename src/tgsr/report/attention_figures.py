@@ -18,19 +18,10 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tgsr.audio import SAMPLE_RATE, Samples, load, peaks
 from tgsr.engine.block_attention import AUDIO, BLOCKS
-from tgsr.evaluation.attention.look import (
-    NEAR,
-    PAPER_QUERIES,
-    ROWS,
-    Attention,
-    Looked,
-    Tokens,
-    read_tokens,
-    summarise,
-    tokens_file,
-)
+from tgsr.evaluation.attention.look import NEAR, PAPER_QUERIES, Looked, Tokens, read_tokens, tokens_file
+from tgsr.evaluation.attention.scores import ROWS, Attention, summarise
 from tgsr.records import Question, resolve_audio
-from tgsr.report.figures import MODEL_COLOURS
+from tgsr.statistics.pictures import MODEL_COLOURS
 from tgsr.timeline import Seconds
 
 BLOCK_COLOURS = ("#c9c3b5", "#bb5566", "#6d93b8", "#e2c66d")

@@ -14,10 +14,12 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
+from tgsr.errors import AudioError
 from tgsr.evaluation.scoring.score import GroupScores, Predictions, score
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, resolve_audio
-from tgsr.report.figures import Stated, axis_svg, lane_svg, stated, tint, wave_svg
+from tgsr.report.figures import axis_svg, lane_svg, wave_svg
+from tgsr.statistics.pictures import Stated, stated, tint
 
 N_LETTERS = 26  # an option after (z) has none
 MOST_COMPARED = 2000  # questions among which the best and worst are looked for
@@ -178,7 +180,7 @@ def load_sounds(items: Sequence[tuple[Asked, str]]) -> dict[Path, Sound]:
         name = f"clip-{len(sounds)}"
         try:
             sounds[asked.audio] = Sound(name, audio.load(asked.audio), None)
-        except audio.AudioError as error:
+        except AudioError as error:
             sounds[asked.audio] = Sound(name, None, str(error))
     return sounds
 

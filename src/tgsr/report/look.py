@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.choices import letter
-from tgsr.records import Clip, Question, RecordError, Row, clip_of, question_of, resolve_audio
-from tgsr.report.figures import MODEL_COLOURS, axis_svg, lane_svg, stated, wave_svg
+from tgsr.disk.whole import write_atomically
+from tgsr.errors import RecordError
+from tgsr.records import Clip, Question, Row, clip_of, question_of, resolve_audio
+from tgsr.report.figures import axis_svg, lane_svg, wave_svg
 from tgsr.report.items import Sound, choice_list, cite_button, player
 from tgsr.report.page import content_hash, document
+from tgsr.statistics.pictures import MODEL_COLOURS, stated
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
-from tgsr.training.checkpoints import write_atomically
 
 UNSURE = 0.5  # words of less confidence are paler
 MOST_BAD = 500  # bad lines that are listed; the rest are counted

@@ -17,12 +17,13 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
+from tgsr.disk.whole import write_atomically
 from tgsr.report import typeset
-from tgsr.report.figures import dot_panel, line_panel, tint
+from tgsr.report.figures import dot_panel, line_panel
 from tgsr.report.items import Asked, Sound, choose_items, group_by_question, item_html, load_sounds
 from tgsr.report.results import Results
 from tgsr.report.sections import Section
-from tgsr.training.checkpoints import write_atomically
+from tgsr.statistics.pictures import tint
 
 LEAD = (
     "Audio-language models were asked about recordings and cite the seconds that support their answers: how "

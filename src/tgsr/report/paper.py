@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from tgsr.disk.whole import write_atomically
 from tgsr.evaluation.scoring.score import Difference, PhraseScores
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
 from tgsr.report.read import Attended
 from tgsr.report.results import Results
 from tgsr.report.typeset import TICK, Column, Group, Number, Table, TableRow, csv_text, latex, markdown
 from tgsr.statistics.intervals import Mean
-from tgsr.training.checkpoints import write_atomically
 
 PUBLISHED = "published (other data, other hardware)"
 P = Column("p", digits=3, least=0.001)

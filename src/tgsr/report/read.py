@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from tgsr.records import RecordError
+from tgsr.errors import RecordError
 from tgsr.statistics.intervals import Mean
 
 T = TypeVar("T")

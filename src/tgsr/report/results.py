@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.score import GroupScores, Metrics, ModelScores, read_predictions
-from tgsr.records import RecordError, Response, read_responses
-from tgsr.report.figures import Curve
+from tgsr.records import Response, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
 from tgsr.report.read import (
     Attended,
@@ -29,6 +29,7 @@ from tgsr.report.read import (
     read_json,
     read_models,
 )
+from tgsr.statistics.pictures import Curve
 
 T = TypeVar("T")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.evaluation.scoring.score import ChoiceScores, PhraseScores
-from tgsr.report.figures import Dot, Dots, Lines, curve_panels, line_of, tint
 from tgsr.report.paper import table_named
 from tgsr.report.question_sets import QuestionSet
 from tgsr.report.results import Results
 from tgsr.report.typeset import Column, Group, Number, Table, TableRow
 from tgsr.statistics.intervals import Mean
+from tgsr.statistics.pictures import Dot, Dots, Lines, curve_panels, line_of, tint
 
 PHASES = {
     "all": "all tokens",

@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tgsr.report.figures import dots_png, lines_png
+from tgsr.disk.whole import write_atomically
 from tgsr.report.page import LEAD, write_page
 from tgsr.report.paper import paper_tables, write_tables
 from tgsr.report.read import find_files
 from tgsr.report.results import Results, gather
 from tgsr.report.sections import Section, sections
 from tgsr.report.typeset import escape_markdown, markdown
-from tgsr.training.checkpoints import write_atomically
+from tgsr.statistics.pictures import dots_png, lines_png
 
 
 def report(

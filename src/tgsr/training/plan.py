@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
+from tgsr.errors import ModelError
 from tgsr.models import audio_flamingo3, qwen_omni
-from tgsr.models.lalm import ModelError
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
     Clip,

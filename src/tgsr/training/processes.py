@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from tgsr.disk.run_folder import RunFolder
+from tgsr.errors import RunError
 from tgsr.models.lalm import Lalm
-from tgsr.training.checkpoints import RunError, RunFolder
+from tgsr.training.config import Tracker
 
-Tracker = Literal["none", "tensorboard", "trackio", "wandb"]
 T = TypeVar("T")
 
 

@@ -8,35 +8,21 @@ that are right and cite nothing, so that a model learns to reason from itself, b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from tgsr.answering.predict import prompt_text
 from tgsr.choices import letter, official_letter
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
+from tgsr.errors import RunError
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import with_lora
+from tgsr.prompts import prompt_text
 from tgsr.records import Response, read_responses
-from tgsr.training.checkpoints import RunError
-from tgsr.training.steps import hear_clips, load_to_train, start_run
-from tgsr.training.supervised import SupervisedConfig, fit, lesson_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SftConfig(SupervisedConfig):
-    """The paper gives no settings for its reasoning SFT; the LoRA's are stage 2's."""
-
-    responses: Annotated[str, "responses to be written, JSONL as `tgsr predict` writes it"]
-    model: Annotated[str, "the model whose decoder gets a LoRA"] = "mini:sta"
-    right_only: Annotated[bool, "leave out responses whose final letter is wrong"] = False
-    without_timestamps: Annotated[bool, "leave out responses that cite an interval, by either counter"] = (
-        False
-    )
-    lora_rank: Annotated[int, "the paper is silent"] = 16
-    lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
+from tgsr.training.batches import hear_clips
+from tgsr.training.config import SftConfig
+from tgsr.training.run import load_to_train, start_run
+from tgsr.training.supervised import fit, lesson_of
 
 
 def wanted(response: Response, config: SftConfig) -> bool:

@@ -10,67 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from tqdm import tqdm
 
+from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import KeptFeatures
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter
 from tgsr.models.lora_targets import parts_table
-from tgsr.models.placement import Devices, LoadAs
 from tgsr.records import Row
-from tgsr.training.checkpoints import RunFolder
-from tgsr.training.processes import Processes, Tracker, shard_frozen
-from tgsr.training.steps import (
-    Schedule,
-    as_trained,
-    chosen_at,
-    keep,
-    keeping_batch,
-    passes,
-    require_counts,
-    require_optimization,
-    require_room,
-    restore,
-    set_learning_rate,
-    step_or_stop,
-    steps_per_epoch,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisedConfig:
-    """Table 5 gives the defaults; it contradicts section 4.2, which says 8 GPUs, 8 a GPU, 4 accumulations."""
-
-    load_as: Annotated[
-        LoadAs, "how the base's weights are held; 4bit is for a LoRA and needs CUDA and bitsandbytes"
-    ] = "checkpoint"
-    devices: Annotated[Devices, "all: the base's layers are spread over this process's GPUs"] = "one"
-    epochs: Annotated[int, "passes over the clips"] = 1
-    clips_per_step: Annotated[
-        int, "clips a step, over all processes, with all their texts; the paper counts texts, 128 a step"
-    ] = 8
-    clips_at_once: Annotated[int | None, "clips a pass; fewer need less memory and change no number"] = None
-    bfloat16: Annotated[
-        bool, "products in bfloat16 (table 5); trained weights and their updates stay float32"
-    ] = False
-    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
-    shard: Annotated[bool, "spread the frozen decoder over the processes (FSDP2)"] = False
-    learning_rate: Annotated[float, "peak"] = 2e-5
-    schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
-    warmup_share: Annotated[float, "of the steps"] = 0.03
-    weight_decay: Annotated[float, "the paper is silent"] = 0.0
-    clip_norm: Annotated[float, "of the gradient; the paper is silent"] = 1.0
-    checkpoint_every: Annotated[int, "steps"] = 50
-    tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
-    seed: Annotated[int, "of the order, and of the LoRA"] = 0
-
-    def __post_init__(self) -> None:
-        require_counts(self, "epochs", "clips_per_step", "clips_at_once", "checkpoint_every")
-        require_optimization(self)
+from tgsr.training.batches import chosen_at, passes, require_room, steps_per_epoch
+from tgsr.training.config import SupervisedConfig
+from tgsr.training.processes import Processes, shard_frozen
+from tgsr.training.run import keep, restore
+from tgsr.training.steps import as_trained, keeping_batch, set_learning_rate, step_or_stop
 
 
 @dataclass(frozen=True, slots=True)

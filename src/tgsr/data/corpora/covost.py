@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tgsr.data.corpora.folders import Entry, OnDisk, clips, locate, place, require_columns, sound, table
+from tgsr.data.corpora.folders import clips, locate, place, sound
+from tgsr.disk.rows import Entry, OnDisk, require_columns, table
 from tgsr.errors import CorpusError
 from tgsr.records import Bad, Clip
 

@@ -14,22 +14,11 @@ from urllib.parse import quote
 import soundfile as sf
 
 from tgsr import audio
-from tgsr.audio import CONVERT, FETCH_AGAIN, AudioError
-from tgsr.data.corpora.folders import (
-    FORMATS,
-    ID,
-    LANGUAGE,
-    LICENCE,
-    SPEAKER,
-    TEXT,
-    Entry,
-    OnDisk,
-    clips,
-    place,
-    sound,
-)
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError, clip_of
+from tgsr.audio import CONVERT, FETCH_AGAIN
+from tgsr.data.corpora.folders import FORMATS, clips, place, sound
+from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
+from tgsr.errors import AudioError, CorpusError, RecordError
+from tgsr.records import Bad, Clip, clip_of
 
 BATCH = 16  # rows in memory at a time
 SHARD = re.compile(r"(\w+)-\d+-of-\d+")

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.data.corpora.folders import Entry, OnDisk, clips, json_lines, place, sound
+from tgsr.data.corpora.folders import clips, place, sound
 from tgsr.data.corpora.multispeaker import Turn, spoken
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError
+from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.errors import CorpusError, RecordError
+from tgsr.records import Bad, Clip
 from tgsr.timeline import END_SLACK, Span, Word
 
 SPLIT = re.compile(r"train|dev|valid|test|eval")

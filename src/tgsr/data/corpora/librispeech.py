@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tgsr.data.corpora.folders import Entry, OnDisk, clips, lines, locate, place, sound, unnamed
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError
+from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed
+from tgsr.disk.rows import Entry, OnDisk, lines
+from tgsr.errors import CorpusError, RecordError
+from tgsr.records import Bad, Clip
 from tgsr.timeline import END_SLACK, Seconds, Word
 
 SUBSET = re.compile(r"(train|dev|test)-[\w-]+")

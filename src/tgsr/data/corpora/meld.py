@@ -7,20 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tgsr.audio import is_container
-from tgsr.data.corpora.folders import (
-    FORMATS,
-    Entry,
-    OnDisk,
-    clips,
-    locate,
-    place,
-    require_columns,
-    sound,
-    table,
-    walk,
-)
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError
+from tgsr.data.corpora.folders import FORMATS, clips, locate, place, sound, walk
+from tgsr.disk.rows import Entry, OnDisk, require_columns, table
+from tgsr.errors import CorpusError, RecordError
+from tgsr.records import Bad, Clip
 from tgsr.timeline import Seconds
 
 FOLDERS = {

@@ -7,20 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.data.corpora.folders import (
-    Entry,
-    OnDisk,
-    clips,
-    grouped,
-    lines,
-    locate,
-    place,
-    sound,
-    unnamed,
-    walk,
-)
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError
+from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed, walk
+from tgsr.disk.rows import Entry, OnDisk, grouped, lines
+from tgsr.errors import CorpusError, RecordError
+from tgsr.records import Bad, Clip
 from tgsr.timeline import END_SLACK, Event, Seconds, Span
 
 SPEAKER = "speaker "  # a turn's event is labelled with this and the name

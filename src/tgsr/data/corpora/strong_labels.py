@@ -6,20 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.data.corpora.folders import (
-    Entry,
-    OnDisk,
-    clips,
-    grouped,
-    locate,
-    place,
-    require_columns,
-    sound,
-    table,
-    unnamed,
-)
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError
+from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed
+from tgsr.disk.rows import Entry, OnDisk, grouped, require_columns, table
+from tgsr.errors import CorpusError, RecordError
+from tgsr.records import Bad, Clip
 from tgsr.timeline import END_SLACK, Event, Seconds
 
 # The columns of file, start, end and label, and the publisher's licence.

@@ -14,21 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from tgsr.audio import FETCH_AGAIN, HEADER_SLACK, AudioError
-from tgsr.data.corpora.folders import (
-    FORMATS,
-    ID,
-    LANGUAGE,
-    LICENCE,
-    SPEAKER,
-    TEXT,
-    Entry,
-    OnDisk,
-    place,
-    sound,
-)
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError, clip_of
+from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
+from tgsr.data.corpora.folders import FORMATS, place, sound
+from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
+from tgsr.errors import AudioError, CorpusError, RecordError
+from tgsr.records import Bad, Clip, clip_of
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 TEXTS = (".json", ".txt", ".cls")

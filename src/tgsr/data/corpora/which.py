@@ -20,10 +20,11 @@ from tgsr.data.corpora import (
     strong_labels,
 )
 from tgsr.data.corpora import webdataset as tars
-from tgsr.data.transcribe.existing_alignments import AlignmentError, read_alignment
+from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, RecordError, Row, clip_of
+from tgsr.disk.rows import OnDisk
+from tgsr.errors import AlignmentError, CorpusError, RecordError
+from tgsr.records import Bad, Clip, Row, clip_of
 from tgsr.timeline import END_SLACK
 
 Corpus = Literal[
@@ -94,7 +95,7 @@ def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = No
 
 def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
     """A clips file of ours line by line: files of any length, in flat memory."""
-    seen = folders.OnDisk()
+    seen = OnDisk()
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

@@ -6,98 +6,17 @@ folder or hub id of transformers, or any OpenAI-compatible server as http://HOST
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import torch
-
-from tgsr.answering.cascade import CHARACTERS, LocalLlm
-from tgsr.answering.remote import chat, chat_endpoint
-from tgsr.answering.responder import Decoding, Failed
 from tgsr.choices import extract_choice, format_choices, letter
 from tgsr.data.shards import Made
-from tgsr.llm.endpoint import Endpoint
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.local import Prompt, llm_of
 from tgsr.records import Bad, Question, Row, question_of
 
 # --- a text LLM, here or behind a server ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One user turn; `letters`, where there are any, are the only answers that count."""
-
-    text: str
-    letters: str = ""
-
-
-class Llm(Protocol):
-    """Replies to prompts, one each, in order. What fails is Failed; the others go on."""
-
-    @property
-    def characters(self) -> int:
-        """How many characters of a transcript fit into a prompt."""
-        ...
-
-    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]: ...
-
-
-@functools.cache
-def llm_of(name: str, cache: Path) -> Llm:
-    """The LLM called `name`, loaded once a process; `cache` keeps a server's replies. ModelError for none."""
-    if name.startswith(("http://", "https://")):
-        return Served(*chat_endpoint(name, cache=cache))
-    return Local(LocalLlm.load(name))
-
-
-@dataclass
-class Served:
-    """Writes what it likes: letters are asked for in the prompt alone."""
-
-    endpoint: Endpoint
-    model: str
-    characters: int = CHARACTERS
-
-    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
-        def reply(prompt: Prompt) -> str | Failed:
-            return chat(self.endpoint, self.model, [{"role": "user", "content": prompt.text}], decoding)
-
-        with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
-            return list(pool.map(reply, prompts))
-
-
-@dataclass
-class Local:
-    """Says the likeliest of a prompt's letters. One prompt at a time: a reply must not depend on its neighbours."""
-
-    llm: LocalLlm
-
-    @property
-    def characters(self) -> int:
-        # Half of the context is for the transcript and the instruction; lines with times are 2 characters a token.
-        return max(1000, self.llm.context - 800)
-
-    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
-        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.llm.context // 2))
-        return [
-            self.likeliest(prompt) if prompt.letters else self.llm.write(prompt.text, decoding)
-            for prompt in prompts
-        ]
-
-    @torch.no_grad()
-    def likeliest(self, prompt: Prompt) -> str:
-        """The letter with the highest next-token likelihood; the first of equals."""
-        ids = self.llm.prompt(prompt.text)[-self.llm.context :]
-        row = torch.tensor([ids], device=self.llm.model.device)
-        logits_V = self.llm.model(input_ids=row, logits_to_keep=1).logits[0, -1].float()
-        # The last token: some tokenizers write a blank before a word that stands alone.
-        tokens = [
-            self.llm.tokenizer(one, add_special_tokens=False)["input_ids"][-1] for one in prompt.letters
-        ]
-        return prompt.letters[int(logits_V[tokens].argmax())]
 
 
 # --- the filter ----------------------------------------------------------------------------------------------------

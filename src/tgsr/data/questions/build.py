@@ -18,22 +18,27 @@ from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.cards import Described, card, plot, statistics
-from tgsr.data.corpora.folders import OnDisk
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import clips_of
-from tgsr.data.questions.by_rule import Choices, choice_questions_of
+from tgsr.data.questions.by_rule import Choices, choice_questions_of, unfit
 from tgsr.data.questions.digits import choice_questions
 from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrases
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split, drawn, leaks
-from tgsr.data.transcribe.hallucinations import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG
-from tgsr.records import Bad, Clip, Question, Row, as_row, clip_of, question_of, resolve_audio, write_jsonl
-
-UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing
-
-
-class BuildError(ValueError):
-    """Questions that cannot be made or may not be written there; the message says what to do."""
+from tgsr.disk.rows import OnDisk
+from tgsr.errors import BuildError
+from tgsr.records import (
+    TEXT_DIFFERS,
+    Bad,
+    Clip,
+    Question,
+    Row,
+    as_row,
+    clip_of,
+    question_of,
+    resolve_audio,
+    write_jsonl,
+)
 
 
 def require_new(out: Path) -> None:
@@ -155,12 +160,6 @@ def choices_of(settings: Stage2, rows: Sequence[Row]) -> Made:
         if not found:
             bad.append(Bad(clip.id, "nothing that is known of it can be asked", None, "words"))
     return Made(questions, bad)
-
-
-def unfit(clip: Clip) -> str | None:
-    """Why nothing is asked about what is said in a clip, or None."""
-    flag = next((flag for flag in clip.flags if flag in UNFIT), None)
-    return f"flagged {flag}" if flag else None
 
 
 def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tgsr.answering.citing import lines_of
-from tgsr.answering.responder import Decoding, Failed
-from tgsr.data.questions.answerable_by_text import Prompt, llm_of
-from tgsr.data.questions.build import BuildError, unfit
-from tgsr.data.questions.by_rule import Choices, Draft, in_order
+from tgsr.data.questions.by_rule import Choices, Draft, in_order, unfit
 from tgsr.data.questions.phrases import plain_word
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split
+from tgsr.data.transcribe.transcript import lines_of
+from tgsr.errors import BuildError
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.local import Prompt, llm_of
 from tgsr.records import Bad, Clip, Question, Row, clip_of
 from tgsr.timeline import Seconds, Span, Word, cover
 

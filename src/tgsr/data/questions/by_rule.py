@@ -15,7 +15,7 @@ import numpy as np
 
 from tgsr.data.questions.phrases import PUNCTUATION, Phrases, fitting_phrases, plain_word
 from tgsr.data.splits import drawn
-from tgsr.records import Clip, Question
+from tgsr.records import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, Question
 from tgsr.timeline import Event, Seconds, Span, Word, cover
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -331,3 +331,12 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
 
 def _overlap(events: Sequence[Event]) -> bool:
     return any(a.end > b.start for a, b in itertools.pairwise(events))
+
+
+UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing
+
+
+def unfit(clip: Clip) -> str | None:
+    """Why nothing is asked about what is said in a clip, or None."""
+    flag = next((flag for flag in clip.flags if flag in UNFIT), None)
+    return f"flagged {flag}" if flag else None

@@ -14,13 +14,13 @@ import numpy as np
 from tgsr import audio
 from tgsr.data.shards import Made
 from tgsr.data.transcribe.forced_alignment import Aligner, Ctc, PocketSphinx, aligned, aligned_text
-from tgsr.data.transcribe.hallucinations import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG
 from tgsr.data.transcribe.repair import mended
 from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
-from tgsr.records import Bad, Clip, RecordError, Row, clip_of
+from tgsr.errors import AudioError, RecordError
+from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Bad, Clip, Row, clip_of
 from tgsr.timeline import Seconds, Word
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
@@ -62,7 +62,7 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
             path = Path(settings.root) / clip.audio
             clip = replace(clip, duration=audio.duration(path))
             samples = audio.load(path) if needs_sound(clip, settings) else np.zeros(0, np.float32)
-        except (audio.AudioError, FileNotFoundError) as error:
+        except (AudioError, FileNotFoundError) as error:
             bad.append(Bad(str(Path(settings.root) / str(row.get("audio"))), str(error)))
         except RecordError as error:
             bad.append(Bad(str(row.get("id")), error.problem, None, error.field))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds, Word
 
 TEXTGRID, CTM, LIBRISPEECH = "textgrid", "ctm", "librispeech-alignments"
@@ -28,20 +29,6 @@ SOUND_TIERS = ("phones", "phone", "mau", "kan-mau", "kan")  # WebMAUS's MAU hold
 DECIMALS = 6  # 0.1 + 0.2 s is not quite 0.3 s
 
 log = logging.getLogger(__name__)
-
-
-class AlignmentError(ValueError):
-    """What cannot be read as an alignment: where it is, what was found, what to do.
-
-    `str(error)` is `file:line: problem; remedy`, less the line where none is known (a value inside JSON).
-    """
-
-    def __init__(self, problem: str, remedy: str, line: int | None = None, file: str = "") -> None:
-        super().__init__(problem, remedy, line, file)  # all of them in args, so that it can be pickled
-        self.problem, self.remedy, self.line, self.file = problem, remedy, line, file
-
-    def __str__(self) -> str:
-        return f"{self.file}{'' if self.line is None else f':{self.line}'}: {self.problem}; {self.remedy}"
 
 
 def read_alignment(path: Path) -> dict[str, tuple[Word, ...]]:

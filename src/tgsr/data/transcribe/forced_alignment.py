@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.hallucinations import UNALIGNED
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
+from tgsr.records import UNALIGNED
 from tgsr.timeline import Seconds, Span, Word
 
 LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier

@@ -12,19 +12,6 @@ from dataclasses import dataclass
 
 from tgsr.timeline import Seconds, Word
 
-NO_SPEECH = "no-speech"
-"""Nobody speaks, as far as voice activity detection and Whisper can tell: silence, noise, music."""
-NOT_ENGLISH = "not-english"
-"""Another language is spoken; its words are not written down as English ones."""
-INVENTED = "invented"
-"""A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
-TOO_LONG = "too-long"
-"""Longer than the bound that was set: not transcribed."""
-TEXT_DIFFERS = "text-differs"
-"""What was heard shares less than half of its words with the publisher's text."""
-UNALIGNED = "unaligned"
-"""Forced alignment failed; the times are the first back end's."""
-
 MOST_COMPRESSED = 2.4  # Whisper's own bound: text that compresses better repeats itself
 LEAST_LOGP = -1.0  # Whisper's own: the mean log-prob of a stretch's tokens
 MOST_SILENT = 0.6  # Whisper's own: the probability of "no speech"

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from tgsr.data.transcribe.hallucinations import INVENTED, NO_SPEECH, NOT_ENGLISH, Heard, doubt
-from tgsr.timeline import Seconds, Word
+from tgsr.data.transcribe.hallucinations import Heard, doubt
+from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH
+from tgsr.timeline import Seconds, Span, Word, cover
 
 ENGLISH = "en"
 SURE = 0.6  # of a language: below it a short clip of English digits is also Welsh or Korean
@@ -61,3 +62,41 @@ def judged(
     words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
     flags = ((INVENTED,) if len(kept) < len(stretches) else ()) + (() if words else (NO_SPEECH,))
     return Transcript(tuple(words), seconds, source, language, flags)
+
+
+PAUSE: Seconds = 0.6  # that ends a line
+MOST_WORDS = 16  # a line
+ABBREVIATED = ("Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Neighbouring words of a transcript, about a sentence."""
+
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def span(self) -> Span:
+        found = cover(word.span for word in self.words)
+        assert found is not None  # a line has words
+        return found
+
+
+def lines_of(words: Sequence[Word]) -> list[Line]:
+    """The transcript cut at sentence ends and pauses, and where a line grows long. Every word is in one line."""
+    lines: list[list[Word]] = []
+    for word in words:
+        last = lines[-1][-1] if lines else None
+        ends = last is not None and (
+            (last.text.endswith((".", "?", "!")) and last.text not in ABBREVIATED)
+            or word.start - last.end > PAUSE
+            or len(lines[-1]) >= MOST_WORDS
+        )
+        if last is None or ends:
+            lines.append([])
+        lines[-1].append(word)
+    return [Line(tuple(line)) for line in lines]

@@ -17,10 +17,11 @@ import numpy as np
 
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.data.transcribe.existing_alignments import read_alignment
-from tgsr.data.transcribe.hallucinations import NO_SPEECH, Heard
+from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.transcript import Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
+from tgsr.records import NO_SPEECH
 
 SOURCE = "whisper-timestamped"
 

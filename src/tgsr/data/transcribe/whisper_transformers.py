@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.hallucinations import NO_SPEECH, Heard
+from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.transcript import ENGLISH, SURE, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.data.transcribe.windows import speech_regions
-from tgsr.models.lalm import ModelError
+from tgsr.errors import ModelError
+from tgsr.records import NO_SPEECH
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper-transformers"

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.data.transcribe.transcript import Backend
+from tgsr.disk.whole import write_atomically
+from tgsr.errors import AudioError
+from tgsr.reasoning import ReasoningStep, plain_words, reasoning_steps, word_agreement
 from tgsr.records import Response, StrPath, resolve_audio
-from tgsr.rewards import ReasoningStep, plain_words, reasoning_steps, word_agreement
 from tgsr.timeline import END_SLACK, Seconds
-from tgsr.training.checkpoints import write_atomically
 
 SHORTEST: Seconds = 0.1  # of a crop that is heard: nothing is said in less
 N_GRAM = 3
@@ -165,7 +166,7 @@ def verify(
     for clip, of_clip in tqdm(by_clip.items(), desc="audiology", unit="clip", disable=len(by_clip) < 20):
         try:
             samples = audio.load(clip)
-        except (audio.AudioError, FileNotFoundError) as error:
+        except (AudioError, FileNotFoundError) as error:
             for plan in of_clip:
                 plan.unheard = f"{NO_SOUND}: {error}"
             continue

@@ -14,14 +14,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from tgsr.choices import letter, official_letter
+from tgsr.disk.whole import write_atomically
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
 from tgsr.evaluation.behaviour.consistency import Flips, Judged, flips
 from tgsr.evaluation.scoring.terminal import number, percent
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
 from tgsr.records import Response, Row, write_jsonl
-from tgsr.report.figures import MODEL_COLOURS
 from tgsr.statistics.intervals import Mean, bootstrap_mean
-from tgsr.training.checkpoints import write_atomically
+from tgsr.statistics.pictures import MODEL_COLOURS
 
 N_LETTERS = 26
 

@@ -26,20 +26,21 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.answering.predict import predict_to_file
-from tgsr.answering.responder import Decoding, Failed, Responder
+from tgsr.answering.responder import Responder
 from tgsr.audio import SAMPLE_RATE, Samples
 from tgsr.choices import extract_choice, letter, official_letter
 from tgsr.data.splits import drawn
+from tgsr.disk.whole import sha256_of
 from tgsr.engine.features import FeatureCache
+from tgsr.errors import AudioError, RecordError, RunError
 from tgsr.evaluation.controls import interventions as on
 from tgsr.evaluation.controls.interventions import FAMILIES, Fill
 from tgsr.grounding import find_mentions, find_spans
+from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm, is_lalm
-from tgsr.models.packaged_weights import sha256_of
 from tgsr.overlap import evidence_crop, item_iou
 from tgsr.records import (
     Question,
-    RecordError,
     Response,
     append_jsonl,
     read_responses,
@@ -48,7 +49,6 @@ from tgsr.records import (
     write_jsonl,
 )
 from tgsr.timeline import Seconds, Span
-from tgsr.training.checkpoints import RunError
 
 OF_EVIDENCE = ("evidence-only", "evidence-cropped", "evidence-removed", "random-removed")
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
@@ -184,7 +184,7 @@ def sources_of(questions: Iterable[Question], path: Path) -> dict[str, Source | 
             try:
                 seconds = audio.duration(file)
                 found[question.audio] = Source(file, sha256_of(file), seconds)
-            except audio.AudioError as error:
+            except AudioError as error:
                 found[question.audio] = str(error)
     return found
 
@@ -335,7 +335,7 @@ def alter(
         if not file.exists():
             _write_flac(file, planned.sound(audio.load(source.path, max_seconds=math.inf)))
         duration = audio.duration(file)
-    except audio.AudioError as error:
+    except AudioError as error:
         return f"{NOT_HEARD}: {error}"
     places = tuple(
         Span(place.start, min(place.end, duration)) for place in planned.evidence if place.start < duration

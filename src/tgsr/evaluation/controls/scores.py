@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from tgsr.disk.whole import write_atomically
 from tgsr.evaluation.controls.ask import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Item, Settings, displacement
 from tgsr.records import Row, write_jsonl
-from tgsr.report.figures import MODEL_COLOURS
 from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.statistics.pictures import MODEL_COLOURS
 from tgsr.timeline import Seconds, Span
-from tgsr.training.checkpoints import write_atomically
 
 # --- measuring -------------------------------------------------------------------------------------------
 

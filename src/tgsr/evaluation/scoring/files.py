@@ -15,19 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
+from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, EMOTIONS, Benchmark, airbench_domain
 from tgsr.evaluation.scoring.items import BenchmarkRow, Labels, benchmark_of
 from tgsr.evaluation.scoring.metrics import Format
-from tgsr.records import (
-    Question,
-    RecordError,
-    Response,
-    Row,
-    StrPath,
-    question_of,
-    response_of,
-    row_of,
-)
+from tgsr.records import Question, Response, Row, StrPath, question_of, response_of, row_of
 
 PREDICTION_KEYS: dict[Format, str] = {
     "mmau": "model_output",

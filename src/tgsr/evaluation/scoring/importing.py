@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from tgsr import audio
 from tgsr.choices import extract_choice
+from tgsr.errors import AudioError, ImportFileError, RecordError
 from tgsr.evaluation.benchmarks import (
     AIRBENCH_CHOICES,
     COLUMNS,
@@ -29,7 +30,7 @@ from tgsr.evaluation.benchmarks import (
 )
 from tgsr.evaluation.scoring.files import MELD_COLUMNS, PREDICTION_KEYS, plain_id
 from tgsr.evaluation.scoring.official import handed_over
-from tgsr.records import Question, RecordError, Response, Row, append_jsonl, question_of, write_jsonl
+from tgsr.records import Question, Response, Row, append_jsonl, question_of, write_jsonl
 from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (
@@ -50,10 +51,6 @@ AIRBENCH = {
 MELD = {"question": f"={MELD_QUESTION}", "choices": f"={' | '.join(EMOTIONS)}", "answer": "Emotion"}
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COMPLETION = "completion"  # the whole text, beside the choice that was read out of it
-
-
-class ImportFileError(ValueError):
-    """A prediction file that cannot be used as it was given; the message says what to give instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +484,7 @@ def _duration(
     if audio_root is not None:
         try:
             return audio.duration(audio_root / sound)
-        except (audio.AudioError, FileNotFoundError) as error:
+        except (AudioError, FileNotFoundError) as error:
             raise RecordError("duration", f"{error}") from error
     raise RecordError(
         "duration", "unknown: give --audio FOLDER, --map duration=COLUMN, or --map duration==SECONDS for all"

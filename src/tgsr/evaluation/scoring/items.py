@@ -11,15 +11,10 @@ from typing import NamedTuple, cast
 
 from tgsr.choices import why_unclear
 from tgsr.evaluation.benchmarks import Benchmark
+from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
 from tgsr.evaluation.scoring.official import authors_verdict, verdict, verdicts
 from tgsr.grounding import Mention, count_mentions, find_mentions
-from tgsr.overlap import (
-    Counts,
-    event_counts,
-    item_iou,
-    segment_counts,
-    trace_iou,
-)
+from tgsr.overlap import item_iou, trace_iou
 from tgsr.records import Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span
 

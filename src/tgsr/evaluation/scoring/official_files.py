@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
+from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, Benchmark, Item, benchmark_of, items
 from tgsr.evaluation.scoring.official import handed_over
-from tgsr.records import RecordError, Response, Row
+from tgsr.records import Response, Row
 
 KEYS: dict[Benchmark, str] = {
     "mmau": "model_output",

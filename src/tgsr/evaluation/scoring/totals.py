@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tgsr.evaluation.benchmarks import EMOTIONS, Benchmark
+from tgsr.evaluation.scoring.event_f1 import pooled_f1
 from tgsr.evaluation.scoring.items import Answer, Choice, Item, Phrase
 from tgsr.evaluation.scoring.metrics import (
     BenchmarkScores,
@@ -32,7 +33,7 @@ from tgsr.evaluation.scoring.metrics import (
     PhraseScores,
 )
 from tgsr.evaluation.scoring.pools import Columns, PartsPool, Pool, WholePool, clip_sums
-from tgsr.overlap import high_overlap, item_f1, pooled_f1
+from tgsr.overlap import high_overlap, item_f1
 from tgsr.statistics.intervals import LEVELS, Floats, Mean, SwapTest, mcnemar_exact
 
 MOST_IN_MEMORY = 50_000

@@ -14,7 +14,6 @@ import matplotlib.pyplot as plt
 
 from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, Trial, trials_for
 from tgsr.pages.study.store import MEASURES, Answer, Measure, Store
-from tgsr.report.figures import MODEL_COLOURS
 from tgsr.statistics.agreement import (
     Agreement,
     Level,
@@ -26,6 +25,7 @@ from tgsr.statistics.agreement import (
     with_interval,
 )
 from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.statistics.pictures import MODEL_COLOURS
 
 WORDS = {
     "referent": "referent choice: share that chose the cited stretch",

@@ -20,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
+from tgsr.disk.whole import write_atomically
+from tgsr.errors import AudioError, StudyError
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.overlap import evidence_crop, trace_iou
 from tgsr.records import Question, Response, read_responses, resolve_audio
 from tgsr.timeline import Seconds, Span
-from tgsr.training.checkpoints import write_atomically
 
 Condition = Literal["evidence", "full"]
 Kind = Literal["rated", "practice", "check"]
@@ -41,10 +42,6 @@ _TIMES = re.compile(
     rf"|(?<=from ){_PAIR}|(?<=between ){_PAIR}|\d{{1,9}}\.\d{{1,9}}",
     re.IGNORECASE,
 )
-
-
-class StudyError(ValueError):
-    """A study that cannot be made or used as it was asked for; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +169,7 @@ def make_study(
             continue
         try:
             samples = audio.load(sounds[question.id])
-        except (audio.AudioError, FileNotFoundError):
+        except (AudioError, FileNotFoundError):
             _count(left_out, "sound cannot be read")
             continue
         if not all(_cited(answers[question.id][name], _seconds(samples)) for name in names):

@@ -9,9 +9,10 @@ from pathlib import Path
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
+from tgsr.errors import StudyError
 from tgsr.pages.guard import SHORTEST_TOKEN, is_loopback
 from tgsr.pages.study.app import CONSENT, Running, routes
-from tgsr.pages.study.design import StudyError, read_study
+from tgsr.pages.study.design import read_study
 from tgsr.pages.study.store import RATINGS, Store
 from tgsr.pages.view.server import serve as serve_routes
 

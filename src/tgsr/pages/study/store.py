@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tgsr.pages.study.design import StudyError
+from tgsr.errors import StudyError
 
 Measure = Literal["referent", "helpful", "supportive"]
 RATINGS = "ratings.sqlite"

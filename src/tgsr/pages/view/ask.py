@@ -19,9 +19,9 @@ from typing import Any
 
 from tgsr import audio
 from tgsr.answering.responder import Responder
-from tgsr.audio import AudioError
+from tgsr.errors import AudioError, ModelError
 from tgsr.grounding import find_spans
-from tgsr.models.lalm import Lalm, ModelError, is_lalm
+from tgsr.models.lalm import Lalm, is_lalm
 from tgsr.overlap import evidence_crop
 from tgsr.pages.view.index import mention_rows
 from tgsr.pages.view.sound import Sound, Sounds, track_to_wav

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tgsr.audio import AudioError
-from tgsr.pages.errors import ViewError
+from tgsr.errors import AudioError, ViewError
 from tgsr.pages.view import index as data
 from tgsr.pages.view.index import Index, Item
 from tgsr.pages.view.server import static_files

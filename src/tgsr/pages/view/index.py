@@ -18,12 +18,13 @@ from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
+from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.items import Choice, Phrase, score_response
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
-from tgsr.records import Clip, Question, RecordError, Response, Row, as_row, clip_of, response_of, row_of
-from tgsr.report.figures import stated
+from tgsr.records import Clip, Question, Response, Row, as_row, clip_of, response_of, row_of
 from tgsr.report.write import prediction_files
+from tgsr.statistics.pictures import stated
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
 T = TypeVar("T")

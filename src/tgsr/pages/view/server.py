@@ -59,9 +59,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from tgsr.audio import AudioError
-from tgsr.models.lalm import ModelError
-from tgsr.pages.errors import ViewError
+from tgsr.errors import AudioError, ModelError, ViewError
 from tgsr.pages.guard import EVERYWHERE, NONCE, App, Guard, Guarded, bracketed, guard_for
 from tgsr.pages.view import index as data
 from tgsr.pages.view.ask import MOST_BYTES, MOST_SECONDS, OVER, Asker, Busy, Job

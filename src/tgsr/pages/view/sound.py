@@ -23,7 +23,8 @@ import numpy as np
 import soundfile as sf
 
 from tgsr import audio
-from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, Samples
+from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, Samples
+from tgsr.errors import AudioError
 from tgsr.pages.view.index import Index, Item
 from tgsr.timeline import Seconds
 

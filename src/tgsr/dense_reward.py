@@ -1,0 +1,204 @@
+"""The dense grounding reward of appendix D: each cited span earns what is said inside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tgsr.grounding import Mention
+from tgsr.overlap import evidence_crop, trace_iou
+from tgsr.reasoning import ReasoningStep, places_of, plain_words, reasoning_steps, word_agreement, words_said
+from tgsr.rewards import C_MAX, Completion, completion_text
+from tgsr.timeline import END_SLACK, Seconds, Span, Word, merge
+
+UNMARKED_SHARE = 0.5  # of a clip that may be cited for nothing where nobody marked the evidence
+
+
+@dataclass(frozen=True, slots=True)
+class StepCredit:
+    """What one reasoning step is worth, in [0, 1], and why, in words for a log.
+
+    `said` are the words that are really said in the span, `heard` those of the explanation. `span` is None
+    where the stated interval is none (its end is not after its start).
+    """
+
+    span: Span | None
+    said: tuple[str, ...]
+    heard: tuple[str, ...]
+    credit: float
+    why: str
+
+
+def dense_grounding_reward(
+    completions: Sequence[Completion],
+    words: Sequence[Sequence[Word | Mapping[str, Any]] | None],
+    duration: Sequence[Seconds],
+    evidence: Sequence[Sequence[Span | Sequence[Seconds]] | None] | None = None,
+    c_max: float = C_MAX,
+    **columns: Any,
+) -> list[float]:
+    """c_max times the mean credit of a response's reasoning steps: one float in [0, c_max] a completion.
+
+    `words` holds each clip's words with their times (Word, or {"word", "start", "end"} as clips.jsonl has
+    them), `duration` its seconds, `evidence` the question's reference spans (Span or [start, end]); None or
+    empty where nobody marked them. The credit of a step is `step_credits`'; every stated interval is in the
+    mean, the invalid ones too, so that a false step costs a true one. 0.0 without any interval.
+
+    ValueError where the lengths differ or c_max < 0, and where there is nothing to judge by: `words[at]` is
+    None, or it is empty and no evidence is known. An empty list means that nothing is said in the clip.
+    Such rows are the caller's to leave out: 0 would say that the response is wrong.
+    Source: ours; appendix D asks for dense rewards that supervise both reasoning steps and grounding accuracy.
+    """
+    evidence = [None] * len(completions) if evidence is None else evidence
+    for name, column in (("words", words), ("duration", duration), ("evidence", evidence)):
+        if isinstance(column, str) or len(column) != len(completions):
+            raise ValueError(f"{name} must have an item for each of the {len(completions)} completions")
+    if not (math.isfinite(c_max) and c_max >= 0):
+        raise ValueError(f"c_max must be 0 or more, got {c_max}")
+    rewards = []
+    for at, completion in enumerate(completions):
+        marked = [_as_span(span, at) for span in evidence[at] or ()]
+        said = words[at]
+        if said is None or not (said or marked):
+            raise ValueError(
+                f"words[{at}] has no word, so that nobody can judge what is heard: give the clip's words "
+                "(`tgsr transcribe` finds them), or leave the question out of this reward"
+            )
+        credits = step_credits(
+            completion_text(completion), [_as_word(word, at) for word in said], duration[at], marked
+        )
+        rewards.append(c_max * _mean([step.credit for step in credits]))
+    return rewards
+
+
+def step_credits(
+    text: str, words: Sequence[Word], duration: Seconds, evidence: Sequence[Span] = ()
+) -> list[StepCredit]:
+    """Each stated interval's credit in [0, 1], in order of appearance; [] where the text states none.
+
+    credit = agreement x place x news x thrift, for a span [a, b) inside the clip with an explanation:
+
+    - agreement: `word_agreement` of what the step says is heard (its quotes; without quotes its whole
+      text) and of the words of the clip that lie in the span, half of each word at least.
+    - place: the mean of two IoUs: of the span with the nearest place where what is heard is said (the
+      stretches of as many words that share most words with it; of a text without quotes only those words are
+      sought that the clip has), and with the nearest evidence. Only the first one where no evidence is known.
+    - news: the share of the span that no earlier step cites; 0 for a span that is cited again.
+    - thrift: min(1, allowed / cited) over the whole response: cited are the seconds that its spans cover,
+      allowed are those of the evidence with 0.5 s around it (`evidence_crop`), or half of the clip where no
+      evidence is known.
+
+    Where nothing is said in the span and nothing is quoted ("there is a pause"), the agreement is 1 and the
+    place is the evidence's IoU alone, 0 where none is known. No credit for a span that ends before it starts or
+    more than 0.05 s after the clip, for one without explanation, and for a quote where nothing is said.
+    ValueError for a duration that is not positive. Source: ours.
+    """
+    if not duration > 0:
+        raise ValueError(f"duration must be more than 0 s, got {duration}")
+    in_order = sorted(words, key=lambda word: (word.start, word.end))
+    steps = reasoning_steps(text)
+    inside = [span for step in steps if (span := _inside(step.mention, duration)) is not None]
+    thrift = _thrift(inside, duration, evidence)
+    credits: list[StepCredit] = []
+    before: list[Span] = []
+    for step in steps:
+        span = _inside(step.mention, duration)
+        if span is None:
+            credits.append(StepCredit(step.mention.span, (), step.heard, 0.0, _why_outside(step, duration)))
+            continue
+        said = words_said(in_order, span)
+        agreement, place, why = _judged(step, span, said, in_order, evidence)
+        news = 1 - _seconds_of(evidence_crop(_shared(span, before), duration, 0)) / span.duration
+        credit = min(1.0, max(0.0, agreement * place * news * thrift))
+        if credit:
+            why = f"agreement {agreement:.2f}, place {place:.2f}, news {news:.2f}, thrift {thrift:.2f}"
+        elif news <= 0:
+            why = "cited before"
+        credits.append(StepCredit(span, said, step.heard, credit, why))
+        before = merge([*before, span])
+    return credits
+
+
+def _judged(
+    step: ReasoningStep, span: Span, said: tuple[str, ...], words: Sequence[Word], evidence: Sequence[Span]
+) -> tuple[float, float, str]:
+    """(agreement, place) of a step inside the clip, and why there is no credit, should there be none."""
+    if not step.heard:
+        return 0.0, 0.0, "nothing is said to be heard there"
+    near = trace_iou([span], evidence)
+    if not said and not step.is_quoted:
+        return 1.0, near or 0.0, "nothing is said there, and no evidence is near"
+    if not said:
+        return 0.0, 0.0, "a quote, and nothing is said there"
+    agreement = word_agreement(step.heard, said)
+    spoken = {token for word in words for token in plain_words(word.text)}
+    sought = step.heard if step.is_quoted else [token for token in step.heard if token in spoken]
+    place = trace_iou([span], places_of(sought, words)) or 0.0
+    return (
+        agreement,
+        place if near is None else (place + near) / 2,
+        "what is said there is something else",
+    )
+
+
+def _inside(mention: Mention, duration: Seconds) -> Span | None:
+    """The stated interval cut to the clip; None for an invalid one and one that runs past the end."""
+    span = mention.span
+    if span is None or span.start >= duration or span.end > duration + END_SLACK:
+        return None
+    return span.padded(0, duration)
+
+
+def _why_outside(step: ReasoningStep, duration: Seconds) -> str:
+    m = step.mention
+    return (
+        f"{m.start:g} to {m.end:g} s: " + f"past the clip's end at {duration:g} s"
+        if m.is_valid
+        else "no interval"
+    )
+
+
+def _thrift(spans: Sequence[Span], duration: Seconds, evidence: Sequence[Span]) -> float:
+    cited = _seconds_of(evidence_crop(spans, duration, 0))
+    allowed = _seconds_of(evidence_crop(evidence, duration)) if evidence else UNMARKED_SHARE * duration
+    return min(1.0, allowed / cited) if cited else 1.0
+
+
+def _shared(span: Span, others: Sequence[Span]) -> list[Span]:
+    """What the others cover of the span."""
+    return [
+        Span(max(span.start, other.start), min(span.end, other.end))
+        for other in others
+        if span.overlap(other) > 0
+    ]
+
+
+def _seconds_of(spans: Sequence[Span]) -> Seconds:
+    return math.fsum(span.duration for span in spans)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _as_span(span: Span | Sequence[Seconds], at: int) -> Span:
+    if isinstance(span, Span):
+        return span
+    try:
+        start, end = span
+        return Span(float(start), float(end))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"evidence[{at}] must hold [start, end] in seconds, got {span!r:.80}") from error
+
+
+def _as_word(word: Word | Mapping[str, Any], at: int) -> Word:
+    if isinstance(word, Word):
+        return word
+    try:
+        return Word(str(word["word"]), float(word["start"]), float(word["end"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'words[{at}] must hold {{"word", "start", "end"}} in seconds, got {word!r:.80}'
+        ) from error

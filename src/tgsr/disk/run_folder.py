@@ -1,0 +1,90 @@
+"""The folder of one run: its settings, its logs, its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tgsr.disk.whole import write_atomically
+from tgsr.engine.features import FeatureCache
+from tgsr.errors import RunError
+from tgsr.records import append_jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One training run on disk."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        try:
+            append_jsonl(self.metrics, dict(row))
+        except OSError as error:
+            raise RunError(
+                f"{self.metrics}: {error}; free some space and start the same command again"
+            ) from error
+
+
+def open_run(
+    path: Path, stage: str, config: Any, data: str | None = None, cache: FeatureCache | None = None
+) -> RunFolder:
+    """A new run folder, or the one that the same command started before.
+
+    `data` is the file that the run learns from, `cache` how its clips are heard. Raises RunError where the
+    folder holds something else: another stage, other arguments or data, or files of another making, and
+    where `data` cannot be read. Nothing is overwritten.
+    """
+    folder = RunFolder(path)
+    asked: dict[str, Any] = {"stage": stage, "config": json.loads(json.dumps(asdict(config), default=str))}
+    if data is not None:
+        try:
+            asked["data"] = {data: hashlib.sha256(Path(data).read_bytes()).hexdigest()}
+        except OSError as error:
+            raise RunError(
+                f"{data}: {error.strerror}; make it with `tgsr build` or `tgsr predict`"
+            ) from error
+    if cache is not None:
+        asked["features"] = {"dtype": str(cache.dtype), "long_audio": cache.long_audio}
+    described = path / "run.json"
+    if described.exists():
+        found = json.loads(described.read_text())
+        if isinstance(found.get("config"), dict):
+            # A setting that has been added since the run was started does what was done without it.
+            added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+            found["config"] = json.loads(json.dumps(added, default=str)) | found["config"]
+        differing = [k for k in asked if found.get(k) != asked[k]]
+        if differing:
+            old, new = (x.get("config") or {} for x in (found, asked))
+            names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k)) or differing
+            raise RunError(
+                f"{path}: holds a run with other arguments ({', '.join(names)}); "
+                "choose another --out, or give the arguments in its run.json to go on with it"
+            )
+        return folder
+    if path.exists() and any(path.iterdir()):
+        raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    asked["command"] = " ".join(["tgsr", *sys.argv[1:]])
+    asked["versions"] = {name: version(name) for name in ("tgsr", "torch", "transformers", "peft")}
+    asked["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    write_atomically(described, json.dumps(asked, indent=2).encode() + b"\n")
+    return folder

@@ -1,0 +1,128 @@
+"""sed_eval's segment-based and event-based F1 over spans of many clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from tgsr.timeline import Seconds, Span
+
+Clips = Sequence[tuple[Sequence[Span], Sequence[Span]]]
+"""One clip an item: its predicted and its reference spans."""
+Counts = tuple[int, int, int]
+"""Hits, how many were predicted, how many the reference has."""
+
+
+def segment_f1(clips: Clips, resolution: Seconds = 1.0) -> float | None:
+    """Segment-based F1, pooled over the clips' segments of `resolution` seconds; one event class.
+
+    A segment is active where a span touches it. None where no segment is active on one of the sides:
+    precision or recall is undefined then. ValueError unless resolution > 0.
+    Source: Mesaros et al. 2016, section 3.1, as in sed_eval (which returns NaN for None).
+    """
+    if not resolution > 0:
+        raise ValueError(f"resolution must be above 0 s, got {resolution}")
+    return pooled_f1(segment_counts(predicted, reference, resolution) for predicted, reference in clips)
+
+
+def segment_counts(predicted: Sequence[Span], reference: Sequence[Span], resolution: Seconds = 1.0) -> Counts:
+    """One clip's part of `segment_f1`: segments that are active on both sides, and on each."""
+    active, right = _segments(predicted, resolution), _segments(reference, resolution)
+    n_hits = n_active = 0
+    for start, end in active:
+        n_active += end - start
+        for other_start, other_end in right:
+            n_hits += max(0, min(end, other_end) - max(start, other_start))
+    return n_hits, n_active, sum([end - start for start, end in right])
+
+
+def event_f1(clips: Clips, collar: Seconds = 0.2, length_share: float = 0.5) -> float | None:
+    """Event-based F1, pooled over the clips' spans; one event class.
+
+    A predicted span meets a reference span where the starts differ by at most `collar` seconds and the
+    ends by at most the larger of `collar` and `length_share` of the reference's length. Each span is
+    used once, in the matching with most pairs. None where one of the sides has no span.
+    Source: Mesaros et al. 2016, section 3.2, with sed_eval's defaults.
+    """
+    return pooled_f1(
+        event_counts(predicted, reference, collar, length_share) for predicted, reference in clips
+    )
+
+
+def event_counts(
+    predicted: Sequence[Span], reference: Sequence[Span], collar: Seconds = 0.2, length_share: float = 0.5
+) -> Counts:
+    """One clip's part of `event_f1`: pairs of spans that meet, predicted spans, reference spans."""
+    if not predicted or not reference:
+        return 0, len(predicted), len(reference)
+    meets = [
+        [
+            abs(span.start - other.start) <= collar
+            and abs(span.end - other.end) <= max(collar, length_share * other.duration)
+            for other in reference
+        ]
+        for span in predicted
+    ]
+    n_hits = int(meets[0][0]) if len(meets) == len(reference) == 1 else _n_matched(meets, len(reference))
+    return n_hits, len(predicted), len(reference)
+
+
+def _segments(spans: Sequence[Span], resolution: Seconds) -> list[tuple[int, int]]:
+    """The active segments as disjoint ranges [first, end), in order: a span of hours is one range, not a million."""
+    ranges: list[tuple[int, int]] = []
+    for span in sorted(spans):
+        start, end = math.floor(span.start / resolution), math.ceil(span.end / resolution)
+        if ranges and start <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], end))
+        else:
+            ranges.append((start, end))
+    return ranges
+
+
+def pooled_f1(counts: Iterable[Counts]) -> float | None:
+    """2 hits / (predicted + reference) over the sums; None where a side has none."""
+    n_hits = n_predicted = n_reference = 0
+    for hits, on_one_side, on_the_other in counts:
+        n_hits += hits
+        n_predicted += on_one_side
+        n_reference += on_the_other
+    if not n_predicted or not n_reference:
+        return None
+    return 2 * n_hits / (n_predicted + n_reference)
+
+
+def _n_matched(meets: Sequence[Sequence[bool]], n_reference: int) -> int:
+    """The most pairs of a row and a column that meet, each used once, by augmenting paths.
+
+    Breadth first, because a hostile response could hold a path longer than Python's stack.
+    """
+    row_of: list[int | None] = [None] * n_reference
+    for row in range(len(meets)):
+        came_from: dict[int, int] = {}
+        queue = [row]
+        for at in queue:
+            free = None
+            for column in range(n_reference):
+                if meets[at][column] and column not in came_from:
+                    came_from[column] = at
+                    occupant = row_of[column]
+                    if occupant is None:
+                        free = column
+                        break
+                    queue.append(occupant)
+            if free is not None:
+                _augment(row_of, came_from, free, row)
+                break
+    return sum(row is not None for row in row_of)
+
+
+def _augment(row_of: list[int | None], came_from: dict[int, int], free: int, root: int) -> None:
+    """Give `free` to the row that reached it, that row's old column to the one before, back to `root`."""
+    column = free
+    while True:
+        row = came_from[column]
+        old = row_of.index(row) if row != root else None
+        row_of[column] = row
+        if old is None:
+            return
+        column = old

@@ -1,0 +1,188 @@
+"""Text models that reply to prompts: one of transformers on this machine, or one behind a chat endpoint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tgsr.errors import ModelError
+from tgsr.llm.chat import chat, chat_endpoint
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.endpoint import Endpoint
+from tgsr.models.checkpoint import read_weights
+from tgsr.models.placement import LoadAs, Placement
+
+CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One user turn; `letters`, where there are any, are the only answers that count."""
+
+    text: str
+    letters: str = ""
+
+
+class Llm(Protocol):
+    """Replies to prompts, one each, in order. What fails is Failed; the others go on."""
+
+    @property
+    def characters(self) -> int:
+        """How many characters of a transcript fit into a prompt."""
+        ...
+
+    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]: ...
+
+
+@functools.cache
+def llm_of(name: str, cache: Path) -> Llm:
+    """The LLM called `name`, loaded once a process; `cache` keeps a server's replies. ModelError for none."""
+    if name.startswith(("http://", "https://")):
+        return Served(*chat_endpoint(name, cache=cache))
+    return Local(LocalLlm.load(name))
+
+
+@dataclass
+class Served:
+    """Writes what it likes: letters are asked for in the prompt alone."""
+
+    endpoint: Endpoint
+    model: str
+    characters: int = CHARACTERS
+
+    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
+        def reply(prompt: Prompt) -> str | Failed:
+            return chat(self.endpoint, self.model, [{"role": "user", "content": prompt.text}], decoding)
+
+        with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
+            return list(pool.map(reply, prompts))
+
+
+@dataclass
+class Local:
+    """Says the likeliest of a prompt's letters. One prompt at a time: a reply must not depend on its neighbours."""
+
+    llm: LocalLlm
+
+    @property
+    def characters(self) -> int:
+        # Half of the context is for the transcript and the instruction; lines with times are 2 characters a token.
+        return max(1000, self.llm.context - 800)
+
+    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.llm.context // 2))
+        return [
+            self.likeliest(prompt) if prompt.letters else self.llm.write(prompt.text, decoding)
+            for prompt in prompts
+        ]
+
+    @torch.no_grad()
+    def likeliest(self, prompt: Prompt) -> str:
+        """The letter with the highest next-token likelihood; the first of equals."""
+        ids = self.llm.prompt(prompt.text)[-self.llm.context :]
+        row = torch.tensor([ids], device=self.llm.model.device)
+        logits_V = self.llm.model(input_ids=row, logits_to_keep=1).logits[0, -1].float()
+        # The last token: some tokenizers write a blank before a word that stands alone.
+        tokens = [
+            self.llm.tokenizer(one, add_special_tokens=False)["input_ids"][-1] for one in prompt.letters
+        ]
+        return prompt.letters[int(logits_V[tokens].argmax())]
+
+
+@dataclass
+class LocalLlm:
+    """A causal language model of transformers with a chat template."""
+
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
+
+    @classmethod
+    def load(cls, name: str) -> LocalLlm:
+        """By folder or hub id, safetensors only. ModelError where it cannot be loaded or is no chat model."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cascade:{name}: cannot be loaded as a text model: {error}") from error
+        width: LoadAs = "bfloat16" if torch.cuda.is_available() else "float32"
+        model: Any = read_weights(
+            AutoModelForCausalLM, name, "a text model", Placement(width), unquantized=[], layers=None
+        )
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"cascade:{name}: has no chat template; give a model that was tuned to follow chats"
+            )
+        model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return cls(model, tokenizer)
+
+    @property
+    def context(self) -> int:
+        return int(getattr(self.model.config, "max_position_embeddings", 4096))
+
+    def prompt(self, text: str) -> list[int]:
+        chat = [{"role": "user", "content": text}]
+        made = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
+        return list(made["input_ids"])
+
+    @torch.no_grad()
+    def write(self, text: str, decoding: Decoding) -> str:
+        """The model's answer to one user turn; greedy unless a temperature is given."""
+        ids = self.prompt(text)[-(self.context - decoding.max_new_tokens) :]
+        sampled: dict[str, Any] = {"do_sample": False}
+        if decoding.temperature:
+            torch.manual_seed(decoding.seed)
+            sampled = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        row = torch.tensor([ids], device=self.model.device)
+        out = self.model.generate(
+            row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=decoding.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            **sampled,
+        )
+        return str(self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True))
+
+    @torch.no_grad()
+    def likely(self, prompts: Sequence[str], answers: Sequence[str], at_once: int = 8) -> list[float]:
+        """Mean log-prob of each answer's tokens after its prompt, nats a token."""
+        rows = [
+            (self.prompt(p), self.tokenizer(a, add_special_tokens=False)["input_ids"])
+            for p, a in zip(prompts, answers, strict=True)
+        ]
+        found = [0.0] * len(rows)
+        # Rows of like lengths together: the less is padded.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+        starts = tqdm(
+            range(0, len(order), at_once), desc="reading", unit="batch", disable=len(order) < 24, leave=False
+        )
+        for start in starts:
+            some = order[start : start + at_once]
+            for i, value in zip(some, self._likely([rows[i] for i in some]), strict=True):
+                found[i] = value
+        return found
+
+    def _likely(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        whole = [(p + a)[-self.context :] for p, a in rows]
+        n = max(map(len, whole))
+        ids_BN = torch.zeros(len(whole), n, dtype=torch.long)
+        mask_BN = torch.zeros(len(whole), n, dtype=torch.long)
+        for b, row in enumerate(whole):  # padded on the left: answers end together
+            ids_BN[b, n - len(row) :], mask_BN[b, n - len(row) :] = torch.tensor(row), 1
+        n_kept = max(len(answer) for _, answer in rows) + 1
+        device = self.model.device
+        logits_BTV = self.model(
+            input_ids=ids_BN.to(device),
+            attention_mask=mask_BN.to(device),
+            position_ids=(mask_BN.cumsum(-1) - 1).clamp(min=0).to(device),
+            logits_to_keep=n_kept,
+        ).logits[:, :-1]
+        next_BT = ids_BN[:, -n_kept + 1 :].to(device)
+        logp_BT = logits_BTV.float().log_softmax(-1).gather(-1, next_BT[..., None])[..., 0]
+        return [float(logp_BT[b, -len(a) :].mean()) if a else 0.0 for b, (_, a) in enumerate(rows)]

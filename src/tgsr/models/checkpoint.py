@@ -1,0 +1,179 @@
+"""A checkpoint in the hub's layout: read whole or refused, in the width and on the devices that were asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from bisect import bisect
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from accelerate.utils import CustomDtype, compute_module_sizes
+from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase, WhisperFeatureExtractor
+
+from tgsr.errors import ModelError
+from tgsr.models.placement import AS_SAVED, Placement
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bfloat16}
+LAYERS = "model.language_model.layers"  # where both families have the decoder's layers
+FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
+HOST = "cpu"
+
+
+def read_weights(
+    model_class: Any,
+    name: str,
+    family: str,
+    placement: Placement = AS_SAVED,
+    *,
+    unquantized: list[str],
+    layers: str | None = LAYERS,
+) -> Any:
+    """The model of `model_class` with all of its weights, frozen, in evaluation mode, where `placement` says.
+
+    `unquantized` names the modules that "4bit" leaves alone; `layers` those that `devices="all"` may spread, None for
+    accelerate's choice. Raises ModelError for a missing or cut-off file, for
+    weights that are only there as a pickle (which would run whatever code is in it), and for weights that are missing
+    or of another shape: transformers would fill them with random numbers and a warning.
+    """
+    how: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+    if placement.load_as in DTYPES:
+        how["dtype"] = DTYPES[placement.load_as]
+    if placement.load_as == "4bit":
+        how["quantization_config"] = _four_bits(name, unquantized)
+        how["device_map"] = {"": 0}
+    try:
+        if placement.devices == "all":
+            how["device_map"] = (
+                "auto" if layers is None else _device_map(model_class, name, placement, layers)
+            )
+        model, loaded = model_class.from_pretrained(name, **how)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}{_remedy(str(error))}") from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"{name}: {len(missing)} of the model's weights are missing, first {missing[0]}; download it again"
+        )
+    model.requires_grad_(False)
+    model.eval()
+    return model
+
+
+def spread(sizes_L: Sequence[int], rest: int, free_D: Sequence[int]) -> list[int | str]:
+    """Which GPU holds each of L layers, in order: each GPU as many bytes as its part of all the free ones.
+
+    GPU 0 holds `rest` bytes too. FILLED of free_D is used. Where all layers do not fit, the GPUs are filled in order
+    and the last layers are HOST's.
+    """
+    room_D = [max(0.0, FILLED * free - (rest if gpu == 0 else 0)) for gpu, free in enumerate(free_D)]
+    if not room_D:
+        return [HOST] * len(sizes_L)
+    whole, middle, places = sum(sizes_L), 0.0, []
+    ends_D = [part * whole / max(1.0, sum(room_D)) for part in accumulate(room_D)]
+    held_D = [0.0] * len(room_D)
+    for size in sizes_L:
+        gpu = bisect(ends_D[:-1], middle + size / 2)
+        places.append(gpu)
+        held_D[gpu] += size
+        middle += size
+    if all(held <= room for held, room in zip(held_D, room_D, strict=True)):
+        return list(places)
+    return _fill(sizes_L, room_D)
+
+
+def _fill(sizes_L: Sequence[int], room_D: Sequence[float]) -> list[int | str]:
+    """Layers in order into GPUs in order, none beyond its room; HOST's are those that found none."""
+    places: list[int | str] = []
+    gpu, left = 0, list(room_D)
+    for size in sizes_L:
+        while gpu < len(left) and size > left[gpu]:
+            gpu += 1
+        places.append(gpu if gpu < len(left) else HOST)
+        if gpu < len(left):
+            left[gpu] -= size
+    return places
+
+
+def _device_map(model_class: Any, name: str, placement: Placement, layers: str) -> dict[str, int | str]:
+    """`spread` by module: all but the decoder's layers stays on the first GPU, where what enters and leaves them is.
+
+    accelerate's own maps put the head on the last one and may leave the aligner in the host's memory.
+    """
+    config = model_class.config_class.from_pretrained(name)
+    with init_empty_weights():
+        model = model_class(config)
+    dtype = DTYPES.get(placement.load_as, config.dtype or torch.float32)
+    sizes = compute_module_sizes(model, dtype=dtype)
+    of_layers = compute_module_sizes(model, dtype=CustomDtype.INT4) if placement.load_as == "4bit" else sizes
+    names = [f"{layers}.{index}" for index in range(len(model.get_submodule(layers)))]
+    n_gpus = torch.cuda.device_count()
+    free_D = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus)]
+    places = spread([of_layers[layer] for layer in names], sizes[""] - sizes[layers], free_D)
+    first: int | str = 0 if n_gpus else HOST
+    steps = layers.split(".")
+    above = {".".join(steps[:n]) for n in range(len(steps) + 1)}
+    inside = [
+        part for part, _ in model.named_modules() if part not in above and part.rpartition(".")[0] in above
+    ]
+    return dict.fromkeys(inside, first) | dict(zip(names, places, strict=True))
+
+
+def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
+    lacks = "CUDA" if not torch.cuda.is_available() else ""
+    lacks = lacks or ("" if importlib.util.find_spec("bitsandbytes") else "the package bitsandbytes")
+    if lacks:
+        raise ModelError(
+            f"{name}: --load-as 4bit needs {lacks}; install it (pip install 'tgsr[4bit]', on a machine with a GPU), "
+            "or take --load-as bfloat16"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=unquantized,
+    )
+
+
+def _remedy(said: str) -> str:
+    if "safetensors" in said and (".bin" in said or "model.safetensors" in said):
+        return (
+            "; only safetensors are read, a pickle is refused: take a checkpoint that was saved as safetensors, "
+            "or convert it where you trust it"
+        )
+    return "; see that the id or folder is right and download it again"
+
+
+def check_processor(
+    name: str,
+    config: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    extractor: WhisperFeatureExtractor,
+    audio_token: str,
+) -> None:
+    """ModelError where tokenizer or feature extractor belong to other weights than `config`'s.
+
+    Each of these would run, and give wrong numbers: another id for the audio's place, tokens without an embedding,
+    features of another height.
+    """
+    token_id = tokenizer.get_vocab().get(audio_token)
+    if token_id != config.audio_token_id:
+        raise ModelError(
+            f"{name}: the tokenizer has {audio_token} as {token_id}, the weights expect {config.audio_token_id}: "
+            "they are of different models; take the processor files that came with the weights"
+        )
+    n_rows, highest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
+    if highest >= n_rows:
+        raise ModelError(
+            f"{name}: the tokenizer has ids up to {highest}, the weights embed {n_rows}: they are of different "
+            "models; take the tokenizer that came with the weights"
+        )
+    n_bins = config.audio_config.num_mel_bins
+    if extractor.feature_size != n_bins:
+        raise ModelError(
+            f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; "
+            "take the preprocessor_config.json that came with the weights"
+        )

@@ -1,0 +1,188 @@
+"""A response as reasoning steps: what is said about which span (appendix C.4), and the words of both."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter as Bag
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tgsr.grounding import Mention, find_mentions
+from tgsr.prompts import REASONING_OPENING
+from tgsr.timeline import Seconds, Span, Word
+
+ROUNDING: Seconds = 1e-9  # 0.6 - 0.4 is not quite 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningStep:
+    """C.4's reasoning step: an interval as it was stated, with the words of its explanation.
+
+    `heard` are the words of the quotes in it; where it quotes nothing, all its words, and `is_quoted` is False.
+    """
+
+    mention: Mention
+    heard: tuple[str, ...]
+    is_quoted: bool
+
+
+def word_agreement(heard: Sequence[str], said: Sequence[str]) -> float:
+    """How well two texts agree word by word, in order: 2 LCS / (n + m), in [0, 1]; 0 where one is empty.
+
+    The F1 of the longest common subsequence of their words (ROUGE-L's), which are compared as they are: see
+    `plain_words`.
+    """
+    if not heard or not said:
+        return 0.0
+    return 2 * _common_subsequence(heard, said) / (len(heard) + len(said))
+
+
+def plain_words(text: str) -> tuple[str, ...]:
+    """The text's words as they sound: lower-cased, without punctuation, apostrophes alike."""
+    return tuple(_PLAIN_WORD.findall(text.lower().replace("\u2019", "'")))
+
+
+def words_in(words: Sequence[Word], span: Span) -> list[Word]:
+    """The words of which at least half lies in the span, in the order given."""
+    return [word for word in words if span.overlap(word.span) >= 0.5 * word.span.duration - ROUNDING]
+
+
+def words_said(words: Sequence[Word], span: Span) -> tuple[str, ...]:
+    """The plain words that are said in the span: `words_in` it."""
+    return tuple(token for word in words_in(words, span) for token in plain_words(word.text))
+
+
+def places_of(heard: Sequence[str], words: Sequence[Word]) -> list[Span]:
+    """Where in the clip `heard` is said: the stretches of as many words that share most words with it.
+
+    `words` in order of time. The order within a stretch doesn't matter (`word_agreement` looks at it). [] where no
+    word is shared. Linear in the number of words.
+    """
+    tokens = [(token, word) for word in words for token in plain_words(word.text)]
+    n = min(len(heard), len(tokens))
+    if not n:
+        return []
+    wanted, found, n_shared = Bag(heard), Bag[str](), 0
+    best, places = 0, list[Span]()
+    for at, (token, word) in enumerate(tokens):
+        n_shared += found[token] < wanted[token]
+        found[token] += 1
+        if at >= n:
+            gone = tokens[at - n][0]
+            found[gone] -= 1
+            n_shared -= found[gone] < wanted[gone]
+        if at < n - 1 or not n_shared or n_shared < best:
+            continue
+        if n_shared > best:
+            best, places = n_shared, []
+        first = tokens[at - n + 1][1]
+        places.append(Span(first.start, max(first.end, word.end)))
+    return places
+
+
+# Quotes end in their line; single quotes are no apostrophes: nothing of a word is outside of them.
+_QUOTE = re.compile(
+    r"\"([^\"\n]{1,4000})\"|\u201c([^\u201d\n]{1,4000})\u201d|``([^`'\n]{1,400})''"
+    r"|(?<!\w)['\u2018](?=\S)([^\n]{1,400}?)['\u2019](?!\w)"
+)
+_SENTENCE_END = re.compile(r"[.!?]+[\"')\]\u201d\u2019]{0,4}(?=\s)|\n+")
+_QUOTE_ENDS = re.compile(r"[.!?][\"'\u201d\u2019]{1,2}\s{1,4}[A-Z]")
+_PLAIN_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_NOTATION = re.compile(
+    r"(?:\b(?:is|are|from|between|during|start(?:s|ing)?|begin(?:s|ning)?|at|in|timestamps?|the|segment)\b\s{0,4})+"
+    r"[(\[<\s\"':,-]{0,8}$",
+    re.IGNORECASE,
+)
+_JOINERS = frozenset(("and", "or", "then", "again", "also", "to", "from", "between"))
+
+
+def reasoning_steps(text: str) -> list[ReasoningStep]:
+    """The intervals that a text states, each with its explanation, in order of appearance. Source: C.4.
+
+    A step's text is its sentence without the interval; a sentence may end in its line or at . ! ?, but not
+    inside a quote. Of several intervals in one sentence each has the words after it, or those before it
+    where the quotes come first ("one" (1-2 s), "two" (3-4 s)); two intervals with nothing but "and" between
+    share an explanation. A sentence that is an interval alone is explained by what follows, up to the next
+    interval; the response's last line, where the answer is, explains nothing, and nor does B.1.3's opening.
+    """
+    text = text.replace(REASONING_OPENING, "\n" * len(REASONING_OPENING))
+    mentions = find_mentions(text)
+    sentences = _sentences(text, mentions)
+    last_line = text.rstrip().rfind("\n") + 1
+    steps: list[ReasoningStep] = []
+    at = 0
+    for first, stop in sentences:
+        here = []
+        while at < len(mentions) and mentions[at].text_start < stop:
+            here.append(mentions[at])
+            at += 1
+        if not here:
+            continue
+        texts = _explanations(text, first, stop, here)
+        if not any(plain_words(of) for of in texts):
+            answer = last_line if last_line >= stop else sentences[-1][0]
+            end = mentions[at].text_start if at < len(mentions) else answer
+            texts = [_without_notation(text[stop : max(stop, end)])] * len(here)
+        steps += [_step(mention, of) for mention, of in zip(here, texts, strict=True)]
+    return steps
+
+
+def _sentences(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
+    """Where each sentence begins and stops: at a line break, at . ! ? outside quotes and intervals, and at the
+    end of a quote that ends so where a capital follows.
+    """
+    quotes = [match.span() for match in _QUOTE.finditer(text)]
+    closed = sorted((*quotes, *((mention.text_start, mention.text_end) for mention in mentions)))
+    stops = [stop for _, stop in quotes if _QUOTE_ENDS.search(text[max(0, stop - 4) : stop + 6])]
+    furthest = at = 0
+    for match in _SENTENCE_END.finditer(text):
+        while at < len(closed) and closed[at][0] <= match.start():
+            furthest = max(furthest, closed[at][1])
+            at += 1
+        if match.start() >= furthest:
+            stops.append(match.end())
+    return list(pairwise((0, *sorted(set(stops) - {0, len(text)}), len(text))))
+
+
+def _explanations(text: str, first: int, stop: int, mentions: Sequence[Mention]) -> list[str]:
+    """For each of a sentence's mentions the part of the sentence that explains it."""
+    cuts = [first, *(cut for m in mentions for cut in (m.text_start, m.text_end)), stop]
+    parts = [text[cuts[i] : cuts[i + 1]] for i in range(0, len(cuts), 2)]
+    parts = [*map(_without_notation, parts[:-1]), parts[-1]]
+    if len(mentions) == 1:
+        return [f"{parts[0]} {parts[1]}"]
+    quoted = [bool(_QUOTE.search(part)) for part in (parts[0], parts[-1])]
+    comes_first = quoted == [True, False] or (
+        not any(quoted) and bool(plain_words(parts[0])) and not plain_words(parts[-1])
+    )
+    own = parts[:-1] if comes_first else parts[:0:-1]
+    shared: list[str] = []
+    for part in own:
+        is_empty = _JOINERS.issuperset(plain_words(part))
+        shared.append(shared[-1] if is_empty and shared else part)
+    return shared if comes_first else shared[::-1]
+
+
+def _without_notation(part: str) -> str:
+    """The part without the words that belong to the interval after it: "from", "starts at", an open bracket."""
+    return part[:-80] + _NOTATION.sub("", part[-80:])
+
+
+def _step(mention: Mention, text: str) -> ReasoningStep:
+    quoted = " ".join(part for quote in _QUOTE.findall(text) for part in quote)
+    heard = plain_words(quoted)
+    return ReasoningStep(mention, heard or plain_words(text), bool(heard))
+
+
+def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """Length of the longest common subsequence, a row of the usual table at a time as the bits of one number."""
+    places: dict[str, int] = {}
+    for at, token in enumerate(a):
+        places[token] = places.get(token, 0) | 1 << at
+    all_ones = (1 << len(a)) - 1
+    row = all_ones  # a zero where the length grows
+    for token in b:
+        matched = row & places.get(token, 0)
+        row = (row + matched | row - matched) & all_ones
+    return len(a) - row.bit_count()

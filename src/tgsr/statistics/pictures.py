@@ -1,0 +1,223 @@
+"""Plots: dots with intervals, lines over time, curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tgsr import audio
+from tgsr.statistics.intervals import Mean
+from tgsr.timeline import END_SLACK, Seconds
+
+# Told apart with any colour vision, and in grey: ochre, rose, navy, then teal, violet, brown.
+MODEL_COLOURS = ("#997700", "#bb5566", "#004488", "#20867a", "#7b4fa3", "#7a5230")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One quantity of the run `name` against training steps; x and y are of one length."""
+
+    name: str
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """An interval as someone stated it, in seconds; what is wrong with it, or None.
+
+    `is_audible`: whether any of it can be played.
+    """
+
+    start: Seconds
+    end: Seconds
+    problem: str | None
+    is_audible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A row of `Dots`: a model's name, its colour class, its mean."""
+
+    name: str
+    tint: str
+    mean: Mean
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """Means on a line from 0 to 1 with their intervals, a row a model, under the name of their group, where it has one.
+
+    `marks` puts a dashed line through a group's rows (chance). A mean without a value has no dot.
+    """
+
+    title: str
+    groups: Mapping[str, Sequence[Dot]]
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points of one colour class, "" for ink. What is not a finite number is left out; n_points counted it."""
+
+    name: str
+    tint: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    n_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines on common axes. `is_noisy`: points under their running mean; `from_zero`: the upright axis begins at 0."""
+
+    title: str
+    x_label: str
+    lines: tuple[Line, ...]
+    is_noisy: bool = False
+    from_zero: bool = False
+
+
+def tint(models: Sequence[str], model: str) -> str:
+    """The model's colour class; from the seventh model on, colours come again."""
+    return f"m{models.index(model) % len(MODEL_COLOURS)}"
+
+
+def stated(start: Seconds, end: Seconds, duration: Seconds) -> Stated:
+    """What a model wrote, judged against a clip of `duration`: any two numbers will do.
+
+    An end up to 0.05 s past the clip's is no error, as in the scores.
+    """
+    if end <= start:
+        return Stated(start, end, "ends before it starts", False)
+    if start < 0:
+        return Stated(start, end, "starts before the clip does", False)
+    if start >= duration:
+        return Stated(start, end, "lies past the end of the clip", False)
+    late = end > duration + END_SLACK
+    return Stated(start, end, "runs past the end of the clip" if late else None, True)
+
+
+def smoothed(y: Sequence[float]) -> list[float]:
+    """The running mean over a tenth of the points: a twentieth on each side, one point at least."""
+    half = max(1, len(y) // 20)
+    return [float(np.mean(y[max(0, i - half) : i + half + 1])) for i in range(len(y))]
+
+
+def line_of(name: str, colour: str, x: Sequence[float], y: Sequence[float]) -> Line:
+    """The finite points of x and y, which are of one length."""
+    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    return Line(name, colour, tuple(a for a, _ in points), tuple(b for _, b in points), len(x))
+
+
+def curve_panels(curves: Sequence[Curve]) -> list[Lines]:
+    """A panel a quantity, in order of appearance, with all runs that have it; several runs have colours."""
+    runs = list(dict.fromkeys(curve.name for curve in curves))
+    found = []
+    for quantity in dict.fromkeys((curve.y_label, curve.x_label) for curve in curves):
+        lines = tuple(
+            line_of(curve.name, tint(runs, curve.name) if len(runs) > 1 else "", curve.x, curve.y)
+            for curve in curves
+            if (curve.y_label, curve.x_label) == quantity
+        )
+        found.append(Lines(quantity[0].replace("_", " "), quantity[1], lines, is_noisy=True))
+    return found
+
+
+def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
+    """The panels side by side, as on the page; ValueError where there are none."""
+    if not panels:
+        raise ValueError("dots_png needs at least one panel, got none")
+    from matplotlib.figure import Figure
+
+    n_rows = max(sum(len(rows) + 1 for rows in panel.groups.values()) for panel in panels)
+    figure = Figure(figsize=(3.4 * len(panels), 0.7 + 0.24 * n_rows), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names: list[tuple[int, str]] = []
+        heads: list[int] = []
+        y = 0
+        for group, rows in panel.groups.items():
+            if not group:
+                y -= 1
+            else:
+                heads.append(len(names))
+                names.append((y, _one_line(group, 40)))
+            if group in panel.marks:
+                axes.plot(
+                    [panel.marks[group]] * 2, [y + 0.5, y + len(rows) + 0.5], color="#24292f", ls=":", lw=1
+                )
+            for i, dot in enumerate(rows, y + 1):
+                names.append((i, _one_line(dot.name, 22)))
+                colour, mean = MODEL_COLOURS[int(dot.tint[1:])], dot.mean
+                if mean.low is not None and mean.high is not None:
+                    axes.plot(
+                        [mean.low, mean.high], [i, i], color=colour, lw=2.5, alpha=0.55, solid_capstyle="butt"
+                    )
+                if mean.value is not None:
+                    axes.plot([mean.value], [i], "o", color=colour, ms=5)
+            y += len(rows) + 1
+        axes.set_yticks([at for at, _ in names], [_literal(name) for _, name in names])
+        axes.set_ylim(y - 0.4, -0.6)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.grid(axis="x", color="#e1ded7")
+        axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
+        _plain_axes(axes)
+        for head in heads:
+            axes.get_yticklabels()[head].set(style="italic", color="#5f6873")
+    figure.savefig(path, dpi=150, format="png", facecolor="white")
+
+
+def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
+    """The panels in rows of three, as on the page, with one legend; ValueError where there are none."""
+    if not panels:
+        raise ValueError("lines_png needs at least one panel, got none")
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
+
+    n_rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(3.4 * min(3, len(panels)), 2.1 * n_rows + 0.3), layout="constrained")
+    places = figure.subplots(n_rows, min(3, len(panels)), squeeze=False).ravel()
+    named: dict[str, Artist] = {}
+    for axes, panel in zip(places, panels, strict=False):
+        for line in panel.lines:
+            colour = MODEL_COLOURS[int(line.tint[1:])] if line.tint else "#24292f"
+            if panel.is_noisy:
+                axes.plot(line.x, line.y, ".", color=colour, ms=2, alpha=0.35)
+            middle = smoothed(line.y) if panel.is_noisy else line.y
+            (drawn,) = axes.plot(line.x, middle, color=colour, lw=1.4)
+            if line.tint:
+                named.setdefault(_literal(_one_line(line.name, 40)), drawn)
+        if panel.from_zero:
+            axes.set_ylim(bottom=0)
+        axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
+        axes.set_xlabel(_literal(panel.x_label), fontsize=8, color="#24292f")
+        _plain_axes(axes)
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    if named:
+        figure.legend(
+            list(named.values()), list(named), loc="outside lower left", ncols=3, fontsize=8, frameon=False
+        )
+    figure.savefig(path, dpi=150, format="png", facecolor="white")
+
+
+def _plain_axes(axes: Any) -> None:
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=8, colors="#24292f")
+
+
+def _one_line(text: str, n: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= n else text[: n - 1] + "…"
+
+
+def _literal(text: str) -> str:
+    """A name as matplotlib draws it letter by letter: a dollar sign would begin a formula."""
+    return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")

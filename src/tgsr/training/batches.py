@@ -1,0 +1,95 @@
+"""The clips and questions of one step: heard, chosen by the step's number, cut into passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from tgsr.disk.run_folder import RunFolder
+from tgsr.engine.features import FeatureCache, KeptFeatures, hear
+from tgsr.errors import AudioError, ModelError, RunError
+from tgsr.models.lalm import Lalm, context_of
+from tgsr.records import Question, Row, write_jsonl
+from tgsr.training.processes import Processes
+from tgsr.training.steps import T
+
+
+def hear_clips(
+    lalm: Lalm,
+    questions: Sequence[Question],
+    path: str,
+    cache: FeatureCache,
+    run: RunFolder,
+    processes: Processes,
+) -> dict[str, KeptFeatures]:
+    """The encoder's output of each clip, on disk: the processes share the work, and read what any of them wrote.
+
+    A clip that cannot be read or is too long is left out and recorded in the run's errors.jsonl. Raises
+    RunError where none is left.
+    """
+    clips = list({question.audio: question for question in questions}.values())
+    mine = clips[processes.share(len(clips))]
+    heard: list[tuple[str, KeptFeatures]] = []
+    unheard: list[Row] = []
+    for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
+        try:
+            heard.append((question.audio, hear(lalm, question, path, cache)))
+        except (AudioError, ModelError, FileNotFoundError) as error:
+            unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
+    unheard = processes.gather(unheard)
+    everything = dict(processes.gather(heard))
+    if unheard and processes.main:
+        write_jsonl(run.path / "errors.jsonl", unheard)
+        print(f"{len(unheard)} clips are left out: {run.path / 'errors.jsonl'}")
+    if not everything:
+        raise RunError(
+            f"{path}: none of its {len(clips)} clips can be heard; see {run.path / 'errors.jsonl'}"
+        )
+    return everything
+
+
+def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:
+    """RunError for the first item that the context cannot hold: its name, its tokens from the audio on."""
+    context, n_before = context_of(lalm), len(lalm.prompt("").before)
+    for name, n in n_tokens:
+        if n_before + n > context:
+            raise RunError(
+                f"{name}: needs {n_before + n} tokens with its audio, {lalm.name}'s context has {context}; "
+                "leave it out, cut its clip or allow fewer new tokens"
+            )
+
+
+def chosen_at(step: int, items: Sequence[T], per_step: int, an_epoch: int, seed: int) -> list[T]:
+    """The items of a step: each epoch's order is its own, and follows from the seed and the epoch's number."""
+    epoch, place = divmod(step, an_epoch)
+    order = np.random.default_rng((seed, epoch)).permutation(len(items))
+    return [items[i] for i in order[place * per_step : (place + 1) * per_step]]
+
+
+def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bool) -> int:
+    """How many steps see all items once, the last one perhaps fewer than the others.
+
+    Sharded processes gather layers together and must do the same number of passes: each step is then full
+    and divided evenly, and a rest waits for another epoch's order. RunError where that cannot be.
+    """
+    if not shard:
+        return math.ceil(n_items / per_step)
+    if processes.n == 1:
+        raise RunError(
+            "--shard: needs several processes; start them with torchrun --nproc-per-node N -m tgsr.cli"
+        )
+    if per_step % processes.n or n_items < per_step:
+        raise RunError(
+            f"--shard: {per_step} items a step must be a multiple of {processes.n} processes, "
+            f"and no more than there are, {n_items}"
+        )
+    return n_items // per_step
+
+
+def passes(n: int, at_once: int | None) -> list[slice]:
+    """A step's n clips in pieces of at most `at_once`, one after the other; None: all in one; n may be 0."""
+    size = at_once or max(1, n)
+    return [slice(first, min(first + size, n)) for first in range(0, n, size)]
