@@ -15,7 +15,7 @@ import pytest
 
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.choices import airbench_letter, extract_choice, letter, token_match
-from tgsr.errors import RecordError
+from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.benchmarks import (
     EMOTIONS,
     Item,
@@ -27,7 +27,7 @@ from tgsr.evaluation.benchmarks import (
     selected,
 )
 from tgsr.evaluation.scoring.official_files import write_official
-from tgsr.records import Bad, Question, Response, resolve_audio, write_jsonl
+from tgsr.records import Question, Response, resolve_audio, write_jsonl
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MMAU, MMAR, MELD = (

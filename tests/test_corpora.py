@@ -24,8 +24,8 @@ from tgsr.data.corpora import (
 )
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.disk.rows import OnDisk
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, read_clips, resolve_audio, write_jsonl
+from tgsr.errors import Bad, CorpusError
+from tgsr.records import Clip, read_clips, resolve_audio, write_jsonl
 
 MELD = Path(__file__).parents[2] / "shared" / "data" / "meld"
 SPOKEN = compose(0, "train", seconds=(3.0, 4.0))

@@ -16,8 +16,8 @@ from tgsr.data.corpora import webdataset as tars
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.pack import pack
 from tgsr.data.questions.build import ask_about
-from tgsr.errors import PackError
-from tgsr.records import Bad, Clip, read_clips, write_jsonl
+from tgsr.errors import Bad, PackError
+from tgsr.records import Clip, read_clips, write_jsonl
 from tgsr.timeline import Event
 
 

@@ -11,8 +11,8 @@ import soundfile
 
 from tgsr.data.corpora import webdataset as tars
 from tgsr.data.corpora.spoken_digits import compose
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip, as_row
+from tgsr.errors import Bad, CorpusError
+from tgsr.records import Clip, as_row
 
 SPOKEN = compose(0, "train", seconds=(2.0, 3.0))
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 
 class TgsrError(Exception):
     """Wrong input, told in one message for the user; any other error is a fault of this program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """One thing that cannot be used: where it is and why. It goes to an errors file, and the run goes on."""
+
+    file: str
+    error: str
+    line: int | None = None
+    field: str | None = None
+    row: str | None = None
 
 
 class CorpusError(TgsrError, ValueError):

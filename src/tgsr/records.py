@@ -145,17 +145,6 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
-    """One thing that cannot be used: where it is and why. It goes to an errors file, and the run goes on."""
-
-    file: str
-    error: str
-    line: int | None = None
-    field: str | None = None
-    row: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
     """A model's text for one question; the question travels with it, so that a file can be scored alone.
 

@@ -48,7 +48,8 @@ def _transcribe(args: argparse.Namespace) -> None:
     from tgsr.data.corpora.which import clips_of, corpus_of, with_alignments
     from tgsr.data.shards import Step, run
     from tgsr.data.transcribe.clips import Transcription, transcribe_rows
-    from tgsr.records import Bad, as_row
+    from tgsr.errors import Bad
+    from tgsr.records import as_row
 
     out = args.out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from tgsr.audio import CONVERT
 from tgsr.data.corpora.folders import FORMATS
 from tgsr.disk.rows import Entry, OnDisk, json_lines
-from tgsr.errors import PackError, RecordError
-from tgsr.records import Bad, Clip, Question, as_row, clip_of, question_of, resolve_audio
+from tgsr.errors import Bad, PackError, RecordError
+from tgsr.records import Clip, Question, as_row, clip_of, question_of, resolve_audio
 
 Format = Literal["webdataset", "parquet"]
 FORMATS_OUT: tuple[str, ...] = get_args(Format)

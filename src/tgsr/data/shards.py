@@ -24,8 +24,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from tgsr.errors import ShardError
-from tgsr.records import Bad, Clip, Question, Row, as_row
+from tgsr.errors import Bad, ShardError
+from tgsr.records import Clip, Question, Row, as_row
 
 Runner = Literal["here", "ray"]
 SHARDS_A_WORKER = 8  # that Ray Data gets at a time

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tgsr.errors import AudioError, CorpusError, RecordError
-from tgsr.records import Bad
+from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 
 # The columns that a table may call it by, the first that has a value counting.
 FILE = ("file_name", "audio", "path", "file", "filename", "audio_path", "filepath", "id", "video_id", "ytid")

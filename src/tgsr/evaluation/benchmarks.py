@@ -21,8 +21,8 @@ from tgsr import audio
 from tgsr.data.corpora import meld
 from tgsr.data.corpora.folders import FORMATS, locate, place
 from tgsr.disk.rows import Entry, json_lines, table
-from tgsr.errors import RecordError
-from tgsr.records import Bad, Question, append_jsonl, read_questions, repair_jsonl
+from tgsr.errors import Bad, RecordError
+from tgsr.records import Question, append_jsonl, read_questions, repair_jsonl
 
 Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
 

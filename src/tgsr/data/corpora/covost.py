@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tgsr.data.corpora.folders import clips, locate, place, sound
 from tgsr.disk.rows import Entry, OnDisk, require_columns, table
-from tgsr.errors import CorpusError
-from tgsr.records import Bad, Clip
+from tgsr.errors import Bad, CorpusError
+from tgsr.records import Clip
 
 COLUMNS = ("path", "sentence", "translation", "client_id")
 TABLE = re.compile(r"covost_v2\.([\w-]+)_([\w-]+)\.(train|dev|test)\.tsv")

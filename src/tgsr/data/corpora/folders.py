@@ -15,8 +15,8 @@ import soundfile as sf
 
 from tgsr import audio
 from tgsr.disk.rows import FILE, ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk, _utf8, json_lines, table
-from tgsr.errors import CorpusError, RecordError
-from tgsr.records import Bad, Clip
+from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.records import Clip
 from tgsr.timeline import Seconds
 
 # What libsndfile calls the content of a file with that suffix.

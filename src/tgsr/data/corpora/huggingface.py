@@ -17,8 +17,8 @@ from tgsr import audio
 from tgsr.audio import CONVERT, FETCH_AGAIN
 from tgsr.data.corpora.folders import FORMATS, clips, place, sound
 from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
-from tgsr.errors import AudioError, CorpusError, RecordError
-from tgsr.records import Bad, Clip, clip_of
+from tgsr.errors import AudioError, Bad, CorpusError, RecordError
+from tgsr.records import Clip, clip_of
 
 BATCH = 16  # rows in memory at a time
 SHARD = re.compile(r"(\w+)-\d+-of-\d+")

@@ -11,8 +11,8 @@ from pathlib import Path
 from tgsr.data.corpora.folders import clips, place, sound
 from tgsr.data.corpora.multispeaker import Turn, spoken
 from tgsr.disk.rows import Entry, OnDisk, json_lines
-from tgsr.errors import CorpusError, RecordError
-from tgsr.records import Bad, Clip
+from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Span, Word
 
 SPLIT = re.compile(r"train|dev|valid|test|eval")

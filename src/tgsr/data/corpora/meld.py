@@ -9,8 +9,8 @@ from pathlib import Path
 from tgsr.audio import is_container
 from tgsr.data.corpora.folders import FORMATS, clips, locate, place, sound, walk
 from tgsr.disk.rows import Entry, OnDisk, require_columns, table
-from tgsr.errors import CorpusError, RecordError
-from tgsr.records import Bad, Clip
+from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.records import Clip
 from tgsr.timeline import Seconds
 
 FOLDERS = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed, walk
 from tgsr.disk.rows import Entry, OnDisk, grouped, lines
-from tgsr.errors import CorpusError, RecordError
-from tgsr.records import Bad, Clip
+from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Event, Seconds, Span
 
 SPEAKER = "speaker "  # a turn's event is labelled with this and the name

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed
 from tgsr.disk.rows import Entry, OnDisk, grouped, require_columns, table
-from tgsr.errors import CorpusError, RecordError
-from tgsr.records import Bad, Clip
+from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Event, Seconds
 
 # The columns of file, start, end and label, and the publisher's licence.

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
 from tgsr.data.corpora.folders import FORMATS, place, sound
 from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
-from tgsr.errors import AudioError, CorpusError, RecordError
-from tgsr.records import Bad, Clip, clip_of
+from tgsr.errors import AudioError, Bad, CorpusError, RecordError
+from tgsr.records import Clip, clip_of
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 TEXTS = (".json", ".txt", ".cls")

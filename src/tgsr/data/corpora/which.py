@@ -23,8 +23,8 @@ from tgsr.data.corpora import webdataset as tars
 from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
 from tgsr.disk.rows import OnDisk
-from tgsr.errors import AlignmentError, CorpusError, RecordError
-from tgsr.records import Bad, Clip, Row, clip_of
+from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
+from tgsr.records import Clip, Row, clip_of
 from tgsr.timeline import END_SLACK
 
 Corpus = Literal[

@@ -26,10 +26,9 @@ from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrase
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split, drawn, leaks
 from tgsr.disk.rows import OnDisk
-from tgsr.errors import BuildError
+from tgsr.errors import Bad, BuildError
 from tgsr.records import (
     TEXT_DIFFERS,
-    Bad,
     Clip,
     Question,
     Row,
