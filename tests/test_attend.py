@@ -30,6 +30,7 @@ from tgsr.evaluation.attention.look import (
 )
 from tgsr.evaluation.attention.scores import layer_to_show, relative_change, summarise, summarise_all, table
 from tgsr.evaluation.attention.tokens import PHASES, ends_of, mentions_of, phases_of
+from tgsr.evaluation.attention.tokens import written as written_tokens
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
