@@ -23,13 +23,14 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, sys.argv[1])
+from tgsr import rl, sta
 from tgsr.engine.features import FeatureCache
-from tgsr.training import processes, rl, sta, steps
+from tgsr.training import run
 from tiny import tiny_lalm
 
 torch.set_num_threads(1)
 stage, questions, out, *options = sys.argv[2:]
-steps.load = lambda name, *_: tiny_lalm()
+run.load = lambda name, *_: tiny_lalm()
 options = {name: eval(value) for name, value in (option.split("=") for option in options)}
 rank = os.environ.get("RANK", "0")
 held = []  # how many of the layers' numbers this process keeps
