@@ -42,7 +42,8 @@ SIDES = ("plain", "blocks", "spans", "heat", "eager")
 SPANS, STRETCHES = ((2.0, 5.5), (5.5, 6.0), (20.0, 29.0)), 250
 # What is freed goes back to the system at once, so that resident memory is what is in use.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-QUICK = Setting(layers=1, seconds=10.0, group=2, text=110, answer=30)
+BytesOf = Callable[[Setting, str], int]
+QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
 
 
 def regions_of(case: Case, side: str) -> list[Tensor] | None:
@@ -130,24 +131,30 @@ def memory_of(setting: Setting, side: str) -> int:
     return peak_memory(call_of(case, prefix, side))
 
 
-def memories_of(setting: Setting, sides: Sequence[str], runs: int) -> dict[str, float]:
-    """MiB: medians of `runs` processes a side, the sides in turn."""
+def memory_in_fresh_process(setting: Setting, side: str) -> int:
+    """Bytes above the weights, as `memory_of` counts them in a process of its own."""
+    arguments = [f"--{name}={value}" for name, value in asdict(setting).items()]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).resolve()), "--memory-of", side, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **EXACT},
+    )
+    return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
+
+
+def memories_of(setting: Setting, sides: Sequence[str], runs: int, bytes_of: BytesOf) -> dict[str, float]:
+    """MiB: medians of `runs` measurements a side, the sides in turn."""
     peaks: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(runs):
         for side in sides:
-            arguments = [f"--{name}={value}" for name, value in asdict(setting).items()]
-            done = subprocess.run(
-                [sys.executable, str(Path(__file__).resolve()), "--memory-of", side, *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-                env={**os.environ, **EXACT},
-            )
-            peaks[side].append(json.loads(done.stdout.splitlines()[-1])["peak_bytes"] / 2**20)
+            peaks[side].append(bytes_of(setting, side) / 2**20)
     return {side: statistics.median(of_side) for side, of_side in peaks.items()}
 
 
-def main() -> None:
+@torch.no_grad()
+def main(argv: Sequence[str] | None = None, bytes_of: BytesOf = memory_in_fresh_process) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,15 +169,9 @@ def main() -> None:
         "--quick", action="store_true", help="tiny sizes, one run, into a temporary file: a test"
     )
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_grad_enabled(False)
-    setting, groups, runs, memory_runs, out = (
-        setting_of(args),
-        args.groups,
-        args.runs,
-        args.memory_runs,
-        args.out,
-    )
+    args = parser.parse_args(argv)
+    setting, groups, runs, memory_runs = setting_of(args), args.groups, args.runs, args.memory_runs
+    out = args.out
     if args.memory_of:
         print(json.dumps({"peak_bytes": memory_of(setting, args.memory_of)}))
         return
@@ -185,7 +186,7 @@ def main() -> None:
     for group in groups:
         of_group = replace(setting, group=group)
         times = times_of(of_group, SIDES, runs)
-        peaks = memories_of(of_group, SIDES, memory_runs)
+        peaks = memories_of(of_group, SIDES, memory_runs, bytes_of)
         memory = {side: peak / peaks["plain"] for side, peak in peaks.items() if side != "plain"}
         print(
             f"{group} answers of {setting.answer} tokens, sums equal to {times['largest_difference_to_eager']:.0e}"

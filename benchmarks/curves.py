@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from one_update import add_setting, setting_of
 from sides import DECODER_LAYERS, ENCODER_LAYERS, Case, Setting, grpo_case, model_under_test, update
-from timing import HERE, ROOT, about, in_fresh_process, in_turn
+from timing import HERE, ROOT, UpdateOf, about, in_fresh_process, in_turn
 
 from tgsr.training.cost import Clip, activation_bytes, update_flops
 
@@ -67,7 +67,7 @@ def encoder_seconds(case: Case) -> float:
     return time.perf_counter() - start
 
 
-def measure(setting: Setting, runs: int, memory_gib: float) -> POINT:
+def measure(setting: Setting, runs: int, memory_gib: float, update_of: UpdateOf) -> POINT:
     """One point: each side's peak in bytes and median seconds, or why it was left out.
 
     With few layers the one encoder layer that is left is more than the encoder's share (sides.Setting):
@@ -79,11 +79,8 @@ def measure(setting: Setting, runs: int, memory_gib: float) -> POINT:
         if needed > memory_gib:
             sides[side] = {"left_out": f"would need about {needed:.0f} GiB of {memory_gib:g}"}
             continue
-        measured = in_fresh_process(setting, side, limit_gib=memory_gib + 2)
-        if "failed" in measured:
-            sides[side] = {"left_out": measured["failed"]}
-        else:
-            sides[side] = {**measured, "runs": 1}
+        result = update_of(setting, side, limit_gib=memory_gib + 2)
+        sides[side] = {"left_out": result["failed"]} if "failed" in result else {**result, "runs": 1}
     case = grpo_case(model_under_test(setting, "lora"), setting)
     short = [side for side, m in sides.items() if m.get("seconds", LONG) < LONG]
     for side, seconds in in_turn({side: partial(update, case, side) for side in short}, runs).items():
@@ -177,7 +174,7 @@ def draw(points: Sequence[POINT], base: Setting, out: Path) -> None:
     figure.savefig(out, dpi=130)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_process) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -192,19 +189,19 @@ def main() -> None:
     )
     parser.add_argument("--draw-only", action="store_true", help="measure nothing")
     parser.add_argument("--quick", action="store_true", help="tiny sizes into a temporary folder: a test")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     base, points_path, plot, runs = setting_of(args), args.points, args.plot, args.runs
     settings = [replace(base, group=g) for g in GROUPS] + [replace(base, seconds=s) for s in SECONDS]
     if args.quick:
         folder = Path(tempfile.mkdtemp())
         points_path, plot, runs = folder / "curves.jsonl", folder / "speed.png", 1
-        base = Setting(layers=1, seconds=2.0, group=2, answer=30)
+        base = Setting(layers=1, seconds=2.0, group=2, answer=10)
         settings = [base]
     points = read(points_path)
     for setting in settings:
         if args.draw_only or any(point["setting"] == asdict(setting) for point in points):
             continue
-        point = measure(setting, runs, args.memory_gib)
+        point = measure(setting, runs, args.memory_gib, update_of)
         points.append({**point, **about()})
         with points_path.open("a") as file:
             file.write(json.dumps(points[-1]) + "\n")

@@ -36,7 +36,7 @@ from sides import (
     phrases_case,
     update,
 )
-from timing import HERE, Stopwatch, about, in_fresh_process, in_turn
+from timing import HERE, Stopwatch, UpdateOf, about, in_fresh_process, in_turn
 from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
@@ -276,11 +276,11 @@ def audio_rows(setting: Setting, n_clips: int) -> ROW:
     return {"what": f"audio, {n_clips} clips", "shares": shares, "seconds": seconds}
 
 
-def memory_row(setting: Setting, sides: Sequence[str]) -> ROW:
-    """Peaks of the GRPO update above the weights, each side in a process of its own."""
-    measured = {side: in_fresh_process(setting, side) for side in sides}
-    peaks = {side: m["peak_bytes"] / 2**20 for side, m in measured.items() if "failed" not in m}
-    failed = {side: m["failed"] for side, m in measured.items() if "failed" in m}
+def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> ROW:
+    """Peaks of the GRPO update above the weights, each side's by `update_of`."""
+    results = {side: update_of(setting, side) for side in sides}
+    peaks = {side: result["peak_bytes"] / 2**20 for side, result in results.items() if "failed" not in result}
+    failed = {side: result["failed"] for side, result in results.items() if "failed" in result}
     for side, why in failed.items():
         print(f"memory of {side}: not measured: {why}")
     ours_over_usual = peaks["shared"] / peaks["usual"]
@@ -306,16 +306,16 @@ def alternative_rows(setting: Setting, groups: Sequence[int], runs: int) -> list
         seconds = in_turn({side: partial(update, case, side) for side in sides}, runs)
         rows.append(row(f"alternative design, {name}", medians(seconds), largest_difference_nats=differ))
         if of_case != setting or phrases:
-            measured = {side: in_fresh_process(of_case, side, phrases=phrases) for side in sides}
-            peaks = {side: m.get("peak_bytes", float("nan")) / 2**20 for side, m in measured.items()}
+            results = {side: in_fresh_process(of_case, side, phrases=phrases) for side in sides}
+            peaks = {side: result.get("peak_bytes", float("nan")) / 2**20 for side, result in results.items()}
             rows.append(row(f"alternative design, {name}: memory", peaks, "MiB"))
     return rows
 
 
-QUICK = Setting(layers=1, seconds=10.0, group=2, text=110, answer=30)
+QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_process) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes, one run, into a temporary file: a test"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     setting, runs, n_clips, out = setting_of(args), args.runs, 4, args.out
     if args.quick:
         setting, runs, n_clips = QUICK, 1, 2
@@ -352,7 +352,7 @@ def main() -> None:
     if "audio" in args.rows:
         rows.append(audio_rows(setting, n_clips))
     if "memory" in args.rows:
-        rows.append(memory_row(setting, ("shared", "usual") if args.quick else tuple(SIDES)))
+        rows.append(memory_row(setting, ("shared", "usual") if args.quick else tuple(SIDES), update_of))
     if "alternative" in args.rows and not args.quick:
         rows += alternative_rows(setting, (setting.group, 32), runs)
     taken = time.perf_counter() - began

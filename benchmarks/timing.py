@@ -21,6 +21,9 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+UpdateOf = Callable[
+    ..., dict[str, Any]
+]  # a side's update by its setting and its name: in_fresh_process, or planted
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
