@@ -31,7 +31,8 @@ from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load_adapter, lora_off, save_adapter, with_lora
 from tgsr.models.lora_targets import parts_of, parts_table
 from tgsr.records import Response, read_questions, write_jsonl
-from tgsr.training import checkpoints, sft, steps, supervised
+from tgsr.training import checkpoints, sft, supervised
+from tgsr.training import run as training_run
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.steps import cosine, linear, step_or_stop
@@ -61,7 +62,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--model tiny` in all loops."""
-    monkeypatch.setattr(steps, "load", lambda name, *_: tiny_lalm())
+    monkeypatch.setattr(training_run, "load", lambda name, *_: tiny_lalm())
 
 
 def weights_of(lalm: AudioFlamingo3) -> dict[str, torch.Tensor]:
@@ -80,7 +81,7 @@ def test_stage_1_changes_the_aligner_and_nothing_else(
     family: str, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lalm = FAMILIES[family]()
-    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
     before = weights_of(lalm)
     config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
     sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
@@ -99,7 +100,7 @@ def test_stage_2_changes_the_lora_and_nothing_else(
 ) -> None:
     lalm = FAMILIES[family]()
     before = weights_of(lalm)
-    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
 
     monkeypatch.setattr(rl, "score_completions", uneven)  # a tiny model earns no real reward
     rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
@@ -117,7 +118,7 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(
 ) -> None:
     """The whole loop learns: a reward for short answers of one token makes that token likely."""
     lalm = tiny_lalm()
-    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
     wanted = lalm.tokens("(")[0]
 
     def rewards(
@@ -182,7 +183,7 @@ def test_each_option_trains_and_is_another_loss(
     rl.train_grpo(replace(config, max_steps=1), tmp_path / "first", cache)
     ending = tiny_lalm()
     ending.eos_id = max(set(drawn), key=drawn.count)
-    monkeypatch.setattr(steps, "load", lambda name, *_: copy.deepcopy(ending))
+    monkeypatch.setattr(training_run, "load", lambda name, *_: copy.deepcopy(ending))
     for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
         rl.train_grpo(changed, tmp_path / name, cache)
     plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
@@ -255,7 +256,7 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
     class Killed(BaseException):
         pass
 
-    real = steps.save_checkpoint
+    real = training_run.save_checkpoint
 
     def save_then_die(folder: RunFolder, step: int, state: dict[str, object]) -> None:
         if step == 3:
@@ -263,10 +264,10 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
             raise Killed
         real(folder, step, state)
 
-    monkeypatch.setattr(steps, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(training_run, "save_checkpoint", save_then_die)
     with pytest.raises(Killed):
         train(tmp_path / "broken")
-    monkeypatch.setattr(steps, "save_checkpoint", real)
+    monkeypatch.setattr(training_run, "save_checkpoint", real)
     train(tmp_path / "broken")
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
     for name in ("aligner.safetensors", *(["adapter_model.safetensors"] if stage == "grpo" else [])):
@@ -444,7 +445,7 @@ def test_fine_tuning_learns_to_write_the_responses(
 ) -> None:
     lalm = tiny_lalm()
     before = weights_of(lalm)
-    monkeypatch.setattr(steps, "load", lambda name, *_: lalm)
+    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
     questions = read_questions(choices)
     responses = [
         Response(q, "someone", f"From 0.10s to 0.90s. Final answer: (b) {i}") for i, q in enumerate(questions)
@@ -551,7 +552,7 @@ def test_what_has_no_room_in_the_context_is_named_before_any_step(
         lalm.language_model.config.max_position_embeddings = 150
         return lalm
 
-    monkeypatch.setattr(steps, "load", short)
+    monkeypatch.setattr(training_run, "load", short)
     train: Any = sta.train_sta if stage == "sta" else rl.train_grpo
     config: Any = (
         replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
