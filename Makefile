@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-browser bench lint fetch clean
+.PHONY: help demo test tests test-browser bench lint style types fetch clean
 
 help:
 	@echo "make demo    the whole story on real speech, into runs/demo"
-	@echo "make test    lint, then all tests; those that need the encoder are skipped without it"
+	@echo "make test    lint and all tests, a process a core; those that need the encoder are skipped without it"
 	@echo "make test-browser  installs a Chromium if there is none, then the tests of the local pages in it"
 	@echo "make bench   speed and memory: the shared prefix against the usual way, six minutes"
 	@echo "make lint    ruff and mypy"
@@ -23,9 +23,12 @@ demo: fetch
 	$(BIN)/tgsr demo --out runs/demo
 
 # A fetch that fails does not stop the tests: it says what to do, and they say what they skip.
-test: lint
+test: style
 	-@$(MAKE) --no-print-directory fetch
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # A browser that is there is taken; playwright's own comes from the network, Debian's with: apt install chromium.
 test-browser: $(INSTALLED)
@@ -37,9 +40,13 @@ test-browser: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py --rows grpo stage1 audio memory
 
-lint: $(INSTALLED)
+lint: style types
+
+style: $(INSTALLED)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+
+types: $(INSTALLED)
 	$(BIN)/python -m mypy
 
 # No stamp: the kept file is checked against its SHA-256, which takes a second.
