@@ -12,10 +12,14 @@ import logging
 import math
 import mmap
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import msgspec
 
 from tgsr.errors import RecordError
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
@@ -31,6 +35,20 @@ ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
 
+# What `Clip.flags` can say
+NO_SPEECH = "no-speech"
+"""Nobody speaks, as far as voice activity detection and Whisper can tell: silence, noise, music."""
+NOT_ENGLISH = "not-english"
+"""Another language is spoken; its words are not written down as English ones."""
+INVENTED = "invented"
+"""A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
+TOO_LONG = "too-long"
+"""Longer than the bound that was set: not transcribed."""
+TEXT_DIFFERS = "text-differs"
+"""What was heard shares less than half of its words with the publisher's text."""
+UNALIGNED = "unaligned"
+"""Forced alignment failed; the times are the first back end's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -38,7 +56,7 @@ class Clip:
 
     `text` is what its publisher says was said, without times; `speaker` who says all of it; `labels` what is known of
     the whole clip (("emotion", "joy"), ...), `events` what is heard besides words. `flags` name what a step found wrong
-    or put right (transcribe/guard.py).
+    or put right (data/transcribe/hallucinations.py).
 
     Raises RecordError for an empty id or path, a duration that is not positive and finite, and a word or event
     that ends more than 0.05 s after the clip. Words may overlap and come in any order.
@@ -159,7 +177,7 @@ class Response:
     def __post_init__(self) -> None:
         _require_text("model", self.model)
         if not isinstance(self.text, str):
-            raise RecordError("response", f"must be text, got {self.text!r}")
+            raise RecordError("response", f"must be text, got {self.text!r:.80}")
 
 
 def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
@@ -274,7 +292,13 @@ def _require_text(field: str, value: object) -> None:
 
 
 def _require_duration(value: object) -> None:
-    if _number("duration", "", value) <= 0:
+    if value is None:
+        raise RecordError("duration", "is missing")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordError("duration", f"must be a number, got {value!r:.80}")
+    if not abs(value) <= sys.float_info.max:  # nor is NaN
+        raise RecordError("duration", f"must be finite, got {value!r:.80}")
+    if value <= 0:
         raise RecordError("duration", f"must be more than 0 s, got {value!r}")
 
 
@@ -404,183 +428,126 @@ def _is_row(content: bytes) -> bool:
 
 def clip_of(row: Row) -> Clip:
     """The clip of one row of a clips file. RecordError names the field that is wrong."""
-    audio = _text(row, "audio" if row.get("audio") is not None or row.get("path") is None else "path")
-    return Clip(
-        id=audio if row.get("id") is None else _text(row, "id"),
-        audio=audio,
-        duration=_number("duration", "", row.get("duration")),
-        words=tuple(_word(item) for item in _list(row, "words")),
-        split=_text(row, "split", "train"),
-        source=_text_or_none(row, "source"),
-        licence=_text_or_none(row, "licence"),
-        speaker=_text_or_none(row, "speaker"),
-        text=_text_or_none(row, "text"),
-        language=_text_or_none(row, "language"),
-        labels=_labels(row.get("labels")),
-        events=tuple(_event(item) for item in _list(row, "events")),
-        flags=tuple(_flag(item) for item in _list(row, "flags")),
-    )
-
-
-def _labels(value: object) -> tuple[tuple[str, str], ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, dict) or not all(isinstance(label, str) for label in value.values()):
-        raise RecordError("labels", f"must be an object of texts, got {value!r:.80}")
-    return tuple(value.items())
-
-
-def _several_labels(value: object) -> tuple[tuple[str, str], ...]:
-    """{"category": ["A", "B"], "domain": "speech"}: a text, or a list of them, under each name."""
-    if value is None:
-        return ()
-    if not isinstance(value, dict):
-        raise RecordError("labels", f"must be an object of texts or lists of them, got {value!r:.80}")
-    pairs = [(name, item) for name, of in value.items() for item in (of if isinstance(of, list) else [of])]
-    if not all(isinstance(item, str) for _, item in pairs):
-        raise RecordError("labels", f"must be an object of texts or lists of them, got {value!r:.80}")
-    return tuple(pairs)
-
-
-def _by_name(labels: tuple[tuple[str, str], ...]) -> Row | None:
-    """Labels as a row has them: a list where a name has several. None where there are none."""
-    found: dict[str, list[str]] = {}
-    for name, value in labels:
-        found.setdefault(name, []).append(value)
-    return {name: of[0] if len(of) == 1 else of for name, of in found.items()} or None
-
-
-def _event(item: object) -> Event:
-    if not isinstance(item, dict):
-        raise RecordError("events", f"each must be an object, got {item!r:.80}")
-    label = item.get("label")
-    if not isinstance(label, str) or not label.strip():
-        raise RecordError("events", f'"label" must be text that is not blank, got {label!r}')
-    span = _span("events", f"event {label!r}: ", item.get("start"), item.get("end"))
-    return Event(label, span.start, span.end)
-
-
-def _flag(item: object) -> str:
-    if not isinstance(item, str):
-        raise RecordError("flags", f"each must be text, got {item!r:.80}")
-    return item
-
-
-def _word(item: object) -> Word:
-    if not isinstance(item, dict):
-        raise RecordError("words", f"each must be an object, got {item!r:.80}")
-    text = item.get("word")
-    if not isinstance(text, str) or not text.strip():
-        raise RecordError("words", f'"word" must be text that is not blank, got {text!r}')
-    what = f"word {text!r}: "
-    span = _span("words", what, item.get("start"), item.get("end"))
-    confidence = item.get("confidence", item.get("prob"))
-    if confidence is not None:
-        confidence = _number("words", f"{what}confidence ", confidence)
-        if not 0 <= confidence <= 1:
-            raise RecordError("words", f"{what}confidence must be in [0, 1], got {confidence}")
-    return Word(
-        text=text,
-        start=span.start,
-        end=span.end,
-        speaker=_text_or_none(item, "speaker"),
-        source=_text_or_none(item, "source"),
-        confidence=confidence,
-    )
+    given = _given(row)
+    audio = given.setdefault("audio", given.get("path"))
+    given.setdefault("id", audio)
+    if isinstance(words := given.get("words"), list):
+        given["words"] = [
+            {**word, "text": word.get("word"), "confidence": word.get("confidence", word.get("prob"))}
+            if isinstance(word, dict)
+            else word
+            for word in words
+        ]
+    if (labels := given.get("labels")) is not None:
+        if not isinstance(labels, dict) or not all(isinstance(label, str) for label in labels.values()):
+            raise RecordError("labels", f"must be an object of texts, got {labels!r:.80}")
+        given["labels"] = list(labels.items())
+    clip = _record(Clip, given)
+    for word in clip.words:
+        if not word.text or word.text.isspace():
+            raise RecordError("words", f'"word" must be text that is not blank, got {word.text!r}')
+        if word.confidence is not None and not 0 <= word.confidence <= 1:
+            problem = f"word {word.text!r}: confidence must be in [0, 1], got {word.confidence}"
+            raise RecordError("words", problem)
+    for event in clip.events:
+        if not event.label.strip():
+            raise RecordError("events", f'"label" must be text that is not blank, got {event.label!r}')
+    return clip
 
 
 def question_of(row: Row) -> Question:
     """The question of one row of a questions file. RecordError names the field that is wrong."""
-    get = row.get
-    split = get("split")
-    return Question(
-        id=_text(row, "id"),
-        clip_id=_text(row, "clip_id"),
-        audio=_text(row, "audio"),
-        duration=_number("duration", "", get("duration")),
-        kind=_text(row, "kind"),
-        question=cast(str, get("question")),  # checked by Question itself
-        answer=_text_or_none(row, "answer"),
-        choices=tuple([_choice(item) for item in _list(row, "choices")]),
-        phrase=_text_or_none(row, "phrase"),
-        evidence=tuple([_evidence_span(item) for item in _list(row, "evidence")]),
-        task=_text_or_none(row, "task"),
-        split="train" if split is None else cast(str, split),
-        labels=_several_labels(get("labels")),
-    )
+    given = _given(row)
+    if isinstance(evidence := given.get("evidence"), list):
+        spans = given["evidence"] = []
+        for pair in evidence:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise RecordError("evidence", f"each span must be [start, end], got {pair!r:.80}")
+            spans.append({"start": pair[0], "end": pair[1]})
+    if (labels := given.get("labels")) is not None:
+        pairs = [
+            (name, label)
+            for name, several in (labels.items() if isinstance(labels, dict) else [("", None)])
+            for label in (several if isinstance(several, list) else [several])
+        ]
+        if not all(isinstance(label, str) for _, label in pairs):
+            raise RecordError("labels", f"must be an object of texts or lists of them, got {labels!r:.80}")
+        given["labels"] = pairs
+    return _record(Question, given)
 
 
 def response_of(row: Row) -> Response:
     """The response of one row of a predictions file. RecordError names the field that is wrong."""
-    text = _text_or_none(row, "response")
-    if text is None:
+    if row.get("response") is None:
         raise RecordError("response", 'is missing; "" is the empty response')
-    return Response(question=question_of(row), model=_text(row, "model"), text=text)
+    # Response checks the types of both
+    return Response(question_of(row), cast(str, row.get("model")), cast(str, row["response"]))
 
 
-def _choice(item: object) -> str:
-    if not isinstance(item, str):
-        raise RecordError("choices", f"each must be text, got {item!r:.80}")
-    return item
+def _given(row: Row) -> dict[str, object]:
+    """The row's values; null is no value, but the same as a missing field."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
-def _evidence_span(item: object) -> Span:
-    if not isinstance(item, list) or len(item) != 2:
-        raise RecordError("evidence", f"each span must be [start, end], got {item!r:.80}")
-    return _span("evidence", "span ", item[0], item[1])
-
-
-def _span(field: str, what: str, start: object, end: object) -> Span:
-    if type(start) is float and type(end) is float and 0 <= start < end < math.inf:
-        return Span(start, end)
-    first, last = _number(field, f"{what}start ", start), _number(field, f"{what}end ", end)
-    if first < 0:
-        raise RecordError(field, f"{what}start {first} s is before the clip's start, 0 s")
-    if last <= first:
-        raise RecordError(field, f"{what}end {last} s is not after its start {first} s")
-    return Span(first, last)
-
-
-def _text(row: Row, field: str, default: str | None = None) -> str:
-    value = row.get(field)
-    if type(value) is str and value and not value.isspace():  # as nearly all are
-        return value
-    if value is None and default is not None:
-        return default
-    _require_text(field, value)
-    return str(value)
-
-
-def _text_or_none(row: Row, field: str) -> str | None:
-    value = row.get(field)
-    if value is not None and not isinstance(value, str):
-        raise RecordError(field, f"must be text, got {value!r:.80}")
-    return value
-
-
-def _list(row: Row, field: str) -> list[object]:
-    value = row.get(field)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise RecordError(field, f"must be a list, got {value!r:.80}")
-    return value
-
-
-def _number(field: str, what: str, value: object) -> float:
-    if type(value) is float and -math.inf < value < math.inf:
-        return value
-    if value is None:
-        raise RecordError(field, f"{what}is missing")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RecordError(field, f"{what}must be a number, got {value!r:.80}")
+def _record(kind: type[T], row: dict[str, object]) -> T:
     try:
-        number = float(value)
-    except OverflowError:  # JSON's integers have no limit
-        number = math.inf
-    if not math.isfinite(number):
-        raise RecordError(field, f"{what}must be finite, got {number}")
-    return number
+        return msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        raise _explained(error, row) from None
+
+
+def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> RecordError:
+    """The error with the field, the value that is there and what must be there instead.
+
+    msgspec says "Expected `float`, got `str` - at `$.words[3].start`": what it expects, and where.
+    """
+    if isinstance(error.__cause__, RecordError):
+        return error.__cause__
+    problem, _, path = str(error).partition(" - at `$")
+    places: list[str] = re.findall(r"\w+", path)
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
+        places.append(missing[1])
+    value: Any = row
+    for place in places:
+        value = value[int(place)] if isinstance(value, list) else value.get(place)
+    field, index, part = (*places, "", "")[:3]
+    if expected := re.match(r"Expected `(\w+)", problem):
+        blank = " that is not blank" if field in (*_QUESTION_TEXTS, "kind") else ""
+        problem = f"must be {_CALLED[expected[1]]}{blank}, got {value!r:.80}"
+    if part in ("text", "label"):
+        name = "word" if part == "text" else part
+        return RecordError(field, f'"{name}" must be text that is not blank, got {value!r}')
+    if index and not part and expected:
+        return RecordError(field, f"each {problem}")
+    if part in ("speaker", "source"):
+        return RecordError(part, problem)
+    if value is None:
+        problem = "is missing"
+    elif not expected and isinstance(value, int):
+        problem = "must be finite, got inf"  # JSON's integers have no limit
+    if not index:
+        return RecordError(field, problem)
+    item = cast(list[dict[str, Any]], row[field])[int(index)]
+    names = {
+        "evidence": "span",
+        "words": f"word {item.get('text')!r}:",
+        "events": f"event {item.get('label')!r}:",
+    }
+    return RecordError(field, f"{names[field]} {f'{part} {problem}' if part else _misplaced(item)}")
+
+
+def _misplaced(item: Mapping[str, float]) -> str:
+    """Why the item's start and end are no span."""
+    start, end = float(item["start"]), float(item["end"])
+    for name, time in (("start", start), ("end", end)):
+        if not math.isfinite(time):
+            return f"{name} must be finite, got {time}"
+    if start < 0:
+        return f"start {start} s is before the clip's start, 0 s"
+    return f"end {end} s is not after its start {start} s"
+
+
+_CALLED = {"str": "text", "float": "a number", "array": "a list", "object": "an object"}
 
 
 # Records to rows
@@ -604,66 +571,33 @@ def _is_not_finite(value: object) -> bool:
 
 
 def as_row(record: Clip | Question | Response | Row) -> Row:
+    """The record as its line has it; fields that are None are left out."""
     if isinstance(record, Response):
         return {**as_row(record.question), "model": record.model, "response": record.text}
     if isinstance(record, Clip):
-        row = {
-            "id": record.id,
-            "audio": record.audio,
-            "duration": record.duration,
-            "words": [_word_row(word) for word in record.words],
-            "split": record.split,
-            "source": record.source,
-            "licence": record.licence,
-            "speaker": record.speaker,
-            "text": record.text,
-            "language": record.language,
-            "labels": dict(record.labels) or None,
-            "events": [{"label": e.label, "start": e.start, "end": e.end} for e in record.events] or None,
-            "flags": list(record.flags) or None,
-        }
+        row = _values(record)
+        row["words"] = [
+            {"word" if name == "text" else name: value for name, value in _values(word).items()}
+            for word in record.words
+        ]
+        row["labels"] = dict(record.labels) or None
+        row["events"] = [_values(event) for event in record.events] or None
+        row["flags"] = list(record.flags) or None
     elif isinstance(record, Question):
-        row = {
-            "id": record.id,
-            "clip_id": record.clip_id,
-            "audio": record.audio,
-            "duration": record.duration,
-            "kind": record.kind,
-            "question": record.question,
-            "answer": record.answer,
-            "choices": list(record.choices),
-            "phrase": record.phrase,
-            "evidence": [[span.start, span.end] for span in record.evidence],
-            "task": record.task,
-            "split": record.split,
-            "labels": _by_name(record.labels),
-        }
+        row = _values(record)
+        row["choices"] = list(record.choices)
+        row["evidence"] = [[span.start, span.end] for span in record.evidence]
+        by_name: dict[str, list[str]] = {}
+        for name, label in record.labels:
+            by_name.setdefault(name, []).append(label)
+        row["labels"] = {
+            name: labels if len(labels) > 1 else labels[0] for name, labels in by_name.items()
+        } or None
     else:
         row = dict(record)
-    return {field: value for field, value in row.items() if value is not None}
+    return _given(row)
 
 
-def _word_row(word: Word) -> Row:
-    row = {
-        "word": word.text,
-        "start": word.start,
-        "end": word.end,
-        "speaker": word.speaker,
-        "source": word.source,
-        "confidence": word.confidence,
-    }
-    return {field: value for field, value in row.items() if value is not None}
-
-
-NO_SPEECH = "no-speech"
-"""Nobody speaks, as far as voice activity detection and Whisper can tell: silence, noise, music."""
-NOT_ENGLISH = "not-english"
-"""Another language is spoken; its words are not written down as English ones."""
-INVENTED = "invented"
-"""A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
-TOO_LONG = "too-long"
-"""Longer than the bound that was set: not transcribed."""
-TEXT_DIFFERS = "text-differs"
-"""What was heard shares less than half of its words with the publisher's text."""
-UNALIGNED = "unaligned"
-"""Forced alignment failed; the times are the first back end's."""
+def _values(record: Clip | Question | Word | Event) -> dict[str, object]:
+    """The record's values under its fields' names, in order; fields that are None are left out."""
+    return {name: value for name in record.__slots__ if (value := getattr(record, name)) is not None}
