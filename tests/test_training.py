@@ -6,18 +6,20 @@ import copy
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr import rl, sta
 from tgsr.audio import save_wav
@@ -26,17 +28,17 @@ from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError, NotFinite, RunError
-from tgsr.models import load as load_module
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import load_adapter, lora_off, save_adapter, with_lora
+from tgsr.models.load import load, load_adapter, lora_off, save_adapter, with_lora
 from tgsr.models.lora_targets import parts_of, parts_table
+from tgsr.models.placement import Placement
 from tgsr.records import Response, read_questions, write_jsonl
-from tgsr.training import checkpoints, sft, supervised
-from tgsr.training import run as training_run
+from tgsr.training import checkpoints, sft
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
+from tgsr.training.run import Load
 from tgsr.training.steps import cosine, linear, step_or_stop
-from tiny import tiny_features, tiny_lalm
+from tiny import rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, uneven
 from tiny_qwen import tiny_qwen_omni
 
 STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
@@ -59,10 +61,18 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_questions(clips, ask_about(clips, "qa", 0, 0)[:6], folder)
 
 
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--model tiny` in all loops."""
-    monkeypatch.setattr(training_run, "load", lambda name, *_: tiny_lalm())
+def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = tiny_base) -> None:
+    sta.train_sta(config, out, cache, load)
+
+
+def train_grpo(
+    config: GrpoConfig,
+    out: Path,
+    cache: FeatureCache,
+    load: Load = tiny_base,
+    rewards: Callable[..., list[float]] | None = uneven,
+) -> None:
+    rl.train_grpo(config, out, cache, load, rewarded_by(rewards) if rewards else None)
 
 
 def weights_of(lalm: AudioFlamingo3) -> dict[str, torch.Tensor]:
@@ -77,14 +87,11 @@ FAMILIES = {"audio_flamingo3": tiny_lalm, "qwen_omni": lambda: tiny_qwen_omni(se
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stage_1_changes_the_aligner_and_nothing_else(
-    family: str, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stage_1_changes_the_aligner_and_nothing_else(family: str, phrases: Path, tmp_path: Path) -> None:
     lalm = FAMILIES[family]()
-    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
     before = weights_of(lalm)
     config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
-    sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
     changed = {name for name, weight in weights_of(lalm).items() if not torch.equal(weight, before[name])}
     aligner = {"audio_flamingo3": "model.multi_modal_projector.", "qwen_omni": "model.audio_tower.proj."}[
         family
@@ -95,15 +102,11 @@ def test_stage_1_changes_the_aligner_and_nothing_else(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stage_2_changes_the_lora_and_nothing_else(
-    family: str, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stage_2_changes_the_lora_and_nothing_else(family: str, choices: Path, tmp_path: Path) -> None:
     lalm = FAMILIES[family]()
     before = weights_of(lalm)
-    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
-
-    monkeypatch.setattr(rl, "score_completions", uneven)  # a tiny model earns no real reward
-    rl.train_grpo(replace(GRPO, questions=str(choices)), tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    config = replace(GRPO, questions=str(choices))
+    train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
     after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     lora = {name: weight for name, weight in after.items() if ".lora_" in name}
@@ -113,51 +116,32 @@ def test_stage_2_changes_the_lora_and_nothing_else(
     assert all(weight.abs().max() > 0 for name, weight in lora.items() if ".lora_B." in name)
 
 
-def test_rewards_move_the_policy_towards_what_is_rewarded(
-    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rewards_move_the_policy_towards_what_is_rewarded(choices: Path, tmp_path: Path) -> None:
     """The whole loop learns: a reward for short answers of one token makes that token likely."""
     lalm = tiny_lalm()
-    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
     wanted = lalm.tokens("(")[0]
 
-    def rewards(
-        completions: list[str], terms: object, **columns: object
-    ) -> tuple[dict[str, list[float]], list[float]]:
-        values = [float(text.count("(")) for text in completions]
-        return {"answer": values, "timestamp_grounding": values}, values
+    def brackets(completions: list[str], **columns: object) -> list[float]:
+        return [float(text.count("(")) for text in completions]
 
-    monkeypatch.setattr(rl, "score_completions", rewards)
     config = replace(
         GRPO, questions=str(choices), epochs=12, group_size=8, learning_rate=3e-2, top_p=1.0, beta=0.0
     )
-    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm, brackets)
     seen = [float(str(row["reward"])) for row in rows_of(tmp_path / "run")]
     assert wanted != lalm.eos_id
     assert np.mean(seen[-6:]) > np.mean(seen[:6]) + 1
 
 
-def test_equal_rewards_and_no_kl_leave_the_model_alone(
-    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def equal(
-        texts: list[str], terms: object, **columns: object
-    ) -> tuple[dict[str, list[float]], list[float]]:
-        nothing = [0.0] * len(texts)
-        return {"answer": nothing, "timestamp_grounding": nothing}, [1.0] * len(texts)
+def test_equal_rewards_and_no_kl_leave_the_model_alone(choices: Path, tmp_path: Path) -> None:
+    def equal(completions: list[str], **columns: object) -> list[float]:
+        return [1.0] * len(completions)
 
-    monkeypatch.setattr(rl, "score_completions", equal)
-    rl.train_grpo(
-        replace(GRPO, questions=str(choices), beta=0.0), tmp_path / "run", FeatureCache(tmp_path / "c")
-    )
+    config = replace(GRPO, questions=str(choices), beta=0.0)
+    train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "c"), rewards=equal)
     rows = rows_of(tmp_path / "run")
     assert all(row["grad_norm"] == 0 for row in rows)
     assert all(row["equal_groups"] == 2 for row in rows)
-
-
-def uneven(texts: list[str], terms: object, **columns: object) -> tuple[dict[str, list[float]], list[float]]:
-    values = [float(index % 3) for index in range(len(texts))]
-    return {"answer": values, "timestamp_grounding": values}, values
 
 
 @pytest.mark.parametrize(
@@ -171,21 +155,18 @@ def uneven(texts: list[str], terms: object, **columns: object) -> tuple[dict[str
     ],
 )
 def test_each_option_trains_and_is_another_loss(
-    options: dict[str, object], choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, object], choices: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(rl, "score_completions", uneven)
     cache = FeatureCache(tmp_path / "cache")
     config = replace(GRPO, questions=str(choices), max_steps=2, max_new_tokens=12)
     # An end that is drawn now and then: by tokens and by responses is the same where all are cut.
     drawn: list[int] = []
-    text_of = AudioFlamingo3.text
-    monkeypatch.setattr(AudioFlamingo3, "text", lambda self, ids: drawn.extend(ids) or text_of(self, ids))
-    rl.train_grpo(replace(config, max_steps=1), tmp_path / "first", cache)
-    ending = tiny_lalm()
+    listening, ending = tiny_lalm(), tiny_lalm()
+    listening.text = lambda ids: drawn.extend(ids) or ""  # type: ignore[method-assign]
+    train_grpo(replace(config, max_steps=1), tmp_path / "first", cache, lambda *_: listening)
     ending.eos_id = max(set(drawn), key=drawn.count)
-    monkeypatch.setattr(training_run, "load", lambda name, *_: copy.deepcopy(ending))
     for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
-        rl.train_grpo(changed, tmp_path / name, cache)
+        train_grpo(changed, tmp_path / name, cache, lambda *_: copy.deepcopy(ending))
     plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
     assert plain[0]["reward"] == other[0]["reward"]  # the first responses are the same
     assert 0 < int(str(plain[0]["cut"])) < 6
@@ -208,27 +189,19 @@ LESS_MEMORY = {
 
 
 @pytest.mark.parametrize("case", LESS_MEMORY)
-def test_what_saves_memory_changes_no_number(
-    case: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rl, "score_completions", uneven)
-    real = rl.sample_groups
-
-    def in_float32(prefix: Any, asked: Any, config: GrpoConfig, *more: Any) -> Any:
-        """So that both learn from the same responses."""
-        return real(prefix, asked, replace(config, bfloat16=False), *more)
-
-    monkeypatch.setattr(rl, "sample_groups", in_float32)
+def test_what_saves_memory_changes_no_number(case: str, phrases: Path, choices: Path, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache")
     stage, options, tolerance = LESS_MEMORY[case]
     for name in ("plain", "other"):
         if stage == "sta":
             config = replace(STA, questions=str(phrases))
-            sta.train_sta(config if name == "plain" else replace(config, **options), tmp_path / name, cache)
+            train_sta(config if name == "plain" else replace(config, **options), tmp_path / name, cache)
         else:
-            same = {k: v for k, v in options.items() if k == "normalisation"}
+            same: dict[str, Any] = {k: v for k, v in options.items() if k == "normalisation"}
+            if case == "bfloat16":
+                same["top_p"] = 1e-6  # the likeliest tokens: both learn from the same responses
             grpo = replace(GRPO, questions=str(choices), max_steps=2, **same)
-            rl.train_grpo(grpo if name == "plain" else replace(grpo, **options), tmp_path / name, cache)
+            train_grpo(grpo if name == "plain" else replace(grpo, **options), tmp_path / name, cache)
     rows, others = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
     assert len(rows) == len(others) >= 2
     n_equal = 1 if "bfloat16" in case else 2  # rounding differs, and so will what is sampled next
@@ -241,33 +214,33 @@ def test_what_saves_memory_changes_no_number(
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, phrases: Path, choices: Path, tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path / "cache")
 
     def train(out: Path) -> None:
         if stage == "sta":
-            sta.train_sta(replace(STA, questions=str(phrases)), out, cache)
+            train_sta(replace(STA, questions=str(phrases)), out, cache)
         else:
-            rl.train_grpo(replace(GRPO, questions=str(choices)), out, cache)
+            train_grpo(replace(GRPO, questions=str(choices)), out, cache, rewards=None)
 
     train(tmp_path / "whole")
 
     class Killed(BaseException):
         pass
 
-    real = training_run.save_checkpoint
-
-    def save_then_die(folder: RunFolder, step: int, state: dict[str, object]) -> None:
-        if step == 3:
-            folder.log({"step": 4, "loss": 99.0})  # logged, but its step is in no checkpoint
+    def die_in_the_third_step(*_: object) -> None:
+        if len(rows_of(tmp_path / "broken")) == 2:
             raise Killed
-        real(folder, step, state)
 
-    monkeypatch.setattr(training_run, "save_checkpoint", save_then_die)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metrics.jsonl").touch()
+    hook = register_optimizer_step_pre_hook(die_in_the_third_step)
     with pytest.raises(Killed):
         train(tmp_path / "broken")
-    monkeypatch.setattr(training_run, "save_checkpoint", real)
+    hook.remove()
+    for step in (3, 4):  # logged, but in no checkpoint
+        RunFolder(tmp_path / "broken").log({"step": step, "loss": 99.0})
     train(tmp_path / "broken")
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
     for name in ("aligner.safetensors", *(["adapter_model.safetensors"] if stage == "grpo" else [])):
@@ -372,33 +345,25 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> N
     assert torch.equal(weight.detach(), torch.ones(2))
 
 
-def broken_after(n_steps: int, monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
-    """From step n_steps on the decoder's output is not finite, as after an overflow."""
-    real = module.set_learning_rate
-
-    def and_break(
-        optimizer: torch.optim.Optimizer, peak: float, schedule: str, step: int, *rest: Any
-    ) -> float:
-        if step == n_steps:
-            optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
-        return real(optimizer, peak, schedule, step, *rest)
-
-    monkeypatch.setattr(module, "set_learning_rate", and_break)
-
-
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_step_that_is_not_finite_leaves_its_batch_and_the_weights_before(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, phrases: Path, choices: Path, tmp_path: Path
 ) -> None:
-    broken_after(1, monkeypatch, supervised if stage == "sta" else rl)
-    monkeypatch.setattr(rl, "score_completions", uneven)
     cache, out = FeatureCache(tmp_path / "cache"), tmp_path / "run"
-    train: Any = sta.train_sta if stage == "sta" else rl.train_grpo
+    lalm = tiny_lalm()
+
+    def overflow(head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> torch.Tensor:
+        """In the second step what is learned from is not finite; what is sampled is."""
+        is_second = load_checkpoint(RunFolder(out)) is not None
+        return logits * float("inf") if is_second and torch.is_grad_enabled() else logits
+
+    lalm.lm_head.register_forward_hook(overflow)
+    train: Any = train_sta if stage == "sta" else train_grpo
     config: Any = (
         replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
     )
     with pytest.raises(NotFinite, match=r"step 1: .*its batch: .*not-finite-step-1\.jsonl"):
-        train(config, out, cache)
+        train(config, out, cache, lambda *_: lalm)
     batch = [json.loads(line) for line in (out / "not-finite-step-1.jsonl").read_text().splitlines()]
     wanted = {"id", "answer"} if stage == "sta" else {"question", "response", "rewards", "ids", "logps"}
     assert batch
@@ -422,7 +387,7 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = replace(STA, questions=str(questions), epochs=1)
-    sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
     errors = [json.loads(line) for line in (tmp_path / "run" / "errors.jsonl").read_text().splitlines()]
     assert {row["audio"] for row in errors} == {"gone.wav", "long.wav"}
     assert any("hears 10 s, the audio lasts 11.00 s" in row["error"] for row in errors)
@@ -430,22 +395,19 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     assert len(rows_of(tmp_path / "run")) == 2  # three clips are left, two a step
 
     split = FeatureCache(tmp_path / "cache", long_audio="split")
-    sta.train_sta(config, tmp_path / "split", split)
+    train_sta(config, tmp_path / "split", split)
     assert len((tmp_path / "split" / "errors.jsonl").read_text().splitlines()) == 1
 
     for row in rows:
         row["audio"] = "gone.wav"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(RunError, match="none of its 1 clips can be heard"):
-        sta.train_sta(config, tmp_path / "none", FeatureCache(tmp_path / "cache"))
+        train_sta(config, tmp_path / "none", FeatureCache(tmp_path / "cache"))
 
 
-def test_fine_tuning_learns_to_write_the_responses(
-    choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fine_tuning_learns_to_write_the_responses(choices: Path, tmp_path: Path) -> None:
     lalm = tiny_lalm()
     before = weights_of(lalm)
-    monkeypatch.setattr(training_run, "load", lambda name, *_: lalm)
     questions = read_questions(choices)
     responses = [
         Response(q, "someone", f"From 0.10s to 0.90s. Final answer: (b) {i}") for i, q in enumerate(questions)
@@ -455,7 +417,7 @@ def test_fine_tuning_learns_to_write_the_responses(
     config = SftConfig(
         responses=str(path), epochs=25, clips_per_step=4, learning_rate=1e-2, schedule="linear"
     )
-    sft.train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    sft.train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
     rows = rows_of(tmp_path / "run")
     assert float(str(rows[-1]["loss"])) < 0.5 * float(str(rows[0]["loss"]))
     assert float(str(rows[-1]["lr"])) < 0.1 * 1e-2
@@ -467,7 +429,7 @@ def test_fine_tuning_learns_to_write_the_responses(
 def test_numbers_go_to_tensorboard_too(phrases: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = replace(STA, questions=str(phrases), epochs=1, tracker="tensorboard")
-    sta.train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
     (folder,) = (tmp_path / "run").glob("tgsr-sta")
     events = reader.EventAccumulator(str(folder)).Reload()
     seen = [event.value for event in events.Scalars("loss")]
@@ -478,44 +440,34 @@ def test_a_tracker_without_its_package_is_named(phrases: Path, tmp_path: Path) -
     if importlib.util.find_spec("trackio"):
         pytest.skip("trackio is installed")
     with pytest.raises(RunError, match=r"tracker trackio: .*pip install trackio"):
-        sta.train_sta(
+        train_sta(
             replace(STA, questions=str(phrases), tracker="trackio"),
             tmp_path / "run",
             FeatureCache(tmp_path / "c"),
         )
 
 
-def test_an_adapter_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lalm = tiny_lalm(0)
-    lalm.base = "the base"
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    lalm, other = load(saved(tiny_lalm(), tmp_path / "base")), tiny_lalm()
     with_lora(lalm, 4, 8, 0)
     save_adapter(lalm, tmp_path / "adapter")
-    monkeypatch.setattr(load_module, "_load", lambda name, *_: tiny_lalm(0))
     assert load_adapter(tmp_path / "adapter", "mine").name == "mine"
-    other = tiny_lalm(0)
     other.language_model.norm.weight.data += 0.01  # the same shapes, trained a little further
-    monkeypatch.setattr(load_module, "_load", lambda name, *_: other)
-    with pytest.raises(ModelError, match="trained on another model than the base is now"):
+    saved(other, tmp_path / "base")
+    with pytest.raises(ModelError, match=r"trained on another model than .*base is now"):
         load_adapter(tmp_path / "adapter", "mine")
 
 
-def test_a_bfloat16_base_keeps_the_aligner_as_it_was_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bfloat16_base_keeps_the_aligner_as_it_was_trained(tmp_path: Path) -> None:
     """One step of table 5's learning rate is less than bfloat16 can tell apart."""
-
-    def brain(name: str, *_: object) -> AudioFlamingo3:
-        lalm = tiny_lalm(0)
-        lalm.model.to(torch.bfloat16)
-        return lalm
-
-    trained = brain("base")
+    in_bfloat16 = Placement("bfloat16")
+    trained = load(saved(tiny_lalm(), tmp_path / "base"), in_bfloat16)
     trained.aligner.float()
     trained.aligner.linear_1.weight.data += 2e-5
     save_adapter(trained, tmp_path / "adapter")
-    monkeypatch.setattr(load_module, "_load", brain)
-    loaded = load_adapter(tmp_path / "adapter", "again")
+    loaded = load_adapter(tmp_path / "adapter", "again", in_bfloat16)
     assert torch.equal(loaded.aligner.linear_1.weight, trained.aligner.linear_1.weight)
+    loaded.aligner.requires_grad_(True)
     prefix = listen(loaded, [tiny_features(8, 0)])
     with torch.autocast("cpu", torch.bfloat16):
         branch_logps(prefix, [Branch(0, (5, 6), (7,))]).logp_BT.sum().backward()
@@ -545,20 +497,19 @@ def test_settings_of_stage_1_too() -> None:
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_what_has_no_room_in_the_context_is_named_before_any_step(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, phrases: Path, choices: Path, tmp_path: Path
 ) -> None:
     def short(name: str, *_: object) -> AudioFlamingo3:
         lalm = tiny_lalm()
         lalm.language_model.config.max_position_embeddings = 150
         return lalm
 
-    monkeypatch.setattr(training_run, "load", short)
-    train: Any = sta.train_sta if stage == "sta" else rl.train_grpo
+    train: Any = train_sta if stage == "sta" else train_grpo
     config: Any = (
         replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
     )
     with pytest.raises(RunError, match=r"digits-.*: needs \d+ tokens with its audio, tiny's context has 150"):
-        train(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+        train(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), short)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -569,28 +520,22 @@ def test_other_data_under_the_same_name_is_another_run(phrases: Path, tmp_path: 
         row["audio"] = str(phrases.parent / row["audio"])
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     cache, config = FeatureCache(tmp_path / "cache"), replace(STA, questions=str(questions), epochs=1)
-    sta.train_sta(config, tmp_path / "run", cache)
+    train_sta(config, tmp_path / "run", cache)
     with pytest.raises(RunError, match="other arguments"):
-        sta.train_sta(config, tmp_path / "run", replace(cache, long_audio="split"))
+        train_sta(config, tmp_path / "run", replace(cache, long_audio="split"))
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
     with pytest.raises(RunError, match=r"other arguments \(data\)"):
-        sta.train_sta(config, tmp_path / "run", cache)
+        train_sta(config, tmp_path / "run", cache)
 
 
-def test_a_clip_that_went_missing_does_not_change_a_run_in_silence(
-    phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache, config = FeatureCache(tmp_path / "cache"), replace(STA, questions=str(phrases), epochs=1)
-    sta.train_sta(config, tmp_path / "run", cache)
-    real = sta.hear_clips
-
-    def but_one(*arguments: Any) -> Any:
-        heard = real(*arguments)
-        return dict(list(heard.items())[1:])
-
-    monkeypatch.setattr(sta, "hear_clips", but_one)
+def test_a_clip_that_went_missing_does_not_change_a_run_in_silence(phrases: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(phrases.parent, tmp_path / "data"))
+    cache = FeatureCache(tmp_path / "cache")
+    config = replace(STA, questions=str(data / phrases.name), epochs=1)
+    train_sta(config, tmp_path / "run", cache)
+    (data / read_questions(config.questions)[0].audio).unlink()
     with pytest.raises(RunError, match="made with other clips or questions"):
-        sta.train_sta(config, tmp_path / "run", cache)
+        train_sta(config, tmp_path / "run", cache)
 
 
 def test_the_linear_course_ends_at_zero() -> None:

@@ -36,9 +36,8 @@ from tgsr.engine.vllm_rollouts import (
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import with_lora, without_renaming_warning
-from tgsr.training import steps
 from tgsr.training.config import GrpoConfig
-from tiny import tiny_features, tiny_lalm
+from tiny import rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
 
 
 class Recorded(BaseHTTPRequestHandler):
@@ -363,22 +362,15 @@ def test_an_updated_lora_gets_a_name_and_a_path_of_its_own(vllm: RecordedServer,
 
 
 def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
-    vllm: RecordedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vllm: RecordedServer, tmp_path: Path
 ) -> None:
     """Two steps of GRPO: an adapter is pushed before each, and the recorded log-probs are far from the trainer's."""
-
-    def uneven(texts: list[str], terms: object, **columns: object) -> Any:
-        values = [float(index % 2) for index in range(len(texts))]  # a tiny model earns no real reward
-        return {"answer": values, "timestamp_grounding": values}, values
-
-    monkeypatch.setattr(steps, "load", lambda name, *_: tiny_lalm())
-    monkeypatch.setattr(rl, "score_completions", uneven)
     clips = compose_clips(2, "train", 0, tmp_path)
     questions = write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path)
     config = GrpoConfig(
         str(questions), prompts_per_step=2, group_size=2, max_new_tokens=3, learning_rate=1e-2, vllm=vllm.url
     )
-    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base, rewarded_by(uneven))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     assert [row["cut"] for row in rows] == [2, 2]  # of a recorded group every second answer

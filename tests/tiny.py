@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import torch
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3EncoderConfig,
     AudioFlamingo3ForConditionalGeneration,
+    AudioFlamingo3Processor,
     Qwen2Config,
 )
 
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.mini import feature_extractor, train_tokenizer
+from tgsr.rewards import RewardTerm
 
 TEXTS = [
     "Which digit is said right after seven? (a) one (b) two (c) three (d) four",
@@ -50,6 +55,33 @@ def tiny_lalm(seed: int = 0) -> AudioFlamingo3:
     model = AudioFlamingo3ForConditionalGeneration(config)
     model.eval()
     return AudioFlamingo3("tiny", model, tokenizer, feature_extractor(), max_seconds=10.0)
+
+
+def saved(lalm: AudioFlamingo3, folder: Path) -> str:
+    """The name by which `load` finds the model again, as transformers saves it."""
+    lalm.inner.save_pretrained(str(folder))
+    AudioFlamingo3Processor(
+        lalm.feature_extractor,
+        lalm.tokenizer,
+        chat_template=lalm.tokenizer.chat_template,
+        max_audio_len=int(lalm.max_seconds),
+    ).save_pretrained(str(folder))
+    return str(folder)
+
+
+def tiny_base(name: str = "tiny", placement: object = None) -> AudioFlamingo3:
+    """tiny_lalm in the place of tgsr.models.load.load."""
+    return tiny_lalm()
+
+
+def uneven(completions: Sequence[str], **columns: object) -> list[float]:
+    """Rewards that differ within a group: a tiny model earns no real one."""
+    return [float(index % 3) for index in range(len(completions))]
+
+
+def rewarded_by(function: Callable[..., Sequence[float]]) -> tuple[RewardTerm, ...]:
+    """The paper's two terms by name; the whole reward is the function's."""
+    return RewardTerm("answer", function), RewardTerm("timestamp_grounding", function, 0.0)
 
 
 def tiny_features(n_frames: int, seed: int) -> torch.Tensor:

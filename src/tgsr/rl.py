@@ -35,7 +35,7 @@ from tgsr.grpo import (
     rollout_weights,
 )
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.models.load import lora_off, save_adapter, with_lora
+from tgsr.models.load import load, lora_off, save_adapter, with_lora
 from tgsr.models.lora_targets import parts_table
 from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, Row, read_clips, read_questions
@@ -49,7 +49,7 @@ from tgsr.timeline import Word
 from tgsr.training.batches import chosen_at, hear_clips, passes, require_room, steps_per_epoch
 from tgsr.training.config import GrpoConfig
 from tgsr.training.processes import Processes, shard_frozen, unsharded
-from tgsr.training.run import keep, load_to_train, restore, start_run
+from tgsr.training.run import Load, keep, load_to_train, restore, start_run
 from tgsr.training.steps import as_trained, keeping_batch, set_learning_rate, step_or_stop
 
 
@@ -178,14 +178,18 @@ def sample_groups(
 
 
 def rollouts_of(
-    asked: Sequence[Asked], sampled: Sequence[Sampled], texts: Sequence[str], config: GrpoConfig
+    asked: Sequence[Asked],
+    sampled: Sequence[Sampled],
+    texts: Sequence[str],
+    config: GrpoConfig,
+    terms: Sequence[RewardTerm],
 ) -> list[Rollout]:
     """Rewards (Eq. 3) and advantages within each group of G (Eq. 5)."""
     owners = [a for a in asked for _ in range(config.group_size)]
     questions = [a.question for a in owners]
     rewards, totals = score_completions(
         list(texts),
-        reward_terms(config),
+        terms,
         label=[right_letter(question) for question in questions],
         words=[a.words for a in owners],
         duration=[question.duration for question in questions],
@@ -273,10 +277,20 @@ def pushed(server: VllmServer, lalm: Lalm, run: RunFolder, processes: Processes)
     return processes.gather(mine)[0]
 
 
-def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
-    """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
+def train_grpo(
+    config: GrpoConfig,
+    out: Path,
+    cache: FeatureCache,
+    load: Load = load,
+    terms: Sequence[RewardTerm] | None = None,
+) -> Path:
+    """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder.
+
+    `terms` are rewards in the place of the config's, two of them called "answer" and "timestamp_grounding".
+    """
+    terms = reward_terms(config) if terms is None else terms
     processes, run = start_run("grpo", config, config.questions, out, cache)
-    lalm = load_to_train(config, processes)
+    lalm = load_to_train(config, processes, load)
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
@@ -324,7 +338,7 @@ def train_grpo(config: GrpoConfig, out: Path, cache: FeatureCache) -> Path:
         prefix = prefix_of(lalm, asked)
         sampled = sample_groups(prefix, asked, config, uniform_BN, server)
         texts = [lalm.text(list(s.ids)) for s in sampled]
-        rollouts = rollouts_of(asked, sampled, texts, config) if asked else []
+        rollouts = rollouts_of(asked, sampled, texts, config, terms) if asked else []
 
         branches = [
             Branch(i // config.group_size, asked[i // config.group_size].last, r.sampled.ids)

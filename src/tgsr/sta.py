@@ -12,11 +12,11 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import with_lora
+from tgsr.models.load import load, with_lora
 from tgsr.records import Question, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
-from tgsr.training.run import load_to_train, start_run
+from tgsr.training.run import Load, load_to_train, start_run
 from tgsr.training.supervised import fit, lesson_of
 
 
@@ -35,10 +35,10 @@ def by_clip(questions: Sequence[Question]) -> list[list[Question]]:
     return list(clips.values())
 
 
-def train_sta(config: StaConfig, out: Path, cache: FeatureCache) -> Path:
+def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sta", config, config.questions, out, cache)
-    lalm = load_to_train(config, processes)
+    lalm = load_to_train(config, processes, load)
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")

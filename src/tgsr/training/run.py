@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,10 @@ class Model(Protocol):
     def shard(self) -> bool: ...
 
 
-def load_to_train(config: Model, processes: Processes) -> Lalm:
+Load = Callable[[str, Placement], Lalm]
+
+
+def load_to_train(config: Model, processes: Processes, load: Load = load) -> Lalm:
     """The model where its settings say. RunError for a place that cannot be trained in, before anything runs."""
     if config.shard and config.load_as == "4bit":
         raise RunError("--shard: spreads whole matrices, not those in 4 bits; take --load-as bfloat16")

@@ -16,12 +16,12 @@ from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import with_lora
+from tgsr.models.load import load, with_lora
 from tgsr.prompts import prompt_text
 from tgsr.records import Response, read_responses
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
-from tgsr.training.run import load_to_train, start_run
+from tgsr.training.run import Load, load_to_train, start_run
 from tgsr.training.supervised import fit, lesson_of
 
 
@@ -41,10 +41,10 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
     return Branch(0, prompt, (*lalm.tokens(response.text), lalm.eos_id))
 
 
-def train_sft(config: SftConfig, out: Path, cache: FeatureCache) -> Path:
+def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
     processes, run = start_run("sft", config, config.responses, out, cache)
-    lalm = load_to_train(config, processes)
+    lalm = load_to_train(config, processes, load)
     responses = read_responses(config.responses, several=True)
     if not responses:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
