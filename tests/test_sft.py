@@ -12,10 +12,9 @@ from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
 from tgsr.records import Question, Response, read_questions, write_jsonl
 from tgsr.timeline import Span
-from tgsr.training import steps
 from tgsr.training.config import SftConfig
 from tgsr.training.sft import train_sft, wanted
-from tiny import tiny_lalm
+from tiny import tiny_base
 
 ALL = SftConfig(responses="")
 STRICT = SftConfig(responses="", right_only=True, without_timestamps=True)
@@ -50,9 +49,8 @@ def test_a_phrase_has_no_right_letter() -> None:
 
 
 def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steps, "load", lambda name, *_: tiny_lalm())
     clips = compose_clips(2, "train", 0, tmp_path / "qa")
     questions = read_questions(write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path / "qa"))
     letters = ["abcd"[q.choices.index(str(q.answer))] for q in questions]
@@ -65,9 +63,9 @@ def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
         ],
     )
     config = replace(STRICT, responses=str(path))
-    adapter = train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    adapter = train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base)
     assert (adapter / "adapter_model.safetensors").exists()
     assert f"1 of {len(questions)} responses are learned from" in capsys.readouterr().out
     write_jsonl(path, [Response(q, "m", "So.\n(e)") for q in questions])
     with pytest.raises(RunError, match=f"none of its {len(questions)} responses is wanted; sample more"):
-        train_sft(config, tmp_path / "other", FeatureCache(tmp_path / "cache"))
+        train_sft(config, tmp_path / "other", FeatureCache(tmp_path / "cache"), tiny_base)
