@@ -18,7 +18,6 @@ from tgsr import cli
 from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import EMOTIONS
 from tgsr.evaluation.scoring import files as score_files
-from tgsr.evaluation.scoring import score as score_module
 from tgsr.evaluation.scoring.score import (
     BenchmarkScores,
     Metrics,
@@ -356,7 +355,7 @@ def test_a_failed_write_leaves_the_old_metrics(tmp_path: Path, monkeypatch: pyte
     def full_disk(source: object, target: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(score_module.os, "replace", full_disk)
+    monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_metrics(replace(metrics, n=99), path)
     assert path.read_bytes() == before

@@ -296,7 +296,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 def test_a_really_full_device_is_reported_with_its_remedy(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt.tmp").symlink_to("/dev/full")
+    (tmp_path / "checkpoint.pt").symlink_to("/dev/full")
     with pytest.raises(RunError, match="free some space"):
         save_checkpoint(RunFolder(tmp_path), 1, {"weights": {"w": torch.ones(100_000)}})
 

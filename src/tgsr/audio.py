@@ -14,6 +14,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError
 from tgsr.timeline import END_SLACK, Seconds, Span
 
@@ -77,14 +78,12 @@ def save_wav(path: StrPath, samples: Samples) -> None:
 
     The file appears whole or not at all. Raises AudioError as `wav_bytes` does.
     """
-    path = Path(path)
-    content = _encode(str(path), samples)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, _encode(os.fspath(path), samples, "WAV"))
+
+
+def save_flac(path: StrPath, samples: Samples) -> None:
+    """Write samples as `save_wav` does, as FLAC; those outside [-1, 1] are cut to it."""
+    write_whole(path, _encode(os.fspath(path), np.clip(samples, -1, 1), "FLAC"))
 
 
 def wav_bytes(samples: Samples) -> bytes:
@@ -92,7 +91,7 @@ def wav_bytes(samples: Samples) -> bytes:
 
     Raises AudioError where samples are not one axis of finite numbers in [-1, 1], or where there are none.
     """
-    return _encode("samples", samples)
+    return _encode("samples", samples, "WAV")
 
 
 def crop(samples: Samples, spans: Iterable[Span]) -> Samples:
@@ -320,7 +319,7 @@ def _resample(mono: Samples, rate: int) -> Samples:
     return np.pad(resampled, (0, n_samples - len(resampled)))
 
 
-def _encode(name: str, samples: Samples) -> bytes:
+def _encode(name: str, samples: Samples, format_: str) -> bytes:
     if samples.ndim != 1 or len(samples) == 0:
         raise AudioError(name, f"samples have shape {samples.shape}", "give one axis of at least one sample")
     if not (np.abs(samples) <= 1).all():  # NaN compares false
@@ -328,5 +327,5 @@ def _encode(name: str, samples: Samples) -> bytes:
     # integers of ours: libsndfile writes floats times 32767 but reads them over 32768
     pcm = np.rint(samples.astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
-    sf.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    sf.write(buffer, pcm, SAMPLE_RATE, format=format_, subtype="PCM_16")
     return buffer.getvalue()

@@ -88,6 +88,10 @@ class RunError(TgsrError, RuntimeError):
     """A run folder that cannot be started, resumed or written to; the message says what to do."""
 
 
+class DiskError(TgsrError, OSError):
+    """A file that cannot be written because the disk is full; the message says what to do."""
+
+
 class FetchError(TgsrError, RuntimeError):
     """The weights could not be had or are not the expected ones; the message says what to do."""
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
 
@@ -216,22 +217,11 @@ def read_responses(
 def write_jsonl(path: StrPath, records: Iterable[Clip | Question | Response | Row]) -> None:
     """Write records, or plain mappings, one JSON object a line; fields that are None are left out.
 
-    The file is replaced as a whole, after it is on disk: where anything fails (a full disk, a record
-    that raises) the old file is untouched and nothing else is left. Missing folders are made. Raises
-    RecordError for NaN and infinite numbers.
+    The file is there as a whole or not at all (disk/whole.py). Raises RecordError for NaN and infinite numbers.
     """
-    path = Path(os.path.realpath(path))  # a link's target is replaced, not the link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            for n_written, record in enumerate(records):
-                file.write(_line(record, str(path), n_written + 1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as half, half.open("wb") as file:
+        for line, record in enumerate(records, 1):
+            file.write(_line(record, os.path.realpath(path), line))
 
 
 def append_jsonl(path: StrPath, record: Clip | Question | Response | Row) -> None:

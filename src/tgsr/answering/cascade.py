@@ -14,8 +14,6 @@ held against the transcript, and marked where that does not support it.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +26,7 @@ from tgsr.audio import content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
+from tgsr.disk.whole import write_whole
 from tgsr.llm.chat import chat, chat_endpoint
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Limits
@@ -114,11 +113,8 @@ class Cascade:
         if kept is not None:
             return kept
         made = transcribe(samples)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as half:
-            words = [[w.text, w.start, w.end, w.confidence] for w in made.words]
-            json.dump({"duration": made.duration, "words": words}, half, ensure_ascii=False)
-        os.replace(half.name, path)
+        words = [[w.text, w.start, w.end, w.confidence] for w in made.words]
+        write_whole(path, json.dumps({"duration": made.duration, "words": words}, ensure_ascii=False))
         return made
 
     def spent(self) -> str:

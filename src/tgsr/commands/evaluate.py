@@ -432,14 +432,12 @@ def _add_judge(commands: Any) -> None:
 def _judge(args: argparse.Namespace) -> None:
     import json
 
-    from tgsr.disk.whole import write_atomically
+    from tgsr.disk.whole import write_whole
     from tgsr.evaluation.behaviour.consistency import check, told
     from tgsr.llm.local import llm_of
     from tgsr.models.fetch import cache_folder
 
     found = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
-    write_atomically(
-        args.out / "judge.json", (json.dumps(dataclasses.asdict(found), indent=1) + "\n").encode()
-    )
+    write_whole(args.out / "judge.json", json.dumps(dataclasses.asdict(found), indent=1) + "\n")
     print(told(found))
     print(args.out / "judge.json")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tgsr.data.splits import Leak
+from tgsr.disk.whole import whole, write_whole
 from tgsr.records import Clip, Question
 
 FEW = 12  # rows of a table
@@ -138,7 +139,8 @@ def plot(described: Described, path: Path) -> None:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
-    figure.savefig(path, dpi=110)
+    with whole(path) as half:
+        figure.savefig(half, dpi=110)
     pyplot.close(figure)
 
 
@@ -154,4 +156,4 @@ def statistics(described: Described, path: Path) -> None:
             for name in ("splits", "tasks", "letters", "sources", "licences", "flags", "reasons")
         },
     }
-    path.write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(named, indent=1, ensure_ascii=False) + "\n")

@@ -16,12 +16,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
 from tgsr.choices import letter
+from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
 from tgsr.models.qwen_omni import SYSTEM
 from tgsr.prompts import (
@@ -310,22 +311,9 @@ def _write_parquet(out: Path, rows: Iterator[dict[str, Any]]) -> None:
     import pyarrow.parquet as parquet
 
     schema = _verl_schema(pyarrow)
-    out = Path(os.path.realpath(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with parquet.ParquetWriter(partial_file, schema) as writer:
-            group: list[dict[str, Any]] = []
-            for row in rows:
-                group.append(row)
-                if len(group) == ROWS_AT_ONCE:
-                    writer.write_table(pyarrow.Table.from_pylist(group, schema))
-                    group = []
-            if group:
-                writer.write_table(pyarrow.Table.from_pylist(group, schema))
-        os.replace(partial_file, out)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with whole(out) as half, parquet.ParquetWriter(half, schema) as writer:
+        while group := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
 def _verl_schema(pyarrow: ModuleType) -> Any:

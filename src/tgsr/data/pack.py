@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tgsr.audio import CONVERT
 from tgsr.data.corpora.folders import FORMATS
 from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.disk.whole import whole
 from tgsr.errors import Bad, PackError, RecordError
 from tgsr.records import Clip, Question, as_row, clip_of, question_of, resolve_audio
 
@@ -99,7 +100,7 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
             if _is_there(out / name, key, before.get(name)):
                 found += 1
             else:
-                with _whole(out / name) as half:
+                with whole(out / name) as half:
                     write(half, shard)
             size = (out / name).stat().st_size
             shards[name] = {"key": key, "bytes": size, "samples": len(shard)}
@@ -128,7 +129,7 @@ class Errors:
 @contextmanager
 def _errors(path: Path) -> Iterator[Errors]:
     """The file is replaced when all is known; where nothing was left out, there is none."""
-    with _whole(path) as half, half.open("w", encoding="utf-8") as file:
+    with whole(path) as half, half.open("w", encoding="utf-8") as file:
         errors = Errors(file)
         yield errors
     if errors.n == 0:
@@ -319,19 +320,6 @@ def _pyarrow() -> ModuleType:
     return module
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there takes the name `path` when it is on disk, or is deleted where that fails."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield half
-        with half.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
-
-
 # What is there already
 
 
@@ -364,6 +352,6 @@ def _noted(out: Path, to: Format) -> dict[str, dict[str, object]]:
 
 
 def _note(out: Path, to: Format, shards: dict[str, dict[str, object]]) -> None:
-    with _whole(out / "packed.json") as half:
+    with whole(out / "packed.json") as half:
         text = json.dumps({"version": VERSION, "to": to, "shards": shards}, indent=1)
         half.write_text(text + "\n", encoding="utf-8")

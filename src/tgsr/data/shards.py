@@ -7,13 +7,11 @@ rows but the list of shards' names. The same function runs in this process, in s
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -24,7 +22,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from tgsr.errors import Bad, ShardError
+from tgsr.disk.whole import HALF, whole
+from tgsr.errors import Bad, DiskError, ShardError
 from tgsr.records import Clip, Question, Row, as_row
 
 Runner = Literal["here", "ray"]
@@ -92,13 +91,11 @@ def run(
     """
     kept = out.with_name(f".{out.name}.shards")
     kept.mkdir(parents=True, exist_ok=True)
-    for half in kept.glob("half-*"):  # of a run that was killed
+    for half in (*kept.glob("half-*"), *kept.glob(f"{HALF}*")):  # of a run that was killed
         half.unlink()
     try:
         counts = _run(step, rows, out, kept, root, rows_per_shard, workers, runner)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+    except DiskError as error:
         raise ShardError(
             f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
         ) from error
@@ -159,18 +156,8 @@ def make_shard(step: Step, rows: Sequence[Row], bad: Sequence[Bad], path: Path) 
     made = step.function(step.settings, rows) if rows else Made(())
     lines = [["bad", asdict(one)] for one in (*bad, *made.bad)]
     lines += [["row", dict(as_row(one))] for one in made.rows]
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix="half-", delete=False, encoding="utf-8"
-    ) as half:
-        try:
-            for line in lines:
-                half.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-            half.flush()
-            os.fsync(half.fileno())
-            os.replace(half.name, path)
-        except BaseException:
-            Path(half.name).unlink(missing_ok=True)
-            raise
+    with whole(path) as half, half.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,29 +237,19 @@ def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int,
     """All shards' results in order, into `out` and its errors; how many rows came out, with flags, were left out."""
     n_kept = n_flagged = n_bad = 0
     with (
-        tempfile.NamedTemporaryFile(
-            "w", dir=out.parent, prefix="half-", delete=False, encoding="utf-8"
-        ) as rows,
-        tempfile.NamedTemporaryFile(
-            "w", dir=out.parent, prefix="half-", delete=False, encoding="utf-8"
-        ) as errors,
+        whole(errors_of(out)) as half_errors,
+        whole(out) as half_rows,
+        half_rows.open("w", encoding="utf-8") as rows,
+        half_errors.open("w", encoding="utf-8") as errors,
     ):
-        try:
-            for key in keys:
-                with (kept / key).open(encoding="utf-8") as lines:
-                    for line in lines:
-                        kind, row = json.loads(line)
-                        (rows if kind == "row" else errors).write(json.dumps(row, ensure_ascii=False) + "\n")
-                        n_kept += kind == "row"
-                        n_bad += kind == "bad"
-                        n_flagged += bool(kind == "row" and row.get("flags"))
-            for half, target in ((rows, out), (errors, errors_of(out))):
-                half.flush()
-                os.fsync(half.fileno())
-                os.replace(half.name, target)
-        finally:
-            for half in (rows, errors):
-                Path(half.name).unlink(missing_ok=True)
+        for key in keys:
+            with (kept / key).open(encoding="utf-8") as lines:
+                for line in lines:
+                    kind, row = json.loads(line)
+                    (rows if kind == "row" else errors).write(json.dumps(row, ensure_ascii=False) + "\n")
+                    n_kept += kind == "row"
+                    n_bad += kind == "bad"
+                    n_flagged += bool(kind == "row" and row.get("flags"))
     return n_kept, n_flagged, n_bad
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
 from tgsr.records import append_jsonl
@@ -82,9 +82,8 @@ def open_run(
         return folder
     if path.exists() and any(path.iterdir()):
         raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
-    path.mkdir(parents=True, exist_ok=True)
     asked["command"] = " ".join(["tgsr", *sys.argv[1:]])
     asked["versions"] = {name: version(name) for name in ("tgsr", "torch", "transformers", "peft")}
     asked["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    write_atomically(described, json.dumps(asked, indent=2).encode() + b"\n")
+    write_whole(described, json.dumps(asked, indent=2) + "\n")
     return folder

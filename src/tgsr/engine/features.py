@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,10 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
+from tgsr.disk.whole import write_whole
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, refuse_long
 from tgsr.records import Clip, Question, StrPath, resolve_audio
@@ -98,14 +97,7 @@ class FeatureCache:
         if (n_frames := _kept(path, described)) is not None:
             return KeptFeatures(path, n_frames)
         features = _encoded(lalm, pieces, self.dtype)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as half_written:
-            pass
-        try:
-            save_file({"features": features}, half_written.name, metadata=described)
-            os.replace(half_written.name, path)
-        finally:
-            Path(half_written.name).unlink(missing_ok=True)
+        write_whole(path, save({"features": features}, metadata=described))
         return KeptFeatures(path, len(features))
 
 

@@ -39,6 +39,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tgsr.disk.whole import whole, write_whole
 from tgsr.engine.sampling import Sampled
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches
 from tgsr.errors import ModelError
@@ -77,9 +78,10 @@ def export_decoder(lalm: Lalm, folder: Path) -> str:
     config.save_pretrained(str(folder))
     described = json.loads((folder / "config.json").read_text())
     name = decoder_name(lalm)
-    (folder / "config.json").write_text(json.dumps(described | {NAME_KEY: name}, indent=2) + "\n")
+    write_whole(folder / "config.json", json.dumps(described | {NAME_KEY: name}, indent=2) + "\n")
     weights = {key: weight.contiguous().cpu() for key, weight in _decoder_weights(lalm).items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with whole(folder / "model.safetensors") as half:
+        save_file(weights, half, metadata={"format": "pt"})
     lalm.tokenizer.save_pretrained(str(folder))
     return name
 
@@ -219,8 +221,8 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
         return server
     if name not in _served(server):  # a trainer that was resumed may have pushed it already
         path = folder.resolve() / name
-        path.mkdir(parents=True, exist_ok=True)
-        save_file(weights, path / "adapter_model.safetensors", metadata={"format": "pt"})
+        with whole(path / "adapter_model.safetensors") as half:
+            save_file(weights, half, metadata={"format": "pt"})
         config.save_pretrained(str(path))
         _ask(server, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
     if server.adapter:

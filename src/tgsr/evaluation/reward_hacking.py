@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from tgsr.choices import extract_choice, letter
 from tgsr.data.splits import drawn
 from tgsr.dense_reward import dense_grounding_reward
+from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import RecordError
 from tgsr.grounding import find_spans
 from tgsr.overlap import trace_iou
@@ -386,7 +386,7 @@ def compare(
 def write_hacking(found: Hacking, path: StrPath) -> None:
     """hacking.json. What was not scored is null."""
     text = json.dumps(asdict(found), ensure_ascii=False, allow_nan=False, indent=1)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
 
 
 def table(found: Hacking) -> str:
@@ -462,4 +462,5 @@ def draw(found: Hacking, path: StrPath) -> None:
         "dot: a degenerate policy that the reward does not tell from the reference",
         fontsize=9,
     )
-    figure.savefig(path, dpi=110, format="png", facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=110, format="png", facecolor="white")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +18,7 @@ from typing import Any
 
 import httpx2 as httpx
 
+from tgsr.disk.whole import write_whole
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Failed
 
@@ -216,10 +215,7 @@ def _json(path: Path) -> Body | None:
 
 
 def _write(path: Path, answer: Body) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as half:
-        json.dump(answer, half)
-    os.replace(half.name, path)
+    write_whole(path, json.dumps(answer))
 
 
 def _seconds(said: str | None) -> float | None:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from tgsr.disk.whole import sha256_of
+from tgsr.disk.whole import sha256_of, whole, write_whole
 from tgsr.errors import ModelError
 from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
 from tgsr.models.lalm import Lalm
@@ -195,9 +195,9 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
 
     Complete over the base alone: stage 2's adapter holds stage 1's aligner too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     aligner = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
-    save_file(aligner, folder / ALIGNER_FILE)
+    with whole(folder / ALIGNER_FILE) as half:
+        save_file(aligner, half)
     if hasattr(lalm.model, "peft_config"):
         lalm.model.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
@@ -208,7 +208,7 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
         "fingerprint": fingerprint(lalm),
         "files": {path.name: sha256_of(path) for path in files},
     }
-    (folder / ADAPTER_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    write_whole(folder / ADAPTER_FILE, json.dumps(about, indent=2) + "\n")
 
 
 def _under_hub_names(lalm: Lalm, path: Path) -> None:
@@ -218,7 +218,8 @@ def _under_hub_names(lalm: Lalm, path: Path) -> None:
     names (tests/test_merge.py).
     """
     kept = load_file(path)
-    save_file({_hub_name(lalm, name): w for name, w in kept.items()}, path, metadata={"format": "pt"})
+    with whole(path) as half:
+        save_file({_hub_name(lalm, name): w for name, w in kept.items()}, half, metadata={"format": "pt"})
 
 
 def _hub_name(lalm: Lalm, name: str) -> str:

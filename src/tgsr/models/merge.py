@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import AudioFlamingo3Processor
 from transformers.utils import cached_file
 
+from tgsr.disk.whole import whole, whole_folder, write_whole
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm, n_spread
@@ -57,17 +56,12 @@ def merge(lalm: Lalm, out: Path) -> Path:
             part.tie_word_embeddings = False
     model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
     lalm.model = model
-    out.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
+    with whole_folder(out) as half:
         model.save_pretrained(str(half), max_shard_size=SHARD)
         _save_processor(lalm, half)
         _carry_over(lalm.base, half, str(model.dtype).removeprefix("torch."))
-        (half / "merged.json").write_text(json.dumps({"from": lalm.name, "base": lalm.base}, indent=1) + "\n")
-        half.chmod(0o755)
-        half.rename(out)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
+        about = {"from": lalm.name, "base": lalm.base}
+        write_whole(half / "merged.json", json.dumps(about, indent=1) + "\n")
     return out
 
 
@@ -102,13 +96,14 @@ def _carry_over(base: str, folder: Path, dtype: str) -> None:
         with safe_open(source / file, "pt") as tensors:
             kept = {name: tensors.get_tensor(name) for name in others if others[name] == file}
         carried = f"carried-{number + 1:05}-of-{len(shards):05}.safetensors"
-        save_file(kept, folder / carried, metadata={"format": "pt"})
+        with whole(folder / carried) as half:
+            save_file(kept, half, metadata={"format": "pt"})
         written |= dict.fromkeys(kept, carried)
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": written}, indent=1) + "\n")
+    write_whole(folder / INDEX, json.dumps({"metadata": {}, "weight_map": written}, indent=1) + "\n")
     config = json.loads(described.read_text())
     for part in (config, *(section for section in config.values() if isinstance(section, dict))):
         part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def _where(folder: Path) -> dict[str, str]:

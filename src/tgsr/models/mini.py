@@ -23,6 +23,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.fetch import load_encoder
@@ -161,15 +162,15 @@ def assets() -> Path:
 
 def save_base(lalm: AudioFlamingo3, folder: Path) -> None:
     """Decoder, aligner and tokenizer as safetensors and JSON; the encoder is left out, `tgsr fetch` has it."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: weight.detach().contiguous()
         for name, weight in lalm.inner.state_dict().items()
         if ".audio_tower." not in name
     }
-    save_file(weights, folder / "base.safetensors", metadata={"format": "pt"})
+    with whole(folder / "base.safetensors") as half:
+        save_file(weights, half, metadata={"format": "pt"})
     lalm.tokenizer.save_pretrained(str(folder))
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    write_whole(folder / "chat_template.jinja", CHAT_TEMPLATE)
 
 
 def load_base(folder: Path | None = None, name: str = "mini") -> AudioFlamingo3:

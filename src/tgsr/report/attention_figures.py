@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tgsr.audio import SAMPLE_RATE, Samples, load, peaks
+from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
 from tgsr.evaluation.attention.look import NEAR, PAPER_QUERIES, Looked, Tokens, read_tokens, tokens_file
 from tgsr.evaluation.attention.scores import ROWS, Attention, summarise
@@ -81,7 +82,8 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
         panels[0].set_ylabel("times chance", fontsize=8)
     _stacks(next(parts), models)
     _each_position(next(parts), models)
-    figure.savefig(path, dpi=DPI)
+    with whole(path) as half:
+        figure.savefig(half, dpi=DPI)
 
 
 def _panels(part: Any, n: int, title: str) -> Any:
@@ -170,7 +172,8 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
             Line2D([], [], linestyle="--", color="#24292f", label="while reading the question"),
         ]
         panels[-1].legend(handles=styles, fontsize=7, frameon=False)
-    figure.savefig(path, dpi=DPI)
+    with whole(path) as half:
+        figure.savefig(half, dpi=DPI)
 
 
 # --- single responses --------------------------------------------------------------------------------------
@@ -229,7 +232,8 @@ def draw_heat(
         f"{title}\nbox: a cited interval, at the tokens that write it; grey and dashed: reference evidence",
         fontsize=9,
     )
-    figure.savefig(path, dpi=DPI)
+    with whole(path) as half:
+        figure.savefig(half, dpi=DPI)
 
 
 def _rows(tokens: Tokens) -> list[int]:
@@ -302,7 +306,8 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
         handles[::-1], labels[::-1], fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
     )
     figure.suptitle(_one_line(items[0][0].question.question, 110), fontsize=9)
-    figure.savefig(path, dpi=DPI)
+    with whole(path) as half:
+        figure.savefig(half, dpi=DPI)
 
 
 def _label(text: str) -> str:

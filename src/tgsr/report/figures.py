@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 
 from tgsr import audio
+from tgsr.disk.whole import whole
 from tgsr.statistics.pictures import MODEL_COLOURS, Dot, Dots, Lines, Stated, smoothed
 from tgsr.timeline import Seconds, Span
 
@@ -253,4 +254,5 @@ def waveform_figure(
             axes.axvspan(span.start, span.end, color="#24292f", alpha=0.08, linewidth=0, zorder=0)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelsize=9, colors="#24292f")
-    figure.savefig(path, dpi=180, format="png", facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=180, format="png", facecolor="white")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.choices import letter
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, Row, clip_of, question_of, resolve_audio
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
@@ -118,7 +118,7 @@ def look(
         title = f"{path.name}, page {index + 1} of {len(pages)}"
         html = with_style(document(title, body))
         # half of a surrogate pair, which JSON may hold, has no UTF-8
-        write_atomically(out / names[index], html.encode("utf-8", errors="xmlcharrefreplace"))
+        write_whole(out / names[index], html.encode("utf-8", errors="xmlcharrefreplace"))
     return [out / name for name in names]
 
 

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.report import typeset
 from tgsr.report.figures import dot_panel, line_panel
 from tgsr.report.items import Asked, Sound, choose_items, group_by_question, item_html, load_sounds
@@ -52,7 +52,7 @@ def write_page(
     body = page_body(title, results, sections, items, load_sounds(items))
     html = document(title, body + footer(results, seed))
     # half of a surrogate pair, which a model's text may hold, has no UTF-8
-    write_atomically(out, html.encode("utf-8", errors="xmlcharrefreplace"))
+    write_whole(out, html.encode("utf-8", errors="xmlcharrefreplace"))
 
 
 # --- the document ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.evaluation.scoring.score import Difference, PhraseScores
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
 from tgsr.report.read import Attended
@@ -94,9 +94,9 @@ def write_tables(tables: Sequence[Table], out: Path, notes: Sequence[str] = ()) 
     for table in tables:
         for suffix, text in ((".md", markdown(table)), (".csv", csv_text(table)), (".tex", latex(table))):
             written.append(out / f"{table.key}{suffix}")
-            write_atomically(written[-1], text.encode("utf-8"))
+            write_whole(written[-1], text)
     written.append(out / "tables.md")
-    write_atomically(written[-1], tables_md(tables, notes).encode("utf-8"))
+    write_whole(written[-1], tables_md(tables, notes))
     return written
 
 

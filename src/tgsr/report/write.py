@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.report.page import LEAD, write_page
 from tgsr.report.paper import paper_tables, write_tables
 from tgsr.report.read import find_files
@@ -85,7 +84,7 @@ def write_markdown(out: Path, results: Results, parts: Sequence[Section], title:
         lines += [markdown(table, level=3) for table in section.tables]
         lines += [f"![{section.title}]({name})\n" for name in section_pictures(section, out)]
     lines.append("Intervals are 95 %, bootstrap over clips.\n")
-    write_atomically(out / "report.md", "\n".join(lines).encode("utf-8"))
+    write_whole(out / "report.md", "\n".join(lines))
 
 
 def section_pictures(section: Section, out: Path) -> list[str]:
@@ -100,5 +99,5 @@ def section_pictures(section: Section, out: Path) -> list[str]:
     for i, path in enumerate(section.images):
         names.append(f"{section.key}-as-drawn{f'-{i + 1}' if i else ''}.png")
         if path.resolve() != (out / names[-1]).resolve():
-            shutil.copyfile(path, out / names[-1])
+            write_whole(out / names[-1], path.read_bytes())
     return names

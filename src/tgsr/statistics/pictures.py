@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tgsr import audio
+from tgsr.disk.whole import whole
 from tgsr.statistics.intervals import Mean
 from tgsr.timeline import END_SLACK, Seconds
 
@@ -171,7 +172,8 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
         _plain_axes(axes)
         for head in heads:
             axes.get_yticklabels()[head].set(style="italic", color="#5f6873")
-    figure.savefig(path, dpi=150, format="png", facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=150, format="png", facecolor="white")
 
 
 def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
@@ -205,7 +207,8 @@ def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
         figure.legend(
             list(named.values()), list(named), loc="outside lower left", ncols=3, fontsize=8, frameon=False
         )
-    figure.savefig(path, dpi=150, format="png", facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=150, format="png", facecolor="white")
 
 
 def _plain_axes(axes: Any) -> None:

@@ -7,29 +7,23 @@ the step's number. So a run that was killed at any moment goes on with the numbe
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from tgsr.disk.run_folder import RunFolder
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import RunError
 from tgsr.records import repair_jsonl
 
 
 def save_checkpoint(folder: RunFolder, step: int, state: Mapping[str, Any]) -> None:
     """`state` and the number of steps that are done, atomically: a kill leaves the old or the new one."""
-    half_written = folder.checkpoint.with_name("checkpoint.pt.tmp")
     try:
-        with half_written.open("wb") as stream:
-            torch.save({"step": step, **state}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(half_written, folder.checkpoint)
+        with whole(folder.checkpoint) as half:
+            torch.save({"step": step, **state}, half)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        half_written.unlink(missing_ok=True)
         raise RunError(
             f"{folder.checkpoint}: could not be written ({error}); the last checkpoint is whole: "
             "free some space and start the same command again"
@@ -62,4 +56,4 @@ def _keep_metrics(folder: RunFolder, n_steps: int) -> None:
     rows = folder.metrics.read_text().splitlines(keepends=True)
     kept = [row for row in rows if json.loads(row).get("step", 0) <= n_steps]
     if len(kept) != len(rows):
-        write_atomically(folder.metrics, "".join(kept).encode())
+        write_whole(folder.metrics, "".join(kept))

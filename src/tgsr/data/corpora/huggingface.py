@@ -17,6 +17,7 @@ from tgsr import audio
 from tgsr.audio import CONVERT, FETCH_AGAIN
 from tgsr.data.corpora.folders import FORMATS, clips, place, sound
 from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
+from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
 
@@ -120,7 +121,7 @@ def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
     if suffix is None:
         raise AudioError(f"the sound of {identity}", f"is {format_}, not {', '.join(FORMATS)}", CONVERT)
     path = folder / f"{name}{suffix}"
-    path.write_bytes(content)
+    write_whole(path, content)
     try:
         audio.duration(path)
     except AudioError:

@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.disk.whole import whole, write_whole
 from tgsr.records import Clip
 from tgsr.timeline import Seconds, Span, Word
 
@@ -70,9 +71,10 @@ def pack(recordings: Path, assets: Path) -> None:
             digit, _, take = path.stem.split("_")
             rows.append([int(digit), int(take), len(samples)])
             parts.append(samples)
-        soundfile.write(assets / f"{speaker}.flac", np.concatenate(parts), 8000, subtype="PCM_16")
+        with whole(assets / f"{speaker}.flac") as half:
+            soundfile.write(half, np.concatenate(parts), 8000, subtype="PCM_16")
         index[speaker] = rows
-    (assets / "index.json").write_text(json.dumps(index, separators=(",", ":")) + "\n")
+    write_whole(assets / "index.json", json.dumps(index, separators=(",", ":")) + "\n")
 
 
 def trim(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -6,17 +6,15 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from tgsr.audio import SAMPLE_RATE
+from tgsr.audio import save_flac
 from tgsr.data.cards import Described, card, plot, statistics
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import clips_of
@@ -26,6 +24,7 @@ from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrase
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split, drawn, leaks
 from tgsr.disk.rows import OnDisk
+from tgsr.disk.whole import write_whole
 from tgsr.errors import Bad, BuildError
 from tgsr.records import (
     TEXT_DIFFERS,
@@ -48,27 +47,14 @@ def require_new(out: Path) -> None:
 
 def compose_clips(n_clips: int, split: str, first_seed: int, out: Path) -> list[Clip]:
     """n_clips clips of spoken digits as FLAC files in out/audio; files that are whole are kept."""
-    (out / "audio").mkdir(parents=True, exist_ok=True)
     clips = []
     for seed in tqdm(range(first_seed, first_seed + n_clips), desc=f"compose {split}", unit="clip"):
         made = compose(seed, split)
         path = out / made.clip.audio
         if not path.exists():
-            _write_flac(path, made.samples)
+            save_flac(path, made.samples)
         clips.append(made.clip)
     return clips
-
-
-def _write_flac(path: Path, samples: np.ndarray) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".flac", delete=False) as half_written:
-        pass
-    try:
-        # As integers: libsndfile scales floats by 32767 on writing and by 32768 on reading.
-        pcm = np.round(samples * 32768).clip(-32768, 32767).astype(np.int16)
-        soundfile.write(half_written.name, pcm, SAMPLE_RATE, subtype="PCM_16")
-        os.replace(half_written.name, path)
-    finally:
-        Path(half_written.name).unlink(missing_ok=True)
 
 
 def ask_about(clips: Sequence[Clip], stage: str, phrases_per_clip: int, seed: int) -> list[Question]:
@@ -87,7 +73,6 @@ def write_questions(clips: Sequence[Clip], questions: Sequence[Question], out: P
     """clips.jsonl and questions.jsonl in `out`. Raises BuildError where there is no question to write."""
     if not questions:
         raise BuildError("no question could be made: the clips need words with times, at least two of them")
-    out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "clips.jsonl", clips)
     write_jsonl(out / "questions.jsonl", questions)
     return out / "questions.jsonl"
@@ -199,6 +184,6 @@ def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> No
                 yield replace(clip, split=split.of(clip))
 
     leaked = leaks(heard())
-    (out / "card.md").write_text(card(described, out.name, command, leaked))
+    write_whole(out / "card.md", card(described, out.name, command, leaked))
     statistics(described, out / "statistics.json")
     plot(described, out / "statistics.png")

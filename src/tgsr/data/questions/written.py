@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from tgsr.data.questions.build import rows_of
 from tgsr.data.questions.by_llm import Open, open_questions_of
 from tgsr.data.shards import Step, errors_of, run
 from tgsr.data.splits import Split
+from tgsr.disk.whole import whole
 from tgsr.errors import Bad
 from tgsr.records import Row
 
@@ -67,9 +67,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _put_together(target: Path, parts: Sequence[Path]) -> None:
-    half = target.with_name(f".{target.name}.half")
-    with half.open("wb") as whole:
+    with whole(target) as half, half.open("wb") as file:
         for part in parts:
             with part.open("rb") as lines:
-                whole.writelines(lines)
-    os.replace(half, target)
+                file.writelines(lines)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tgsr.disk.whole import whole_folder
 from tgsr.models.fetch import audio_tower_names, cache_folder, read_ctranslate2
 from tgsr.models.packaged_weights import whisper
 
@@ -29,13 +28,8 @@ def whisper_for_transformers(folder: Path | None = None) -> Path:
         return target
     tensors = dict(read_ctranslate2((source / "model.bin").read_bytes()))
     described = json.loads((source / "config.json").read_text())
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="converting-") as half:
-        _write(tensors, described, source / "tokenizer.json", Path(half) / FOLDER)
-        try:
-            os.replace(Path(half) / FOLDER, target)
-        except OSError:
-            if not target.exists():  # else another process was faster
-                raise
+    with whole_folder(target) as half:
+        _write(tensors, described, source / "tokenizer.json", half)
     return target
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from tgsr.answering.predict import GREEDY, Decoding, Unheard, respond
 from tgsr.disk.rows import Entry, json_lines
+from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS, block_attention
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.shared_prefix import Branch, listen
@@ -489,19 +490,17 @@ def tokens_file(out: Path, model: str, question: Question) -> Path:
 
 
 def write_tokens(path: Path, tokens: Tokens) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half_written = path.with_suffix(".part.npz")
-    np.savez_compressed(
-        half_written,
-        texts=np.array(tokens.texts, dtype=str),
-        is_time=np.array(tokens.is_time),
-        span=tokens.span_T2,
-        blocks=np.array(BLOCKS),
-        share=tokens.share_LTK.astype(np.float32),
-        columns=tokens.column_LTC.astype(np.float32),
-        seconds_per_column=tokens.seconds,
-    )
-    half_written.replace(path)
+    with whole(path) as half:
+        np.savez_compressed(
+            half,
+            texts=np.array(tokens.texts, dtype=str),
+            is_time=np.array(tokens.is_time),
+            span=tokens.span_T2,
+            blocks=np.array(BLOCKS),
+            share=tokens.share_LTK.astype(np.float32),
+            columns=tokens.column_LTC.astype(np.float32),
+            seconds_per_column=tokens.seconds,
+        )
 
 
 def read_tokens(path: Path) -> Tokens:

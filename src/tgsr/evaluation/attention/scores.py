@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tgsr.disk.whole import write_whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
 from tgsr.errors import ModelError
 from tgsr.evaluation.attention.look import ENDS, NEAR, Looked, Pointed
@@ -186,7 +187,7 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
 
 
 def write_summary(path: Path, models: Mapping[str, Attention]) -> None:
-    path.write_text(json.dumps({name: asdict(of) for name, of in models.items()}, indent=1) + "\n")
+    write_whole(path, json.dumps({name: asdict(of) for name, of in models.items()}, indent=1) + "\n")
 
 
 ROWS = {

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.data.transcribe.transcript import Backend
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError
 from tgsr.reasoning import ReasoningStep, plain_words, reasoning_steps, word_agreement
 from tgsr.records import Response, StrPath, resolve_audio
@@ -255,5 +255,4 @@ class _Kept:
 
     def put(self, key: str, text: str) -> None:
         self.read[key] = text
-        self._file(key).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._file(key), json.dumps({"text": text}).encode())
+        write_whole(self._file(key), json.dumps({"text": text}))

@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from tgsr.choices import letter, official_letter
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
 from tgsr.evaluation.behaviour.consistency import Flips, Judged, flips
 from tgsr.evaluation.scoring.terminal import number, percent
@@ -126,15 +126,12 @@ def _is_right(response: Response) -> bool:
 
 def write_behaviour(out: Path, models: Mapping[str, Behaviour], judge: str | None, similarity: str) -> None:
     """behaviour.json and behaviour.png in the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
     row = {
         "models": {name: asdict(of) for name, of in models.items()},
         "judge": judge,
         "similarity": similarity,
     }
-    write_atomically(
-        out / "behaviour.json", (json.dumps(row, indent=1) + "\n").encode(errors="backslashreplace")
-    )
+    write_whole(out / "behaviour.json", json.dumps(row, indent=1) + "\n")
     draw(out / "behaviour.png", models)
 
 
@@ -217,5 +214,6 @@ def draw(path: Path, models: Mapping[str, Behaviour]) -> None:
         panel.grid(axis="x", color="#e1ded7", linewidth=0.6)
         panel.set_axisbelow(True)
     figure.tight_layout()
-    figure.savefig(path, dpi=150, facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=150, facecolor="white")
     plt.close(figure)

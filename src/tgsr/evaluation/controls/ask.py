@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.answering.predict import predict_to_file
 from tgsr.answering.responder import Responder
-from tgsr.audio import SAMPLE_RATE, Samples
+from tgsr.audio import Samples
 from tgsr.choices import extract_choice, letter, official_letter
 from tgsr.data.splits import drawn
 from tgsr.disk.whole import sha256_of
@@ -279,18 +278,6 @@ def _rolled_by(span: Span, half: Seconds, duration: Seconds) -> Seconds | None:
     return moved[0].start - span.start if len(moved) == 1 and half > FOLLOWS + STAYS else None
 
 
-def _write_flac(path: Path, samples: Samples) -> None:
-    """16 bits, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    pcm = np.rint(np.clip(samples, -1, 1).astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)
-    try:
-        soundfile.write(partial, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Altered:
     """A question about altered sound, as it is asked, and what was done."""
@@ -333,7 +320,7 @@ def alter(
     file = (out / "audio" / condition.name / f"{name}.flac").resolve()
     try:
         if not file.exists():
-            _write_flac(file, planned.sound(audio.load(source.path, max_seconds=math.inf)))
+            audio.save_flac(file, planned.sound(audio.load(source.path, max_seconds=math.inf)))
         duration = audio.duration(file)
     except AudioError as error:
         return f"{NOT_HEARD}: {error}"

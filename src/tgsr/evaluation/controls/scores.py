@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.controls.ask import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Item, Settings, displacement
 from tgsr.records import Row, write_jsonl
 from tgsr.statistics.intervals import Mean, bootstrap_mean
@@ -302,7 +302,7 @@ def write(out: Path, models: Mapping[str, Controls], items: Sequence[Item], sett
     """controls.json, items.jsonl, controls.png, and errors.jsonl with what could not be heard, where there is any."""
     rows = {name: asdict(of) for name, of in models.items()}
     text = json.dumps({"settings": asdict(settings), "models": rows}, indent=1, allow_nan=False)
-    write_atomically(out / "controls.json", text.encode() + b"\n")
+    write_whole(out / "controls.json", text + "\n")
     write_jsonl(out / "items.jsonl", [_row(item) for item in items])
     errors: list[Row] = [
         {"id": item.question.id, "model": item.model, "condition": item.condition, "error": item.skipped}
@@ -485,7 +485,8 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
     right.set_title("what the evidence does (%)", fontsize=11)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150, format="png", facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=150, format="png", facecolor="white")
 
 
 def _is_drawn(mean: Mean | None) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from tgsr import audio
 from tgsr.choices import extract_choice
+from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, ImportFileError, RecordError
 from tgsr.evaluation.benchmarks import (
     AIRBENCH_CHOICES,
@@ -141,10 +142,9 @@ def import_predictions(
     if not made:
         raise ImportFileError(f"{path}: none of its {len(rows)} rows can be used; {errors} says why")
     if format_ == "mmau":
-        out.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_whole(out, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
     elif format_ == "airbench":  # not write_jsonl, which leaves null out: the owner's script wants every key
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
-        out.write_text(text, encoding="utf-8")
+        write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made))
     else:
         write_jsonl(out, made)
     n_unanswered = len(set(known) - set(seen)) if known else 0

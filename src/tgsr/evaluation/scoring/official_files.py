@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
+from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, Benchmark, Item, benchmark_of, items
 from tgsr.evaluation.scoring.official import handed_over
@@ -62,10 +63,9 @@ def write_official(path: Path, out: Path, responses: Iterable[Response]) -> Offi
         owners = item.choices if columns is None else [None if c is None else str(c) for c in columns]
         at = None if index is None else owners.index(item.choices[index])
         rows.append({**values, KEYS[benchmark]: handed_over(benchmark, text, owners, at)})
-    out.parent.mkdir(parents=True, exist_ok=True)
     if benchmark == "mmau":
         content = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
     else:  # not write_jsonl, which leaves null out: the owners' scorers want every key
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    out.write_text(content, encoding="utf-8")
+    write_whole(out, content)
     return Official(benchmark, len(rows), n_without)

@@ -15,11 +15,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import IO, cast
 
 from tqdm import tqdm
 
+from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.benchmarks import Benchmark
 from tgsr.evaluation.scoring.files import (
     PREDICTION_KEYS,
@@ -171,17 +171,7 @@ def score_file(
 
 def write_metrics(metrics: Metrics, path: StrPath) -> None:
     """Write metrics.json as a whole or not at all: a reader never sees half of it. Folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        text = json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2)
-        partial.write_text(
-            text + "\n", encoding="utf-8", errors="backslashreplace"
-        )  # ids may hold lone surrogates
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 
 def _items(at: int, prediction: Prediction, format_: Format) -> list[Item]:
@@ -239,15 +229,8 @@ def _line_writer(path: StrPath | None) -> Iterator[IO[str] | None]:
     if path is None:
         yield None
         return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as half, half.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        yield file
 
 
 def _write_line(file: IO[str], line: Line) -> None:

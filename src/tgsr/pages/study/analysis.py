@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from tgsr.disk.whole import whole, write_whole
 from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, Trial, trials_for
 from tgsr.pages.study.store import MEASURES, Answer, Measure, Store
 from tgsr.statistics.agreement import (
@@ -136,7 +137,10 @@ def _rating(answer: Answer, position: int, trial: Trial) -> Rating:
 def write_csv(path: Path, ratings: Sequence[Rating]) -> None:
     """One line an answer, with a header; None is an empty field."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        whole(path) as half,
+        half.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, [field.name for field in fields(Rating)])
         writer.writeheader()
         writer.writerows(asdict(rating) for rating in ratings)
@@ -304,8 +308,8 @@ def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str], differenc
 def write_analysis(analysis: Analysis, out: Path) -> None:
     """analysis.json, analysis.md and analysis.png in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "analysis.json").write_text(json.dumps(asdict(analysis), indent=1) + "\n", encoding="utf-8")
-    (out / "analysis.md").write_text(markdown(analysis), encoding="utf-8", errors="backslashreplace")
+    write_whole(out / "analysis.json", json.dumps(asdict(analysis), indent=1) + "\n")
+    write_whole(out / "analysis.md", markdown(analysis))
     draw(analysis, out / "analysis.png")
 
 
@@ -392,7 +396,8 @@ def draw(analysis: Analysis, path: Path) -> None:
         0.99, 0.01, "full dot: evidence alone; open dot: full clip; dashed: chance", ha="right", fontsize=8
     )
     figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=150, facecolor="white")
+    with whole(path) as half:
+        figure.savefig(half, dpi=150, facecolor="white")
     plt.close(figure)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.disk.whole import write_atomically
+from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, StudyError
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.overlap import evidence_crop, trace_iou
@@ -207,7 +207,7 @@ def make_study(
         checks,
         left_out,
     )
-    write_atomically(out / FILE, json.dumps(asdict(study), ensure_ascii=False, indent=1).encode())
+    write_whole(out / FILE, json.dumps(asdict(study), ensure_ascii=False, indent=1))
     return study
 
 

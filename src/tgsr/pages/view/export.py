@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import AudioError, ViewError
 from tgsr.pages.view import index as data
 from tgsr.pages.view.index import Index, Item
@@ -35,7 +36,7 @@ def export(index: Index, out: Path) -> tuple[int, int]:
     for name in ("api/item", "api/peaks", "sound", "static"):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)
-    (out / DONE).write_text("{}\n", encoding="utf-8")
+    write_whole(out / DONE, "{}\n")
     _write_front_end(out)
     _write(out / "api" / "run.json", data.run_row(index) | {"ask": None})
     n_heard = 0
@@ -65,10 +66,9 @@ def _write_front_end(out: Path) -> None:
     if MARK not in page:
         raise AssertionError(f"index.html lacks {MARK}")
     page = page.replace(MARK, MARK.replace('"0"', '"1"'))
-    (out / "index.html").write_text(page.replace("CSP-NONCE", ""), encoding="utf-8")
+    write_whole(out / "index.html", page.replace("CSP-NONCE", ""))
     for name, path in static_files().items():
-        (out / "static" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / "static" / name)
+        write_whole(out / "static" / name, path.read_bytes())
 
 
 def _write_sound(
@@ -83,7 +83,7 @@ def _write_sound(
             written[path] = item.key
         peaks = out / "api" / "peaks" / f"{item.key}.json"
         if written[path] != item.key:
-            shutil.copyfile(out / "api" / "peaks" / f"{written[path]}.json", peaks)
+            write_whole(peaks, (out / "api" / "peaks" / f"{written[path]}.json").read_bytes())
         else:
             rounded = [[round(low, 4), round(high, 4)] for low, high in sounds.peaks(sound, N_PEAKS)]
             _write(peaks, {"peaks": rounded, "seconds": sound.seconds})
@@ -96,12 +96,12 @@ def _write_sound(
 
 
 def _write_wav(sound: Sound, path: Path) -> None:
-    if sound.wav is not None:
-        shutil.copyfile(sound.wav, path)
-        return
-    with path.open("wb") as file:
-        for block in read_bytes(sound, 0, HEADER_BYTES + 2 * sound.n_samples):
-            file.write(block)
+    with whole(path) as half:
+        if sound.wav is not None:
+            shutil.copyfile(sound.wav, half)
+            return
+        with half.open("wb") as file:
+            file.writelines(read_bytes(sound, 0, HEADER_BYTES + 2 * sound.n_samples))
 
 
 def _searched(item: Item) -> dict[str, object]:
@@ -118,5 +118,4 @@ def _searched(item: Item) -> dict[str, object]:
 
 
 def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+    write_whole(path, json.dumps(value, allow_nan=False))
