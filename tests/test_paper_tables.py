@@ -452,7 +452,7 @@ def test_half_written_json_in_a_run_folder_is_noted_and_named_alone_refused(tmp_
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ({"models": {"mini": {"n": 3}}}, r"mini\.regions_strict.*is missing"),
+        ({"models": {"mini": {"n": 3}}}, r"mini\.regions_official.*is missing"),
         ({"models": {"mini": {**behaved(0.1), "n": "x"}}}, r"mini\.n.*must be int, got 'x'"),
         ({"models": [1]}, "must be an object"),
         ([1], "must be a JSON object"),

@@ -460,7 +460,7 @@ def test_ticks_are_few_and_inside_the_clip(duration: float) -> None:
 
 
 def test_a_model_has_one_colour_in_the_page_and_in_the_figure() -> None:
-    style = (Path(stated.__code__.co_filename).parent / "page.css").read_text()
+    style = (Path(report.__code__.co_filename).parent / "page.css").read_text()
     light = style[: style.index("@media")]
     assert tuple(re.findall(r"--m\d: (#\w+)", light)) == MODEL_COLOURS
 

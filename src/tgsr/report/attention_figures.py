@@ -20,7 +20,8 @@ from tgsr.audio import SAMPLE_RATE, Samples, load, peaks
 from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
 from tgsr.evaluation.attention.look import NEAR, PAPER_QUERIES, Looked, Tokens, read_tokens, tokens_file
-from tgsr.evaluation.attention.scores import ROWS, Attention, summarise
+from tgsr.evaluation.attention.metrics import Attention
+from tgsr.evaluation.attention.scores import ROWS, summarise
 from tgsr.records import Question, resolve_audio
 from tgsr.statistics.pictures import MODEL_COLOURS
 from tgsr.timeline import Seconds

@@ -15,9 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from tgsr.disk.whole import write_whole
+from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.scoring.score import Difference, PhraseScores
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
-from tgsr.report.read import Attended
 from tgsr.report.results import Results
 from tgsr.report.typeset import TICK, Column, Group, Number, Table, TableRow, csv_text, latex, markdown
 from tgsr.statistics.intervals import Mean
@@ -356,11 +356,11 @@ def table_4(results: Results, values: Collection[Published] | None = None) -> Ta
     return Table("table-4", title, "model", columns, (*((first,) if rows else ()), *published), (note,))
 
 
-def _attention_cells(of: Attended) -> list[Number]:
+def _attention_cells(of: Attention) -> list[Number]:
     phases = [of.by_phase.get(phase, {}).get("audio") for phase in ("all", "reasoning", "answer", "times")]
-    evidence = of.evidence or {}
     ratio = next(
-        (evidence[phase].ratio for phase in ("all", "reasoning", *evidence) if phase in evidence), None
+        (of.evidence[phase].ratio for phase in ("all", "reasoning", *of.evidence) if phase in of.evidence),
+        None,
     )
     return [*phases, of.audio_per_token, ratio, of.n]
 

@@ -1,20 +1,17 @@
-"""What commands left in run folders: which files there are, and their JSON as values that were checked.
-
-The shapes here are what the report reads of a file; what else the file holds is left alone.
-"""
+"""What commands left in run folders: which files there are, and their JSON as values that were checked."""
 
 from __future__ import annotations
 
 import json
-import types
+import re
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
 
 from tgsr.errors import RecordError
-from tgsr.statistics.intervals import Mean
 
 T = TypeVar("T")
 Kind = Literal["predictions", "metrics", "behaviour", "controls", "attention", "log"]
@@ -29,76 +26,6 @@ _NAMES: dict[Kind, tuple[str, ...]] = {
     "log": ("metrics.jsonl",),
 }
 AGAIN = "write it again with the command that made it"
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """One model in behaviour.json (table 3): means over its responses.
-
-    verify_zero counts responses that cite nothing as 0. n_unverifiable: cited intervals by what was wrong with them.
-    Judge: n_unparsed replies were no verdict, n_failed requests got none, n_without_answer responses were not shown.
-    """
-
-    n: int
-    regions_strict: Mean
-    regions_official: Mean
-    accuracy: Mean
-    verify: Mean | None = None
-    verify_zero: Mean | None = None
-    consistency: Mean | None = None
-    n_without_span: int | None = None
-    n_unverifiable: dict[str, int] | None = None
-    n_unparsed: int | None = None
-    n_failed: int | None = None
-    n_without_answer: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition of controls.json: accuracy under it, and how often the answer stays the same."""
-
-    accuracy: Mean
-    same_answer: Mean | None = None
-    n: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """One model in controls.json: the clip was changed, and what became of the answers (docs/controls.md)."""
-
-    n: int
-    conditions: dict[str, Condition]
-    covered: Mean | None = None
-    chance: float | None = None
-    sufficiency: Mean | None = None
-    sufficiency_over_silence: Mean | None = None
-    necessity: Mean | None = None
-    reliance_silenced: Mean | None = None
-    reliance_swapped: Mean | None = None
-    text_prior: Mean | None = None
-    shift_following: Mean | None = None
-    shift_staying: Mean | None = None
-    shift_slope: Mean | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Attention to the frames inside cited spans and outside of them, for each frame."""
-
-    inside: Mean
-    outside: Mean
-    ratio: Mean
-
-
-@dataclass(frozen=True, slots=True)
-class Attended:
-    """One model in attention.json (table 4): by_phase[phase][block], by_layer[phase][block][layer]."""
-
-    n: int
-    by_phase: dict[str, dict[str, Mean]]
-    by_layer: dict[str, dict[str, list[float]]]
-    audio_per_token: Mean | None = None
-    evidence: dict[str, Evidence] | None = None
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -170,53 +97,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_models(path: Path, cls: type[T]) -> dict[str, T]:
+def read_models(path: Path, kind: type[T]) -> dict[str, T]:
     """The models of behaviour.json, controls.json, or attention.json, which has no "models" around them."""
     value = read_json(path)
     models = value.get("models", value)
     if not isinstance(models, dict):
         raise RecordError("models", f"must be an object, got {models!r:.80}", str(path), remedy=AGAIN)
-    return {name: build(cls, one, path, name) for name, one in models.items()}
+    return {name: checked(kind, scores, path, name) for name, scores in models.items()}
 
 
-# --- JSON to dataclasses ---------------------------------------------------------------------------------
+def checked(kind: type[T], value: object, path: Path, where: str) -> T:
+    """The JSON value as a `kind`, a dataclass; keys that it has not are left alone.
 
-
-def build(cls: Any, value: object, path: Path, where: str) -> Any:
-    """`value` as a `cls`: a dataclass, dict[str, ...], list, tuple[..., ...], Literal, X | None, or a plain value.
-
-    Keys that a dataclass has not are left alone; one that it lacks takes its default. RecordError names the
-    place where the value is not what it must be.
+    RecordError names the place, below `where`, of a value that is missing or not what it must be.
     """
-    origin, inner = typing.get_origin(cls), typing.get_args(cls)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return build(next(of for of in inner if of is not type(None)), value, path, where)
-    if is_dataclass(cls) and isinstance(value, dict):
-        return _dataclass_of(cls, value, path, where)
-    if origin is dict and isinstance(value, dict):
-        return {key: build(inner[1], of, path, f"{where}.{key}") for key, of in value.items()}
-    if origin in (list, tuple) and isinstance(value, list):
-        return origin(build(inner[0], of, path, where) for of in value)
-    if origin is Literal and value in inner:
-        return value
-    if cls is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if cls in (int, str, bool) and type(value) is cls:
-        return value
-    wanted = getattr(cls, "__name__", str(cls))
-    raise RecordError(where, f"must be {wanted}, got {value!r:.80}", str(path), remedy=AGAIN)
-
-
-def _dataclass_of(cls: Any, value: dict[str, Any], path: Path, where: str) -> Any:
-    hints, given = typing.get_type_hints(cls), {}
-    for field in fields(cls):
-        if field.name in value:
-            given[field.name] = build(hints[field.name], value[field.name], path, f"{where}.{field.name}")
-        elif field.default is MISSING and field.default_factory is MISSING:
-            raise RecordError(f"{where}.{field.name}", "is missing", str(path), remedy=AGAIN)
-    return cls(**given)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).removesuffix("`").partition(" - at `$")
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`?", problem):
+        place, problem = f"{place}.{missing[1]}", "is missing"
+    elif expected := re.match(r"Expected `(.+)`, got `(.+)`", problem):
+        shown, found = expected[2], cast(Any, value)
+        if "..." not in place:  # not under an object's key, which is not told
+            for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", place):
+                found = found[int(index)] if index else found[name]
+            shown = f"{found!r:.80}"
+        problem = f"must be {expected[1]}, got {shown}"
+    raise RecordError(where + place, problem, str(path), remedy=AGAIN)
 
 
 # --- training logs ---------------------------------------------------------------------------------------

@@ -15,20 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from tgsr.errors import RecordError
+from tgsr.evaluation.attention.metrics import Attention
+from tgsr.evaluation.behaviour.metrics import Behaviour
+from tgsr.evaluation.controls.metrics import Controls
 from tgsr.evaluation.scoring.score import GroupScores, Metrics, ModelScores, read_predictions
 from tgsr.records import Response, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
-from tgsr.report.read import (
-    Attended,
-    Behaviour,
-    Controls,
-    build,
-    find_files,
-    log_number,
-    log_rows,
-    read_json,
-    read_models,
-)
+from tgsr.report.read import Kind, checked, find_files, log_number, log_rows, read_json, read_models
 from tgsr.statistics.pictures import Curve
 
 T = TypeVar("T")
@@ -46,7 +39,7 @@ class Results:
     sets: tuple[QuestionSet, ...]
     behaviour: dict[str, Behaviour]
     controls: dict[str, Controls]
-    attention: dict[str, Attended]
+    attention: dict[str, Attention]
     pictures: tuple[Path, ...]  # attention.png, controls.png, ...
     curves: tuple[Curve, ...]
     others: tuple[Path, ...]  # JSON that was read
@@ -81,9 +74,20 @@ def gather(runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0) -> Res
 
     sources = [read_source(path, notes) for path in files["predictions"]]
     stored = [found for path in files["metrics"] if (found := attempt(read_metrics, path)) is not None]
-    behaviour = _merged(files["behaviour"], lambda path: attempt(read_behaviour, path), notes)
-    controls = _merged(files["controls"], lambda path: attempt(read_controls, path), notes)
-    attention = _merged(files["attention"], lambda path: attempt(read_attention, path), notes)
+
+    def models_of(kind: Kind, cls: type[T]) -> dict[str, T]:
+        """The models of all files of one kind; of a model that is in two of them, the first."""
+        merged: dict[str, T] = {}
+        for path in files[kind]:
+            for model, scores in (attempt(lambda path: read_models(path, cls), path) or {}).items():
+                if model in merged:
+                    notes.append(f"left out: {path}: {model} is in an earlier file of this kind already")
+                merged.setdefault(model, scores)
+        return merged
+
+    behaviour = models_of("behaviour", Behaviour)
+    controls = models_of("controls", Controls)
+    attention = models_of("attention", Attention)
     curves = [curve for path in files["log"] for curve in attempt(read_log, path) or []]
     names = dict.fromkeys(
         [response.model for source in sources for response in source.responses]
@@ -205,24 +209,12 @@ def read_metrics(path: Path) -> Metrics:
 
     Scores of an owner's file, which names no model, are those of a model that goes by that file's name.
     """
-    metrics: Metrics = build(Metrics, read_json(path), path, "metrics")
+    metrics = checked(Metrics, read_json(path), path, "metrics")
     if metrics.benchmark is not None:
         nothing = GroupScores(None, None)
         only = ModelScores(nothing, {}, (), (), benchmarks={metrics.format: metrics.benchmark})
         metrics = replace(metrics, models={Path(metrics.file).stem or path.stem: only}, benchmark=None)
     return replace(metrics, file=str(path))
-
-
-def read_behaviour(path: Path) -> dict[str, Behaviour]:
-    return read_models(path, Behaviour)
-
-
-def read_controls(path: Path) -> dict[str, Controls]:
-    return read_models(path, Controls)
-
-
-def read_attention(path: Path) -> dict[str, Attended]:
-    return read_models(path, Attended)
 
 
 def read_log(path: Path) -> list[Curve]:
@@ -259,16 +251,3 @@ def read_curves(metrics_jsonl: Path, names: Sequence[str]) -> list[Curve]:
             x, y = zip(*known, strict=True)
             curves.append(Curve(name, "step", name, x, y))
     return curves
-
-
-def _merged(
-    paths: Sequence[Path], read: Callable[[Path], dict[str, T] | None], notes: list[str]
-) -> dict[str, T]:
-    """The models of several files of one kind; of a model that is in two of them, the first."""
-    found: dict[str, T] = {}
-    for path in paths:
-        for model, one in (read(path) or {}).items():
-            if model in found:
-                notes.append(f"left out: {path}: {model} is in an earlier file of this kind already")
-            found.setdefault(model, one)
-    return found

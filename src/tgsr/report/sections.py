@@ -315,7 +315,7 @@ def behaviour_section(results: Results, tables: Sequence[Table]) -> Section | No
                 *(
                     b.n,
                     b.n_without_span,
-                    None if b.n_unverifiable is None else sum(b.n_unverifiable.values()),
+                    sum(b.n_unverifiable.values()),
                 ),
                 *(
                     None if b.consistency is None else n

@@ -30,6 +30,9 @@ class Mean:
     n_unscored: int
 
 
+NOT_MEASURED = Mean(None, None, None, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Quantiles:
     """Median and 90th percentile, in seconds, of `n` values; None where there are none."""

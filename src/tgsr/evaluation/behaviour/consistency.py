@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from tgsr.choices import extract_choice, final_statement
 from tgsr.errors import RecordError
+from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.local import Llm, Prompt
 from tgsr.prompts import REASONING_OPENING
@@ -233,19 +234,7 @@ def _read_log(log: Path, name: str) -> dict[str, str]:
 # --- how good is the judge? ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Flips:
-    """How often a verdict changes where nothing that matters has changed. `rate` over cases with both verdicts.
-
-    `to_yes` counts those that became 1, `to_no` those that became 0: a bias has a direction.
-    """
-
-    rate: Mean
-    to_yes: int
-    to_no: int
-
-
-def flips(judged: Iterable[Judged], variant: Variant, seed: int = 0) -> Flips:
+def flips(judged: Iterable[Judged], variant: str, seed: int = 0) -> Flips:
     """The plain verdicts against those under the variant."""
     pairs = [
         (of.case.clip, of.verdicts["plain"], of.verdicts[variant])

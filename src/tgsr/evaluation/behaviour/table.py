@@ -7,8 +7,9 @@ is heard there (audiology.py), Consistency whether its reasoning supports its an
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,44 +17,15 @@ import matplotlib.pyplot as plt
 from tgsr.choices import letter, official_letter
 from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
-from tgsr.evaluation.behaviour.consistency import Flips, Judged, flips
+from tgsr.evaluation.behaviour.consistency import Judged, flips
+from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.scoring.terminal import number, percent
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
 from tgsr.records import Response, Row, write_jsonl
-from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean
 from tgsr.statistics.pictures import MODEL_COLOURS
 
 N_LETTERS = 26
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """One model's behaviours over its responses to questions with choices; intervals are over clips.
-
-    verify: the mean over responses that cite something that could be verified; verify_zero: the same with 0 for
-    responses that cite nothing (docs/behaviour.md says which of the two the paper can have meant); verify_by: `verify`
-    by each similarity that was compared: does a difference hang on the chosen one? n_unverifiable counts
-    cited intervals by what was wrong with them. consistency: over the responses with a verdict; `by_variant` has
-    it under the turned order of choices and with the verdicts swapped, `flips` how often a verdict changed; n_unparsed
-    are replies that were no verdict, n_failed requests without a reply, n_without_answer responses that name no choice
-    clearly or reason nothing, and are not judged. None for what was not asked for.
-    """
-
-    n: int
-    regions_official: Mean
-    regions_strict: Mean
-    accuracy: Mean
-    n_without_span: int
-    verify: Mean | None
-    verify_zero: Mean | None
-    verify_by: dict[str, Mean]
-    n_unverifiable: dict[str, int]
-    consistency: Mean | None
-    by_variant: dict[str, Mean]
-    flips: dict[str, Flips]
-    n_unparsed: int
-    n_failed: int
-    n_without_answer: int
 
 
 def behaviour(
@@ -67,58 +39,54 @@ def behaviour(
     """
     clips = [response.question.clip_id for response in responses]
     texts = [response.text for response in responses]
-    by_variant: dict[str, Mean] = {}
-    changed: dict[str, Flips] = {}
-    n_unparsed = n_failed = 0
-    if judged is not None:
-        for variant in dict.fromkeys(name for of in judged for name in (*of.verdicts, *of.failed)):
-            verdicts = [of.verdicts.get(variant) for of in judged]
-            values = [None if verdict is None else float(verdict) for verdict in verdicts]
-            by_variant[variant] = bootstrap_mean(values, [of.case.clip for of in judged], seed)
-            if variant == "plain":
-                n_unparsed = sum("plain" in of.verdicts and of.verdicts["plain"] is None for of in judged)
-                n_failed = sum("plain" in of.failed for of in judged)
-            else:
-                changed[variant] = flips(judged, variant, seed)  # type: ignore[arg-type]
-    values_of = None if verified is None else [of.value for of in verified]
-    unverifiable: dict[str, int] = {}
-    for of_one in verified or ():
-        for step in of_one.steps:
-            if step.problem is not None:
-                kind = step.problem.partition(":")[0]
-                unverifiable[kind] = unverifiable.get(kind, 0) + 1
-    nothing = Mean(None, None, None, 0, 0)
-    return Behaviour(
-        len(responses),
-        bootstrap_mean([float(count_mentions(text)) for text in texts], clips, seed),
-        bootstrap_mean([float(count_distinct(text)) for text in texts], clips, seed),
-        bootstrap_mean([float(_is_right(response)) for response in responses], clips, seed),
-        sum(not find_mentions(text) for text in texts),
-        None if values_of is None else bootstrap_mean(values_of, clips, seed),
-        None if verified is None else bootstrap_mean([_or_zero(of) for of in verified], clips, seed),
-        {
-            measure.__name__: bootstrap_mean([of.value_by(measure) for of in verified or ()], clips, seed)
-            for measure in SIMILARITIES
-            if verified is not None
-        },
-        unverifiable,
-        None if judged is None else by_variant.get("plain", nothing),
-        by_variant,
-        changed,
-        n_unparsed,
-        n_failed,
-        0 if judged is None else len(responses) - len(judged),
+
+    def mean(values: Sequence[float | None]) -> Mean:
+        return bootstrap_mean(values, clips, seed)
+
+    # As the paper's authors read the answer (Eq. 1), so that the numbers stand beside `tgsr score`'s
+    correct = [response.question.choices.index(response.question.answer or "") for response in responses]
+    is_right = [
+        i < N_LETTERS and official_letter(text) == letter(i) for i, text in zip(correct, texts, strict=True)
+    ]
+    scores = Behaviour(
+        n=len(responses),
+        regions_official=mean([float(count_mentions(text)) for text in texts]),
+        regions_strict=mean([float(count_distinct(text)) for text in texts]),
+        accuracy=mean([float(right) for right in is_right]),
+        n_without_span=sum(not find_mentions(text) for text in texts),
     )
-
-
-def _or_zero(verified: Verified) -> float | None:
-    return verified.value if verified.steps else 0.0
-
-
-def _is_right(response: Response) -> bool:
-    """As the paper's authors read the answer (Eq. 1), so that the numbers stand beside `tgsr score`'s."""
-    index = response.question.choices.index(response.question.answer or "")
-    return index < N_LETTERS and official_letter(response.text) == letter(index)
+    if verified is not None:
+        problems = [
+            step.problem.partition(":")[0] for v in verified for step in v.steps if step.problem is not None
+        ]
+        scores = replace(
+            scores,
+            verify=mean([v.value for v in verified]),
+            verify_zero=mean([v.value if v.steps else 0.0 for v in verified]),
+            verify_by={
+                measure.__name__: mean([v.value_by(measure) for v in verified]) for measure in SIMILARITIES
+            },
+            n_unverifiable=dict(Counter(problems)),
+        )
+    if judged is not None:
+        by_variant = {
+            variant: bootstrap_mean(
+                [None if (verdict := j.verdicts.get(variant)) is None else float(verdict) for j in judged],
+                [j.case.clip for j in judged],
+                seed,
+            )
+            for variant in dict.fromkeys(name for j in judged for name in (*j.verdicts, *j.failed))
+        }
+        scores = replace(
+            scores,
+            consistency=by_variant.get("plain", NOT_MEASURED),
+            by_variant=by_variant,
+            flips={variant: flips(judged, variant, seed) for variant in by_variant if variant != "plain"},
+            n_unparsed=sum("plain" in j.verdicts and j.verdicts["plain"] is None for j in judged),
+            n_failed=sum("plain" in j.failed for j in judged),
+            n_without_answer=len(responses) - len(judged),
+        )
+    return scores
 
 
 # --- files -----------------------------------------------------------------------------------------------------

@@ -16,74 +16,13 @@ import numpy as np
 
 from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.controls.ask import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Item, Settings, displacement
+from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import Row, write_jsonl
 from tgsr.statistics.intervals import Mean, bootstrap_mean
 from tgsr.statistics.pictures import MODEL_COLOURS
 from tgsr.timeline import Seconds, Span
 
 # --- measuring -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ConditionScores:
-    """One condition: `n` responses, `skipped` questions by reason.
-
-    accuracy: of choices, by our reading of the final answer; accuracy_official: by the authors' letter. same_answer:
-    the share of the originals' answers that are given again; originals without a readable one are unscored. iou and
-    same_place: of phrases.
-    """
-
-    n: int
-    skipped: dict[str, int]
-    accuracy: Mean
-    accuracy_official: Mean
-    same_answer: Mean
-    iou: Mean
-    same_place: Mean
-
-
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """One model. Each mean has a 95 % interval by clip; differences are paired, question by question.
-
-    n: questions with an original response; n_with_evidence: choices with evidence to keep and remove; covered: how
-    much of its clip that evidence is. sufficiency: the original answer is given on the evidence alone;
-    sufficiency_right: of those originally right; sufficiency_cropped: without its place; sufficiency_over_silence:
-    minus the share that give it on silence. changed_removed, changed_random: another answer, or none, without the
-    evidence, and without as much of the rest; necessity: their difference. reliance_*: accuracy on the original minus
-    on silence, on another clip. text_prior: accuracy on silence minus that of a blind pick. shift_following: of the
-    cited intervals and shifts, those whose both ends move by the shift, to FOLLOWS; shift_staying: by less than STAYS;
-    shift_lost: that have no counterpart; shift_slope: seconds moved per second shifted. roll_following: the same after
-    rolling by half the clip. by_task: accuracy and the means of BY_TASK over each task's choices.
-    """
-
-    n: int
-    n_clips: int
-    n_choices: int
-    n_phrases: int
-    n_without_original: int
-    n_citing: int
-    n_with_evidence: int
-    covered: Mean
-    chance: float | None
-    conditions: dict[str, ConditionScores]
-    sufficiency: Mean
-    sufficiency_right: Mean
-    sufficiency_cropped: Mean
-    sufficiency_over_silence: Mean
-    necessity: Mean
-    changed_removed: Mean
-    changed_random: Mean
-    reliance_silenced: Mean
-    reliance_swapped: Mean
-    text_prior: Mean
-    shift_following: Mean
-    shift_staying: Mean
-    shift_lost: Mean
-    shift_slope: Mean
-    shift_following_by_kind: dict[str, Mean]
-    roll_following: Mean
-    by_task: dict[str, dict[str, Mean]]
 
 
 BY_TASK = ("sufficiency", "sufficiency_over_silence", "necessity", "shift_following")
