@@ -51,7 +51,7 @@ types: $(INSTALLED)
 
 # No stamp: the kept file is checked against its SHA-256, which takes a second.
 fetch: $(INSTALLED)
-	$(BIN)/python -m tgsr.models.fetch
+	$(BIN)/tgsr fetch
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +19,44 @@ def run(*words: str | Path) -> int:
     return cli.main([str(word) for word in words])
 
 
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (
-        ["fetch"],
-        ["demo"],
-        ["ask"],
-        ["build"],
-        ["train", "base"],
-        ["train", "sta"],
-        ["train", "grpo"],
-        ["train", "sft"],
-        ["decoder"],
-        ["predict"],
-        ["score"],
-        ["report"],
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([*words, "--help"])
-        assert stopped.value.code == 0
-        assert f"example: tgsr {' '.join(words)}" in " ".join(capsys.readouterr().out.split())
+STEPS = {"train": ["base", "sta", "grpo", "sft"], "study": ["make", "serve", "analyse", "size"]}
+COMMANDS = [
+    [name, *step]
+    for group in cli.GROUPS.values()
+    for name in group
+    for step in ([[step] for step in STEPS[name]] if name in STEPS else [[]])
+]
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words, "--help"])
+    assert stopped.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, *words)
+    assert f"example: tgsr {' '.join(words)}" in text
+    for says_nothing in ("None", "False", "[]"):
+        assert f"(default: {says_nothing})" not in text
+
+
+def test_help_begins_with_what_a_newcomer_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert "first steps: demo The whole story" in text
+    places = [
+        text.index(f" {group}: ") for group in ("first steps", "ask", "data", "train", "evaluate", "look")
+    ]
+    assert places == sorted(places)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"tgsr {version('tgsr')}\n"
 
 
 @pytest.mark.parametrize("stage", ["base", "sta", "grpo"])
@@ -50,16 +71,20 @@ def test_every_setting_of_training_is_described(stage: str, capsys: pytest.Captu
         assert len([word for word in words if word.islower()]) >= 2, setting
 
 
+def parsed(*words: str) -> argparse.Namespace:
+    return cli.parser(words).parse_args(words)
+
+
 def test_settings_are_read_by_their_types() -> None:
     words = ["train", "grpo", "--questions", "q", "--out", "o", "--epsilon-high", "0.28"]
-    args = cli.parser().parse_args([*words, "--no-scale-rewards", "--kl", "k2", "--branches-at-once", "4"])
+    args = parsed(*words, "--no-scale-rewards", "--kl", "k2", "--branches-at-once", "4")
     assert (args.epsilon_high, args.scale_rewards, args.kl, args.branches_at_once) == (0.28, False, "k2", 4)
-    args = cli.parser().parse_args(words[:6])
+    args = parsed(*words[:6])
     assert (args.epsilon_high, args.scale_rewards, args.branches_at_once) == (None, True, None)
     with pytest.raises(SystemExit):
-        cli.parser().parse_args([*words[:6], "--kl", "k4"])
+        parsed(*words[:6], "--kl", "k4")
     with pytest.raises(SystemExit):
-        cli.parser().parse_args(["train", "grpo", "--out", "o"])  # no questions
+        parsed("train", "grpo", "--out", "o")  # no questions
 
 
 def test_build_makes_questions_whose_audio_is_there(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tgsr.audio import SAMPLE_RATE, Samples, load, save_wav
 from tgsr.choices import letter
 from tgsr.cli import main
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import RecordError, RunError
+from tgsr.errors import OptionError, RecordError, RunError
 from tgsr.evaluation.controls.ask import (
     NO_EVIDENCE,
     NO_OTHER,
@@ -460,7 +460,7 @@ def test_sampling_gets_a_condition_that_alters_nothing(asked: Path, tmp_path: Pa
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object], named: str) -> None:
-    with pytest.raises(RunError, match=named):
+    with pytest.raises(OptionError, match=named):
         Settings(**wrong)  # type: ignore[arg-type]
 
 

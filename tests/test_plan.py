@@ -11,7 +11,8 @@ from tgsr import cli
 from tgsr.errors import ModelError
 from tgsr.models.load import load, with_lora
 from tgsr.models.lora_targets import parts_of
-from tgsr.training.plan import GPUS, PAPERS, Work, lora_size, rows, sizes_of
+from tgsr.training.cost import GPUS, Work
+from tgsr.training.plan import PAPERS, lora_size, rows, sizes_of
 
 
 @pytest.mark.parametrize("make", [af3_folder, omni_folder])

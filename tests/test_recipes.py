@@ -66,41 +66,36 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
     return commands
 
 
-@pytest.fixture(scope="module")
-def cli() -> argparse.ArgumentParser:
-    return parser()
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    return parser(arguments).parse_args(arguments)
 
 
-def of(command: str, commands: list[list[str]], cli: argparse.ArgumentParser) -> list[argparse.Namespace]:
-    """What a command ("train grpo") is asked, each time that it is started."""
+def of(command: str, commands: list[list[str]]) -> list[argparse.Namespace]:
+    """The arguments of a command ("train grpo"), each time that it is started."""
     words = command.split()
-    return [cli.parse_args(arguments) for arguments in commands if arguments[: len(words)] == words]
+    return [parsed(arguments) for arguments in commands if arguments[: len(words)] == words]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
-def test_each_command_is_understood_and_the_recipe_reaches_its_end(
-    recipe: Path, started: Started, cli: argparse.ArgumentParser
-) -> None:
+def test_each_command_is_understood_and_the_recipe_reaches_its_end(recipe: Path, started: Started) -> None:
     commands = started(recipe)
     assert len(commands) >= 2
     for arguments in commands:
-        cli.parse_args(arguments)
+        parsed(arguments)
 
 
-def test_a_judge_is_handed_on_where_there_is_one(started: Started, cli: argparse.ArgumentParser) -> None:
+def test_a_judge_is_handed_on_where_there_is_one(started: Started) -> None:
     recipe = next(r for r in RECIPES if r.name == "ablations_paper.sh")
     judge = "http://127.0.0.1:8000/v1#Qwen/Qwen3-32B"
-    assert {run.judge for run in of("behaviour", started(recipe, JUDGE=judge), cli)} == {judge}
+    assert {run.judge for run in of("behaviour", started(recipe, JUDGE=judge))} == {judge}
 
 
 @pytest.mark.parametrize(
     "recipe", [r for r in RECIPES if r.name.startswith(("paper_", "ablations_paper"))], ids=lambda p: p.name
 )
-def test_the_papers_tables_are_in_its_presets(
-    recipe: Path, started: Started, cli: argparse.ArgumentParser
-) -> None:
-    (sta,) = of("train sta", started(recipe), cli)
-    grpo = of("train grpo", started(recipe), cli)[0]
+def test_the_papers_tables_are_in_its_presets(recipe: Path, started: Started) -> None:
+    (sta,) = of("train sta", started(recipe))
+    grpo = of("train grpo", started(recipe))[0]
     assert (sta.learning_rate, sta.warmup_share, sta.epochs, sta.bfloat16) == (2e-5, 0.03, 1, True)
     assert sta.clips_per_step * 8 == 4 * 4 * 8  # phrases: GPUs x a GPU x accumulations, 8 phrases a clip
     assert (grpo.learning_rate, grpo.warmup_share, grpo.epochs, grpo.bfloat16) == (5e-6, 0.03, 1, True)
@@ -130,15 +125,13 @@ ABLATED = {
 
 
 @pytest.mark.parametrize("name", ["mini", "paper"])
-def test_an_ablation_differs_from_ours_in_its_one_setting(
-    name: str, started: Started, cli: argparse.ArgumentParser
-) -> None:
+def test_an_ablation_differs_from_ours_in_its_one_setting(name: str, started: Started) -> None:
     recipe = next(r for r in RECIPES if r.name == f"ablations_{name}.sh")
-    runs = of("train grpo", started(recipe, DENSE_CLIPS="dense.jsonl"), cli)
+    runs = of("train grpo", started(recipe, DENSE_CLIPS="dense.jsonl"))
     if name == "paper":
         base = next(run for run in runs if Path(run.out).name == "ours")
     else:  # ours is shipped: what made it is another recipe
-        (base,) = of("train grpo", started(recipe.with_name("mini.sh")), cli)
+        (base,) = of("train grpo", started(recipe.with_name("mini.sh")))
         base.questions, base.model = runs[0].questions, "mini:sta"
     found = differences(runs, base)
     found.pop("ours", None)
@@ -148,20 +141,18 @@ def test_an_ablation_differs_from_ours_in_its_one_setting(
 
 
 @pytest.mark.parametrize("name", ["mini", "paper"])
-def test_all_variants_are_asked_the_same_and_stand_in_the_tables(
-    name: str, started: Started, cli: argparse.ArgumentParser
-) -> None:
+def test_all_variants_are_asked_the_same_and_stand_in_the_tables(name: str, started: Started) -> None:
     recipe = next(r for r in RECIPES if r.name == f"ablations_{name}.sh")
     commands = started(recipe)
     predicted: dict[str, set[tuple[object, ...]]] = {}
-    for run in of("predict", commands, cli):
+    for run in of("predict", commands):
         if run.temperature == 0:
             predicted.setdefault(run.model, set()).add((run.questions, *run.only))
     assert len(set(map(frozenset, predicted.values()))) == 1
     assert len(predicted) == (7 if name == "mini" else 6)
-    (tables,) = of("tables", commands, cli)
+    (tables,) = of("tables", commands)
     assert {row.partition("=")[2] for row in tables.row} == set(predicted)
-    (sft,) = of("train sft", commands, cli)
+    (sft,) = of("train sft", commands)
     assert sft.right_only
     assert sft.without_timestamps
     assert sft.model == ("mini" if name == "mini" else "Qwen/Qwen2.5-Omni-7B")

@@ -17,7 +17,7 @@ from tgsr.answering import remote
 from tgsr.answering.remote import Remote, load_remote
 from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE, save_wav
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, OptionError
 from tgsr.llm.chat import chat, chat_endpoint
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.llm.endpoint import Limits
@@ -433,5 +433,5 @@ def test_a_url_that_is_none_is_refused(tmp_path: Path) -> None:
     "numbers", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": 0}]
 )
 def test_numbers_that_no_sampling_has_are_refused(numbers: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=f"--{next(iter(numbers)).replace('_', '-')}"):
+    with pytest.raises(OptionError, match=f"--{next(iter(numbers)).replace('_', '-')}"):
         Decoding(**numbers)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tgsr.data.other_trainers import to_trl
 from tgsr.dense_reward import dense_grounding_reward, step_credits
-from tgsr.errors import RunError
+from tgsr.errors import OptionError, RunError
 from tgsr.grounding import find_mentions
 from tgsr.overlap import trace_iou
 from tgsr.prompts import REASONING_OPENING
@@ -331,7 +331,7 @@ def test_eq_2_is_set_from_the_command_line():
     ],
 )
 def test_settings_that_make_no_reward_are_refused_before_anything_runs(settings, said):
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(OptionError, match=said):
         GrpoConfig("", **settings)
 
 

@@ -27,7 +27,7 @@ from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.errors import ModelError, NotFinite, RunError
+from tgsr.errors import ModelError, NotFinite, OptionError, RunError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load, load_adapter, lora_off, save_adapter, with_lora
 from tgsr.models.lora_targets import parts_of, parts_table
@@ -486,12 +486,12 @@ def test_a_bfloat16_base_keeps_the_aligner_as_it_was_trained(tmp_path: Path) -> 
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_their_flag(setting: dict[str, Any], says: str) -> None:
-    with pytest.raises(RunError, match=says):
+    with pytest.raises(OptionError, match=says):
         replace(GRPO, **setting)
 
 
 def test_settings_of_stage_1_too() -> None:
-    with pytest.raises(RunError, match="--clips-at-once -1: must be 1 or more"):
+    with pytest.raises(OptionError, match="--clips-at-once -1: must be 1 or more"):
         replace(STA, clips_at_once=-1)
 
 

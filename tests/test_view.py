@@ -777,7 +777,7 @@ def test_the_command_says_what_is_wrong(run, tmp_path, capsys, monkeypatch):
     assert "--port 99999" in capsys.readouterr().err
     assert main(["view", str(run), "--export", str(tmp_path / "site")]) == 0
     assert "12 items with sound" in capsys.readouterr().out
-    monkeypatch.setattr("tgsr.pages.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("tgsr.commands.pages.find_spec", lambda name: None)
     assert main(["view", str(run)]) == 2
     assert "pip install 'tgsr[view]'" in capsys.readouterr().err
     assert main(["study", "serve", str(run)]) == 2

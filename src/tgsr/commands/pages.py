@@ -3,111 +3,126 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from tgsr.commands.shared import _RUNS, _add_placement, _add_rows, _command, _open
+from tgsr.commands.shared import add_config, finish, open_model, require_there
+from tgsr.errors import StudyError, ViewError
+from tgsr.models.placement import Placement
 
-
-def _add_report(commands: Any) -> None:
-    about = "A page to look at and listen to: tables, curves, items with sound; with them the paper's tables in files."
-    command = _command(commands, "report", _report, about, "tgsr report runs/demo --out runs/demo/report")
-    command.add_argument("runs", type=Path, nargs="+", help=_RUNS)
-    command.add_argument(
-        "--out", type=Path, required=True, help="folder (index.html, report.md, tables/), or one page: X.html"
-    )
-    command.add_argument("--items", type=int, default=8, help="how many questions to show")
-    command.add_argument("--title", default="Timestamp-grounded speech reasoning")
-    command.add_argument("--seed", type=int, default=0, help="seed of the items and of the intervals")
-    _add_rows(command)
+RUNS = (
+    "folders with predictions*.jsonl, metrics.json, behaviour.json, controls.json, attention.json or training logs "
+    "anywhere below them, or such files"
+)
 
 
-def _report(args: argparse.Namespace) -> None:
+def add_rows(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument_group("rows of the tables").add_argument
+    about = "a model and what readers know it as, in order; without any, all models under their own names"
+    flag("--row", action="append", default=[], metavar="LABEL=MODEL", help=about)
+    about = "went through stage 1: table 1's tick"
+    flag("--sta", action="append", default=[], metavar="MODEL", help=about)
+    flag("--published", action="store_true", help="the paper's own numbers too, in groups of their own")
+
+
+def add_report(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("runs", type=Path, nargs="+", help=RUNS)
+    about = "folder (index.html, report.md, tables/), or one page: X.html"
+    flag("--out", type=Path, required=True, help=about)
+    flag("--items", type=int, default=8, help="how many questions to show")
+    flag("--title", default="Timestamp-grounded speech reasoning", help="the page's")
+    flag("--seed", type=int, default=0, help="seed of the items and of the intervals")
+    add_rows(command)
+    finish(command, report, "tgsr report runs/demo --out runs/demo/report")
+
+
+def report(args: argparse.Namespace) -> None:
+    require_there(*args.runs)
     from tgsr.report.write import report
 
-    print(
-        report(
-            args.runs,
-            args.out,
-            title=args.title,
-            n_items=args.items,
-            seed=args.seed,
-            rows=args.row,
-            sta=args.sta,
-            published=args.published,
-        )
+    path = report(
+        args.runs,
+        args.out,
+        title=args.title,
+        n_items=args.items,
+        seed=args.seed,
+        rows=args.row,
+        sta=args.sta,
+        published=args.published,
     )
+    print(path)
 
 
-def _add_tables(commands: Any) -> None:
-    about = "The paper's tables 1 to 4 from run folders, with intervals: Markdown, CSV and LaTeX."
+def add_tables(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("runs", type=Path, nargs="+", help=RUNS)
+    flag("--out", type=Path, required=True, help="folder; tables.md holds all of them")
+    flag("--seed", type=int, default=0, help="seed of the bootstrap")
+    add_rows(command)
     example = 'tgsr tables runs/ablation --row Vanilla=mini --row "Only STA=mini:sta" --out tables'
-    command = _command(commands, "tables", _tables, about, example)
-    command.add_argument("runs", type=Path, nargs="+", help=_RUNS)
-    command.add_argument("--out", type=Path, required=True, help="folder; tables.md holds all of them")
-    command.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
-    _add_rows(command)
+    finish(command, tables, example, "They are written as Markdown, CSV and LaTeX.")
 
 
-def _tables(args: argparse.Namespace) -> None:
+def tables(args: argparse.Namespace) -> None:
+    require_there(*args.runs)
     from tgsr.report.write import tables
 
-    written, text = tables(
+    paths, text = tables(
         args.runs, args.out, rows=args.row, sta=args.sta, published=args.published, seed=args.seed
     )
     print(text)
-    print(*written, sep="\n")
+    print(*paths, sep="\n")
 
 
-def _add_study(commands: Any) -> None:
-    about = "The human evaluation: raters hear the cited evidence or the full clip and say what it is worth."
-    group = commands.add_parser("study", help=about, description=about)
-    steps = group.add_subparsers(required=True, metavar="STEP")
-    _add_study_make(steps)
-    about = "Run the study as a web page; ratings go to ratings.sqlite in its folder."
-    command = _command(steps, "serve", _study_serve, about, "tgsr study serve study --host 0.0.0.0")
-    command.add_argument("study", type=Path, help="the study's folder")
-    command.add_argument(
-        "--host", default="127.0.0.1", help="any other than this one needs the printed token"
-    )
-    command.add_argument("--port", type=int, default=8732)
-    command.add_argument(
-        "--consent", type=Path, help="text file shown to raters instead of the packaged text"
-    )
-    about = "Tables, plots, agreement and ratings.csv from the ratings so far."
-    command = _command(
-        steps, "analyse", _study_analyse, about, "tgsr study analyse study --out study/analysis"
-    )
-    command.add_argument("study", type=Path, help="the study's folder")
-    command.add_argument("--out", type=Path, required=True, help="folder")
-    command.add_argument("--seed", type=int, default=0, help="of the intervals")
-    about = "How many items a study needs."
-    command = _command(steps, "size", _study_size, about, "tgsr study size --difference 0.5 --deviation 1.2")
-    command.add_argument("--difference", type=float, default=0.5, help="of mean ratings, to be shown")
-    command.add_argument("--deviation", type=float, default=1.2, help="of one rating's paired difference")
-    command.add_argument("--raters", type=int, default=3, help="of each item and system")
-    command.add_argument("--correlation", type=float, default=0.4, help="between raters of one item, 0 to 1")
-    command.add_argument("--power", type=float, default=0.8)
+def add_study(command: argparse.ArgumentParser) -> None:
+    steps = command.add_subparsers(required=True, metavar="STEP")
+
+    def step(name: str, about: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = steps.add_parser(name, help=about, description=about)
+        return parser
+
+    make = step("make", "Choose items, cut their sounds, and write a study's folder.")
+    flag = make.add_argument
+    flag("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    flag("--systems", nargs="+", default=[], help="models to compare; all if not given")
+    flag("--items", type=int, default=30, help="questions to be rated")
+    flag("--per-rater", type=int, default=0, help="questions a rater gets; 0: all")
+    flag("--raters-per-trial", type=int, default=3, help="of each item and system")
+    flag("--practice", type=int, default=2, help="practice parts, with feedback")
+    flag("--checks", type=int, default=2, help="attention checks a rater gets")
+    flag("--title", default="Listening study", help="the page's")
+    flag("--seed", type=int, default=0, help="of items, stretches and orders")
+    flag("--out", type=Path, required=True, help="a new folder")
+    finish(make, study_make, "tgsr study make runs/predictions.jsonl --items 30 --out study")
+
+    serve = step("serve", "Run the study as a web page; ratings go to ratings.sqlite in its folder.")
+    flag = serve.add_argument
+    flag("study", type=Path, help="the study's folder")
+    flag("--host", default="127.0.0.1", help="any other than this one needs the printed token")
+    flag("--port", type=int, default=8732, help="of the page")
+    flag("--consent", type=Path, help="text file shown to raters instead of the packaged text")
+    finish(serve, study_serve, "tgsr study serve study --host 0.0.0.0")
+
+    analyse = step("analyse", "Tables, plots, agreement and ratings.csv from the ratings so far.")
+    flag = analyse.add_argument
+    flag("study", type=Path, help="the study's folder")
+    flag("--out", type=Path, required=True, help="folder")
+    flag("--seed", type=int, default=0, help="of the intervals")
+    finish(analyse, study_analyse, "tgsr study analyse study --out study/analysis")
+
+    size = step("size", "How many items a study needs.")
+    flag = size.add_argument
+    flag("--difference", type=float, default=0.5, help="of mean ratings, to be shown")
+    flag("--deviation", type=float, default=1.2, help="of one rating's paired difference")
+    flag("--raters", type=int, default=3, help="of each item and system")
+    flag("--correlation", type=float, default=0.4, help="between raters of one item, 0 to 1")
+    flag("--power", type=float, default=0.8, help="of the test, 0 to 1")
+    finish(size, study_size, "tgsr study size --difference 0.5 --deviation 1.2")
 
 
-def _add_study_make(steps: Any) -> None:
-    about = "Choose items, cut their sounds, and write a study's folder."
-    command = _command(
-        steps, "make", _study_make, about, "tgsr study make runs/predictions.jsonl --items 30 --out study"
-    )
-    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
-    command.add_argument("--systems", nargs="+", default=[], help="models to compare; all if not given")
-    command.add_argument("--items", type=int, default=30, help="questions to be rated")
-    command.add_argument("--per-rater", type=int, default=0, help="questions a rater gets; 0: all")
-    command.add_argument("--raters-per-trial", type=int, default=3)
-    command.add_argument("--practice", type=int, default=2, help="practice parts, with feedback")
-    command.add_argument("--checks", type=int, default=2, help="attention checks a rater gets")
-    command.add_argument("--title", default="Listening study")
-    command.add_argument("--seed", type=int, default=0, help="of items, stretches and orders")
-    command.add_argument("--out", type=Path, required=True, help="a new folder")
-
-
-def _study_make(args: argparse.Namespace) -> None:
+def study_make(args: argparse.Namespace) -> None:
+    require_there(*args.runs)
     from tgsr.pages.study.design import make_study
     from tgsr.report.write import prediction_files
 
@@ -129,16 +144,16 @@ def _study_make(args: argparse.Namespace) -> None:
         print(f"{n} questions left out: {reason}")
 
 
-def _study_serve(args: argparse.Namespace) -> None:
-    from tgsr.pages.errors import require_extra
-
-    require_extra()
+def study_serve(args: argparse.Namespace) -> None:
+    require_there(args.study, args.consent)
+    _require_server()
     from tgsr.pages.study.serve import serve
 
     serve(args.study, args.host, args.port, args.consent)
 
 
-def _study_analyse(args: argparse.Namespace) -> None:
+def study_analyse(args: argparse.Namespace) -> None:
+    require_there(args.study)
     from tgsr.pages.study.analysis import analyse, markdown, ratings_of, write_analysis, write_csv
     from tgsr.pages.study.design import read_study
     from tgsr.pages.study.store import RATINGS, Store
@@ -156,8 +171,7 @@ def _study_analyse(args: argparse.Namespace) -> None:
     print(args.out / "analysis.png")
 
 
-def _study_size(args: argparse.Namespace) -> None:
-    from tgsr.errors import StudyError
+def study_size(args: argparse.Namespace) -> None:
     from tgsr.pages.study.analysis import sample_size
 
     try:
@@ -166,58 +180,46 @@ def _study_size(args: argparse.Namespace) -> None:
         raise StudyError(str(error)) from error
 
 
-def _add_view(commands: Any) -> None:
-    about = (
-        "Responses in the browser: hear what each one cites, search, compare models, ask about recordings."
-    )
-    command = _command(commands, "view", _view, about, "tgsr view runs/demo --open")
-    command.add_argument("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
-    command.add_argument(
-        "--clips",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="clips.jsonl with words; those beside the runs if not given",
-    )
-    command.add_argument(
-        "--audio-root",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="folders where moved recordings, or links, may lie",
-    )
-    command.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        help="to be asked on the page (as in tgsr ask); several may be given",
-    )
-    _add_placement(command)
-    command.add_argument("--title", help="the page's; the runs' names if not given")
-    command.add_argument(
-        "--host", default="127.0.0.1", help="any other than this machine's own needs the printed token"
-    )
-    command.add_argument("--port", type=int, default=8731, help="0: any free one")
-    command.add_argument("--open", action="store_true", help="open it in the browser")
-    command.add_argument("--export", type=Path, help="write a folder that needs no server instead of serving")
+def add_view(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    about = "clips.jsonl with words; those beside the runs if not given"
+    flag("--clips", type=Path, nargs="+", default=[], help=about)
+    about = "folders where moved recordings, or links, may lie"
+    flag("--audio-root", type=Path, nargs="+", default=[], help=about)
+    about = "to be asked on the page (as in tgsr ask); several may be given"
+    flag("--model", action="append", default=[], help=about)
+    flag("--title", help="the page's; the runs' names if not given")
+    flag("--host", default="127.0.0.1", help="any other than this machine's own needs the printed token")
+    flag("--port", type=int, default=8731, help="0: any free one")
+    flag("--open", action="store_true", help="open it in the browser")
+    flag("--export", type=Path, help="write a folder that needs no server instead of serving")
+    add_config(command, Placement)
+    command.set_defaults(at_once=1, per_minute=None)  # of a model behind an API: one visitor asks at a time
+    finish(command, view, "tgsr view runs/demo --open")
 
 
-def _view(args: argparse.Namespace) -> None:
-    from tgsr.pages.errors import require_extra
-
-    require_extra()
+def view(args: argparse.Namespace) -> None:
+    require_there(*args.runs, *args.clips, *args.audio_root)
+    _require_server()
     from tgsr.pages.view.run import view
 
-    asked_one_by_one = {"at_once": 1, "per_minute": None}
     view(
         args.runs,
         clips=args.clips,
         audio_roots=args.audio_root,
         models=args.model,
-        open_model=lambda name: _open(argparse.Namespace(**vars(args) | asked_one_by_one | {"model": name})),
+        open_model=lambda name: open_model(args, name),
         title=args.title,
         host=args.host,
         port=args.port,
         opens=args.open,
         export_to=args.export,
     )
+
+
+def _require_server() -> None:
+    """ViewError where what the local pages need is not installed."""
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ViewError(f"the local pages need {' and '.join(missing)}: pip install 'tgsr[view]'")

@@ -3,24 +3,90 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tgsr.errors import OptionError
+from tgsr.models.placement import Placement
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from tgsr.engine.features import FeatureCache
+    from tgsr.models.lalm import Lalm
+    from tgsr.records import Question
+
+    Config = typing.TypeVar("Config", bound=DataclassInstance)
+
+LLM = "a folder, a hub id, or http://HOST:PORT/v1#MODEL"
 
 
-def _command(commands: Any, name: str, run: Any, about: str, example: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=about,
-        description=about,
-        epilog=f"example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    made.set_defaults(run=run)
-    return made
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the defaults that say something: not None, False or an empty list."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default is None or action.default is False or action.default == []
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
-def _cache(args: argparse.Namespace) -> Any:
+def finish(
+    command: argparse.ArgumentParser, run: Callable[[Any], None], example: str, more: str = ""
+) -> None:
+    """Gives a command the function that runs it, an example, and what its line in `tgsr --help` leaves out."""
+    command.set_defaults(run=run)
+    command.description = f"{command.description} {more}"
+    command.epilog = f"example: {example}"
+    command.formatter_class = _Help
+
+
+def require_there(*paths: Path | None) -> None:
+    """FileNotFoundError for the first path that is not there, before anything heavy is loaded."""
+    for path in paths:
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+
+
+def add_config(command: argparse._ActionsContainer, config: type[DataclassInstance]) -> None:
+    """One flag a field that has a description, typed by its annotation; without a default it is required."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    for field in dataclasses.fields(config):
+        if typing.get_origin(hints[field.name]) is not typing.Annotated:
+            continue
+        hint, about = typing.get_args(hints[field.name])
+        given: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
+        if field.default is not dataclasses.MISSING:
+            given = {"default": field.default}
+        alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if hint is bool:
+            given["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(hint) is typing.Literal:
+            given["choices"] = alternatives
+        else:  # a plain type, or one that may be None
+            given["type"] = alternatives[0] if alternatives else hint
+        flag = command.add_argument("--" + field.name.replace("_", "-"), **given)
+        flag.help = (
+            about  # not an argument: BooleanOptionalAction of Python 3.12 and older adds the default to it
+        )
+
+
+def config_of(args: argparse.Namespace, config: type[Config]) -> Config:
+    """The config's values as the flags of `add_config` have them; fields without a flag keep their defaults."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return config(**{name: value for name, value in vars(args).items() if name in names})
+
+
+def add_cache(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("--cache", help="folder of encoder outputs; ~/.cache/tgsr/features if not given")
+    kept_as = ("float16", "bfloat16")
+    flag("--cache-as", choices=kept_as, default="float16", help="how encoder outputs are kept")
+    add_long_audio(command)
+
+
+def cache_of(args: argparse.Namespace) -> FeatureCache:
     import torch
 
     from tgsr.engine.features import FeatureCache
@@ -30,104 +96,65 @@ def _cache(args: argparse.Namespace) -> Any:
     return FeatureCache(folder, getattr(torch, args.cache_as), args.long_audio)
 
 
-def _add_cache(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cache", help="folder of encoder outputs; ~/.cache/tgsr/features if not given")
-    command.add_argument(
-        "--cache-as", choices=("float16", "bfloat16"), default="float16", help="how encoder outputs are kept"
-    )
-    _add_long_audio(command)
-
-
-def _add_long_audio(command: argparse.ArgumentParser) -> None:
+def add_long_audio(command: argparse.ArgumentParser) -> None:
     about = "of clips that are longer than the model hears: refuse them, or split: hear them in parts"
     command.add_argument("--long-audio", choices=("refuse", "split"), default="refuse", help=about)
 
 
-def _add_model(command: argparse.ArgumentParser, default: str | None = None) -> None:
-    about = (
-        "mini, mini:sta, mini:tgsr, mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: "
-        "a folder, hub id or http://HOST:PORT/v1#MODEL); gemini:MODEL, openai:MODEL, or any OpenAI-compatible "
-        "server with audio as http://HOST:PORT/v1#MODEL"
-    )
-    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
-    command.add_argument("--model", help=about, **given)
-    _add_placement(command)
-    remote = command.add_argument_group("models behind an API")
-    remote.add_argument("--at-once", type=int, default=8, help="requests under way at a time")
-    remote.add_argument("--per-minute", type=float, default=None, help="requests a minute at most")
+def add_limits(command: argparse.ArgumentParser) -> None:
+    """The flags of models behind an API."""
+    flag = command.add_argument_group("models behind an API").add_argument
+    flag("--at-once", type=int, default=8, help="requests under way at a time")
+    flag("--per-minute", type=float, help="requests a minute at most")
 
 
-def _add_placement(command: argparse.ArgumentParser) -> None:
-    from tgsr.models.placement import Devices, LoadAs
-
-    command.add_argument(
-        "--load-as",
-        choices=typing.get_args(LoadAs),
-        default="checkpoint",
-        help="how a checkpoint's weights are held; 4bit needs CUDA and bitsandbytes",
-    )
-    command.add_argument(
-        "--devices", choices=typing.get_args(Devices), default="one", help="all: layers spread over all GPUs"
-    )
-
-
-def _load(args: argparse.Namespace, name: str) -> Any:
+def load(args: argparse.Namespace, name: str) -> Lalm:
+    """The named model, held as the flags of Placement say."""
     from tgsr.models.load import load
-    from tgsr.models.placement import Placement
 
-    return load(name, Placement(args.load_as, args.devices))
+    return load(name, config_of(args, Placement))
 
 
-def _open(args: argparse.Namespace) -> Any:
+def open_model(args: argparse.Namespace, name: str) -> Any:
+    """The Lalm or Responder of that name, held as the flags of Placement say; `is_lalm` says which it is."""
     from tgsr.answering.open import open_model
     from tgsr.answering.remote import Limits
     from tgsr.models.fetch import cache_folder
-    from tgsr.models.placement import Placement
 
     limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)
-    return open_model(args.model, cache_folder(), Placement(args.load_as, args.devices), limits)
+    return open_model(name, cache_folder(), config_of(args, Placement), limits)
 
 
-def _add_shards(command: argparse.ArgumentParser) -> None:
-    many = command.add_argument_group("many clips")
-    many.add_argument("--workers", type=int, default=1, help="processes")
-    many.add_argument(
-        "--runner", choices=("here", "ray"), default="here", help="ray: a cluster, or this machine"
-    )
-    many.add_argument("--rows-per-shard", type=int, default=64, help="what a stop costs, at most, per worker")
-    many.add_argument("--most-bad", type=float, default=1.0, help="fail where a larger share was left out")
+def add_shards(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument_group("many clips").add_argument
+    flag("--workers", type=int, default=1, help="processes")
+    flag("--runner", choices=("here", "ray"), default="here", help="ray: a cluster, or this machine")
+    flag("--rows-per-shard", type=int, default=64, help="what a stop costs, at most, per worker")
+    flag("--most-bad", type=float, default=1.0, help="fail where a larger share was left out")
 
 
-def _shards_of(args: argparse.Namespace) -> dict[str, Any]:
-    from tgsr.errors import RunError
-
+def shards_of(args: argparse.Namespace) -> dict[str, Any]:
     for flag, value in (("--workers", args.workers), ("--rows-per-shard", args.rows_per_shard)):
         if value < 1:
-            raise RunError(f"{flag} {value}: must be 1 or more")
-    names = ("workers", "runner", "rows_per_shard", "most_bad")
-    return {name: getattr(args, name) for name in names}
+            raise OptionError(f"{flag} {value}: must be 1 or more")
+    return {name: getattr(args, name) for name in ("workers", "runner", "rows_per_shard", "most_bad")}
 
 
-def _add_questions(command: argparse.ArgumentParser) -> None:
-    """--questions and what belongs to it, for every command that asks some; `_questions` reads them."""
+def add_questions(command: argparse.ArgumentParser) -> None:
+    """--questions and what belongs to it, for every command that asks some; `questions_of` reads them."""
     about = (
         "questions.jsonl, or a benchmark as its owner ships it: mmau-test-mini.json, MMAR-meta.jsonl, "
         "Foundation_meta.json (AIR-Bench), test_sent_emo.csv (MELD)"
     )
     command.add_argument("--questions", type=Path, required=True, help=about)
-    which = command.add_argument_group("of a benchmark, or of many questions")
-    which.add_argument("--audio", type=Path, help="the benchmark's sound files; beside its file if not given")
-    which.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="WHAT",
-        help="speech, SER, SNV, SIC, ... or LABEL=VALUE (difficulty=hard); values of one label widen, labels narrow",
-    )
-    which.add_argument("--limit", type=int, metavar="N", help="N of them at random, drawn by --seed")
+    flag = command.add_argument_group("of a benchmark, or of many questions").add_argument
+    flag("--audio", type=Path, help="the benchmark's sound files; beside its file if not given")
+    about = "speech, SER, SNV, SIC, ... or LABEL=VALUE (difficulty=hard); values of one label widen, labels narrow"
+    flag("--only", nargs="+", default=[], metavar="WHAT", help=about)
+    flag("--limit", type=int, metavar="N", help="N of them at random, drawn by --seed")
 
 
-def _questions(args: argparse.Namespace, errors: Path, skip_bad: bool = False) -> Any:
+def questions_of(args: argparse.Namespace, errors: Path, skip_bad: bool = False) -> list[Question]:
     from tgsr.evaluation.benchmarks import questions_of
 
     return questions_of(
@@ -138,27 +165,4 @@ def _questions(args: argparse.Namespace, errors: Path, skip_bad: bool = False) -
         skip_bad=skip_bad,
         limit=args.limit,
         seed=args.seed,
-    )
-
-
-_RUNS = (
-    "folders with predictions*.jsonl, metrics.json, behaviour.json, controls.json, attention.json or training logs "
-    "anywhere below them, or such files"
-)
-
-
-def _add_rows(command: argparse.ArgumentParser) -> None:
-    rows = command.add_argument_group("rows of the tables")
-    rows.add_argument(
-        "--row",
-        action="append",
-        default=[],
-        metavar="LABEL=MODEL",
-        help="a model and what readers know it as, in order; without any, all models under their own names",
-    )
-    rows.add_argument(
-        "--sta", action="append", default=[], metavar="MODEL", help="went through stage 1: table 1's tick"
-    )
-    rows.add_argument(
-        "--published", action="store_true", help="the paper's own numbers too, in groups of their own"
     )

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from tgsr.errors import ModelError
+from tgsr.errors import OptionError
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How responses are drawn: greedy unless a temperature is given."""
 
-    max_new_tokens: int = 250
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    max_new_tokens: Annotated[int, "of a response, at most"] = 250
+    temperature: Annotated[float, "0 is greedy"] = 0.0
+    top_p: Annotated[float, "nucleus of sampling"] = 1.0
+    seed: Annotated[int, "of --temperature and --limit"] = 0
 
     def __post_init__(self) -> None:
-        """ModelError for numbers that no sampling has."""
+        """OptionError for numbers that no sampling has."""
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ModelError(f"--temperature {self.temperature}: must be 0 or more")
+            raise OptionError(f"--temperature {self.temperature}: must be 0 or more")
         if not 0 < self.top_p <= 1:
-            raise ModelError(f"--top-p {self.top_p}: must be above 0 and at most 1")
+            raise OptionError(f"--top-p {self.top_p}: must be above 0 and at most 1")
         if self.max_new_tokens < 1:
-            raise ModelError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
+            raise OptionError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
 
 
 GREEDY = Decoding()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 LoadAs = Literal["checkpoint", "float32", "bfloat16", "4bit"]
 Devices = Literal["one", "all"]
@@ -19,8 +19,10 @@ class Placement:
     for a model that no single one holds; layers that do not fit wait in the host's memory, slow and not to train.
     """
 
-    load_as: LoadAs = "checkpoint"
-    devices: Devices = "one"
+    load_as: Annotated[LoadAs, "how a checkpoint's weights are held; 4bit needs CUDA and bitsandbytes"] = (
+        "checkpoint"
+    )
+    devices: Annotated[Devices, "all: layers spread over all GPUs"] = "one"
 
 
 AS_SAVED = Placement()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
-from tgsr.errors import RunError
+from tgsr.errors import OptionError
 from tgsr.grpo import KlEstimator, Normalisation
 from tgsr.models.placement import Devices, LoadAs
 from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, check_compaction
@@ -16,9 +16,9 @@ Tracker = Literal["none", "tensorboard", "trackio", "wandb"]
 
 
 def require(flag: str, value: float | None, wanted: str, holds: bool) -> None:
-    """RunError that names the flag, its value and what it may be, unless that `holds`."""
+    """OptionError that names the flag, its value and what it may be, unless that `holds`."""
     if not holds:
-        raise RunError(f"--{flag.replace('_', '-')} {value}: must be {wanted}")
+        raise OptionError(f"--{flag.replace('_', '-')} {value}: must be {wanted}")
 
 
 def require_counts(config: object, *names: str) -> None:
@@ -182,7 +182,7 @@ class GrpoConfig:
         try:
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
         except ValueError as error:
-            raise RunError(f"--k-ref, --k-max, --c-max, --c-min: {error}") from None
+            raise OptionError(f"--k-ref, --k-max, --c-max, --c-min: {error}") from None
         dense = self.dense_weight
         require("dense_weight", dense, "0 or more", dense >= 0)
         with_clips = not dense or self.clips is not None

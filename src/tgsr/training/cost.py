@@ -9,8 +9,14 @@ Symbols: P prefix tokens (system text, audio, what all branches share), L_b toke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+SYSTEM = 20  # tokens before the audio
+FRAMES_PER_SECOND = 25
+PHRASE_PROMPT, PHRASE_ANSWER, QUESTION = 60, 25, 100  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,34 @@ class Clip:
             raise ValueError(
                 f"a clip needs a prefix and branches, each predicting 1 to all of its tokens: {self}"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much there is to do. Defaults: section 4.1's counts, clips of 30 s."""
+
+    seconds: Annotated[float, "of a clip"] = 30.0
+    phrases: Annotated[int, "of stage 1 (section 4.1)"] = 268_000
+    phrases_a_clip: int = 8
+    questions: Annotated[int, "of stage 2 (section 4.1)"] = 47_000
+    group_size: int = 8
+    response: Annotated[int, "tokens of a response"] = 150
+    lora_rank: int = 16
+
+    @property
+    def stage_1(self) -> Clip:
+        n, answer = self.phrases_a_clip, PHRASE_ANSWER
+        return Clip(self._prefix, (PHRASE_PROMPT + answer,) * n, (answer,) * n)
+
+    @property
+    def stage_2(self) -> Clip:
+        return Clip(
+            self._prefix + QUESTION, (self.response,) * self.group_size, (self.response,) * self.group_size
+        )
+
+    @property
+    def _prefix(self) -> int:
+        return SYSTEM + math.ceil(self.seconds * FRAMES_PER_SECOND)
 
 
 def tokens(clip: Clip, shared: bool) -> int:
@@ -129,7 +163,17 @@ class Machine:
     utilisation: float = 0.4
 
 
-H100 = Machine(flops=989e12, bandwidth=3.35e12, memory=80e9)
+GPUS = {
+    "h200": Machine(flops=989e12, bandwidth=4.8e12, memory=141e9),
+    "h100": Machine(flops=989e12, bandwidth=3.35e12, memory=80e9),
+    "a100-80": Machine(flops=312e12, bandwidth=2.0e12, memory=80e9),
+    "a100-40": Machine(flops=312e12, bandwidth=1.55e12, memory=40e9),
+    "l40s": Machine(flops=362e12, bandwidth=0.86e12, memory=48e9),
+    "rtx4090": Machine(flops=165e12, bandwidth=1.0e12, memory=24e9),
+}
+"""Dense bfloat16 peaks as the vendor states them; the share reached of them is Machine.utilisation."""
+
+H100 = GPUS["h100"]
 
 
 def sampling_seconds(

@@ -22,32 +22,21 @@ from transformers import (
 )
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, OptionError
 from tgsr.models import audio_flamingo3, qwen_omni
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
+    GPUS,
     Clip,
     DecoderShape,
     Machine,
+    Work,
     activation_bytes,
     stage_1_hours,
     stage_2_hours,
 )
 
 A_NODE = 8  # GPUs
-GPUS = {
-    "h200": Machine(flops=989e12, bandwidth=4.8e12, memory=141e9),
-    "h100": Machine(flops=989e12, bandwidth=3.35e12, memory=80e9),
-    "a100-80": Machine(flops=312e12, bandwidth=2.0e12, memory=80e9),
-    "a100-40": Machine(flops=312e12, bandwidth=1.55e12, memory=40e9),
-    "l40s": Machine(flops=362e12, bandwidth=0.86e12, memory=48e9),
-    "rtx4090": Machine(flops=165e12, bandwidth=1.0e12, memory=24e9),
-}
-"""Dense bfloat16 peaks as the vendor states them; the share reached of them is Machine.utilisation."""
-
-SYSTEM = 20  # tokens before the audio
-FRAMES_PER_SECOND = 25
-PHRASE_PROMPT, PHRASE_ANSWER, QUESTION = 60, 25, 100  # tokens
 BESIDE_TENSORS = 2e9  # bytes of a process: CUDA context, kernels' work space
 FRAGMENTED = 1.1  # of all tensors: what the allocator holds and cannot give
 TRAINED_BYTES = 16  # a trained parameter: float32 weight, gradient and Adam's two moments
@@ -139,34 +128,6 @@ def _sizes(model: Any, source: str) -> Sizes:
         counts["audio_tower"],
         counts["visual"],
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """How much there is to do. Defaults: section 4.1's counts, clips of 30 s."""
-
-    seconds: float = 30.0  # a clip
-    phrases: int = 268_000  # stage 1
-    phrases_a_clip: int = 8
-    questions: int = 47_000  # stage 2
-    group_size: int = 8
-    response: int = 150  # tokens
-    lora_rank: int = 16
-
-    @property
-    def stage_1(self) -> Clip:
-        n, answer = self.phrases_a_clip, PHRASE_ANSWER
-        return Clip(self._prefix, (PHRASE_PROMPT + answer,) * n, (answer,) * n)
-
-    @property
-    def stage_2(self) -> Clip:
-        return Clip(
-            self._prefix + QUESTION, (self.response,) * self.group_size, (self.response,) * self.group_size
-        )
-
-    @property
-    def _prefix(self) -> int:
-        return SYSTEM + math.ceil(self.seconds * FRAMES_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +282,7 @@ def machine_of(gpu: str, memory_gb: float | None) -> Machine:
 
 
 def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None = None) -> str:
-    """The report for a model by folder or hub id. ModelError for one that cannot be read, or counts below 1."""
+    """The report for a model by folder or hub id. ModelError for one that cannot be read."""
     counts = {
         "--gpus": n_gpus,
         "--gpu-memory": 1.0 if memory_gb is None else memory_gb,
@@ -329,7 +290,7 @@ def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None =
     }
     for flag, value in counts.items():
         if not (math.isfinite(value) and value > 0):
-            raise ModelError(f"{flag} {value}: must be above 0")
+            raise OptionError(f"{flag} {value}: must be above 0")
     if name in OURS or only_answers(name):
         raise ModelError(f"{name}: nothing to plan; plans are for checkpoints (a folder or hub id)")
     folder = Path(name)

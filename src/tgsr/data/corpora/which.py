@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 from tgsr.data.corpora import (
+    Corpus,
     covost,
     folders,
     huggingface,
@@ -26,20 +26,6 @@ from tgsr.disk.rows import OnDisk
 from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, Row, clip_of
 from tgsr.timeline import END_SLACK
-
-Corpus = Literal[
-    "clips",
-    "folder",
-    "librispeech",
-    "covost",
-    "meld",
-    "multispeaker",
-    "lhotse",
-    "huggingface",
-    "webdataset",
-    "strong-labels",
-]
-CORPORA: tuple[str, ...] = get_args(Corpus)
 
 
 def corpus_of(path: Path) -> Corpus:

@@ -31,9 +31,10 @@ from tgsr.choices import extract_choice, letter, official_letter
 from tgsr.data.splits import drawn
 from tgsr.disk.whole import sha256_of
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import AudioError, RecordError, RunError
+from tgsr.errors import AudioError, OptionError, RecordError, RunError
+from tgsr.evaluation.controls import FAMILIES
 from tgsr.evaluation.controls import interventions as on
-from tgsr.evaluation.controls.interventions import FAMILIES, Fill
+from tgsr.evaluation.controls.interventions import Fill
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm, is_lalm
@@ -69,7 +70,7 @@ Evidence = Literal["cited", "reference"]
 class Settings:
     """What is asked. `shifts` in seconds; `draws`: random removals for each question; `pad` on both sides of evidence.
 
-    RunError for settings that no run has.
+    OptionError for settings that no run has.
     """
 
     evidence: Evidence = "cited"
@@ -82,16 +83,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.pad) and self.pad >= 0):
-            raise RunError(f"--pad {self.pad}: must be 0 s or more")
+            raise OptionError(f"--pad {self.pad}: must be 0 s or more")
         if not all(math.isfinite(delta) and delta > FOLLOWS + STAYS for delta in self.shifts):
-            raise RunError(
+            raise OptionError(
                 f"--shifts {' '.join(f'{d:g}' for d in self.shifts)}: each must be above {FOLLOWS + STAYS:g} s, "
                 "or a time that stays could pass for one that follows"
             )
         if self.draws < 1:
-            raise RunError(f"--draws {self.draws}: must be 1 or more")
+            raise OptionError(f"--draws {self.draws}: must be 1 or more")
         if unknown := [family for family in self.families if family not in FAMILIES]:
-            raise RunError(f"--conditions {' '.join(unknown)}: must be of {', '.join(FAMILIES)}")
+            raise OptionError(f"--conditions {' '.join(unknown)}: must be of {', '.join(FAMILIES)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,6 @@ import numpy as np
 from tgsr.audio import SAMPLE_RATE, Samples
 from tgsr.timeline import Seconds, Span, merge
 
-FAMILIES = (
-    "silenced",
-    "swapped",
-    "evidence-only",
-    "evidence-cropped",
-    "evidence-removed",
-    "shifted",
-    "rolled",
-    "reversed",
-)
-"""What can be done; "evidence-removed" brings its control, "random-removed", along."""
-
 RAMP: Seconds = 0.01
 N_RAMP = round(RAMP * SAMPLE_RATE)  # 160 samples
 RISE = ((1 - np.cos(np.pi * (np.arange(N_RAMP) + 0.5) / N_RAMP)) / 2).astype(np.float32)
