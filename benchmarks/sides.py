@@ -34,8 +34,8 @@ from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.questions.build import ask_about
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, picked_logps, without_start
 from tgsr.grpo import grpo_loss
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
-from tgsr.models.load import with_lora
 from tgsr.models.mini import assets
 from tgsr.prompts import choice_question
 from tgsr.sta import phrase_branch

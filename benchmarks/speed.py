@@ -45,7 +45,7 @@ from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import branch_logps, listen
-from tgsr.models.load import lora_off
+from tgsr.models.aligner_and_lora import lora_off
 
 PARTS = ("encode", "prefill", "decoding", "reference", "forward", "backward", "rest")
 ROW = dict[str, Any]

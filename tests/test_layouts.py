@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import with_lora
 from tiny import tiny_features, tiny_lalm
 from tiny_qwen import tiny_qwen_omni
 

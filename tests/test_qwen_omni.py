@@ -14,7 +14,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, listen
 from tgsr.errors import ModelError
-from tgsr.models.load import with_lora
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.qwen_omni import SYSTEM, QwenOmni, load_qwen_omni
 from tgsr.timeline import Span
 from tiny import tiny_lalm
@@ -154,7 +154,7 @@ def test_a_special_token_in_a_question_is_only_text(lalm: QwenOmni, typed: str) 
     assert parts.after.count(token) == lalm.prompt("what?").after.count(token)
 
 
-@pytest.mark.parametrize(("places", "said"), [("", "no places"), ("<|AUDIO|>" * 2, "2 places")])
+@pytest.mark.parametrize(("places", "said"), [("", "0 places"), ("<|AUDIO|>" * 2, "2 places")])
 def test_a_template_needs_one_place_for_audio(places: str, said: str) -> None:
     lalm = tiny_qwen_omni()
     lalm.tokenizer.chat_template = str(lalm.tokenizer.chat_template).replace("<|AUDIO|>", places)

@@ -28,9 +28,9 @@ from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError, NotFinite, OptionError, RunError
+from tgsr.models.aligner_and_lora import lora_off, parts_of, parts_table, with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import load, load_adapter, lora_off, save_adapter, with_lora
-from tgsr.models.lora_targets import parts_of, parts_table
+from tgsr.models.load import load, load_adapter, save_adapter
 from tgsr.models.placement import Placement
 from tgsr.records import Response, read_questions, write_jsonl
 from tgsr.training import checkpoints, sft

@@ -34,8 +34,8 @@ from tgsr.engine.vllm_rollouts import (
     server_command,
 )
 from tgsr.errors import ModelError
+from tgsr.models.aligner_and_lora import with_lora, without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import with_lora, without_renaming_warning
 from tgsr.training.config import GrpoConfig
 from tiny import rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
 

@@ -34,9 +34,9 @@ from tgsr.grpo import (
     grpo_loss,
     rollout_weights,
 )
+from tgsr.models.aligner_and_lora import lora_off, parts_table, with_lora
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.models.load import load, lora_off, save_adapter, with_lora
-from tgsr.models.lora_targets import parts_table
+from tgsr.models.load import load, save_adapter
 from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, Row, read_clips, read_questions
 from tgsr.rewards import (

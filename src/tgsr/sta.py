@@ -11,8 +11,9 @@ from pathlib import Path
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import load, with_lora
+from tgsr.models.load import load
 from tgsr.records import Question, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig

@@ -47,8 +47,9 @@ from tgsr.data.corpora.spoken_digits import compose
 from tgsr.engine.features import without_cache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.llm.decoding import Decoding
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import load, save_adapter, with_lora
+from tgsr.models.load import load, save_adapter
 from tgsr.prompts import choice_question
 
 RANK = 16

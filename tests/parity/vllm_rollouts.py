@@ -48,8 +48,9 @@ from tgsr.engine.vllm_rollouts import (
     sample_by_vllm,
     server_command,
 )
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import load, with_lora
+from tgsr.models.load import load
 from tgsr.prompts import choice_question
 
 MODEL = "mini:sta"

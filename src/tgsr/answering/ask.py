@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
 from tgsr.grounding import find_invalid, find_spans
 from tgsr.llm.decoding import GREEDY, Failed
-from tgsr.models.lalm import Lalm, is_lalm
+from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.records import MOST_CHOICES
@@ -60,12 +59,12 @@ def ask(
         text = choice_question(question, choices)
     else:
         text = f"{question}\n{REASONING_INSTRUCTION}"
-    if is_lalm(model):
+    if isinstance(model, Lalm):
         heard = without_cache(model, samples, long_audio)
         response = respond(model, [heard], [(0, model.prompt(text).after)])[0]
     else:
         asked = Asked(0, text, question, choices, question if phrase else None)
-        response = answered(cast(Responder, model), samples, asked)
+        response = answered(model, samples, asked)
     spans = tuple(dict.fromkeys(find_spans(response)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
     return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))

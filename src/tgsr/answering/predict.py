@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.errors import AudioError, ModelError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
-from tgsr.models.lalm import Lalm, context_of, is_lalm
+from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
 from tgsr.records import Question, Response, append_jsonl, read_responses, repair_jsonl, resolve_audio
 
@@ -186,10 +185,10 @@ def predict_to_file(
         done = {question.id for question in before}
     n_done = n_unheard = 0
     left = [question for question in questions if question.id not in done]
-    if is_lalm(model):
+    if isinstance(model, Lalm):
         results = predict(model, left, path, cache, decoding)
     else:
-        results = predict_by_responder(cast(Responder, model), left, path, decoding)
+        results = predict_by_responder(model, left, path, decoding)
     for result in results:
         if isinstance(result, Response):
             append_jsonl(out, _from(replace(result, model=name), path, out))

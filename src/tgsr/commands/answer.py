@@ -57,10 +57,10 @@ def ask(args: argparse.Namespace) -> None:
 
     audio.duration(args.recording)  # a recording that cannot be read is said before a model is loaded
     from tgsr.engine.features import seconds_to_decode
-    from tgsr.models.lalm import is_lalm
+    from tgsr.models.lalm import Lalm
 
     model = open_model(args, args.model)
-    most = seconds_to_decode(args.long_audio) if is_lalm(model) else model.max_seconds
+    most = seconds_to_decode(args.long_audio) if isinstance(model, Lalm) else model.max_seconds
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     answer = ask(
         model, samples, args.question, tuple(args.choice), phrase=args.phrase, long_audio=args.long_audio
@@ -115,7 +115,7 @@ def predict(args: argparse.Namespace) -> None:
     decoding = config_of(args, Decoding)
     from tgsr.answering.predict import predict_to_file
     from tgsr.evaluation.scoring.official_files import require_scorer, write_official
-    from tgsr.models.lalm import is_lalm
+    from tgsr.models.lalm import Lalm
     from tgsr.prompts import asked_with
     from tgsr.records import read_responses
 
@@ -130,7 +130,7 @@ def predict(args: argparse.Namespace) -> None:
     )
     left = f", {n_left} left without (see its errors file)" if n_left else ""
     print(f"{args.out}: {n_done} responses{left}")
-    if not is_lalm(model) and (spent := model.spent()):
+    if not isinstance(model, Lalm) and (spent := model.spent()):
         print(spent)
     if args.official:
         ids, name = {question.id for question in questions}, args.name or model.name

@@ -16,7 +16,7 @@ from torch import Tensor
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
 from tgsr.disk.whole import write_whole
 from tgsr.errors import ModelError
-from tgsr.models.lalm import Lalm, refuse_long
+from tgsr.models.lalm import Lalm
 from tgsr.records import Clip, Question, StrPath, resolve_audio
 
 LongAudio = Literal["refuse", "split"]
@@ -39,7 +39,7 @@ def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.nda
             f"{len(samples)} audio samples, some not finite or none at all: decode the clip again"
         )
     if long_audio == "refuse":
-        refuse_long(lalm, samples)
+        lalm.refuse_long(samples)
     room = round(lalm.max_seconds * SAMPLE_RATE)
     pieces = [samples[first : first + room] for first in range(0, len(samples), room)]
     # A rest that fills no frame is not heard by itself.

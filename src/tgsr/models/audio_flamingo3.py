@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from transformers import (
     AudioFlamingo3ForConditionalGeneration,
     AutoTokenizer,
-    PreTrainedTokenizerBase,
     ProcessorMixin,
     WhisperFeatureExtractor,
 )
@@ -19,9 +19,9 @@ from transformers import (
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_weights
-from tgsr.models.lalm import PromptParts, TransformersLalm, refuse_long, weights_hash
+from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.prompts import chat_messages, phrase_answer_af3, phrase_question_af3
+from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 
 AUDIO_TOKEN = "<sound>"
@@ -29,48 +29,36 @@ MODEL_TYPES = ("audioflamingo3",)
 
 
 @dataclass
-class AudioFlamingo3(TransformersLalm):
-    """One loaded model of the family; implements tgsr.models.lalm.Lalm.
+class AudioFlamingo3(Lalm):
+    """One loaded model of the family.
 
-    Audio longer than one window of the feature extractor (30 s; the miniature: 10 s) is heard window by
-    window, as the official processor does. `max_seconds` is the processor's limit: it cuts off there with
-    a warning, we refuse.
+    Audio longer than one window of the feature extractor (30 s; the miniature: 10 s) is heard window by window, as the
+    official processor does. `max_seconds` is that processor's limit.
     """
 
-    name: str
-    model: Any  # an AudioFlamingo3ForConditionalGeneration, in PEFT's wrapper once it has a LoRA
-    tokenizer: PreTrainedTokenizerBase
-    feature_extractor: WhisperFeatureExtractor
-    max_seconds: float = 600.0
-    seconds_per_frame: float = 0.04
-    base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
-    hub_decoder: str = "language_model.model."
-    _encoder_key: str = field(default="", repr=False)
+    audio_token = AUDIO_TOKEN
+    hub_decoder = "language_model.model."
 
-    def __post_init__(self) -> None:
-        self.eos_id = int(self.tokenizer.eos_token_id)
-        self.pad_id = int(self.tokenizer.pad_token_id)
+    max_seconds: float = 600.0
 
     @property
     def aligner(self) -> Any:
         return self.inner.model.multi_modal_projector
 
-    @property
+    @cached_property
     def encoder_key(self) -> str:
-        """A hash of the encoder's weights and of the window: computed once."""
-        if not self._encoder_key:
-            weights = self.inner.model.audio_tower.state_dict()
-            self._encoder_key = weights_hash(f"af3 {self.feature_extractor.chunk_length}", weights.items())
-        return self._encoder_key
+        """A hash of the encoder's weights and of the window."""
+        weights = self.inner.model.audio_tower.state_dict()
+        return weights_hash(f"af3 {self.feature_extractor.chunk_length}", weights.items())
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
-        """16 kHz mono samples -> F x D_enc, F about 25 a second. ModelError past max_seconds and below one frame.
+        """16 kHz mono samples -> F x D_enc.
 
         Only the frames that hold audio go through the transformer: the official forward pads to the
         whole window and masks the padding, which gives the same numbers for more work.
         """
-        refuse_long(self, samples)
+        self.refuse_long(samples)
         window = self.feature_extractor.chunk_length * SAMPLE_RATE
         pieces = [samples[i : i + window] for i in range(0, max(1, len(samples)), window)]
         frames = torch.cat([self._encode_window(piece) for piece in pieces])
@@ -99,26 +87,8 @@ class AudioFlamingo3(TransformersLalm):
         hidden = tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1)
         return tower.layer_norm(hidden)[0].float().cpu()
 
-    def align(self, features_FE: Tensor) -> Tensor:
-        weight = self.aligner.linear_1.weight
-        return self.aligner(features_FE.to(weight.device, weight.dtype))
-
-    def prompt(self, text: str) -> PromptParts:
-        # Only the template's own placeholder counts: the same characters in a question are just text.
-        whole = str(
-            self.tokenizer.apply_chat_template(
-                chat_messages(text.replace(AUDIO_TOKEN, "< sound >")),
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-        )
-        if whole.count(AUDIO_TOKEN) != 1:
-            raise ModelError(
-                f"{self.name}: the chat template makes {whole.count(AUDIO_TOKEN)} places for audio "
-                f"({AUDIO_TOKEN}), a prompt has exactly one; take the template of the model's own processor"
-            )
-        before, after = whole.split(AUDIO_TOKEN)
-        return PromptParts(tuple(self.tokens(before)), tuple(self.tokens(after)))
+    def without_special_tokens(self, text: str) -> str:
+        return text.replace(AUDIO_TOKEN, "< sound >")
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_af3(phrase)

@@ -1,22 +1,25 @@
 """What the stages need of a model family, and no more.
 
-A family is a class with these members (see audio_flamingo3.py for the first). Shapes: F audio frames,
-D_enc the encoder's width, D the language model's width.
+A family is a subclass of Lalm: audio_flamingo3.py, qwen_omni.py. Shapes: F audio frames, D_enc the encoder's width,
+D the language model's width.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
+from tgsr.prompts import chat_messages
 from tgsr.timeline import Span
 
 
@@ -32,23 +35,63 @@ class PromptParts:
     after: tuple[int, ...]
 
 
-class Lalm(Protocol):
-    """A large audio-language model: frozen encoder, aligner, language model."""
+@dataclass
+class Lalm(ABC):
+    """A large audio-language model: frozen encoder, aligner, language model.
+
+    A family says where its aligner is, how sound is encoded, and how it is spoken to. The rest is how transformers lays
+    out the models of both families: model.language_model, lm_head.
+    """
+
+    audio_token: ClassVar[str]  # where the audio's embeddings go, in the text that the chat template writes
+    hub_decoder: ClassVar[str]  # how names of the decoder's weights begin in the hub's checkpoints
+    seconds_per_frame: ClassVar[float] = 0.04
 
     name: str
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
-    tokenizer: Any
-    base: str  # what an adapter of this model goes on top of: the model under all adapters
-    hub_decoder: str  # how names of the decoder's weights begin in the hub's checkpoints
-    max_seconds: float
-    seconds_per_frame: float
-    eos_id: int
-    pad_id: int
+    tokenizer: PreTrainedTokenizerBase
+    feature_extractor: WhisperFeatureExtractor
+    max_seconds: float  # official processors cut longer audio off, we refuse it
+    system: str | None = None  # the system turn; None leaves that turn to the chat template
+    base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
+
+    def __post_init__(self) -> None:
+        self.eos_id = int(cast(int, self.tokenizer.eos_token_id))
+        self.pad_id = int(cast(int, self.tokenizer.pad_token_id))
+
+    @property
+    @abstractmethod
+    def aligner(self) -> Any:
+        """The only part that stage 1 trains (table 5)."""
+
+    @property
+    @abstractmethod
+    def encoder_key(self) -> str:
+        """Changes when the encoder's weights or its input features do: half of the cache's key."""
+
+    @abstractmethod
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        """16 kHz mono -> F x D_enc, frozen, float32 on the CPU, F about 25 a second.
+
+        Raises ModelError past max_seconds, and for audio that is too short for one frame.
+        """
+
+    @abstractmethod
+    def phrase_question(self, phrase: str) -> str:
+        """Stage 1's question in this family's words (B.1.1, B.1.2)."""
+
+    @abstractmethod
+    def phrase_answer(self, phrase: str, span: Span) -> str:
+        """Stage 1's target in this family's words."""
+
+    @abstractmethod
+    def without_special_tokens(self, text: str) -> str:
+        """The text with the names of special tokens broken up: in a question they are characters like all others."""
 
     @property
     def inner(self) -> Any:
         """The transformers model under PEFT's wrapper, if there is one."""
-        ...
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @property
     def language_model(self) -> Any:
@@ -57,73 +100,6 @@ class Lalm(Protocol):
         It chooses its attention by config._attn_implementation and hands unknown keywords on to it, as
         transformers' decoders do: the engine's own attention functions rest on both.
         """
-        ...
-
-    @property
-    def lm_head(self) -> nn.Module: ...
-
-    @property
-    def aligner(self) -> Any:
-        """The only part that stage 1 trains (table 5)."""
-        ...
-
-    @property
-    def lora_targets(self) -> str:
-        """A pattern of module names: the language model's layers and none of the tower's (table 6)."""
-        ...
-
-    @property
-    def encoder_key(self) -> str:
-        """Changes when the encoder's weights or its input features do: half of the cache's key."""
-        ...
-
-    def encode_audio(self, samples: np.ndarray) -> Tensor:
-        """16 kHz mono -> F x D_enc, frozen, float32 on the CPU. Raises ModelError past max_seconds."""
-        ...
-
-    def align(self, features_FE: Tensor) -> Tensor:
-        """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner."""
-        ...
-
-    def prompt(self, text: str) -> PromptParts: ...
-
-    def phrase_question(self, phrase: str) -> str:
-        """Stage 1's question in this family's words (B.1.1, B.1.2)."""
-        ...
-
-    def phrase_answer(self, phrase: str, span: Span) -> str:
-        """Stage 1's target in this family's words."""
-        ...
-
-    def tokens(self, text: str) -> list[int]:
-        """Token ids of a plain piece of text: nothing added at either end."""
-        ...
-
-    def text(self, ids: list[int]) -> str:
-        """The text of generated ids, without special tokens."""
-        ...
-
-    def embed(self, ids: Tensor) -> Tensor: ...
-
-
-class TransformersLalm:
-    """What families have in common whose transformers model is laid out as model.language_model and lm_head.
-
-    A family's dataclass gives the fields, and what is its own: the aligner, the encoder, the prompt.
-    """
-
-    name: str
-    model: Any
-    tokenizer: Any
-    max_seconds: float
-
-    @property
-    def inner(self) -> Any:
-        """The model under PEFT's wrapper, if there is one."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-
-    @property
-    def language_model(self) -> Any:
         return self.inner.model.language_model
 
     @property
@@ -131,34 +107,44 @@ class TransformersLalm:
         head: nn.Module = self.inner.lm_head
         return head
 
-    @property
-    def lora_targets(self) -> str:
-        return r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+    def align(self, features_FE: Tensor) -> Tensor:
+        """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner."""
+        weight = next(self.aligner.parameters())
+        aligned: Tensor = self.aligner(features_FE.to(weight.device, weight.dtype))
+        return aligned
+
+    def prompt(self, text: str) -> PromptParts:
+        """The chat prompt in two parts. ModelError where the chat template has not exactly one place for audio."""
+        messages = chat_messages(self.without_special_tokens(text), self.system)
+        whole = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        before, *rest = str(whole).split(self.audio_token)
+        if len(rest) != 1:
+            raise ModelError(
+                f"{self.name}: the chat template makes {len(rest)} places for audio ({self.audio_token}), a prompt has "
+                "exactly one; take the template of the model's own processor"
+            )
+        return PromptParts(tuple(self.tokens(before)), tuple(self.tokens(rest[0])))
 
     def tokens(self, text: str) -> list[int]:
+        """Token ids of a plain piece of text: nothing added at either end."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def text(self, ids: list[int]) -> str:
+        """The text of generated ids, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def embed(self, ids: Tensor) -> Tensor:
         embedded: Tensor = self.language_model.get_input_embeddings()(ids)
         return embedded
 
-
-def is_lalm(model: object) -> TypeGuard[Lalm]:
-    """Whether a model can be trained and looked into; others only answer (responder.py)."""
-    return hasattr(model, "encode_audio")
-
-
-def refuse_long(lalm: Lalm | TransformersLalm, samples: np.ndarray) -> None:
-    """ModelError for 16 kHz samples that last longer than the model hears: processors cut without an error."""
-    seconds = len(samples) / SAMPLE_RATE
-    if seconds > lalm.max_seconds:
-        raise ModelError(
-            f"{lalm.name} hears {lalm.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
-            "(tgsr ask --start/--end), hear it in parts (--long-audio split), or take a model that hears more"
-        )
+    def refuse_long(self, samples: np.ndarray) -> None:
+        """ModelError for 16 kHz samples that last longer than the model hears: processors cut without an error."""
+        seconds = len(samples) / SAMPLE_RATE
+        if seconds > self.max_seconds:
+            raise ModelError(
+                f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
+                "(tgsr ask --start/--end), hear it in parts (--long-audio split), or take a model that hears more"
+            )
 
 
 def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:

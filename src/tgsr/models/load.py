@@ -9,16 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
 from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
@@ -26,6 +22,7 @@ from transformers import AutoConfig
 from tgsr.disk.whole import sha256_of, whole, write_whole
 from tgsr.errors import ModelError
 from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
+from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 
@@ -224,34 +221,3 @@ def _under_hub_names(lalm: Lalm, path: Path) -> None:
 
 def _hub_name(lalm: Lalm, name: str) -> str:
     return name.replace("base_model.model.model.language_model.", f"base_model.model.{lalm.hub_decoder}", 1)
-
-
-def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
-    """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
-
-    Raises ModelError for a model that has a LoRA: a second one would hide the first.
-    """
-    if hasattr(lalm.model, "peft_config"):
-        raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
-    torch.manual_seed(seed)
-    lalm.inner.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
-    with without_renaming_warning():
-        lalm.model = get_peft_model(lalm.inner, config)
-    lalm.model.eval()
-
-
-@contextmanager
-def without_renaming_warning() -> Iterator[None]:
-    """PEFT 0.21 and 5.21's names of checkpointing, which transformers 5.23 renames; a user can do nothing."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
-        yield
-
-
-@contextmanager
-def lora_off(lalm: Lalm) -> Iterator[None]:
-    """The model without its LoRA: stage 2's reference policy, with no second copy in memory."""
-    model: Any = lalm.model
-    with model.disable_adapter():
-        yield

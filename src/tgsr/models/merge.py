@@ -14,9 +14,10 @@ from transformers.utils import cached_file
 
 from tgsr.disk.whole import whole, whole_folder, write_whole
 from tgsr.errors import ModelError
+from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import OUR_FILES, OURS, without_renaming_warning
+from tgsr.models.load import OUR_FILES, OURS
 
 SHARD = "5GB"
 INDEX = "model.safetensors.index.json"
@@ -116,10 +117,9 @@ def _where(folder: Path) -> dict[str, str]:
 
 
 def _save_processor(lalm: Lalm, folder: Path) -> None:
-    extractor: Any = lalm.feature_extractor  # type: ignore[attr-defined]
     if isinstance(lalm, AudioFlamingo3):
         processor = AudioFlamingo3Processor(
-            extractor,
+            lalm.feature_extractor,
             lalm.tokenizer,
             chat_template=lalm.tokenizer.chat_template,
             max_audio_len=int(lalm.max_seconds),
@@ -127,4 +127,4 @@ def _save_processor(lalm: Lalm, folder: Path) -> None:
         processor.save_pretrained(str(folder))
     else:
         lalm.tokenizer.save_pretrained(str(folder))
-        extractor.save_pretrained(str(folder))
+        lalm.feature_extractor.save_pretrained(str(folder))

@@ -7,7 +7,8 @@ is left alone: it imports torchvision, and audio and text need no more than its 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    PreTrainedTokenizerBase,
     ProcessorMixin,
     Qwen2_5OmniThinkerForConditionalGeneration,
     WhisperFeatureExtractor,
@@ -25,9 +25,9 @@ from transformers import (
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_weights
-from tgsr.models.lalm import PromptParts, TransformersLalm, refuse_long, weights_hash
+from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.prompts import chat_messages, phrase_answer_qwen, phrase_question_qwen
+from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Span
 
 AUDIO_TOKEN = "<|AUDIO|>"
@@ -42,27 +42,22 @@ MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the whole Omni, or wha
 
 
 @dataclass
-class QwenOmni(TransformersLalm):
-    """One loaded model of the family; implements tgsr.models.lalm.Lalm.
+class QwenOmni(Lalm):
+    """One loaded model of the family.
 
     The aligner is the tower's last layer, `proj`: what comes before it, the layer norm after the pooling
-    included, is the frozen encoder. `max_seconds` is the feature extractor's limit: it cuts off there
-    without a word, we refuse. Raises ModelError for a tokenizer without <|im_end|> or a padding token.
+    included, is the frozen encoder. `max_seconds` is the feature extractor's limit. The prompt is cut between
+    <|audio_bos|> and <|audio_eos|>. Raises ModelError for a tokenizer without <|im_end|> or a padding token.
 
     Positions of audio and text are the same on all three axes of this decoder, one a token: ordinary
     B x N position ids. Source: get_rope_index in transformers, for inputs without images.
     """
 
-    name: str
-    model: Any  # a Qwen2_5OmniThinkerForConditionalGeneration, in PEFT's wrapper once it has a LoRA
-    tokenizer: PreTrainedTokenizerBase
-    feature_extractor: WhisperFeatureExtractor
+    audio_token = AUDIO_TOKEN
+    hub_decoder = "thinker.model."
+
     max_seconds: float = 300.0
-    seconds_per_frame: float = 0.04
-    base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
-    system: str | None = SYSTEM  # None leaves the system turn to the chat template
-    hub_decoder: str = "thinker.model."
-    _encoder_key: str = field(default="", repr=False)
+    system: str | None = SYSTEM
 
     def __post_init__(self) -> None:
         end, pad = self.tokenizer.get_vocab().get(END_TOKEN), self.tokenizer.pad_token_id
@@ -77,23 +72,18 @@ class QwenOmni(TransformersLalm):
     def aligner(self) -> Any:
         return self.inner.model.audio_tower.proj
 
-    @property
+    @cached_property
     def encoder_key(self) -> str:
-        """A hash of the tower's weights without the aligner and of the chunk's length: computed once."""
-        if not self._encoder_key:
-            tower = self.inner.model.audio_tower
-            weights = tower.state_dict().items()
-            encoder = [(name, weight) for name, weight in weights if not name.startswith("proj.")]
-            self._encoder_key = weights_hash(f"qwen-omni {tower.n_window}", encoder)
-        return self._encoder_key
+        """A hash of the tower's weights without the aligner and of the chunk's length."""
+        tower = self.inner.model.audio_tower
+        weights = tower.state_dict().items()
+        encoder = [(name, weight) for name, weight in weights if not name.startswith("proj.")]
+        return weights_hash(f"qwen-omni {tower.n_window}", encoder)
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
-        """16 kHz mono samples -> F x D_enc, F about 25 a second: what the official forward gives to `proj`.
-
-        Raises ModelError past max_seconds, and for audio that is too short for one frame (0.02 s).
-        """
-        refuse_long(self, samples)
+        """16 kHz mono samples -> F x D_enc: what the official forward gives to `proj`."""
+        self.refuse_long(samples)
         hop = self.feature_extractor.hop_length
         n_mels = -(-len(samples) // hop)
         if n_mels < 3:  # two convolved positions, which the pooling makes one frame
@@ -113,10 +103,10 @@ class QwenOmni(TransformersLalm):
             return_tensors="pt",
         )
         weight = self.aligner.weight
-        given: list[Tensor] = []
+        pooled: list[Tensor] = []
 
         def keep(_: nn.Module, arguments: tuple[Tensor]) -> Tensor:
-            given.append(arguments[0])
+            pooled.append(arguments[0])
             return arguments[0].to(weight.dtype)  # training keeps the aligner in float32 in a bfloat16 tower
 
         hook = self.aligner.register_forward_pre_hook(keep)
@@ -126,31 +116,10 @@ class QwenOmni(TransformersLalm):
             )
         finally:
             hook.remove()
-        return given[0].float().cpu()
+        return pooled[0].float().cpu()
 
-    def align(self, features_FE: Tensor) -> Tensor:
-        weight = self.aligner.weight
-        return self.aligner(features_FE.to(weight.device, weight.dtype))
-
-    def prompt(self, text: str) -> PromptParts:
-        """The chat prompt in two parts; <|audio_bos|> ends the first, <|audio_eos|> begins the second.
-
-        Raises ModelError where the chat template does not have exactly one place for audio.
-        """
-        # A special token's name in a question is just text: with the space it is no token.
-        plain = re.sub(r"<\|(?=\w+\|>)", "< |", text)
-        whole = str(
-            self.tokenizer.apply_chat_template(
-                chat_messages(plain, self.system), add_generation_prompt=True, tokenize=False
-            )
-        )
-        before, *rest = whole.split(AUDIO_TOKEN)
-        if len(rest) != 1:
-            raise ModelError(
-                f"{self.name}: the chat template has {len(rest) or 'no'} places for audio ({AUDIO_TOKEN}) "
-                "in a turn with one audio; it needs exactly one: take the template that came with the model"
-            )
-        return PromptParts(tuple(self.tokens(before)), tuple(self.tokens(rest[0])))
+    def without_special_tokens(self, text: str) -> str:
+        return re.sub(r"<\|(?=\w+\|>)", "< |", text)
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_qwen(phrase)

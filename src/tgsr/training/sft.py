@@ -15,8 +15,9 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
 from tgsr.grounding import count_mentions, find_mentions
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import load, with_lora
+from tgsr.models.load import load
 from tgsr.prompts import prompt_text
 from tgsr.records import Response, read_responses
 from tgsr.training.batches import hear_clips

@@ -14,8 +14,8 @@ from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
 from tgsr.errors import NotFinite
+from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.models.load import without_renaming_warning
 from tgsr.records import Row, write_jsonl
 from tgsr.training.config import Schedule
 from tgsr.training.processes import Processes

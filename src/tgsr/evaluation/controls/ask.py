@@ -37,7 +37,7 @@ from tgsr.evaluation.controls import interventions as on
 from tgsr.evaluation.controls.interventions import Fill
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.models.lalm import Lalm, is_lalm
+from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, item_iou
 from tgsr.records import (
     Question,
@@ -359,7 +359,7 @@ def control(
     others = others_of(sources, settings.seed)
     source_of = {question.id: sources[question.audio] for question in questions}
     other_of = {question.id: others.get(question.audio) for question in questions}
-    room = math.inf if is_lalm(model) and cache.long_audio == "split" else model.max_seconds
+    room = math.inf if isinstance(model, Lalm) and cache.long_audio == "split" else model.max_seconds
 
     asked = [replace(q, audio=str(resolve_audio(q, path).resolve())) for q in questions]
     if predictions is not None:

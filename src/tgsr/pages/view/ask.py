@@ -21,7 +21,7 @@ from tgsr import audio
 from tgsr.answering.responder import Responder
 from tgsr.errors import AudioError, ModelError
 from tgsr.grounding import find_spans
-from tgsr.models.lalm import Lalm, is_lalm
+from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.pages.view.index import mention_rows
 from tgsr.pages.view.sound import Sound, Sounds, track_to_wav
@@ -200,7 +200,7 @@ class Asker:
 @contextmanager
 def _watched(model: Lalm | Responder, job: Job) -> Iterator[None]:
     """Tells the text while a Lalm writes it, and stops it when the job is cancelled."""
-    if not is_lalm(model):
+    if not isinstance(model, Lalm):
         yield
         return
     lalm: Lalm = model

@@ -1,0 +1,122 @@
+"""What trains: the aligner in stage 1 (table 5), a LoRA on the language model in stage 2 (table 6).
+
+The aligner is `lalm.aligner`: Audio Flamingo 3's multi_modal_projector, Qwen2.5-Omni's audio_tower.proj. A table of all
+parts, and which of them train, is printed before training, so that a surprise costs nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+
+from tgsr.errors import ModelError
+from tgsr.models.lalm import Lalm
+
+# Module names: the language model's layers. The audio towers have layers of the same names, which are left alone.
+LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+BLOCKS = ("audio tower", "aligner", "language model", "head", "LoRA", "vision tower")
+
+
+def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
+    """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
+
+    Raises ModelError for a model that has a LoRA: a second one would hide the first.
+    """
+    if hasattr(lalm.model, "peft_config"):
+        raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
+    torch.manual_seed(seed)
+    lalm.inner.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=LORA_TARGETS)
+    with without_renaming_warning():
+        lalm.model = get_peft_model(lalm.inner, config)
+    lalm.model.eval()
+
+
+@contextmanager
+def lora_off(lalm: Lalm) -> Iterator[None]:
+    """The model without its LoRA: stage 2's reference policy, with no second copy in memory."""
+    model: Any = lalm.model
+    with model.disable_adapter():
+        yield
+
+
+@contextmanager
+def without_renaming_warning() -> Iterator[None]:
+    """Silence about PEFT 0.21's old names of checkpointing, which transformers 5.23 renames; a user can do nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
+        yield
+
+
+# --- which parameters train ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPart:
+    """A block of a model: how many parameters it has, how many of them train, and the modules that hold these.
+
+    Modules are named as the model names them, with numbers of layers written as *, in order of appearance.
+    """
+
+    block: str
+    n: int
+    n_trained: int
+    trained: tuple[str, ...]
+
+
+def parts_of(lalm: Lalm) -> list[ModelPart]:
+    """All of the model's blocks that have parameters, in the order of BLOCKS. A tied head is counted once."""
+    block_of = {id(weight): "aligner" for weight in lalm.aligner.parameters()}
+    block_of |= {id(weight): "language model" for weight in lalm.language_model.parameters()}
+    for weight in lalm.lm_head.parameters():
+        block_of.setdefault(id(weight), "head")
+    n = dict.fromkeys(BLOCKS, 0)
+    n_trained = dict.fromkeys(BLOCKS, 0)
+    trained: dict[str, dict[str, None]] = {block: {} for block in BLOCKS}
+    for name, weight in lalm.model.named_parameters():
+        module, is_lora, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if is_lora:
+            block = "LoRA"
+        else:
+            module = module.rpartition(".")[0]
+            block = "vision tower" if ".visual." in name else block_of.get(id(weight), "audio tower")
+        n[block] += size(weight)
+        if weight.requires_grad:
+            n_trained[block] += size(weight)
+            pieces = ("*" if piece.isdigit() else piece for piece in module.split("."))
+            trained[block][".".join(pieces)] = None
+    return [
+        ModelPart(block, n[block], n_trained[block], tuple(trained[block])) for block in BLOCKS if n[block]
+    ]
+
+
+def size(weight: Tensor) -> int:
+    """How many numbers a parameter has; one in 4 bits is stored two to a byte."""
+    state = getattr(weight, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else weight.numel()
+
+
+def parts_table(lalm: Lalm) -> str:
+    """parts_of as lines of text, modules of one parent as parent.{a, b}."""
+    parts = parts_of(lalm)
+    lines = [f"{'block':16}{'parameters':>16}{'train':>16}  in"]
+    for part in parts:
+        names: dict[str, list[str]] = {}
+        for module in part.trained:
+            parent, _, name = module.rpartition(".")
+            names.setdefault(parent, []).append(name)
+        modules = ", ".join(
+            f"{parent}.{{{', '.join(of_parent)}}}" if len(of_parent) > 1 else f"{parent}.{of_parent[0]}"
+            for parent, of_parent in names.items()
+        )
+        lines.append(f"{part.block:16}{part.n:>16,}{part.n_trained:>16,}  {modules}".rstrip())
+    n, n_trained = sum(part.n for part in parts), sum(part.n_trained for part in parts)
+    lines.append(f"{'all':16}{n:>16,}{n_trained:>16,}  {n_trained / n:.3%}")
+    return "\n".join(lines)
