@@ -116,7 +116,7 @@ def load(args: argparse.Namespace, name: str) -> Lalm:
 
 
 def open_model(args: argparse.Namespace, name: str) -> Any:
-    """The Lalm or Responder of that name, held as the flags of Placement say; `is_lalm` says which it is."""
+    """The Lalm or Responder of that name, held as the flags of Placement say."""
     from tgsr.answering.open import open_model
     from tgsr.answering.remote import Limits
     from tgsr.models.fetch import cache_folder
