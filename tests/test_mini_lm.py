@@ -100,12 +100,12 @@ def test_all_commands_run_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
         if not (cache_folder() / needed).exists():
             pytest.skip(f"{cache_folder() / needed} is not there: `make fetch` downloads it, once")
-    clips = compose_clips(2, "train", 0, tmp_path)
+    clips = compose_clips(1, "train", 0, tmp_path)
     sta = write_questions(clips, ask_about(clips, "sta", 2, 0), tmp_path).rename(tmp_path / "sta.jsonl")
     qa = write_questions(clips, ask_about(clips, "qa", 0, 0)[:1], tmp_path).rename(tmp_path / "qa.jsonl")
     aligned, tuned = str(tmp_path / "sta"), str(tmp_path / "grpo")
-    few = ["--max-steps", "1", "--group-size", "2", "--max-new-tokens", "6", "--prompts-per-step", "1"]
-    short = ["--max-new-tokens", "6"]
+    few = ["--max-steps", "1", "--group-size", "2", "--max-new-tokens", "3", "--prompts-per-step", "1"]
+    short = ["--max-new-tokens", "3"]
     predicted, attended = tmp_path / "p.jsonl", tmp_path / "attention"
     for command in (
         ["train", "sta", "--questions", str(sta), "--model", "mini-lm", "--out", aligned],

@@ -32,26 +32,30 @@ HTMLMediaElement.prototype.play = function () { this.playbackRate = RATE; return
 """
 
 
-def _executable(playwright: Any) -> str:
+@pytest.fixture(scope="session", autouse=True)  # before any server is started for nothing
+def executable() -> str:
     """$TGSR_CHROMIUM, else the one that playwright has installed, else one on the PATH."""
-    own = playwright.chromium.executable_path
-    for found in (
-        os.environ.get("TGSR_CHROMIUM"),
-        own if Path(own).exists() else None,
-        *map(shutil.which, BROWSERS),
-    ):
-        if found:
-            return found
-    pytest.skip("there is no Chromium: `make test-browser` installs one")
-
-
-@pytest.fixture(scope="module")  # its event loop would be in the way of the tests that follow
-def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: `make test-browser`"
     )
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=_executable(playwright), args=ARGUMENTS)
+        own = playwright.chromium.executable_path
+    for path in (
+        os.environ.get("TGSR_CHROMIUM"),
+        own if Path(own).exists() else None,
+        *map(shutil.which, BROWSERS),
+    ):
+        if path:
+            return path
+    pytest.skip("there is no Chromium: `make test-browser` installs one")
+
+
+@pytest.fixture(scope="module")  # its event loop would be in the way of the tests that follow
+def browser(executable: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield chromium
         chromium.close()
 
