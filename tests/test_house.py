@@ -32,9 +32,9 @@ def imported(path: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tgsr":
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield (whole if whole in known else node.module), id(node) in guarded
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            targets = {name if name in known else node.module for name in names} - {"tgsr"}  # its __version__
+            yield from ((target, id(node) in guarded) for target in sorted(targets))
         elif isinstance(node, ast.Import):
             yield from ((alias.name, False) for alias in node.names if alias.name.split(".")[0] == "tgsr")
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tgsr.disk.jsonl import repair_jsonl
 from tgsr.errors import RecordError
 from tgsr.records import (
     Clip,
@@ -19,7 +20,6 @@ from tgsr.records import (
     read_clips,
     read_questions,
     read_responses,
-    repair_jsonl,
     resolve_audio,
     write_jsonl,
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tgsr.data.shards import Counts, Made, Step, errors_of, forget, run
+from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, ShardError
-from tgsr.records import Row
 
 
 @dataclass(frozen=True, slots=True)

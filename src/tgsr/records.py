@@ -10,7 +10,6 @@ import codecs
 import json
 import logging
 import math
-import mmap
 import os
 import re
 import sys
@@ -21,12 +20,11 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from tgsr.disk.whole import whole
+from tgsr.disk.jsonl import Row, append_row, line_of, row_of
+from tgsr.disk.whole import StrPath, whole
 from tgsr.errors import RecordError
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
 
-StrPath = str | os.PathLike[str]
-Row = Mapping[str, object]
 T = TypeVar("T", bound="Clip | Question | Response")
 
 KINDS = ("phrase", "choice")
@@ -221,48 +219,12 @@ def write_jsonl(path: StrPath, records: Iterable[Clip | Question | Response | Ro
     """
     with whole(path) as half, half.open("wb") as file:
         for line, record in enumerate(records, 1):
-            file.write(_line(record, os.path.realpath(path), line))
+            file.write(line_of(as_row(record), os.path.realpath(path), line))
 
 
 def append_jsonl(path: StrPath, record: Clip | Question | Response | Row) -> None:
-    """Append one record to a log in a single write; the file is made where it is missing.
-
-    Raises RecordError for NaN and infinite numbers, and where the log ends in a half-written line, to
-    which the record would be glued (`repair_jsonl` first).
-    """
-    line = _line(record, os.fspath(path), None)
-    with open(path, "ab+", buffering=0) as file:
-        if file.seek(0, os.SEEK_END) > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                raise RecordError(
-                    None, "the last line is half-written", os.fspath(path), None, "repair_jsonl drops it"
-                )
-        n_written = file.write(line)
-        if n_written != len(line):  # a disk that fills up takes part of a line
-            raise OSError(
-                f"{os.fspath(path)}: only {n_written} of {len(line)} bytes were written; free space"
-            )
-
-
-def repair_jsonl(path: StrPath) -> int:
-    """Drop the half-written last line that a killed process leaves in a log; the bytes dropped, mostly 0.
-
-    A last line that lacks only its line break gets one. Complete lines are not looked at.
-    """
-    with open(path, "rb+") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return 0
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            kept = content.rfind(b"\n") + 1
-            tail = content[kept:]
-        if tail and _is_row(tail):
-            file.seek(0, os.SEEK_END)
-            file.write(b"\n")
-            return 0
-        file.truncate(kept)
-        return size - kept
+    """Append one record to a log, as `append_row` appends its row."""
+    append_row(path, as_row(record))
 
 
 def resolve_audio(record: Clip | Question | Response, jsonl_path: StrPath) -> Path:
@@ -378,42 +340,6 @@ def _bad_row(error: RecordError, content: bytes) -> Row:
         "error": error.problem,
         "row": row,
     }
-
-
-def row_of(content: bytes) -> Row:
-    """One line as a JSON object. NaN and Infinity, which Python would accept, are not JSON."""
-    try:
-        row = _DECODER.decode(content.decode())
-    except UnicodeDecodeError as error:
-        raise RecordError(
-            None, f"byte {content[error.start]:#04x} at {error.start} is not UTF-8", remedy="save it as UTF-8"
-        ) from None
-    except RecordError:
-        raise
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of 4,300 digits
-        if content.endswith(b"\n"):
-            raise RecordError(None, f"is not JSON ({error})") from None
-        raise RecordError(
-            None, "the last line is half-written", remedy="repair_jsonl drops it; or pass --skip-bad"
-        ) from None
-    if not isinstance(row, dict):
-        raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
-    return row
-
-
-def _refuse_constant(constant: str) -> object:
-    raise RecordError(None, f"{constant} is not a number that JSON has")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _is_row(content: bytes) -> bool:
-    try:
-        row_of(content.removeprefix(codecs.BOM_UTF8))
-    except RecordError:
-        return False
-    return True
 
 
 def clip_of(row: Row) -> Clip:
@@ -541,23 +467,6 @@ _CALLED = {"str": "text", "float": "a number", "array": "a list", "object": "an 
 
 
 # Records to rows
-
-
-def _line(record: Clip | Question | Response | Row, name: str, line: int | None) -> bytes:
-    row = as_row(record)
-    try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        field = next((field for field, value in row.items() if _is_not_finite(value)), None)
-        raise RecordError(field, str(error), name, line, "leave out what has no value") from None
-    try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair: only its escape survives
-        return json.dumps(row, allow_nan=False).encode() + b"\n"
-
-
-def _is_not_finite(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def as_row(record: Clip | Question | Response | Row) -> Row:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from tgsr.choices import letter
 from tgsr.dense_reward import dense_grounding_reward
+from tgsr.disk.jsonl import Row
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
@@ -38,7 +39,7 @@ from tgsr.models.aligner_and_lora import lora_off, parts_table, with_lora
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load, save_adapter
 from tgsr.prompts import choice_question
-from tgsr.records import NO_SPEECH, Question, Row, read_clips, read_questions
+from tgsr.records import NO_SPEECH, Question, read_clips, read_questions
 from tgsr.rewards import (
     RewardTerm,
     answer_reward,

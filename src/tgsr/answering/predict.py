@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.answering.responder import Asked, Responder
+from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
@@ -23,7 +24,7 @@ from tgsr.errors import AudioError, ModelError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
-from tgsr.records import Question, Response, append_jsonl, read_responses, repair_jsonl, resolve_audio
+from tgsr.records import Question, Response, append_jsonl, read_responses, resolve_audio
 
 
 @dataclass(frozen=True, slots=True)

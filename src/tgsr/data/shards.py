@@ -22,9 +22,10 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import HALF, whole
 from tgsr.errors import Bad, DiskError, ShardError
-from tgsr.records import Clip, Question, Row, as_row
+from tgsr.records import Clip, Question, as_row
 
 Runner = Literal["here", "ray"]
 SHARDS_A_WORKER = 8  # that Ray Data gets at a time

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from tgsr.disk.jsonl import append_row
 from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
-from tgsr.records import append_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         try:
-            append_jsonl(self.metrics, dict(row))
+            append_row(self.metrics, dict(row))
         except OSError as error:
             raise RunError(
                 f"{self.metrics}: {error}; free some space and start the same command again"

@@ -14,10 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
-from tgsr.disk.whole import write_whole
+from tgsr.disk.whole import StrPath, write_whole
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
-from tgsr.records import Clip, Question, StrPath, resolve_audio
+from tgsr.records import Clip, Question, resolve_audio
 
 LongAudio = Literal["refuse", "split"]
 

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from tgsr import audio
 from tgsr.data.corpora import meld
 from tgsr.data.corpora.folders import FORMATS, locate, place
+from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines, table
 from tgsr.errors import Bad, RecordError
-from tgsr.records import Question, append_jsonl, read_questions, repair_jsonl
+from tgsr.records import Question, append_jsonl, read_questions
 
 Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
 

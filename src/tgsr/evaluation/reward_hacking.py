@@ -18,13 +18,13 @@ from tqdm import tqdm
 from tgsr.choices import extract_choice, letter
 from tgsr.data.splits import drawn
 from tgsr.dense_reward import dense_grounding_reward
-from tgsr.disk.whole import whole, write_whole
+from tgsr.disk.whole import StrPath, whole, write_whole
 from tgsr.errors import RecordError
 from tgsr.grounding import find_spans
 from tgsr.overlap import trace_iou
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reasoning import words_in
-from tgsr.records import Question, Response, StrPath
+from tgsr.records import Question, Response
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.statistics.intervals import Mean, bootstrap_mean
 from tgsr.timeline import Seconds, Span, Word

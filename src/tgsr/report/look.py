@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.choices import letter
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
-from tgsr.records import Clip, Question, Row, clip_of, question_of, resolve_audio
+from tgsr.records import Clip, Question, clip_of, question_of, resolve_audio
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
 from tgsr.report.items import Sound, choice_list, cite_button, player
 from tgsr.report.page import content_hash, document

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from tgsr.disk.jsonl import Row
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache, KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, RunError
 from tgsr.models.lalm import Lalm, context_of
-from tgsr.records import Question, Row, write_jsonl
+from tgsr.records import Question, write_jsonl
 from tgsr.training.processes import Processes
 from tgsr.training.steps import T
 

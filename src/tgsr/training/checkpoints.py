@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.run_folder import RunFolder
 from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import RunError
-from tgsr.records import repair_jsonl
 
 
 def save_checkpoint(folder: RunFolder, step: int, state: Mapping[str, Any]) -> None:

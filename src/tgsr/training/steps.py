@@ -10,13 +10,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from tgsr.disk.jsonl import Row
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
 from tgsr.errors import NotFinite
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.records import Row, write_jsonl
+from tgsr.records import write_jsonl
 from tgsr.training.config import Schedule
 from tgsr.training.processes import Processes
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from tgsr.disk.jsonl import Row
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import KeptFeatures
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
 from tgsr.models.aligner_and_lora import parts_table
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import save_adapter
-from tgsr.records import Row
 from tgsr.training.batches import chosen_at, passes, require_room, steps_per_epoch
 from tgsr.training.config import SupervisedConfig
 from tgsr.training.processes import Processes, shard_frozen

@@ -22,9 +22,10 @@ from tgsr.data.corpora import (
 from tgsr.data.corpora import webdataset as tars
 from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
+from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import OnDisk
 from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
-from tgsr.records import Clip, Row, clip_of
+from tgsr.records import Clip, clip_of
 from tgsr.timeline import END_SLACK
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tgsr.choices import extract_choice, format_choices, letter
 from tgsr.data.shards import Made
+from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.local import Prompt, llm_of
-from tgsr.records import Question, Row, question_of
+from tgsr.records import Question, question_of
 
 # --- a text LLM, here or behind a server ---------------------------------------------------------------------------
 

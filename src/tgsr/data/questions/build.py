@@ -23,6 +23,7 @@ from tgsr.data.questions.digits import choice_questions
 from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrases
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split, drawn, leaks
+from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import OnDisk
 from tgsr.disk.whole import write_whole
 from tgsr.errors import Bad, BuildError
@@ -30,7 +31,6 @@ from tgsr.records import (
     TEXT_DIFFERS,
     Clip,
     Question,
-    Row,
     as_row,
     clip_of,
     question_of,

@@ -19,10 +19,11 @@ from tgsr.data.questions.phrases import plain_word
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split
 from tgsr.data.transcribe.transcript import lines_of
+from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, BuildError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.local import Prompt, llm_of
-from tgsr.records import Clip, Question, Row, clip_of
+from tgsr.records import Clip, Question, clip_of
 from tgsr.timeline import Seconds, Span, Word, cover
 
 TASK = "open question"

@@ -15,9 +15,9 @@ from tgsr.data.questions.build import rows_of
 from tgsr.data.questions.by_llm import Open, open_questions_of
 from tgsr.data.shards import Step, errors_of, run
 from tgsr.data.splits import Split
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import whole
 from tgsr.errors import Bad
-from tgsr.records import Row
 
 QUESTIONS = "questions.jsonl"
 

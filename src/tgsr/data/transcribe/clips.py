@@ -19,8 +19,9 @@ from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
+from tgsr.disk.jsonl import Row
 from tgsr.errors import AudioError, Bad, RecordError
-from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, Row, clip_of
+from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, clip_of
 from tgsr.timeline import Seconds, Word
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr.answering.predict import GREEDY, Decoding, Unheard, respond
+from tgsr.disk.jsonl import Row, repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS, block_attention
@@ -29,7 +30,7 @@ from tgsr.evaluation.attention.tokens import PHASES, Written, _phases, ends_of, 
 from tgsr.grounding import Mention, find_mentions
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import prompt_text
-from tgsr.records import Question, Row, append_jsonl, repair_jsonl
+from tgsr.records import Question, append_jsonl
 from tgsr.timeline import Seconds, Span, merge
 
 PAPER_QUERIES = ("What is happening?", "What is the spoken text?", "What are they doing?")

@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.data.transcribe.transcript import Backend
-from tgsr.disk.whole import write_whole
+from tgsr.disk.whole import StrPath, write_whole
 from tgsr.errors import AudioError
 from tgsr.reasoning import ReasoningStep, plain_words, reasoning_steps, word_agreement
-from tgsr.records import Response, StrPath, resolve_audio
+from tgsr.records import Response, resolve_audio
 from tgsr.timeline import END_SLACK, Seconds
 
 SHORTEST: Seconds = 0.1  # of a crop that is heard: nothing is said in less

@@ -18,12 +18,13 @@ from typing import Literal
 from tqdm import tqdm
 
 from tgsr.choices import extract_choice, final_statement
+from tgsr.disk.jsonl import repair_jsonl
 from tgsr.errors import RecordError
 from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.local import Llm, Prompt
 from tgsr.prompts import REASONING_OPENING
-from tgsr.records import Response, append_jsonl, repair_jsonl
+from tgsr.records import Response, append_jsonl
 from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
 from tgsr.statistics.intervals import Mean, bootstrap_mean
 

@@ -15,13 +15,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from tgsr.choices import letter, official_letter
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
 from tgsr.evaluation.behaviour.consistency import Judged, flips
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.scoring.terminal import number, percent
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
-from tgsr.records import Response, Row, write_jsonl
+from tgsr.records import Response, write_jsonl
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean
 from tgsr.statistics.pictures import MODEL_COLOURS
 

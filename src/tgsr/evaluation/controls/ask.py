@@ -29,6 +29,7 @@ from tgsr.answering.responder import Responder
 from tgsr.audio import Samples
 from tgsr.choices import extract_choice, letter, official_letter
 from tgsr.data.splits import drawn
+from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.whole import sha256_of
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import AudioError, OptionError, RecordError, RunError
@@ -39,15 +40,7 @@ from tgsr.grounding import find_mentions, find_spans
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, item_iou
-from tgsr.records import (
-    Question,
-    Response,
-    append_jsonl,
-    read_responses,
-    repair_jsonl,
-    resolve_audio,
-    write_jsonl,
-)
+from tgsr.records import Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
 from tgsr.timeline import Seconds, Span
 
 OF_EVIDENCE = ("evidence-only", "evidence-cropped", "evidence-removed", "random-removed")

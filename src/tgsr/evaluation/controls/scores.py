@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.controls.ask import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Item, Settings, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
-from tgsr.records import Row, write_jsonl
+from tgsr.records import write_jsonl
 from tgsr.statistics.intervals import Mean, bootstrap_mean
 from tgsr.statistics.pictures import MODEL_COLOURS
 from tgsr.timeline import Seconds, Span

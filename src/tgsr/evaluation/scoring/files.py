@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
+from tgsr.disk.jsonl import Row, row_of
+from tgsr.disk.whole import StrPath
 from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, EMOTIONS, Benchmark, airbench_domain
 from tgsr.evaluation.scoring.items import BenchmarkRow, Labels, benchmark_of
 from tgsr.evaluation.scoring.metrics import Format
-from tgsr.records import Question, Response, Row, StrPath, question_of, response_of, row_of
+from tgsr.records import Question, Response, question_of, response_of
 
 PREDICTION_KEYS: dict[Format, str] = {
     "mmau": "model_output",

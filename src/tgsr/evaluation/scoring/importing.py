@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from tgsr import audio
 from tgsr.choices import extract_choice
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, ImportFileError, RecordError
 from tgsr.evaluation.benchmarks import (
@@ -31,7 +32,7 @@ from tgsr.evaluation.benchmarks import (
 )
 from tgsr.evaluation.scoring.files import MELD_COLUMNS, PREDICTION_KEYS, plain_id
 from tgsr.evaluation.scoring.official import handed_over
-from tgsr.records import Question, Response, Row, append_jsonl, question_of, write_jsonl
+from tgsr.records import Question, Response, append_jsonl, question_of, write_jsonl
 from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (

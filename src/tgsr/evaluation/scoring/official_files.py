@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
+from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import AIRBENCH_CHOICES, Benchmark, Item, benchmark_of, items
 from tgsr.evaluation.scoring.official import handed_over
-from tgsr.records import Response, Row
+from tgsr.records import Response
 
 KEYS: dict[Benchmark, str] = {
     "mmau": "model_output",

@@ -19,7 +19,7 @@ from typing import IO, cast
 
 from tqdm import tqdm
 
-from tgsr.disk.whole import whole, write_whole
+from tgsr.disk.whole import StrPath, whole, write_whole
 from tgsr.evaluation.benchmarks import Benchmark
 from tgsr.evaluation.scoring.files import (
     PREDICTION_KEYS,
@@ -51,7 +51,7 @@ from tgsr.evaluation.scoring.metrics import (
     PhraseScores,
 )
 from tgsr.evaluation.scoring.totals import MOST_IN_MEMORY, Totals
-from tgsr.records import Question, Response, StrPath
+from tgsr.records import Question, Response
 
 __all__ = [
     "PREDICTION_KEYS",

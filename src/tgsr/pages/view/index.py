@@ -18,11 +18,12 @@ from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
+from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.items import Choice, Phrase, score_response
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
-from tgsr.records import Clip, Question, Response, Row, as_row, clip_of, response_of, row_of
+from tgsr.records import Clip, Question, Response, as_row, clip_of, response_of
 from tgsr.report.write import prediction_files
 from tgsr.statistics.pictures import stated
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
