@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.statistics.intervals import (
-    SwapTest,
+    Bootstrap,
     bootstrap_mean,
-    bootstrap_means,
     mcnemar_exact,
-    poisson_weights,
     quantiles,
     swap_test,
 )
@@ -58,20 +56,10 @@ def test_columns_together_are_columns_alone() -> None:
         "whole too": [float(x > 0.5) for x in rng.random(50)],
     }
     clusters = [int(x) for x in rng.integers(12, size=50)]
-    together = bootstrap_means(columns, clusters, 3, 100)
+    together = Bootstrap(3, 100).means(columns, clusters)
     assert list(together) == list(columns)
     for name, column in columns.items():
         assert together[name] == bootstrap_mean(column, clusters, 3, 100)
-
-
-def test_poisson_weights_are_poisson() -> None:
-    weights = poisson_weights(np.random.default_rng(0), 200, 2000)
-    n = weights.size
-    assert weights.mean() == pytest.approx(1, abs=4 / math.sqrt(n))
-    assert weights.var() == pytest.approx(1, abs=0.02)
-    for k in range(4):
-        share = math.exp(-1) / math.factorial(k)
-        assert (weights == k).mean() == pytest.approx(share, abs=4 * math.sqrt(share / n))
 
 
 def test_quantiles_of_nothing_are_none() -> None:
@@ -139,13 +127,3 @@ def test_swaps_of_clips_are_less_sure_than_swaps_of_questions() -> None:
 def test_without_any_difference_there_is_no_p() -> None:
     assert swap_test([]) is None
     assert swap_test([0.0, 0.0]) is None
-
-
-def test_clips_in_parts_are_clips_at_once() -> None:
-    rng = np.random.default_rng(1)
-    sums = np.concatenate([rng.normal(0.02, 0.3, 400), rng.integers(-2, 3, 400)])
-    parts = SwapTest(0, 10_000)
-    for at in range(0, 800, 50):
-        parts.add(sums[at : at + 50])
-    assert parts.p == parts.p
-    assert parts.p == pytest.approx(swap_test(sums), abs=0.02)

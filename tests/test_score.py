@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,8 @@ import pytest
 from tgsr import cli
 from tgsr.errors import RecordError
 from tgsr.evaluation.benchmarks import EMOTIONS
-from tgsr.evaluation.scoring import files as score_files
-from tgsr.evaluation.scoring.score import (
-    BenchmarkScores,
-    Metrics,
-    read_predictions,
-    score,
-    score_file,
-    write_metrics,
-)
+from tgsr.evaluation.scoring.metrics import BenchmarkScores, Metrics
+from tgsr.evaluation.scoring.score import read_predictions, score, score_file, write_metrics
 from tgsr.evaluation.scoring.terminal import summary
 from tgsr.records import Question, Response, as_row, write_jsonl
 from tgsr.statistics.intervals import mcnemar_exact
@@ -619,12 +612,9 @@ def test_a_label_of_many_values_is_no_breakdown(tmp_path: Path) -> None:
         Response(replace(CHOICE, id=f"q{at}", labels=(("nr", str(at)), ("half", str(at % 2)))), "mini", "(b)")
         for at in range(31)
     ]
-    for most in (100, 5):
-        write_jsonl(tmp_path / "p.jsonl", responses)
-        metrics = score_file(tmp_path / "p.jsonl", n_resamples=20, most_in_memory=most)
-        choice = metrics.models["mini"].all.choice
-        assert choice is not None
-        assert list(choice.accuracy_by_label) == ["half"]
+    choice = _scored(tmp_path, responses).models["mini"].all.choice
+    assert choice is not None
+    assert list(choice.accuracy_by_label) == ["half"]
 
 
 def test_errors_of_starts_and_ends_are_of_intervals_only(tmp_path: Path) -> None:
@@ -679,7 +669,7 @@ def test_two_models_that_never_differ_have_no_p(tmp_path: Path) -> None:
     assert (apart.n_choices, apart.accuracy_strict, apart.p_accuracy_strict) == (0, None, None)
 
 
-# --- more than memory holds ------------------------------------------------------------------------------
+# --- long files ------------------------------------------------------------------------------------------
 
 
 def _many(n: int) -> list[Response]:
@@ -706,42 +696,16 @@ def _many(n: int) -> list[Response]:
     return responses
 
 
-def test_predictions_counted_in_parts_are_those_counted_at_once(tmp_path: Path) -> None:
+def test_a_file_is_scored_as_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    write_jsonl(path, _many(1500))
-    whole, parts = (asdict(score_file(path, n_resamples=400, most_in_memory=n)) for n in (10_000, 90))
-    assert (whole.pop("bootstrap"), parts.pop("bootstrap")) == ("multinomial", "poisson")
-    n_intervals = _assert_alike(whole, parts, "")
-    assert n_intervals > 100
-    again = asdict(score_file(path, n_resamples=400, most_in_memory=90))
-    assert {**again, "bootstrap": None} == {**parts, "bootstrap": None}
+    write_jsonl(path, _many(600))
+    metrics = score_file(path, n_resamples=50)
+    assert metrics == score(read_predictions(path), file=str(path), n_resamples=50)
+    assert metrics.models["a"].benchmarks["mmau"].n > 50
+    assert metrics.differences[0].n_phrases > 50
 
 
-def _assert_alike(one: Any, other: Any, where: str) -> int:
-    """Equal values; intervals and p, which are drawn differently, close. Returns how many of these there were."""
-    if isinstance(one, dict):
-        assert list(one) == list(other), where
-        if "low" in one and one["low"] is not None:
-            width = one["high"] - one["low"]
-            for end in ("low", "high"):
-                assert one[end] == pytest.approx(other[end], abs=0.01 + 0.3 * width), f"{where}.{end}"
-            ends = dict.fromkeys(("low", "high"))
-            return 2 + _assert_alike({**one, **ends}, {**other, **ends}, where)
-        return sum(_assert_alike(one[key], other[key], f"{where}.{key}") for key in one)
-    if isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        return sum(
-            _assert_alike(a, b, f"{where}[{at}]") for at, (a, b) in enumerate(zip(one, other, strict=True))
-        )
-    is_drawn = ".p_" in where and "mcnemar" not in where
-    if isinstance(one, float):
-        assert other == pytest.approx(one, abs=0.05 if is_drawn else 1e-9), where
-    else:
-        assert one == other, where
-    return int(is_drawn)
-
-
-def test_an_owners_rows_are_counted_in_parts(tmp_path: Path) -> None:
+def test_melds_f1_have_intervals_around_them(tmp_path: Path) -> None:
     rng = random.Random(0)
     rows = [
         {
@@ -752,21 +716,20 @@ def test_an_owners_rows_are_counted_in_parts(tmp_path: Path) -> None:
         }
         for at in range(600)
     ]
-    whole, parts = (asdict(_owner(tmp_path, rows, most_in_memory=n)) for n in (1000, 50))
-    assert _assert_alike(whole, parts, "") > 20
-    assert whole["macro_f1"]["low"] < whole["macro_f1"]["value"] < whole["macro_f1"]["high"]
+    scores = _owner(tmp_path, rows)
+    for mean in (scores.macro_f1, scores.weighted_f1):
+        assert mean is not None
+        assert mean.low < mean.value < mean.high  # type: ignore[operator]
 
 
 def test_lists_of_ids_end_at_a_thousand(tmp_path: Path) -> None:
     rows = [{**MMAU_ROW, "id": f"r{at}", "model_output": ""} for at in range(1500)]
-    for most in (5000, 200):
-        scores = _owner(tmp_path, rows, most_in_memory=most)
-        assert scores.empty == tuple(f"r{at}" for at in range(1000))
-        assert scores.n_listed == {"empty": 1500}
+    scores = _owner(tmp_path, rows)
+    assert scores.empty == tuple(f"r{at}" for at in range(1000))
+    assert scores.n_listed == {"empty": 1500}
 
 
-def test_a_long_json_list_is_read_value_by_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_files, "MOST_AT_ONCE", 100)
+def test_a_json_list_is_read_whatever_stands_around_it(tmp_path: Path) -> None:
     rows = [
         {**MMAU_ROW, "id": f"r{at}", "model_output": "Woman " * (at % 5 * 50_000 + 1)} for at in range(20)
     ]
@@ -775,10 +738,6 @@ def test_a_long_json_list_is_read_value_by_value(tmp_path: Path, monkeypatch: py
     read = read_predictions(path).rows
     assert [row.id for row in read] == [f"r{at}" for at in range(20)]
     assert [len(row.prediction) for row in read] == [len(str(row["model_output"])) for row in rows]
-    for broken, what in ((json.dumps(rows)[:-1], "no end"), ('[{"id": 1}, {"id" 3}' + " " * 99, "not JSON")):
-        path.write_text(broken, encoding="utf-8")
-        with pytest.raises(RecordError, match=what):
-            score_files.read_known(path) if what == "no end" else list(score_files.read_rows(path))
 
 
 def test_the_command_writes_scores_and_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,9 +48,8 @@ def add_score(command: argparse.ArgumentParser) -> None:
 
 def score(args: argparse.Namespace) -> None:
     require_there(args.predictions, args.questions)
-    from tgsr.evaluation.scoring.notes import notes
     from tgsr.evaluation.scoring.score import score_file, write_metrics
-    from tgsr.evaluation.scoring.terminal import summary
+    from tgsr.evaluation.scoring.terminal import notes, summary
 
     metrics = score_file(args.predictions, args.questions, args.items, seed=args.seed)
     write_metrics(metrics, args.out)

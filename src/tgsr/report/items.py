@@ -15,7 +15,8 @@ import numpy as np
 from tgsr import audio
 from tgsr.choices import letter, official_letter
 from tgsr.errors import AudioError
-from tgsr.evaluation.scoring.score import GroupScores, Predictions, score
+from tgsr.evaluation.scoring.metrics import GroupScores
+from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tgsr.disk.whole import write_whole
 from tgsr.evaluation.attention.metrics import Attention
-from tgsr.evaluation.scoring.score import Difference, PhraseScores
+from tgsr.evaluation.scoring.metrics import Difference, PhraseScores
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
 from tgsr.report.results import Results
 from tgsr.report.typeset import TICK, Column, Group, Number, Table, TableRow, csv_text, latex, markdown

@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import cast
 
 from tgsr.evaluation.benchmarks import Benchmark
-from tgsr.evaluation.scoring.items import Answer, benchmark_of, score_response, score_row
-from tgsr.evaluation.scoring.pools import clip_sums
-from tgsr.evaluation.scoring.score import (
+from tgsr.evaluation.scoring.items import (
     BenchmarkRow,
-    BenchmarkScores,
-    ChoiceScores,
-    Difference,
-    Metrics,
-    PhraseScores,
-    Predictions,
-    score,
+    ScoredAnswer,
+    benchmark_of,
+    score_response,
+    score_row,
 )
+from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, Difference, Metrics, PhraseScores
+from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.records import Question, Response
-from tgsr.statistics.intervals import Mean, bootstrap_mean, swap_test
+from tgsr.statistics.intervals import Mean, bootstrap_mean, cluster_sums, swap_test
 
 BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "airbench": "AIR-Bench", "meld": "MELD"}
 
@@ -164,19 +161,19 @@ def _score_part(
     """Responses of ours, and owners' files by model. A model that is in both keeps the scores of its responses."""
     benchmark = cast(Benchmark, part.benchmark)
     scores: dict[str, BenchmarkScores] = {}
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[ScoredAnswer]] = {}
     for model, of_model in rows.items():
         whole = score(Predictions(benchmark, rows=tuple(of_model)), seed=seed).benchmark
         if whole is not None:
             scores[model] = whole
-        answers[model] = [score_row(at, row, benchmark, model) for at, row in enumerate(of_model)]
+        answers[model] = [score_row(row, benchmark, model) for row in of_model]
     metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
     for model, of in metrics.models.items():
         scores[model] = of.benchmarks[benchmark]
         answers[model] = []
-    for at, response in enumerate(responses):
-        items = score_response(at, response)
-        answers[response.model] += [item for item in items if isinstance(item, Answer)]
+    for response in responses:
+        items = score_response(response)
+        answers[response.model] += [item for item in items if isinstance(item, ScoredAnswer)]
     shown = [model for model in models if model in answers]
     choice = {model: of.all.choice for model, of in metrics.models.items() if of.all.choice is not None}
     differences = [_answer_difference(shown[0], other, answers, seed) for other in shown[1:]]
@@ -184,7 +181,7 @@ def _score_part(
 
 
 def _answer_difference(
-    model: str, other: str, answers: Mapping[str, Sequence[Answer]], seed: int
+    model: str, other: str, answers: Mapping[str, Sequence[ScoredAnswer]], seed: int
 ) -> Difference:
     """Official accuracy by the owner's rule, on questions that both answered once and it scored of both."""
     once = []
@@ -203,7 +200,7 @@ def _answer_difference(
         accuracy_official=bootstrap_mean(values, clips, seed) if ids else None,
         n_phrases=0,
         iou=None,
-        p_accuracy_official=swap_test(clip_sums(values, clips), seed) if ids else None,
+        p_accuracy_official=swap_test(cluster_sums(values, clips), seed) if ids else None,
     )
 
 

@@ -18,7 +18,8 @@ from tgsr.errors import RecordError
 from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.controls.metrics import Controls
-from tgsr.evaluation.scoring.score import GroupScores, Metrics, ModelScores, read_predictions
+from tgsr.evaluation.scoring.metrics import GroupScores, Metrics, ModelScores
+from tgsr.evaluation.scoring.score import read_predictions
 from tgsr.records import Response, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
 from tgsr.report.read import Kind, checked, find_files, log_number, log_rows, read_json, read_models

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.evaluation.scoring.score import ChoiceScores, PhraseScores
+from tgsr.evaluation.scoring.metrics import ChoiceScores, PhraseScores
 from tgsr.report.paper import table_named
 from tgsr.report.question_sets import QuestionSet
 from tgsr.report.results import Results

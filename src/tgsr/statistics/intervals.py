@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 MOST_CELLS = 2**22  # of a block of weights: 32 MB
+MOST_KEPT = 2**29  # bytes of weights, beyond which they are drawn again
 LEVELS = (2.5, 97.5)
 
 
@@ -43,10 +44,10 @@ class Quantiles:
 
 
 def quantiles(values: Sequence[float] | Floats) -> Quantiles:
-    """Both quantiles, interpolated linearly between neighbours. An array's order is lost: it is sorted in place."""
+    """Both quantiles, interpolated linearly between neighbours."""
     if len(values) == 0:
         return Quantiles(None, None, 0)
-    median, p90 = np.percentile(values, [50, 90], overwrite_input=True)
+    median, p90 = np.percentile(values, [50, 90])
     return Quantiles(float(median), float(p90), len(values))
 
 
@@ -59,76 +60,86 @@ def bootstrap_mean(
     `clusters` names the cluster of each value. Equal input and seed give equal output. ValueError where
     the lengths differ, for NaN, which hides why there is no score, and for n_resamples < 1.
     """
-    if len(values) != len(clusters) or n_resamples < 1:
-        raise ValueError(
-            f"need a cluster for each value and n_resamples >= 1, got {len(values)} values, "
-            f"{len(clusters)} clusters, n_resamples = {n_resamples}"
-        )
-    return bootstrap_means({"": values}, clusters, seed, n_resamples)[""]
+    if any(value is not None and math.isnan(value) for value in values):
+        raise ValueError("a value is NaN; use None for what can't be scored")
+    return Bootstrap(seed, n_resamples).means({"": values}, clusters)[""]
 
 
-def bootstrap_means(
-    columns: Mapping[str, Sequence[float | None]],
-    clusters: Sequence[Hashable],
-    seed: int = 0,
-    n_resamples: int = 1000,
-) -> dict[str, Mean]:
-    """`bootstrap_mean` of several columns of the same items, each drawn as if it were alone.
+class Bootstrap:
+    """Resamples of whole clusters, drawn with replacement. As many clusters always get the same draws, made once."""
 
-    Columns that are scored on the same items have the same clusters and the same seed, so that their draws
-    are equal and are made once. ValueError for NaN.
-    """
-    n_items = len(clusters)
-    means: dict[str, Mean] = {}
-    alike: dict[bytes, list[tuple[str, Floats]]] = {}
-    codes: NDArray[np.int64] | None = None
-    for name, column in columns.items():
-        scored = [value for value in column if value is not None]
-        array = np.array(scored, dtype=float)
-        if np.isnan(array).any():
-            raise ValueError(f"a value of {name!r} is NaN; use None for what can't be scored")
-        if not scored:
-            means[name] = Mean(None, None, None, 0, n_items)
-        elif len(scored) == n_items:
-            alike.setdefault(b"", []).append((name, array))
-        else:
-            mask = np.array([value is not None for value in column])
-            alike.setdefault(mask.tobytes(), []).append((name, array))
-    for mask_bytes, members in alike.items():
-        if codes is None:
-            codes = codes_of(clusters)
-        of_these = codes[np.frombuffer(mask_bytes, dtype=bool)] if mask_bytes else codes
-        of_these = _by_first_use(of_these) if mask_bytes else of_these
-        n_clusters = int(of_these.max()) + 1
-        counts = np.bincount(of_these, minlength=n_clusters).astype(float)
-        sums = [np.bincount(of_these, weights=array, minlength=n_clusters) for _, array in members]
-        n = len(of_these)
-        if n_clusters > 1:
-            drawn = _drawn_sums(np.stack([counts, *sums], axis=1), seed, n_resamples)
-        for at, (name, _) in enumerate(members):
-            value = float(sums[at].sum() / n)
-            if n_clusters == 1:
-                means[name] = Mean(value, None, None, n, n_items - n)
-            else:
-                low, high = np.percentile(drawn[:, at + 1] / drawn[:, 0], LEVELS)
-                means[name] = Mean(value, float(low), float(high), n, n_items - n)
-    return {name: means[name] for name in columns}
+    def __init__(self, seed: int = 0, n_resamples: int = 1000) -> None:
+        if n_resamples < 1:
+            raise ValueError(f"need n_resamples >= 1, got {n_resamples}")
+        self.seed, self.n_resamples = seed, n_resamples
+        self._weights_RC: dict[int, NDArray[np.uint8]] = {}
 
+    def means(
+        self, columns: Mapping[str, Sequence[float | None] | Floats], clusters: Sequence[Hashable]
+    ) -> dict[str, Mean]:
+        """The mean of each column over the items that have a value there (not None or NaN), as if it were alone."""
+        codes = codes_of(clusters)
+        alike: dict[
+            bytes, list[tuple[str, Floats]]
+        ] = {}  # by the items that have a value: these share their draws
+        for name, column in columns.items():
+            if len(column) != len(codes):
+                raise ValueError(
+                    f"need a cluster for each value, got {len(column)} values, {len(codes)} clusters"
+                )
+            array = np.array(column, dtype=float)
+            alike.setdefault((~np.isnan(array)).tobytes(), []).append((name, array))
+        means: dict[str, Mean] = {}
+        for mask, members in alike.items():
+            is_scored = np.frombuffer(mask, dtype=bool)
+            n = int(is_scored.sum())
+            n_unscored = len(codes) - n
+            if n == 0:
+                means |= {name: Mean(None, None, None, 0, n_unscored) for name, _ in members}
+                continue
+            sums, draws_RM = self.sums(
+                [np.ones(n), *(array[is_scored] for _, array in members)], codes[is_scored]
+            )
+            for column_number, (name, _) in enumerate(members, 1):
+                low = high = None
+                if draws_RM is not None:
+                    low, high = map(float, np.percentile(draws_RM[:, column_number] / draws_RM[:, 0], LEVELS))
+                means[name] = Mean(float(sums[column_number] / n), low, high, n, n_unscored)
+        return {name: means[name] for name in columns}
 
-def bootstrap_sums(
-    columns: Mapping[str, Sequence[float]],
-    clusters: Sequence[Hashable],
-    seed: int = 0,
-    n_resamples: int = 1000,
-) -> tuple[Floats, Floats | None]:
-    """The columns' sums (M,) and those of each resample (n_resamples, M), for what is no mean of items.
+    def sums(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
+        """The columns' sums (M,) and those of each resample (n_resamples, M), of clusters by number.
 
-    Drawn as in `bootstrap_mean`. None for the resamples of a single cluster.
-    """
-    codes = codes_of(clusters)
-    summed = [np.bincount(codes, weights=np.array(c, dtype=float)) for c in columns.values()]
-    sums_CM = np.stack(summed, axis=1).astype(float)
-    return sums_CM.sum(axis=0), _drawn_sums(sums_CM, seed, n_resamples) if len(sums_CM) > 1 else None
+        None for the resamples of a single cluster, which says nothing of the spread between clusters.
+        """
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        ranks = np.empty(
+            len(first), dtype=np.int64
+        )  # the clusters' numbers in order of first use, without gaps
+        ranks[np.argsort(first)] = np.arange(len(first))
+        sums_MC = np.stack([np.bincount(ranks[inverse.reshape(-1)], weights=column) for column in columns])
+        n_clusters = len(first)
+        if n_clusters == 1:
+            return sums_MC.sum(axis=1), None
+        weights_RC = self._weights(n_clusters)
+        n_rows = max(1, MOST_CELLS // n_clusters)
+        blocks = [
+            weights_RC[start : start + n_rows].astype(float) @ sums_MC.T
+            for start in range(0, self.n_resamples, n_rows)
+        ]
+        return sums_MC.sum(axis=1), np.concatenate(blocks)
+
+    def _weights(self, n_clusters: int) -> NDArray[np.uint8]:
+        """How often each resample draws each cluster: (n_resamples, n_clusters)."""
+        if n_clusters not in self._weights_RC:
+            if sum(weights.nbytes for weights in self._weights_RC.values()) > MOST_KEPT:
+                self._weights_RC.clear()
+            rng = np.random.default_rng(self.seed)
+            weights_RC = np.empty((self.n_resamples, n_clusters), dtype=np.uint8)
+            for weights in weights_RC:
+                weights[:] = np.bincount(rng.integers(n_clusters, size=n_clusters), minlength=n_clusters)
+            self._weights_RC[n_clusters] = weights_RC
+        return self._weights_RC[n_clusters]
 
 
 def codes_of(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
@@ -137,50 +148,9 @@ def codes_of(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
 
 
-def _by_first_use(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same numbers without gaps, again in order of first use."""
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    ranks = np.empty(len(first), dtype=np.int64)
-    ranks[np.argsort(first)] = np.arange(len(first))
-    return np.asarray(ranks[inverse.reshape(-1)], dtype=np.int64)
-
-
-def _drawn_sums(columns_CM: Floats, seed: int, n_resamples: int) -> Floats:
-    """Sums of each column M over as many clusters C as there are, drawn with replacement: (n_resamples, M)."""
-    n_clusters = len(columns_CM)
-    rng = np.random.default_rng(seed)
-    sums_RM = np.empty((n_resamples, columns_CM.shape[1]))
-    n_block = max(1, min(n_resamples, MOST_CELLS // n_clusters))
-    for start in range(0, n_resamples, n_block):
-        weights_RC = np.stack(
-            [
-                np.bincount(rng.integers(n_clusters, size=n_clusters), minlength=n_clusters)
-                for _ in range(min(n_block, n_resamples - start))
-            ]
-        )
-        sums_RM[start : start + n_block] = weights_RC.astype(float) @ columns_CM
-    return sums_RM
-
-
-# --- more clips than memory holds ------------------------------------------------------------------------
-
-# Poisson(1) for each 16-bit number: the counts 0 to 8, as often as their probability says.
-_POISSON = np.repeat(
-    np.arange(9, dtype=np.uint8),
-    np.diff(np.rint(65536 * np.cumsum([math.exp(-1) / math.factorial(k) for k in range(8)])), prepend=0, append=65536)
-    .astype(int),
-)  # fmt: skip
-
-
-def poisson_weights(rng: np.random.Generator, n_clusters: int, n_resamples: int) -> NDArray[np.float32]:
-    """How often each resample draws each cluster: independent Poisson(1) counts, (n_clusters, n_resamples).
-
-    Drawing with replacement from n clusters draws each of them Binomial(n, 1/n) times; for many clusters that
-    is Poisson(1), which needs no n, so that clusters can come in parts. A 16-bit table: probabilities are exact
-    to 1e-5.
-    """
-    drawn = rng.integers(65536, size=(n_clusters, n_resamples), dtype=np.uint16)
-    return _POISSON[drawn].astype(np.float32)
+def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable]) -> Floats:
+    """The sum of each cluster's values, in order of first use."""
+    return np.bincount(codes_of(clusters), weights=np.array(values, dtype=float)).astype(float)
 
 
 # --- paired tests ----------------------------------------------------------------------------------------
@@ -207,48 +177,24 @@ def swap_test(clip_sums: Sequence[float] | Floats, seed: int = 0, n_swaps: int =
     `clip_sums`: over each clip's items, the sum of the differences. p is the share of swaps, the observed one
     among them, whose total is at least as far from 0. None where no clip has a difference.
     """
-    return SwapTest(seed, n_swaps).add(clip_sums).p
-
-
-class SwapTest:
-    """`swap_test` for clips that come in parts: only the swaps' totals and counts of equal sums are kept."""
-
-    def __init__(self, seed: int, n_swaps: int) -> None:
-        self._seed = seed
-        self._rng = np.random.default_rng(seed)
-        self._n_swaps = n_swaps
-        self._swapped = np.zeros(n_swaps)
-        self._total = 0.0
-        self._whole: dict[int, int] = {}
-        self._has_difference = False
-
-    def add(self, clip_sums: Sequence[float] | Floats) -> SwapTest:
-        sums = np.asarray(clip_sums, dtype=float)
-        sums = sums[sums != 0]
-        self._has_difference |= bool(len(sums))
-        self._total += float(sums.sum())
-        is_whole = sums == np.rint(sums)
-        for size, n in zip(*np.unique(np.abs(sums[is_whole]), return_counts=True), strict=True):
-            self._whole[int(size)] = self._whole.get(int(size), 0) + int(n)
-        rest = sums[~is_whole]
-        n_block = max(1, MOST_CELLS // self._n_swaps)
-        for start in range(0, len(rest), n_block):
-            part = rest[start : start + n_block]
-            bits = self._rng.integers(256, size=(self._n_swaps, -(-len(part) // 8)), dtype=np.uint8)
-            signs = np.unpackbits(bits, axis=1, count=len(part)).astype(np.float32)
-            self._swapped += 2 * (signs @ part.astype(np.float32)).astype(float) - float(part.sum())
-        return self
-
-    @property
-    def p(self) -> float | None:
-        """None where no clip has a difference."""
-        if not self._has_difference:
-            return None
-        swapped = self._swapped.copy()
-        rng = np.random.default_rng((self._seed, 1))
-        for size, n in sorted(self._whole.items()):
-            # of n clips with the same difference only the number that change sides matters
-            swapped += size * (2.0 * rng.binomial(n, 0.5, size=self._n_swaps) - n)
-        slack = 1e-6 * max(1.0, abs(self._total))
-        n_as_far = int((np.abs(swapped) >= abs(self._total) - slack).sum())
-        return (n_as_far + 1) / (self._n_swaps + 1)
+    sums = np.asarray(clip_sums, dtype=float)
+    sums = sums[sums != 0]
+    if not len(sums):
+        return None
+    is_whole = sums == np.rint(sums)
+    rng = np.random.default_rng(seed)
+    swapped = np.zeros(n_swaps)
+    rest = sums[~is_whole]
+    n_block = max(1, MOST_CELLS // n_swaps)
+    for start in range(0, len(rest), n_block):
+        block = rest[start : start + n_block]
+        bits = rng.integers(256, size=(n_swaps, -(-len(block) // 8)), dtype=np.uint8)
+        signs = np.unpackbits(bits, axis=1, count=len(block)).astype(np.float32)
+        swapped += 2 * (signs @ block.astype(np.float32)).astype(float) - float(block.sum())
+    rng = np.random.default_rng((seed, 1))
+    for size, n in zip(*np.unique(np.abs(sums[is_whole]), return_counts=True), strict=True):
+        # of n clips with the same difference only the number that change sides matters
+        swapped += size * (2.0 * rng.binomial(n, 0.5, size=n_swaps) - n)
+    total = abs(float(sums.sum()))
+    n_as_far = int((np.abs(swapped) >= total - 1e-6 * max(1.0, total)).sum())
+    return (n_as_far + 1) / (n_swaps + 1)

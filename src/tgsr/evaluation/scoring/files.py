@@ -1,7 +1,4 @@
-"""Prediction files, row by row: ours and the benchmarks' own, told apart by what they hold.
-
-Nothing here holds a whole file but a short one, or the questions, where they are given apart.
-"""
+"""Prediction files, row by row: ours and the benchmarks' own, told apart by what they hold."""
 
 from __future__ import annotations
 
@@ -11,8 +8,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, BinaryIO, cast
 
 from tgsr.disk.jsonl import Row, row_of
@@ -30,8 +28,6 @@ PREDICTION_KEYS: dict[Format, str] = {
     "meld": "prediction",
 }
 MELD_COLUMNS = ("Emotion", "Dialogue_ID", "Utterance_ID")
-TOLD_EVERY = 2**16  # bytes
-MOST_AT_ONCE = 2**24  # bytes of a JSON list that is read whole, so that an error has its line
 # What only rows of that benchmark have, in the order in which it is looked for
 _MARKS: dict[Format, tuple[str, ...]] = {
     "mmau": ("model_output", "audio_id"),
@@ -46,28 +42,25 @@ _HOW_TO = (
 )
 _COPY = "copy it from the benchmark's file"
 
-OnBytes = Callable[[int], object]
-
-
 # --- rows ------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: StrPath, on_bytes: OnBytes | None = None) -> Iterator[tuple[int, Row]]:
+def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
     """Each row of JSON lines or of a table with its line, or of a JSON list with its place in it.
 
-    `on_bytes` is told how many bytes were read since the last time. Raises RecordError for what is none of them,
-    with file and line, and where there is no row.
+    Raises RecordError for what is none of them, with file and line, and where there is no row.
     """
     name = os.fspath(path)
     with open(path, "rb") as file:
         start = file.read(65536).removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
+        header = start.split(b"\n", 1)[0]
         if start.startswith(b"["):
-            rows = _list_rows(name, file, on_bytes)
-        elif _is_table(start):
-            rows = _table_rows(name, file, on_bytes)
+            rows = _list_rows(name, file.read())
+        elif not start.startswith(b"{") and all(column.encode() in header for column in MELD_COLUMNS):
+            rows = _table_rows(name, file)
         else:
-            rows = _line_rows(name, file, on_bytes)
+            rows = _line_rows(name, file)
         is_empty = True
         for line, row in rows:
             is_empty = False
@@ -76,19 +69,9 @@ def read_rows(path: StrPath, on_bytes: OnBytes | None = None) -> Iterator[tuple[
         raise RecordError(None, "holds no predictions", name, remedy=_HOW_TO)
 
 
-def _is_table(start: bytes) -> bool:
-    header = start.split(b"\n", 1)[0]
-    return not start.startswith(b"{") and all(column.encode() in header for column in MELD_COLUMNS)
-
-
-def _line_rows(name: str, file: BinaryIO, on_bytes: OnBytes | None) -> Iterator[tuple[int, Row]]:
+def _line_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
     # bytes end lines at \n only: text would also end them at U+2028 and its like, inside strings
-    n_unsaid = 0
     for line, content in enumerate(file, 1):
-        n_unsaid += len(content)
-        if on_bytes is not None and n_unsaid > TOLD_EVERY:
-            on_bytes(n_unsaid)
-            n_unsaid = 0
         if line == 1:
             content = content.removeprefix(codecs.BOM_UTF8)
         if content.isspace() or not content:
@@ -100,96 +83,41 @@ def _line_rows(name: str, file: BinaryIO, on_bytes: OnBytes | None) -> Iterator[
             remedy = error.remedy if is_cut or "UTF-8" in error.problem else _HOW_TO
             raise RecordError(None, error.problem, name, line, remedy) from None
         yield line, row
-    if on_bytes is not None:
-        on_bytes(n_unsaid)
 
 
-def _list_rows(name: str, file: BinaryIO, on_bytes: OnBytes | None) -> Iterator[tuple[int, Row]]:
-    size = os.fstat(file.fileno()).st_size
-    if size <= MOST_AT_ONCE:
-        try:
-            text = file.read().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise RecordError(
-                None, f"is not UTF-8 ({error.reason})", name, remedy="save it as UTF-8"
-            ) from None
-        values: Iterator[Any] = iter(_parse(name, text))
-    else:
-        values = _long_list(name, file, on_bytes)
+def _list_rows(name: str, content: bytes) -> Iterator[tuple[int, Row]]:
+    line, problem, remedy = None, "", _HOW_TO
+    try:
+        values = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        problem, remedy = f"is not UTF-8 ({error.reason})", "save it as UTF-8"
+    except json.JSONDecodeError as error:
+        line, problem = error.lineno, f"is not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        line, problem = 1, "is not JSON: nested too deeply"
+    except ValueError as error:  # a number of 4,300 digits
+        line, problem = 1, f"is not JSON: {error}"
+    if problem:
+        raise RecordError(None, problem, name, line, remedy)
     for place, value in enumerate(values, 1):
         if not isinstance(value, dict):
             raise RecordError(None, f"a row must be a JSON object, got {value!r:.80}", name, place, _HOW_TO)
         yield place, value
-    if on_bytes is not None and size <= MOST_AT_ONCE:
-        on_bytes(size)
 
 
-def _parse(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line, problem = error.lineno, f"{error.msg} at column {error.colno}"
-    except (ValueError, RecursionError) as error:  # ValueError: a number of 4,300 digits
-        line, problem = 1, "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    raise RecordError(None, f"is not JSON: {problem}", name, line, _HOW_TO)
-
-
-def _long_list(name: str, file: BinaryIO, on_bytes: OnBytes | None) -> Iterator[Any]:
-    """The values of a JSON list, each parsed when it is complete; what was parsed is dropped."""
-    decoder, decode = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")()
-    text, at, n_chunk, is_end = "", 0, 2**20, False
-    is_open, place = False, 0
-    while True:
-        while at < len(text) and text[at] in " \t\r\n,[" and (text[at] != "[" or not is_open):
-            is_open |= text[at] == "["
-            at += 1
-        if at < len(text):
-            if text[at] == "]":
-                return
-            try:
-                value, at = decoder.raw_decode(text, at)
-            except (ValueError, RecursionError) as error:
-                if is_end or isinstance(error, RecursionError):
-                    what = f"the row after the {place}th ({error!s:.80})"
-                    raise RecordError(None, f"is not JSON: {what}", name, place + 1, _HOW_TO) from None
-            else:
-                place += 1
-                n_chunk = 2**20
-                yield value
-                continue
-        elif is_end:
-            raise RecordError(None, "is not JSON: its list has no end", name, place, _HOW_TO)
-        content = file.read(n_chunk)
-        n_chunk *= 2  # a value that takes many reads is parsed from its start each time
-        is_end = not content
-        if on_bytes is not None:
-            on_bytes(len(content))
-        try:
-            text, at = text[at:] + decode.decode(content, is_end), 0
-        except UnicodeDecodeError as error:
-            raise RecordError(
-                None, f"is not UTF-8 ({error.reason})", name, place + 1, "save it as UTF-8"
-            ) from None
-
-
-def _table_rows(name: str, file: BinaryIO, on_bytes: OnBytes | None) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(sys.maxsize)  # a completion may be longer than the default of 131,072 characters
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(text)
-    last = 0
+def _table_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(sys.maxsize)  # a response may be longer than the 131,072 characters of the default
+    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
     try:
         for row in reader:
             yield reader.line_num, row
-            if on_bytes is not None:
-                here = file.tell()
-                on_bytes(here - last)
-                last = here
     except UnicodeDecodeError as error:
-        raise RecordError(
-            None, f"is not UTF-8 ({error.reason})", name, reader.line_num, "save it as UTF-8"
-        ) from None
+        problem, remedy = f"is not UTF-8 ({error.reason})", "save it as UTF-8"
     except csv.Error as error:
-        raise RecordError(None, f"is not CSV ({error})", name, reader.line_num, _HOW_TO) from None
+        problem, remedy = f"is not CSV ({error})", _HOW_TO
+    else:
+        return
+    raise RecordError(None, problem, name, reader.line_num, remedy)
 
 
 def format_of(name: str, line: int, row: Row) -> Format:
@@ -205,28 +133,28 @@ def format_of(name: str, line: int, row: Row) -> Format:
 # --- an owner's row --------------------------------------------------------------------------------------
 
 
-def benchmark_row(name: str, line: int, row: Row, format_: Format) -> BenchmarkRow:
+def benchmark_row(row: Row, format_: Format) -> BenchmarkRow:
     """A row of an owner's file. RecordError for one without an id, choices, or a usable answer."""
     if format_ == "airbench":
-        return _airbench_row(name, line, row)
+        return _airbench_row(row)
     if format_ == "meld":
-        return _meld_row(name, line, row)
+        return _meld_row(row)
     choices = row.get("choices")
     if not isinstance(choices, list) or not all(
         choice is None or isinstance(choice, str) for choice in choices
     ):
-        raise RecordError("choices", f"must be a list of texts, got {choices!r:.80}", name, line, _COPY)
+        raise RecordError("choices", f"must be a list of texts, got {choices!r:.80}", remedy=_COPY)
     category = row.get("category")
     domain = row.get("task" if format_ == "mmau" else "modality")
     domain = None if domain is None else str(domain)
     categories = _texts(category if isinstance(category, list) else [category])
-    id_ = _id(name, line, row, "id")
+    id_ = _id(row, "id")
     is_answered, prediction = _prediction(row, PREDICTION_KEYS[format_])
     return BenchmarkRow(
         id=id_,
         audio=str(row.get("audio_id") or row.get("audio_path") or id_),
         choices=tuple(choices),
-        answer=_answer(name, line, row, "answer"),
+        answer=_answer(row, "answer"),
         is_answered=is_answered,
         prediction=prediction,
         domain=domain,
@@ -235,20 +163,20 @@ def benchmark_row(name: str, line: int, row: Row, format_: Format) -> BenchmarkR
     )
 
 
-def _airbench_row(name: str, line: int, row: Row) -> BenchmarkRow:
+def _airbench_row(row: Row) -> BenchmarkRow:
     choices = tuple(row.get(column) for column in AIRBENCH_CHOICES)
     for column, choice in zip(AIRBENCH_CHOICES, choices, strict=True):
         if choice is not None and not isinstance(choice, str):
-            raise RecordError(column, f"must be text or null, got {choice!r:.80}", name, line, _COPY)
+            raise RecordError(column, f"must be text or null, got {choice!r:.80}", remedy=_COPY)
     task, dataset = (str(row.get(key) or "") for key in ("task_name", "dataset_name"))
     folder = f"{task}_{dataset}"
     is_answered, prediction = _prediction(row, "response")
     domain = airbench_domain(task)
     return BenchmarkRow(
-        id=f"{folder}-{_id(name, line, row, 'uniq_id')}",
+        id=f"{folder}-{_id(row, 'uniq_id')}",
         audio=f"{folder}/{row.get('path')}",
         choices=cast("tuple[str | None, ...]", choices),
-        answer=_answer(name, line, row, "answer_gt"),
+        answer=_answer(row, "answer_gt"),
         # its script passes over a row without a task
         is_answered=is_answered and row.get("response") is not None and row.get("task_name") is not None,
         prediction=prediction,
@@ -258,12 +186,12 @@ def _airbench_row(name: str, line: int, row: Row) -> BenchmarkRow:
     )
 
 
-def _meld_row(name: str, line: int, row: Row) -> BenchmarkRow:
-    emotion = _answer(name, line, row, "Emotion")
+def _meld_row(row: Row) -> BenchmarkRow:
+    emotion = _answer(row, "Emotion")
     emotion = None if emotion is None else emotion.strip().lower()
     if emotion is not None and emotion not in EMOTIONS:
-        raise RecordError("Emotion", f"{emotion!r} is none of {', '.join(EMOTIONS)}", name, line, _COPY)
-    at = [_id(name, line, row, column) for column in ("Dialogue_ID", "Utterance_ID")]
+        raise RecordError("Emotion", f"{emotion!r} is none of {', '.join(EMOTIONS)}", remedy=_COPY)
+    at = [_id(row, column) for column in ("Dialogue_ID", "Utterance_ID")]
     is_answered, prediction = _prediction(row, "prediction")
     return BenchmarkRow(
         id=f"dia{at[0]}_utt{at[1]}",
@@ -278,22 +206,22 @@ def _meld_row(name: str, line: int, row: Row) -> BenchmarkRow:
     )
 
 
-def _id(name: str, line: int, row: Row, field: str) -> str:
+def _id(row: Row, field: str) -> str:
     value = row.get(field)
     if isinstance(value, int) and not isinstance(value, bool) and field != "id":
         return str(value)  # AIR-Bench's and MELD's are numbers
     if not isinstance(value, str) or not value:
-        raise RecordError(field, f"must be text, got {value!r:.80}", name, line, _COPY)
+        raise RecordError(field, f"must be text, got {value!r:.80}", remedy=_COPY)
     return value
 
 
-def _answer(name: str, line: int, row: Row, field: str) -> str | None:
+def _answer(row: Row, field: str) -> str | None:
     """The right choice's text; None where the row has none, as in a test set whose answers are kept secret."""
     value = row.get(field)
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise RecordError(field, f"must be text, got {value!r:.80}", name, line, _COPY)
+        raise RecordError(field, f"must be text, got {value!r:.80}", remedy=_COPY)
     return value
 
 
@@ -347,21 +275,17 @@ def read_known(path: StrPath) -> Known:
     format_: Format | None = None
     for line, row in read_rows(path):
         format_ = format_ or format_of(name, line, row)
-        if format_ == "tgsr":
-            question = _ours(name, line, question_of, row)
-            questions.setdefault(question.id, question)
-        else:
-            asked = benchmark_row(name, line, row, format_)
-            rows.setdefault(asked.id, asked)
+        try:
+            if format_ == "tgsr":
+                question = question_of(row)
+                questions.setdefault(question.id, question)
+            else:
+                asked = benchmark_row(row, format_)
+                rows.setdefault(asked.id, asked)
+        except RecordError as error:
+            raise error.at(name, line) from None
     assert format_ is not None  # read_rows raises where there is no row
     return Known(format_, rows, questions)
-
-
-def _ours(name: str, line: int, make: Callable[[Row], Any], row: Row) -> Any:
-    try:
-        return make(row)
-    except RecordError as error:
-        raise error.at(name, line) from None
 
 
 def _row_of_question(question: Question) -> BenchmarkRow:
@@ -406,18 +330,18 @@ Prediction = Response | BenchmarkRow | Foreign
 class PredictionFile:
     """A prediction file, opened: what it is, and its predictions one after another."""
 
-    def __init__(self, path: StrPath, known: Known | None = None, on_bytes: OnBytes | None = None) -> None:
+    def __init__(self, path: StrPath, known: Known | None = None) -> None:
         self.name = os.fspath(path)
-        self._rows = read_rows(path, on_bytes)
-        self._first = next(self._rows)
         self._known = known
+        rows = read_rows(path)
+        line, first = next(rows)
+        self._rows = chain([(line, first)], rows)
         try:
-            self.format = format_of(self.name, *self._first)
+            self.format = format_of(self.name, line, first)
         except RecordError:
-            if known is None or "id" not in self._first[1]:
+            if known is None or "id" not in first:
                 raise
             self.format = known.format
-        first = self._first[1]
         if known is not None and self.format == "tgsr" and known.rows and "clip_id" not in first:
             self.format = known.format
         self._key = PREDICTION_KEYS.get(self.format, "response")
@@ -425,89 +349,57 @@ class PredictionFile:
             keys = (*PREDICTION_KEYS.values(), "response")
             self._key = next((key for key in keys if key in first), self._key)
 
-    def __iter__(self) -> Iterator[tuple[int, Prediction]]:
-        """Each prediction with its line. Rows that cannot be used raise RecordError."""
-        read = self._our_reader() if self.format == "tgsr" else self._owners_reader()
-        line, row = self._first
-        yield line, read(line, row)
+    def __iter__(self) -> Iterator[Prediction]:
+        """Each prediction. Rows that cannot be used raise RecordError, with file and line."""
+        read = self._response if self.format == "tgsr" else self._owners_row
         for line, row in self._rows:
-            yield line, read(line, row)
+            try:
+                yield read(row)
+            except RecordError as error:
+                raise error.at(self.name, line) from None
 
-    def _our_reader(self) -> Callable[[int, Row], Prediction]:
-        """Responses; the question of the row before is kept, since a question's answers often follow each other."""
-        name, known = self.name, self._known
-        last: tuple[dict[str, object], Question] | None = None
-
-        def read(line: int, row: Row) -> Prediction:
-            nonlocal last
-            if known is not None:
-                return self._asked_response(line, row)
-            asked = cast("dict[str, object]", row)  # this reader's own: it is taken apart
-            text, model = asked.pop("response", None), asked.pop("model", None)
-            if last is not None and last[0] == asked:
-                question = last[1]
-            else:
-                question = _ours(name, line, question_of, asked)
-                last = (asked, question)
-            if text is None:
-                problem = 'is missing; "" is the empty response'
-                raise RecordError("response", problem, name, line)
-            return self._response(line, question, cast(str, model), cast(str, text))
-
-        return read
-
-    def _asked_response(self, line: int, row: Row) -> Prediction:
-        known, name = self._known, self.name
-        assert known is not None
-        id_, model = str(row.get("id")), str(row.get("model"))
+    def _response(self, row: Row) -> Response | Foreign:
+        """A response of ours; what was asked is taken from the questions, where they are given."""
+        known = self._known
+        if known is None:
+            return response_of(row)
+        id_, model, text = str(row.get("id")), row.get("model"), row.get("response")
         if known.questions:
-            question = known.questions.get(id_)
-            if question is None:
-                return Foreign(id_, model)
-            text, model_name = row.get("response"), row.get("model")
+            if id_ not in known.questions:
+                return Foreign(id_, str(model))
             if text is None:
-                raise RecordError("response", 'is missing; "" is the empty response', name, line)
-            if not isinstance(model_name, str) or not isinstance(text, str):
-                raise RecordError("response", "model and response must be text", name, line)
-            return self._response(line, question, model_name, text)
+                raise RecordError("response", 'is missing; "" is the empty response')
+            if not isinstance(model, str) or not isinstance(text, str):
+                raise RecordError("response", "model and response must be text")
+            return Response(known.questions[id_], model, text)
         asked = known.rows.get(plain_id(id_))
         if asked is None:
-            return Foreign(id_, model)
-        response: Response = _ours(name, line, response_of, row)
+            return Foreign(id_, str(model))
+        response = response_of(row)
         question = _with_authority(response.question, asked, cast(Benchmark, known.format))
         return replace(response, question=question)
 
-    def _response(self, line: int, question: Question, model: str, text: str) -> Response:
-        try:
-            return Response(question, model, text)
-        except RecordError as error:
-            raise error.at(self.name, line) from None
-
-    def _owners_reader(self) -> Callable[[int, Row], Prediction]:
-        name, known, format_, key = self.name, self._known, self.format, self._key
-
-        def read(line: int, row: Row) -> Prediction:
-            if known is None:
-                return benchmark_row(name, line, row, format_)
-            id_ = _row_id(name, line, row, format_)
-            asked = known.row_of(id_)
-            if asked is None:
-                return Foreign(id_, "")
-            is_answered, prediction = _prediction(row, key)
-            if format_ == "airbench":
-                is_answered = is_answered and row.get(key) is not None
-            return replace(asked, is_answered=is_answered, prediction=prediction)
-
-        return read
+    def _owners_row(self, row: Row) -> BenchmarkRow | Foreign:
+        """A row of an owner's file; what was asked is taken from the questions, where they are given."""
+        if self._known is None:
+            return benchmark_row(row, self.format)
+        id_ = _row_id(row, self.format)
+        asked = self._known.row_of(id_)
+        if asked is None:
+            return Foreign(id_, "")
+        is_answered, prediction = _prediction(row, self._key)
+        if self.format == "airbench":
+            is_answered = is_answered and row.get(self._key) is not None
+        return replace(asked, is_answered=is_answered, prediction=prediction)
 
 
-def _row_id(name: str, line: int, row: Row, format_: Format) -> str:
+def _row_id(row: Row, format_: Format) -> str:
     """The id of an owner's row, by which it is found among the questions."""
     if format_ == "airbench" and "uniq_id" in row:
         return f"{row.get('task_name')}_{row.get('dataset_name')}-{row['uniq_id']}"
     if format_ == "meld" and "Dialogue_ID" in row:
         return f"dia{row['Dialogue_ID']}_utt{row.get('Utterance_ID')}"
-    return plain_id(_id(name, line, row, "id"))
+    return plain_id(_id(row, "id"))
 
 
 def _with_authority(question: Question, asked: BenchmarkRow, benchmark: Benchmark) -> Question:

@@ -1,11 +1,8 @@
-"""One prediction, scored: a few numbers and names, without its text, so that a million of them fit anywhere.
-
-Each kind is a tuple of plain values, which marshal can write to disk.
-"""
+"""One prediction, scored: a few numbers and names, without its text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -43,84 +40,90 @@ class BenchmarkRow:
     labels: Labels = ()
 
 
-class Phrase(NamedTuple):
-    """A response to a phrase question. `iou`, `errors` and the counts are None where there is no reference, `errors`
-    also where the `first` interval is none. `at` is the place in the file.
+class ScoredPhrase(NamedTuple):
+    """A response to a phrase question. `iou`, `errors` and the counts are None where the question has no evidence;
+    `first` and `errors` also where the response's first interval is missing or no interval.
     """
 
-    at: int
     id: str
     model: str
-    split: str
     clip: str
-    first: tuple[Seconds, Seconds] | None
-    iou: float | None
-    errors: tuple[Seconds, Seconds] | None
-    segment: Counts | None
-    event: Counts | None
-    is_missing: bool
-    is_empty: bool
-    is_without_span: bool
-    is_invalid: bool
-    is_past_end: bool
+    split: str
+    is_missing: bool = False
+    is_empty: bool = False
+    is_without_span: bool = False
+    is_invalid: bool = False
+    is_past_end: bool = False
+    first: tuple[Seconds, Seconds] | None = None
+    iou: float | None = None
+    errors: tuple[Seconds, Seconds] | None = None
+    segment: Counts | None = None
+    event: Counts | None = None
 
 
-class Choice(NamedTuple):
+class ScoredChoice(NamedTuple):
     """A response to a choice question. `n_regions` is the strict k; None is for a question without response.
 
-    `letter` is the one that the authors' rule reads, `said` the option that ours does.
+    `letter` is the one that the authors' rule reads, `chosen` the option that ours does.
     """
 
-    at: int
     id: str
     model: str
-    split: str
     clip: str
+    split: str
     task: str
     labels: Labels
-    official: bool | None
-    strict: bool | None
-    why: str | None
     chance: float
-    n_mentions: int | None
-    n_regions: int | None
-    trace_iou: float | None
-    letter: str | None
-    said: str | None
-    is_missing: bool
-    is_empty: bool
-    is_without_span: bool
-    is_invalid: bool
-    is_past_end: bool
+    is_missing: bool = False
+    is_empty: bool = False
+    is_without_span: bool = False
+    is_invalid: bool = False
+    is_past_end: bool = False
+    official: bool | None = None
+    strict: bool | None = None
+    why: str | None = None
+    letter: str | None = None
+    chosen: str | None = None
+    n_mentions: int | None = None
+    n_regions: int | None = None
+    trace_iou: float | None = None
 
 
-class Answer(NamedTuple):
-    """An answer to a benchmark's question, by its owner's rule. `as_is`: the rule on the whole completion, where
-    `official` is the rule on the option in it; None for the owners' own files. `said` is the option read.
+class ScoredAnswer(NamedTuple):
+    """An answer to a benchmark's question, by its owner's rule; `truth` is the right one, `chosen` the option read.
+
+    `as_is` is the rule's verdict on the whole completion, where `official` is that on the option in it; None for the
+    owners' own files.
     """
 
-    at: int
     id: str
     model: str
     clip: str
     benchmark: Benchmark
     labels: Labels
-    official: bool | None
-    as_is: bool | None
-    strict: bool | None
-    why: str | None
-    why_as_is: str | None
     chance: float | None
     truth: str | None
-    letter: str | None
-    said: str | None
-    is_missing: bool
-    is_empty: bool
-    is_unreadable: bool
-    names_several: bool
+    is_missing: bool = False
+    is_empty: bool = False
+    is_unreadable: bool = False
+    names_several: bool = False
+    official: bool | None = None
+    strict: bool | None = None
+    as_is: bool | None = None
+    why: str | None = None
+    why_as_is: str | None = None
+    letter: str | None = None
+    chosen: str | None = None
+
+    @property
+    def is_without_answer(self) -> bool:
+        """Whether nobody can say if it is right: no answer is known, or none that is a choice."""
+        return self.truth is None or (
+            self.official is None and not self.is_missing and not self.is_unreadable
+        )
 
 
-Item = Phrase | Choice | Answer
+Scored = ScoredPhrase | ScoredChoice | ScoredAnswer
 Line = dict[str, object]
 """What `tgsr score --items` writes of a prediction."""
 
@@ -128,150 +131,117 @@ Line = dict[str, object]
 # --- ours ------------------------------------------------------------------------------------------------
 
 
-def score_response(at: int, response: Response) -> list[Item]:
+def score_response(response: Response) -> list[Scored]:
     """A phrase or a choice, and what a benchmark's owner says where the question is labelled as a benchmark's."""
-    question = response.question
-    if question.kind == "phrase":
-        return [score_phrase(at, question, response.model, response.text)]
-    return score_choice(at, question, response.model, response.text)
-
-
-def score_phrase(at: int, question: Question, model: str, text: str) -> Phrase:
+    question, text = response.question, response.text
     mentions = find_mentions(text)
-    first = tuple(mention.span for mention in mentions[:1] if mention.span is not None)
-    is_invalid, is_past_end = _problems(mentions, question.duration)
-    evidence = question.evidence
-    is_known = bool(evidence)
-    return Phrase(  # in order, not by name, which takes twice as long: there may be millions
-        at,
+    latest = question.duration + END_SLACK
+    is_invalid = any(not mention.is_valid for mention in mentions)
+    is_past_end = any(mention.is_valid and mention.end > latest for mention in mentions)
+    is_empty = not text or text.isspace()
+    if question.kind == "phrase":
+        scored = ScoredPhrase(
+            question.id,
+            response.model,
+            question.clip_id,
+            question.split,
+            is_empty=is_empty,
+            is_without_span=not mentions,
+            is_invalid=is_invalid,
+            is_past_end=is_past_end,
+        )
+        return [_timed(scored, mentions[0].span if mentions else None, question.evidence)]
+    choices, answer = question.choices, question.answer or ""
+    judged = authors_verdict(text, choices, answer)
+    chosen = None if judged.chosen is None else choices[judged.chosen]
+    chance = choices.count(answer) / len(choices)
+    scored_choice = ScoredChoice(
         question.id,
-        model,
-        question.split,
+        response.model,
         question.clip_id,
-        (first[0].start, first[0].end) if first else None,
-        item_iou(first, evidence[0]) if is_known else None,
-        _errors(first[0], evidence[0]) if first and is_known else None,
-        segment_counts(first, evidence) if is_known else None,
-        event_counts(first, evidence) if is_known else None,
-        False,  # not missing
-        not text or text.isspace(),
-        not mentions,
-        is_invalid,
-        is_past_end,
+        question.split,
+        question.task or "",
+        question.labels,
+        chance,
+        is_empty=is_empty,
+        is_without_span=not mentions,
+        is_invalid=is_invalid,
+        is_past_end=is_past_end,
+        official=judged.official,
+        strict=judged.strict,
+        why=judged.why,
+        letter=judged.letter,
+        chosen=chosen,
+        n_mentions=count_mentions(text),
+        n_regions=len({(mention.start, mention.end) for mention in mentions if mention.is_valid}),
+        trace_iou=_trace_iou(mentions, question.evidence),
+    )
+    benchmark = benchmark_of(question)
+    if benchmark is None:
+        return [scored_choice]
+    handed, as_is = verdicts(benchmark, text, choices, answer, judged.chosen)
+    scored_answer = ScoredAnswer(
+        question.id,
+        response.model,
+        question.clip_id,
+        benchmark,
+        _breakdown(benchmark, question.labels),
+        chance,
+        answer,
+        is_empty=is_empty,
+        is_unreadable=benchmark == "airbench" and handed.letter is None,
+        names_several=chosen is None and why_unclear(text, choices) == "several",
+        official=handed.official,
+        strict=handed.strict,
+        as_is=as_is.official,
+        why=handed.why,
+        why_as_is=as_is.why,
+        letter=handed.letter,
+        chosen=chosen,
+    )
+    return [scored_choice, scored_answer]
+
+
+def _timed(scored: ScoredPhrase, first: Span | None, evidence: Sequence[Span]) -> ScoredPhrase:
+    """The phrase with its first interval, and what that has in common with the evidence."""
+    spans: tuple[Span, ...] = ()
+    if first is not None:
+        spans = (first,)
+        scored = scored._replace(first=(first.start, first.end))
+        if evidence:
+            scored = scored._replace(
+                errors=(abs(first.start - evidence[0].start), abs(first.end - evidence[0].end))
+            )
+    if not evidence:
+        return scored
+    return scored._replace(
+        iou=item_iou(spans, evidence[0]),
+        segment=segment_counts(spans, evidence),
+        event=event_counts(spans, evidence),
     )
 
 
-def _errors(said: Span, reference: Span) -> tuple[Seconds, Seconds]:
-    return abs(said.start - reference.start), abs(said.end - reference.end)
-
-
-def score_choice(at: int, question: Question, model: str, text: str) -> list[Item]:
-    choices, answer = question.choices, question.answer or ""
-    mentions = find_mentions(text)
-    is_invalid, is_past_end = _problems(mentions, question.duration)
-    judged = authors_verdict(text, choices, answer)
-    said = None if judged.chosen is None else choices[judged.chosen]
-    is_empty = not text or text.isspace()
-    chance = choices.count(answer) / len(choices)
-    items: list[Item] = [
-        Choice(
-            at,
-            question.id,
-            model,
-            question.split,
-            question.clip_id,
-            question.task or "",
-            question.labels,
-            judged.official,
-            judged.strict,
-            judged.why,
-            chance,
-            count_mentions(text),
-            _n_regions(mentions),
-            _trace_iou(mentions, question.evidence),
-            judged.letter,
-            said,
-            False,  # not missing
-            is_empty,
-            not mentions,
-            is_invalid,
-            is_past_end,
-        )
-    ]
-    benchmark = benchmark_of(question)
-    if benchmark is not None:
-        chosen = judged.chosen
-        handed, as_is = verdicts(benchmark, text, choices, answer, chosen)
-        items.append(
-            Answer(
-                at,
-                question.id,
-                model,
-                question.clip_id,
-                benchmark,
-                _breakdown(benchmark, question.labels),
-                official=handed.official,
-                as_is=as_is.official,
-                strict=handed.strict,
-                why=handed.why,
-                why_as_is=as_is.why,
-                chance=chance,
-                truth=answer,
-                letter=handed.letter,
-                said=said,
-                is_missing=False,
-                is_empty=is_empty,
-                is_unreadable=benchmark == "airbench" and handed.letter is None,
-                names_several=chosen is None and why_unclear(text, choices) == "several",
-            )
-        )
-    return items
-
-
-def missing_items(at: int, question: Question, model: str) -> list[Item]:
+def missing_response(question: Question, model: str) -> list[Scored]:
     """A question that a model left out: in every count, and without a score."""
-    of = (at, question.id, model, question.split, question.clip_id)
-    flags = (True, False)  # missing, and so not empty
+    identity = (question.id, model, question.clip_id)
     if question.kind == "phrase":
-        return [Phrase(*of, None, None, None, None, None, *flags, False, False, False)]
-    answer = question.answer or ""
+        return [ScoredPhrase(*identity, question.split, is_missing=True)]
+    answer, labels = question.answer or "", question.labels
     chance = question.choices.count(answer) / len(question.choices)
-    task, nothing = question.task or "", (None, None, None)
-    items: list[Item] = [
-        Choice(
-            *of, task, question.labels, *nothing, chance, *nothing, None, None, *flags, False, False, False
-        )
+    scored: list[Scored] = [
+        ScoredChoice(*identity, question.split, question.task or "", labels, chance, is_missing=True)
     ]
     benchmark = benchmark_of(question)
     if benchmark is not None:
-        labels = _breakdown(benchmark, question.labels)
-        items.append(
-            missing_answer(at, question.id, model, question.clip_id, benchmark, labels, chance, answer)
-        )
-    return items
-
-
-def missing_answer(
-    at: int,
-    id_: str,
-    model: str,
-    clip: str,
-    benchmark: Benchmark,
-    labels: Labels,
-    chance: float | None,
-    truth: str | None,
-) -> Answer:
-    nothing = (None, None, None, None, None)
-    flags = (True, False, False, False)
-    return Answer(at, id_, model, clip, benchmark, labels, *nothing, chance, truth, None, None, *flags)
+        labels = _breakdown(benchmark, labels)
+        scored.append(ScoredAnswer(*identity, benchmark, labels, chance, answer, is_missing=True))
+    return scored
 
 
 def benchmark_of(question: Question) -> Benchmark | None:
     """Whose question it is, where its labels say so and there is a rule for it."""
-    for name, value in question.labels:
-        if name == "benchmark":
-            return cast(Benchmark, value) if value in SCORED_BENCHMARKS else None
-    return None
+    name = next(iter(question.labelled("benchmark")), None)
+    return cast(Benchmark, name) if name in SCORED_BENCHMARKS else None
 
 
 def _breakdown(benchmark: Benchmark, labels: Labels) -> Labels:
@@ -284,30 +254,10 @@ def _breakdown(benchmark: Benchmark, labels: Labels) -> Labels:
     return kept
 
 
-def _problems(mentions: Iterable[Mention], duration: Seconds) -> tuple[bool, bool]:
-    """Whether any stated interval is none, and whether any ends after the clip."""
-    is_invalid = is_past_end = False
-    latest = duration + END_SLACK
-    for mention in mentions:
-        if not mention.is_valid:
-            is_invalid = True
-        elif mention.end > latest:
-            is_past_end = True
-    return is_invalid, is_past_end
-
-
-def _n_regions(mentions: Sequence[Mention]) -> int:
-    if len(mentions) < 2:
-        return int(bool(mentions) and mentions[0].is_valid)
-    return len({(mention.start, mention.end) for mention in mentions if mention.is_valid})
-
-
 def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float | None:
+    """trace_iou, with each distinct invalid interval as one of IoU 0."""
     if not evidence or not mentions:
         return None
-    if len(mentions) == 1:
-        only = mentions[0].span
-        return 0.0 if only is None else max([only.iou(other) for other in evidence])
     spans = {mention.span for mention in mentions if mention.span is not None}
     n_invalid = len({(mention.start, mention.end) for mention in mentions if not mention.is_valid})
     mean = trace_iou(list(spans), evidence)
@@ -317,59 +267,63 @@ def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float |
 # --- the owners' files -----------------------------------------------------------------------------------
 
 
-def score_row(at: int, row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> Answer:
+def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> ScoredAnswer:
     """A row of an owner's file by the owner's rule; nothing of it can raise."""
-    chance = _chance(row)
+    n_choices = sum(choice is not None for choice in row.choices)
+    chance = row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None
+    scored = ScoredAnswer(
+        row.id, model, row.audio, benchmark, row.labels, chance, row.answer, is_missing=not row.is_answered
+    )
     if not row.is_answered:
-        return missing_answer(at, row.id, model, row.audio, benchmark, row.labels, chance, row.answer)
+        return scored
     judged = verdict(benchmark, row.prediction, row.choices, row.answer)
-    return Answer(
-        at,
-        row.id,
-        model,
-        row.audio,
-        benchmark,
-        row.labels,
-        official=judged.official,
-        as_is=None,
-        strict=judged.strict,
-        why=judged.why,
-        why_as_is=None,
-        chance=chance if row.answer is not None else None,
-        truth=row.answer,
-        letter=judged.letter,
-        said=None if judged.chosen is None else row.choices[judged.chosen],
-        is_missing=False,
+    return scored._replace(
         is_empty=not row.prediction.strip(),
         is_unreadable=benchmark == "airbench" and judged.letter is None,
         names_several=judged.chosen is None and why_unclear(row.prediction, row.choices) == "several",
+        official=judged.official,
+        strict=judged.strict,
+        why=judged.why,
+        letter=judged.letter,
+        chosen=None if judged.chosen is None else row.choices[judged.chosen],
     )
-
-
-def _chance(row: BenchmarkRow) -> float | None:
-    """The chance of a blind pick among the choices that aren't null; None where there are none."""
-    n = sum(choice is not None for choice in row.choices)
-    return row.choices.count(row.answer) / n if n and row.answer is not None else None
 
 
 # --- one line an item ------------------------------------------------------------------------------------
 
 
-def item_line(items: Sequence[Item]) -> Line:
+def item_line(items: Sequence[Scored]) -> Line:
     """What became of one prediction: the items that `score_response` or `score_row` made of it."""
     first = items[0]
     line: Line = {"id": first.id, "model": first.model or None, "clip": first.clip}
     for item in items:
-        if isinstance(item, Phrase):
-            line |= _phrase_line(item)
-        elif isinstance(item, Choice):
+        if isinstance(item, ScoredPhrase):
+            start_error, end_error = item.errors or (None, None)
             line |= {
-                "kind": "choice",
-                "official": item.official,
-                "strict": item.strict,
-                "why": item.why,
-                "letter": item.letter,
-                "chosen": item.said,
+                "kind": "phrase",
+                "first": item.first,
+                "iou": item.iou,
+                "start_error": start_error,
+                "end_error": end_error,
+                "has_span": not item.is_without_span,
+                "has_invalid": item.is_invalid,
+                "is_past_end": item.is_past_end,
+            }
+            continue
+        by_letter = line.get("official")
+        line |= {"kind": "choice"}
+        if isinstance(item, ScoredAnswer):
+            line |= {"by_letter": by_letter} if "official" in line else {}
+            line |= {"benchmark": item.benchmark}
+        line |= {
+            "official": item.official,
+            "strict": item.strict,
+            "why": item.why,
+            "letter": item.letter,
+            "chosen": item.chosen,
+        }
+        if isinstance(item, ScoredChoice):
+            line |= {
                 "mentions_official": item.n_mentions,
                 "regions_strict": item.n_regions,
                 "trace_iou": item.trace_iou,
@@ -377,33 +331,8 @@ def item_line(items: Sequence[Item]) -> Line:
                 "is_past_end": item.is_past_end,
             }
         else:
-            line |= {
-                "kind": "choice",
-                **({"by_letter": line["official"]} if "official" in line else {}),
-                "benchmark": item.benchmark,
-                "official": item.official,
-                "strict": item.strict,
-                "why": item.why,
-                "letter": item.letter,
-                "chosen": item.said,
-                "answer": item.truth,
-            }
-            if item.model:
-                line |= {"as_is": item.as_is, "why_as_is": item.why_as_is}
+            line |= {"answer": item.truth}
+            line |= {"as_is": item.as_is, "why_as_is": item.why_as_is} if item.model else {}
     if first.is_missing:
         line["unscored"] = "missing"
     return line
-
-
-def _phrase_line(item: Phrase) -> Line:
-    start_error, end_error = item.errors or (None, None)
-    return {
-        "kind": "phrase",
-        "first": item.first,
-        "iou": item.iou,
-        "start_error": start_error,
-        "end_error": end_error,
-        "has_span": not item.is_without_span,
-        "has_invalid": item.is_invalid,
-        "is_past_end": item.is_past_end,
-    }

@@ -3,8 +3,7 @@
 What a model wrote is scored or counted, whatever it is. What we were handed (a file, a row, an id) is
 checked, and refused with its file and line. docs/scoring.md says what each number means.
 
-The way of a prediction: read (score_files), scored to a few numbers (score_items, official), counted (score_totals,
-score_pools), written (score_metrics).
+The way of a prediction: read (files), scored to a few numbers (items, official), counted (means).
 """
 
 from __future__ import annotations
@@ -12,67 +11,30 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import IO, cast
 
 from tqdm import tqdm
 
 from tgsr.disk.whole import StrPath, whole, write_whole
-from tgsr.evaluation.benchmarks import Benchmark
-from tgsr.evaluation.scoring.files import (
-    PREDICTION_KEYS,
-    Foreign,
-    Known,
-    Prediction,
-    PredictionFile,
-    plain_id,
-    read_known,
-)
+from tgsr.evaluation.scoring.files import Foreign, Known, PredictionFile, plain_id, read_known
 from tgsr.evaluation.scoring.items import (
     BenchmarkRow,
-    Item,
-    Line,
+    Scored,
+    ScoredAnswer,
     benchmark_of,
     item_line,
-    missing_items,
+    missing_response,
     score_response,
     score_row,
 )
-from tgsr.evaluation.scoring.metrics import (
-    BenchmarkScores,
-    ChoiceScores,
-    Difference,
-    Format,
-    GroupScores,
-    Metrics,
-    ModelScores,
-    PhraseScores,
-)
-from tgsr.evaluation.scoring.totals import MOST_IN_MEMORY, Totals
-from tgsr.records import Question, Response
-
-__all__ = [
-    "PREDICTION_KEYS",
-    "BenchmarkRow",
-    "BenchmarkScores",
-    "ChoiceScores",
-    "Difference",
-    "Format",
-    "GroupScores",
-    "Metrics",
-    "ModelScores",
-    "PhraseScores",
-    "Predictions",
-    "read_predictions",
-    "score",
-    "score_file",
-    "write_metrics",
-]
+from tgsr.evaluation.scoring.means import benchmark_scores, differences, model_scores
+from tgsr.evaluation.scoring.metrics import Format, Metrics
+from tgsr.records import Response
+from tgsr.statistics.intervals import Bootstrap
 
 LONG_FILE = 2**24  # bytes, from which on a progress bar is shown
-PART = 2**22  # bytes of a file, whose predictions wait together on disk and are counted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +55,7 @@ def read_predictions(path: StrPath) -> Predictions:
     file, a row without an id or choices, and rows that are none of these. OSError where the file can't be read.
     """
     file = PredictionFile(path)
-    predictions = [prediction for _, prediction in file]
+    predictions = list(file)
     return Predictions(
         file.format,
         responses=tuple(p for p in predictions if isinstance(p, Response)),
@@ -106,11 +68,121 @@ def score(predictions: Predictions, file: str = "", seed: int = 0, n_resamples: 
 
     Intervals are of the bootstrap by clip, from `seed`. No text raises, whatever it holds.
     """
-    scored: list[Prediction] = [*predictions.responses, *predictions.rows]
-    with Totals(seed, n_resamples, most_in_memory=3 * len(scored) + 1) as totals:
-        for at, prediction in enumerate(scored):
-            totals.add(_items(at, prediction, predictions.format))
-        return _metrics(totals, file, predictions.format, len(scored))
+    rows: list[Response | BenchmarkRow] = [*predictions.responses, *predictions.rows]
+    by_model: dict[str, list[Scored]] = {}
+    for row in rows:
+        scored = _scored(row, predictions.format)
+        by_model.setdefault(scored[0].model, []).extend(scored)
+    return _metrics(by_model, {}, predictions.format, Bootstrap(seed, n_resamples), file=file, n=len(rows))
+
+
+def score_file(
+    path: StrPath,
+    questions: StrPath | None = None,
+    items: StrPath | None = None,
+    *,
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> Metrics:
+    """`score` of a file, whose predictions are read one after another, and of which only the scores are kept.
+
+    `questions`, a benchmark's own file or questions.jsonl, is the authority on choices and answers; what it asks and
+    the file lacks is missing, what it does not ask is foreign. `items` gets a line for each prediction. Errors as in
+    `read_predictions`.
+    """
+    known = None if questions is None else read_known(questions)
+    is_short = os.stat(path).st_size < LONG_FILE
+    with _uncollected(), _line_writer(items) as write_line:
+        file = PredictionFile(path, known)
+        by_model: dict[str, list[Scored]] = {}
+        foreign: dict[str, list[str]] = {}
+        answered: dict[str, set[str]] = {}
+        n = 0
+        for prediction in tqdm(file, desc=f"score {path}", unit=" predictions", disable=is_short):
+            n += 1
+            if isinstance(prediction, Foreign):
+                by_model.setdefault(prediction.model, [])
+                foreign.setdefault(prediction.model, []).append(prediction.id)
+                continue
+            scored = _scored(prediction, file.format)
+            by_model.setdefault(scored[0].model, []).extend(scored)
+            answered.setdefault(scored[0].model, set()).add(scored[0].id)
+            write_line(scored)
+        if known is not None:
+            for model, ids in (answered or {"": set()}).items():
+                for scored in _missing(known, file.format, model, ids):
+                    by_model.setdefault(model, []).extend(scored)
+                    write_line(scored)
+        return _metrics(
+            by_model,
+            foreign,
+            file.format,
+            Bootstrap(seed, n_resamples),
+            file=os.fspath(path),
+            n=n,
+            questions=None if questions is None else os.fspath(questions),
+        )
+
+
+def write_metrics(metrics: Metrics, path: StrPath) -> None:
+    """Write metrics.json as a whole or not at all: a reader never sees half of it. Folders are made."""
+    write_whole(path, json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def _scored(prediction: Response | BenchmarkRow, format_: Format) -> list[Scored]:
+    if isinstance(prediction, Response):
+        return score_response(prediction)
+    assert format_ != "tgsr"
+    return [score_row(prediction, format_)]
+
+
+def _missing(known: Known, format_: Format, model: str, answered: set[str]) -> Iterator[list[Scored]]:
+    """What was asked and a model did not answer."""
+    plain = {plain_id(id_) for id_ in answered}
+    for id_ in known.ids:
+        if id_ in answered or plain_id(id_) in plain:
+            continue
+        question = known.questions.get(id_)
+        if format_ == "tgsr" and question is not None:
+            if model:
+                yield missing_response(question, model)
+            continue
+        row = known.row_of(id_)
+        benchmark = known.format if format_ == "tgsr" else format_
+        is_of_another = question is not None and benchmark_of(question) not in (None, benchmark)
+        if row is not None and benchmark != "tgsr" and not is_of_another:
+            yield [score_row(replace(row, is_answered=False, prediction=""), benchmark, model)]
+
+
+def _metrics(
+    by_model: Mapping[str, Sequence[Scored]],
+    foreign: Mapping[str, Sequence[str]],
+    format_: Format,
+    bootstrap: Bootstrap,
+    *,
+    file: str,
+    n: int,
+    questions: str | None = None,
+) -> Metrics:
+    metrics = Metrics(file, format_, n, models={}, benchmark=None, questions=questions)
+    if format_ == "tgsr":
+        models = {
+            model: model_scores(scored, foreign.get(model, ()), bootstrap)
+            for model, scored in by_model.items()
+        }
+        return replace(metrics, models=models, differences=differences(by_model, bootstrap))
+    answers = [item for item in by_model.get("", ()) if isinstance(item, ScoredAnswer)]
+    return replace(metrics, benchmark=benchmark_scores(format_, answers, foreign.get("", ()), bootstrap))
+
+
+@contextmanager
+def _line_writer(path: StrPath | None) -> Iterator[Callable[[Sequence[Scored]], object]]:
+    """Writes the line of a prediction's scores to a file that appears under its name when it is complete."""
+    if path is None:
+        yield lambda scored: None
+        return
+    with whole(path) as half, half.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        yield lambda scored: file.write(json.dumps(item_line(scored), ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -123,115 +195,3 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def score_file(
-    path: StrPath,
-    questions: StrPath | None = None,
-    items: StrPath | None = None,
-    *,
-    seed: int = 0,
-    n_resamples: int = 1000,
-    most_in_memory: int = MOST_IN_MEMORY,
-) -> Metrics:
-    """`score` of a file of any length, whose predictions are read one after another and not kept.
-
-    `questions`, a benchmark's own file or questions.jsonl, is the authority on choices and answers; what it asks and
-    the file lacks is missing, what it does not ask is foreign. `items` gets a line for each prediction. Beyond
-    `most_in_memory` items the bootstrap is the Poisson one. Errors as in `read_predictions`.
-    """
-    known = None if questions is None else read_known(questions)
-    size = os.stat(path).st_size
-    with (
-        _uncollected(),
-        tqdm(total=size, unit="B", unit_scale=True, desc=f"score {path}", disable=size < LONG_FILE) as bar,
-        Totals(seed, n_resamples, most_in_memory, min(max(8, size // PART), 4096)) as totals,
-        _line_writer(items) as lines,
-    ):
-        file = PredictionFile(path, known, bar.update)
-        seen: dict[str, set[str]] = {}
-        at = n = 0
-        for at, prediction in file:
-            n += 1
-            if isinstance(prediction, Foreign):
-                totals.add_foreign(at, prediction.id, prediction.model)
-                continue
-            scored = _items(at, prediction, file.format)
-            totals.add(scored)
-            if known is not None:
-                seen.setdefault(scored[0].model, set()).add(scored[0].id)
-            if lines is not None:
-                _write_line(lines, item_line(scored))
-        for scored in _missing(known, file.format, seen, at):
-            totals.add(scored)
-            if lines is not None:
-                _write_line(lines, item_line(scored))
-        return _metrics(totals, os.fspath(path), file.format, n, questions)
-
-
-def write_metrics(metrics: Metrics, path: StrPath) -> None:
-    """Write metrics.json as a whole or not at all: a reader never sees half of it. Folders are made."""
-    write_whole(path, json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
-
-
-def _items(at: int, prediction: Prediction, format_: Format) -> list[Item]:
-    if isinstance(prediction, Response):
-        return score_response(at, prediction)
-    assert isinstance(prediction, BenchmarkRow)
-    return [score_row(at, prediction, cast(Benchmark, format_))]
-
-
-def _missing(
-    known: Known | None, format_: Format, seen: dict[str, set[str]], last: int
-) -> Iterator[list[Item]]:
-    """What was asked and not answered, by each model of the file; after the file's last line."""
-    if known is None:
-        return
-    for model, answered in (seen or {"": set()}).items():
-        plain = {plain_id(id_) for id_ in answered}
-        for at, id_ in enumerate(known.ids, last + 1):
-            if id_ in answered or plain_id(id_) in plain:
-                continue
-            question = known.questions.get(id_)
-            if format_ == "tgsr" and question is not None:
-                if model:
-                    yield missing_items(at, question, model)
-                continue
-            asked = known.row_of(id_)
-            benchmark = known.format if format_ == "tgsr" else format_
-            if asked is not None and benchmark != "tgsr" and _asks(question, benchmark):
-                unanswered = replace(asked, is_answered=False, prediction="")
-                yield [score_row(at, unanswered, benchmark, model)]
-
-
-def _asks(question: Question | None, benchmark: Benchmark) -> bool:
-    return question is None or benchmark_of(question) in (None, benchmark)
-
-
-def _metrics(totals: Totals, file: str, format_: Format, n: int, questions: StrPath | None = None) -> Metrics:
-    totals.finish()
-    benchmark = None if format_ == "tgsr" else totals.benchmark_scores("", format_)
-    return Metrics(
-        file,
-        format_,
-        n,
-        models=totals.models() if format_ == "tgsr" else {},
-        benchmark=benchmark,
-        differences=totals.differences() if format_ == "tgsr" else (),
-        bootstrap="multinomial" if totals.is_whole else "poisson",
-        questions=None if questions is None else os.fspath(questions),
-    )
-
-
-@contextmanager
-def _line_writer(path: StrPath | None) -> Iterator[IO[str] | None]:
-    """A file that appears under its name when it is complete."""
-    if path is None:
-        yield None
-        return
-    with whole(path) as half, half.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        yield file
-
-
-def _write_line(file: IO[str], line: Line) -> None:
-    file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
-from tgsr.evaluation.scoring.items import Choice, Phrase, score_response
+from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
 from tgsr.records import Clip, Question, Response, as_row, clip_of, response_of
@@ -225,16 +225,16 @@ def _item(key: str, question: Question, sound: Path, responses: tuple[Response, 
 def verdict_of(response: Response) -> Verdict:
     """One response as `tgsr score` scores it; any text has a verdict."""
     question = response.question
-    item = score_response(0, response)[0]
+    item = score_response(response)[0]
     spans = [stated(m.start, m.end, question.duration) for m in find_mentions(response.text)]
     is_cited = any(span.is_audible for span in spans)
     right: bool | None
-    if isinstance(item, Phrase):
+    if isinstance(item, ScoredPhrase):
         right = None if item.iou is None else high_overlap(item.iou)
         iou, chosen, first, quality = item.iou, None, item.first, item.iou
     else:
-        assert isinstance(item, Choice)
-        right, iou, chosen, first = item.official, item.trace_iou, item.said, None
+        assert isinstance(item, ScoredChoice)
+        right, iou, chosen, first = item.official, item.trace_iou, item.chosen, None
         quality = None if right is None else float(right)
         if quality is not None and question.evidence:
             quality = (quality + (iou or 0.0)) / 2
