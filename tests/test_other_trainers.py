@@ -20,8 +20,7 @@ from tgsr.data.other_trainers import (
     to_verl,
 )
 from tgsr.errors import RecordError
-from tgsr.models.qwen_omni import SYSTEM
-from tgsr.prompts import REASONING_INSTRUCTION
+from tgsr.prompts import QWEN_SYSTEM, REASONING_INSTRUCTION
 from tgsr.records import Question, append_jsonl, read_questions, write_jsonl
 from tgsr.rewards import answer_reward
 from tgsr.rl import right_letter
@@ -74,7 +73,7 @@ def rows_in(path):
 def test_ms_swift_gets_the_papers_words_and_the_target_for_the_family():
     row = to_ms_swift(PHRASE, "/c1.wav", "qwen_omni")
     assert row["messages"] == [
-        {"role": "system", "content": SYSTEM},
+        {"role": "system", "content": QWEN_SYSTEM},
         {
             "role": "user",
             "content": "<audio>What is the timestamp of the following segment? ten past nine",

@@ -15,7 +15,8 @@ from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, listen
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.qwen_omni import SYSTEM, QwenOmni, load_qwen_omni
+from tgsr.models.qwen_omni import QwenOmni, load_qwen_omni
+from tgsr.prompts import QWEN_SYSTEM
 from tgsr.timeline import Span
 from tiny import tiny_lalm
 from tiny_qwen import save_like_the_hub, tiny_qwen_omni
@@ -132,7 +133,7 @@ def test_the_prompt_is_the_models_own_cut_at_the_audio(lalm: QwenOmni) -> None:
     assert lalm.phrase_answer("four", Span(1.2, 3.4)).startswith("The segment four starts at 1.20")  # B.1.1
     assert lalm.phrase_question("four").endswith("following segment? four")
     whole = (
-        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|audio_bos|><|AUDIO|><|audio_eos|>When?"
+        f"<|im_start|>system\n{QWEN_SYSTEM}<|im_end|>\n<|im_start|>user\n<|audio_bos|><|AUDIO|><|audio_eos|>When?"
         "<|im_end|>\n<|im_start|>assistant\n"
     )
     assert [*parts.before, audio["<|AUDIO|>"], *parts.after] == lalm.tokens(whole)

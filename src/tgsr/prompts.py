@@ -47,6 +47,12 @@ AIRBENCH_INSTRUCTION = (
 Prompt = Literal["reasoning", "plain", "cot", "airbench"]
 """How a choice is asked: the paper's B.1.3, and the three above."""
 
+QWEN_SYSTEM = (
+    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving "
+    "auditory and visual inputs, as well as generating text and speech."
+)
+"""The system turn of the Qwen2.5-Omni card's examples. A chat template without a system turn may put another one."""
+
 
 class AsksPhrases(Protocol):
     """A model that has its own words for stage 1's question: every family, and every model that only answers."""

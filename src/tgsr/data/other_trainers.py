@@ -24,8 +24,8 @@ from typing import Any, Literal, get_args
 from tgsr.choices import letter
 from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
-from tgsr.models.qwen_omni import SYSTEM
 from tgsr.prompts import (
+    QWEN_SYSTEM,
     chat_messages,
     choice_question,
     phrase_answer_af3,
@@ -200,11 +200,11 @@ def _unmarked(text: str) -> str:
 
 
 def _system(family: Family) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": SYSTEM}] if family == "qwen_omni" else []
+    return [{"role": "system", "content": QWEN_SYSTEM}] if family == "qwen_omni" else []
 
 
 def _in_parts(question: Question, audio_path: str, family: Family) -> list[dict[str, Any]]:
-    messages = chat_messages(prompt_of(question, family), SYSTEM if family == "qwen_omni" else None)
+    messages = chat_messages(prompt_of(question, family), QWEN_SYSTEM if family == "qwen_omni" else None)
     messages[-1]["content"][0] = {"type": "audio", "audio": audio_path}
     return messages
 

@@ -10,17 +10,19 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.prompts import chat_messages
 from tgsr.timeline import Span
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256(about.encode())
     for name, weight in sorted(weights, key=lambda named: named[0]):
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
+        digest.update(weight.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -27,17 +27,11 @@ from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen
+from tgsr.prompts import QWEN_SYSTEM, phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Span
 
 AUDIO_TOKEN = "<|AUDIO|>"
 END_TOKEN = "<|im_end|>"
-SYSTEM = (
-    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving "
-    "auditory and visual inputs, as well as generating text and speech."
-)
-"""The system turn of the model card's examples. A chat template without a system turn may put another one."""
-
 MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the whole Omni, or what the thinker itself saves
 
 
@@ -57,7 +51,7 @@ class QwenOmni(Lalm):
     hub_decoder = "thinker.model."
 
     max_seconds: float = 300.0
-    system: str | None = SYSTEM
+    system: str | None = QWEN_SYSTEM
 
     def __post_init__(self) -> None:
         end, pad = self.tokenizer.get_vocab().get(END_TOKEN), self.tokenizer.pad_token_id
