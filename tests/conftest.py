@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tgsr.errors import FetchError
-from tgsr.models.fetch import ENCODER_FILE, cache_folder, load_encoder
+from tgsr.models.packaged_weights import ENCODER_FILE, cache_folder, load_encoder
 
 
 @pytest.fixture(scope="session")

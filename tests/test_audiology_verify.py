@@ -16,7 +16,7 @@ from tgsr.evaluation.behaviour.audiology_verify import (
     token_f1,
     verify,
 )
-from tgsr.models.fetch import cache_folder
+from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import Question, Response
 from tgsr.timeline import Word
 

@@ -9,7 +9,7 @@ from tgsr.cli import main
 from tgsr.evaluation.behaviour.audiology_verify import Verified, VerifiedStep
 from tgsr.evaluation.behaviour.consistency import Judged, case_of
 from tgsr.evaluation.behaviour.table import behaviour, table
-from tgsr.models.fetch import cache_folder
+from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.timeline import Span
 

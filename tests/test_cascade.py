@@ -20,7 +20,7 @@ from tgsr.errors import ModelError
 from tgsr.grounding import find_spans
 from tgsr.llm.decoding import GREEDY, Failed
 from tgsr.llm.endpoint import Limits
-from tgsr.models.fetch import cache_folder
+from tgsr.models.packaged_weights import cache_folder
 from tgsr.prompts import REASONING_OPENING
 from tgsr.timeline import Word
 from tiny_qwen import omni_tokenizer

@@ -21,7 +21,7 @@ from tgsr.evaluation.behaviour.consistency import (
 )
 from tgsr.llm.decoding import Failed
 from tgsr.llm.local import llm_of
-from tgsr.models.fetch import cache_folder
+from tgsr.models.packaged_weights import cache_folder
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Question, Response
 

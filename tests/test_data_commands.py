@@ -20,7 +20,7 @@ from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
 from tgsr.errors import ModelError
-from tgsr.models.fetch import cache_folder
+from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import NO_SPEECH, TOO_LONG, read_clips, read_questions, write_jsonl
 
 NUMBERS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))

@@ -20,9 +20,9 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.fetch import cache_folder
 from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
+from tgsr.models.packaged_weights import cache_folder
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
 CLASSES: dict[str, Any] = {

@@ -16,9 +16,9 @@ from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.fetch import cache_folder
 from tgsr.models.load import load
 from tgsr.models.mini_lm import CHAT_TEMPLATE, as_loud_as_text, assembled, tokenizer_of
+from tgsr.models.packaged_weights import cache_folder
 from tiny import TEXTS, tiny_features
 from tiny_qwen import omni_tokenizer
 

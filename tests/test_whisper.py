@@ -11,8 +11,7 @@ from tgsr.audio import SAMPLE_RATE, load
 from tgsr.data.questions.build import compose_clips
 from tgsr.data.transcribe.whisper import SHORTEST, transcribe
 from tgsr.errors import FetchError
-from tgsr.models.fetch import cache_folder
-from tgsr.models.packaged_weights import KEPT, whisper
+from tgsr.models.packaged_weights import KEPT, cache_folder, whisper
 
 
 @pytest.fixture(scope="module")

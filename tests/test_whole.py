@@ -237,9 +237,6 @@ ALLOWED = {
     ("pages/view/sound.py", "track_to_wav"): "a track in a temporary folder",
     ("evaluation/scoring/pools.py", "_write"): "a part in a temporary folder",
     ("evaluation/scoring/totals.py", "_spill"): "a part in a temporary folder",
-    ("models/fetch.py", "fetch_encoder"): "in a temporary folder",
-    ("models/packaged_weights.py", "_take_out"): "in a temporary folder",
-    ("models/packaged_weights.py", "_keep"): "in a temporary folder",
     # another mode than the umask's, on purpose
     ("pages/study/serve.py", "kept_token"): "a secret that is made once, for its owner alone",
 }

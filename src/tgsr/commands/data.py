@@ -123,7 +123,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.questions.written import add_open_questions, leave_out_answerable
     from tgsr.data.shards import Step, run
     from tgsr.data.splits import Split
-    from tgsr.models.fetch import cache_folder
+    from tgsr.models.packaged_weights import cache_folder
 
     split, shards = Split(args.split_by, args.test_share, args.seed), shards_of(args)
     if args.stage == "sta":

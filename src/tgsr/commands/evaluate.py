@@ -319,7 +319,7 @@ def behaviour(args: argparse.Namespace) -> None:
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
     from tgsr.llm.local import llm_of
-    from tgsr.models.fetch import cache_folder
+    from tgsr.models.packaged_weights import cache_folder
     from tgsr.records import Response, read_responses
     from tgsr.report.write import prediction_files
 
@@ -377,7 +377,7 @@ def judge(args: argparse.Namespace) -> None:
     from tgsr.disk.whole import write_whole
     from tgsr.evaluation.behaviour.consistency import check, told
     from tgsr.llm.local import llm_of
-    from tgsr.models.fetch import cache_folder
+    from tgsr.models.packaged_weights import cache_folder
 
     agreement = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
     write_whole(args.out / "judge.json", json.dumps(dataclasses.asdict(agreement), indent=1) + "\n")

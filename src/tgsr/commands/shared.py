@@ -90,7 +90,7 @@ def cache_of(args: argparse.Namespace) -> FeatureCache:
     import torch
 
     from tgsr.engine.features import FeatureCache
-    from tgsr.models.fetch import cache_folder
+    from tgsr.models.packaged_weights import cache_folder
 
     folder = Path(args.cache) if args.cache else cache_folder() / "features"
     return FeatureCache(folder, getattr(torch, args.cache_as), args.long_audio)
@@ -119,7 +119,7 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     """The Lalm or Responder of that name, held as the flags of Placement say."""
     from tgsr.answering.open import open_model
     from tgsr.answering.remote import Limits
-    from tgsr.models.fetch import cache_folder
+    from tgsr.models.packaged_weights import cache_folder
 
     limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)
     return open_model(name, cache_folder(), config_of(args, Placement), limits)

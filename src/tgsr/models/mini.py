@@ -26,7 +26,7 @@ from transformers import (
 from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
-from tgsr.models.fetch import load_encoder
+from tgsr.models.packaged_weights import load_encoder
 
 WINDOW_SECONDS = 10
 N_POSITIONS = WINDOW_SECONDS * 50  # Whisper's encoder has 50 positions a second

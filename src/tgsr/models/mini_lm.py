@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
-from tgsr.models.fetch import load_encoder
-from tgsr.models.packaged_weights import language_model
+from tgsr.models.packaged_weights import language_model, load_encoder
 
 RESERVED = "<empty_output>"  # a token of SmolLM2's that chats never use: the audio's place needs no new one
 UNTRAINED = (

