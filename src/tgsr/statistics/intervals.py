@@ -34,6 +34,21 @@ class Mean:
 NOT_MEASURED = Mean(None, None, None, 0, 0)
 
 
+def number(mean: Mean, digits: int = 3, scale: float = 1, unit: str = "") -> str:
+    """ "0.740 [0.710, 0.770]" with the 95 % interval; "-" where nothing could be scored."""
+    if mean.value is None:
+        return "-"
+    text = f"{scale * mean.value:.{digits}f}{unit}"
+    if mean.low is None or mean.high is None:
+        return text
+    return f"{text} [{scale * mean.low:.{digits}f}, {scale * mean.high:.{digits}f}]"
+
+
+def percent(mean: Mean, unit: str = " %") -> str:
+    """ "74.5 % [71.0, 77.9]" with the 95 % interval; "-" where nothing could be scored."""
+    return number(mean, 1, 100, unit)
+
+
 @dataclass(frozen=True, slots=True)
 class Quantiles:
     """Median and 90th percentile, in seconds, of `n` values; None where there are none."""

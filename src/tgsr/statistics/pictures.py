@@ -53,14 +53,17 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """Means on a line from 0 to 1 with their intervals, a row a model, under the name of their group, where it has one.
+    """Means on a line with their intervals, a row a model, under the name of their group, where it has one.
 
-    `marks` puts a dashed line through a group's rows (chance). A mean without a value has no dot.
+    `marks` puts a dashed line through a group's rows (chance). A mean without a value has no dot. The line is from 0 to
+    1; a PNG may have others, from `low` to `high`, and None ends where the data do.
     """
 
     title: str
     groups: Mapping[str, Sequence[Dot]]
     marks: Mapping[str, float] = field(default_factory=dict)
+    low: float = 0
+    high: float | None = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +168,15 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
             y += len(rows) + 1
         axes.set_yticks([at for at, _ in names], [_literal(name) for _, name in names])
         axes.set_ylim(y - 0.4, -0.6)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        if panel.high is None:
+            axes.set_xlim(left=panel.low)
+        else:
+            margin = 0.02 * (panel.high - panel.low)
+            axes.set_xlim(panel.low - margin, panel.high + margin)
+        if (panel.low, panel.high) == (0, 1):
+            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        else:
+            axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color="#e1ded7")
         axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
         _plain_axes(axes)

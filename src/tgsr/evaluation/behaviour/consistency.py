@@ -26,7 +26,7 @@ from tgsr.llm.local import Llm, Prompt
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Response, append_jsonl
 from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
-from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.statistics.intervals import Mean, bootstrap_mean, number, percent
 
 Variant = Literal["plain", "turned", "swapped"]
 VARIANTS: tuple[Variant, ...] = ("plain", "turned", "swapped")
@@ -309,31 +309,21 @@ def check(llm: Llm, name: str, log: Path, seed: int = 0) -> Check:
     )
 
 
-def told(found: Check) -> str:
+def told(check: Check) -> str:
     """The check in a few lines for a terminal."""
-    kappa = "not defined" if found.kappa.value is None else f"{found.kappa.value:.2f}"
-    if found.kappa.low is not None and found.kappa.high is not None:
-        kappa += f" [{found.kappa.low:.2f}, {found.kappa.high:.2f}]"
-    lines = [
-        f"{found.judge}: {found.n} labelled cases: agrees in {_share(found.accuracy)}, Cohen's kappa {kappa}",
-        *(
-            f"labelled {label}: {', '.join(f'{n} judged {verdict}' for verdict, n in of.items() if n) or 'none judged'}"
-            for label, of in found.confusion.items()
-        ),
-    ]
-    for name, flip in (("choices turned", found.turned), ("verdicts swapped", found.swapped)):
-        lines.append(
-            f"{name}: {_share(flip.rate)} of verdicts change ({flip.to_yes} to 1, {flip.to_no} to 0)"
-        )
-    if found.n_unparsed or found.n_failed:
-        lines.append(f"{found.n_unparsed} replies were no verdict, {found.n_failed} requests failed")
-    return "\n".join(lines)
-
-
-def _share(mean: Mean) -> str:
-    if mean.value is None:
-        return "none"
-    interval = (
-        "" if mean.low is None or mean.high is None else f" [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    kappa = check.kappa
+    shown = (
+        "not defined"
+        if kappa.value is None
+        else number(Mean(kappa.value, kappa.low, kappa.high, check.n, 0), 2)
     )
-    return f"{100 * mean.value:.1f} %{interval}"
+    lines = [
+        f"{check.judge}: {check.n} labelled cases: agrees in {percent(check.accuracy)}, Cohen's kappa {shown}"
+    ]
+    for label, n_judged in check.confusion.items():
+        counts = ", ".join(f"{n} judged {verdict}" for verdict, n in n_judged.items() if n)
+        lines.append(f"labelled {label}: {counts or 'none judged'}")
+    lines += [check.turned.told("choices turned"), check.swapped.told("verdicts swapped")]
+    if check.n_unparsed or check.n_failed:
+        lines.append(f"{check.n_unparsed} replies were no verdict, {check.n_failed} requests failed")
+    return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tgsr.statistics.intervals import Mean
+from tgsr.statistics.intervals import Mean, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,10 @@ class Flips:
     rate: Mean
     to_yes: int
     to_no: int
+
+    def told(self, variant: str) -> str:
+        """The rate and the directions in words for a terminal, after what was varied."""
+        return f"{variant}: {percent(self.rate)} of verdicts change ({self.to_yes} to 1, {self.to_no} to 0)"
 
 
 @dataclass(frozen=True, slots=True)

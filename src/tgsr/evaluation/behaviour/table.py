@@ -12,19 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from tgsr.choices import letter, official_letter
 from tgsr.disk.jsonl import Row
-from tgsr.disk.whole import whole, write_whole
+from tgsr.disk.whole import write_whole
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
 from tgsr.evaluation.behaviour.consistency import Judged, flips
 from tgsr.evaluation.behaviour.metrics import Behaviour
-from tgsr.evaluation.scoring.terminal import number, percent
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
 from tgsr.records import Response, write_jsonl
-from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean
-from tgsr.statistics.pictures import MODEL_COLOURS
+from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean, number, percent
+from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
 
 N_LETTERS = 26
 
@@ -122,67 +119,44 @@ def write_verified(path: Path, verified: Sequence[Verified]) -> None:
 def table(models: Mapping[str, Behaviour]) -> str:
     """A line a model: table 3's columns."""
     lines = []
-    for name, of in models.items():
-        verify = (
-            "not asked for"
-            if of.verify is None or of.verify_zero is None
-            else _verify(of.verify, of.verify_zero)
-        )
-        judged = "not asked for" if of.consistency is None else number(of.consistency)
+    for name, scores in models.items():
+        verify = consistency = "not asked for"
+        if scores.verify is not None and scores.verify_zero is not None:
+            verify = (
+                f"{number(scores.verify)} ({scores.verify.n} responses; "
+                f"{number(scores.verify_zero)} with 0 for those that cite nothing)"
+            )
+        if scores.consistency is not None:
+            consistency = number(scores.consistency)
         lines.append(
-            f"{name}: {of.n} responses: Regions Explored {number(of.regions_strict)} "
-            f"(mentions {number(of.regions_official)}), Audiology Verify {verify}, Consistency {judged}, "
-            f"accuracy {percent(of.accuracy)}"
+            f"{name}: {scores.n} responses: Regions Explored {number(scores.regions_strict)} "
+            f"(mentions {number(scores.regions_official)}), Audiology Verify {verify}, Consistency {consistency}, "
+            f"accuracy {percent(scores.accuracy)}"
         )
-        if of.n_unverifiable:
-            problems = ", ".join(f"{n} {problem}" for problem, n in sorted(of.n_unverifiable.items()))
+        if scores.n_unverifiable:
+            problems = ", ".join(f"{n} {problem}" for problem, n in sorted(scores.n_unverifiable.items()))
             lines.append(f"{name}: cited intervals: {problems}")
-        if of.consistency is not None and (of.n_unparsed or of.n_failed or of.n_without_answer):
+        if scores.n_unparsed or scores.n_failed or scores.n_without_answer:
             lines.append(
-                f"{name}: judge: {of.n_unparsed} replies were no verdict, {of.n_failed} requests failed, "
-                f"{of.n_without_answer} responses without an answer or a reasoning were not judged"
+                f"{name}: judge: {scores.n_unparsed} replies were no verdict, {scores.n_failed} requests failed, "
+                f"{scores.n_without_answer} responses without an answer or a reasoning were not judged"
             )
-        for variant, flip in of.flips.items():
-            rate = percent(flip.rate)
-            lines.append(
-                f"{name}: judge, {variant}: {rate} of verdicts change ({flip.to_yes} to 1, {flip.to_no} to 0)"
-            )
+        lines += [f"{name}: judge, {flips.told(variant)}" for variant, flips in scores.flips.items()]
     return "\n".join(lines)
 
 
-def _verify(verify: Mean, zero: Mean) -> str:
-    return f"{number(verify)} ({verify.n} responses; {number(zero)} with 0 for those that cite nothing)"
-
-
 def draw(path: Path, models: Mapping[str, Behaviour]) -> None:
-    """One panel a behaviour, one dot with its interval a model."""
-    panels: dict[str, list[Mean | None]] = {
-        "Regions Explored": [of.regions_strict for of in models.values()],
-        "Audiology Verify": [of.verify for of in models.values()],
-        "Consistency": [of.consistency for of in models.values()],
-        "Accuracy": [of.accuracy for of in models.values()],
+    """A panel a behaviour, a dot with its interval a model."""
+    measures = {
+        "Regions Explored": "regions_strict",
+        "Audiology Verify": "verify",
+        "Consistency": "consistency",
+        "Accuracy": "accuracy",
     }
-    shown = {title: means for title, means in panels.items() if any(mean is not None for mean in means)}
-    height = 1.3 + 0.34 * len(models)
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.9 * len(shown) + 1.4, height), squeeze=False)
-    for column, (title, means) in enumerate(shown.items()):
-        panel = axes[0][column]
-        for row, mean in enumerate(means):
-            colour = MODEL_COLOURS[row % len(MODEL_COLOURS)]
-            if mean is None or mean.value is None:
-                continue
-            if mean.low is not None:
-                panel.plot([mean.low, mean.high], [row, row], color=colour, linewidth=1.8)
-            panel.plot(mean.value, row, "o", color=colour, clip_on=False, zorder=3)
-        panel.set_yticks(range(len(models)), list(models) if column == 0 else [""] * len(models))
-        panel.set_ylim(len(models) - 0.5, -0.5)
-        panel.set_xlim(left=0, right=None if title == "Regions Explored" else 1)
-        panel.set_title(title, fontsize=10)
-        panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.tick_params(axis="y", length=0)
-        panel.grid(axis="x", color="#e1ded7", linewidth=0.6)
-        panel.set_axisbelow(True)
-    figure.tight_layout()
-    with whole(path) as half:
-        figure.savefig(half, dpi=150, facecolor="white")
-    plt.close(figure)
+    panels = []
+    for title, measure in measures.items():
+        means: dict[str, Mean | None] = {name: getattr(scores, measure) for name, scores in models.items()}
+        dots = [Dot(name, tint([*models], name), mean) for name, mean in means.items() if mean is not None]
+        if dots:
+            panels.append(Dots(title, {"": dots}, high=None if measure == "regions_strict" else 1))
+    dots_png(panels, path)

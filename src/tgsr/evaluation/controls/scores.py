@@ -9,18 +9,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tgsr.disk.jsonl import Row
-from tgsr.disk.whole import whole, write_whole
+from tgsr.disk.whole import write_whole
 from tgsr.evaluation.controls.ask import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Item, Settings, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import write_jsonl
-from tgsr.statistics.intervals import Mean, bootstrap_mean
-from tgsr.statistics.pictures import MODEL_COLOURS
+from tgsr.statistics.intervals import Mean, bootstrap_mean, number, percent
+from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
 from tgsr.timeline import Seconds, Span
 
 # --- measuring -------------------------------------------------------------------------------------------
@@ -325,13 +325,13 @@ def _table(name: str, of: Controls) -> str:
     for field, words in FIGURES.items():
         mean: Mean = getattr(of, field)
         if mean.n:
-            lines.append(f"  {words:44} {_percent(mean):22} n {mean.n}")
+            lines.append(f"  {words:44} {percent(mean, ''):22} n {mean.n}")
     if of.shift_slope.n:
-        lines.append(f"  {SLOPE:44} {_plain(of.shift_slope):22} n {of.shift_slope.n}")
+        lines.append(f"  {SLOPE:44} {number(of.shift_slope, 2):22} n {of.shift_slope.n}")
     if len(of.by_task) > 1:
         lines.append("  " + " ".join([f"{'task':12}", *(f"{words:20}" for words in TASK_COLUMNS)]).rstrip())
         for task, means in of.by_task.items():
-            row = " ".join([f"{task:12}", *(f"{_percent(mean):20}" for mean in means.values())])
+            row = " ".join([f"{task:12}", *(f"{percent(mean, ''):20}" for mean in means.values())])
             lines.append("  " + row.rstrip())
     return "\n".join(lines)
 
@@ -342,29 +342,16 @@ def _condition_lines(of: Controls, columns: tuple[str, str], cells: Sequence[tup
     for (name, scores), (first, second) in zip(of.conditions.items(), cells, strict=True):
         n = first.n + first.n_unscored
         skipped = ", ".join(f"{reason} {k}" for reason, k in scores.skipped.items())
-        same = "" if name == "original" else _percent(second)
+        same = "" if name == "original" else percent(second, "")
         if n or (skipped and not scores.n):
-            lines.append(f"  {name:18} {n:5}  {_percent(first):20} {same:20} {skipped}".rstrip())
+            lines.append(f"  {name:18} {n:5}  {percent(first, ''):20} {same:20} {skipped}".rstrip())
     return lines
-
-
-def _percent(mean: Mean) -> str:
-    if mean.value is None:
-        return "-"
-    if mean.low is None or mean.high is None:
-        return f"{100 * mean.value:.1f}"
-    return f"{100 * mean.value:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
-
-
-def _plain(mean: Mean) -> str:
-    interval = "" if mean.low is None else f" [{mean.low:.2f}, {mean.high:.2f}]"
-    return f"{mean.value:.2f}{interval}"
 
 
 LEAST_DRAWN = 10
 PLOTTED = {
     "sufficiency": "sufficiency",
-    "sufficiency_over_silence": "sufficiency\nover silence",
+    "sufficiency_over_silence": "sufficiency over silence",
     "necessity": "necessity",
     "shift_following": "shift-following",
     "roll_following": "roll-following",
@@ -378,71 +365,36 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
     Dots with 95 % intervals. Means over fewer than LEAST_DRAWN items, or over the times of fewer responses, are left
     out: their intervals look surer than they are.
     """
-    from matplotlib.figure import Figure  # slow to import
 
-    score = "accuracy" if any(of.n_choices for of in models.values()) else "iou"
-    names = dict.fromkeys(name for of in models.values() for name in of.conditions)
-    left_rows = {
-        name: [
-            getattr(of.conditions[name], score) if name in of.conditions else None for of in models.values()
+    def dots(mean_of: Callable[[Controls], Mean | None]) -> list[Dot]:
+        means = {name: mean_of(controls) for name, controls in models.items()}
+        names = [*models]
+        return [
+            Dot(name, tint(names, name), mean)
+            for name, mean in means.items()
+            if mean is not None and mean.n >= LEAST_DRAWN
         ]
-        for name in names
-    }
-    left_rows = {name: row for name, row in left_rows.items() if any(_is_drawn(mean) for mean in row)}
-    right_rows = {
-        words: [
-            None if field.startswith(("shift", "roll")) and of.n_citing < LEAST_DRAWN else getattr(of, field)
-            for of in models.values()
-        ]
-        for field, words in PLOTTED.items()
-    }
-    right_rows = {words: row for words, row in right_rows.items() if any(_is_drawn(mean) for mean in row)}
-    height = 1.2 + max(4, len(left_rows)) * (0.18 + 0.09 * len(models))
-    figure = Figure(figsize=(11, height), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, rows in ((left, left_rows), (right, right_rows)):
-        for row in range(0, len(rows), 2):
-            axes.axhspan(row - 0.5, row + 0.5, color="#f2f3f5", linewidth=0, zorder=0)
-        for index, name in enumerate(models):
-            colour = MODEL_COLOURS[index % len(MODEL_COLOURS)]
-            offset = (index - (len(models) - 1) / 2) * 0.8 / max(2, len(models))
-            _dots(axes, [of[index] for of in rows.values()], offset, colour, name)
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color="#d8dbe0", linewidth=0.6)
-        axes.set_axisbelow(True)
-    chances = [of.chance for of in models.values() if of.chance is not None]
-    if chances:
-        left.axvline(100 * chances[0], color="#24292f", linestyle="--", linewidth=1, label="a blind pick")
-    left.set_xlim(0, 102)
-    lows = [mean.low for row in right_rows.values() for mean in row if mean is not None and _is_drawn(mean)]
-    lowest = min([0.0, *(low for low in lows if low is not None)])
-    right.set_xlim(100 * lowest - 4, 104)
-    right.axvline(0, color="#24292f", linewidth=0.8)
-    left.set_title(f"{'accuracy' if score == 'accuracy' else 'IoU'} (%) on altered sound", fontsize=11)
-    right.set_title("what the evidence does (%)", fontsize=11)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    with whole(path) as half:
-        figure.savefig(half, dpi=150, format="png", facecolor="white")
 
+    def of_condition(controls: Controls, condition: str) -> Mean | None:
+        scores = controls.conditions.get(condition)
+        return None if scores is None else getattr(scores, score)
 
-def _is_drawn(mean: Mean | None) -> bool:
-    return mean is not None and mean.n >= LEAST_DRAWN
+    def of_evidence(controls: Controls, field: str) -> Mean | None:
+        few = field.startswith(("shift", "roll")) and controls.n_citing < LEAST_DRAWN
+        return None if few else getattr(controls, field)
 
-
-def _dots(axes: Any, means: Sequence[Mean | None], offset: float, colour: str, label: str) -> None:
-    there = [(row, mean) for row, mean in enumerate(means) if mean is not None and _is_drawn(mean)]
-    axes.plot(
-        [100 * (mean.value or 0) for _, mean in there],
-        [row + offset for row, _ in there],
-        "o",
-        color=colour,
-        markersize=5,
-        label=label,
+    score = "accuracy" if any(controls.n_choices for controls in models.values()) else "iou"
+    conditions = dict.fromkeys(name for controls in models.values() for name in controls.conditions)
+    left = {name: dots(partial(of_condition, condition=name)) for name in conditions}
+    right = {words: dots(partial(of_evidence, field=field)) for field, words in PLOTTED.items()}
+    left, right = ({name: row for name, row in rows.items() if row} for rows in (left, right))
+    chance = next((controls.chance for controls in models.values() if controls.chance is not None), None)
+    title = (
+        "Accuracy on altered sound; dotted: a blind pick" if score == "accuracy" else "IoU on altered sound"
     )
-    for row, mean in there:
-        if mean.low is not None and mean.high is not None:
-            axes.plot([100 * mean.low, 100 * mean.high], [row + offset] * 2, color=colour, linewidth=1.6)
+    lows = [dot.mean.low for row in right.values() for dot in row if dot.mean.low is not None]
+    panels = [
+        Dots(title, left, {} if chance is None else dict.fromkeys(left, chance)),
+        Dots("What the evidence does", right, dict.fromkeys(right, 0.0), low=min([0.0, *lows])),
+    ]
+    dots_png(panels, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, GroupScores, Metrics, ModelScores
-from tgsr.statistics.intervals import Mean
+from tgsr.statistics.intervals import number, percent
 
 MOST_IDS = 5  # of a list that a note shows
 MOST_REASONS = 4
@@ -20,26 +20,6 @@ _LISTS = {
 }
 # Of a model of ours "several" is something else.
 _LISTS_OF_MODEL = {**_LISTS, "several": "questions answered more than once, each answer scored"}
-
-
-def percent(mean: Mean) -> str:
-    """ "74.5 % [71.0, 77.9]" with its 95 % interval; "-" where nothing could be scored."""
-    if mean.value is None:
-        return "-"
-    text = f"{100 * mean.value:.1f} %"
-    return (
-        text
-        if mean.low is None or mean.high is None
-        else f"{text} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
-    )
-
-
-def number(mean: Mean) -> str:
-    """ "0.74 [0.71, 0.77]"; "-" where nothing could be scored."""
-    if mean.value is None:
-        return "-"
-    text = f"{mean.value:.3f}"
-    return text if mean.low is None or mean.high is None else f"{text} [{mean.low:.3f}, {mean.high:.3f}]"
 
 
 def _group_lines(name: str, group: GroupScores) -> list[str]:

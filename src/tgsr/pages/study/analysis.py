@@ -10,8 +10,6 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from tgsr.disk.whole import whole, write_whole
 from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, Trial, trials_for
 from tgsr.pages.study.store import MEASURES, Answer, Measure, Store
@@ -25,8 +23,8 @@ from tgsr.statistics.agreement import (
     n_for_difference,
     with_interval,
 )
-from tgsr.statistics.intervals import Mean, bootstrap_mean
-from tgsr.statistics.pictures import MODEL_COLOURS
+from tgsr.statistics.intervals import Mean, bootstrap_mean, number
+from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
 
 WORDS = {
     "referent": "referent choice: share that chose the cited stretch",
@@ -361,10 +359,7 @@ def markdown(analysis: Analysis) -> str:
 
 
 def _told(mean: Mean) -> str:
-    if mean.value is None:
-        return "–"
-    interval = "" if mean.low is None or mean.high is None else f" [{mean.low:.2f}, {mean.high:.2f}]"
-    return f"{mean.value:.2f}{interval} (n = {mean.n})"
+    return "–" if mean.value is None else f"{number(mean, 2)} (n = {mean.n})"
 
 
 def _cell(text: str) -> str:
@@ -372,33 +367,25 @@ def _cell(text: str) -> str:
 
 
 def draw(analysis: Analysis, path: Path) -> None:
-    """One panel a measure: each system's mean on its evidence (full dot) and on the full clip (open dot)."""
-    figure, panels = plt.subplots(1, len(MEASURES), figsize=(11, 1.6 + 0.5 * len(analysis.means["helpful"])))
-    for panel, measure in zip(panels, MEASURES, strict=True):
-        systems = analysis.means[measure]
-        for row, (of, colour) in enumerate(zip(systems.values(), MODEL_COLOURS * len(systems), strict=False)):
-            for condition, offset in zip(CONDITIONS, (-0.12, 0.12), strict=True):
-                mean = of[condition]
-                if mean.value is None:
-                    continue
-                if mean.low is not None:
-                    panel.plot([mean.low, mean.high], [row + offset] * 2, color=colour, linewidth=1.6)
-                face = colour if condition == "evidence" else "white"
-                panel.plot(mean.value, row + offset, "o", color=colour, markerfacecolor=face, label=condition)
-        panel.set_yticks(range(len(systems)), list(systems) if measure == "referent" else [""] * len(systems))
-        panel.set_ylim(len(systems) - 0.5, -0.5)
-        panel.set_xlim((0, 1.02) if measure == "referent" else (0.9, 5.1))
-        panel.set_title(WORDS[measure].split(":")[0], fontsize=10)
-        panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.tick_params(axis="y", length=0)
-    panels[0].axvline(analysis.chance_referent, color="#8b949e", linestyle="--", linewidth=1)
-    figure.text(
-        0.99, 0.01, "full dot: evidence alone; open dot: full clip; dashed: chance", ha="right", fontsize=8
-    )
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    with whole(path) as half:
-        figure.savefig(half, dpi=150, facecolor="white")
-    plt.close(figure)
+    """A panel a measure: each system's mean on its evidence and on the full clip."""
+    panels = []
+    for measure, systems in analysis.means.items():
+        groups = {
+            system: [
+                Dot(
+                    {"evidence": "evidence alone", "full": "full clip"}[c], tint([*systems], system), means[c]
+                )
+                for c in CONDITIONS
+            ]
+            for system, means in systems.items()
+        }
+        title = WORDS[measure].split(":")[0]
+        if measure == "referent":
+            marks = dict.fromkeys(systems, analysis.chance_referent)
+            panels.append(Dots(f"{title}; dotted: chance", groups, marks))
+        else:
+            panels.append(Dots(title, groups, low=1, high=5))
+    dots_png(panels, path)
 
 
 def sample_size(difference: float, deviation: float, raters: int, correlation: float, power: float) -> str:
