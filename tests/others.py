@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
-from tiny_qwen import CHAT_TEMPLATE, omni_tokenizer
+from tiny import CHAT_TEMPLATE, DECODER, omni_tokenizer
 
 VOXTRAL_SPECIALS = {
     **dict(
@@ -45,14 +45,6 @@ PHI_TEMPLATE = (
     "{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}{% endif %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-}
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **named: str) -> None:
@@ -102,7 +94,7 @@ def voxtral_folder(folder: Path) -> Path:
             "initializer_range": 0.3,
         },
         text_config={
-            **TEXT,
+            **DECODER,
             "vocab_size": 256 + n_special,
             "head_dim": 8,
             "bos_token_id": 1,
@@ -139,7 +131,7 @@ def qwen3_omni_folder(folder: Path) -> Path:
             "deepstack_visual_indexes": [0],
         },
         text_config={
-            **TEXT,
+            **DECODER,
             "vocab_size": len(tokenizer),
             "moe_intermediate_size": 16,
             "num_experts": 4,
@@ -196,7 +188,7 @@ def phi4_folder(folder: Path) -> Path:
     tokenizer.add_tokens(["<|image|>", "<|audio|>"], special_tokens=True)
     token_id = tokenizer.get_vocab()
     config = Phi4MultimodalConfig(
-        **TEXT,
+        **DECODER,
         vocab_size=len(tokenizer),
         eos_token_id=token_id["<|im_end|>"],
         bos_token_id=token_id["<|im_start|>"],

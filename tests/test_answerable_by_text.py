@@ -17,7 +17,7 @@ from tgsr.llm.decoding import GREEDY
 from tgsr.llm.local import Local, Prompt, llm_of
 from tgsr.records import Question, as_row, read_questions
 from tgsr.timeline import Span
-from tiny_qwen import omni_tokenizer
+from tiny import omni_tokenizer
 
 
 def save_tiny_llm(folder: Path) -> None:

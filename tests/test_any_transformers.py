@@ -28,7 +28,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
-from tiny_qwen import CHAT_TEMPLATE, omni_tokenizer
+from tiny import CHAT_TEMPLATE, omni_tokenizer
 
 FEW = Decoding(max_new_tokens=8)
 

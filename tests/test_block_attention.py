@@ -17,8 +17,7 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, forward, listen
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
-from tiny import tiny_lalm
-from tiny_qwen import tiny_qwen_omni
+from tiny import tiny_lalm, tiny_qwen_omni
 
 FAMILIES = {"audio flamingo 3": tiny_lalm, "qwen omni": tiny_qwen_omni}
 

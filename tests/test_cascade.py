@@ -23,7 +23,7 @@ from tgsr.llm.endpoint import Limits
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.prompts import REASONING_OPENING
 from tgsr.timeline import Word
-from tiny_qwen import omni_tokenizer
+from tiny import omni_tokenizer
 
 SAID = (
     "Welcome to the meeting. The budget was cut by ten percent in March. Anna will write the report. "

@@ -13,7 +13,6 @@ import torch
 from safetensors import safe_open
 from transformers import AudioFlamingo3Processor, AutoTokenizer, Qwen2AudioProcessor, WhisperFeatureExtractor
 
-from hub import AF3_SPECIALS, OMNI_SPECIALS, af3_folder, omni_folder
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
@@ -21,6 +20,7 @@ from tgsr.errors import ModelError
 from tgsr.models.load import load
 from tgsr.prompts import chat_messages
 from tgsr.records import read_responses
+from tiny import AF3_SPECIALS, OMNI_SPECIALS, af3_folder, omni_folder
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
 LONGEST = {"audio_flamingo3": 600.0, "qwen_omni": 300.0}

@@ -21,8 +21,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tiny import tiny_features, tiny_lalm
-from tiny_qwen import tiny_qwen_omni
+from tiny import tiny_features, tiny_lalm, tiny_qwen_omni
 
 FAMILIES = {"Audio Flamingo 3": tiny_lalm, "Qwen2.5-Omni": partial(tiny_qwen_omni, seconds=10)}
 

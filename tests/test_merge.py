@@ -14,7 +14,6 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2_5OmniThinkerForConditionalGeneration
 
-from hub import af3_folder, omni_folder
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
@@ -23,6 +22,7 @@ from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.packaged_weights import cache_folder
+from tiny import af3_folder, omni_folder
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
 CLASSES: dict[str, Any] = {

@@ -19,8 +19,7 @@ from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load
 from tgsr.models.mini_lm import CHAT_TEMPLATE, as_loud_as_text, assembled, tokenizer_of
 from tgsr.models.packaged_weights import cache_folder
-from tiny import TEXTS, tiny_features
-from tiny_qwen import omni_tokenizer
+from tiny import TEXTS, omni_tokenizer, tiny_features
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ from tgsr.records import Question, append_jsonl, read_questions, write_jsonl
 from tgsr.rewards import answer_reward
 from tgsr.rl import right_letter
 from tgsr.timeline import Span
-from tiny import tiny_lalm
-from tiny_qwen import tiny_qwen_omni
+from tiny import tiny_lalm, tiny_qwen_omni
 
 needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="parquet: pip install pyarrow")
 TARGETS = (

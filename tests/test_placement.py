@@ -11,7 +11,6 @@ import torch
 from accelerate import cpu_offload
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from hub import af3_folder, omni_folder
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
@@ -24,6 +23,7 @@ from tgsr.models.placement import Placement
 from tgsr.training.config import StaConfig
 from tgsr.training.processes import Processes
 from tgsr.training.run import load_to_train
+from tiny import af3_folder, omni_folder
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hub import af3_folder, omni_folder
 from tgsr import cli
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import PAPERS, lora_size, rows, sizes_of
+from tiny import af3_folder, omni_folder
 
 
 @pytest.mark.parametrize("make", [af3_folder, omni_folder])

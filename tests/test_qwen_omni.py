@@ -18,8 +18,7 @@ from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.qwen_omni import QwenOmni, load_qwen_omni
 from tgsr.prompts import QWEN_SYSTEM
 from tgsr.timeline import Span
-from tiny import tiny_lalm
-from tiny_qwen import save_like_the_hub, tiny_qwen_omni
+from tiny import save_like_the_hub, tiny_lalm, tiny_qwen_omni
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,7 @@ from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.run import Load
 from tgsr.training.steps import cosine, linear, step_or_stop
-from tiny import rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, uneven
-from tiny_qwen import tiny_qwen_omni
+from tiny import rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, tiny_qwen_omni, uneven
 
 STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = GrpoConfig(

@@ -1,21 +1,37 @@
-"""A whole Audio Flamingo 3, random and tiny: real class, real tokenizer, real chat template, no weights needed."""
+"""The paper's two models, random and tiny, in memory and as folders in the layout of their hub repositories.
+
+Real are the classes, the special tokens and the chat formats; in the folders also the files and their names, the old
+names of Omni's weights, and the tokens' ids (a vocabulary of 151,643 pieces comes before them, most of it filler).
+Small are the widths and the number of layers; everything is float32 and in evaluation mode.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3EncoderConfig,
     AudioFlamingo3ForConditionalGeneration,
     AudioFlamingo3Processor,
+    PreTrainedTokenizerBase,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2Config,
+    Qwen2Tokenizer,
+    Qwen2TokenizerFast,
+    WhisperFeatureExtractor,
 )
 
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.mini import feature_extractor, train_tokenizer
+from tgsr.models.qwen_omni import QwenOmni
 from tgsr.rewards import RewardTerm
 
 TEXTS = [
@@ -24,36 +40,54 @@ TEXTS = [
     "From 1.20s to 3.40s, the speaker says seven two. Final answer: (b) two",
     "What is the timestamp of the following segment? The segment starts at 0.12 seconds and ends at 9.99 seconds.",
 ]
+DECODER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+}
+
+
+def tiny_features(n_frames: int, seed: int) -> torch.Tensor:
+    return torch.randn(n_frames, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def uneven(completions: Sequence[str], **columns: object) -> list[float]:
+    """Rewards that differ within a group: a tiny model earns no real one."""
+    return [float(index % 3) for index in range(len(completions))]
+
+
+def rewarded_by(function: Callable[..., Sequence[float]]) -> tuple[RewardTerm, ...]:
+    """The paper's two terms by name; the whole reward is the function's."""
+    return RewardTerm("answer", function), RewardTerm("timestamp_grounding", function, 0.0)
+
+
+# --- Audio Flamingo 3 ------------------------------------------------------------------------------------------
+
+
+def af3_config(
+    tokenizer: PreTrainedTokenizerBase, n_rows: int, encoder: dict[str, int], width: int = 32, **more: float
+) -> AudioFlamingo3Config:
+    """Two decoder layers of that width, one encoder layer of width 16; `more` goes to the decoder and the whole."""
+    audio = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    wide = {"hidden_size": width, "intermediate_size": 2 * width}
+    return AudioFlamingo3Config(
+        audio_config=AudioFlamingo3EncoderConfig(**audio, **encoder),
+        text_config=Qwen2Config(vocab_size=n_rows, **(DECODER | wide | ends | more)),
+        audio_token_id=int(tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)),
+        **more,
+    )
 
 
 def tiny_lalm(seed: int = 0) -> AudioFlamingo3:
-    """Two decoder layers of width 32, one encoder layer of width 16; float32, in evaluation mode."""
+    """As the miniature: its mel bins, windows of 10 s, and a tokenizer learned from a few sentences."""
     tokenizer = train_tokenizer(TEXTS)
     torch.manual_seed(seed)
-    config = AudioFlamingo3Config(
-        audio_config=AudioFlamingo3EncoderConfig(
-            num_mel_bins=80,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_source_positions=500,
-        ),
-        text_config=Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.3,
-        ),
-        audio_token_id=int(tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)),
-    )
-    model = AudioFlamingo3ForConditionalGeneration(config)
-    model.eval()
+    config = af3_config(tokenizer, len(tokenizer), {"num_mel_bins": 80, "max_source_positions": 500})
+    model = AudioFlamingo3ForConditionalGeneration(config).eval()
     return AudioFlamingo3("tiny", model, tokenizer, feature_extractor(), max_seconds=10.0)
 
 
@@ -74,15 +108,223 @@ def tiny_base(name: str = "tiny", placement: object = None) -> AudioFlamingo3:
     return tiny_lalm()
 
 
-def uneven(completions: Sequence[str], **columns: object) -> list[float]:
-    """Rewards that differ within a group: a tiny model earns no real one."""
-    return [float(index % 3) for index in range(len(completions))]
+# --- Qwen2.5-Omni ----------------------------------------------------------------------------------------------
+
+SPECIALS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+    *("<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>"),
+)
+# What the model's own template writes for a turn of one audio and one text; it adds a system turn where none is.
+CHAT_TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
+    "{% if part.type == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
-def rewarded_by(function: Callable[..., Sequence[float]]) -> tuple[RewardTerm, ...]:
-    """The paper's two terms by name; the whole reward is the function's."""
-    return RewardTerm("answer", function), RewardTerm("timestamp_grounding", function, 0.0)
+def omni_tokenizer() -> PreTrainedTokenizerBase:
+    """Qwen2's class with Omni's special tokens and pieces learned from a few sentences."""
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(
+        TEXTS,
+        vocab_size=600,
+        new_special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.pad_token = "<|endoftext|>"
+    return tokenizer
 
 
-def tiny_features(n_frames: int, seed: int) -> torch.Tensor:
-    return torch.randn(n_frames, 16, generator=torch.Generator().manual_seed(seed))
+def tiny_qwen_omni(seed: int = 0, seconds: int = 300) -> QwenOmni:
+    """Two decoder layers of width 32, one layer of width 16 in each tower; float32, in evaluation mode.
+
+    The official path pads to `seconds`, which changes no number and costs most of a test's time.
+    """
+    tokenizer = omni_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(seed)
+    model = Qwen2_5OmniThinkerForConditionalGeneration(omni_config(tokenizer))
+    model.eval()
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=seconds)
+    return QwenOmni("tiny", model, tokenizer, extractor, max_seconds=float(seconds))
+
+
+def omni_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5OmniThinkerConfig:
+    token_id = tokenizer.get_vocab()
+    return Qwen2_5OmniThinkerConfig(
+        # The window (2 n_window mel columns), mel bins and positions are the real ones.
+        audio_config={
+            "d_model": 16,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "output_dim": 32,
+            "initializer_range": 0.3,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "num_heads": 2,
+            "intermediate_size": 32,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [0],
+        },
+        text_config={
+            **DECODER,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+            "tie_word_embeddings": False,
+            "eos_token_id": token_id["<|im_end|>"],
+            "pad_token_id": token_id["<|endoftext|>"],
+        },
+        audio_token_index=token_id["<|AUDIO|>"],
+        image_token_index=token_id["<|IMAGE|>"],
+        video_token_index=token_id["<|VIDEO|>"],
+        audio_start_token_id=token_id["<|audio_bos|>"],
+        audio_end_token_id=token_id["<|audio_eos|>"],
+        vision_start_token_id=token_id["<|vision_bos|>"],
+        vision_end_token_id=token_id["<|vision_eos|>"],
+        initializer_range=0.3,
+    )
+
+
+def save_like_the_hub(lalm: QwenOmni, folder: Path) -> None:
+    """`lalm` as the thinker of a whole Omni: the files of Qwen/Qwen2.5-Omni-7B, two shards, old names of weights.
+
+    Talker and vocoder are a tensor each, there to be ignored.
+    """
+    tensors = {_hub_name(name): weight.contiguous() for name, weight in lalm.inner.state_dict().items()}
+    tensors["talker.codec_head.weight"] = torch.zeros(4, 4)
+    tensors["token2wav.code2wav_dit_model.proj_out.weight"] = torch.zeros(4, 4)
+    names = sorted(tensors)
+    shards = {
+        "model-00001-of-00002.safetensors": names[: len(names) // 2],
+        "model-00002-of-00002.safetensors": names[len(names) // 2 :],
+    }
+    for file, inside in shards.items():
+        save_file({name: tensors[name] for name in inside}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, inside in shards.items() for name in inside}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    thinker = lalm.inner.config.to_dict()
+    rope = thinker["text_config"].pop("rope_parameters")  # which the hub's file spells in the old way
+    thinker["text_config"]["rope_theta"] = rope["rope_theta"]
+    thinker["text_config"]["rope_scaling"] = {
+        "mrope_section": rope["mrope_section"],
+        "rope_type": "default",
+        "type": "default",
+    }
+    config = {
+        "architectures": ["Qwen2_5OmniModel"],
+        "model_type": "qwen2_5_omni",
+        "enable_audio_output": True,
+        "thinker_config": thinker,
+        "talker_config": {"model_type": "qwen2_5_omni_talker"},
+        "token2wav_config": {"model_type": "qwen2_5_omni_token2wav"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    extractor = lalm.feature_extractor.to_dict()
+    extractor |= {"processor_class": "Qwen2_5OmniProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
+    extractor.pop("mel_filters", None)
+    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    template = lalm.tokenizer.chat_template
+    lalm.tokenizer.chat_template = None  # the hub's is the processor's
+    lalm.tokenizer.save_pretrained(str(folder))
+    lalm.tokenizer.chat_template = template
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+
+
+def _hub_name(name: str) -> str:
+    """The checkpoint is older than the layout `model.{audio_tower, visual, language_model}`."""
+    for ours, theirs in (
+        ("model.audio_tower.", "audio_tower."),
+        ("model.visual.", "visual."),
+        ("model.language_model.", "model."),
+    ):
+        if name.startswith(ours):
+            return "thinker." + theirs + name.removeprefix(ours)
+    return "thinker." + name
+
+
+# --- the hub's folders -----------------------------------------------------------------------------------------
+
+N_PIECES = 151_643  # Qwen2.5's vocabulary without its special tokens
+N_ROWS = 152_064  # more rows than tokens
+QWEN = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+OMNI_SPECIALS = (
+    *(*QWEN, "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>"),
+    *("<|vision_bos|>", "<|vision_eos|>", "<|vision_pad|>", "<|IMAGE|>", "<|VIDEO|>"),
+)
+AF3_SPECIALS = (
+    *(*QWEN, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|quad_start|>"),
+    *(
+        "<|quad_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ),
+    *(f"<|filler_{index}|>" for index in range(151657, 151669)),  # tools and code, and four more
+    "<sound>",
+)
+AF3_TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content if part.type == 'audio' %}<sound>{% endfor %}"
+    "{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@cache
+def qwen_tokenizer(specials: tuple[str, ...]) -> PreTrainedTokenizerBase:
+    """Qwen2's pieces of a few sentences, fillers up to N_PIECES, then `specials` with their real ids."""
+    learned = Qwen2TokenizerFast().train_new_from_iterator(
+        TEXTS, vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    state = json.loads(learned.backend_tokenizer.to_str())
+    pieces = {p: i for p, i in state["model"]["vocab"].items() if p not in specials}
+    vocabulary = {piece: index for index, piece in enumerate(sorted(pieces, key=lambda piece: pieces[piece]))}
+    vocabulary |= {f"filler{index}": index for index in range(len(vocabulary), N_PIECES)}
+    merges = [tuple(pair) for pair in state["model"]["merges"]]
+    backend = Tokenizer(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer = learned.backend_tokenizer.pre_tokenizer
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(special, special=True, normalized=False) for special in specials])
+    return Qwen2TokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,
+        extra_special_tokens=list(specials),
+    )
+
+
+def af3_folder(folder: Path, seed: int = 0, width: int = 32, deviation: float = 0.3) -> Path:
+    """As nvidia/audio-flamingo-3-hf: two decoder layers of that width, one tower layer of width 16."""
+    tokenizer = qwen_tokenizer(AF3_SPECIALS)
+    torch.manual_seed(seed)
+    config = af3_config(tokenizer, N_ROWS, {}, width, initializer_range=deviation)
+    model = AudioFlamingo3ForConditionalGeneration(config).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(str(folder), max_shard_size="12MB")
+    extractor = WhisperFeatureExtractor(feature_size=128)
+    AudioFlamingo3Processor(extractor, tokenizer, chat_template=AF3_TEMPLATE).save_pretrained(str(folder))
+    return folder
+
+
+def omni_folder(folder: Path, seed: int = 0) -> Path:
+    """As Qwen/Qwen2.5-Omni-7B: two decoder layers of width 32, one tower layer of width 16."""
+    tokenizer = qwen_tokenizer(OMNI_SPECIALS)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(seed)
+    config = omni_config(tokenizer)
+    config.text_config.vocab_size = N_ROWS
+    model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=300)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_like_the_hub(QwenOmni("tiny", model, tokenizer, extractor), folder)
+    return folder

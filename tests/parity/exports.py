@@ -105,7 +105,7 @@ def read_by_trl(folder: Path) -> dict[str, Any]:
     import transformers
     import trl
 
-    import tiny_qwen
+    import tiny
 
     lessons, prompts = (
         datasets.load_dataset("json", data_files=str(path), cache_dir=str(folder / "cache"))["train"]
@@ -116,8 +116,8 @@ def read_by_trl(folder: Path) -> dict[str, Any]:
         "sft": by_parts(lessons, phrases(), folder, "prompt"),
         "grpo": by_parts(prompts, choices(), folder, "prompt"),
     }
-    tokenizer = tiny_qwen.omni_tokenizer()
-    tokenizer.chat_template = tiny_qwen.CHAT_TEMPLATE
+    tokenizer = tiny.omni_tokenizer()
+    tokenizer.chat_template = tiny.CHAT_TEMPLATE
     config = transformers.Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=8,
@@ -216,10 +216,10 @@ def read_by_verl(folder: Path) -> dict[str, Any]:
     import omegaconf
     from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 
-    import tiny_qwen
+    import tiny
 
-    tokenizer = tiny_qwen.omni_tokenizer()
-    tokenizer.chat_template = tiny_qwen.CHAT_TEMPLATE
+    tokenizer = tiny.omni_tokenizer()
+    tokenizer.chat_template = tiny.CHAT_TEMPLATE
     config = omegaconf.OmegaConf.create(
         {"cache_dir": str(folder / "cache"), "filter_overlong_prompts": False, "max_prompt_length": 4096}
     )

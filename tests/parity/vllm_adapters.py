@@ -39,7 +39,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vllm_rollouts import draw_lora, read, rounded, running
 
-from hub import af3_folder, omni_folder
 from tgsr.answering.open import open_model
 from tgsr.answering.responder import Asked
 from tgsr.audio import SAMPLE_RATE
@@ -51,6 +50,7 @@ from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, save_adapter
 from tgsr.prompts import choice_question
+from tiny import af3_folder, omni_folder
 
 RANK = 16
 N_TOKENS = 40
