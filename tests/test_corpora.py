@@ -254,7 +254,7 @@ def test_librispeech_words_get_the_times_of_the_alignments_where_they_agree(tmp_
     ]
     assert {word.source for word in clips[0].words} == {"librispeech-alignments"}
     assert (clips[1].words, clips[1].flags) == ((), ("alignment-left-out",))
-    assert [b.error for b in bad if b.file.endswith("alignment.txt")] == ["has 2 words and 1 ends"]
+    assert [b.error for b in bad if b.file.endswith("alignment.txt")] == ["2 words and silences but 1 ends"]
 
 
 # CoVoST 2

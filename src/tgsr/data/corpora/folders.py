@@ -56,79 +56,69 @@ def read(
     """
     if not folder.is_dir():
         raise CorpusError(folder, "a folder of audio", "no folder" if not folder.exists() else "a file")
-    given = Given(folder, relative_to, split, source, licence, language)
+    given = Given(relative_to, split, source, licence, language)
     described_by = metadata or _metadata(folder)
-    ids = OnDisk()
+    ids, named = OnDisk(), OnDisk()
+
+    def alone(entry: Entry) -> Clip:
+        beside = entry.file.with_suffix(".txt")
+        values = {"text": _utf8(beside)} if beside.is_file() else {}
+        id_ = entry.file.relative_to(folder).as_posix()
+        return described(Entry(entry.file, None, values), id_, entry.file, *sound(entry.file), given)
+
+    def of_row(entry: Entry) -> Clip:
+        name = entry.first(FILE)
+        if name is None:
+            raise RecordError("file_name", "is missing")
+        path = locate(folder, name)
+        inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+        named.put(inside)
+        return described(entry, entry.first(ID) or inside, path, *sound(path), given)
+
     if described_by is None:
-        found = walk(folder, FORMATS)
-        first = next(found, None)
+        sound_files = walk(folder, FORMATS)
+        first = next(sound_files, None)
         if first is None:
-            suffixes = ", ".join(FORMATS)
-            raise CorpusError(folder, f"audio ({suffixes}), or a table of it", "neither")
-        yield from clips(map(Entry, chain([first], found)), given.alone, ids)
+            raise CorpusError(folder, f"audio ({', '.join(FORMATS)}), or a table of it", "neither")
+        yield from clips(map(Entry, chain([first], sound_files)), alone, ids)
         return
-    named = OnDisk()
-    yield from clips(_rows(described_by), lambda entry: given.described(entry, named), ids)
+    is_json = described_by.suffix == ".jsonl"
+    rows = json_lines(described_by) if is_json else table(described_by, tabs=described_by.suffix == ".tsv")
+    yield from clips(rows, of_row, ids)
     yield from unnamed(folder, named, str(described_by))
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the caller of `read` knows of all clips; a row's own values come first."""
+    """What the caller of a reader knows of all clips; a row's own values come first."""
 
-    folder: Path
     relative_to: Path | None
     split: str
     source: str | None
     licence: str | None
     language: str | None
 
-    def alone(self, entry: Entry) -> Clip:
-        """The clip of a file that no table describes. Raises ValueError where there is none."""
-        path = entry.file
-        beside = path.with_suffix(".txt")
-        duration, flags = sound(path)
-        text: str | None = None
-        if beside.is_file():
-            text = _utf8(beside)
-            flags += () if text else ("empty-text",)
-        return Clip(
-            id=path.relative_to(self.folder).as_posix(),
-            audio=place(path, self.relative_to),
-            duration=duration,
-            split=self.split,
-            source=self.source,
-            licence=self.licence,
-            text=text or None,
-            language=self.language,
-            flags=flags,
-        )
 
-    def described(self, entry: Entry, named: OnDisk) -> Clip:
-        """The clip of a table's row; its file is put into `named`. Raises ValueError where there is none."""
-        name = entry.first(FILE)
-        if name is None:
-            raise RecordError("file_name", "is missing")
-        path = locate(self.folder, name)
-        inside = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
-        named.put(inside)
-        duration, flags = sound(path)
-        text = entry.first(TEXT)
-        if text is None and any(column in entry.values for column in TEXT):
-            flags += ("empty-text",)
-        return Clip(
-            id=entry.first(ID) or inside,
-            audio=place(path, self.relative_to),
-            duration=duration,
-            split=entry.maybe("split") or self.split,
-            source=entry.maybe("source") or self.source,
-            licence=entry.first(LICENCE) or self.licence,
-            speaker=entry.first(SPEAKER),
-            text=text,
-            language=entry.first(LANGUAGE) or self.language,
-            labels=entry.labels(),
-            flags=flags,
-        )
+def described(
+    row: Entry, id_: str, path: Path, duration: Seconds, flags: tuple[str, ...], given: Given
+) -> Clip:
+    """The clip of a row whose sound is, or will be, at `path`. A text that is blank is flagged "empty-text"."""
+    text = row.first(TEXT)
+    if text is None and any(column in row.values for column in TEXT):
+        flags += ("empty-text",)
+    return Clip(
+        id=id_,
+        audio=place(path, given.relative_to),
+        duration=duration,
+        split=row.maybe("split") or given.split,
+        source=row.maybe("source") or given.source,
+        licence=row.first(LICENCE) or given.licence,
+        speaker=row.first(SPEAKER),
+        text=text,
+        language=row.first(LANGUAGE) or given.language,
+        labels=row.labels(),
+        flags=flags,
+    )
 
 
 # Rows
@@ -152,12 +142,6 @@ def clips(entries: Iterable[Entry | Bad], make: Callable[[Entry], Clip], ids: On
             continue
         ids.put(clip.id, where)
         yield clip
-
-
-def _rows(path: Path) -> Iterator[Entry | Bad]:
-    if path.suffix == ".jsonl":
-        return json_lines(path)
-    return table(path, tabs=path.suffix == ".tsv")
 
 
 # Sound files

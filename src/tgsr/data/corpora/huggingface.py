@@ -15,8 +15,8 @@ import soundfile as sf
 
 from tgsr import audio
 from tgsr.audio import CONVERT, FETCH_AGAIN
-from tgsr.data.corpora.folders import FORMATS, clips, place, sound
-from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
+from tgsr.data.corpora.folders import FORMATS, Given, clips, described, place, sound
+from tgsr.disk.rows import ID, Entry, OnDisk
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
@@ -56,6 +56,7 @@ def read(
         raise CorpusError(folder, ".arrow or .parquet files", "none")
     (out / "audio").mkdir(parents=True, exist_ok=True)
     ids = OnDisk()
+    given = Given(relative_to, "train", source, licence, language)
     for n, path in enumerate(shards):
         split = _split(path, folder)
 
@@ -71,20 +72,9 @@ def read(
             if packed is not None:
                 flags = tuple(dict.fromkeys((*packed.flags, *flags)))
                 return replace(packed, audio=place(sound_file, relative_to), flags=flags)
-            text = entry.first(TEXT)
-            return Clip(
-                id=identity,
-                audio=place(sound_file, relative_to),
-                duration=duration,
-                split=split,
-                source=source,
-                licence=entry.first(LICENCE) or licence,
-                speaker=entry.first(SPEAKER),
-                text=text,
-                language=entry.first(LANGUAGE) or language,
-                labels=entry.labels(),
-                flags=(*flags, "no-text") if text is None else flags,
-            )
+            clip = described(entry, identity, sound_file, duration, flags, given)
+            flags = (*flags, "no-text") if clip.text is None else flags
+            return replace(clip, split=split, source=source, flags=flags)
 
         yield from clips(_rows(path), make, ids)
 

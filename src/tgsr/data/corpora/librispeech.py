@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed
+from tgsr.data.transcribe.existing_alignments import librispeech_words
 from tgsr.disk.rows import Entry, OnDisk, lines
-from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Seconds, Word
 
 SUBSET = re.compile(r"(train|dev|test)-[\w-]+")
 LICENCE = "CC BY 4.0"
-ALIGNED = re.compile(r'(\S+) "([^"]*)" "([^"]*)"\s*')
 
 
 def read(
@@ -58,9 +58,9 @@ def _chapter(
             yield entry
             continue
         try:
-            utterance, aligned_words = _aligned(entry)
-        except ValueError as error:
-            yield entry.bad(error)
+            utterance, aligned_words = librispeech_words(entry.text("line"))
+        except AlignmentError as error:
+            yield entry.bad(RecordError("words", error.problem))
         else:
             words[utterance] = aligned_words
     named = OnDisk()
@@ -101,20 +101,6 @@ def _fit(words: tuple[Word, ...], text: str, duration: Seconds) -> bool:
     """Whether the words are those of the text and end in the clip."""
     is_inside = all(word.end <= duration + END_SLACK for word in words)
     return is_inside and [word.text for word in words] == text.split()
-
-
-def _aligned(entry: Entry) -> tuple[str, tuple[Word, ...]]:
-    """Utterance and words of `ID ",GO,,ON," "0.49,0.89,1.27,1.64,2.0"`: ends in seconds; empty words are silence."""
-    found = ALIGNED.fullmatch(entry.text("line"))
-    if found is None:
-        raise RecordError("words", 'must be ID "WORD,..." "END,..."')
-    texts, ends = found[2].split(","), [float(end) for end in found[3].split(",")]
-    if len(texts) != len(ends):
-        raise RecordError("words", f"has {len(texts)} words and {len(ends)} ends")
-    stretches = zip(texts, (0.0, *ends[:-1]), ends, strict=True)
-    return found[1], tuple(
-        Word(text, start, end, source="librispeech-alignments") for text, start, end in stretches if text
-    )
 
 
 def _speakers(path: Path) -> dict[str, tuple[tuple[str, str], ...]]:

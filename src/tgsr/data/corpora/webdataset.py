@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
-from tgsr.data.corpora.folders import FORMATS, place, sound
-from tgsr.disk.rows import ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk
+from tgsr.data.corpora.folders import FORMATS, Given, described, place, sound
+from tgsr.disk.rows import ID, TEXT, Entry, OnDisk
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
 
@@ -57,7 +57,7 @@ def read(
     shards = _shards(path)
     folder = out / "audio"
     folder.mkdir(parents=True, exist_ok=True)
-    given = Given(folder, relative_to, split, source, licence, language, OnDisk(), OnDisk())
+    sounds = SoundFolder(folder, Given(relative_to, split, source, licence, language), OnDisk(), OnDisk())
     with tempfile.TemporaryDirectory(dir=folder, prefix=".half-") as parts:
         for shard in shards:
             for sample in _samples(shard, Path(parts)):
@@ -68,7 +68,7 @@ def read(
                 try:
                     values = sample.values()
                     entry = Entry(shard, sample.number, {KEY: sample.key, **values})
-                    clip = given.clip(sample, entry, values)
+                    clip = sounds.clip(sample, entry, values)
                 except ValueError as error:
                     yield entry.bad(error)
                 else:
@@ -123,7 +123,7 @@ class Sample:
             raise RecordError("audio", f"{found}; a sample has one, of {', '.join(FORMATS)}")
         values = _object(self.texts[".json"]) if ".json" in self.texts else {}
         text = _text(".txt", self.texts.get(".txt"))
-        if text and not any(values.get(name) for name in TEXT):
+        if (text or (".txt" in self.texts and not _is_clip(values))) and not any(map(values.get, TEXT)):
             values["text"] = text
         label = _text(".cls", self.texts.get(".cls"))
         if label and not _is_clip(values):
@@ -187,8 +187,7 @@ def _add(
     if len(sample.sounds) > 1:
         return
     with part.open("wb") as file:
-        for block in _blocks(tar, member):
-            file.write(block)
+        file.writelines(_blocks(tar, member))
 
 
 def _problem(member: tarfile.TarInfo, name: PurePosixPath) -> str | None:
@@ -235,15 +234,11 @@ def _is_clip(values: dict[str, object]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What the caller of `read` knows of all samples, and what was there already, by file name and by id."""
+class SoundFolder:
+    """Where the sound goes: the folder, what is known of all clips, and which names and ids are taken, and where."""
 
     folder: Path
-    relative_to: Path | None
-    split: str
-    source: str | None
-    licence: str | None
-    language: str | None
+    given: Given
     names: OnDisk
     ids: OnDisk
 
@@ -262,12 +257,14 @@ class Given:
             raise AudioError(sample.names[0], error.found, error.remedy) from None
         path = self.folder / f"{name}{part.suffix}"
         if _is_clip(values):
-            clip = clip_of({**values, "audio": place(path, self.relative_to)})
+            clip = clip_of({**values, "audio": place(path, self.given.relative_to)})
             if abs(clip.duration - duration) > HEADER_SLACK:
                 raise RecordError("duration", f"is {clip.duration} s, but the sound lasts {duration} s")
             clip = replace(clip, flags=(*clip.flags, *(flag for flag in flags if flag not in clip.flags)))
         else:
-            clip = self._described(sample, entry, path, duration, flags)
+            values = {name: value for name, value in values.items() if not name.startswith("__")}
+            row = Entry(entry.file, entry.line, values)
+            clip = described(row, row.first(ID) or sample.key, path, duration, flags, self.given)
         try:
             clip.id.encode()
         except UnicodeEncodeError:
@@ -278,25 +275,6 @@ class Given:
         self.names.put(name, where)
         self.ids.put(clip.id, where)
         return clip
-
-    def _described(
-        self, sample: Sample, entry: Entry, path: Path, duration: float, flags: tuple[str, ...]
-    ) -> Clip:
-        text = entry.first(TEXT)
-        has_text = ".txt" in sample.texts or any(name in entry.values for name in TEXT)
-        return Clip(
-            id=entry.first(ID) or sample.key,
-            audio=place(path, self.relative_to),
-            duration=duration,
-            split=entry.maybe("split") or self.split,
-            source=entry.maybe("source") or self.source,
-            licence=entry.first(LICENCE) or self.licence,
-            speaker=entry.first(SPEAKER),
-            text=text,
-            language=entry.first(LANGUAGE) or self.language,
-            labels=tuple(label for label in entry.labels() if not label[0].startswith("__")),
-            flags=(*flags, "empty-text") if text is None and has_text else flags,
-        )
 
 
 def _keep(part: Path, path: Path) -> None:

@@ -273,27 +273,38 @@ def _ctm(text: str) -> _Found:
 
 
 def _librispeech(text: str) -> _Found:
-    remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
     found = _Found(LIBRISPEECH)
     for line, content in enumerate(text.split("\n"), 1):
-        if not content.strip():
-            continue
-        parts = LIBRISPEECH_LINE.fullmatch(content)
-        if parts is None:
-            raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
-        recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
-        if recording in found.words:
-            raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
-        if len(words) != len(ends):
-            raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
-        start = 0.0
-        for word, value in zip(words, ends, strict=True):
-            end = _number(value)
-            if end is None:
-                raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
-            found.add(word, start, end, line, recording=recording)
-            start = end
+        if content.strip():
+            _add_librispeech_line(found, content, line)
     return found
+
+
+def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:
+    """Recording and words of one line. Raises AlignmentError, which names no file, where it is no such line."""
+    found = _Found(LIBRISPEECH)
+    _add_librispeech_line(found, content, None)
+    ((recording, words),) = found.words.items()
+    return recording, tuple(words)
+
+
+def _add_librispeech_line(found: _Found, content: str, line: int | None) -> None:
+    remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
+    parts = LIBRISPEECH_LINE.fullmatch(content)
+    if parts is None:
+        raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
+    recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
+    if recording in found.words:
+        raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
+    if len(words) != len(ends):
+        raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
+    start = 0.0
+    for word, value in zip(words, ends, strict=True):
+        end = _number(value)
+        if end is None:
+            raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
+        found.add(word, start, end, line, recording=recording)
+        start = end
 
 
 # JSON of WhisperX, whisper-timestamped and Whisper
