@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tgsr.answering.citing import SAME, find_phrase, marked, plain_words, relevance
+from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
 from tgsr.answering.responder import Asked
 from tgsr.audio import content_hash
 from tgsr.choices import letter
@@ -200,7 +200,7 @@ class ByLikelihood:
             final = f"{asked.choices[chosen]} ({letter(chosen)})"
         elif not evidence:
             final = NOT_SAID
-        elif plain_words(asked.question)[:1] == ["when"]:
+        elif bare_words(asked.question)[:1] == ["when"]:
             final = f"at {scored[0].span.start:.2f} s"
         else:
             final = f'"{scored[0].text}"'  # what it would say in words of its own is worse than what was said
@@ -234,10 +234,10 @@ class ByLikelihood:
             with_it - (without if evidence else 0.0)
             for with_it, without in zip(likely[:n], likely[n:], strict=True)
         ]
-        said_words = set(plain_words(said))
+        said_words = set(bare_words(said))
         overlap = [
             len(words & said_words) / max(1, len(words))
-            for words in (set(plain_words(c)) for c in asked.choices)
+            for words in (set(bare_words(c)) for c in asked.choices)
         ]
         totals = [gain + share for gain, share in zip(gains, overlap, strict=True)]
         return int(np.argmax(totals))

@@ -30,13 +30,14 @@ COMMON = frozenset(
 )
 
 
-def plain(text: str) -> str:
+def bare(text: str) -> str:
     """A word without case and punctuation; "" where nothing is left."""
     return re.sub(r"[^\w']", "", text.lower()).strip("'")
 
 
-def plain_words(text: str) -> list[str]:
-    return [word for word in map(plain, re.split(r"[\s\-–—/]+", text)) if word]
+def bare_words(text: str) -> list[str]:
+    """The text's words by their letters alone: "U.S." is one, "us"; a hyphen parts two."""
+    return [word for word in map(bare, re.split(r"[\s\-–—/]+", text)) if word]
 
 
 def relevance(query: str, lines: Sequence[Line]) -> list[float]:
@@ -45,9 +46,9 @@ def relevance(query: str, lines: Sequence[Line]) -> list[float]:
     Words are compared by their first five letters, so that "ships" finds "ship's". A query without content words,
     or whose words appear nowhere, gives zeros.
     """
-    stems = [{word[:5] for word in plain_words(line.text)} for line in lines]
+    stems = [{word[:5] for word in bare_words(line.text)} for line in lines]
     known = Counter(stem for line in stems for stem in line)
-    wanted = {word[:5] for word in plain_words(query) if word not in COMMON}
+    wanted = {word[:5] for word in bare_words(query) if word not in COMMON}
     weight = {stem: math.log(1 + len(lines) / (known[stem] or 0.5)) for stem in wanted}
     total = sum(weight.values())
     return [sum(weight[stem] for stem in wanted & line) / total if total else 0.0 for line in stems]
@@ -59,8 +60,8 @@ def find_phrase(phrase: str, words: Sequence[Word]) -> tuple[Span, float] | None
     Stretches as long as the phrase, one word shorter and one longer are compared, as characters, so that a word that
     was misheard counts for the letters that were heard.
     """
-    wanted = plain_words(phrase)
-    said = [plain(word.text) for word in words]
+    wanted = bare_words(phrase)
+    said = [bare(word.text) for word in words]
     best: tuple[float, int, int] | None = None
     matcher = SequenceMatcher(autojunk=False)
     matcher.set_seq2(" ".join(wanted))

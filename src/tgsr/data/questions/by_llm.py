@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from tgsr.data.questions.by_rule import Choices, Draft, in_order, unfit
-from tgsr.data.questions.phrases import plain_word
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split
 from tgsr.data.transcribe.transcript import lines_of
@@ -23,6 +22,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, BuildError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.local import Prompt, llm_of
+from tgsr.reasoning import plain_words
 from tgsr.records import Clip, Question, clip_of
 from tgsr.timeline import Seconds, Span, Word, cover
 
@@ -180,7 +180,7 @@ def questions_in(text: str, clip: Clip, settings: Open) -> tuple[list[Question],
             continue
         number = len(kept) + 1
         draft = draft_of(written, clip, f"{TASK} {number}")
-        question = tuple(plain_words(written.question))
+        question = plain_words(written.question)
         if isinstance(draft, Refused):
             refused.append(draft)
         elif question in asked:
@@ -197,7 +197,7 @@ def questions_in(text: str, clip: Clip, settings: Open) -> tuple[list[Question],
 def draft_of(written: Written, clip: Clip, task: str) -> Draft | Refused:
     """The draft with its evidence, or the first thing that is wrong with it."""
     choices = [plain_words(text) for text in (written.answer, *written.wrong)]
-    if len(set(map(tuple, choices))) < len(choices):
+    if len(set(choices)) < len(choices):
         return Refused("two choices are the same", written.text)
     if _follow(choices[0], plain_words(written.question)):
         return Refused("the question holds its answer", written.text)
@@ -221,11 +221,6 @@ def spans_of(quote: str, words: Sequence[Word], duration: Seconds) -> list[Span]
     places = _follow(wanted, [part for part, _ in parts])
     found = [cover(span for _, span in parts[first : first + len(wanted)]) for first in places]
     return [Span(one.start, min(one.end, duration)) for one in found if one and one.start < duration]
-
-
-def plain_words(text: str) -> list[str]:
-    """The text's words as they sound the same; [] for blanks and punctuation alone."""
-    return [word for word in map(plain_word, text.split()) if word]
 
 
 def _follow(wanted: Sequence[str], words: Sequence[str]) -> list[int]:
