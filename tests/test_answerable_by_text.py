@@ -14,7 +14,7 @@ from tgsr.data.questions.answerable_by_text import TextOnly, heard_only, in_turn
 from tgsr.data.shards import Step, run
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import GREEDY
-from tgsr.llm.local import Local, Prompt, llm_of
+from tgsr.llm.text_models import LocalLlm, TextPrompt, llm_of
 from tgsr.records import Question, as_row, read_questions
 from tgsr.timeline import Span
 from tiny import omni_tokenizer
@@ -148,15 +148,15 @@ def test_choices_that_repeat_are_right_by_their_text() -> None:
 def test_a_local_llm_says_the_likeliest_letter(tmp_path: Path) -> None:
     save_tiny_llm(tmp_path / "llm")
     llm = llm_of(str(tmp_path / "llm"), tmp_path)
-    assert isinstance(llm, Local)
+    assert isinstance(llm, LocalLlm)
     assert llm_of(str(tmp_path / "llm"), tmp_path) is llm
     prompts = [without_audio(CAPITAL, order) for order in range(4)]
     found = llm.replies(prompts, GREEDY)
     for prompt, reply in zip(prompts, found, strict=True):  # held against the cascade's own likelihoods
-        likely = llm.llm.likely([prompt.text] * 4, list(prompt.letters))
+        likely = llm.likely([prompt.text] * 4, list(prompt.letters))
         assert reply == prompt.letters[likely.index(max(likely))]
     assert found == [llm.replies([prompt], GREEDY)[0] for prompt in prompts]  # neighbours change nothing
-    assert llm.replies([Prompt("words " * 5000, "ab")], GREEDY)[0] in ("a", "b")
+    assert llm.replies([TextPrompt("words " * 5000, "ab")], GREEDY)[0] in ("a", "b")
 
 
 def test_with_a_local_llm_what_stays_and_what_goes_is_all_there_was(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 from others import phi4_folder, qwen3_omni_folder, voxtral_folder
 from tgsr.answering.any_transformers import Generic, load_generic
 from tgsr.answering.open import open_model
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
@@ -74,7 +74,7 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 def test_it_answers_as_the_models_own_generate_does(model: Generic) -> None:
     clips = [noise(2.3), noise(0.7, 1)]
-    found = model.respond(clips, [Asked(1, "Who?", "Who?"), Asked(0, "When?", "When?")], FEW)
+    found = model.respond(clips, [ClipQuestion(1, "Who?", "Who?"), ClipQuestion(0, "When?", "When?")], FEW)
     batch = model.processor(
         text=[
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -109,7 +109,7 @@ def test_as_many_places_as_frames(model: Generic) -> None:
 
 def test_a_seed_draws_the_same_again(model: Generic) -> None:
     warm = Decoding(max_new_tokens=8, temperature=1.0, seed=3)
-    asked = [Asked(0, "Who?", "Who?")]
+    asked = [ClipQuestion(0, "Who?", "Who?")]
     first = model.respond([noise(1.0)], asked, warm)
     assert first == model.respond([noise(1.0)], asked, warm)
     assert first != model.respond([noise(1.0)], asked, Decoding(max_new_tokens=8, temperature=1.0, seed=4))
@@ -117,7 +117,9 @@ def test_a_seed_draws_the_same_again(model: Generic) -> None:
 
 def test_what_would_be_cut_off_in_silence_fails(model: Generic) -> None:
     assert model.max_seconds == 30
-    short, long = model.respond([noise(1.0), noise(31.0)], [Asked(0, "?", "?"), Asked(1, "?", "?")], FEW)
+    short, long = model.respond(
+        [noise(1.0), noise(31.0)], [ClipQuestion(0, "?", "?"), ClipQuestion(1, "?", "?")], FEW
+    )
     assert isinstance(short, str)
     assert isinstance(long, Failed)
     assert "hears 30 s" in long.reason
@@ -159,7 +161,9 @@ def test_another_family_hears_and_answers(family: str, other: Generic) -> None:
             for samples in (noise(2.0), np.zeros(2 * SAMPLE_RATE, np.float32))
         ]
     assert (logits[0] - logits[1]).abs().max() > 1e-3
-    said = other.respond([noise(2.0), noise(1.1, 1)], [Asked(0, "Who?", "?"), Asked(1, "When?", "?")], FEW)
+    said = other.respond(
+        [noise(2.0), noise(1.1, 1)], [ClipQuestion(0, "Who?", "?"), ClipQuestion(1, "When?", "?")], FEW
+    )
     assert all(isinstance(text, str) for text in said)
 
 
@@ -240,7 +244,9 @@ def test_a_model_whose_processor_drops_the_sound_is_not_loaded(copy: Path) -> No
 
 def test_a_clip_too_short_for_the_processor_costs_its_question_alone(tmp_path: Path) -> None:
     phi4 = load_generic(str(phi4_folder(tmp_path / "phi4")))
-    short, long = phi4.respond([noise(0.005), noise(1.0)], [Asked(0, "?", "?"), Asked(1, "?", "?")], FEW)
+    short, long = phi4.respond(
+        [noise(0.005), noise(1.0)], [ClipQuestion(0, "?", "?"), ClipQuestion(1, "?", "?")], FEW
+    )
     assert isinstance(short, Failed)
     assert isinstance(long, str)
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
 from tgsr.answering.cascade import NOT_SAID, load_cascade, located, transcript_prompt
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import official_letter
 from tgsr.data.transcribe.transcript import lines_of
@@ -74,7 +74,9 @@ def test_a_phrase_is_located_by_its_words() -> None:
 
 def test_a_long_transcript_keeps_the_lines_that_share_most() -> None:
     lines = lines_of(said(f"{'Nothing of interest happens in this sentence. ' * 500} {SAID}").words)
-    prompt = transcript_prompt(lines, Asked(0, "When is the budget cut?", "When is the budget cut?"), 2000)
+    prompt = transcript_prompt(
+        lines, ClipQuestion(0, "When is the budget cut?", "When is the budget cut?"), 2000
+    )
     assert "budget was cut by ten percent" in prompt
     assert "lines are left out" in prompt
     assert len(prompt) < 3500
@@ -90,7 +92,7 @@ def test_a_server_gets_the_timed_transcript_and_its_citations_are_checked(
     )
     with serving(lambda *_: Reply(chat_answer(written))) as server:
         cascade = load_cascade(f"cascade:{server.url}/v1#big", cache=tmp_path)
-        question = Asked(
+        question = ClipQuestion(
             0, "What was cut?\n(a) lunch\n(b) the budget", "What was cut?", ("lunch", "the budget")
         )
         (text,) = cascade.respond([clip], [question], GREEDY)
@@ -106,7 +108,7 @@ def test_a_server_gets_the_timed_transcript_and_its_citations_are_checked(
 def test_a_server_that_fails_fails_the_question(tmp_path: Path, clip: np.ndarray) -> None:
     with serving(lambda *_: Reply({"error": {"message": "no such model"}}, 404)) as server:
         cascade = load_cascade(f"cascade:{server.url}/v1#x", cache=tmp_path, limits=Limits(n_tries=1))
-        (found,) = cascade.respond([clip], [Asked(0, "?", "?")], GREEDY)
+        (found,) = cascade.respond([clip], [ClipQuestion(0, "?", "?")], GREEDY)
     assert isinstance(found, Failed)
     assert "no such model" in found.reason
 
@@ -116,7 +118,7 @@ def test_where_nobody_speaks_nothing_is_cited(tmp_path: Path) -> None:
     keep(tmp_path, samples, Transcript((), 1.0, SOURCE))
     with serving(lambda *_: Reply(chat_answer("never asked"))) as server:
         cascade = load_cascade(f"cascade:{server.url}/v1#x", cache=tmp_path)
-        (text,) = cascade.respond([samples], [Asked(0, "?", "?")], GREEDY)
+        (text,) = cascade.respond([samples], [ClipQuestion(0, "?", "?")], GREEDY)
     assert server.got == []
     assert isinstance(text, str)
     assert NOT_SAID in text
@@ -136,7 +138,7 @@ def test_any_local_chat_model_writes_the_response_itself(tmp_path: Path, clip: n
     LlamaForCausalLM(config).save_pretrained(str(tmp_path / "llm"))
     tokenizer.save_pretrained(str(tmp_path / "llm"))
     cascade = load_cascade(f"cascade:{tmp_path / 'llm'}", cache=tmp_path)
-    (text,) = cascade.respond([clip], [Asked(0, "What was cut?", "What was cut?")], GREEDY)
+    (text,) = cascade.respond([clip], [ClipQuestion(0, "What was cut?", "What was cut?")], GREEDY)
     assert isinstance(text, str)
     with pytest.raises(ModelError, match="cannot be loaded as a text model"):
         load_cascade(f"cascade:{tmp_path / 'nothing'}", cache=tmp_path)
@@ -157,10 +159,10 @@ def test_the_packaged_model_finds_the_line_that_answers(tmp_path: Path, clip: np
     require("smollm2-135m-instruct")
     cascade = load_cascade("cascade", cache=tmp_path)
     asked = [
-        Asked(0, "", "When is the budget mentioned?"),
-        Asked(0, "", "What will Anna do?"),
-        Asked(0, "", "Where is lunch?", ("in the kitchen", "in the garden", "in Paris")),
-        Asked(0, "", "What is the capital of France?"),
+        ClipQuestion(0, "", "When is the budget mentioned?"),
+        ClipQuestion(0, "", "What will Anna do?"),
+        ClipQuestion(0, "", "Where is lunch?", ("in the kitchen", "in the garden", "in Paris")),
+        ClipQuestion(0, "", "What is the capital of France?"),
     ]
     when, what, where, nothing = map(str, cascade.respond([clip], asked, GREEDY))
     assert when.endswith("Final answer: at 4.00 s")

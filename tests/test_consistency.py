@@ -20,7 +20,7 @@ from tgsr.evaluation.behaviour.consistency import (
     verdict_of,
 )
 from tgsr.llm.decoding import Failed
-from tgsr.llm.local import llm_of
+from tgsr.llm.text_models import llm_of
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Question, Response

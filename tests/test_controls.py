@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE, Samples, load, save_wav
 from tgsr.choices import letter
 from tgsr.cli import main
@@ -54,12 +54,12 @@ class Listener:
         return phrase_question_af3(phrase)
 
     def respond(
-        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+        self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
-        self.said += len(asked)
-        return [self.answer(clips[one.clip], one) for one in asked]
+        self.said += len(questions)
+        return [self.answer(clips[question.clip], question) for question in questions]
 
-    def answer(self, samples: Samples, asked: Asked) -> str | Failed:
+    def answer(self, samples: Samples, question: ClipQuestion) -> str | Failed:
         raise NotImplementedError
 
     def spent(self) -> str:
@@ -84,40 +84,40 @@ def worded(span: Span, choices: Sequence[str], name: str) -> str:
 class Grounded(Listener):
     """Finds the tone, answers by its pitch, cites its place."""
 
-    def answer(self, samples: Samples, asked: Asked) -> str:
+    def answer(self, samples: Samples, question: ClipQuestion) -> str:
         found = tone(samples)
         if found is None:
             return "There is no tone."
-        if asked.phrase is not None:
+        if question.phrase is not None:
             return phrase_answer_af3(found[0])
-        return worded(found[0], asked.choices, found[1])
+        return worded(found[0], question.choices, found[1])
 
 
 class Parrot(Listener):
     """Says (a), and cites the first second."""
 
-    def answer(self, samples: Samples, asked: Asked) -> str:
-        if asked.phrase is not None:
+    def answer(self, samples: Samples, question: ClipQuestion) -> str:
+        if question.phrase is not None:
             return phrase_answer_af3(Span(0.0, 1.0))
-        return worded(Span(0.0, 1.0), asked.choices, asked.choices[0])
+        return worded(Span(0.0, 1.0), question.choices, question.choices[0])
 
 
 class Pretender(Listener):
     """Right by listening, but what it cites is elsewhere: the clip's last half second."""
 
-    def answer(self, samples: Samples, asked: Asked) -> str:
+    def answer(self, samples: Samples, question: ClipQuestion) -> str:
         found, end = tone(samples), len(samples) / SAMPLE_RATE
-        if asked.phrase is not None:
+        if question.phrase is not None:
             return phrase_answer_af3(Span(end - 0.5, end))
-        name = found[1] if found else asked.choices[0]
-        return worded(Span(end - 0.5, end), asked.choices, name)
+        name = found[1] if found else question.choices[0]
+        return worded(Span(end - 0.5, end), question.choices, name)
 
 
 class Deaf(Listener):
     """Refuses what is altered: an empty clip is an error of its server's."""
 
-    def answer(self, samples: Samples, asked: Asked) -> str | Failed:
-        return Parrot("").answer(samples, asked) if tone(samples) else Failed("HTTP 400: no speech")
+    def answer(self, samples: Samples, question: ClipQuestion) -> str | Failed:
+        return Parrot("").answer(samples, question) if tone(samples) else Failed("HTTP 400: no speech")
 
 
 def beep(name: str, start: float, end: float, duration: float, seed: int) -> Samples:

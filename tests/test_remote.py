@@ -13,14 +13,14 @@ import pytest
 
 from local_server import Got, Reply, chat_answer, gemini_answer, serving, sound_in
 from tgsr import cli
-from tgsr.answering import remote
-from tgsr.answering.remote import Remote, load_remote
-from tgsr.answering.responder import Asked
+from tgsr.answering.remote import Gemini, Remote, load_remote
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.errors import ModelError, OptionError
-from tgsr.llm.chat import chat, chat_endpoint
+from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.llm.endpoint import Limits
+from tgsr.llm.text_models import ServedLlm
 from tgsr.records import Question, read_responses, write_jsonl
 
 KEY = "sk-very-secret-0123456789"
@@ -56,8 +56,8 @@ def clip(seed: int = 0, seconds: float = 0.5) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 
 
-def asked(*texts: str, clip: int = 0) -> list[Asked]:
-    return [Asked(clip, text, text) for text in texts]
+def asked(*texts: str, clip: int = 0) -> list[ClipQuestion]:
+    return [ClipQuestion(clip, text, text) for text in texts]
 
 
 def text_of(got: Got) -> str:
@@ -69,7 +69,7 @@ def text_of(got: Got) -> str:
 
 def test_each_question_is_one_request_with_its_own_sound(kind: str, tmp_path: Path) -> None:
     clips = [clip(0), clip(1, 0.3)]
-    questions = [Asked(1, "Who?", "Who?"), Asked(0, "When?", "When?")]
+    questions = [ClipQuestion(1, "Who?", "Who?"), ClipQuestion(0, "When?", "When?")]
     with serving(lambda got, _: Reply(ANSWERS[kind](f"heard {text_of(got)}"))) as server:
         model = model_at(kind, server.url, tmp_path)
         decoding = Decoding(max_new_tokens=33, temperature=0.5, top_p=0.9, seed=7)
@@ -324,13 +324,17 @@ def test_limits_that_cannot_be_are_refused(limits: dict[str, Any]) -> None:
         Limits(**limits)
 
 
+def gemini_at(url: str, folder: Path, inline_bytes: int) -> Gemini:
+    model = model_at("gemini", url, folder)
+    assert isinstance(model, Gemini)
+    model.inline_bytes = inline_bytes
+    return model
+
+
 # --- long sound is uploaded -------------------------------------------------------------------------------------
 
 
-def test_sound_too_long_for_a_request_is_uploaded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote, "INLINE_BYTES", 1000)
+def test_sound_too_long_for_a_request_is_uploaded_once(tmp_path: Path) -> None:
     states = iter(["PROCESSING", "PROCESSING", "ACTIVE"])
 
     def answer(got: Got, _: int) -> Reply:
@@ -350,22 +354,20 @@ def test_sound_too_long_for_a_request_is_uploaded_once(
         return Reply(gemini_answer(text_of(got)))
 
     with serving(answer) as server:
-        model = model_at("gemini", server.url, tmp_path)
+        model = gemini_at(server.url, tmp_path, inline_bytes=1000)
         assert model.respond([clip()], asked("a?", "b?"), GREEDY) == ["a?", "b?"]
         assert sum(got.path.startswith("/upload/") for got in server.got) == 1
         n = len(server.got)
-        assert model_at("gemini", server.url, tmp_path).respond([clip()], asked("a?"), GREEDY) == ["a?"]
+        again = gemini_at(server.url, tmp_path, inline_bytes=1000)
+        assert again.respond([clip()], asked("a?"), GREEDY) == ["a?"]
         assert len(server.got) == n  # from the cache: nothing is uploaded
 
 
-def test_an_upload_that_fails_fails_its_questions_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote, "INLINE_BYTES", 44 + 2 * 8000)
+def test_an_upload_that_fails_fails_its_questions_only(tmp_path: Path) -> None:
     refused = Reply({"error": {"message": "too big"}}, 413)
     with serving(lambda got, _: refused if "upload" in got.path else Reply(gemini_answer("ok"))) as server:
-        model = model_at("gemini", server.url, tmp_path)
-        questions = [Asked(0, "short?", ""), Asked(1, "long?", "")]
+        model = gemini_at(server.url, tmp_path, inline_bytes=44 + 2 * 8000)
+        questions = [ClipQuestion(0, "short?", ""), ClipQuestion(1, "long?", "")]
         found = model.respond([clip(), clip(1, 2.0)], questions, GREEDY)
     assert found[0] == "ok"
     assert isinstance(found[1], Failed)
@@ -378,8 +380,8 @@ def test_an_upload_that_fails_fails_its_questions_only(
 def test_text_is_asked_of_any_compatible_server(tmp_path: Path) -> None:
     with serving(lambda got, _: Reply(chat_answer(got.body["messages"][0]["content"][::-1]))) as server:
         endpoint, model = chat_endpoint(f"{server.url}/v1#judge", cache=tmp_path, limits=QUICK)
-        assert chat(endpoint, model, [{"role": "user", "content": "abc"}], GREEDY) == "cba"
-        assert chat(endpoint, model, [{"role": "user", "content": "abc"}], GREEDY) == "cba"
+        assert ServedLlm(endpoint, model).write("abc", GREEDY) == "cba"
+        assert ServedLlm(endpoint, model).write("abc", GREEDY) == "cba"
         assert len(server.got) == 1
         assert server.got[0].body["model"] == "judge"
 

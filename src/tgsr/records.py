@@ -236,6 +236,14 @@ def resolve_audio(record: Clip | Question | Response, jsonl_path: StrPath) -> Pa
 # Requirements on values
 
 
+def by_clip(questions: Iterable[Question]) -> list[list[Question]]:
+    """The questions of each clip together, clips and questions in the order in which they come."""
+    clips: dict[str, list[Question]] = {}
+    for question in questions:
+        clips.setdefault(question.audio, []).append(question)
+    return list(clips.values())
+
+
 def _require_text(field: str, value: object) -> None:
     if value is None:
         raise RecordError(field, "is missing")

@@ -5,7 +5,6 @@ The decoder is frozen; each clip's phrases share its prefix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tgsr.engine.features import FeatureCache
@@ -14,7 +13,7 @@ from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
-from tgsr.records import Question, read_questions
+from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, load_to_train, start_run
@@ -26,14 +25,6 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
     prompt = lalm.prompt(lalm.phrase_question(str(question.phrase))).after
     answer = lalm.tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
     return Branch(0, prompt, (*answer, lalm.eos_id))
-
-
-def by_clip(questions: Sequence[Question]) -> list[list[Question]]:
-    """The questions of each clip, in the file's order."""
-    clips: dict[str, list[Question]] = {}
-    for question in questions:
-        clips.setdefault(question.audio, []).append(question)
-    return list(clips.values())
 
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:

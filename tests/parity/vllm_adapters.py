@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from vllm_rollouts import draw_lora, read, rounded, running
 
 from tgsr.answering.open import open_model
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.engine.features import without_cache
@@ -146,7 +146,7 @@ def compare(url: str, models: dict[str, Lalm]) -> dict[str, object]:
 def by_name(url: str, lalm: Lalm, folder: Path) -> bool:
     """`--model URL#tuned` as every command takes it, against the tokens that our own model prefers greedily."""
     samples = compose(1, "heldout-recordings", seconds=(4.0, 10.0)).samples
-    asked = Asked(0, choice_question(QUESTION, CHOICES), QUESTION, CHOICES)
+    asked = ClipQuestion(0, choice_question(QUESTION, CHOICES), QUESTION, CHOICES)
     remote: Any = open_model(f"{url}/v1#tuned", folder)
     text = remote.respond([samples], [asked], Decoding(max_new_tokens=N_TOKENS))[0]
     ids, _, _ = ask(url, "tuned", samples, asked.text)

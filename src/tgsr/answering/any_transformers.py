@@ -32,7 +32,7 @@ from transformers import (
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import is_mistral_common_available
 
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
@@ -64,9 +64,9 @@ class Generic:
         return phrase_question_af3(phrase)
 
     def respond(
-        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+        self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
-        return [self._answer(clips[one.clip], one.text, decoding) for one in asked]
+        return [self._answer(clips[question.clip], question.text, decoding) for question in questions]
 
     def _answer(self, samples: np.ndarray, text: str, decoding: Decoding) -> str | Failed:
         seconds = len(samples) / SAMPLE_RATE

@@ -8,7 +8,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.answering.predict import respond
-from tgsr.answering.responder import Asked, Responder
+from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
 from tgsr.grounding import find_invalid, find_spans
@@ -42,7 +42,8 @@ def ask(
 ) -> Answer:
     """The model's greedy response under the paper's prompts: B.1.1 or B.1.2 for a phrase, B.1.3 for a question.
 
-    Raises ModelError for a blank question, one choice, or choices with a phrase.
+    Raises ModelError for a blank question, one choice, choices with a phrase, a recording that is too long for the
+    model, and where the model gives no response.
     """
     if not question.strip() or len(choices) == 1 or (phrase and choices):
         raise ModelError(
@@ -63,22 +64,17 @@ def ask(
         heard = without_cache(model, samples, long_audio)
         response = respond(model, [heard], [(0, model.prompt(text).after)])[0]
     else:
-        asked = Asked(0, text, question, choices, question if phrase else None)
-        response = answered(model, samples, asked)
+        seconds = len(samples) / audio.SAMPLE_RATE
+        if seconds > model.max_seconds:
+            raise ModelError(
+                f"{model.name} hears {model.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
+                "(tgsr ask --start/--end)"
+            )
+        about = ClipQuestion(0, text, question, choices, question if phrase else None)
+        answer = model.respond([samples], [about], GREEDY)[0]
+        if isinstance(answer, Failed):
+            raise ModelError(f"{model.name}: no response: {answer.reason}")
+        response = answer
     spans = tuple(dict.fromkeys(find_spans(response)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
     return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))
-
-
-def answered(responder: Responder, samples: np.ndarray, asked: Asked) -> str:
-    """The responder's text. ModelError where the recording is too long for it, or where it gives none."""
-    seconds = len(samples) / audio.SAMPLE_RATE
-    if seconds > responder.max_seconds:
-        raise ModelError(
-            f"{responder.name} hears {responder.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
-            "(tgsr ask --start/--end)"
-        )
-    text = responder.respond([samples], [asked], GREEDY)[0]
-    if isinstance(text, Failed):
-        raise ModelError(f"{responder.name}: no response: {text.reason}")
-    return text

@@ -14,23 +14,23 @@ held against the transcript, and marked where that does not support it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
 from tgsr.disk.whole import write_whole
-from tgsr.llm.chat import chat, chat_endpoint
+from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Limits
-from tgsr.llm.local import CHARACTERS, LocalLlm
+from tgsr.llm.text_models import Llm, LocalLlm, ServedLlm
 from tgsr.models.packaged_weights import language_model
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Seconds, Word
@@ -62,16 +62,12 @@ def load_cascade(name: str, *, cache: Path, limits: Limits | None = None) -> Cas
     """
     llm = name.partition(":")[2]
     if llm.startswith(("http://", "https://")):
-        endpoint, model = chat_endpoint(llm, cache=cache, limits=limits)
-
-        def write(prompt: str, decoding: Decoding) -> str | Failed:
-            return chat(endpoint, model, [{"role": "user", "content": prompt}], decoding)
-
-        return Cascade(name, cache, ByPrompt(write, CHARACTERS))
+        served = ServedLlm(*chat_endpoint(llm, cache=cache, limits=limits))
+        return Cascade(name, cache, ByPrompt(served, served.characters))
     if llm:
         local = LocalLlm.load(llm)
         # Three characters are a token or more in English.
-        return Cascade(name, cache, ByPrompt(local.write, 3 * (local.context - 1200)))
+        return Cascade(name, cache, ByPrompt(local, 3 * (local.context - 1200)))
     return Cascade(name, cache, ByLikelihood(LocalLlm.load(str(language_model()))))
 
 
@@ -93,57 +89,44 @@ class Cascade:
         return phrase_question_af3(phrase)
 
     def respond(
-        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+        self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
         transcripts = [self.transcript(samples) for samples in clips]
-        return [self._answer(transcripts[one.clip], one, decoding) for one in asked]
+        return [self._answer(transcripts[question.clip], question, decoding) for question in questions]
 
-    def _answer(self, transcript: Transcript, asked: Asked, decoding: Decoding) -> str | Failed:
-        if asked.phrase is not None:
-            return located(asked.phrase, transcript.words)
+    def _answer(self, transcript: Transcript, question: ClipQuestion, decoding: Decoding) -> str | Failed:
+        if question.phrase is not None:
+            return located(question.phrase, transcript.words)
         if not transcript.words:
             return f"{REASONING_OPENING}\nNobody says a word in this recording.\nFinal answer: {NOT_SAID}"
-        written = self.llm.answer(lines_of(transcript.words), asked, decoding)
+        written = self.llm.answer(lines_of(transcript.words), question, decoding)
         return written if isinstance(written, Failed) else marked(written, transcript.words)
 
     def transcript(self, samples: np.ndarray) -> Transcript:
-        """Of the clip, from the cache where it was made before; a kept one that is damaged is made again."""
+        """The clip's transcript, from the cache where it was made before; a kept one that is damaged is made again."""
         path = self.cache / "transcripts" / SOURCE / f"{content_hash(samples)}.json"
-        kept = _kept(path)
-        if kept is not None:
-            return kept
-        made = transcribe(samples)
-        words = [[w.text, w.start, w.end, w.confidence] for w in made.words]
-        write_whole(path, json.dumps({"duration": made.duration, "words": words}, ensure_ascii=False))
-        return made
+        try:
+            row = json.loads(path.read_text(encoding="utf-8"))
+            words = tuple(
+                Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in row["words"]
+            )
+            return Transcript(words, float(row["duration"]), SOURCE)
+        except (OSError, ValueError, KeyError, TypeError):
+            transcript = transcribe(samples)
+        rows = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
+        write_whole(path, json.dumps({"duration": transcript.duration, "words": rows}, ensure_ascii=False))
+        return transcript
 
     def spent(self) -> str:
         return ""
 
 
-def _kept(path: Path) -> Transcript | None:
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        words = tuple(Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in row["words"])
-        return Transcript(words, float(row["duration"]), SOURCE)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def located(phrase: str, words: Sequence[Word]) -> str:
     """Where the phrase is said, in the words of B.1.2; without times where nothing reads like it."""
-    found = find_phrase(phrase, words)
-    if found is None or found[1] < SAME:
+    span, likeness = find_phrase(phrase, words) or (None, 0.0)
+    if span is None or likeness < SAME:
         return "The segment is not in the transcript."
-    return phrase_answer_af3(found[0])
-
-
-def cited(lines: Sequence[Line]) -> str:
-    """Lines as evidence: a sentence each, with its times and its words."""
-    return "\n".join(
-        f'From {line.span.start:.2f}s to {line.span.end:.2f}s, the speaker says "{line.text}".'
-        for line in lines
-    )
+    return phrase_answer_af3(span)
 
 
 # --- an LLM that writes the response itself -------------------------------------------------------------------
@@ -153,18 +136,18 @@ def cited(lines: Sequence[Line]) -> str:
 class ByPrompt:
     """The transcript, the question and the paper's instruction go in, the response comes out as it is."""
 
-    write: Callable[[str, Decoding], str | Failed] = field(repr=False)
+    llm: Llm
     characters: int  # of a prompt's transcript
 
-    def answer(self, lines: Sequence[Line], asked: Asked, decoding: Decoding) -> str | Failed:
-        return self.write(transcript_prompt(lines, asked, self.characters), decoding)
+    def answer(self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding) -> str | Failed:
+        return self.llm.write(transcript_prompt(lines, question, self.characters), decoding)
 
 
-def transcript_prompt(lines: Sequence[Line], asked: Asked, characters: int) -> str:
+def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters: int) -> str:
     """The timed transcript before the question; where it is too long, without the lines that share least with it."""
     written = [f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {line.text}" for line in lines]
     kept = set(range(len(lines)))
-    scores = relevance(" ".join((asked.question, *asked.choices)), lines)
+    scores = relevance(" ".join((question.question, *question.choices)), lines)
     size = sum(len(line) + 1 for line in written)
     for index in sorted(kept, key=lambda i: scores[i]):
         if size <= max(1000, characters):
@@ -175,7 +158,7 @@ def transcript_prompt(lines: Sequence[Line], asked: Asked, characters: int) -> s
     left_out = "" if len(kept) == len(lines) else f" ({len(lines) - len(kept)} lines are left out)"
     return (
         f"This is the transcript of an audio recording, with the times of each line in seconds{left_out}:\n"
-        f"{transcript}\n\n{asked.text}\n"
+        f"{transcript}\n\n{question.text}\n"
         'Cite the lines that support your answer in this form: From X.XXs to Y.YYs, the speaker says "...". '
         f"Copy times and words from the transcript. If it does not answer the question, say that {NOT_SAID}. "
         'Begin the last line with "Final answer:".'
@@ -191,32 +174,36 @@ class ByLikelihood:
 
     llm: LocalLlm
 
-    def answer(self, lines: Sequence[Line], asked: Asked, decoding: Decoding) -> str:
-        scored = self.evidence(lines, asked)
+    def answer(self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding) -> str:
+        scored = self.evidence(lines, question)
         evidence = sorted(scored, key=lambda line: line.span.start)
-        reasoning = cited(evidence) if evidence else "Nothing in the transcript answers the question."
-        if asked.choices:
-            chosen = self.choose(evidence, asked)
-            final = f"{asked.choices[chosen]} ({letter(chosen)})"
+        cited = [
+            f'From {line.span.start:.2f}s to {line.span.end:.2f}s, the speaker says "{line.text}".'
+            for line in evidence
+        ]
+        reasoning = "\n".join(cited) or "Nothing in the transcript answers the question."
+        if question.choices:
+            chosen = self.choose(evidence, question)
+            final = f"{question.choices[chosen]} ({letter(chosen)})"
         elif not evidence:
             final = NOT_SAID
-        elif bare_words(asked.question)[:1] == ["when"]:
+        elif bare_words(question.question)[:1] == ["when"]:
             final = f"at {scored[0].span.start:.2f} s"
         else:
             final = f'"{scored[0].text}"'  # what it would say in words of its own is worse than what was said
         return f"{REASONING_OPENING}\n{reasoning}\nFinal answer: {final}"
 
-    def evidence(self, lines: Sequence[Line], asked: Asked) -> list[Line]:
+    def evidence(self, lines: Sequence[Line], question: ClipQuestion) -> list[Line]:
         """The lines after which the question is likelier than without one, and which share words with it; best first.
 
         [] where the best is not good enough.
         """
-        query = " ".join((asked.question, *asked.choices))
+        query = " ".join((question.question, *question.choices))
         shared = relevance(query, lines)
         read = sorted(range(len(lines)), key=lambda i: -shared[i])[:READ_MOST]
-        told = [f'Write one question that this sentence answers: "{lines[i].text}"' for i in read]
+        prompts = [f'Write one question that this sentence answers: "{lines[i].text}"' for i in read]
         nothing = 'Write one question that this sentence answers: "..."'
-        likely = self.llm.likely([*told, nothing], [asked.question] * (len(told) + 1))
+        likely = self.llm.likely([*prompts, nothing], [question.question] * (len(prompts) + 1))
         score = {i: shared[i] + LIKELIER * (likely[n] - likely[-1]) for n, i in enumerate(read)}
         best = max(score.values())
         if best < ANSWERED:
@@ -224,20 +211,19 @@ class ByLikelihood:
         top = sorted(score, key=lambda i: -score[i])[:CITED_MOST]
         return [lines[i] for i in top if score[i] >= max(ANSWERED, WORTH * best)]
 
-    def choose(self, evidence: Sequence[Line], asked: Asked) -> int:
+    def choose(self, evidence: Sequence[Line], question: ClipQuestion) -> int:
         """The choice that the evidence makes likelier than the question alone does; with none, the likeliest."""
-        said = " ".join(line.text for line in evidence)
-        known = f'Someone says: "{said}"\n{asked.question}'
-        n = len(asked.choices)
-        likely = self.llm.likely([known] * n + [asked.question] * n, [*asked.choices, *asked.choices])
+        quote = " ".join(line.text for line in evidence)
+        known = f'Someone says: "{quote}"\n{question.question}'
+        n = len(question.choices)
+        likely = self.llm.likely(
+            [known] * n + [question.question] * n, [*question.choices, *question.choices]
+        )
         gains = [
             with_it - (without if evidence else 0.0)
             for with_it, without in zip(likely[:n], likely[n:], strict=True)
         ]
-        said_words = set(bare_words(said))
-        overlap = [
-            len(words & said_words) / max(1, len(words))
-            for words in (set(bare_words(c)) for c in asked.choices)
-        ]
-        totals = [gain + share for gain, share in zip(gains, overlap, strict=True)]
-        return int(np.argmax(totals))
+        quoted = set(bare_words(quote))
+        choices = [set(bare_words(choice)) for choice in question.choices]
+        shares = [len(words & quoted) / max(1, len(words)) for words in choices]
+        return int(np.argmax([gain + share for gain, share in zip(gains, shares, strict=True)]))

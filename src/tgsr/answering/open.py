@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tgsr.answering.any_transformers import load_generic
 from tgsr.answering.cascade import is_cascade, load_cascade
-from tgsr.answering.remote import Limits, is_remote, load_remote
+from tgsr.answering.remote import is_remote, load_remote
 from tgsr.answering.responder import Responder
+from tgsr.llm.endpoint import Limits
 from tgsr.models import load as loading
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
@@ -24,7 +25,7 @@ def open_model(
     if is_cascade(name):
         return load_cascade(name, cache=cache, limits=limits)
     if is_remote(name):
-        return load_remote(name, cache=cache, limits=limits or Limits())
+        return load_remote(name, cache=cache, limits=limits)
     if _is_of_another_family(name):
         return load_generic(name, placement)
     return loading.load(name, placement)

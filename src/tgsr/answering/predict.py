@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.answering.responder import Asked, Responder
+from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
@@ -24,7 +25,7 @@ from tgsr.errors import AudioError, ModelError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
-from tgsr.records import Question, Response, append_jsonl, read_responses, resolve_audio
+from tgsr.records import Question, Response, append_jsonl, by_clip, read_responses, resolve_audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,117 +39,117 @@ class Unheard:
 def respond(
     lalm: Lalm,
     heard: Sequence[Tensor],
-    asked: Sequence[tuple[int, tuple[int, ...]]],
+    prompts: Sequence[tuple[int, tuple[int, ...]]],
     decoding: Decoding = GREEDY,
 ) -> list[str]:
     """One response for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc."""
-    of_clip: dict[int, list[tuple[int, ...]]] = {}
-    for owner, prompt in asked:
-        of_clip.setdefault(owner, []).append(prompt)
-    after = [common_start(of_clip[clip]) if clip in of_clip else () for clip in range(len(heard))]
+    of_clips = [[prompt for owner, prompt in prompts if owner == clip] for clip in range(len(heard))]
+    after = [common_start(of_clip) if of_clip else () for of_clip in of_clips]
     with torch.no_grad():
         prefix = listen(lalm, heard, after=after)
     sampled = sample(
         prefix,
-        [owner for owner, _ in asked],
-        [prompt[len(after[owner]) :] for owner, prompt in asked],
+        [owner for owner, _ in prompts],
+        [prompt[len(after[owner]) :] for owner, prompt in prompts],
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
-        uniform_BN=uniforms(len(asked), decoding.max_new_tokens, decoding.seed),
+        uniform_BN=uniforms(len(prompts), decoding.max_new_tokens, decoding.seed),
     )
-    return [lalm.text(list(s.ids)) for s in sampled]
+    return [lalm.text(list(response.ids)) for response in sampled]
+
+
+@dataclass(frozen=True, slots=True)
+class OfLalm:
+    """A Lalm's answers: a clip is its encoder's output, a prompt the clip's number and the tokens after the audio."""
+
+    lalm: Lalm
+    cache: FeatureCache
+    decoding: Decoding
+    at_once: int = 8
+
+    def hear(self, question: Question, path: Path) -> Tensor:
+        return hear(self.lalm, question, path, self.cache).read()
+
+    def prompt(self, question: Question, clip: int, features: Tensor) -> tuple[int, tuple[int, ...]]:
+        before = len(self.lalm.prompt("").before) + len(features)
+        room = context_of(self.lalm) - before - self.decoding.max_new_tokens
+        prompt = self.lalm.prompt(prompt_text(self.lalm, question)).after
+        if len(prompt) > room:
+            raise ModelError(f"{len(prompt)} tokens of prompt; {self.lalm.name} has room for {room}")
+        return clip, prompt
+
+    def answers(
+        self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], first: Question
+    ) -> list[str]:
+        """Each batch draws from a stream of its own, named by its first question."""
+        seed = zlib.crc32(f"{self.decoding.seed} {first.id}".encode())
+        return respond(self.lalm, clips, prompts, replace(self.decoding, seed=seed))
+
+
+@dataclass(frozen=True, slots=True)
+class OfResponder:
+    """A responder's answers: a clip is its samples, a prompt a ClipQuestion."""
+
+    responder: Responder
+    decoding: Decoding
+
+    @property
+    def at_once(self) -> int:
+        return self.responder.at_once
+
+    def hear(self, question: Question, path: Path) -> np.ndarray:
+        return audio.load(resolve_audio(question, path), max_seconds=self.responder.max_seconds)
+
+    def prompt(self, question: Question, clip: int, samples: np.ndarray) -> ClipQuestion:
+        text = prompt_text(self.responder, question)
+        return ClipQuestion(clip, text, question.question, question.choices, question.phrase)
+
+    def answers(
+        self, clips: list[np.ndarray], prompts: list[ClipQuestion], first: Question
+    ) -> list[str | Failed]:
+        return self.responder.respond(clips, prompts, self.decoding)
 
 
 def predict(
-    lalm: Lalm,
+    model: Lalm | Responder,
     questions: Sequence[Question],
     path: Path,
     cache: FeatureCache,
     decoding: Decoding = GREEDY,
-    clips_per_batch: int = 8,
 ) -> Iterator[Response | Unheard]:
-    """Responses clip by clip, in batches; what cannot be heard comes out with its reason.
+    """Responses clip by clip, in batches; what cannot be heard or asked comes out with its reason.
 
     `path` is the questions' file, whose folder relative audio paths start from.
     """
-    clips: dict[str, list[Question]] = {}
-    for question in questions:
-        clips.setdefault(question.audio, []).append(question)
-    groups = list(clips.values())
-    bar = tqdm(total=len(groups), desc=f"predict {lalm.name}", unit="clip")
-    for first in range(0, len(groups), clips_per_batch):
-        heard: list[Tensor] = []
-        asked: list[tuple[int, tuple[int, ...]]] = []
-        answered: list[Question] = []
-        for of_clip in groups[first : first + clips_per_batch]:
+    way: Any = OfLalm(model, cache, decoding) if isinstance(model, Lalm) else OfResponder(model, decoding)
+    clips = by_clip(questions)
+    bar = tqdm(total=len(clips), desc=f"predict {model.name}", unit="clip")
+    for first in range(0, len(clips), way.at_once):
+        batch = clips[first : first + way.at_once]
+        heard: list[Any] = []
+        prompts: list[Any] = []
+        prompted: list[Question] = []
+        for clip in batch:
             try:
-                features = hear(lalm, of_clip[0], path, cache).read()
+                sound = way.hear(clip[0], path)
             except (AudioError, ModelError) as error:
-                yield from (Unheard(question, str(error)) for question in of_clip)
+                yield from (Unheard(question, str(error)) for question in clip)
                 continue
-            room = context_of(lalm) - len(lalm.prompt("").before) - len(features) - decoding.max_new_tokens
-            for question in of_clip:
+            for question in clip:
                 try:
-                    prompt = lalm.prompt(prompt_text(lalm, question)).after
-                except ModelError as error:
-                    yield Unheard(question, str(error))
-                    continue
-                if len(prompt) > room:
-                    reason = f"{len(prompt)} tokens of prompt; {lalm.name} has room for {room}"
-                    yield Unheard(question, reason)
-                else:
-                    asked.append((len(heard), prompt))
-                    answered.append(question)
-            heard.append(features)
-        if asked:
-            # Each batch draws from a stream of its own, named by its first question.
-            seed = zlib.crc32(f"{decoding.seed} {answered[0].id}".encode())
-            texts = respond(lalm, heard, asked, replace(decoding, seed=seed))
-            yield from (Response(q, lalm.name, text) for q, text in zip(answered, texts, strict=True))
-        bar.update(len(groups[first : first + clips_per_batch]))
-    bar.close()
-
-
-def predict_by_responder(
-    responder: Responder, questions: Sequence[Question], path: Path, decoding: Decoding = GREEDY
-) -> Iterator[Response | Unheard]:
-    """`predict` for a model that only answers: the same order, `responder.at_once` clips together."""
-    clips: dict[str, list[Question]] = {}
-    for question in questions:
-        clips.setdefault(question.audio, []).append(question)
-    groups = list(clips.values())
-    bar = tqdm(total=len(groups), desc=f"predict {responder.name}", unit="clip")
-    for first in range(0, len(groups), responder.at_once):
-        heard: list[np.ndarray] = []
-        asked: list[Asked] = []
-        answered: list[Question] = []
-        for of_clip in groups[first : first + responder.at_once]:
-            try:
-                samples = audio.load(resolve_audio(of_clip[0], path), max_seconds=responder.max_seconds)
-            except (AudioError, FileNotFoundError) as error:
-                yield from (Unheard(question, str(error)) for question in of_clip)
-                continue
-            for question in of_clip:
-                try:
-                    asked.append(as_asked(responder, question, len(heard)))
+                    prompts.append(way.prompt(question, len(heard), sound))
                 except ModelError as error:
                     yield Unheard(question, str(error))
                 else:
-                    answered.append(question)
-            heard.append(samples)
-        for question, text in zip(answered, responder.respond(heard, asked, decoding), strict=True):
-            if isinstance(text, Failed):
-                yield Unheard(question, text.reason)
-            else:
-                yield Response(question, responder.name, text)
-        bar.update(len(groups[first : first + responder.at_once]))
+                    prompted.append(question)
+            heard.append(sound)
+        if prompted:
+            for question, text in zip(prompted, way.answers(heard, prompts, prompted[0]), strict=True):
+                failed = isinstance(text, Failed)
+                yield Unheard(question, text.reason) if failed else Response(question, model.name, text)
+        bar.update(len(batch))
     bar.close()
-
-
-def as_asked(responder: Responder, question: Question, clip: int) -> Asked:
-    """The question about clip `clip` as a responder gets it."""
-    return Asked(clip, prompt_text(responder, question), question.question, question.choices, question.phrase)
 
 
 def predict_to_file(
@@ -186,13 +187,10 @@ def predict_to_file(
         done = {question.id for question in before}
     n_done = n_unheard = 0
     left = [question for question in questions if question.id not in done]
-    if isinstance(model, Lalm):
-        results = predict(model, left, path, cache, decoding)
-    else:
-        results = predict_by_responder(model, left, path, decoding)
-    for result in results:
+    for result in predict(model, left, path, cache, decoding):
         if isinstance(result, Response):
-            append_jsonl(out, _from(replace(result, model=name), path, out))
+            sound = os.path.relpath(resolve_audio(result, path).resolve(), out.parent.resolve())
+            append_jsonl(out, replace(result, question=replace(result.question, audio=sound), model=name))
             n_done += 1
         else:
             row = {
@@ -209,27 +207,21 @@ def predict_to_file(
 
 def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], name: str, out: Path) -> None:
     """RecordError where questions of the same benchmark (or of none) were answered under a prompt not asked now."""
-    asked: dict[tuple[str, ...], set[Prompt]] = {}
-    of_id = {question.id: prompt_of(question) for question in now if question.kind == "choice"}
+    prompts: dict[tuple[str, ...], set[Prompt]] = {}
+    by_id = {question.id: prompt_of(question) for question in now if question.kind == "choice"}
     for question in now:
         if question.kind == "choice":
-            asked.setdefault(question.labelled("benchmark"), set()).add(of_id[question.id])
+            prompts.setdefault(question.labelled("benchmark"), set()).add(by_id[question.id])
     for question in before:
-        key = question.labelled("benchmark")
-        if question.kind != "choice" or key not in asked:
+        benchmark = question.labelled("benchmark")
+        if question.kind != "choice" or benchmark not in prompts:
             continue
         prompt = prompt_of(question)
-        if prompt not in asked[key] or of_id.get(question.id, prompt) != prompt:
+        if prompt not in prompts[benchmark] or by_id.get(question.id, prompt) != prompt:
             raise RecordError(
                 None,
                 f"{name} has answered here under --prompt {prompt}, now it is "
-                f"{of_id.get(question.id) or ', '.join(sorted(asked[key]))}",
+                f"{by_id.get(question.id) or ', '.join(sorted(prompts[benchmark]))}",
                 str(out),
                 remedy="give --name, so that both lie side by side, or another --out",
             )
-
-
-def _from(response: Response, path: Path, out: Path) -> Response:
-    """The response with its audio's path as seen from `out`'s folder."""
-    relative = os.path.relpath(resolve_audio(response, path).resolve(), out.parent.resolve())
-    return replace(response, question=replace(response.question, audio=relative))

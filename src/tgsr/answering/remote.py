@@ -18,14 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from tgsr import audio
-from tgsr.answering.responder import Asked
+from tgsr.answering.responder import ClipQuestion
 from tgsr.errors import ModelError
-from tgsr.llm.chat import _bearer, _plain, chat, chat_body, chat_endpoint, read_chat
+from tgsr.llm.chat import bearer, chat_body, chat_endpoint, plain_key, read_chat
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
 from tgsr.prompts import phrase_question_af3
-
-__all__ = ["Limits", "chat", "chat_endpoint", "is_remote", "load_remote"]
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -69,13 +67,13 @@ class Remote:
         return phrase_question_af3(phrase)
 
     def respond(
-        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+        self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
-        sounds = [Sound(audio.wav_bytes(samples), audio.content_hash(samples)) for samples in clips]
+        sounds = [WavFile(audio.wav_bytes(samples), audio.content_hash(samples)) for samples in clips]
         with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
-            return list(pool.map(lambda one: self._ask(sounds[one.clip], one.text, decoding), asked))
+            return list(pool.map(lambda q: self._ask(sounds[q.clip], q.text, decoding), questions))
 
-    def _ask(self, sound: Sound, text: str, decoding: Decoding) -> str | Failed:
+    def _ask(self, sound: WavFile, text: str, decoding: Decoding) -> str | Failed:
         raise NotImplementedError
 
     def _take(self, answer: Body | Failed) -> str | Failed:
@@ -89,19 +87,19 @@ class Remote:
     def spent(self) -> str:
         """Requests and tokens, of cached answers too; money for the tokens of a model whose price is known."""
         counts, tokens = self.endpoint.counts, self.tokens
-        said = (
+        spent = (
             f"{counts['requests']} requests ({counts['retries']} tries again), {counts['cached']} from the cache, "
             f"{counts['failed']} failed; tokens: {tokens['text']:,} text and {tokens['audio']:,} audio in, "
             f"{tokens['out']:,} out"
         )
         if self.price is None:
-            return said
+            return spent
         money = sum(tokens[kind] * getattr(self.price, kind) for kind in tokens) / 1e6
-        return f"{said}; about {money:.4f} US dollars at list prices of 2025, cached answers counted"
+        return f"{spent}; about {money:.4f} US dollars at list prices of 2025, cached answers counted"
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class WavFile:
     """A clip as a 16-bit WAV file, and the hash of its samples."""
 
     wav: bytes = field(repr=False)
@@ -115,7 +113,7 @@ class Sound:
 class OpenAiAudio(Remote):
     """Chat completions with an input_audio part: OpenAI's protocol, which vLLM serves too."""
 
-    def _ask(self, sound: Sound, text: str, decoding: Decoding) -> str | Failed:
+    def _ask(self, sound: WavFile, text: str, decoding: Decoding) -> str | Failed:
         def body(data: str) -> Body:
             part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
             return chat_body(
@@ -129,16 +127,18 @@ class OpenAiAudio(Remote):
 class Gemini(Remote):
     """generateContent; sound goes with the request, or is uploaded first where it is too long for that."""
 
+    inline_bytes = INLINE_BYTES
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._uploaded: dict[str, Body | Failed] = {}
         self._uploading = threading.Lock()
 
-    def _ask(self, sound: Sound, text: str, decoding: Decoding) -> str | Failed:
+    def _ask(self, sound: WavFile, text: str, decoding: Decoding) -> str | Failed:
         path = f"/v1beta/models/{self.model}:generateContent"
         described = self._body({"sound": sound.hash}, text, decoding)
         part: Body | Failed = {"inline_data": {"mime_type": "audio/wav", "data": sound.base64}}
-        if len(sound.wav) > INLINE_BYTES and not self.endpoint.has(path, described):
+        if len(sound.wav) > self.inline_bytes and self.endpoint.kept(path, described) is None:
             part = self._upload(sound)
             if isinstance(part, Failed):
                 return part
@@ -158,14 +158,14 @@ class Gemini(Remote):
             "generationConfig": generation,
         }
 
-    def _upload(self, sound: Sound) -> Body | Failed:
+    def _upload(self, sound: WavFile) -> Body | Failed:
         """The part that names the uploaded sound; each clip is uploaded once."""
         with self._uploading:
             if sound.hash not in self._uploaded:
                 self._uploaded[sound.hash] = self._upload_now(sound)
             return self._uploaded[sound.hash]
 
-    def _upload_now(self, sound: Sound) -> Body | Failed:
+    def _upload_now(self, sound: WavFile) -> Body | Failed:
         size = str(len(sound.wav))
         started = self.endpoint.send(
             "POST",
@@ -205,23 +205,21 @@ class Gemini(Remote):
 
 
 def _file(body: Body) -> Body:
-    found = body.get("file", body)
-    if not isinstance(found, dict) or not found.get("uri") or not found.get("name"):
+    file = body.get("file", body)
+    if not isinstance(file, dict) or not file.get("uri") or not file.get("name"):
         raise Malformed(f"no file in {str(body)[:80]!r}")
-    return found
+    return file
 
 
 def read_gemini(answer: Body) -> Body:
     """Text and tokens of a generateContent answer; what was blocked, or cut before a word, was not a response."""
-    usage = answer.get("usageMetadata") if isinstance(answer.get("usageMetadata"), dict) else {}
-    details = usage.get("promptTokensDetails") or [] if usage else []
-    heard = sum(int(d.get("tokenCount") or 0) for d in details if d.get("modality") == "AUDIO")
-    tokens = {
-        "text": int((usage or {}).get("promptTokenCount") or 0) - heard,
-        "audio": heard,
-        "out": int((usage or {}).get("candidatesTokenCount") or 0)
-        + int((usage or {}).get("thoughtsTokenCount") or 0),
-    }
+    usage = answer.get("usageMetadata")
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("promptTokensDetails") or []
+    n_audio = sum(int(d.get("tokenCount") or 0) for d in details if d.get("modality") == "AUDIO")
+    n_text = int(usage.get("promptTokenCount") or 0) - n_audio
+    n_out = int(usage.get("candidatesTokenCount") or 0) + int(usage.get("thoughtsTokenCount") or 0)
+    tokens = {"text": n_text, "audio": n_audio, "out": n_out}
     blocked = (answer.get("promptFeedback") or {}).get("blockReason")
     if blocked:
         return {"text": "", "tokens": tokens, "failed": f"the request was blocked: {blocked}"}
@@ -247,7 +245,7 @@ def is_remote(name: str) -> bool:
 
 def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remote:
     """The model called `name`. ModelError without its key, or for a name that is none of the three forms."""
-    limits, kept = limits or Limits(), cache / "responses"
+    limits, answers = limits or Limits(), cache / "responses"
     kind, _, model = name.partition(":")
     if kind in ("gemini", "openai") and not model.strip():
         raise ModelError(
@@ -256,12 +254,12 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
     if kind == "gemini":
         key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         url = os.environ.get("GEMINI_BASE_URL", GEMINI_URL).rstrip("/")
-        endpoint = Endpoint(url, {"x-goog-api-key": key}, key, "GEMINI_API_KEY", limits, kept)
+        endpoint = Endpoint(url, {"x-goog-api-key": key}, key, "GEMINI_API_KEY", limits, answers)
         return Gemini(name, model, endpoint, 9.5 * 3600, PRICES.get(model))
     if kind == "openai":
         key = _key("OPENAI_API_KEY")
         url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL).rstrip("/")
-        endpoint = Endpoint(url, _bearer(key), key, "OPENAI_API_KEY", limits, kept)
+        endpoint = Endpoint(url, bearer(key), key, "OPENAI_API_KEY", limits, answers)
         return OpenAiAudio(name, model, endpoint, INLINE_BYTES / 2 / audio.SAMPLE_RATE, PRICES.get(model))
     endpoint, model = chat_endpoint(name, cache=cache, limits=limits)
     return OpenAiAudio(name, model, endpoint, 3600.0)
@@ -270,7 +268,7 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
 def _key(*variables: str) -> str:
     for variable in variables:
         if key := os.environ.get(variable, "").strip():
-            return _plain(variable, key)
+            return plain_key(variable, key)
     raise ModelError(
         f"{variables[0]} is not set: export it with your key; it is sent to that service and kept nowhere"
     )

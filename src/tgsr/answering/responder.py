@@ -1,6 +1,6 @@
 """A model that can be asked about recordings and no more: remote ones, the cascade, any transformers class.
 
-What is trained or looked into is a Lalm (lalm.py). Whatever only answers has this smaller interface, so that
+What is trained or looked into is a Lalm (models/lalm.py). Whatever only answers has this smaller interface, so that
 `tgsr predict` and `tgsr ask` measure and use it by the same commands.
 """
 
@@ -17,7 +17,7 @@ from tgsr.timeline import Seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClipQuestion:
     """One question about one of the clips that go with it.
 
     `text` is the whole user turn in the paper's words (appendix B), which a model that reads prompts gets as it is.
@@ -44,9 +44,9 @@ class Responder(Protocol):
         ...
 
     def respond(
-        self, clips: Sequence[np.ndarray], asked: Sequence[Asked], decoding: Decoding
+        self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
-        """One response for each of `asked`, in order; `clips` are 16 kHz mono float32.
+        """One response for each question, in order; `clips` are 16 kHz mono float32.
 
         What a model writes comes back as it is, the empty text too. One that fails is Failed; the others go on.
         """

@@ -318,7 +318,7 @@ def behaviour(args: argparse.Namespace) -> None:
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
-    from tgsr.llm.local import llm_of
+    from tgsr.llm.text_models import llm_of
     from tgsr.models.packaged_weights import cache_folder
     from tgsr.records import Response, read_responses
     from tgsr.report.write import prediction_files
@@ -376,7 +376,7 @@ def judge(args: argparse.Namespace) -> None:
 
     from tgsr.disk.whole import write_whole
     from tgsr.evaluation.behaviour.consistency import check, told
-    from tgsr.llm.local import llm_of
+    from tgsr.llm.text_models import llm_of
     from tgsr.models.packaged_weights import cache_folder
 
     agreement = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)

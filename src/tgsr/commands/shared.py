@@ -118,7 +118,7 @@ def load(args: argparse.Namespace, name: str) -> Lalm:
 def open_model(args: argparse.Namespace, name: str) -> Any:
     """The Lalm or Responder of that name, held as the flags of Placement say."""
     from tgsr.answering.open import open_model
-    from tgsr.answering.remote import Limits
+    from tgsr.llm.endpoint import Limits
     from tgsr.models.packaged_weights import cache_folder
 
     limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)

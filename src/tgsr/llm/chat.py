@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from tgsr.errors import ModelError
-from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.decoding import Decoding
 from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
 
 
 def chat_body(model: str, messages: list[Body], decoding: Decoding) -> Body:
+    """A request for a chat completion."""
     body: Body = {
         "model": model,
         "messages": messages,
@@ -42,21 +42,16 @@ def read_chat(answer: Body) -> Body:
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if not isinstance(text, str):
         raise Malformed(f"content is {str(text)[:80]!r}")
-    read: Body = {"text": text, "tokens": _chat_tokens(answer.get("usage"))}
+    usage = answer.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    n_audio = int((details if isinstance(details, dict) else {}).get("audio_tokens") or 0)
+    n_text = int(usage.get("prompt_tokens") or 0) - n_audio
+    tokens = {"text": n_text, "audio": n_audio, "out": int(usage.get("completion_tokens") or 0)}
+    read: Body = {"text": text, "tokens": tokens}
     if not text and finish in ("content_filter", "length"):
         read["failed"] = f"no text: the server says {finish}"
     return read
-
-
-def _chat_tokens(usage: Any) -> dict[str, int]:
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("prompt_tokens_details")
-    heard = int((details if isinstance(details, dict) else {}).get("audio_tokens") or 0)
-    return {
-        "text": int(usage.get("prompt_tokens") or 0) - heard,
-        "audio": heard,
-        "out": int(usage.get("completion_tokens") or 0),
-    }
 
 
 def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tuple[Endpoint, str]:
@@ -72,25 +67,17 @@ def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tu
         raise ModelError(f"{parts.netloc.rpartition('@')[2]}: no key in the URL; set TGSR_API_KEY")
     key = os.environ.get("TGSR_API_KEY", "")
     endpoint = Endpoint(
-        url.rstrip("/"), _bearer(key), key, "TGSR_API_KEY", limits or Limits(), cache / "responses"
+        url.rstrip("/"), bearer(key), key, "TGSR_API_KEY", limits or Limits(), cache / "responses"
     )
     return endpoint, model
 
 
-def chat(endpoint: Endpoint, model: str, messages: list[Body], decoding: Decoding) -> str | Failed:
-    """A text model's answer to chat messages, kept like every other response."""
-    body = chat_body(model, messages, decoding)
-    answer = endpoint.ask("/chat/completions", body, body, read_chat)
-    if isinstance(answer, Failed):
-        return answer
-    return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
+def bearer(key: str) -> dict[str, str]:
+    """The header that carries a key; none for no key."""
+    return {"authorization": f"Bearer {plain_key('TGSR_API_KEY', key)}"} if key else {}
 
 
-def _bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {_plain('TGSR_API_KEY', key)}"} if key else {}
-
-
-def _plain(variable: str, key: str) -> str:
+def plain_key(variable: str, key: str) -> str:
     """The key, if it can stand in a header. ModelError otherwise, which does not show it."""
     if not (key.isascii() and key.isprintable()):
         raise ModelError(

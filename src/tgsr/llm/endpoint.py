@@ -72,27 +72,31 @@ class Endpoint:
         self._client = httpx.Client(follow_redirects=False)
 
     def ask(self, path: str, body: Body, described: Body, read: Callable[[Body], Body]) -> Body | Failed:
-        """What `read` takes from the answer to a POST of `body`, from the cache where it was asked before.
+        """The answer to a POST of `body`, as `read` takes it from there; from the cache where it was asked before.
 
         `described` is the body with sound replaced by its hash: the cache's key. `read` raises Malformed for a body
         that lacks what it should have. Failed where all tries failed or the request was refused; ModelError where
         the key was: no other request would fare better.
         """
-        kept = self._kept(path, described)
-        if kept is not None and (found := _json(kept)) is not None:
+        if (kept := self.kept(path, described)) is not None:
             self._count("cached")
-            return found
+            return kept
         answer = self.send("POST", path, read, json=body)
         if isinstance(answer, Failed):
             self._count("failed")
-        elif kept is not None:
-            _write(kept, answer)
+        elif (file := self._file(path, described)) is not None:
+            write_whole(file, json.dumps(answer))
         return answer
 
-    def has(self, path: str, described: Body) -> bool:
-        """Whether `ask` would find it in the cache."""
-        kept = self._kept(path, described)
-        return kept is not None and _json(kept) is not None
+    def kept(self, path: str, described: Body) -> Body | None:
+        """The answer in the cache; None where there is none, or a damaged one, which is asked for again."""
+        if (file := self._file(path, described)) is None:
+            return None
+        try:
+            answer = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return answer if isinstance(answer, dict) and isinstance(answer.get("text"), str) else None
 
     def send(
         self,
@@ -101,9 +105,10 @@ class Endpoint:
         read: Callable[[Body], Body],
         *,
         wants_header: str | None = None,
+        headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> Body | Failed:
-        """One request with its retries, nothing kept; `content` is httpx's (json, content, headers).
+        """The answer to one request with its retries, nothing kept; `content` is httpx's (json, content).
 
         With `wants_header` the answer is that header, under its name, and the body is not read.
         """
@@ -114,7 +119,7 @@ class Endpoint:
             self._wait_for_turn()
             wait = None
             try:
-                status, text, headers = self._try(method, path, content)
+                status, text, answered = self._try(method, path, headers or {}, content)
                 if status in NO_KEY or (status == 400 and "API_KEY_INVALID" in text):
                     raise ModelError(
                         f"{self.url}: refused the key ({status}: {self._clean(text)}); set {self.key_variable} to one "
@@ -122,14 +127,17 @@ class Endpoint:
                     )
                 if 200 <= status < 300:
                     if wants_header is None:
-                        return read(_object(text))
-                    if wants_header in headers:
-                        return {wants_header: headers[wants_header]}
+                        body = _json(text)
+                        if not isinstance(body, dict):
+                            raise Malformed(f"not a JSON object but {text[:80]!r}")
+                        return read(body)
+                    if wants_header in answered:
+                        return {wants_header: answered[wants_header]}
                     raise Malformed(f"no header {wants_header}")
                 reason = f"{status}: {self._clean(text)}"
                 if status not in WORTH_ANOTHER_TRY:
                     return Failed(f"{self.url}: refused the request: {reason}")
-                wait = _seconds(headers.get("retry-after"))
+                wait = _seconds(answered.get("retry-after"))
             except Malformed as error:
                 reason = f"a malformed body: {error}"
             except httpx.HTTPError as error:
@@ -138,16 +146,17 @@ class Endpoint:
                 self._pause(n_tried, wait)
         return Failed(f"{self.url}: gave up after {self.limits.n_tries} tries, the last one: {reason}")
 
-    def _try(self, method: str, path: str, content: Mapping[str, Any]) -> tuple[int, str, Any]:
+    def _try(
+        self, method: str, path: str, headers: Mapping[str, str], content: Mapping[str, Any]
+    ) -> tuple[int, str, Any]:
         """Status, body and headers of one try that is cut off at the deadline."""
         self._count("requests")
         deadline = time.monotonic() + self.limits.timeout_seconds
-        headers = {**self.headers, **content.get("headers", {})}
         url = path if path.startswith("http") else self.url + path
-        sent = {k: v for k, v in content.items() if k != "headers"}
         pieces = []
+        both = {**self.headers, **headers}
         with self._client.stream(
-            method, url, headers=headers, timeout=self.limits.timeout_seconds, **sent
+            method, url, headers=both, timeout=self.limits.timeout_seconds, **content
         ) as answer:
             for piece in answer.iter_bytes():
                 pieces.append(piece)
@@ -165,62 +174,42 @@ class Endpoint:
             self._next_start = start + 60.0 / self.limits.requests_per_minute
         time.sleep(start - now)
 
-    def _pause(self, n_tried: int, asked: float | None) -> None:
+    def _pause(self, n_tried: int, retry_after: float | None) -> None:
         wait = min(self.limits.longest_wait, self.limits.first_wait * 2**n_tried)
         wait = wait * (0.5 + random.random() / 2)
-        time.sleep(wait if asked is None else min(max(wait, asked), self.limits.longest_wait))
+        time.sleep(wait if retry_after is None else min(max(wait, retry_after), self.limits.longest_wait))
 
     def _count(self, what: str) -> None:
         with self._lock:
             self.counts[what] += 1
 
     def _clean(self, text: str) -> str:
-        """What a server said, without the key in it, in one line that fits an errors file."""
-        found = _json_text(text)
-        said = found.get("error", found) if isinstance(found, dict) else text
-        if isinstance(said, dict):
-            said = said.get("message", said)
-        line = " ".join(str(said).split())
+        """A server's message without the key in it, in one line that fits an errors file."""
+        body = _json(text)
+        message = body.get("error", body) if isinstance(body, dict) else text
+        if isinstance(message, dict):
+            message = message.get("message", message)
+        line = " ".join(str(message).split())
         return (line.replace(self.key, "***") if self.key else line)[:300]
 
-    def _kept(self, path: str, described: Body) -> Path | None:
+    def _file(self, path: str, described: Body) -> Path | None:
         if self.cache is None:
             return None
-        whole = json.dumps([self.url, path, described], sort_keys=True)
-        digest = hashlib.sha256(whole.encode()).hexdigest()
+        request = json.dumps([self.url, path, described], sort_keys=True)
+        digest = hashlib.sha256(request.encode()).hexdigest()
         return self.cache / digest[:2] / f"{digest}.json"
 
 
-def _object(text: str) -> Body:
-    found = _json_text(text)
-    if not isinstance(found, dict):
-        raise Malformed(f"not a JSON object but {text[:80]!r}")
-    return found
-
-
-def _json_text(text: str) -> Any:
+def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
-def _json(path: Path) -> Body | None:
-    """A kept answer; None where there is none, or a damaged one, which is asked again."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("text"), str) else None
-
-
-def _write(path: Path, answer: Body) -> None:
-    write_whole(path, json.dumps(answer))
-
-
-def _seconds(said: str | None) -> float | None:
+def _seconds(retry_after: str | None) -> float | None:
     """Retry-After in seconds; its other form, a date, is not read."""
     try:
-        return max(0.0, float(said)) if said is not None else None
+        return max(0.0, float(retry_after)) if retry_after is not None else None
     except ValueError:
         return None

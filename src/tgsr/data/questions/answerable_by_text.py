@@ -15,7 +15,7 @@ from tgsr.data.shards import Made
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.local import Prompt, llm_of
+from tgsr.llm.text_models import TextPrompt, llm_of
 from tgsr.records import Question, question_of
 
 # --- a text LLM, here or behind a server ---------------------------------------------------------------------------
@@ -79,14 +79,14 @@ def in_turn(choices: tuple[str, ...], order: int) -> tuple[str, ...]:
     return choices[order:] + choices[:order]
 
 
-def without_audio(question: Question, order: int) -> Prompt:
+def without_audio(question: Question, order: int) -> TextPrompt:
     """The question with its choices in that order, to be answered with a letter."""
     choices = in_turn(question.choices, order)
     text = (
         "This question is about a recording that you cannot hear. Choose the answer that is most likely right.\n"
         f"{question.question}\n{format_choices(choices)}\nReply with the letter of that answer and nothing else."
     )
-    return Prompt(text, "".join(map(letter, range(len(choices)))))
+    return TextPrompt(text, "".join(map(letter, range(len(choices)))))
 
 
 def is_right(reply: str, question: Question, order: int) -> bool:

@@ -21,7 +21,7 @@ from tgsr.data.transcribe.transcript import lines_of
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, BuildError
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.local import Prompt, llm_of
+from tgsr.llm.text_models import TextPrompt, llm_of
 from tgsr.reasoning import plain_words
 from tgsr.records import Clip, Question, clip_of
 from tgsr.timeline import Seconds, Span, Word, cover
@@ -86,7 +86,7 @@ def open_questions_of(settings: Open, rows: Sequence[Row]) -> Made:
         else:
             asked.append(replace(clip, split=settings.split.of(clip)))
     llm = llm_of(settings.llm, settings.cache)
-    prompts = [Prompt(prompt_of(clip, settings, llm.characters)) for clip in asked]
+    prompts = [TextPrompt(prompt_of(clip, settings, llm.characters)) for clip in asked]
     decoding = Decoding(max_new_tokens=TOKENS * settings.n_a_clip, seed=settings.seed)
     questions: list[Question] = []
     for clip, reply in zip(asked, llm.replies(prompts, decoding), strict=True):

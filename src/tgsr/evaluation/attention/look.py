@@ -30,7 +30,7 @@ from tgsr.evaluation.attention.tokens import PHASES, Written, _phases, ends_of, 
 from tgsr.grounding import Mention, find_mentions
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import prompt_text
-from tgsr.records import Question, append_jsonl
+from tgsr.records import Question, append_jsonl, by_clip
 from tgsr.timeline import Seconds, Span, merge
 
 PAPER_QUERIES = ("What is happening?", "What is the spoken text?", "What are they doing?")
@@ -179,11 +179,8 @@ def look(
     `responses` gives texts by question id, which are looked at instead of new ones. with_tokens: the ids of questions
     whose responses are wanted token by token. A clip is heard once; up to TOGETHER of its questions share a forward.
     """
-    of_clips: dict[str, list[Question]] = {}
-    for question in questions:
-        of_clips.setdefault(question.audio, []).append(question)
     bar = tqdm(total=len(questions), desc=f"attend {lalm.name}", unit="question")
-    for of_clip in of_clips.values():
+    for of_clip in by_clip(questions):
         try:
             features = hear(lalm, of_clip[0], path, cache).read()
         except (AudioError, ModelError, FileNotFoundError) as error:

@@ -22,7 +22,7 @@ from tgsr.disk.jsonl import repair_jsonl
 from tgsr.errors import RecordError
 from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.local import Llm, Prompt
+from tgsr.llm.text_models import Llm, TextPrompt
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Response, append_jsonl
 from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
@@ -125,7 +125,7 @@ def named(text: str, choices: Sequence[str]) -> str:
     return _LETTER.sub(choice, text)
 
 
-def prompt_of(case: Case, variant: Variant = "plain") -> Prompt:
+def prompt_of(case: Case, variant: Variant = "plain") -> TextPrompt:
     """The judge's user turn: one verdict, 1 or 0, and nothing else (C.4)."""
     half = len(case.choices) // 2
     choices = case.choices[half:] + case.choices[:half] if variant == "turned" else case.choices
@@ -145,7 +145,7 @@ def prompt_of(case: Case, variant: Variant = "plain") -> Prompt:
         f"Final answer: {case.answer}\n\n"
         f"Reply with a single character: {', '.join(verdicts)}. Give no explanation."
     )
-    return Prompt(text, "01" if variant == "swapped" else "10")
+    return TextPrompt(text, "01" if variant == "swapped" else "10")
 
 
 def verdict_of(reply: str) -> bool | None:
@@ -206,7 +206,7 @@ def judge(
     return judged
 
 
-def _key(name: str, prompt: Prompt) -> str:
+def _key(name: str, prompt: TextPrompt) -> str:
     return hashlib.sha256(
         f"{name}\n{prompt.letters}\n{prompt.text}".encode(errors="backslashreplace")
     ).hexdigest()[:24]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tgsr.errors import ModelError
-from tgsr.llm.chat import chat, chat_endpoint
+from tgsr.llm.chat import chat_body, chat_endpoint, read_chat
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Endpoint
 from tgsr.models.checkpoint import read_weights
@@ -24,7 +24,7 @@ CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose th
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class TextPrompt:
     """One user turn; `letters`, where there are any, are the only answers that count."""
 
     text: str
@@ -32,74 +32,53 @@ class Prompt:
 
 
 class Llm(Protocol):
-    """Replies to prompts, one each, in order. What fails is Failed; the others go on."""
+    """A text model. What fails is Failed."""
 
     @property
     def characters(self) -> int:
         """How many characters of a transcript fit into a prompt."""
         ...
 
-    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]: ...
+    def write(self, text: str, decoding: Decoding) -> str | Failed:
+        """The model's answer to one user turn."""
+        ...
+
+    def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
+        """One reply to each prompt, in order."""
+        ...
 
 
 @functools.cache
 def llm_of(name: str, cache: Path) -> Llm:
     """The LLM called `name`, loaded once a process; `cache` keeps a server's replies. ModelError for none."""
     if name.startswith(("http://", "https://")):
-        return Served(*chat_endpoint(name, cache=cache))
-    return Local(LocalLlm.load(name))
+        return ServedLlm(*chat_endpoint(name, cache=cache))
+    return LocalLlm.load(name)
 
 
 @dataclass
-class Served:
-    """Writes what it likes: letters are asked for in the prompt alone."""
+class ServedLlm:
+    """A model behind a chat endpoint, which keeps its answers. It writes what it likes: `letters` are in the text."""
 
     endpoint: Endpoint
     model: str
     characters: int = CHARACTERS
 
-    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
-        def reply(prompt: Prompt) -> str | Failed:
-            return chat(self.endpoint, self.model, [{"role": "user", "content": prompt.text}], decoding)
+    def write(self, text: str, decoding: Decoding) -> str | Failed:
+        body = chat_body(self.model, [{"role": "user", "content": text}], decoding)
+        answer = self.endpoint.ask("/chat/completions", body, body, read_chat)
+        if isinstance(answer, Failed):
+            return answer
+        return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
 
+    def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
         with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
-            return list(pool.map(reply, prompts))
-
-
-@dataclass
-class Local:
-    """Says the likeliest of a prompt's letters. One prompt at a time: a reply must not depend on its neighbours."""
-
-    llm: LocalLlm
-
-    @property
-    def characters(self) -> int:
-        # Half of the context is for the transcript and the instruction; lines with times are 2 characters a token.
-        return max(1000, self.llm.context - 800)
-
-    def replies(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str | Failed]:
-        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.llm.context // 2))
-        return [
-            self.likeliest(prompt) if prompt.letters else self.llm.write(prompt.text, decoding)
-            for prompt in prompts
-        ]
-
-    @torch.no_grad()
-    def likeliest(self, prompt: Prompt) -> str:
-        """The letter with the highest next-token likelihood; the first of equals."""
-        ids = self.llm.prompt(prompt.text)[-self.llm.context :]
-        row = torch.tensor([ids], device=self.llm.model.device)
-        logits_V = self.llm.model(input_ids=row, logits_to_keep=1).logits[0, -1].float()
-        # The last token: some tokenizers write a blank before a word that stands alone.
-        tokens = [
-            self.llm.tokenizer(one, add_special_tokens=False)["input_ids"][-1] for one in prompt.letters
-        ]
-        return prompt.letters[int(logits_V[tokens].argmax())]
+            return list(pool.map(lambda prompt: self.write(prompt.text, decoding), prompts))
 
 
 @dataclass
 class LocalLlm:
-    """A causal language model of transformers with a chat template."""
+    """A causal language model of transformers with a chat template, on this machine."""
 
     model: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
@@ -126,10 +105,34 @@ class LocalLlm:
     def context(self) -> int:
         return int(getattr(self.model.config, "max_position_embeddings", 4096))
 
+    @property
+    def characters(self) -> int:
+        # Half of the context is for the transcript and the instruction; lines with times are 2 characters a token.
+        return max(1000, self.context - 800)
+
+    def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
+        """One prompt at a time: a reply must not depend on its neighbours. With letters, the likeliest of them."""
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, self.context // 2))
+        return [
+            self.likeliest(prompt) if prompt.letters else self.write(prompt.text, decoding)
+            for prompt in prompts
+        ]
+
+    @torch.no_grad()
+    def likeliest(self, prompt: TextPrompt) -> str:
+        """The letter with the highest next-token likelihood; the first of equals."""
+        ids = self.prompt(prompt.text)[-self.context :]
+        row = torch.tensor([ids], device=self.model.device)
+        logits_V = self.model(input_ids=row, logits_to_keep=1).logits[0, -1].float()
+        # The last token: some tokenizers write a blank before a word that stands alone.
+        tokens = [self.tokenizer(each, add_special_tokens=False)["input_ids"][-1] for each in prompt.letters]
+        return prompt.letters[int(logits_V[tokens].argmax())]
+
     def prompt(self, text: str) -> list[int]:
-        chat = [{"role": "user", "content": text}]
-        made = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
-        return list(made["input_ids"])
+        """The tokens of a user turn up to where the answer begins."""
+        turn = [{"role": "user", "content": text}]
+        encoded = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
 
     @torch.no_grad()
     def write(self, text: str, decoding: Decoding) -> str:
@@ -156,17 +159,17 @@ class LocalLlm:
             (self.prompt(p), self.tokenizer(a, add_special_tokens=False)["input_ids"])
             for p, a in zip(prompts, answers, strict=True)
         ]
-        found = [0.0] * len(rows)
+        means = [0.0] * len(rows)
         # Rows of like lengths together: the less is padded.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
         starts = tqdm(
             range(0, len(order), at_once), desc="reading", unit="batch", disable=len(order) < 24, leave=False
         )
         for start in starts:
-            some = order[start : start + at_once]
-            for i, value in zip(some, self._likely([rows[i] for i in some]), strict=True):
-                found[i] = value
-        return found
+            batch = order[start : start + at_once]
+            for i, mean in zip(batch, self._likely([rows[i] for i in batch]), strict=True):
+                means[i] = mean
+        return means
 
     def _likely(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         whole = [(p + a)[-self.context :] for p, a in rows]
