@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,46 +16,6 @@ from tgsr.records import read_questions, read_responses
 
 def run(*words: str | Path) -> int:
     return cli.main([str(word) for word in words])
-
-
-STEPS = {"train": ["base", "sta", "grpo", "sft"], "study": ["make", "serve", "analyse", "size"]}
-COMMANDS = [
-    [name, *step]
-    for group in cli.GROUPS.values()
-    for name in group
-    for step in ([[step] for step in STEPS[name]] if name in STEPS else [[]])
-]
-
-
-def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([*words, "--help"])
-    assert stopped.value.code == 0
-    return " ".join(capsys.readouterr().out.split())
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_help_and_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    text = help_of(capsys, *words)
-    assert f"example: tgsr {' '.join(words)}" in text
-    for says_nothing in ("None", "False", "[]"):
-        assert f"(default: {says_nothing})" not in text
-
-
-def test_help_begins_with_what_a_newcomer_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = help_of(capsys)
-    assert "first steps: demo The whole story" in text
-    places = [
-        text.index(f" {group}: ") for group in ("first steps", "ask", "data", "train", "evaluate", "look")
-    ]
-    assert places == sorted(places)
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["--version"])
-    assert stopped.value.code == 0
-    assert capsys.readouterr().out == f"tgsr {version('tgsr')}\n"
 
 
 @pytest.mark.parametrize("stage", ["base", "sta", "grpo"])

@@ -1,0 +1,158 @@
+"""Help says what is there, and commands start at once: what none may import, and the time until it says something.
+
+That is seen in fresh processes, because this one has imported everything.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from studies import predictions
+from tgsr import cli
+from tgsr.pages.study.design import make_study
+from tgsr.pages.study.store import MEASURES, RATINGS, Store
+from tgsr.records import read_responses, write_jsonl
+
+HEAVY = {"torch", "transformers", "numpy", "matplotlib"}
+STEPS = {"train": ["base", "sta", "grpo", "sft"], "study": ["make", "serve", "analyse", "size"]}
+COMMANDS = [
+    [name, *step]
+    for group in cli.GROUPS.values()
+    for name in group
+    for step in ([[step] for step in STEPS[name]] if name in STEPS else [[]])
+]
+READ_A_FILE = (
+    *("score", "import", "rewards", "behaviour", "look", "report", "tables"),
+    *("transcribe", "study make", "study analyse"),
+)
+READ_QUESTIONS = ("predict", "attend", "control", "train sta", "train grpo")
+RUN = """
+import json, sys
+from tgsr import cli
+heavy, results = set(sys.argv[1].split()), []
+for words in json.loads(sys.argv[2]):
+    try:
+        code = cli.main(words.split())
+    except SystemExit as stopped:
+        code = stopped.code
+    results.append((words, code, sorted(heavy & set(sys.modules))))
+print(json.dumps(results), file=sys.stderr)
+"""
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words, "--help"])
+    assert stopped.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, *words)
+    assert f"example: tgsr {' '.join(words)}" in text
+    for says_nothing in ("None", "False", "[]"):
+        assert f"(default: {says_nothing})" not in text
+
+
+def test_help_begins_with_what_a_newcomer_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert "first steps: demo The whole story" in text
+    places = [
+        text.index(f" {group}: ") for group in ("first steps", "ask", "data", "train", "evaluate", "look")
+    ]
+    assert places == sorted(places)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"tgsr {version('tgsr')}\n"
+
+
+def results_of(commands: list[str], heavy: set[str], folder: Path) -> list[tuple[str, int, list[str]]]:
+    """Each command, its exit code, and what is imported by then; one process runs them one after the other."""
+    words = [sys.executable, "-c", RUN, " ".join(heavy), json.dumps(commands)]
+    finished = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    return [tuple(result) for result in json.loads(finished.stderr.splitlines()[-1])]
+
+
+def test_help_and_what_is_wrong_import_nothing_heavy(tmp_path: Path) -> None:
+    helps = ["--help", "--version", *(f"{' '.join(words)} --help" for words in COMMANDS)]
+    typos = [
+        "",
+        "scroe",
+        "score --typo",
+        "train grop",
+        "control --conditions louder",
+        "transcribe x --corpus y",
+    ]
+    missing = [f"{name} gone.jsonl --out out" for name in READ_A_FILE]
+    missing += [f"{name} --questions gone.jsonl --model mini --out out" for name in READ_QUESTIONS]
+    missing += [
+        "build sta --clips gone.jsonl --out out",
+        "pack gone.jsonl --to parquet --out out",
+        "export gone.jsonl --to trl --out out",
+        "train sft --responses gone.jsonl --out out",
+        "ask gone.wav When?",
+        "view gone",
+        "study serve gone",
+    ]
+    results = results_of([*helps, *typos, *missing], HEAVY, tmp_path)
+    assert results == [(words, 0, []) for words in helps] + [(words, 2, []) for words in (*typos, *missing)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_no_model_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    file = predictions(tmp_path)
+    questions = {response.question.id: response.question for response in read_responses(file, several=True)}
+    write_jsonl(tmp_path / "questions.jsonl", questions.values())
+    study = make_study([file], tmp_path / "study", n_items=4)
+    store = Store.open(tmp_path / "study" / RATINGS, study.id)
+    for measure in MEASURES:
+        store.add(store.join("yes")[0], next(iter(study.trials)), measure, 4, 1.0, 1)
+    commands = [
+        "score predictions.jsonl --out metrics.json",
+        "import questions.jsonl --map response=question --model m --out imported.json",
+        "report . --out report",
+        "tables . --out tables",
+        "look questions.jsonl --out look",
+        *(
+            f"export questions.jsonl --to {target} --out {target}.jsonl"
+            for target in ("trl", "ms-swift", "nemo-rl")
+        ),
+        "export trl.jsonl --to trl --back --out back.jsonl",
+        "study make predictions.jsonl --items 4 --out another",
+        "study analyse study --out analysis",
+        "study size",
+    ]
+    no_port = "study serve study --port 99999"  # which is said when all is imported
+    results = results_of([*commands, no_port], {"torch", "transformers"}, tmp_path)
+    assert results == [*((words, 0, []) for words in commands), (no_port, 2, [])]
+
+
+def processor_seconds(*words: str) -> float:
+    """What a fresh Python spends on these words, user and system: the least of up to five tries."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], capture_output=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("words", "bar"),
+    [("--help", 0.25), ("scroe", 0.25), ("score gone.jsonl --out out", 0.5), ("train grpo --help", 0.5)],
+)
+def test_processor_time_until_it_says_something(words: str, bar: float) -> None:
+    bare = min(processor_seconds("-c", "import argparse, dataclasses, pathlib, typing") for _ in range(3))
+    bar *= max(1.0, bare / 0.1)  # a slow machine has more
+    assert any(processor_seconds("-m", "tgsr.cli", *words.split()) <= bar for _ in range(5))
