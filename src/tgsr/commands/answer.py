@@ -6,19 +6,7 @@ import argparse
 import typing
 from pathlib import Path
 
-from tgsr.commands.shared import (
-    add_cache,
-    add_config,
-    add_limits,
-    add_long_audio,
-    add_questions,
-    cache_of,
-    config_of,
-    finish,
-    open_model,
-    questions_of,
-    require_there,
-)
+from tgsr.commands import shared
 from tgsr.errors import OptionError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
@@ -41,15 +29,15 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     flag("--start", type=float, default=0.0, help="hear from this second on")
     flag("--end", type=float, help="hear up to this second")
     flag("--evidence", type=Path, help="where to write the wav; evidence.wav if not given")
-    add_config(command, Placement)
-    add_limits(command)
-    add_long_audio(command)
+    shared.add_config(command, Placement)
+    shared.add_limits(command)
+    shared.add_long_audio(command)
     example = 'tgsr ask recording.wav "Which digit is said right after seven?" --choice two --choice four'
-    finish(command, ask, example)
+    shared.finish(command, ask, example)
 
 
 def ask(args: argparse.Namespace) -> None:
-    require_there(args.recording)
+    shared.require_there(args.recording)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
     from tgsr import audio
@@ -59,7 +47,7 @@ def ask(args: argparse.Namespace) -> None:
     from tgsr.engine.features import seconds_to_decode
     from tgsr.models.lalm import Lalm
 
-    model = open_model(args, args.model)
+    model = shared.open_model(args, args.model)
     most = seconds_to_decode(args.long_audio) if isinstance(model, Lalm) else model.max_seconds
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     answer = ask(
@@ -87,7 +75,7 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     from tgsr.prompts import Prompt
 
     flag = command.add_argument
-    add_questions(command)
+    shared.add_questions(command)
     about = (
         "how choices are asked: reasoning (the paper's B.1.3) unless the questions say otherwise, plain (the "
         "letter alone), cot (step by step, no timestamps), airbench (its owner's words, letters A to D)"
@@ -100,19 +88,19 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     flag("--official", type=Path, help=about)
     about = "record bad rows of questions.jsonl in OUT.errors.jsonl and go on; a benchmark's always are"
     flag("--skip-bad", action="store_true", help=about)
-    add_config(command, Decoding)
-    add_config(command, Placement)
-    add_limits(command)
-    add_cache(command)
+    shared.add_config(command, Decoding)
+    shared.add_config(command, Placement)
+    shared.add_limits(command)
+    shared.add_cache(command)
     example = (
         "tgsr predict --questions MMAU/mmau-test-mini.json --only speech --model mini:tgsr --out mmau.jsonl"
     )
-    finish(command, predict, example)
+    shared.finish(command, predict, example)
 
 
 def predict(args: argparse.Namespace) -> None:
-    require_there(args.questions)
-    decoding = config_of(args, Decoding)
+    shared.require_there(args.questions)
+    decoding = shared.config_of(args, Decoding)
     from tgsr.answering.predict import predict_to_file
     from tgsr.evaluation.scoring.official_files import require_scorer, write_official
     from tgsr.models.lalm import Lalm
@@ -121,12 +109,12 @@ def predict(args: argparse.Namespace) -> None:
 
     if args.official:
         require_scorer(args.questions)
-    questions = questions_of(args, args.out.with_name(args.out.name + ".errors.jsonl"), args.skip_bad)
+    questions = shared.questions_of(args, args.skip_bad)
     if args.prompt:
         questions = asked_with(questions, args.prompt)
-    model = open_model(args, args.model)
+    model = shared.open_model(args, args.model)
     n_done, n_left = predict_to_file(
-        model, questions, args.questions, args.out, cache_of(args), decoding, name=args.name
+        model, questions, args.questions, args.out, shared.cache_of(args), decoding, name=args.name
     )
     left = f", {n_left} left without (see its errors file)" if n_left else ""
     print(f"{args.out}: {n_done} responses{left}")

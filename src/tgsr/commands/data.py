@@ -8,7 +8,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-from tgsr.commands.shared import LLM, add_shards, finish, require_there, shards_of
+from tgsr.commands import shared
 from tgsr.errors import Bad, BuildError, OptionError
 
 
@@ -29,14 +29,14 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
     flag("--max-seconds", type=float, default=3600.0, help="longer clips are flagged, not heard")
     flag("--device", default="cpu", help="of the back end transformers")
     flag("--timestamped-python", default=sys.executable, help="of whisper-timestamped's environment")
-    add_shards(command)
+    shared.add_shards(command)
     example = "tgsr transcribe LibriSpeech/ --out data/libri/clips.jsonl --workers 2"
     more = "A corpus is read as its publisher ships it."
-    finish(command, transcribe, example, more)
+    shared.finish(command, transcribe, example, more)
 
 
 def transcribe(args: argparse.Namespace) -> None:
-    require_there(args.source, args.alignments)
+    shared.require_there(args.source, args.alignments)
     from tgsr.data.corpora.which import clips_of, corpus_of, with_alignments
     from tgsr.data.shards import Step, run
     from tgsr.data.transcribe.clips import Transcription, transcribe_rows
@@ -49,19 +49,10 @@ def transcribe(args: argparse.Namespace) -> None:
     clips = clips_of(args.source, corpus, out.parent, language=language)
     if args.alignments:
         clips = with_alignments(clips, args.alignments)
-    settings = Transcription(
-        str(out.parent),
-        args.backend,
-        args.model,
-        args.align,
-        args.language,
-        args.max_seconds,
-        args.device,
-        1 if args.workers > 1 else 0,
-        args.timestamped_python,
-    )
+    threads = 1 if args.workers > 1 else 0
+    settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
-    counts = run(Step(transcribe_rows, settings), rows, out, root=out.parent, **shards_of(args))
+    counts = run(Step(transcribe_rows, settings), rows, out, root=out.parent, **shared.shards_of(args))
     left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
     print(
         f"{args.out}: {counts.kept} clips of {counts.given} ({corpus}), {counts.flagged} with flags{left_out}"
@@ -86,19 +77,19 @@ def add_build(command: argparse.ArgumentParser) -> None:
     flag("--max-words", type=int, default=12, help="of a phrase (stage sta)")
     flag("--n-choices", type=int, default=4, help="of a question, at most (stage qa)")
     flag("--without", nargs="*", default=[], metavar="TASK", help="tasks that are not asked (stage qa)")
-    flag("--llm", help=f"an LLM that writes questions too (stage qa): {LLM}")
+    flag("--llm", help=f"an LLM that writes questions too (stage qa): {shared.LLM}")
     flag("--open", type=int, default=4, help="questions that it writes about a clip, at most")
     about = "an LLM without audio; what it answers right whatever the choices' order is left out (stage qa)"
     flag("--text-model", help=about)
     by = ("publisher", "speaker", "clip")
     flag("--split-by", choices=by, default="publisher", help="who decides what is for testing")
     flag("--test-share", type=float, default=0.05, help="of the speakers, or clips, with --split-by")
-    add_shards(command)
-    finish(command, build, "tgsr build sta --digits 500 --split train --out data/sta")
+    shared.add_shards(command)
+    shared.finish(command, build, "tgsr build sta --digits 500 --split train --out data/sta")
 
 
 def build(args: argparse.Namespace) -> None:
-    require_there(*args.clips or ())
+    shared.require_there(*args.clips or ())
     if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
         raise OptionError("--least-confidence and --test-share: must be in [0, 1]")
     if args.phrases < 1 or args.max_words < 2 or args.n_choices < 2:
@@ -125,7 +116,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.splits import Split
     from tgsr.models.packaged_weights import cache_folder
 
-    split, shards = Split(args.split_by, args.test_share, args.seed), shards_of(args)
+    split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)
     if args.stage == "sta":
         wanted = Phrases(args.phrases, 2, args.max_words, args.least_confidence, seed=args.seed)
         step = Step(phrases_of, Stage1(wanted, split))
@@ -161,11 +152,11 @@ def add_look(command: argparse.ArgumentParser) -> None:
     flag("--first", type=int, default=0, help="the first item, from 0 on")
     flag("--seed", type=int, help="a random sample instead of the first ones")
     flag("--out", type=Path, required=True, help="folder of pages; index.html is the first")
-    finish(command, look, "tgsr look data/sta/questions.jsonl --out look --seed 0")
+    shared.finish(command, look, "tgsr look data/sta/questions.jsonl --out look --seed 0")
 
 
 def look(args: argparse.Namespace) -> None:
-    require_there(args.file)
+    shared.require_there(args.file)
     from tgsr.report.look import look
 
     pages = look(args.file, args.out, first=args.first, n=args.n, seed=args.seed)
@@ -178,11 +169,11 @@ def add_pack(command: argparse.ArgumentParser) -> None:
     flag("--to", required=True, choices=("webdataset", "parquet"), help="parquet needs pyarrow")
     flag("--samples-per-shard", type=int, default=1000, help="clips in a file")
     flag("--out", type=Path, required=True, help="folder of shards")
-    finish(command, pack, "tgsr pack data/clips.jsonl --to webdataset --out shards")
+    shared.finish(command, pack, "tgsr pack data/clips.jsonl --to webdataset --out shards")
 
 
 def pack(args: argparse.Namespace) -> None:
-    require_there(args.file)
+    shared.require_there(args.file)
     from tgsr.data.pack import pack
 
     packed = pack(args.file, args.out, args.to, samples_per_shard=args.samples_per_shard)
@@ -201,11 +192,11 @@ def add_export(command: argparse.ArgumentParser) -> None:
     flag("--kind", choices=("phrase", "choice"), help="where the file has both: stage 1's or stage 2's")
     flag("--back", action="store_true", help="the other way: from that trainer's file to questions")
     flag("--out", type=Path, required=True, help=".jsonl; .parquet for verl")
-    finish(command, export, "tgsr export data/qa/questions.jsonl --to trl --out qa-trl.jsonl")
+    shared.finish(command, export, "tgsr export data/qa/questions.jsonl --to trl --out qa-trl.jsonl")
 
 
 def export(args: argparse.Namespace) -> None:
-    require_there(args.questions)
+    shared.require_there(args.questions)
     from tgsr.data.other_trainers import export, import_back
     from tgsr.records import read_questions, write_jsonl
 

@@ -9,20 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tgsr.commands.shared import (
-    LLM,
-    add_cache,
-    add_config,
-    add_limits,
-    add_questions,
-    cache_of,
-    config_of,
-    finish,
-    load,
-    open_model,
-    questions_of,
-    require_there,
-)
+from tgsr.commands import shared
 from tgsr.errors import ImportFileError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.placement import Placement
@@ -43,11 +30,11 @@ def add_score(command: argparse.ArgumentParser) -> None:
         "MMAU's, MMAR's, AIR-Bench's and MELD's are scored by their owners' rules and by a strict one, with intervals "
         "and paired tests. docs/scoring.md says what each number means."
     )
-    finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
+    shared.finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
 
 
 def score(args: argparse.Namespace) -> None:
-    require_there(args.predictions, args.questions)
+    shared.require_there(args.predictions, args.questions)
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import notes, summary
 
@@ -68,11 +55,11 @@ def add_rewards(command: argparse.ArgumentParser) -> None:
     flag("--seed", type=int, default=0, help="of the draw, the policies and the intervals")
     flag("--out", type=Path, required=True, help="folder: hacking.json, hacking.png")
     more = "Honest and degenerate policies beside each other: can it be earned without listening?"
-    finish(command, rewards, "tgsr rewards data/qa/questions.jsonl --out hacking", more)
+    shared.finish(command, rewards, "tgsr rewards data/qa/questions.jsonl --out hacking", more)
 
 
 def rewards(args: argparse.Namespace) -> None:
-    require_there(args.questions, args.predictions)
+    shared.require_there(args.questions, args.predictions)
     clips = args.clips or args.questions.with_name("clips.jsonl")
     if not clips.exists():
         remedy = "give --clips, as `tgsr transcribe` or `tgsr build` writes it"
@@ -116,11 +103,11 @@ def add_import(command: argparse.ArgumentParser) -> None:
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
     more = "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, or any table."
-    finish(command, import_, example, more)
+    shared.finish(command, import_, example, more)
 
 
 def import_(args: argparse.Namespace) -> None:
-    require_there(args.predictions, args.questions, args.audio)
+    shared.require_there(args.predictions, args.questions, args.audio)
     columns = {}
     for pair in args.map:
         field, _, columns[field] = pair.partition("=")
@@ -150,7 +137,7 @@ def import_(args: argparse.Namespace) -> None:
 
 def add_attend(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    add_questions(command)
+    shared.add_questions(command)
     about = "mini, ..., a folder or a hub id; give several: the others are compared with the first"
     flag("--model", action="append", required=True, help=about)
     about = "look at these responses of the models instead of new ones"
@@ -165,15 +152,15 @@ def add_attend(command: argparse.ArgumentParser) -> None:
     flag("--item", action="append", default=[], metavar="ID", help="of this question too")
     about = "the layer to show; the one with most attention to audio if not given"
     flag("--layer", type=int, help=about)
-    add_config(command, Placement)
-    add_cache(command)
+    shared.add_config(command, Placement)
+    shared.add_cache(command)
     example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
     more = "Attention by block, layer, phase and second, inside and outside of the cited intervals."
-    finish(command, attend, example, more)
+    shared.finish(command, attend, example, more)
 
 
 def attend(args: argparse.Namespace) -> None:
-    require_there(args.questions, args.predictions)
+    shared.require_there(args.questions, args.predictions)
     from tgsr.disk.run_folder import open_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention import look
@@ -182,7 +169,7 @@ def attend(args: argparse.Namespace) -> None:
     from tgsr.records import read_responses, write_jsonl
     from tgsr.report import attention_figures
 
-    questions = questions_of(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
+    questions = shared.questions_of(args)
     prompting: Any = prompt_text
     if args.queries == "paper":
         questions, prompting = look.paper_questions(questions), look.as_written
@@ -194,12 +181,12 @@ def attend(args: argparse.Namespace) -> None:
     for response in read_responses(args.predictions) if args.predictions else []:
         texts.setdefault(response.model, {})[response.question.id] = response.text
     texts_hash = sha256_of(args.predictions) if args.predictions else None
-    cache = cache_of(args)
+    cache = shared.cache_of(args)
     common = look.Attending(args.queries, args.max_new_tokens, texts_hash)
     open_run(args.out, "attend", common, str(args.questions), cache)
     looked, n_without, errors = {}, {}, []
     for name in dict.fromkeys(args.model):
-        lalm = load(args, name)
+        lalm = shared.load(args, name)
         if args.predictions and lalm.name not in texts:
             raise RecordError(
                 "model",
@@ -239,7 +226,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
     from tgsr.evaluation.controls import FAMILIES
 
     flag = command.add_argument
-    add_questions(command)
+    shared.add_questions(command)
     flag("--model", action="append", required=True, help="as for tgsr predict; give several to compare")
     about = "the models' responses to the unaltered clips, instead of new ones"
     flag("--predictions", type=Path, help=about)
@@ -254,33 +241,32 @@ def add_control(command: argparse.ArgumentParser) -> None:
     flag("--draws", type=int, default=1, help="random removals to compare with, per question")
     about, default = f"only some of {', '.join(FAMILIES)}", list(FAMILIES)
     flag("--conditions", nargs="+", choices=FAMILIES, default=default, metavar="CONDITION", help=about)
-    add_config(command, Decoding)
-    add_config(command, Placement)
-    add_limits(command)
-    add_cache(command)
+    shared.add_config(command, Decoding)
+    shared.add_config(command, Placement)
+    shared.add_limits(command)
+    shared.add_cache(command)
     example = (
         "tgsr control --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
     )
     more = "It is also shifted, and reduced to the cited evidence. --seed is that of the removals and intervals too."
-    finish(command, control, example, more)
+    shared.finish(command, control, example, more)
 
 
 def control(args: argparse.Namespace) -> None:
-    require_there(args.questions, args.predictions)
-    decoding = config_of(args, Decoding)
+    shared.require_there(args.questions, args.predictions)
+    decoding = shared.config_of(args, Decoding)
     from tgsr.disk.run_folder import open_run
     from tgsr.evaluation.controls.ask import Control, Settings, control, drop_features
     from tgsr.evaluation.controls.scores import summarise, table, write
 
-    settings = Settings(
-        args.evidence, args.pad, args.fill, tuple(args.shifts), args.draws, tuple(args.conditions), args.seed
-    )
-    questions = questions_of(args, args.out.with_name(f"{args.out.name}.errors.jsonl"))
-    cache = cache_of(args)
-    open_run(args.out, "control", config_of(args, Control), str(args.questions))
+    families = tuple(args.conditions)
+    settings = shared.config_of(args, Settings, shifts=tuple(args.shifts), families=families)
+    questions = shared.questions_of(args)
+    cache = shared.cache_of(args)
+    open_run(args.out, "control", shared.config_of(args, Control), str(args.questions))
     models, items = {}, []
     for name in dict.fromkeys(args.model):
-        model = open_model(args, name)
+        model = shared.open_model(args, name)
         rows = control(
             model, questions, args.questions, args.out, cache, decoding, settings, args.predictions
         )
@@ -303,16 +289,16 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
     flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
     flag("--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed")
     flag("--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none")
-    flag("--judge", help=f"an LLM for Consistency: {LLM}")
+    flag("--judge", help=f"an LLM for Consistency: {shared.LLM}")
     about = "ask the judge in another order of choices, and of verdicts, too"
     flag("--bias", action="store_true", help=about)
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
-    finish(command, behaviour, example)
+    shared.finish(command, behaviour, example)
 
 
 def behaviour(args: argparse.Namespace) -> None:
-    require_there(*args.runs, args.whisper)
+    shared.require_there(*args.runs, args.whisper)
     from tgsr.data.transcribe.whisper import FasterWhisper
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
@@ -364,11 +350,11 @@ def behaviour(args: argparse.Namespace) -> None:
 
 def add_judge(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag("llm", help=LLM)
+    flag("llm", help=shared.LLM)
     flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
-    finish(command, judge, example, "Two tests of bias come with it.")
+    shared.finish(command, judge, example, "Two tests of bias come with it.")
 
 
 def judge(args: argparse.Namespace) -> None:

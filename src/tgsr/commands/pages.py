@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from tgsr.commands.shared import add_config, finish, open_model, require_there
+from tgsr.commands import shared
 from tgsr.errors import StudyError, ViewError
 from tgsr.models.placement import Placement
 
@@ -34,24 +35,15 @@ def add_report(command: argparse.ArgumentParser) -> None:
     flag("--title", default="Timestamp-grounded speech reasoning", help="the page's")
     flag("--seed", type=int, default=0, help="seed of the items and of the intervals")
     add_rows(command)
-    finish(command, report, "tgsr report runs/demo --out runs/demo/report")
+    shared.finish(command, report, "tgsr report runs/demo --out runs/demo/report")
 
 
 def report(args: argparse.Namespace) -> None:
-    require_there(*args.runs)
+    shared.require_there(*args.runs)
     from tgsr.report.write import report
 
-    path = report(
-        args.runs,
-        args.out,
-        title=args.title,
-        n_items=args.items,
-        seed=args.seed,
-        rows=args.row,
-        sta=args.sta,
-        published=args.published,
-    )
-    print(path)
+    of_rows: dict[str, Any] = {"rows": args.row, "sta": args.sta, "published": args.published}
+    print(report(args.runs, args.out, title=args.title, n_items=args.items, seed=args.seed, **of_rows))
 
 
 def add_tables(command: argparse.ArgumentParser) -> None:
@@ -61,11 +53,11 @@ def add_tables(command: argparse.ArgumentParser) -> None:
     flag("--seed", type=int, default=0, help="seed of the bootstrap")
     add_rows(command)
     example = 'tgsr tables runs/ablation --row Vanilla=mini --row "Only STA=mini:sta" --out tables'
-    finish(command, tables, example, "They are written as Markdown, CSV and LaTeX.")
+    shared.finish(command, tables, example, "They are written as Markdown, CSV and LaTeX.")
 
 
 def tables(args: argparse.Namespace) -> None:
-    require_there(*args.runs)
+    shared.require_there(*args.runs)
     from tgsr.report.write import tables
 
     paths, text = tables(
@@ -94,7 +86,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
     flag("--title", default="Listening study", help="the page's")
     flag("--seed", type=int, default=0, help="of items, stretches and orders")
     flag("--out", type=Path, required=True, help="a new folder")
-    finish(make, study_make, "tgsr study make runs/predictions.jsonl --items 30 --out study")
+    shared.finish(make, study_make, "tgsr study make runs/predictions.jsonl --items 30 --out study")
 
     serve = step("serve", "Run the study as a web page; ratings go to ratings.sqlite in its folder.")
     flag = serve.add_argument
@@ -102,14 +94,14 @@ def add_study(command: argparse.ArgumentParser) -> None:
     flag("--host", default="127.0.0.1", help="any other than this one needs the printed token")
     flag("--port", type=int, default=8732, help="of the page")
     flag("--consent", type=Path, help="text file shown to raters instead of the packaged text")
-    finish(serve, study_serve, "tgsr study serve study --host 0.0.0.0")
+    shared.finish(serve, study_serve, "tgsr study serve study --host 0.0.0.0")
 
     analyse = step("analyse", "Tables, plots, agreement and ratings.csv from the ratings so far.")
     flag = analyse.add_argument
     flag("study", type=Path, help="the study's folder")
     flag("--out", type=Path, required=True, help="folder")
     flag("--seed", type=int, default=0, help="of the intervals")
-    finish(analyse, study_analyse, "tgsr study analyse study --out study/analysis")
+    shared.finish(analyse, study_analyse, "tgsr study analyse study --out study/analysis")
 
     size = step("size", "How many items a study needs.")
     flag = size.add_argument
@@ -118,11 +110,11 @@ def add_study(command: argparse.ArgumentParser) -> None:
     flag("--raters", type=int, default=3, help="of each item and system")
     flag("--correlation", type=float, default=0.4, help="between raters of one item, 0 to 1")
     flag("--power", type=float, default=0.8, help="of the test, 0 to 1")
-    finish(size, study_size, "tgsr study size --difference 0.5 --deviation 1.2")
+    shared.finish(size, study_size, "tgsr study size --difference 0.5 --deviation 1.2")
 
 
 def study_make(args: argparse.Namespace) -> None:
-    require_there(*args.runs)
+    shared.require_there(*args.runs)
     from tgsr.pages.study.design import make_study
     from tgsr.report.write import prediction_files
 
@@ -145,7 +137,7 @@ def study_make(args: argparse.Namespace) -> None:
 
 
 def study_serve(args: argparse.Namespace) -> None:
-    require_there(args.study, args.consent)
+    shared.require_there(args.study, args.consent)
     _require_server()
     from tgsr.pages.study.serve import serve
 
@@ -153,7 +145,7 @@ def study_serve(args: argparse.Namespace) -> None:
 
 
 def study_analyse(args: argparse.Namespace) -> None:
-    require_there(args.study)
+    shared.require_there(args.study)
     from tgsr.pages.study.analysis import analyse, markdown, ratings_of, write_analysis, write_csv
     from tgsr.pages.study.design import read_study
     from tgsr.pages.study.store import RATINGS, Store
@@ -194,13 +186,13 @@ def add_view(command: argparse.ArgumentParser) -> None:
     flag("--port", type=int, default=8731, help="0: any free one")
     flag("--open", action="store_true", help="open it in the browser")
     flag("--export", type=Path, help="write a folder that needs no server instead of serving")
-    add_config(command, Placement)
+    shared.add_config(command, Placement)
     command.set_defaults(at_once=1, per_minute=None)  # of a model behind an API: one visitor asks at a time
-    finish(command, view, "tgsr view runs/demo --open")
+    shared.finish(command, view, "tgsr view runs/demo --open")
 
 
 def view(args: argparse.Namespace) -> None:
-    require_there(*args.runs, *args.clips, *args.audio_root)
+    shared.require_there(*args.runs, *args.clips, *args.audio_root)
     _require_server()
     from tgsr.pages.view.run import view
 
@@ -209,7 +201,7 @@ def view(args: argparse.Namespace) -> None:
         clips=args.clips,
         audio_roots=args.audio_root,
         models=args.model,
-        open_model=lambda name: open_model(args, name),
+        open_model=lambda name: shared.open_model(args, name),
         title=args.title,
         host=args.host,
         port=args.port,

@@ -72,10 +72,10 @@ def add_config(command: argparse._ActionsContainer, config: type[DataclassInstan
         )
 
 
-def config_of(args: argparse.Namespace, config: type[Config]) -> Config:
-    """The config's values as the flags of `add_config` have them; fields without a flag keep their defaults."""
+def config_of(args: argparse.Namespace, config: type[Config], **given: object) -> Config:
+    """The config with the given values, and those of the flags that are named like its other fields."""
     names = {field.name for field in dataclasses.fields(config)}
-    return config(**{name: value for name, value in vars(args).items() if name in names})
+    return config(**{name: value for name, value in vars(args).items() if name in names} | given)
 
 
 def add_cache(command: argparse.ArgumentParser) -> None:
@@ -154,15 +154,11 @@ def add_questions(command: argparse.ArgumentParser) -> None:
     flag("--limit", type=int, metavar="N", help="N of them at random, drawn by --seed")
 
 
-def questions_of(args: argparse.Namespace, errors: Path, skip_bad: bool = False) -> list[Question]:
+def questions_of(args: argparse.Namespace, skip_bad: bool = False) -> list[Question]:
+    """The questions that the flags of `add_questions` name. Bad rows are listed beside --out, in OUT.errors.jsonl."""
     from tgsr.evaluation.benchmarks import questions_of
 
+    errors = args.out.with_name(f"{args.out.name}.errors.jsonl")
     return questions_of(
-        args.questions,
-        args.audio,
-        args.only,
-        errors,
-        skip_bad=skip_bad,
-        limit=args.limit,
-        seed=args.seed,
+        args.questions, args.audio, args.only, errors, skip_bad=skip_bad, limit=args.limit, seed=args.seed
     )

@@ -8,20 +8,12 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from tgsr.commands.shared import (
-    add_cache,
-    add_config,
-    cache_of,
-    config_of,
-    finish,
-    load,
-    require_there,
-)
+from tgsr.commands import shared
 from tgsr.models.placement import Placement
 
 
 def add_fetch(command: argparse.ArgumentParser) -> None:
-    finish(command, fetch, "tgsr fetch", "They are Whisper base and SmolLM2-135M.")
+    shared.finish(command, fetch, "tgsr fetch", "They are Whisper base and SmolLM2-135M.")
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -34,14 +26,14 @@ def add_demo(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("--out", type=Path, default=Path("runs/demo"), help="folder; resumed where it exists")
     flag("--seed", type=int, default=0, help="seed of clips and training")
-    add_cache(command)
-    finish(command, demo, "tgsr demo --out runs/demo")
+    shared.add_cache(command)
+    shared.finish(command, demo, "tgsr demo --out runs/demo")
 
 
 def demo(args: argparse.Namespace) -> None:
     from tgsr.miniature.demo import demo
 
-    print(demo(args.out, cache_of(args), args.seed))
+    print(demo(args.out, shared.cache_of(args), args.seed))
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -63,19 +55,19 @@ def add_train(command: argparse.ArgumentParser) -> None:
         stage = stages.add_parser(name, help=about, description=about)
         stage.set_defaults(stage=name, config=config, given=given)
         stage.add_argument("--out", type=Path, required=True, help="run folder; resumed where it exists")
-        add_config(stage, config)
-        add_cache(stage)
+        shared.add_config(stage, config)
+        shared.add_cache(stage)
         example = f"tgsr train {name} --out runs/{name}"
         if given:
             example += f" --{given} data/{given}.jsonl; "
             example += f"on 2 GPUs: torchrun --nproc-per-node 2 -m tgsr.cli train {name} ..."
-        finish(stage, train, example)
+        shared.finish(stage, train, example)
 
 
 def train(args: argparse.Namespace) -> None:
-    config = config_of(args, args.config)
+    config = shared.config_of(args, args.config)
     if args.given:
-        require_there(Path(getattr(config, args.given)))
+        shared.require_there(Path(getattr(config, args.given)))
     from tgsr.miniature.base import train_base
     from tgsr.rl import train_grpo
     from tgsr.sta import train_sta
@@ -87,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
         "grpo": train_grpo,
         "sft": train_sft,
     }
-    adapter = trainers[args.stage](config, args.out, cache_of(args))
+    adapter = trainers[args.stage](config, args.out, shared.cache_of(args))
     if os.environ.get("RANK", "0") == "0":  # once, however many processes torchrun has started
         print(adapter)
 
@@ -103,7 +95,7 @@ def add_decoder(command: argparse.ArgumentParser) -> None:
     flag("--cpu", action="store_true", help="for vLLM on a CPU: prompts stay in one piece")
     flag("--memory-share", type=float, default=0.5, help="of the GPU, the trainer has the rest")
     example = "tgsr decoder --model mini:sta --out runs/decoder"
-    finish(command, decoder, example, "It is the one of tgsr train grpo --vllm.")
+    shared.finish(command, decoder, example, "It is the one of tgsr train grpo --vllm.")
 
 
 def decoder(args: argparse.Namespace) -> None:
@@ -131,26 +123,26 @@ def add_plan(command: argparse.ArgumentParser) -> None:
     flag("--gpus", type=int, default=1, help="how many")
     flag("--gpu", choices=tuple(GPUS), default="h100", help="of which kind")
     flag("--gpu-memory", type=float, help="GB, where yours differs")
-    add_config(command, Work)
+    shared.add_config(command, Work)
     example = "tgsr plan --model Qwen/Qwen2.5-Omni-7B --gpus 8"
-    finish(command, plan, example, "Computed by the cost model; nothing is measured.")
+    shared.finish(command, plan, example, "Computed by the cost model; nothing is measured.")
 
 
 def plan(args: argparse.Namespace) -> None:
     from tgsr.training.cost import Work
     from tgsr.training.plan import plan
 
-    print(plan(args.model, args.gpu, args.gpus, config_of(args, Work), args.gpu_memory))
+    print(plan(args.model, args.gpu, args.gpus, shared.config_of(args, Work), args.gpu_memory))
 
 
 def add_merge(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", required=True, help="an adapter's folder, mini:sta, mini:tgsr")
     command.add_argument("--out", type=Path, required=True, help="a new folder")
-    add_config(command, Placement)
-    finish(command, merge, "tgsr merge --model runs/tgsr/adapter --out merged")
+    shared.add_config(command, Placement)
+    shared.finish(command, merge, "tgsr merge --model runs/tgsr/adapter --out merged")
 
 
 def merge(args: argparse.Namespace) -> None:
     from tgsr.models.merge import merge
 
-    print(merge(load(args, args.model), args.out))
+    print(merge(shared.load(args, args.model), args.out))
