@@ -16,17 +16,10 @@ import pytest
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.choices import airbench_letter, extract_choice, letter, token_match
 from tgsr.errors import Bad, RecordError
-from tgsr.evaluation.benchmarks import (
-    EMOTIONS,
-    Item,
-    benchmark_of,
-    items,
-    limited,
-    questions_of,
-    read_benchmark,
-    selected,
-)
-from tgsr.evaluation.scoring.official_files import write_official
+from tgsr.evaluation.benchmarks import limited, questions_of, read_benchmark, selected
+from tgsr.evaluation.owners.files import benchmark_questions, owner_of_file, write_official
+from tgsr.evaluation.owners.meld import EMOTIONS
+from tgsr.evaluation.owners.owner import BenchmarkQuestion
 from tgsr.records import Question, Response, resolve_audio, write_jsonl
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -48,6 +41,11 @@ def sound(path: Path, seconds: float = 0.5) -> None:
 
 def parted(found: Sequence[Question | Bad]) -> tuple[list[Question], list[Bad]]:
     return [q for q in found if isinstance(q, Question)], [b for b in found if isinstance(b, Bad)]
+
+
+def good(path: Path) -> list[BenchmarkQuestion]:
+    """The questions of a benchmark's file that can be asked."""
+    return [item for item in benchmark_questions(path) if isinstance(item, BenchmarkQuestion)]
 
 
 def mmau_row(name: str, **changes: object) -> dict[str, object]:
@@ -126,7 +124,9 @@ def test_mmau_rows_are_questions_with_what_its_scores_are_broken_down_by(tmp_pat
     ]
     path = write_mmau(tmp_path / "anything.txt", rows)  # its name says nothing
     sound(tmp_path / "test-mini-audios" / "a.wav", seconds=1.25)
-    assert benchmark_of(path) == "mmau"
+    owner = owner_of_file(path)
+    assert owner is not None
+    assert owner.name == "mmau"
     questions, bad = parted(list(read_benchmark(path)))
     assert not bad
     first, second = questions
@@ -303,14 +303,14 @@ def test_questions_of_ours_are_read_as_ever(tmp_path: Path) -> None:
 # --- selection -----------------------------------------------------------------------------------------------------
 
 
-def some(tmp_path: Path) -> list[Item]:
+def some(tmp_path: Path) -> list[BenchmarkQuestion]:
     rows = [
         mmau_row("a"),
         mmau_row("b", difficulty="hard"),
         mmau_row("c", task="music", difficulty="hard", category=["Memory", "Reasoning"]),
         mmau_row("d", task="sound"),
     ]
-    return [item for item in items(write_mmau(tmp_path / "m.json", rows)) if isinstance(item, Item)]
+    return good(write_mmau(tmp_path / "m.json", rows))
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,8 @@ def test_sound_files_of_what_was_not_selected_are_not_missed(tmp_path: Path) -> 
 def test_a_larger_limit_keeps_what_a_smaller_one_drew(tmp_path: Path) -> None:
     rows = [item for item in some(tmp_path) for _ in range(50)]
     numbered = [
-        Item(**{f: getattr(r, f) for f in Item.__slots__} | {"id": str(n)}) for n, r in enumerate(rows)
+        BenchmarkQuestion(**{f: getattr(r, f) for f in BenchmarkQuestion.__slots__} | {"id": str(n)})
+        for n, r in enumerate(rows)
     ]
     few, more = ({item.id for item in limited(numbered, n, seed=3)} for n in (20, 60))
     assert len(few) == 20
@@ -371,7 +372,7 @@ def test_a_larger_limit_keeps_what_a_smaller_one_drew(tmp_path: Path) -> None:
 # --- the owners' scorers -------------------------------------------------------------------------------------------
 
 
-def said(item: Item, index: int, form: str = "Final answer: ({letter}) {text}") -> Response:
+def said(item: BenchmarkQuestion, index: int, form: str = "Final answer: ({letter}) {text}") -> Response:
     question = Question(
         item.id, item.clip_id, "x.wav", 1.0, "choice", item.question, item.answer, item.choices
     )
@@ -382,7 +383,7 @@ def said(item: Item, index: int, form: str = "Final answer: ({letter}) {text}") 
 
 def test_official_files_hold_the_choice_and_the_rest_of_the_row(tmp_path: Path) -> None:
     path = write_mmau(tmp_path / "m.json", [mmau_row("a"), mmau_row("b"), mmau_row("c")])
-    a, b, c = (item for item in items(path) if isinstance(item, Item))
+    a, b, c = good(path)
     unclear = Response(said(c, 0).question, "m", "(a) or (b), who knows")
     written = write_official(path, tmp_path / "out" / "o.json", [said(a, 1), unclear])
     assert (written.benchmark, written.n, written.n_without_choice) == ("mmau", 2, 1)
@@ -414,7 +415,7 @@ def test_airbench_gets_letters_of_its_own_columns(tmp_path: Path) -> None:
         airbench_row(4, "SIC", "s"),
     ]
     path = write_mmau(tmp_path / "Foundation_meta.json", rows)
-    first, second, third, fourth = (item for item in items(path) if isinstance(item, Item))
+    first, second, third, fourth = good(path)
     silent = Response(said(fourth, 0).question, "m", "")
     answers = [said(first, 0), said(second, 1), said(third, 0), silent]
     write_official(path, tmp_path / "o.jsonl", answers)
@@ -440,7 +441,7 @@ def test_meld_has_no_official_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_papers_cells_are_all_there(path: Path, n: int, n_speech: int) -> None:
-    found = [item for item in items(path) if isinstance(item, Item)]
+    found = good(path)
     assert len(found) == n  # none bad
     assert len(selected(found, ["speech"], str(path))) == n_speech
 
@@ -457,7 +458,7 @@ def test_the_owners_match_of_our_official_file_says_what_we_read(
     path: Path, key: str, only: str, n_forgiven: int, tmp_path: Path
 ) -> None:
     """Every choice of every row in turn; where both differ, the wrong choice has the words of the right one."""
-    found = selected([item for item in items(path) if isinstance(item, Item)], [only], str(path))
+    found = selected(good(path), [only], str(path))
     by_id = {item.id: item for item in found}
     forgiven = 0
     for index in range(max(len(item.choices) for item in found)):
@@ -483,7 +484,7 @@ def test_the_owners_match_of_our_official_file_says_what_we_read(
 def test_real_rows_become_questions_where_their_sound_is(tmp_path: Path) -> None:
     path = tmp_path / "mmau-test-mini.json"
     path.write_bytes(MMAU.read_bytes())
-    names = [item.places[0] for item in items(path) if isinstance(item, Item)][:5]
+    names = [item.places[0] for item in good(path)][:5]
     for number, name in enumerate(names, 1):
         sound(tmp_path / name, seconds=number / 4)
     questions, bad = parted(list(read_benchmark(path)))
@@ -494,8 +495,8 @@ def test_real_rows_become_questions_where_their_sound_is(tmp_path: Path) -> None
 
 @real(MELD)
 def test_real_meld_has_2608_questions_and_names_the_two_others() -> None:
-    found = list(items(MELD))
-    asked = [item for item in found if isinstance(item, Item)]
+    found = list(benchmark_questions(MELD))
+    asked = [item for item in found if isinstance(item, BenchmarkQuestion)]
     bad = [one for one in found if isinstance(one, Bad)]
     assert (len(asked), len(bad)) == (2608, 2)
     share = Counter(item.answer for item in asked)["neutral"] / len(asked)

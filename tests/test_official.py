@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.choices import extract_choice
-from tgsr.evaluation.benchmarks import EMOTIONS
-from tgsr.evaluation.scoring import official
-from tgsr.evaluation.scoring.official import REASONS, authors_verdict, handed_over, verdict, verdicts
+from tgsr.evaluation.owners import ruling
+from tgsr.evaluation.owners.files import OWNERS
+from tgsr.evaluation.owners.meld import EMOTIONS
+from tgsr.evaluation.owners.ours import authors_ruling
+from tgsr.evaluation.owners.ruling import REASONS, Ruling
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "scoring.md"
@@ -60,7 +62,7 @@ def letter_match(response: str, answer: str, choices: Sequence[str | None]) -> b
 def test_words_are_matched_as_the_owners_do(text: str, choices: list[str | None], at: int) -> None:
     answer = choices[at % len(choices)]
     if answer is not None:
-        assert verdict("mmau", text, choices, answer).official == words_match(text, answer, choices)
+        assert OWNERS["mmau"].ruling(text, choices, answer).official == words_match(text, answer, choices)
 
 
 @given(
@@ -71,7 +73,9 @@ def test_words_are_matched_as_the_owners_do(text: str, choices: list[str | None]
 def test_letters_are_read_as_the_owners_do(text: str, choices: list[str | None], at: int) -> None:
     answer = choices[at % len(choices)]
     if answer is not None:
-        assert verdict("airbench", text, choices, answer).official == letter_match(text, answer, choices)
+        assert OWNERS["airbench"].ruling(text, choices, answer).official == letter_match(
+            text, answer, choices
+        )
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
@@ -115,63 +119,61 @@ def test_the_real_questions_are_scored_as_the_owners_do(path: Path) -> None:
         assert isinstance(answer, str)
         for _ in range(4):
             text = said_about(choices, answer, rng)
-            judged = verdict("mmau", text, choices, answer)
+            judged = OWNERS["mmau"].ruling(text, choices, answer)
             assert judged.official == words_match(text, answer, choices)
             assert (judged.why is None) == (judged.official == judged.strict)
             n_differ += judged.why is not None
             # no metadata of AIR-Bench are at hand: its rule on these questions' first four choices
             four = [*choices, None, None][:4]
             if answer in four:
-                judged = verdict("airbench", text, four, answer)
+                judged = OWNERS["airbench"].ruling(text, four, answer)
                 assert judged.official == letter_match(text, answer, four)
                 assert (judged.why is None) == (judged.official == judged.strict)
     assert n_differ > 100
 
 
 CHOICES = ["Man", "Woman", "Child", "Robot"]
-Judge = Callable[[str], official.Verdict]
+Judge = Callable[[str], Ruling]
 
 
-def words(text: str, choices: Sequence[str] = CHOICES, answer: str = "Woman") -> official.Verdict:
-    return verdict("mmau", text, choices, answer)
+def words(text: str, choices: Sequence[str] = CHOICES, answer: str = "Woman") -> Ruling:
+    return OWNERS["mmau"].ruling(text, choices, answer)
 
 
-def letters(text: str, choices: Sequence[str | None] = CHOICES, answer: str = "Woman") -> official.Verdict:
-    return verdict("airbench", text, choices, answer)
+def letters(text: str, choices: Sequence[str | None] = CHOICES, answer: str = "Woman") -> Ruling:
+    return OWNERS["airbench"].ruling(text, choices, answer)
 
 
-def authors(text: str, choices: Sequence[str] = CHOICES, answer: str = "Woman") -> official.Verdict:
-    return authors_verdict(text, choices, answer)
+def authors(text: str, choices: Sequence[str] = CHOICES, answer: str = "Woman") -> Ruling:
+    return authors_ruling(text, choices, answer)
 
 
 @pytest.mark.parametrize(
     ("judged", "expected", "why"),
     [
-        (words("No man. Final answer: (b) Woman"), (False, True), official.OTHER_WORDS),
-        (words("(b)"), (False, True), official.LETTER_WITHOUT_TEXT),
-        (verdicts("mmau", "(b)", ["+", "-"], "-", 1)[0], (False, True), official.NO_WORDS),
-        (words("the dog bites, the man", ["the man bites", "cat"], "the man bites"), (True, False), official.SCATTERED),
-        (words("b a", ["a b", "b a"], "a b"), (True, False), official.SAME_WORDS),
-        (words("(a) or (b), a woman"), (True, False), official.SEVERAL),
-        (words("(a) Woman"), (True, False), official.AGAINST),
-        (authors("Woman"), (False, True), official.NO_LETTER),
-        (authors("(e) x", ["1", "2", "3", "4", "x"], "x"), (False, True), official.BEYOND_D),
-        (authors("Answer: (b)\nThanks."), (False, True), official.NOT_LAST_LINE),
-        (authors("(a) is wrong. Answer: (b)"), (False, True), official.OTHER_LETTER_FIRST),
-        (authors("(c) x", ["y", "x", "x"], "x"), (False, True), official.REPEATED),
-        (authors("(b) or (c)"), (True, False), official.SEVERAL),
-        (authors("(b) Man"), (True, False), official.AGAINST),
-        (authors("(b). Answer: nothing"), (True, False), official.UNCLEAR),
-        (letters("It is (b)."), (None, True), official.UNREADABLE),
-        (letters("no idea"), (None, False), official.UNREADABLE),
-        (letters("Certainly (b)"), (False, True), official.MISREAD),
-        (letters("C", ["y", "x", "x"], "x"), (False, True), official.REPEATED),
-        (letters("B or (a) or (c)"), (True, False), official.SEVERAL),
+        (words("No man. Final answer: (b) Woman"), (False, True), ruling.OTHER_WORDS),
+        (words("(b)"), (False, True), ruling.LETTER_WITHOUT_TEXT),
+        (OWNERS["mmau"].rulings("(b)", ["+", "-"], "-", 1)[0], (False, True), ruling.NO_WORDS),
+        (words("the dog bites, the man", ["the man bites", "cat"], "the man bites"), (True, False), ruling.SCATTERED),
+        (words("b a", ["a b", "b a"], "a b"), (True, False), ruling.SAME_WORDS),
+        (words("(a) or (b), a woman"), (True, False), ruling.SEVERAL),
+        (words("(a) Woman"), (True, False), ruling.AGAINST),
+        (authors("Woman"), (False, True), ruling.NO_LETTER),
+        (authors("(e) x", ["1", "2", "3", "4", "x"], "x"), (False, True), ruling.BEYOND_D),
+        (authors("Answer: (b)\nThanks."), (False, True), ruling.NOT_LAST_LINE),
+        (authors("(a) is wrong. Answer: (b)"), (False, True), ruling.OTHER_LETTER_FIRST),
+        (authors("(c) x", ["y", "x", "x"], "x"), (False, True), ruling.REPEATED),
+        (authors("(b) or (c)"), (True, False), ruling.SEVERAL),
+        (authors("(b) Man"), (True, False), ruling.AGAINST),
+        (authors("(b). Answer: nothing"), (True, False), ruling.UNCLEAR),
+        (letters("It is (b)."), (None, True), ruling.UNREADABLE),
+        (letters("no idea"), (None, False), ruling.UNREADABLE),
+        (letters("Certainly (b)"), (False, True), ruling.MISREAD),
+        (letters("C", ["y", "x", "x"], "x"), (False, True), ruling.REPEATED),
+        (letters("B or (a) or (c)"), (True, False), ruling.SEVERAL),
     ],
 )  # fmt: skip
-def test_each_difference_has_its_reason(
-    judged: official.Verdict, expected: tuple[bool | None, bool], why: str
-) -> None:
+def test_each_difference_has_its_reason(judged: Ruling, expected: tuple[bool | None, bool], why: str) -> None:
     assert (judged.official, judged.strict, judged.why) == (*expected, why)
 
 
@@ -187,25 +189,27 @@ def test_a_letter_of_a_null_choice_is_wrong_and_in_the_denominator() -> None:
 
 def test_an_answer_that_is_no_choice_stops_the_owners_script_and_not_ours() -> None:
     assert letters("A", ["x", "y"], "z").official is None
-    assert verdict("airbench", "A", ["x", "y"], None).official is None
-    assert verdict("mmau", "x", ["x", "y"], None).strict is None
+    assert OWNERS["airbench"].ruling("A", ["x", "y"], None).official is None
+    assert OWNERS["mmau"].ruling("x", ["x", "y"], None).strict is None
 
 
 def test_the_owners_script_gets_what_it_wants() -> None:
     repeated = ["y", "x", "x"]
-    assert handed_over("mmau", "(b)", CHOICES, 1) == "Woman"
-    assert handed_over("airbench", "(b)", CHOICES, 1) == "B"
-    assert handed_over("airbench", "(c)", repeated, 2) == "B"  # the column that its script compares with
-    assert handed_over("mmau", "either", CHOICES, None) == "either"
-    for benchmark in ("mmau", "mmar", "airbench", "meld"):
+    assert OWNERS["mmau"].handed_over("(b)", CHOICES, 1) == "Woman"
+    assert OWNERS["airbench"].handed_over("(b)", CHOICES, 1) == "B"
+    assert (
+        OWNERS["airbench"].handed_over("(c)", repeated, 2) == "B"
+    )  # the column that its script compares with
+    assert OWNERS["mmau"].handed_over("either", CHOICES, None) == "either"
+    for name, owner in OWNERS.items():
         text = "A man is heard first.\nFinal answer: (b) Woman"
-        handed, as_is = verdicts(benchmark, text, CHOICES, "Woman", extract_choice(text, CHOICES))
+        handed, as_is = owner.rulings(text, CHOICES, "Woman", extract_choice(text, CHOICES))
         assert handed.official is True
-        assert as_is.official is (benchmark == "meld")
+        assert as_is.official is (name == "meld")
 
 
 def test_an_emotion_is_read_from_a_word_or_a_whole_completion() -> None:
     for text in ("joy", "Joy.", "I hear no anger.\nFinal answer: joy", "(d) joy"):
-        judged = verdict("meld", text, EMOTIONS, "joy")
+        judged = OWNERS["meld"].ruling(text, EMOTIONS, "joy")
         assert (judged.official, judged.strict) == (True, True)
-    assert verdict("meld", "happiness", EMOTIONS, "joy").official is False
+    assert OWNERS["meld"].ruling("happiness", EMOTIONS, "joy").official is False

@@ -16,7 +16,7 @@ import pytest
 
 from tgsr import cli
 from tgsr.errors import RecordError
-from tgsr.evaluation.benchmarks import EMOTIONS
+from tgsr.evaluation.owners.meld import EMOTIONS
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, Metrics
 from tgsr.evaluation.scoring.score import read_predictions, score, score_file, write_metrics
 from tgsr.evaluation.scoring.terminal import summary

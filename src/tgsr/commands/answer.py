@@ -102,7 +102,7 @@ def predict(args: argparse.Namespace) -> None:
     shared.require_there(args.questions)
     decoding = shared.config_of(args, Decoding)
     from tgsr.answering.predict import predict_to_file
-    from tgsr.evaluation.scoring.official_files import require_scorer, write_official
+    from tgsr.evaluation.owners.files import require_scorer, write_official
     from tgsr.models.lalm import Lalm
     from tgsr.prompts import asked_with
     from tgsr.records import read_responses

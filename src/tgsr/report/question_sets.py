@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from tgsr.evaluation.benchmarks import Benchmark
+from tgsr.evaluation.owners.files import owner_of_question
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow
 from tgsr.evaluation.scoring.items import (
-    BenchmarkRow,
     ScoredAnswer,
-    benchmark_of,
     score_response,
     score_row,
 )
@@ -89,9 +88,10 @@ class QuestionSet:
 
 def part_of(question: Question) -> Part | None:
     """Where in table 2 a question belongs; None for one of ours."""
-    benchmark = benchmark_of(question)
-    if benchmark is None:
+    owner = owner_of_question(question)
+    if owner is None:
         return None
+    benchmark = owner.name
     if benchmark == "meld" and question.split != "test":
         return Part(f"meld-{question.split}", f"MELD {question.split}", "meld")
     names = ("category", "column") if benchmark == "airbench" else ("domain",)
@@ -126,7 +126,7 @@ def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -
             theirs.setdefault(part, []).append(response)
     for source in sources:
         for row in source.rows:
-            kinds = row.categories if source.benchmark == "airbench" else (row.domain,) if row.domain else ()
+            kinds = row.labelled("category" if source.benchmark == "airbench" else "domain")
             rows.setdefault(_part(source.benchmark, kinds), {}).setdefault(source.model, []).append(row)
     sets = [_score_split(split, ours[split], seed) for split in sorted(ours)]
     parts = sorted({*theirs, *rows}, key=lambda part: (_PLACE.get(part.key, len(PARTS)), part.key))

@@ -15,23 +15,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tgsr import audio
 from tgsr.choices import extract_choice
 from tgsr.disk.jsonl import Row
-from tgsr.disk.whole import write_whole
+from tgsr.disk.rows import Entry
 from tgsr.errors import AudioError, ImportFileError, RecordError
-from tgsr.evaluation.benchmarks import (
-    AIRBENCH_CHOICES,
-    COLUMNS,
-    EMOTIONS,
-    MELD_QUESTION,
-    Benchmark,
-    airbench_domain,
-)
-from tgsr.evaluation.scoring.files import MELD_COLUMNS, PREDICTION_KEYS, plain_id
-from tgsr.evaluation.scoring.official import handed_over
+from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows
+from tgsr.evaluation.owners.owner import Owner, plain_id
 from tgsr.records import Question, Response, append_jsonl, question_of, write_jsonl
 from tgsr.timeline import Span
 
@@ -43,14 +35,6 @@ FIELDS = (
     *("id", "response", "question", "choices", "answer", "audio", "duration", "task", "split"),
     *("phrase", "start", "end", "model"),
 )
-AIRBENCH = {
-    "question": "question",
-    "choices": "choice_a+choice_b+choice_c+choice_d",
-    "answer": "answer_gt",
-    "audio": "path",
-    "task": "task_name",
-}
-MELD = {"question": f"={MELD_QUESTION}", "choices": f"={' | '.join(EMOTIONS)}", "answer": "Emotion"}
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COMPLETION = "completion"  # the whole text, beside the choice that was read out of it
 
@@ -94,7 +78,9 @@ def import_predictions(
     and where no row is left.
     """
     columns = dict(columns or {})
-    _check_columns(columns)
+    for field in columns:
+        if field not in FIELDS:
+            raise ImportFileError(f"--map {field}=...: no such field; there are {', '.join(FIELDS)}")
     has_durations = "duration" in columns or audio_root is not None
     rows = [(line, _flat(row)) for line, row in read_table(path)]
     columns = _presets(rows[0][1]) | columns
@@ -109,10 +95,12 @@ def import_predictions(
     errors = out.with_name(out.name + ".errors.jsonl")
     errors.unlink(missing_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    made: list[Response | Row] = []
+    responses: list[Response] = []
+    owners_rows: list[Row] = []
     seen: dict[str, int] = {}
-    owner = _owner_of(next(iter(known.values()), {}) if known else rows[0][1])
-    format_ = "tgsr" if owner in ("airbench", "meld") and has_durations else owner
+    owner = owner_of(next(iter(known.values()), {}) if known else rows[0][1])
+    if owner is not None and owner.columns and has_durations:
+        owner = None  # there is all that a response of ours needs
     n_bad = n_unread = n_more = 0
     for line, row in rows:
         try:
@@ -124,13 +112,13 @@ def import_predictions(
             record = {**row, **(known[id_] if known else {})}
             if id_ in seen:
                 raise RecordError("id", f"{id_!r} was already on line {seen[id_]}")
-            if format_ == "tgsr":
-                made.append(
+            if owner is None:
+                responses.append(
                     _response({**record, "id": id_}, {**columns, "id": "id"}, text, model, audio_root)
                 )
             else:
-                bench, unread = _benchmark(record, columns, id_, text, format_, as_is)
-                made.append(bench)
+                official_row, unread = _owners_row(owner, record, columns, id_, text, as_is)
+                owners_rows.append(official_row)
                 n_unread += unread
         except RecordError as error:
             n_bad += 1
@@ -140,16 +128,15 @@ def import_predictions(
             continue
         seen[id_] = line
         n_more += n_others
-    if not made:
+    if not seen:
         raise ImportFileError(f"{path}: none of its {len(rows)} rows can be used; {errors} says why")
-    if format_ == "mmau":
-        write_whole(out, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
-    elif format_ == "airbench":  # not write_jsonl, which leaves null out: the owner's script wants every key
-        write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made))
+    if owner is None:
+        write_jsonl(out, responses)
     else:
-        write_jsonl(out, made)
+        write_owners_rows(owner, out, owners_rows)
     n_unanswered = len(set(known) - set(seen)) if known else 0
-    return Imported(format_, columns["response"], len(made), n_bad, n_unread, n_more, n_unanswered)
+    format_ = "tgsr" if owner is None else owner.name
+    return Imported(format_, columns["response"], len(seen), n_bad, n_unread, n_more, n_unanswered)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -224,18 +211,10 @@ def _flat(row: Row) -> dict[str, Any]:
     return {**doc, **row} if isinstance(doc, dict) else dict(row)
 
 
-def _check_columns(columns: Mapping[str, str]) -> None:
-    for field in columns:
-        if field not in FIELDS:
-            raise ImportFileError(f"--map {field}=...: no such field; there are {', '.join(FIELDS)}")
-
-
 def _presets(row: Mapping[str, Any]) -> dict[str, str]:
     """Columns that well-known files have."""
-    if _owner_of(row) == "airbench":
-        return dict(AIRBENCH)
-    if _owner_of(row) == "meld":
-        return dict(MELD)
+    if (owner := owner_of(row)) is not None and owner.columns:
+        return dict(owner.columns)
     same = {field: field for field in FIELDS if field in row and field != "response"}
     if "doc_id" in row:
         same.setdefault("id", "doc_id")
@@ -276,26 +255,12 @@ def _known_id(known: Mapping[str, dict[str, Any]], row: Mapping[str, Any], colum
     raise RecordError("id", f"{id_!r} is not in the questions' file")
 
 
-def _owner_of(row: Mapping[str, Any]) -> str:
-    """Whose row it is, by what only theirs have; "tgsr" for all others."""
-    if "clip_id" in row:
-        return "tgsr"
-    if "audio_id" in row and "choices" in row:
-        return "mmau"
-    if "modality" in row and "audio_path" in row:
-        return "mmar"
-    if "uniq_id" in row and "answer_gt" in row:
-        return "airbench"
-    return "meld" if all(column in row for column in MELD_COLUMNS) else "tgsr"
-
-
 def _id(row: Mapping[str, Any], columns: Mapping[str, str], file: Path | None = None) -> str:
     """The row's id; of AIR-Bench and MELD as `tgsr predict` and `tgsr score` name their rows."""
     if "id" not in columns or columns["id"] == "id":
-        if "uniq_id" in row and "task_name" in row and "dataset_name" in row:
-            return f"{row['task_name']}_{row['dataset_name']}-{row['uniq_id']}"
-        if "Dialogue_ID" in row and "Utterance_ID" in row:
-            return f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+        composed = next(filter(None, (owner.composed_id(row) for owner in OWNERS.values())), None)
+        if composed is not None:
+            return composed
     if file is not None and row.get("id") is None:
         raise ImportFileError(f"{file}: a question has no id: {', '.join(map(str, row))}")
     return str(_need(row, columns, "id"))
@@ -304,34 +269,29 @@ def _id(row: Mapping[str, Any], columns: Mapping[str, str], file: Path | None = 
 # --- values ----------------------------------------------------------------------------------------------------
 
 
-def _value(row: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, as import_predictions says; None where it is missing."""
+_MISSING = object()
+
+
+def _value(row: Mapping[str, Any], column: str, missing: object = None) -> Any:
+    """The value of a column, as import_predictions says; `missing` where there is none."""
     if column.startswith("="):
         return column[1:]
     if column in row:
         return row[column]
     if "+" in column:
-        return [_value(row, piece) for piece in column.split("+")]
+        values = [_value(row, piece, missing) for piece in column.split("+")]
+        return _MISSING if any(value is _MISSING for value in values) else values
     value: Any = row
     for key in column.split("."):
         if not isinstance(value, dict) or key not in value:
-            return None
+            return missing
         value = value[key]
     return value
 
 
 def _has(row: Mapping[str, Any], column: str) -> bool:
     """Whether the row has that column at all; null in it is a model that said nothing."""
-    if column.startswith("=") or column in row:
-        return True
-    if "+" in column:
-        return all(_has(row, piece) for piece in column.split("+"))
-    value: Any = row
-    for key in column.split("."):
-        if not isinstance(value, dict) or key not in value:
-            return False
-        value = value[key]
-    return True
+    return _value(row, column, _MISSING) is not _MISSING
 
 
 def _need(row: Mapping[str, Any], columns: Mapping[str, str], field: str) -> Any:
@@ -394,30 +354,22 @@ def _number(value: Any, field: str) -> float:
 # --- rows ------------------------------------------------------------------------------------------------------
 
 
-def _benchmark(
-    record: Mapping[str, Any], columns: Mapping[str, str], id_: str, text: str, format_: str, as_is: bool
+def _owners_row(
+    owner: Owner, record: Mapping[str, Any], columns: Mapping[str, str], id_: str, text: str, as_is: bool
 ) -> tuple[Row, bool]:
-    """The benchmark's row with its official key filled, and whether no choice could be read out of the text.
+    """The owner's row with the prediction under its key, and whether no choice could be read out of the text.
 
     MMAU's and MMAR's match compares sets of words with each choice, and AIR-Bench's reads one letter: a whole
     completion that weighs the choices fails whatever it answers. So the key gets the choice that it ends up with.
     """
-    row = {k: v for k, v in record.items() if k not in RESPONSE_COLUMNS}
-    if format_ == "airbench":
-        choices = ["" if record.get(column) is None else str(record[column]) for column in AIRBENCH_CHOICES]
-    elif format_ == "meld":
-        choices = (
-            list(_choices(_need(record, columns, "choices"))) if "choices" in columns else list(EMOTIONS)
-        )
-    elif not isinstance(row.get("choices") or [], list):
-        raise RecordError("choices", f"must be a list, got {row['choices']!r:.60}")
-    else:
-        choices = [str(choice) for choice in row.get("choices") or []]
-    chosen = None if as_is else extract_choice(text, choices)
-    if format_ in ("mmau", "mmar"):
+    options = owner.options(record)
+    if owner.name == "meld" and "choices" in columns:
+        options = list(_choices(_need(record, columns, "choices")))
+    chosen = None if as_is else extract_choice(text, options)
+    row = {key: value for key, value in record.items() if key not in RESPONSE_COLUMNS}
+    if owner.composed_id(record) is None:
         row["id"] = id_
-    benchmark = cast(Benchmark, format_)
-    row[PREDICTION_KEYS[benchmark]] = handed_over(benchmark, text, choices, chosen)
+    row[owner.key] = owner.handed_over(text, options, chosen)
     row[COMPLETION] = text
     return row, chosen is None and not as_is
 
@@ -441,10 +393,11 @@ def _response(
     where = str(audio_root / sound) if audio_root else sound
     task = columns.get("task") and _value(record, columns["task"])
     split = columns.get("split") and _value(record, columns["split"])
+    owner = owner_of(record)
     common: dict[str, Any] = {
         "task": None if task is None else str(task),
         "split": str(split or "test"),
-        "labels": _owners_labels(record),
+        "labels": () if owner is None else owner.labels(Entry(Path(), None, record)),
     }
     if "phrase" in columns:
         phrase = str(_need(record, columns, "phrase"))
@@ -461,20 +414,6 @@ def _response(
         asked = str(_need(record, columns, "question"))
         question = Question(id_, sound, where, duration, "choice", asked, answer, choices, **common)
     return Response(question, str(name), text)
-
-
-def _owners_labels(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """A benchmark's row as `tgsr predict` labels it, so that its official score can be computed."""
-    owner = _owner_of(row)
-    if owner == "airbench":
-        task = str(row.get("task_name"))
-        pairs = [("domain", airbench_domain(task)), ("category", task), ("dataset", row.get("dataset_name"))]
-        pairs.append(("column", COLUMNS.get(task)))
-    elif owner == "meld":
-        pairs = [("domain", "speech"), ("category", row.get("Emotion")), ("dataset", "MELD")]
-    else:
-        return ()
-    return (("benchmark", owner), *((name, str(value)) for name, value in pairs if value))
 
 
 def _duration(

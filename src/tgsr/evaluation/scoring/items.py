@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from tgsr.choices import why_unclear
-from tgsr.evaluation.benchmarks import Benchmark
+from tgsr.evaluation.owners.files import OWNERS, owner_of_question
+from tgsr.evaluation.owners.ours import authors_ruling
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Labels
 from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
-from tgsr.evaluation.scoring.official import authors_verdict, verdict, verdicts
 from tgsr.grounding import Mention, count_mentions, find_mentions
 from tgsr.overlap import item_iou, trace_iou
 from tgsr.records import Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span
-
-Labels = tuple[tuple[str, str], ...]
-SCORED_BENCHMARKS = ("mmau", "mmar", "airbench", "meld")
-
-
-@dataclass(frozen=True, slots=True)
-class BenchmarkRow:
-    """One question of a benchmark in its owner's form, with a model's prediction.
-
-    `is_answered` is False where the row lacks the prediction's key: the official scorers skip it. A
-    prediction that is null is an empty one, but in AIR-Bench, where it is none. `domain` is speech, sound, music or a
-    mix of them. `choices` hold null where the owner's row does; `answer` is None where the row has none. `labels` are
-    what scores are broken down by, domain and categories among them.
-    """
-
-    id: str
-    audio: str
-    choices: tuple[str | None, ...]
-    answer: str | None
-    is_answered: bool
-    prediction: str
-    domain: str | None
-    categories: tuple[str, ...]
-    labels: Labels = ()
 
 
 class ScoredPhrase(NamedTuple):
@@ -152,7 +128,7 @@ def score_response(response: Response) -> list[Scored]:
         )
         return [_timed(scored, mentions[0].span if mentions else None, question.evidence)]
     choices, answer = question.choices, question.answer or ""
-    judged = authors_verdict(text, choices, answer)
+    judged = authors_ruling(text, choices, answer)
     chosen = None if judged.chosen is None else choices[judged.chosen]
     chance = choices.count(answer) / len(choices)
     scored_choice = ScoredChoice(
@@ -176,20 +152,20 @@ def score_response(response: Response) -> list[Scored]:
         n_regions=len({(mention.start, mention.end) for mention in mentions if mention.is_valid}),
         trace_iou=_trace_iou(mentions, question.evidence),
     )
-    benchmark = benchmark_of(question)
-    if benchmark is None:
+    owner = owner_of_question(question)
+    if owner is None:
         return [scored_choice]
-    handed, as_is = verdicts(benchmark, text, choices, answer, judged.chosen)
+    handed, as_is = owner.rulings(text, choices, answer, judged.chosen)
     scored_answer = ScoredAnswer(
         question.id,
         response.model,
         question.clip_id,
-        benchmark,
-        _breakdown(benchmark, question.labels),
+        owner.name,
+        owner.breakdown(question.labels),
         chance,
         answer,
         is_empty=is_empty,
-        is_unreadable=benchmark == "airbench" and handed.letter is None,
+        is_unreadable=owner.reads_letters and handed.letter is None,
         names_several=chosen is None and why_unclear(text, choices) == "several",
         official=handed.official,
         strict=handed.strict,
@@ -231,27 +207,11 @@ def missing_response(question: Question, model: str) -> list[Scored]:
     scored: list[Scored] = [
         ScoredChoice(*identity, question.split, question.task or "", labels, chance, is_missing=True)
     ]
-    benchmark = benchmark_of(question)
-    if benchmark is not None:
-        labels = _breakdown(benchmark, labels)
-        scored.append(ScoredAnswer(*identity, benchmark, labels, chance, answer, is_missing=True))
+    owner = owner_of_question(question)
+    if owner is not None:
+        labels = owner.breakdown(labels)
+        scored.append(ScoredAnswer(*identity, owner.name, labels, chance, answer, is_missing=True))
     return scored
-
-
-def benchmark_of(question: Question) -> Benchmark | None:
-    """Whose question it is, where its labels say so and there is a rule for it."""
-    name = next(iter(question.labelled("benchmark")), None)
-    return cast(Benchmark, name) if name in SCORED_BENCHMARKS else None
-
-
-def _breakdown(benchmark: Benchmark, labels: Labels) -> Labels:
-    kept = tuple(pair for pair in labels if pair[0] in ("domain", "category", "sub-category"))
-    if benchmark != "airbench":
-        return kept
-    named = dict(labels)
-    if "category" in named and "dataset" in named:
-        kept += (("task_dataset", f"{named['category']}_{named['dataset']}"),)
-    return kept
 
 
 def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float | None:
@@ -276,10 +236,11 @@ def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> Score
     )
     if not row.is_answered:
         return scored
-    judged = verdict(benchmark, row.prediction, row.choices, row.answer)
+    owner = OWNERS[benchmark]
+    judged = owner.ruling(row.prediction, row.choices, row.answer)
     return scored._replace(
         is_empty=not row.prediction.strip(),
-        is_unreadable=benchmark == "airbench" and judged.letter is None,
+        is_unreadable=owner.reads_letters and judged.letter is None,
         names_several=judged.chosen is None and why_unclear(row.prediction, row.choices) == "several",
         official=judged.official,
         strict=judged.strict,

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tgsr.evaluation.benchmarks import EMOTIONS, Benchmark
+from tgsr.evaluation.owners.meld import EMOTIONS
+from tgsr.evaluation.owners.owner import Benchmark
 from tgsr.evaluation.scoring.event_f1 import pooled_f1
 from tgsr.evaluation.scoring.items import Scored, ScoredAnswer, ScoredChoice, ScoredPhrase
 from tgsr.evaluation.scoring.metrics import (

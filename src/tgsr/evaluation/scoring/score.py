@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, replace
 from tqdm import tqdm
 
 from tgsr.disk.whole import StrPath, whole, write_whole
-from tgsr.evaluation.scoring.files import Foreign, Known, PredictionFile, plain_id, read_known
+from tgsr.evaluation.owners.files import owner_of_question
+from tgsr.evaluation.owners.owner import BenchmarkRow, plain_id
+from tgsr.evaluation.scoring.files import Foreign, Known, PredictionFile, read_known
 from tgsr.evaluation.scoring.items import (
-    BenchmarkRow,
     Scored,
     ScoredAnswer,
-    benchmark_of,
     item_line,
     missing_response,
     score_response,
@@ -149,8 +149,8 @@ def _missing(known: Known, format_: Format, model: str, answered: set[str]) -> I
             continue
         row = known.row_of(id_)
         benchmark = known.format if format_ == "tgsr" else format_
-        is_of_another = question is not None and benchmark_of(question) not in (None, benchmark)
-        if row is not None and benchmark != "tgsr" and not is_of_another:
+        owner = None if question is None else owner_of_question(question)
+        if row is not None and benchmark != "tgsr" and (owner is None or owner.name == benchmark):
             yield [score_row(replace(row, is_answered=False, prediction=""), benchmark, model)]
 
 

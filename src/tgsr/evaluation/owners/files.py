@@ -1,0 +1,156 @@
+"""The owners' own files: whose a file or row is, its questions, and responses in the form that its scorer reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tgsr.choices import extract_choice
+from tgsr.disk.rows import Entry, json_lines, table
+from tgsr.disk.whole import write_whole
+from tgsr.errors import Bad, RecordError
+from tgsr.evaluation.owners.airbench import Airbench
+from tgsr.evaluation.owners.meld import Meld
+from tgsr.evaluation.owners.mmar import Mmar
+from tgsr.evaluation.owners.mmau import Mmau
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner
+from tgsr.records import Question, Response, Row
+
+OWNERS: dict[Benchmark, Owner] = {owner.name: owner for owner in (Mmau(), Mmar(), Airbench(), Meld())}
+_KNOWN = (
+    "give questions.jsonl, or a benchmark's own file: MMAU's mmau-test-mini.json, MMAR's MMAR-meta.jsonl, AIR-Bench's "
+    "Foundation_meta.json, MELD's *_sent_emo.csv"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """What was written for an owner's scorer: rows, and how many of them hold a whole text for want of a choice."""
+
+    benchmark: Benchmark
+    n: int
+    n_without_choice: int
+
+
+def owner_of(row: Mapping[str, object]) -> Owner | None:
+    """Whose question the row is, by what only theirs have; None for a question of ours, and for any other row."""
+    if "clip_id" in row:
+        return None
+    return next((o for o in OWNERS.values() if all(mark in row for mark in o.question_marks)), None)
+
+
+def owner_of_question(question: Question) -> Owner | None:
+    """Whose question a question of ours is, where its labels say so and there is a rule for it."""
+    name = next(iter(question.labelled("benchmark")), "")
+    return next((owner for owner in OWNERS.values() if owner.name == name), None)
+
+
+def owner_of_file(path: Path) -> Owner | None:
+    """Whose own file of questions this is, told from its first row that can be read, not from its name.
+
+    None for any other file of JSON lines: it may be questions.jsonl. Raises RecordError for a JSON list and a table
+    that are no benchmark's, and OSError where the file cannot be read.
+    """
+    first = next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
+    owner = owner_of(first.values) if first else None
+    if owner is not None or _start(path) in (b"{", b""):
+        return owner
+    keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
+    raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
+
+
+def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
+    """Every question of a benchmark's file in its order, no sound file touched.
+
+    Bad: a row that is not JSON, has no id, question or answer, an answer that is none of its choices, an id that an
+    earlier row has, and a clip of MELD that is known to be damaged. Choices that are null or blank are left out.
+    Raises RecordError where the file is no benchmark's.
+    """
+    owner = owner_of_file(path)
+    if owner is None:
+        raise RecordError(None, "is no benchmark's own file", str(path), remedy=_KNOWN)
+    seen: dict[str, int | None] = {}
+    for entry in _entries(path):
+        if isinstance(entry, Bad):
+            yield entry
+            continue
+        try:
+            question = owner.question(entry)
+            if question.id in seen:
+                raise RecordError("id", f"{question.id!r} was already on line {seen[question.id]}")
+        except RecordError as error:
+            yield entry.bad(error)
+            continue
+        seen[question.id] = entry.line
+        yield question
+
+
+def _entries(path: Path) -> Iterator[Entry | Bad]:
+    """The rows of a JSON list (their line is their place in it), of JSON lines, or of a table with a header."""
+    start = _start(path)
+    if start in (b"{", b""):
+        yield from json_lines(path)
+    elif start != b"[":
+        yield from table(path)
+    else:
+        try:
+            rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+            problem = f"begins as a JSON list and is none ({error})"
+            raise RecordError(None, problem, str(path), remedy="copy or download it again") from None
+        for number, values in enumerate(rows, 1):
+            if isinstance(values, dict):
+                yield Entry(path, number, values)
+            else:
+                yield Bad(str(path), f"must be a JSON object, got {values!r:.80}", number)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+
+
+def require_scorer(path: Path) -> Owner:
+    """The owner whose file `path` is. Raises RecordError where it is nobody's, or its owner has no scorer."""
+    owner = owner_of_file(path)
+    if owner is None or not owner.has_scorer:
+        what = "MELD's owners have no scorer of answers" if owner else "is no benchmark's own file"
+        raise RecordError(None, f"--official: {what}", str(path), remedy="leave --official out")
+    return owner
+
+
+def write_official(path: Path, out: Path, responses: Iterable[Response]) -> Official:
+    """The rows of a benchmark's own file that were answered, as its owner's scorer reads them; `out` is replaced.
+
+    MMAU: a JSON list with model_output; MMAR: JSON lines with answer_prediction; both the text of the choice that the
+    response ends up with, because their scorers compare sets of words. AIR-Bench: JSON lines with response, the letter
+    of the first column that holds that text, which is how its scorer looks for the right one. A response without a
+    clear choice goes in whole. That is what `tgsr score` hands to its copies of the scorers, too.
+
+    A question that was answered twice has its last response. Raises RecordError as `require_scorer` does.
+    """
+    owner = require_scorer(path)
+    texts = {response.question.id: response.text for response in responses}
+    rows: list[Row] = []
+    n_without = 0
+    for question in benchmark_questions(path):
+        if isinstance(question, Bad) or question.id not in texts:
+            continue
+        text, values = texts[question.id], dict(question.entry.values)
+        index = extract_choice(text, question.choices)
+        n_without += index is None
+        options = owner.options(values)
+        chosen = None if index is None else options.index(question.choices[index])
+        rows.append({**values, owner.key: owner.handed_over(text, options, chosen)})
+    write_owners_rows(owner, out, rows)
+    return Official(owner.name, len(rows), n_without)
+
+
+def write_owners_rows(owner: Owner, out: Path, rows: Iterable[Row]) -> None:
+    """Write rows in the owner's layout, null values among them, which the owners' scorers want to see."""
+    if owner.name == "mmau":
+        write_whole(out, json.dumps(list(rows), ensure_ascii=False, indent=1) + "\n")
+    else:
+        write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,210 @@
+"""What every benchmark's owner has: questions in their layout, predictions under their key, a rule that scores them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from tgsr.choices import extract_choice
+from tgsr.disk.rows import Entry
+from tgsr.errors import RecordError
+from tgsr.evaluation.owners.ruling import Ruling
+
+Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
+Labels = tuple[tuple[str, str], ...]
+Choices = Sequence[str | None]
+"""In the owner's order, null where the owner's row has none."""
+COPY = "copy it from the benchmark's file"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkQuestion:
+    """One question of a benchmark, checked, whose sound file was not looked for yet.
+
+    `clip_id` is the same for questions about the same file. `places` are the paths below the audio folder at which the
+    file may lie, the owner's own layout first.
+    """
+
+    entry: Entry
+    id: str
+    clip_id: str
+    places: tuple[str, ...]
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    task: str
+    labels: Labels
+    split: str = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """One question of a benchmark in its owner's form, with a model's prediction.
+
+    `is_answered` is False where the row lacks the prediction's key: the official scorers skip it. A prediction that is
+    null is an empty one, but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what
+    scores are broken down by, domain and categories among them.
+    """
+
+    id: str
+    audio: str
+    choices: tuple[str | None, ...]
+    answer: str | None
+    is_answered: bool
+    prediction: str
+    labels: Labels = ()
+
+    def labelled(self, name: str) -> tuple[str, ...]:
+        """The values of the labels of that name."""
+        return tuple(value for label, value in self.labels if label == name)
+
+
+class Owner(ABC):
+    """One benchmark's layout and rule.
+
+    `key` is the prediction's in the owner's own file. A row with any of `marks` is one of its predictions, one with all
+    of `question_marks` one of its questions. `columns` say where `tgsr import` finds a question's fields.
+    """
+
+    name: ClassVar[Benchmark]
+    key: ClassVar[str]
+    marks: ClassVar[tuple[str, ...]]
+    question_marks: ClassVar[tuple[str, ...]]
+    columns: ClassVar[Mapping[str, str]] = {}
+    has_scorer: ClassVar[bool] = True
+    reads_letters: ClassVar[bool] = False
+
+    @abstractmethod
+    def question(self, entry: Entry) -> BenchmarkQuestion:
+        """The question of a row. Raises RecordError for a row that cannot be asked."""
+
+    @abstractmethod
+    def labels(self, entry: Entry) -> Labels:
+        """What a question of ours is labelled with."""
+
+    @abstractmethod
+    def row(self, row: Mapping[str, Any]) -> BenchmarkRow:
+        """A row of predictions. Raises RecordError for one without an id, choices, or a usable answer."""
+
+    @abstractmethod
+    def judged(self, text: str, choices: Choices, answer: str | None, chosen: int | None) -> Ruling:
+        """The owner's rule on a text, and strict's on the option that is chosen in it."""
+
+    def composed_id(self, row: Mapping[str, Any]) -> str | None:
+        """The id that is put together from several columns; None where the row lacks them, or has an id itself."""
+        return None
+
+    def options(self, row: Mapping[str, Any]) -> list[str]:
+        """The choices' texts in the owner's order, "" for null ones. Raises RecordError where they are no list."""
+        values = row.get("choices") or []
+        if not isinstance(values, list):
+            raise RecordError("choices", f"must be a list, got {values!r:.60}")
+        return ["" if value is None else str(value) for value in values]
+
+    def prediction(self, row: Mapping[str, Any], key: str) -> tuple[bool, str]:
+        """Whether there is one, and its text: null is an empty one, and what is no text is written out."""
+        value = row.get(key)
+        return key in row, "" if value is None else str(value)
+
+    def breakdown(self, labels: Labels) -> Labels:
+        """Those labels of a question of ours by which the owner's scores are broken down."""
+        return tuple(pair for pair in labels if pair[0] in ("domain", "category", "sub-category"))
+
+    def handed_over(self, text: str, choices: Choices, chosen: int | None) -> str:
+        """What a careful user gives the owner's script: the chosen option in the form that the script wants, without
+        its letter; the whole text where none is.
+        """
+        return text if chosen is None else choices[chosen] or text
+
+    def ruling(self, text: str, choices: Choices, answer: str | None) -> Ruling:
+        """One answer as the benchmark's owner scores it, and as we read it.
+
+        `choices` are in the owner's order, null ones included; `answer` None is unknown.
+        """
+        return self.judged(text, choices, answer, extract_choice(text, choices))
+
+    def rulings(self, text: str, choices: Choices, answer: str, chosen: int | None) -> tuple[Ruling, Ruling]:
+        """What the owner's script says of the option that a completion ends up with, and of the whole completion.
+
+        `chosen` is that option, as extract_choice reads it; where it is unclear, the script gets the whole text.
+        """
+        as_is = self.judged(text, choices, answer, chosen)
+        if chosen is None:
+            return as_is, as_is
+        return self.judged(self.handed_over(text, choices, chosen), choices, answer, chosen), as_is
+
+
+# --- checked values of a question ------------------------------------------------------------------------
+
+
+def choices_of(values: object) -> tuple[str, ...]:
+    """The choices' texts as they are; null and blank ones left out. Raises RecordError for what is no list of texts."""
+    if not isinstance(values, list):
+        raise RecordError("choices", f"must be a list, got {values!r:.80}")
+    kept = [value for value in values if value is not None and str(value).strip()]
+    for value in kept:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise RecordError("choices", f"each must be text, got {value!r:.80}")
+    return tuple(map(str, kept))
+
+
+def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
+    """The choice that the row says is right. Raises RecordError where it is none of them."""
+    value = entry.values.get(field)
+    if value is None:
+        raise RecordError(
+            field, "is missing: the owner keeps the answers of this part, so it cannot be scored here"
+        )
+    answer = str(value)
+    same = [choice for choice in choices if choice == answer]
+    same += [choice for choice in choices if choice.strip() == answer.strip()]
+    if not same:
+        raise RecordError(field, f"{answer!r:.80} is not one of the choices {list(choices)!r:.200}")
+    return same[0]
+
+
+def several(value: object) -> tuple[str, ...]:
+    """The texts of a value that is one text or a list of them; null and blank ones left out."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(
+        dict.fromkeys(str(item).strip() for item in values if item is not None and str(item).strip())
+    )
+
+
+def labels_of(*pairs: tuple[str, str | None]) -> Labels:
+    return tuple((name, value) for name, value in pairs if value)
+
+
+def below(name: str) -> tuple[str, str]:
+    """The owner's path ("./audio/x.wav"), and the file alone, where --audio names the folder itself."""
+    return os.path.normpath(name), os.path.basename(name)
+
+
+# --- values of a row of predictions ----------------------------------------------------------------------
+
+
+def id_in(row: Mapping[str, Any], field: str) -> str:
+    value = row.get(field)
+    if isinstance(value, int) and not isinstance(value, bool) and field != "id":
+        return str(value)  # AIR-Bench's and MELD's are numbers
+    if not isinstance(value, str) or not value:
+        raise RecordError(field, f"must be text, got {value!r:.80}", remedy=COPY)
+    return value
+
+
+def answer_in(row: Mapping[str, Any], field: str) -> str | None:
+    """The right choice's text; None where the row has none, as in a test set whose answers are kept secret."""
+    value = row.get(field)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise RecordError(field, f"must be text, got {value!r:.80}", remedy=COPY)
+    return value
+
+
+def plain_id(id_: str) -> str:
+    """MELD's clip without the split that questions of ours name before it: "meld-test-dia0_utt0" is "dia0_utt0"."""
+    return id_.rpartition("-")[2] if id_.startswith("meld-") else id_
