@@ -29,7 +29,7 @@ from tgsr.pages.view.ask import Asker, Busy, suffix_of
 from tgsr.pages.view.export import export
 from tgsr.pages.view.index import Query, mention_rows, read_index, select, summary_row
 from tgsr.pages.view.server import Viewer, app, routes
-from tgsr.pages.view.sound import HEADER_BYTES, Sound, Sounds, file_of, read_bytes, wav_header
+from tgsr.pages.view.sound import HEADER_BYTES, BrowserSound, Sounds, file_of, read_bytes, wav_header
 from tgsr.records import Clip, Question, Response, write_jsonl
 from tgsr.timeline import Span, Word
 
@@ -504,7 +504,7 @@ def test_blocks_of_a_long_clip_join_without_a_click(tmp_path, rate):
     rng = np.random.default_rng(2)
     sf.write(tmp_path / "a.flac", rng.uniform(-0.3, 0.3, round(95.3 * rate)), rate)
     whole = audio.load(tmp_path / "a.flac")
-    sound = Sound(tmp_path / "a.flac", len(whole), None)
+    sound = BrowserSound(tmp_path / "a.flac", len(whole), None)
     content = b"".join(read_bytes(sound, 0, sound.n_bytes))
     assert len(content) == sound.n_bytes
     got = np.frombuffer(content[HEADER_BYTES:], "<i2") / 32768
@@ -629,7 +629,7 @@ def test_the_queue_is_limited_and_waiting_questions_can_be_cancelled(client, vie
     assert len(parrot.asked) == 7
 
 
-def test_what_cannot_be_asked_is_said(client, parrot, run, monkeypatch):
+def test_what_cannot_be_asked_is_said(client, viewer, parrot, run):
     parrot.may_answer.set()
     sound = (run / "0.wav").read_bytes()
 
@@ -642,15 +642,15 @@ def test_what_cannot_be_asked_is_said(client, parrot, run, monkeypatch):
     assert "start `tgsr view`" in post(question="a", model="other").json()["problem"]
     assert post(question="a" * 5000).status_code == 422
     assert post(b"", question="a").status_code == 400
-    monkeypatch.setattr("tgsr.pages.view.server.MOST_BYTES", 1000)
+    viewer.asker.most_bytes = 1000
     assert post(question="a").status_code == 413
-    monkeypatch.undo()
+    viewer.asker.most_bytes = asking.MOST_BYTES
     failed = events_of(client, post(question="a", model="broken").json()["id"])[-1]
     assert failed == ("failed", {"problem": "broken: cannot be had; get another"})
     failed = events_of(client, post(b"no sound", question="a").json()["id"])[-1]
     assert failed[0] == "failed"
     assert failed[1]["problem"].startswith("the recording: not audio")
-    monkeypatch.setattr(asking, "MOST_SECONDS", 3.0)
+    viewer.asker.most_seconds = 3.0
     assert "longer than the 3 s" in events_of(client, post(question="a").json()["id"])[-1][1]["problem"]
     assert parrot.asked == []
     assert client.get("/api/ask/nobody/events").status_code == 404
@@ -707,14 +707,14 @@ def test_a_models_text_comes_as_it_is_written_and_stops_when_cancelled(client, v
     assert (spans[-1] if spans else []) == done["spans"]
 
     job = None
-    tell = asking.Job.tell
+    tell = asking.PendingQuestion.tell
 
     def tell_and_cancel(self, name, **what):
         tell(self, name, **what)
         if name == "text":
             viewer.asker.cancel(self)
 
-    monkeypatch.setattr(asking.Job, "tell", tell_and_cancel)
+    monkeypatch.setattr(asking.PendingQuestion, "tell", tell_and_cancel)
     job = client.post("/api/ask", params=asked, headers=OWN).json()["id"]
     names = [name for name, _ in events_of(client, job)]
     assert names.count("text") == 1

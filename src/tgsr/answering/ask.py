@@ -21,9 +21,12 @@ from tgsr.timeline import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`spans` are the distinct valid spans that the text cites, in order of appearance; `evidence` is their
-    sound, each padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited."""
+class CitedAnswer:
+    """A response and its evidence.
+
+    `spans` are the distinct valid spans that the text cites, in order of appearance; `evidence` is their sound, each
+    padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited.
+    """
 
     text: str
     spans: tuple[Span, ...]
@@ -39,7 +42,7 @@ def ask(
     *,
     phrase: bool = False,
     long_audio: LongAudio = "refuse",
-) -> Answer:
+) -> CitedAnswer:
     """The model's greedy response under the paper's prompts: B.1.1 or B.1.2 for a phrase, B.1.3 for a question.
 
     Raises ModelError for a blank question, one choice, choices with a phrase, a recording that is too long for the
@@ -77,4 +80,4 @@ def ask(
         response = answer
     spans = tuple(dict.fromkeys(find_spans(response)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
-    return Answer(response, spans, find_invalid(response), audio.crop(samples, cited))
+    return CitedAnswer(response, spans, find_invalid(response), audio.crop(samples, cited))

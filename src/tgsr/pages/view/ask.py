@@ -24,7 +24,7 @@ from tgsr.grounding import find_spans
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.pages.view.index import mention_rows
-from tgsr.pages.view.sound import Sound, Sounds, track_to_wav
+from tgsr.pages.view.sound import BrowserSound, Sounds, track_to_wav
 from tgsr.timeline import Seconds
 
 MOST_BYTES = 100 * 2**20  # of an uploaded recording
@@ -43,11 +43,11 @@ class Busy(Exception):
 
 
 class Cancelled(Exception):
-    """Nobody wants the answer any more."""
+    """The question was cancelled: no answer is wanted."""
 
 
 @dataclass(slots=True)
-class Job:
+class PendingQuestion:
     """One question on its way. `events` only grow; the last one says how it ended.
 
     `upload`: the file that was sent, deleted with the job; None where an item's own sound is asked about.
@@ -61,7 +61,7 @@ class Job:
     path: Path
     upload: Path | None
     events: list[Event] = field(default_factory=list)
-    sound: Sound | None = None
+    sound: BrowserSound | None = None
     is_cancelled: threading.Event = field(default_factory=threading.Event)
     future: Future[None] | None = None
 
@@ -69,10 +69,10 @@ class Job:
     def is_over(self) -> bool:
         return bool(self.events) and self.events[-1][0] in OVER
 
-    def tell(self, name: str, **what: Any) -> None:
-        """A further event, unless the last one was told."""
+    def tell(self, name: str, **content: Any) -> None:
+        """Adds an event, unless the question is over."""
         if not self.is_over:
-            self.events.append((name, what))
+            self.events.append((name, content))
 
     def require_wanted(self) -> None:
         if self.is_cancelled.is_set():
@@ -83,12 +83,19 @@ class Asker:
     """The models that can be asked, each loaded with its first question and kept, and their one worker."""
 
     def __init__(
-        self, models: Sequence[str], open_model: Callable[[str], Lalm | Responder], sounds: Sounds
+        self,
+        models: Sequence[str],
+        open_model: Callable[[str], Lalm | Responder],
+        sounds: Sounds,
+        *,
+        most_bytes: int = MOST_BYTES,
+        most_seconds: Seconds = MOST_SECONDS,
     ) -> None:
+        self.most_bytes, self.most_seconds = most_bytes, most_seconds
         self.models = tuple(models)
         self._open_model, self._sounds = open_model, sounds
         self._opened: dict[str, Lalm | Responder] = {}
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[str, PendingQuestion] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "tgsr-ask")
 
@@ -108,7 +115,7 @@ class Asker:
         model: str,
         path: Path,
         upload: Path | None = None,
-    ) -> Job:
+    ) -> PendingQuestion:
         """Queues a question about the audio file `path`. Raises Busy, or ModelError for what cannot be asked."""
         model = model or (self.models[0] if self.models else "")
         if model not in self.models:
@@ -117,7 +124,9 @@ class Asker:
             raise ModelError(f"question and choices have more than {MOST_LETTERS} characters: shorten them")
         with self._lock:
             self.require_room()
-            job = Job(secrets.token_urlsafe(12), question, choices, is_phrase, model, path, upload)
+            job = PendingQuestion(
+                secrets.token_urlsafe(12), question, choices, is_phrase, model, path, upload
+            )
             self._jobs[job.id] = job
             self._forget()
             self._tell_places()
@@ -125,10 +134,10 @@ class Asker:
             job.future.add_done_callback(lambda future: self._ended(job, future))
         return job
 
-    def job(self, id_: str) -> Job | None:
+    def job(self, id_: str) -> PendingQuestion | None:
         return self._jobs.get(id_)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: PendingQuestion) -> None:
         """A waiting question never starts; one under way ends with its next token."""
         job.is_cancelled.set()
         if job.future is not None:
@@ -139,33 +148,33 @@ class Asker:
             self.cancel(job)
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, job: Job) -> None:
+    def _answer(self, job: PendingQuestion) -> None:
         from tgsr.answering.ask import ask
 
         job.require_wanted()
-        path = job.path if job.upload is None else _as_file(job.path)
+        path = job.path if job.upload is None else _as_file(job.path, self.most_seconds)
         job.sound = self._sounds.open(path)
-        samples = audio.load(job.sound.wav or path, max_seconds=MOST_SECONDS)
+        samples = audio.load(job.sound.wav or path, max_seconds=self.most_seconds)
         job.tell("heard", seconds=job.sound.seconds)
         if job.model not in self._opened:
             self._opened[job.model] = self._open_model(job.model)
         model = self._opened[job.model]
         job.require_wanted()
         with _watched(model, job):
-            found = ask(model, samples, job.question, job.choices, phrase=job.is_phrase)
+            answer = ask(model, samples, job.question, job.choices, phrase=job.is_phrase)
         job.require_wanted()
         seconds = len(samples) / audio.SAMPLE_RATE
         job.tell(
             "done",
-            text=found.text,
-            spans=[[span.start, span.end] for span in found.spans],
-            n_invalid=found.n_invalid,
-            mentions=mention_rows(found.text, seconds),
-            evidence=[[span.start, span.end] for span in evidence_crop(found.spans, seconds)],
+            text=answer.text,
+            spans=[[span.start, span.end] for span in answer.spans],
+            n_invalid=answer.n_invalid,
+            mentions=mention_rows(answer.text, seconds),
+            evidence=[[span.start, span.end] for span in evidence_crop(answer.spans, seconds)],
             seconds=seconds,
         )
 
-    def _ended(self, job: Job, future: Future[None]) -> None:
+    def _ended(self, job: PendingQuestion, future: Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, Cancelled):
             job.tell("cancelled")
@@ -198,57 +207,56 @@ class Asker:
 
 
 @contextmanager
-def _watched(model: Lalm | Responder, job: Job) -> Iterator[None]:
+def _watched(model: Lalm | Responder, job: PendingQuestion) -> Iterator[None]:
     """Tells the text while a Lalm writes it, and stops it when the job is cancelled."""
     if not isinstance(model, Lalm):
         yield
         return
-    lalm: Lalm = model
     ids: list[int] = []
 
     def see(module: Any, args: Any, logits: Any) -> None:
         job.require_wanted()
         ids.append(int(logits.reshape(-1, logits.shape[-1])[-1].argmax()))
-        _tell_text(job, lalm.text(ids))
+        _tell_text(job, model.text(ids))
 
-    hook = lalm.lm_head.register_forward_hook(see)
+    hook = model.lm_head.register_forward_hook(see)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _tell_text(job: Job, text: str) -> None:
-    """What is new of the text, and of the spans in it. A character that is not whole yet waits for its other bytes."""
-    told = "".join(what["piece"] for name, what in job.events if name == "text")
-    if text.endswith("\ufffd") or not text.startswith(told) or text == told:
+def _tell_text(job: PendingQuestion, text: str) -> None:
+    """Tells the new end of the text, and its spans. A character that is not whole yet waits for its other bytes."""
+    sent = "".join(content["piece"] for name, content in job.events if name == "text")
+    if text.endswith("\ufffd") or not text.startswith(sent) or text == sent:
         return
-    job.tell("text", piece=text[len(told) :])
+    job.tell("text", piece=text[len(sent) :])
     spans = [[span.start, span.end] for span in dict.fromkeys(find_spans(text))]
-    before: list[list[Seconds]] = next(
-        (what["spans"] for name, what in reversed(job.events) if name == "spans"), []
+    known: list[list[Seconds]] = next(
+        (content["spans"] for name, content in reversed(job.events) if name == "spans"), []
     )
-    if spans != before:
+    if spans != known:
         job.tell("spans", spans=spans)
 
 
 # --- uploads ---------------------------------------------------------------------------------------------
 
 
-def _as_file(upload: Path) -> Path:
+def _as_file(upload: Path, most_seconds: Seconds) -> Path:
     """The upload as a file that tgsr.audio reads: by what it holds, whatever the browser calls it."""
     suffix = suffix_of(upload.open("rb").read(16))
     if suffix == ".wav":
-        if audio.duration(upload) > MOST_SECONDS:
-            raise AudioError(str(upload), f"is longer than the {MOST_SECONDS:g} s allowed", "cut it")
+        if audio.duration(upload) > most_seconds:
+            raise AudioError(str(upload), f"is longer than the {most_seconds:g} s allowed", "cut it")
         return upload
     wav = upload.with_name(f"{upload.name}.wav")
-    track_to_wav(upload, wav, MOST_SECONDS)
+    track_to_wav(upload, wav, most_seconds)
     return wav
 
 
 def suffix_of(start: bytes) -> str:
-    """What FFmpeg has to read, by a file's first 16 bytes; ".wav" for all that libsndfile tells apart itself."""
+    """What only FFmpeg reads has a suffix by its first 16 bytes; ".wav" is all that libsndfile tells apart itself."""
     if start.startswith(b"\x1a\x45\xdf\xa3"):
         return ".webm"
     if start[4:8] == b"ftyp":

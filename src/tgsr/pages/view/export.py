@@ -17,9 +17,9 @@ from tqdm import tqdm
 from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import AudioError, ViewError
 from tgsr.pages.view import index as data
-from tgsr.pages.view.index import Index, Item
+from tgsr.pages.view.index import Index, ViewedQuestion
 from tgsr.pages.view.server import static_files
-from tgsr.pages.view.sound import HEADER_BYTES, Sound, Sounds, file_of, read_bytes
+from tgsr.pages.view.sound import HEADER_BYTES, BrowserSound, Sounds, file_of, read_bytes
 
 N_PEAKS = 1200
 MARK = '<meta name="tgsr-static" content="0">'
@@ -27,12 +27,15 @@ DONE = "export.json"  # last of all; a folder that has it may be written over
 
 
 def export(index: Index, out: Path) -> tuple[int, int]:
-    """Writes the folder, and returns how many items have sound, and how many have none.
+    """How many items of the folder that is written have sound, and how many have none.
 
     A clip is written once, however many items are about it; a missing one is said on its items. An export goes over an
     earlier one of the same place. ViewError where `out` holds something else.
     """
-    _require_ours(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / DONE).is_file():
+        raise ViewError(f"--export {out}: holds other files; give a new folder")
+    if out.exists() and not out.is_dir():
+        raise ViewError(f"--export {out}: is a file; give a folder")
     for name in ("api/item", "api/peaks", "sound", "static"):
         shutil.rmtree(out / name, ignore_errors=True)
         (out / name).mkdir(parents=True)
@@ -44,21 +47,14 @@ def export(index: Index, out: Path) -> tuple[int, int]:
     try:
         written: dict[Path, str] = {}
         for item in tqdm(index.items, desc=f"export {out}", unit="item"):
-            told = _write_sound(index, item, out, sounds, written)
-            n_heard += bool(told["ok"])
-            _write(out / "api" / "item" / f"{item.key}.json", data.item_row(index, item) | {"sound": told})
+            sound = _write_sound(index, item, out, sounds, written)
+            n_heard += bool(sound["ok"])
+            _write(out / "api" / "item" / f"{item.key}.json", data.item_row(index, item) | {"sound": sound})
     finally:
         sounds.close()
     items = [_searched(item) for item in index.items]
     _write(out / "api" / "items.json", {"n": len(items), "page": 0, "size": len(items), "items": items})
     return n_heard, len(items) - n_heard
-
-
-def _require_ours(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not (out / DONE).is_file():
-        raise ViewError(f"--export {out}: holds other files; give a new folder")
-    if out.exists() and not out.is_dir():
-        raise ViewError(f"--export {out}: is a file; give a folder")
 
 
 def _write_front_end(out: Path) -> None:
@@ -72,9 +68,9 @@ def _write_front_end(out: Path) -> None:
 
 
 def _write_sound(
-    index: Index, item: Item, out: Path, sounds: Sounds, written: dict[Path, str]
+    index: Index, item: ViewedQuestion, out: Path, sounds: Sounds, written: dict[Path, str]
 ) -> dict[str, object]:
-    """What the item's file says of its sound. The clip and its peaks have the name of the first item about it."""
+    """The item's row about its sound. The clip and its peaks have the name of the first item about it."""
     try:
         path = file_of(index, item)
         sound = sounds.open(path)
@@ -85,8 +81,7 @@ def _write_sound(
         if written[path] != item.key:
             write_whole(peaks, (out / "api" / "peaks" / f"{written[path]}.json").read_bytes())
         else:
-            rounded = [[round(low, 4), round(high, 4)] for low, high in sounds.peaks(sound, N_PEAKS)]
-            _write(peaks, {"peaks": rounded, "seconds": sound.seconds})
+            _write(peaks, sounds.peaks_row(sound, N_PEAKS))
     except (AudioError, OSError) as error:
         # a name alone: where the clip lay on the machine that exported is nobody's business
         problem = str(error).replace(f"{item.sound.parent}{os.sep}", "")
@@ -95,7 +90,7 @@ def _write_sound(
     return {"ok": True, "problem": None, "seconds": sound.seconds, "long": sound.wav is None, "file": file}
 
 
-def _write_wav(sound: Sound, path: Path) -> None:
+def _write_wav(sound: BrowserSound, path: Path) -> None:
     with whole(path) as half:
         if sound.wav is not None:
             shutil.copyfile(sound.wav, half)
@@ -104,7 +99,7 @@ def _write_wav(sound: Sound, path: Path) -> None:
             file.writelines(read_bytes(sound, 0, HEADER_BYTES + 2 * sound.n_samples))
 
 
-def _searched(item: Item) -> dict[str, object]:
+def _searched(item: ViewedQuestion) -> dict[str, object]:
     """A summary with all that filters, search and orders need."""
     verdicts = item.verdicts.items()
     return data.summary_row(item) | {

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -39,8 +40,8 @@ CLIP_FILES = "clips*.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the scores make of one response, as `tgsr score` counts it.
+class ResponseScore:
+    """One response's scores, as `tgsr score` counts them.
 
     `right`: the official letter, or IoU >= 0.7; None where nobody knows. `iou`: a phrase's, or the trace's. `k`: the
     official count of mentions. `grounded`: False where no interval inside the clip is cited, or where the evidence is
@@ -58,7 +59,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ViewedQuestion:
     """One question and, in the index's order of models, the first response of each model that was asked.
 
     `sound` is its audio as the row names it, absolute; `text` what is searched, lower-cased.
@@ -68,7 +69,7 @@ class Item:
     question: Question
     sound: Path
     responses: tuple[Response, ...]
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, ResponseScore]
     text: str
     disagree: bool
 
@@ -78,7 +79,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is looked for. "" and False ask for nothing; all that is asked for must hold.
+    """A search for questions. "" and False ask for nothing; all that is asked for must hold.
 
     `wrong`, `ungrounded` and the order "worst" or "best" are about `model`, or the index's last one.
     """
@@ -101,14 +102,14 @@ class Index:
 
     title: str
     models: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: tuple[ViewedQuestion, ...]
     notes: tuple[str, ...]
     roots: tuple[Path, ...]
     audio_roots: tuple[Path, ...]
     words: Mapping[str, tuple[Clip, ...]]
-    by_key: Mapping[str, Item] = field(repr=False)
+    by_key: Mapping[str, ViewedQuestion] = field(repr=False)
 
-    def words_of(self, item: Item) -> tuple[Word, ...] | None:
+    def words_of(self, item: ViewedQuestion) -> tuple[Word, ...] | None:
         """The clip's words; None where no clips file has a clip of that id and length."""
         for clip in self.words.get(item.question.clip_id, ()):
             if abs(clip.duration - item.question.duration) <= 2 * END_SLACK:
@@ -138,7 +139,7 @@ def read_index(
     roots = tuple(dict.fromkeys(_folder(run) for run in runs))
     files = [path for path in prediction_files(runs) if _stays(path, runs, roots, notes)]
     models: dict[str, None] = {}
-    found: dict[Question, tuple[Question, Path, dict[str, Response]]] = {}
+    by_question: dict[Question, tuple[Question, Path, dict[str, Response]]] = {}
     for path in files:
         base = Path(os.path.realpath(path.parent))
         sounds: dict[str, Path] = {}
@@ -148,18 +149,36 @@ def read_index(
                 sounds[name] = Path(os.path.normpath(base / name))
             models.setdefault(response.model)
             same = replace(response.question, audio=str(sounds[name]))  # each file has its own relative path
-            _, _, by_model = found.setdefault(same, (response.question, sounds[name], {}))
+            _, _, by_model = by_question.setdefault(same, (response.question, sounds[name], {}))
             by_model.setdefault(response.model, response)
-    by_key: dict[str, Item] = {}
-    bar = tqdm(found.values(), desc="score", unit="question", disable=len(found) < MANY)
+    by_key: dict[str, ViewedQuestion] = {}  # names that stay when files grow or come in
+    bar = tqdm(by_question.values(), desc="score", unit="question", disable=len(by_question) < MANY)
     for question, sound, by_model in bar:
         name = str(sound.relative_to(roots[0]) if sound.is_relative_to(roots[0]) else sound)
-        key = _key(replace(question, audio=name), by_key)
-        by_key[key] = _item(key, question, sound, tuple(by_model.values()))
+        content = json.dumps(as_row(replace(question, audio=name)), sort_keys=True).encode()
+        keys = (hashlib.sha256(content + str(n).encode()).hexdigest()[:16] for n in count())
+        key = next(key for key in keys if key not in by_key)
+        responses = tuple(by_model.values())
+        texts = (question.id, question.question, question.phrase or "", *(r.text for r in responses))
+        verdicts = {response.model: verdict_of(response) for response in responses}
+        by_key[key] = ViewedQuestion(
+            key,
+            question,
+            sound,
+            responses,
+            verdicts,
+            text="\n".join(texts).lower(),
+            disagree=_disagree(question, list(verdicts.values())),
+        )
     clips = clips or _clip_files(runs)
-    words = _words(clips, {question.clip_id for question, *_ in found.values()}, notes)
+    clip_ids = {question.clip_id for question, *_ in by_question.values()}
+    words: dict[str, tuple[Clip, ...]] = {}
+    for path in clips:
+        for clip in _rows(path, clip_of, notes):
+            if clip.words and clip.id in clip_ids:
+                words[clip.id] = (*words.get(clip.id, ()), clip)
     return Index(
-        title=title or ", ".join(dict.fromkeys(_name(run) for run in runs)),
+        title=title or ", ".join(dict.fromkeys(Path(os.path.abspath(run)).name or str(run) for run in runs)),
         models=tuple(models),
         items=tuple(by_key.values()),
         notes=tuple(notes),
@@ -198,31 +217,7 @@ def _rows(path: Path, parse: Callable[[Row], T], notes: list[str]) -> Iterator[T
         notes.append(f"{path}: {n_bad - MOST_NOTES} more rows are left out")
 
 
-def _key(question: Question, taken: Mapping[str, Item]) -> str:
-    """A name for the question that stays when files grow or come in; of two of one name the second gets another."""
-    content = json.dumps(as_row(question), sort_keys=True).encode()
-    for n in range(len(taken) + 1):
-        key = hashlib.sha256(content + str(n).encode()).hexdigest()[:16]
-        if key not in taken:
-            return key
-    raise AssertionError("more keys are taken than there are")
-
-
-def _item(key: str, question: Question, sound: Path, responses: tuple[Response, ...]) -> Item:
-    verdicts = {response.model: verdict_of(response) for response in responses}
-    told = (question.id, question.question, question.phrase or "", *(r.text for r in responses))
-    return Item(
-        key,
-        question,
-        sound,
-        responses,
-        verdicts,
-        text="\n".join(told).lower(),
-        disagree=_disagree(question, list(verdicts.values())),
-    )
-
-
-def verdict_of(response: Response) -> Verdict:
+def verdict_of(response: Response) -> ResponseScore:
     """One response as `tgsr score` scores it; any text has a verdict."""
     question = response.question
     item = score_response(response)[0]
@@ -239,10 +234,10 @@ def verdict_of(response: Response) -> Verdict:
         if quality is not None and question.evidence:
             quality = (quality + (iou or 0.0)) / 2
     is_grounded = is_cited and not (bool(question.evidence) and (iou or 0.0) < GROUNDED_IOU)
-    return Verdict(right, iou, count_mentions(response.text), is_grounded, quality, chosen, first)
+    return ResponseScore(right, iou, count_mentions(response.text), is_grounded, quality, chosen, first)
 
 
-def _disagree(question: Question, verdicts: Sequence[Verdict]) -> bool:
+def _disagree(question: Question, verdicts: Sequence[ResponseScore]) -> bool:
     """Whether two models answer differently: other options, or first intervals with an IoU below 0.7."""
     if len(verdicts) < 2:
         return False
@@ -252,20 +247,16 @@ def _disagree(question: Question, verdicts: Sequence[Verdict]) -> bool:
     known = [span for span in firsts if span is not None]
     if len(known) < len(firsts):
         return bool(known)
-    return any(one.iou(other) < HIGH_OVERLAP for one in known for other in known)
+    return any(span.iou(other) < HIGH_OVERLAP for span in known for other in known)
 
 
 def _stays(path: Path, runs: Sequence[Path], roots: Sequence[Path], notes: list[str]) -> bool:
-    """Whether a file that was found in a run's folder lies there; one that was named may lie anywhere."""
+    """Whether a file lies in a run's folder, not behind a link out of it; one that was named may lie anywhere."""
     real = Path(os.path.realpath(path))
     if path in runs or any(real.is_relative_to(root) for root in roots):
         return True
     notes.append(f"{path}: left out: is a link that leads out of the run, to {real}; name that file itself")
     return False
-
-
-def _name(run: Path) -> str:
-    return Path(os.path.abspath(run)).name or str(run)
 
 
 def _folder(run: Path) -> Path:
@@ -275,26 +266,16 @@ def _folder(run: Path) -> Path:
 def _clip_files(runs: Sequence[Path]) -> list[Path]:
     """clips*.jsonl in and below the runs' folders and, not below, beside them."""
     folders = [_folder(run) for run in runs]
-    found = [
+    files = [
         path for folder in folders for path in (*folder.rglob(CLIP_FILES), *folder.parent.glob(CLIP_FILES))
     ]
-    return sorted({path.resolve() for path in found if path.is_file() and ".errors" not in path.name})
-
-
-def _words(files: Iterable[Path], wanted: set[str], notes: list[str]) -> dict[str, tuple[Clip, ...]]:
-    """Clips with words that a question is about, by id."""
-    found: dict[str, tuple[Clip, ...]] = {}
-    for path in files:
-        for clip in _rows(path, clip_of, notes):
-            if clip.words and clip.id in wanted:
-                found[clip.id] = (*found.get(clip.id, ()), clip)
-    return found
+    return sorted({path.resolve() for path in files if path.is_file() and ".errors" not in path.name})
 
 
 # --- looking things up -----------------------------------------------------------------------------------
 
 
-def select(index: Index, query: Query) -> list[Item]:
+def select(index: Index, query: Query) -> list[ViewedQuestion]:
     """The items that a query asks for, in its order; those without a quality come last in "worst" and "best".
 
     A model that the index has not gives [].
@@ -305,52 +286,41 @@ def select(index: Index, query: Query) -> list[Item]:
     if query.sort == "order":
         return chosen
     sign = 1 if query.sort == "worst" else -1
-    known = [(quality, item) for item in chosen if (quality := _quality(item, model)) is not None]
+    qualities = {item.key: item.verdicts[model].quality for item in chosen if model in item.verdicts}
+    known = [(quality, item) for item in chosen if (quality := qualities.get(item.key)) is not None]
     known.sort(key=lambda pair: sign * pair[0])
-    return [item for _, item in known] + [item for item in chosen if _quality(item, model) is None]
+    return [item for _, item in known] + [item for item in chosen if qualities.get(item.key) is None]
 
 
-def _fits(item: Item, query: Query, model: str, text: str) -> bool:
-    question = item.question
-    if query.kind and question.kind != query.kind:
-        return False
-    if query.task and question.task != query.task:
-        return False
-    if query.split and question.split != query.split:
-        return False
-    if query.disagree and not item.disagree:
-        return False
-    if any(pair not in question.labels for pair in query.labels):
-        return False
-    verdict = item.verdicts.get(model)
-    if query.model and verdict is None:
-        return False
-    if query.wrong and (verdict is None or verdict.right is not False):
-        return False
-    if query.ungrounded and (verdict is None or verdict.grounded):
-        return False
-    return not text or text in item.text
-
-
-def _quality(item: Item, model: str) -> float | None:
-    verdict = item.verdicts.get(model)
-    return None if verdict is None else verdict.quality
+def _fits(item: ViewedQuestion, query: Query, model: str, text: str) -> bool:
+    question, verdict = item.question, item.verdicts.get(model)
+    return (
+        query.kind in ("", question.kind)
+        and query.task in ("", question.task)
+        and query.split in ("", question.split)
+        and (item.disagree or not query.disagree)
+        and all(pair in question.labels for pair in query.labels)
+        and (verdict is not None or not (query.model or query.wrong or query.ungrounded))
+        and (verdict is None or verdict.right is False or not query.wrong)
+        and (verdict is None or not verdict.grounded or not query.ungrounded)
+        and text in item.text
+    )
 
 
 # --- as JSON ---------------------------------------------------------------------------------------------
 
 
 def run_row(index: Index) -> dict[str, object]:
-    """What /api/run says, less "ask"."""
+    """The answer of /api/run, less "ask"."""
     questions = [item.question for item in index.items]
-    n_of = Counter(response.model for item in index.items for response in item.responses)
+    n_responses = Counter(response.model for item in index.items for response in item.responses)
     labels: dict[str, dict[str, None]] = {}
     for question in questions:
         for name, value in question.labels:
             labels.setdefault(name, {}).setdefault(value)
     return {
         "title": index.title,
-        "models": [{"name": model, "n": n_of[model]} for model in index.models],
+        "models": [{"name": model, "n": n_responses[model]} for model in index.models],
         "tasks": sorted({question.task for question in questions if question.task}),
         "splits": sorted({question.split for question in questions}),
         "kinds": sorted({question.kind for question in questions}),
@@ -362,7 +332,7 @@ def run_row(index: Index) -> dict[str, object]:
     }
 
 
-def summary_row(item: Item) -> dict[str, object]:
+def summary_row(item: ViewedQuestion) -> dict[str, object]:
     """An item in a list."""
     question = item.question
     return {
@@ -377,7 +347,7 @@ def summary_row(item: Item) -> dict[str, object]:
     }
 
 
-def item_row(index: Index, item: Item) -> dict[str, object]:
+def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
     """An item by itself, less "sound"."""
     question = item.question
     words = index.words_of(item)
@@ -395,7 +365,9 @@ def item_row(index: Index, item: Item) -> dict[str, object]:
         "duration": question.duration,
         "clip_id": question.clip_id,
         "evidence": [[span.start, span.end] for span in question.evidence],
-        "words": None if words is None else [_word_row(word) for word in words],
+        "words": None
+        if words is None
+        else [{"word": w.text, "start": w.start, "end": w.end, "speaker": w.speaker} for w in words],
         "responses": [_response_row(item, response) for response in item.responses],
     }
 
@@ -407,20 +379,20 @@ def labels_row(question: Question) -> dict[str, list[str]]:
 def mention_rows(text: str, duration: Seconds) -> list[dict[str, object]]:
     """The intervals that a text states, and what is wrong with each in a clip of that length."""
     rows: list[dict[str, object]] = []
-    at = units = 0
+    place = units = 0
     for mention in find_mentions(text):
-        first = units + _units(text[at : mention.text_start])
+        first = units + _units(text[place : mention.text_start])
         last = first + _units(text[mention.text_start : mention.text_end])
-        at, units = mention.text_end, last
-        judged = stated(mention.start, mention.end, duration)
+        place, units = mention.text_end, last
+        interval = stated(mention.start, mention.end, duration)
         rows.append(
             {
                 "text_start": first,
                 "text_end": last,
-                "start": judged.start,
-                "end": judged.end,
-                "problem": judged.problem,
-                "audible": judged.is_audible,
+                "start": interval.start,
+                "end": interval.end,
+                "problem": interval.problem,
+                "audible": interval.is_audible,
             }
         )
     return rows
@@ -431,15 +403,11 @@ def _units(text: str) -> int:
     return len(text) if text.isascii() else len(text) + sum(character > "\uffff" for character in text)
 
 
-def _verdict_row(verdict: Verdict) -> dict[str, object]:
+def _verdict_row(verdict: ResponseScore) -> dict[str, object]:
     return {"right": verdict.right, "iou": verdict.iou, "k": verdict.k, "grounded": verdict.grounded}
 
 
-def _word_row(word: Word) -> dict[str, object]:
-    return {"word": word.text, "start": word.start, "end": word.end, "speaker": word.speaker}
-
-
-def _response_row(item: Item, response: Response) -> dict[str, object]:
+def _response_row(item: ViewedQuestion, response: Response) -> dict[str, object]:
     verdict = item.verdicts[response.model]
     return {
         "model": response.model,

@@ -1,4 +1,4 @@
-"""`tgsr view`: runs in a browser. This is its HTTP interface; security.py guards every call.
+"""`tgsr view`: runs in a browser. This is its HTTP interface; guard.py guards every call.
 
 A key is made by the server and looked up in a table: no part of a path ever comes from the browser. Numbers are
 seconds; null is "nobody knows". What cannot be done is {"problem": text} with a status of 400 or more.
@@ -62,9 +62,9 @@ from starlette.routing import BaseRoute, Route
 from tgsr.errors import AudioError, ModelError, ViewError
 from tgsr.pages.guard import EVERYWHERE, NONCE, App, Guard, Guarded, bracketed, guard_for
 from tgsr.pages.view import index as data
-from tgsr.pages.view.ask import MOST_BYTES, MOST_SECONDS, OVER, Asker, Busy, Job
-from tgsr.pages.view.index import Index, Item, Query
-from tgsr.pages.view.sound import Sound, Sounds, file_of, read_bytes
+from tgsr.pages.view.ask import OVER, Asker, Busy, PendingQuestion
+from tgsr.pages.view.index import Index, Query, ViewedQuestion
+from tgsr.pages.view.sound import BrowserSound, Sounds, file_of, read_bytes
 
 KINDS_OF_FILE = {
     ".js": "text/javascript",
@@ -81,7 +81,7 @@ SORTS = ("order", "worst", "best")
 
 @dataclass(slots=True)
 class Viewer:
-    """What is served: an index that `reload` replaces as a whole, the sounds, and who answers questions."""
+    """The page's content: an index that `reload` replaces as a whole, the sounds, and the models that answer."""
 
     runs: tuple[Path, ...]
     index: Index
@@ -108,33 +108,41 @@ class Viewer:
 def routes(viewer: Viewer) -> list[BaseRoute]:
     """All calls of this module's docstring."""
 
-    def with_viewer(work: Callable[[Viewer, Request], Response]) -> Callable[[Request], Any]:
+    def answering(work: Callable[[Viewer, Request], Response]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             return await run_in_threadpool(work, viewer, request)
 
         return answer
 
+    def wav(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Any]:
+        return answering(lambda v, r: sound_response(sound_of(v, r), r.headers.get("range")))
+
+    def peaks(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Any]:
+        return answering(lambda v, r: _peaks(v, sound_of(v, r), r))
+
     async def ask(request: Request) -> Response:
         return await _ask(viewer, request)
 
     async def events(request: Request) -> Response:
-        told = _events(_job(viewer, request))
-        return StreamingResponse(told, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        stream = _events(_job(viewer, request))
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
 
     return [
         Route("/", _page),
         Route("/static/{name:path}", _static),
-        Route("/api/run", with_viewer(_run)),
-        Route("/api/items", with_viewer(_items)),
-        Route("/api/item/{key}", with_viewer(_item)),
-        Route("/api/peaks/{key}", with_viewer(_peaks)),
-        Route("/sound/{key}.wav", with_viewer(_sound)),
-        Route("/api/reload", with_viewer(_reload), methods=["POST"]),
+        Route("/api/run", answering(_run)),
+        Route("/api/items", answering(_items)),
+        Route("/api/item/{key}", answering(_item_and_sound)),
+        Route("/api/peaks/{key}", peaks(_sound_of_item)),
+        Route("/sound/{key}.wav", wav(_sound_of_item)),
+        Route("/api/reload", answering(_reload), methods=["POST"]),
         Route("/api/ask", ask, methods=["POST"]),
-        Route("/api/ask/{id}", with_viewer(_cancel), methods=["DELETE"]),
+        Route("/api/ask/{id}", answering(_cancel), methods=["DELETE"]),
         Route("/api/ask/{id}/events", events),
-        Route("/api/ask/{id}/sound.wav", with_viewer(_asked_sound)),
-        Route("/api/ask/{id}/peaks", with_viewer(_asked_peaks)),
+        Route("/api/ask/{id}/sound.wav", wav(_sound_of_job)),
+        Route("/api/ask/{id}/peaks", peaks(_sound_of_job)),
     ]
 
 
@@ -154,8 +162,8 @@ def _page(request: Request) -> Response:
 def static_files() -> dict[str, Path]:
     """The front end's files by the name that a browser asks for; index.html is not among them."""
     folder = Path(str(files("tgsr.pages.view") / "static"))
-    found = sorted(path for path in folder.rglob("*") if path.suffix in KINDS_OF_FILE and path.is_file())
-    return {path.relative_to(folder).as_posix(): path for path in found}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in KINDS_OF_FILE and path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def _static(request: Request) -> Response:
@@ -167,10 +175,10 @@ def _static(request: Request) -> Response:
 
 def _run(viewer: Viewer, request: Request) -> Response:
     asker = viewer.asker
-    asked = None
+    ask = None
     if asker is not None:
-        asked = {"models": list(asker.models), "max_bytes": MOST_BYTES, "max_seconds": MOST_SECONDS}
-    return _json(data.run_row(viewer.index) | {"ask": asked})
+        ask = {"models": list(asker.models), "max_bytes": asker.most_bytes, "max_seconds": asker.most_seconds}
+    return _json(data.run_row(viewer.index) | {"ask": ask})
 
 
 def _reload(viewer: Viewer, request: Request) -> Response:
@@ -183,32 +191,32 @@ def _reload(viewer: Viewer, request: Request) -> Response:
 
 def _items(viewer: Viewer, request: Request) -> Response:
     query, page, size = _query(request)
-    found = data.select(viewer.index, query)
-    shown = [data.summary_row(item) for item in found[page * size : (page + 1) * size]]
-    return _json({"n": len(found), "page": page, "size": size, "items": shown})
+    items = data.select(viewer.index, query)
+    shown = [data.summary_row(item) for item in items[page * size : (page + 1) * size]]
+    return _json({"n": len(items), "page": page, "size": size, "items": shown})
 
 
 def _query(request: Request) -> tuple[Query, int, int]:
-    given = request.query_params
-    sort = given.get("sort") or "order"
+    params = request.query_params
+    sort = params.get("sort") or "order"
     if sort not in SORTS:
         raise HTTPException(400, f"sort must be one of {', '.join(SORTS)}")
-    labels = [label.split(":", 1) for label in given.getlist("label") if label]
+    labels = [label.split(":", 1) for label in params.getlist("label") if label]
     if any(len(label) != 2 for label in labels):
         raise HTTPException(400, "label must be name:value")
     query = Query(
-        model=given.get("model", ""),
-        wrong=given.get("wrong") == "1",
-        ungrounded=given.get("ungrounded") == "1",
-        disagree=given.get("disagree") == "1",
-        kind=given.get("kind", ""),
-        task=given.get("task", ""),
-        split=given.get("split", ""),
+        model=params.get("model", ""),
+        wrong=params.get("wrong") == "1",
+        ungrounded=params.get("ungrounded") == "1",
+        disagree=params.get("disagree") == "1",
+        kind=params.get("kind", ""),
+        task=params.get("task", ""),
+        split=params.get("split", ""),
         labels=tuple((name, value) for name, value in labels),
-        text=given.get("q", ""),
+        text=params.get("q", ""),
         sort=cast(data.Sort, sort),
     )
-    return query, _whole(given.get("page"), 0, 0, 10**9), _whole(given.get("size"), 50, 1, data.MOST_SIZE)
+    return query, _whole(params.get("page"), 0, 0, 10**9), _whole(params.get("size"), 50, 1, data.MOST_SIZE)
 
 
 def _whole(text: str | None, default: int, least: int, most: int) -> int:
@@ -219,19 +227,19 @@ def _whole(text: str | None, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def _found(viewer: Viewer, request: Request) -> Item:
+def _item(viewer: Viewer, request: Request) -> ViewedQuestion:
     item = viewer.index.by_key.get(request.path_params["key"])
     if item is None:
         raise HTTPException(404, "no such item; reload the page if its files have changed")
     return item
 
 
-def _item(viewer: Viewer, request: Request) -> Response:
-    item = _found(viewer, request)
+def _item_and_sound(viewer: Viewer, request: Request) -> Response:
+    item = _item(viewer, request)
     return _json(data.item_row(viewer.index, item) | {"sound": sound_row(viewer.index, item, viewer.sounds)})
 
 
-def sound_row(index: Index, item: Item, sounds: Sounds) -> dict[str, object]:
+def sound_row(index: Index, item: ViewedQuestion, sounds: Sounds) -> dict[str, object]:
     """Whether the item's clip can be heard, and if not, why. A clip of another length than the row says is heard."""
     try:
         sound = sounds.open(file_of(index, item))
@@ -243,32 +251,29 @@ def sound_row(index: Index, item: Item, sounds: Sounds) -> dict[str, object]:
     return {"ok": True, "problem": problem, "seconds": sound.seconds, "long": sound.wav is None}
 
 
-def _opened(viewer: Viewer, request: Request) -> Sound:
+def _sound_of_item(viewer: Viewer, request: Request) -> BrowserSound:
     try:
-        return viewer.sounds.open(file_of(viewer.index, _found(viewer, request)))
+        return viewer.sounds.open(file_of(viewer.index, _item(viewer, request)))
     except (AudioError, OSError) as error:
         raise HTTPException(422, str(error)) from None
 
 
-def _peaks(viewer: Viewer, request: Request) -> Response:
-    return _peaks_of(viewer, _opened(viewer, request), request)
+def _sound_of_job(viewer: Viewer, request: Request) -> BrowserSound:
+    sound = _job(viewer, request).sound
+    if sound is None:
+        raise HTTPException(409, "it has not been heard yet")
+    return sound
 
 
-def _peaks_of(viewer: Viewer, sound: Sound, request: Request) -> Response:
+def _peaks(viewer: Viewer, sound: BrowserSound, request: Request) -> Response:
     n = _whole(request.query_params.get("n"), 1200, 1, MOST_PEAKS)
     try:
-        peaks = viewer.sounds.peaks(sound, n)
+        return _json(viewer.sounds.peaks_row(sound, n))
     except (AudioError, OSError, RuntimeError) as error:  # libsndfile's error is a RuntimeError
         raise HTTPException(422, str(error)) from None
-    rounded = [[round(low, 4), round(high, 4)] for low, high in peaks]
-    return _json({"peaks": rounded, "seconds": sound.seconds})
 
 
-def _sound(viewer: Viewer, request: Request) -> Response:
-    return sound_response(_opened(viewer, request), request.headers.get("range"))
-
-
-def sound_response(sound: Sound, wanted: str | None) -> Response:
+def sound_response(sound: BrowserSound, wanted: str | None) -> Response:
     """The wav file, or the range of it that is wanted: "bytes=first-last". A range that cannot be is 416."""
     headers = {"cache-control": "private, no-cache", "accept-ranges": "bytes"}
     if sound.wav is not None:
@@ -297,22 +302,22 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
     asker = viewer.asker
     if asker is None:
         raise HTTPException(404, "no model is served here: start `tgsr view` with --model")
-    given = request.query_params
-    question, choices = given.get("question", "").strip(), tuple(given.getlist("choice"))
-    is_phrase = given.get("phrase") == "1"
+    params = request.query_params
+    question, choices = params.get("question", "").strip(), tuple(params.getlist("choice"))
+    is_phrase = params.get("phrase") == "1"
     if not question or len(choices) == 1 or (is_phrase and choices):
         raise HTTPException(400, "give a question, and no choices or at least two; a phrase takes none")
     try:
         asker.require_room()
-        if "key" in given:
-            item = viewer.index.by_key.get(given["key"])
+        if "key" in params:
+            item = viewer.index.by_key.get(params["key"])
             if item is None:
                 raise HTTPException(404, "no such item")
             path, upload = await run_in_threadpool(file_of, viewer.index, item), None
         else:
             path = upload = asker.new_upload()
-            await _take(request, upload)
-        job = asker.ask(question, choices, is_phrase, given.get("model", ""), path, upload)
+            await _take(request, upload, asker.most_bytes)
+        job = asker.ask(question, choices, is_phrase, params.get("model", ""), path, upload)
     except Busy:
         raise HTTPException(429, "as many questions wait as may: try again when one is answered") from None
     except (AudioError, ModelError) as error:
@@ -320,7 +325,7 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
     return _json({"id": job.id}, 202)
 
 
-async def _take(request: Request, path: Path) -> None:
+async def _take(request: Request, path: Path, most_bytes: int) -> None:
     """The request's body as a file; HTTPException, and no file, where it is too large, or empty."""
     n_taken = 0
     is_whole = False
@@ -328,8 +333,8 @@ async def _take(request: Request, path: Path) -> None:
         with path.open("wb") as file:
             async for chunk in request.stream():
                 n_taken += len(chunk)
-                if n_taken > MOST_BYTES:
-                    raise HTTPException(413, f"the recording is larger than {MOST_BYTES // 2**20} MB")
+                if n_taken > most_bytes:
+                    raise HTTPException(413, f"the recording is larger than {most_bytes // 2**20} MB")
                 file.write(chunk)
         if n_taken == 0:
             raise HTTPException(400, "the recording is empty")
@@ -339,21 +344,21 @@ async def _take(request: Request, path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _job(viewer: Viewer, request: Request) -> Job:
+def _job(viewer: Viewer, request: Request) -> PendingQuestion:
     job = None if viewer.asker is None else viewer.asker.job(request.path_params["id"])
     if job is None:
         raise HTTPException(404, "no such question; only the last ones are kept")
     return job
 
 
-async def _events(job: Job) -> AsyncIterator[str]:
+async def _events(job: PendingQuestion) -> AsyncIterator[str]:
     """All events from the first on, the last one included; comments in between, that no proxy hangs up."""
-    n_told, silent = 0, 0.0
+    n_sent, silent = 0, 0.0
     while True:
-        while n_told < len(job.events):
-            name, what = job.events[n_told]
-            yield f"event: {name}\ndata: {json.dumps(what)}\n\n"
-            n_told, silent = n_told + 1, 0.0
+        while n_sent < len(job.events):
+            name, content = job.events[n_sent]
+            yield f"event: {name}\ndata: {json.dumps(content)}\n\n"
+            n_sent, silent = n_sent + 1, 0.0
             if name in OVER:
                 return
         await anyio.sleep(LOOKS_EVERY)
@@ -370,27 +375,14 @@ def _cancel(viewer: Viewer, request: Request) -> Response:
     return _json({"cancelled": not job.is_over or job.events[-1][0] == "cancelled"})
 
 
-def _asked(viewer: Viewer, request: Request) -> Sound:
-    sound = _job(viewer, request).sound
-    if sound is None:
-        raise HTTPException(409, "it has not been heard yet")
-    return sound
-
-
-def _asked_sound(viewer: Viewer, request: Request) -> Response:
-    return sound_response(_asked(viewer, request), request.headers.get("range"))
-
-
-def _asked_peaks(viewer: Viewer, request: Request) -> Response:
-    return _peaks_of(viewer, _asked(viewer, request), request)
-
-
 # --- serving ---------------------------------------------------------------------------------------------
 
 
-def app(of: Sequence[BaseRoute], guard: Guard) -> App:
+def app(routes: Sequence[BaseRoute], guard: Guard) -> App:
     """Routes behind the guard. What goes wrong is answered as {"problem": text}."""
-    return Guarded(cast(App, Starlette(routes=list(of), exception_handlers={HTTPException: _problem})), guard)
+    return Guarded(
+        cast(App, Starlette(routes=list(routes), exception_handlers={HTTPException: _problem})), guard
+    )
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -399,7 +391,13 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 
 def serve(
-    of: Sequence[BaseRoute], host: str, port: int, path: str, token: str | None = None, *, opens: bool = False
+    routes: Sequence[BaseRoute],
+    host: str,
+    port: int,
+    path: str,
+    token: str | None = None,
+    *,
+    opens: bool = False,
 ) -> None:
     """Serves until interrupted, and prints first what to open; port 0 takes a free one.
 
@@ -416,7 +414,7 @@ def serve(
     if opens:
         webbrowser.open(address)
     config = uvicorn.Config(
-        cast(Any, app(of, guard)),
+        cast(Any, app(routes, guard)),
         log_level="warning",
         access_log=False,  # addresses may hold tokens
         server_header=False,
@@ -439,15 +437,15 @@ def bound(host: str, port: int) -> socket.socket:
         raise ViewError(f"--port {port}: must be 0 (any free one) to 65535")
     plain = host.strip("[]")
     try:
-        found = socket.getaddrinfo(plain or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(plain or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ViewError(f"--host {host}: {error.strerror or error}; 127.0.0.1 is this machine") from None
-    family, kind, protocol, _, where = found[0]
+    family, kind, protocol, _, address = addresses[0]
     listening = socket.socket(family, kind, protocol)
     if os.name == "posix":  # elsewhere it would let two servers have one port
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(where)
+        listening.bind(address)
         listening.listen(128)
     except OSError as error:
         listening.close()

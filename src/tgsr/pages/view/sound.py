@@ -25,7 +25,7 @@ import soundfile as sf
 from tgsr import audio
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, Samples
 from tgsr.errors import AudioError
-from tgsr.pages.view.index import Index, Item
+from tgsr.pages.view.index import Index, ViewedQuestion
 from tgsr.timeline import Seconds
 
 BLOCK: Seconds = 30.0  # of a long clip, decoded together; a whole number, so that blocks begin on samples
@@ -38,8 +38,8 @@ MOVED = "if it was moved, pass --audio-root FOLDER, where it now lies"
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """A clip that can be heard. `wav` is the converted file; None where it is decoded as it is asked for."""
+class BrowserSound:
+    """A clip as a browser hears it. `wav` is the converted file; None where it is decoded as it is asked for."""
 
     path: Path
     n_samples: int
@@ -57,7 +57,7 @@ class Sound:
 # --- which file ------------------------------------------------------------------------------------------
 
 
-def file_of(index: Index, item: Item) -> Path:
+def file_of(index: Index, item: ViewedQuestion) -> Path:
     """The file of an item's clip: exactly what its row names, or, where nothing is there, below an audio root.
 
     What lies in a run's folder may not be a link that leads out of all folders that were named. AudioError says
@@ -82,7 +82,7 @@ def file_of(index: Index, item: Item) -> Path:
     return real
 
 
-def _moved(index: Index, item: Item) -> Path | None:
+def _moved(index: Index, item: ViewedQuestion) -> Path | None:
     """The clip below an audio root: by its path as the row has it, less what leads upwards, or by its name alone."""
     parts = [part for part in Path(item.question.audio).parts if part not in ("..", "/")]
     for root in index.audio_roots:
@@ -107,11 +107,11 @@ class Sounds:
     most_kept: int = MOST_KEPT
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="tgsr-view-")))
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _kept: OrderedDict[tuple[str, int, int], Sound] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[str, int, int], BrowserSound] = field(default_factory=OrderedDict)
     _peaks: dict[tuple[str, int, int], Samples] = field(default_factory=dict)
     _n_made: int = 0
 
-    def open(self, path: Path) -> Sound:
+    def open(self, path: Path) -> BrowserSound:
         """The file's sound, converted now where it was not yet, or has changed. AudioError as `audio.load`."""
         key = _stamp(path)
         with self._lock:
@@ -119,17 +119,22 @@ class Sounds:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             seconds = audio.duration(path)
-            if seconds <= MAX_SECONDS:
-                sound = self._converted(path)
-            elif audio.is_container(path):
-                sound = self._converted_track(path)
-            else:
+            if seconds > MAX_SECONDS and not audio.is_container(path):
                 sound = _decoded_when_asked(path)
+            else:
+                self._n_made += 1
+                wav = self.folder / f"{self._n_made}.wav"
+                if seconds > MAX_SECONDS:
+                    sound = BrowserSound(path, track_to_wav(path, wav), wav)
+                else:
+                    samples = audio.load(path)
+                    audio.save_wav(wav, samples)
+                    sound = BrowserSound(path, len(samples), wav)
             self._kept[key] = sound
             self._make_room()
             return sound
 
-    def peaks(self, sound: Sound, n: int) -> list[tuple[float, float]]:
+    def peaks(self, sound: BrowserSound, n: int) -> list[tuple[float, float]]:
         """(lowest, highest) sample of n equal stretches; of a clip that is decoded when asked, of at most FINEST."""
         if sound.wav is not None and sound.seconds <= MAX_SECONDS:
             samples, _ = sf.read(sound.wav, dtype="float32")
@@ -143,22 +148,13 @@ class Sounds:
         lowest, highest = np.minimum.reduceat(fine[:, 0], firsts), np.maximum.reduceat(fine[:, 1], firsts)
         return list(zip(lowest.tolist(), highest.tolist(), strict=True))
 
+    def peaks_row(self, sound: BrowserSound, n: int) -> dict[str, object]:
+        """The answer of /api/peaks: `peaks` and the sound's length."""
+        rounded = [[round(low, 4), round(high, 4)] for low, high in self.peaks(sound, n)]
+        return {"peaks": rounded, "seconds": sound.seconds}
+
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _converted(self, path: Path) -> Sound:
-        samples = audio.load(path)
-        wav = self._new_wav()
-        audio.save_wav(wav, samples)
-        return Sound(path, len(samples), wav)
-
-    def _converted_track(self, path: Path) -> Sound:
-        wav = self._new_wav()
-        return Sound(path, track_to_wav(path, wav), wav)
-
-    def _new_wav(self) -> Path:
-        self._n_made += 1
-        return self.folder / f"{self._n_made}.wav"
 
     def _make_room(self) -> None:
         """Drops the clips heard longest ago, never the last one."""
@@ -205,19 +201,19 @@ def track_to_wav(path: Path, wav: Path, most_seconds: Seconds = math.inf) -> int
 def _stamp(path: Path) -> tuple[str, int, int]:
     """What tells a file from an earlier one of its name; AudioError where it is gone."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise AudioError(str(path), f"cannot be read ({error.strerror})", MOVED) from None
-    return str(path), found.st_mtime_ns, found.st_size
+    return str(path), status.st_mtime_ns, status.st_size
 
 
-def _decoded_when_asked(path: Path) -> Sound:
+def _decoded_when_asked(path: Path) -> BrowserSound:
     with sf.SoundFile(path) as file:
         n_samples = round(file.frames * SAMPLE_RATE / file.samplerate)
     if 2 * n_samples > LARGEST_WAV:
         raise AudioError(str(path), f"lasts {n_samples / SAMPLE_RATE / 3600:.1f} hours", "cut it into parts")
     audio.load(path, end=1.0)  # that it cannot be decoded is said now, not when a browser has the header
-    return Sound(path, n_samples, None)
+    return BrowserSound(path, n_samples, None)
 
 
 def _long_peaks(path: Path) -> Samples:
@@ -226,15 +222,15 @@ def _long_peaks(path: Path) -> Samples:
         n_frames = file.frames
         n = min(FINEST, n_frames)
         lowest, highest = np.full(n, np.inf, np.float32), np.full(n, -np.inf, np.float32)
-        at = 0
+        n_before = 0
         for block in file.blocks(audio.BLOCK_FRAMES, dtype="float32", always_2d=True):
             mono = block.mean(axis=1)
-            place = (at + np.arange(len(mono))) * n // n_frames
+            place = (n_before + np.arange(len(mono))) * n // n_frames
             firsts = np.flatnonzero(np.diff(place, prepend=-1))
             where = place[firsts]
             lowest[where] = np.minimum(lowest[where], np.minimum.reduceat(mono, firsts))
             highest[where] = np.maximum(highest[where], np.maximum.reduceat(mono, firsts))
-            at += len(mono)
+            n_before += len(mono)
     both = np.stack([lowest, highest], axis=1)
     return np.clip(np.where(np.isfinite(both), both, 0), -1, 1).astype(np.float32)
 
@@ -249,23 +245,23 @@ def wav_header(n_samples: int) -> bytes:
     return b"RIFF" + struct.pack("<I4s", 36 + n_bytes, b"WAVE") + form + struct.pack("<4sI", b"data", n_bytes)
 
 
-def read_bytes(sound: Sound, first: int, last: int) -> Iterator[bytes]:
+def read_bytes(sound: BrowserSound, first: int, last: int) -> Iterator[bytes]:
     """The bytes [first, last) of a long clip's wav file, a block at a time. AudioError where decoding fails."""
     if first < HEADER_BYTES:
         yield wav_header(sound.n_samples)[first:last]
     per_block = 2 * round(BLOCK * SAMPLE_RATE)
-    at = max(first, HEADER_BYTES) - HEADER_BYTES
+    position = max(first, HEADER_BYTES) - HEADER_BYTES
     end = last - HEADER_BYTES
-    while at < end:
-        number, skipped = divmod(at, per_block)
-        content = _block(sound, number)[skipped : skipped + end - at]
+    while position < end:
+        number, skipped = divmod(position, per_block)
+        content = _block(sound, number)[skipped : skipped + end - position]
         if not content:
             return
         yield content
-        at += len(content)
+        position += len(content)
 
 
-def _block(sound: Sound, number: int) -> bytes:
+def _block(sound: BrowserSound, number: int) -> bytes:
     """The samples of a block as bytes, exactly as many as belong there: what cannot be had is silence."""
     start = number * BLOCK
     n_wanted = min(round(BLOCK * SAMPLE_RATE), sound.n_samples - round(start * SAMPLE_RATE))
