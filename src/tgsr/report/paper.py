@@ -10,17 +10,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from tgsr.disk.whole import write_whole
 from tgsr.evaluation.attention.metrics import Attention
-from tgsr.evaluation.scoring.metrics import Difference, PhraseScores
+from tgsr.evaluation.behaviour.metrics import Behaviour
+from tgsr.evaluation.scoring.metrics import Difference
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
 from tgsr.report.results import Results
-from tgsr.report.typeset import TICK, Column, Group, Number, Table, TableRow, csv_text, latex, markdown
-from tgsr.statistics.intervals import Mean
+from tgsr.report.typeset import (
+    TICK,
+    Column,
+    Field,
+    Group,
+    Number,
+    Table,
+    TableRow,
+    csv_text,
+    escape_markdown,
+    latex,
+    markdown,
+    model_rows,
+)
+from tgsr.statistics.intervals import NOT_MEASURED, Mean
 
 PUBLISHED = "published (other data, other hardware)"
 P = Column("p", digits=3, least=0.001)
@@ -50,18 +64,37 @@ def published_groups(
     table: int, columns: Sequence[str | None], values: Collection[Published] | None
 ) -> tuple[Group, ...]:
     """The paper's rows of a table under our columns' keys; None for a column that the paper lacks."""
-    of_table = [value for value in values or () if value.table == table]
-    names = list(dict.fromkeys((value.group, value.row) for value in of_table))
-    groups = []
-    for group in dict.fromkeys(name for name, _ in names):
-        rows = []
-        for row in (row for name, row in names if name == group):
-            cells = {v.column: v.value for v in of_table if (v.group, v.row) == (group, row)}
-            found = [None if key is None else cells.get(key, "" if key == "sta" else None) for key in columns]
-            rows.append(TableRow(row, tuple(TICK if cell is True else cell for cell in found)))
-        name = f"{PUBLISHED}: {group}" if group else PUBLISHED
-        groups.append(Group(name, tuple(rows), is_ours=False))
-    return tuple(groups)
+    groups: dict[str, dict[str, dict[str, Number]]] = {}
+    for value in values or ():
+        if value.table == table:
+            row = groups.setdefault(value.group, {}).setdefault(value.row, {})
+            row[value.column] = TICK if value.value is True else value.value
+    return tuple(
+        Group(
+            f"{PUBLISHED}: {group}" if group else PUBLISHED,
+            tuple(
+                TableRow(
+                    name,
+                    tuple(
+                        None if key is None else cells.get(key, "" if key == "sta" else None)
+                        for key in columns
+                    ),
+                )
+                for name, cells in rows.items()
+            ),
+            is_ours=False,
+        )
+        for group, rows in groups.items()
+    )
+
+
+def groups_with_published(
+    rows: Sequence[TableRow], table: int, columns: Sequence[str | None], values: Collection[Published] | None
+) -> tuple[Group, ...]:
+    """Our rows, and the paper's after them."""
+    published = published_groups(table, columns, values)
+    measured = (Group("measured here" if published else "", tuple(rows)),) if rows else ()
+    return (*measured, *published)
 
 
 def went_through_sta(results: Results, told: Sequence[str]) -> set[str]:
@@ -102,8 +135,6 @@ def write_tables(tables: Sequence[Table], out: Path, notes: Sequence[str] = ()) 
 
 def tables_md(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
     """All tables as one Markdown page, after what was left out."""
-    from tgsr.report.typeset import escape_markdown
-
     parts = [
         "# Tables\n\nIntervals are 95 %, bootstrap over clips. A dash: nothing was measured. Bold: the best value.\n"
     ]
@@ -124,29 +155,31 @@ def table_1(
     sets = [one for one in results.sets if one.phrase]
     if not sets and not values:
         return None
-    columns = (
-        Column("STA"),
-        Column("IoU", digits=4, better="higher"),
-        Column("F1", digits=4, better="higher"),
-        Column("IoU ≥ 0.7", "%", 100, 2, "higher"),
-        Column("n"),
-        Column("start error", "s, median", digits=2, better="lower"),
-        Column("end error", "s, median", digits=2, better="lower"),
-        Column("segment F1", better="higher"),
-        Column("event F1", better="higher"),
-    )
-    keys = ("sta", "iou", "f1", "high_overlap", None, None, None, None, None)
+    columns: dict[Column, Field] = {
+        Column("IoU", digits=4, better="higher"): "iou",
+        Column("F1", digits=4, better="higher"): "f1",
+        Column("IoU ≥ 0.7", "%", 100, 2, "higher"): "high_overlap",
+        Column("n"): "n",
+        Column("start error", "s, median", digits=2, better="lower"): lambda s: (
+            s.start_error and s.start_error.median
+        ),
+        Column("end error", "s, median", digits=2, better="lower"): lambda s: (
+            s.end_error and s.end_error.median
+        ),
+        Column("segment F1", better="higher"): "segment_f1",
+        Column("event F1", better="higher"): "event_f1",
+    }
     groups = [
         Group(
-            one.name,
+            questions.name,
             tuple(
-                TableRow(model, (TICK if model in ticked else "", *_phrase_cells(one.phrase[model])))
-                for model in results.models
-                if model in one.phrase
+                replace(row, cells=(TICK if row.name in ticked else "", *row.cells))
+                for row in model_rows(results.models, questions.phrase, columns)
             ),
         )
-        for one in sets
+        for questions in sets
     ]
+    keys = ("sta", "iou", "f1", "high_overlap", None, None, None, None, None)
     notes = [
         "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. Errors are "
         "those of the responses that state an interval.",
@@ -155,23 +188,13 @@ def table_1(
         notes.append(
             "STA is ticked by the models' names, since nobody said which of them went through stage 1."
         )
-    title = "Effect of sentence-level timestamp alignment (table 1)"
     return Table(
-        "table-1", title, "model", columns, (*groups, *published_groups(1, keys, values)), tuple(notes)
-    )
-
-
-def _phrase_cells(scores: PhraseScores) -> tuple[Number, ...]:
-    starts, ends = (None if e is None else e.median for e in (scores.start_error, scores.end_error))
-    return (
-        scores.iou,
-        scores.f1,
-        scores.high_overlap,
-        scores.n,
-        starts,
-        ends,
-        scores.segment_f1,
-        scores.event_f1,
+        "table-1",
+        "Effect of sentence-level timestamp alignment (table 1)",
+        "model",
+        (Column("STA"), *columns),
+        (*groups, *published_groups(1, keys, values)),
+        tuple(notes),
     )
 
 
@@ -222,10 +245,9 @@ def table_2(results: Results, measure: str, values: Collection[Published] | None
         else "Accuracy by what the response ends up with: the choice's letter or its text, wherever it stands."
     )
     title = f"Benchmark accuracy, {measure} (table 2)"
-    published = published_groups(2, keys, values)
-    first = Group("measured here" if published else "", tuple(rows))
     key = "table-2" if measure == "official" else "table-2-strict"
-    return Table(key, title, "model", columns, (*((first,) if rows else ()), *published), (read,))
+    groups = groups_with_published(rows, 2, keys, values)
+    return Table(key, title, "model", columns, groups, (read,))
 
 
 def _accuracy(one: QuestionSet, model: str, measure: str) -> Mean | None:
@@ -281,47 +303,32 @@ def _difference_groups(
 
 def table_3(results: Results, values: Collection[Published] | None = None) -> Table | None:
     """What responses do besides being right, from behaviour.json; of models without one, what their scores say."""
-    columns = (
-        Column("Regions Explored", digits=2),
-        Column("Audiology Verify", digits=3, better="higher"),
-        Column("Consistency", digits=3, better="higher"),
-        Column("Acc.", "%", 100, 1, "higher"),
-        Column("Verify, citing nothing = 0", digits=3, better="higher"),
-        Column("mentions (official k)", digits=2),
-        Column("n"),
-    )
+    columns: dict[Column, Field] = {
+        Column("Regions Explored", digits=2): "regions_strict",
+        Column("Audiology Verify", digits=3, better="higher"): "verify",
+        Column("Consistency", digits=3, better="higher"): "consistency",
+        Column("Acc.", "%", 100, 1, "higher"): "accuracy",
+        Column("Verify, citing nothing = 0", digits=3, better="higher"): "verify_zero",
+        Column("mentions (official k)", digits=2): "regions_official",
+        Column("n"): "n",
+    }
+    behaviour = dict(results.behaviour)
+    with_choices = [questions for questions in results.sets if questions.choice]
+    if behaviour and len(with_choices) == 1:
+        for model, scores in with_choices[0].choice.items():
+            accuracy = _accuracy(with_choices[0], model, "official") or NOT_MEASURED
+            said = Behaviour(scores.n, scores.mentions_official, scores.regions_strict, accuracy)
+            behaviour.setdefault(model, said)
     keys = ("regions", "verify", "consistency", "accuracy", None, None, None)
-    with_choices = [one for one in results.sets if one.choice]
-    rows = []
-    for model in results.models:
-        if model in results.behaviour:
-            b = results.behaviour[model]
-            cells = (
-                b.regions_strict,
-                b.verify,
-                b.consistency,
-                b.accuracy,
-                b.verify_zero,
-                b.regions_official,
-                b.n,
-            )
-            rows.append(TableRow(model, cells))
-        elif results.behaviour and len(with_choices) == 1 and model in with_choices[0].choice:
-            only = with_choices[0]
-            scores = only.choice[model]
-            accuracy = _accuracy(only, model, "official")
-            cells_ = (scores.regions_strict, None, None, accuracy, None, scores.mentions_official, scores.n)
-            rows.append(TableRow(model, cells_))
-    published = published_groups(3, keys, values)
-    if not rows and not published:
+    groups = groups_with_published(model_rows(results.models, behaviour, columns), 3, keys, values)
+    if not groups:
         return None
-    first = Group("measured here" if published else "", tuple(rows))
     note = (
         "Regions Explored counts distinct valid intervals; the official k counts mentions of five notations. A dash "
         "under Consistency: no judge was asked."
     )
     title = "Reasoning behaviour for each response (table 3)"
-    return Table("table-3", title, "model", columns, (*((first,) if rows else ()), *published), (note,))
+    return Table("table-3", title, "model", tuple(columns), groups, (note,))
 
 
 # --- table 4 ---------------------------------------------------------------------------------------------
@@ -329,40 +336,35 @@ def table_3(results: Results, values: Collection[Published] | None = None) -> Ta
 
 def table_4(results: Results, values: Collection[Published] | None = None) -> Table | None:
     """The audio's share of attention, by phase, from attention.json: a row a model (the paper's lies on its side)."""
-    columns = (
-        Column("all", "audio attention", digits=4, better="higher"),
-        Column("reasoning", digits=4, better="higher"),
-        Column("answer", digits=4, better="higher"),
-        Column("times", digits=4, better="higher"),
-        Column("a frame against a system token", digits=3),
-        Column("cited against all frames", digits=2),
-        Column("n"),
-    )
+
+    def of_audio(phase: str) -> Field:
+        return lambda attention: attention.by_phase.get(phase, {}).get("audio")
+
+    def cited_against_all(attention: Attention) -> Mean | None:
+        evidence = attention.evidence
+        phases = ("all", "reasoning", *evidence)
+        return next((evidence[phase].ratio for phase in phases if phase in evidence), None)
+
+    columns: dict[Column, Field] = {
+        Column("all", "audio attention", digits=4, better="higher"): of_audio("all"),
+        Column("reasoning", digits=4, better="higher"): of_audio("reasoning"),
+        Column("answer", digits=4, better="higher"): of_audio("answer"),
+        Column("times", digits=4, better="higher"): of_audio("times"),
+        Column("a frame against a system token", digits=3): "audio_per_token",
+        Column("cited against all frames", digits=2): cited_against_all,
+        Column("n"): "n",
+    }
+    rows = model_rows(results.models, results.attention, columns)
     keys = ("all", "reasoning", "answer", None, None, None, None)
-    rows = [
-        TableRow(model, (*_attention_cells(results.attention[model]),))
-        for model in results.models
-        if model in results.attention
-    ]
-    published = published_groups(4, keys, values)
-    if not rows and not published:
+    groups = groups_with_published(rows, 4, keys, values)
+    if not groups:
         return None
-    first = Group("measured here" if published else "", tuple(rows))
     note = (
         "Shares of attention that fall on the audio, means over layers and heads. Times: while cited intervals are "
         "written. The two ratios compare single positions; 1 is no preference."
     )
     title = "Audio attention while generating a response (table 4)"
-    return Table("table-4", title, "model", columns, (*((first,) if rows else ()), *published), (note,))
-
-
-def _attention_cells(of: Attention) -> list[Number]:
-    phases = [of.by_phase.get(phase, {}).get("audio") for phase in ("all", "reasoning", "answer", "times")]
-    ratio = next(
-        (of.evidence[phase].ratio for phase in ("all", "reasoning", *of.evidence) if phase in of.evidence),
-        None,
-    )
-    return [*phases, of.audio_per_token, ratio, of.n]
+    return Table("table-4", title, "model", tuple(columns), groups, (note,))
 
 
 def table_named(tables: Sequence[Table], *keys: str) -> tuple[Table, ...]:

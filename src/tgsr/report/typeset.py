@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from tgsr.statistics.intervals import Mean
 
@@ -52,6 +52,8 @@ _MARKDOWN = "\\`*_[]|~"
 
 Number = Mean | float | int | str | None
 Better = Literal["higher", "lower"]
+Field = str | Callable[[Any], Number]
+"""Where a column's numbers come from: the name of a score, or what makes the number out of the scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,23 @@ class TableRow:
 
     name: str
     cells: tuple[Number, ...]
+
+
+def model_rows(
+    models: Iterable[str], scores: Mapping[str, object], columns: Mapping[Column, Field]
+) -> tuple[TableRow, ...]:
+    """A row for each of the models that has scores, in the order of the models."""
+    return tuple(
+        TableRow(
+            model,
+            tuple(
+                field(scores[model]) if callable(field) else getattr(scores[model], field)
+                for field in columns.values()
+            ),
+        )
+        for model in models
+        if model in scores
+    )
 
 
 @dataclass(frozen=True, slots=True)
