@@ -14,20 +14,20 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
-from tgsr.errors import AudioError
 from tgsr.evaluation.scoring.metrics import GroupScores
 from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
 from tgsr.statistics.pictures import Stated, stated, tint
+from tgsr.timeline import Seconds, Span
 
 N_LETTERS = 26  # an option after (z) has none
 MOST_COMPARED = 2000  # questions among which the best and worst are looked for
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Answered:
     """One question with each model's first response, in the page's order of models; `audio`: its clip."""
 
     question: Question
@@ -36,7 +36,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class EmbeddedSound:
     """A clip's samples and its <audio> element of that id; samples None and `problem` where it is unheard."""
 
     id: str
@@ -54,12 +54,12 @@ class Sound:
 # --- what is shown ---------------------------------------------------------------------------------------
 
 
-def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> list[Asked]:
+def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> list[Answered]:
     """Questions with their responses, in order of appearance; of a model's several responses the first.
 
     Two questions of one id that differ in anything else stay two.
     """
-    found: dict[Question, tuple[Path, dict[str, Response]]] = {}
+    by_question: dict[Question, tuple[Path, dict[str, Response]]] = {}
     for path, responses in by_file:
         clips: dict[str, Path] = {}  # a clip has many questions, and asking the disk is slow
         for response in responses:
@@ -67,9 +67,11 @@ def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> lis
             clip = clips[name] if name in clips else resolve_audio(response, path).resolve()
             clips[name] = clip
             question = replace(response.question, audio=str(clip))  # each file has its own relative path
-            _, by_model = found.setdefault(question, (clip, {}))
+            _, by_model = by_question.setdefault(question, (clip, {}))
             by_model.setdefault(response.model, response)
-    return [Asked(question, clip, tuple(models.values())) for question, (clip, models) in found.items()]
+    return [
+        Answered(question, clip, tuple(models.values())) for question, (clip, models) in by_question.items()
+    ]
 
 
 def scores_of(response: Response) -> GroupScores:
@@ -93,7 +95,7 @@ def quality(response: Response) -> float | None:
     return (accuracy + (scores.choice.trace_iou.value or 0.0)) / 2
 
 
-def is_right(asked: Asked, model: str) -> bool | None:
+def is_right(asked: Answered, model: str) -> bool | None:
     """IoU >= 0.7, or the right letter; None where the model was not asked, or where nobody knows."""
     response = response_of(asked, model)
     if response is None:
@@ -107,13 +109,13 @@ def is_right(asked: Asked, model: str) -> bool | None:
     return None if value is None else value == 1
 
 
-def response_of(asked: Asked, model: str) -> Response | None:
+def response_of(asked: Answered, model: str) -> Response | None:
     return next((response for response in asked.responses if response.model == model), None)
 
 
 def choose_items(
-    asked: Sequence[Asked], models: Sequence[str], n_items: int, seed: int
-) -> list[tuple[Asked, str]]:
+    asked: Sequence[Answered], models: Sequence[str], n_items: int, seed: int
+) -> list[tuple[Answered, str]]:
     """Questions with the rule that chose each: a quarter of them where the last model is right and the first wrong, a
     quarter its best and a quarter its worst responses, the rest at random; fewer where there are fewer.
 
@@ -126,18 +128,18 @@ def choose_items(
     order = [asked[i] for i in drawn]
     first, last = models[0], models[-1]
     answered = [(item, response) for item in order if (response := response_of(item, last)) is not None]
-    found = [(item, value) for item, response in answered if (value := quality(response)) is not None]
-    falling = [item for item, _ in sorted(found, key=lambda pair: -pair[1])]
-    rising = [item for item, _ in sorted(found, key=lambda pair: pair[1])]
+    rated = [(item, value) for item, response in answered if (value := quality(response)) is not None]
+    falling = [item for item, _ in sorted(rated, key=lambda pair: -pair[1])]
+    rising = [item for item, _ in sorted(rated, key=lambda pair: pair[1])]
     gained = [
         item for item in order if first != last and is_right(item, last) and is_right(item, first) is False
     ]
-    of = "" if len(asked) <= MOST_COMPARED else f" of {MOST_COMPARED} questions drawn at random"
-    chosen: list[tuple[Asked, str]] = []
+    among = "" if len(asked) <= MOST_COMPARED else f" of {MOST_COMPARED} questions drawn at random"
+    chosen: list[tuple[Answered, str]] = []
     for rule, candidates, share, is_strict in (
         (f"{last} is right, {first} is wrong", gained, -(-n_items // 4), False),
-        (f"among {last}’s best responses{of}", falling, n_items // 4, True),
-        (f"among {last}’s worst responses{of}", rising, n_items // 4, True),
+        (f"among {last}’s best responses{among}", falling, n_items // 4, True),
+        (f"among {last}’s worst responses{among}", rising, n_items // 4, True),
         ("chosen at random", order, n_items, False),
     ):
         shown = [item for item, _ in chosen]
@@ -147,9 +149,9 @@ def choose_items(
     return chosen
 
 
-def in_turn(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list[Asked]:
+def in_turn(candidates: Sequence[Answered], shown: Sequence[Answered], n: int) -> list[Answered]:
     """Up to n of the candidates that are not shown yet, strictly in order, but kinds of question take turns."""
-    by_kind: dict[str, list[Asked]] = {}
+    by_kind: dict[str, list[Answered]] = {}
     for item in candidates:
         if item not in shown:
             by_kind.setdefault(item.question.kind, []).append(item)
@@ -157,12 +159,12 @@ def in_turn(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list
     return [item for turn in turns for item in turn if item is not None][:n]
 
 
-def varied(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list[Asked]:
+def varied(candidates: Sequence[Answered], shown: Sequence[Answered], n: int) -> list[Answered]:
     """Up to n of the candidates that are not shown yet: new clips first, then the rarer kind, then in order."""
     clips = {item.audio for item in shown}
     kinds = Counter(item.question.kind for item in shown)
     left = [item for item in candidates if item not in shown]
-    picked: list[Asked] = []
+    picked: list[Answered] = []
     while left and len(picked) < n:
         item = min(left, key=lambda a: (a.audio in clips, kinds[a.question.kind]))
         left.remove(item)
@@ -172,24 +174,21 @@ def varied(candidates: Sequence[Asked], shown: Sequence[Asked], n: int) -> list[
     return picked
 
 
-def load_sounds(items: Sequence[tuple[Asked, str]]) -> dict[Path, Sound]:
-    """Each clip once, however many of the items are about it."""
-    sounds: dict[Path, Sound] = {}
-    for asked, _ in items:
-        if asked.audio in sounds:
-            continue
+def sound_of(clip: Path, sounds: dict[Path, EmbeddedSound]) -> EmbeddedSound:
+    """The clip's sound, loaded once: `sounds` keeps it for the other items about the clip."""
+    if clip not in sounds:
         name = f"clip-{len(sounds)}"
         try:
-            sounds[asked.audio] = Sound(name, audio.load(asked.audio), None)
-        except AudioError as error:
-            sounds[asked.audio] = Sound(name, None, str(error))
-    return sounds
+            sounds[clip] = EmbeddedSound(name, audio.load(clip), None)
+        except (OSError, ValueError) as error:  # ValueError: AudioError, and a path that no file can have
+            sounds[clip] = EmbeddedSound(name, None, str(error))
+    return sounds[clip]
 
 
 # --- one item --------------------------------------------------------------------------------------------
 
 
-def item_html(asked: Asked, rule: str, models: Sequence[str], sound: Sound) -> str:
+def item_html(asked: Answered, rule: str, models: Sequence[str], sound: EmbeddedSound) -> str:
     question = asked.question
     responses = sorted(asked.responses, key=lambda response: models.index(response.model))
     text = (
@@ -200,17 +199,20 @@ def item_html(asked: Asked, rule: str, models: Sequence[str], sound: Sound) -> s
     parts = [f'<p class="why">{escape(rule)}</p><h3>{text}</h3>']
     if question.kind == "choice":
         parts.append(choice_list(question, responses, models))
-    if sound.problem is None:
-        parts.append(player(question))
-    else:
-        parts.append(f'<p class="unheard">No sound for this item: {escape(sound.problem)}</p>')
+    parts.append(player(question.duration, sound))
     parts.append(lanes(question, responses, models, sound))
     told = "".join(response_html(response, models, sound.problem is None) for response in responses)
     parts.append(f'<div class="responses">{told}</div>')
     details = ", ".join(escape(part) for part in (question.id, question.split, question.task) if part)
     parts.append(f'<p class="soft">{details}</p>')
+    return article(parts, question.duration, sound)
+
+
+def article(parts: Sequence[str], duration: Seconds, sound: EmbeddedSound, name: str = "") -> str:
+    """An item's parts in its frame, of which the page's script reads the clip's length and sound."""
+    name = f' id="{name}"' if name else ""
     heard = "" if sound.samples is None else f' data-audio="{sound.id}"'
-    return f'<article class="item" data-duration="{question.duration}"{heard}>{"".join(parts)}</article>'
+    return f'<article class="item"{name} data-duration="{duration}"{heard}>{"".join(parts)}</article>'
 
 
 def choice_list(question: Question, responses: Sequence[Response], models: Sequence[str]) -> str:
@@ -232,22 +234,24 @@ def choice_list(question: Question, responses: Sequence[Response], models: Seque
     return f'<ul class="choices">{"".join(rows)}</ul>'
 
 
-def player(question: Question) -> str:
-    duration = question.duration
+def player(duration: Seconds, sound: EmbeddedSound) -> str:
+    """The button that plays the whole clip, or why there is nothing to play."""
+    if sound.problem is not None:
+        return f'<p class="unheard">No sound for this item: {escape(sound.problem)}</p>'
     return (
         f'<p class="player"><button class="whole" data-start="0" data-end="{duration}">whole clip</button>'
         f'<span class="clock">0.00 / {duration:.2f} s</span></p>'
     )
 
 
-def lanes(question: Question, responses: Sequence[Response], models: Sequence[str], sound: Sound) -> str:
+def lanes(
+    question: Question, responses: Sequence[Response], models: Sequence[str], sound: EmbeddedSound
+) -> str:
     """The waveform, the evidence, a lane a model, and the seconds."""
     evidence, duration = question.evidence, question.duration
-    is_heard = sound.samples is not None
 
     def lane(name: str, colour: str, spans: Sequence[Stated]) -> str:
-        bars = [span if is_heard else replace(span, is_audible=False) for span in spans]
-        return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
+        return named_lane(name, colour, spans, evidence, duration, sound.samples is not None)
 
     rows = [f"<span></span>{wave_svg(sound.samples, evidence, duration)}"]
     if evidence:
@@ -257,6 +261,19 @@ def lanes(question: Question, responses: Sequence[Response], models: Sequence[st
         rows.append(lane(response.model, tint(models, response.model), spans))
     rows.append(f"<span></span>{axis_svg(duration)}")
     return f'<div class="lanes">{"".join(rows)}</div>'
+
+
+def named_lane(
+    name: str,
+    colour: str,
+    spans: Sequence[Stated],
+    evidence: Sequence[Span],
+    duration: Seconds,
+    is_heard: bool,
+) -> str:
+    """A lane after its name; without sound its bars play nothing."""
+    bars = [span if is_heard else replace(span, is_audible=False) for span in spans]
+    return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
 
 
 def response_html(response: Response, models: Sequence[str], is_heard: bool) -> str:

@@ -6,23 +6,21 @@ Each page stands alone, as the report does: nothing is loaded from elsewhere, wh
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from tgsr import audio
 from tgsr.choices import letter
-from tgsr.disk.jsonl import Row
+from tgsr.disk.jsonl import Row, row_of
 from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, clip_of, question_of, resolve_audio
-from tgsr.report.figures import axis_svg, lane_svg, wave_svg
-from tgsr.report.items import Sound, choice_list, cite_button, player
+from tgsr.report.figures import axis_svg, wave_svg
+from tgsr.report.items import EmbeddedSound, article, choice_list, cite_button, named_lane, player, sound_of
 from tgsr.report.page import content_hash, document
 from tgsr.statistics.pictures import MODEL_COLOURS, stated
 from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
@@ -62,15 +60,15 @@ h3, .said { overflow-wrap: anywhere; }
 .bad li { overflow-wrap: anywhere; }
 """
 
-Item = Question | Clip
+Record = Question | Clip
 
 
 @dataclass(slots=True)
-class Found:
-    """What one pass over the file gives: the items to show, each with its number, and what could not be read."""
+class Contents:
+    """A file after one pass: the questions or clips to show, each with its number, and the lines that are bad."""
 
     kind: str = ""  # "questions" or "clips", once a row has told
-    items: list[tuple[int, Item]] = field(default_factory=list)
+    items: list[tuple[int, Record]] = field(default_factory=list)
     n_items: int = 0  # in the whole file
     bad: list[tuple[int, str]] = field(default_factory=list)  # line and reason
     n_bad: int = 0
@@ -103,16 +101,16 @@ def look(
     for name, value, least in (("n_a_page", n_a_page, 1), ("first", first, 0), ("n", n, 1)):
         if value < least:
             raise RecordError(name, f"must be at least {least}, got {value}")
-    found = find_items(path, first, n, seed)
-    clips = clips_beside(path, [item for _, item in found.items])
-    pages = [found.items[i : i + n_a_page] for i in range(0, len(found.items), n_a_page)] or [[]]
+    contents = find_items(path, first, n, seed)
+    clips = clips_beside(path, [item for _, item in contents.items])
+    pages = [contents.items[i : i + n_a_page] for i in range(0, len(contents.items), n_a_page)] or [[]]
     names = [page_name(index) for index in range(len(pages))]
     out.mkdir(parents=True, exist_ok=True)
     for index, items in enumerate(tqdm(pages, desc="looking", unit="page", disable=len(pages) < 2)):
         parts = [
-            header(path, found, first, seed, index, len(pages)),
+            header(path, contents, first, seed, index, len(pages)),
             item_list(path, items, clips),
-            bad_list(found) if index == len(pages) - 1 else "",
+            bad_list(contents) if index == len(pages) - 1 else "",
             navigation(index, len(pages)) if len(pages) > 1 else "",
         ]
         body = "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>"
@@ -131,18 +129,14 @@ def rows_in(path: Path) -> Iterator[tuple[int, Row | RecordError]]:
     with path.open("rb") as file:
         for line, content in enumerate(file, 1):
             content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
-            if not content.strip():
-                continue
-            try:
-                row = json.loads(content.decode())
-            except UnicodeDecodeError as error:
-                reason = f"byte {content[error.start]:#04x} at {error.start} is not UTF-8"
-                yield line, RecordError(None, reason)
-            except (ValueError, RecursionError) as error:
-                yield line, RecordError(None, f"is not JSON ({error})")
-            else:
-                is_row = isinstance(row, dict)
-                yield line, row if is_row else RecordError(None, f"must be a JSON object, got {row!r:.80}")
+            if content.strip():
+                try:
+                    yield (
+                        line,
+                        row_of(content.rstrip() + b"\n"),
+                    )  # a file of something else is not half-written
+                except RecordError as error:
+                    yield line, error
 
 
 def kind_of(row: Row) -> str | None:
@@ -154,37 +148,37 @@ def kind_of(row: Row) -> str | None:
     return None
 
 
-def find_items(path: Path, first: int, n: int, seed: int | None) -> Found:
+def find_items(path: Path, first: int, n: int, seed: int | None) -> Contents:
     """One pass over the file, which holds what its first row of either kind is; `n` items stay in memory."""
     rng = None if seed is None else np.random.default_rng(seed)
-    found, n_seen = Found(), 0
+    contents, n_seen = Contents(), 0
     for line, row in rows_in(path):
         try:
             if isinstance(row, RecordError):
                 raise row
             kind = kind_of(row)
-            found.kind = found.kind or kind or ""
-            if not found.kind:
+            contents.kind = contents.kind or kind or ""
+            if not contents.kind:
                 raise RecordError(None, "is no question and no clip")
-            if kind not in (found.kind, None):
-                raise RecordError(None, f"is one of {kind} in a file of {found.kind}")
-            item: Item = question_of(row) if found.kind == "questions" else clip_of(row)
+            if kind not in (contents.kind, None):
+                raise RecordError(None, f"is one of {kind} in a file of {contents.kind}")
+            item: Record = question_of(row) if contents.kind == "questions" else clip_of(row)
         except RecordError as error:
-            found.add_bad(line, str(error))
+            contents.add_bad(line, str(error))
             continue
-        if found.n_items >= first:
-            keep(found.items, (found.n_items, item), n_seen, n, rng)
+        if contents.n_items >= first:
+            keep(contents.items, (contents.n_items, item), n_seen, n, rng)
             n_seen += 1
-        found.n_items += 1
-    if not found.kind:
-        raise nothing_in(path, found.bad)
-    found.items.sort(key=lambda numbered: numbered[0])
-    return found
+        contents.n_items += 1
+    if not contents.kind:
+        raise nothing_in(path, contents.bad)
+    contents.items.sort(key=lambda numbered: numbered[0])
+    return contents
 
 
 def keep(
-    kept: list[tuple[int, Item]],
-    numbered: tuple[int, Item],
+    kept: list[tuple[int, Record]],
+    numbered: tuple[int, Record],
     n_seen: int,
     n: int,
     rng: np.random.Generator | None,
@@ -204,7 +198,7 @@ def nothing_in(path: Path, bad: Sequence[tuple[int, str]]) -> RecordError:
     return RecordError(None, f"holds neither questions nor clips; {reason}", str(path), line, remedy)
 
 
-def clips_beside(path: Path, items: Iterable[Item]) -> dict[str, Clip]:
+def clips_beside(path: Path, items: Iterable[Record]) -> dict[str, Clip]:
     """The clips that the questions among `items` are about, by id, from the clips.jsonl in the same folder."""
     wanted = {item.clip_id for item in items if isinstance(item, Question)}
     beside = path.with_name("clips.jsonl")
@@ -229,7 +223,7 @@ def names_of(row: Row) -> list[str]:
     return [value for value in values if isinstance(value, str)]
 
 
-def clip_for(item: Item, clips: dict[str, Clip]) -> Clip | None:
+def clip_for(item: Record, clips: dict[str, Clip]) -> Clip | None:
     """The item's clip; None where nobody knows it, or where one of that id has another length."""
     if isinstance(item, Clip):
         return item
@@ -250,16 +244,16 @@ def with_style(html: str) -> str:
     return html.replace("</style>", f"</style>\n<style>{STYLE}</style>", 1)
 
 
-def header(path: Path, found: Found, first: int, seed: int | None, index: int, n_pages: int) -> str:
-    n_shown = len(found.items)
-    what = found.kind if found.n_items != 1 else found.kind.removesuffix("s")
+def header(path: Path, contents: Contents, first: int, seed: int | None, index: int, n_pages: int) -> str:
+    n_shown = len(contents.items)
+    what = contents.kind if contents.n_items != 1 else contents.kind.removesuffix("s")
     shown = (
-        f"{n_shown} of {found.n_items} {what}"
+        f"{n_shown} of {contents.n_items} {what}"
         if n_shown
-        else f"No item from {first} on: there are {found.n_items} {what}"
+        else f"No item from {first} on: there are {contents.n_items} {what}"
     )
     how = f", drawn at random (seed {seed})" if seed is not None and n_shown else ""
-    bad = f" Lines that could not be read: {found.n_bad}, on the last page." if found.n_bad else ""
+    bad = f" Lines that could not be read: {contents.n_bad}, on the last page." if contents.n_bad else ""
     pages = navigation(index, n_pages) if n_pages > 1 else ""
     return (
         f"<header><h1>{escape(path.name)}</h1><p>{shown}{how}.{bad}</p></header>{pages}"
@@ -278,53 +272,42 @@ def navigation(index: int, n_pages: int) -> str:
     return f'<nav aria-label="pages">{"".join(links)}</nav>'
 
 
-def bad_list(found: Found) -> str:
-    if not found.n_bad:
+def bad_list(contents: Contents) -> str:
+    if not contents.n_bad:
         return ""
-    rows = "".join(f"<li>line {line}: {escape(reason)}</li>" for line, reason in found.bad)
-    n_more = found.n_bad - len(found.bad)
+    rows = "".join(f"<li>line {line}: {escape(reason)}</li>" for line, reason in contents.bad)
+    n_more = contents.n_bad - len(contents.bad)
     more = f"<p>And {n_more} more.</p>" if n_more else ""
     return f'<section><h2>Lines that could not be read</h2><ul class="bad">{rows}</ul>{more}</section>'
 
 
-def item_list(path: Path, items: Sequence[tuple[int, Item]], clips: dict[str, Clip]) -> str:
+def item_list(path: Path, items: Sequence[tuple[int, Record]], clips: dict[str, Clip]) -> str:
     """The items in order, then each sound once, however many of the items are about it."""
-    sounds: dict[Path, Sound] = {}
+    sounds: dict[Path, EmbeddedSound] = {}
     articles = []
     for place, (index, item) in enumerate(items):
-        where = resolve_audio(item, path)
-        if where not in sounds:
-            sounds[where] = load_sound(where, f"clip-{len(sounds)}")
+        sound = sound_of(resolve_audio(item, path), sounds)
         following = items[place + 1][0] if place + 1 < len(items) else None
-        articles.append(item_html(index, following, item, clip_for(item, clips), sounds[where]))
+        articles.append(item_html(index, following, item, clip_for(item, clips), sound))
     return "\n".join(articles) + "\n" + "".join(sound.element for sound in sounds.values())
-
-
-def load_sound(path: Path, name: str) -> Sound:
-    try:
-        return Sound(name, audio.load(path), None)
-    except (OSError, ValueError) as error:  # ValueError: AudioError, and a path that no file can have
-        return Sound(name, None, str(error))
 
 
 # --- one item --------------------------------------------------------------------------------------------
 
 
-def item_html(index: int, following: int | None, item: Item, clip: Clip | None, sound: Sound) -> str:
+def item_html(
+    index: int, following: int | None, item: Record, clip: Clip | None, sound: EmbeddedSound
+) -> str:
     """`clip` gives the words and events, where it is known; `following` is the next item's number."""
     skip = "" if following is None else f' · <a href="#item-{following}">next item</a>'
     parts = [f'<p class="why">item {index}{skip}</p>', heading(item)]
-    if sound.problem is None:
-        parts.append(player_html(item))
-    else:
-        parts.append(f'<p class="unheard">No sound for this item: {escape(sound.problem)}</p>')
+    parts.append(player(item.duration, sound))
     parts.append(lanes_html(item, clip, sound))
     parts.append(facts_html(item, clip, sound.samples is not None))
-    heard = "" if sound.samples is None else f' data-audio="{sound.id}"'
-    return f'<article class="item" id="item-{index}" data-duration="{item.duration}"{heard}>{"".join(parts)}</article>'
+    return article(parts, item.duration, sound, f"item-{index}")
 
 
-def heading(item: Item) -> str:
+def heading(item: Record) -> str:
     if isinstance(item, Question):
         choices = choice_list(item, (), ()) if item.choices else ""
         return f'<h3 dir="auto">{escape(item.question)}</h3>{choices}'
@@ -332,16 +315,7 @@ def heading(item: Item) -> str:
     return f'<h3>{escape(item.id)}</h3><p class="said" dir="auto">{escape(said) or "(no words)"}</p>'
 
 
-def player_html(item: Item) -> str:
-    if isinstance(item, Question):
-        return player(item)
-    return (
-        f'<p class="player"><button class="whole" data-start="0" data-end="{item.duration}">whole clip</button>'
-        f'<span class="clock">0.00 / {item.duration:.2f} s</span></p>'
-    )
-
-
-def lanes_html(item: Item, clip: Clip | None, sound: Sound) -> str:
+def lanes_html(item: Record, clip: Clip | None, sound: EmbeddedSound) -> str:
     """The waveform, the words of each speaker, events and evidence, and the seconds: one axis, scrolled where long."""
     duration, is_heard = item.duration, sound.samples is not None
     evidence = item.evidence if isinstance(item, Question) else ()
@@ -353,10 +327,15 @@ def lanes_html(item: Item, clip: Clip | None, sound: Sound) -> str:
     for index, (name, words) in enumerate(by_speaker(() if clip is None else clip.words).items()):
         picture = words_svg(words, colour_of(index), evidence, duration, width, is_heard)
         rows.append(f'<span class="name">{escape(name)}</span>{picture}')
-    for index, (name, spans) in enumerate(by_label(() if clip is None else clip.events).items()):
-        rows.append(bands(name, colour_of(index + 1), spans, evidence, duration, is_heard))
+    bands = [
+        (name, colour_of(index + 1), spans)
+        for index, (name, spans) in enumerate(by_label(() if clip is None else clip.events).items())
+    ]
     if evidence:
-        rows.append(bands("evidence", "truth", evidence, evidence, duration, is_heard))
+        bands.append(("evidence", "truth", [*evidence]))
+    for name, colour, spans in bands:
+        bars = [stated(span.start, span.end, duration) for span in spans]
+        rows.append(named_lane(name, colour, bars, evidence, duration, is_heard))
     rows.append(f"<span></span>{axis_svg(duration)}")
     return f'<div class="wide"><div class="lanes">{"".join(rows)}</div></div>'
 
@@ -378,14 +357,6 @@ def by_label(events: Iterable[Event]) -> dict[str, list[Span]]:
     for event in sorted(events, key=lambda event: event.start):
         lanes.setdefault(event.label, []).append(event.span)
     return lanes
-
-
-def bands(
-    name: str, colour: str, spans: Sequence[Span], evidence: Sequence[Span], duration: Seconds, is_heard: bool
-) -> str:
-    bars = [stated(span.start, span.end, duration) for span in spans]
-    bars = bars if is_heard else [replace(bar, is_audible=False) for bar in bars]
-    return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
 
 
 def words_svg(
@@ -462,7 +433,7 @@ def word_svg(word: Word, top: int, note_top: int, duration: Seconds, width: int,
     )
 
 
-def facts_html(item: Item, clip: Clip | None, is_heard: bool) -> str:
+def facts_html(item: Record, clip: Clip | None, is_heard: bool) -> str:
     """What is known besides, each by its name; what nobody knows is left out."""
     facts: list[tuple[str, str]] = []
 

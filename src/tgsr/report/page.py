@@ -20,7 +20,14 @@ from pathlib import Path
 from tgsr.disk.whole import write_whole
 from tgsr.report import typeset
 from tgsr.report.figures import dot_panel, line_panel
-from tgsr.report.items import Asked, Sound, choose_items, group_by_question, item_html, load_sounds
+from tgsr.report.items import (
+    Answered,
+    EmbeddedSound,
+    choose_items,
+    group_by_question,
+    item_html,
+    sound_of,
+)
 from tgsr.report.results import Results
 from tgsr.report.sections import Section
 from tgsr.statistics.pictures import tint
@@ -49,7 +56,7 @@ def write_page(
     answering = {response.model for response in results.responses}
     items = choose_items(asked, [model for model in results.models if model in answering], n_items, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    body = page_body(title, results, sections, items, load_sounds(items))
+    body = page_body(title, results, sections, items)
     html = document(title, body + footer(results, seed))
     # half of a surrogate pair, which a model's text may hold, has no UTF-8
     write_whole(out, html.encode("utf-8", errors="xmlcharrefreplace"))
@@ -85,8 +92,7 @@ def page_body(
     title: str,
     results: Results,
     sections: Sequence[Section],
-    items: Sequence[tuple[Asked, str]],
-    sounds: dict[Path, Sound],
+    items: Sequence[tuple[Answered, str]],
 ) -> str:
     models = results.models
     keys = "".join(f"<li>{model_key(models, model)}</li>" for model in models)
@@ -95,7 +101,7 @@ def page_body(
         f"<header><h1>{escape(title)}</h1><p>{LEAD}</p>{legend}</header>",
         note_box(results.notes),
         *(section_html(section, models) for section in sections),
-        item_section(items, models, sounds),
+        item_section(items, models),
     ]
     return "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>"
 
@@ -180,11 +186,14 @@ def image_html(path: Path) -> str:
     )
 
 
-def item_section(items: Sequence[tuple[Asked, str]], models: Sequence[str], sounds: dict[Path, Sound]) -> str:
+def item_section(items: Sequence[tuple[Answered, str]], models: Sequence[str]) -> str:
     head = '<section id="items"><h2>Questions, responses and their evidence</h2>'
     if not items:
         return f"{head}<p>There are no responses to show.</p></section>"
-    articles = "\n".join(item_html(asked, rule, models, sounds[asked.audio]) for asked, rule in items)
+    sounds: dict[Path, EmbeddedSound] = {}
+    articles = "\n".join(
+        item_html(asked, rule, models, sound_of(asked.audio, sounds)) for asked, rule in items
+    )
     elements = "".join(sound.element for sound in sounds.values())
     return (
         f"{head}<p>Press a time, or a bar, to hear exactly that. The shaded columns are the true evidence. "
