@@ -4,7 +4,10 @@ Predictions are made up: one interval and a final answer each, two models, three
 about a phrase, two questions a clip. Each size runs in a process of its own, so that its peak of memory is its own.
 Seconds are of the processor, which other programs' load does not lengthen; making the file is not in them.
 
-    python benchmarks/score.py --sizes 10000 100000 1000000
+    python benchmarks/score.py --sizes 10000 100000 1000000 --against OTHER/src --compared 100000
+
+`--against` names the src folder of another commit: its scorer and this one take turns in one process, and how many
+predictions a second this one does of the other's is written down too.
 """
 
 from __future__ import annotations
@@ -15,11 +18,17 @@ import os
 import platform
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 OPTIONS = ("the first speaker", "the second speaker", "the third speaker", "nobody")
 
@@ -66,15 +75,19 @@ def prediction(at: int, n: int, rng: random.Random) -> dict[str, object]:
     }
 
 
+@contextmanager
+def predictions_file(n: int) -> Iterator[Path]:
+    """A file of n predictions, made in another process, whose memory is not this one's."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.jsonl"
+        subprocess.run([sys.executable, __file__, "--make", str(n), "--at", str(path)], check=True)
+        yield path
+
+
 def one(n: int) -> dict[str, float | str]:
     from tgsr.evaluation.scoring.score import score_file
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "predictions.jsonl"
-        made = os.spawnv(
-            os.P_WAIT, sys.executable, [sys.executable, __file__, "--make", str(n), "--at", str(path)]
-        )
-        assert made == 0
+    with predictions_file(n) as path:
         size = path.stat().st_size
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start, wall = time.process_time(), time.perf_counter()
@@ -92,9 +105,51 @@ def one(n: int) -> dict[str, float | str]:
     }
 
 
+@dataclass
+class Package:
+    """One version of tgsr: its modules, which are in sys.modules only while it runs."""
+
+    src: Path
+    modules: dict[str, ModuleType] = field(default_factory=dict)
+
+    def seconds_to_score(self, path: Path) -> float:
+        """Seconds of the processor."""
+        sys.path.insert(0, str(self.src))
+        sys.modules.update(self.modules)
+        try:
+            try:
+                score_file = import_module("tgsr.evaluation.scoring.score").score_file
+            except ModuleNotFoundError:  # where it stood until f651cc2
+                score_file = import_module("tgsr.evaluation.score").score_file
+            start = time.process_time()
+            score_file(path)
+            return time.process_time() - start
+        finally:
+            sys.path.remove(str(self.src))
+            self.modules = {
+                name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "tgsr"
+            }
+
+
+def compared(n: int, other: Path, n_turns: int = 5) -> dict[str, object]:
+    """This package and the other one in turn, once for nothing; the ratio is of the medians."""
+    packages = {"this": Package(Path(__file__).resolve().parents[1] / "src"), "other": Package(other)}
+    with predictions_file(n) as path:
+        turns = [
+            {name: package.seconds_to_score(path) for name, package in packages.items()}
+            for _ in range(1 + n_turns)
+        ][1:]
+    seconds = {name: [round(turn[name], 2) for turn in turns] for name in packages}
+    ratio = statistics.median(seconds["other"]) / statistics.median(seconds["this"])
+    return {"predictions": n, "cpu_seconds": seconds, "predictions_a_second_of_the_others": round(ratio, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--against", type=Path, help="src of another commit")
+    parser.add_argument("--compared", type=int, default=100_000, help="predictions for --against")
+    parser.add_argument("--turn", action="store_true", help="only --against, in this process")
     parser.add_argument("--one", type=int, help="one size, in this process")
     parser.add_argument("--make", type=int, help="only the file of that size")
     parser.add_argument("--at", type=Path, help="where --make writes it")
@@ -105,15 +160,23 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(one(arguments.one)))
         return
-    rows = []
-    for n in arguments.sizes:
-        command = [sys.executable, __file__, "--one", str(n)]
+    if arguments.turn:
+        print(json.dumps(compared(arguments.compared, arguments.against)))
+        return
+
+    def measured(*words: str) -> object:
         # one thread: what is measured is one core
         single = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, *words]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=single)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(rows[-1], flush=True)
+        print(done.stdout.splitlines()[-1], flush=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    rows = [measured("--one", str(n)) for n in arguments.sizes]
     result = {"python": platform.python_version(), "cores_used": 1, "rows": rows}
+    if arguments.against:
+        turn = ("--turn", "--against", str(arguments.against), "--compared", str(arguments.compared))
+        result["against"] = measured(*turn)
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -57,6 +57,3 @@ def evidence_crop(spans: Sequence[Span], duration: Seconds, pad: Seconds = 0.5) 
         raise ValueError(f"pad must be at least 0 s, got {pad}")
     padded = (span.padded(pad, duration) for span in set(spans))
     return merge(span for span in padded if span is not None)
-
-
-# --- sound event detection -----------------------------------------------------------------------------

@@ -69,17 +69,17 @@ def read_benchmark(
 
 def _question(item: BenchmarkQuestion, root: Path, relative_to: Path) -> Question:
     """Raises RecordError where the sound file is in none of the places, AudioError where it cannot be read."""
-    tried = [locate(root, name) for name in item.places]
-    found = next((path for path in tried if path.is_file()), None)
-    if found is None:
-        where = " and ".join(str(path) for path in dict.fromkeys(tried))
+    paths = [locate(root, name) for name in item.places]
+    sound = next((path for path in paths if path.is_file()), None)
+    if sound is None:
+        where = " and ".join(str(path) for path in dict.fromkeys(paths))
         suffixes = ", ".join(FORMATS)
         raise RecordError("audio", f"no sound file: looked for {where}, or with another suffix ({suffixes})")
     return Question(
         id=item.id,
         clip_id=item.clip_id,
-        audio=place(found, relative_to),
-        duration=audio.duration(found),
+        audio=place(sound, relative_to),
+        duration=audio.duration(sound),
         kind="choice",
         question=item.question,
         answer=item.answer,
@@ -113,12 +113,12 @@ def selected(rows: Sequence[T], only: Sequence[str], file: str) -> list[T]:
                 None, f"--only {word}: {_there_is(rows, names)}", file, remedy="choose from these"
             )
         wanted.setdefault(names, set()).add(value.casefold())
-    found = [row for row in rows if all(values & _folded(row, names) for names, values in wanted.items())]
-    if not found:
+    chosen = [row for row in rows if all(values & _folded(row, names) for names, values in wanted.items())]
+    if not chosen:
         raise RecordError(
             None, f"no question is all of --only {' '.join(only)}", file, remedy="ask for less at once"
         )
-    return found
+    return chosen
 
 
 def limited(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
@@ -184,9 +184,9 @@ def questions_of(
             )
         questions = read_questions(path, on_error=errors if skip_bad else None)
         return limited(selected(questions, only, str(path)), limit, seed)
-    found = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))
-    bad = [one for one in found if isinstance(one, Bad)]
-    questions = [one for one in found if isinstance(one, Question)]
+    rows = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))
+    bad = [row for row in rows if isinstance(row, Bad)]
+    questions = [row for row in rows if isinstance(row, Question)]
     if bad and (errors is None or not questions):
         first = bad[0] if errors is None else bad[-1]  # the last one is of a missing sound file, where any is
         raise RecordError(
@@ -214,7 +214,7 @@ def _list_bad(errors: Path, bad: Iterable[Bad]) -> None:
         for entry in (json_lines(errors) if errors.exists() else ())
         if isinstance(entry, Entry)
     }
-    for one in bad:
-        line = None if one.line is None else str(one.line)
-        if (one.file, line, one.error.strip()) not in before:
-            append_jsonl(errors, asdict(one))
+    for row in bad:
+        line = None if row.line is None else str(row.line)
+        if (row.file, line, row.error.strip()) not in before:
+            append_jsonl(errors, asdict(row))

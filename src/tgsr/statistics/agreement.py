@@ -124,21 +124,21 @@ def with_interval(
     `clusters` names the cluster of each unit where several are alike, such as the trials about one item: whole
     clusters are drawn then. ValueError where the lengths differ.
     """
-    of_cluster: dict[Hashable, list[Sequence[float | None]]] = {}
+    rows_of: dict[Hashable, list[Sequence[float | None]]] = {}
     for cluster, row in zip(range(len(ratings)) if clusters is None else clusters, ratings, strict=True):
         if sum(value is not None for value in row) > 1:
-            of_cluster.setdefault(cluster, []).append(row)
-    groups = list(of_cluster.values())
+            rows_of.setdefault(cluster, []).append(row)
+    groups = list(rows_of.values())
     rated = [row for group in groups for row in group]
     value = coefficient(rated) if rated else None
     if value is None or len(groups) < 2:
         return Agreement(value, None, None, len(rated))
     rng = np.random.default_rng(seed)
     drawn = [
-        coefficient([row for at in rng.integers(len(groups), size=len(groups)) for row in groups[at]])
+        coefficient([row for number in rng.integers(len(groups), size=len(groups)) for row in groups[number]])
         for _ in range(n_resamples)
     ]
-    known = [one for one in drawn if one is not None]
+    known = [value for value in drawn if value is not None]
     if len(known) < n_resamples / 2:
         return Agreement(value, None, None, len(rated))
     low, high = np.percentile(known, [2.5, 97.5])

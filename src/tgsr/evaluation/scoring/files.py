@@ -155,8 +155,8 @@ def read_known(path: StrPath) -> Known:
                 question = question_of(row)
                 questions.setdefault(question.id, question)
             else:
-                asked = OWNERS[format_].row(row)
-                rows.setdefault(asked.id, asked)
+                question_row = OWNERS[format_].row(row)
+                rows.setdefault(question_row.id, question_row)
         except RecordError as error:
             raise error.at(name, line) from None
     assert format_ is not None  # read_rows raises where there is no row
@@ -235,11 +235,11 @@ class PredictionFile:
             if not isinstance(model, str) or not isinstance(text, str):
                 raise RecordError("response", "model and response must be text")
             return Response(known.questions[id_], model, text)
-        asked = known.rows.get(plain_id(id_))
-        if asked is None:
+        question_row = known.rows.get(plain_id(id_))
+        if question_row is None:
             return Foreign(id_, str(model))
         response = response_of(row)
-        question = _with_authority(response.question, asked, cast(Benchmark, known.format))
+        question = _with_authority(response.question, question_row, cast(Benchmark, known.format))
         return replace(response, question=question)
 
     def _owners_row(self, row: Row) -> BenchmarkRow | Foreign:
@@ -249,18 +249,18 @@ class PredictionFile:
         if self._known is None:
             return owner.row(row)
         id_ = owner.composed_id(row) or plain_id(id_in(row, "id"))
-        asked = self._known.row_of(id_)
-        if asked is None:
+        question_row = self._known.row_of(id_)
+        if question_row is None:
             return Foreign(id_, "")
         is_answered, prediction = owner.prediction(row, self._key)
-        return replace(asked, is_answered=is_answered, prediction=prediction)
+        return replace(question_row, is_answered=is_answered, prediction=prediction)
 
 
-def _with_authority(question: Question, asked: BenchmarkRow, benchmark: Benchmark) -> Question:
+def _with_authority(question: Question, question_row: BenchmarkRow, benchmark: Benchmark) -> Question:
     """A question of ours with the owner's choices, answer and labels; as it is where these make no question."""
-    choices = tuple(choice for choice in asked.choices if choice is not None and choice.strip())
-    if asked.answer not in choices or len(choices) < 2:
+    choices = tuple(choice for choice in question_row.choices if choice is not None and choice.strip())
+    if question_row.answer not in choices or len(choices) < 2:
         return question
-    labels = [("benchmark", benchmark), *(pair for pair in asked.labels if pair[0] != "task_dataset")]
+    labels = [("benchmark", benchmark), *(pair for pair in question_row.labels if pair[0] != "task_dataset")]
     labels += [pair for pair in question.labels if pair[0] not in {name for name, _ in labels}]
-    return replace(question, kind="choice", choices=choices, answer=asked.answer, labels=tuple(labels))
+    return replace(question, kind="choice", choices=choices, answer=question_row.answer, labels=tuple(labels))

@@ -171,9 +171,7 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
             rows = [(line, _json(path, line, content)) for line, content in lines if content.strip()]
     else:
         first = text.split("\n", 1)[0]
-        csv.field_size_limit(
-            sys.maxsize
-        )  # a response may be longer than the 131,072 characters of the default
+        csv.field_size_limit(sys.maxsize)  # a response may be longer than the default of 131,072 characters
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
         try:
             rows = [(reader.line_num, dict(row)) for row in reader]
@@ -230,11 +228,11 @@ def _response_column(path: Path, row: Mapping[str, Any]) -> str:
         for name in ("resps", "filtered_resps"):
             if name in row:
                 return name
-    found = [name for name in RESPONSE_COLUMNS if name in row]
-    if len(found) == 1:
-        return found[0]
+    names = [name for name in RESPONSE_COLUMNS if name in row]
+    if len(names) == 1:
+        return names[0]
     what = (
-        f"the response could be in {', '.join(found)}" if found else "no column is known to be the response"
+        f"the response could be in {', '.join(names)}" if names else "no column is known to be the response"
     )
     raise ImportFileError(
         f"{path}: {what}; say which with --map response=COLUMN. Columns: {', '.join(map(str, row))}"
@@ -325,7 +323,7 @@ def _choices(value: Any) -> tuple[str, ...]:
         raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
     texts = [str(item).strip() for item in value if item is not None and str(item).strip()]
     lettered = [LETTERED.match(text) for text in texts]
-    if all(found and ord(found[1].lower()) - 97 == i for i, found in enumerate(lettered)):
+    if all(match and ord(match[1].lower()) - 97 == index for index, match in enumerate(lettered)):
         texts = [LETTERED.sub("", text, count=1) for text in texts]
     return tuple(texts)
 
@@ -411,8 +409,8 @@ def _response(
     else:
         choices = _choices(_need(record, columns, "choices"))
         answer = _answer(_need(record, columns, "answer"), choices)
-        asked = str(_need(record, columns, "question"))
-        question = Question(id_, sound, where, duration, "choice", asked, answer, choices, **common)
+        words = str(_need(record, columns, "question"))
+        question = Question(id_, sound, where, duration, "choice", words, answer, choices, **common)
     return Response(question, str(name), text)
 
 
