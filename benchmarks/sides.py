@@ -178,7 +178,7 @@ class Case:
 def grpo_case(lalm: AudioFlamingo3, setting: Setting) -> Case:
     """A question about a clip and a group of ragged answers; the question belongs to the prefix.
 
-    Only the prompt's last token begins a branch, as in training/rl.py.
+    Only the prompt's last token begins a branch, as in rl.py.
     """
     asked = lalm.prompt(choice_question("Which digit is said right after seven?", ["one", "two"])).after
     n = setting.text - len(lalm.prompt("").before)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tgsr.grpo import (
+    Eq6,
     GrpoDiagnostics,
+    Responses,
     group_advantages,
-    grpo_diagnostics,
+    grpo,
     grpo_loss,
     kl_estimate,
     kl_k3,
@@ -47,6 +49,10 @@ def loss_and_gradient(arguments: dict[str, Tensor], **settings: float) -> tuple[
     loss = grpo_loss(**{**arguments, "logp_BT": logp_BT}, **settings)
     (gradient_BT,) = torch.autograd.grad(loss, logp_BT)
     return loss.detach(), gradient_BT
+
+
+def diagnostics_of(arguments: dict[str, Tensor], **settings: float) -> GrpoDiagnostics:
+    return grpo(Responses(**arguments), Eq6(**settings))[1]
 
 
 # Eq. 5
@@ -138,7 +144,8 @@ def test_loss_worked_by_hand():
     second = 0.8  # min(-0.5, -0.8): clipped at 0.8; one token
     loss = grpo_loss(logp_BT, old_logp_BT, ref_logp_BT, mask_BT, advantages_B)
     assert loss.item() == pytest.approx((first + second) / 2, abs=1e-12)
-    assert grpo_diagnostics(logp_BT, old_logp_BT, ref_logp_BT, mask_BT, advantages_B) == GrpoDiagnostics(
+    responses = Responses(logp_BT, old_logp_BT, ref_logp_BT, mask_BT, advantages_B)
+    assert grpo(responses, Eq6())[1] == GrpoDiagnostics(
         mean_kl=pytest.approx(kl / 3),
         clip_fraction=pytest.approx(2 / 3),
         mean_ratio=pytest.approx((1.25 + 1 + 0.5) / 3),
@@ -169,16 +176,14 @@ def test_the_clip_takes_the_gradient_only_where_the_step_already_went_far(ratio,
     loss, gradient_BT = loss_and_gradient(arguments, beta=0.0)
     assert -loss.item() == pytest.approx(objective)
     assert -gradient_BT.item() == pytest.approx(slope)
-    assert grpo_diagnostics(**arguments).clip_fraction == (1.0 if slope == 0 else 0.0)
+    assert diagnostics_of(arguments, beta=0.0).clip_fraction == (1.0 if slope == 0 else 0.0)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.04, 1.0])
 def test_gradient_equals_finite_differences(beta):
     arguments = batch(seed=3)
     _, gradient_BT = loss_and_gradient(arguments, beta=beta)
-    assert 0 < grpo_diagnostics(**arguments).clip_fraction < 1, (
-        "both branches of the clip must be in the batch"
-    )
+    assert 0 < diagnostics_of(arguments).clip_fraction < 1, "both branches of the clip must be in the batch"
     step = 1e-6
     for at in [(b, t) for b in range(5) for t in range(4)]:
         nudge_BT = torch.zeros_like(gradient_BT)
@@ -242,7 +247,7 @@ def test_padding_has_no_influence_whatever_stands_in_it(junk):
     torch.testing.assert_close(padded_loss, loss)
     torch.testing.assert_close(padded_gradient_BT[:, :4], gradient_BT)
     assert not padded_gradient_BT[padding_BT].any()
-    assert grpo_diagnostics(**padded) == grpo_diagnostics(**arguments)
+    assert diagnostics_of(padded) == diagnostics_of(arguments)
 
 
 def test_a_response_without_tokens_adds_nothing_and_counts_in_the_mean():
@@ -264,7 +269,7 @@ def test_a_batch_without_any_token_is_zero_and_unscored(n_tokens):
     loss, gradient_BT = loss_and_gradient(arguments)
     assert loss.item() == 0.0
     assert not gradient_BT.any()
-    assert grpo_diagnostics(**arguments) == GrpoDiagnostics(None, None, None, n_tokens=0)
+    assert diagnostics_of(arguments) == GrpoDiagnostics(None, None, None, n_tokens=0)
 
 
 @settings(deadline=None, max_examples=30)
@@ -290,7 +295,7 @@ def test_a_step_against_the_gradient_makes_the_better_response_likelier():
 
 
 def test_diagnostics_without_a_reference_have_no_kl():
-    assert grpo_diagnostics(**{**batch(), "ref_logp_BT": None}).mean_kl is None
+    assert diagnostics_of({**batch(), "ref_logp_BT": None}, beta=0.0).mean_kl is None
 
 
 @pytest.mark.parametrize(
@@ -358,8 +363,9 @@ def test_rollout_weights_undo_another_engines_log_probs_up_to_the_cap():
     ours, theirs = tensor([[-1.0, -2.0, -0.1, 7.0]]), tensor([[-1.5, -1.0, -3.0, math.nan]])
     weights = rollout_weights(ours, theirs, torch.tensor([[1, 1, 1, 0]]))
     torch.testing.assert_close(weights, tensor([[math.exp(0.5), math.exp(-1.0), 2.0, 1.0]]))
-    arguments = (ours[:, :3], ours[:, :3], None, torch.ones(1, 3), tensor([1.0]))
-    weighted = grpo_loss(*arguments, beta=0.0, weights_BT=weights[:, :3])
+    responses = Responses(ours, ours, None, torch.tensor([[1, 1, 1, 0]]), tensor([1.0]), theirs)
+    weighted, diagnostics = grpo(responses, Eq6(beta=0.0, weight_cap=2.0))
+    assert diagnostics.drift == pytest.approx(2.9)
     assert weighted.item() == pytest.approx(-weights[0, :3].mean().item())
 
 
@@ -394,7 +400,7 @@ def test_loss_gradient_and_diagnostics_equal_trls(case):
     )
     assert loss.item() == pytest.approx(case["loss"], rel=0, abs=1e-6)
     torch.testing.assert_close(gradient_BT, tensor(case["gradient_BT"]), rtol=0, atol=1e-6)
-    diagnostics = grpo_diagnostics(**arguments, epsilon=case["epsilon"], epsilon_high=case["epsilon_high"])
+    diagnostics = diagnostics_of(arguments, epsilon=case["epsilon"], epsilon_high=case["epsilon_high"])
     assert diagnostics.clip_fraction == pytest.approx(case["clip_fraction"], abs=1e-6)
     if case["mean_kl"] is not None:
         assert diagnostics.mean_kl == pytest.approx(case["mean_kl"], abs=1e-6)

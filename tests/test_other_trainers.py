@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tgsr.choices import correct_letter
 from tgsr.data.other_trainers import (
     KEPT,
     PLACE,
@@ -23,7 +24,6 @@ from tgsr.errors import RecordError
 from tgsr.prompts import QWEN_SYSTEM, REASONING_INSTRUCTION
 from tgsr.records import Question, append_jsonl, read_questions, write_jsonl
 from tgsr.rewards import answer_reward
-from tgsr.rl import right_letter
 from tgsr.timeline import Span
 from tiny import tiny_lalm, tiny_qwen_omni
 
@@ -101,7 +101,7 @@ def test_a_choice_question_has_no_assistant_turn_and_its_letter_goes_to_the_rewa
             + REASONING_INSTRUCTION,
         }
     ]
-    assert row["solution"] == "b" == right_letter(CHOICE)
+    assert row["solution"] == "b" == correct_letter(CHOICE)
 
 
 def test_trls_columns_are_what_our_reward_is_called_with():

@@ -106,18 +106,15 @@ def test_the_engine_runs_on_layers_whose_weights_are_elsewhere_until_their_turn(
     assert drawn == expected_drawn
 
 
-def test_what_waits_in_the_hosts_memory_is_not_trained_or_merged(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_waits_in_the_hosts_memory_is_not_trained_or_merged(folder: Path, tmp_path: Path) -> None:
     lalm = load(str(folder))
     lalm.inner.hf_device_map = {"model.audio_tower": 0, "layers.0": 0, "layers.1": "cpu"}
     assert n_spread(lalm) == (2, 1)
     with pytest.raises(ModelError, match="1 of its layers wait in the host's memory"):
         merge(lalm, tmp_path / "merged")
-    monkeypatch.setattr("tgsr.training.steps.load", lambda *_: lalm)
     one = Processes(Accelerated(1))  # type: ignore[arg-type]
     with pytest.raises(RunError, match="1 of its layers do not fit the GPUs"):
-        load_to_train(StaConfig(questions="q.jsonl", model=str(folder)), one)
+        load_to_train(StaConfig(questions="q.jsonl", model=str(folder)), one, lambda *_: lalm)
 
 
 class Accelerated:

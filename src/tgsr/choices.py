@@ -6,7 +6,10 @@ import re
 import string
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tgsr.records import Question
 
 _OFFICIAL_LETTER = re.compile(r"\(([a-d])\)")
 _TOKEN = re.compile(r"\b\w+\b")
@@ -38,6 +41,11 @@ def letter(index: int) -> str:
     if not 0 <= index < len(_LETTERS):
         raise ValueError(f"an option's index must be in [0, {len(_LETTERS)}), got {index}")
     return _LETTERS[index]
+
+
+def correct_letter(question: Question) -> str:
+    """The letter of a choice question's answer."""
+    return letter(question.choices.index(str(question.answer)))
 
 
 def format_choices(choices: Sequence[str]) -> str:

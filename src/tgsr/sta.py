@@ -13,10 +13,10 @@ from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
-from tgsr.records import Question, by_clip, read_questions
+from tgsr.records import Question, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
-from tgsr.training.run import Load, load_to_train, start_run
+from tgsr.training.run import Load, start_run
 from tgsr.training.supervised import fit, lesson_of
 
 
@@ -28,9 +28,9 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
 
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
-    """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
-    processes, run = start_run("sta", config, config.questions, out, cache)
-    lalm = load_to_train(config, processes, load)
+    """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
+    run = start_run("sta", config, config.questions, out, cache, load)
+    lalm = run.lalm
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
@@ -40,14 +40,17 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
         lalm.inner.requires_grad_(False)
     # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
     lalm.aligner.float().requires_grad_(True)
-    heard = hear_clips(lalm, questions, config.questions, cache, run, processes)
+    clips: dict[str, list[Question]] = {}
+    for question in questions:
+        clips.setdefault(question.audio, []).append(question)
+    audio = hear_clips(run, questions, config.questions)
     lessons = [
         lesson_of(
-            heard[clip[0].audio],
+            audio[path],
             [phrase_branch(lalm, question) for question in clip],
             [question.id for question in clip],
         )
-        for clip in by_clip(questions)
-        if clip[0].audio in heard
+        for path, clip in clips.items()
+        if path in audio
     ]
-    return fit(lalm, lessons, config, run, processes, "stage 1")
+    return fit(run, lessons, config, "stage 1")

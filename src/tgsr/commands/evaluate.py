@@ -183,7 +183,7 @@ def attend(args: argparse.Namespace) -> None:
     texts_hash = sha256_of(args.predictions) if args.predictions else None
     cache = shared.cache_of(args)
     common = look.Attending(args.queries, args.max_new_tokens, texts_hash)
-    open_run(args.out, "attend", common, str(args.questions), cache)
+    open_run(args.out, "attend", common, str(args.questions), cache.settings)
     looked, n_without, errors = {}, {}, []
     for name in dict.fromkeys(args.model):
         lalm = shared.load(args, name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tgsr.choices import correct_letter
 from tgsr.data.splits import Leak
 from tgsr.disk.whole import whole, write_whole
 from tgsr.records import Clip, Question
@@ -43,7 +44,7 @@ class Described:
             self.places[min(int((span.start + span.end) / 2 / question.duration * 20), 19) / 20] += 1
         if question.kind == "choice":
             self.n_choice += 1
-            self.letters["abcdefghijklmnopqrstuvwxyz"[question.choices.index(str(question.answer))]] += 1
+            self.letters[correct_letter(question)] += 1
             sizes = [len(choice) for choice in question.choices]
             longest = [
                 choice for choice, size in zip(question.choices, sizes, strict=True) if size == max(sizes)

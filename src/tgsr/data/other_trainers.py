@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from tgsr.choices import letter
+from tgsr.choices import correct_letter
 from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
 from tgsr.prompts import (
@@ -178,7 +178,7 @@ def prompt_of(question: Question, family: Family) -> str:
 def target_of(question: Question, family: Family) -> str:
     """Stage 1's target, or the letter of the right choice. RecordError for a phrase without a span."""
     if question.kind == "choice":
-        return letter(question.choices.index(str(question.answer)))
+        return correct_letter(question)
     if not question.evidence:
         raise RecordError("evidence", "has no span, so there is no target", remedy="leave the question out")
     if family == "qwen_omni":

@@ -17,7 +17,6 @@ import torch
 
 from tgsr.disk.jsonl import append_row
 from tgsr.disk.whole import write_whole
-from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
 
 
@@ -45,35 +44,42 @@ class RunFolder:
 
 
 def open_run(
-    path: Path, stage: str, config: Any, data: str | None = None, cache: FeatureCache | None = None
+    path: Path,
+    stage: str,
+    config: Any,
+    data: str | None = None,
+    features: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """A new run folder, or the one that the same command started before.
 
-    `data` is the file that the run learns from, `cache` how its clips are heard. Raises RunError where the
+    `data` is the file that the run learns from, `features` says how its clips are heard. Raises RunError where the
     folder holds something else: another stage, other arguments or data, or files of another making, and
     where `data` cannot be read. Nothing is overwritten.
     """
     folder = RunFolder(path)
-    asked: dict[str, Any] = {"stage": stage, "config": json.loads(json.dumps(asdict(config), default=str))}
+    description: dict[str, Any] = {
+        "stage": stage,
+        "config": json.loads(json.dumps(asdict(config), default=str)),
+    }
     if data is not None:
         try:
-            asked["data"] = {data: hashlib.sha256(Path(data).read_bytes()).hexdigest()}
+            description["data"] = {data: hashlib.sha256(Path(data).read_bytes()).hexdigest()}
         except OSError as error:
             raise RunError(
                 f"{data}: {error.strerror}; make it with `tgsr build` or `tgsr predict`"
             ) from error
-    if cache is not None:
-        asked["features"] = {"dtype": str(cache.dtype), "long_audio": cache.long_audio}
-    described = path / "run.json"
-    if described.exists():
-        found = json.loads(described.read_text())
-        if isinstance(found.get("config"), dict):
+    if features is not None:
+        description["features"] = dict(features)
+    run_json = path / "run.json"
+    if run_json.exists():
+        existing = json.loads(run_json.read_text())
+        if isinstance(existing.get("config"), dict):
             # A setting that has been added since the run was started does what was done without it.
             added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-            found["config"] = json.loads(json.dumps(added, default=str)) | found["config"]
-        differing = [k for k in asked if found.get(k) != asked[k]]
+            existing["config"] = json.loads(json.dumps(added, default=str)) | existing["config"]
+        differing = [k for k in description if existing.get(k) != description[k]]
         if differing:
-            old, new = (x.get("config") or {} for x in (found, asked))
+            old, new = (x.get("config") or {} for x in (existing, description))
             names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k)) or differing
             raise RunError(
                 f"{path}: holds a run with other arguments ({', '.join(names)}); "
@@ -82,8 +88,10 @@ def open_run(
         return folder
     if path.exists() and any(path.iterdir()):
         raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
-    asked["command"] = " ".join(["tgsr", *sys.argv[1:]])
-    asked["versions"] = {name: version(name) for name in ("tgsr", "torch", "transformers", "peft")}
-    asked["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    write_whole(described, json.dumps(asked, indent=2) + "\n")
+    description["command"] = " ".join(["tgsr", *sys.argv[1:]])
+    description["versions"] = {name: version(name) for name in ("tgsr", "torch", "transformers", "peft")}
+    description["machine"] = (
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    )
+    write_whole(run_json, json.dumps(description, indent=2) + "\n")
     return folder

@@ -80,6 +80,11 @@ class FeatureCache:
     dtype: torch.dtype = torch.float16
     long_audio: LongAudio = "refuse"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What says how a clip is heard, for a run's run.json."""
+        return {"dtype": str(self.dtype), "long_audio": self.long_audio}
+
     def get(self, lalm: Lalm, samples: np.ndarray) -> Tensor:
         """The encoder's output for 16 kHz mono samples, F x D_enc float32; errors as in `keep`."""
         return self.keep(lalm, samples).read()

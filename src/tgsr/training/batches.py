@@ -4,52 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
-from tgsr.disk.run_folder import RunFolder
-from tgsr.engine.features import FeatureCache, KeptFeatures, hear
+from tgsr.engine.features import KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, RunError
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.records import Question, write_jsonl
 from tgsr.training.processes import Processes
-from tgsr.training.steps import T
+from tgsr.training.run import TrainingRun
+
+T = TypeVar("T")
 
 
-def hear_clips(
-    lalm: Lalm,
-    questions: Sequence[Question],
-    path: str,
-    cache: FeatureCache,
-    run: RunFolder,
-    processes: Processes,
-) -> dict[str, KeptFeatures]:
+def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> dict[str, KeptFeatures]:
     """The encoder's output of each clip, on disk: the processes share the work, and read what any of them wrote.
 
     A clip that cannot be read or is too long is left out and recorded in the run's errors.jsonl. Raises
     RunError where none is left.
     """
+    processes, errors = run.processes, run.folder.path / "errors.jsonl"
     clips = list({question.audio: question for question in questions}.values())
     mine = clips[processes.share(len(clips))]
     heard: list[tuple[str, KeptFeatures]] = []
     unheard: list[Row] = []
     for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
         try:
-            heard.append((question.audio, hear(lalm, question, path, cache)))
+            heard.append((question.audio, hear(run.lalm, question, path, run.cache)))
         except (AudioError, ModelError, FileNotFoundError) as error:
             unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
     unheard = processes.gather(unheard)
-    everything = dict(processes.gather(heard))
+    features_by_audio = dict(processes.gather(heard))
     if unheard and processes.main:
-        write_jsonl(run.path / "errors.jsonl", unheard)
-        print(f"{len(unheard)} clips are left out: {run.path / 'errors.jsonl'}")
-    if not everything:
-        raise RunError(
-            f"{path}: none of its {len(clips)} clips can be heard; see {run.path / 'errors.jsonl'}"
-        )
-    return everything
+        write_jsonl(errors, unheard)
+        print(f"{len(unheard)} clips are left out: {errors}")
+    if not features_by_audio:
+        raise RunError(f"{path}: none of its {len(clips)} clips can be heard; see {errors}")
+    return features_by_audio
 
 
 def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:
@@ -63,9 +57,9 @@ def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:
             )
 
 
-def chosen_at(step: int, items: Sequence[T], per_step: int, an_epoch: int, seed: int) -> list[T]:
+def chosen_at(step: int, items: Sequence[T], per_step: int, steps_per_epoch: int, seed: int) -> list[T]:
     """The items of a step: each epoch's order is its own, and follows from the seed and the epoch's number."""
-    epoch, place = divmod(step, an_epoch)
+    epoch, place = divmod(step, steps_per_epoch)
     order = np.random.default_rng((seed, epoch)).permutation(len(items))
     return [items[i] for i in order[place * per_step : (place + 1) * per_step]]
 

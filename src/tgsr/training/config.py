@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from tgsr.errors import OptionError
-from tgsr.grpo import KlEstimator, Normalisation
+from tgsr.grpo import Eq6, KlEstimator, Normalisation
 from tgsr.models.placement import Devices, LoadAs
 from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, check_compaction
 
@@ -28,21 +28,10 @@ def require_counts(config: object, *names: str) -> None:
         require(name, value, "1 or more", value is None or value >= 1)
 
 
-class Optimization(Protocol):
-    """The settings that every loop's optimizer has."""
-
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup_share(self) -> float: ...
-    @property
-    def clip_norm(self) -> float: ...
-
-
-def require_optimization(config: Optimization) -> None:
-    require("learning_rate", config.learning_rate, "above 0", config.learning_rate > 0)
-    require("warmup_share", config.warmup_share, "0 to 1", 0 <= config.warmup_share <= 1)
-    require("clip_norm", config.clip_norm, "above 0", config.clip_norm > 0)
+def require_optimization(learning_rate: float, warmup_share: float, clip_norm: float) -> None:
+    require("learning_rate", learning_rate, "above 0", learning_rate > 0)
+    require("warmup_share", warmup_share, "0 to 1", 0 <= warmup_share <= 1)
+    require("clip_norm", clip_norm, "above 0", clip_norm > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +63,7 @@ class SupervisedConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "epochs", "clips_per_step", "clips_at_once", "checkpoint_every")
-        require_optimization(self)
+        require_optimization(self.learning_rate, self.warmup_share, self.clip_norm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +166,7 @@ class GrpoConfig:
         high = self.epsilon_high
         require("epsilon_high", high, "above 0", high is None or high > 0)
         require("beta", self.beta, "0 or more", self.beta >= 0)
-        require_optimization(self)
+        require_optimization(self.learning_rate, self.warmup_share, self.clip_norm)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
         try:
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
@@ -187,3 +176,16 @@ class GrpoConfig:
         require("dense_weight", dense, "0 or more", dense >= 0)
         with_clips = not dense or self.clips is not None
         require("dense_weight", dense, "given with --clips, whose words it needs", with_clips)
+
+    @property
+    def eq6(self) -> Eq6:
+        """The constants of the loss; vLLM's draws are weighed."""
+        return Eq6(
+            self.epsilon,
+            self.beta,
+            self.epsilon_high,
+            self.normalisation,
+            self.max_new_tokens,
+            self.kl,
+            weight_cap=None if self.vllm is None else self.weight_cap,
+        )

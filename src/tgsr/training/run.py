@@ -1,42 +1,46 @@
-"""A training run from its start to its checkpoints: opened, loaded, restored, kept."""
+"""A training run as every loop starts it: its processes, its folder, and the model that it trains."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
 
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
 from tgsr.models.lalm import Lalm, n_spread
 from tgsr.models.load import load
-from tgsr.models.placement import Devices, LoadAs, Placement
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
+from tgsr.models.placement import Placement
+from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.processes import Processes, start
 
-
-class Model(Protocol):
-    """The settings that say which model is trained, and where its weights are."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def load_as(self) -> LoadAs: ...
-    @property
-    def devices(self) -> Devices: ...
-    @property
-    def shard(self) -> bool: ...
-
-
+StageConfig = StaConfig | SftConfig | GrpoConfig
 Load = Callable[[str, Placement], Lalm]
 
 
-def load_to_train(config: Model, processes: Processes, load: Load = load) -> Lalm:
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """The processes of a run, its folder, its model, and where the audio is heard."""
+
+    processes: Processes
+    folder: RunFolder
+    lalm: Lalm
+    cache: FeatureCache
+
+
+def start_run(
+    stage: str, config: StageConfig, data: str, out: Path, cache: FeatureCache, load: Load = load
+) -> TrainingRun:
+    """The run in `out`, joined by this process, with its tracker's record and its model. RunError as open_run says."""
+    processes = start(out, config.tracker)
+    with processes.main_first():
+        folder = open_run(out, stage, config, data, cache.settings)
+    processes.track(stage, config)
+    return TrainingRun(processes, folder, load_to_train(config, processes, load), cache)
+
+
+def load_to_train(config: StageConfig, processes: Processes, load: Load = load) -> Lalm:
     """The model where its settings say. RunError for a place that cannot be trained in, before anything runs."""
     if config.shard and config.load_as == "4bit":
         raise RunError("--shard: spreads whole matrices, not those in 4 bits; take --load-as bfloat16")
@@ -52,56 +56,3 @@ def load_to_train(config: Model, processes: Processes, load: Load = load) -> Lal
             "cannot be trained: take --load-as 4bit or bfloat16, more GPUs, or --shard"
         )
     return lalm
-
-
-def start_run(
-    stage: str, config: Any, data: str, out: Path, cache: FeatureCache
-) -> tuple[Processes, RunFolder]:
-    """Joins the run's processes, opens its folder, and its tracker's record. RunError as open_run says."""
-    processes = start(out, config.tracker)
-    with processes.main_first():
-        run = open_run(out, stage, config, data, cache)
-    processes.track(stage, config)
-    return processes, run
-
-
-def restore(
-    run: RunFolder,
-    processes: Processes,
-    lalm: Lalm,
-    optimizer: torch.optim.Optimizer,
-    items: Sequence[str],
-) -> int:
-    """How many steps are done: weights and optimizer become those of the last checkpoint, if there is one.
-
-    RunError where the items (questions or clips, by name) are not those that the run started with: then
-    no step would be what it was.
-    """
-    with processes.main_first():
-        state = load_checkpoint(run)
-    if state is None:
-        return 0
-    if state["items"] != _names_hash(items):
-        raise RunError(
-            f"{run.path}: its checkpoint was made with other clips or questions than the {len(items)} that can be "
-            "used now; bring back what is missing (see errors.jsonl), or start in another --out"
-        )
-    lalm.model.load_state_dict(state["weights"], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
-
-
-def keep(
-    run: RunFolder,
-    step: int,
-    weights: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    items: Sequence[str],
-) -> None:
-    """A checkpoint after `step` steps, as `restore` reads it."""
-    state = {"weights": dict(weights), "optimizer": optimizer.state_dict(), "items": _names_hash(items)}
-    save_checkpoint(run, step, state)
-
-
-def _names_hash(items: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(items).encode()).hexdigest()[:16]

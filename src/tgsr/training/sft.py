@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tgsr.choices import letter, official_letter
+from tgsr.choices import correct_letter, official_letter
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
@@ -22,7 +22,7 @@ from tgsr.prompts import prompt_text
 from tgsr.records import Response, read_responses
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
-from tgsr.training.run import Load, load_to_train, start_run
+from tgsr.training.run import Load, start_run
 from tgsr.training.supervised import fit, lesson_of
 
 
@@ -30,7 +30,7 @@ def wanted(response: Response, config: SftConfig) -> bool:
     """Whether a response is learned from. `right_only` judges a choice's letter as Eq. 1 does, and keeps no phrase."""
     question, text = response.question, response.text
     if config.right_only:
-        right = letter(question.choices.index(str(question.answer))) if question.kind == "choice" else None
+        right = correct_letter(question) if question.kind == "choice" else None
         if right is None or official_letter(text) != right:
             return False
     return not (config.without_timestamps and (count_mentions(text) or find_mentions(text)))
@@ -43,9 +43,9 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
-    """Trains and saves an adapter; resumes in `out`. Returns the adapter's folder."""
-    processes, run = start_run("sft", config, config.responses, out, cache)
-    lalm = load_to_train(config, processes, load)
+    """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
+    run = start_run("sft", config, config.responses, out, cache, load)
+    lalm = run.lalm
     responses = read_responses(config.responses, several=True)
     if not responses:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
@@ -59,18 +59,17 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
             f"{config.responses}: none of its {len(responses)} responses is wanted; sample more with "
             "`tgsr predict --temperature 0.7`, or drop --right-only or --without-timestamps"
         )
-    if processes.main:
+    if run.processes.main:
         print(f"{n_kept} of {len(responses)} responses are learned from")
-    asked = [of_clip[0].question for of_clip in clips.values()]
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
-    heard = hear_clips(lalm, asked, config.responses, cache, run, processes)
+    audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
     lessons = [
         lesson_of(
-            heard[audio],
-            [response_branch(lalm, response) for response in of_clip],
-            [response.question.id for response in of_clip],
+            audio[path],
+            [response_branch(lalm, response) for response in clip],
+            [response.question.id for response in clip],
         )
-        for audio, of_clip in clips.items()
-        if audio in heard
+        for path, clip in clips.items()
+        if path in audio
     ]
-    return fit(lalm, lessons, config, run, processes, "fine-tuning")
+    return fit(run, lessons, config, "fine-tuning")

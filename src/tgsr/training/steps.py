@@ -1,25 +1,31 @@
-"""What every training loop does around its loss: the learning rate's course, and one guarded update."""
+"""The steps of a training loop, around its loss: items chosen, one guarded update, a row of the log, a checkpoint."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
-from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
-from tgsr.errors import NotFinite
-from tgsr.models.aligner_and_lora import without_renaming_warning
+from tgsr.errors import NotFinite, RunError
+from tgsr.models.aligner_and_lora import parts_table, without_renaming_warning
 from tgsr.models.lalm import Lalm, device_of
+from tgsr.models.load import save_adapter
 from tgsr.records import write_jsonl
-from tgsr.training.config import Schedule
-from tgsr.training.processes import Processes
+from tgsr.training.batches import chosen_at, steps_per_epoch
+from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
+from tgsr.training.config import GrpoConfig, SupervisedConfig
+from tgsr.training.processes import shard_frozen
+from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
 
@@ -39,21 +45,6 @@ def linear(step: int, n_steps: int, n_warmup: int) -> float:
 SCHEDULES = {"cosine": cosine, "linear": linear}
 
 
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer,
-    peak: float,
-    schedule: Schedule,
-    step: int,
-    n_steps: int,
-    warmup_share: float,
-) -> float:
-    """Gives the optimizer this step's learning rate and returns it."""
-    learning_rate = peak * SCHEDULES[schedule](step, n_steps, round(warmup_share * n_steps))
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    return learning_rate
-
-
 def step_or_stop(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], loss: Tensor, clip_norm: float, step: int
 ) -> float:
@@ -69,33 +60,124 @@ def step_or_stop(
     return norm
 
 
-@contextmanager
-def keeping_batch(
-    run: RunFolder, processes: Processes, step: int, rows: Callable[[], list[Row]]
-) -> Iterator[None]:
-    """Where the block raises NotFinite, all processes' `rows` of the step are written beside the run and named.
+class Update(NamedTuple):
+    """One update's numbers for the log."""
 
-    A gradient that is summed over the processes is not finite in all of them, so that all arrive here.
+    loss: float
+    learning_rate: float
+    grad_norm: float
+
+
+class Trainer(Generic[T]):
+    """What trains in a run, its optimizer, and the steps over some items, each item with its name.
+
+    The weights and the optimizer are those of the run's last checkpoint, if there is one. RunError where that was
+    made with items of other names: then no step would be what it was.
     """
-    try:
-        yield
-    except NotFinite as error:
-        batch = run.path / f"not-finite-step-{step}.jsonl"
-        gathered = processes.gather(rows())
-        if processes.main:
-            write_jsonl(batch, gathered)
-        raise NotFinite(f"{error}; its batch: {batch}") from error
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        config: SupervisedConfig | GrpoConfig,
+        items: Sequence[T],
+        names: Sequence[str],
+        per_step: int,
+        *,
+        weight_decay: float = 0.0,
+        max_steps: int = 0,
+    ) -> None:
+        if run.processes.main:
+            print(parts_table(run.lalm))
+        self.run, self.config, self.items, self.per_step = run, config, items, per_step
+        self.steps_per_epoch = steps_per_epoch(len(items), per_step, run.processes, config.shard)
+        self.n_steps = config.epochs * self.steps_per_epoch
+        if max_steps:
+            self.n_steps = min(self.n_steps, max_steps)
+        self.names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        self.weights = {name: w for name, w in run.lalm.model.named_parameters() if w.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()), lr=config.learning_rate, weight_decay=weight_decay
+        )
+        self.n_done = 0
+        with run.processes.main_first():
+            state = load_checkpoint(run.folder)
+        if state is not None:
+            if state["items"] != self.names_hash:
+                raise RunError(
+                    f"{run.folder.path}: its checkpoint was made with other clips or questions than the "
+                    f"{len(names)} that can be used now; bring back what is missing (see errors.jsonl), or start "
+                    "in another --out"
+                )
+            run.lalm.model.load_state_dict(state["weights"], strict=False)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.n_done = int(state["step"])
+        if config.shard:
+            shard_frozen(run.lalm, run.processes)
+
+    def steps(self, title: str) -> Iterator[tuple[int, list[T]]]:
+        """The number of each step to come, with all processes' items; a checkpoint follows where one is due."""
+        self.bar = tqdm(
+            range(self.n_done, self.n_steps),
+            desc=title,
+            unit="step",
+            initial=self.n_done,
+            total=self.n_steps,
+            disable=not self.run.processes.main,
+        )
+        for step in self.bar:
+            yield step, chosen_at(step, self.items, self.per_step, self.steps_per_epoch, self.config.seed)
+            is_due = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.n_steps
+            if self.run.processes.main and is_due:
+                state = {"weights": self.weights, "optimizer": self.optimizer.state_dict()}
+                save_checkpoint(self.run.folder, step + 1, {**state, "items": self.names_hash})
+
+    def update(self, step: int, loss: Tensor, rows: Callable[[], list[Row]]) -> Update:
+        """One update by all processes' gradients, which are summed as their losses are.
+
+        NotFinite instead of a bad update; all processes' `rows`, which tell what the step was made of, are then
+        written beside the run.
+        """
+        config, processes, parameters = self.config, self.run.processes, list(self.weights.values())
+        processes.sum_gradients(parameters)
+        loss = processes.total(loss).cpu()
+        n_warmup = round(config.warmup_share * self.n_steps)
+        learning_rate = config.learning_rate * SCHEDULES[config.schedule](step, self.n_steps, n_warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        try:
+            norm = step_or_stop(self.optimizer, parameters, loss, config.clip_norm, step)
+        except NotFinite as error:
+            # A gradient that is summed over the processes is not finite in all of them, so that all arrive here.
+            batch = self.run.folder.path / f"not-finite-step-{step}.jsonl"
+            everyones_rows = processes.gather(rows())
+            if processes.main:
+                write_jsonl(batch, everyones_rows)
+            raise NotFinite(f"{error}; its batch: {batch}") from error
+        return Update(float(loss), learning_rate, norm)
+
+    def log(self, row: dict[str, Any], *shown: str) -> None:
+        """A row of metrics.jsonl; `shown` are its numbers that stand beside the progress bar."""
+        self.run.processes.log(self.run.folder, row)
+        self.bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
+
+    def finish(self) -> Path:
+        """The folder of the adapter, saved."""
+        adapter = self.run.folder.path / "adapter"
+        if self.run.processes.main:
+            save_adapter(self.run.lalm, adapter)
+        self.run.processes.finish()
+        return adapter
 
 
 @contextmanager
-def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iterator[None]:
-    """Within it, the decoder computes in bfloat16 and keeps only its layers' inputs, each where asked.
+def as_trained(lalm: Lalm, config: SupervisedConfig | GrpoConfig) -> Iterator[None]:
+    """Within it the decoder computes in bfloat16 and keeps only its layers' inputs, each where the settings say so.
 
     Checkpointed layers are computed again in the backward pass: the same numbers for a third more work.
     The decoder has no dropout, so that switching it to training mode, which checkpointing needs, changes nothing.
     """
     decoder = lalm.language_model
-    if gradient_checkpointing:
+    if config.gradient_checkpointing:
         with without_renaming_warning():
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
         decoder.train()
@@ -103,11 +185,11 @@ def as_trained(lalm: Lalm, bfloat16: bool, gradient_checkpointing: bool) -> Iter
         # The backward pass computes checkpointed layers again: by the same attention as the forward did.
         with (
             attention_as(decoder, BRANCHES),
-            torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=bfloat16),
+            torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
         ):
             yield
     finally:
-        if gradient_checkpointing:
+        if config.gradient_checkpointing:
             with without_renaming_warning():
                 decoder.gradient_checkpointing_disable()
             decoder.eval()

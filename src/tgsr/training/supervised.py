@@ -12,20 +12,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
-from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import KeptFeatures
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
-from tgsr.models.aligner_and_lora import parts_table
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import save_adapter
-from tgsr.training.batches import chosen_at, passes, require_room, steps_per_epoch
+from tgsr.training.batches import passes, require_room
 from tgsr.training.config import SupervisedConfig
-from tgsr.training.processes import Processes, shard_frozen
-from tgsr.training.run import keep, restore
-from tgsr.training.steps import as_trained, keeping_batch, set_learning_rate, step_or_stop
+from tgsr.training.run import TrainingRun
+from tgsr.training.steps import Trainer, as_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,81 +30,58 @@ class Lesson:
     `after` is what all of its prompts begin with: it follows the audio in the prefix.
     """
 
-    heard: KeptFeatures
+    audio: KeptFeatures
     after: tuple[int, ...]
     branches: tuple[Branch, ...]
     ids: tuple[str, ...]
 
 
-def lesson_of(heard: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
+def lesson_of(audio: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
     """A lesson of whole branches; the start that their prompts share goes into the prefix."""
     after, rest = without_start(branches)
-    return Lesson(heard, after, tuple(rest), tuple(ids))
+    return Lesson(audio, after, tuple(rest), tuple(ids))
 
 
-def fit(
-    lalm: Lalm,
-    lessons: Sequence[Lesson],
-    config: SupervisedConfig,
-    run: RunFolder,
-    processes: Processes,
-    title: str,
-) -> Path:
-    """Trains what requires gradients and saves an adapter; goes on from the last checkpoint. Returns its folder."""
-    if processes.main:
-        print(parts_table(lalm))
+def fit(run: TrainingRun, lessons: Sequence[Lesson], config: SupervisedConfig, title: str) -> Path:
+    """The folder of an adapter that has been fitted to the lessons; goes on from the last checkpoint."""
+    lalm, processes = run.lalm, run.processes
+    named_branches = [
+        (name, lesson, branch)
+        for lesson in lessons
+        for name, branch in zip(lesson.ids, lesson.branches, strict=True)
+    ]
     require_room(
         lalm,
         (
-            (name, lesson.heard.n_frames + len(lesson.after) + len(branch.prompt) + len(branch.answer))
-            for lesson in lessons
-            for name, branch in zip(lesson.ids, lesson.branches, strict=True)
+            (name, lesson.audio.n_frames + len(lesson.after) + len(branch.prompt) + len(branch.answer))
+            for name, lesson, branch in named_branches
         ),
     )
-    weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
-    optimizer = torch.optim.AdamW(
-        list(weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    an_epoch = steps_per_epoch(len(lessons), config.clips_per_step, processes, config.shard)
-    n_steps = config.epochs * an_epoch
-    if config.shard:
-        shard_frozen(lalm, processes)
-    items = [id for lesson in lessons for id in lesson.ids]
-    done = restore(run, processes, lalm, optimizer, items)
-    bar = tqdm(
-        range(done, n_steps), desc=title, unit="step", initial=done, total=n_steps, disable=not processes.main
-    )
-    for step in bar:
-        chosen = chosen_at(step, lessons, config.clips_per_step, an_epoch, config.seed)
-        n_tokens = sum(len(branch.answer) for lesson in chosen for branch in lesson.branches)
+    names = [name for name, _, _ in named_branches]
+    trainer = Trainer(run, config, lessons, names, config.clips_per_step, weight_decay=config.weight_decay)
+    for step, chosen in trainer.steps(title):
         mine = chosen[processes.share(len(chosen))]
-        learning_rate = set_learning_rate(
-            optimizer, config.learning_rate, config.schedule, step, n_steps, config.warmup_share
-        )
-        optimizer.zero_grad()
+        n_tokens = sum(len(branch.answer) for lesson in chosen for branch in lesson.branches)
+        trainer.optimizer.zero_grad()
         loss = torch.zeros(())
-        for some in passes(len(mine), config.clips_at_once):
-            branches = together(mine[some])
-            with as_trained(lalm, config.bfloat16, config.gradient_checkpointing):
-                heard = [lesson.heard.read() for lesson in mine[some]]
-                prefix = listen(lalm, heard, after=[lesson.after for lesson in mine[some]])
-                logps = branch_logps(prefix, branches)
+        for clips in passes(len(mine), config.clips_at_once):
+            with as_trained(lalm, config):
+                audio = [lesson.audio.read() for lesson in mine[clips]]
+                prefix = listen(lalm, audio, after=[lesson.after for lesson in mine[clips]])
+                logps = branch_logps(prefix, together(mine[clips]))
                 # Divided by the whole step's tokens, so that passes of unequal sizes add up to one mean.
                 part = -logps.logp_BT.sum() / n_tokens
                 part.backward()
             loss += part.detach().cpu()
-        processes.sum_gradients(list(weights.values()))
-        loss = processes.total(loss).cpu()
-        with keeping_batch(run, processes, step, partial(rows_of, lalm, mine)):
-            norm = step_or_stop(optimizer, list(weights.values()), loss, config.clip_norm, step)
-        processes.log(run, {"step": step + 1, "loss": float(loss), "lr": learning_rate, "grad_norm": norm})
-        bar.set_postfix(loss=f"{float(loss):.3f}")
-        if processes.main and ((step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps):
-            keep(run, step + 1, weights, optimizer, items)
-    if processes.main:
-        save_adapter(lalm, run.path / "adapter")
-    processes.finish()
-    return run.path / "adapter"
+        update = trainer.update(step, loss, partial(rows_of, lalm, mine))
+        row = {
+            "step": step + 1,
+            "loss": update.loss,
+            "lr": update.learning_rate,
+            "grad_norm": update.grad_norm,
+        }
+        trainer.log(row, "loss")
+    return trainer.finish()
 
 
 def together(lessons: Sequence[Lesson]) -> list[Branch]:
@@ -120,7 +92,7 @@ def together(lessons: Sequence[Lesson]) -> list[Branch]:
 def rows_of(lalm: Lalm, lessons: Sequence[Lesson]) -> list[Row]:
     """What a step was trained on, for a file that someone will read."""
     return [
-        {"id": id, "features": str(lesson.heard.path), "answer": lalm.text(list(branch.answer))}
+        {"id": id, "features": str(lesson.audio.path), "answer": lalm.text(list(branch.answer))}
         for lesson in lessons
         for id, branch in zip(lesson.ids, lesson.branches, strict=True)
     ]

@@ -27,7 +27,7 @@ from tgsr import audio
 from tgsr.answering.predict import predict_to_file
 from tgsr.answering.responder import Responder
 from tgsr.audio import Samples
-from tgsr.choices import extract_choice, letter, official_letter
+from tgsr.choices import correct_letter, extract_choice, official_letter
 from tgsr.data.splits import drawn
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.whole import sha256_of
@@ -522,7 +522,7 @@ def _read(item: Item, question: Question, text: str) -> Item:
         return replace(item, response=text, cited=cited, iou=iou)
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
-    right = letter(question.choices.index(str(question.answer)))
+    right = correct_letter(question)
     return replace(
         item,
         response=text,
