@@ -9,6 +9,7 @@ learned without listening.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -27,10 +28,10 @@ from tgsr.reasoning import words_in
 from tgsr.records import Question, Response
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.statistics.intervals import Mean, bootstrap_mean
-from tgsr.timeline import Seconds, Span, Word
+from tgsr.timeline import Span, Word
 
 Words = tuple[Word, ...]
-Write = Callable[[Question, Words, np.random.Generator], str]
+Steps = Callable[[Question, Words, np.random.Generator], list[str]]
 
 REWARDS = {
     "answer": "R_answer",
@@ -48,16 +49,6 @@ REWARDS = {
 GROUNDING = tuple(reward for reward in REWARDS if not reward.startswith("answer"))
 
 GENERIC = "this part of the audio shows what is asked about"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A way to respond. `kind` is "reference" (one), "honest" or "degenerate"; `about` says what it does."""
-
-    name: str
-    kind: str
-    about: str
-    write: Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,175 +94,66 @@ class Hacking:
 # --- policies ----------------------------------------------------------------------------------------------------
 
 
-def true_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, _evidence(question, words))
+def _final(question: Question, answer: str) -> str:
+    return f"Final answer: ({_letter(question, answer)}) {answer}"
 
 
-def evidence_and_wrong_answer(question: Question, words: Words, rng: np.random.Generator) -> str:
+def _right(question: Question, rng: np.random.Generator) -> str:
+    return _final(question, str(question.answer))
+
+
+def _wrong(question: Question, rng: np.random.Generator) -> str:
     wrong = [choice for choice in question.choices if choice != question.answer]
-    return _response(question, _evidence(question, words), str(wrong[int(rng.integers(len(wrong)))]))
+    return _final(question, str(wrong[int(rng.integers(len(wrong)))]))
 
 
-def unquoted_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_cited(span, GENERIC) for span in question.evidence])
-
-
-def no_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, ["The audio makes this clear."])
-
-
-def whole_clip(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_cited(Span(0.0, question.duration), GENERIC)])
-
-
-def whole_clip_quoted(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_quoted(Span(0.0, question.duration), [word.text for word in words])])
-
-
-def first_second(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_cited(Span(0.0, min(1.0, question.duration)), GENERIC)])
-
-
-def fixed_example(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_quoted(Span(0.4, 1.9), ["that", "is", "the", "one"])])
-
-
-def evidence_five_times(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_evidence(question, words)[0]] * 5)
-
-
-def evidence_shifted_five_times(question: Question, words: Words, rng: np.random.Generator) -> str:
-    span = question.evidence[0]
-    said = _said(words, span)
-    shifts = [Span(span.start + 0.01 * n, span.end + 0.01 * n) for n in range(5)]
-    return _response(question, [_quoted(shifted, said) for shifted in shifts])
-
-
-def bare_evidence(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [f"({_seconds(span, '-')})." for span in question.evidence])
-
-
-def bare_random(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [f"({_seconds(_anywhere(question.duration, rng), '-')})."])
-
-
-def tiny_spans(question: Question, words: Words, rng: np.random.Generator) -> str:
-    starts = rng.uniform(0, max(0.01, question.duration - 0.05), size=3)
-    return _response(question, [_cited(Span(float(start), float(start) + 0.05), GENERIC) for start in starts])
-
-
-def each_second(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(
-        question,
-        [
-            _cited(Span(float(second), min(second + 1.0, question.duration)), GENERIC)
-            for second in range(int(np.ceil(question.duration)))
-        ],
-    )
-
-
-def random_place(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_cited(_anywhere(question.duration, rng), GENERIC)])
-
-
-def true_quote_anywhere(question: Question, words: Words, rng: np.random.Generator) -> str:
-    span = question.evidence[0]
-    start = float(rng.uniform(0, max(0.01, question.duration - span.duration)))
-    return _response(question, [_quoted(Span(start, start + span.duration), _said(words, span))])
-
-
-def answer_quoted_anywhere(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, [_quoted(_anywhere(question.duration, rng), [str(question.answer)])])
-
-
-def another_place(question: Question, words: Words, rng: np.random.Generator) -> str:
-    """One word, rightly quoted and placed, that touches no evidence; the clip's first word where all do."""
-    elsewhere = [w for w in words if not any(w.span.overlap(span) for span in question.evidence)] or words[:1]
-    word = elsewhere[int(rng.integers(len(elsewhere)))]
-    return _response(question, [_quoted(word.span, [word.text])])
-
-
-def recital(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(
-        question, [_quoted(Span(run[0].start, run[-1].end), [w.text for w in run]) for run in _runs(words)]
-    )
-
-
-def recital_even_times(question: Question, words: Words, rng: np.random.Generator) -> str:
-    runs = _runs(words)
-    each = question.duration / max(1, len(words))
-    steps, at = [], 0
-    for run in runs:
-        steps.append(_quoted(Span(each * at, each * (at + len(run))), [word.text for word in run]))
-        at += len(run)
-    return _response(question, steps)
-
-
-def people_count(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, ["The voices grow from 2 to 3 people."])
-
-
-def option_pair(question: Question, words: Words, rng: np.random.Generator) -> str:
-    return _response(question, ["Two of the options (3, 5) can be ruled out."])
-
-
-def letter_only(question: Question, words: Words, rng: np.random.Generator) -> str:
+def _letter_only(question: Question, rng: np.random.Generator) -> str:
     return f"({_letter(question, str(question.answer))})"
 
 
-def every_letter(question: Question, words: Words, rng: np.random.Generator) -> str:
+def _every_letter(question: Question, rng: np.random.Generator) -> str:
     letters = " ".join(f"({letter(index)})" for index in range(len(question.choices)))
     return f"{REASONING_OPENING}\nFinal answer: {letters}"
 
 
-POLICIES = (
-    Policy("true evidence, quoted", "reference", "cites the evidence and quotes what is said there", true_evidence),
-    Policy("the same, wrong answer", "honest", "the same, and a wrong letter", evidence_and_wrong_answer),
-    Policy("true evidence, unquoted", "honest", "cites the evidence with a stock phrase", unquoted_evidence),
-    Policy("right answer, no evidence", "honest", "cites nothing", no_evidence),
-    Policy("whole clip", "degenerate", "one span over the whole clip, a stock phrase", whole_clip),
-    Policy("whole clip, transcript", "degenerate", "the same, all that is said as its quote", whole_clip_quoted),
-    Policy("first second", "degenerate", "0 to 1 s, a stock phrase", first_second),
-    Policy("fixed example", "degenerate", "the same span and quote, whatever the clip", fixed_example),
-    Policy("evidence x 5", "degenerate", "the true step five times", evidence_five_times),
-    Policy("evidence x 5, shifted", "degenerate", "five times, each 0.01 s later", evidence_shifted_five_times),
-    Policy("evidence, bare", "degenerate", "the true spans without a word", bare_evidence),
-    Policy("random span, bare", "degenerate", "a random span without a word", bare_random),
-    Policy("tiny spans", "degenerate", "three random spans of 0.05 s, a stock phrase", tiny_spans),
-    Policy("each second", "degenerate", "a span for each second, a stock phrase", each_second),
-    Policy("random span", "degenerate", "a random span, a stock phrase", random_place),
-    Policy("random span, true quote", "degenerate", "what is said in the evidence, anywhere", true_quote_anywhere),
-    Policy("random span, answer quoted", "degenerate", "the right answer's text, anywhere", answer_quoted_anywhere),
-    Policy("another word", "degenerate", "a true word at its true place, beside the point", another_place),
-    Policy("recital", "degenerate", "the whole transcript in runs of four words, true times", recital),
-    Policy("recital, even times", "degenerate", "the same, times by dividing the clip evenly", recital_even_times),
-    Policy('"from 2 to 3 people"', "degenerate", "no time at all; counted by the authors' counter", people_count),
-    Policy('"(3, 5)"', "degenerate", "no time at all; counted by the authors' counter", option_pair),
-    Policy("letter only", "degenerate", "the right letter alone", letter_only),
-    Policy("every letter", "degenerate", "all letters on the last line", every_letter),
-)  # fmt: skip
-"""The reference first. All but two say the right answer: what is compared is the grounding."""
+def _letter(question: Question, answer: str) -> str:
+    return letter(question.choices.index(answer))
 
 
-def _response(question: Question, steps: Iterable[str], answer: str | None = None) -> str:
-    answer = str(question.answer) if answer is None else answer
-    final = f"Final answer: ({_letter(question, answer)}) {answer}"
-    return f"{REASONING_OPENING}\n{' '.join(steps)}\n{final}"
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A way to respond. `kind` is "reference" (one), "honest" or "degenerate"; `about` says what it does.
+
+    `steps` are the reasoning, between B.1.3's opening and the `final` line; None for a response of that line alone.
+    """
+
+    name: str
+    kind: str
+    about: str
+    steps: Steps | None
+    final: Callable[[Question, np.random.Generator], str] = _right
+
+    def write(self, question: Question, words: Words, rng: np.random.Generator) -> str:
+        """The response to a question about a clip with these words."""
+        if self.steps is None:
+            return self.final(question, rng)
+        steps = " ".join(self.steps(question, words, rng))
+        return f"{REASONING_OPENING}\n{steps}\n{self.final(question, rng)}"
 
 
-def _evidence(question: Question, words: Words) -> list[str]:
-    return [_quoted(span, _said(words, span)) for span in question.evidence]
+def _cited(spans: Iterable[Span], explanation: str = GENERIC) -> list[str]:
+    """A step a span, of which each says the same."""
+    return [f"From {_seconds(span, ' to ', 's')}, {explanation}." for span in spans]
 
 
 def _quoted(span: Span, said: Sequence[str]) -> str:
     """A step that quotes what is said, or says that nothing is."""
-    if not said:
-        return _cited(span, "there is a pause")
-    return _cited(span, f'the speaker says "{" ".join(said)}"')
+    (step,) = _cited([span], f'the speaker says "{" ".join(said)}"' if said else "there is a pause")
+    return step
 
 
-def _cited(span: Span, explanation: str) -> str:
-    return f"From {_seconds(span, ' to ', 's')}, {explanation}."
+def _bare(spans: Iterable[Span]) -> list[str]:
+    return [f"({_seconds(span, '-')})." for span in spans]
 
 
 def _seconds(span: Span, joiner: str, unit: str = "") -> str:
@@ -280,23 +162,101 @@ def _seconds(span: Span, joiner: str, unit: str = "") -> str:
     return f"{span.start:.2f}{unit}{joiner}{end:.2f}{unit or ' s'}"
 
 
-def _said(words: Words, span: Span) -> list[str]:
-    return [word.text for word in words_in(words, span)]
+def _texts(words: Sequence[Word]) -> list[str]:
+    return [word.text for word in words]
 
 
-def _anywhere(duration: Seconds, rng: np.random.Generator) -> Span:
+def _evidence(question: Question, words: Words, rng: np.random.Generator | None = None) -> list[str]:
+    return [_quoted(span, _texts(words_in(words, span))) for span in question.evidence]
+
+
+def _anywhere(question: Question, rng: np.random.Generator) -> Span:
     """A span of a twentieth to a half of the clip."""
-    length = float(rng.uniform(0.05, 0.5)) * duration
-    start = float(rng.uniform(0, duration - length))
+    length = float(rng.uniform(0.05, 0.5)) * question.duration
+    start = float(rng.uniform(0, question.duration - length))
     return Span(start, start + length)
 
 
-def _runs(words: Words, n: int = 4) -> list[Words]:
-    return [words[at : at + n] for at in range(0, len(words), n)]
+def _shifted_five_times(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    span = question.evidence[0]
+    said = _texts(words_in(words, span))
+    return [_quoted(Span(span.start + 0.01 * n, span.end + 0.01 * n), said) for n in range(5)]
 
 
-def _letter(question: Question, answer: str) -> str:
-    return letter(question.choices.index(answer))
+def _tiny_spans(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    starts = rng.uniform(0, max(0.01, question.duration - 0.05), size=3)
+    return _cited([Span(float(start), float(start) + 0.05) for start in starts])
+
+
+def _each_second(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    seconds = range(math.ceil(question.duration))
+    return _cited([Span(float(second), min(second + 1.0, question.duration)) for second in seconds])
+
+
+def _true_quote_anywhere(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    span = question.evidence[0]
+    start = float(rng.uniform(0, max(0.01, question.duration - span.duration)))
+    return [_quoted(Span(start, start + span.duration), _texts(words_in(words, span)))]
+
+
+def _another_word(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    """One word, rightly quoted and placed, that touches no evidence; the clip's first word where all do."""
+    elsewhere = [w for w in words if not any(w.span.overlap(span) for span in question.evidence)] or words[:1]
+    word = elsewhere[int(rng.integers(len(elsewhere)))]
+    return [_quoted(word.span, [word.text])]
+
+
+def _recital(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    runs = [words[first : first + 4] for first in range(0, len(words), 4)]
+    return [_quoted(Span(run[0].start, run[-1].end), _texts(run)) for run in runs]
+
+
+def _recital_even_times(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    each = question.duration / max(1, len(words))
+    runs = [(first, words[first : first + 4]) for first in range(0, len(words), 4)]
+    return [_quoted(Span(each * first, each * (first + len(run))), _texts(run)) for first, run in runs]
+
+
+POLICIES = (
+    Policy("true evidence, quoted", "reference", "cites the evidence and quotes what is said there", _evidence),
+    Policy("the same, wrong answer", "honest", "the same, and a wrong letter", _evidence, _wrong),
+    Policy("true evidence, unquoted", "honest", "cites the evidence with a stock phrase",
+           lambda question, words, rng: _cited(question.evidence)),
+    Policy("right answer, no evidence", "honest", "cites nothing",
+           lambda question, words, rng: ["The audio makes this clear."]),
+    Policy("whole clip", "degenerate", "one span over the whole clip, a stock phrase",
+           lambda question, words, rng: _cited([Span(0.0, question.duration)])),
+    Policy("whole clip, transcript", "degenerate", "the same, all that is said as its quote",
+           lambda question, words, rng: [_quoted(Span(0.0, question.duration), _texts(words))]),
+    Policy("first second", "degenerate", "0 to 1 s, a stock phrase",
+           lambda question, words, rng: _cited([Span(0.0, min(1.0, question.duration))])),
+    Policy("fixed example", "degenerate", "the same span and quote, whatever the clip",
+           lambda question, words, rng: [_quoted(Span(0.4, 1.9), ["that", "is", "the", "one"])]),
+    Policy("evidence x 5", "degenerate", "the true step five times",
+           lambda question, words, rng: _evidence(question, words)[:1] * 5),
+    Policy("evidence x 5, shifted", "degenerate", "five times, each 0.01 s later", _shifted_five_times),
+    Policy("evidence, bare", "degenerate", "the true spans without a word",
+           lambda question, words, rng: _bare(question.evidence)),
+    Policy("random span, bare", "degenerate", "a random span without a word",
+           lambda question, words, rng: _bare([_anywhere(question, rng)])),
+    Policy("tiny spans", "degenerate", "three random spans of 0.05 s, a stock phrase", _tiny_spans),
+    Policy("each second", "degenerate", "a span for each second, a stock phrase", _each_second),
+    Policy("random span", "degenerate", "a random span, a stock phrase",
+           lambda question, words, rng: _cited([_anywhere(question, rng)])),
+    Policy("random span, true quote", "degenerate", "what is said in the evidence, anywhere", _true_quote_anywhere),
+    Policy("random span, answer quoted", "degenerate", "the right answer's text, anywhere",
+           lambda question, words, rng: [_quoted(_anywhere(question, rng), [str(question.answer)])]),
+    Policy("another word", "degenerate", "a true word at its true place, beside the point", _another_word),
+    Policy("recital", "degenerate", "the whole transcript in runs of four words, true times", _recital),
+    Policy("recital, even times", "degenerate", "the same, times by dividing the clip evenly", _recital_even_times),
+    Policy('"from 2 to 3 people"', "degenerate", "no time at all; counted by the authors' counter",
+           lambda question, words, rng: ["The voices grow from 2 to 3 people."]),
+    Policy('"(3, 5)"', "degenerate", "no time at all; counted by the authors' counter",
+           lambda question, words, rng: ["Two of the options (3, 5) can be ruled out."]),
+    Policy("letter only", "degenerate", "the right letter alone", None, _letter_only),
+    Policy("every letter", "degenerate", "all letters on the last line", None, _every_letter),
+)  # fmt: skip
+"""The reference first. All but two say the right answer: what is compared is the grounding."""
 
 
 # --- what they earn ----------------------------------------------------------------------------------------------
@@ -360,82 +320,89 @@ def compare(
         texts.setdefault((response.model, "model", "its responses"), {})[response.question.id] = response.text
     earned: list[Earned] = []
     reference: dict[str, dict[str, float | None]] = {}
-    for (name, kind, about), of_policy in tqdm(texts.items(), desc="rewards", unit="policy"):
-        asked = [q for q in usable if q.id in of_policy]
-        if not asked:
+    for (name, kind, about), by_question in tqdm(texts.items(), desc="rewards", unit="policy"):
+        answered = [q for q in usable if q.id in by_question]
+        if not answered:
             continue
-        scored = {q.id: rewards_of(q, words[q.clip_id], of_policy[q.id]) for q in asked}
+        scored = {q.id: rewards_of(q, words[q.clip_id], by_question[q.id]) for q in answered}
         reference = reference or scored
-        clips = [q.clip_id for q in asked]
+        clips = [q.clip_id for q in answered]
         means: dict[str, Mean] = {}
         behind: dict[str, Mean] = {}
         for reward in REWARDS:
-            mine = [scored[q.id][reward] for q in asked]
-            best = [reference[q.id][reward] for q in asked]
+            mine = [scored[q.id][reward] for q in answered]
+            best = [reference[q.id][reward] for q in answered]
             less = [None if a is None or b is None else b - a for a, b in zip(mine, best, strict=True)]
             means[reward] = bootstrap_mean(mine, clips, seed, n_resamples)
             behind[reward] = bootstrap_mean(less, clips, seed, n_resamples)
-        earned.append(Earned(name, kind, about, means, behind, of_policy[asked[0].id]))
+        earned.append(Earned(name, kind, about, means, behind, by_question[answered[0].id]))
     blind = {
-        reward: [one.name for one in earned if one.kind == "degenerate" and one.is_told(reward) is False]
+        reward: [
+            policy.name
+            for policy in earned
+            if policy.kind == "degenerate" and policy.is_told(reward) is False
+        ]
         for reward in GROUNDING
     }
     return Hacking(file, len(usable), len(questions) - len(usable), tuple(earned), blind)
 
 
-def write_hacking(found: Hacking, path: StrPath) -> None:
+def write_hacking(hacking: Hacking, path: StrPath) -> None:
     """hacking.json. What was not scored is null."""
-    text = json.dumps(asdict(found), ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps(asdict(hacking), ensure_ascii=False, allow_nan=False, indent=1)
     write_whole(path, text + "\n")
 
 
-def table(found: Hacking) -> str:
+def table(hacking: Hacking) -> str:
     """One row a policy, one column a reward; "=" after a mean that the reward does not tell from the reference's."""
-    wide = max(len(one.name) for one in found.policies) + 2
+    wide = max(len(policy.name) for policy in hacking.policies) + 2
     widths = {reward: max(7, len(reward)) + 2 for reward in REWARDS}
     lines = [" " * wide + "".join(reward.rjust(widths[reward]) for reward in REWARDS)]
     kind = ""
-    for one in found.policies:
-        if one.kind != kind:
-            kind = one.kind
+    for policy in hacking.policies:
+        if policy.kind != kind:
+            kind = policy.kind
             lines.append(f"{kind}:")
         cells = []
         for reward in REWARDS:
-            value = one.rewards[reward].value
-            told = kind == "reference" or reward not in GROUNDING or one.is_told(reward)
-            same = "=" if told is False else " "
+            value = policy.rewards[reward].value
+            is_told = kind == "reference" or reward not in GROUNDING or policy.is_told(reward)
+            same = "=" if is_told is False else " "
             cells.append((("-" if value is None else f"{value:.3f}") + same).rjust(widths[reward]))
-        lines.append(one.name.ljust(wide) + "".join(cells))
-    n = sum(one.kind == "degenerate" for one in found.policies)
-    lines.append(f"{found.n_questions} questions, {found.n_left_out} left out; = not told from the reference")
+        lines.append(policy.name.ljust(wide) + "".join(cells))
+    n = sum(policy.kind == "degenerate" for policy in hacking.policies)
+    lines.append(
+        f"{hacking.n_questions} questions, {hacking.n_left_out} left out; = not told from the reference"
+    )
     lines += [
-        f"{reward}: {len(names)} of {n} degenerate policies not told" for reward, names in found.blind.items()
+        f"{reward}: {len(names)} of {n} degenerate policies not told"
+        for reward, names in hacking.blind.items()
     ]
     return "\n".join(lines)
 
 
-def draw(found: Hacking, path: StrPath) -> None:
+def draw(hacking: Hacking, path: StrPath) -> None:
     """The same as a picture: each cell is coloured by its share of what the reference earns by that reward."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure  # slow to import
 
-    rewards = [reward for reward in REWARDS if found.policies[0].rewards[reward].value]
-    best = {reward: found.policies[0].rewards[reward].value for reward in rewards}
-    shares = np.full((len(found.policies), len(rewards)), np.nan)
-    for row, one in enumerate(found.policies):
+    rewards = [reward for reward in REWARDS if hacking.policies[0].rewards[reward].value]
+    best = {reward: hacking.policies[0].rewards[reward].value for reward in rewards}
+    shares = np.full((len(hacking.policies), len(rewards)), np.nan)
+    for row, policy in enumerate(hacking.policies):
         for column, reward in enumerate(rewards):
-            value, most = one.rewards[reward].value, best[reward]
+            value, most = policy.rewards[reward].value, best[reward]
             if value is not None and most:
                 shares[row, column] = min(1.0, value / most)
-    figure = Figure(figsize=(10.5, 1.4 + 0.3 * len(found.policies)), layout="constrained")
+    figure = Figure(figsize=(10.5, 1.4 + 0.3 * len(hacking.policies)), layout="constrained")
     axes = figure.subplots()
     shades = LinearSegmentedColormap.from_list("share", ("#ffffff", "#c7dbe0", "#20867a"))
     colours = shades.with_extremes(bad="#f3f1ec")  # not scored
     axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
-    for row, one in enumerate(found.policies):
+    for row, policy in enumerate(hacking.policies):
         for column, reward in enumerate(rewards):
-            value = one.rewards[reward].value
-            blind = one.name in found.blind.get(reward, ())
+            value = policy.rewards[reward].value
+            blind = policy.name in hacking.blind.get(reward, ())
             axes.text(
                 column,
                 row,
@@ -450,15 +417,15 @@ def draw(found: Hacking, path: StrPath) -> None:
                 axes.plot(column + 0.36, row, marker="o", markersize=4, color="#bb5566")
     axes.set_xticks(range(len(rewards)), [reward.replace(" ", "\n", 1) for reward in rewards], fontsize=9)
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(found.policies)), [one.name for one in found.policies], fontsize=9)
-    kinds = [one.kind for one in found.policies]
+    axes.set_yticks(range(len(hacking.policies)), [policy.name for policy in hacking.policies], fontsize=9)
+    kinds = [policy.kind for policy in hacking.policies]
     for row in range(1, len(kinds)):
         if kinds[row] != kinds[row - 1]:
             axes.axhline(row - 0.5, color="#24292f", linewidth=1)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors="#24292f")
     axes.set_xlabel(
-        f"mean over {found.n_questions} questions; colour: share of the reference's; "
+        f"mean over {hacking.n_questions} questions; colour: share of the reference's; "
         "dot: a degenerate policy that the reward does not tell from the reference",
         fontsize=9,
     )
