@@ -274,7 +274,7 @@ def test_rows_are_on_disk_before_the_last_question_is_asked_for(target, tmp_path
     def many():
         for n in range(2500):
             if n == 2400:
-                sizes.extend(file.stat().st_size for file in tmp_path.glob(".out.*"))
+                sizes.extend(file.stat().st_size for file in tmp_path.glob(".half-*"))
             yield CHOICE
 
     out = export(many(), tmp_path / "q.jsonl", target, tmp_path / "out", "qwen_omni")

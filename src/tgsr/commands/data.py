@@ -52,7 +52,8 @@ def transcribe(args: argparse.Namespace) -> None:
     threads = 1 if args.workers > 1 else 0
     settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
-    counts = run(Step(transcribe_rows, settings), rows, out, root=out.parent, **shared.shards_of(args))
+    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows")
+    counts = run(step, rows, out, root=out.parent, **shared.shards_of(args))
     left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
     print(
         f"{args.out}: {counts.kept} clips of {counts.given} ({corpus}), {counts.flagged} with flags{left_out}"
@@ -108,10 +109,18 @@ def build(args: argparse.Namespace) -> None:
 
 def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.corpora.which import clips_of
-    from tgsr.data.questions.build import Stage1, Stage2, choices_of, describe, phrases_of, rows_of
+    from tgsr.data.questions.build import (
+        Stage1,
+        Stage2,
+        add_open_questions,
+        choices_of,
+        describe,
+        leave_out_answerable,
+        phrases_of,
+        rows_of,
+    )
     from tgsr.data.questions.by_rule import Choices
     from tgsr.data.questions.phrases import Phrases
-    from tgsr.data.questions.written import add_open_questions, leave_out_answerable
     from tgsr.data.shards import Step, run
     from tgsr.data.splits import Split
     from tgsr.models.packaged_weights import cache_folder
@@ -119,9 +128,10 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)
     if args.stage == "sta":
         wanted = Phrases(args.phrases, 2, args.max_words, args.least_confidence, seed=args.seed)
-        step = Step(phrases_of, Stage1(wanted, split))
+        step = Step(phrases_of, Stage1(wanted, split), "tgsr.build.phrases_of")
     else:
-        step = Step(choices_of, Stage2(Choices(args.n_choices, tuple(args.without), args.seed), split))
+        choices = Choices(args.n_choices, tuple(args.without), args.seed)
+        step = Step(choices_of, Stage2(choices, split), "tgsr.build.choices_of")
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "questions.jsonl"

@@ -11,9 +11,8 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -44,20 +43,28 @@ class Step:
     """`function(settings, rows) -> Made`, a module's own function, so that other processes find it.
 
     `settings` is a frozen dataclass of plain values. The shard's key is made of both, of `version`, of the rows and of
-    the size and time of the files that they name as audio: change any of them, and the shard is made again.
+    the size and time of the files that they name as audio: change any of them, and the shard is made again. A function
+    that was moved keeps the `name` under which its results were kept before, "module.function".
     """
 
     function: Callable[[Any, Sequence[Row]], Made]
     settings: Any
+    name: str | None = None
     version: int = 1
 
     def key(self, rows: Sequence[Row], root: Path) -> str:
-        name = f"{self.function.__module__}.{self.function.__qualname__} {self.version}"
-        digest = hashlib.sha256(f"{name} {json.dumps(asdict(self.settings), default=str)}".encode())
+        name = self.name or f"{self.function.__module__}.{self.function.__qualname__}"
+        digest = hashlib.sha256(
+            f"{name} {self.version} {json.dumps(asdict(self.settings), default=str)}".encode()
+        )
         for row in rows:
             digest.update(json.dumps(row, sort_keys=True).encode())
             if isinstance(sound := row.get("audio"), str):
-                digest.update(_stat(root / sound).encode())
+                try:
+                    stat = (root / sound).stat()
+                    digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+                except OSError:
+                    digest.update(b"missing")
         return digest.hexdigest()[:32]
 
 
@@ -94,8 +101,30 @@ def run(
     kept.mkdir(parents=True, exist_ok=True)
     for half in (*kept.glob("half-*"), *kept.glob(f"{HALF}*")):  # of a run that was killed
         half.unlink()
+    keys: list[str] = []
+    n_given = n_found = 0
+
+    def jobs() -> Iterator[Job]:
+        """The shards that are not there yet."""
+        nonlocal n_given, n_found
+        iterator = iter(rows)
+        while shard := list(islice(iterator, rows_per_shard)):
+            good = [row for row in shard if not isinstance(row, Bad)]
+            bad = [row for row in shard if isinstance(row, Bad)]
+            keys.append(step.key([*good, *map(asdict, bad)], root))
+            n_given += len(shard)
+            job = Job(step, good, bad, kept / keys[-1])
+            if job.path.exists():
+                n_found += 1
+                bar.update(job.n_rows)
+            else:
+                yield job
+
     try:
-        counts = _run(step, rows, out, kept, root, rows_per_shard, workers, runner)
+        with tqdm(desc=out.name, unit="row") as bar:
+            for n_rows in _RUNNERS[runner](jobs(), workers):
+                bar.update(n_rows)
+        counts = Counts(n_given, *_put_together(keys, kept, out), len(keys), n_found)
     except DiskError as error:
         raise ShardError(
             f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
@@ -108,99 +137,49 @@ def run(
     return counts
 
 
-def _run(
-    step: Step,
-    rows: Iterable[Row | Bad],
-    out: Path,
-    kept: Path,
-    root: Path,
-    rows_per_shard: int,
-    workers: int,
-    runner: Runner,
-) -> Counts:
-    keys: list[str] = []
-    given = found = 0
-    with tqdm(desc=f"{out.name}", unit="row") as bar:
-
-        def jobs() -> Iterator[Job]:
-            """The shards that are not there yet."""
-            nonlocal given, found
-            for shard in _shards(rows, rows_per_shard):
-                good = [row for row in shard if not isinstance(row, Bad)]
-                bad = [row for row in shard if isinstance(row, Bad)]
-                key = step.key([*good, *map(asdict, bad)], root)
-                keys.append(key)
-                given += len(shard)
-                if (kept / key).exists():
-                    found += 1
-                    bar.update(len(shard))
-                else:
-                    yield Job(len(shard), (step, good, bad, kept / key))
-
-        for n_rows in _made(jobs(), workers, runner):
-            bar.update(n_rows)
-    return Counts(given, *_put_together(keys, kept, out), len(keys), found)
-
-
 def errors_of(out: Path) -> Path:
     return out.with_name("errors.jsonl")
 
 
-def _shards(rows: Iterable[Row | Bad], n: int) -> Iterator[list[Row | Bad]]:
-    iterator = iter(rows)
-    while shard := list(islice(iterator, n)):
-        yield shard
-
-
-def make_shard(step: Step, rows: Sequence[Row], bad: Sequence[Bad], path: Path) -> None:
-    """One shard's result: a line a row, ["row", {...}] or ["bad", {...}], on disk as a whole or not at all."""
-    made = step.function(step.settings, rows) if rows else Made(())
-    lines = [["bad", asdict(one)] for one in (*bad, *made.bad)]
-    lines += [["row", dict(as_row(one))] for one in made.rows]
-    with whole(path) as half, half.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A shard to be made: how many rows it has, and make_shard's arguments."""
+    """A shard to be made: its step and rows, those that were bad before, and the file of the result."""
 
-    n_rows: int
-    given: tuple[Step, Sequence[Row], Sequence[Bad], Path]
+    step: Step
+    rows: Sequence[Row]
+    bad: Sequence[Bad]
+    path: Path
 
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows) + len(self.bad)
 
-def _made(jobs: Iterator[Job], workers: int, runner: Runner) -> Iterator[int]:
-    """Makes the shards in this process, in `workers` of them or under Ray Data; each shard's rows as it is done."""
-    if runner == "ray":
-        yield from _by_ray(jobs, workers)
-    elif workers == 1:
-        for job in jobs:
-            make_shard(*job.given)
-            yield job.n_rows
-    else:
-        yield from _by_processes(jobs, workers)
+    def make(self) -> int:
+        """The number of rows that were done. The result: a line a row, ["row", {...}] or ["bad", {...}]."""
+        made = self.step.function(self.step.settings, self.rows) if self.rows else Made(())
+        lines = [["bad", asdict(bad)] for bad in (*self.bad, *made.bad)]
+        lines += [["row", dict(as_row(row))] for row in made.rows]
+        with whole(self.path) as half, half.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+        return self.n_rows
 
 
 def _by_processes(jobs: Iterator[Job], workers: int) -> Iterator[int]:
+    """Each shard's rows as it is done, in this process or in `workers` of them."""
+    if workers == 1:
+        yield from (job.make() for job in jobs)
+        return
     processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    running: dict[Future[None], int] = {}
+    running: set[Future[int]] = set()
     try:
         for job in jobs:
-            running[processes.submit(make_shard, *job.given)] = job.n_rows
-            while len(running) >= 2 * workers:
-                yield _settle(running)
-        while running:
-            yield _settle(running)
+            running.add(processes.submit(job.make))
+            if len(running) >= 2 * workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield sum(future.result() for future in done)
+        yield from (future.result() for future in as_completed(running))
     finally:
         processes.shutdown(cancel_futures=True)
-
-
-def _settle(running: dict[Future[None], int]) -> int:
-    """Waits for a shard, and says how many rows are done. What goes wrong with one ends the run."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-    return sum(running.pop(future) for future in done)
 
 
 def _by_ray(jobs: Iterator[Job], workers: int) -> Iterator[int]:
@@ -221,7 +200,7 @@ def _by_ray(jobs: Iterator[Job], workers: int) -> Iterator[int]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         while some := list(islice(jobs, SHARDS_A_WORKER * workers)):
-            items = [{"job": pickle.dumps(job.given)} for job in some]
+            items = [{"job": pickle.dumps(job)} for job in some]
             ray.data.from_items(items, override_num_blocks=len(items)).map(_make_pickled).materialize()
             yield sum(job.n_rows for job in some)
     finally:
@@ -230,8 +209,10 @@ def _by_ray(jobs: Iterator[Job], workers: int) -> Iterator[int]:
 
 
 def _make_pickled(item: dict[str, bytes]) -> dict[str, int]:
-    make_shard(*pickle.loads(item["job"]))  # our own bytes, of a moment ago
-    return {"made": 1}
+    return {"made": pickle.loads(item["job"]).make()}  # our own bytes, of a moment ago
+
+
+_RUNNERS = {"here": _by_processes, "ray": _by_ray}
 
 
 def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int, int]:
@@ -252,16 +233,3 @@ def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int,
                     n_bad += kind == "bad"
                     n_flagged += bool(kind == "row" and row.get("flags"))
     return n_kept, n_flagged, n_bad
-
-
-def _stat(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def forget(out: Path) -> None:
-    """Deletes the shards' results of `out`."""
-    shutil.rmtree(out.with_name(f".{out.name}.shards"), ignore_errors=True)

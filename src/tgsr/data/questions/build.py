@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,11 +23,11 @@ from tgsr.data.corpora.which import clips_of
 from tgsr.data.questions.by_rule import Choices, choice_questions_of, unfit
 from tgsr.data.questions.digits import choice_questions
 from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrases
-from tgsr.data.shards import Made
+from tgsr.data.shards import Made, Step, errors_of, run
 from tgsr.data.splits import Split, drawn, leaks
 from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import OnDisk
-from tgsr.disk.whole import write_whole
+from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import Bad, BuildError
 from tgsr.records import (
     TEXT_DIFFERS,
@@ -164,6 +166,58 @@ def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
             continue
         seen.put(of_clip, clip.id)
         yield as_row(clip)
+
+
+def add_open_questions(
+    clips: Sequence[Path],
+    out: Path,
+    llm: str,
+    n_a_clip: int,
+    seed: int,
+    split: Split,
+    cache: Path,
+    **how: Any,
+) -> None:
+    """Questions that an LLM wrote about the clips, after those in out/questions.jsonl; refused drafts in errors.jsonl.
+
+    `how` is shards.run's. Raises BuildError and ModelError as by_llm.py says.
+    """
+    from tgsr.data.questions.by_llm import Open, open_questions_of
+
+    step = Step(
+        open_questions_of, Open(llm, cache, n_a_clip, seed, split), "tgsr.open_questions.open_questions_of"
+    )
+    rows = rows_of(chain.from_iterable(clips_of(path, "clips", out) for path in clips))
+    written = _run_beside(step, rows, out / ".open" / "questions.jsonl", out, how)
+    _join(out / "questions.jsonl", out / "questions.jsonl", written)
+    _join(out / "errors.jsonl", out / "errors.jsonl", errors_of(written))
+
+
+def leave_out_answerable(out: Path, llm: str, cache: Path, **how: Any) -> None:
+    """Takes the questions out of out/questions.jsonl that the LLM answers right without audio, whatever their order."""
+    from tgsr.data.questions.answerable_by_text import TextOnly, heard_only
+
+    step = Step(heard_only, TextOnly(llm, cache), "tgsr.text_only.heard_only")
+    with (out / "questions.jsonl").open(encoding="utf-8") as lines:
+        kept = _run_beside(step, map(json.loads, lines), out / ".heard" / "questions.jsonl", out, how)
+    _join(out / "questions.jsonl", kept)
+    _join(out / "errors.jsonl", out / "errors.jsonl", errors_of(kept))
+
+
+def _run_beside(step: Step, rows: Iterable[Row | Bad], target: Path, root: Path, how: dict[str, Any]) -> Path:
+    """The step's result, in a hidden folder of its own, which keeps its shards."""
+    target.parent.mkdir(exist_ok=True)
+    run(
+        step, rows, target, root=root, **{**how, "most_bad": math.inf}
+    )  # a clip may have several refused drafts
+    return target
+
+
+def _join(target: Path, *parts: Path) -> None:
+    with whole(target) as half, half.open("wb") as file:
+        for part in parts:
+            with part.open("rb") as lines:
+                file.writelines(lines)
 
 
 def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> None:
