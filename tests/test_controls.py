@@ -22,7 +22,7 @@ from tgsr.evaluation.controls.ask import (
     NO_ROOM,
     NOT_HEARD,
     TOO_LONG,
-    Item,
+    ControlItem,
     Settings,
     conditions_of,
     control,
@@ -34,6 +34,7 @@ from tgsr.evaluation.controls.scores import Movement, movements, slope, summaris
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
+from tgsr.statistics.intervals import Bootstrap
 from tgsr.timeline import Span
 
 PITCHES = {"low": 300, "middle": 600, "high": 1200, "shrill": 2400}
@@ -151,20 +152,20 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(
     model: Listener, path: Path, out: Path, settings: Settings | None = None, **more: object
-) -> list[Item]:
+) -> list[ControlItem]:
     cache = FeatureCache(out / "cache")
     settings = settings or Settings()
     return control(model, read_questions(path), path, out, cache, GREEDY, settings, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def heard(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Item], Path]:
+def heard(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ControlItem], Path]:
     """What the grounded listener says under every condition, and the folder."""
     out = tmp_path_factory.mktemp("heard")
     return run(Grounded("grounded"), asked, out), out
 
 
-def test_who_listens_and_points_at_it_is_at_the_top(heard: tuple[list[Item], Path]) -> None:
+def test_who_listens_and_points_at_it_is_at_the_top(heard: tuple[list[ControlItem], Path]) -> None:
     found = summarise(heard[0])
     assert (found.n, found.n_clips, found.n_choices, found.n_phrases) == (2 * N, N, N, N)
     assert found.n_citing == 2 * N
@@ -234,7 +235,7 @@ def test_the_questions_own_evidence_shows_what_the_cited_one_hides(asked: Path, 
     assert found.n_with_evidence == N
 
 
-def test_altered_files_hold_what_they_say(asked: Path, heard: tuple[list[Item], Path]) -> None:
+def test_altered_files_hold_what_they_say(asked: Path, heard: tuple[list[ControlItem], Path]) -> None:
     """Each condition's question and file, read back: the tone is where its evidence says, or is not."""
     folder = heard[1] / "grounded"
     before = {question.id: question for question in read_questions(asked)}
@@ -422,13 +423,13 @@ def test_intervals_are_matched_in_order_and_missing_ones_are_lost() -> None:
 
 def test_the_slope_is_least_squares_through_the_origin() -> None:
     points = [(0.5, (0.5, 0.4)), (1.0, (1.1, 0.7)), (2.0, (1.0, 1.8))]
-    found = slope([Movement(clip, "choice", x, y) for clip, (x, y) in enumerate(points)])
+    found = slope([Movement(clip, "choice", x, y) for clip, (x, y) in enumerate(points)], Bootstrap())
     x = np.repeat([0.5, 1.0, 2.0], 2)[:, None]
     y = np.array([m for _, pair in points for m in pair])
     assert found.value == pytest.approx(np.linalg.lstsq(x, y, rcond=None)[0][0])
     assert found.low < found.value < found.high  # type: ignore[operator]
-    assert slope([]).value is None
-    assert slope([Movement("c", "choice", 1.0, (1.0, 1.0))]).low is None
+    assert slope([], Bootstrap()).value is None
+    assert slope([Movement("c", "choice", 1.0, (1.0, 1.0))], Bootstrap()).low is None
 
 
 def test_sampling_gets_a_condition_that_alters_nothing(asked: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def conditions_of(settings: Settings, temperature: float = 0.0) -> list[Conditio
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ControlItem:
     """One question under one condition.
 
     `skipped` says why there is no response; then all else is None or empty. `answer`: the choice that the response
@@ -201,7 +201,7 @@ def others_of(sources: Mapping[str, Source | str], seed: int) -> dict[str, Sourc
 class Plan:
     """What a condition makes of one question's clip: `sound` of its samples, `evidence` where the question's lies then.
 
-    `key` names all that the sound depends on besides the clip; `expected` as in Item, for any interval.
+    `key` names all that the sound depends on besides the clip; `expected` as in ControlItem, for any interval.
     """
 
     sound: Callable[[Samples], Samples]
@@ -338,7 +338,7 @@ def control(
     decoding: Decoding,
     settings: Settings,
     predictions: Path | None = None,
-) -> list[Item]:
+) -> list[ControlItem]:
     """Every question under every condition, one item each; the original ones first.
 
     `path` is the questions' file. `predictions` is a file of responses to the original clips, which stand for new ones
@@ -383,7 +383,7 @@ def control(
             if isinstance(found, Altered):
                 items.append(_item(found, original, condition.name, texts[found.question.id]))
             elif found is not None:
-                items.append(Item(original.question, model.name, condition.name, skipped=found))
+                items.append(ControlItem(original.question, model.name, condition.name, skipped=found))
     return items
 
 
@@ -486,18 +486,18 @@ def _ask(
 
 def _original(
     question: Question, source: Source | str, model: str, text: str | Failed, settings: Settings
-) -> Item:
+) -> ControlItem:
     if isinstance(text, Failed):
-        return Item(question, model, "original", skipped=f"{NOT_HEARD}: {text.reason}")
-    item = _read(Item(question, model, "original"), question, text)
+        return ControlItem(question, model, "original", skipped=f"{NOT_HEARD}: {text.reason}")
+    item = _read(ControlItem(question, model, "original"), question, text)
     places = item.cited if settings.evidence == "cited" else question.evidence
     duration = source.duration if isinstance(source, Source) else question.duration
     spans = tuple(evidence_crop(places, duration, settings.pad))
     return replace(item, is_same=None if item.answer is None else True, spans=spans)
 
 
-def _item(altered: Altered, original: Item, condition: str, text: str | Failed) -> Item:
-    item = Item(altered.question, original.model, condition, spans=altered.plan.spans)
+def _item(altered: Altered, original: ControlItem, condition: str, text: str | Failed) -> ControlItem:
+    item = ControlItem(altered.question, original.model, condition, spans=altered.plan.spans)
     if isinstance(text, Failed):
         return replace(item, skipped=f"{NOT_HEARD}: {text.reason}")
     item = replace(
@@ -512,7 +512,7 @@ def _item(altered: Altered, original: Item, condition: str, text: str | Failed) 
     return replace(item, is_same=is_same)
 
 
-def _read(item: Item, question: Question, text: str) -> Item:
+def _read(item: ControlItem, question: Question, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
     cited = tuple(dict.fromkeys(find_spans(text)))
     if question.kind == "phrase":

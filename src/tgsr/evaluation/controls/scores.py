@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
-from tgsr.evaluation.controls.ask import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Item, Settings, displacement
+from tgsr.evaluation.controls.ask import (
+    EXPECTED,
+    FOLLOWS,
+    NOT_HEARD,
+    STAYS,
+    ControlItem,
+    Settings,
+    displacement,
+)
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import write_jsonl
-from tgsr.statistics.intervals import Mean, bootstrap_mean, number, percent
+from tgsr.statistics.intervals import LEVELS, NOT_MEASURED, Bootstrap, Floats, Mean, codes_of, number, percent
 from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
 from tgsr.timeline import Seconds, Span
 
@@ -29,89 +38,86 @@ from tgsr.timeline import Seconds, Span
 BY_TASK = ("sufficiency", "sufficiency_over_silence", "necessity", "shift_following")
 
 
-def summarise(items: Sequence[Item], seed: int = 0) -> Controls:
+def summarise(items: Sequence[ControlItem], seed: int = 0) -> Controls:
     """One model's items (as `control` gives them) in numbers."""
-    of_task: dict[str, list[Item]] = {}
+    bootstrap = Bootstrap(seed)
+    tasks: dict[str, list[ControlItem]] = {}
     for item in items:
         if item.question.kind == "choice" and item.question.task:
-            of_task.setdefault(item.question.task, []).append(item)
+            tasks.setdefault(item.question.task, []).append(item)
     by_task: dict[str, dict[str, Mean]] = {}
-    for task, theirs in sorted(of_task.items()):
-        found = _summarise(theirs, seed)
-        by_task[task] = {"accuracy": found.conditions["original"].accuracy}
-        by_task[task] |= {field: getattr(found, field) for field in BY_TASK}
-    return replace(_summarise(items, seed), by_task=by_task)
+    for task, task_items in sorted(tasks.items()):
+        scores = _summarise(task_items, bootstrap)
+        by_task[task] = {"accuracy": scores.conditions["original"].accuracy}
+        by_task[task] |= {field: getattr(scores, field) for field in BY_TASK}
+    return replace(_summarise(items, bootstrap), by_task=by_task)
 
 
-def _summarise(items: Sequence[Item], seed: int) -> Controls:
-    by: dict[str, dict[str, Item]] = {}
+def _summarise(items: Sequence[ControlItem], bootstrap: Bootstrap) -> Controls:
+    by_condition: dict[str, dict[str, ControlItem]] = {}
     for item in items:
-        by.setdefault(item.condition, {})[item.question.id] = item
-    originals = [item for item in by["original"].values() if item.skipped is None]
+        by_condition.setdefault(item.condition, {})[item.question.id] = item
+    originals = [item for item in by_condition["original"].values() if item.skipped is None]
     choices = [item for item in originals if item.question.kind == "choice"]
+    clips = [item.question.clip_id for item in choices]
 
-    def mean(values: Sequence[float | None], of: Sequence[Item] = choices) -> Mean:
-        return bootstrap_mean(values, [item.question.clip_id for item in of], seed)
+    def answers(condition: str, field: str) -> Floats:
+        """1 or 0 for each choice, NaN where there is no answer under that condition."""
+        asked = by_condition.get(condition, {})
+        return np.array([getattr(asked.get(item.question.id), field, None) for item in choices], dtype=float)
 
-    def same(condition: str) -> list[float | None]:
-        return [_number(_get(by, condition, item, "is_same")) for item in choices]
-
-    def right(condition: str) -> list[float | None]:
-        return [_number(_get(by, condition, item, "is_right")) for item in choices]
-
-    draws = [name for name in by if name.startswith("random-removed")]
-    sufficiency, silent = same("evidence-only"), same("silenced")
-    removed = [_minus(1.0, value) for value in same("evidence-removed")]
-    by_draw = [same(name) for name in draws]
-    random = [_minus(1.0, _mean_of([values[i] for values in by_draw])) for i in range(len(choices))]
-    necessity = [_minus(a, b) for a, b in zip(removed, random, strict=True)]
-    is_paired = [value is not None for value in necessity]
-    chance = [
-        item.question.choices.count(str(item.question.answer)) / len(item.question.choices)
-        for item in choices
-    ]
+    same = partial(answers, field="is_same")
+    right = partial(answers, field="is_right")
+    sufficiency, removed = same("evidence-only"), 1 - same("evidence-removed")
+    draws = [same(name) for name in by_condition if name.startswith("random-removed")]
+    same_DC = np.array(draws).reshape(len(draws), len(choices))
+    n_drawn_C = (~np.isnan(same_DC)).sum(axis=0)
+    random = 1 - np.nansum(same_DC, axis=0) / np.where(n_drawn_C > 0, n_drawn_C, np.nan)
+    necessity = removed - random
+    chance = np.array(
+        [i.question.choices.count(str(i.question.answer)) / len(i.question.choices) for i in choices]
+    )
+    means: dict[str, Any] = bootstrap.means(
+        {
+            "sufficiency": sufficiency,
+            "sufficiency_right": np.where(right("original") == 1, sufficiency, np.nan),
+            "sufficiency_cropped": same("evidence-cropped"),
+            "sufficiency_over_silence": sufficiency - same("silenced"),
+            "necessity": necessity,
+            "changed_removed": np.where(np.isnan(necessity), np.nan, removed),
+            "changed_random": np.where(np.isnan(necessity), np.nan, random),
+            "reliance_silenced": right("original") - right("silenced"),
+            "reliance_swapped": right("original") - right("swapped"),
+            "text_prior": right("silenced") - chance,
+        },
+        clips,
+    )
     with_evidence = [item for item in choices if item.spans]
-    shifts = _movements(by, originals, "shifted")
+    covered = [sum(s.duration for s in item.spans) / item.question.duration for item in with_evidence]
+    shifts = _movements(by_condition, originals, "shifted")
     return Controls(
         n=len(originals),
         n_clips=len({item.question.clip_id for item in originals}),
         n_choices=len(choices),
         n_phrases=len(originals) - len(choices),
-        n_without_original=len(by["original"]) - len(originals),
+        n_without_original=len(by_condition["original"]) - len(originals),
         n_citing=sum(bool(item.cited) for item in originals),
         n_with_evidence=len(with_evidence),
-        covered=mean(
-            [sum(span.duration for span in item.spans) / item.question.duration for item in with_evidence],
-            with_evidence,
-        ),
-        chance=sum(chance) / len(chance) if chance else None,
-        conditions={name: _condition_scores(by[name], originals, seed) for name in by},
-        sufficiency=mean(sufficiency),
-        sufficiency_right=mean(
-            [value if item.is_right else None for value, item in zip(sufficiency, choices, strict=True)]
-        ),
-        sufficiency_cropped=mean(same("evidence-cropped")),
-        sufficiency_over_silence=mean([_minus(a, b) for a, b in zip(sufficiency, silent, strict=True)]),
-        necessity=mean(necessity),
-        changed_removed=mean([v if ok else None for v, ok in zip(removed, is_paired, strict=True)]),
-        changed_random=mean([v if ok else None for v, ok in zip(random, is_paired, strict=True)]),
-        reliance_silenced=mean(
-            [_minus(a, b) for a, b in zip(right("original"), right("silenced"), strict=True)]
-        ),
-        reliance_swapped=mean(
-            [_minus(a, b) for a, b in zip(right("original"), right("swapped"), strict=True)]
-        ),
-        text_prior=mean([_minus(a, b) for a, b in zip(right("silenced"), chance, strict=True)]),
-        shift_following=_share(shifts, Movement.follows, seed),
-        shift_staying=_share(shifts, Movement.stays, seed),
-        shift_lost=_share(shifts, Movement.is_lost, seed),
-        shift_slope=slope([m for m in shifts if m.moved is not None], seed),
+        covered=bootstrap.means({"": covered}, [item.question.clip_id for item in with_evidence])[""],
+        chance=float(chance.mean()) if choices else None,
+        conditions={
+            name: _condition_scores(by_condition[name], originals, bootstrap) for name in by_condition
+        },
+        **means,
+        shift_following=_share(shifts, Movement.follows, bootstrap),
+        shift_staying=_share(shifts, Movement.stays, bootstrap),
+        shift_lost=_share(shifts, Movement.is_lost, bootstrap),
+        shift_slope=slope([m for m in shifts if m.moved is not None], bootstrap),
         shift_following_by_kind={
-            kind: _share([m for m in shifts if m.kind == kind], Movement.follows, seed)
+            kind: _share([m for m in shifts if m.kind == kind], Movement.follows, bootstrap)
             for kind in sorted({m.kind for m in shifts})
         },
-        roll_following=_share(_movements(by, originals, "rolled"), Movement.follows, seed),
-        by_task={},
+        roll_following=_share(_movements(by_condition, originals, "rolled"), Movement.follows, bootstrap),
     )
 
 
@@ -147,98 +153,77 @@ def movements(before: Sequence[Span], after: Sequence[Span]) -> list[tuple[Secon
     return [displacement(one, other) for one, other in pairs] + [None] * (len(before) - len(pairs))
 
 
-def slope(found: Sequence[Movement], seed: int = 0, n_resamples: int = 1000) -> Mean:
+def slope(moved: Sequence[Movement], bootstrap: Bootstrap) -> Mean:
     """Seconds moved per second shifted, by least squares through the origin, over starts and ends.
 
     An unshifted clip moves nothing, hence no intercept. The interval is the percentile bootstrap's, by clip. `n` counts
     intervals; all need a `moved`. Value None for none.
     """
-    totals: dict[Hashable, tuple[float, float]] = {}
-    for one in found:
-        assert one.moved is not None
-        product, square = totals.get(one.clip, (0.0, 0.0))
-        totals[one.clip] = (product + one.expected * sum(one.moved), square + 2 * one.expected**2)
-    if not totals:
-        return Mean(None, None, None, 0, 0)
-    products, squares = np.array(list(totals.values())).T
-    value = float(products.sum() / squares.sum())
-    if len(totals) == 1:
-        return Mean(value, None, None, len(found), 0)
-    rng = np.random.default_rng(seed)
-    drawn_at = rng.integers(len(products), size=(n_resamples, len(products)))
-    low, high = np.percentile(products[drawn_at].sum(1) / squares[drawn_at].sum(1), [2.5, 97.5])
-    return Mean(value, float(low), float(high), len(found), 0)
+    if not moved:
+        return NOT_MEASURED
+    products = np.array([movement.expected * sum(movement.moved or ()) for movement in moved])
+    squares = np.array([2 * movement.expected**2 for movement in moved])
+    sums, draws_RM = bootstrap.sums([products, squares], codes_of([movement.clip for movement in moved]))
+    low = high = None
+    if draws_RM is not None:
+        low, high = map(float, np.percentile(draws_RM[:, 0] / draws_RM[:, 1], LEVELS))
+    return Mean(float(sums[0] / sums[1]), low, high, len(moved), 0)
 
 
 def _movements(
-    by: Mapping[str, Mapping[str, Item]], originals: Sequence[Item], family: str
+    by_condition: Mapping[str, Mapping[str, ControlItem]], originals: Sequence[ControlItem], family: str
 ) -> list[Movement]:
-    found: list[Movement] = []
-    for condition, items in by.items():
-        if not condition.startswith(family):
-            continue
-        for original in originals:
-            item = items.get(original.question.id)
-            if item is None or item.skipped is not None:
-                continue
-            moved = movements(original.cited, item.cited)
-            clip, kind = original.question.clip_id, original.question.kind
-            for expected, one in zip(item.expected, moved, strict=True):
-                if expected is not None:
-                    found.append(Movement(clip, kind, expected, one))
-    return found
+    """What became of each cited interval whose sound moved, over the conditions of the family."""
+    return [
+        Movement(original.question.clip_id, original.question.kind, expected, moved)
+        for condition, items in by_condition.items()
+        if condition.startswith(family)
+        for original in originals
+        if (item := items.get(original.question.id)) is not None and item.skipped is None
+        for expected, moved in zip(item.expected, movements(original.cited, item.cited), strict=True)
+        if expected is not None
+    ]
 
 
-def _share(found: Sequence[Movement], holds: Callable[[Movement], bool], seed: int) -> Mean:
-    return bootstrap_mean([float(holds(one)) for one in found], [one.clip for one in found], seed)
+def _share(moved: Sequence[Movement], holds: Callable[[Movement], bool], bootstrap: Bootstrap) -> Mean:
+    clips = [movement.clip for movement in moved]
+    return bootstrap.means({"": [float(holds(movement)) for movement in moved]}, clips)[""]
 
 
-def _condition_scores(items: Mapping[str, Item], originals: Sequence[Item], seed: int) -> ConditionScores:
-    there = [item for o in originals if (item := items.get(o.question.id)) and item.skipped is None]
-    choices = [item for item in there if item.question.kind == "choice"]
-    phrases = [item for item in there if item.question.kind == "phrase"]
+def _condition_scores(
+    items: Mapping[str, ControlItem], originals: Sequence[ControlItem], bootstrap: Bootstrap
+) -> ConditionScores:
+    asked = [item for o in originals if (item := items.get(o.question.id)) and item.skipped is None]
 
-    def mean(of: Sequence[Item], values: Iterable[float | bool | None]) -> Mean:
-        return bootstrap_mean([_number(v) for v in values], [item.question.clip_id for item in of], seed)
+    def means(kind: str, fields: Mapping[str, str]) -> dict[str, Mean]:
+        of_kind = [item for item in asked if item.question.kind == kind]
+        columns = {
+            score: np.array([getattr(i, field) for i in of_kind], dtype=float)
+            for score, field in fields.items()
+        }
+        return bootstrap.means(columns, [item.question.clip_id for item in of_kind])
 
-    reasons = [_reason(item.skipped) for item in items.values() if item.skipped is not None]
+    skipped = (item.skipped for item in items.values() if item.skipped is not None)
+    reasons = Counter(reason if reason in EXPECTED else NOT_HEARD for reason in skipped)
+    choice_fields = {
+        "accuracy": "is_right",
+        "accuracy_official": "is_right_official",
+        "same_answer": "is_same",
+    }
     return ConditionScores(
-        n=len(there),
-        skipped=dict(sorted(Counter(reasons).items())),
-        accuracy=mean(choices, (item.is_right for item in choices)),
-        accuracy_official=mean(choices, (item.is_right_official for item in choices)),
-        same_answer=mean(choices, (item.is_same for item in choices)),
-        iou=mean(phrases, (item.iou for item in phrases)),
-        same_place=mean(phrases, (item.is_same for item in phrases)),
+        n=len(asked),
+        skipped=dict(sorted(reasons.items())),
+        **means("choice", choice_fields),
+        **means("phrase", {"iou": "iou", "same_place": "is_same"}),
     )
-
-
-def _get(by: Mapping[str, Mapping[str, Item]], condition: str, original: Item, field: str) -> bool | None:
-    item = by.get(condition, {}).get(original.question.id)
-    return None if item is None or item.skipped is not None else getattr(item, field)
-
-
-def _reason(skipped: str) -> str:
-    return skipped if skipped in EXPECTED else NOT_HEARD
-
-
-def _number(value: float | bool | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
-
-
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
 
 
 # --- writing ---------------------------------------------------------------------------------------------
 
 
-def write(out: Path, models: Mapping[str, Controls], items: Sequence[Item], settings: Settings) -> None:
+def write(
+    out: Path, models: Mapping[str, Controls], items: Sequence[ControlItem], settings: Settings
+) -> None:
     """controls.json, items.jsonl, controls.png, and errors.jsonl with what could not be heard, where there is any."""
     rows = {name: asdict(of) for name, of in models.items()}
     text = json.dumps({"settings": asdict(settings), "models": rows}, indent=1, allow_nan=False)
@@ -257,7 +242,7 @@ def write(out: Path, models: Mapping[str, Controls], items: Sequence[Item], sett
         draw(out / "controls.png", models)
 
 
-def _row(item: Item) -> Row:
+def _row(item: ControlItem) -> Row:
     def seconds(spans: Sequence[Span]) -> list[list[float]]:
         return [[round(span.start, 3), round(span.end, 3)] for span in spans]
 
