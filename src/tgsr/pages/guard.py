@@ -86,7 +86,7 @@ class Guard:
         return name in self.hosts or (self.any_address and _is_address(name))
 
     def admits_token(self, given: str | None) -> bool:
-        """In constant time."""
+        """Whether a token is the server's; compared in constant time."""
         if self.token is None:
             return True
         return given is not None and secrets.compare_digest(given.encode(), self.token.encode())
@@ -220,11 +220,11 @@ def _let_in(guard: Guard, scope: Scope, left: list[tuple[str, str]]) -> tuple[in
 def _cookie(headers: dict[str, list[str]], name: str) -> str | None:
     for line in headers.get("cookie", ()):
         try:
-            found = SimpleCookie(line).get(name)
+            cookie = SimpleCookie(line).get(name)
         except CookieError:
             continue
-        if found is not None:
-            return found.value
+        if cookie is not None:
+            return cookie.value
     return None
 
 
@@ -240,7 +240,7 @@ async def _answer(send: Send, status: int, text: str, headers: Pairs) -> None:
 def _is_address(host: str) -> bool:
     is_six = host.startswith("[") and host.endswith("]")
     try:
-        found = ipaddress.ip_address(host[1:-1] if is_six else host)
+        address = ipaddress.ip_address(host[1:-1] if is_six else host)
     except ValueError:
         return False
-    return (found.version == 6) == is_six
+    return (address.version == 6) == is_six

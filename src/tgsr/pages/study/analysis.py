@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from statistics import stdev
+from typing import Literal
 
 from tgsr.disk.whole import whole, write_whole
-from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, Trial, trials_for
-from tgsr.pages.study.store import MEASURES, Answer, Measure, Store
+from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, trials_for
+from tgsr.pages.study.store import MEASURES, Measure, Store
 from tgsr.statistics.agreement import (
     Agreement,
     Level,
-    Ratings,
     design_effect,
     fleiss_kappa,
     krippendorff_alpha,
@@ -26,6 +27,7 @@ from tgsr.statistics.agreement import (
 from tgsr.statistics.intervals import Mean, bootstrap_mean, number
 from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
 
+Side = Literal["system", "condition"]
 WORDS = {
     "referent": "referent choice: share that chose the cited stretch",
     "helpful": "helpfulness, 1 to 5",
@@ -98,38 +100,23 @@ def ratings_of(study: Study, store: Store) -> list[Rating]:
     """Every answer with its trial, in the order given; answers to trials that the study lacks are left out."""
     answers = store.answers()
     places = {
-        rater: {trial.id: (n, trial) for n, trial in enumerate(trials_for(study, rater))}
+        rater: {trial.id: (position, trial) for position, trial in enumerate(trials_for(study, rater))}
         for rater in {answer.rater for answer in answers}
     }
-    return [
-        _rating(answer, *places[answer.rater][answer.trial])
-        for answer in answers
-        if answer.trial in places[answer.rater]
-    ]
-
-
-def _rating(answer: Answer, position: int, trial: Trial) -> Rating:
-    correct = None
-    if answer.measure == "referent":
-        correct = answer.value == trial.right
-    elif trial.kind == "check":
-        correct = answer.value == CHECK_RATING
-    return Rating(
-        answer.rater,
-        position,
-        trial.kind,
-        trial.item,
-        trial.system,
-        trial.condition,
-        trial.id,
-        answer.measure,
-        answer.value,
-        correct,
-        answer.seconds,
-        answer.plays,
-        answer.changes,
-        answer.at,
-    )
+    ratings = []
+    for answer in answers:
+        if answer.trial not in places[answer.rater]:
+            continue
+        position, trial = places[answer.rater][answer.trial]
+        correct = None
+        if answer.measure == "referent":
+            correct = answer.value == trial.right
+        elif trial.kind == "check":
+            correct = answer.value == CHECK_RATING
+        about = (position, trial.kind, trial.item, trial.system, trial.condition, trial.id)
+        taken = (answer.seconds, answer.plays, answer.changes, answer.at)
+        ratings.append(Rating(answer.rater, *about, answer.measure, answer.value, correct, *taken))
+    return ratings
 
 
 def write_csv(path: Path, ratings: Sequence[Rating]) -> None:
@@ -150,63 +137,54 @@ def write_csv(path: Path, ratings: Sequence[Rating]) -> None:
 def analyse(study: Study, ratings: Sequence[Rating], seed: int = 0) -> Analysis:
     """Means by system and condition over the raters who passed their checks; intervals are of the bootstrap by item."""
     excluded = tuple(_excluded(ratings))
-    out = {one.rater for one in excluded}
-    rated = [rating for rating in ratings if rating.kind == "rated" and rating.rater not in out]
-    mean = partial(_mean, seed=seed)
-    means: dict[str, dict[str, dict[str, Mean]]] = {
-        measure: {
-            system: {
-                condition: mean(
-                    r for r in rated if (r.measure, r.system, r.condition) == (measure, system, condition)
-                )
-                for condition in CONDITIONS
-            }
-            for system in study.systems
-        }
-        for measure in MEASURES
-    }
-    contrasts = tuple(
-        Contrast(
-            model, other, measure, _difference(rated, measure, lambda r: r.system, model, other, seed=seed)
-        )
-        for measure in MEASURES
-        for model, other in combinations(study.systems, 2)
-    )
-    by_condition: dict[str, dict[str, Mean]] = {
-        measure: {
-            system: _difference(
-                [r for r in rated if r.system == system],
-                measure,
-                lambda r: r.condition,
-                "full",
-                "evidence",
-                seed=seed,
-            )
-            for system in study.systems
-        }
-        for measure in MEASURES
-        if measure != "referent"  # the same question in both conditions
-    }
-    seconds: dict[str, Mean] = {
-        condition: bootstrap_mean(
-            [r.seconds for r in rated if r.condition == condition and r.measure == "supportive"],
-            [r.item for r in rated if r.condition == condition and r.measure == "supportive"],
-            seed,
-        )
-        for condition in CONDITIONS
-    }
-    n_raters = len({rating.rater for rating in ratings})
+    failed = {rater.rater for rater in excluded}
+    rated = [rating for rating in ratings if rating.kind == "rated" and rating.rater not in failed]
+    values: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    seconds: dict[str, list[tuple[float | None, str]]] = {condition: [] for condition in CONDITIONS}
+    for r in rated:
+        values.setdefault((r.measure, r.system, r.condition), []).append((_value(r), r.item))
+        if r.measure == "supportive":  # the last question of a trial
+            seconds[r.condition].append((r.seconds, r.item))
+
+    def mean(pairs: Sequence[tuple[float | None, str]]) -> Mean:
+        return bootstrap_mean([value for value, _ in pairs], [item for _, item in pairs], seed)
+
+    def difference(ratings: Sequence[Rating], measure: Measure, side: Side, first: str, other: str) -> Mean:
+        by_item = _differences(ratings, measure, side, first, other)
+        return mean([(value, item) for item, value in by_item.items()])
+
     return Analysis(
-        n_raters,
-        _n_finished(study, ratings),
-        len(rated),
-        excluded,
-        means,
-        contrasts,
-        by_condition,
-        {measure: _agreement(rated, measure, seed) for measure in MEASURES},
-        seconds,
-        _n_items_needed(rated, study.systems),
+        n_raters=len({rating.rater for rating in ratings}),
+        n_finished=_n_finished(study, ratings),
+        n_ratings=len(rated),
+        excluded=excluded,
+        means={
+            measure: {
+                system: {
+                    condition: mean(values.get((measure, system, condition), [])) for condition in CONDITIONS
+                }
+                for system in study.systems
+            }
+            for measure in MEASURES
+        },
+        contrasts=tuple(
+            Contrast(model, other, measure, difference(rated, measure, "system", model, other))
+            for measure in MEASURES
+            for model, other in combinations(study.systems, 2)
+        ),
+        conditions={
+            measure: {
+                system: difference(
+                    [r for r in rated if r.system == system], measure, "condition", "full", "evidence"
+                )
+                for system in study.systems
+            }
+            for measure in MEASURES
+            if measure != "referent"  # the same question in both conditions
+        },
+        agreement={measure: _agreement(rated, measure, seed) for measure in MEASURES},
+        seconds={condition: mean(pairs) for condition, pairs in seconds.items()},
+        n_items_needed=_n_items_needed(rated, study.systems),
     )
 
 
@@ -218,56 +196,42 @@ def _excluded(ratings: Sequence[Rating]) -> Iterable[Excluded]:
             yield Excluded(rater, len(checks), n_wrong)
 
 
-def _number(rating: Rating) -> float:
+def _value(rating: Rating) -> float:
     return float(bool(rating.correct)) if rating.measure == "referent" else float(rating.value)
 
 
-def _mean(ratings: Iterable[Rating], seed: int) -> Mean:
-    found = list(ratings)
-    return bootstrap_mean([_number(r) for r in found], [r.item for r in found], seed)
-
-
-def _difference(
-    ratings: Sequence[Rating],
-    measure: Measure,
-    side: Callable[[Rating], Hashable],
-    first: Hashable,
-    other: Hashable,
-    seed: int,
-) -> Mean:
-    """The mean over items of the item's mean on the `other` side less that on the `first`."""
-    by_item: dict[str, dict[Hashable, list[float]]] = {}
+def _differences(
+    ratings: Sequence[Rating], measure: Measure, side: Side, first: str, other: str
+) -> dict[str, float]:
+    """By item, for items rated on both sides: the mean on the `other` side less that on the `first`."""
+    by_item: dict[str, dict[str, list[float]]] = {}
     for rating in ratings:
         if rating.measure == measure:
-            by_item.setdefault(rating.item, {}).setdefault(side(rating), []).append(_number(rating))
-    pairs = {item: (of[first], of[other]) for item, of in by_item.items() if first in of and other in of}
-    differences = [sum(b) / len(b) - sum(a) / len(a) for a, b in pairs.values()]
-    return bootstrap_mean(differences, list(pairs), seed)
+            by_item.setdefault(rating.item, {}).setdefault(getattr(rating, side), []).append(_value(rating))
+    return {
+        item: sum(values[other]) / len(values[other]) - sum(values[first]) / len(values[first])
+        for item, values in by_item.items()
+        if first in values and other in values
+    }
 
 
 def _agreement(ratings: Sequence[Rating], measure: Measure, seed: int) -> dict[str, Agreement | None]:
-    table, items = _table(ratings, measure)
-    level: Level = "nominal" if measure == "referent" else "ordinal"
-    alpha = partial(krippendorff_alpha, level=level)
-    found: dict[str, Agreement | None] = {
-        f"krippendorff_alpha_{level}": with_interval(alpha, table, seed, clusters=items)
-    }
-    n_ratings = {sum(value is not None for value in row) for row in table}
-    same = len(n_ratings) == 1 and n_ratings.pop() > 1
-    found["fleiss_kappa"] = with_interval(fleiss_kappa, table, seed, clusters=items) if same else None
-    return found
-
-
-def _table(ratings: Sequence[Rating], measure: Measure) -> tuple[Ratings, list[str]]:
-    """A row a trial, a column a rater; and each row's item."""
     chosen = [rating for rating in ratings if rating.measure == measure]
     raters = sorted({rating.rater for rating in chosen})
-    rows: dict[str, list[float | None]] = {}
+    rows: dict[str, list[float | None]] = {}  # a row a trial, a column a rater
+    item_of: dict[str, str] = {}
     for rating in chosen:
-        row = rows.setdefault(rating.trial, [None] * len(raters))
-        row[raters.index(rating.rater)] = float(rating.value)
-    item_of = {rating.trial: rating.item for rating in chosen}
-    return list(rows.values()), [item_of[trial] for trial in rows]
+        rows.setdefault(rating.trial, [None] * len(raters))[raters.index(rating.rater)] = float(rating.value)
+        item_of[rating.trial] = rating.item
+    table, items = list(rows.values()), [item_of[trial] for trial in rows]
+    level: Level = "nominal" if measure == "referent" else "ordinal"
+    alpha = partial(krippendorff_alpha, level=level)
+    n_ratings = {sum(value is not None for value in row) for row in table}
+    same = len(n_ratings) == 1 and n_ratings.pop() > 1
+    return {
+        f"krippendorff_alpha_{level}": with_interval(alpha, table, seed, clusters=items),
+        "fleiss_kappa": with_interval(fleiss_kappa, table, seed, clusters=items) if same else None,
+    }
 
 
 def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:
@@ -281,22 +245,8 @@ def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:
 
 
 def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str], difference: float = 0.5) -> int | None:
-    if len(systems) < 2:
-        return None
-    by_item: dict[str, dict[str, list[float]]] = {}
-    for rating in ratings:
-        if rating.measure == "helpful":
-            by_item.setdefault(rating.item, {}).setdefault(rating.system, []).append(_number(rating))
-    first, other = systems[0], systems[-1]
-    found = [
-        sum(of[other]) / len(of[other]) - sum(of[first]) / len(of[first])
-        for of in by_item.values()
-        if first in of and other in of
-    ]
-    if len(found) < 2:
-        return None
-    middle = sum(found) / len(found)
-    deviation = (sum((one - middle) ** 2 for one in found) / (len(found) - 1)) ** 0.5
+    differences = _differences(ratings, "helpful", "system", systems[0], systems[-1]).values()
+    deviation = stdev(differences) if len(differences) > 1 else 0.0
     return n_for_difference(difference, deviation) if deviation > 0 else None
 
 
@@ -327,9 +277,10 @@ def markdown(analysis: Analysis) -> str:
             "| system | evidence | full clip |",
             "|---|---|---|",
         ]
-        for system, of in systems.items():
-            cells = " | ".join(_told(of[condition]) for condition in CONDITIONS)
-            lines.append(f"| {_cell(system)} | {cells} |")
+        for system, means in systems.items():
+            cells = " | ".join(_told(means[condition]) for condition in CONDITIONS)
+            name = system.replace("|", "\\|").replace("\n", " ")
+            lines.append(f"| {name} | {cells} |")
         if measure == "referent":
             lines += ["", f"Chance: {analysis.chance_referent:.2f}."]
         for contrast in analysis.contrasts:
@@ -360,10 +311,6 @@ def markdown(analysis: Analysis) -> str:
 
 def _told(mean: Mean) -> str:
     return "–" if mean.value is None else f"{number(mean, 2)} (n = {mean.n})"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def draw(analysis: Analysis, path: Path) -> None:

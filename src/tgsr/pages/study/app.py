@@ -59,8 +59,8 @@ def routes(running: Running) -> list[Route]:
         return handle
 
     return [
-        Route("/study", _page),
-        Route("/study/r/{token}", _page),
+        Route("/study", _static),
+        Route("/study/r/{token}", _static),
         Route("/study/static/{name}", _static),
         Route("/study/api/consent", handled(_consent)),
         Route("/study/api/join", handled(_join), methods=["POST"]),
@@ -87,18 +87,10 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _page(request: Request) -> Response:
-    return _file("index.html")
-
-
 def _static(request: Request) -> Response:
-    name = request.path_params["name"]
+    name = request.path_params.get("name", "index.html")
     if name not in STATIC:
         raise HTTPException(404)
-    return _file(name)
-
-
-def _file(name: str) -> Response:
     content = (files("tgsr") / "pages" / "study" / "static" / name).read_bytes()
     return Response(content, media_type=STATIC[name], headers={"cache-control": "no-cache"})
 
@@ -129,34 +121,31 @@ def _state(running: Running, request: Request, body: Any) -> Response:
     """The first trial that lacks an answer, with the answers that it has; "done" after the last."""
     rater = _rater(running, request)
     trials = trials_for(running.study, rater)
-    given: dict[str, dict[str, int]] = {}
+    values: dict[str, dict[str, int]] = {trial.id: {} for trial in trials}
     for answer in running.store.answers(rater):
-        given.setdefault(answer.trial, {})[answer.measure] = answer.value
-    n_done = sum(len(given.get(trial.id, {})) == len(MEASURES) for trial in trials)
-    left = next((trial for trial in trials if len(given.get(trial.id, {})) < len(MEASURES)), None)
+        values.setdefault(answer.trial, {})[answer.measure] = answer.value
+    left = [trial for trial in trials if len(values[trial.id]) < len(MEASURES)]
     state: dict[str, Any] = {
         "title": running.study.title,
         "n": len(trials),
-        "n_done": n_done,
-        "done": left is None,
+        "n_done": len(trials) - len(left),
+        "done": not left,
     }
-    if left is not None:
-        state["trial"] = _shown(left) | {"answers": given.get(left.id, {})}
-        if left.kind == "practice" and "referent" in given.get(left.id, {}):
-            state["trial"]["feedback"] = _feedback(left, given[left.id]["referent"])
+    if left:
+        trial, answers = left[0], values[left[0].id]
+        state["trial"] = {
+            "id": trial.id,
+            "practice": trial.kind == "practice",
+            "question": trial.question,
+            "choices": list(trial.choices),
+            "response": trial.response,
+            "audio": trial.audio,
+            "stretches": list(trial.stretches),
+            "answers": answers,
+        }
+        if trial.kind == "practice" and "referent" in answers:
+            state["trial"]["feedback"] = _feedback(trial, answers["referent"])
     return JSONResponse(state)
-
-
-def _shown(trial: Trial) -> dict[str, Any]:
-    return {
-        "id": trial.id,
-        "practice": trial.kind == "practice",
-        "question": trial.question,
-        "choices": list(trial.choices),
-        "response": trial.response,
-        "audio": trial.audio,
-        "stretches": list(trial.stretches),
-    }
 
 
 def _feedback(trial: Trial, chosen: int) -> str:
@@ -171,27 +160,18 @@ def _answer(running: Running, request: Request, body: Any) -> Response:
     if trial is None or measure not in MEASURES:
         raise HTTPException(400, "no such trial of yours, or no such question")
     low, high = (0, N_STRETCHES - 1) if measure == "referent" else SCALE
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+    if type(value) is not int or not low <= value <= high:
         raise HTTPException(400, f"value must be a whole number from {low} to {high}")
-    plays = body.get("plays")
-    running.store.add(
-        rater,
-        trial.id,
-        measure,
-        value,
-        _number(body.get("seconds")),
-        plays if isinstance(plays, int) and not isinstance(plays, bool) and 0 <= plays < 10**6 else None,
-    )
-    told: dict[str, Any] = {"kept": True}
+    seconds, plays = body.get("seconds"), body.get("plays")  # as the page says, which may be anything
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        seconds = None
+    if type(plays) is not int or not 0 <= plays < 10**6:
+        plays = None
+    running.store.add(rater, trial.id, measure, value, None if seconds is None else float(seconds), plays)
+    row: dict[str, Any] = {"kept": True}
     if trial.kind == "practice" and measure == "referent":
-        told["feedback"] = _feedback(trial, value)
-    return JSONResponse(told)
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        return None
-    return float(value)
+        row["feedback"] = _feedback(trial, value)
+    return JSONResponse(row)
 
 
 def _media(running: Running, request: Request, body: Any) -> Response:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
@@ -111,7 +113,7 @@ def trials_for(study: Study, rater: int) -> list[Trial]:
     n_cells = len(study.cells)
     block = rater // n_cells * study.per_rater
     chosen = [(block + n) % len(items) for n in range(min(study.per_rater, len(items)))]
-    rated = [study.trials[items[at]][(place + rater) % n_cells] for place, at in enumerate(chosen)]
+    rated = [study.trials[items[index]][(place + rater) % n_cells] for place, index in enumerate(chosen)]
     rng = np.random.default_rng([study.seed, rater])
     ordered: list[Trial] = [rated[n] for n in rng.permutation(len(rated))]
     for check in study.checks:
@@ -135,7 +137,7 @@ def make_study(
     title: str = "Listening study",
     seed: int = 0,
 ) -> Study:
-    """Writes study.json and media/ into the folder `out`, and returns the study.
+    """The study whose study.json and media/ are written into the folder `out`.
 
     `systems` are model names in the files; all if none is given. Items are drawn from the choice questions that all
     systems answered with at least one valid span inside the clip and whose clip has room for two other stretches, one
@@ -149,14 +151,13 @@ def make_study(
             f"--per-rater {per_rater}: must divide --items {n_items}, or some parts would get more ratings than others"
         )
     answers, sounds = _by_question(predictions, systems)
-    names = tuple(systems) or tuple(dict.fromkeys(name for of in answers.values() for name in of))
+    names = tuple(systems) or tuple(dict.fromkeys(name for by_name in answers.values() for name in by_name))
     for flag, n in (("--items", n_items), ("--raters-per-trial", raters_per_trial)):
         if n < 1:
             raise StudyError(f"{flag} {n}: must be 1 or more")
     usable, left_out = _usable(answers, names)
     order = np.random.default_rng(seed).permutation(len(usable))
     shuffled = [usable[n] for n in order]
-    media = _Media(out / "media")
     rated: dict[str, tuple[Trial, ...]] = {}
     practice: list[Trial] = []
     recordings: set[str] = set()
@@ -165,33 +166,28 @@ def make_study(
         if len(rated) == n_items and len(practice) == n_practice:
             break
         if question.clip_id in recordings:
-            _count(left_out, "about a recording that is in the study already")
+            left_out["about a recording that is in the study already"] += 1
             continue
-        try:
-            samples = audio.load(sounds[question.id])
-        except (AudioError, FileNotFoundError):
-            _count(left_out, "sound cannot be read")
-            continue
-        if not all(_cited(answers[question.id][name], _seconds(samples)) for name in names):
-            _count(left_out, "a system cites nothing before the sound's end")
-            continue
-        made = [_trials(answers[question.id][name], samples, media, seed) for name in names]
-        if any(of is None for of in made):
-            _count(left_out, "no room for other stretches")
+        responses = [answers[question.id][name] for name in names]
+        trials = _trials_of(responses, sounds[question.id], out / "media", seed)
+        if isinstance(trials, str):
+            left_out[trials] += 1
             continue
         recordings.add(question.clip_id)
         if len(practice) == n_practice:
-            rated[question.id] = tuple(trial for of in made if of is not None for trial in of)
+            rated[question.id] = tuple(trial for pair in trials for trial in pair)
         else:
-            best = max(range(len(names)), key=lambda n: _iou(answers[question.id][names[n]]))
-            chosen = made[best]
-            assert chosen is not None
-            practice.append(_as_practice(chosen[len(practice) % len(CONDITIONS)]))
+            ious = [trace_iou(find_spans(r.text), question.evidence) or 0.0 for r in responses]
+            best = trials[ious.index(max(ious))]
+            practice.append(_as_practice(best[len(practice) % len(CONDITIONS)]))
     bar.close()
     if len(rated) < n_items:
+        reasons = (
+            ", ".join(f"{n}: {reason}" for reason, n in left_out.items()) or "there are no more questions"
+        )
         raise StudyError(
             f"only {len(rated)} of {n_items} items can be used, beside {len(practice)} for practice "
-            f"({_reasons(left_out)}): give fewer --items or --practice, other predictions, or fewer systems"
+            f"({reasons}): give fewer --items or --practice, other predictions, or fewer systems"
         )
     # Of practice items, so that no rated one is met a second time; of the first one where there is no practice.
     known = practice or [next(iter(rated.values()))[0]]
@@ -205,7 +201,7 @@ def make_study(
         rated,
         tuple(practice),
         checks,
-        left_out,
+        dict(left_out),
     )
     write_whole(out / FILE, json.dumps(asdict(study), ensure_ascii=False, indent=1))
     return study
@@ -217,24 +213,9 @@ def read_study(folder: Path) -> Study:
     if not path.is_file():
         raise StudyError(f"{path}: is missing; make a study with `tgsr study make`")
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        return Study(
-            title=row["title"],
-            seed=row["seed"],
-            systems=tuple(row["systems"]),
-            per_rater=row["per_rater"],
-            raters_per_trial=row["raters_per_trial"],
-            trials={item: tuple(_trial(one) for one in of) for item, of in row["trials"].items()},
-            practice=tuple(_trial(one) for one in row["practice"]),
-            checks=tuple(_trial(one) for one in row["checks"]),
-            left_out=row["left_out"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), Study)
+    except (ValueError, msgspec.ValidationError) as error:
         raise StudyError(f"{path}: is no study: {error!r}; make it again with `tgsr study make`") from error
-
-
-def _trial(row: Mapping[str, Any]) -> Trial:
-    return Trial(**{**row, "choices": tuple(row["choices"]), "stretches": tuple(row["stretches"])})
 
 
 def _by_question(
@@ -259,58 +240,59 @@ def _by_question(
 
 def _usable(
     answers: Mapping[str, Mapping[str, Response]], systems: Sequence[str]
-) -> tuple[list[Question], dict[str, int]]:
+) -> tuple[list[Question], Counter[str]]:
+    """The questions that every system answered with a span inside the clip; how many others, by their reason."""
     usable: list[Question] = []
-    left_out: dict[str, int] = {}
-    for of in answers.values():
-        question = next(iter(of.values())).question
-        silent = next(
-            (name for name in systems if name in of and not _cited(of[name], question.duration)), None
-        )
-        if len(of) < len(systems):
-            reason = "not answered by every system"
-        elif silent is not None:
-            reason = f"{silent} cites no span inside the clip"
+    left_out: Counter[str] = Counter()
+    for responses in answers.values():
+        question = next(iter(responses.values())).question
+        silent = [
+            name for name in systems if name in responses and not _cited(responses[name], question.duration)
+        ]
+        if len(responses) < len(systems):
+            left_out["not answered by every system"] += 1
+        elif silent:
+            left_out[f"{silent[0]} cites no span inside the clip"] += 1
         else:
             usable.append(question)
-            continue
-        _count(left_out, reason)
     return usable, left_out
-
-
-def _count(left_out: dict[str, int], reason: str) -> None:
-    left_out[reason] = left_out.get(reason, 0) + 1
-
-
-def _seconds(samples: audio.Samples) -> Seconds:
-    return len(samples) / audio.SAMPLE_RATE
 
 
 def _cited(response: Response, seconds: Seconds) -> list[Span]:
     return evidence_crop(find_spans(response.text), seconds, pad=0.0)
 
 
-def _iou(response: Response) -> float:
-    return trace_iou(find_spans(response.text), response.question.evidence) or 0.0
+def _trials_of(
+    responses: Sequence[Response], sound: Path, media: Path, seed: int
+) -> list[tuple[Trial, ...]] | str:
+    """Each response to one question in every condition; or why the question cannot be used."""
+    try:
+        samples = audio.load(sound)
+    except AudioError:
+        return "sound cannot be read"
+    if not all(_cited(response, len(samples) / audio.SAMPLE_RATE) for response in responses):
+        return "a system cites nothing before the sound's end"
+    trials = [_trials(response, samples, media, seed) for response in responses]
+    return trials if all(trials) else "no room for other stretches"
 
 
-def _trials(
-    response: Response, samples: audio.Samples, media: _Media, seed: int
-) -> tuple[Trial, Trial] | None:
-    """The response in both conditions; None where the clip has no room for two stretches besides the cited one."""
+def _trials(response: Response, samples: audio.Samples, media: Path, seed: int) -> tuple[Trial, ...]:
+    """The response in every condition; () where the clip has no room for two stretches besides the cited one."""
     question = response.question
-    seconds = _seconds(samples)  # of the sound: a row may say another length
-    heard = evidence_crop(find_spans(response.text), seconds)
-    cited = max(_cited(response, seconds), key=lambda span: span.duration)
+    seconds = len(samples) / audio.SAMPLE_RATE  # of the sound: a row may say another length
+    spans = _cited(response, seconds)
+    cited = max(spans, key=lambda span: span.duration)
     rng = np.random.default_rng([seed, *hashlib.sha256(f"{question.id} {response.model}".encode()).digest()])
-    foils = _foils(cited, _cited(response, seconds), seconds, rng)
+    foils = _foils(cited, spans, seconds, rng)
     if foils is None:
-        return None
+        return ()
     right = int(rng.integers(N_STRETCHES))
-    spans = [*foils[:right], cited, *foils[right:]]
-    stretches = tuple(media.keep(audio.crop(samples, [span])) for span in spans)
-    sounds = {"evidence": media.keep(audio.crop(samples, heard)), "full": media.keep(samples)}
-    made = [
+    stretches = tuple(
+        _keep(media, audio.crop(samples, [span])) for span in (*foils[:right], cited, *foils[right:])
+    )
+    evidence = audio.crop(samples, evidence_crop(find_spans(response.text), seconds))
+    sounds = {"evidence": _keep(media, evidence), "full": _keep(media, samples)}
+    return tuple(
         Trial(
             id=hashlib.sha256(f"{seed} {question.id} {response.model} {condition}".encode()).hexdigest()[:12],
             kind="rated",
@@ -325,8 +307,15 @@ def _trials(
             right=right,
         )
         for condition in CONDITIONS
-    ]
-    return made[0], made[1]
+    )
+
+
+def _keep(media: Path, samples: audio.Samples) -> str:
+    """The file's name in the folder, which tells nothing; the same sound is kept once."""
+    name = f"{audio.content_hash(samples)[:20]}.wav"
+    if not (media / name).exists():
+        audio.save_wav(media / name, samples)
+    return name
 
 
 def masked(text: str) -> str:
@@ -349,8 +338,11 @@ def _foils(
     foils: list[Span] = []
     length = min(cited.duration, seconds)
     for _ in range(N_STRETCHES - 1):
+        starts = np.arange(0.0, seconds - length + 1e-9, 0.05)
         room = [
-            start for start in np.arange(0.0, seconds - length + 1e-9, 0.05) if _is_free(start, length, taken)
+            start
+            for start in starts
+            if all(Span(start, start + length).overlap(other) <= 1e-6 for other in taken)
         ]
         if not room:
             return None
@@ -360,19 +352,13 @@ def _foils(
     return foils
 
 
-def _is_free(start: float, length: float, taken: Sequence[Span]) -> bool:
-    span = Span(start, start + length)
-    return all(span.overlap(other) <= 1e-6 for other in taken)
-
-
 def _as_practice(trial: Trial) -> Trial:
-    letter = "ABC"[trial.right]
     feedback = (
-        f"Stretch {letter} is what this response cites. For the ratings there is no right number: 1 says that the "
-        "sound is of no use, or does not support the answer at all; 5 that it is all one needs, or proves the answer."
+        f"Stretch {'ABC'[trial.right]} is what this response cites. For the ratings there is no right number: 1 says "
+        "that the sound is of no use, or does not support the answer at all; 5 that it is all one needs, or proves the "
+        "answer."
     )
-    row = {**_fields(trial), "id": f"practice-{trial.id}", "kind": "practice", "feedback": feedback}
-    return Trial(**row)
+    return replace(trial, id=f"practice-{trial.id}", kind="practice", feedback=feedback)
 
 
 def _as_check(trial: Trial, n: int, seed: int) -> Trial:
@@ -381,36 +367,4 @@ def _as_check(trial: Trial, n: int, seed: int) -> Trial:
         "ratings, whatever you hear."
     )
     id_ = hashlib.sha256(f"{seed} check {n}".encode()).hexdigest()[:12]
-    return Trial(
-        **{
-            **_fields(trial),
-            "id": id_,
-            "kind": "check",
-            "response": text,
-            "right": CHECK_STRETCH,
-            "system": "",
-            "feedback": "",
-        }
-    )
-
-
-def _fields(trial: Trial) -> dict[str, Any]:
-    return {**asdict(trial), "choices": trial.choices, "stretches": trial.stretches}
-
-
-def _reasons(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{n}: {reason}" for reason, n in left_out.items()) or "there are no more questions"
-
-
-@dataclass(frozen=True, slots=True)
-class _Media:
-    """Sound files whose names tell nothing; the same sound is kept once."""
-
-    folder: Path
-
-    def keep(self, samples: audio.Samples) -> str:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{audio.content_hash(samples)[:20]}.wav"
-        if not (self.folder / name).exists():
-            audio.save_wav(self.folder / name, samples)
-        return name
+    return replace(trial, id=id_, kind="check", response=text, right=CHECK_STRETCH, system="", feedback="")

@@ -97,8 +97,8 @@ class Store:
     def rater(self, token: str) -> int | None:
         """The number of the rater who has that token."""
         with self._transaction() as db:
-            found = db.execute("select number from raters where token = ?", (token,)).fetchone()
-        return None if found is None else int(found[0])
+            row = db.execute("select number from raters where token = ?", (token,)).fetchone()
+        return None if row is None else int(row[0])
 
     def add(
         self, rater: int, trial: str, measure: Measure, value: int, seconds: float | None, plays: int | None
@@ -112,7 +112,7 @@ class Store:
             )
 
     def answers(self, rater: int | None = None) -> list[Answer]:
-        """What counts, of one rater or of all, in the order in which it was first given."""
+        """The answers that count, of one rater or of all, in the order in which they were first given."""
         with self._transaction() as db:
             rows = db.execute(
                 "select rater, trial, measure, value, seconds, plays, at from answers "
