@@ -256,7 +256,7 @@ def _as_file(upload: Path, most_seconds: Seconds) -> Path:
 
 
 def suffix_of(start: bytes) -> str:
-    """A suffix for a file with these first 16 bytes: FFmpeg reads it, or, ".wav", libsndfile, which tells more apart."""
+    """The suffix of a file with these first 16 bytes: ".wav" for all that libsndfile reads, else what FFmpeg reads."""
     if start.startswith(b"\x1a\x45\xdf\xa3"):
         return ".webm"
     if start[4:8] == b"ftyp":
