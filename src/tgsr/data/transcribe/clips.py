@@ -18,7 +18,6 @@ from tgsr.data.transcribe.repair import mended
 from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
-from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
 from tgsr.disk.jsonl import Row
 from tgsr.errors import AudioError, Bad, RecordError
 from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, clip_of
@@ -151,6 +150,8 @@ def _shared(text: str, other: str) -> float:
 def _backend(settings: Transcription) -> Backend:
     language = None if settings.language == "auto" else settings.language
     if settings.backend == "transformers":
+        from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
+
         return TransformersWhisper(settings.model, language, device=settings.device)
     if settings.backend == "whisper-timestamped":
         return WhisperTimestamped(settings.timestamped_python, settings.model, language)

@@ -10,17 +10,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import inflect
 import numpy as np
-import torch
-from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.records import UNALIGNED
 from tgsr.timeline import Seconds, Span, Word
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier
 PAUSE: Seconds = 0.4
@@ -98,32 +99,12 @@ def stretches(words: Sequence[Word], duration: Seconds) -> list[tuple[list[Word]
 # --- PocketSphinx ----------------------------------------------------------------------------------------------
 
 LETTERS = {
-    **{
-        "a": "AE",
-        "b": "B",
-        "c": "K",
-        "d": "D",
-        "e": "EH",
-        "f": "F",
-        "g": "G",
-        "h": "HH",
-        "i": "IH",
-        "j": "JH",
-    },
-    **{"k": "K", "l": "L", "m": "M", "n": "N", "o": "AA", "p": "P", "q": "K", "r": "R", "s": "S", "t": "T"},
-    **{"u": "AH", "v": "V", "w": "W", "x": "K S", "y": "Y", "z": "Z", "ch": "CH", "sh": "SH", "th": "TH"},
-    **{
-        "ph": "F",
-        "ee": "IY",
-        "oo": "UW",
-        "ai": "EY",
-        "ay": "EY",
-        "ou": "AW",
-        "ow": "OW",
-        "ng": "NG",
-        "ck": "K",
-    },
-    **{"qu": "K W", "ea": "IY", "igh": "AY", "er": "ER", "ar": "AA R", "or": "AO R", "oy": "OY", "oi": "OY"},
+    **{"a": "AE", "b": "B", "c": "K", "d": "D", "e": "EH", "f": "F", "g": "G", "h": "HH", "i": "IH"},
+    **{"j": "JH", "k": "K", "l": "L", "m": "M", "n": "N", "o": "AA", "p": "P", "q": "K", "r": "R"},
+    **{"s": "S", "t": "T", "u": "AH", "v": "V", "w": "W", "x": "K S", "y": "Y", "z": "Z"},
+    **{"ch": "CH", "sh": "SH", "th": "TH", "ph": "F", "ng": "NG", "ck": "K", "qu": "K W"},
+    **{"ee": "IY", "ea": "IY", "oo": "UW", "ai": "EY", "ay": "EY", "ou": "AW", "ow": "OW", "igh": "AY"},
+    **{"er": "ER", "ar": "AA R", "or": "AO R", "oy": "OY", "oi": "OY"},
 }
 """How an unknown word is taken to sound: letters to phones, longest first. To find it, that is enough."""
 _SOUNDS = re.compile("|".join(sorted(LETTERS, key=len, reverse=True)))
@@ -224,6 +205,8 @@ class Ctc:
     _loaded: tuple[Any, Any, Any] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+        import torch
+
         model, extractor, tokenizer = self._load()
         vocabulary = tokenizer.get_vocab()
         upper = "A" in vocabulary
@@ -279,6 +262,8 @@ def ctc_path(logp_TV: Tensor, ids: Sequence[int], blank: int) -> list[tuple[int,
     Viterbi over blank, token, blank, token, ..., blank; a blank between two equal tokens must be passed. None where
     there are fewer frames than the tokens need. Source: Graves et al. 2006, with max for the sum.
     """
+    import torch
+
     n_frames = len(logp_TV)
     states = torch.full((2 * len(ids) + 1,), blank)
     states[1::2] = torch.tensor(list(ids))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from tgsr.disk.whole import whole_folder
-from tgsr.models.packaged_weights import audio_tower_names, cache_folder, read_ctranslate2, whisper
+from tgsr.models.packaged_weights import cache_folder, read_ctranslate2, transformers_names, whisper
 
 FOLDER = "whisper-base-transformers"
 N_MEL_BINS, N_FRAMES, WIDTH_OF_A_HEAD = 80, 1500, 64
@@ -33,6 +32,7 @@ def whisper_for_transformers(folder: Path | None = None) -> Path:
 
 
 def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer: Path, out: Path) -> None:
+    import torch
     from transformers import (
         GenerationConfig,
         WhisperConfig,
@@ -41,9 +41,10 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
         WhisperTokenizer,
     )
 
-    encoder = {name: array for name, array in tensors.items() if name.startswith("encoder/")}
-    names = {f"encoder.{name}": array for name, array in audio_tower_names(encoder).items()}
-    names |= {f"decoder.{name}": array for name, array in decoder_names(tensors).items()}
+    parts: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
+    names = {
+        f"{part}.{name}": array for part in parts for name, array in transformers_names(tensors, part).items()
+    }
     n_pieces, width = tensors["decoder/embeddings/weight"].shape
     n_layers = sum(name.endswith("/attention/linear_2/weight") for name in tensors)
     pieces: Any = WhisperTokenizer(tokenizer_file=str(tokenizer))
@@ -92,46 +93,3 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
     model.save_pretrained(str(out))
     pieces.save_pretrained(str(out))
     WhisperFeatureExtractor(feature_size=N_MEL_BINS).save_pretrained(str(out))
-
-
-def decoder_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """CTranslate2's decoder tensors under transformers' names. The head is the embedding and is not among them."""
-    width = tensors["decoder/embeddings/weight"].shape[1]
-    named = {
-        "embed_tokens.weight": tensors["decoder/embeddings/weight"],
-        "embed_positions.weight": tensors["decoder/position_encodings/encodings"],
-        "layer_norm.weight": tensors["decoder/layer_norm/gamma"],
-        "layer_norm.bias": tensors["decoder/layer_norm/beta"],
-    }
-    n_layers = sum(name.endswith("/attention/linear_2/weight") for name in tensors)
-    for layer in range(n_layers):
-        theirs, ours = f"decoder/layer_{layer}/", f"layers.{layer}."
-        stacked = {  # which of query, key and value CTranslate2 keeps in one matrix
-            "self_attn": ("self_attention", (("linear_0", ("q_proj", "k_proj", "v_proj")),), "linear_1"),
-            "encoder_attn": (
-                "attention",
-                (("linear_0", ("q_proj",)), ("linear_1", ("k_proj", "v_proj"))),
-                "linear_2",
-            ),
-        }
-        for ours_attention, (attention, matrices, out) in stacked.items():
-            for matrix, parts in matrices:
-                for index, part in enumerate(parts):
-                    rows = slice(index * width, (index + 1) * width)
-                    prefix = f"{ours}{ours_attention}.{part}."
-                    named[prefix + "weight"] = tensors[f"{theirs}{attention}/{matrix}/weight"][rows]
-                    if part != "k_proj":  # Whisper's key has no bias; it is stored as zeros
-                        named[prefix + "bias"] = tensors[f"{theirs}{attention}/{matrix}/bias"][rows]
-            for side in ("weight", "bias"):
-                named[f"{ours}{ours_attention}.out_proj.{side}"] = tensors[
-                    f"{theirs}{attention}/{out}/{side}"
-                ]
-            for side, greek in (("weight", "gamma"), ("bias", "beta")):
-                norm = tensors[f"{theirs}{attention}/layer_norm/{greek}"]
-                named[f"{ours}{ours_attention}_layer_norm.{side}"] = norm
-        for side, greek in (("weight", "gamma"), ("bias", "beta")):
-            named[f"{ours}final_layer_norm.{side}"] = tensors[f"{theirs}ffn/layer_norm/{greek}"]
-        for fc, linear in (("fc1", "linear_0"), ("fc2", "linear_1")):
-            for side in ("weight", "bias"):
-                named[f"{ours}{fc}.{side}"] = tensors[f"{theirs}ffn/{linear}/{side}"]
-    return named
