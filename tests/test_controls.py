@@ -16,20 +16,18 @@ from tgsr.choices import letter
 from tgsr.cli import main
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RecordError, RunError
-from tgsr.evaluation.controls.ask import (
+from tgsr.evaluation.controls.alter import (
     NO_EVIDENCE,
     NO_OTHER,
     NO_ROOM,
     NOT_HEARD,
     TOO_LONG,
-    ControlItem,
     Settings,
     conditions_of,
-    control,
     others_of,
-    slug,
     sources_of,
 )
+from tgsr.evaluation.controls.ask import ControlItem, control, slug
 from tgsr.evaluation.controls.scores import Movement, movements, slope, summarise, table, write
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3

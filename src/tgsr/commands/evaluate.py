@@ -256,7 +256,8 @@ def control(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
     decoding = shared.config_of(args, Decoding)
     from tgsr.disk.run_folder import open_run
-    from tgsr.evaluation.controls.ask import Control, Settings, control, drop_features
+    from tgsr.evaluation.controls.alter import Settings
+    from tgsr.evaluation.controls.ask import Control, control, drop_features
     from tgsr.evaluation.controls.scores import summarise, table, write
 
     families = tuple(args.conditions)

@@ -1,4 +1,4 @@
-"""`tgsr control` in numbers: what the answers to altered sound (`controls.py`) say about a model, with intervals.
+"""`tgsr control` in numbers: what the answers to altered sound (ask.py) say about a model, with intervals.
 
 docs/controls.md has the formulas and how to read them.
 """
@@ -17,15 +17,8 @@ import numpy as np
 
 from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
-from tgsr.evaluation.controls.ask import (
-    EXPECTED,
-    FOLLOWS,
-    NOT_HEARD,
-    STAYS,
-    ControlItem,
-    Settings,
-    displacement,
-)
+from tgsr.evaluation.controls.alter import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Settings
+from tgsr.evaluation.controls.ask import ControlItem, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import write_jsonl
 from tgsr.statistics.intervals import LEVELS, NOT_MEASURED, Bootstrap, Floats, Mean, codes_of, number, percent

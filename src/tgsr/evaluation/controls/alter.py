@@ -1,0 +1,262 @@
+"""What is done to a question's clip under each condition of `tgsr control`, and the question as it is asked then."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tgsr import audio
+from tgsr.audio import Samples
+from tgsr.data.splits import drawn
+from tgsr.disk.whole import sha256_of
+from tgsr.errors import AudioError, OptionError
+from tgsr.evaluation.controls import FAMILIES
+from tgsr.evaluation.controls import interventions as on
+from tgsr.evaluation.controls.interventions import Fill
+from tgsr.records import Question, resolve_audio
+from tgsr.timeline import Seconds, Span
+
+OF_EVIDENCE = ("evidence-only", "evidence-cropped", "evidence-removed", "random-removed")
+
+FOLLOWS: Seconds = 0.3  # how far a cited time may be from where the sound went, and still follow it
+STAYS: Seconds = 0.1  # how far it may be from where it was, and still stay
+
+NO_EVIDENCE = "no evidence"
+NO_ROOM = "no room for a random stretch"
+TOO_LONG = "longer than the model hears"
+NO_OTHER = "no other clip"
+NOT_HEARD = "not heard"
+EXPECTED = (NO_EVIDENCE, NO_ROOM, TOO_LONG, NO_OTHER)
+
+WhoseEvidence = Literal["cited", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is asked. `shifts` in seconds; `draws`: random removals for each question; `pad` on both sides of evidence.
+
+    OptionError for settings that no run has.
+    """
+
+    evidence: WhoseEvidence = "cited"
+    pad: Seconds = 0.1
+    fill: Fill = "silence"
+    shifts: tuple[Seconds, ...] = (0.5, 1.0, 2.0)
+    draws: int = 1
+    families: tuple[str, ...] = FAMILIES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.pad) and self.pad >= 0):
+            raise OptionError(f"--pad {self.pad}: must be 0 s or more")
+        if not all(math.isfinite(delta) and delta > FOLLOWS + STAYS for delta in self.shifts):
+            raise OptionError(
+                f"--shifts {' '.join(f'{d:g}' for d in self.shifts)}: each must be above {FOLLOWS + STAYS:g} s, "
+                "or a time that stays could pass for one that follows"
+            )
+        if self.draws < 1:
+            raise OptionError(f"--draws {self.draws}: must be 1 or more")
+        if unknown := [family for family in self.families if family not in FAMILIES]:
+            raise OptionError(f"--conditions {' '.join(unknown)}: must be of {', '.join(FAMILIES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way to alter the sound, of a family of them; `delta` is a shift's."""
+
+    name: str
+    family: str
+    delta: Seconds = 0.0
+
+
+def conditions_of(settings: Settings, temperature: float = 0.0) -> list[Condition]:
+    """All conditions but "original", in the order of the table.
+
+    Where responses are sampled, "repeated" asks about the unaltered clip again: what chance alone changes.
+    """
+    conditions = [Condition("repeated", "repeated")] if temperature > 0 else []
+    for family in FAMILIES:
+        if family not in settings.families:
+            continue
+        if family == "shifted":
+            deltas = sorted(set(settings.shifts))
+            conditions += [Condition(f"shifted-{delta:g}", family, delta) for delta in deltas]
+        else:
+            conditions.append(Condition(family, family))
+        if family == "evidence-removed":
+            names = ["random-removed", *(f"random-removed-{n + 1}" for n in range(1, settings.draws))]
+            conditions += [Condition(name, "random-removed") for name in names]
+    return conditions
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFile:
+    """A clip's file as it is: where, the hash of its bytes, its length."""
+
+    path: Path
+    sha256: str
+    duration: Seconds
+
+
+def sources_of(questions: Iterable[Question], path: Path) -> dict[str, SoundFile | str]:
+    """For each `audio` of the questions its file, or why it cannot be read. `path`: the questions' file."""
+    sources: dict[str, SoundFile | str] = {}
+    for question in questions:
+        if question.audio not in sources:
+            file = resolve_audio(question, path).resolve()
+            try:
+                seconds = audio.duration(file)
+                sources[question.audio] = SoundFile(file, sha256_of(file), seconds)
+            except AudioError as error:
+                sources[question.audio] = str(error)
+    return sources
+
+
+def others_of(sources: Mapping[str, SoundFile | str], seed: int) -> dict[str, SoundFile]:
+    """For each readable `audio` another clip, of other content: a seeded derangement among clips of like length.
+
+    {} where all files have the same content. Files of the same content get the same other clip.
+    """
+    by_content = {s.sha256: s for s in sources.values() if isinstance(s, SoundFile)}
+    durations = {content: source.duration for content, source in by_content.items()}
+    others = on.derangement(durations, np.random.default_rng(drawn(seed, "swapped")))
+    return {
+        name: by_content[others[source.sha256]]
+        for name, source in sources.items()
+        if isinstance(source, SoundFile) and source.sha256 in others
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a condition makes of one question's clip: `sound` of its samples, `evidence` where the question's lies then.
+
+    `key` names all that the sound depends on besides the clip; `expected` as in ControlItem, for any interval.
+    """
+
+    sound: Callable[[Samples], Samples]
+    evidence: tuple[Span, ...]
+    key: str
+    spans: tuple[Span, ...] = ()
+    expected: Callable[[Span], Seconds | None] = lambda _: None
+
+
+def plan(
+    condition: Condition,
+    evidence: tuple[Span, ...],
+    spans: tuple[Span, ...],
+    source: SoundFile,
+    settings: Settings,
+) -> Plan | str:
+    """The plan, or the reason for which the question is skipped.
+
+    `evidence`: the question's own places, which move with the sound; `spans`: those that are kept or removed,
+    padded and disjoint. What is drawn follows from the seed, the condition, the clip and the spans alone.
+    """
+    duration, fill = source.duration, settings.fill
+    family = condition.family
+    key = f"{condition.name} {fill} {settings.seed}"
+    if family in OF_EVIDENCE:
+        if not spans:
+            return NO_EVIDENCE
+        key += " " + " ".join(f"{span.start:.4f}-{span.end:.4f}" for span in spans)
+    rng = np.random.default_rng(drawn(settings.seed, f"{source.sha256} {key}"))
+    if family == "random-removed":
+        stretches = on.random_stretches(spans, duration, rng)
+        if stretches is None:
+            return NO_ROOM
+        return Plan(lambda x: on.removed(x, stretches, fill, rng), evidence, key, stretches)
+    if family == "evidence-removed":
+        return Plan(lambda x: on.removed(x, spans, fill, rng), evidence, key, spans)
+    if family == "evidence-only":
+        return Plan(lambda x: on.kept(x, spans, fill, rng), evidence, key, spans)
+    if family == "evidence-cropped":
+        return Plan(lambda x: on.cropped(x, spans), on.cropped_spans(evidence, spans), key, spans)
+    if family == "shifted":
+        delta = condition.delta
+        return Plan(
+            lambda x: on.shifted(x, delta, fill, rng),
+            on.shifted_spans(evidence, delta),
+            key,
+            expected=lambda _: delta,
+        )
+    if family == "rolled":
+        half = duration / 2
+        return Plan(
+            lambda x: on.rolled(x, half),
+            on.rolled_spans(evidence, half, duration),
+            key,
+            expected=lambda span: _rolled_by(span, half, duration),
+        )
+    if family == "reversed":
+        return Plan(on.backwards, on.backwards_spans(evidence, duration), key)
+    return Plan(lambda x: on.silenced(x, fill, rng), evidence, key)
+
+
+def _rolled_by(span: Span, half: Seconds, duration: Seconds) -> Seconds | None:
+    """How far rolling by half the clip moves a span; None for one that is cut in two or outside the clip.
+
+    None, too, for clips so short that a span could stay and follow at once.
+    """
+    moved = on.rolled_spans([span], half, duration)
+    return moved[0].start - span.start if len(moved) == 1 and half > FOLLOWS + STAYS else None
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """A question about altered sound, as it is asked, and what was done."""
+
+    question: Question
+    plan: Plan
+
+
+def alter(
+    condition: Condition,
+    question: Question,
+    spans: tuple[Span, ...],
+    source: SoundFile | str | None,
+    other: SoundFile | None,
+    out: Path,
+    settings: Settings,
+    max_seconds: Seconds,
+) -> Altered | str:
+    """The question about the altered clip, whose file is written unless it is there; or why there is none.
+
+    The question keeps its id and clip_id. Its audio is an absolute path.
+    """
+    if not isinstance(source, SoundFile):
+        return f"{NOT_HEARD}: {source}"
+    if condition.family == "repeated":
+        return Altered(replace(question, audio=str(source.path)), Plan(lambda x: x, question.evidence, ""))
+    if condition.family == "swapped":
+        if other is None:
+            return NO_OTHER
+        if other.duration > max_seconds:
+            return TOO_LONG
+        swapped = replace(question, audio=str(other.path), duration=other.duration, evidence=())
+        return Altered(swapped, Plan(lambda x: x, (), ""))
+    planned = plan(condition, question.evidence, spans, source, settings)
+    if isinstance(planned, str):
+        return planned
+    if source.duration + condition.delta > max_seconds:
+        return TOO_LONG
+    name = hashlib.sha256(f"{source.sha256} {planned.key}".encode()).hexdigest()[:24]
+    file = (out / "audio" / condition.name / f"{name}.flac").resolve()
+    try:
+        if not file.exists():
+            audio.save_flac(file, planned.sound(audio.load(source.path, max_seconds=math.inf)))
+        duration = audio.duration(file)
+    except AudioError as error:
+        return f"{NOT_HEARD}: {error}"
+    places = tuple(
+        Span(place.start, min(place.end, duration)) for place in planned.evidence if place.start < duration
+    )
+    if question.kind == "phrase" and len(places) != 1:
+        places = ()  # cut in two by the seam
+    return Altered(replace(question, audio=str(file), duration=duration, evidence=places), planned)
