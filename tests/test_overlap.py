@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgsr.evaluation.scoring.event_f1 import event_f1, segment_f1
+from tgsr.evaluation.scoring.event_f1 import event_counts, pooled_f1, segment_counts
 from tgsr.overlap import evidence_crop, high_overlap, item_f1, item_iou, trace_iou
 from tgsr.statistics.intervals import bootstrap_mean
 from tgsr.timeline import Span
@@ -120,6 +120,17 @@ def test_nan_and_missing_clusters_are_refused() -> None:
         bootstrap_mean([math.nan], ["a"])
     with pytest.raises(ValueError, match="2 clusters"):
         bootstrap_mean([1.0], ["a", "b"])
+
+
+Clips = list[tuple[list[Span], list[Span]]]
+
+
+def segment_f1(clips: Clips) -> float | None:
+    return pooled_f1(segment_counts(predicted, reference) for predicted, reference in clips)
+
+
+def event_f1(clips: Clips) -> float | None:
+    return pooled_f1(event_counts(predicted, reference) for predicted, reference in clips)
 
 
 def test_segments_that_a_span_only_touches_are_active() -> None:

@@ -18,7 +18,7 @@ from tgsr.evaluation.owners.mmau import Mmau
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner
 from tgsr.records import Question, Response, Row
 
-OWNERS: dict[Benchmark, Owner] = {owner.name: owner for owner in (Mmau(), Mmar(), Airbench(), Meld())}
+OWNERS: dict[str, Owner] = {owner.name: owner for owner in (Mmau(), Mmar(), Airbench(), Meld())}
 _KNOWN = (
     "give questions.jsonl, or a benchmark's own file: MMAU's mmau-test-mini.json, MMAR's MMAR-meta.jsonl, AIR-Bench's "
     "Foundation_meta.json, MELD's *_sent_emo.csv"
@@ -43,8 +43,10 @@ def owner_of(row: Mapping[str, object]) -> Owner | None:
 
 def owner_of_question(question: Question) -> Owner | None:
     """Whose question a question of ours is, where its labels say so and there is a rule for it."""
-    name = next(iter(question.labelled("benchmark")), "")
-    return next((owner for owner in OWNERS.values() if owner.name == name), None)
+    for name, value in question.labels:
+        if name == "benchmark":
+            return OWNERS.get(value)
+    return None
 
 
 def owner_of_file(path: Path) -> Owner | None:

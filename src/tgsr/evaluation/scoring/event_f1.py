@@ -1,4 +1,7 @@
-"""sed_eval's segment-based and event-based F1 over spans of many clips."""
+"""sed_eval's segment-based and event-based F1: each clip's counts, and F1 pooled over the clips; one event class.
+
+Source: Mesaros et al. 2016, sections 3.1 and 3.2, with sed_eval's defaults.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from tgsr.timeline import Seconds, Span
 
-Clips = Sequence[tuple[Sequence[Span], Sequence[Span]]]
-"""One clip an item: its predicted and its reference spans."""
 Counts = tuple[int, int, int]
 """Hits, how many were predicted, how many the reference has."""
 
 
-def segment_f1(clips: Clips, resolution: Seconds = 1.0) -> float | None:
-    """Segment-based F1, pooled over the clips' segments of `resolution` seconds; one event class.
-
-    A segment is active where a span touches it. None where no segment is active on one of the sides:
-    precision or recall is undefined then. ValueError unless resolution > 0.
-    Source: Mesaros et al. 2016, section 3.1, as in sed_eval (which returns NaN for None).
-    """
-    if not resolution > 0:
-        raise ValueError(f"resolution must be above 0 s, got {resolution}")
-    return pooled_f1(segment_counts(predicted, reference, resolution) for predicted, reference in clips)
-
-
 def segment_counts(predicted: Sequence[Span], reference: Sequence[Span], resolution: Seconds = 1.0) -> Counts:
-    """One clip's part of `segment_f1`: segments that are active on both sides, and on each."""
+    """One clip's segments of `resolution` seconds that are active on both sides, and on each: a span touches them."""
     active, right = _segments(predicted, resolution), _segments(reference, resolution)
     n_hits = n_active = 0
     for start, end in active:
@@ -36,23 +25,15 @@ def segment_counts(predicted: Sequence[Span], reference: Sequence[Span], resolut
     return n_hits, n_active, sum([end - start for start, end in right])
 
 
-def event_f1(clips: Clips, collar: Seconds = 0.2, length_share: float = 0.5) -> float | None:
-    """Event-based F1, pooled over the clips' spans; one event class.
-
-    A predicted span meets a reference span where the starts differ by at most `collar` seconds and the
-    ends by at most the larger of `collar` and `length_share` of the reference's length. Each span is
-    used once, in the matching with most pairs. None where one of the sides has no span.
-    Source: Mesaros et al. 2016, section 3.2, with sed_eval's defaults.
-    """
-    return pooled_f1(
-        event_counts(predicted, reference, collar, length_share) for predicted, reference in clips
-    )
-
-
 def event_counts(
     predicted: Sequence[Span], reference: Sequence[Span], collar: Seconds = 0.2, length_share: float = 0.5
 ) -> Counts:
-    """One clip's part of `event_f1`: pairs of spans that meet, predicted spans, reference spans."""
+    """One clip's pairs of spans that meet, its predicted spans, its reference spans.
+
+    A predicted span meets a reference span where the starts differ by at most `collar` seconds and the ends by at most
+    the larger of `collar` and `length_share` of the reference's length. Each span is used once, in the matching with
+    most pairs.
+    """
     pairs = [
         (row, column)
         for row, span in enumerate(predicted)
@@ -82,7 +63,9 @@ def _segments(spans: Sequence[Span], resolution: Seconds) -> list[tuple[int, int
 
 
 def pooled_f1(counts: Iterable[Counts]) -> float | None:
-    """2 hits / (predicted + reference) over the sums; None where a side has none."""
+    """2 hits / (predicted + reference) over the sums; None (in sed_eval NaN) where a side has none: precision or recall
+    is undefined then.
+    """
     n_hits = n_predicted = n_reference = 0
     for hits, on_one_side, on_the_other in counts:
         n_hits += hits

@@ -107,17 +107,22 @@ def import_predictions(
             if not _has(row, columns["response"]):
                 raise RecordError("response", f"column {columns['response']} is missing")
             text, n_others = _text(_value(row, columns["response"]))
-            id_ = _id(row, columns) if known is None else _known_id(known, row, columns)
+            id_ = Mapped(row, columns).id()
+            if known is not None and id_ not in known:
+                if (
+                    plain := plain_id(id_)
+                ) not in known:  # MELD's also without the split that ours have before it
+                    raise RecordError("id", f"{id_!r} is not in the questions' file")
+                id_ = plain
             # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
             record = {**row, **(known[id_] if known else {})}
             if id_ in seen:
                 raise RecordError("id", f"{id_!r} was already on line {seen[id_]}")
             if owner is None:
-                responses.append(
-                    _response({**record, "id": id_}, {**columns, "id": "id"}, text, model, audio_root)
-                )
+                mapped = Mapped({**record, "id": id_}, {**columns, "id": "id"})
+                responses.append(_response(mapped, text, model, audio_root))
             else:
-                official_row, unread = _owners_row(owner, record, columns, id_, text, as_is)
+                official_row, unread = _owners_row(owner, Mapped(record, columns), id_, text, as_is)
                 owners_rows.append(official_row)
                 n_unread += unread
         except RecordError as error:
@@ -239,29 +244,15 @@ def _response_column(path: Path, row: Mapping[str, Any]) -> str:
     )
 
 
-def _questions(path: Path) -> dict[str, dict[str, Any]]:
-    rows = [dict(row) for _, row in read_table(path)]
-    return {_id(row, {"id": "id"}, path): row for row in rows}
-
-
-def _known_id(known: Mapping[str, dict[str, Any]], row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """The row's id among the questions; MELD's also with the split before it that questions of ours have."""
-    id_ = _id(row, columns)
-    for name in (id_, plain_id(id_)):
-        if name in known:
-            return name
-    raise RecordError("id", f"{id_!r} is not in the questions' file")
-
-
-def _id(row: Mapping[str, Any], columns: Mapping[str, str], file: Path | None = None) -> str:
-    """The row's id; of AIR-Bench and MELD as `tgsr predict` and `tgsr score` name their rows."""
-    if "id" not in columns or columns["id"] == "id":
-        composed = next(filter(None, (owner.composed_id(row) for owner in OWNERS.values())), None)
-        if composed is not None:
-            return composed
-    if file is not None and row.get("id") is None:
-        raise ImportFileError(f"{file}: a question has no id: {', '.join(map(str, row))}")
-    return str(_need(row, columns, "id"))
+def _questions(path: Path) -> dict[str, Row]:
+    """The rows of a file of questions by their id. Raises ImportFileError for one without."""
+    rows = {}
+    for _, row in read_table(path):
+        try:
+            rows[Mapped(row, {"id": "id"}).id()] = row
+        except RecordError:
+            raise ImportFileError(f"{path}: a question has no id: {', '.join(map(str, row))}") from None
+    return rows
 
 
 # --- values ----------------------------------------------------------------------------------------------------
@@ -292,15 +283,45 @@ def _has(row: Mapping[str, Any], column: str) -> bool:
     return _value(row, column, _MISSING) is not _MISSING
 
 
-def _need(row: Mapping[str, Any], columns: Mapping[str, str], field: str) -> Any:
-    column = columns.get(field)
-    value = None if column is None else _value(row, column)
-    if isinstance(value, list) and field != "choices":
-        value = "_".join(str(piece) for piece in value)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        where = f"column {column} is empty or missing" if column else f"no column: give --map {field}=COLUMN"
-        raise RecordError(field, where)
-    return value
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A row whose fields stand in the columns that `columns` names."""
+
+    row: Mapping[str, Any]
+    columns: Mapping[str, str]
+
+    def maybe(self, field: str) -> Any:
+        """The field's value; None where no column is named for it, or the row lacks it."""
+        return _value(self.row, self.columns[field]) if field in self.columns else None
+
+    def need(self, field: str) -> Any:
+        """The field's value; several columns' values are joined. Raises RecordError where it is missing or blank."""
+        value = self.maybe(field)
+        if isinstance(value, list) and field != "choices":
+            value = "_".join(str(piece) for piece in value)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            column = self.columns.get(field)
+            problem = (
+                f"column {column} is empty or missing" if column else f"no column: give --map {field}=COLUMN"
+            )
+            raise RecordError(field, problem)
+        return value
+
+    def seconds(self, field: str) -> float:
+        """Raises RecordError where the field's value is no number."""
+        value = self.need(field)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise RecordError(field, f"must be seconds, got {value!r:.40}") from None
+
+    def id(self) -> str:
+        """The row's id; of AIR-Bench and MELD as `tgsr predict` and `tgsr score` name their rows."""
+        if self.columns.get("id", "id") == "id":
+            for owner in OWNERS.values():
+                if (composed := owner.composed_id(self.row)) is not None:
+                    return composed
+        return str(self.need("id"))
 
 
 def _text(value: Any) -> tuple[str, int]:
@@ -342,88 +363,64 @@ def _answer(value: Any, choices: Sequence[str]) -> str:
     raise RecordError("answer", f"{text!r} is none of the choices {list(choices)!r}")
 
 
-def _number(value: Any, field: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise RecordError(field, f"must be seconds, got {value!r:.40}") from None
-
-
 # --- rows ------------------------------------------------------------------------------------------------------
 
 
-def _owners_row(
-    owner: Owner, record: Mapping[str, Any], columns: Mapping[str, str], id_: str, text: str, as_is: bool
-) -> tuple[Row, bool]:
+def _owners_row(owner: Owner, mapped: Mapped, id_: str, text: str, as_is: bool) -> tuple[Row, bool]:
     """The owner's row with the prediction under its key, and whether no choice could be read out of the text.
 
     MMAU's and MMAR's match compares sets of words with each choice, and AIR-Bench's reads one letter: a whole
     completion that weighs the choices fails whatever it answers. So the key gets the choice that it ends up with.
     """
-    options = owner.options(record)
-    if owner.name == "meld" and "choices" in columns:
-        options = list(_choices(_need(record, columns, "choices")))
+    options = owner.options(mapped.row)
+    if owner.name == "meld" and "choices" in mapped.columns:
+        options = list(_choices(mapped.need("choices")))
     chosen = None if as_is else extract_choice(text, options)
-    row = {key: value for key, value in record.items() if key not in RESPONSE_COLUMNS}
-    if owner.composed_id(record) is None:
+    row = {key: value for key, value in mapped.row.items() if key not in RESPONSE_COLUMNS}
+    if owner.composed_id(mapped.row) is None:
         row["id"] = id_
     row[owner.key] = owner.handed_over(text, options, chosen)
     row[COMPLETION] = text
     return row, chosen is None and not as_is
 
 
-def _response(
-    record: Mapping[str, Any],
-    columns: Mapping[str, str],
-    text: str,
-    model: str | None,
-    audio_root: Path | None,
-) -> Response:
+def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | None) -> Response:
     """A response of ours; RecordError names the field that is missing or cannot be."""
-    name = model or (_need(record, columns, "model") if "model" in columns else None)
+    name = model or ("model" in mapped.columns and mapped.need("model"))
     if not name:
         raise RecordError("model", "no name: give --model NAME, or --map model=COLUMN")
-    if "clip_id" in record and "kind" in record:  # joined to questions.jsonl
-        return Response(question_of(record), str(name), text)
-    sound = str(_need(record, columns, "audio"))
-    id_ = str(_need(record, columns, "id"))
-    duration = _duration(record, columns, sound, audio_root)
-    where = str(audio_root / sound) if audio_root else sound
-    task = columns.get("task") and _value(record, columns["task"])
-    split = columns.get("split") and _value(record, columns["split"])
-    owner = owner_of(record)
-    common: dict[str, Any] = {
-        "task": None if task is None else str(task),
-        "split": str(split or "test"),
-        "labels": () if owner is None else owner.labels(Entry(Path(), None, record)),
-    }
-    if "phrase" in columns:
-        phrase = str(_need(record, columns, "phrase"))
-        ends = [_number(_need(record, columns, field), field) for field in ("start", "end")]
-        if not 0 <= ends[0] < ends[1]:
-            raise RecordError("end", f"{ends[1]} s is not after start {ends[0]} s")
-        span = Span(ends[0], ends[1])
-        question = Question(
-            id_, sound, where, duration, "phrase", phrase, phrase=phrase, evidence=(span,), **common
-        )
+    if "clip_id" in mapped.row and "kind" in mapped.row:  # joined to questions.jsonl
+        return Response(question_of(mapped.row), str(name), text)
+    sound, id_ = str(mapped.need("audio")), str(mapped.need("id"))
+    if mapped.maybe("duration") not in (None, ""):
+        duration = mapped.seconds("duration")
+    elif audio_root is None:
+        ways = "--audio FOLDER, --map duration=COLUMN, or --map duration==SECONDS for all"
+        raise RecordError("duration", f"unknown: give {ways}")
     else:
-        choices = _choices(_need(record, columns, "choices"))
-        answer = _answer(_need(record, columns, "answer"), choices)
-        words = str(_need(record, columns, "question"))
-        question = Question(id_, sound, where, duration, "choice", words, answer, choices, **common)
-    return Response(question, str(name), text)
-
-
-def _duration(
-    record: Mapping[str, Any], columns: Mapping[str, str], sound: str, audio_root: Path | None
-) -> float:
-    if "duration" in columns and (value := _value(record, columns["duration"])) not in (None, ""):
-        return _number(value, "duration")
-    if audio_root is not None:
         try:
-            return audio.duration(audio_root / sound)
+            duration = audio.duration(audio_root / sound)
         except (AudioError, FileNotFoundError) as error:
             raise RecordError("duration", f"{error}") from error
-    raise RecordError(
-        "duration", "unknown: give --audio FOLDER, --map duration=COLUMN, or --map duration==SECONDS for all"
-    )
+    where = str(audio_root / sound) if audio_root else sound
+    task, owner = mapped.maybe("task"), owner_of(mapped.row)
+    common: dict[str, Any] = {
+        "task": None if task is None else str(task),
+        "split": str(mapped.maybe("split") or "test"),
+        "labels": () if owner is None else owner.labels(Entry(Path(), None, mapped.row)),
+    }
+    if "phrase" in mapped.columns:
+        phrase = str(mapped.need("phrase"))
+        start, end = mapped.seconds("start"), mapped.seconds("end")
+        if not 0 <= start < end:
+            raise RecordError("end", f"{end} s is not after start {start} s")
+        spans = (Span(start, end),)
+        question = Question(
+            id_, sound, where, duration, "phrase", phrase, phrase=phrase, evidence=spans, **common
+        )
+    else:
+        choices = _choices(mapped.need("choices"))
+        answer = _answer(mapped.need("answer"), choices)
+        words = str(mapped.need("question"))
+        question = Question(id_, sound, where, duration, "choice", words, answer, choices, **common)
+    return Response(question, str(name), text)

@@ -111,22 +111,35 @@ def score_response(response: Response) -> list[Scored]:
     """A phrase or a choice, and what a benchmark's owner says where the question is labelled as a benchmark's."""
     question, text = response.question, response.text
     mentions = find_mentions(text)
-    latest = question.duration + END_SLACK
-    is_invalid = any(not mention.is_valid for mention in mentions)
-    is_past_end = any(mention.is_valid and mention.end > latest for mention in mentions)
+    is_invalid = is_past_end = False
+    for mention in mentions:
+        is_invalid |= not mention.is_valid
+        is_past_end |= mention.is_valid and mention.end > question.duration + END_SLACK
     is_empty = not text or text.isspace()
     if question.kind == "phrase":
-        scored = ScoredPhrase(
-            question.id,
-            response.model,
-            question.clip_id,
-            question.split,
-            is_empty=is_empty,
-            is_without_span=not mentions,
-            is_invalid=is_invalid,
-            is_past_end=is_past_end,
-        )
-        return [_timed(scored, mentions[0].span if mentions else None, question.evidence)]
+        first = mentions[0].span if mentions else None
+        evidence = question.evidence
+        spans = () if first is None else (first,)
+        errors = None
+        if first is not None and evidence:
+            errors = abs(first.start - evidence[0].start), abs(first.end - evidence[0].end)
+        return [
+            ScoredPhrase(
+                question.id,
+                response.model,
+                question.clip_id,
+                question.split,
+                is_empty=is_empty,
+                is_without_span=not mentions,
+                is_invalid=is_invalid,
+                is_past_end=is_past_end,
+                first=None if first is None else (first.start, first.end),
+                iou=item_iou(spans, evidence[0]) if evidence else None,
+                errors=errors,
+                segment=segment_counts(spans, evidence) if evidence else None,
+                event=event_counts(spans, evidence) if evidence else None,
+            )
+        ]
     choices, answer = question.choices, question.answer or ""
     judged = authors_ruling(text, choices, answer)
     chosen = None if judged.chosen is None else choices[judged.chosen]
@@ -178,25 +191,6 @@ def score_response(response: Response) -> list[Scored]:
     return [scored_choice, scored_answer]
 
 
-def _timed(scored: ScoredPhrase, first: Span | None, evidence: Sequence[Span]) -> ScoredPhrase:
-    """The phrase with its first interval, and what that has in common with the evidence."""
-    spans: tuple[Span, ...] = ()
-    if first is not None:
-        spans = (first,)
-        scored = scored._replace(first=(first.start, first.end))
-        if evidence:
-            scored = scored._replace(
-                errors=(abs(first.start - evidence[0].start), abs(first.end - evidence[0].end))
-            )
-    if not evidence:
-        return scored
-    return scored._replace(
-        iou=item_iou(spans, evidence[0]),
-        segment=segment_counts(spans, evidence),
-        event=event_counts(spans, evidence),
-    )
-
-
 def missing_response(question: Question, model: str) -> list[Scored]:
     """A question that a model left out: in every count, and without a score."""
     identity = (question.id, model, question.clip_id)
@@ -218,6 +212,9 @@ def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float |
     """trace_iou, with each distinct invalid interval as one of IoU 0."""
     if not evidence or not mentions:
         return None
+    if len(mentions) == 1:  # as nearly always
+        only = mentions[0].span
+        return 0.0 if only is None else max([only.iou(other) for other in evidence])
     spans = {mention.span for mention in mentions if mention.span is not None}
     n_invalid = len({(mention.start, mention.end) for mention in mentions if not mention.is_valid})
     mean = trace_iou(list(spans), evidence)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -89,21 +89,16 @@ def _group_scores(scored: Sequence[ScoredPhrase | ScoredChoice], bootstrap: Boot
 
 def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap) -> PhraseScores:
     ious = [item.iou for item in phrases]
-    means = bootstrap.means(
-        {
-            "iou": ious,
-            "f1": [None if iou is None else item_f1(iou) for iou in ious],
-            "high_overlap": [None if iou is None else high_overlap(iou) for iou in ious],
-            "iou_of_all": [0.0 if item.is_missing else item.iou for item in phrases],
-        },
-        [item.clip for item in phrases],
-    )
+    columns: dict[str, list[float | None]] = {
+        "iou": ious,
+        "f1": [None if iou is None else item_f1(iou) for iou in ious],
+        "high_overlap": [None if iou is None else high_overlap(iou) for iou in ious],
+    }
+    if any(item.is_missing for item in phrases):
+        columns["iou_of_all"] = [0.0 if item.is_missing else item.iou for item in phrases]
     errors = [item.errors for item in phrases if item.errors is not None]
     return PhraseScores(
         n=len(phrases),
-        iou=means["iou"],
-        f1=means["f1"],
-        high_overlap=means["high_overlap"],
         segment_f1=pooled_f1(item.segment for item in phrases if item.segment is not None),
         event_f1=pooled_f1(item.event for item in phrases if item.event is not None),
         n_without_span=sum(item.is_without_span for item in phrases),
@@ -111,7 +106,7 @@ def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap) -> Phr
         n_past_end=sum(item.is_past_end for item in phrases),
         start_error=quantiles([start for start, _ in errors]),
         end_error=quantiles([end for _, end in errors]),
-        iou_of_all=means["iou_of_all"] if any(item.is_missing for item in phrases) else None,
+        **bootstrap.means(columns, [item.clip for item in phrases]),
     )
 
 
@@ -121,15 +116,13 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
     mentions, regions = [item.n_mentions for item in choices], [item.n_regions for item in choices]
     means = bootstrap.means(
         {
-            "official": official,
-            "strict": strict,
-            "mentions": mentions,
-            "regions": regions,
-            "k1_official": [None if k is None else k == 1 for k in mentions],
-            "k1_strict": [None if k is None else k == 1 for k in regions],
+            "accuracy_official": official,
+            "accuracy_strict": strict,
+            "mentions_official": mentions,
+            "regions_strict": regions,
+            "share_k1_official": [None if k is None else k == 1 for k in mentions],
+            "share_k1_strict": [None if k is None else k == 1 for k in regions],
             "trace_iou": [item.trace_iou for item in choices],
-            "official_of_all": [bool(value) for value in official],
-            "strict_of_all": [bool(value) for value in strict],
         },
         clips,
     )
@@ -143,19 +136,14 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
         [item.labels for item in choices], {"official": official}, clips, bootstrap, MOST_VALUES
     )
     answered = [item for item in choices if not item.is_missing]
-    has_missing = len(answered) < len(choices)
+    if len(answered) < len(choices):
+        of_all = {"official": list(map(bool, official)), "strict": list(map(bool, strict))}
+        means |= {f"accuracy_{name}_of_all": mean for name, mean in bootstrap.means(of_all, clips).items()}
     return ChoiceScores(
         n=len(choices),
-        accuracy_official=means["official"],
-        accuracy_strict=means["strict"],
         chance=sum(item.chance for item in choices) / len(choices),
         accuracy_official_by_task=_column(by_task, "official"),
         accuracy_strict_by_task=_column(by_task, "strict"),
-        mentions_official=means["mentions"],
-        regions_strict=means["regions"],
-        share_k1_official=means["k1_official"],
-        share_k1_strict=means["k1_strict"],
-        trace_iou=means["trace_iou"],
         n_without_letter=sum(item.letter is None for item in answered),
         n_without_choice=sum(item.chosen is None for item in answered),
         n_without_span=sum(item.is_without_span for item in answered),
@@ -163,8 +151,7 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
         n_past_end=sum(item.is_past_end for item in answered),
         accuracy_by_label={name: _column(values, "official") for name, values in by_label.items()},
         why=_reasons(item.why for item in choices),
-        accuracy_official_of_all=means["official_of_all"] if has_missing else None,
-        accuracy_strict_of_all=means["strict_of_all"] if has_missing else None,
+        **means,
     )
 
 
@@ -215,19 +202,22 @@ def benchmark_scores(
     has_answer = [not item.is_without_answer for item in answers]
     means = bootstrap.means(
         {
-            "official": official,
-            "strict": strict,
-            "as_is": [item.as_is for item in answers],
-            "official_of_all": _of_all(official, has_answer),
-            "strict_of_all": _of_all(strict, has_answer),
+            "accuracy_official": official,
+            "accuracy_strict": strict,
+            "accuracy_as_is": [item.as_is for item in answers],
+            "accuracy_official_of_all": _of_all(official, has_answer),
+            "accuracy_strict_of_all": _of_all(strict, has_answer),
         },
         clips,
     )
     by_label = _broken_down(
         [item.labels for item in answers], {"official": official, "strict": strict}, clips, bootstrap
     )
-    by_official = {name: _column(values, "official") for name, values in by_label.items()}
-    by_strict = {name: _column(values, "strict") for name, values in by_label.items()}
+    by = {
+        f"accuracy_{column}_by_{name.replace('-', '_')}": _column(by_label.get(name, {}), column)
+        for column in ("official", "strict")
+        for name in ("domain", "category", "sub-category", "task_dataset")
+    }
     answered = [item for item in answers if not item.is_missing]
     chances = [item.chance for item in answered if item.chance is not None]
     scored = [item for item in answers if item.official is not None]
@@ -241,6 +231,13 @@ def benchmark_scores(
         "without_answer": [item.id for item in answers if item.is_without_answer],
         "foreign": list(foreign),
     }
+    if not any(item.model for item in answers):  # an owner's file has no completions beside its predictions
+        del means["accuracy_as_is"]
+    fields: dict[str, Any] = {
+        **means,
+        **by,
+        **{name: tuple(ids[:MOST_LISTED]) for name, ids in lists.items()},
+    }
     weighted = macro = always_neutral = None
     if benchmark == "meld":
         weighted, macro = _emotion_f1(scored, len(answers) - len(scored), bootstrap)
@@ -248,29 +245,16 @@ def benchmark_scores(
     return BenchmarkScores(
         n=len(answers),
         n_unscored=len(answers) - len(scored),
-        accuracy_official=means["official"],
-        accuracy_strict=means["strict"],
         chance=sum(chances) / len(chances) if chances else None,
-        accuracy_official_by_domain=by_official.get("domain", {}),
-        accuracy_official_by_category=by_official.get("category", {}),
-        accuracy_strict_by_domain=by_strict.get("domain", {}),
-        accuracy_strict_by_category=by_strict.get("category", {}),
         n_without_choice=sum(item.chosen is None for item in answered),
-        **{name: tuple(ids[:MOST_LISTED]) for name, ids in lists.items()},
         n_listed={name: len(ids) for name, ids in lists.items() if ids},
-        accuracy_as_is=means["as_is"] if any(item.model for item in answers) else None,
-        accuracy_official_of_all=means["official_of_all"],
-        accuracy_strict_of_all=means["strict_of_all"],
-        accuracy_official_by_sub_category=by_official.get("sub-category", {}),
-        accuracy_strict_by_sub_category=by_strict.get("sub-category", {}),
-        accuracy_official_by_task_dataset=by_official.get("task_dataset", {}),
-        accuracy_strict_by_task_dataset=by_strict.get("task_dataset", {}),
-        speech=by_official.get("domain", {}).get("speech"),
+        speech=by["accuracy_official_by_domain"].get("speech"),
         why=_reasons(item.why for item in answers),
         why_as_is=_reasons(item.why_as_is for item in answers),
         weighted_f1=weighted,
         macro_f1=macro,
         always_neutral=always_neutral,
+        **fields,
     )
 
 
