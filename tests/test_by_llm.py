@@ -28,7 +28,7 @@ from tgsr.data.questions.by_llm import (
     questions_in,
     spans_of,
 )
-from tgsr.data.questions.by_rule import Draft
+from tgsr.data.questions.draft import Draft
 from tgsr.data.shards import Step, errors_of, run
 from tgsr.data.splits import Split
 from tgsr.errors import BuildError

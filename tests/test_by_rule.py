@@ -109,7 +109,7 @@ def test_a_label_becomes_a_question_over_its_closed_set() -> None:
     clip = clip_of(spoken("oh no"), labels=(("emotion", "joy"), ("sentiment", "positive"), ("season", "8")))
     drafts = {draft.task: draft for draft in by_label(clip)}
     assert set(drafts) == {"emotion", "sentiment"}
-    assert drafts["emotion"].right == "joy"
+    assert drafts["emotion"].answer == "joy"
     assert len(drafts["emotion"].wrong) == 6
     assert drafts["sentiment"].evidence == (Span(0.0, clip.words[-1].end),)
     assert by_label(clip_of((), labels=(("emotion", "bored"),))) == []
@@ -118,7 +118,7 @@ def test_a_label_becomes_a_question_over_its_closed_set() -> None:
 def test_intents_are_chosen_among_those_of_the_corpus() -> None:
     clip, other = (clip_of((), labels=(("intent", name),)) for name in ("play music", "set an alarm"))
     (draft,) = by_label(clip, [other])
-    assert (draft.task, draft.right, draft.wrong) == ("intent", "play music", ("set an alarm",))
+    assert (draft.task, draft.answer, draft.wrong) == ("intent", "play music", ("set an alarm",))
     assert by_label(clip, []) == []
 
 
@@ -136,20 +136,20 @@ DIALOGUE = clip_of(
 
 def test_speakers_are_called_by_the_order_in_which_they_are_heard() -> None:
     drafts = {draft.task: draft for draft in by_speaker(DIALOGUE, rng())}
-    assert drafts["speaker count"].right == "three"
+    assert drafts["speaker count"].answer == "three"
     assert len(drafts["speaker count"].evidence) == 3
     who = drafts["who says it"]
     said = {"hello there dear friend": "first", "what a nice day": "second", "shall we go now": "third"}
     expected = next((name for text, name in said.items() if text in who.question), "first")
-    assert who.right == f"the {expected} speaker"
-    assert drafts["who speaks next"].right not in drafts["who speaks next"].wrong
+    assert who.answer == f"the {expected} speaker"
+    assert drafts["who speaks next"].answer not in drafts["who speaks next"].wrong
 
 
 def test_turns_come_from_events_where_words_have_no_speaker() -> None:
     events = (Event("speaker Ann", 0.0, 2.0), Event("speaker Bo", 2.5, 4.0), Event("dog", 1.0, 1.5))
     clip = Clip("c", "c.wav", 5.0, events=events)
     assert [speaker for speaker, _, _ in turns_of(clip)] == ["Ann", "Bo"]
-    assert [draft.right for draft in by_speaker(clip, rng())] == ["two"]
+    assert [draft.answer for draft in by_speaker(clip, rng())] == ["two"]
 
 
 def test_one_voice_is_counted_and_nothing_else_is_asked() -> None:
@@ -167,13 +167,13 @@ def test_what_is_said_first_comes_before_all_other_choices() -> None:
     for seed in range(20):
         drafts = {d.task: d for d in by_words(CLIP, OTHERS, np.random.default_rng(seed))}
         first = drafts["said first"]
-        assert all(said.index(first.right) < said.index(wrong) for wrong in first.wrong)
+        assert all(said.index(first.answer) < said.index(wrong) for wrong in first.wrong)
         if "said next" in drafts:
             follows = drafts["said next"]
             before = follows.question.split('"')[1]
-            assert f"{before} {follows.right}" in said
+            assert f"{before} {follows.answer}" in said
         at_all = drafts["said at all"]
-        assert at_all.right in said
+        assert at_all.answer in said
         assert all(wrong not in said for wrong in at_all.wrong)
 
 
@@ -184,7 +184,7 @@ def test_evidence_holds_the_words_that_are_the_answer() -> None:
             for word in CLIP.words
             if any(span.start <= word.start and word.end <= span.end for span in draft.evidence)
         )
-        assert draft.right in inside
+        assert draft.answer in inside
 
 
 # --- sounds ----------------------------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ def test_sounds_with_their_times_become_questions_by_the_same_record() -> None:
     clip = Clip("s", "s.wav", 10.0, events=events)
     other = Clip("t", "t.wav", 10.0, events=(Event("rain", 0.0, 9.0), Event("car", 1.0, 2.0)))
     drafts = {draft.task: draft for draft in by_sound(clip, [other], rng())}
-    assert drafts["sound first"].right == "dog"
+    assert drafts["sound first"].answer == "dog"
     count = drafts["sound count"]
-    assert count.right == ("two" if "dog" in count.question else "one")
+    assert count.answer == ("two" if "dog" in count.question else "one")
     assert set(drafts["sound at all"].wrong) == {"rain", "car"}
     assert by_sound(CLIP, [other], rng()) == []
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tgsr.data.questions.by_rule import Choices, Draft, in_order, unfit
+from tgsr.data.questions.by_rule import Choices, in_order, unfit
+from tgsr.data.questions.draft import Draft
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split
 from tgsr.data.transcribe.transcript import lines_of

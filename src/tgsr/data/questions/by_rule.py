@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tgsr.data.questions.draft import Draft, question_id
 from tgsr.data.questions.phrases import PUNCTUATION, Phrases, fitting_phrases, plain_word
 from tgsr.data.splits import drawn
 from tgsr.records import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, Question
@@ -35,17 +36,6 @@ class Choices:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A question before its choices are put in order; `wrong` are more than enough, the likeliest first."""
-
-    task: str
-    question: str
-    right: str
-    wrong: tuple[str, ...]
-    evidence: tuple[Span, ...]
-
-
 def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -> list[Question]:
     """One question a task that the clip allows; `others` are clips of the same corpus, whose phrases are wrong."""
     rng = np.random.default_rng(drawn(settings.seed, clip.id))
@@ -64,27 +54,12 @@ def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -
 
 def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
     """The draft as a question. Where its right choice stands follows from its id, so that letters balance."""
-    id_ = f"{clip.id}-{draft.task.replace(' ', '-')}"
-    wrong = [text for text in dict.fromkeys(draft.wrong) if text != draft.right][: settings.n - 1]
-    choices = [
-        str(text) for text in np.random.default_rng(drawn(settings.seed, f"{id_} order")).permutation(wrong)
-    ]
-    place = drawn(settings.seed, f"{id_} letter") % (len(choices) + 1)
-    choices.insert(place, draft.right)
-    evidence = tuple(Span(span.start, min(span.end, clip.duration)) for span in draft.evidence)
-    return Question(
-        id=id_,
-        clip_id=clip.id,
-        audio=clip.audio,
-        duration=clip.duration,
-        kind="choice",
-        question=draft.question,
-        answer=draft.right,
-        choices=tuple(choices),
-        evidence=evidence,
-        task=draft.task,
-        split=clip.split,
-    )
+    id_ = question_id(clip, draft.task)
+    wrong = [text for text in dict.fromkeys(draft.wrong) if text != draft.answer][: settings.n - 1]
+    order = np.random.default_rng(drawn(settings.seed, f"{id_} order")).permutation(len(wrong))
+    choices = [wrong[int(index)] for index in order]
+    choices.insert(drawn(settings.seed, f"{id_} letter") % (len(choices) + 1), draft.answer)
+    return draft.about(clip, choices)
 
 
 # --- what is known of the whole clip -----------------------------------------------------------------------------

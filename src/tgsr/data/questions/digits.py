@@ -7,11 +7,11 @@ speaker says ("count"), which is said twice ("twice"), is there a pause longer t
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
 from tgsr.data.corpora.spoken_digits import DIGITS, pauses, speakers_in_order
+from tgsr.data.questions.draft import Draft
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word, cover
 
@@ -19,16 +19,6 @@ TASKS = ("follows", "who", "count", "twice", "pause")
 WHO = ("the first speaker", "the second speaker", "both speakers", "nobody")
 NO_PAUSE = "no, there is none"
 SKIPPED_WITHOUT_PAUSE = 0.94  # share of clips without a pause that are not asked: "no" is right about 1 in 4
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A question before its choices are shuffled: the right answer, three wrong ones, the evidence."""
-
-    question: str
-    answer: str
-    wrong: tuple[str, ...]
-    evidence: tuple[Span, ...]
 
 
 def _others(rng: np.random.Generator, candidates: set[str], n: int = 3) -> tuple[str, ...]:
@@ -45,7 +35,7 @@ def follows(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     answer = words[i + 1].text
     wrong = _others(rng, set(DIGITS) - {answer, words[i].text})
     evidence = (Span(words[i].start, words[i + 1].end),)
-    return Draft(f"Which digit is said right after {words[i].text}?", answer, wrong, evidence)
+    return Draft("follows", f"Which digit is said right after {words[i].text}?", answer, wrong, evidence)
 
 
 def who(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
@@ -61,7 +51,7 @@ def who(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     answer = str(rng.choice(sorted(by_answer), p=_share(sorted(by_answer))))
     digit = str(rng.choice(by_answer[answer]))
     evidence = tuple(word.span for word in words if word.text == digit)
-    return Draft(f"Who says {digit}?", answer, tuple(w for w in WHO if w != answer), evidence)
+    return Draft("who", f"Who says {digit}?", answer, tuple(w for w in WHO if w != answer), evidence)
 
 
 def _share(answers: list[str]) -> list[float]:
@@ -87,7 +77,7 @@ def count(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
             else:
                 turns.append([word])
     evidence = tuple(Span(turn[0].start, turn[-1].end) for turn in turns)
-    return Draft("How many digits does the second speaker say?", str(n), wrong, evidence)
+    return Draft("count", "How many digits does the second speaker say?", str(n), wrong, evidence)
 
 
 def twice(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
@@ -100,7 +90,7 @@ def twice(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     if len(once) < 3:
         once |= set(DIGITS) - set(counts)
     evidence = tuple(word.span for word in words if word.text == doubles[0])
-    return Draft("Which digit is said twice?", doubles[0], _others(rng, once), evidence)
+    return Draft("twice", "Which digit is said twice?", doubles[0], _others(rng, once), evidence)
 
 
 def pause(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
@@ -120,7 +110,7 @@ def pause(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
         return None
     chosen = _others(rng, wrong) if before is None else (NO_PAUSE, *_others(rng, wrong, 2))
     evidence = tuple(long) or tuple(c for c in [cover(w.span for w in words)] if c)
-    return Draft("Is there a pause longer than one second?", answer, chosen, evidence)
+    return Draft("pause", "Is there a pause longer than one second?", answer, chosen, evidence)
 
 
 MAKERS = {"follows": follows, "who": who, "count": count, "twice": twice, "pause": pause}
@@ -132,20 +122,7 @@ def choice_question(clip: Clip, task: str, rng: np.random.Generator) -> Question
     if draft is None:
         return None
     choices = [draft.answer, *draft.wrong]
-    choices = [choices[i] for i in rng.permutation(len(choices))]
-    return Question(
-        id=f"{clip.id}-{task}",
-        clip_id=clip.id,
-        audio=clip.audio,
-        duration=clip.duration,
-        kind="choice",
-        question=draft.question,
-        answer=draft.answer,
-        choices=tuple(choices),
-        evidence=draft.evidence,
-        task=task,
-        split=clip.split,
-    )
+    return draft.about(clip, [choices[i] for i in rng.permutation(len(choices))])
 
 
 def choice_questions(clip: Clip, rng: np.random.Generator) -> list[Question]:

@@ -47,29 +47,20 @@ def phrase_questions(
         by_length.setdefault(stop - first, []).append((first, stop))
     chosen: list[tuple[int, int]] = []
     while by_length and len(chosen) < n_questions:
-        n = int(rng.choice(list(by_length)))
-        chosen.append(by_length[n].pop(int(rng.integers(len(by_length[n])))))
-        if not by_length[n]:
-            del by_length[n]
-    questions = []
-    for index, (first, stop) in enumerate(chosen):
-        words = clip.words[first:stop]
-        text = " ".join(word.text for word in words)
-        questions.append(
-            Question(
-                id=f"{clip.id}-phrase{index}",
-                clip_id=clip.id,
-                audio=clip.audio,
-                duration=clip.duration,
-                kind="phrase",
-                question=text,
-                phrase=text,
-                evidence=(Span(words[0].start, words[-1].end),),
-                task=f"phrase of {len(words)} words",
-                split=clip.split,
-            )
-        )
-    return questions
+        chosen.append(_drawn(by_length, rng))
+    return [
+        phrase_question(clip, f"phrase{index}", clip.words[first:stop])
+        for index, (first, stop) in enumerate(chosen)
+    ]
+
+
+def _drawn(by_length: dict[int, list[tuple[int, int]]], rng: np.random.Generator) -> tuple[int, int]:
+    """A phrase, taken out: its length is drawn first, its place second."""
+    n = int(rng.choice(list(by_length)))
+    phrase = by_length[n].pop(int(rng.integers(len(by_length[n]))))
+    if not by_length[n]:
+        del by_length[n]
+    return phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +98,7 @@ def spread_phrases(clip: Clip, rng: np.random.Generator, wanted: Phrases) -> lis
     while len(chosen) < wanted.n_a_clip and any(parts):
         for by_length in parts:
             if by_length and len(chosen) < wanted.n_a_clip:
-                n = int(rng.choice(list(by_length)))
-                chosen.append(by_length[n].pop(int(rng.integers(len(by_length[n])))))
-                if not by_length[n]:
-                    del by_length[n]
+                chosen.append(_drawn(by_length, rng))
     return [
         phrase_question(clip, f"phrase{index}", words[first:stop])
         for index, (first, stop) in enumerate(sorted(chosen))
