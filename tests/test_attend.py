@@ -13,8 +13,10 @@ import torch
 from tgsr import cli
 from tgsr.answering.predict import Unheard
 from tgsr.audio import SAMPLE_RATE, save_wav
+from tgsr.commands import shared
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import ModelError, RecordError
+from tgsr.evaluation.attention.kept import look_to_file, read_looked, read_tokens, tokens_file
 from tgsr.evaluation.attention.look import (
     PAPER_QUERIES,
     Looked,
@@ -22,15 +24,11 @@ from tgsr.evaluation.attention.look import (
     as_written,
     frames_inside,
     look,
-    look_to_file,
     paper_questions,
-    read_looked,
-    read_tokens,
-    tokens_file,
 )
-from tgsr.evaluation.attention.scores import layer_to_show, relative_change, summarise, summarise_all, table
-from tgsr.evaluation.attention.tokens import PHASES, ends_of, mentions_of, phases_of
-from tgsr.evaluation.attention.tokens import written as written_tokens
+from tgsr.evaluation.attention.scores import layer_to_show, relative_change, summarise, summarise_all
+from tgsr.evaluation.attention.table import table
+from tgsr.evaluation.attention.tokens import PHASES, ends_of, mentions_of, phases_of, written_tokens
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
@@ -51,7 +49,7 @@ def lalm() -> AudioFlamingo3:
 def written(lalm: AudioFlamingo3, text: str, phase: str) -> str:
     """The text of a phase's tokens."""
     ids = [*lalm.tokens(text), lalm.eos_id]
-    chosen = phases_of(lalm, ids)[phase]
+    chosen = phases_of(written_tokens(lalm, ids))[phase]
     return lalm.text([token for token, is_of_it in zip(ids, chosen, strict=True) if is_of_it])
 
 
@@ -61,14 +59,14 @@ def test_each_phase_holds_its_own_tokens(lalm: AudioFlamingo3) -> None:
     assert written(lalm, TEXT, "reasoning") == "let's analyze\nFrom 0.20s to 0.40s, seven two.\n"
     assert written(lalm, TEXT, "times").strip() == "0.20s to 0.40s"
     ids = [*lalm.tokens(TEXT), lalm.eos_id]
-    ends = {phase: chosen[-1] for phase, chosen in phases_of(lalm, ids).items()}
+    ends = {phase: chosen[-1] for phase, chosen in phases_of(written_tokens(lalm, ids)).items()}
     assert ends == {"all": True, "reasoning": False, "answer": False, "times": False}
 
 
 @pytest.mark.parametrize("text", ["one line only", "one line, then blanks \n\n", "(b) two\n"])
 def test_a_response_of_one_line_is_all_answer(lalm: AudioFlamingo3, text: str) -> None:
     ids = [*lalm.tokens(text), lalm.eos_id]
-    phases = phases_of(lalm, ids)
+    phases = phases_of(written_tokens(lalm, ids))
     assert not any(phases["reasoning"])
     assert all(phases["answer"][: len(lalm.tokens(text.rstrip()))])
     assert not any(phases["times"])
@@ -396,7 +394,7 @@ def test_the_command_writes_numbers_and_pictures(
         made.name = name
         return made
 
-    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(shared, "load", load)
     files = ["--questions", str(tmp_path / "q.jsonl"), "--predictions", str(tmp_path / "p.jsonl")]
     out = tmp_path / "out"
     places = ["--out", str(out), "--cache", str(tmp_path / "cache")]

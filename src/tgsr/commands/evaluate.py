@@ -163,8 +163,10 @@ def attend(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
     from tgsr.disk.run_folder import open_run
     from tgsr.disk.whole import sha256_of
-    from tgsr.evaluation.attention import look
-    from tgsr.evaluation.attention.scores import layer_to_show, summarise_all, table, write_summary
+    from tgsr.evaluation.attention.kept import Attending, look_to_file
+    from tgsr.evaluation.attention.look import as_written, paper_questions
+    from tgsr.evaluation.attention.scores import layer_to_show, summarise_all, write_summary
+    from tgsr.evaluation.attention.table import table
     from tgsr.prompts import prompt_text
     from tgsr.records import read_responses, write_jsonl
     from tgsr.report import attention_figures
@@ -172,7 +174,7 @@ def attend(args: argparse.Namespace) -> None:
     questions = shared.questions_of(args)
     prompting: Any = prompt_text
     if args.queries == "paper":
-        questions, prompting = look.paper_questions(questions), look.as_written
+        questions, prompting = paper_questions(questions), as_written
     shown = [question for i, question in enumerate(questions) if i < args.heat or question.id in args.item]
     if unknown := sorted({*args.item} - {question.id for question in shown}):
         problem = f"--item {unknown[0]}: no such question"
@@ -182,7 +184,7 @@ def attend(args: argparse.Namespace) -> None:
         texts.setdefault(response.model, {})[response.question.id] = response.text
     texts_hash = sha256_of(args.predictions) if args.predictions else None
     cache = shared.cache_of(args)
-    common = look.Attending(args.queries, args.max_new_tokens, texts_hash)
+    common = Attending(args.queries, args.max_new_tokens, texts_hash)
     open_run(args.out, "attend", common, str(args.questions), cache.settings)
     looked, n_without, errors = {}, {}, []
     for name in dict.fromkeys(args.model):
@@ -194,7 +196,7 @@ def attend(args: argparse.Namespace) -> None:
                 str(args.predictions),
                 remedy="give --model as the predictions name it",
             )
-        rows, unheard = look.look_to_file(
+        rows, unheard = look_to_file(
             lalm,
             questions,
             args.questions,

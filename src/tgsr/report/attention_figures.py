@@ -19,9 +19,11 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from tgsr.audio import SAMPLE_RATE, Samples, load, peaks
 from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
-from tgsr.evaluation.attention.look import NEAR, PAPER_QUERIES, Looked, Tokens, read_tokens, tokens_file
+from tgsr.evaluation.attention.kept import read_tokens, tokens_file
+from tgsr.evaluation.attention.look import NEAR, PAPER_QUERIES, Looked, Tokens
 from tgsr.evaluation.attention.metrics import Attention
-from tgsr.evaluation.attention.scores import ROWS, summarise
+from tgsr.evaluation.attention.scores import summarise
+from tgsr.evaluation.attention.table import ROWS
 from tgsr.records import Question, resolve_audio
 from tgsr.statistics.pictures import MODEL_COLOURS
 from tgsr.timeline import Seconds

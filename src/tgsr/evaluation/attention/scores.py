@@ -1,9 +1,9 @@
-"""Attention over many responses: means by block, layer and phase, their intervals, the terminal's table."""
+"""Attention over many responses: means by block, layer and phase, and their intervals."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from tgsr.disk.whole import write_whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
 from tgsr.errors import ModelError
-from tgsr.evaluation.attention.look import ENDS, NEAR, Looked, Pointed
+from tgsr.evaluation.attention.look import ENDS, Looked, Pointed
 from tgsr.evaluation.attention.metrics import Attention, Evidence
 from tgsr.evaluation.attention.tokens import PHASES
 from tgsr.statistics.intervals import Mean, bootstrap_mean
@@ -65,27 +65,24 @@ def _per_token(item: Looked) -> float | None:
 
 
 def _evidence(
-    of_items: Sequence[Mapping[str, Pointed | None]], clips: Sequence[str], seed: int
+    items: Sequence[Mapping[str, Pointed | None]], clips: Sequence[str], seed: int
 ) -> dict[str, Evidence]:
-    found = {}
+    """By phase, and by ENDS: the means over responses that point anywhere in it."""
+    evidence = {}
     for phase in (*PHASES, *ENDS):
-        pointed = [of.get(phase) for of in of_items]
-        scored = [of for of in pointed if of is not None]
+        pointed = [item.get(phase) for item in items]
+        scored = [shares for shares in pointed if shares is not None]
         if not scored:
             continue
-
-        def mean(of: Callable[[Pointed], float], values: Sequence[Pointed | None] = pointed) -> Mean:
-            return bootstrap_mean([None if one is None else of(one) for one in values], clips, seed)
-
-        inside_L, even_L = (np.sum([getattr(of, name) for of in scored], 0) for name in ("inside", "even"))
-        found[phase] = Evidence(
-            mean(lambda one: one.share),
-            mean(lambda one: 1 - one.share),
-            mean(lambda one: one.covered),
-            mean(lambda one: one.ratio),
-            (inside_L / np.maximum(even_L, 1e-30)).tolist(),
+        values = [(None,) * 4 if p is None else (p.share, 1 - p.share, p.covered, p.ratio) for p in pointed]
+        inside, outside, covered, ratio = (
+            bootstrap_mean(column, clips, seed) for column in zip(*values, strict=True)
         )
-    return found
+        inside_L = np.sum([shares.inside for shares in scored], 0)
+        even_L = np.sum([shares.even for shares in scored], 0)
+        by_layer = (inside_L / np.maximum(even_L, 1e-30)).tolist()
+        evidence[phase] = Evidence(inside, outside, covered, ratio, by_layer)
+    return evidence
 
 
 def summarise_all(
@@ -136,7 +133,7 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
     `layer`, or the one with the most attention to audio over all tokens: of all models together, so that they can be
     compared, or where their depths differ each one's own. ModelError for a layer that a model does not have.
     """
-    audio_of = {name: np.array(of.by_layer["all"]["audio"]) for name, of in models.items()}
+    audio_of = {name: np.array(attention.by_layer["all"]["audio"]) for name, attention in models.items()}
     for name, share_L in audio_of.items():
         if layer is not None and not 0 <= layer < len(share_L):
             raise ModelError(f"--layer {layer}: {name} has layers 0 to {len(share_L) - 1}")
@@ -148,74 +145,6 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
 
 
 def write_summary(path: Path, models: Mapping[str, Attention]) -> None:
-    write_whole(path, json.dumps({name: asdict(of) for name, of in models.items()}, indent=1) + "\n")
-
-
-ROWS = {
-    "all": "All",
-    "reasoning": "Reasoning",
-    "answer": "Answer",
-    "times": "Times",
-    "prefill": "Question",
-}
-"""Table 4's rows, and two more, in order."""
-
-
-def table(models: Mapping[str, Attention]) -> str:
-    """Table 4 with 95 % intervals and each model's change against the first, then attention to cited intervals."""
-    head = ["Audio attention", *(f"{name} (n = {of.n})" for name, of in models.items())]
-    rows = [
-        [label, *(_of_audio(of, phase) for of in models.values())]
-        for phase, label in ROWS.items()
-        if any(of.by_phase[phase]["audio"].value is not None for of in models.values())
-    ]
-    text = _columns([head, *rows])
-    labels = {**ROWS, "start": "Start", "end": "End"}
-    for title, which in (
-        ("Inside the cited interval", "evidence"),
-        (f"Within {NEAR:g} s of the time being written", "ends"),
-        ("Inside the reference interval", "reference"),
-    ):
-        rows = [
-            [label, *(_of_evidence(getattr(of, which).get(phase)) for of in models.values())]
-            for phase, label in labels.items()
-            if any(phase in getattr(of, which) for of in models.values())
-        ]
-        if rows:
-            text += "\n\n" + _columns([[title, *models], *rows])
-    if any(of.evidence or of.reference for of in models.values()):
-        text += (
-            "\n(inside / by chance: parts of the attention to audio; then their ratio, 1 is no preference)"
-        )
-    return text
-
-
-def _of_audio(of: Attention, phase: str) -> str:
-    mean = of.by_phase[phase]["audio"]
-    if mean.value is None:
-        return "-"
-    change = of.change[phase] if of.change else None
-    relative = (
-        "" if change is None or change.value is None else f" {change.value:+.1%}{_interval(change, '+.0%')}"
-    )
-    return f"{mean.value:.4f}{_interval(mean, '.4f')}{relative}"
-
-
-def _of_evidence(of: Evidence | None) -> str:
-    if of is None:
-        return "-"
-    return (
-        f"{of.inside.value:.3f} / {of.covered.value:.3f}: {of.ratio.value:.2f}{_interval(of.ratio, '.2f')} "
-        f"n = {of.ratio.n}"
-    )
-
-
-def _interval(mean: Mean, form: str) -> str:
-    return "" if mean.low is None or mean.high is None else f" [{mean.low:{form}}, {mean.high:{form}}]"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    write_whole(
+        path, json.dumps({name: asdict(attention) for name, attention in models.items()}, indent=1) + "\n"
     )

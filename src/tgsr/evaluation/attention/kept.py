@@ -1,0 +1,157 @@
+"""What `tgsr attend` keeps and goes on from: a line a response in attention.jsonl, and the tokens of single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tgsr.answering.predict import Unheard
+from tgsr.disk.jsonl import Row, repair_jsonl
+from tgsr.disk.rows import Entry, json_lines
+from tgsr.disk.whole import whole
+from tgsr.engine.block_attention import BLOCKS
+from tgsr.engine.features import FeatureCache
+from tgsr.errors import RecordError
+from tgsr.evaluation.attention.look import Looked, Pointed, Tokens, look
+from tgsr.models.lalm import Lalm
+from tgsr.records import Question, append_jsonl
+
+
+@dataclass(frozen=True, slots=True)
+class Attending:
+    """What all responses in one folder have in common, for its run.json: models may be added later."""
+
+    queries: str
+    max_new_tokens: int
+    predictions: str | None  # their file's SHA-256
+
+
+def looked_row(item: Looked) -> Row:
+    """A response as a JSON line: its question's id, what it says, and the shares, to six digits."""
+
+    def by_phase(pointed: Mapping[str, Pointed | None]) -> dict[str, object]:
+        return {
+            phase: {name: _rounded(values) for name, values in asdict(shares).items()}
+            for phase, shares in pointed.items()
+            if shares is not None
+        }
+
+    return {
+        "id": item.question.id,
+        "clip_id": item.question.clip_id,
+        "model": item.model,
+        "response": item.response,
+        "n_tokens": item.n_tokens,
+        "n_of_block": item.n_of_block,
+        "blocks": list(BLOCKS),
+        "share": {
+            phase: None if layers is None else [_rounded(layer) for layer in layers]
+            for phase, layers in item.share.items()
+        },
+        "cited": by_phase(item.cited),
+        "reference": by_phase(item.reference),
+        "ends": by_phase(item.ends),
+    }
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def read_looked(path: Path, questions: Sequence[Question]) -> dict[str, dict[str, Looked]]:
+    """What attention.jsonl holds of these questions: by model, then by question id. RecordError for another file."""
+    by_id = {question.id: question for question in questions}
+    looked: dict[str, dict[str, Looked]] = {}
+    for entry in json_lines(path) if path.exists() else ():
+        if not isinstance(entry, Entry):
+            raise RecordError(None, entry.error, str(path), entry.line, "delete that line")
+        row: dict[str, Any] = dict(entry.values)
+        try:
+            question = by_id.get(str(row["id"]))
+            if question is None:
+                continue
+            fields = [row[name] for name in ("model", "response", "n_tokens", "n_of_block", "share")]
+            pointed: list[Any] = [
+                {phase: Pointed(**shares) for phase, shares in row[spans].items()}
+                for spans in ("cited", "reference", "ends")
+            ]
+            item = Looked(question, *fields, *pointed)
+        except (KeyError, TypeError, AttributeError) as error:
+            problem = f"is not a line of tgsr attend: {error!r}"
+            raise RecordError(None, problem, str(path), entry.line, "choose another --out") from None
+        looked.setdefault(item.model, {})[question.id] = item
+    return looked
+
+
+def look_to_file(
+    lalm: Lalm,
+    questions: Sequence[Question],
+    path: Path,
+    out: Path,
+    cache: FeatureCache,
+    with_tokens: Collection[str] = (),
+    **more: Any,
+) -> tuple[list[Looked], list[Unheard]]:
+    """What `look` yields, each response appended to `out`/attention.jsonl as it comes, and its tokens to a file in
+    `out`/tokens; `more` are look's arguments.
+
+    Goes on where an earlier call stopped: what is in the file is not looked at again, and is what is returned, so that
+    a run that was cut off ends with the same numbers. RecordError where the file is not one of ours.
+    """
+    lines = out / "attention.jsonl"
+    if lines.exists():
+        repair_jsonl(lines)
+    done = set(read_looked(lines, questions).get(lalm.name, {}))
+    left = [
+        question
+        for question in questions
+        if question.id not in done
+        or (question.id in with_tokens and not tokens_file(out, lalm.name, question).exists())
+    ]
+    unheard = []
+    for item in look(lalm, left, path, cache, with_tokens=with_tokens, **more):
+        if isinstance(item, Unheard):
+            unheard.append(item)
+            continue
+        if item.tokens is not None:
+            write_tokens(tokens_file(out, lalm.name, item.question), item.tokens)
+        if item.question.id not in done:
+            append_jsonl(lines, looked_row(item))
+    looked = read_looked(lines, questions).get(lalm.name, {})
+    return [looked[question.id] for question in questions if question.id in looked], unheard
+
+
+def tokens_file(out: Path, model: str, question: Question) -> Path:
+    """Where a response's Tokens are kept, one file each."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{question.id}.{model}")
+    return out / "tokens" / f"{plain[-150:]}.npz"
+
+
+def write_tokens(path: Path, tokens: Tokens) -> None:
+    with whole(path) as half:
+        np.savez_compressed(
+            half,
+            texts=np.array(tokens.texts, dtype=str),
+            is_time=np.array(tokens.is_time),
+            span=tokens.span_T2,
+            blocks=np.array(BLOCKS),
+            share=tokens.share_LTK.astype(np.float32),
+            columns=tokens.column_LTC.astype(np.float32),
+            seconds_per_column=tokens.seconds,
+        )
+
+
+def read_tokens(path: Path) -> Tokens:
+    with np.load(path) as kept:
+        return Tokens(
+            tuple(map(str, kept["texts"])),
+            tuple(map(bool, kept["is_time"])),
+            kept["span"],
+            kept["share"],
+            kept["columns"],
+            float(kept["seconds_per_column"]),
+        )
