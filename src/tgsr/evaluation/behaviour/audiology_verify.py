@@ -157,102 +157,71 @@ def verify(
     second call hears nothing again and a stop costs one crop. An interval that cannot be verified has its reason;
     nothing that a model wrote raises.
     """
-    kept = _Kept(cache / "audiology", name)
-    plans = [_Plan(response, _distinct(response)) for response in responses]
-    by_clip: dict[Path, list[_Plan]] = {}
-    for plan in plans:
-        if plan.steps:
-            by_clip.setdefault(resolve_audio(plan.response, path), []).append(plan)
-    for clip, of_clip in tqdm(by_clip.items(), desc="audiology", unit="clip", disable=len(by_clip) < 20):
+    crops = _Crops(cache / "audiology", name, backend)
+    by_clip: dict[Path, list[int]] = {}
+    steps = [_distinct(response) for response in responses]
+    for index, response in enumerate(responses):
+        if steps[index]:
+            by_clip.setdefault(resolve_audio(response, path), []).append(index)
+    verified = [Verified(response, ()) for response in responses]
+    for clip, indexes in tqdm(by_clip.items(), desc="audiology", unit="clip", disable=len(by_clip) < 20):
+        samples: audio.Samples | str
         try:
             samples = audio.load(clip)
         except (AudioError, FileNotFoundError) as error:
-            for plan in of_clip:
-                plan.unheard = f"{NO_SOUND}: {error}"
-            continue
-        for plan in of_clip:
-            plan.seconds = len(samples) / audio.SAMPLE_RATE
-            for step in plan.steps:
-                if plan.problem(step) is None:
-                    first, last = step.mention.start, min(step.mention.end, plan.seconds)
-                    crop = samples[round(first * audio.SAMPLE_RATE) : round(last * audio.SAMPLE_RATE)]
-                    key = plan.keys[step] = audio.content_hash(crop)
-                    if key not in kept:
-                        kept.put(key, backend(crop.copy()).text)
-    return [
-        Verified(plan.response, tuple(_verified(plan, step, kept) for step in plan.steps)) for plan in plans
-    ]
+            samples = f"{NO_SOUND}: {error}"
+        for index in indexes:
+            of_clip = tuple(_verified(step, samples, crops) for step in steps[index])
+            verified[index] = Verified(responses[index], of_clip)
+    return verified
 
 
 def _distinct(response: Response) -> list[ReasoningStep]:
     """The first step of each distinct interval: an interval that is cited twice is one region (C.4)."""
-    found: dict[tuple[Seconds, Seconds], ReasoningStep] = {}
+    steps: dict[tuple[Seconds, Seconds], ReasoningStep] = {}
     for step in reasoning_steps(response.text):
-        found.setdefault((step.mention.start, step.mention.end), step)
-    return list(found.values())
+        steps.setdefault((step.mention.start, step.mention.end), step)
+    return list(steps.values())
 
 
-@dataclass
-class _Plan:
-    """A response on its way: its steps, and each step's crop by the hash of its sound."""
-
-    response: Response
-    steps: list[ReasoningStep]
-    seconds: Seconds = 0.0
-    unheard: str | None = None
-
-    def __post_init__(self) -> None:
-        self.keys: dict[ReasoningStep, str] = {}
-
-    def problem(self, step: ReasoningStep) -> str | None:
-        if self.unheard is not None:
-            return self.unheard
-        if not step.mention.is_valid:
-            return INVALID
-        if step.mention.start >= self.seconds:
-            return PAST_END
-        if min(step.mention.end, self.seconds) - step.mention.start < SHORTEST:
-            return TOO_SHORT
-        return None if step.heard else NO_EXPLANATION
-
-
-def _verified(plan: _Plan, step: ReasoningStep, kept: _Kept) -> VerifiedStep:
-    mention, explanation = step.mention, " ".join(step.heard)
-    problem = plan.problem(step)
-    if problem is not None:
+def _verified(step: ReasoningStep, samples: audio.Samples | str, crops: _Crops) -> VerifiedStep:
+    """The step against what is heard in the clip's samples; a text says why there are none."""
+    start, end, explanation = step.mention.start, step.mention.end, " ".join(step.heard)
+    problem = samples if isinstance(samples, str) else _problem(step, len(samples) / audio.SAMPLE_RATE)
+    if isinstance(samples, str) or problem is not None:
         # Where no sound is there to be wrong about: a cited time past the end is the model's error, and scores 0.
         value = 0.0 if problem in (PAST_END, INVALID) else None
-        return VerifiedStep(mention.start, mention.end, explanation, None, value, problem)
-    transcript = kept[plan.keys[step]]
-    late = mention.end > plan.seconds + END_SLACK
-    return VerifiedStep(
-        mention.start,
-        mention.end,
-        explanation,
-        transcript,
-        similarity(explanation, transcript),
-        "runs past the clip's end: its part inside was heard" if late else None,
-    )
+        return VerifiedStep(start, end, explanation, None, value, problem)
+    duration = len(samples) / audio.SAMPLE_RATE
+    last = min(end, duration)
+    transcript = crops.text_of(samples[round(start * audio.SAMPLE_RATE) : round(last * audio.SAMPLE_RATE)])
+    late = "runs past the clip's end: its part inside was heard" if end > duration + END_SLACK else None
+    return VerifiedStep(start, end, explanation, transcript, similarity(explanation, transcript), late)
 
 
-class _Kept:
-    """What was written of each crop, one small file each: {"text": ...} under the hash of its sound."""
+def _problem(step: ReasoningStep, duration: Seconds) -> str | None:
+    """Why the step cannot be verified on a clip of that length."""
+    if not step.mention.is_valid:
+        return INVALID
+    if step.mention.start >= duration:
+        return PAST_END
+    if min(step.mention.end, duration) - step.mention.start < SHORTEST:
+        return TOO_SHORT
+    return None if step.heard else NO_EXPLANATION
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / hashlib.sha256(f"{name}, a crop a window".encode()).hexdigest()[:12]
-        self.read: dict[str, str] = {}
 
-    def _file(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
+class _Crops:
+    """What is said in a crop, kept in one small file each: {"text": ...} under the hash of its sound."""
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.read or self._file(key).exists()
+    def __init__(self, folder: Path, name: str, backend: Backend) -> None:
+        self._folder = folder / hashlib.sha256(f"{name}, a crop a window".encode()).hexdigest()[:12]
+        self._backend = backend
 
-    def __getitem__(self, key: str) -> str:
-        if key not in self.read:
-            self.read[key] = str(json.loads(self._file(key).read_text(encoding="utf-8"))["text"])
-        return self.read[key]
-
-    def put(self, key: str, text: str) -> None:
-        self.read[key] = text
-        write_whole(self._file(key), json.dumps({"text": text}))
+    def text_of(self, crop: audio.Samples) -> str:
+        key = audio.content_hash(crop)
+        file = self._folder / key[:2] / f"{key}.json"
+        if file.exists():
+            return str(json.loads(file.read_text(encoding="utf-8"))["text"])
+        text = self._backend(crop.copy()).text
+        write_whole(file, json.dumps({"text": text}))
+        return text

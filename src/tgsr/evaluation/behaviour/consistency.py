@@ -155,8 +155,8 @@ def verdict_of(reply: str) -> bool | None:
     sentence are none.
     """
     text = _THOUGHT_ENDS.split(reply)[-1].strip()
-    found = _VERDICT.fullmatch(text)
-    return None if found is None else found[1] == "1"
+    verdict = _VERDICT.fullmatch(text)
+    return None if verdict is None else verdict[1] == "1"
 
 
 # --- asking ----------------------------------------------------------------------------------------------------
@@ -170,39 +170,36 @@ def judge(
     Replies are appended to `log` (JSONL) as they come and are not asked for again, so that a stop costs one batch; a
     request that failed is asked again at the next call.
     """
-    known = _read_log(log, name)
-    asked = [(case, variant, prompt_of(case, variant)) for case in cases for variant in variants]
-    keys = [_key(name, prompt) for _, _, prompt in asked]
-    left = [at for at, key in enumerate(keys) if key not in known]
+    replies = _read_log(log, name)
+    prompts = [
+        (number, variant, prompt_of(case, variant))
+        for number, case in enumerate(cases)
+        for variant in variants
+    ]
+    keys = [_key(name, prompt) for _, _, prompt in prompts]
+    left = [index for index, key in enumerate(keys) if key not in replies]
     failed: dict[str, str] = {}
-    bar = tqdm(total=len(asked), initial=len(asked) - len(left), desc=f"judge {name}", unit="verdict")
+    bar = tqdm(total=len(prompts), initial=len(prompts) - len(left), desc=f"judge {name}", unit="verdict")
     for first in range(0, len(left), AT_ONCE):
         batch = left[first : first + AT_ONCE]
-        replies = llm.replies([asked[at][2] for at in batch], DECODING)
-        for at, reply in zip(batch, replies, strict=True):
-            case, variant, _ = asked[at]
-            row = {"key": keys[at], "judge": name, "id": case.id, "variant": variant}
-            row |= {"reasoning": case.reasoning, "answer": case.answer}
+        for index, reply in zip(batch, llm.replies([prompts[i][2] for i in batch], DECODING), strict=True):
+            number, variant, _ = prompts[index]
+            case = cases[number]
             if isinstance(reply, Failed):
-                failed[keys[at]] = reply.reason
+                failed[keys[index]] = reply.reason
                 continue
-            known[keys[at]] = reply
+            replies[keys[index]] = reply
+            row = {"key": keys[index], "judge": name, "id": case.id, "variant": variant}
+            row |= {"reasoning": case.reasoning, "answer": case.answer}
             append_jsonl(log, {**row, "reply": reply, "verdict": _WORDS[verdict_of(reply)]})
         bar.update(len(batch))
     bar.close()
-    judged = []
-    at = 0
-    for case in cases:
-        verdicts: dict[str, bool | None] = {}
-        problems: dict[str, str] = {}
-        for variant in variants:
-            key = keys[at]
-            at += 1
-            if key in known:
-                verdicts[variant] = verdict_of(known[key])
-            else:
-                problems[variant] = failed[key]
-        judged.append(Judged(case, verdicts, problems))
+    judged = [Judged(case, {}, {}) for case in cases]
+    for (number, variant, _), key in zip(prompts, keys, strict=True):
+        if key in replies:
+            judged[number].verdicts[variant] = verdict_of(replies[key])
+        else:
+            judged[number].failed[variant] = failed[key]
     return judged
 
 
@@ -217,19 +214,20 @@ def _read_log(log: Path, name: str) -> dict[str, str]:
     if not log.exists():
         return {}
     repair_jsonl(log)
-    found = {}
+    replies = {}
     for line, content in enumerate(log.read_text(encoding="utf-8").split("\n"), 1):
         if content.strip():
             try:
                 row = json.loads(content)
                 if row["judge"] == name:
-                    found[row["key"]] = str(row["reply"])
+                    replies[row["key"]] = str(row["reply"])
             except (ValueError, KeyError, TypeError):
-                problem = "is no verdict that was logged here"
-                raise RecordError(
-                    None, problem, str(log), line, "delete that line, or give another --out"
-                ) from None
-    return found
+                problem, remedy = (
+                    "is no verdict that was logged here",
+                    "delete that line, or give another --out",
+                )
+                raise RecordError(None, problem, str(log), line, remedy) from None
+    return replies
 
 
 # --- how good is the judge? ------------------------------------------------------------------------------------
@@ -238,15 +236,15 @@ def _read_log(log: Path, name: str) -> dict[str, str]:
 def flips(judged: Iterable[Judged], variant: str, seed: int = 0) -> Flips:
     """The plain verdicts against those under the variant."""
     pairs = [
-        (of.case.clip, of.verdicts["plain"], of.verdicts[variant])
-        for of in judged
-        if of.verdicts.get("plain") is not None and of.verdicts.get(variant) is not None
+        (verdicts.case.clip, before, after)
+        for verdicts in judged
+        if (before := verdicts.verdicts.get("plain")) is not None
+        and (after := verdicts.verdicts.get(variant)) is not None
     ]
-    changed = [(before, after) for _, before, after in pairs if before != after]
     return Flips(
-        bootstrap_mean([float(a != b) for _, a, b in pairs], [clip for clip, _, _ in pairs], seed),
-        sum(bool(after) for _, after in changed),
-        sum(not after for _, after in changed),
+        rate=bootstrap_mean([float(a != b) for _, a, b in pairs], [clip for clip, _, _ in pairs], seed),
+        to_yes=sum(after and not before for _, before, after in pairs),
+        to_no=sum(before and not after for _, before, after in pairs),
     )
 
 
@@ -272,40 +270,40 @@ class Check:
 def labelled() -> list[tuple[Case, bool]]:
     """The labelled cases that ship: 84, half of them consistent. Whose labels they are: docs/behaviour.md."""
     text = (files("tgsr") / "assets" / "judge" / "agreement.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
-    return [
-        (
-            Case(
-                row["id"], row["id"], row["question"], tuple(row["choices"]), row["reasoning"], row["answer"]
-            ),
-            bool(row["verdict"]),
-        )
-        for row in rows
-    ]
+    labelled = []
+    for line in text.splitlines():
+        row = json.loads(line)
+        choices = tuple(row["choices"])
+        case = Case(row["id"], row["id"], row["question"], choices, row["reasoning"], row["answer"])
+        labelled.append((case, bool(row["verdict"])))
+    return labelled
 
 
 def check(llm: Llm, name: str, log: Path, seed: int = 0) -> Check:
     """The judge's agreement with the labelled cases, and its flips under both variants."""
     cases = labelled()
     judged = judge(llm, name, [case for case, _ in cases], log, VARIANTS)
-    pairs = [(label, of) for (_, label), of in zip(cases, judged, strict=True) if "plain" in of.verdicts]
+    pairs = [
+        (label, verdicts.case.id, verdicts.verdicts["plain"])
+        for (_, label), verdicts in zip(cases, judged, strict=True)
+        if "plain" in verdicts.verdicts
+    ]
     confusion = {label: dict.fromkeys(("1", "0", "unparsed"), 0) for label in ("1", "0")}
-    for label, of in pairs:
-        verdict = of.verdicts["plain"]
-        confusion[str(int(label))]["unparsed" if verdict is None else str(int(verdict))] += 1
-    right = [float(of.verdicts["plain"] == label) for label, of in pairs]
-    table = [(float(label), float(v)) for label, of in pairs if (v := of.verdicts["plain"]) is not None]
+    for label, _, verdict in pairs:
+        confusion[str(int(label))][_WORDS[verdict]] += 1
+    right = [float(verdict == label) for label, _, verdict in pairs]
+    readable = [(float(label), float(verdict)) for label, _, verdict in pairs if verdict is not None]
     return Check(
-        name,
-        len(pairs),
-        bootstrap_mean(right, [of.case.id for _, of in pairs], seed),
-        with_interval(cohen_kappa, table, seed),
-        confusion,
-        sum(of.verdicts["plain"] is None for _, of in pairs),
-        len(judged) - len(pairs),
-        flips(judged, "turned", seed),
-        flips(judged, "swapped", seed),
-        tuple(of.case.id for label, of in pairs if of.verdicts["plain"] != label),
+        judge=name,
+        n=len(pairs),
+        accuracy=bootstrap_mean(right, [id_ for _, id_, _ in pairs], seed),
+        kappa=with_interval(cohen_kappa, readable, seed),
+        confusion=confusion,
+        n_unparsed=len(pairs) - len(readable),
+        n_failed=len(judged) - len(pairs),
+        turned=flips(judged, "turned", seed),
+        swapped=flips(judged, "swapped", seed),
+        wrong=tuple(id_ for label, id_, verdict in pairs if verdict != label),
     )
 
 
