@@ -13,7 +13,6 @@ import torch
 from tgsr import cli
 from tgsr.answering.predict import Unheard
 from tgsr.audio import SAMPLE_RATE, save_wav
-from tgsr.commands import shared
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import ModelError, RecordError
 from tgsr.evaluation.attention.kept import look_to_file, read_looked, read_tokens, tokens_file
@@ -33,7 +32,7 @@ from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
 from tgsr.timeline import Span
-from tiny import tiny_lalm
+from tiny import saved, tiny_lalm
 
 TEXT = "let's analyze\nFrom 0.20s to 0.40s, seven two.\nFinal answer: (b) two"
 
@@ -380,21 +379,18 @@ def test_the_papers_queries_are_asked_once_a_clip_in_their_own_words(
 
 
 def test_the_command_writes_numbers_and_pictures(
-    lalm: AudioFlamingo3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two models: the tiny one, and itself under another name."""
+    """Two models of one kind in folders."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("tiny", "other")):
+        saved(tiny_lalm(seed), Path(name))
     questions = questions_of(tmp_path)
     write_jsonl(tmp_path / "q.jsonl", questions)
     write_jsonl(
         tmp_path / "p.jsonl", [Response(q, name, TEXT) for name in ("tiny", "other") for q in questions[:3]]
     )
 
-    def load(_: object, name: str) -> AudioFlamingo3:
-        made = tiny_lalm(["tiny", "other"].index(name))
-        made.name = name
-        return made
-
-    monkeypatch.setattr(shared, "load", load)
     files = ["--questions", str(tmp_path / "q.jsonl"), "--predictions", str(tmp_path / "p.jsonl")]
     out = tmp_path / "out"
     places = ["--out", str(out), "--cache", str(tmp_path / "cache")]

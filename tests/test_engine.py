@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.engine import shared_prefix
 from tgsr.engine.features import FeatureCache, without_cache
 from tgsr.engine.sampling import _draw, keep_top_p, sample, uniforms
-from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen
+from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen, picked_logps
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tiny import tiny_features, tiny_lalm
@@ -68,21 +67,18 @@ def test_packed_branches_have_the_log_probs_of_separate_sequences(
         assert (row[~mask] == 0).all()
 
 
-def test_logits_in_pieces_are_the_same_log_probs_and_gradients(
-    lalm: AudioFlamingo3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clips = [tiny_features(20, 1), tiny_features(7, 2), tiny_features(12, 3)]
+def test_logits_in_pieces_are_the_same_log_probs_and_gradients(lalm: AudioFlamingo3) -> None:
+    vocabulary, width = lalm.lm_head.weight.shape
+    generator = torch.Generator().manual_seed(0)
+    hidden_ND = torch.randn(33, width, generator=generator, requires_grad=True)
+    ids_N = torch.randint(vocabulary, (33,), generator=generator)
 
-    def gradients() -> tuple[torch.Tensor, torch.Tensor]:
-        packed = branch_logps(listen(lalm, clips), branches_for(lalm), temperature=0.7)
-        weight = lalm.aligner.linear_1.weight
-        return packed.logp_BT, torch.autograd.grad(packed.logp_BT.sum(), weight)[0]
+    def gradients(logits_at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
+        logp_N = picked_logps(lalm.lm_head, hidden_ND, ids_N, 0.7, logits_at_once)
+        return logp_N, torch.autograd.grad(logp_N.sum(), hidden_ND)[0]
 
-    whole = gradients()
-    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * lalm.lm_head.weight.shape[0])
-    pieces = gradients()
-    for one, other in zip(whole, pieces, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    for whole, pieces in zip(gradients(33 * vocabulary), gradients(5 * vocabulary), strict=True):
+        assert torch.allclose(whole, pieces, atol=1e-5)
 
 
 def test_packed_gradients_reach_the_aligner_as_in_separate_sequences(lalm: AudioFlamingo3) -> None:
@@ -402,10 +398,9 @@ def test_features_are_kept_as_bfloat16_where_asked(lalm: AudioFlamingo3, tmp_pat
         assert torch.equal(brain.get(lalm, noise(0.5)), exact.bfloat16().float())
 
 
-def test_features_past_a_types_range_are_refused(
-    lalm: AudioFlamingo3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(type(lalm), "encode_audio", lambda self, samples: torch.full((2, 16), 1e5))
+def test_features_past_a_types_range_are_refused(tmp_path: Path) -> None:
+    lalm = tiny_lalm()
+    lalm.encode_audio = lambda samples: torch.full((2, 16), 1e5)  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="bfloat16"):
         FeatureCache(tmp_path).get(lalm, noise(0.5))
     assert FeatureCache(tmp_path, torch.bfloat16).get(lalm, noise(0.5)).max() > 9e4

@@ -187,7 +187,7 @@ def test_every_command_takes_the_folder(
     run("score", "predictions.jsonl", "--out", "metrics.json")
     run(
         *("attend", "--questions", "qa/questions.jsonl", "--model", model, "--model", "two/adapter"),
-        *("--out", "attention", *short),
+        *("--out", "attention", "--heat", "1", *short),
     )
     responses = read_responses("predictions.jsonl")
     assert {response.question.kind for response in responses} == {"phrase", "choice"}

@@ -251,11 +251,17 @@ def branch_logps(
 LOGITS_AT_ONCE = 2**27  # float32 logits that are kept at a time: 512 MB
 
 
-def picked_logps(lm_head: nn.Module, hidden_ND: Tensor, ids_N: Tensor, temperature: float) -> Tensor:
+def picked_logps(
+    lm_head: nn.Module,
+    hidden_ND: Tensor,
+    ids_N: Tensor,
+    temperature: float,
+    logits_at_once: int = LOGITS_AT_ONCE,
+) -> Tensor:
     """Log-prob of token ids_N[i] after hidden_ND[i], float32, without keeping all logits.
 
     N x V logits of a large vocabulary outweigh everything else that an update keeps (1,200 tokens of
-    Qwen2.5: 0.7 GB, and as much again for their gradient). Beyond LOGITS_AT_ONCE they are computed in
+    Qwen2.5: 0.7 GB, and as much again for their gradient). Beyond logits_at_once they are computed in
     pieces, and with gradients again in the backward pass: the same numbers.
     """
 
@@ -264,7 +270,7 @@ def picked_logps(lm_head: nn.Module, hidden_ND: Tensor, ids_N: Tensor, temperatu
         return torch.log_softmax(logits_MV, -1).gather(-1, ids_M[:, None])[:, 0]
 
     vocabulary: Any = lm_head.weight
-    n_at_once = max(1, LOGITS_AT_ONCE // len(vocabulary))
+    n_at_once = max(1, logits_at_once // len(vocabulary))
     if len(ids_N) <= n_at_once:
         return picked(hidden_ND, ids_N)
     pieces = zip(hidden_ND.split(n_at_once), ids_N.split(n_at_once), strict=True)
