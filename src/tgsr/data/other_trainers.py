@@ -18,10 +18,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args
 
 from tgsr.choices import correct_letter
+from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
 from tgsr.prompts import (
@@ -44,6 +44,7 @@ PLACE = "<audio>"  # where the audio goes, in texts that mark it
 # Names that ms-swift (swift.template.Template.special_tokens) and verl (RLHFDataset) read in a text as something else.
 MARKERS = re.compile(r"<(?=(?:audio|image|video|img|bbox|ref-object|cot-process|start-image)>)")
 ROWS_AT_ONCE = 1000  # of a parquet file; so many are in memory
+PURPOSE = "verl's Parquet"
 
 
 def to_ms_swift(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
@@ -296,10 +297,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
-    _pyarrow()
-    import pyarrow.parquet as parquet
-
-    with parquet.ParquetFile(path) as file:
+    with pyarrow_for(PURPOSE).parquet.ParquetFile(path) as file:
         columns = [KEPT] if KEPT in file.schema_arrow.names else []
         batches = file.iter_batches(ROWS_AT_ONCE, columns=columns)
         yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
@@ -307,16 +305,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 def _write_parquet(out: Path, rows: Iterator[dict[str, Any]]) -> None:
     """Groups of rows, each on disk before the next is made; the file takes its name when it is whole."""
-    pyarrow = _pyarrow()
-    import pyarrow.parquet as parquet
-
+    pyarrow = pyarrow_for(PURPOSE)
     schema = _verl_schema(pyarrow)
-    with whole(out) as half, parquet.ParquetWriter(half, schema) as writer:
+    with whole(out) as half, pyarrow.parquet.ParquetWriter(half, schema) as writer:
         while group := list(islice(rows, ROWS_AT_ONCE)):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
-def _verl_schema(pyarrow: ModuleType) -> Any:
+def _verl_schema(pyarrow: Any) -> Any:
     text = pyarrow.string()
     message = pyarrow.struct([("role", text), ("content", text)])
     extra = [("split", text), ("index", pyarrow.int64()), ("id", text), ("task", text)]
@@ -331,15 +327,6 @@ def _verl_schema(pyarrow: ModuleType) -> Any:
             (KEPT, text),
         ]
     )
-
-
-def _pyarrow() -> ModuleType:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError("verl's files are parquet, which needs pyarrow: pip install pyarrow") from error
-    module: ModuleType = pyarrow
-    return module
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TextIO, get_args
 from urllib.parse import quote
 
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from tgsr.audio import CONVERT
 from tgsr.data.corpora.folders import FORMATS
+from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import Entry, OnDisk, json_lines
 from tgsr.disk.whole import whole
 from tgsr.errors import Bad, PackError, RecordError
@@ -87,7 +87,7 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
         raise PackError(f"{path}: expected a file of clips or questions (JSONL), found nothing")
     write, suffix = (_write_tar, ".tar") if to == "webdataset" else (_write_parquet, ".parquet")
     if to == "parquet":
-        _pyarrow()
+        pyarrow_for("packing as parquet")
     out.mkdir(parents=True, exist_ok=True)
     before = _noted(out, to)
     shards: dict[str, dict[str, object]] = {}
@@ -254,7 +254,7 @@ def _write_tar(path: Path, samples: Iterable[Sample]) -> None:
 
 def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
     """Groups of rows that fit into memory with their sound."""
-    pyarrow = _pyarrow()
+    pyarrow = pyarrow_for("packing as parquet")
     schema: Any = None
     group: list[dict[str, Any]] = []
     n_bytes = 0
@@ -283,7 +283,7 @@ def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
             writer.close()
 
 
-def _schema(pyarrow: ModuleType, of_questions: bool) -> Any:
+def _schema(pyarrow: Any, of_questions: bool) -> Any:
     text, number, many = pyarrow.string(), pyarrow.float64(), pyarrow.list_
     sound = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
     span = [("start", number), ("end", number)]
@@ -308,16 +308,6 @@ def _schema(pyarrow: ModuleType, of_questions: bool) -> Any:
     columns = [("id", text), ("audio", sound), ("duration", number), *(asked if of_questions else of_clips)]
     noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
     return pyarrow.schema(columns, metadata={"huggingface": json.dumps(noted)})
-
-
-def _pyarrow() -> ModuleType:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ModuleNotFoundError("packing as parquet needs pyarrow: pip install pyarrow") from None
-    module: ModuleType = pyarrow
-    return module
 
 
 # What is there already

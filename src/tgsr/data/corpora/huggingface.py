@@ -16,11 +16,13 @@ import soundfile as sf
 from tgsr import audio
 from tgsr.audio import CONVERT, FETCH_AGAIN
 from tgsr.data.corpora.folders import FORMATS, Given, clips, described, place, sound
+from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
 
+PURPOSE = "reading Hugging Face datasets"
 BATCH = 16  # rows in memory at a time
 SHARD = re.compile(r"(\w+)-\d+-of-\d+")
 LONGEST_NAME = 200  # of a file, in bytes, less its suffix
@@ -46,7 +48,7 @@ def read(
     Raises CorpusError where there is no such file or one has no column `audio`, and ModuleNotFoundError without
     pyarrow.
     """
-    _pyarrow()
+    pyarrow_for(PURPOSE)
     shards = sorted(
         path
         for path in folder.rglob("*")
@@ -122,7 +124,7 @@ def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
 
 def _rows(path: Path) -> Iterator[Entry | Bad]:
     """The rows of one file, numbered from 1, class labels by name. Bad where the file cannot be read any further."""
-    pa = _pyarrow()
+    pa = pyarrow_for(PURPOSE)
     row = 0
     try:
         for batch in _batches(path):
@@ -141,7 +143,7 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
 
 
 def _batches(path: Path) -> Iterator[Any]:
-    pa = _pyarrow()
+    pa = pyarrow_for(PURPOSE)
     if path.suffix == ".parquet":
         with pa.parquet.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=BATCH)
@@ -165,14 +167,3 @@ def _split(path: Path, folder: Path) -> str:
     if shard is not None and shard[1] != "data":
         return shard[1]
     return "train" if path.parent in (folder, folder / "data") else path.parent.name
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.ipc
-        import pyarrow.parquet
-    except ImportError:
-        problem = "reading Hugging Face datasets needs pyarrow: pip install pyarrow"
-        raise ModuleNotFoundError(problem) from None
-    return pyarrow

@@ -117,52 +117,36 @@ def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
     if n == 1 and clip.speaker:  # a corpus of one voice a clip: "one" would always be right
         return []
     firsts = tuple(next(span for who, span, _ in turns if who == speaker) for speaker in speakers)
-    near = sorted(range(1, len(NUMBERS) + 1), key=lambda other: (abs(other - n), rng.random()))
-    drafts = [
-        Draft(
-            "speaker count",
-            "How many different people speak in the recording?",
-            NUMBERS[n - 1],
-            tuple(NUMBERS[other - 1] for other in near if other != n),
-            firsts,
-        )
-    ]
+    question = "How many different people speak in the recording?"
+    drafts = [Draft("speaker count", question, *_number(n, rng), firsts)]
     if n < 2:
         return drafts
     called = {speaker: f"the {ORDINALS[index]} speaker" for index, speaker in enumerate(speakers)}
-    everyone = [called[speaker] for speaker in speakers]
-    said_once = [
-        (who, span, said)
-        for who, span, said in turns
-        if len(said.split()) >= 2 and [other for _, _, other in turns].count(said) == 1
-    ]
-    if said_once:
-        who, span, said = said_once[int(rng.integers(len(said_once)))]
-        text = " ".join(said.split()[:10]).strip(PUNCTUATION)
-        drafts.append(
-            Draft(
-                "who says it",
-                f'Counting speakers in the order in which they are first heard, who says "{text}"?',
-                called[who],
-                tuple(name for name in everyone if name != called[who]),
-                (span,),
-            )
-        )
-    after = [(a, b) for a, b in itertools.pairwise(turns) if len(a[2].split()) >= 2 and a[0] != b[0]]
-    after = [(a, b) for a, b in after if [said for _, _, said in turns].count(a[2]) == 1]
-    if n >= 3 and after:
-        (who, span, said), (follows, its_span, _) = after[int(rng.integers(len(after)))]
-        text = " ".join(said.split()[-10:]).strip(PUNCTUATION)
-        drafts.append(
-            Draft(
-                "who speaks next",
-                f'Counting speakers in the order in which they are first heard, who speaks right after "{text}"?',
-                called[follows],
-                tuple(name for name in everyone if name != called[follows]),
-                (span, its_span),
-            )
-        )
+
+    def ask(task: str, question: str, speaker: str, *evidence: Span) -> None:
+        wrong = tuple(name for name in called.values() if name != called[speaker])
+        question = f"Counting speakers in the order in which they are first heard, {question}?"
+        drafts.append(Draft(task, question, called[speaker], wrong, evidence))
+
+    texts = [text for _, _, text in turns]
+    is_clear = [len(text.split()) >= 2 and texts.count(text) == 1 for text in texts]
+    clear = [turn for turn, is_it in zip(turns, is_clear, strict=True) if is_it]
+    if clear:
+        speaker, span, text = clear[int(rng.integers(len(clear)))]
+        ask("who says it", f'who says "{" ".join(text.split()[:10]).strip(PUNCTUATION)}"', speaker, span)
+    pairs = zip(itertools.pairwise(turns), is_clear, strict=False)
+    followed = [(turn, after) for (turn, after), is_it in pairs if is_it and turn[0] != after[0]]
+    if n >= 3 and followed:
+        (_, span, text), (speaker, its_span, _) = followed[int(rng.integers(len(followed)))]
+        phrase = " ".join(text.split()[-10:]).strip(PUNCTUATION)
+        ask("who speaks next", f'who speaks right after "{phrase}"', speaker, span, its_span)
     return drafts
+
+
+def _number(n: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
+    """A number as a word, and the others up to eight, the nearest first."""
+    near = sorted(range(1, len(NUMBERS) + 1), key=lambda other: (abs(other - n), rng.random()))
+    return NUMBERS[n - 1], tuple(NUMBERS[other - 1] for other in near if other != n)
 
 
 # --- what is said --------------------------------------------------------------------------------------------------
@@ -177,28 +161,20 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     drafts = []
     if len(apart) >= 3:
         first, *later = apart
+        wrong = tuple(map(_text, later))
         drafts.append(
-            Draft(
-                "said first",
-                "Which of these is said first?",
-                _text(first),
-                tuple(_text(phrase) for phrase in later),
-                (_span(first),),
-            )
+            Draft("said first", "Which of these is said first?", _text(first), wrong, (_span(first),))
         )
         index = int(rng.integers(len(apart) - 1))
         before, follows = apart[index], _following(words, apart[index])
         if follows is not None:
-            wrong = tuple(_text(phrase) for phrase in apart if phrase not in (before, follows))
-            drafts.append(
-                Draft(
-                    "said next",
-                    f'What is said right after "{_text(before)}"?',
-                    _text(follows),
-                    tuple(text for text in wrong if not _share(text, _text(follows))),
-                    (_span(before), _span(follows)),
-                )
+            others_said = [_text(phrase) for phrase in apart if phrase not in (before, follows)]
+            wrong = tuple(text for text in others_said if not _share(text, _text(follows)))
+            question, evidence = (
+                f'What is said right after "{_text(before)}"?',
+                (_span(before), _span(follows)),
             )
+            drafts.append(Draft("said next", question, _text(follows), wrong, evidence))
     said = {plain_word(word.text) for word in words}
     elsewhere = _elsewhere(clip, others, rng, said)
     if apart and len(elsewhere) >= 2:
@@ -285,22 +261,12 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     label = labels[int(rng.integers(len(labels)))]
     of_label = [event for event in events if event.label == label]
     if len(of_label) <= len(NUMBERS) - 1 and not _overlap(of_label):
-        n = len(of_label)
-        near = sorted(range(1, len(NUMBERS) + 1), key=lambda other: (abs(other - n), rng.random()))
-        drafts.append(
-            Draft(
-                "sound count",
-                f'How many times is this sound heard: "{label}"?',
-                NUMBERS[n - 1],
-                tuple(NUMBERS[other - 1] for other in near if other != n),
-                tuple(event.span for event in of_label),
-            )
-        )
-    if len(strange) >= 1:
-        event = of_label[0]
-        drafts.append(
-            Draft("sound at all", "Which of these sounds is heard?", label, tuple(strange), (event.span,))
-        )
+        question = f'How many times is this sound heard: "{label}"?'
+        spans = tuple(event.span for event in of_label)
+        drafts.append(Draft("sound count", question, *_number(len(of_label), rng), spans))
+    if strange:
+        question = "Which of these sounds is heard?"
+        drafts.append(Draft("sound at all", question, label, tuple(strange), (of_label[0].span,)))
     return drafts
 
 
