@@ -6,6 +6,7 @@ Source: figures 3 to 7. Every picture says in its title what its numbers are mea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.attention.scores import summarise
 from tgsr.evaluation.attention.table import ROWS
 from tgsr.records import Question, resolve_audio
-from tgsr.statistics.pictures import MODEL_COLOURS
+from tgsr.statistics.pictures import MODEL_COLOURS, literal, one_line
 from tgsr.timeline import Seconds
 
 BLOCK_COLOURS = ("#c9c3b5", "#bb5566", "#6d93b8", "#e2c66d")
@@ -121,11 +122,14 @@ def _stacks(part: Any, models: Mapping[str, Attention]) -> None:
         panel.set_ylim(0, 1)
         panel.set_xlim(0, max(1, len(shares["audio"]) - 1))
         panel.set_title(name, fontsize=9)
-    # Read from the top, as the blocks lie.
-    handles, labels = panels[0].get_legend_handles_labels()
-    panels[-1].legend(
-        handles[::-1], labels[::-1], fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
+    _legend_of_blocks(panels[0], panels[-1], 8)
+
+
+def _legend_of_blocks(drawn: Any, beside: Any, size: int) -> None:
+    """The blocks' names to the right of a panel, to be read from the top, as the blocks lie."""
+    handles, labels = drawn.get_legend_handles_labels()
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    beside.legend(handles[::-1], labels[::-1], fontsize=size, frameon=False, **place)
 
 
 def _each_position(part: Any, models: Mapping[str, Attention]) -> None:
@@ -230,7 +234,7 @@ def draw_heat(
     bar = figure.colorbar(image, ax=panels[1], shrink=min(1.0, 2.4 / heights[1]), pad=0.01, aspect=18)
     bar.set_label("share of a token's attention, per second of audio", fontsize=7)
     bar.ax.tick_params(labelsize=7)
-    title = _one_line(shown[0][0].question.question, 110)
+    title = literal(one_line(shown[0][0].question.question, 110))
     figure.suptitle(
         f"{title}\nbox: a cited interval, at the tokens that write it; grey and dashed: reference evidence",
         fontsize=9,
@@ -252,16 +256,15 @@ def _rows(tokens: Tokens) -> list[int]:
 def _boxes(panel: Any, tokens: Tokens, rows: Sequence[int], duration: Seconds) -> None:
     """Each run of tokens that write one interval, boxed over it; what lies past the clip's end has no box."""
     first = 0
-    for row, t in enumerate(rows):
-        start, end = tokens.span_T2[t]
-        if row and tuple(tokens.span_T2[rows[row - 1]]) != (start, end):
-            first = row
-        is_last = row + 1 == len(rows) or tuple(tokens.span_T2[rows[row + 1]]) != (start, end)
-        if is_last and start < duration:  # NaN is below nothing
-            width, height = min(end, duration) - start, row + 1 - first
-            panel.add_patch(
-                Rectangle((start, first), width, height, fill=False, edgecolor=CITED, linewidth=1.4)
-            )
+    for (start, end), run in groupby(rows, key=lambda t: tuple(tokens.span_T2[t])):
+        height = len(list(run))
+        if start < duration:  # NaN is below nothing
+            _box(panel, (start, first), min(end, duration) - start, height, CITED)
+        first += height
+
+
+def _box(panel: Any, corner: tuple[float, float], width: float, height: float, colour: str) -> None:
+    panel.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=1.4))
 
 
 def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapping[str, int]) -> None:
@@ -279,24 +282,14 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
             )
             bottom += share_TK[:, k]
         panel.set_xticks(range(len(rows)), [_label(tokens.texts[t]) for t in rows], rotation=90, fontsize=6.5)
-        for place, t in enumerate(rows):
-            if tokens.is_time[t]:
-                panel.get_xticklabels()[place].set_color("#b00020")
-                before = place > 0 and tokens.is_time[rows[place - 1]]
-                after = place + 1 < len(rows) and tokens.is_time[rows[place + 1]]
-                if not before:
-                    first = place
-                if not after:
-                    panel.add_patch(
-                        Rectangle(
-                            (first - 0.5, 0),
-                            place - first + 1,
-                            1,
-                            fill=False,
-                            edgecolor="#b00020",
-                            linewidth=1.4,
-                        )
-                    )
+        first = 0
+        for is_time, run in groupby(rows, key=lambda t: bool(tokens.is_time[t])):
+            length = len(list(run))
+            if is_time:
+                for label in panel.get_xticklabels()[first : first + length]:
+                    label.set_color("#b00020")
+                _box(panel, (first - 0.5, 0), length, 1, "#b00020")
+            first += length
         panel.set_xlim(-0.6, most - 0.4)
         panel.set_ylim(0, 1)
         panel.tick_params(length=0)
@@ -304,11 +297,8 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
         panel.spines[:].set_visible(False)
         panel.set_title(f"{item.model}, layer {layers[item.model]}", fontsize=9, loc="left")
         panel.set_ylabel("share of attention", fontsize=7)
-    handles, labels = panels[0].get_legend_handles_labels()
-    panels[0].legend(
-        handles[::-1], labels[::-1], fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
-    )
-    figure.suptitle(_one_line(items[0][0].question.question, 110), fontsize=9)
+    _legend_of_blocks(panels[0], panels[0], 7)
+    figure.suptitle(literal(one_line(items[0][0].question.question, 110)), fontsize=9)
     with whole(path) as half:
         figure.savefig(half, dpi=DPI)
 
@@ -319,11 +309,6 @@ def _label(text: str) -> str:
     if plain.strip() != plain or not plain:
         plain = plain.replace(" ", "·")
     return plain.replace("$", r"\$")[:24]
-
-
-def _one_line(text: str, n: int) -> str:
-    text = " ".join(text.split()).replace("$", r"\$")
-    return text if len(text) <= n else text[: n - 1] + "…"
 
 
 # --- all of them -------------------------------------------------------------------------------------------

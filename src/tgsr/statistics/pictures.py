@@ -151,13 +151,13 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
                 y -= 1
             else:
                 heads.append(len(names))
-                names.append((y, _one_line(group, 40)))
+                names.append((y, one_line(group, 40)))
             if group in panel.marks:
                 axes.plot(
                     [panel.marks[group]] * 2, [y + 0.5, y + len(rows) + 0.5], color="#24292f", ls=":", lw=1
                 )
             for i, dot in enumerate(rows, y + 1):
-                names.append((i, _one_line(dot.name, 22)))
+                names.append((i, one_line(dot.name, 22)))
                 colour, mean = MODEL_COLOURS[int(dot.tint[1:])], dot.mean
                 if mean.low is not None and mean.high is not None:
                     axes.plot(
@@ -166,7 +166,7 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
                 if mean.value is not None:
                     axes.plot([mean.value], [i], "o", color=colour, ms=5)
             y += len(rows) + 1
-        axes.set_yticks([at for at, _ in names], [_literal(name) for _, name in names])
+        axes.set_yticks([at for at, _ in names], [literal(name) for _, name in names])
         axes.set_ylim(y - 0.4, -0.6)
         if panel.high is None:
             axes.set_xlim(left=panel.low)
@@ -178,7 +178,7 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
         else:
             axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color="#e1ded7")
-        axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
+        axes.set_title(literal(panel.title), fontsize=10, loc="left", color="#24292f")
         _plain_axes(axes)
         for head in heads:
             axes.get_yticklabels()[head].set(style="italic", color="#5f6873")
@@ -205,11 +205,11 @@ def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
             middle = smoothed(line.y) if panel.is_noisy else line.y
             (drawn,) = axes.plot(line.x, middle, color=colour, lw=1.4)
             if line.tint:
-                named.setdefault(_literal(_one_line(line.name, 40)), drawn)
+                named.setdefault(literal(one_line(line.name, 40)), drawn)
         if panel.from_zero:
             axes.set_ylim(bottom=0)
-        axes.set_title(_literal(panel.title), fontsize=10, loc="left", color="#24292f")
-        axes.set_xlabel(_literal(panel.x_label), fontsize=8, color="#24292f")
+        axes.set_title(literal(panel.title), fontsize=10, loc="left", color="#24292f")
+        axes.set_xlabel(literal(panel.x_label), fontsize=8, color="#24292f")
         _plain_axes(axes)
     for axes in places[len(panels) :]:
         axes.set_visible(False)
@@ -226,11 +226,12 @@ def _plain_axes(axes: Any) -> None:
     axes.tick_params(length=0, labelsize=8, colors="#24292f")
 
 
-def _one_line(text: str, n: int) -> str:
+def one_line(text: str, n: int) -> str:
+    """The text on one line, at most n characters of it."""
     text = " ".join(text.split())
     return text if len(text) <= n else text[: n - 1] + "…"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A name as matplotlib draws it letter by letter: a dollar sign would begin a formula."""
     return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")
