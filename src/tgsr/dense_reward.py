@@ -21,7 +21,7 @@ class StepCredit:
     """What one reasoning step is worth, in [0, 1], and why, in words for a log.
 
     `said` are the words that are really said in the span, `heard` those of the explanation. `span` is None
-    where the stated interval is none (its end is not after its start).
+    where the step states no interval that can be (its end is not after its start).
     """
 
     span: Span | None
@@ -46,7 +46,7 @@ def dense_grounding_reward(
     empty where nobody marked them. The credit of a step is `step_credits`'; every stated interval is in the
     mean, the invalid ones too, so that a false step costs a true one. 0.0 without any interval.
 
-    ValueError where the lengths differ or c_max < 0, and where there is nothing to judge by: `words[at]` is
+    ValueError where the lengths differ or c_max < 0, and where there is nothing to judge by: `words[i]` is
     None, or it is empty and no evidence is known. An empty list means that nothing is said in the clip.
     Such rows are the caller's to leave out: 0 would say that the response is wrong.
     Source: ours; appendix D asks for dense rewards that supervise both reasoning steps and grounding accuracy.
@@ -58,18 +58,18 @@ def dense_grounding_reward(
     if not (math.isfinite(c_max) and c_max >= 0):
         raise ValueError(f"c_max must be 0 or more, got {c_max}")
     rewards = []
-    for at, completion in enumerate(completions):
-        marked = [_as_span(span, at) for span in evidence[at] or ()]
-        said = words[at]
+    for index, completion in enumerate(completions):
+        marked = [_as_span(span, index) for span in evidence[index] or ()]
+        said = words[index]
         if said is None or not (said or marked):
             raise ValueError(
-                f"words[{at}] has no word, so that nobody can judge what is heard: give the clip's words "
+                f"words[{index}] has no word, so that nobody can judge what is heard: give the clip's words "
                 "(`tgsr transcribe` finds them), or leave the question out of this reward"
             )
-        credits = step_credits(
-            completion_text(completion), [_as_word(word, at) for word in said], duration[at], marked
-        )
-        rewards.append(c_max * _mean([step.credit for step in credits]))
+        in_clip = [_as_word(word, index) for word in said]
+        steps = step_credits(completion_text(completion), in_clip, duration[index], marked)
+        mean = math.fsum(step.credit for step in steps) / len(steps) if steps else 0.0
+        rewards.append(c_max * mean)
     return rewards
 
 
@@ -98,19 +98,30 @@ def step_credits(
     if not duration > 0:
         raise ValueError(f"duration must be more than 0 s, got {duration}")
     in_order = sorted(words, key=lambda word: (word.start, word.end))
-    steps = reasoning_steps(text)
-    inside = [span for step in steps if (span := _inside(step.mention, duration)) is not None]
-    thrift = _thrift(inside, duration, evidence)
+    steps = [(step, _inside(step.mention, duration)) for step in reasoning_steps(text)]
+    cited = _seconds_of(evidence_crop([span for _, span in steps if span is not None], duration, 0))
+    allowed = _seconds_of(evidence_crop(evidence, duration)) if evidence else UNMARKED_SHARE * duration
+    thrift = min(1.0, allowed / cited) if cited else 1.0
     credits: list[StepCredit] = []
     before: list[Span] = []
-    for step in steps:
-        span = _inside(step.mention, duration)
+    for step, span in steps:
+        mention = step.mention
         if span is None:
-            credits.append(StepCredit(step.mention.span, (), step.heard, 0.0, _why_outside(step, duration)))
+            why = (
+                f"{mention.start:g} to {mention.end:g} s: past the clip's end at {duration:g} s"
+                if mention.is_valid
+                else "no interval"
+            )
+            credits.append(StepCredit(mention.span, (), step.heard, 0.0, why))
             continue
         said = words_said(in_order, span)
         agreement, place, why = _judged(step, span, said, in_order, evidence)
-        news = 1 - _seconds_of(evidence_crop(_shared(span, before), duration, 0)) / span.duration
+        cited_again = [
+            Span(max(span.start, other.start), min(span.end, other.end))
+            for other in before
+            if span.overlap(other) > 0
+        ]
+        news = 1 - _seconds_of(evidence_crop(cited_again, duration, 0)) / span.duration
         credit = min(1.0, max(0.0, agreement * place * news * thrift))
         if credit:
             why = f"agreement {agreement:.2f}, place {place:.2f}, news {news:.2f}, thrift {thrift:.2f}"
@@ -151,54 +162,26 @@ def _inside(mention: Mention, duration: Seconds) -> Span | None:
     return span.padded(0, duration)
 
 
-def _why_outside(step: ReasoningStep, duration: Seconds) -> str:
-    m = step.mention
-    return (
-        f"{m.start:g} to {m.end:g} s: " + f"past the clip's end at {duration:g} s"
-        if m.is_valid
-        else "no interval"
-    )
-
-
-def _thrift(spans: Sequence[Span], duration: Seconds, evidence: Sequence[Span]) -> float:
-    cited = _seconds_of(evidence_crop(spans, duration, 0))
-    allowed = _seconds_of(evidence_crop(evidence, duration)) if evidence else UNMARKED_SHARE * duration
-    return min(1.0, allowed / cited) if cited else 1.0
-
-
-def _shared(span: Span, others: Sequence[Span]) -> list[Span]:
-    """What the others cover of the span."""
-    return [
-        Span(max(span.start, other.start), min(span.end, other.end))
-        for other in others
-        if span.overlap(other) > 0
-    ]
-
-
 def _seconds_of(spans: Sequence[Span]) -> Seconds:
     return math.fsum(span.duration for span in spans)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
-
-
-def _as_span(span: Span | Sequence[Seconds], at: int) -> Span:
+def _as_span(span: Span | Sequence[Seconds], index: int) -> Span:
     if isinstance(span, Span):
         return span
     try:
         start, end = span
         return Span(float(start), float(end))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"evidence[{at}] must hold [start, end] in seconds, got {span!r:.80}") from error
+        raise ValueError(f"evidence[{index}] must hold [start, end] in seconds, got {span!r:.80}") from error
 
 
-def _as_word(word: Word | Mapping[str, Any], at: int) -> Word:
+def _as_word(word: Word | Mapping[str, Any], index: int) -> Word:
     if isinstance(word, Word):
         return word
     try:
         return Word(str(word["word"]), float(word["start"]), float(word["end"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f'words[{at}] must hold {{"word", "start", "end"}} in seconds, got {word!r:.80}'
+            f'words[{index}] must hold {{"word", "start", "end"}} in seconds, got {word!r:.80}'
         ) from error

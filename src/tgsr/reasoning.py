@@ -63,20 +63,20 @@ def places_of(heard: Sequence[str], words: Sequence[Word]) -> list[Span]:
     n = min(len(heard), len(tokens))
     if not n:
         return []
-    wanted, found, n_shared = Bag(heard), Bag[str](), 0
+    wanted, stretch, n_shared = Bag(heard), Bag[str](), 0
     best, places = 0, list[Span]()
-    for at, (token, word) in enumerate(tokens):
-        n_shared += found[token] < wanted[token]
-        found[token] += 1
-        if at >= n:
-            gone = tokens[at - n][0]
-            found[gone] -= 1
-            n_shared -= found[gone] < wanted[gone]
-        if at < n - 1 or not n_shared or n_shared < best:
+    for index, (token, word) in enumerate(tokens):
+        n_shared += stretch[token] < wanted[token]
+        stretch[token] += 1
+        if index >= n:
+            gone = tokens[index - n][0]
+            stretch[gone] -= 1
+            n_shared -= stretch[gone] < wanted[gone]
+        if index < n - 1 or not n_shared or n_shared < best:
             continue
         if n_shared > best:
             best, places = n_shared, []
-        first = tokens[at - n + 1][1]
+        first = tokens[index - n + 1][1]
         places.append(Span(first.start, max(first.end, word.end)))
     return places
 
@@ -111,20 +111,23 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     sentences = _sentences(text, mentions)
     last_line = text.rstrip().rfind("\n") + 1
     steps: list[ReasoningStep] = []
-    at = 0
+    n_before = 0
     for first, stop in sentences:
-        here = []
-        while at < len(mentions) and mentions[at].text_start < stop:
-            here.append(mentions[at])
-            at += 1
-        if not here:
+        inside = []
+        while n_before < len(mentions) and mentions[n_before].text_start < stop:
+            inside.append(mentions[n_before])
+            n_before += 1
+        if not inside:
             continue
-        texts = _explanations(text, first, stop, here)
-        if not any(plain_words(of) for of in texts):
+        texts = _explanations(text, first, stop, inside)
+        if not any(map(plain_words, texts)):
             answer = last_line if last_line >= stop else sentences[-1][0]
-            end = mentions[at].text_start if at < len(mentions) else answer
-            texts = [_without_notation(text[stop : max(stop, end)])] * len(here)
-        steps += [_step(mention, of) for mention, of in zip(here, texts, strict=True)]
+            end = mentions[n_before].text_start if n_before < len(mentions) else answer
+            texts = [_without_notation(text[stop : max(stop, end)])] * len(inside)
+        for mention, explanation in zip(inside, texts, strict=True):
+            quoted = " ".join(part for quote in _QUOTE.findall(explanation) for part in quote)
+            heard = plain_words(quoted)
+            steps.append(ReasoningStep(mention, heard or plain_words(explanation), bool(heard)))
     return steps
 
 
@@ -135,11 +138,11 @@ def _sentences(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
     quotes = [match.span() for match in _QUOTE.finditer(text)]
     closed = sorted((*quotes, *((mention.text_start, mention.text_end) for mention in mentions)))
     stops = [stop for _, stop in quotes if _QUOTE_ENDS.search(text[max(0, stop - 4) : stop + 6])]
-    furthest = at = 0
+    furthest = n_begun = 0
     for match in _SENTENCE_END.finditer(text):
-        while at < len(closed) and closed[at][0] <= match.start():
-            furthest = max(furthest, closed[at][1])
-            at += 1
+        while n_begun < len(closed) and closed[n_begun][0] <= match.start():
+            furthest = max(furthest, closed[n_begun][1])
+            n_begun += 1
         if match.start() >= furthest:
             stops.append(match.end())
     return list(pairwise((0, *sorted(set(stops) - {0, len(text)}), len(text))))
@@ -169,17 +172,11 @@ def _without_notation(part: str) -> str:
     return part[:-80] + _NOTATION.sub("", part[-80:])
 
 
-def _step(mention: Mention, text: str) -> ReasoningStep:
-    quoted = " ".join(part for quote in _QUOTE.findall(text) for part in quote)
-    heard = plain_words(quoted)
-    return ReasoningStep(mention, heard or plain_words(text), bool(heard))
-
-
 def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     """Length of the longest common subsequence, a row of the usual table at a time as the bits of one number."""
     places: dict[str, int] = {}
-    for at, token in enumerate(a):
-        places[token] = places.get(token, 0) | 1 << at
+    for index, token in enumerate(a):
+        places[token] = places.get(token, 0) | 1 << index
     all_ones = (1 << len(a)) - 1
     row = all_ones  # a zero where the length grows
     for token in b:

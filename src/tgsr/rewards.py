@@ -1,9 +1,8 @@
-"""What a response earns in stage 2: plain functions, named terms, weights.
+"""What a response earns in stage 2: Eq. 1, 2 and 3, in this order; then how a completion's text is read.
 
-`answer_reward` and `timestamp_grounding_reward` have the signature that TRL calls rewards by: a list
-of completions, the data set's columns by keyword, a list of floats back; so has `dense_grounding_reward`, which
-is ours (appendix D asks for one). What the model wrote never raises: text that nothing can be read from
-earns 0. What the caller passes is checked.
+Rewards have the signature that TRL calls them by: a list of completions, the data set's columns by keyword, a list
+of floats back. What the model wrote never raises: text that nothing can be read from earns 0. What the caller
+passes is checked.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ Counter = Literal["official", "strict"]
 _COUNTERS: dict[str, Callable[[str], int]] = {"official": count_mentions, "strict": count_distinct}
 _LABEL = re.compile(r"\(([a-z])\)|([a-z])", re.IGNORECASE)
 
+# --- Eq. 1 --------------------------------------------------------------------------------------------------------
+
 
 def answer_reward(completions: Sequence[Completion], label: Sequence[str], **columns: Any) -> list[float]:
     """1.0 where the response's final letter is the label, else 0.0: one float a completion.
@@ -40,11 +41,39 @@ def answer_reward(completions: Sequence[Completion], label: Sequence[str], **col
         raise ValueError(
             f"label must be a list of {len(completions)} letters, one for each completion, got {label!r}"
         )
-    letters = [_label_letter(text, at) for at, text in enumerate(label)]
+    letters = []
+    for index, text in enumerate(label):
+        match = _LABEL.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(f'label[{index}] must be one option letter such as "b" or "(b)", got {text!r}')
+        letters.append((match[1] or match[2]).lower())
     return [
         float(official_letter(completion_text(completion)) == letter)
         for completion, letter in zip(completions, letters, strict=True)
     ]
+
+
+# --- Eq. 2 --------------------------------------------------------------------------------------------------------
+
+
+def compaction(
+    k: int, k_ref: int = K_REF, k_max: int = K_MAX, c_max: float = C_MAX, c_min: float = C_MIN
+) -> float:
+    """The reward for k timestamps: 0 for none, c_max up to k_ref, c_min from k_max on, a line between.
+
+    With c_min = c_max any number of them earns the same ("w/o compaction").
+    ValueError for k < 0, k_ref < 0, k_max <= k_ref or c_min > c_max. Source: Eq. 2.
+    """
+    check_compaction(k_ref, k_max, c_max, c_min)
+    if k < 0:
+        raise ValueError(f"k counts timestamps and must be >= 0, got {k}")
+    if k == 0:
+        return 0.0
+    if k <= k_ref:
+        return c_max
+    if k >= k_max:
+        return c_min
+    return c_max - (k - k_ref) * (c_max - c_min) / (k_max - k_ref)
 
 
 def timestamp_grounding_reward(
@@ -74,29 +103,16 @@ def timestamp_grounding_reward(
     ]
 
 
-def compaction(
-    k: int, k_ref: int = K_REF, k_max: int = K_MAX, c_max: float = C_MAX, c_min: float = C_MIN
-) -> float:
-    """The reward for k timestamps: 0 for none, c_max up to k_ref, c_min from k_max on, a line between.
-
-    With c_min = c_max any number of them earns the same ("w/o compaction").
-    ValueError for k < 0, k_ref < 0, k_max <= k_ref or c_min > c_max. Source: Eq. 2.
-    """
-    check_compaction(k_ref, k_max, c_max, c_min)
-    if k < 0:
-        raise ValueError(f"k counts timestamps and must be >= 0, got {k}")
-    if k == 0:
-        return 0.0
-    if k <= k_ref:
-        return c_max
-    if k >= k_max:
-        return c_min
-    return c_max - (k - k_ref) * (c_max - c_min) / (k_max - k_ref)
+def check_compaction(k_ref: int, k_max: int, c_max: float, c_min: float) -> None:
+    """ValueError unless 0 <= k_ref < k_max and c_min <= c_max."""
+    if not (0 <= k_ref < k_max and c_min <= c_max):
+        raise ValueError(
+            "need 0 <= k_ref < k_max and c_min <= c_max, "
+            f"got k_ref={k_ref}, k_max={k_max}, c_max={c_max}, c_min={c_min}"
+        )
 
 
-# --- what each reasoning step earns (appendix D) ---------------------------------------------------------------
-
-# --- terms and their sum -----------------------------------------------------------------------------------------
+# --- Eq. 3 --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +142,6 @@ PAPER_TERMS = (
 """R = R_answer + R_tg. Source: Eq. 3."""
 
 
-def total_reward(terms: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted sum of one response's named terms; 0.0 for none.
-
-    ValueError unless both name the same terms. Source: Eq. 3, whose weights are 1.
-    """
-    if terms.keys() != weights.keys():
-        raise ValueError(f"terms {sorted(terms)} and weights {sorted(weights)} must have the same names")
-    return math.fsum(weights[name] * value for name, value in terms.items())
-
-
 def score_completions(
     completions: Sequence[Completion], terms: Sequence[RewardTerm] = PAPER_TERMS, **columns: Any
 ) -> tuple[dict[str, list[float]], list[float]]:
@@ -157,10 +163,13 @@ def score_completions(
             )
         rewards[term.name] = values
     totals = [
-        total_reward({name: values[at] for name, values in rewards.items()}, weights)
-        for at in range(len(completions))
+        math.fsum(weights[name] * values[index] for name, values in rewards.items())
+        for index in range(len(completions))
     ]
     return rewards, totals
+
+
+# --- what the model wrote ------------------------------------------------------------------------------------------
 
 
 def completion_text(completion: Any) -> str:
@@ -179,15 +188,6 @@ def completion_text(completion: Any) -> str:
     return "\n".join(_content_text(message.get("content")) for message in messages)
 
 
-def check_compaction(k_ref: int, k_max: int, c_max: float, c_min: float) -> None:
-    """ValueError unless 0 <= k_ref < k_max and c_min <= c_max."""
-    if not (0 <= k_ref < k_max and c_min <= c_max):
-        raise ValueError(
-            "need 0 <= k_ref < k_max and c_min <= c_max, "
-            f"got k_ref={k_ref}, k_max={k_max}, c_max={c_max}, c_min={c_min}"
-        )
-
-
 def _content_text(content: Any) -> str:
     if isinstance(content, str):
         return content
@@ -195,10 +195,3 @@ def _content_text(content: Any) -> str:
         return ""
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def _label_letter(label: str, at: int) -> str:
-    match = _LABEL.fullmatch(label.strip()) if isinstance(label, str) else None
-    if match is None:
-        raise ValueError(f'label[{at}] must be one option letter such as "b" or "(b)", got {label!r}')
-    return (match[1] or match[2]).lower()
