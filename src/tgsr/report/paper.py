@@ -97,18 +97,18 @@ def groups_with_published(
     return (*measured, *published)
 
 
-def went_through_sta(results: Results, told: Sequence[str]) -> set[str]:
-    """The shown models that table 1 ticks: those of `told`, by label or own name; without any, by their names."""
-    if told:
-        return {model for model in results.models if {model, results.written_by[model]} & set(told)}
+def went_through_sta(results: Results, named: Sequence[str]) -> set[str]:
+    """The shown models that table 1 ticks: those of `named`, by label or own name; without any, by their names."""
+    if named:
+        return {model for model in results.models if {model, results.written_by[model]} & set(named)}
     return {m for m in results.models if _STA.search(m) or _STA.search(results.written_by[m])}
 
 
-def paper_tables(results: Results, told: Sequence[str] = (), *, published: bool = False) -> list[Table]:
+def paper_tables(results: Results, sta: Sequence[str] = (), *, published: bool = False) -> list[Table]:
     """The tables that there is anything for, in the paper's order; all four with `published`."""
     values = published_values() if published else None
     tables = [
-        table_1(results, went_through_sta(results, told), is_told=bool(told), values=values),
+        table_1(results, went_through_sta(results, sta), is_named=bool(sta), values=values),
         table_1_differences(results),
         table_2(results, "official", values),
         table_2(results, "strict"),
@@ -149,10 +149,10 @@ def tables_md(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
 
 
 def table_1(
-    results: Results, ticked: Collection[str], *, is_told: bool, values: Collection[Published] | None = None
+    results: Results, ticked: Collection[str], *, is_named: bool, values: Collection[Published] | None = None
 ) -> Table | None:
     """Phrases that are to be located: a group a split, where there are several."""
-    sets = [one for one in results.sets if one.phrase]
+    sets = [questions for questions in results.sets if questions.phrase]
     if not sets and not values:
         return None
     columns: dict[Column, Field] = {
@@ -184,7 +184,7 @@ def table_1(
         "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. Errors are "
         "those of the responses that state an interval.",
     ]
-    if sets and not is_told:
+    if sets and not is_named:
         notes.append(
             "STA is ticked by the models' names, since nobody said which of them went through stage 1."
         )
@@ -207,7 +207,7 @@ def table_1_differences(results: Results) -> Table | None:
             return None
         return (difference.iou, difference.p_iou, difference.n_phrases)
 
-    sets = [one for one in results.sets if one.phrase]
+    sets = [questions for questions in results.sets if questions.phrase]
     groups = _difference_groups(results, sets, cells)
     title = "Table 1: difference to the first row on the same phrases"
     return Table("table-1-differences", title, "model", columns, groups) if groups else None
@@ -221,17 +221,21 @@ def table_2(results: Results, measure: str, values: Collection[Published] | None
 
     The paper's six columns are there where any benchmark is, or its own numbers.
     """
-    sets = [one for one in results.sets if one.official or (one.choice and one.benchmark is None)]
-    has_benchmarks = values is not None or any(one.benchmark for one in sets)
+    sets = [
+        questions
+        for questions in results.sets
+        if questions.official or (questions.choice and questions.benchmark is None)
+    ]
+    has_benchmarks = values is not None or any(questions.benchmark for questions in sets)
     keys = [part.key for part in PARTS] if has_benchmarks else []
     names = {part.key: part.name for part in PARTS}
-    for one in sets:
-        if one.key not in names:
-            keys.append(one.key)
-            names[one.key] = one.name
+    for questions in sets:
+        if questions.key not in names:
+            keys.append(questions.key)
+            names[questions.key] = questions.name
     if not keys:
         return None
-    by_key = {one.key: one for one in sets}
+    by_key = {questions.key: questions for questions in sets}
     columns = tuple(Column(names[k], "%", 100, DECIMALS.get(k, 1), "higher", with_n=True) for k in keys)
     rows = []
     for model in results.models:
@@ -250,10 +254,10 @@ def table_2(results: Results, measure: str, values: Collection[Published] | None
     return Table(key, title, "model", columns, groups, (read,))
 
 
-def _accuracy(one: QuestionSet, model: str, measure: str) -> Mean | None:
-    if one.benchmark is not None:
-        return (one.official if measure == "official" else one.strict).get(model)
-    scores = one.choice.get(model)
+def _accuracy(questions: QuestionSet, model: str, measure: str) -> Mean | None:
+    if questions.benchmark is not None:
+        return (questions.official if measure == "official" else questions.strict).get(model)
+    scores = questions.choice.get(model)
     if scores is None:
         return None
     return scores.accuracy_official if measure == "official" else scores.accuracy_strict
@@ -272,7 +276,7 @@ def table_2_differences(results: Results) -> Table | None:
             difference.n_choices,
         )
 
-    sets = [one for one in results.sets if one.choice or one.official]
+    sets = [questions for questions in results.sets if questions.choice or questions.official]
     groups = _difference_groups(results, sets, cells)
     title = "Table 2: difference to the first row on the same questions, official accuracy"
     return Table("table-2-differences", title, "model", columns, groups) if groups else None
@@ -285,16 +289,16 @@ def _difference_groups(
 ) -> tuple[Group, ...]:
     """A group a set of questions: each model against the first one there."""
     groups = []
-    for one in sets:
-        models = [model for model in results.models if model in one.models]
+    for questions in sets:
+        models = [model for model in results.models if model in questions.models]
         rows = []
         for model in models[1:]:
-            difference = difference_to(models[0], model, one)
-            found = None if difference is None else cells(difference)
-            if found is not None:
-                rows.append(TableRow(f"{model} less {models[0]}", found))
+            difference = difference_to(models[0], model, questions)
+            row = None if difference is None else cells(difference)
+            if row is not None:
+                rows.append(TableRow(f"{model} less {models[0]}", row))
         if rows:
-            groups.append(Group(one.name, tuple(rows)))
+            groups.append(Group(questions.name, tuple(rows)))
     return tuple(groups)
 
 

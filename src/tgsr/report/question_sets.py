@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -73,12 +73,12 @@ class QuestionSet:
 
     key: str
     name: str
-    benchmark: str | None
-    phrase: dict[str, PhraseScores]
-    choice: dict[str, ChoiceScores]
-    official: dict[str, Mean]
-    strict: dict[str, Mean]
-    scores: dict[str, BenchmarkScores]
+    benchmark: str | None = None
+    phrase: dict[str, PhraseScores] = field(default_factory=dict)
+    choice: dict[str, ChoiceScores] = field(default_factory=dict)
+    official: dict[str, Mean] = field(default_factory=dict)
+    strict: dict[str, Mean] = field(default_factory=dict)
+    scores: dict[str, BenchmarkScores] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
 
     @property
@@ -137,16 +137,12 @@ def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -
 
 def _score_split(split: str, responses: Sequence[Response], seed: int) -> QuestionSet:
     metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
-    of = {model: scores.all for model, scores in metrics.models.items()}
+    groups = {model: scores.all for model, scores in metrics.models.items()}
     return QuestionSet(
         key=f"split {split}",
         name=split,
-        benchmark=None,
-        phrase={model: group.phrase for model, group in of.items() if group.phrase is not None},
-        choice={model: group.choice for model, group in of.items() if group.choice is not None},
-        official={},
-        strict={},
-        scores={},
+        phrase={model: group.phrase for model, group in groups.items() if group.phrase is not None},
+        choice={model: group.choice for model, group in groups.items() if group.choice is not None},
         differences=metrics.differences,
     )
 
@@ -162,20 +158,22 @@ def _score_part(
     benchmark = cast(Benchmark, part.benchmark)
     scores: dict[str, BenchmarkScores] = {}
     answers: dict[str, list[ScoredAnswer]] = {}
-    for model, of_model in rows.items():
-        whole = score(Predictions(benchmark, rows=tuple(of_model)), seed=seed).benchmark
-        if whole is not None:
-            scores[model] = whole
-        answers[model] = [score_row(row, benchmark, model) for row in of_model]
+    choice: dict[str, ChoiceScores] = {}
+    for model, model_rows in rows.items():
+        of_file = score(Predictions(benchmark, rows=tuple(model_rows)), seed=seed).benchmark
+        if of_file is not None:
+            scores[model] = of_file
+        answers[model] = [score_row(row, benchmark, model) for row in model_rows]
     metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
-    for model, of in metrics.models.items():
-        scores[model] = of.benchmarks[benchmark]
+    for model, model_scores in metrics.models.items():
+        scores[model] = model_scores.benchmarks[benchmark]
         answers[model] = []
+        if model_scores.all.choice is not None:
+            choice[model] = model_scores.all.choice
     for response in responses:
         items = score_response(response)
         answers[response.model] += [item for item in items if isinstance(item, ScoredAnswer)]
     shown = [model for model in models if model in answers]
-    choice = {model: of.all.choice for model, of in metrics.models.items() if of.all.choice is not None}
     differences = [_answer_difference(shown[0], other, answers, seed) for other in shown[1:]]
     return replace(_benchmark_set(part, scores), choice=choice, differences=tuple(differences))
 
@@ -184,15 +182,18 @@ def _answer_difference(
     model: str, other: str, answers: Mapping[str, Sequence[ScoredAnswer]], seed: int
 ) -> Difference:
     """Official accuracy by the owner's rule, on questions that both answered once and it scored of both."""
-    once = []
+    answered_once = []
     for name in (model, other):
         n_answers = Counter(item.id for item in answers[name])
-        once.append(
+        answered_once.append(
             {item.id: item for item in answers[name] if n_answers[item.id] == 1 and item.official is not None}
         )
-    ids = [id_ for id_ in once[0] if id_ in once[1]]
-    values = [float(bool(once[1][id_].official)) - float(bool(once[0][id_].official)) for id_ in ids]
-    clips = [once[0][id_].clip for id_ in ids]
+    ids = [id_ for id_ in answered_once[0] if id_ in answered_once[1]]
+    values = [
+        float(bool(answered_once[1][id_].official)) - float(bool(answered_once[0][id_].official))
+        for id_ in ids
+    ]
+    clips = [answered_once[0][id_].clip for id_ in ids]
     return Difference(
         model,
         other,
@@ -209,10 +210,8 @@ def _benchmark_set(part: Part, scores: dict[str, BenchmarkScores]) -> QuestionSe
         key=part.key,
         name=part.name,
         benchmark=part.benchmark,
-        phrase={},
-        choice={},
-        official={model: of.accuracy_official for model, of in scores.items()},
-        strict={model: of.accuracy_strict for model, of in scores.items()},
+        official={model: model_scores.accuracy_official for model, model_scores in scores.items()},
+        strict={model: model_scores.accuracy_strict for model, model_scores in scores.items()},
         scores=scores,
     )
 
@@ -228,30 +227,30 @@ def sets_of(metrics: Metrics, label_of: Mapping[str, str]) -> list[QuestionSet]:
     for model, label in label_of.items():
         if model not in metrics.models:
             continue
-        of = metrics.models[model]
-        n_in_benchmarks = sum(scores.n for scores in of.benchmarks.values())
-        n_choices = 0 if of.all.choice is None else of.all.choice.n
-        for split, group in of.by_split.items():
-            at = splits.setdefault(split, QuestionSet(f"split {split}", split, None, {}, {}, {}, {}, {}))
+        model_scores = metrics.models[model]
+        n_in_benchmarks = sum(scores.n for scores in model_scores.benchmarks.values())
+        n_choices = 0 if model_scores.all.choice is None else model_scores.all.choice.n
+        for split, group in model_scores.by_split.items():
+            questions = splits.setdefault(split, QuestionSet(f"split {split}", split))
             if group.phrase is not None:
-                at.phrase[label] = group.phrase
+                questions.phrase[label] = group.phrase
             if group.choice is not None and n_in_benchmarks < n_choices:  # else there is no question of ours
-                at.choice[label] = group.choice
-        for benchmark, scores in of.benchmarks.items():
+                questions.choice[label] = group.choice
+        for benchmark, scores in model_scores.benchmarks.items():
             for part, official, strict in _parts_of(benchmark, scores):
-                at = parts.setdefault(part.key, _benchmark_set(part, {}))
-                at.official[label], at.strict[label] = official, strict
+                questions = parts.setdefault(part.key, _benchmark_set(part, {}))
+                questions.official[label], questions.strict[label] = official, strict
                 if official.n + official.n_unscored == scores.n:  # the part is all that was asked
-                    at.scores[label] = scores
-    found = [one for one in (*splits.values(), *parts.values()) if one.models]
-    if len(found) == 1 and found[0].benchmark is None:
+                    questions.scores[label] = scores
+    sets = [questions for questions in (*splits.values(), *parts.values()) if questions.models]
+    if len(sets) == 1 and sets[0].benchmark is None:
         differences = [
             replace(d, model=label_of[d.model], other=label_of[d.other])
             for d in metrics.differences
             if d.model in label_of and d.other in label_of
         ]
-        found = [replace(found[0], differences=tuple(differences))]
-    return found
+        sets = [replace(sets[0], differences=tuple(differences))]
+    return sets
 
 
 def _parts_of(benchmark: str, scores: BenchmarkScores) -> list[tuple[Part, Mean, Mean]]:
@@ -269,27 +268,30 @@ def merge_sets(
     sets: Sequence[QuestionSet], more: Iterable[QuestionSet], file: str, notes: list[str]
 ) -> list[QuestionSet]:
     """`more` beside `sets`; a model that a set has already keeps its scores: predictions come before summaries."""
-    merged = {one.key: one for one in sets}
-    for one in more:
-        known = merged.get(one.key)
+    merged = {questions.key: questions for questions in sets}
+    for questions in more:
+        known = merged.get(questions.key)
         if known is None:
-            merged[one.key] = one
+            merged[questions.key] = questions
             continue
-        if one.models - known.models and one.models & known.models:
-            notes.append(f"{file}: {one.name}: its scores of {', '.join(sorted(one.models & known.models))} "
-                         "are left out: there are others already")  # fmt: skip
-        merged[one.key] = replace(
+        in_both = questions.models & known.models
+        if in_both and questions.models - known.models:
+            notes.append(
+                f"{file}: {questions.name}: its scores of {', '.join(sorted(in_both))} are left out: "
+                "there are others already"
+            )
+        merged[questions.key] = replace(
             known,
-            phrase={**one.phrase, **known.phrase},
-            choice={**one.choice, **known.choice},
-            official={**one.official, **known.official},
-            strict={**one.strict, **known.strict},
-            scores={**one.scores, **known.scores},
-            differences=known.differences or one.differences,
+            phrase={**questions.phrase, **known.phrase},
+            choice={**questions.choice, **known.choice},
+            official={**questions.official, **known.official},
+            strict={**questions.strict, **known.strict},
+            scores={**questions.scores, **known.scores},
+            differences=known.differences or questions.differences,
         )
-    ours = [one for one in merged.values() if one.benchmark is None]
-    theirs = [one for one in merged.values() if one.benchmark is not None]
-    return [*ours, *sorted(theirs, key=lambda one: (_PLACE.get(one.key, len(PARTS)), one.key))]
+    ours = [questions for questions in merged.values() if questions.benchmark is None]
+    theirs = [questions for questions in merged.values() if questions.benchmark is not None]
+    return [*ours, *sorted(theirs, key=lambda theirs: (_PLACE.get(theirs.key, len(PARTS)), theirs.key))]
 
 
 def difference_to(first: str, other: str, among: QuestionSet) -> Difference | None:

@@ -175,10 +175,8 @@ def read_source(path: Path, notes: list[str]) -> Source:
     """
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     if not is_ours(path):
-        found = read_predictions(path)
-        return Source(
-            path, digest, found.responses, found.rows, found.format, path.stem if found.rows else ""
-        )
+        read = read_predictions(path)
+        return Source(path, digest, read.responses, read.rows, read.format, path.stem if read.rows else "")
     try:
         return Source(path, digest, tuple(read_responses(path, several=True)))
     except RecordError as error:

@@ -283,41 +283,42 @@ SLOPE = "seconds moved per second shifted"
 TASK_COLUMNS = ("accuracy %", "sufficiency %", "over silence", "necessity", "shift-following %")
 
 
-def _table(name: str, of: Controls) -> str:
-    head = (
-        f"{name}: {of.n} questions ({of.n_choices} choices, {of.n_phrases} phrases) about {of.n_clips} clips"
-    )
-    if of.n_without_original:
-        head += f", {of.n_without_original} more without a response"
-    head += f"; {of.n_citing} responses cite a valid interval"
-    if of.covered.value is not None:
-        head += f"; the evidence of {of.n_with_evidence} choices covers {of.covered.value:.0%} of its clip"
+def _table(name: str, controls: Controls) -> str:
+    kinds = f"{controls.n_choices} choices, {controls.n_phrases} phrases"
+    head = f"{name}: {controls.n} questions ({kinds}) about {controls.n_clips} clips"
+    if controls.n_without_original:
+        head += f", {controls.n_without_original} more without a response"
+    head += f"; {controls.n_citing} responses cite a valid interval"
+    if controls.covered.value is not None:
+        head += f"; the evidence of {controls.n_with_evidence} choices covers {controls.covered.value:.0%} of its clip"
     lines = [head]
-    if of.n_choices:
-        cells = [(scores.accuracy, scores.same_answer) for scores in of.conditions.values()]
-        lines += _condition_lines(of, ("accuracy %", "same answer %"), cells)
-        lines.append(f"  {'a blind pick':18} {'':5}  {100 * (of.chance or 0):.1f}")
-    if of.n_phrases:
-        cells = [(scores.iou, scores.same_place) for scores in of.conditions.values()]
-        lines += _condition_lines(of, ("IoU %", "same place %"), cells)
+    if controls.n_choices:
+        cells = [(scores.accuracy, scores.same_answer) for scores in controls.conditions.values()]
+        lines += _condition_lines(controls, ("accuracy %", "same answer %"), cells)
+        lines.append(f"  {'a blind pick':18} {'':5}  {100 * (controls.chance or 0):.1f}")
+    if controls.n_phrases:
+        cells = [(scores.iou, scores.same_place) for scores in controls.conditions.values()]
+        lines += _condition_lines(controls, ("IoU %", "same place %"), cells)
     for field, words in FIGURES.items():
-        mean: Mean = getattr(of, field)
+        mean: Mean = getattr(controls, field)
         if mean.n:
             lines.append(f"  {words:44} {percent(mean, ''):22} n {mean.n}")
-    if of.shift_slope.n:
-        lines.append(f"  {SLOPE:44} {number(of.shift_slope, 2):22} n {of.shift_slope.n}")
-    if len(of.by_task) > 1:
+    if controls.shift_slope.n:
+        lines.append(f"  {SLOPE:44} {number(controls.shift_slope, 2):22} n {controls.shift_slope.n}")
+    if len(controls.by_task) > 1:
         lines.append("  " + " ".join([f"{'task':12}", *(f"{words:20}" for words in TASK_COLUMNS)]).rstrip())
-        for task, means in of.by_task.items():
+        for task, means in controls.by_task.items():
             row = " ".join([f"{task:12}", *(f"{percent(mean, ''):20}" for mean in means.values())])
             lines.append("  " + row.rstrip())
     return "\n".join(lines)
 
 
-def _condition_lines(of: Controls, columns: tuple[str, str], cells: Sequence[tuple[Mean, Mean]]) -> list[str]:
+def _condition_lines(
+    controls: Controls, columns: tuple[str, str], cells: Sequence[tuple[Mean, Mean]]
+) -> list[str]:
     """A row for each condition that has a score of the kind, or a reason for having none."""
     lines = [f"  {'condition':18} {'n':>5}  {columns[0]:20} {columns[1]:20} not asked"]
-    for (name, scores), (first, second) in zip(of.conditions.items(), cells, strict=True):
+    for (name, scores), (first, second) in zip(controls.conditions.items(), cells, strict=True):
         n = first.n + first.n_unscored
         skipped = ", ".join(f"{reason} {k}" for reason, k in scores.skipped.items())
         same = "" if name == "original" else percent(second, "")
