@@ -17,9 +17,9 @@ from tgsr.data.questions.build import rows_of
 from tgsr.data.questions.by_llm import (
     MOST_KEPT,
     TASK,
+    LlmDraft,
     Open,
     Refused,
-    Written,
     _stretch,
     draft_of,
     drafts_in,
@@ -71,15 +71,15 @@ def reason(**changed: object) -> str | None:
 def test_objects_are_found_between_words_fences_and_over_several_lines() -> None:
     text = f"Sure, here they are:\n```json\n1. {written()},\n{json.dumps(GOOD, indent=2)}\n```\nGood luck!"
     found = drafts_in(text)
-    assert [type(one) for one in found] == [Written, Written]
-    assert isinstance(found[0], Written)
+    assert [type(one) for one in found] == [LlmDraft, LlmDraft]
+    assert isinstance(found[0], LlmDraft)
     assert (found[0].question, found[0].answer) == (GOOD["question"], GOOD["answer"])
     assert found[0].wrong == ("the blue one", "the green one", "the old one")
 
 
 def test_a_broken_line_does_not_take_the_next_one_with_it() -> None:
     found = drafts_in(f'{{"question": "What\n{written()}\n{written()[:40]}')
-    assert [type(one) for one in found] == [Refused, Written, Refused]
+    assert [type(one) for one in found] == [Refused, LlmDraft, Refused]
     assert found[0] == Refused("is not JSON", '{"question": "What')
 
 
@@ -128,7 +128,7 @@ def test_the_limits_of_length_are_allowed() -> None:
 
 def test_the_evidence_is_the_time_of_the_quoted_words() -> None:
     (one,) = drafts_in(written())
-    assert isinstance(one, Written)
+    assert isinstance(one, LlmDraft)
     draft = draft_of(one, CLIP, "open question 1")
     assert isinstance(draft, Draft)
     assert draft.evidence == (Span(2.0, 3.9),)  # words 4 to 7

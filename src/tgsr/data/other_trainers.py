@@ -78,8 +78,8 @@ def to_trl(question: Question, audio_path: str, family: Family) -> dict[str, Any
     """
     row: dict[str, Any] = {"prompt": _in_parts(question, audio_path, family)}
     if question.kind == "phrase":
-        said = [{"type": "text", "text": target_of(question, family)}]
-        row["completion"] = [{"role": "assistant", "content": said}]
+        completion = [{"type": "text", "text": target_of(question, family)}]
+        row["completion"] = [{"role": "assistant", "content": completion}]
     else:
         row["label"] = target_of(question, family)
     return {**row, KEPT: _kept(question)}
@@ -124,8 +124,8 @@ def to_nemo_rl(question: Question, audio_path: str, family: Family) -> dict[str,
     turns = _in_parts(question, audio_path, family)
     if question.kind == "choice":
         turns = turns[-1:]
-    said = {"role": "assistant", "content": target_of(question, family)}
-    return {"messages": [*turns, said], KEPT: _kept(question)}
+    last_turn = {"role": "assistant", "content": target_of(question, family)}
+    return {"messages": [*turns, last_turn], KEPT: _kept(question)}
 
 
 def export(
@@ -221,11 +221,11 @@ def _kept(question: Question) -> str:
 
 
 def _question(row: object) -> Question:
-    kept = row.get(KEPT) if isinstance(row, Mapping) else None
-    if kept is None:
+    stored = row.get(KEPT) if isinstance(row, Mapping) else None
+    if stored is None:
         raise RecordError(KEPT, "is missing", remedy="only files that `tgsr export` wrote can be read back")
     try:
-        fields = json.loads(kept)
+        fields = json.loads(stored)
         fields["choices"] = tuple(fields.get("choices", ()))
         fields["evidence"] = tuple(Span(start, end) for start, end in fields.get("evidence", ()))
         fields["labels"] = tuple((str(name), str(value)) for name, value in fields.get("labels", ()))

@@ -189,7 +189,7 @@ def _by_clip(
     path: Path, records: Iterable[tuple[Clip | Question, Entry]], leave_out: Errors
 ) -> Iterator[Sample]:
     """A sample a clip, as it comes; for questions a sample with all of one clip, in the order of their first ones."""
-    order, asked, sounds = OnDisk(), OnDisk(), OnDisk()
+    order, questions, sounds = OnDisk(), OnDisk(), OnDisk()
     n = 0
     for record, entry in records:
         if isinstance(record, Clip):
@@ -204,10 +204,10 @@ def _by_clip(
             sounds.put(record.clip_id, record.audio)
             order.put(f"{n:012d}", record.clip_id)
             n += 1
-        asked.put(record.clip_id, json.dumps(as_row(record), ensure_ascii=False))
+        questions.put(record.clip_id, json.dumps(as_row(record), ensure_ascii=False))
     for place in iter(order.keys()):
         (clip_id,) = order.get(place)
-        rows = [json.loads(row) for row in asked.get(clip_id)]
+        rows = [json.loads(row) for row in questions.get(clip_id)]
         sample = Sample(_key(clip_id), path.parent / rows[0]["audio"], {}, len(rows))
         of_clip = {"id": clip_id, "audio": sample.sound_name}
         of_clip |= {name: rows[0][name] for name in ("duration", "split")}
@@ -270,8 +270,10 @@ def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
                 group, n_bytes = [], 0
             labels = [
                 {"name": name, "value": value}
-                for name, of in sample.row.get("labels", {}).items()
-                for value in (of if isinstance(of, list) else [of])  # a question may have several of a name
+                for name, values in sample.row.get("labels", {}).items()
+                for value in (
+                    values if isinstance(values, list) else [values]
+                )  # a question may have several of a name
             ]
             sound = {"bytes": content, "path": sample.sound_name}
             group.append({**sample.row, "audio": sound, "labels": labels})
@@ -288,15 +290,15 @@ def _schema(pyarrow: Any, of_questions: bool) -> Any:
     sound = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
     span = [("start", number), ("end", number)]
     labelled = ("labels", many(pyarrow.struct([("name", text), ("value", text)])))
-    said = [("speaker", text), ("source", text), ("confidence", number)]
-    of_clips = [
-        ("words", many(pyarrow.struct([("word", text), *span, *said]))),
+    word_columns = [("speaker", text), ("source", text), ("confidence", number)]
+    clip_columns = [
+        ("words", many(pyarrow.struct([("word", text), *span, *word_columns]))),
         *((name, text) for name in ("split", "source", "licence", "speaker", "text", "language")),
         labelled,
         ("events", many(pyarrow.struct([("label", text), *span]))),
         ("flags", many(text)),
     ]
-    asked = [
+    question_columns = [
         *((name, text) for name in ("clip_id", "kind", "question", "answer")),
         ("choices", many(text)),
         ("phrase", text),
@@ -305,7 +307,12 @@ def _schema(pyarrow: Any, of_questions: bool) -> Any:
         ("split", text),
         labelled,
     ]
-    columns = [("id", text), ("audio", sound), ("duration", number), *(asked if of_questions else of_clips)]
+    columns = [
+        ("id", text),
+        ("audio", sound),
+        ("duration", number),
+        *(question_columns if of_questions else clip_columns),
+    ]
     noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
     return pyarrow.schema(columns, metadata={"huggingface": json.dumps(noted)})
 
@@ -316,8 +323,8 @@ def _schema(pyarrow: Any, of_questions: bool) -> Any:
 def _content_key(samples: Iterable[Sample], to: Format) -> str:
     digest = hashlib.sha256(f"{VERSION} {to}".encode())
     for sample in samples:
-        found = sample.sound.stat()
-        known = [sample.key, sample.sound_name, found.st_size, found.st_mtime_ns, sample.row]
+        stat = sample.sound.stat()
+        known = [sample.key, sample.sound_name, stat.st_size, stat.st_mtime_ns, sample.row]
         digest.update(json.dumps(known).encode() + b"\n")
     return digest.hexdigest()[:32]
 

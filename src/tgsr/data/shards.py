@@ -104,7 +104,7 @@ def run(
     keys: list[str] = []
     n_given = n_found = 0
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[ShardJob]:
         """The shards that are not there yet."""
         nonlocal n_given, n_found
         iterator = iter(rows)
@@ -113,7 +113,7 @@ def run(
             bad = [row for row in shard if isinstance(row, Bad)]
             keys.append(step.key([*good, *map(asdict, bad)], root))
             n_given += len(shard)
-            job = Job(step, good, bad, kept / keys[-1])
+            job = ShardJob(step, good, bad, kept / keys[-1])
             if job.path.exists():
                 n_found += 1
                 bar.update(job.n_rows)
@@ -142,7 +142,7 @@ def errors_of(out: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ShardJob:
     """A shard to be made: its step and rows, those that were bad before, and the file of the result."""
 
     step: Step
@@ -164,7 +164,7 @@ class Job:
         return self.n_rows
 
 
-def _by_processes(jobs: Iterator[Job], workers: int) -> Iterator[int]:
+def _by_processes(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
     """Each shard's rows as it is done, in this process or in `workers` of them."""
     if workers == 1:
         yield from (job.make() for job in jobs)
@@ -182,7 +182,7 @@ def _by_processes(jobs: Iterator[Job], workers: int) -> Iterator[int]:
         processes.shutdown(cancel_futures=True)
 
 
-def _by_ray(jobs: Iterator[Job], workers: int) -> Iterator[int]:
+def _by_ray(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
     """Ray Data over some shards at a time, on the cluster that RAY_ADDRESS names, else on this machine.
 
     All machines must see the folder of the output, and have tgsr. A stop costs the shards that are under way.
@@ -195,14 +195,14 @@ def _by_ray(jobs: Iterator[Job], workers: int) -> Iterator[int]:
     ours = not ray.is_initialized()
     if ours:
         address = os.environ.get("RAY_ADDRESS")
-        here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
-        ray.init(address=address, **({} if address else here))
+        local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+        ray.init(address=address, **({} if address else local))
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        while some := list(islice(jobs, SHARDS_A_WORKER * workers)):
-            items = [{"job": pickle.dumps(job)} for job in some]
+        while batch := list(islice(jobs, SHARDS_A_WORKER * workers)):
+            items = [{"job": pickle.dumps(job)} for job in batch]
             ray.data.from_items(items, override_num_blocks=len(items)).map(_make_pickled).materialize()
-            yield sum(job.n_rows for job in some)
+            yield sum(job.n_rows for job in batch)
     finally:
         if ours:
             ray.shutdown()

@@ -52,12 +52,12 @@ class Leak:
 def leaks(clips: Iterable[Clip], most: int = 100) -> list[Leak]:
     """The first `most` leaks between any two splits, in order of appearance."""
     where: dict[tuple[str, str], str] = {}
-    found: list[Leak] = []
+    leaked: list[Leak] = []
     for clip in clips:
         voices = {clip.speaker, *(word.speaker for word in clip.words)} - {None}
         named = [("clip", clip.id), ("recording", clip.audio), *(("speaker", str(voice)) for voice in voices)]
         for what, name in named:
             before = where.setdefault((what, name), clip.split)
-            if before != clip.split and len(found) < most:
-                found.append(Leak(what, name, (before, clip.split)))  # type: ignore[arg-type]
-    return found
+            if before != clip.split and len(leaked) < most:
+                leaked.append(Leak(what, name, (before, clip.split)))  # type: ignore[arg-type]
+    return leaked

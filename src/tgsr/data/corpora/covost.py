@@ -29,8 +29,8 @@ def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Ba
     tables = sorted(path for path in folder.glob("covost_v2.*.tsv") if TABLE.fullmatch(path.name))
     if not tables or not (folder / "clips").is_dir():
         names = ", ".join(path.name for path in tables) or "no such table"
-        found = names if (folder / "clips").is_dir() else f"{names}, no clips/"
-        raise CorpusError(folder, "covost_v2.en_de.train.tsv or the like, and clips/", found)
+        contents = names if (folder / "clips").is_dir() else f"{names}, no clips/"
+        raise CorpusError(folder, "covost_v2.en_de.train.tsv or the like, and clips/", contents)
     for path in tables:
         require_columns(path, COLUMNS, tabs=True)
     ids = OnDisk()

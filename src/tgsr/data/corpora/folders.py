@@ -180,7 +180,7 @@ def place(path: Path, relative_to: Path | None) -> str:
 
 def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """The files below the folder with one of the suffixes, in order of path; hidden ones are left out."""
-    found = OnDisk()
+    paths = OnDisk()
     folders = [folder]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -190,8 +190,8 @@ def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes:
-                    found.put(entry.path)
-    return map(Path, found.keys())
+                    paths.put(entry.path)
+    return map(Path, paths.keys())
 
 
 def unnamed(folder: Path, named: OnDisk, by: str) -> Iterator[Bad]:
@@ -205,9 +205,9 @@ def _metadata(folder: Path) -> Path | None:
     for suffix in TABLES:
         if (folder / f"metadata{suffix}").is_file():
             return folder / f"metadata{suffix}"
-    found = sorted(path for path in folder.iterdir() if path.suffix in TABLES and path.is_file())
-    if len(found) > 1:
+    tables = sorted(path for path in folder.iterdir() if path.suffix in TABLES and path.is_file())
+    if len(tables) > 1:
         raise CorpusError(
-            folder, "one table, or one named metadata.csv", f"{', '.join(p.name for p in found)}; say which"
+            folder, "one table, or one named metadata.csv", f"{', '.join(p.name for p in tables)}; say which"
         )
-    return found[0] if found else None
+    return tables[0] if tables else None

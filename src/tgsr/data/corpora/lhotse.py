@@ -48,15 +48,15 @@ def read(
     ids = OnDisk()
     for path in recordings or cuts:
         named = split or (SPLIT.findall(path.name) or ["train"])[0]
-        made = Made(folder, relative_to, named, source, licence)
+        manifest = Manifest(folder, relative_to, named, source, licence)
         if recordings:
-            yield from _recordings(path, made, ids)
+            yield from _recordings(path, manifest, ids)
         else:
-            yield from clips(json_lines(path), made.cut, ids)
+            yield from clips(json_lines(path), manifest.cut, ids)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Manifest:
     """Clips of one manifest: where its paths start, and what is the same for all of them."""
 
     folder: Path
@@ -108,18 +108,18 @@ class Made:
         )
 
 
-def _recordings(path: Path, made: Made, ids: OnDisk) -> Iterator[Clip | Bad]:
+def _recordings(path: Path, manifest: Manifest, ids: OnDisk) -> Iterator[Clip | Bad]:
     """The recordings of one manifest with their supervisions, which wait on disk."""
-    supervisions, said, recorded = OnDisk(), OnDisk(), OnDisk()
+    supervisions, supervision_ids, recorded = OnDisk(), OnDisk(), OnDisk()
     beside = path.with_name(path.name.replace("recordings", "supervisions"))
     for entry in json_lines(beside) if beside.is_file() else ():
         if isinstance(entry, Bad):
             yield entry
             continue
         try:
-            if said.get(entry.text("id")):
+            if supervision_ids.get(entry.text("id")):
                 raise RecordError("id", f"{entry.text('id')!r} was already there")
-            said.put(entry.text("id"))
+            supervision_ids.put(entry.text("id"))
             supervisions.put(entry.text("recording_id"), json.dumps([entry.line, entry.values]))
         except ValueError as error:
             yield entry.bad(error)
@@ -128,7 +128,7 @@ def _recordings(path: Path, made: Made, ids: OnDisk) -> Iterator[Clip | Bad]:
         id_ = recording.text("id")
         recorded.put(id_)
         rows = [json.loads(row) for row in supervisions.get(id_)]
-        return made.clip(id_, recording, [Entry(beside, line, values) for line, values in rows])
+        return manifest.clip(id_, recording, [Entry(beside, line, values) for line, values in rows])
 
     yield from clips(json_lines(path), make, ids)
     for id_ in supervisions.keys():  # noqa: SIM118 (no mapping)

@@ -72,14 +72,14 @@ def _chapter(
         duration, flags = sound(path)
         if not text:
             flags += ("empty-text",)
-        said = words.get(utterance, ())
-        if aligned.is_file() and not _fit(said, text, duration):
-            said, flags = (), (*flags, "alignment-left-out")
+        clip_words = words.get(utterance, ())
+        if aligned.is_file() and not _fit(clip_words, text, duration):
+            clip_words, flags = (), (*flags, "alignment-left-out")
         return Clip(
             id=utterance,
             audio=place(path, relative_to),
             duration=duration,
-            words=said,
+            words=clip_words,
             split=subset.split("-")[0],
             source=f"LibriSpeech {subset}",
             licence=LICENCE,

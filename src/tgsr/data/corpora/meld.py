@@ -57,14 +57,14 @@ def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Ba
     """
     names = {split: f"{split}_sent_emo.csv" for split in FOLDERS}
     tables = {split: _there(folder, split, name) for split, name in names.items()}
-    found = {split: path for split, path in tables.items() if path.is_file()}
-    if not found:
+    present = {split: path for split, path in tables.items() if path.is_file()}
+    if not present:
         names_here = ", ".join(sorted(path.name for path in folder.glob("*"))[:5])
         raise CorpusError(folder, " or ".join(names.values()), names_here or "nothing")
-    for path in found.values():
+    for path in present.values():
         require_columns(path, COLUMNS)
     ids = OnDisk()
-    for split, path in found.items():
+    for split, path in present.items():
         yield from _split(split, path, _there(folder, split, FOLDERS[split]), relative_to, ids)
 
 
@@ -110,11 +110,11 @@ def _clip(entry: Entry, split: str, folder: Path, relative_to: Path | None, name
 
 def _seconds(entry: Entry, column: str) -> Seconds:
     """Seconds of "0:10:44,769": hours, minutes, seconds, milliseconds."""
-    found = TIME.fullmatch(entry.text(column))
-    if found is None:
+    match = TIME.fullmatch(entry.text(column))
+    if match is None:
         raise RecordError(column, f"must be a time such as 0:10:44,769, got {entry.text(column)!r:.80}")
-    hours, minutes, seconds, _ = map(int, found.groups())
-    return hours * 3600 + minutes * 60 + seconds + float(f"0.{found[4]}")
+    hours, minutes, seconds, _ = map(int, match.groups())
+    return hours * 3600 + minutes * 60 + seconds + float(f"0.{match[4]}")
 
 
 def _there(folder: Path, split: str, name: str) -> Path:

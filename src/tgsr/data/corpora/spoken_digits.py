@@ -98,32 +98,32 @@ def recordings(split: str) -> dict[tuple[str, int], tuple[Recording, ...]]:
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     folder = files("tgsr") / "assets" / "fsdd"
-    found: dict[tuple[str, int], list[Recording]] = {}
+    by_speaker: dict[tuple[str, int], list[Recording]] = {}
     for speaker, rows in json.loads((folder / "index.json").read_text()).items():
         with (folder / f"{speaker}.flac").open("rb") as stream:
             samples, rate = soundfile.read(stream, dtype="float32")
         position = 0
         for digit, take, n_samples in rows:
-            said = trim(samples[position : position + n_samples], rate)
+            trimmed = trim(samples[position : position + n_samples], rate)
             position += n_samples
-            recording = Recording(digit, speaker, take, soxr.resample(said, rate, SAMPLE_RATE))
+            recording = Recording(digit, speaker, take, soxr.resample(trimmed, rate, SAMPLE_RATE))
             if recording.split == split:
-                found.setdefault((speaker, digit), []).append(recording)
-    return {key: tuple(value) for key, value in found.items()}
+                by_speaker.setdefault((speaker, digit), []).append(recording)
+    return {key: tuple(value) for key, value in by_speaker.items()}
 
 
 def said_sequence(rng: np.random.Generator, speakers: list[str], n_words: int) -> list[tuple[str, int]]:
     """(speaker, digit) for each word: one speaker, or two who take turns of one to five digits."""
     turn, left = 0, 0
-    said: list[tuple[str, int]] = []
+    spoken: list[tuple[str, int]] = []
     for _ in range(n_words):
-        if left == 0 and said:
+        if left == 0 and spoken:
             turn = (turn + 1) % len(speakers)
         if left == 0:
             left = int(rng.integers(1, 6))
-        said.append((speakers[turn], int(rng.integers(10))))
+        spoken.append((speakers[turn], int(rng.integers(10))))
         left -= 1
-    return said
+    return spoken
 
 
 def compose(

@@ -90,7 +90,7 @@ def _shards(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise CorpusError(path, expected, "nothing")
-    shards = sorted(one for one in path.rglob("*") if is_tar(one) and one.is_file())
+    shards = sorted(file for file in path.rglob("*") if is_tar(file) and file.is_file())
     if not shards:
         raise CorpusError(path, expected, "none")
     return shards
@@ -115,12 +115,12 @@ class Sample:
         if self.problem is not None:
             raise RecordError(None, self.problem)
         if len(self.sounds) != 1:
-            found = (
+            sounds = (
                 f"has {len(self.sounds)} sound files ({', '.join(self.names)})"
                 if self.names
                 else "has no sound file"
             )
-            raise RecordError("audio", f"{found}; a sample has one, of {', '.join(FORMATS)}")
+            raise RecordError("audio", f"{sounds}; a sample has one, of {', '.join(FORMATS)}")
         values = _object(self.texts[".json"]) if ".json" in self.texts else {}
         text = _text(".txt", self.texts.get(".txt"))
         if (text or (".txt" in self.texts and not _is_clip(values))) and not any(map(values.get, TEXT)):

@@ -95,9 +95,11 @@ def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
                 clip = clip_of(within(row))
             except (ValueError, RecordError) as error:
                 field = error.field if isinstance(error, RecordError) else None
-                said = error.problem if isinstance(error, RecordError) else f"is not JSON in UTF-8 ({error})"
+                problem = (
+                    error.problem if isinstance(error, RecordError) else f"is not JSON in UTF-8 ({error})"
+                )
                 yield Bad(
-                    str(path), said, number, field, line.encode(errors="replace").decode()[:1000].strip()
+                    str(path), problem, number, field, line.encode(errors="replace").decode()[:1000].strip()
                 )
                 continue
             if seen.get(clip.id):

@@ -50,13 +50,13 @@ def heard_only(settings: TextOnly, rows: Sequence[Row]) -> Made:
     n_right = [0] * len(questions)
     bad: dict[int, Bad] = {}
     for order in range(settings.n_orders):
-        asked = [
+        indices = [
             index
             for index, question in enumerate(questions)
             if n_right[index] == order < len(question.choices) and index not in bad
         ]
-        prompts = [without_audio(questions[index], order) for index in asked]
-        for index, reply in zip(asked, llm.replies(prompts, LETTER), strict=True):
+        prompts = [without_audio(questions[index], order) for index in indices]
+        for index, reply in zip(indices, llm.replies(prompts, LETTER), strict=True):
             question = questions[index]
             if isinstance(reply, Failed):
                 reason = f"not tested without audio, and kept: {reply.reason}"

@@ -51,11 +51,11 @@ def compose_clips(n_clips: int, split: str, first_seed: int, out: Path) -> list[
     """n_clips clips of spoken digits as FLAC files in out/audio; files that are whole are kept."""
     clips = []
     for seed in tqdm(range(first_seed, first_seed + n_clips), desc=f"compose {split}", unit="clip"):
-        made = compose(seed, split)
-        path = out / made.clip.audio
+        composed = compose(seed, split)
+        path = out / composed.clip.audio
         if not path.exists():
-            save_flac(path, made.samples)
-        clips.append(made.clip)
+            save_flac(path, composed.samples)
+        clips.append(composed.clip)
     return clips
 
 
@@ -116,11 +116,11 @@ def phrases_of(settings: Stage1, rows: Sequence[Row]) -> Made:
             bad.append(Bad(clip.id, reason, None, "flags"))
             continue
         clip = replace(clip, split=settings.split.of(clip))
-        found = spread_phrases(
+        asked_about = spread_phrases(
             clip, np.random.default_rng(drawn(settings.phrases.seed, clip.id)), settings.phrases
         )
-        questions += found
-        if not found:
+        questions += asked_about
+        if not asked_about:
             bad.append(
                 Bad(clip.id, f"no phrase that is allowed among its {len(clip.words)} words", None, "words")
             )
@@ -141,9 +141,9 @@ def choices_of(settings: Stage2, rows: Sequence[Row]) -> Made:
             clip = replace(clip, words=())
         # A test's wrong choices come from the test: a phrase that was trained on must not give itself away.
         others = [other for other in clips if other.split == clip.split and not unfit(other)]
-        found = choice_questions_of(clip, others, settings.choices)
-        questions += found
-        if not found:
+        asked_about = choice_questions_of(clip, others, settings.choices)
+        questions += asked_about
+        if not asked_about:
             bad.append(Bad(clip.id, "nothing that is known of it can be asked", None, "words"))
     return Made(questions, bad)
 
@@ -159,8 +159,10 @@ def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
             yield Bad(clip.id, "the id of another clip of this set", None, "id")
             continue
         ids.put(clip.id, "taken")
-        said = [(word.text, word.start, word.end) for word in clip.words]
-        of_clip = hashlib.sha256(f"{clip.duration} {said} {clip.labels} {clip.events}".encode()).hexdigest()
+        timed_words = [(word.text, word.start, word.end) for word in clip.words]
+        of_clip = hashlib.sha256(
+            f"{clip.duration} {timed_words} {clip.labels} {clip.events}".encode()
+        ).hexdigest()
         if clip.words and (first := seen.get(of_clip)):
             yield Bad(clip.id, f"the same words at the same times as {first[0]}", None, "words")
             continue
@@ -228,8 +230,8 @@ def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> No
             described.ask(question_of(json.loads(line)))
     with (out / "errors.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
-            said = re.sub(r"\S*/\S+", "FILE", json.loads(line)["error"])
-            described.leave_out(re.sub(r"'[^']*'|[\d.]+", "X", said)[:80])
+            reason = re.sub(r"\S*/\S+", "FILE", json.loads(line)["error"])
+            described.leave_out(re.sub(r"'[^']*'|[\d.]+", "X", reason)[:80])
 
     def heard() -> Iterator[Clip]:
         for clip in chain.from_iterable(clips_of(path, "clips", out) for path in clips):

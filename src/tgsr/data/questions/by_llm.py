@@ -54,7 +54,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class LlmDraft:
     """A question as the LLM wrote it; nothing is known yet of whether it is any good."""
 
     question: str
@@ -78,25 +78,27 @@ def open_questions_of(settings: Open, rows: Sequence[Row]) -> Made:
     A clip may have more refused drafts than one, so that shards.run needs most_bad = math.inf.
     """
     bad: list[Bad] = []
-    asked: list[Clip] = []
+    clips: list[Clip] = []
     for clip in map(clip_of, rows):
         if reason := unfit(clip):
             bad.append(Bad(clip.id, reason, None, "flags"))
         elif not clip.words:
             bad.append(Bad(clip.id, "nothing is said in it", None, "words"))
         else:
-            asked.append(replace(clip, split=settings.split.of(clip)))
+            clips.append(replace(clip, split=settings.split.of(clip)))
     llm = llm_of(settings.llm, settings.cache)
-    prompts = [TextPrompt(prompt_of(clip, settings, llm.characters)) for clip in asked]
+    prompts = [TextPrompt(prompt_of(clip, settings, llm.characters)) for clip in clips]
     decoding = Decoding(max_new_tokens=TOKENS * settings.n_a_clip, seed=settings.seed)
     questions: list[Question] = []
-    for clip, reply in zip(asked, llm.replies(prompts, decoding), strict=True):
+    for clip, reply in zip(clips, llm.replies(prompts, decoding), strict=True):
         if isinstance(reply, Failed):
             bad.append(Bad(clip.id, f"no questions were written: {reply.reason}", None, "words"))
             continue
         kept, refused = questions_in(reply, clip, settings)
         questions += kept
-        bad += [Bad(clip.id, one.reason, None, TASK, _storable(one.text[:MOST_KEPT])) for one in refused]
+        bad += [
+            Bad(clip.id, draft.reason, None, TASK, _storable(draft.text[:MOST_KEPT])) for draft in refused
+        ]
     return Made(questions, bad)
 
 
@@ -139,23 +141,23 @@ def _stretch(lines: Sequence[str], characters: int, rng: np.random.Generator) ->
 # --- what is kept --------------------------------------------------------------------------------------------------
 
 
-def drafts_in(text: str) -> list[Written | Refused]:
+def drafts_in(text: str) -> list[LlmDraft | Refused]:
     """Each JSON object that the LLM wrote, in order; words around them are passed over. Never raises."""
-    found: list[Written | Refused] = []
-    at = text.find("{")
-    while at >= 0:
+    drafts: list[LlmDraft | Refused] = []
+    place = text.find("{")
+    while place >= 0:
         try:
-            row, stop = DECODER.raw_decode(text, at)
-            found.append(_written(row, text[at:stop]))
+            row, stop = DECODER.raw_decode(text, place)
+            drafts.append(_written(row, text[place:stop]))
         except (ValueError, RecursionError):
-            end = text.find("\n", at)
+            end = text.find("\n", place)
             stop = end if end >= 0 else len(text)
-            found.append(Refused("is not JSON", text[at:stop]))
-        at = text.find("{", stop)
-    return found or [Refused("holds no JSON object", text)]
+            drafts.append(Refused("is not JSON", text[place:stop]))
+        place = text.find("{", stop)
+    return drafts or [Refused("holds no JSON object", text)]
 
 
-def _written(row: dict[str, object], text: str) -> Written | Refused:
+def _written(row: dict[str, object], text: str) -> LlmDraft | Refused:
     question, answer, quote, wrong = (row.get(name) for name in ("question", "answer", "quote", "wrong"))
     for name, value in (("question", question), ("answer", answer), ("quote", quote)):
         if not isinstance(value, str) or not plain_words(value):
@@ -167,14 +169,14 @@ def _written(row: dict[str, object], text: str) -> Written | Refused:
     texts = [str(one).strip() for one in (question, answer, quote, *wrong)]
     if any(one != _storable(one) for one in texts):
         return Refused("holds half of a character", text)
-    return Written(texts[0], texts[1], tuple(texts[3:]), texts[2], text)
+    return LlmDraft(texts[0], texts[1], tuple(texts[3:]), texts[2], text)
 
 
 def questions_in(text: str, clip: Clip, settings: Open) -> tuple[list[Question], list[Refused]]:
     """The questions to keep of what the LLM wrote about a clip, and what was refused. Never raises."""
     kept: list[Question] = []
     refused: list[Refused] = []
-    asked: set[tuple[str, ...]] = set()
+    before: set[tuple[str, ...]] = set()
     for written in drafts_in(text):
         if isinstance(written, Refused):
             refused.append(written)
@@ -184,18 +186,18 @@ def questions_in(text: str, clip: Clip, settings: Open) -> tuple[list[Question],
         question = plain_words(written.question)
         if isinstance(draft, Refused):
             refused.append(draft)
-        elif question in asked:
+        elif question in before:
             refused.append(Refused("the same question as before", written.text))
         elif number > settings.n_a_clip:
             refused.append(Refused(f"more than the {settings.n_a_clip} that were asked for", written.text))
         else:
-            asked.add(question)
-            made = in_order(clip, draft, Choices(N_WRONG + 1, seed=settings.seed))
-            kept.append(replace(made, task=TASK))  # the number is for the id alone
+            before.add(question)
+            numbered = in_order(clip, draft, Choices(N_WRONG + 1, seed=settings.seed))
+            kept.append(replace(numbered, task=TASK))  # the number is for the id alone
     return kept, refused
 
 
-def draft_of(written: Written, clip: Clip, task: str) -> Draft | Refused:
+def draft_of(written: LlmDraft, clip: Clip, task: str) -> Draft | Refused:
     """The draft with its evidence, or the first thing that is wrong with it."""
     choices = [plain_words(text) for text in (written.answer, *written.wrong)]
     if len(set(choices)) < len(choices):
@@ -206,12 +208,12 @@ def draft_of(written: Written, clip: Clip, task: str) -> Draft | Refused:
     if not SHORTEST * mean <= len(written.answer) <= LONGEST * mean:
         longer = "longer" if len(written.answer) > mean else "shorter"
         return Refused(f"the answer is much {longer} than the wrong ones", written.text)
-    found = spans_of(written.quote, clip.words, clip.duration)
-    if not found:
+    spans = spans_of(written.quote, clip.words, clip.duration)
+    if not spans:
         return Refused("nobody says the quote", written.text)
-    if len(found) > 1:  # then nobody knows which of them shows it
+    if len(spans) > 1:  # then nobody knows which of them shows it
         return Refused("the quote is said more than once", written.text)
-    return Draft(task, written.question, written.answer, written.wrong, (found[0],))
+    return Draft(task, written.question, written.answer, written.wrong, (spans[0],))
 
 
 def spans_of(quote: str, words: Sequence[Word], duration: Seconds) -> list[Span]:
@@ -220,8 +222,8 @@ def spans_of(quote: str, words: Sequence[Word], duration: Seconds) -> list[Span]
     # A Word may hold blanks ("New York"), or punctuation alone.
     parts = [(part, word.span) for word in _by_start(words) for part in plain_words(word.text)]
     places = _follow(wanted, [part for part, _ in parts])
-    found = [cover(span for _, span in parts[first : first + len(wanted)]) for first in places]
-    return [Span(one.start, min(one.end, duration)) for one in found if one and one.start < duration]
+    spans = [cover(span for _, span in parts[first : first + len(wanted)]) for first in places]
+    return [Span(one.start, min(one.end, duration)) for one in spans if one and one.start < duration]
 
 
 def _follow(wanted: Sequence[str], words: Sequence[str]) -> list[int]:

@@ -72,14 +72,16 @@ def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
     """
     spoken = cover(word.span for word in clip.words)
     evidence = (spoken or Span(0.0, clip.duration),)
-    intents = tuple(sorted({str(one.label("intent")) for one in (clip, *others) if one.label("intent")}))
-    asked = (
+    intents = tuple(
+        sorted({str(other.label("intent")) for other in (clip, *others) if other.label("intent")})
+    )
+    tasks = (
         ("intent", "What does the speaker want?", intents),
         ("emotion", "Which emotion does the speaker express?", EMOTIONS),
         ("sentiment", "What is the sentiment of what the speaker says?", SENTIMENTS),
     )
     drafts = []
-    for name, question, known in asked:
+    for name, question, known in tasks:
         label = clip.label(name)
         if label in known and len(known) > 1:
             rng = np.random.default_rng(drawn(0, f"{clip.id} {name}"))
@@ -97,8 +99,8 @@ def turns_of(clip: Clip) -> list[tuple[str, Span, str]]:
     turns: list[tuple[str, Span, str]] = []
     for word in named:
         if turns and turns[-1][0] == word.speaker:
-            speaker, span, said = turns[-1]
-            turns[-1] = (speaker, Span(span.start, max(span.end, word.end)), f"{said} {word.text}")
+            speaker, span, text = turns[-1]
+            turns[-1] = (speaker, Span(span.start, max(span.end, word.end)), f"{text} {word.text}")
         else:
             turns.append((str(word.speaker), word.span, word.text))
     if turns:
@@ -175,8 +177,8 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
                 (_span(before), _span(follows)),
             )
             drafts.append(Draft("said next", question, _text(follows), wrong, evidence))
-    said = {plain_word(word.text) for word in words}
-    elsewhere = _elsewhere(clip, others, rng, said)
+    words_said = {plain_word(word.text) for word in words}
+    elsewhere = _elsewhere(clip, others, rng, words_said)
     if apart and len(elsewhere) >= 2:
         phrase = apart[int(rng.integers(len(apart)))]
         # Of like length, so that neither the longest nor the shortest gives itself away.
@@ -211,7 +213,7 @@ def _following(words: tuple[Word, ...], phrase: tuple[Word, ...]) -> tuple[Word,
 
 def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, said: set[str]) -> list[str]:
     """Phrases of other clips of which half the words, at most, are said in this one too."""
-    found = []
+    phrases = []
     for other in others:
         if other.audio == clip.audio:
             continue
@@ -219,10 +221,10 @@ def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, sai
         for phrase in _apart(words, rng, 1):
             plain = [plain_word(word.text) for word in phrase]
             if sum(word in said for word in plain) <= len(plain) / 2:
-                found.append(_text(phrase))
-        if len(found) >= 8:
+                phrases.append(_text(phrase))
+        if len(phrases) >= 8:
             break
-    return found
+    return phrases
 
 
 def _text(phrase: Sequence[Word]) -> str:

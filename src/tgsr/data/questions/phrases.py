@@ -110,20 +110,20 @@ def fitting_phrases(words: tuple[Word, ...], wanted: Phrases) -> list[tuple[int,
     plain = [plain_word(word.text) for word in words]
     good = [bool(text) and _sure(word, wanted) for text, word in zip(plain, words, strict=True)]
     joins = [a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause for a, b in pairwise(words)]
-    found = []
+    fitting = []
     for n in range(wanted.n_min, min(wanted.n_max, len(words)) + 1):
-        said = Counter(tuple(plain[first : first + n]) for first in range(len(words) - n + 1))
+        counts = Counter(tuple(plain[first : first + n]) for first in range(len(words) - n + 1))
         for first in range(len(words) - n + 1):
             stop = first + n
             seconds = words[stop - 1].end - words[first].start
             if (
                 all(good[first:stop])
                 and all(joins[first : stop - 1])
-                and said[tuple(plain[first:stop])] == 1
+                and counts[tuple(plain[first:stop])] == 1
                 and wanted.shortest <= seconds <= wanted.longest
             ):
-                found.append((first, stop))
-    return sorted(found)
+                fitting.append((first, stop))
+    return sorted(fitting)
 
 
 def _sure(word: Word, wanted: Phrases) -> bool:

@@ -108,8 +108,8 @@ def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Cl
     aligner = _aligner(settings)
     if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
         return None
-    found = aligned_text(clip.text, samples, aligner)
-    return None if found is None else _with(clip, *mended(_spoken_by(clip, found), clip.duration))
+    words = aligned_text(clip.text, samples, aligner)
+    return None if words is None else _with(clip, *mended(_spoken_by(clip, words), clip.duration))
 
 
 def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Transcription) -> Clip:

@@ -53,17 +53,17 @@ def read_alignment(path: Path) -> dict[str, tuple[Word, ...]]:
     """
     try:
         text = _text(path.read_bytes())
-        found = _reader(text, path.suffix.casefold())(text)
+        alignment = _reader(text, path.suffix.casefold())(text)
     except AlignmentError as error:
         raise AlignmentError(error.problem, error.remedy, error.line, str(path)) from None
-    if found.n_left_out:
-        log.warning("%s: %d words have no time or no length and are left out", path, found.n_left_out)
-    return {name: tuple(words) for name, words in found.words.items()}
+    if alignment.n_left_out:
+        log.warning("%s: %d words have no time or no length and are left out", path, alignment.n_left_out)
+    return {name: tuple(words) for name, words in alignment.words.items()}
 
 
 @dataclass(slots=True)
-class _Found:
-    """The words found so far in a file, by recording; `n_left_out` had no time or no length."""
+class _Alignment:
+    """The words of a file so far, by recording; `n_left_out` had no time or no length."""
 
     source: str
     words: dict[str, list[Word]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class _Found:
         words.append(Word(text, start, end, speaker, self.source, confidence))
 
 
-_Reader = Callable[[str], _Found]
+_Reader = Callable[[str], _Alignment]
 
 
 def _text(content: bytes) -> str:
@@ -201,18 +201,18 @@ class _Tokens:
         raise AlignmentError(f"ends where {what} is expected", "it may be half-written: save it again", last)
 
 
-def _textgrid(text: str) -> _Found:
+def _textgrid(text: str) -> _Alignment:
     tokens = _Tokens(text)
     file_type, object_class = tokens.string("a file type"), tokens.string("an object class")
     if not file_type.startswith("ooTextFile") or object_class != "TextGrid":
         raise AlignmentError(f"holds {file_type!r}, {object_class!r}", "save a TextGrid as text in Praat", 1)
     tokens.number("the start"), tokens.number("the end")
     tiers = tuple(_tiers(tokens, int(tokens.number("the number of tiers"))))
-    found = _Found(TEXTGRID, {"": []})
+    alignment = _Alignment(TEXTGRID, {"": []})
     for tier in _word_tiers(tiers):
         for start, end, label, line in tier.intervals:
-            found.add(label, start, end, line, speaker=tier.speaker)
-    return found
+            alignment.add(label, start, end, line, speaker=tier.speaker)
+    return alignment
 
 
 def _tiers(tokens: _Tokens, n_tiers: int) -> Iterator[_Tier]:
@@ -248,7 +248,7 @@ CTM_LINE = re.compile(r"\s*\S+\s+\S+\s+-?[\d.]+\s+-?[\d.]+\s+\S+(\s+\S+)?\s*")
 LIBRISPEECH_LINE = re.compile(r'\s*(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
 
 
-def _ctm(text: str) -> _Found:
+def _ctm(text: str) -> _Alignment:
     remedy = "a line is `file channel start duration word [confidence]`, times in seconds"
     rows: list[tuple[int, list[str]]] = []
     channels: dict[str, set[str]] = {}
@@ -260,7 +260,7 @@ def _ctm(text: str) -> _Found:
             raise AlignmentError(f"has {len(fields)} fields: {content:.60}", remedy, line)
         rows.append((line, fields))
         channels.setdefault(fields[0], set()).add(fields[1])
-    found = _Found(CTM)
+    alignment = _Alignment(CTM)
     for line, (recording, channel, first, length, word, *score) in rows:
         start, duration = _number(first), _number(length)
         if start is None or duration is None:
@@ -268,33 +268,33 @@ def _ctm(text: str) -> _Found:
         end = round(start + duration, DECIMALS)
         speaker = channel if len(channels[recording]) > 1 else None
         confidence = _number(score[0]) if score else None
-        found.add(word, start, end, line, recording=recording, speaker=speaker, confidence=confidence)
-    return found
+        alignment.add(word, start, end, line, recording=recording, speaker=speaker, confidence=confidence)
+    return alignment
 
 
-def _librispeech(text: str) -> _Found:
-    found = _Found(LIBRISPEECH)
+def _librispeech(text: str) -> _Alignment:
+    alignment = _Alignment(LIBRISPEECH)
     for line, content in enumerate(text.split("\n"), 1):
         if content.strip():
-            _add_librispeech_line(found, content, line)
-    return found
+            _add_librispeech_line(alignment, content, line)
+    return alignment
 
 
 def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:
     """Recording and words of one line. Raises AlignmentError, which names no file, where it is no such line."""
-    found = _Found(LIBRISPEECH)
-    _add_librispeech_line(found, content, None)
-    ((recording, words),) = found.words.items()
+    alignment = _Alignment(LIBRISPEECH)
+    _add_librispeech_line(alignment, content, None)
+    ((recording, words),) = alignment.words.items()
     return recording, tuple(words)
 
 
-def _add_librispeech_line(found: _Found, content: str, line: int | None) -> None:
+def _add_librispeech_line(alignment: _Alignment, content: str, line: int | None) -> None:
     remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
     parts = LIBRISPEECH_LINE.fullmatch(content)
     if parts is None:
         raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
     recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
-    if recording in found.words:
+    if recording in alignment.words:
         raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
     if len(words) != len(ends):
         raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
@@ -303,14 +303,14 @@ def _add_librispeech_line(found: _Found, content: str, line: int | None) -> None
         end = _number(value)
         if end is None:
             raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
-        found.add(word, start, end, line, recording=recording)
+        alignment.add(word, start, end, line, recording=recording)
         start = end
 
 
 # JSON of WhisperX, whisper-timestamped and Whisper
 
 
-def _json(text: str) -> _Found:
+def _json(text: str) -> _Alignment:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
@@ -325,15 +325,15 @@ def _json(text: str) -> _Found:
         source, text_key, confidence_key = WHISPER_TIMESTAMPED, "text", "confidence"
     else:
         source, text_key, confidence_key = WHISPERX, "word", "score"
-    found = _Found(source, {"": []})
+    alignment = _Alignment(source, {"": []})
     for where, row in rows:
         word, speaker = row.get(text_key), row.get("speaker")
         if not isinstance(word, str):
             raise AlignmentError(f'{where}"{text_key}" must be text, got {word!r:.60}', "correct it")
         start, end, confidence = (_json_number(row, key, where) for key in ("start", "end", confidence_key))
         speaker = speaker if isinstance(speaker, str) else None
-        found.add(word, start, end, None, speaker=speaker, confidence=confidence, where=where)
-    return found
+        alignment.add(word, start, end, None, speaker=speaker, confidence=confidence, where=where)
+    return alignment
 
 
 def _json_words(document: object) -> Iterator[tuple[str, dict[str, object]]]:
@@ -386,17 +386,17 @@ TIMING_REMEDY = "a cue's times are 00:00:01,000 --> 00:00:02,000"
 _Stretch = tuple[Seconds, list[tuple[str, str | None]]]  # where it begins, its words with their speakers
 
 
-def _srt(text: str) -> _Found:
+def _srt(text: str) -> _Alignment:
     return _captions(text, SRT)
 
 
-def _vtt(text: str) -> _Found:
+def _vtt(text: str) -> _Alignment:
     return _captions(text, VTT)
 
 
-def _captions(text: str, source: str) -> _Found:
+def _captions(text: str, source: str) -> _Alignment:
     """Every cue's words. Captions that roll show a line again in the next cue, then without its times: left out."""
-    found = _Found(source, {"": []})
+    alignment = _Alignment(source, {"": []})
     lines = text.split("\n")
     cues = [n for n, line in enumerate(lines) if "-->" in line]
     if not cues and not text.lstrip().startswith("WEBVTT"):
@@ -415,8 +415,8 @@ def _captions(text: str, source: str) -> _Found:
         shown_before, shown = shown, {_plain(line) for line in body}
         if rolls:
             body = [line for line in body if INLINE.search(line) or _plain(line) not in shown_before]
-        _share_out(found, _stretches(body, _seconds(times[1]), source), _seconds(times[2]), n + 1)
-    return found
+        _share_out(alignment, _stretches(body, _seconds(times[1]), source), _seconds(times[2]), n + 1)
+    return alignment
 
 
 def _stretches(body: list[str], start: Seconds, source: str) -> list[_Stretch]:
@@ -441,7 +441,7 @@ def _stretches(body: list[str], start: Seconds, source: str) -> list[_Stretch]:
     return stretches
 
 
-def _share_out(found: _Found, stretches: list[_Stretch], end: Seconds, line: int) -> None:
+def _share_out(alignment: _Alignment, stretches: list[_Stretch], end: Seconds, line: int) -> None:
     """Each stretch's time to its words by number of characters; one word between two times has them for its own."""
     ends = [*(start for start, _ in stretches[1:]), end]
     for (start, words), finish in zip(stretches, ends, strict=True):
@@ -452,7 +452,7 @@ def _share_out(found: _Found, stretches: list[_Stretch], end: Seconds, line: int
         bounds = [0, *accumulate(len(word) for word, _ in words)]
         times = [round(start + (finish - start) * n / max(1, bounds[-1]), DECIMALS) for n in bounds]
         for (word, speaker), (first, last) in zip(words, pairwise(times), strict=True):
-            found.add(word, first, last, line, speaker=speaker, confidence=confidence)
+            alignment.add(word, first, last, line, speaker=speaker, confidence=confidence)
 
 
 def _plain(line: str) -> str:

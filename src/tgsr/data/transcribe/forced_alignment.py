@@ -48,7 +48,7 @@ def aligned(
     alignment fails or moves a word by more than FURTHEST. Confidence stays the first back end's.
     """
     duration = len(samples) / SAMPLE_RATE
-    found: list[Word] = []
+    timed: list[Word] = []
     failed = False
     for stretch, bounds in stretches(words, duration):
         inside = samples[round(bounds.start * SAMPLE_RATE) : round(bounds.end * SAMPLE_RATE)]
@@ -59,11 +59,11 @@ def aligned(
             # Whisper's words may begin with the pause before them, so that only their ends are near.
             if span is None or not word.start - FURTHEST <= start <= word.end + FURTHEST:
                 failed = True
-                found.append(word)
+                timed.append(word)
             else:
                 end = round(min(bounds.start + span.end, duration), 3)
-                found.append(replace(word, start=round(start, 3), end=end, source=aligner.source))
-    return tuple(sorted(found, key=lambda word: word.start)), (UNALIGNED,) if failed else ()
+                timed.append(replace(word, start=round(start, 3), end=end, source=aligner.source))
+    return tuple(sorted(timed, key=lambda word: word.start)), (UNALIGNED,) if failed else ()
 
 
 def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> tuple[Word, ...] | None:
@@ -131,16 +131,16 @@ class PocketSphinx:
             decoder.start_utt()
             decoder.process_raw(pcm, no_search=False, full_utt=True)
             decoder.end_utt()
-            found = [
+            segments = [
                 (re.sub(r"\(\d+\)$", "", s.word), s.start_frame / 100, (s.end_frame + 1) / 100)
                 for s in decoder.seg() or ()
                 if not s.word.startswith(("<", "[", "("))
             ]
         except RuntimeError:  # its beam has lost all paths: the words are not those that are said
             return None
-        if [word for word, _, _ in found] != [part for parts in spoken for part in parts]:
+        if [word for word, _, _ in segments] != [part for parts in spoken for part in parts]:
             return None
-        return _joined(spoken, [Span(start, max(end, start + 0.01)) for _, start, end in found])
+        return _joined(spoken, [Span(start, max(end, start + 0.01)) for _, start, end in segments])
 
 
 def _joined(spoken: Sequence[Sequence[str]], spans: Sequence[Span]) -> list[Span]:
@@ -172,8 +172,8 @@ def spell(word: str) -> list[str]:
     for piece in re.findall(r"\d+(?:[.,]\d+)*|[A-Za-z]+(?:['’][A-Za-z]+)*", word):
         if piece[0].isdigit():
             year = re.fullmatch(r"1[1-9]\d\d", piece) is not None and not piece.endswith("00")
-            said = _numbers().number_to_words(piece.replace(",", ""), group=2 if year else 0)
-            spoken += re.findall(r"[a-z]+", str(said).lower())
+            number = _numbers().number_to_words(piece.replace(",", ""), group=2 if year else 0)
+            spoken += re.findall(r"[a-z]+", str(number).lower())
         else:
             spoken.append(piece.lower().replace("’", "'"))
     return spoken

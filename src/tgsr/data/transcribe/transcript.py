@@ -81,9 +81,9 @@ class Line:
 
     @property
     def span(self) -> Span:
-        found = cover(word.span for word in self.words)
-        assert found is not None  # a line has words
-        return found
+        span = cover(word.span for word in self.words)
+        assert span is not None  # a line has words
+        return span
 
 
 def lines_of(words: Sequence[Word]) -> list[Line]:

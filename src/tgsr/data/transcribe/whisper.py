@@ -139,16 +139,16 @@ def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
 
 def words_of(words: Iterable[Any], start: Seconds, end: Seconds, shift: Seconds = 0.0) -> list[Word]:
     """faster-whisper's words, `shift` seconds later, as ours: inside [start, end), never without length or text."""
-    found = []
+    timed = []
     for word in words:
         first = min(max(start, float(word.start) + shift), end - SHORTEST)
         last = min(max(float(word.end) + shift, first + SHORTEST), end)
         if word.word.strip():
             confidence = min(1.0, max(0.0, float(word.probability)))
-            found.append(
+            timed.append(
                 Word(word.word.strip(), round(first, 3), round(last, 3), None, SOURCE, round(confidence, 3))
             )
-    return found
+    return timed
 
 
 @cache
