@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tgsr.choices import why_unclear
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
@@ -107,105 +107,93 @@ Line = dict[str, object]
 # --- ours ------------------------------------------------------------------------------------------------
 
 
-def score_response(response: Response) -> list[Scored]:
-    """A phrase or a choice, and what a benchmark's owner says where the question is labelled as a benchmark's."""
-    question, text = response.question, response.text
-    mentions = find_mentions(text)
-    is_invalid = is_past_end = False
-    for mention in mentions:
-        is_invalid |= not mention.is_valid
-        is_past_end |= mention.is_valid and mention.end > question.duration + END_SLACK
-    is_empty = not text or text.isspace()
-    if question.kind == "phrase":
-        first = mentions[0].span if mentions else None
-        evidence = question.evidence
-        spans = () if first is None else (first,)
-        errors = None
-        if first is not None and evidence:
-            errors = abs(first.start - evidence[0].start), abs(first.end - evidence[0].end)
-        return [
-            ScoredPhrase(
-                question.id,
-                response.model,
-                question.clip_id,
-                question.split,
-                is_empty=is_empty,
-                is_without_span=not mentions,
-                is_invalid=is_invalid,
-                is_past_end=is_past_end,
-                first=None if first is None else (first.start, first.end),
-                iou=item_iou(spans, evidence[0]) if evidence else None,
-                errors=errors,
-                segment=segment_counts(spans, evidence) if evidence else None,
-                event=event_counts(spans, evidence) if evidence else None,
-            )
-        ]
-    choices, answer = question.choices, question.answer or ""
-    judged = authors_ruling(text, choices, answer)
-    chosen = None if judged.chosen is None else choices[judged.chosen]
-    chance = choices.count(answer) / len(choices)
-    scored_choice = ScoredChoice(
-        question.id,
-        response.model,
-        question.clip_id,
-        question.split,
-        question.task or "",
-        question.labels,
-        chance,
-        is_empty=is_empty,
-        is_without_span=not mentions,
-        is_invalid=is_invalid,
-        is_past_end=is_past_end,
-        official=judged.official,
-        strict=judged.strict,
-        why=judged.why,
-        letter=judged.letter,
-        chosen=chosen,
-        n_mentions=count_mentions(text),
-        n_regions=len({(mention.start, mention.end) for mention in mentions if mention.is_valid}),
-        trace_iou=_trace_iou(mentions, question.evidence),
-    )
-    owner = owner_of_question(question)
-    if owner is None:
-        return [scored_choice]
-    handed, as_is = owner.rulings(text, choices, answer, judged.chosen)
-    scored_answer = ScoredAnswer(
-        question.id,
-        response.model,
-        question.clip_id,
-        owner.name,
-        owner.breakdown(question.labels),
-        chance,
-        answer,
-        is_empty=is_empty,
-        is_unreadable=owner.reads_letters and handed.letter is None,
-        names_several=chosen is None and why_unclear(text, choices) == "several",
-        official=handed.official,
-        strict=handed.strict,
-        as_is=as_is.official,
-        why=handed.why,
-        why_as_is=as_is.why,
-        letter=handed.letter,
-        chosen=chosen,
-    )
-    return [scored_choice, scored_answer]
-
-
 def missing_response(question: Question, model: str) -> list[Scored]:
-    """A question that a model left out: in every count, and without a score."""
+    """A question that a model left out: in every count, and without a score.
+
+    A phrase or a choice, and a benchmark's answer where the question is labelled as a benchmark's.
+    """
     identity = (question.id, model, question.clip_id)
     if question.kind == "phrase":
         return [ScoredPhrase(*identity, question.split, is_missing=True)]
     answer, labels = question.answer or "", question.labels
     chance = question.choices.count(answer) / len(question.choices)
-    scored: list[Scored] = [
-        ScoredChoice(*identity, question.split, question.task or "", labels, chance, is_missing=True)
-    ]
+    choice = ScoredChoice(*identity, question.split, question.task or "", labels, chance, is_missing=True)
     owner = owner_of_question(question)
-    if owner is not None:
-        labels = owner.breakdown(labels)
-        scored.append(ScoredAnswer(*identity, owner.name, labels, chance, answer, is_missing=True))
+    if owner is None:
+        return [choice]
+    labels = owner.breakdown(labels)
+    return [choice, ScoredAnswer(*identity, owner.name, labels, chance, answer, is_missing=True)]
+
+
+def score_response(response: Response) -> list[Scored]:
+    """The items of `missing_response` with what the response makes of them. Any text has its scores."""
+    question, text = response.question, response.text
+    mentions = find_mentions(text)
+    latest = question.duration + END_SLACK
+    is_empty = not text or text.isspace()
+    intervals: dict[str, Any] = {
+        "is_missing": False,
+        "is_empty": is_empty,
+        "is_without_span": not mentions,
+        "is_invalid": any([not mention.is_valid for mention in mentions]),
+        "is_past_end": any([mention.is_valid and mention.end > latest for mention in mentions]),
+    }
+    blank, *blank_answers = missing_response(question, response.model)
+    if isinstance(blank, ScoredPhrase):
+        first = mentions[0].span if mentions else None
+        return [blank._replace(**intervals, **_first_interval(first, question.evidence))]
+    assert isinstance(blank, ScoredChoice)
+    choices, answer = question.choices, question.answer or ""
+    ruling = authors_ruling(text, choices, answer)
+    chosen = None if ruling.chosen is None else choices[ruling.chosen]
+    scored: list[Scored] = [
+        blank._replace(
+            **intervals,
+            official=ruling.official,
+            strict=ruling.strict,
+            why=ruling.why,
+            letter=ruling.letter,
+            chosen=chosen,
+            n_mentions=count_mentions(text),
+            n_regions=len({(mention.start, mention.end) for mention in mentions if mention.is_valid}),
+            trace_iou=_trace_iou(mentions, question.evidence),
+        )
+    ]
+    for blank_answer in blank_answers:
+        assert isinstance(blank_answer, ScoredAnswer)
+        owner = OWNERS[blank_answer.benchmark]
+        handed, as_is = owner.rulings(text, choices, answer, ruling.chosen)
+        scored.append(
+            blank_answer._replace(
+                is_missing=False,
+                is_empty=is_empty,
+                is_unreadable=owner.reads_letters and handed.letter is None,
+                names_several=chosen is None and why_unclear(text, choices) == "several",
+                official=handed.official,
+                strict=handed.strict,
+                as_is=as_is.official,
+                why=handed.why,
+                why_as_is=as_is.why,
+                letter=handed.letter,
+                chosen=chosen,
+            )
+        )
     return scored
+
+
+def _first_interval(first: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
+    """A phrase's fields that say what its first interval has in common with the evidence."""
+    fields: dict[str, Any] = {"first": None if first is None else (first.start, first.end)}
+    if evidence:
+        spans = () if first is None else (first,)
+        fields |= {
+            "iou": item_iou(spans, evidence[0]),
+            "segment": segment_counts(spans, evidence),
+            "event": event_counts(spans, evidence),
+        }
+    if first is not None and evidence:
+        fields["errors"] = abs(first.start - evidence[0].start), abs(first.end - evidence[0].end)
+    return fields
 
 
 def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float | None:
