@@ -105,8 +105,8 @@ def test_they_are_the_sums_of_eager_attentions_maps(
     """Both ways to have the log-sum-exps: from the fused kernel, and (on other devices) from scores, few at a time."""
     if path == "scores":
 
-        def by_scores(query: Tensor, key: Tensor, value: Tensor, *asked: Any) -> tuple[Tensor, Tensor]:
-            return in_blocks(query, key, value, *asked)[0], attention._by_scores(query, key, *asked)
+        def by_scores(query: Tensor, key: Tensor, value: Tensor, *blocks: Any) -> tuple[Tensor, Tensor]:
+            return in_blocks(query, key, value, *blocks)[0], attention._by_scores(query, key, *blocks)
 
         in_blocks = attention._in_blocks
         monkeypatch.setattr(attention, "_in_blocks", by_scores)
@@ -130,12 +130,12 @@ def test_they_are_those_of_the_miniatures_trained_attention(
     branches = [Branch(i % 2, question[-1:], (*lalm.tokens(t), lalm.eos_id)) for i, t in enumerate(texts)]
     in_blocks, n_layers = attention._in_blocks, 0
 
-    def checked(query: Tensor, key: Tensor, value: Tensor, where: Any, asked: Any, scale: float) -> Any:
+    def checked(query: Tensor, key: Tensor, value: Tensor, where: Any, blocks: Any, scale: float) -> Any:
         nonlocal n_layers
         n_layers += 1
-        out, lse_KJGN = in_blocks(query, key, value, where, asked, scale)
-        exact_KJGN = attention._by_scores(query.double(), key.double(), where, asked, scale)
-        ours, exact = (of[..., asked.rows_S].softmax(0) for of in (lse_KJGN, exact_KJGN))
+        out, lse_KJGN = in_blocks(query, key, value, where, blocks, scale)
+        exact_KJGN = attention._by_scores(query.double(), key.double(), where, blocks, scale)
+        ours, exact = (of[..., blocks.rows_S].softmax(0) for of in (lse_KJGN, exact_KJGN))
         assert torch.allclose(ours.double(), exact, rtol=0, atol=2e-6)
         assert torch.allclose(ours.mean((1, 2)).double(), exact.mean((1, 2)), rtol=0, atol=5e-7)
         return out, lse_KJGN
@@ -152,8 +152,8 @@ def test_the_forward_is_the_engines_own(monkeypatch: pytest.MonkeyPatch) -> None
         prefix = listen(lalm, clips, after=[question[:n_after]] * 2)
         plain = forward(prefix, branches).out.last_hidden_state
         regions = [torch.rand(len(clips[b.owner]), 3) for b in branches]
-        asked = attention._asked(prefix, branches, regions)
-        summed = forward(prefix, branches, attention=attention.NAME, asked=asked).out.last_hidden_state
+        blocks = attention._blocks_of(prefix, branches, regions)
+        summed = forward(prefix, branches, attention=attention.NAME, blocks=blocks).out.last_hidden_state
         # The frames and what is before them are rows of the prefix that the sums leave alone.
         assert torch.allclose(plain, summed, rtol=0, atol=1e-5)
         whole = block_attention(prefix, branches, regions)

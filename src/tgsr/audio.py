@@ -240,11 +240,11 @@ def _require_length(name: str, file: sf.SoundFile) -> None:
         _require_whole(name, claimed / file.samplerate, file.frames / file.samplerate)
 
 
-def _require_whole(name: str, claimed: Seconds, found: Seconds) -> None:
-    if found < claimed - HEADER_SLACK:
+def _require_whole(name: str, claimed: Seconds, decoded: Seconds) -> None:
+    if decoded < claimed - HEADER_SLACK:
         raise AudioError(
             name,
-            f"the header promises {claimed:.2f} s, but {found:.2f} s are there: the file is cut off",
+            f"the header promises {claimed:.2f} s, but {decoded:.2f} s are there: the file is cut off",
             FETCH_AGAIN,
         )
 
@@ -291,9 +291,9 @@ def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int) -> Sa
             mono[n_read : n_read + len(block)] = block.mean(axis=1)
             n_read += len(block)
     except sf.LibsndfileError as error:
-        at = (first - run_up + n_read) / file.samplerate
+        seconds = (first - run_up + n_read) / file.samplerate
         raise AudioError(
-            name, f"decoding fails after {at:.2f} s ({error.error_string})", FETCH_AGAIN
+            name, f"decoding fails after {seconds:.2f} s ({error.error_string})", FETCH_AGAIN
         ) from error
     _require_whole(name, (first + n_frames) / file.samplerate, (first - run_up + n_read) / file.samplerate)
     if n_read <= run_up:

@@ -63,8 +63,8 @@ def official_letter(completion: str | None) -> str | None:
     authors compute it.
     """
     text = (completion or "").rstrip()
-    found = _OFFICIAL_LETTER.search(text[text.rfind("\n") + 1 :].lower())
-    return found[1] if found else None
+    match = _OFFICIAL_LETTER.search(text[text.rfind("\n") + 1 :].lower())
+    return match[1] if match else None
 
 
 def extract_choice(completion: str | None, choices: Sequence[str | None]) -> int | None:
@@ -77,16 +77,16 @@ def extract_choice(completion: str | None, choices: Sequence[str | None]) -> int
     option, for more than one, and for a letter beside the whole text of another choice.
     Our own reading, not a benchmark's: see `official_letter`, `token_match`, `airbench_letter`.
     """
-    found = _read(completion, choices)
-    return found if isinstance(found, int) else None
+    reading = _read(completion, choices)
+    return reading if isinstance(reading, int) else None
 
 
 def why_unclear(completion: str | None, choices: Sequence[str | None]) -> Unclear | None:
     """Why `extract_choice` gives None: "none" of the options is named, "several" are, or a letter stands "against"
     the whole text of another choice. None where the text is clear.
     """
-    found = _read(completion, choices)
-    return None if isinstance(found, int) else found
+    reading = _read(completion, choices)
+    return None if isinstance(reading, int) else reading
 
 
 def _read(completion: str | None, choices: Sequence[str | None]) -> int | Unclear:
@@ -103,7 +103,7 @@ def _read(completion: str | None, choices: Sequence[str | None]) -> int | Unclea
             return index
         if rest.strip() and rest in words:
             return "against"
-    indices = {_index(found, len(choices)) for found in _BRACKETED.findall(statement)}
+    indices = {_index(named, len(choices)) for named in _BRACKETED.findall(statement)}
     indices.discard(None)
     if index is not None:
         indices.add(index)
@@ -175,8 +175,8 @@ def final_statement(text: str) -> tuple[int, int]:
     return start, end if end >= 0 else len(text)
 
 
-def _index(found: str, n_choices: int) -> int | None:
-    index = _LETTERS.find(found.lower())
+def _index(letter: str, n_choices: int) -> int | None:
+    index = _LETTERS.find(letter.lower())
     return index if 0 <= index < n_choices else None
 
 

@@ -258,7 +258,7 @@ def _plain(text: str) -> str:
 
 
 def _candidates(text: str) -> list[Mention]:
-    lowered, found = text.lower(), []
+    lowered, candidates = text.lower(), []
     for pieces, form, is_believable in _FORMS:
         for piece in pieces:
             if piece in lowered:
@@ -268,8 +268,10 @@ def _candidates(text: str) -> list[Mention]:
         for match in form.finditer(text):
             if is_believable(text, match):
                 text_end = match.end("ub" if match["ub"] else "b")
-                found.append(Mention(match.start("a"), text_end, _seconds(match["a"]), _seconds(match["b"])))
-    return found
+                candidates.append(
+                    Mention(match.start("a"), text_end, _seconds(match["a"]), _seconds(match["b"]))
+                )
+    return candidates
 
 
 def find_mentions(text: str) -> list[Mention]:

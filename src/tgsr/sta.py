@@ -13,7 +13,7 @@ from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
-from tgsr.records import Question, read_questions
+from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, start_run
@@ -40,17 +40,14 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
         lalm.inner.requires_grad_(False)
     # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
     lalm.aligner.float().requires_grad_(True)
-    clips: dict[str, list[Question]] = {}
-    for question in questions:
-        clips.setdefault(question.audio, []).append(question)
     audio = hear_clips(run, questions, config.questions)
     lessons = [
         lesson_of(
-            audio[path],
+            audio[clip[0].audio],
             [phrase_branch(lalm, question) for question in clip],
             [question.id for question in clip],
         )
-        for path, clip in clips.items()
-        if path in audio
+        for clip in by_clip(questions)
+        if clip[0].audio in audio
     ]
     return fit(run, lessons, config, "stage 1")

@@ -61,7 +61,7 @@ class BlockAttention:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Blocks:
     """Where the blocks are in a batch's row, whose sums are taken, and the sums of each layer that has run.
 
     audio[c] and tails[c] are the slices of clip c's frames and of what its prefix holds after them; answers[b] of
@@ -92,19 +92,19 @@ def block_attention(
     """
     owners = [branch.owner for branch in branches]
     check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
-    asked = _asked(prefix, branches, regions)
-    forward(prefix, branches, attention=NAME, asked=asked)
-    n_rows = int(asked.rows_S.max()) + 1
+    blocks = _blocks_of(prefix, branches, regions)
+    forward(prefix, branches, attention=NAME, blocks=blocks)
+    n_rows = int(blocks.rows_S.max()) + 1
     place_N = torch.full((n_rows,), -1)
-    place_N[asked.rows_S] = torch.arange(len(asked.rows_S))
-    share_LSK = torch.stack(asked.sums)
-    asking = [place_N[queries[: -len(b.answer)]] for queries, b in zip(asked.queries, branches, strict=True)]
+    place_N[blocks.rows_S] = torch.arange(len(blocks.rows_S))
+    share_LSK = torch.stack(blocks.sums)
+    asking = [place_N[queries[: -len(b.answer)]] for queries, b in zip(blocks.queries, branches, strict=True)]
     # The token before an answer's token predicts it.
-    predicting = [place_N[answer.start - 1 : answer.stop - 1] for answer in asked.answers]
+    predicting = [place_N[answer.start - 1 : answer.stop - 1] for answer in blocks.answers]
     # Nothing where no regions were asked for.
     of_regions = [
         (torch.stack(layers), len(b.answer))
-        for b, *layers in zip(branches, *asked.of_regions, strict=True)
+        for b, *layers in zip(branches, *blocks.of_regions, strict=True)
         if layers
     ]
     counts_BK = [
@@ -117,12 +117,12 @@ def block_attention(
         torch.tensor(counts_BK),
         share_LSK[:, torch.cat(asking)],
         tuple(row_starts([], [len(rows) for rows in asking])),
-        tuple(of[:, -n - 1 : -1] for of, n in of_regions),
-        tuple(of[:, :-n] for of, n in of_regions),
+        tuple(region_LSR[:, -n - 1 : -1] for region_LSR, n in of_regions),
+        tuple(region_LSR[:, :-n] for region_LSR, n in of_regions),
     )
 
 
-def _asked(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequence[Tensor] | None) -> _Asked:
+def _blocks_of(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequence[Tensor] | None) -> _Blocks:
     for index, branch in enumerate(branches if regions is not None else []):
         shape, n_frames = tuple(regions[index].shape), prefix.n_frames[branch.owner]  # type: ignore[index]
         if len(shape) != 2 or shape[0] != n_frames:
@@ -141,12 +141,12 @@ def _asked(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequence[T
     ]
     answers = [slice(s.start + len(b.prompt), s.stop) for s, b in zip(own, branches, strict=True)]
     queries = [torch.cat([_places(tails[b.owner]), _places(s)]) for s, b in zip(own, branches, strict=True)]
-    return _Asked(
+    return _Blocks(
         tuple(audio),
         tuple(tails),
         tuple(answers),
         tuple(b.owner for b in branches),
-        torch.cat([_places(of) for of in (*tails, *own)]),
+        torch.cat([_places(row) for row in (*tails, *own)]),
         tuple(queries),
         tuple(regions or ()),
         [],
@@ -154,8 +154,8 @@ def _asked(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequence[T
     )
 
 
-def _places(of: slice) -> Tensor:
-    return torch.arange(of.start, of.stop)
+def _places(row: slice) -> Tensor:
+    return torch.arange(row.start, row.stop)
 
 
 # --- inside attention --------------------------------------------------------------------------------------
@@ -164,8 +164,8 @@ def _places(of: slice) -> Tensor:
 def block_sums(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, None]:
-    """branch_attention, and on the side the sums that `asked` wants; transformers' attention interface."""
-    asked: _Asked = more.pop("asked")
+    """branch_attention, and on the side the sums that `blocks` wants; transformers' attention interface."""
+    blocks: _Blocks = more.pop("blocks")
     where: BranchLayout = more["branches"]
     device = query.device.type
     if device == "cpu" and more.get("sliding_window") is None:
@@ -173,22 +173,22 @@ def block_sums(
         query, key, value = (x.to(dtype) for x in (query, key, value))
         scale = more.get("scaling") or query.shape[-1] ** -0.5
         query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
-        out_JGNW, lse_KJGN = _in_blocks(query_JGNW, key[0], value[0], where, asked, scale)
+        out_JGNW, lse_KJGN = _in_blocks(query_JGNW, key[0], value[0], where, blocks, scale)
         out = out_JGNW.transpose(0, 1).flatten(0, 1).transpose(0, 1)[None]
     else:
         out, _ = branch_attention(module, query, key, value, attention_mask, **more)
         scale = more.get("scaling") or query.shape[-1] ** -0.5
         query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
-        lse_KJGN = _by_scores(query_JGNW, key[0], where, asked, scale)
+        lse_KJGN = _by_scores(query_JGNW, key[0], where, blocks, scale)
     share_KJGN = lse_KJGN.softmax(0)
-    asked.sums.append(share_KJGN.mean((1, 2))[:, asked.rows_S.to(query.device)].T.cpu())
-    if asked.weights:
-        asked.of_regions.append(_of_regions(query_JGNW, key[0], share_KJGN[AUDIO], asked, scale))
+    blocks.sums.append(share_KJGN.mean((1, 2))[:, blocks.rows_S.to(query.device)].T.cpu())
+    if blocks.weights:
+        blocks.of_regions.append(_of_regions(query_JGNW, key[0], share_KJGN[AUDIO], blocks, scale))
     return out, None
 
 
 def _in_blocks(
-    query_JGNW: Tensor, key_GNW: Tensor, value_GNW: Tensor, where: BranchLayout, asked: _Asked, scale: float
+    query_JGNW: Tensor, key_GNW: Tensor, value_GNW: Tensor, where: BranchLayout, blocks: _Blocks, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention's output, J x G x N x W, and each block's log-sum-exp for each query, K x J x G x N.
 
@@ -210,13 +210,13 @@ def _in_blocks(
         lse_JGN[:, :, queries] = joined
         of_block[block, :, :, queries] = torch.logaddexp(of_block[block, :, :, queries], lse)
 
-    for prefix, audio, tail, runs in zip(where.prefixes, asked.audio, asked.tails, where.runs, strict=True):
+    for prefix, audio, tail, runs in zip(where.prefixes, blocks.audio, blocks.tails, where.runs, strict=True):
         show(slice(prefix.start, audio.stop), slice(prefix.start, audio.stop), SYSTEM, causal=True)
         for queries in (tail, *runs):
             show(queries, slice(prefix.start, audio.start), SYSTEM)
             show(queries, audio, AUDIO)
             show(queries, tail, QUESTION, causal=queries is tail)
-    for own, answer in zip(where.branches, asked.answers, strict=True):
+    for own, answer in zip(where.branches, blocks.answers, strict=True):
         prompt = slice(own.start, answer.start)
         show(prompt, prompt, QUESTION, causal=True)
         show(answer, prompt, QUESTION)
@@ -225,7 +225,7 @@ def _in_blocks(
 
 
 def _by_scores(
-    query_JGNW: Tensor, key_GNW: Tensor, where: BranchLayout, asked: _Asked, scale: float
+    query_JGNW: Tensor, key_GNW: Tensor, where: BranchLayout, blocks: _Blocks, scale: float
 ) -> Tensor:
     """The same log-sum-exps from scores, on any device, for the places after the audio; 0 for the others.
 
@@ -236,25 +236,27 @@ def _by_scores(
     lse_KJGN = query_JGNW.new_zeros((len(BLOCKS), *query_JGNW.shape[:3]), dtype=dtype)
     n_heads = query_JGNW.shape[0] * query_JGNW.shape[1]
     clips = range(len(where.prefixes))
-    parts = [(clip, asked.tails[clip], None) for clip in clips]
+    parts = [(clip, blocks.tails[clip], None) for clip in clips]
     parts += [
         (clip, own, answer)  # type: ignore[misc]
-        for clip, own, answer in zip(asked.owners, where.branches, asked.answers, strict=True)
+        for clip, own, answer in zip(blocks.owners, where.branches, blocks.answers, strict=True)
     ]
     for clip, rows, answer in parts:
-        prefix, audio = where.prefixes[clip], asked.audio[clip]
-        keys = [slice(prefix.start, audio.start), audio, asked.tails[clip]]
+        prefix, audio = where.prefixes[clip], blocks.audio[clip]
+        keys = [slice(prefix.start, audio.start), audio, blocks.tails[clip]]
         if answer is not None:
             keys += [slice(rows.start, answer.start), answer]
-        n_keys = sum(of.stop - of.start for of in keys)
+        n_keys = sum(block.stop - block.start for block in keys)
         n_at_once = max(1, SCORES_AT_ONCE // (n_heads * n_keys))
         for first in range(rows.start, rows.stop, n_at_once):
             some = slice(first, min(first + n_at_once, rows.stop))
             places = _places(some).to(query_JGNW.device)[:, None]
             of_keys = []
-            for of in keys:
-                scores = query_JGNW[:, :, some].to(dtype) @ key_GNW[:, of].to(dtype).transpose(1, 2) * scale
-                later = _places(of).to(scores.device) > places  # a prefix stands before all branches
+            for block in keys:
+                scores = (
+                    query_JGNW[:, :, some].to(dtype) @ key_GNW[:, block].to(dtype).transpose(1, 2) * scale
+                )
+                later = _places(block).to(scores.device) > places  # a prefix stands before all branches
                 of_keys.append(scores.masked_fill(later, float("-inf")).logsumexp(-1))
             if len(of_keys) == 5:
                 of_keys[2:4] = [torch.logaddexp(of_keys[2], of_keys[3])]
@@ -265,7 +267,7 @@ def _by_scores(
 
 
 def _of_regions(
-    query_JGNW: Tensor, key_GNW: Tensor, audio_JGN: Tensor, asked: _Asked, scale: float
+    query_JGNW: Tensor, key_GNW: Tensor, audio_JGN: Tensor, blocks: _Blocks, scale: float
 ) -> list[Tensor]:
     """Each branch's queries x R: what falls on its regions, means over heads.
 
@@ -273,8 +275,8 @@ def _of_regions(
     """
     n_shared, n_groups = query_JGNW.shape[:2]
     of_branches = []
-    for owner, queries, weights in zip(asked.owners, asked.queries, asked.weights, strict=True):
-        key_GWF = key_GNW[:, asked.audio[owner]].float().transpose(1, 2)
+    for owner, queries, weights in zip(blocks.owners, blocks.queries, blocks.weights, strict=True):
+        key_GWF = key_GNW[:, blocks.audio[owner]].float().transpose(1, 2)
         weights_FR = weights.to(key_GWF.device, torch.float32)
         n_at_once = max(1, SCORES_AT_ONCE // (n_shared * n_groups * len(weights_FR)))
         sums = []

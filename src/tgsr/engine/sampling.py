@@ -70,7 +70,7 @@ def sample(
         uniform_BN = torch.zeros(n, max_new_tokens)
     if uniform_BN.shape != (n, max_new_tokens):
         raise ValueError(f"uniform_BN must be {n} x {max_new_tokens}, got {tuple(uniform_BN.shape)}")
-    heard = prefill(prefix)
+    keys_and_values = prefill(prefix)
     at_once = at_once or n
     sampled: list[Sampled] = []
     for first in range(0, n, at_once):
@@ -78,7 +78,7 @@ def sample(
         clips = sorted(set(owners[some]))
         sampled += _sample_together(
             prefix.lalm,
-            heard.of(clips),
+            keys_and_values.of(clips),
             [clips.index(owner) for owner in owners[some]],
             prompts[some],
             uniform_BN[some],

@@ -315,14 +315,14 @@ def sample_by_vllm(
 
     sampled: dict[int, Sampled] = {}
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(groups))) as pool:
-        asked = [
+        requests = [
             (
                 branches,
                 pool.submit(answers_to, owner, prompt, branches[0], len(branches) if temperature else 1),
             )
             for (owner, prompt), branches in groups.items()
         ]
-        for branches, future in asked:
+        for branches, future in requests:
             try:
                 answers = future.result()
             except ModelError:

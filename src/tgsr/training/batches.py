@@ -29,15 +29,15 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
     processes, errors = run.processes, run.folder.path / "errors.jsonl"
     clips = list({question.audio: question for question in questions}.values())
     mine = clips[processes.share(len(clips))]
-    heard: list[tuple[str, KeptFeatures]] = []
+    features: list[tuple[str, KeptFeatures]] = []
     unheard: list[Row] = []
     for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
         try:
-            heard.append((question.audio, hear(run.lalm, question, path, run.cache)))
+            features.append((question.audio, hear(run.lalm, question, path, run.cache)))
         except (AudioError, ModelError, FileNotFoundError) as error:
             unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
     unheard = processes.gather(unheard)
-    features_by_audio = dict(processes.gather(heard))
+    features_by_audio = dict(processes.gather(features))
     if unheard and processes.main:
         write_jsonl(errors, unheard)
         print(f"{len(unheard)} clips are left out: {errors}")

@@ -131,7 +131,7 @@ def _sizes(model: Any, source: str) -> Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PlanRow:
     """One way to run a stage: bytes a GPU by what they are for, and hours of one epoch on all GPUs."""
 
     stage: str
@@ -156,9 +156,9 @@ def lora_size(decoder: DecoderShape, rank: int) -> int:
     return decoder.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + 3 * (d + f))
 
 
-def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[Row]:
+def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
     """Each stage in each way that the command line offers, one clip a pass and a GPU (--clips-at-once 1)."""
-    found = []
+    planned = []
     for stage in ("sta", "grpo"):
         clip = work.stage_1 if stage == "sta" else work.stage_2
         for four_bits, checkpointing, shard in (
@@ -166,10 +166,10 @@ def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[Row]:
             (False, True, False),
             (True, True, False),
         ):
-            found.append(_row(stage, sizes, gpu, n_gpus, work, clip, four_bits, checkpointing, shard))
+            planned.append(_row(stage, sizes, gpu, n_gpus, work, clip, four_bits, checkpointing, shard))
         if n_gpus > 1:
-            found.append(_row(stage, sizes, gpu, n_gpus, work, clip, False, True, True))
-    return found
+            planned.append(_row(stage, sizes, gpu, n_gpus, work, clip, False, True, True))
+    return planned
 
 
 def _row(
@@ -182,7 +182,7 @@ def _row(
     four_bits: bool,
     checkpointing: bool,
     shard: bool,
-) -> Row:
+) -> PlanRow:
     decoder = sizes.decoder
     others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower
     matrices = sizes.matrices * (BYTES_4BIT if four_bits else 2.0)
@@ -213,7 +213,7 @@ def _row(
             prompts_at_once=1,
             checkpointing=checkpointing,
         )
-    return Row(
+    return PlanRow(
         stage,
         " ".join(options) or "(none)",
         held + 2.0 * others,
@@ -261,7 +261,7 @@ def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, wor
     return "\n".join(lines)
 
 
-def _advice(name: str, stage: str, fitting: list[Row], n_gpus: int) -> str:
+def _advice(name: str, stage: str, fitting: list[PlanRow], n_gpus: int) -> str:
     if not fitting:
         return "none of these fits: more or larger GPUs, shorter clips, or --devices all (layers spread over GPUs)"
     best = min(fitting, key=lambda row: (row.hours, row.memory))
