@@ -189,7 +189,7 @@ def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
     An empty file gives []. A bad row, or an id seen before, raises RecordError; with `on_error` it is
     appended to that file as {"file", "line", "field", "error", "row"} instead, and reading goes on.
     """
-    return _read(path, clip_of, lambda clip: clip.id, on_error)
+    return _read(path, clip_of, lambda clip: (clip.id,), on_error)
 
 
 def read_questions(path: StrPath, on_error: StrPath | None = None) -> list[Question]:
@@ -197,7 +197,7 @@ def read_questions(path: StrPath, on_error: StrPath | None = None) -> list[Quest
 
     Errors and `on_error` as in `read_clips`.
     """
-    return _read(path, question_of, lambda question: question.id, on_error)
+    return _read(path, question_of, lambda question: (question.id,), on_error)
 
 
 def read_responses(
@@ -208,8 +208,8 @@ def read_responses(
     A model answers a question once; a second answer is a bad row unless `several` says that there may
     be more (sampling). Errors and `on_error` as in `read_clips`.
     """
-    key = None if several else _question_and_model
-    return _read(path, response_of, key, on_error)
+    names = None if several else lambda response: (response.question.id, response.model)
+    return _read(path, response_of, names, on_error)
 
 
 def write_jsonl(path: StrPath, records: Iterable[Clip | Question | Response | Row]) -> None:
@@ -233,15 +233,15 @@ def resolve_audio(record: Clip | Question | Response, jsonl_path: StrPath) -> Pa
     return Path(jsonl_path).parent / audio
 
 
-# Requirements on values
-
-
 def by_clip(questions: Iterable[Question]) -> list[list[Question]]:
     """The questions of each clip together, clips and questions in the order in which they come."""
     clips: dict[str, list[Question]] = {}
     for question in questions:
         clips.setdefault(question.audio, []).append(question)
     return list(clips.values())
+
+
+# Requirements on values
 
 
 def _require_text(field: str, value: object) -> None:
@@ -262,14 +262,14 @@ def _require_duration(value: object) -> None:
         raise RecordError("duration", f"must be more than 0 s, got {value!r}")
 
 
-def _require_tuple(field: str, value: object, of: type) -> None:
+def _require_tuple(field: str, value: object, kind: type) -> None:
     if isinstance(value, tuple):
         for item in value:
-            if not isinstance(item, of):
+            if not isinstance(item, kind):
                 break
         else:
             return
-    raise RecordError(field, f"must be a tuple of {of.__name__}, got {value!r:.80}")
+    raise RecordError(field, f"must be a tuple of {kind.__name__}, got {value!r:.80}")
 
 
 def _require_inside(field: str, what: str, end: Seconds, duration: Seconds) -> None:
@@ -285,12 +285,13 @@ def _require_inside(field: str, what: str, end: Seconds, duration: Seconds) -> N
 def _read(
     path: StrPath,
     parse: Callable[[Row], T],
-    key: Callable[[T], object] | None,
+    names_of: Callable[[T], tuple[str, ...]] | None,
     on_error: StrPath | None,
 ) -> list[T]:
-    name = os.fspath(path)
+    """The records of a file, no two with the same names, of which the first is the id."""
+    file_name = os.fspath(path)
     records: list[T] = []
-    seen: dict[object, int] = {}
+    first_lines: dict[tuple[str, ...], int] = {}
     n_bad = 0
     with open(path, "rb") as file:
         # bytes end lines at \n only: text would also end them at U+2028 and its like, inside strings
@@ -300,54 +301,29 @@ def _read(
                 continue
             try:
                 record = parse(row_of(content))
-                _require_new(key, record, seen, line)
-            except RecordError as error:
-                bad = error.at(name, line)
-                if on_error is None:
-                    raise bad from None
-                append_jsonl(on_error, _bad_row(bad, content))
-                n_bad += 1
-            else:
+                names = (str(line),) if names_of is None else names_of(record)
+                if (first := first_lines.setdefault(names, line)) != line:
+                    raise RecordError(
+                        "id",
+                        f"{names[0]!r} was already on line {first}, and is again on line {line}",
+                        remedy="give one of them another id, drop one, or pass --skip-bad",
+                    )
                 records.append(record)
+            except RecordError as error:
+                if on_error is None:
+                    raise error.at(file_name, line) from None
+                row: object
+                try:
+                    row = row_of(content)
+                    json.dumps(row, allow_nan=False)
+                except (ValueError, RecursionError):  # not JSON, or (1e999) not to be written as JSON
+                    row = content.decode(errors="backslashreplace").rstrip("\r\n")
+                where = {"file": file_name, "line": line, "field": error.field}
+                append_jsonl(on_error, {**where, "error": error.problem, "row": row})
+                n_bad += 1
     if n_bad:
-        log.warning("%s: %d rows are bad and left out; see %s", name, n_bad, on_error)
+        log.warning("%s: %d rows are bad and left out; see %s", file_name, n_bad, on_error)
     return records
-
-
-def _require_new(key: Callable[[T], object] | None, record: T, seen: dict[object, int], line: int) -> None:
-    if key is None:
-        return
-    first = seen.setdefault(key(record), line)
-    if first != line:
-        raise RecordError(
-            "id",
-            f"{_id(record)!r} was already on line {first}, and is again on line {line}",
-            remedy="give one of them another id, drop one, or pass --skip-bad",
-        )
-
-
-def _id(record: Clip | Question | Response) -> str:
-    return record.question.id if isinstance(record, Response) else record.id
-
-
-def _question_and_model(response: Response) -> tuple[str, str]:
-    return response.question.id, response.model
-
-
-def _bad_row(error: RecordError, content: bytes) -> Row:
-    row: object
-    try:
-        row = row_of(content)
-        json.dumps(row, allow_nan=False)
-    except (ValueError, RecursionError):  # not JSON, or (1e999) not to be written as JSON
-        row = content.decode(errors="backslashreplace").rstrip("\r\n")
-    return {
-        "file": error.file,
-        "line": error.line,
-        "field": error.field,
-        "error": error.problem,
-        "row": row,
-    }
 
 
 def clip_of(row: Row) -> Clip:
