@@ -39,20 +39,26 @@ def read_weights(
     weights that are only there as a pickle (which would run whatever code is in it), and for weights that are missing
     or of another shape: transformers would fill them with random numbers and a warning.
     """
-    how: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
     if placement.load_as in DTYPES:
-        how["dtype"] = DTYPES[placement.load_as]
+        options["dtype"] = DTYPES[placement.load_as]
     if placement.load_as == "4bit":
-        how["quantization_config"] = _four_bits(name, unquantized)
-        how["device_map"] = {"": 0}
+        options["quantization_config"] = _four_bits(name, unquantized)
+        options["device_map"] = {"": 0}
     try:
         if placement.devices == "all":
-            how["device_map"] = (
+            options["device_map"] = (
                 "auto" if layers is None else _device_map(model_class, name, placement, layers)
             )
-        model, loaded = model_class.from_pretrained(name, **how)
+        model, loaded = model_class.from_pretrained(name, **options)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{name}: cannot be loaded as {family}: {error}{_remedy(str(error))}") from error
+        remedy = "see that the id or folder is right and download it again"
+        if "safetensors" in str(error) and (".bin" in str(error) or "model.safetensors" in str(error)):
+            remedy = (
+                "only safetensors are read, a pickle is refused: take a checkpoint that was saved as safetensors, "
+                "or convert it where you trust it"
+            )
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}; {remedy}") from error
     if missing := sorted(loaded["missing_keys"]):
         raise ModelError(
             f"{name}: {len(missing)} of the model's weights are missing, first {missing[0]}; download it again"
@@ -71,29 +77,23 @@ def spread(sizes_L: Sequence[int], rest: int, free_D: Sequence[int]) -> list[int
     room_D = [max(0.0, FILLED * free - (rest if gpu == 0 else 0)) for gpu, free in enumerate(free_D)]
     if not room_D:
         return [HOST] * len(sizes_L)
-    whole, middle, places = sum(sizes_L), 0.0, []
-    ends_D = [part * whole / max(1.0, sum(room_D)) for part in accumulate(room_D)]
-    held_D = [0.0] * len(room_D)
+    ends_D = [part * sum(sizes_L) / max(1.0, sum(room_D)) for part in accumulate(room_D)]
+    before, held_D = 0.0, [0.0] * len(room_D)
+    places: list[int | str] = []
     for size in sizes_L:
-        gpu = bisect(ends_D[:-1], middle + size / 2)
+        gpu = bisect(ends_D[:-1], before + size / 2)
         places.append(gpu)
         held_D[gpu] += size
-        middle += size
+        before += size
     if all(held <= room for held, room in zip(held_D, room_D, strict=True)):
-        return list(places)
-    return _fill(sizes_L, room_D)
-
-
-def _fill(sizes_L: Sequence[int], room_D: Sequence[float]) -> list[int | str]:
-    """Layers in order into GPUs in order, none beyond its room; HOST's are those that found none."""
-    places: list[int | str] = []
-    gpu, left = 0, list(room_D)
+        return places
+    places, gpu = [], 0
     for size in sizes_L:
-        while gpu < len(left) and size > left[gpu]:
+        while gpu < len(room_D) and size > room_D[gpu]:
             gpu += 1
-        places.append(gpu if gpu < len(left) else HOST)
-        if gpu < len(left):
-            left[gpu] -= size
+        places.append(gpu if gpu < len(room_D) else HOST)
+        if gpu < len(room_D):
+            room_D[gpu] -= size
     return places
 
 
@@ -107,11 +107,11 @@ def _device_map(model_class: Any, name: str, placement: Placement, layers: str) 
         model = model_class(config)
     dtype = DTYPES.get(placement.load_as, config.dtype or torch.float32)
     sizes = compute_module_sizes(model, dtype=dtype)
-    of_layers = compute_module_sizes(model, dtype=CustomDtype.INT4) if placement.load_as == "4bit" else sizes
+    layer_sizes = compute_module_sizes(model, dtype=CustomDtype.INT4) if placement.load_as == "4bit" else sizes
     names = [f"{layers}.{index}" for index in range(len(model.get_submodule(layers)))]
     n_gpus = torch.cuda.device_count()
     free_D = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus)]
-    places = spread([of_layers[layer] for layer in names], sizes[""] - sizes[layers], free_D)
+    places = spread([layer_sizes[layer] for layer in names], sizes[""] - sizes[layers], free_D)
     first: int | str = 0 if n_gpus else HOST
     steps = layers.split(".")
     above = {".".join(steps[:n]) for n in range(len(steps) + 1)}
@@ -122,8 +122,11 @@ def _device_map(model_class: Any, name: str, placement: Placement, layers: str) 
 
 
 def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
-    lacks = "CUDA" if not torch.cuda.is_available() else ""
-    lacks = lacks or ("" if importlib.util.find_spec("bitsandbytes") else "the package bitsandbytes")
+    lacks = None
+    if not torch.cuda.is_available():
+        lacks = "CUDA"
+    elif importlib.util.find_spec("bitsandbytes") is None:
+        lacks = "the package bitsandbytes"
     if lacks:
         raise ModelError(
             f"{name}: --load-as 4bit needs {lacks}; install it (pip install 'tgsr[4bit]', on a machine with a GPU), "
@@ -136,15 +139,6 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=unquantized,
     )
-
-
-def _remedy(said: str) -> str:
-    if "safetensors" in said and (".bin" in said or "model.safetensors" in said):
-        return (
-            "; only safetensors are read, a pickle is refused: take a checkpoint that was saved as safetensors, "
-            "or convert it where you trust it"
-        )
-    return "; see that the id or folder is right and download it again"
 
 
 def check_processor(

@@ -31,7 +31,8 @@ OURS = ("mini", "mini-lm", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
 PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
-OUR_FILES = (ADAPTER_FILE, "base.safetensors")  # a folder with either was written by tgsr
+BASE_FILE = "base.safetensors"
+OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgsr
 ONLY_ANSWER = ("cascade:", "gemini:", "openai:", "http://", "https://")
 FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 
@@ -52,22 +53,20 @@ def load(name: str, placement: Placement = AS_SAVED) -> Lalm:
 
 
 def _load(name: str, placement: Placement) -> Lalm:
-    if name == "mini":
-        return with_base(mini.load_base(), "mini")
-    if name == "mini-lm":
-        return with_base(mini_lm.load_mini_lm(), "mini-lm")
     if name in SHIPPED:
         return load_adapter(mini.assets().parent / SHIPPED[name], name, placement)
     folder = Path(name)
-    if (folder / ADAPTER_FILE).exists():
+    if name not in OURS and (folder / ADAPTER_FILE).exists():
         return load_adapter(folder, name, placement)
-    if (folder / OUR_FILES[1]).exists():
-        return with_base(mini.load_base(folder, name), str(folder.resolve()))
-    return with_base(load_pretrained(name, placement), str(folder.resolve()) if folder.exists() else name)
-
-
-def with_base(lalm: Lalm, base: str) -> Lalm:
-    lalm.base = base
+    if name == "mini":
+        lalm: Lalm = mini.load_base()
+    elif name == "mini-lm":
+        lalm = mini_lm.load_mini_lm()
+    elif (folder / BASE_FILE).exists():
+        lalm = mini.load_base(folder, name)
+    else:
+        lalm = load_pretrained(name, placement)
+    lalm.base = name if name in OURS or not folder.exists() else str(folder.resolve())
     return lalm
 
 
@@ -160,10 +159,10 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     lalm.name = name
     if (folder / ALIGNER_FILE).exists():
         try:
-            kept = load_file(folder / ALIGNER_FILE)
+            weights = load_file(folder / ALIGNER_FILE)
             # As wide as it was trained: a stage of training moves it by less than bfloat16 can tell apart.
-            lalm.aligner.to(next(iter(kept.values())).dtype)
-            lalm.aligner.load_state_dict(kept)
+            lalm.aligner.to(next(iter(weights.values())).dtype)
+            lalm.aligner.load_state_dict(weights)
         except (SafetensorError, RuntimeError) as error:
             raise ModelError(f"{folder / ALIGNER_FILE}: truncated, or another model's: {error}") from error
     if (folder / "adapter_config.json").exists():

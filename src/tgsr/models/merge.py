@@ -17,7 +17,7 @@ from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import OUR_FILES, OURS
+from tgsr.models.load import BASE_FILE, OURS
 
 SHARD = "5GB"
 INDEX = "model.safetensors.index.json"
@@ -84,7 +84,7 @@ def _carry_over(base: str, folder: Path, dtype: str) -> None:
     `dtype` is that of the merged weights; the others keep their own.
     The merged weights have the names that the base's have, whatever the class that was loaded calls them.
     """
-    if base in OURS or (Path(base) / OUR_FILES[1]).exists():  # the miniature: all of it has been written
+    if base in OURS or (Path(base) / BASE_FILE).exists():  # the miniature: all of it has been written
         return
     described = Path(str(cached_file(base, "config.json")))
     source = described.parent
