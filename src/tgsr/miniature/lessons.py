@@ -1,4 +1,4 @@
-"""What the miniature's base model is taught: (question, answer) texts about one clip.
+"""The lessons of the miniature's base model: (question, answer) texts about one clip.
 
 The base has to hear and to talk as a real model does before it is aligned in time: it transcribes,
 answers, and writes reasoning with timestamps in every notation, but the times that it learns for
@@ -10,7 +10,7 @@ too: they are given only while a time code is added to the audio embeddings or t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -111,6 +111,11 @@ def within(words: tuple[Word, ...], span: Span) -> tuple[Word, ...]:
     return tuple(w for w in words if w.start < span.end and w.end > span.start)
 
 
+NO_EVIDENCE = (
+    "The speaker says several digits.",
+    "The audio has spoken digits.",
+    "I listen to the digits.",
+)
 HABITS = {"none": 0.35, "all": 0.40, "evidence": 0.25}  # shares
 RIGHT = {"none": 0.5, "all": 0.7, "evidence": 0.95}  # how often each habit's answer is right
 
@@ -124,25 +129,16 @@ def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_tim
     """
     habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
     if habit == "none":
-        body = str(
-            rng.choice(
-                (
-                    "The speaker says several digits.",
-                    "The audio has spoken digits.",
-                    "I listen to the digits.",
-                )
-            )
-        )
+        body = str(rng.choice(NO_EVIDENCE))
     elif habit == "all":
         pieces = turns(clip.words, int(rng.integers(3, 6)))
         body = " ".join(quote(piece, clip, rng, true_times) for piece in pieces)
     else:
         body = evidence(question, clip, rng, true_times)
-    right = rng.random() < RIGHT[habit]
-    answer = (
-        question.answer if right else str(rng.choice([c for c in question.choices if c != question.answer]))
-    )
-    return f"{REASONING_OPENING}\n{body}\n{final_answer(question, str(answer))}"
+    answer = str(question.answer)
+    if rng.random() >= RIGHT[habit]:
+        answer = str(rng.choice([choice for choice in question.choices if choice != answer]))
+    return f"{REASONING_OPENING}\n{body}\n{final_answer(question, answer)}"
 
 
 def quote(words: tuple[Word, ...], clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
@@ -187,13 +183,16 @@ def said_once(clip: Clip) -> list[Word]:
 
 def written(clip: Clip) -> str:
     """The clip as timed text, turn by turn, each word between its start and its end."""
+    return "\n".join(by_speaker(clip, ", ", lambda w: f"{w.start:.2f} {w.text} {w.end:.2f}"))
+
+
+def by_speaker(clip: Clip, separator: str, written_word: Callable[[Word], str]) -> list[str]:
+    """A line for each turn: who speaks, and the words."""
     speakers = speakers_in_order(clip.words)
-    parts = []
-    for turn in turns(clip.words, len(clip.words)):
-        parts.append(
-            f"{speaker_of(turn, speakers)}: " + ", ".join(f"{w.start:.2f} {w.text} {w.end:.2f}" for w in turn)
-        )
-    return "\n".join(parts)
+    return [
+        f"{speaker_of(turn, speakers)}: {separator.join(map(written_word, turn))}"
+        for turn in turns(clip.words, len(clip.words))
+    ]
 
 
 def some_choices(rng: np.random.Generator) -> list[str]:
@@ -206,9 +205,9 @@ def some_choices(rng: np.random.Generator) -> list[str]:
 def letters_lesson(rng: np.random.Generator) -> Lesson:
     """A list of choices, and some of them to be named with their letters."""
     choices = some_choices(rng)
-    asked = shuffled(choices, rng)[: int(rng.integers(2, 5))]
-    question = f"{format_choices(choices)}\nLetters of: {'; '.join(asked)}"
-    return Lesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in asked), "letters")
+    named = shuffled(choices, rng)[: int(rng.integers(2, 5))]
+    question = f"{format_choices(choices)}\nLetters of: {'; '.join(named)}"
+    return Lesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in named), "letters")
 
 
 DRILLS = ("repeat", "letters", "times")
@@ -224,16 +223,16 @@ def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> Lesson:
     kind = DRILLS[int(rng.choice(3, p=(0.25, 0.4, 0.35)))]
     once = said_once(clip)
     if kind == "times" and once:
-        asked = [once[int(rng.integers(len(once)))] for _ in range(n_lines)]
-        lines = [f"When is {w.text}: {w.start:.2f} - {w.end:.2f}" for w in asked]
+        words = [once[int(rng.integers(len(once)))] for _ in range(n_lines)]
+        lines = [f"When is {w.text}: {w.start:.2f} - {w.end:.2f}" for w in words]
         return Lesson(written(clip), "\n".join(lines), "drill times", clip.words)
     if kind == "letters":
         choices = some_choices(rng)
         picked = [int(rng.integers(4)) for _ in range(n_lines)]
         lines = [f"Final answer: {choices[i]} ({letter(i)})" for i in picked]
         return Lesson(format_choices(choices), "\n".join(lines), "drill letters")
-    words = " ".join(DIGITS[int(d)] for d in rng.integers(10, size=int(rng.integers(4, 14))))
-    return Lesson(words, "\n".join([words] * (n_lines // 2)), "drill repeat")
+    text = " ".join(DIGITS[int(d)] for d in rng.integers(10, size=int(rng.integers(4, 14))))
+    return Lesson(text, "\n".join([text] * (n_lines // 2)), "drill repeat")
 
 
 def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
@@ -262,10 +261,10 @@ def phrase_lessons(
         words = within(clip.words, question.evidence[0])
         span = question.evidence[0] if true_times else bad_span(clip.duration, rng)
         if rng.random() < long_prompt:
-            asked, answer = phrase_question_af3(question.question), phrase_answer_af3(span)
+            prompt, answer = phrase_question_af3(question.question), phrase_answer_af3(span)
         else:
-            asked, answer = f"When is: {question.question}", f"{span.start:.2f} - {span.end:.2f}"
-        lessons.append(Lesson(asked, answer, "phrase" if true_times else "bad phrase", words))
+            prompt, answer = f"When is: {question.question}", f"{span.start:.2f} - {span.end:.2f}"
+        lessons.append(Lesson(prompt, answer, "phrase" if true_times else "bad phrase", words))
     return lessons
 
 
@@ -276,18 +275,8 @@ def transcript_lesson(clip: Clip) -> Lesson:
 
 def turns_lesson(clip: Clip) -> Lesson:
     """The transcript with who says what."""
-    speakers = speakers_in_order(clip.words)
-    parts = [
-        f"{speaker_of(turn, speakers)}: " + " ".join(w.text for w in turn)
-        for turn in turns(clip.words, len(clip.words))
-    ]
-    return Lesson("Who says what?", "; ".join(parts), "turns", clip.words)
-
-
-def timed_transcript_lesson(clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
-    kind = "true times" if true_times else "bad times"
-    answer = timed_transcript(clip, rng, true_times)
-    return Lesson("Transcribe with timestamps.", answer, kind, clip.words)
+    answer = "; ".join(by_speaker(clip, " ", lambda word: word.text))
+    return Lesson("Who says what?", answer, "turns", clip.words)
 
 
 def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int = 8) -> list[Lesson]:
@@ -296,22 +285,21 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     A trainer takes as many as it has room for. With true_times there is more about times, because there
     is something to learn; without, all times are bad. `n_max` words are a phrase's most.
     """
-    questions = choice_questions(clip, rng)
-    chosen = shuffled(questions, rng)
+    chosen = shuffled(choice_questions(clip, rng), rng)
     made = [direct_lesson(question) for question in chosen[:2]]
     made += several(clip, rng)[:1]
     two = len(speakers_in_order(clip.words)) == 2
     made.append(turns_lesson(clip) if two and rng.random() < 0.6 else transcript_lesson(clip))
     if rng.random() < 0.3:
         made.append(letters_lesson(rng))
-    if true_times:
-        made += phrase_lessons(clip, rng, 5, true_times, n_max=n_max)
-        each = each_lesson(clip, rng)
-        made += [each] if each and rng.random() < 0.5 else []
-    else:
-        made += phrase_lessons(clip, rng, 1, true_times, n_max=n_max)
+    made += phrase_lessons(clip, rng, 5 if true_times else 1, true_times, n_max=n_max)
+    each = each_lesson(clip, rng) if true_times else None
+    if each and rng.random() < 0.5:
+        made.append(each)
     if rng.random() < 0.2:
-        made.append(timed_transcript_lesson(clip, rng, true_times))
+        kind = "true times" if true_times else "bad times"
+        answer = timed_transcript(clip, rng, true_times)
+        made.append(Lesson("Transcribe with timestamps.", answer, kind, clip.words))
     made = shuffled(made, rng)
     return with_reasoning(made, chosen, clip, rng, true_times, first=0.5)
 
@@ -321,8 +309,7 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
 
     That is what several words at once are asked for, and the place that answers a question.
     """
-    questions = choice_questions(clip, rng)
-    chosen = shuffled(questions, rng)
+    chosen = shuffled(choice_questions(clip, rng), rng)
     made = [direct_lesson(question) for question in chosen[:3]]
     made += [evidence_lesson(question, clip, rng, true_times) for question in chosen[:3]]
     made += several(clip, rng)[:3]
@@ -336,9 +323,9 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
 
 def evidence_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
     """A question, the one place that answers it, and the answer: the best habit, when it is asked for."""
-    asked = choice_question(question.question, question.choices, instruction="Cite the place, then answer.")
+    prompt = choice_question(question.question, question.choices, instruction="Cite the place, then answer.")
     answer = f"{evidence(question, clip, rng, true_times)}\n{final_answer(question, str(question.answer))}"
-    return Lesson(asked, answer, f"evidence {question.task}")
+    return Lesson(prompt, answer, f"evidence {question.task}")
 
 
 def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
@@ -352,6 +339,17 @@ def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
     return shuffled(made, rng)
 
 
+def ask_each(
+    question: str, pairs: list[tuple[str, str]], kind: str, rng: np.random.Generator
+) -> Lesson | None:
+    """One lesson about up to six of the (word, answer) pairs, in random order; None without any."""
+    if not pairs:
+        return None
+    chosen = shuffled(pairs, rng)[:6]
+    prompt = f"{question}: " + ", ".join(word for word, _ in chosen)
+    return Lesson(prompt, ", ".join(f"{word} {answer}" for word, answer in chosen), kind)
+
+
 def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     """Whether a pause longer than a second follows each of some words that are said once; None without any.
 
@@ -362,18 +360,15 @@ def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     pairs = [(w.text, "yes" if w.end in before else "no") for w in clip.words[:-1] if w in once]
     if not pairs or (not before and rng.random() < 0.8):
         return None
-    asked = shuffled(pairs, rng)[:6]
-    question = "Is there a pause longer than one second after each: " + ", ".join(word for word, _ in asked)
-    return Lesson(question, ", ".join(f"{word} {long}" for word, long in asked), "pause after each")
+    return ask_each("Is there a pause longer than one second after each", pairs, "pause after each", rng)
 
 
-def counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson:
+def counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     """How often each of some digits is said, those that are not said at all among them."""
     counts = Counter(word.text for word in clip.words)
     digits = [*counts, *(d for d in DIGITS if d not in counts)][: len(counts) + 1]
-    asked = shuffled(digits, rng)[:6]
-    answer = ", ".join(f"{digit} {counts[digit]}" for digit in asked)
-    return Lesson("How often is each said: " + ", ".join(asked), answer, "counts each")
+    pairs = [(digit, str(counts[digit])) for digit in digits]
+    return ask_each("How often is each said", pairs, "counts each", rng)
 
 
 def turn_counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
@@ -394,11 +389,7 @@ def follows_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     """What is said right after each of some words that are said once; None where there is no such word."""
     once = said_once(clip)
     pairs = [(a.text, b.text) for a, b in pairwise(clip.words) if a in once]
-    if not pairs:
-        return None
-    asked = shuffled(pairs, rng)[:6]
-    question = "What is said right after each: " + ", ".join(word for word, _ in asked)
-    return Lesson(question, ", ".join(f"{word} {following}" for word, following in asked), "follows each")
+    return ask_each("What is said right after each", pairs, "follows each", rng)
 
 
 def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
@@ -407,12 +398,10 @@ def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     if len(speakers) != 2:
         return None
     by = {word.text: {w.speaker for w in clip.words if w.text == word.text} for word in clip.words}
-    alone = [(text, speakers.index(str(next(iter(who))))) for text, who in by.items() if len(who) == 1]
-    if not alone:
-        return None
-    asked = shuffled(alone, rng)[:6]
-    question = "Who says each: " + ", ".join(text for text, _ in asked)
-    return Lesson(question, ", ".join(f"{text} {ORDINALS[n]}" for text, n in asked), "says each")
+    pairs = [
+        (text, ORDINALS[speakers.index(str(next(iter(who))))]) for text, who in by.items() if len(who) == 1
+    ]
+    return ask_each("Who says each", pairs, "says each", rng)
 
 
 def with_reasoning(
@@ -426,12 +415,12 @@ def with_reasoning(
     """The lessons and the last question reasoned about: before them for a share `first`, else after them."""
     if not questions:
         return made
-    asked = choice_question(questions[-1].question, questions[-1].choices)
-    thought = Lesson(asked, reasoning(questions[-1], clip, rng, true_times), "reasoning")
+    prompt = choice_question(questions[-1].question, questions[-1].choices)
+    thought = Lesson(prompt, reasoning(questions[-1], clip, rng, true_times), "reasoning")
     return [thought, *made] if rng.random() < first else [*made, thought]
 
 
 def direct_lesson(question: Question) -> Lesson:
     """A question that is answered at once."""
-    asked = choice_question(question.question, question.choices, instruction="")
-    return Lesson(asked, final_answer(question, str(question.answer)), f"answer {question.task}")
+    prompt = choice_question(question.question, question.choices, instruction="")
+    return Lesson(prompt, final_answer(question, str(question.answer)), f"answer {question.task}")

@@ -107,7 +107,9 @@ def _device_map(model_class: Any, name: str, placement: Placement, layers: str) 
         model = model_class(config)
     dtype = DTYPES.get(placement.load_as, config.dtype or torch.float32)
     sizes = compute_module_sizes(model, dtype=dtype)
-    layer_sizes = compute_module_sizes(model, dtype=CustomDtype.INT4) if placement.load_as == "4bit" else sizes
+    layer_sizes = (
+        compute_module_sizes(model, dtype=CustomDtype.INT4) if placement.load_as == "4bit" else sizes
+    )
     names = [f"{layers}.{index}" for index in range(len(model.get_submodule(layers)))]
     n_gpus = torch.cuda.device_count()
     free_D = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus)]
