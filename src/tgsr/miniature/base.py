@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class TimeCode(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class FrameLabels:
-    """What is true of each frame of a clip.
+    """The labels of each frame of a clip.
 
     digit_F: the digit being said or SILENCE; voice_F: 0 for the first speaker, 1 for the second, 2 for
     silence; history_FK: the digits of the last N_HISTORY words that had begun, newest first;
@@ -96,7 +96,7 @@ def frame_labels(clip: Clip, n_frames: int, seconds_per_frame: float) -> FrameLa
 
 
 def written_labels(clip: Clip) -> FrameLabels:
-    """The same for a clip that is read: what is true of each word of its text, as if it were a frame."""
+    """The labels of each word of a clip that is read, as if the word were a frame."""
     digits = [DIGITS.index(word.text) for word in clip.words]
     tenths = [min(N_TENTHS - 1, int(word.start * 10)) for word in clip.words]
     speakers = speakers_in_order(clip.words)
@@ -178,12 +178,21 @@ class WordHeads(nn.Module):
     def loss(self, hidden_ND: Tensor, tenths_N3: Tensor) -> Tensor:
         """Mean cross-entropy over N words of their start, their end, and their phrase's start; -1 is unasked."""
         hidden = self.norm(hidden_ND)
-        asked = tenths_N3.flatten() >= 0
-        times = tenths_N3.flatten()[asked]
-        seconds, tenths = (head(hidden).view(-1, 10)[asked] for head in (self.seconds, self.tenths))
+        known = tenths_N3.flatten() >= 0
+        times = tenths_N3.flatten()[known]
+        seconds, tenths = (head(hidden).view(-1, 10)[known] for head in (self.seconds, self.tenths))
         return nn.functional.cross_entropy(seconds, times // 10) + nn.functional.cross_entropy(
             tenths, times % 10
         )
+
+
+class Heads(NamedTuple):
+    """All readers, under the names that they have in a checkpoint."""
+
+    readers: FrameHeads
+    words: WordHeads
+    voices: VoiceHead
+    first: VoiceHead
 
 
 def digit_places(lalm: AudioFlamingo3, tokens: Sequence[int]) -> list[int]:
@@ -280,9 +289,8 @@ def lessons_for(
     """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one."""
     chosen: list[tuple[tuple[int, ...], tuple[int, ...], Lesson]] = []
     true_times = heard != "plain"
-    for lesson in (
-        talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max)
-    ):
+    offered = talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max)
+    for lesson in offered:
         prompt = lalm.prompt(lesson.question).after
         answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
         if len(prompt) + len(answer) <= budget or not chosen:
@@ -298,6 +306,24 @@ def heard_how(config: BaseConfig, rng: np.random.Generator) -> Heard:
     return "read" if draw < config.timed_share + config.read_share else "plain"
 
 
+class LabelledFrames(NamedTuple):
+    """Places in one clip's audio, or its words where it is read, and what FrameHeads are asked about them."""
+
+    clip: int
+    places: list[int]
+    labels: FrameLabels
+    timed: bool
+
+
+class Voices(NamedTuple):
+    """One clip's aligned frames without time code, whose voice each holds, and whose is the clip's first."""
+
+    clip: int
+    aligned_FD: Tensor
+    voice_F: Tensor
+    first: int
+
+
 @dataclass
 class Batch:
     """One step's clips and branches, and what the readers are asked about them."""
@@ -305,12 +331,10 @@ class Batch:
     audio: list[Tensor] = field(default_factory=list)  # aligned frames or embedded text
     branches: list[Branch] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)  # of the branches' lessons
-    frames: list[tuple[int, list[int], FrameLabels, bool]] = field(default_factory=list)
-    """owner, places in its audio, labels, whether times are asked"""
+    frames: list[LabelledFrames] = field(default_factory=list)
     words: list[tuple[int, int, tuple[int, int, int]]] = field(default_factory=list)
     """branch, place in it, times in tenths"""
-    voices: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)
-    """owner, its aligned frames without time code, whose voice each holds, and whose is the clip's first"""
+    voices: list[Voices] = field(default_factory=list)
 
     def read(self, lalm: AudioFlamingo3, text: str, clip: Clip | None) -> int:
         """Adds a text where audio would be, with its words' labels if it is `clip` written down. Returns its place."""
@@ -318,7 +342,7 @@ class Batch:
         owner = len(self.audio)
         self.audio.append(lalm.embed(torch.tensor(tokens)))
         if clip is not None:
-            self.frames.append((owner, digit_places(lalm, tokens), written_labels(clip), True))
+            self.frames.append(LabelledFrames(owner, digit_places(lalm, tokens), written_labels(clip), True))
         return owner
 
 
@@ -356,9 +380,9 @@ def hearing_batch(
             aligned = lalm.align(frames.float())
             batch.audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
             labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
-            batch.frames.append((owner, list(range(len(frames))), labels, how == "timed"))
+            batch.frames.append(LabelledFrames(owner, list(range(len(frames))), labels, how == "timed"))
             first = voices.index(speakers_in_order(clip.words)[0])
-            batch.voices.append((owner, aligned, voice_ids(clip, labels, voices), first))
+            batch.voices.append(Voices(owner, aligned, voice_ids(clip, labels, voices), first))
         budget = config.talking_tokens if talking else config.lesson_tokens
         for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, budget, rng, talking):
             if how != "plain":
@@ -375,21 +399,30 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         raise RunError("train base runs in one process; start it without torchrun")
     run = open_run(out, "base", config)
     clips = [compose(seed, "train") for seed in range(config.n_clips)]
-    lalm = untrained(_tokenizer(out / "tokenizer", [made.clip for made in clips[:400]]), config.seed)
+    tokens = out / "tokenizer"  # learned when the run starts, read again when it resumes
+    if not (tokens / "tokenizer.json").exists():
+        train_tokenizer(tokenizer_texts([composed.clip for composed in clips[:400]])).save_pretrained(
+            str(tokens)
+        )
+    lalm = untrained(PreTrainedTokenizerFast.from_pretrained(str(tokens)), config.seed)
     heard = [
-        (made.clip, cache.get(lalm, made.samples).half())
-        for made in tqdm(clips, desc="listening", unit="clip")
+        (composed.clip, cache.get(lalm, composed.samples).half())
+        for composed in tqdm(clips, desc="listening", unit="clip")
     ]
     torch.manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
     voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
-    code, readers, word_readers = TimeCode(width, lalm.seconds_per_frame), FrameHeads(width), WordHeads(width)
-    voice_head, first_voice_head = VoiceHead(width, len(voices)), VoiceHead(width, len(voices))
+    code = TimeCode(width, lalm.seconds_per_frame)
+    heads = Heads(
+        FrameHeads(width),
+        WordHeads(width),
+        VoiceHead(width, len(voices)),
+        VoiceHead(width, len(voices)),
+    )
     trained = nn.ModuleDict(
         {"model": lalm.model.model.language_model, "head": lalm.lm_head, "aligner": lalm.aligner}
     )
-    readers_of = {"readers": readers, "words": word_readers, "voices": voice_head, "first": first_voice_head}
-    everything = nn.ModuleDict({"lalm": trained, "code": code, **readers_of})
+    everything = nn.ModuleDict({"lalm": trained, "code": code, **heads._asdict()})
     parameters = list(everything.parameters())
     # In-context copying came after half as many steps with Muon as with AdamW.
     matrices = [p for p in lalm.language_model.layers.parameters() if p.ndim == 2]
@@ -405,9 +438,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         adamw.load_state_dict(state["adamw"])
         muon.load_state_dict(state["muon"])
     else:
-        run.log(
-            {"step": 0, "hearing_accuracy": learn_to_hear(lalm, voice_head, voices, heard[:1500], config)}
-        )
+        accuracy = learn_to_hear(lalm, heads.voices, voices, heard[:1500], config)
+        run.log({"step": 0, "hearing_accuracy": accuracy})
     trained.train()
     n_steps = config.reading_steps + config.steps + config.talking_steps
     for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
@@ -422,35 +454,9 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
                 batch = hearing_batch(lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng)
             prefix = listen(lalm, batch.audio, aligned=True)
             packed = branch_logps(prefix, batch.branches, output_hidden_states=True)
-            assert packed.hidden_states is not None
-            frames_ND, words_ND = (packed.hidden_states[n] for n in (config.frame_layer, config.word_layer))
             language = -packed.logp_BT.sum() / packed.mask_BT.sum()
-            frame_loss = word_loss = voice_loss = first_loss = torch.zeros(())
-            if batch.frames:
-                losses = [
-                    readers.loss(frames_ND[packed.first_frame[owner] + torch.tensor(places)], labels, timed)
-                    for owner, places, labels, timed in batch.frames
-                ]
-                frame_loss = torch.stack(losses).mean()
-            if batch.words:
-                at = torch.tensor([packed.first_token[b] + place for b, place, _ in batch.words])
-                word_loss = word_readers.loss(
-                    words_ND[at], torch.tensor([times for *_, times in batch.words])
-                )
-            if batch.voices:
-                losses = [voice_head.loss(aligned_FD, voice_F) for _, aligned_FD, voice_F, _ in batch.voices]
-                voice_loss = torch.stack(losses).mean()
-            if batch.voices and talking:
-                early_ND = packed.hidden_states[config.first_voice_layer]
-                losses = [
-                    first_voice_head.loss(
-                        early_ND[packed.first_frame[owner] : packed.first_frame[owner] + len(voice_F)],
-                        torch.full_like(voice_F, first),
-                    )
-                    for owner, _, voice_F, first in batch.voices
-                ]
-                first_loss = torch.stack(losses).mean()
-        loss = language + config.reader_weight * (frame_loss + word_loss + voice_loss + first_loss)
+            losses = reader_losses(heads, packed, batch, config, talking)
+        loss = language + config.reader_weight * sum(losses.values())
         share = course(step, config)
         for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
             optimizer.zero_grad()
@@ -460,8 +466,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         norm = step_or_stop(adamw, parameters, loss, config.clip_norm, step)
         muon.step()
         row: dict[str, Any] = {"step": step + 1, "loss": float(language.detach())}
-        row |= {"frames": float(frame_loss.detach()), "words": float(word_loss.detach())}
-        row |= {"voices": float(voice_loss.detach()), "first_voice": float(first_loss.detach())}
+        row |= {reader: float(reader_loss.detach()) for reader, reader_loss in losses.items()}
         row |= {"lr": config.learning_rate * share, "grad_norm": norm}
         run.log({**row, **_by_kind(packed, batch.kinds)})
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
@@ -470,6 +475,39 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     trained.eval()
     save_base(lalm, out / "model")
     return out / "model"
+
+
+def reader_losses(
+    heads: Heads, packed: BranchLogps, batch: Batch, config: BaseConfig, talking: bool
+) -> dict[str, Tensor]:
+    """The mean loss of each kind of readers, by the name that the log gives it; 0 where there is nothing to read."""
+    assert packed.hidden_states is not None
+    frames_ND, words_ND, early_ND = (
+        packed.hidden_states[layer]
+        for layer in (config.frame_layer, config.word_layer, config.first_voice_layer)
+    )
+
+    frame_losses = [
+        heads.readers.loss(frames_ND[packed.first_frame[clip] + torch.tensor(places)], labels, timed)
+        for clip, places, labels, timed in batch.frames
+    ]
+    word_losses, first_losses = [], []
+    if batch.words:
+        places_N = torch.tensor([packed.first_token[branch] + place for branch, place, _ in batch.words])
+        times_N3 = torch.tensor([times for *_, times in batch.words])
+        word_losses.append(heads.words.loss(words_ND[places_N], times_N3))
+    voice_losses = [heads.voices.loss(voice.aligned_FD, voice.voice_F) for voice in batch.voices]
+    for clip, _, voice_F, first in batch.voices if talking else ():
+        start = packed.first_frame[clip]
+        early_FD = early_ND[start : start + len(voice_F)]
+        first_losses.append(heads.first.loss(early_FD, torch.full_like(voice_F, first)))
+    losses = {
+        "frames": frame_losses,
+        "words": word_losses,
+        "voices": voice_losses,
+        "first_voice": first_losses,
+    }
+    return {name: torch.stack(some).mean() if some else torch.zeros(()) for name, some in losses.items()}
 
 
 def course(step: int, config: BaseConfig) -> float:
@@ -487,13 +525,6 @@ def _by_kind(packed: BranchLogps, kinds: list[str]) -> dict[str, float]:
         f"loss {kind}": float(np.mean([x for x, k in zip(losses, kinds, strict=True) if k == kind]))
         for kind in sorted(set(kinds))
     }
-
-
-def _tokenizer(folder: Path, clips: Sequence[Clip]) -> PreTrainedTokenizerFast:
-    """The run's own tokenizer: learned when it starts, read again when it resumes."""
-    if not (folder / "tokenizer.json").exists():
-        train_tokenizer(tokenizer_texts(clips)).save_pretrained(str(folder))
-    return PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
 def tokenizer_texts(clips: Sequence[Clip]) -> list[str]:
