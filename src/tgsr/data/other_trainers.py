@@ -166,7 +166,7 @@ def import_back(path: Path, target: Target) -> Iterator[Question]:
 
 
 def prompt_of(question: Question, family: Family) -> str:
-    """The user's text, as training/sta.py and training/rl.py have it."""
+    """The user's text, as sta.py and rl.py have it."""
     if question.kind == "choice":
         text = choice_question(question.question, question.choices)
     elif family == "qwen_omni":

@@ -150,7 +150,7 @@ def clips(entries: Iterable[Entry | Bad], make: Callable[[Entry], Clip], ids: On
 def sound(path: Path) -> tuple[Seconds, tuple[str, ...]]:
     """The file's length from its header, and ("wrong-extension",) where its content is not what its suffix says.
 
-    Raises AudioError as `tgsr.audio.duration` does.
+    Raises AudioError where it is not sound, or damaged.
     """
     duration = audio.duration(path)
     expected = FORMATS.get(path.suffix.lower())

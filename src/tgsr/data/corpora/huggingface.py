@@ -40,7 +40,7 @@ def read(
     """Every row of the .arrow and .parquet files below the folder; its encoded sound is written as it is to out/audio/.
 
     The column `audio` holds {bytes, path}; where there are no bytes, the path starts at the folder of the file. Text,
-    speaker, language and licence are found under the names that `folders.py` lists; other texts and numbers
+    speaker, language and licence are found under the names that disk/rows.py lists; other texts and numbers
     become labels, class labels by their names. The split is that of the file's name or folder, or train. The id is
     SPLIT-ID, or SPLIT-FILE-ROW by number where no column gives one, and names the sound file, %-quoted. No text: the
     flag "no-text". `line` of a Bad is the row in its file.

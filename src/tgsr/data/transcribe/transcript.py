@@ -21,7 +21,7 @@ class Transcript:
     """What was said in a clip of `duration` seconds; () where nobody speaks. `source` made words and times.
 
     Words are in order, inside the clip and start < end; neighbours may overlap by Whisper's step of 0.02 s.
-    `language` is what was heard (ISO 639-1), None where no one asked. `flags` as in guard.py.
+    `language` is what was heard (ISO 639-1), None where no one asked. `flags` are those of records.py.
     """
 
     words: tuple[Word, ...]
