@@ -114,8 +114,9 @@ class Package:
 
     def seconds_to_score(self, path: Path) -> float:
         """Seconds of the processor."""
-        sys.path.insert(0, str(self.src))
+        before = _taken_out()
         sys.modules.update(self.modules)
+        sys.path.insert(0, str(self.src))
         try:
             try:
                 score_file = import_module("tgsr.evaluation.scoring.score").score_file
@@ -126,9 +127,14 @@ class Package:
             return time.process_time() - start
         finally:
             sys.path.remove(str(self.src))
-            self.modules = {
-                name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "tgsr"
-            }
+            self.modules = _taken_out()
+            sys.modules.update(before)
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    """The modules of tgsr that were imported, which are no longer in sys.modules."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "tgsr"]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def compared(n: int, other: Path, n_turns: int = 5) -> dict[str, object]:
@@ -139,9 +145,12 @@ def compared(n: int, other: Path, n_turns: int = 5) -> dict[str, object]:
             {name: package.seconds_to_score(path) for name, package in packages.items()}
             for _ in range(1 + n_turns)
         ][1:]
-    seconds = {name: [round(turn[name], 2) for turn in turns] for name in packages}
-    ratio = statistics.median(seconds["other"]) / statistics.median(seconds["this"])
-    return {"predictions": n, "cpu_seconds": seconds, "predictions_a_second_of_the_others": round(ratio, 2)}
+    medians = {name: statistics.median(turn[name] for turn in turns) for name in packages}
+    return {
+        "predictions": n,
+        "cpu_seconds": {name: [round(turn[name], 2) for turn in turns] for name in packages},
+        "predictions_a_second_of_the_others": round(medians["other"] / medians["this"], 2),
+    }
 
 
 def main() -> None:

@@ -43,3 +43,11 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
 def test_the_papers_costs_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     import_module("cost").main()
     assert "stage 2, 47,000 questions, hours" in capsys.readouterr().out
+
+
+def test_two_scorers_take_turns_and_leave_the_modules_as_they_were() -> None:
+    scorer, before = import_module("score"), import_module("tgsr.records")
+    assert scorer.one(40)["predictions"] == 40
+    turns = scorer.compared(40, BENCHMARKS.parent / "src", n_turns=1)
+    assert len(turns["cpu_seconds"]["this"]) == len(turns["cpu_seconds"]["other"]) == 1
+    assert import_module("tgsr.records") is before
