@@ -22,18 +22,16 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
-import http.client
 import io
 import json
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
@@ -70,7 +68,12 @@ def export_decoder(lalm: Lalm, folder: Path) -> str:
     Returns the name under which server_command serves it: a hash of its weights, so that a server of other
     weights refuses our requests. ModelError where the decoder is no Qwen2.
     """
-    config = _decoder_config(lalm)
+    config: Any = copy.deepcopy(lalm.language_model.config)
+    if config.model_type != "qwen2":
+        raise ModelError(
+            f"{lalm.name}: its decoder is a {config.model_type}, but vLLM rollouts know qwen2 only; "
+            "sample with tgsr.engine.sampling"
+        )
     config.architectures = ["Qwen2ForCausalLM"]
     config.dtype = lalm.lm_head.weight.dtype
     config.tie_word_embeddings = _tied(lalm)
@@ -97,16 +100,6 @@ def decoder_name(lalm: Lalm) -> str:
 
 def _bytes(weight: Tensor) -> memoryview:
     return weight.contiguous().cpu().view(torch.uint8).numpy().data
-
-
-def _decoder_config(lalm: Lalm) -> Any:
-    config = copy.deepcopy(lalm.language_model.config)
-    if config.model_type != "qwen2":
-        raise ModelError(
-            f"{lalm.name}: its decoder is a {config.model_type}, but vLLM rollouts know qwen2 only; "
-            "sample with tgsr.engine.sampling"
-        )
-    return config
 
 
 def _tied(lalm: Lalm) -> bool:
@@ -299,12 +292,13 @@ def sample_by_vllm(
     def answers_to(owner: int, prompt: tuple[int, ...], first: int, n: int) -> list[Sampled]:
         body = {
             "model": server.adapter or server.model,
-            "prompt_embeds": _as_base64(_embeds(lalm, prefix.rows[owner], prompt)),
+            "prompt_embeds": _prompt_embeds(lalm, prefix.rows[owner], prompt),
             "n": n,
             "max_tokens": max_new_tokens,
             "temperature": temperature,
             "top_p": top_p,
-            "seed": _seed(seed, first),
+            # 63 bits, less the room to count up a group's answers, that differ for each seed and place.
+            "seed": int.from_bytes(hashlib.sha256(f"{seed} {first}".encode()).digest()[:8], "big") >> 2,
             # The end token is the model's own and no other: what the server thinks of it is left out.
             "ignore_eos": True,
             "stop_token_ids": [int(lalm.eos_id)],
@@ -333,22 +327,13 @@ def sample_by_vllm(
 
 
 @torch.no_grad()
-def _embeds(lalm: Lalm, row_ND: Tensor, prompt: tuple[int, ...]) -> Tensor:
-    ids = torch.tensor(prompt, device=device_of(lalm))
-    tail = lalm.embed(ids)
-    return torch.cat([row_ND.to(tail.device, tail.dtype), tail])
-
-
-def _as_base64(embeds_ND: Tensor) -> str:
-    """A tensor as vLLM reads it: torch.save's bytes in base64 (float32 and half types alike)."""
+def _prompt_embeds(lalm: Lalm, row_ND: Tensor, prompt: tuple[int, ...]) -> str:
+    """Prefix and prompt as vLLM reads embeddings: torch.save's bytes in base64 (float32 and half types alike)."""
+    prompt_ND = lalm.embed(torch.tensor(prompt, device=device_of(lalm)))
+    embeds_ND = torch.cat([row_ND.to(prompt_ND.device, prompt_ND.dtype), prompt_ND])
     buffer = io.BytesIO()
-    torch.save(embeds_ND.detach().cpu().contiguous().clone(), buffer)
+    torch.save(embeds_ND.cpu().contiguous().clone(), buffer)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _seed(seed: int, place: int) -> int:
-    """63 bits, less the room to count up a group's answers, that differ for each seed and place."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {place}".encode()).digest()[:8], "big") >> 2
 
 
 def _answers(server: VllmServer, answer: bytes, n: int, eos_id: int) -> list[Sampled]:
@@ -380,27 +365,21 @@ def _answers(server: VllmServer, answer: bytes, n: int, eos_id: int) -> list[Sam
 
 def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
     """The body of an answer to a POST, or to a GET where there is no body; anything but a 200 is a ModelError."""
-    request = urllib.request.Request(
-        server.url + path,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    # No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=server.timeout) as answer:
-            return bytes(answer.read())
-    except urllib.error.HTTPError as error:
-        text = error.read().decode(errors="replace")
+        # No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
+        with httpx.Client(trust_env=False, timeout=server.timeout) as client:
+            answer = client.request("POST" if body else "GET", server.url + path, json=body)
+    except httpx.HTTPError as error:
         raise ModelError(
-            f"{server.url}{path}: HTTP {error.code}: {text[:START_OF_BODY]!r}; {_remedy(error.code, text)}"
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ModelError(
-            f"{server.url}{path}: no answer ({reason}; we wait {server.timeout:g} s at most); "
+            f"{server.url}{path}: no answer ({error}; we wait {server.timeout:g} s at most); "
             "start the server as server_command says and wait until its /health answers"
         ) from error
+    if answer.status_code != httpx.codes.OK:
+        raise ModelError(
+            f"{server.url}{path}: HTTP {answer.status_code}: {answer.text[:START_OF_BODY]!r}; "
+            + _remedy(answer.status_code, answer.text)
+        )
+    return answer.content
 
 
 def _remedy(status: int, text: str) -> str:
