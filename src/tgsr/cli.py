@@ -61,11 +61,18 @@ USERS_ERRORS: tuple[type[Exception], ...] = (
 )
 """The errors whose message is meant for the user; any other one is a fault of ours and shows its trace."""
 
+PATIENCE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+"""How torch's threads wait for each other, which must be said before torch is loaded: a thousand turns, then asleep.
+
+Spinning as long as they do by themselves they take the processor from what runs beside them, and from each other;
+sleeping at once costs a quiet machine time (benchmarks/waiting.py).
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit code 0; 2 with one message on stderr where the input is wrong; 130 when interrupted."""
-    # Threads of torch that wait by spinning take the processor from all else that runs (benchmarks/waiting.py).
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.update(PATIENCE | os.environ)
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser(words).parse_args(words)
     try:
