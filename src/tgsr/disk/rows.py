@@ -224,10 +224,10 @@ def _str(content: bytes) -> str:
     return content.decode(errors="surrogatepass")
 
 
-def _utf8(path: Path) -> str:
+def utf8(content: bytes, field: str, where: str = "") -> str:
+    """The text without the blanks around it. RecordError about that field where it is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig").strip()
+        return content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise RecordError(
-            "text", f"{path}: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
-        ) from None
+        problem = f"{where}byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+        raise RecordError(field, problem) from None

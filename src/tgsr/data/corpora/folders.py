@@ -14,7 +14,7 @@ from pathlib import Path
 import soundfile as sf
 
 from tgsr import audio
-from tgsr.disk.rows import FILE, ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk, _utf8, json_lines, table
+from tgsr.disk.rows import FILE, ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk, json_lines, table, utf8
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
@@ -62,7 +62,7 @@ def read(
 
     def alone(entry: Entry) -> Clip:
         beside = entry.file.with_suffix(".txt")
-        values = {"text": _utf8(beside)} if beside.is_file() else {}
+        values = {"text": utf8(beside.read_bytes(), "text", f"{beside}: ")} if beside.is_file() else {}
         id_ = entry.file.relative_to(folder).as_posix()
         return described(Entry(entry.file, None, values), id_, entry.file, *sound(entry.file), given)
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
 from tgsr.data.corpora.folders import FORMATS, Given, described, place, sound
-from tgsr.disk.rows import ID, TEXT, Entry, OnDisk
+from tgsr.disk.rows import ID, TEXT, Entry, OnDisk, utf8
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
 
@@ -122,10 +122,10 @@ class Sample:
             )
             raise RecordError("audio", f"{sounds}; a sample has one, of {', '.join(FORMATS)}")
         values = _object(self.texts[".json"]) if ".json" in self.texts else {}
-        text = _text(".txt", self.texts.get(".txt"))
+        text = utf8(self.texts.get(".txt", b""), ".txt")
         if (text or (".txt" in self.texts and not _is_clip(values))) and not any(map(values.get, TEXT)):
             values["text"] = text
-        label = _text(".cls", self.texts.get(".cls"))
+        label = utf8(self.texts.get(".cls", b""), ".cls")
         if label and not _is_clip(values):
             values.setdefault("cls", label)
         return values
@@ -213,15 +213,6 @@ def _object(content: bytes) -> dict[str, object]:
     if not isinstance(values, dict):
         raise RecordError(".json", f"must be a JSON object, got {values!r:.80}")
     return values
-
-
-def _text(suffix: str, content: bytes | None) -> str:
-    try:
-        return (content or b"").decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise RecordError(
-            suffix, f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
-        ) from None
 
 
 # Clips
