@@ -237,6 +237,24 @@ def responses_of(rollouts: Sequence[Rollout], policy: BranchLogps, reference_BT:
     return Responses(policy.logp_BT, old_BT, reference_BT, mask_BT, advantages_B, sampler_BT)
 
 
+def backward(
+    responses: Responses, rollouts: Sequence[Rollout], config: GrpoConfig, n_responses: int, n_tokens: int
+) -> torch.Tensor:
+    """A micro-batch's share of the step's loss (Eq. 6), after its backward pass.
+
+    The step holds n_responses in all, and n_tokens that are learned from.
+    """
+    teaches_B = torch.tensor([teaches(r, config) for r in rollouts])
+    taught_BT = responses.mask_BT & teaches_B[:, None].to(responses.mask_BT.device)
+    loss, _ = grpo(replace(responses, mask_BT=taught_BT), config.eq6)
+    if config.normalisation == "dapo":  # each token alike, else each response
+        loss = loss * int(taught_BT.sum()) / max(1, n_tokens)
+    else:
+        loss = loss * len(taught_BT) / n_responses
+    loss.backward()
+    return loss.detach().cpu()
+
+
 def on_cpu(responses: Responses) -> Responses:
     """The same numbers where another process can get them."""
     return Responses(*(getattr(responses, field.name).detach().cpu() for field in fields(responses)))
@@ -358,16 +376,7 @@ def train_grpo(
                         policy = micro_batch.logps(config)
                     responses = replace(measured[index], logp_BT=policy.logp_BT)
                     measured[index] = replace(responses, logp_BT=policy.logp_BT.detach())
-                    teaches_B = torch.tensor([teaches(r, config) for r in micro_batch.rollouts])
-                    taught_BT = responses.mask_BT & teaches_B[:, None].to(responses.mask_BT.device)
-                    part, _ = grpo(replace(responses, mask_BT=taught_BT), config.eq6)
-                    # A micro-batch's share of the step's loss: by tokens for dapo, else by responses.
-                    if config.normalisation == "dapo":
-                        part = part * int(taught_BT.sum()) / max(1, n_tokens)
-                    else:
-                        part = part * len(taught_BT) / n_responses
-                    part.backward()
-                loss += part.detach().cpu()
+                    loss += backward(responses, micro_batch.rollouts, config, n_responses, n_tokens)
             update = trainer.update(step, loss, partial(rollout_rows, rollouts))
         if server is not None:
             server = sync_server(server, run)
