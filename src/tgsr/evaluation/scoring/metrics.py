@@ -180,8 +180,8 @@ class Difference:
 class Metrics:
     """What metrics.json holds: `models` and `differences` for a file of ours, `benchmark` for an owner's file.
 
-    `bootstrap` says how intervals were drawn: "multinomial" with replacement, "poisson" where there were more
-    predictions than are held in memory. `questions` is the file that said what was asked, where one was given.
+    `bootstrap` says how intervals were drawn: "multinomial" with replacement; "poisson" is in the files of earlier
+    versions only. `questions` is the file that said what was asked, where one was given.
     """
 
     file: str
