@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MOST_CELLS = 2**22  # of a block of weights: 32 MB
+MOST_CELLS = 2**22  # of a block of swaps: 16 MB
+CACHED_CELLS = 2**18  # of a block of weights as floats: 2 MB, which the processor's cache holds
 MOST_KEPT = 2**29  # bytes of weights, beyond which they are drawn again
 LEVELS = (2.5, 97.5)
 
@@ -137,7 +138,7 @@ class Bootstrap:
         if n_clusters == 1:
             return sums_MC.sum(axis=1), None
         weights_RC = self._weights(n_clusters)
-        n_rows = max(1, MOST_CELLS // n_clusters)
+        n_rows = max(1, CACHED_CELLS // n_clusters)
         blocks = [
             weights_RC[start : start + n_rows].astype(float) @ sums_MC.T
             for start in range(0, self.n_resamples, n_rows)
