@@ -150,7 +150,7 @@ def json_lines(path: Path) -> Iterator[Entry | Bad]:
                     values = json.loads(content.decode("utf-8-sig"))
                 except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
                     text = content.decode(errors="backslashreplace").rstrip()
-                    yield Bad(str(path), f"is not JSON ({error})", line, row=text[:LONGEST_ROW])
+                    yield Bad(str(path), f"is not JSON in UTF-8 ({error})", line, row=text[:LONGEST_ROW])
                     continue
                 if isinstance(values, dict):
                     yield Entry(path, line, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,8 +22,8 @@ from tgsr.data.corpora import webdataset as tars
 from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
 from tgsr.disk.jsonl import Row
-from tgsr.disk.rows import OnDisk
-from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
+from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.errors import AlignmentError, Bad, CorpusError
 from tgsr.records import Clip, clip_of
 from tgsr.timeline import END_SLACK
 
@@ -82,31 +81,12 @@ def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = No
 
 def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
     """A clips file of ours line by line: files of any length, in flat memory."""
-    seen = OnDisk()
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                line.encode()  # else it was not UTF-8
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
-                clip = clip_of(within(row))
-            except (ValueError, RecordError) as error:
-                field = error.field if isinstance(error, RecordError) else None
-                problem = (
-                    error.problem if isinstance(error, RecordError) else f"is not JSON in UTF-8 ({error})"
-                )
-                yield Bad(
-                    str(path), problem, number, field, line.encode(errors="replace").decode()[:1000].strip()
-                )
-                continue
-            if seen.get(clip.id):
-                yield Bad(str(path), f"{clip.id!r} was already there", number, "id")
-                continue
-            seen.put(clip.id)
-            yield replace(clip, audio=os.path.relpath((path.parent / clip.audio).resolve(), out.resolve()))
+
+    def as_seen_from_out(entry: Entry) -> Clip:
+        clip = clip_of(within(entry.values))
+        return replace(clip, audio=os.path.relpath((path.parent / clip.audio).resolve(), out.resolve()))
+
+    return folders.clips(json_lines(path), as_seen_from_out, OnDisk())
 
 
 def within(row: Row) -> Row:
