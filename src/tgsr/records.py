@@ -217,9 +217,10 @@ def write_jsonl(path: StrPath, records: Iterable[Clip | Question | Response | Ro
 
     The file is there as a whole or not at all (disk/whole.py). Raises RecordError for NaN and infinite numbers.
     """
+    name = os.path.realpath(path)
     with whole(path) as half, half.open("wb") as file:
         for line, record in enumerate(records, 1):
-            file.write(line_of(as_row(record), os.path.realpath(path), line))
+            file.write(line_of(as_row(record), name, line))
 
 
 def append_jsonl(path: StrPath, record: Clip | Question | Response | Row) -> None:
@@ -453,6 +454,9 @@ _CALLED = {"str": "text", "float": "a number", "array": "a list", "object": "an 
 # Records to rows
 
 
+_WORD_FIELDS = [("word" if field == "text" else field, field) for field in Word.__slots__]
+
+
 def as_row(record: Clip | Question | Response | Row) -> Row:
     """The record as its line has it; fields that are None are left out."""
     if isinstance(record, Response):
@@ -460,7 +464,7 @@ def as_row(record: Clip | Question | Response | Row) -> Row:
     if isinstance(record, Clip):
         row = _values(record)
         row["words"] = [
-            {"word" if name == "text" else name: value for name, value in _values(word).items()}
+            {key: value for key, field in _WORD_FIELDS if (value := getattr(word, field)) is not None}
             for word in record.words
         ]
         row["labels"] = dict(record.labels) or None
