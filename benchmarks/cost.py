@@ -8,7 +8,7 @@ from __future__ import annotations
 from tgsr.training.cost import (
     H100,
     QWEN2_7B,
-    Clip,
+    ClipTokens,
     activation_bytes,
     stage_1_hours,
     stage_2_hours,
@@ -23,8 +23,8 @@ PHRASES, PHRASE_PROMPT, PHRASE_ANSWER = 8, 60, 25  # a clip's phrases, their tok
 QUESTION, RESPONSES, RESPONSE = 100, 8, 150
 STAGE_1_PHRASES, STAGE_2_PROMPTS = 268_000, 47_000  # section 4.1
 
-STAGE_1 = Clip(SYSTEM + FRAMES, (PHRASE_PROMPT + PHRASE_ANSWER,) * PHRASES, (PHRASE_ANSWER,) * PHRASES)
-STAGE_2 = Clip(SYSTEM + FRAMES + QUESTION, (RESPONSE,) * RESPONSES, (RESPONSE,) * RESPONSES)
+STAGE_1 = ClipTokens(SYSTEM + FRAMES, (PHRASE_PROMPT + PHRASE_ANSWER,) * PHRASES, (PHRASE_ANSWER,) * PHRASES)
+STAGE_2 = ClipTokens(SYSTEM + FRAMES + QUESTION, (RESPONSE,) * RESPONSES, (RESPONSE,) * RESPONSES)
 
 
 def rows() -> list[tuple[str, float, float]]:

@@ -39,7 +39,7 @@ from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.mini import assets
 from tgsr.prompts import choice_question
 from tgsr.sta import phrase_branch
-from tgsr.training.cost import Clip, DecoderShape
+from tgsr.training.cost import ClipTokens, DecoderShape
 
 DECODER_LAYERS, ENCODER_LAYERS, VOCABULARY = 30, 6, 49_152  # SmolLM2-135M, Whisper base, SmolLM2-135M
 WIDTH, HEADS, KEY_HEADS, FEED_FORWARD = 576, 9, 3, 1536  # SmolLM2-135M
@@ -164,10 +164,10 @@ class Case:
         return (*self.lalm.prompt("").before, *placeholders, *self.after)
 
     @property
-    def of_cost(self) -> Clip:
-        """The same work as engine/cost.py counts it."""
+    def of_cost(self) -> ClipTokens:
+        """The same work as training/cost.py counts it."""
         lengths = tuple(len(b.prompt) + len(b.answer) for b in self.branches)
-        return Clip(len(self.prompt), lengths, tuple(len(b.answer) for b in self.branches))
+        return ClipTokens(len(self.prompt), lengths, tuple(len(b.answer) for b in self.branches))
 
     def prepare(self) -> Case:
         """Computes what no side's time counts: features and spectrograms."""

@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2Model
 from tgsr.training.cost import (
     H100,
     QWEN2_7B,
-    Clip,
+    ClipTokens,
     DecoderShape,
     activation_bytes,
     forward_flops,
@@ -25,11 +25,11 @@ from tgsr.training.cost import (
 )
 
 SMALL = DecoderShape(layers=2, width=32, query_width=32, key_width=16, feed_forward=64, vocabulary=100)
-GROUP = Clip(870, (150,) * 8, (150,) * 8)  # stage 2 as the paper has it: one 30-s clip, eight responses
+GROUP = ClipTokens(870, (150,) * 8, (150,) * 8)  # stage 2 as the paper has it: one 30-s clip, eight responses
 
 
 def test_tokens_and_pairs_by_hand() -> None:
-    clip = Clip(3, (2, 1), (1, 1))
+    clip = ClipTokens(3, (2, 1), (1, 1))
     assert tokens(clip, shared=True) == 6
     assert tokens(clip, shared=False) == 9
     seen = [[1, 2, 3], [4, 5], [4]]  # keys that each token of the prefix and of both branches sees
@@ -38,7 +38,7 @@ def test_tokens_and_pairs_by_hand() -> None:
 
 
 def test_one_branch_shares_with_nobody() -> None:
-    clip = Clip(50, (7,), (3,))
+    clip = ClipTokens(50, (7,), (3,))
     assert forward_flops(SMALL, clip, True) == forward_flops(SMALL, clip, False)
     assert update_flops(SMALL, clip, True, checkpointing=True) == update_flops(
         SMALL, clip, False, checkpointing=True
@@ -64,7 +64,7 @@ def test_a_forward_has_the_flops_that_torch_counts(n_tokens: int) -> None:
     model = Qwen2Model(config)
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.zeros(1, n_tokens, dtype=torch.long), use_cache=False)
-    clip = Clip(n_tokens - 1, (1,), (1,))
+    clip = ClipTokens(n_tokens - 1, (1,), (1,))
     head = 2 * 100 * 32
     above_diagonal = n_tokens**2 - pairs(clip, shared=True)
     ours = forward_flops(SMALL, clip, shared=True) - head + 4 * 2 * 32 * above_diagonal
@@ -75,7 +75,7 @@ def test_a_forward_has_the_flops_that_torch_counts(n_tokens: int) -> None:
 def test_sharing_saves_more_the_more_branches_there_are() -> None:
     ratios = []
     for n in (1, 2, 4, 8, 16, 32):
-        clip = Clip(870, (150,) * n, (150,) * n)
+        clip = ClipTokens(870, (150,) * n, (150,) * n)
         separate, shared = (update_flops(QWEN2_7B, clip, s, checkpointing=True) for s in (False, True))
         ratios.append(separate / shared)
     assert ratios[0] == 1
@@ -99,7 +99,7 @@ def test_hours_scale_as_they_must() -> None:
     assert stage_2_hours(QWEN2_7B, H100, 16, GROUP, 47_000, shared=True) == pytest.approx(hours / 2)
     assert stage_2_hours(QWEN2_7B, H100, 8, GROUP, 94_000, shared=True) == pytest.approx(hours * 2)
     assert stage_2_hours(QWEN2_7B, H100, 8, GROUP, 47_000, shared=False) > 2 * hours
-    phrases = Clip(770, (70,) * 8, (20,) * 8)
+    phrases = ClipTokens(770, (70,) * 8, (20,) * 8)
     one = stage_1_hours(QWEN2_7B, H100, 8, phrases, 1000, shared=True)
     assert stage_1_hours(QWEN2_7B, replace(H100, utilisation=0.8), 8, phrases, 1000, shared=True) == (
         pytest.approx(one / 2)
@@ -117,4 +117,4 @@ def test_decoding_is_bound_by_reading_the_weights() -> None:
 )
 def test_a_clip_without_work_is_refused(wrong: tuple[int, tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="a clip needs"):
-        Clip(*wrong)
+        ClipTokens(*wrong)

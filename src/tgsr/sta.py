@@ -17,7 +17,7 @@ from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, start_run
-from tgsr.training.supervised import fit, lesson_of
+from tgsr.training.supervised import clip_texts, fit
 
 
 def phrase_branch(lalm: Lalm, question: Question) -> Branch:
@@ -41,8 +41,8 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
     # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
     lalm.aligner.float().requires_grad_(True)
     audio = hear_clips(run, questions, config.questions)
-    lessons = [
-        lesson_of(
+    texts = [
+        clip_texts(
             audio[clip[0].audio],
             [phrase_branch(lalm, question) for question in clip],
             [question.id for question in clip],
@@ -50,4 +50,4 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
         for clip in by_clip(questions)
         if clip[0].audio in audio
     ]
-    return fit(run, lessons, config, "stage 1")
+    return fit(run, texts, config, "stage 1")

@@ -54,7 +54,7 @@ QWEN2_7B = DecoderShape(
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class ClipTokens:
     """One clip's work: its prefix, its branches, and how many of a branch's tokens are predicted."""
 
     prefix: int
@@ -84,13 +84,13 @@ class Work:
     lora_rank: int = 16
 
     @property
-    def stage_1(self) -> Clip:
+    def stage_1(self) -> ClipTokens:
         n, answer = self.phrases_a_clip, PHRASE_ANSWER
-        return Clip(self._prefix, (PHRASE_PROMPT + answer,) * n, (answer,) * n)
+        return ClipTokens(self._prefix, (PHRASE_PROMPT + answer,) * n, (answer,) * n)
 
     @property
-    def stage_2(self) -> Clip:
-        return Clip(
+    def stage_2(self) -> ClipTokens:
+        return ClipTokens(
             self._prefix + QUESTION, (self.response,) * self.group_size, (self.response,) * self.group_size
         )
 
@@ -99,32 +99,32 @@ class Work:
         return SYSTEM + math.ceil(self.seconds * FRAMES_PER_SECOND)
 
 
-def tokens(clip: Clip, shared: bool) -> int:
+def tokens(clip: ClipTokens, shared: bool) -> int:
     """Tokens that pass through the decoder in one forward."""
     return sum(clip.branches) + clip.prefix * (1 if shared else len(clip.branches))
 
 
-def pairs(clip: Clip, shared: bool) -> int:
+def pairs(clip: ClipTokens, shared: bool) -> int:
     """(query, key) pairs of causal attention in one layer; a branch sees the prefix and itself."""
     own = sum(n * clip.prefix + n * (n + 1) // 2 for n in clip.branches)
     return own + clip.prefix * (clip.prefix + 1) // 2 * (1 if shared else len(clip.branches))
 
 
-def forward_flops(shape: DecoderShape, clip: Clip, shared: bool) -> float:
+def forward_flops(shape: DecoderShape, clip: ClipTokens, shared: bool) -> float:
     """One forward: matrices, attention, and the head where a token is predicted and nowhere else."""
     linear = 2.0 * shape.layers * shape.layer_weights * tokens(clip, shared)
     return linear + attention_flops(shape, clip, shared) + head_flops(shape, clip)
 
 
-def attention_flops(shape: DecoderShape, clip: Clip, shared: bool) -> float:
+def attention_flops(shape: DecoderShape, clip: ClipTokens, shared: bool) -> float:
     return 4.0 * shape.layers * shape.query_width * pairs(clip, shared)
 
 
-def head_flops(shape: DecoderShape, clip: Clip) -> float:
+def head_flops(shape: DecoderShape, clip: ClipTokens) -> float:
     return 2.0 * shape.vocabulary * shape.width * sum(clip.predicted)
 
 
-def update_flops(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing: bool) -> float:
+def update_flops(shape: DecoderShape, clip: ClipTokens, shared: bool, *, checkpointing: bool) -> float:
     """Forward and backward with frozen matrices (stage 1's aligner, stage 2's LoRA).
 
     Gradients reach the activations, which costs another forward, and no matrix of the decoder, which would
@@ -136,7 +136,7 @@ def update_flops(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing
     return 2 * forward + attention_flops(shape, clip, shared) + again
 
 
-def activation_bytes(shape: DecoderShape, clip: Clip, shared: bool, *, checkpointing: bool) -> float:
+def activation_bytes(shape: DecoderShape, clip: ClipTokens, shared: bool, *, checkpointing: bool) -> float:
     """What an update keeps between forward and backward, bytes, in bfloat16 with attention that keeps no map.
 
     A layer keeps its two norms' inputs and outputs, query, key, value, attention's output, and the feed-forward's
@@ -177,7 +177,7 @@ H100 = GPUS["h100"]
 
 
 def sampling_seconds(
-    shape: DecoderShape, clips: Sequence[Clip], machine: Machine, shared: bool, new_tokens: int
+    shape: DecoderShape, clips: Sequence[ClipTokens], machine: Machine, shared: bool, new_tokens: int
 ) -> float:
     """Prefill and `new_tokens` decoding steps for all branches of `clips` together on one machine.
 
@@ -189,7 +189,7 @@ def sampling_seconds(
     per_token = 2 * 2.0 * shape.layers * shape.key_width  # bytes of keys and values
     for clip in clips:
         times = 1 if shared else len(clip.branches)
-        alone = Clip(clip.prefix, (1,), (1,))
+        alone = ClipTokens(clip.prefix, (1,), (1,))
         prefill += times * forward_flops(shape, alone, shared=True)
         kept += times * clip.prefix * per_token
         own += len(clip.branches) * new_tokens / 2 * per_token  # on average half of them are there
@@ -201,7 +201,7 @@ def stage_1_hours(
     shape: DecoderShape,
     machine: Machine,
     n_machines: int,
-    clip: Clip,
+    clip: ClipTokens,
     n_clips: int,
     *,
     shared: bool,
@@ -216,7 +216,7 @@ def stage_2_hours(
     shape: DecoderShape,
     machine: Machine,
     n_machines: int,
-    clip: Clip,
+    clip: ClipTokens,
     n_prompts: int,
     *,
     shared: bool,

@@ -27,7 +27,7 @@ from tgsr.models import audio_flamingo3, qwen_omni
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
     GPUS,
-    Clip,
+    ClipTokens,
     DecoderShape,
     Machine,
     Work,
@@ -178,7 +178,7 @@ def _row(
     gpu: Machine,
     n_gpus: int,
     work: Work,
-    clip: Clip,
+    clip: ClipTokens,
     four_bits: bool,
     checkpointing: bool,
     shard: bool,

@@ -23,7 +23,7 @@ from tgsr.records import Response, read_responses
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
 from tgsr.training.run import Load, start_run
-from tgsr.training.supervised import fit, lesson_of
+from tgsr.training.supervised import clip_texts, fit
 
 
 def wanted(response: Response, config: SftConfig) -> bool:
@@ -63,8 +63,8 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
         print(f"{n_kept} of {len(responses)} responses are learned from")
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
-    lessons = [
-        lesson_of(
+    texts = [
+        clip_texts(
             audio[path],
             [response_branch(lalm, response) for response in clip],
             [response.question.id for response in clip],
@@ -72,4 +72,4 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
         for path, clip in clips.items()
         if path in audio
     ]
-    return fit(run, lessons, config, "fine-tuning")
+    return fit(run, texts, config, "fine-tuning")

@@ -24,7 +24,7 @@ from tgsr.training.steps import Trainer, as_trained
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ClipTexts:
     """One clip and its texts, as branches of clip 0; `ids` name them where a step is reported.
 
     `after` is what all of its prompts begin with: it follows the audio in the prefix.
@@ -36,43 +36,41 @@ class Lesson:
     ids: tuple[str, ...]
 
 
-def lesson_of(audio: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> Lesson:
-    """A lesson of whole branches; the start that their prompts share goes into the prefix."""
+def clip_texts(audio: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> ClipTexts:
+    """A clip with the texts of whole branches; the start that their prompts share goes into the prefix."""
     after, rest = without_start(branches)
-    return Lesson(audio, after, tuple(rest), tuple(ids))
+    return ClipTexts(audio, after, tuple(rest), tuple(ids))
 
 
-def fit(run: TrainingRun, lessons: Sequence[Lesson], config: SupervisedConfig, title: str) -> Path:
-    """The folder of an adapter that has been fitted to the lessons; goes on from the last checkpoint."""
+def fit(run: TrainingRun, clips: Sequence[ClipTexts], config: SupervisedConfig, title: str) -> Path:
+    """The folder of an adapter that has been fitted to the clips' texts; goes on from the last checkpoint."""
     lalm, processes = run.lalm, run.processes
     named_branches = [
-        (name, lesson, branch)
-        for lesson in lessons
-        for name, branch in zip(lesson.ids, lesson.branches, strict=True)
+        (name, clip, branch) for clip in clips for name, branch in zip(clip.ids, clip.branches, strict=True)
     ]
     require_room(
         lalm,
         (
-            (name, lesson.audio.n_frames + len(lesson.after) + len(branch.prompt) + len(branch.answer))
-            for name, lesson, branch in named_branches
+            (name, clip.audio.n_frames + len(clip.after) + len(branch.prompt) + len(branch.answer))
+            for name, clip, branch in named_branches
         ),
     )
     names = [name for name, _, _ in named_branches]
-    trainer = Trainer(run, config, lessons, names, config.clips_per_step, weight_decay=config.weight_decay)
+    trainer = Trainer(run, config, clips, names, config.clips_per_step, weight_decay=config.weight_decay)
     for step, chosen in trainer.steps(title):
         mine = chosen[processes.share(len(chosen))]
-        n_tokens = sum(len(branch.answer) for lesson in chosen for branch in lesson.branches)
+        n_tokens = sum(len(branch.answer) for clip in chosen for branch in clip.branches)
         trainer.optimizer.zero_grad()
         loss = torch.zeros(())
-        for clips in passes(len(mine), config.clips_at_once):
+        for part in passes(len(mine), config.clips_at_once):
             with as_trained(lalm, config):
-                audio = [lesson.audio.read() for lesson in mine[clips]]
-                prefix = listen(lalm, audio, after=[lesson.after for lesson in mine[clips]])
-                logps = branch_logps(prefix, together(mine[clips]))
+                audio = [clip.audio.read() for clip in mine[part]]
+                prefix = listen(lalm, audio, after=[clip.after for clip in mine[part]])
+                logps = branch_logps(prefix, together(mine[part]))
                 # Divided by the whole step's tokens, so that passes of unequal sizes add up to one mean.
-                part = -logps.logp_BT.sum() / n_tokens
-                part.backward()
-            loss += part.detach().cpu()
+                share = -logps.logp_BT.sum() / n_tokens
+                share.backward()
+            loss += share.detach().cpu()
         update = trainer.update(step, loss, partial(rows_of, lalm, mine))
         row = {
             "step": step + 1,
@@ -84,15 +82,15 @@ def fit(run: TrainingRun, lessons: Sequence[Lesson], config: SupervisedConfig, t
     return trainer.finish()
 
 
-def together(lessons: Sequence[Lesson]) -> list[Branch]:
-    """The lessons' branches as those of one batch, whose clips are the lessons in order."""
-    return [replace(branch, owner=clip) for clip, lesson in enumerate(lessons) for branch in lesson.branches]
+def together(clips: Sequence[ClipTexts]) -> list[Branch]:
+    """The branches of all clips, numbered as those of one batch."""
+    return [replace(branch, owner=place) for place, clip in enumerate(clips) for branch in clip.branches]
 
 
-def rows_of(lalm: Lalm, lessons: Sequence[Lesson]) -> list[Row]:
+def rows_of(lalm: Lalm, clips: Sequence[ClipTexts]) -> list[Row]:
     """What a step was trained on, for a file that someone will read."""
     return [
-        {"id": id, "features": str(lesson.audio.path), "answer": lalm.text(list(branch.answer))}
-        for lesson in lessons
-        for id, branch in zip(lesson.ids, lesson.branches, strict=True)
+        {"id": id, "features": str(clip.audio.path), "answer": lalm.text(list(branch.answer))}
+        for clip in clips
+        for id, branch in zip(clip.ids, clip.branches, strict=True)
     ]
