@@ -61,13 +61,13 @@ def find_phrase(phrase: str, words: Sequence[Word]) -> tuple[Span, float] | None
     was misheard counts for the letters that were heard.
     """
     wanted = bare_words(phrase)
-    said = [bare(word.text) for word in words]
+    spoken = [bare(word.text) for word in words]
     best: tuple[float, int, int] | None = None
     matcher = SequenceMatcher(autojunk=False)
     matcher.set_seq2(" ".join(wanted))
     for n in sorted({max(1, len(wanted) - 1), len(wanted), len(wanted) + 1}):
-        for first in range(len(said) - n + 1):
-            matcher.set_seq1(" ".join(said[first : first + n]))
+        for first in range(len(spoken) - n + 1):
+            matcher.set_seq1(" ".join(spoken[first : first + n]))
             if best is not None and matcher.quick_ratio() <= best[0]:
                 continue
             ratio = matcher.ratio()
@@ -81,9 +81,9 @@ def find_phrase(phrase: str, words: Sequence[Word]) -> tuple[Span, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """An interval that a text cites, what it quotes there (None where nothing), and whether the transcript agrees.
+    """An interval that a text cites, the text's quotation from it, if any, and whether the transcript agrees.
 
-    `reason` says what is wrong; "" where it is supported.
+    `reason` says what is wrong; "" where the interval is supported.
     """
 
     mention: Mention
@@ -93,22 +93,22 @@ class Citation:
 
 
 def check_citations(text: str, words: Sequence[Word]) -> tuple[Citation, ...]:
-    """Each cited interval, in order: supported where words are said in it, and the quoted ones where it quotes some.
+    """Each cited interval, in order: supported where words are said in it, and the quoted ones where words are quoted.
 
     The quote is the first one in quotation marks after the interval, in its line and before the next interval.
     """
-    found = []
+    citations = []
     mentions = find_mentions(text)
     for index, mention in enumerate(mentions):
         line_end = text.find("\n", mention.text_end)
         stop = len(text) if line_end < 0 else line_end
         if index + 1 < len(mentions):
             stop = min(stop, mentions[index + 1].text_start)
-        quoted = QUOTED.search(text, mention.text_end, stop)
-        quote = quoted.group(1) if quoted else None
+        match = QUOTED.search(text, mention.text_end, stop)
+        quote = match.group(1) if match else None
         reason = _wrong(mention, quote, words)
-        found.append(Citation(mention, quote, not reason, reason))
-    return tuple(found)
+        citations.append(Citation(mention, quote, not reason, reason))
+    return tuple(citations)
 
 
 def _wrong(mention: Mention, quote: str | None, words: Sequence[Word]) -> str:
@@ -121,14 +121,14 @@ def _wrong(mention: Mention, quote: str | None, words: Sequence[Word]) -> str:
         return "nothing is said there"
     if quote is None:
         return ""
-    at = find_phrase(quote, inside)
-    if at is None or at[1] < SAME:
+    _, likeness = find_phrase(quote, inside) or (None, 0.0)
+    if likeness < SAME:
         return f"other words are said there: {' '.join(w.text for w in inside)[:80]!r}"
     return ""
 
 
 def marked(text: str, words: Sequence[Word]) -> str:
-    """The text with a line after each that cites what the transcript does not support.
+    """The text with a mark on a line of its own after each line that cites what the transcript does not support.
 
     The last line, where the answer is read, stays the last; the mark is worded so that neither counter of timestamps
     sees another interval in it.
@@ -136,13 +136,9 @@ def marked(text: str, words: Sequence[Word]) -> str:
     wrong = [citation for citation in check_citations(text, words) if not citation.supported]
     lines = text.split("\n")
     last = max((i for i, line in enumerate(lines) if line.strip()), default=0)
-    ends, n = [], 0
-    for line in lines:
-        n += len(line) + 1
-        ends.append(n)
     for citation in reversed(wrong):
-        at = next(i for i, end in enumerate(ends) if citation.mention.text_start < end)
+        line = text.count("\n", 0, citation.mention.text_start)
         mark = f"(not supported by the transcript: what is cited at {citation.mention.start:g} s; {citation.reason})"
-        lines.insert(at + 1 if at < last else at, mark)
+        lines.insert(line + 1 if line < last else line, mark)
         last += 1
     return "\n".join(lines)

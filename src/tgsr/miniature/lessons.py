@@ -56,22 +56,22 @@ def subtitle_clock(seconds: float) -> str:
     return f"00:{total_ms // 60000:02d}:{total_ms // 1000 % 60:02d},{total_ms % 1000:03d}"
 
 
-def cite(span: Span, said: str, rng: np.random.Generator) -> str:
+def cite(span: Span, statement: str, rng: np.random.Generator) -> str:
     """A sentence that cites a span in one of the notations that models use."""
     s, e = span.start, span.end
     forms = (
-        f"From {s:.2f}s to {e:.2f}s, {said}.",
-        f"From {s:.2f} seconds to {e:.2f} seconds, {said}.",
-        f"The segment starts at {s:.2f} seconds and ends at {e:.2f} seconds: {said}.",
-        f"[{s:.2f}s – {e:.2f}s] {said}.",
-        f"({s:.2f}-{e:.2f} s) {said}.",
-        f"({s:.2f} – {e:.2f} s) {said}.",
-        f"({s:.2f}s-{e:.2f}s) {said}.",
-        f"At {s:.2f}s, {said}.",
-        f"Between {s:.2f} and {e:.2f} seconds, {said}.",
-        f"<seg>{s:.2f},{e:.2f}</seg> {said}.",
-        f"{clock(s)} - {clock(e + 1)}: {said}.",
-        f"{subtitle_clock(s)} --> {subtitle_clock(e)} {said}.",
+        f"From {s:.2f}s to {e:.2f}s, {statement}.",
+        f"From {s:.2f} seconds to {e:.2f} seconds, {statement}.",
+        f"The segment starts at {s:.2f} seconds and ends at {e:.2f} seconds: {statement}.",
+        f"[{s:.2f}s – {e:.2f}s] {statement}.",
+        f"({s:.2f}-{e:.2f} s) {statement}.",
+        f"({s:.2f} – {e:.2f} s) {statement}.",
+        f"({s:.2f}s-{e:.2f}s) {statement}.",
+        f"At {s:.2f}s, {statement}.",
+        f"Between {s:.2f} and {e:.2f} seconds, {statement}.",
+        f"<seg>{s:.2f},{e:.2f}</seg> {statement}.",
+        f"{clock(s)} - {clock(e + 1)}: {statement}.",
+        f"{subtitle_clock(s)} --> {subtitle_clock(e)} {statement}.",
     )
     p = np.array([6, 2, 2, 1, 1, 0.5, 2, 1, 1, 0.5, 0.5, 0.5])
     return forms[int(rng.choice(len(forms), p=p / p.sum()))]
@@ -146,8 +146,8 @@ def quote(words: tuple[Word, ...], clip: Clip, rng: np.random.Generator, true_ti
     speakers = speakers_in_order(clip.words)
     span = cover(word.span for word in words)
     assert span is not None
-    said = " and ".join(spoken(turn, speakers) for turn in turns(words, len(words)))
-    return cite(span if true_times else bad_span(clip.duration, rng), said, rng)
+    statement = " and ".join(spoken(turn, speakers) for turn in turns(words, len(words)))
+    return cite(span if true_times else bad_span(clip.duration, rng), statement, rng)
 
 
 def evidence(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
@@ -280,7 +280,7 @@ def turns_lesson(clip: Clip) -> Lesson:
 
 
 def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int = 8) -> list[Lesson]:
-    """What is asked about one clip, in random order, but reasoning first half of the time.
+    """The lessons about one clip, in random order, but reasoning first half of the time.
 
     A trainer takes as many as it has room for. With true_times there is more about times, because there
     is something to learn; without, all times are bad. `n_max` words are a phrase's most.
@@ -305,9 +305,9 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
 
 
 def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
-    """What is asked once hearing is learned: questions above all, and what they rest on.
+    """The lessons for a model that has learned to hear: questions above all, and what questions rest on.
 
-    That is what several words at once are asked for, and the place that answers a question.
+    That is: lessons that ask for several words at once, and for the place that answers a question.
     """
     chosen = shuffled(choice_questions(clip, rng), rng)
     made = [direct_lesson(question) for question in chosen[:3]]

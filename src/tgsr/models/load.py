@@ -76,7 +76,7 @@ def only_answers(name: str) -> bool:
 
 
 def model_type_of(name: str) -> str:
-    """What the checkpoint's config.json says it is, by folder or hub id. ModelError where there is none."""
+    """The model type in a checkpoint's config.json, by folder or hub id. ModelError where there is none."""
     folder = Path(name)
     if only_answers(name):
         raise ModelError(f"{name}: only answers (tgsr predict, ask); it cannot be trained or looked into")
@@ -213,9 +213,9 @@ def _under_hub_names(lalm: Lalm, path: Path) -> None:
     vLLM reads those, and ignores transformers' own without a word; PEFT takes either, by transformers' table of old
     names (tests/test_merge.py).
     """
-    kept = load_file(path)
+    weights = load_file(path)
     with whole(path) as half:
-        save_file({_hub_name(lalm, name): w for name, w in kept.items()}, half, metadata={"format": "pt"})
+        save_file({_hub_name(lalm, name): w for name, w in weights.items()}, half, metadata={"format": "pt"})
 
 
 def _hub_name(lalm: Lalm, name: str) -> str:

@@ -79,7 +79,7 @@ def _add_up(model: Any) -> None:
 
 
 def _carry_over(base: str, folder: Path, dtype: str) -> None:
-    """What the base's checkpoint has and the merged model does not: its other weights, and the config that names them.
+    """Copies the base's other weights, which the merged model does not have, and the config that names them.
 
     `dtype` is that of the merged weights; the others keep their own.
     The merged weights have the names that the base's have, whatever the class that was loaded calls them.
@@ -95,11 +95,11 @@ def _carry_over(base: str, folder: Path, dtype: str) -> None:
     shards = sorted(set(others.values()))
     for number, file in enumerate(shards):
         with safe_open(source / file, "pt") as tensors:
-            kept = {name: tensors.get_tensor(name) for name in others if others[name] == file}
+            weights = {name: tensors.get_tensor(name) for name in others if others[name] == file}
         carried = f"carried-{number + 1:05}-of-{len(shards):05}.safetensors"
         with whole(folder / carried) as half:
-            save_file(kept, half, metadata={"format": "pt"})
-        written |= dict.fromkeys(kept, carried)
+            save_file(weights, half, metadata={"format": "pt"})
+        written |= dict.fromkeys(weights, carried)
     write_whole(folder / INDEX, json.dumps({"metadata": {}, "weight_map": written}, indent=1) + "\n")
     config = json.loads(described.read_text())
     for part in (config, *(section for section in config.values() if isinstance(section, dict))):
@@ -109,11 +109,11 @@ def _carry_over(base: str, folder: Path, dtype: str) -> None:
 
 def _where(folder: Path) -> dict[str, str]:
     """Each weight's file in a folder of safetensors."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
-            found |= dict.fromkeys(tensors.keys(), file.name)
-    return found
+            files |= dict.fromkeys(tensors.keys(), file.name)
+    return files
 
 
 def _save_processor(lalm: Lalm, folder: Path) -> None:

@@ -107,7 +107,7 @@ def configuration(
 
 
 def with_encoder(model: AudioFlamingo3ForConditionalGeneration) -> AudioFlamingo3ForConditionalGeneration:
-    """The same model with Whisper base's encoder in its audio tower, frozen; its position table cut to the window."""
+    """The model given, with Whisper base's encoder in its audio tower, frozen; its position table cut to the window."""
     weights = {name: torch.from_numpy(array).float() for name, array in load_encoder().items()}
     weights["embed_positions.weight"] = weights["embed_positions.weight"][:N_POSITIONS]
     model.model.audio_tower.load_state_dict(weights, strict=True)

@@ -55,7 +55,7 @@ def policy(nonce: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a caller must have: one of `hosts` as Host header and, where it is not None, the `token`.
+    """The conditions for a caller: one of `hosts` as Host header and, where it is not None, the `token`.
 
     `any_address`: any IP address with the port will do for a host. No name can be pointed at one, and a server that
     listens on all of a machine's addresses cannot know them.
@@ -85,11 +85,11 @@ class Guard:
             return False
         return name in self.hosts or (self.any_address and _is_address(name))
 
-    def admits_token(self, given: str | None) -> bool:
+    def admits_token(self, token: str | None) -> bool:
         """Whether a token is the server's; compared in constant time."""
         if self.token is None:
             return True
-        return given is not None and secrets.compare_digest(given.encode(), self.token.encode())
+        return token is not None and secrets.compare_digest(token.encode(), self.token.encode())
 
 
 def guard_for(host: str, port: int, token: str | None = None) -> Guard:
@@ -189,13 +189,13 @@ def is_own(method: str, headers: dict[str, list[str]], host: str) -> bool:
 def _without_token(
     guard: Guard, scope: Scope, headers: dict[str, list[str]]
 ) -> tuple[int, str, Pairs] | None:
-    """None for whoever has the cookie. The token in an address becomes the cookie, and the address loses it."""
+    """The answer to a request without the token's cookie; None with it. A token in an address becomes the cookie."""
     if guard.token is None:
         return None
     pairs = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    given = [value for name, value in pairs if name == "token"]
-    if given and scope["method"] in SAFE_METHODS:
-        if len(given) == 1 and guard.admits_token(given[0]):
+    tokens = [value for name, value in pairs if name == "token"]
+    if tokens and scope["method"] in SAFE_METHODS:
+        if len(tokens) == 1 and guard.admits_token(tokens[0]):
             return _let_in(guard, scope, [pair for pair in pairs if pair[0] != "token"])
         return 401, "That token is not this server's: open the whole address that the command printed.", {}
     if guard.admits_token(_cookie(headers, guard.cookie)):
@@ -204,7 +204,7 @@ def _without_token(
 
 
 def _let_in(guard: Guard, scope: Scope, left: list[tuple[str, str]]) -> tuple[int, str, Pairs]:
-    """To the same address without its token; the browser keeps what stands behind #.
+    """A redirect to the same address without its token; the browser keeps what stands behind #.
 
     The cookie is lax: behind a link in somebody's mail a strict one would not come along, here and later. What lax
     lets through of other sites, following a link, changes nothing, and `is_own` stops all else.
@@ -230,9 +230,9 @@ def _cookie(headers: dict[str, list[str]], name: str) -> str | None:
 
 async def _answer(send: Send, status: int, text: str, headers: Pairs) -> None:
     body = json.dumps({"problem": text}).encode() if text else b""
-    given = {"content-type": "application/json", "cache-control": "no-store", "connection": "close"}
-    given |= {"content-length": str(len(body)), **headers}
-    pairs = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
+    own = {"content-type": "application/json", "cache-control": "no-store", "connection": "close"}
+    own |= {"content-length": str(len(body)), **headers}
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
 

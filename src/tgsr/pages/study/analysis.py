@@ -237,9 +237,9 @@ def _agreement(ratings: Sequence[Rating], measure: Measure, seed: int) -> dict[s
 def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:
     finished = 0
     for rater in {rating.rater for rating in ratings}:
-        given = {(r.trial, r.measure) for r in ratings if r.rater == rater}
+        answered = {(r.trial, r.measure) for r in ratings if r.rater == rater}
         finished += all(
-            (trial.id, measure) in given for trial in trials_for(study, rater) for measure in MEASURES
+            (trial.id, measure) in answered for trial in trials_for(study, rater) for measure in MEASURES
         )
     return finished
 
@@ -291,15 +291,15 @@ def markdown(analysis: Analysis) -> str:
                 ]
         for system, difference in analysis.conditions.get(measure, {}).items():
             lines += ["", f"{system}, evidence - full clip: {_told(difference)} (paired by item)"]
-        for name, found in analysis.agreement[measure].items():
+        for name, agreement in analysis.agreement[measure].items():
             words = name.replace("_", " ")
-            if found is None:
+            if agreement is None:
                 lines += ["", f"{words}: not defined, trials have different numbers of ratings"]
-            elif found.value is None:
+            elif agreement.value is None:
                 lines += ["", f"{words}: nothing can be said"]
             else:
-                interval = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-                lines += ["", f"{words}: {found.value:.2f}{interval}, {found.n_units} trials"]
+                interval = "" if agreement.low is None else f" [{agreement.low:.2f}, {agreement.high:.2f}]"
+                lines += ["", f"{words}: {agreement.value:.2f}{interval}, {agreement.n_units} trials"]
     if analysis.n_items_needed is not None:
         lines += [
             "",
