@@ -21,7 +21,7 @@ from tgsr.report.typeset import (
     Group,
     Table,
     TableRow,
-    best,
+    cells_of,
     csv_text,
     html,
     latex,
@@ -131,6 +131,17 @@ def test_html_has_names_as_text_only() -> None:
     assert "&lt;script&gt;" in text
     assert "<i>" not in text
     text.encode("utf-8")
+
+
+def best(table: Table) -> set[tuple[int, int, int]]:
+    """(group, row, column) of the cells that are set in bold."""
+    return {
+        (g, r, c)
+        for g, group in enumerate(table.groups)
+        for r, cells in enumerate(cells_of(group, table.columns))
+        for c, (_, is_best) in enumerate(cells)
+        if is_best
+    }
 
 
 def test_the_best_value_is_bold_ties_share_it_and_alone_nobody_is_best() -> None:

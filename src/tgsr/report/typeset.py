@@ -168,23 +168,24 @@ def shown(column: Column, number: Number) -> Shown:
     return Shown(text, f"[{low}, {high}]", n)
 
 
-def best(table: Table) -> set[tuple[int, int, int]]:
-    """(group, row, column) of each group's best values as they are read: equal ones share the honour.
+def cells_of(group: Group, columns: Sequence[Column]) -> list[list[tuple[Shown, bool]]]:
+    """A group's cells row by row as they are read, and whether each is its column's best: equal ones share the honour.
 
-    None in a group of one value, and none in a group that was not measured here.
+    No cell is the best in a group of one value, or in a group that was not measured here.
     """
-    found: set[tuple[int, int, int]] = set()
-    for g, group in enumerate(table.groups):
-        for c, column in enumerate(table.columns):
-            values = {
-                r: value for r, row in enumerate(group.rows) if (value := value_of(row.cells[c])) is not None
-            }
-            if column.better is None or len(values) < 2 or not group.is_ours:
-                continue
-            rounded = {r: round(column.scale * value, column.digits) for r, value in values.items()}
-            top = max(rounded.values()) if column.better == "higher" else min(rounded.values())
-            found |= {(g, r, c) for r, value in rounded.items() if value == top}
-    return found
+    rows: list[list[tuple[Shown, bool]]] = [[] for _ in group.rows]
+    for c, column in enumerate(columns):
+        numbers = [row.cells[c] for row in group.rows]
+        values = [
+            None if (v := value_of(n)) is None else round(column.scale * v, column.digits) for n in numbers
+        ]
+        known = [value for value in values if value is not None]
+        top = None
+        if column.better is not None and len(known) > 1 and group.is_ours:
+            top = max(known) if column.better == "higher" else min(known)
+        for row, number, value in zip(rows, numbers, values, strict=True):
+            row.append((shown(column, number), top is not None and value == top))
+    return rows
 
 
 def plain(text: str) -> str:
@@ -203,18 +204,12 @@ def escape_markdown(text: str) -> str:
 
 def markdown(table: Table, level: int = 2) -> str:
     """The table under its title (of that heading's level), its columns aligned in the source too."""
-    top = best(table)
-    lines = [[table.first, *(column.head for column in table.columns)]]
-    cells = [[escape_markdown(text) for text in lines[0]]]
-    for g, group in enumerate(table.groups):
+    cells = [[escape_markdown(text) for text in (table.first, *(column.head for column in table.columns))]]
+    for group in table.groups:
         if group.name:
             cells.append([f"*{escape_markdown(group.name)}*", *([""] * len(table.columns))])
-        for r, row in enumerate(group.rows):
-            numbers = [
-                _markdown_cell(shown(column, row.cells[c]), (g, r, c) in top)
-                for c, column in enumerate(table.columns)
-            ]
-            cells.append([escape_markdown(row.name), *numbers])
+        for row, numbers in zip(group.rows, cells_of(group, table.columns), strict=True):
+            cells.append([escape_markdown(row.name), *(_markdown_cell(*number) for number in numbers)])
     widths = [max(3, *(len(line[i]) for line in cells)) for i in range(len(cells[0]))]
     rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
 
@@ -290,7 +285,7 @@ def escape_latex(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A table float of booktabs' rules. Its preamble needs booktabs and amssymb."""
-    top, width = best(table), len(table.columns) + 1
+    width = len(table.columns) + 1
     head = " & ".join(escape_latex(text) for text in (table.first, *(c.head for c in table.columns)))
     lines = [
         "% \\usepackage{booktabs,amssymb}",
@@ -302,16 +297,13 @@ def latex(table: Table) -> str:
         "\\toprule",
         f"{head} \\\\",
     ]
-    for g, group in enumerate(table.groups):
+    for group in table.groups:
         lines.append("\\midrule")
         if group.name:
             lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{escape_latex(group.name)}}}}} \\\\")
-        for r, row in enumerate(group.rows):
-            cells = [
-                _latex_cell(shown(column, row.cells[c]), (g, r, c) in top)
-                for c, column in enumerate(table.columns)
-            ]
-            lines.append(f"{' & '.join([escape_latex(row.name), *cells])} \\\\")
+        for row, numbers in zip(group.rows, cells_of(group, table.columns), strict=True):
+            cells = [escape_latex(row.name), *(_latex_cell(*number) for number in numbers)]
+            lines.append(f"{' & '.join(cells)} \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
     lines += [f"\\par\\smallskip{{\\footnotesize {escape_latex(note)}}}" for note in table.notes]
     return "\n".join([*lines, "\\end{table}", ""])
@@ -329,7 +321,7 @@ def _latex_cell(cell: Shown, is_best: bool) -> str:
 
 def html(table: Table, names: dict[str, str] | None = None) -> str:
     """The table in a box of its own that scrolls; `names` gives markup for row names that have one (a colour key)."""
-    top, names = best(table), names or {}
+    names = names or {}
     heads = [escape(plain(table.first))]
     for column in table.columns:
         gap = "&nbsp;" if len(column.unit) < 3 else " "  # a short unit never stands on a line alone
@@ -337,18 +329,15 @@ def html(table: Table, names: dict[str, str] | None = None) -> str:
         heads.append(escape(plain(column.name)) + unit)
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     bodies = []
-    for g, group in enumerate(table.groups):
+    for group in table.groups:
         rows = []
         if group.name:
             name = escape(plain(group.name))
             rows.append(
                 f'<tr class="group"><th colspan="{len(heads)}" scope="rowgroup"><span>{name}</span></th></tr>'
             )
-        for r, row in enumerate(group.rows):
-            cells = "".join(
-                _html_cell(shown(column, row.cells[c]), (g, r, c) in top)
-                for c, column in enumerate(table.columns)
-            )
+        for row, numbers in zip(group.rows, cells_of(group, table.columns), strict=True):
+            cells = "".join(_html_cell(*number) for number in numbers)
             name = names.get(row.name, escape(plain(row.name))) if group.is_ours else escape(plain(row.name))
             rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
         bodies.append(f"<tbody>{''.join(rows)}</tbody>")
