@@ -14,7 +14,7 @@ from tgsr import cli
 from tgsr.answering.predict import Unheard
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import ModelError, RecordError
+from tgsr.errors import OptionError, RecordError
 from tgsr.evaluation.attention.kept import look_to_file, read_looked, read_tokens, tokens_file
 from tgsr.evaluation.attention.look import (
     PAPER_QUERIES,
@@ -303,7 +303,7 @@ def test_the_layer_to_show_is_one_for_all_models_or_the_given_one(
     most = int(np.argmax(summary.by_layer["all"]["audio"]))
     assert layer_to_show({"a": summary, "b": summary}) == {"a": most, "b": most}
     assert layer_to_show({"a": summary}, 1) == {"a": 1}
-    with pytest.raises(ModelError, match="--layer 2: a has layers 0 to 1"):
+    with pytest.raises(OptionError, match="--layer 2: a has layers 0 to 1"):
         layer_to_show({"a": summary}, 2)
 
 

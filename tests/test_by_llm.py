@@ -31,7 +31,7 @@ from tgsr.data.questions.by_llm import (
 from tgsr.data.questions.draft import Draft
 from tgsr.data.shards import Step, errors_of, run
 from tgsr.data.splits import Split
-from tgsr.errors import BuildError
+from tgsr.errors import OptionError
 from tgsr.records import NO_SPEECH, Clip, as_row, read_questions
 from tgsr.timeline import Span, Word
 
@@ -282,5 +282,5 @@ def test_a_local_llm_that_writes_nonsense_is_counted(tmp_path: Path) -> None:
 
 
 def test_no_question_a_clip_is_refused() -> None:
-    with pytest.raises(BuildError, match="--open 0: must be 1 or more"):
+    with pytest.raises(OptionError, match="--open 0: must be 1 or more"):
         Open("nobody", Path("nowhere"), 0)

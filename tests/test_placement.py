@@ -14,7 +14,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.errors import ModelError, RunError
+from tgsr.errors import ModelError, OptionError, RunError
 from tgsr.models.checkpoint import HOST, LAYERS, _device_map, spread
 from tgsr.models.lalm import device_of, n_spread
 from tgsr.models.load import fingerprint, load
@@ -126,9 +126,9 @@ class Accelerated:
 
 def test_places_that_training_cannot_use_are_refused_before_the_model_is_read() -> None:
     two = Processes(Accelerated(2))  # type: ignore[arg-type]
-    with pytest.raises(RunError, match=r"--devices all: .* there are 2 processes"):
+    with pytest.raises(OptionError, match=r"--devices all: .* there are 2 processes"):
         load_to_train(StaConfig(questions="q.jsonl", model="no such model", devices="all"), two)
-    with pytest.raises(RunError, match="--shard: spreads whole matrices"):
+    with pytest.raises(OptionError, match="--shard: spreads whole matrices"):
         load_to_train(StaConfig(questions="q.jsonl", model="no such model", load_as="4bit", shard=True), two)
 
 

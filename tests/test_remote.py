@@ -320,7 +320,7 @@ def test_no_faster_than_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [{"at_once": 0}, {"n_tries": 0}, {"requests_per_minute": 0.0}])
 def test_limits_that_cannot_be_are_refused(limits: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="must be"):
+    with pytest.raises(OptionError, match="must be"):
         Limits(**limits)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tgsr.commands import shared
-from tgsr.errors import ImportFileError, RecordError
+from tgsr.errors import OptionError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.placement import Placement
 
@@ -112,7 +112,7 @@ def import_(args: argparse.Namespace) -> None:
     for pair in args.map:
         field, _, columns[field] = pair.partition("=")
         if not columns[field]:
-            raise ImportFileError(f"--map {pair}: must be FIELD=COLUMN")
+            raise OptionError(f"--map {pair}: must be FIELD=COLUMN")
     from tgsr.evaluation.scoring.importing import import_predictions
 
     imported = import_predictions(

@@ -19,7 +19,7 @@ from typing import Any
 import httpx2 as httpx
 
 from tgsr.disk.whole import write_whole
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, OptionError
 from tgsr.llm.decoding import Failed
 
 WORTH_ANOTHER_TRY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -29,7 +29,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a server is asked. ModelError for numbers that cannot be.
+    """How a server is asked. OptionError for numbers that cannot be.
 
     timeout_seconds is for one try from its first byte to its last: a server that trickles does not hold the run up.
     Waits between tries double from first_wait up to longest_wait, with as much chance in them as certainty; a server
@@ -45,9 +45,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.at_once < 1 or self.n_tries < 1:
-            raise ModelError(f"--at-once {self.at_once}, {self.n_tries} tries: must be 1 or more")
+            raise OptionError(f"--at-once {self.at_once}, {self.n_tries} tries: must be 1 or more")
         if self.requests_per_minute is not None and self.requests_per_minute <= 0:
-            raise ModelError(f"--per-minute {self.requests_per_minute}: must be above 0")
+            raise OptionError(f"--per-minute {self.requests_per_minute}: must be above 0")
 
 
 class Malformed(Exception):

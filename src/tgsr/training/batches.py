@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import KeptFeatures, hear
-from tgsr.errors import AudioError, ModelError, RunError
+from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.records import Question, write_jsonl
 from tgsr.training.processes import Processes
@@ -68,16 +68,16 @@ def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bo
     """How many steps see all items once, the last one perhaps fewer than the others.
 
     Sharded processes gather layers together and must do the same number of passes: each step is then full
-    and divided evenly, and a rest waits for another epoch's order. RunError where that cannot be.
+    and divided evenly, and a rest waits for another epoch's order. OptionError where that cannot be.
     """
     if not shard:
         return math.ceil(n_items / per_step)
     if processes.n == 1:
-        raise RunError(
+        raise OptionError(
             "--shard: needs several processes; start them with torchrun --nproc-per-node N -m tgsr.cli"
         )
     if per_step % processes.n or n_items < per_step:
-        raise RunError(
+        raise OptionError(
             f"--shard: {per_step} items a step must be a multiple of {processes.n} processes, "
             f"and no more than there are, {n_items}"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import RunError
+from tgsr.errors import OptionError, RunError
 from tgsr.models.lalm import Lalm, n_spread
 from tgsr.models.load import load
 from tgsr.models.placement import Placement
@@ -41,11 +41,11 @@ def start_run(
 
 
 def load_to_train(config: StageConfig, processes: Processes, load: Load = load) -> Lalm:
-    """The model where its settings say. RunError for a place that cannot be trained in, before anything runs."""
+    """The model where its settings say; before it is read, OptionError or RunError where it cannot be trained there."""
     if config.shard and config.load_as == "4bit":
-        raise RunError("--shard: spreads whole matrices, not those in 4 bits; take --load-as bfloat16")
+        raise OptionError("--shard: spreads whole matrices, not those in 4 bits; take --load-as bfloat16")
     if config.devices == "all" and processes.n > 1:
-        raise RunError(
+        raise OptionError(
             f"--devices all: one process's layers over all GPUs, and there are {processes.n} processes; start one, "
             "or take --shard, which spreads a model over processes"
         )

@@ -20,7 +20,7 @@ from tgsr.data.shards import Made
 from tgsr.data.splits import Split
 from tgsr.data.transcribe.transcript import lines_of
 from tgsr.disk.jsonl import Row
-from tgsr.errors import Bad, BuildError
+from tgsr.errors import Bad, OptionError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.text_models import TextPrompt, llm_of
 from tgsr.reasoning import plain_words
@@ -50,7 +50,7 @@ class Open:
 
     def __post_init__(self) -> None:
         if self.n_a_clip < 1:
-            raise BuildError(f"--open {self.n_a_clip}: must be 1 or more")
+            raise OptionError(f"--open {self.n_a_clip}: must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 
 from tgsr.disk.whole import write_whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
-from tgsr.errors import ModelError
+from tgsr.errors import OptionError
 from tgsr.evaluation.attention.look import ENDS, Looked, Pointed
 from tgsr.evaluation.attention.metrics import Attention, Evidence
 from tgsr.evaluation.attention.tokens import PHASES
@@ -131,12 +131,12 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
     """For each model the layer that pictures of single items show.
 
     `layer`, or the one with the most attention to audio over all tokens: of all models together, so that they can be
-    compared, or where their depths differ each one's own. ModelError for a layer that a model does not have.
+    compared, or where their depths differ each one's own. OptionError for a layer that a model does not have.
     """
     audio_of = {name: np.array(attention.by_layer["all"]["audio"]) for name, attention in models.items()}
     for name, share_L in audio_of.items():
         if layer is not None and not 0 <= layer < len(share_L):
-            raise ModelError(f"--layer {layer}: {name} has layers 0 to {len(share_L) - 1}")
+            raise OptionError(f"--layer {layer}: {name} has layers 0 to {len(share_L) - 1}")
     if layer is not None:
         return dict.fromkeys(models, layer)
     if len({len(share_L) for share_L in audio_of.values()}) == 1:
