@@ -15,7 +15,7 @@ from tgsr.miniature.lessons import (
     DRILLS,
     HABITS,
     RIGHT,
-    Lesson,
+    TextLesson,
     bad_span,
     cite,
     clock,
@@ -461,7 +461,7 @@ def test_lessons_are_the_same_for_the_same_generator_state() -> None:
     for true_times in (True, False):
         first, again = (lessons(clips()[3], np.random.default_rng(9), true_times) for _ in range(2))
         assert first == again
-        assert all(isinstance(lesson, Lesson) for lesson in first)
+        assert all(isinstance(lesson, TextLesson) for lesson in first)
 
 
 def test_a_lessons_words_stand_in_its_question_or_answer_in_order() -> None:

@@ -33,7 +33,7 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.miniature.base_config import BaseConfig
-from tgsr.miniature.lessons import Lesson, drill, lessons, talking_lessons, written
+from tgsr.miniature.lessons import TextLesson, drill, lessons, talking_lessons, written
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.mini import assets, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
@@ -202,7 +202,7 @@ def digit_places(lalm: AudioFlamingo3, tokens: Sequence[int]) -> list[int]:
 
 
 def word_places(
-    lalm: AudioFlamingo3, prompt: Sequence[int], answer: Sequence[int], lesson: Lesson
+    lalm: AudioFlamingo3, prompt: Sequence[int], answer: Sequence[int], lesson: TextLesson
 ) -> list[tuple[int, tuple[int, int, int]]]:
     """(place in the branch, (start, end, phrase start) in tenths or -1) for each of the lesson's words."""
     if not lesson.words:
@@ -285,9 +285,9 @@ def lessons_for(
     budget: int,
     rng: np.random.Generator,
     talking: bool = False,
-) -> list[tuple[tuple[int, ...], tuple[int, ...], Lesson]]:
+) -> list[tuple[tuple[int, ...], tuple[int, ...], TextLesson]]:
     """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one."""
-    chosen: list[tuple[tuple[int, ...], tuple[int, ...], Lesson]] = []
+    chosen: list[tuple[tuple[int, ...], tuple[int, ...], TextLesson]] = []
     true_times = heard != "plain"
     offered = talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max)
     for lesson in offered:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TextLesson:
     """One turn of a conversation about a clip.
 
     `words` are the clip's words that stand, one after the other and nothing else spoken between them, in
@@ -202,18 +202,18 @@ def some_choices(rng: np.random.Generator) -> list[str]:
     return shuffled(pool, rng)[:4]
 
 
-def letters_lesson(rng: np.random.Generator) -> Lesson:
+def letters_lesson(rng: np.random.Generator) -> TextLesson:
     """A list of choices, and some of them to be named with their letters."""
     choices = some_choices(rng)
     named = shuffled(choices, rng)[: int(rng.integers(2, 5))]
     question = f"{format_choices(choices)}\nLetters of: {'; '.join(named)}"
-    return Lesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in named), "letters")
+    return TextLesson(question, "; ".join(f"{c} ({letter(choices.index(c))})" for c in named), "letters")
 
 
 DRILLS = ("repeat", "letters", "times")
 
 
-def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> Lesson:
+def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> TextLesson:
     """Reading practice: a text, and what follows from it line by line.
 
     Words to be repeated, choices to be named with their letters, or the clip as timed text and when single
@@ -225,17 +225,17 @@ def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> Lesson:
     if kind == "times" and once:
         words = [once[int(rng.integers(len(once)))] for _ in range(n_lines)]
         lines = [f"When is {w.text}: {w.start:.2f} - {w.end:.2f}" for w in words]
-        return Lesson(written(clip), "\n".join(lines), "drill times", clip.words)
+        return TextLesson(written(clip), "\n".join(lines), "drill times", clip.words)
     if kind == "letters":
         choices = some_choices(rng)
         picked = [int(rng.integers(4)) for _ in range(n_lines)]
         lines = [f"Final answer: {choices[i]} ({letter(i)})" for i in picked]
-        return Lesson(format_choices(choices), "\n".join(lines), "drill letters")
+        return TextLesson(format_choices(choices), "\n".join(lines), "drill letters")
     text = " ".join(DIGITS[int(d)] for d in rng.integers(10, size=int(rng.integers(4, 14))))
-    return Lesson(text, "\n".join([text] * (n_lines // 2)), "drill repeat")
+    return TextLesson(text, "\n".join([text] * (n_lines // 2)), "drill repeat")
 
 
-def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+def each_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     """When each of some words is said, in any order; None where all are said more than once."""
     once = said_once(clip)
     if not once:
@@ -243,7 +243,7 @@ def each_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     words = tuple(shuffled(once, rng)[:5])
     question = "When is each: " + ", ".join(word.text for word in words)
     answer = ", ".join(f"{word.text} {word.start:.2f} - {word.end:.2f}" for word in words)
-    return Lesson(question, answer, "each", words)
+    return TextLesson(question, answer, "each", words)
 
 
 def phrase_lessons(
@@ -254,7 +254,7 @@ def phrase_lessons(
     *,
     n_max: int = 8,
     long_prompt: float = 0.25,
-) -> list[Lesson]:
+) -> list[TextLesson]:
     """Phrase queries in short words or, for a share `long_prompt`, in the paper's (B.1.2)."""
     lessons = []
     for question in phrase_questions(clip, rng, n, n_min=1, n_max=n_max):
@@ -264,22 +264,22 @@ def phrase_lessons(
             prompt, answer = phrase_question_af3(question.question), phrase_answer_af3(span)
         else:
             prompt, answer = f"When is: {question.question}", f"{span.start:.2f} - {span.end:.2f}"
-        lessons.append(Lesson(prompt, answer, "phrase" if true_times else "bad phrase", words))
+        lessons.append(TextLesson(prompt, answer, "phrase" if true_times else "bad phrase", words))
     return lessons
 
 
-def transcript_lesson(clip: Clip) -> Lesson:
+def transcript_lesson(clip: Clip) -> TextLesson:
     text = " ".join(w.text for w in clip.words)
-    return Lesson("Transcribe the input speech.", text, "transcript", clip.words)
+    return TextLesson("Transcribe the input speech.", text, "transcript", clip.words)
 
 
-def turns_lesson(clip: Clip) -> Lesson:
+def turns_lesson(clip: Clip) -> TextLesson:
     """The transcript with who says what."""
     answer = "; ".join(by_speaker(clip, " ", lambda word: word.text))
-    return Lesson("Who says what?", answer, "turns", clip.words)
+    return TextLesson("Who says what?", answer, "turns", clip.words)
 
 
-def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int = 8) -> list[Lesson]:
+def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int = 8) -> list[TextLesson]:
     """The lessons about one clip, in random order, but reasoning first half of the time.
 
     A trainer takes as many as it has room for. With true_times there is more about times, because there
@@ -299,12 +299,12 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     if rng.random() < 0.2:
         kind = "true times" if true_times else "bad times"
         answer = timed_transcript(clip, rng, true_times)
-        made.append(Lesson("Transcribe with timestamps.", answer, kind, clip.words))
+        made.append(TextLesson("Transcribe with timestamps.", answer, kind, clip.words))
     made = shuffled(made, rng)
     return with_reasoning(made, chosen, clip, rng, true_times, first=0.5)
 
 
-def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[Lesson]:
+def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[TextLesson]:
     """The lessons for a model that has learned to hear: questions above all, and what questions rest on.
 
     That is: lessons that ask for several words at once, and for the place that answers a question.
@@ -321,14 +321,14 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
     return with_reasoning(made, chosen, clip, rng, true_times, first=0.6)
 
 
-def evidence_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> Lesson:
+def evidence_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> TextLesson:
     """A question, the one place that answers it, and the answer: the best habit, when it is asked for."""
     prompt = choice_question(question.question, question.choices, instruction="Cite the place, then answer.")
     answer = f"{evidence(question, clip, rng, true_times)}\n{final_answer(question, str(question.answer))}"
-    return Lesson(prompt, answer, f"evidence {question.task}")
+    return TextLesson(prompt, answer, f"evidence {question.task}")
 
 
-def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
+def several(clip: Clip, rng: np.random.Generator) -> list[TextLesson]:
     """The lessons that ask for several words at once, in random order; those that the clip allows.
 
     One question with four choices tells a model 1.4 nats at most; these tell it the same kind of thing
@@ -341,16 +341,16 @@ def several(clip: Clip, rng: np.random.Generator) -> list[Lesson]:
 
 def ask_each(
     question: str, pairs: list[tuple[str, str]], kind: str, rng: np.random.Generator
-) -> Lesson | None:
+) -> TextLesson | None:
     """One lesson about up to six of the (word, answer) pairs, in random order; None without any."""
     if not pairs:
         return None
     chosen = shuffled(pairs, rng)[:6]
     prompt = f"{question}: " + ", ".join(word for word, _ in chosen)
-    return Lesson(prompt, ", ".join(f"{word} {answer}" for word, answer in chosen), kind)
+    return TextLesson(prompt, ", ".join(f"{word} {answer}" for word, answer in chosen), kind)
 
 
-def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+def pauses_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     """Whether a pause longer than a second follows each of some words that are said once; None without any.
 
     Clips without a pause are mostly passed over, or nearly all answers would be "no".
@@ -363,7 +363,7 @@ def pauses_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     return ask_each("Is there a pause longer than one second after each", pairs, "pause after each", rng)
 
 
-def counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+def counts_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     """How often each of some digits is said, those that are not said at all among them."""
     counts = Counter(word.text for word in clip.words)
     digits = [*counts, *(d for d in DIGITS if d not in counts)][: len(counts) + 1]
@@ -371,7 +371,7 @@ def counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     return ask_each("How often is each said", pairs, "counts each", rng)
 
 
-def turn_counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+def turn_counts_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     """How many digits each turn has, and each speaker; None for one speaker."""
     speakers = speakers_in_order(clip.words)
     if len(speakers) != 2:
@@ -382,17 +382,17 @@ def turn_counts_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
     ]
     total = [sum(word.speaker == speaker for word in clip.words) for speaker in speakers]
     answer = f"{', '.join(parts)}; together: first {total[0]}, second {total[1]}"
-    return Lesson("How many digits does each turn have?", answer, "counts turns")
+    return TextLesson("How many digits does each turn have?", answer, "counts turns")
 
 
-def follows_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+def follows_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     """What is said right after each of some words that are said once; None where there is no such word."""
     once = said_once(clip)
     pairs = [(a.text, b.text) for a, b in pairwise(clip.words) if a in once]
     return ask_each("What is said right after each", pairs, "follows each", rng)
 
 
-def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
+def says_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     """Which of two speakers says each of some words that only one of them says; None for one speaker."""
     speakers = speakers_in_order(clip.words)
     if len(speakers) != 2:
@@ -405,22 +405,22 @@ def says_lesson(clip: Clip, rng: np.random.Generator) -> Lesson | None:
 
 
 def with_reasoning(
-    made: list[Lesson],
+    made: list[TextLesson],
     questions: list[Question],
     clip: Clip,
     rng: np.random.Generator,
     true_times: bool,
     first: float,
-) -> list[Lesson]:
+) -> list[TextLesson]:
     """The lessons and the last question reasoned about: before them for a share `first`, else after them."""
     if not questions:
         return made
     prompt = choice_question(questions[-1].question, questions[-1].choices)
-    thought = Lesson(prompt, reasoning(questions[-1], clip, rng, true_times), "reasoning")
+    thought = TextLesson(prompt, reasoning(questions[-1], clip, rng, true_times), "reasoning")
     return [thought, *made] if rng.random() < first else [*made, thought]
 
 
-def direct_lesson(question: Question) -> Lesson:
+def direct_lesson(question: Question) -> TextLesson:
     """A question that is answered at once."""
     prompt = choice_question(question.question, question.choices, instruction="")
-    return Lesson(prompt, final_answer(question, str(question.answer)), f"answer {question.task}")
+    return TextLesson(prompt, final_answer(question, str(question.answer)), f"answer {question.task}")
