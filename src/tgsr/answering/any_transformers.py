@@ -36,7 +36,7 @@ from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.models.checkpoint import read_weights
+from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.prompts import chat_messages, phrase_question_af3
 
@@ -76,11 +76,7 @@ class Generic:
             inputs = self.inputs(samples, text)
         except ModelError:
             raise  # the model's own fault: no other clip would fare better
-        except (
-            ValueError,
-            RuntimeError,
-            IndexError,
-        ) as error:  # a clip that the processor cannot take, such as one that is too short
+        except (ValueError, RuntimeError, IndexError) as error:  # a clip that is too short, for example
             return Failed(f"{self.name}: the processor refuses the clip: {error}")
         sampled: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if decoding.temperature:
@@ -150,7 +146,8 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: has no processor that can be loaded: {_first_line(error)}") from error
     audio_id, rate, seconds = _hearing(name, config, processor)
-    _check_parts(name, config, processor)
+    extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
+    check_sizes(name, getattr(config, "thinker_config", config), processor.tokenizer, extractor)
     model = read_weights(
         _class_of(name, config),
         name,
@@ -173,24 +170,6 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
             f"{name}: its processor cannot take a second of silence: {_first_line(error)}"
         ) from error
     return generic
-
-
-def _check_parts(name: str, config: Any, processor: Any) -> None:
-    """ModelError where the processor belongs to other weights: mel bins or tokens that these do not know."""
-    inner = getattr(config, "thinker_config", config)
-    extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
-    n_bins = getattr(getattr(inner, "audio_config", None), "num_mel_bins", None)
-    if n_bins is not None and getattr(extractor, "feature_size", n_bins) != n_bins:
-        raise ModelError(
-            f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; take "
-            "the preprocessor_config.json that came with the weights"
-        )
-    n_rows, highest = inner.get_text_config().vocab_size, max(processor.tokenizer.get_vocab().values())
-    if highest >= n_rows:
-        raise ModelError(
-            f"{name}: the tokenizer has ids up to {highest}, the weights embed {n_rows}: they are of different models; "
-            "take the tokenizer that came with the weights"
-        )
 
 
 def _with_speech(name: str, model: Any) -> None:

@@ -161,15 +161,20 @@ def check_processor(
             f"{name}: the tokenizer has {audio_token} as {token_id}, the weights expect {config.audio_token_id}: "
             "they are of different models; take the processor files that came with the weights"
         )
+    check_sizes(name, config, tokenizer, extractor)
+
+
+def check_sizes(name: str, config: Any, tokenizer: Any, extractor: Any) -> None:
+    """ModelError for mel bins or tokens that the weights do not know; for any class that transformers has."""
+    n_bins = getattr(getattr(config, "audio_config", None), "num_mel_bins", None)
+    if n_bins is not None and getattr(extractor, "feature_size", n_bins) != n_bins:
+        raise ModelError(
+            f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; "
+            "take the preprocessor_config.json that came with the weights"
+        )
     n_rows, highest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
     if highest >= n_rows:
         raise ModelError(
             f"{name}: the tokenizer has ids up to {highest}, the weights embed {n_rows}: they are of different "
             "models; take the tokenizer that came with the weights"
-        )
-    n_bins = config.audio_config.num_mel_bins
-    if extractor.feature_size != n_bins:
-        raise ModelError(
-            f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; "
-            "take the preprocessor_config.json that came with the weights"
         )
