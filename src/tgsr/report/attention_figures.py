@@ -56,15 +56,20 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
             ("reference", "reasoning", "reference interval: reasoning"),
             ("reference", "times", "reference interval: times"),
         )
-        if any(phase in getattr(of, which) for of in models.values())
+        if any(phase in getattr(attention, which) for attention in models.values())
     }
     n_rows = 3 + bool(pointed)
     figure = Figure(figsize=(14, 2.9 * n_rows), layout="constrained")
     parts = iter(figure.subfigures(n_rows, 1, squeeze=False)[:, 0])
-    phases = {p: label for p, label in ROWS.items() if any(p in of.by_layer for of in models.values())}
+    phases = {
+        p: label for p, label in ROWS.items() if any(p in attention.by_layer for attention in models.values())
+    }
     panels = _panels(next(parts), len(phases), "Share of attention that falls on the audio")
     for panel, (phase, label) in zip(panels, phases.items(), strict=True):
-        _lines(panel, {name: of.by_layer.get(phase, {}).get("audio") for name, of in models.items()})
+        _lines(
+            panel,
+            {name: attention.by_layer.get(phase, {}).get("audio") for name, attention in models.items()},
+        )
         panel.set_title(label.lower() if phase != "prefill" else "question, while it is read", fontsize=9)
     panels[0].set_ylim(bottom=0)  # of all panels, which share it: only now that all lines are there
     panels[0].legend(fontsize=8, frameon=False)
@@ -76,8 +81,10 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
             _lines(
                 panel,
                 {
-                    name: of_phase.ratio_by_layer if (of_phase := getattr(of, which).get(phase)) else None
-                    for name, of in models.items()
+                    name: of_phase.ratio_by_layer
+                    if (of_phase := getattr(attention, which).get(phase))
+                    else None
+                    for name, attention in models.items()
                 },
             )
             panel.axhline(1, color="#8b949e", linewidth=0.8, linestyle="--", zorder=0)
@@ -108,11 +115,11 @@ def _lines(panel: Any, curves: Mapping[str, Sequence[float] | None]) -> None:
 
 
 def _stacks(part: Any, models: Mapping[str, Attention]) -> None:
-    phase = "times" if all("times" in of.by_layer for of in models.values()) else "all"
+    phase = "times" if all("times" in attention.by_layer for attention in models.values()) else "all"
     what = "while times are written" if phase == "times" else "all tokens"
     panels = _panels(part, len(models), f"All blocks, summed: {what}")
-    for panel, (name, of) in zip(panels, models.items(), strict=True):
-        shares = of.by_layer[phase]
+    for panel, (name, attention) in zip(panels, models.items(), strict=True):
+        shares = attention.by_layer[phase]
         panel.stackplot(
             range(len(shares["audio"])),
             [shares[block] for block in BLOCKS],
@@ -135,9 +142,9 @@ def _legend_of_blocks(drawn: Any, beside: Any, size: int) -> None:
 def _each_position(part: Any, models: Mapping[str, Attention]) -> None:
     title = "The same for one position of each block, all tokens (log scale): a block's share over its tokens"
     panels = _panels(part, len(models), title)
-    for panel, (name, of) in zip(panels, models.items(), strict=True):
+    for panel, (name, attention) in zip(panels, models.items(), strict=True):
         for block, colour in zip(BLOCKS, BLOCK_COLOURS, strict=True):
-            each = of.by_layer_per_token["all"][block]
+            each = attention.by_layer_per_token["all"][block]
             if any(each):
                 panel.plot(each, color=colour, label=block, marker=".", linewidth=1.6)
         panel.set_yscale("log")
@@ -160,9 +167,9 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
         ):
             panels = _panels(part, len(BLOCKS), f"{name}: {what}")
             for panel, block in zip(panels, BLOCKS, strict=True):
-                for (query, of), colour in zip(queries.items(), MODEL_COLOURS, strict=False):
+                for (query, attention), colour in zip(queries.items(), MODEL_COLOURS, strict=False):
                     for phase, style in (("all", "-"), ("prefill", "--")):
-                        share = getattr(of, field)[phase][block]
+                        share = getattr(attention, field)[phase][block]
                         if any(share):
                             label = query if phase == "all" else None
                             panel.plot(share, style, color=colour, label=label, marker=".", linewidth=1.3)
@@ -200,13 +207,13 @@ def draw_heat(
     heights = (1.1, 0.165 * most)
     figure = Figure(figsize=(1.2 + 6.2 * len(shown), sum(heights) + 1.0), layout="constrained")
     panels = figure.subplots(2, len(shown), squeeze=False, sharex=True, height_ratios=heights)
-    of_second = [tokens.column_LTC[layers[item.model]][rows] / tokens.seconds for item, tokens, rows in shown]
+    heats = [tokens.column_LTC[layers[item.model]][rows] / tokens.seconds for item, tokens, rows in shown]
     norm = PowerNorm(
-        0.5, 0, max(float(np.quantile(np.concatenate([of.ravel() for of in of_second]), 0.999)), 1e-9)
+        0.5, 0, max(float(np.quantile(np.concatenate([heat.ravel() for heat in heats]), 0.999)), 1e-9)
     )
     times = (np.arange(1200) + 0.5) * duration / 1200
     lowest, highest = np.array(peaks(samples, 1200)).T
-    for column, ((item, tokens, rows), heat) in enumerate(zip(shown, of_second, strict=True)):
+    for column, ((item, tokens, rows), heat) in enumerate(zip(shown, heats, strict=True)):
         wave, map_of = panels[:, column]
         wave.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
         wave.set_yticks([])

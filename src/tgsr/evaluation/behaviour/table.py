@@ -1,7 +1,7 @@
 """`tgsr behaviour`: how a model reasons, beside whether it is right. Table 3; section 5.4 and appendix C.4.
 
 Regions Explored counts the distinct intervals of a response, Audiology Verify asks whether what it says is heard there
-is heard there (audiology.py), Consistency whether its reasoning supports its answer (judge.py).
+is heard there (audiology_verify.py), Consistency whether its reasoning supports its answer (consistency.py).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def behaviour(
 def write_behaviour(out: Path, models: Mapping[str, Behaviour], judge: str | None, similarity: str) -> None:
     """behaviour.json and behaviour.png in the folder `out`."""
     row = {
-        "models": {name: asdict(of) for name, of in models.items()},
+        "models": {name: asdict(scores) for name, scores in models.items()},
         "judge": judge,
         "similarity": similarity,
     }
@@ -103,16 +103,10 @@ def write_behaviour(out: Path, models: Mapping[str, Behaviour], judge: str | Non
 
 def write_verified(path: Path, verified: Sequence[Verified]) -> None:
     """One line a cited interval: what the response says is heard there, and what is."""
-    rows: list[Row] = [
-        {
-            "id": of.response.question.id,
-            "clip_id": of.response.question.clip_id,
-            "model": of.response.model,
-            **asdict(step),
-        }
-        for of in verified
-        for step in of.steps
-    ]
+    rows: list[Row] = []
+    for response, steps in ((v.response, v.steps) for v in verified):
+        names = {"id": response.question.id, "clip_id": response.question.clip_id, "model": response.model}
+        rows += [names | asdict(step) for step in steps]
     write_jsonl(path, rows)
 
 
