@@ -21,9 +21,9 @@ from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, clip_of, question_of, resolve_audio
 from tgsr.report.figures import axis_svg, wave_svg
 from tgsr.report.items import EmbeddedSound, article, choice_list, cite_button, named_lane, player, sound_of
-from tgsr.report.page import content_hash, document
+from tgsr.report.page import document
 from tgsr.statistics.pictures import MODEL_COLOURS, stated
-from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
+from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
 UNSURE = 0.5  # words of less confidence are paler
 MOST_BAD = 500  # bad lines that are listed; the rest are counted
@@ -115,7 +115,7 @@ def look(
         ]
         body = "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>"
         title = f"{path.name}, page {index + 1} of {len(pages)}"
-        html = with_style(document(title, body))
+        html = document(title, body, STYLE)
         # half of a surrogate pair, which JSON may hold, has no UTF-8
         write_whole(out / names[index], html.encode("utf-8", errors="xmlcharrefreplace"))
     return [out / name for name in names]
@@ -149,7 +149,9 @@ def kind_of(row: Row) -> str | None:
 
 
 def find_items(path: Path, first: int, n: int, seed: int | None) -> Contents:
-    """One pass over the file, which holds what its first row of either kind is; `n` items stay in memory."""
+    """The file's contents after one pass: the first `n` items from `first` on; with a seed, `n` of all these, each as
+    likely. The file holds what its first row of either kind is.
+    """
     rng = None if seed is None else np.random.default_rng(seed)
     contents, n_seen = Contents(), 0
     for line, row in rows_in(path):
@@ -167,35 +169,18 @@ def find_items(path: Path, first: int, n: int, seed: int | None) -> Contents:
             contents.add_bad(line, str(error))
             continue
         if contents.n_items >= first:
-            keep(contents.items, (contents.n_items, item), n_seen, n, rng)
             n_seen += 1
+            if len(contents.items) < n:
+                contents.items.append((contents.n_items, item))
+            elif rng is not None and (place := int(rng.integers(n_seen))) < n:  # Vitter's algorithm R
+                contents.items[place] = (contents.n_items, item)
         contents.n_items += 1
     if not contents.kind:
-        raise nothing_in(path, contents.bad)
+        bad_line, reason = contents.bad[0] if contents.bad else (None, "")
+        problem = f"holds neither questions nor clips; {reason}" if contents.bad else "the file is empty"
+        raise RecordError(None, problem, str(path), bad_line, "give a questions.jsonl or a clips.jsonl")
     contents.items.sort(key=lambda numbered: numbered[0])
     return contents
-
-
-def keep(
-    kept: list[tuple[int, Record]],
-    numbered: tuple[int, Record],
-    n_seen: int,
-    n: int,
-    rng: np.random.Generator | None,
-) -> None:
-    """The first `n`; with a generator, `n` of all that come, each as likely (Vitter's algorithm R)."""
-    if len(kept) < n:
-        kept.append(numbered)
-    elif rng is not None and (place := int(rng.integers(n_seen + 1))) < n:
-        kept[place] = numbered
-
-
-def nothing_in(path: Path, bad: Sequence[tuple[int, str]]) -> RecordError:
-    remedy = "give a questions.jsonl or a clips.jsonl"
-    if not bad:
-        return RecordError(None, "the file is empty", str(path), None, remedy)
-    line, reason = bad[0]
-    return RecordError(None, f"holds neither questions nor clips; {reason}", str(path), line, remedy)
 
 
 def clips_beside(path: Path, items: Iterable[Record]) -> dict[str, Clip]:
@@ -206,7 +191,10 @@ def clips_beside(path: Path, items: Iterable[Record]) -> dict[str, Clip]:
     if not wanted or not beside.is_file():
         return clips
     for _, row in rows_in(beside):
-        if isinstance(row, RecordError) or not any(name in wanted for name in names_of(row)):
+        # manifests without ids have paths
+        if isinstance(row, RecordError) or not wanted & {
+            str(row.get(key)) for key in ("id", "audio", "path")
+        }:
             continue
         try:
             clip = clip_of(row)
@@ -215,12 +203,6 @@ def clips_beside(path: Path, items: Iterable[Record]) -> dict[str, Clip]:
         if clip.id in wanted:
             clips.setdefault(clip.id, clip)
     return clips
-
-
-def names_of(row: Row) -> list[str]:
-    """What a clip's id may be: manifests without ids have paths."""
-    values = [row.get(key) for key in ("id", "audio", "path")]
-    return [value for value in values if isinstance(value, str)]
 
 
 def clip_for(item: Record, clips: dict[str, Clip]) -> Clip | None:
@@ -236,12 +218,6 @@ def clip_for(item: Record, clips: dict[str, Clip]) -> Clip | None:
 
 def page_name(index: int) -> str:
     return "index.html" if index == 0 else f"page-{index + 1}.html"
-
-
-def with_style(html: str) -> str:
-    """The document with this module's style after its own; the policy names its hash too."""
-    html = html.replace("style-src ", f"style-src '{content_hash(STYLE)}' ", 1)  # the policy stands first
-    return html.replace("</style>", f"</style>\n<style>{STYLE}</style>", 1)
 
 
 def header(path: Path, contents: Contents, first: int, seed: int | None, index: int, n_pages: int) -> str:
@@ -327,10 +303,7 @@ def lanes_html(item: Record, clip: Clip | None, sound: EmbeddedSound) -> str:
     for index, (name, words) in enumerate(by_speaker(() if clip is None else clip.words).items()):
         picture = words_svg(words, colour_of(index), evidence, duration, width, is_heard)
         rows.append(f'<span class="name">{escape(name)}</span>{picture}')
-    bands = [
-        (name, colour_of(index + 1), spans)
-        for index, (name, spans) in enumerate(by_label(() if clip is None else clip.events).items())
-    ]
+    bands = event_bands(clip)
     if evidence:
         bands.append(("evidence", "truth", [*evidence]))
     for name, colour, spans in bands:
@@ -352,11 +325,12 @@ def by_speaker(words: Iterable[Word]) -> dict[str, list[Word]]:
     return lanes
 
 
-def by_label(events: Iterable[Event]) -> dict[str, list[Span]]:
+def event_bands(clip: Clip | None) -> list[tuple[str, str, list[Span]]]:
+    """The clip's events in order of time, a lane a label: its name, its colour and its spans."""
     lanes: dict[str, list[Span]] = {}
-    for event in sorted(events, key=lambda event: event.start):
+    for event in sorted(() if clip is None else clip.events, key=lambda event: event.start):
         lanes.setdefault(event.label, []).append(event.span)
-    return lanes
+    return [(name, colour_of(index), spans) for index, (name, spans) in enumerate(lanes.items(), 1)]
 
 
 def words_svg(
@@ -447,8 +421,8 @@ def facts_html(item: Record, clip: Clip | None, is_heard: bool) -> str:
         add("phrase", item.phrase)
         facts += times_of("evidence", "truth", item.evidence, item.duration, is_heard)
         add("task", item.task)
-    for index, (name, spans) in enumerate(by_label(() if clip is None else clip.events).items()):
-        facts += times_of(f"event {name}", colour_of(index + 1), spans, item.duration, is_heard)
+    for name, colour, spans in event_bands(clip):
+        facts += times_of(f"event {name}", colour, spans, item.duration, is_heard)
     add("split", item.split)
     if clip is not None:
         add("speaker", clip.speaker)

@@ -65,21 +65,23 @@ def write_page(
 # --- the document ----------------------------------------------------------------------------------------
 
 
-def document(title: str, body: str) -> str:
-    """The page around its body. Its policy names our style and script by their hashes: no others count."""
+def document(title: str, body: str, more_style: str = "") -> str:
+    """The page around its body. Its policy names our styles and script by their hashes: no others count."""
     folder = files("tgsr") / "report"
     style, script = (f"\n{(folder / name).read_text(encoding='utf-8')}" for name in ("page.css", "page.js"))
+    styles = [text for text in (style, more_style) if text]
+    hashes = " ".join(f"'{content_hash(text)}'" for text in styles)
     policy = (
-        f"default-src 'none'; style-src '{content_hash(style)}'; script-src '{content_hash(script)}'; "
+        f"default-src 'none'; style-src {hashes}; script-src '{content_hash(script)}'; "
         "media-src data:; img-src data:; base-uri 'none'; form-action 'none'"
     )
+    elements = "\n".join(f"<style>{text}</style>" for text in styles)
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n"
-        f"<body>\n{body}\n<script>{script}</script>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n{elements}\n<body>\n{body}\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
