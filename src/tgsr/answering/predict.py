@@ -60,7 +60,7 @@ def respond(
 
 
 @dataclass(frozen=True, slots=True)
-class OfLalm:
+class LalmAnswers:
     """A Lalm's answers: a clip is its encoder's output, a prompt the clip's number and the tokens after the audio."""
 
     lalm: Lalm
@@ -88,7 +88,7 @@ class OfLalm:
 
 
 @dataclass(frozen=True, slots=True)
-class OfResponder:
+class ResponderAnswers:
     """A responder's answers: a clip is its samples, a prompt a ClipQuestion."""
 
     responder: Responder
@@ -122,7 +122,9 @@ def predict(
 
     `path` is the questions' file, whose folder relative audio paths start from.
     """
-    way: Any = OfLalm(model, cache, decoding) if isinstance(model, Lalm) else OfResponder(model, decoding)
+    way: Any = (
+        LalmAnswers(model, cache, decoding) if isinstance(model, Lalm) else ResponderAnswers(model, decoding)
+    )
     clips = by_clip(questions)
     bar = tqdm(total=len(clips), desc=f"predict {model.name}", unit="clip")
     for first in range(0, len(clips), way.at_once):
