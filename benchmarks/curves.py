@@ -27,7 +27,7 @@ from one_update import add_setting, setting_of
 from sides import DECODER_LAYERS, ENCODER_LAYERS, Case, Setting, grpo_case, model_under_test, update
 from timing import HERE, ROOT, UpdateOf, about, in_fresh_process, in_turn
 
-from tgsr.training.cost import Clip, activation_bytes, update_flops
+from tgsr.training.cost import ClipTokens, activation_bytes, update_flops
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -39,10 +39,12 @@ LONG = 20.0  # seconds of a run above which one run is enough
 POINT = dict[str, Any]
 
 
-def clip_of(setting: Setting) -> Clip:
+def clip_of(setting: Setting) -> ClipTokens:
     """The setting's work as engine/cost.py counts it."""
     branches = (setting.answer + 1,) * setting.group
-    return Clip(round(25 * setting.seconds) + setting.text - 1, branches, (setting.answer,) * setting.group)
+    return ClipTokens(
+        round(25 * setting.seconds) + setting.text - 1, branches, (setting.answer,) * setting.group
+    )
 
 
 def expected_bytes(setting: Setting, side: str) -> float:
