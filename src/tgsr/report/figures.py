@@ -1,4 +1,4 @@
-"""Pictures of a run: SVG for the page, PNG for a README or a report in Markdown.
+"""Pictures of a run: SVG for the page, PNG for a README.
 
 In the page, places along a clip are percentages of a picture's width and everything else is in pixels:
 a narrow screen squeezes time and leaves text and bars as they are. Colours are classes (m0, m1, ...) that
@@ -206,9 +206,6 @@ def _line_svg(panel: Lines) -> str:
     )
     label = escape(f"{panel.title} against {panel.x_label}")
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{grid}{foot}{"".join(paths)}</svg>'
-
-
-# --- as PNG ----------------------------------------------------------------------------------------------
 
 
 # --- for a README ----------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def _row(item: ControlItem) -> Row:
 
 def table(models: Mapping[str, Controls]) -> str:
     """Shares in % with their 95 % intervals; slopes as they are."""
-    return "\n\n".join(_table(name, of) for name, of in models.items())
+    return "\n\n".join(_table(name, controls) for name, controls in models.items())
 
 
 FIGURES = {
@@ -293,12 +293,10 @@ def _table(name: str, controls: Controls) -> str:
         head += f"; the evidence of {controls.n_with_evidence} choices covers {controls.covered.value:.0%} of its clip"
     lines = [head]
     if controls.n_choices:
-        cells = [(scores.accuracy, scores.same_answer) for scores in controls.conditions.values()]
-        lines += _condition_lines(controls, ("accuracy %", "same answer %"), cells)
+        lines += _condition_lines(controls, {"accuracy": "accuracy %", "same_answer": "same answer %"})
         lines.append(f"  {'a blind pick':18} {'':5}  {100 * (controls.chance or 0):.1f}")
     if controls.n_phrases:
-        cells = [(scores.iou, scores.same_place) for scores in controls.conditions.values()]
-        lines += _condition_lines(controls, ("IoU %", "same place %"), cells)
+        lines += _condition_lines(controls, {"iou": "IoU %", "same_place": "same place %"})
     for field, words in FIGURES.items():
         mean: Mean = getattr(controls, field)
         if mean.n:
@@ -313,12 +311,11 @@ def _table(name: str, controls: Controls) -> str:
     return "\n".join(lines)
 
 
-def _condition_lines(
-    controls: Controls, columns: tuple[str, str], cells: Sequence[tuple[Mean, Mean]]
-) -> list[str]:
+def _condition_lines(controls: Controls, columns: Mapping[str, str]) -> list[str]:
     """A row for each condition that has a score of the kind, or a reason for having none."""
-    lines = [f"  {'condition':18} {'n':>5}  {columns[0]:20} {columns[1]:20} not asked"]
-    for (name, scores), (first, second) in zip(controls.conditions.items(), cells, strict=True):
+    lines = [f"  {'condition':18} {'n':>5}  {' '.join(f'{head:20}' for head in columns.values())} not asked"]
+    for name, scores in controls.conditions.items():
+        first, second = (getattr(scores, field) for field in columns)
         n = first.n + first.n_unscored
         skipped = ", ".join(f"{reason} {k}" for reason, k in scores.skipped.items())
         same = "" if name == "original" else percent(second, "")
