@@ -150,6 +150,17 @@ def test_ask_names_what_is_wrong_with_a_recording(
     assert says in error.lower() or says in error
 
 
+def test_evidence_is_never_overwritten_and_that_is_said_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000, np.float32), 16000)
+    (tmp_path / "e.wav").write_bytes(b"mine")
+    words = ["ask", tmp_path / "a.wav", "When?", "--evidence", tmp_path / "e.wav", "--model", "no such model"]
+    assert run(*words) == 2
+    assert "e.wav: exists; choose another" in capsys.readouterr().err
+    assert (tmp_path / "e.wav").read_bytes() == b"mine"
+
+
 @pytest.mark.usefixtures("encoder")
 def test_predict_score_and_ask_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("build", "sta", "--digits", 2, "--split", "heldout-speaker", "--phrases", 2, "--out", tmp_path / "q")

@@ -6,6 +6,7 @@ That is seen in fresh processes, because this one has imported everything.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -138,6 +139,18 @@ def test_what_needs_no_model_imports_neither_torch_nor_transformers(tmp_path: Pa
     no_port = "study serve study --port 99999"  # which is said when all is imported
     results = results_of([*commands, no_port], {"torch", "transformers"}, tmp_path)
     assert results == [*((words, 0, []) for words in commands), (no_port, 2, [])]
+
+
+def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert cli.main(["study", "size"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    assert cli.main(["study", "size"]) == 0
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]) == ("passive", "5")
 
 
 def processor_seconds(*words: str) -> float:
