@@ -31,6 +31,13 @@ from tgsr.models.packaged_weights import load_encoder
 WINDOW_SECONDS = 10
 N_POSITIONS = WINDOW_SECONDS * 50  # Whisper's encoder has 50 positions a second
 N_PIECES = 1280
+WHISPER_BASE: dict[str, Any] = {
+    "num_mel_bins": 80,
+    "hidden_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "intermediate_size": 2048,
+}  # its encoder
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", AUDIO_TOKEN)
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -81,14 +88,7 @@ def configuration(
     """Whisper base's encoder (512 wide, 6 layers) and a decoder of `layers` layers, `hidden` wide."""
     vocabulary = (len(tokenizer) + 63) // 64 * 64
     return AudioFlamingo3Config(
-        audio_config=AudioFlamingo3EncoderConfig(
-            num_mel_bins=80,
-            hidden_size=512,
-            num_hidden_layers=6,
-            num_attention_heads=8,
-            intermediate_size=2048,
-            max_source_positions=N_POSITIONS,
-        ),
+        audio_config=AudioFlamingo3EncoderConfig(**WHISPER_BASE, max_source_positions=N_POSITIONS),
         text_config=Qwen2Config(
             vocab_size=vocabulary,
             hidden_size=hidden,

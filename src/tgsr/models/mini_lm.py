@@ -21,6 +21,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from tgsr.models import mini
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.packaged_weights import language_model, load_encoder
 
@@ -33,12 +34,7 @@ UNTRAINED = (
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 CHAT_TEMPLATE = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n" + SYSTEM + "<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.content is string %}{{ m.content }}{% else %}"
-    "{% for part in m.content %}{% if part.type == 'audio' %}<sound>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+) + mini.CHAT_TEMPLATE
 
 
 def load_mini_lm(name: str = "mini-lm", seed: int = 0) -> AudioFlamingo3:
@@ -80,16 +76,9 @@ def assembled(
     decoder: LlamaConfig, tokenizer: PreTrainedTokenizerFast, seed: int, **encoder: Any
 ) -> AudioFlamingo3ForConditionalGeneration:
     """Audio Flamingo 3's class around a Llama decoder, random; the tower is Whisper base's unless `encoder` differs."""
-    tower = {
-        "num_mel_bins": 80,
-        "hidden_size": 512,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "intermediate_size": 2048,
-    }
     torch.manual_seed(seed)
     config = AudioFlamingo3Config(
-        audio_config=AudioFlamingo3EncoderConfig(**(tower | encoder)),
+        audio_config=AudioFlamingo3EncoderConfig(**(mini.WHISPER_BASE | encoder)),
         text_config=decoder,
         audio_token_id=tokenizer.get_vocab()[AUDIO_TOKEN],
     )
