@@ -139,7 +139,7 @@ PAPER_TERMS = (
     RewardTerm("answer", answer_reward),
     RewardTerm("timestamp_grounding", timestamp_grounding_reward),
 )
-"""R = R_answer + R_tg. Source: Eq. 3."""
+"""Eq. 3: R = R_answer + R_tg, each with the weight 1."""
 
 
 def score_completions(
@@ -167,9 +167,6 @@ def score_completions(
         for index in range(len(completions))
     ]
     return rewards, totals
-
-
-# --- what the model wrote ------------------------------------------------------------------------------------------
 
 
 def completion_text(completion: Any) -> str:
