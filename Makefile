@@ -28,7 +28,7 @@ test: style
 	@$(MAKE) --no-print-directory --jobs 2 types tests
 
 tests: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # A browser that is there is taken; playwright's own comes from the network, Debian's with: apt install chromium.
 test-browser: $(INSTALLED)
