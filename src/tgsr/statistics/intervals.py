@@ -145,6 +145,19 @@ class Bootstrap:
         ]
         return sums_MC.sum(axis=1), np.concatenate(blocks)
 
+    def ratio(self, above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable]) -> Mean:
+        """The sum of one column over the sum of another, both of the same items; NOT_MEASURED where that is 0."""
+        if not clusters:
+            return NOT_MEASURED
+        columns = [np.array(above, dtype=float), np.array(below, dtype=float)]
+        sums, draws_RM = self.sums(columns, codes_of(clusters))
+        if sums[1] == 0:
+            return NOT_MEASURED
+        low = high = None
+        if draws_RM is not None:
+            low, high = map(float, np.percentile(draws_RM[:, 0] / np.maximum(draws_RM[:, 1], 1e-12), LEVELS))
+        return Mean(float(sums[0] / sums[1]), low, high, len(clusters), 0)
+
     def _weights(self, n_clusters: int) -> NDArray[np.uint8]:
         """How often each resample draws each cluster: (n_resamples, n_clusters)."""
         if n_clusters not in self._weights_RC:

@@ -16,7 +16,7 @@ from tgsr.errors import OptionError
 from tgsr.evaluation.attention.look import ENDS, Looked, Pointed
 from tgsr.evaluation.attention.metrics import Attention, Evidence
 from tgsr.evaluation.attention.tokens import PHASES
-from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.statistics.intervals import Bootstrap, Mean, bootstrap_mean
 
 
 def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attention:
@@ -106,25 +106,12 @@ def relative_change(base: Sequence[Looked], other: Sequence[Looked], phase: str,
         {i.question.id: float(np.mean(s, 0)[AUDIO]) for i in items if (s := i.share[phase])}
         for items in (base, other)
     )
-    sums: dict[str, list[float]] = {}
-    n = 0
-    for item in other:
-        if item.question.id in before and item.question.id in after:
-            of_clip = sums.setdefault(item.question.clip_id, [0.0, 0.0])
-            of_clip[0] += before[item.question.id]
-            of_clip[1] += after[item.question.id]
-            n += 1
-    pairs = np.array(list(sums.values())).reshape(-1, 2)
-    n_unscored = len(other) - n
-    if not n or pairs[:, 0].sum() == 0:
-        return Mean(None, None, None, 0, len(other))
-    value = float(pairs[:, 1].sum() / pairs[:, 0].sum() - 1)
-    if len(pairs) == 1:
-        return Mean(value, None, None, n, n_unscored)
-    drawn = np.random.default_rng(seed).integers(len(pairs), size=(1000, len(pairs)))
-    totals = pairs[drawn].sum(1)
-    low, high = np.percentile(totals[:, 1] / np.maximum(totals[:, 0], 1e-12) - 1, [2.5, 97.5])
-    return Mean(value, float(low), float(high), n, n_unscored)
+    questions = [i.question for i in other if i.question.id in before and i.question.id in after]
+    ratio = Bootstrap(seed).ratio(
+        [after[q.id] for q in questions], [before[q.id] for q in questions], [q.clip_id for q in questions]
+    )
+    value, low, high = (None if end is None else end - 1 for end in (ratio.value, ratio.low, ratio.high))
+    return Mean(value, low, high, ratio.n, len(other) - ratio.n)
 
 
 def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> dict[str, int]:

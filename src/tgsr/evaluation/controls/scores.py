@@ -21,7 +21,7 @@ from tgsr.evaluation.controls.alter import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, 
 from tgsr.evaluation.controls.ask import ControlItem, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import write_jsonl
-from tgsr.statistics.intervals import LEVELS, NOT_MEASURED, Bootstrap, Floats, Mean, codes_of, number, percent
+from tgsr.statistics.intervals import Bootstrap, Floats, Mean, number, percent
 from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
 from tgsr.timeline import Seconds, Span
 
@@ -152,15 +152,9 @@ def slope(moved: Sequence[Movement], bootstrap: Bootstrap) -> Mean:
     An unshifted clip moves nothing, hence no intercept. The interval is the percentile bootstrap's, by clip. `n` counts
     intervals; all need a `moved`. Value None for none.
     """
-    if not moved:
-        return NOT_MEASURED
-    products = np.array([movement.expected * sum(movement.moved or ()) for movement in moved])
-    squares = np.array([2 * movement.expected**2 for movement in moved])
-    sums, draws_RM = bootstrap.sums([products, squares], codes_of([movement.clip for movement in moved]))
-    low = high = None
-    if draws_RM is not None:
-        low, high = map(float, np.percentile(draws_RM[:, 0] / draws_RM[:, 1], LEVELS))
-    return Mean(float(sums[0] / sums[1]), low, high, len(moved), 0)
+    products = [movement.expected * sum(movement.moved or ()) for movement in moved]
+    squares = [2 * movement.expected**2 for movement in moved]
+    return bootstrap.ratio(products, squares, [movement.clip for movement in moved])
 
 
 def _movements(
