@@ -26,12 +26,8 @@ def open_model(
         return load_cascade(name, cache=cache, limits=limits)
     if is_remote(name):
         return load_remote(name, cache=cache, limits=limits)
-    if _is_of_another_family(name):
-        return load_generic(name, placement)
-    return loading.load(name, placement)
-
-
-def _is_of_another_family(name: str) -> bool:
     folder = Path(name)
-    ours = name in loading.OURS or any((folder / file).exists() for file in loading.OUR_FILES)
-    return not ours and loading.model_type_of(name) not in loading.FAMILIES
+    is_ours = name in loading.OURS or any((folder / file).exists() for file in loading.OUR_FILES)
+    if is_ours or loading.model_type_of(name) in loading.FAMILIES:
+        return loading.load(name, placement)
+    return load_generic(name, placement)

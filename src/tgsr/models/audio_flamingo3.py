@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AudioFlamingo3ForConditionalGeneration,
-    AutoTokenizer,
-    ProcessorMixin,
-    WhisperFeatureExtractor,
 )
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
-from tgsr.models.checkpoint import check_processor, read_weights
+from tgsr.models.checkpoint import check_processor, read_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
@@ -103,19 +100,12 @@ def load_audio_flamingo3(name: str, placement: Placement = AS_SAVED) -> AudioFla
     `max_seconds` is the processor's own (600 s where it says nothing). Raises ModelError for a missing or unreadable
     file, for another model's processor, and where weights are missing.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        extractor = WhisperFeatureExtractor.from_pretrained(name)
-        about = ProcessorMixin.get_processor_dict(name)[0]
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: cannot be loaded as an Audio Flamingo 3 model: {error}") from error
-    tokenizer.chat_template = about.get("chat_template") or tokenizer.chat_template
-    if not tokenizer.chat_template:
-        raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
+    family = "an Audio Flamingo 3 model"
+    tokenizer, extractor, about = read_processor(name, family)
     model = read_weights(
         AudioFlamingo3ForConditionalGeneration,
         name,
-        "an Audio Flamingo 3 model",
+        family,
         placement,
         unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
     )

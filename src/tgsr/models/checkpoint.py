@@ -12,7 +12,13 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import CustomDtype, compute_module_sizes
 from safetensors import SafetensorError
-from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    WhisperFeatureExtractor,
+)
 
 from tgsr.errors import ModelError
 from tgsr.models.placement import AS_SAVED, Placement
@@ -141,6 +147,26 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=unquantized,
     )
+
+
+def read_processor(
+    name: str, family: str
+) -> tuple[PreTrainedTokenizerBase, WhisperFeatureExtractor, dict[str, Any]]:
+    """A checkpoint's tokenizer, its feature extractor, and what its processor's files say.
+
+    The chat template is the processor's, as in official processors; where it has none, the tokenizer's. Raises
+    ModelError for a missing or unreadable file, and where there is no chat template.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        about = ProcessorMixin.get_processor_dict(name)[0]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
+    tokenizer.chat_template = about.get("chat_template") or tokenizer.chat_template
+    if not tokenizer.chat_template:
+        raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
+    return tokenizer, extractor, about
 
 
 def check_processor(

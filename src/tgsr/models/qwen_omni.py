@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
-    ProcessorMixin,
     Qwen2_5OmniThinkerForConditionalGeneration,
-    WhisperFeatureExtractor,
 )
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
-from tgsr.models.checkpoint import check_processor, read_weights
+from tgsr.models.checkpoint import check_processor, read_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.prompts import QWEN_SYSTEM, phrase_answer_qwen, phrase_question_qwen
@@ -125,28 +122,21 @@ class QwenOmni(Lalm):
 def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:
     """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen.
 
-    The chat template is the processor's, as in the official processor; where it has none, the tokenizer's.
     Raises ModelError for a missing or unreadable file, for another family's checkpoint or processor, and where
     weights are missing.
     """
+    family = "a Qwen2.5-Omni model"
     try:
         model_type = AutoConfig.from_pretrained(name).model_type
-        if model_type not in MODEL_TYPES:
-            raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(MODEL_TYPES)}")
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        extractor = WhisperFeatureExtractor.from_pretrained(name)
-        template = ProcessorMixin.get_processor_dict(name)[0].get("chat_template")
     except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{name}: cannot be loaded as a Qwen2.5-Omni model: {error}") from error
-    tokenizer.chat_template = template or tokenizer.chat_template
-    if not tokenizer.chat_template:
-        raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
+    if model_type not in MODEL_TYPES:
+        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(MODEL_TYPES)}")
+    tokenizer, extractor, _ = read_processor(name, family)
     model = read_weights(
         Qwen2_5OmniThinkerForConditionalGeneration,
         name,
-        "a Qwen2.5-Omni model",
+        family,
         placement,
         unquantized=["model.audio_tower", "model.visual", "lm_head"],
     )
