@@ -22,6 +22,7 @@ from tgsr.data.corpora import (
     multispeaker,
     strong_labels,
 )
+from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.disk.rows import OnDisk
 from tgsr.errors import Bad, CorpusError
@@ -63,7 +64,7 @@ def test_a_plain_folder_in_order_of_path_with_the_text_beside(tmp_path: Path) ->
         say(tmp_path / name)
     write(tmp_path / "b/1.txt", TEXT)
     write(tmp_path / "b/2.txt", "")
-    clips, bad = parted(folders.read(tmp_path, relative_to=tmp_path / "out", language="en", licence="CC0"))
+    clips, bad = parted(folders.read(tmp_path, Given(tmp_path / "out", language="en", licence="CC0")))
     assert [clip.id for clip in clips] == ["a.mp3", "b/1.wav", "b/2.flac"]
     assert [clip.text for clip in clips] == [None, TEXT, None]
     assert [clip.flags for clip in clips] == [(), (), ("empty-text",)]
@@ -74,7 +75,7 @@ def test_a_plain_folder_in_order_of_path_with_the_text_beside(tmp_path: Path) ->
 def test_a_clip_can_be_written_read_and_heard(tmp_path: Path) -> None:
     say(tmp_path / "in" / "a.flac")
     for relative_to in (tmp_path / "out", None):
-        write_jsonl(tmp_path / "out" / "clips.jsonl", folders.read(tmp_path / "in", relative_to=relative_to))
+        write_jsonl(tmp_path / "out" / "clips.jsonl", folders.read(tmp_path / "in", Given(relative_to)))
         (clip,) = read_clips(tmp_path / "out" / "clips.jsonl")
         assert soundfile.info(resolve_audio(clip, tmp_path / "out" / "clips.jsonl")).frames == len(SAMPLES)
 
@@ -124,7 +125,7 @@ def test_a_table_s_rows_and_all_that_can_be_wrong_with_them(tmp_path: Path) -> N
     )
     with table.open("ab") as file:
         file.write(b"audio/three.wav,I\x92m not UTF-8,bo,\n\naudio/three.wav,fine,cy,Music\n")
-    clips, bad = parted(folders.read(tmp_path, split="dev", source="YouTube8M"))
+    clips, bad = parted(folders.read(tmp_path, Given(split="dev", source="YouTube8M")))
     assert [clip.id for clip in clips] == ["audio/dQw4w9WgXcQ.wav", "audio/two.wav", "audio/three.wav"]
     assert clips[0].text == f"{TEXT}, she said"
     assert (clips[0].speaker, clips[0].labels, clips[0].split) == ("ann", (("label", "Speech"),), "dev")
@@ -216,7 +217,7 @@ def librispeech_chapter(folder: Path) -> Path:
 
 def test_librispeech_and_its_faults(tmp_path: Path) -> None:
     librispeech_chapter(tmp_path)
-    clips, bad = parted(librispeech.read(tmp_path, relative_to=tmp_path))
+    clips, bad = parted(librispeech.read(tmp_path, Given(tmp_path)))
     assert [clip.id for clip in clips] == ["103-1240-0000", "103-1240-0001", "103-1240-0002"]
     first = clips[0]
     assert (first.audio, first.speaker) == ("train-clean-100/103/1240/103-1240-0000.flac", "103")
@@ -341,7 +342,7 @@ def test_meld_and_its_faults(tmp_path: Path) -> None:
     video(clips_folder / "dia0_utt1.mp4")
     write(clips_folder / "dia0_utt4.mp4", "no video")
     write(tmp_path / "dev" / "dev_sent_emo.csv", MELD_HEADER, meld_row(110, 7))
-    clips, bad = parted(meld.read(tmp_path, relative_to=tmp_path))
+    clips, bad = parted(meld.read(tmp_path, Given(tmp_path)))
     assert [clip.id for clip in clips] == ["meld-train-dia0_utt0", "meld-train-dia0_utt1"]
     assert (clips[0].text, clips[0].speaker, clips[0].duration) == ("I’m here, Joey", "Joey", SECONDS)
     assert dict(clips[0].labels) == {
@@ -412,7 +413,7 @@ def test_dialogues_with_turns_as_json_and_rttm(tmp_path: Path) -> None:
         "SPEAKER c 1 half",
         "SPEAKER c 1 0.20 0.40 <NA> <NA> bo <NA> <NA>",
     )
-    clips, bad = parted(multispeaker.read(tmp_path, language="en"))
+    clips, bad = parted(multispeaker.read(tmp_path, Given(language="en")))
     assert [clip.id for clip in clips] == ["calls/a", "calls/b", "calls/c"]
     assert clips[0].text == "one two\nthree four"
     assert [(e.label, e.start, e.end) for e in clips[0].events] == [
@@ -476,7 +477,7 @@ def test_lhotse_recordings_with_supervisions(tmp_path: Path) -> None:
         supervision("s1", "r1"),
         supervision("s9", "r9"),
     )
-    clips, bad = parted(lhotse.read(tmp_path, licence="CC0"))
+    clips, bad = parted(lhotse.read(tmp_path, Given(licence="CC0")))
     assert [(clip.id, clip.split) for clip in clips] == [
         ("r1", "dev"),
         ("r2", "dev"),
@@ -538,7 +539,7 @@ def test_desed_as_published(tmp_path: Path) -> None:
         "0.wav\t0.5\t1.0\tDog",
     )
     write(tmp_path / "metadata" / "train" / "weak.tsv", "filename\tevent_labels", "9.wav\tDog,Cat")
-    clips, bad = parted(strong_labels.read(tmp_path, relative_to=tmp_path))
+    clips, bad = parted(strong_labels.read(tmp_path, Given(tmp_path)))
     first, second = clips
     assert first.id == "train/synthetic21_train/soundscapes/0.wav"
     assert first.audio == "audio/train/synthetic21_train/soundscapes/0.wav"
@@ -600,7 +601,7 @@ def hub_table(tmp_path: Path, pa):
 
 
 def hub_is_read(folder: Path, out: Path) -> None:
-    clips, bad = parted(huggingface.read(folder, out, relative_to=out, language="en"))
+    clips, bad = parted(huggingface.read(folder, out, Given(out, language="en")))
     assert [clip.id for clip in clips] == ["dev-a/1", "dev-b", "dev-c"]
     assert [clip.audio for clip in clips] == ["audio/dev-a%2F1.flac", "audio/dev-b.mp3", "../elsewhere.wav"]
     assert (clips[0].text, clips[0].labels, clips[0].split) == (TEXT, (("emotion", "joy"),), "dev")

@@ -13,6 +13,7 @@ import soundfile
 from tgsr import cli
 from tgsr.data.corpora import huggingface
 from tgsr.data.corpora import webdataset as tars
+from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.pack import pack
 from tgsr.data.questions.build import ask_about
@@ -36,7 +37,7 @@ def clips(tmp_path: Path) -> Path:
 
 
 def back(folder: Path, out: Path) -> list[Clip]:
-    found = list(tars.read(folder, out, relative_to=out))
+    found = list(tars.read(folder, out, Given(out)))
     assert not [one for one in found if isinstance(one, Bad)]
     return [one for one in found if isinstance(one, Clip)]
 
@@ -91,7 +92,7 @@ def test_a_row_without_its_sound_is_listed(clips: Path, tmp_path: Path) -> None:
 def test_parquet_as_the_hub_has_it(clips: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="parquet: pip install 'tgsr[parquet]'")
     pack(clips, tmp_path / "parquet", "parquet", samples_per_shard=2)
-    found = list(huggingface.read(tmp_path / "parquet", tmp_path / "out", relative_to=tmp_path / "out"))
+    found = list(huggingface.read(tmp_path / "parquet", tmp_path / "out", Given(tmp_path / "out")))
     again = [one for one in found if isinstance(one, Clip)]
     given = read_clips(clips)
     assert [replace(clip, audio="a") for clip in again] == [replace(clip, audio="a") for clip in given]

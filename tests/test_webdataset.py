@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from tgsr.data.corpora import webdataset as tars
+from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, as_row
@@ -71,7 +72,7 @@ def test_samples_of_others_with_what_they_say(tmp_path: Path) -> None:
         ("4.json", {"id": "vier", "split": "dev", "text": ""}),
         ("4.left.ogg", encoded("OGG")),
     )
-    clips, bad = parted(tars.read(path, tmp_path / "out", relative_to=tmp_path / "out", source="S"))
+    clips, bad = parted(tars.read(path, tmp_path / "out", Given(tmp_path / "out", source="S")))
     assert bad == []
     assert [(clip.id, clip.audio) for clip in clips] == [
         ("sub/1", "audio/sub%2F1.flac"),
@@ -93,7 +94,7 @@ def test_our_clips_keep_all_their_fields(tmp_path: Path) -> None:
     row = dict(as_row(SPOKEN.clip)) | {"labels": {"emotion": "joy"}, "flags": ["no-text"]}
     row["events"] = [{"label": "click", "start": 0.5, "end": 0.75}]
     path = tar(tmp_path / "a.tar", ("k.json", row), ("k.flac", SOUND))
-    (clip,) = tars.read(path, tmp_path / "out", relative_to=tmp_path / "out")
+    (clip,) = tars.read(path, tmp_path / "out", Given(tmp_path / "out"))
     assert isinstance(clip, Clip)
     assert dict(as_row(clip)) == row | {"audio": "audio/k.flac"}
 

@@ -8,9 +8,10 @@ import json
 import math
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 
@@ -23,6 +24,8 @@ LANGUAGE = ("language", "lang", "locale")
 LICENCE = ("licence", "license")
 LONGEST_ROW = 1000  # characters of a bad row that are kept
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -31,6 +34,10 @@ class Entry:
     file: Path
     line: int | None = None
     values: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        return self.file.name if self.line is None else f"{self.file.name}:{self.line}"
 
     def maybe(self, name: str) -> str | None:
         """The value as text without the blanks around it; None where it is missing, blank, or no single value."""
@@ -71,14 +78,38 @@ class Entry:
             name, problem = error.field, error.problem
         else:
             name, problem = "audio" if isinstance(error, AudioError) else None, str(error)
-        row = (
-            json.dumps(self.values, ensure_ascii=False, default=_brief)[:LONGEST_ROW] if self.values else None
-        )
-        return Bad(str(self.file), problem, self.line, name, row)
+        row = json.dumps(self.values, ensure_ascii=False, default=_brief)[:LONGEST_ROW]
+        return Bad(str(self.file), problem, self.line, name, row if self.values else None)
 
 
 def _brief(value: object) -> str:
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+
+
+def made(entries: Iterable[Entry | Bad], make: Callable[[Entry], T]) -> Iterator[T | Bad]:
+    """`make(entry)` for every row; Bad comes through, and stands for a row of which `make` raises ValueError."""
+    for entry in entries:
+        if isinstance(entry, Bad):
+            yield entry
+            continue
+        try:
+            item = make(entry)
+        except ValueError as error:
+            yield entry.bad(error)
+        else:
+            yield item
+
+
+def parted(entries: Iterable[Entry | Bad], make: Callable[[Entry], T]) -> tuple[list[T], list[Bad]]:
+    """What `made` gives, the good apart from the bad."""
+    items: list[T] = []
+    bad: list[Bad] = []
+    for item in made(entries, make):
+        if isinstance(item, Bad):
+            bad.append(item)
+        else:
+            items.append(item)
+    return items, bad
 
 
 def table(
@@ -91,11 +122,8 @@ def table(
     skipped. Raises CorpusError where the header lacks one of the columns.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        delimiter = "\t" if tabs else ","
-        if quoted:
-            reader = csv.reader(file, delimiter=delimiter)
-        else:
-            reader = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE, escapechar="\\")
+        marks: dict[str, Any] = {} if quoted else {"quoting": csv.QUOTE_NONE, "escapechar": "\\"}
+        reader = csv.reader(file, delimiter="\t" if tabs else ",", **marks)
         header = next(reader, [])
         _require_columns(path, columns, header)
         while True:
@@ -167,10 +195,8 @@ def lines(path: Path) -> Iterator[Entry | Bad]:
             try:
                 text = content.decode("utf-8-sig").strip()
             except UnicodeDecodeError as error:
-                problem = f"byte {content[error.start]:#04x} is not UTF-8"
-                yield Bad(
-                    str(path), problem, line, row=content.decode(errors="backslashreplace")[:LONGEST_ROW]
-                )
+                row = content.decode(errors="backslashreplace")[:LONGEST_ROW]
+                yield Bad(str(path), f"byte {content[error.start]:#04x} is not UTF-8", line, row=row)
                 continue
             if text:
                 yield Entry(path, line, {"line": text})
@@ -210,6 +236,14 @@ class OnDisk:
         """The key's values in the order they were put in."""
         found = self._base.execute("SELECT value FROM texts WHERE key = ? ORDER BY rowid", (_bytes(key),))
         return [_str(value) for (value,) in found]
+
+    def put_new(self, key: str, value: str = "") -> str | None:
+        """The value that the key has already; None where it has none, and then it gets this one."""
+        before = self.get(key)
+        if before:
+            return before[0]
+        self.put(key, value)
+        return None
 
     def keys(self) -> Iterator[str]:
         """Every key once, in order."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from tgsr.data.corpora.folders import clips, locate, place, sound
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound
 from tgsr.disk.rows import Entry, OnDisk, require_columns, table
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip
@@ -17,7 +18,7 @@ SOURCE = "CoVoST 2"
 LICENCE = "CC0 1.0"
 
 
-def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Bad]:
+def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every row of every covost_v2.SOURCE_TARGET.SPLIT.tsv in the folder, in order of file name.
 
     The translation and the language it is in are the labels "translation" and "translation_language". The id holds
@@ -35,34 +36,18 @@ def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Ba
         require_columns(path, COLUMNS, tabs=True)
     ids = OnDisk()
     for path in tables:
-        yield from clips(
-            table(path, tabs=True, quoted=False), lambda entry: _clip(entry, folder, relative_to), ids
-        )
+        yield from clips(table(path, tabs=True, quoted=False), lambda entry: _clip(entry, folder, given), ids)
 
 
-def _clip(entry: Entry, folder: Path, relative_to: Path | None) -> Clip:
+def _clip(entry: Entry, folder: Path, given: Given) -> Clip:
     languages = TABLE.fullmatch(entry.file.name)
     assert languages is not None  # `read` chose the table by it
     spoken, written, split = languages.groups()
     path = locate(folder / "clips", entry.text("path"))
-    duration, flags = sound(path)
-    text, translation = entry.maybe("sentence"), entry.maybe("translation")
-    if text is None:
-        flags += ("empty-text",)
-    if translation is None:
-        flags += ("empty-translation",)
-    return Clip(
-        id=f"covost2-{spoken}_{written}-{Path(entry.text('path')).stem}",
-        audio=place(path, relative_to),
-        duration=duration,
-        split=split,
-        source=SOURCE,
-        licence=LICENCE,
-        speaker=entry.maybe("client_id"),
-        text=text,
-        language=spoken,
-        labels=()
-        if translation is None
-        else (("translation", translation), ("translation_language", written)),
-        flags=flags,
-    )
+    values = {"sentence": entry.maybe("sentence"), "client_id": entry.maybe("client_id")}
+    if translation := entry.maybe("translation"):
+        values |= {"translation": translation, "translation_language": written}
+    id_ = f"covost2-{spoken}_{written}-{Path(entry.text('path')).stem}"
+    known = replace(given, split=split, source=SOURCE, licence=LICENCE, language=spoken)
+    clip = described(Entry(entry.file, entry.line, values), id_, path, *sound(path), known)
+    return clip if translation else replace(clip, flags=(*clip.flags, "empty-translation"))

@@ -14,7 +14,20 @@ from pathlib import Path
 import soundfile as sf
 
 from tgsr import audio
-from tgsr.disk.rows import FILE, ID, LANGUAGE, LICENCE, SPEAKER, TEXT, Entry, OnDisk, json_lines, table, utf8
+from tgsr.disk.rows import (
+    FILE,
+    ID,
+    LANGUAGE,
+    LICENCE,
+    SPEAKER,
+    TEXT,
+    Entry,
+    OnDisk,
+    json_lines,
+    made,
+    table,
+    utf8,
+)
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
@@ -34,16 +47,24 @@ FORMATS = {
 TABLES = (".csv", ".tsv", ".jsonl")
 
 
-def read(
-    folder: Path,
-    *,
-    metadata: Path | None = None,
-    relative_to: Path | None = None,
-    split: str = "train",
-    source: str | None = None,
-    licence: str | None = None,
-    language: str | None = None,
-) -> Iterator[Clip | Bad]:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the caller of a reader knows of all clips; a row's own values come first.
+
+    Audio paths are relative to the folder `relative_to` where one is given.
+    """
+
+    relative_to: Path | None = None
+    split: str = "train"
+    source: str | None = None
+    licence: str | None = None
+    language: str | None = None
+
+
+NOTHING = Given()
+
+
+def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) -> Iterator[Clip | Bad]:
     """Every audio file below the folder, or every row of the table that describes it.
 
     The table is `metadata`, or metadata.csv, .tsv or .jsonl in the folder, or the only file there with such a suffix.
@@ -56,7 +77,6 @@ def read(
     """
     if not folder.is_dir():
         raise CorpusError(folder, "a folder of audio", "no folder" if not folder.exists() else "a file")
-    given = Given(relative_to, split, source, licence, language)
     described_by = metadata or _metadata(folder)
     ids, named = OnDisk(), OnDisk()
 
@@ -88,17 +108,6 @@ def read(
     yield from unnamed(folder, named, str(described_by))
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What the caller of a reader knows of all clips; a row's own values come first."""
-
-    relative_to: Path | None
-    split: str
-    source: str | None
-    licence: str | None
-    language: str | None
-
-
 def described(
     row: Entry, id_: str, path: Path, duration: Seconds, flags: tuple[str, ...], given: Given
 ) -> Clip:
@@ -126,22 +135,19 @@ def described(
 
 def clips(entries: Iterable[Entry | Bad], make: Callable[[Entry], Clip], ids: OnDisk) -> Iterator[Clip | Bad]:
     """`make(entry)` for every row; Bad where that raises ValueError, and where the clip's id is among `ids`."""
-    for entry in entries:
-        if isinstance(entry, Bad):
-            yield entry
-            continue
-        try:
-            clip = make(entry)
-        except ValueError as error:
-            yield entry.bad(error)
-            continue
-        where = entry.file.name if entry.line is None else f"{entry.file.name}:{entry.line}"
-        before = ids.get(clip.id)
-        if before:
-            yield entry.bad(RecordError("id", f"{clip.id!r} was already at {before[0]}"))
-            continue
-        ids.put(clip.id, where)
-        yield clip
+
+    def make_new(entry: Entry) -> Clip:
+        clip = make(entry)
+        require_new(ids, clip.id, entry)
+        return clip
+
+    return made(entries, make_new)
+
+
+def require_new(ids: OnDisk, id_: str, entry: Entry) -> None:
+    """Puts the id of the entry's clip among the others. Raises RecordError where it is there already."""
+    if before := ids.put_new(id_, entry.where):
+        raise RecordError("id", f"{id_!r} was already at {before}")
 
 
 # Sound files

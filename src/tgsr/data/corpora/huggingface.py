@@ -15,7 +15,7 @@ import soundfile as sf
 
 from tgsr import audio
 from tgsr.audio import CONVERT, FETCH_AGAIN
-from tgsr.data.corpora.folders import FORMATS, Given, clips, described, place, sound
+from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, clips, described, place, sound
 from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
 from tgsr.disk.whole import write_whole
@@ -28,15 +28,7 @@ SHARD = re.compile(r"(\w+)-\d+-of-\d+")
 LONGEST_NAME = 200  # of a file, in bytes, less its suffix
 
 
-def read(
-    folder: Path,
-    out: Path,
-    *,
-    relative_to: Path | None = None,
-    source: str | None = None,
-    licence: str | None = None,
-    language: str | None = None,
-) -> Iterator[Clip | Bad]:
+def read(folder: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every row of the .arrow and .parquet files below the folder; its encoded sound is written as it is to out/audio/.
 
     The column `audio` holds {bytes, path}; where there are no bytes, the path starts at the folder of the file. Text,
@@ -49,34 +41,29 @@ def read(
     pyarrow.
     """
     pyarrow_for(PURPOSE)
-    shards = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in (".arrow", ".parquet") and not path.name.startswith("cache-")
-    )
+    files = (path for path in folder.rglob("*") if path.suffix in (".arrow", ".parquet"))
+    shards = sorted(path for path in files if not path.name.startswith("cache-"))
     if not shards:
         raise CorpusError(folder, ".arrow or .parquet files", "none")
     (out / "audio").mkdir(parents=True, exist_ok=True)
     ids = OnDisk()
-    given = Given(relative_to, "train", source, licence, language)
     for n, path in enumerate(shards):
         split = _split(path, folder)
 
         def make(entry: Entry, n: int = n, split: str = split) -> Clip:
             packed = _as_packed(entry)
-            identity = (
-                f"{split}-{entry.first(ID) or f'{n:05d}-{entry.line:06d}'}" if packed is None else packed.id
-            )
+            name = entry.first(ID) or f"{n:05d}-{entry.line:06d}"
+            identity = f"{split}-{name}" if packed is None else packed.id
             if before := ids.get(identity):  # before the other's sound is written over
                 raise RecordError("id", f"{identity!r} was already at {before[0]}")
             sound_file = _sound_file(entry, identity, out / "audio")
             duration, flags = sound(sound_file)
             if packed is not None:
                 flags = tuple(dict.fromkeys((*packed.flags, *flags)))
-                return replace(packed, audio=place(sound_file, relative_to), flags=flags)
+                return replace(packed, audio=place(sound_file, given.relative_to), flags=flags)
             clip = described(entry, identity, sound_file, duration, flags, given)
             flags = (*flags, "no-text") if clip.text is None else flags
-            return replace(clip, split=split, source=source, flags=flags)
+            return replace(clip, split=split, source=given.source, flags=flags)
 
         yield from clips(_rows(path), make, ids)
 
@@ -134,10 +121,8 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
             for values in batch.to_pylist():
                 row += 1
                 # datasets writes -1 where the class is unknown
-                named = {
-                    c: names[values[c]] for c, names in classes.items() if values[c] in range(len(names))
-                }
-                yield Entry(path, row, {**values, **named})
+                known = {c: names for c, names in classes.items() if values[c] in range(len(names))}
+                yield Entry(path, row, {**values, **{c: names[values[c]] for c, names in known.items()}})
     except (pa.ArrowException, OSError) as error:
         yield Bad(str(path), f"cannot be read further ({error}); {FETCH_AGAIN}", row + 1)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tgsr.data.corpora.folders import clips, place, sound
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, sound
 from tgsr.data.corpora.multispeaker import Turn, spoken
-from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.disk.rows import Entry, OnDisk, json_lines, made
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Span, Word
@@ -18,19 +18,12 @@ from tgsr.timeline import END_SLACK, Span, Word
 SPLIT = re.compile(r"train|dev|valid|test|eval")
 
 
-def read(
-    folder: Path,
-    *,
-    relative_to: Path | None = None,
-    split: str | None = None,
-    source: str | None = None,
-    licence: str | None = None,
-) -> Iterator[Clip | Bad]:
+def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every recording of *recordings*.jsonl(.gz), or every cut of *cuts*.jsonl(.gz) where there are no recordings.
 
     The supervisions of A_recordings_B are in A_supervisions_B; without that file clips have no text. One supervision
     gives speaker and text; several also give events, as in `multispeaker.py`. Words are those of the "word"
-    alignment. The split is `split`, or what the file's name says, or train. A path in a manifest starts at the folder.
+    alignment. The split is what the file's name says, or that of `given`. A path in a manifest starts at the folder.
     Flags: "no-text", "duration-disagrees" (the file's header says another length than the manifest).
 
     Bad: a recording that is not one sound file, a cut that is only a part of its recording or mixed (save such cuts
@@ -47,8 +40,7 @@ def read(
         raise CorpusError(folder, "recordings.jsonl(.gz) or cuts.jsonl(.gz)", names or "no .jsonl")
     ids = OnDisk()
     for path in recordings or cuts:
-        named = split or (SPLIT.findall(path.name) or ["train"])[0]
-        manifest = Manifest(folder, relative_to, named, source, licence)
+        manifest = Manifest(folder, replace(given, split=(SPLIT.findall(path.name) or [given.split])[0]))
         if recordings:
             yield from _recordings(path, manifest, ids)
         else:
@@ -60,10 +52,7 @@ class Manifest:
     """Clips of one manifest: where its paths start, and what is the same for all of them."""
 
     folder: Path
-    relative_to: Path | None
-    split: str
-    source: str | None
-    licence: str | None
+    given: Given
 
     def cut(self, cut: Entry) -> Clip:
         """The clip of a cut that is its whole recording. Raises ValueError for any other."""
@@ -73,10 +62,8 @@ class Manifest:
         whole = Entry(cut.file, cut.line, recording)
         start, end = cut.number("start"), cut.number("start") + cut.number("duration")
         if start != 0 or abs(end - whole.number("duration")) > END_SLACK:
-            length = whole.number("duration")
-            raise RecordError(
-                "start", f"[{start:g}, {end:g}) s is only a part of a recording of {length:g} s"
-            )
+            part = f"[{start:g}, {end:g}) s is only a part"
+            raise RecordError("start", f"{part} of a recording of {whole.number('duration'):g} s")
         return self.clip(cut.text("id"), whole, _objects(cut, "supervisions"))
 
     def clip(self, id_: str, recording: Entry, supervisions: Sequence[Entry]) -> Clip:
@@ -91,20 +78,14 @@ class Manifest:
             flags += ("no-text",)
         words = tuple(word for supervision in supervisions for word in _words(supervision))
         languages = {supervision.maybe("language") for supervision in supervisions}
-        return Clip(
-            id=id_,
-            audio=place(path, self.relative_to),
-            duration=duration,
+        return replace(
+            described(Entry(path), id_, path, duration, flags, self.given),
             words=words,
-            split=self.split,
-            source=self.source,
-            licence=self.licence,
             speaker=speaker,
             text=text,
             language=languages.pop() if len(languages) == 1 else None,
             labels=_labels(supervisions[0]) if len(supervisions) == 1 else (),
             events=events if len(turns) > 1 else (),
-            flags=flags,
         )
 
 
@@ -112,17 +93,15 @@ def _recordings(path: Path, manifest: Manifest, ids: OnDisk) -> Iterator[Clip | 
     """The recordings of one manifest with their supervisions, which wait on disk."""
     supervisions, supervision_ids, recorded = OnDisk(), OnDisk(), OnDisk()
     beside = path.with_name(path.name.replace("recordings", "supervisions"))
-    for entry in json_lines(beside) if beside.is_file() else ():
-        if isinstance(entry, Bad):
-            yield entry
-            continue
-        try:
-            if supervision_ids.get(entry.text("id")):
-                raise RecordError("id", f"{entry.text('id')!r} was already there")
-            supervision_ids.put(entry.text("id"))
-            supervisions.put(entry.text("recording_id"), json.dumps([entry.line, entry.values]))
-        except ValueError as error:
-            yield entry.bad(error)
+
+    def put(supervision: Entry) -> None:
+        if supervision_ids.put_new(supervision.text("id"), "there"):
+            raise RecordError("id", f"{supervision.text('id')!r} was already there")
+        supervisions.put(supervision.text("recording_id"), json.dumps([supervision.line, supervision.values]))
+
+    for bad in made(json_lines(beside) if beside.is_file() else (), put):
+        if bad is not None:
+            yield bad
 
     def make(recording: Entry) -> Clip:
         id_ = recording.text("id")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed
 from tgsr.data.transcribe.existing_alignments import librispeech_words
-from tgsr.disk.rows import Entry, OnDisk, lines
+from tgsr.disk.rows import Entry, OnDisk, lines, made
 from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Seconds, Word
@@ -17,9 +18,7 @@ SUBSET = re.compile(r"(train|dev|test)-[\w-]+")
 LICENCE = "CC BY 4.0"
 
 
-def read(
-    folder: Path, *, alignments: Path | None = None, relative_to: Path | None = None
-) -> Iterator[Clip | Bad]:
+def read(folder: Path, given: Given = NOTHING, *, alignments: Path | None = None) -> Iterator[Clip | Bad]:
     """Every utterance of every subset in the folder, in order of its transcripts.
 
     The split is the first part of the subset's name; sex and name of the speaker are labels. Words have times where
@@ -38,57 +37,36 @@ def read(
     speakers = _speakers(folder / "SPEAKERS.TXT")
     ids = OnDisk()
     for subset in subsets:
+        split, source = subset.name.split("-")[0], f"LibriSpeech {subset.name}"
+        known = replace(given, split=split, source=source, licence=LICENCE, language="en")
         for chapter in sorted(subset.glob("*/*/")):
-            yield from _chapter(chapter, alignments or folder, relative_to, speakers, ids)
+            yield from _chapter(chapter, alignments or folder, known, speakers, ids)
 
 
 def _chapter(
-    chapter: Path,
-    alignments: Path,
-    relative_to: Path | None,
-    speakers: dict[str, tuple[tuple[str, str], ...]],
-    ids: OnDisk,
+    chapter: Path, alignments: Path, given: Given, speakers: dict[str, dict[str, str]], ids: OnDisk
 ) -> Iterator[Clip | Bad]:
     subset, speaker, number = chapter.parts[-3:]
     transcripts = chapter / f"{speaker}-{number}.trans.txt"
     aligned = alignments / subset / speaker / number / f"{speaker}-{number}.alignment.txt"
     words: dict[str, tuple[Word, ...]] = {}
-    for entry in lines(aligned) if aligned.is_file() else ():
-        if isinstance(entry, Bad):
-            yield entry
-            continue
-        try:
-            utterance, aligned_words = librispeech_words(entry.text("line"))
-        except AlignmentError as error:
-            yield entry.bad(RecordError("words", error.problem))
+    for line in made(lines(aligned), _aligned_line) if aligned.is_file() else ():
+        if isinstance(line, Bad):
+            yield line
         else:
-            words[utterance] = aligned_words
+            words[line[0]] = line[1]
     named = OnDisk()
 
     def make(entry: Entry) -> Clip:
         utterance, _, text = entry.text("line").partition(" ")
         path = locate(chapter, f"{utterance}.flac")
         named.put(path.name)
-        duration, flags = sound(path)
-        if not text:
-            flags += ("empty-text",)
+        row = Entry(entry.file, entry.line, {"text": text, "speaker": speaker, **speakers.get(speaker, {})})
+        clip = described(row, utterance, path, *sound(path), given)
         clip_words = words.get(utterance, ())
-        if aligned.is_file() and not _fit(clip_words, text, duration):
-            clip_words, flags = (), (*flags, "alignment-left-out")
-        return Clip(
-            id=utterance,
-            audio=place(path, relative_to),
-            duration=duration,
-            words=clip_words,
-            split=subset.split("-")[0],
-            source=f"LibriSpeech {subset}",
-            licence=LICENCE,
-            speaker=speaker,
-            text=text or None,
-            language="en",
-            labels=speakers.get(speaker, ()),
-            flags=flags,
-        )
+        if aligned.is_file() and not _fit(clip_words, text, clip.duration):
+            return replace(clip, flags=(*clip.flags, "alignment-left-out"))
+        return replace(clip, words=clip_words)
 
     if transcripts.is_file():
         yield from clips(lines(transcripts), make, ids)
@@ -97,16 +75,23 @@ def _chapter(
     yield from unnamed(chapter, named, transcripts.name)
 
 
+def _aligned_line(entry: Entry) -> tuple[str, tuple[Word, ...]]:
+    try:
+        return librispeech_words(entry.text("line"))
+    except AlignmentError as error:
+        raise RecordError("words", error.problem) from None
+
+
 def _fit(words: tuple[Word, ...], text: str, duration: Seconds) -> bool:
     """Whether the words are those of the text and end in the clip."""
     is_inside = all(word.end <= duration + END_SLACK for word in words)
     return is_inside and [word.text for word in words] == text.split()
 
 
-def _speakers(path: Path) -> dict[str, tuple[tuple[str, str], ...]]:
+def _speakers(path: Path) -> dict[str, dict[str, str]]:
     """Labels by speaker from SPEAKERS.TXT; none where it is missing. Lines that are no speaker's are skipped."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows = [[value.strip() for value in line.split("|", 4)] for line in lines if not line.startswith(";")]
-    return {row[0]: (("sex", row[1]), ("name", row[4])) for row in rows if len(row) == 5}
+    return {row[0]: {"sex": row[1], "name": row[4]} for row in rows if len(row) == 5}

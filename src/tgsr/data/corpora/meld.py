@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tgsr.audio import is_container
-from tgsr.data.corpora.folders import FORMATS, clips, locate, place, sound, walk
+from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, clips, described, locate, sound, walk
 from tgsr.disk.rows import Entry, OnDisk, require_columns, table
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
 
-FOLDERS = {
-    "train": "train_splits",
-    "dev": "dev_splits_complete",
-    "test": "output_repeated_splits_test",
-}
+FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
 COLUMNS = (
     *("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"),
     *("Season", "Episode", "StartTime", "EndTime"),
@@ -38,14 +35,13 @@ DAMAGED = {
     ("test", "dia220_utt0"): "the publisher's clip is minutes long and holds much more than this utterance",
 }
 TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
-NAME = re.compile(
-    r"dia\d+_utt\d+"
-)  # the test folder also has final_videos_testdia0_utt0.mp4, copies that no row names
+# The test folder also has final_videos_testdia0_utt0.mp4, copies that no row names.
+NAME = re.compile(r"dia\d+_utt\d+")
 SOURCE = "MELD"
 LICENCE = "GPL-3.0"
 
 
-def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Bad]:
+def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every row of {train,dev,test}_sent_emo.csv, those that are there; files may also lie in train/, dev/ and test/.
 
     A clip diaD_uttU may be .wav, .flac, .mp3, ...; where only the publisher's .mp4 is there, the clip names that, with
@@ -65,47 +61,34 @@ def read(folder: Path, *, relative_to: Path | None = None) -> Iterator[Clip | Ba
         require_columns(path, COLUMNS)
     ids = OnDisk()
     for split, path in present.items():
-        yield from _split(split, path, _there(folder, split, FOLDERS[split]), relative_to, ids)
+        known = replace(given, split=split, source=SOURCE, licence=LICENCE, language="en")
+        yield from _split(path, _there(folder, split, FOLDERS[split]), known, ids)
 
 
-def _split(
-    split: str, path: Path, folder: Path, relative_to: Path | None, ids: OnDisk
-) -> Iterator[Clip | Bad]:
+def _split(path: Path, folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
     named = OnDisk()
-    yield from clips(table(path), lambda entry: _clip(entry, split, folder, relative_to, named), ids)
+    yield from clips(table(path), lambda entry: _clip(entry, folder, given, named), ids)
     if folder.is_dir():
         for sound_file in walk(folder, FORMATS):
             if NAME.fullmatch(sound_file.stem) and not named.get(sound_file.stem):
                 yield Bad(str(sound_file), f"no row of {path.name} names this file", field="audio")
 
 
-def _clip(entry: Entry, split: str, folder: Path, relative_to: Path | None, named: OnDisk) -> Clip:
+def _clip(entry: Entry, folder: Path, given: Given, named: OnDisk) -> Clip:
     name = f"dia{entry.text('Dialogue_ID')}_utt{entry.text('Utterance_ID')}"
     named.put(name)
-    if (split, name) in DAMAGED:
-        raise RecordError("audio", f"{name}: {DAMAGED[split, name]}")
+    if (given.split, name) in DAMAGED:
+        raise RecordError("audio", f"{name}: {DAMAGED[given.split, name]}")
     start, end = _seconds(entry, "StartTime"), _seconds(entry, "EndTime")
     if end <= start:
         raise RecordError("EndTime", f"{end:g} s is not after StartTime {start:g} s")
     path = locate(folder, f"{name}.wav")
     duration, flags = sound(path)
     flags += ("video",) if is_container(path) else ()
-    text = entry.maybe("Utterance")
-    if text is None:
-        flags += ("empty-text",)
-    return Clip(
-        id=f"meld-{split}-{name}",
-        audio=place(path, relative_to),
-        duration=duration,
-        split=split,
-        source=SOURCE,
-        licence=LICENCE,
-        speaker=entry.maybe("Speaker"),
-        text=text,
-        language="en",
-        labels=tuple((label, entry.text(column)) for label, column in LABELS.items()),
-        flags=flags,
-    )
+    values = {"text": entry.maybe("Utterance"), "speaker": entry.maybe("Speaker")}
+    values |= {label: entry.text(column) for label, column in LABELS.items()}
+    row = Entry(entry.file, entry.line, values)
+    return described(row, f"meld-{given.split}-{name}", path, duration, flags, given)
 
 
 def _seconds(entry: Entry, column: str) -> Seconds:

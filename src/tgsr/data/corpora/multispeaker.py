@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed, walk
-from tgsr.disk.rows import Entry, OnDisk, grouped, lines
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed, walk
+from tgsr.disk.rows import Entry, OnDisk, grouped, lines, made, parted
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Event, Seconds, Span
@@ -25,15 +25,7 @@ class Turn:
     text: str | None = None
 
 
-def read(
-    folder: Path,
-    *,
-    relative_to: Path | None = None,
-    split: str = "train",
-    source: str | None = None,
-    licence: str | None = None,
-    language: str | None = None,
-) -> Iterator[Clip | Bad]:
+def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every recording below the folder that has turns: X.wav (or .flac, ...) with X.json, or with lines in an .rttm.
 
     X.json is [{"speaker", "start", "end", "text"}, ...] or {"turns": [...]}, in seconds; where it is there, the RTTM
@@ -55,29 +47,12 @@ def read(
             path = locate(bare.parent, bare.name)
             inside = path.relative_to(folder)
             named.put(inside.as_posix())
-            duration, flags = sound(path)
-            turns = []
-            for row in rows:
-                try:
-                    turns.append(_turn(row, duration))
-                except ValueError as error:
-                    bad.append(row.bad(error))
+            clip = described(Entry(path), inside.with_suffix("").as_posix(), path, *sound(path), given)
+            turns, bad[:] = parted(rows, lambda row: _turn(row, clip.duration))
             speaker, text, events = spoken(turns)
-            flags += ("turns-left-out",) if bad else ()
-            return Clip(
-                id=inside.with_suffix("").as_posix(),
-                audio=place(path, relative_to),
-                duration=duration,
-                split=split,
-                source=source,
-                licence=licence,
-                speaker=speaker,
-                text=text,
-                language=language,
-                labels=(("n_speakers", str(len({turn.speaker for turn in turns}))),),
-                events=events,
-                flags=flags,
-            )
+            labels = (("n_speakers", str(len({turn.speaker for turn in turns}))),)
+            flags = (*clip.flags, "turns-left-out") if bad else clip.flags
+            return replace(clip, speaker=speaker, text=text, labels=labels, events=events, flags=flags)
 
         yield from clips([first], make, ids)
         yield from bad
@@ -140,19 +115,18 @@ def _json_turns(path: Path) -> list[Entry]:
 
 def _rttm_turns(path: Path) -> Iterator[Entry | Bad]:
     """The turns of lines SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME ...; other types are passed over."""
-    for entry in lines(path):
-        if isinstance(entry, Bad):
-            yield entry
-            continue
-        values = entry.text("line").split()
-        if values[0] != "SPEAKER":
-            continue
+
+    def turn(entry: Entry) -> Entry:
         try:
-            _, recording, _, start, duration, _, _, speaker, *_ = values
+            _, recording, _, start, duration, _, _, speaker, *_ = entry.text("line").split()
             end = round(float(start) + float(duration), 6)  # both are written with few digits
         except ValueError:
             problem = "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME"
-            yield entry.bad(RecordError(None, problem))
-            continue
-        turn = {"recording": recording, "start": float(start), "end": end, "speaker": speaker}
-        yield Entry(path, entry.line, turn)
+            raise RecordError(None, problem) from None
+        values = {"recording": recording, "start": float(start), "end": end, "speaker": speaker}
+        return Entry(path, entry.line, values)
+
+    rows = lines(path)
+    yield from made(
+        (row for row in rows if isinstance(row, Bad) or row.text("line").split()[0] == "SPEAKER"), turn
+    )

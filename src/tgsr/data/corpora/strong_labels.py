@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tgsr.data.corpora.folders import clips, locate, place, sound, unnamed
-from tgsr.disk.rows import Entry, OnDisk, grouped, require_columns, table
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed
+from tgsr.disk.rows import Entry, OnDisk, grouped, parted, require_columns, table
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Event, Seconds
@@ -21,7 +21,7 @@ SPLITS = ("validation", "eval", "train")  # DESED has train/synthetic20_validati
 NAMES = "mid_to_display_name.tsv"
 
 
-def read(folder: Path, *, audio: Path | None = None, relative_to: Path | None = None) -> Iterator[Clip | Bad]:
+def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> Iterator[Clip | Bad]:
     """Every recording that a table of strong labels names, with its events; other tables are passed over.
 
     Tables are metadata/**/*.tsv with their recordings in audio/ under the same path (DESED's layout), or *.tsv in the
@@ -47,8 +47,10 @@ def read(folder: Path, *, audio: Path | None = None, relative_to: Path | None = 
         below = path.relative_to(root).with_suffix("")
         recordings = _recordings(folder, below) if is_desed else audio or _recordings(folder, Path())
         seen = named.setdefault(recordings, OnDisk())
-        reader = Reader(corpus, below.as_posix(), recordings, relative_to, display_names, ids, seen)
-        yield from reader.clips(path)
+        name = below.as_posix()
+        split = next((split for split in SPLITS if split in name), "train")
+        known = replace(given, split=split, source=corpus, licence=TABLES[corpus][1], language=None)
+        yield from Reader(corpus, name, recordings, known, display_names, ids, seen).clips(path)
     for recordings, seen in named.items():
         yield from unnamed(recordings, seen, "the tables")
 
@@ -60,7 +62,7 @@ class Reader:
     corpus: str
     name: str
     recordings: Path
-    relative_to: Path | None
+    given: Given
     display_names: dict[str, str]
     ids: OnDisk
     named: OnDisk
@@ -75,43 +77,30 @@ class Reader:
                 yield from self._recording(rows)
 
     def _recording(self, rows: list[Entry]) -> Iterator[Clip | Bad]:
-        (file_column, *_), licence = TABLES[self.corpus]
+        (file_column, *_), _ = TABLES[self.corpus]
         bad: list[Bad] = []
 
         def make(entry: Entry) -> Clip:
             name = entry.text(file_column)
             path = locate(self.recordings, name)
             self.named.put(path.relative_to(self.recordings).as_posix())
-            duration, flags = sound(path)
-            events = []
-            for row in rows:
-                try:
-                    events += self._events(row, duration)
-                except ValueError as error:
-                    bad.append(row.bad(error))
-            return Clip(
-                id=f"{self.name}/{name}",
-                audio=place(path, self.relative_to),
-                duration=duration,
-                split=next((split for split in SPLITS if split in self.name), "train"),
-                source=self.corpus,
-                licence=licence,
-                events=tuple(events),
-                flags=(*flags, "events-left-out") if bad else flags,
-            )
+            clip = described(Entry(path), f"{self.name}/{name}", path, *sound(path), self.given)
+            events, bad[:] = parted(rows, lambda row: self._event(row, clip.duration))
+            flags = (*clip.flags, "events-left-out") if bad else clip.flags
+            return replace(clip, events=tuple(event for event in events if event), flags=flags)
 
         yield from clips(rows[:1], make, self.ids)
         yield from bad
 
-    def _events(self, row: Entry, duration: Seconds) -> list[Event]:
-        """The row's event; none where it names only a file. Raises ValueError for one without a time in the clip."""
+    def _event(self, row: Entry, duration: Seconds) -> Event | None:
+        """The row's event; None where it names only a file. Raises ValueError for one without a time in the clip."""
         (_, *columns), _ = TABLES[self.corpus]
         if all(row.maybe(column) is None for column in columns):
-            return []
+            return None
         start, end, label = row.number(columns[0]), row.number(columns[1]), row.text(columns[2])
         if end > duration + END_SLACK:
             raise RecordError(columns[1], f"{end} s is after the clip's end, {duration} s")
-        return [Event(self.display_names.get(label, label), start, end)]
+        return Event(self.display_names.get(label, label), start, end)
 
 
 def _corpus(path: Path) -> str | None:

@@ -8,14 +8,15 @@ import os
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
-from tgsr.data.corpora.folders import FORMATS, Given, described, place, sound
+from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, described, place, require_new, sound
 from tgsr.disk.rows import ID, TEXT, Entry, OnDisk, utf8
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
@@ -30,16 +31,7 @@ KEY = "__key__"  # what WebDataset calls it
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, OverflowError)
 
 
-def read(
-    path: Path,
-    out: Path,
-    *,
-    relative_to: Path | None = None,
-    split: str = "train",
-    source: str | None = None,
-    licence: str | None = None,
-    language: str | None = None,
-) -> Iterator[Clip | Bad]:
+def read(path: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every sample of a tar file, or of all of them below a folder in order of path; sound goes to out/audio/ as it is.
 
     A sample is what lies together and shares a key, the member's path up to the first dot of its last part: one sound
@@ -57,7 +49,7 @@ def read(
     shards = _shards(path)
     folder = out / "audio"
     folder.mkdir(parents=True, exist_ok=True)
-    sounds = SoundFolder(folder, Given(relative_to, split, source, licence, language), OnDisk(), OnDisk())
+    names, ids = OnDisk(), OnDisk()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".half-") as parts:
         for shard in shards:
             for sample in _samples(shard, Path(parts)):
@@ -68,7 +60,12 @@ def read(
                 try:
                     values = sample.values()
                     entry = Entry(shard, sample.number, {KEY: sample.key, **values})
-                    clip = sounds.clip(sample, entry, values)
+                    clip, sound_path = _clip(sample, entry, folder, given)
+                    if before := names.get(sound_path.stem):
+                        raise RecordError(None, f"the key {sample.key!r} was already at {before[0]}")
+                    require_new(ids, clip.id, entry)
+                    _keep(sample.sounds[0], sound_path)
+                    names.put(sound_path.stem, entry.where)
                 except ValueError as error:
                     yield entry.bad(error)
                 else:
@@ -115,11 +112,8 @@ class Sample:
         if self.problem is not None:
             raise RecordError(None, self.problem)
         if len(self.sounds) != 1:
-            sounds = (
-                f"has {len(self.sounds)} sound files ({', '.join(self.names)})"
-                if self.names
-                else "has no sound file"
-            )
+            several = f"has {len(self.sounds)} sound files ({', '.join(self.names)})"
+            sounds = several if self.names else "has no sound file"
             raise RecordError("audio", f"{sounds}; a sample has one, of {', '.join(FORMATS)}")
         values = _object(self.texts[".json"]) if ".json" in self.texts else {}
         text = utf8(self.texts.get(".txt", b""), ".txt")
@@ -218,54 +212,35 @@ def _object(content: bytes) -> dict[str, object]:
 # Clips
 
 
-def _is_clip(values: dict[str, object]) -> bool:
-    return all(values.get(name) is not None for name in ("id", "duration")) and isinstance(
-        values.get("words"), list
-    )
+def _is_clip(values: Mapping[str, object]) -> bool:
+    return None not in (values.get("id"), values.get("duration")) and isinstance(values.get("words"), list)
 
 
-@dataclass(frozen=True, slots=True)
-class SoundFolder:
-    """Where the sound goes: the folder, what is known of all clips, and which names and ids are taken, and where."""
-
-    folder: Path
-    given: Given
-    names: OnDisk
-    ids: OnDisk
-
-    def clip(self, sample: Sample, entry: Entry, values: dict[str, object]) -> Clip:
-        """The sample's clip, its sound in its place. Raises ValueError where there is none, and then writes nothing."""
-        part = sample.sounds[0]
-        name = quote(sample.key, safe=" %")
-        if len(name) > LONGEST_NAME:
-            raise RecordError(None, f"the key {sample.key!r:.80} is too long for the name of a file")
-        where = f"{entry.file.name}:{entry.line}"
-        if before := self.names.get(name):
-            raise RecordError(None, f"the key {sample.key!r} was already at {before[0]}")
-        try:
-            duration, flags = sound(part)
-        except AudioError as error:
-            raise AudioError(sample.names[0], error.found, error.remedy) from None
-        path = self.folder / f"{name}{part.suffix}"
-        if _is_clip(values):
-            clip = clip_of({**values, "audio": place(path, self.given.relative_to)})
-            if abs(clip.duration - duration) > HEADER_SLACK:
-                raise RecordError("duration", f"is {clip.duration} s, but the sound lasts {duration} s")
-            clip = replace(clip, flags=(*clip.flags, *(flag for flag in flags if flag not in clip.flags)))
-        else:
-            values = {name: value for name, value in values.items() if not name.startswith("__")}
-            row = Entry(entry.file, entry.line, values)
-            clip = described(row, row.first(ID) or sample.key, path, duration, flags, self.given)
-        try:
-            clip.id.encode()
-        except UnicodeEncodeError:
-            raise RecordError("id", f"{clip.id!r} cannot be written as UTF-8") from None
-        if before := self.ids.get(clip.id):
-            raise RecordError("id", f"{clip.id!r} was already at {before[0]}")
-        _keep(part, path)
-        self.names.put(name, where)
-        self.ids.put(clip.id, where)
-        return clip
+def _clip(sample: Sample, entry: Entry, folder: Path, given: Given) -> tuple[Clip, Path]:
+    """The sample's clip, and where its sound is to be put. Raises ValueError where there is none."""
+    (part,) = sample.sounds
+    name = quote(sample.key, safe=" %")
+    if len(name) > LONGEST_NAME:
+        raise RecordError(None, f"the key {sample.key!r:.80} is too long for the name of a file")
+    try:
+        duration, flags = sound(part)
+    except AudioError as error:
+        raise AudioError(sample.names[0], error.found, error.remedy) from None
+    path = folder / f"{name}{part.suffix}"
+    if _is_clip(entry.values):
+        clip = clip_of({**entry.values, "audio": place(path, given.relative_to)})
+        if abs(clip.duration - duration) > HEADER_SLACK:
+            raise RecordError("duration", f"is {clip.duration} s, but the sound lasts {duration} s")
+        clip = replace(clip, flags=tuple(dict.fromkeys((*clip.flags, *flags))))
+    else:
+        values = {name: value for name, value in entry.values.items() if not name.startswith("__")}
+        row = Entry(entry.file, entry.line, values)
+        clip = described(row, row.first(ID) or sample.key, path, duration, flags, given)
+    try:
+        clip.id.encode()
+    except UnicodeEncodeError:
+        raise RecordError("id", f"{clip.id!r} cannot be written as UTF-8") from None
+    return clip, path
 
 
 def _keep(part: Path, path: Path) -> None:
@@ -297,10 +272,9 @@ class _Info(tarfile.TarInfo):
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The members one by one, each to be read before the next. Raises Damaged."""
+    how: dict[str, Any] = {"tarinfo": _Info, "encoding": "utf-8", "errors": "surrogateescape"}
     with _reading():
-        tar = tarfile.open(  # noqa: SIM115 - closed below; opening it reads, too
-            path, "r|*", tarinfo=_Info, encoding="utf-8", errors="surrogateescape"
-        )
+        tar = tarfile.open(path, "r|*", **how)  # noqa: SIM115 - closed below; opening it reads, too
     with tar:
         while True:
             with _reading():

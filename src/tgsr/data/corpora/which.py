@@ -17,8 +17,8 @@ from tgsr.data.corpora import (
     meld,
     multispeaker,
     strong_labels,
+    webdataset,
 )
-from tgsr.data.corpora import webdataset as tars
 from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
 from tgsr.disk.jsonl import Row
@@ -31,7 +31,7 @@ from tgsr.timeline import END_SLACK
 def corpus_of(path: Path) -> Corpus:
     """What `path` looks like; "folder" where it is a folder of none of the others. CorpusError where it is neither."""
     if path.is_file():
-        if tars.is_tar(path):
+        if webdataset.is_tar(path):
             return "webdataset"
         return "huggingface" if path.suffix in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
@@ -61,22 +61,12 @@ def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = No
     """The corpus' clips, audio as seen from the folder `out`; what cannot be used is Bad."""
     if corpus == "clips":
         return _manifest(path, out)
-    if corpus == "folder":
-        return folders.read(path, relative_to=out, language=language)
-    if corpus == "multispeaker":
-        return multispeaker.read(path, relative_to=out, language=language)
-    if corpus == "huggingface":
-        return huggingface.read(path, out, relative_to=out, language=language)
-    if corpus == "webdataset":
-        return tars.read(path, out, relative_to=out, language=language)
-    readers = {
-        "librispeech": librispeech.read,
-        "covost": covost.read,
-        "meld": meld.read,
-        "lhotse": lhotse.read,
-        "strong-labels": strong_labels.read,
-    }
-    return readers[corpus](path, relative_to=out)
+    given = folders.Given(out, language=language)
+    if corpus in ("huggingface", "webdataset"):
+        return {"huggingface": huggingface, "webdataset": webdataset}[corpus].read(path, out, given)
+    readers = {"folder": folders, "multispeaker": multispeaker, "librispeech": librispeech, "covost": covost}
+    readers |= {"meld": meld, "lhotse": lhotse, "strong-labels": strong_labels}
+    return readers[corpus].read(path, given)
 
 
 def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
@@ -98,10 +88,8 @@ def within(row: Row) -> Row:
     kept: list[object] = []
     for word in words:
         start, end = (word.get(key) if isinstance(word, dict) else None for key in ("start", "end"))
-        if (
-            not isinstance(start, int | float)
-            or not isinstance(end, int | float)
-            or end <= duration + END_SLACK
+        if not (
+            isinstance(start, int | float) and isinstance(end, int | float) and end > duration + END_SLACK
         ):
             kept.append(word)
         elif start < duration:
@@ -112,11 +100,8 @@ def within(row: Row) -> Row:
     if not flags:
         return row
     before = row.get("flags")
-    return {
-        **row,
-        "words": kept,
-        "flags": [*(before if isinstance(before, list) else ()), *dict.fromkeys(flags)],
-    }
+    flags = [*(before if isinstance(before, list) else ()), *dict.fromkeys(flags)]
+    return {**row, "words": kept, "flags": flags}
 
 
 def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip | Bad]:
@@ -125,16 +110,14 @@ def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip |
     `given` is one file about many recordings (CTM), or a folder with a file a recording, named as its sound file or id
     is. A file that cannot be read makes its clip Bad.
     """
-    every = read_alignment(given) if given.is_file() else None
-    files = (
-        {} if every is not None else {path.stem: path for path in sorted(given.rglob("*")) if path.is_file()}
-    )
+    every = read_alignment(given) if given.is_file() else {}
+    files = {path.stem: path for path in sorted(given.rglob("*")) if path.is_file()}
     for clip in clips:
         if isinstance(clip, Bad):
             yield clip
             continue
         name = Path(clip.audio).stem
-        words = every.get(clip.id, every.get(name)) if every is not None else None
+        words = every.get(clip.id, every.get(name))
         path = files.get(name) or files.get(Path(clip.id).stem)
         if path is not None:
             try:
