@@ -18,7 +18,7 @@ from tgsr.evaluation.scoring.items import (
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, Difference, Metrics, PhraseScores
 from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.records import Question, Response
-from tgsr.statistics.intervals import Mean, bootstrap_mean, cluster_sums, swap_test
+from tgsr.statistics.intervals import Bootstrap, Mean
 
 BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "airbench": "AIR-Bench", "meld": "MELD"}
 
@@ -194,15 +194,8 @@ def _answer_difference(
         for id_ in ids
     ]
     clips = [answered_once[0][id_].clip for id_ in ids]
-    return Difference(
-        model,
-        other,
-        n_choices=len(ids),
-        accuracy_official=bootstrap_mean(values, clips, seed) if ids else None,
-        n_phrases=0,
-        iou=None,
-        p_accuracy_official=swap_test(cluster_sums(values, clips), seed) if ids else None,
-    )
+    mean, p = Bootstrap(seed).paired(values, clips)
+    return Difference(model, other, len(ids), mean, n_phrases=0, iou=None, p_accuracy_official=p)
 
 
 def _benchmark_set(part: Part, scores: dict[str, BenchmarkScores]) -> QuestionSet:

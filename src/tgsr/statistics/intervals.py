@@ -95,33 +95,43 @@ class Bootstrap:
     ) -> dict[str, Mean]:
         """The mean of each column over the items that have a value there (not None or NaN), as if it were alone."""
         codes = codes_of(clusters)
-        alike: dict[
-            bytes, list[tuple[str, Floats]]
-        ] = {}  # by the items that have a value: these share their draws
-        for name, column in columns.items():
-            if len(column) != len(codes):
+        arrays = {name: np.array(column, dtype=float) for name, column in columns.items()}
+        alike: dict[bytes, list[str]] = {}  # by the items that have a value: these share their draws
+        for name, array in arrays.items():
+            if len(array) != len(codes):
                 raise ValueError(
-                    f"need a cluster for each value, got {len(column)} values, {len(codes)} clusters"
+                    f"need a cluster for each value, got {len(array)} values, {len(codes)} clusters"
                 )
-            array = np.array(column, dtype=float)
-            alike.setdefault((~np.isnan(array)).tobytes(), []).append((name, array))
-        means: dict[str, Mean] = {}
-        for mask, members in alike.items():
+            alike.setdefault((~np.isnan(array)).tobytes(), []).append(name)
+        means = dict.fromkeys(columns, Mean(None, None, None, 0, len(codes)))
+        for mask, names in alike.items():
             is_scored = np.frombuffer(mask, dtype=bool)
             n = int(is_scored.sum())
-            n_unscored = len(codes) - n
             if n == 0:
-                means |= {name: Mean(None, None, None, 0, n_unscored) for name, _ in members}
                 continue
             sums, draws_RM = self.sums(
-                [np.ones(n), *(array[is_scored] for _, array in members)], codes[is_scored]
+                [np.ones(n), *(arrays[name][is_scored] for name in names)], codes[is_scored]
             )
-            for column_number, (name, _) in enumerate(members, 1):
+            for column_number, name in enumerate(names, 1):
                 low = high = None
                 if draws_RM is not None:
                     low, high = map(float, np.percentile(draws_RM[:, column_number] / draws_RM[:, 0], LEVELS))
-                means[name] = Mean(float(sums[column_number] / n), low, high, n, n_unscored)
-        return {name: means[name] for name in columns}
+                means[name] = Mean(float(sums[column_number] / n), low, high, n, len(codes) - n)
+        return means
+
+    def paired(
+        self, differences: Sequence[float | None], clusters: Sequence[Hashable]
+    ) -> tuple[Mean | None, float | None]:
+        """The mean of paired differences, and the p of their `swap_test` by cluster; None twice without any."""
+        if not differences:
+            return None, None
+        known = [
+            (value, cluster)
+            for value, cluster in zip(differences, clusters, strict=True)
+            if value is not None
+        ]
+        sums = cluster_sums([value for value, _ in known], [cluster for _, cluster in known])
+        return self.means({"": differences}, clusters)[""], swap_test(sums, self.seed)
 
     def sums(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
         """The columns' sums (M,) and those of each resample (n_resamples, M), of clusters by number.
@@ -129,10 +139,7 @@ class Bootstrap:
         None for the resamples of a single cluster, which says nothing of the spread between clusters.
         """
         _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-        ranks = np.empty(
-            len(first), dtype=np.int64
-        )  # the clusters' numbers in order of first use, without gaps
-        ranks[np.argsort(first)] = np.arange(len(first))
+        ranks = np.argsort(np.argsort(first))  # the clusters' numbers in order of first use, without gaps
         sums_MC = np.stack([np.bincount(ranks[inverse.reshape(-1)], weights=column) for column in columns])
         n_clusters = len(first)
         if n_clusters == 1:

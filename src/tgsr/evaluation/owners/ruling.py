@@ -7,7 +7,7 @@ that the text ends up with (choices.extract_choice), compared as text with the r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tgsr.choices import why_unclear
 
@@ -33,8 +33,7 @@ REASONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(NamedTuple):
     """What becomes of one answer. `official` is None where the owner's script leaves it out of its denominator, and
     both are None where nobody says what is right. `chosen` is strict's option, `letter` the one that the official
     rule reads, where it reads letters. `why` is None where official and strict agree.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from tgsr.choices import why_unclear
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
 from tgsr.evaluation.owners.ours import authors_ruling
-from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Labels
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
+from tgsr.evaluation.owners.ruling import Ruling
 from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
 from tgsr.grounding import Mention, count_mentions, find_mentions
 from tgsr.overlap import item_iou, trace_iou
@@ -16,20 +20,30 @@ from tgsr.records import Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span
 
 
-class ScoredPhrase(NamedTuple):
-    """A response to a phrase question. `iou`, `errors` and the counts are None where the question has no evidence;
-    `first` and `errors` also where the response's first interval is missing or no interval.
-    """
+class Item(Struct, frozen=True, kw_only=True, gc=False):
+    """What became of one prediction, or of a question that a model left out: that one is missing."""
 
     id: str
     model: str
     clip: str
-    split: str
     is_missing: bool = False
     is_empty: bool = False
+
+
+class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
+    """A response to a question of ours, and what is to be said of its intervals."""
+
+    split: str
     is_without_span: bool = False
     is_invalid: bool = False
     is_past_end: bool = False
+
+
+class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
+    """A response to a phrase question. `iou`, `errors` and the counts are None where the question has no evidence;
+    `first` and `errors` also where the response's first interval is missing or no interval.
+    """
+
     first: tuple[Seconds, Seconds] | None = None
     iou: float | None = None
     errors: tuple[Seconds, Seconds] | None = None
@@ -37,24 +51,15 @@ class ScoredPhrase(NamedTuple):
     event: Counts | None = None
 
 
-class ScoredChoice(NamedTuple):
+class ScoredChoice(ScoredResponse, frozen=True, kw_only=True, gc=False):
     """A response to a choice question. `n_regions` is the strict k; None is for a question without response.
 
     `letter` is the one that the authors' rule reads, `chosen` the option that ours does.
     """
 
-    id: str
-    model: str
-    clip: str
-    split: str
     task: str
     labels: Labels
     chance: float
-    is_missing: bool = False
-    is_empty: bool = False
-    is_without_span: bool = False
-    is_invalid: bool = False
-    is_past_end: bool = False
     official: bool | None = None
     strict: bool | None = None
     why: str | None = None
@@ -65,31 +70,26 @@ class ScoredChoice(NamedTuple):
     trace_iou: float | None = None
 
 
-class ScoredAnswer(NamedTuple):
+class ScoredAnswer(Item, frozen=True, kw_only=True, gc=False):
     """An answer to a benchmark's question, by its owner's rule; `truth` is the right one, `chosen` the option read.
 
     `as_is` is the rule's verdict on the whole completion, where `official` is that on the option in it; None for the
     owners' own files.
     """
 
-    id: str
-    model: str
-    clip: str
     benchmark: Benchmark
     labels: Labels
     chance: float | None
     truth: str | None
-    is_missing: bool = False
-    is_empty: bool = False
     is_unreadable: bool = False
     names_several: bool = False
     official: bool | None = None
     strict: bool | None = None
-    as_is: bool | None = None
     why: str | None = None
-    why_as_is: str | None = None
     letter: str | None = None
     chosen: str | None = None
+    as_is: bool | None = None
+    why_as_is: str | None = None
 
     @property
     def is_without_answer(self) -> bool:
@@ -112,17 +112,19 @@ def missing_response(question: Question, model: str) -> list[Scored]:
 
     A phrase or a choice, and a benchmark's answer where the question is labelled as a benchmark's.
     """
-    identity = (question.id, model, question.clip_id)
+    common: dict[str, Any] = {"id": question.id, "model": model, "clip": question.clip_id, "is_missing": True}
     if question.kind == "phrase":
-        return [ScoredPhrase(*identity, question.split, is_missing=True)]
-    answer, labels = question.answer or "", question.labels
-    chance = question.choices.count(answer) / len(question.choices)
-    choice = ScoredChoice(*identity, question.split, question.task or "", labels, chance, is_missing=True)
+        return [ScoredPhrase(**common, split=question.split)]
+    answer, labels, task = question.answer or "", question.labels, question.task or ""
+    common["chance"] = question.choices.count(answer) / len(question.choices)
+    choice = ScoredChoice(**common, split=question.split, task=task, labels=labels)
     owner = owner_of_question(question)
     if owner is None:
         return [choice]
-    labels = owner.breakdown(labels)
-    return [choice, ScoredAnswer(*identity, owner.name, labels, chance, answer, is_missing=True)]
+    return [
+        choice,
+        ScoredAnswer(**common, benchmark=owner.name, labels=owner.breakdown(labels), truth=answer),
+    ]
 
 
 def score_response(response: Response) -> list[Scored]:
@@ -130,10 +132,8 @@ def score_response(response: Response) -> list[Scored]:
     question, text = response.question, response.text
     mentions = find_mentions(text)
     latest = question.duration + END_SLACK
-    is_empty = not text or text.isspace()
+    written: dict[str, Any] = {"is_missing": False, "is_empty": not text or text.isspace()}
     intervals: dict[str, Any] = {
-        "is_missing": False,
-        "is_empty": is_empty,
         "is_without_span": not mentions,
         "is_invalid": any([not mention.is_valid for mention in mentions]),
         "is_past_end": any([mention.is_valid and mention.end > latest for mention in mentions]),
@@ -141,44 +141,37 @@ def score_response(response: Response) -> list[Scored]:
     blank, *blank_answers = missing_response(question, response.model)
     if isinstance(blank, ScoredPhrase):
         first = mentions[0].span if mentions else None
-        return [blank._replace(**intervals, **_first_interval(first, question.evidence))]
-    assert isinstance(blank, ScoredChoice)
+        return [replace(blank, **written, **intervals, **_first_interval(first, question.evidence))]
     choices, answer = question.choices, question.answer or ""
     ruling = authors_ruling(text, choices, answer)
-    chosen = None if ruling.chosen is None else choices[ruling.chosen]
-    scored: list[Scored] = [
-        blank._replace(
-            **intervals,
-            official=ruling.official,
-            strict=ruling.strict,
-            why=ruling.why,
-            letter=ruling.letter,
-            chosen=chosen,
-            n_mentions=count_mentions(text),
-            n_regions=len({(mention.start, mention.end) for mention in mentions if mention.is_valid}),
-            trace_iou=_trace_iou(mentions, question.evidence),
-        )
-    ]
+    k_strict = len({(mention.start, mention.end) for mention in mentions if mention.is_valid})
+    counts = {"n_mentions": count_mentions(text), "n_regions": k_strict}
+    traced = {**counts, "trace_iou": _trace_iou(mentions, question.evidence)}
+    scored: list[Scored] = [replace(blank, **written, **intervals, **_ruled(ruling, choices), **traced)]
     for blank_answer in blank_answers:
         assert isinstance(blank_answer, ScoredAnswer)
         owner = OWNERS[blank_answer.benchmark]
         handed, as_is = owner.rulings(text, choices, answer, ruling.chosen)
-        scored.append(
-            blank_answer._replace(
-                is_missing=False,
-                is_empty=is_empty,
-                is_unreadable=owner.reads_letters and handed.letter is None,
-                names_several=chosen is None and why_unclear(text, choices) == "several",
-                official=handed.official,
-                strict=handed.strict,
-                as_is=as_is.official,
-                why=handed.why,
-                why_as_is=as_is.why,
-                letter=handed.letter,
-                chosen=chosen,
-            )
-        )
+        verdicts = {
+            **_answered(owner, handed, text, choices),
+            "as_is": as_is.official,
+            "why_as_is": as_is.why,
+        }
+        scored.append(replace(blank_answer, **written, **verdicts))
     return scored
+
+
+def _ruled(ruling: Ruling, choices: Choices) -> dict[str, Any]:
+    """An item's fields that hold a ruling."""
+    chosen = None if ruling.chosen is None else choices[ruling.chosen]
+    return {**ruling._asdict(), "chosen": chosen}
+
+
+def _answered(owner: Owner, ruling: Ruling, text: str, choices: Choices) -> dict[str, Any]:
+    """A benchmark's answer's fields that hold its owner's ruling, and what the text lacks for one."""
+    names_several = ruling.chosen is None and why_unclear(text, choices) == "several"
+    is_unreadable = owner.reads_letters and ruling.letter is None
+    return {**_ruled(ruling, choices), "is_unreadable": is_unreadable, "names_several": names_several}
 
 
 def _first_interval(first: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
@@ -186,13 +179,10 @@ def _first_interval(first: Span | None, evidence: Sequence[Span]) -> dict[str, A
     fields: dict[str, Any] = {"first": None if first is None else (first.start, first.end)}
     if evidence:
         spans = () if first is None else (first,)
-        fields |= {
-            "iou": item_iou(spans, evidence[0]),
-            "segment": segment_counts(spans, evidence),
-            "event": event_counts(spans, evidence),
-        }
-    if first is not None and evidence:
-        fields["errors"] = abs(first.start - evidence[0].start), abs(first.end - evidence[0].end)
+        fields |= {"iou": item_iou(spans, evidence[0]), "segment": segment_counts(spans, evidence)}
+        fields["event"] = event_counts(spans, evidence)
+        if first is not None:
+            fields["errors"] = abs(first.start - evidence[0].start), abs(first.end - evidence[0].end)
     return fields
 
 
@@ -215,23 +205,23 @@ def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float |
 def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> ScoredAnswer:
     """A row of an owner's file by the owner's rule; nothing of it can raise."""
     n_choices = sum(choice is not None for choice in row.choices)
-    chance = row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None
-    scored = ScoredAnswer(
-        row.id, model, row.audio, benchmark, row.labels, chance, row.answer, is_missing=not row.is_answered
-    )
-    if not row.is_answered:
-        return scored
-    owner = OWNERS[benchmark]
-    judged = owner.ruling(row.prediction, row.choices, row.answer)
-    return scored._replace(
-        is_empty=not row.prediction.strip(),
-        is_unreadable=owner.reads_letters and judged.letter is None,
-        names_several=judged.chosen is None and why_unclear(row.prediction, row.choices) == "several",
-        official=judged.official,
-        strict=judged.strict,
-        why=judged.why,
-        letter=judged.letter,
-        chosen=None if judged.chosen is None else row.choices[judged.chosen],
+    fields: dict[str, Any] = {
+        "chance": row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None,
+        "is_missing": not row.is_answered,
+    }
+    if row.is_answered:
+        owner = OWNERS[benchmark]
+        ruling = owner.ruling(row.prediction, row.choices, row.answer)
+        fields |= _answered(owner, ruling, row.prediction, row.choices)
+        fields["is_empty"] = not row.prediction.strip()
+    return ScoredAnswer(
+        id=row.id,
+        model=model,
+        clip=row.audio,
+        benchmark=benchmark,
+        labels=row.labels,
+        truth=row.answer,
+        **fields,
     )
 
 
@@ -245,40 +235,20 @@ def item_line(items: Sequence[Scored]) -> Line:
     for item in items:
         if isinstance(item, ScoredPhrase):
             start_error, end_error = item.errors or (None, None)
-            line |= {
-                "kind": "phrase",
-                "first": item.first,
-                "iou": item.iou,
-                "start_error": start_error,
-                "end_error": end_error,
-                "has_span": not item.is_without_span,
-                "has_invalid": item.is_invalid,
-                "is_past_end": item.is_past_end,
-            }
-            continue
-        by_letter = line.get("official")
-        line |= {"kind": "choice"}
-        if isinstance(item, ScoredAnswer):
-            line |= {"by_letter": by_letter} if "official" in line else {}
-            line |= {"benchmark": item.benchmark}
-        line |= {
-            "official": item.official,
-            "strict": item.strict,
-            "why": item.why,
-            "letter": item.letter,
-            "chosen": item.chosen,
-        }
-        if isinstance(item, ScoredChoice):
-            line |= {
-                "mentions_official": item.n_mentions,
-                "regions_strict": item.n_regions,
-                "trace_iou": item.trace_iou,
-                "has_invalid": item.is_invalid,
-                "is_past_end": item.is_past_end,
-            }
+            line |= {"kind": "phrase", "first": item.first, "iou": item.iou}
+            line |= {"start_error": start_error, "end_error": end_error, "has_span": not item.is_without_span}
         else:
-            line |= {"answer": item.truth}
-            line |= {"as_is": item.as_is, "why_as_is": item.why_as_is} if item.model else {}
+            ruled = {name: getattr(item, name) for name in ("official", "strict", "why", "letter", "chosen")}
+            line["kind"] = "choice"
+            if isinstance(item, ScoredChoice):
+                line |= {**ruled, "mentions_official": item.n_mentions, "regions_strict": item.n_regions}
+                line["trace_iou"] = item.trace_iou
+            else:
+                line |= {"by_letter": line["official"]} if "official" in line else {}
+                line |= {"benchmark": item.benchmark, **ruled, "answer": item.truth}
+                line |= {"as_is": item.as_is, "why_as_is": item.why_as_is} if item.model else {}
+        if isinstance(item, ScoredResponse):
+            line |= {"has_invalid": item.is_invalid, "is_past_end": item.is_past_end}
     if first.is_missing:
         line["unscored"] = "missing"
     return line

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from tgsr.evaluation.owners.meld import EMOTIONS
 from tgsr.evaluation.owners.owner import Benchmark
 from tgsr.evaluation.scoring.event_f1 import pooled_f1
-from tgsr.evaluation.scoring.items import Scored, ScoredAnswer, ScoredChoice, ScoredPhrase
+from tgsr.evaluation.scoring.items import Item, Scored, ScoredAnswer, ScoredChoice, ScoredPhrase
 from tgsr.evaluation.scoring.metrics import (
     BenchmarkScores,
     ChoiceScores,
@@ -28,19 +28,15 @@ from tgsr.statistics.intervals import (
     Bootstrap,
     Floats,
     Mean,
-    cluster_sums,
     codes_of,
     mcnemar_exact,
     quantiles,
-    swap_test,
 )
 
 MOST_LISTED = 1000
 MOST_VALUES = 30  # of a label, to be a breakdown
 
-T = TypeVar("T", ScoredPhrase, ScoredChoice, ScoredAnswer)
-Breakdown = dict[str, dict[str, dict[str, Mean]]]
-"""Means by label, value and column."""
+AccuracyBy = dict[str, Mean]
 
 
 # --- models of ours --------------------------------------------------------------------------------------
@@ -50,32 +46,38 @@ def model_scores(scored: Sequence[Scored], foreign: Sequence[str], bootstrap: Bo
     """One model's scores: of all its responses, of each split's and each benchmark's."""
     responses = [item for item in scored if not isinstance(item, ScoredAnswer)]
     answers = [item for item in scored if isinstance(item, ScoredAnswer)]
-    splits = sorted({item.split for item in responses})
     whole = _group_scores(responses, bootstrap)
-    n_responses = Counter(item.id for item in responses)
-    lists = {
-        "several": [id_ for id_, n in n_responses.items() if n > 1],
-        "empty": [item.id for item in responses if item.is_empty],
-        "missing": [item.id for item in responses if item.is_missing],
-        "foreign": list(foreign),
-    }
+    splits = sorted({item.split for item in responses})
+    by_split = {split: [item for item in responses if item.split == split] for split in splits}
+    benchmarks = dict.fromkeys(item.benchmark for item in answers)
     return ModelScores(
         all=whole,
         by_split={
-            split: whole
-            if len(splits) == 1
-            else _group_scores([item for item in responses if item.split == split], bootstrap)
-            for split in splits
+            split: whole if len(by_split) == 1 else _group_scores(items, bootstrap)
+            for split, items in by_split.items()
         },
         benchmarks={
-            benchmark: benchmark_scores(
-                benchmark, [item for item in answers if item.benchmark == benchmark], (), bootstrap
-            )
-            for benchmark in dict.fromkeys(item.benchmark for item in answers)
+            name: benchmark_scores(name, [item for item in answers if item.benchmark == name], (), bootstrap)
+            for name in benchmarks
         },
-        **{name: tuple(ids[:MOST_LISTED]) for name, ids in lists.items()},
-        n_listed={name: len(ids) for name, ids in lists.items() if ids},
+        **_listed(
+            several=_repeated(responses),
+            empty=[item.id for item in responses if item.is_empty],
+            missing=[item.id for item in responses if item.is_missing],
+            foreign=foreign,
+        ),
     )
+
+
+def _listed(**lists: Sequence[str]) -> dict[str, Any]:
+    """The first ids of each list, and the whole counts of those that are not empty."""
+    first = {name: tuple(ids[:MOST_LISTED]) for name, ids in lists.items()}
+    return {**first, "n_listed": {name: len(ids) for name, ids in lists.items() if ids}}
+
+
+def _repeated(items: Sequence[Item]) -> list[str]:
+    """The ids that occur more than once."""
+    return [id_ for id_, n in Counter(item.id for item in items).items() if n > 1]
 
 
 def _group_scores(scored: Sequence[ScoredPhrase | ScoredChoice], bootstrap: Bootstrap) -> GroupScores:
@@ -126,15 +128,9 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
         },
         clips,
     )
-    by_task = _broken_down(
-        [(("task", item.task),) if item.task else () for item in choices],
-        {"official": official, "strict": strict},
-        clips,
-        bootstrap,
-    ).get("task", {})
-    by_label = _broken_down(
-        [item.labels for item in choices], {"official": official}, clips, bootstrap, MOST_VALUES
-    )
+    tasks = [[("task", item.task)] if item.task else [] for item in choices]
+    official_by_task, strict_by_task = _broken_down(choices, tasks, bootstrap).get("task", ({}, {}))
+    by_label = _broken_down(choices, [item.labels for item in choices], bootstrap, MOST_VALUES)
     answered = [item for item in choices if not item.is_missing]
     if len(answered) < len(choices):
         of_all = {"official": list(map(bool, official)), "strict": list(map(bool, strict))}
@@ -142,46 +138,43 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
     return ChoiceScores(
         n=len(choices),
         chance=sum(item.chance for item in choices) / len(choices),
-        accuracy_official_by_task=_column(by_task, "official"),
-        accuracy_strict_by_task=_column(by_task, "strict"),
+        accuracy_official_by_task=official_by_task,
+        accuracy_strict_by_task=strict_by_task,
         n_without_letter=sum(item.letter is None for item in answered),
         n_without_choice=sum(item.chosen is None for item in answered),
         n_without_span=sum(item.is_without_span for item in answered),
         n_invalid=sum(item.is_invalid for item in answered),
         n_past_end=sum(item.is_past_end for item in answered),
-        accuracy_by_label={name: _column(values, "official") for name, values in by_label.items()},
+        accuracy_by_label={name: official for name, (official, _) in by_label.items()},
         why=_reasons(item.why for item in choices),
         **means,
     )
 
 
 def _broken_down(
+    items: Sequence[ScoredChoice | ScoredAnswer],
     labels: Sequence[Sequence[tuple[str, str]]],
-    columns: Mapping[str, Sequence[float | None]],
-    clips: Sequence[str],
     bootstrap: Bootstrap,
     most_values: int | None = None,
-) -> Breakdown:
-    """Means of the items that bear each label of not too many values, in order of name and value."""
-    bearers: dict[str, dict[str, list[int]]] = {}
-    for item_number, pairs in enumerate(labels):
+) -> dict[str, tuple[AccuracyBy, AccuracyBy]]:
+    """By each label of not too many values: official and strict accuracy by its value, in order of name and value."""
+    bearers: dict[str, dict[str, list[ScoredChoice | ScoredAnswer]]] = {}
+    for item, pairs in zip(items, labels, strict=True):
         for name, value in dict.fromkeys(pairs):
-            bearers.setdefault(name, {}).setdefault(value, []).append(item_number)
-    return {
-        name: {
-            value: bootstrap.means(
-                {column: [values[number] for number in numbers] for column, values in columns.items()},
-                [clips[number] for number in numbers],
-            )
-            for value, numbers in sorted(by_value.items())
-        }
-        for name, by_value in sorted(bearers.items())
-        if most_values is None or len(by_value) <= most_values
-    }
-
-
-def _column(means: Mapping[str, Mapping[str, Mean]], column: str) -> dict[str, Mean]:
-    return {value: by_column[column] for value, by_column in means.items()}
+            bearers.setdefault(name, {}).setdefault(value, []).append(item)
+    broken_down: dict[str, tuple[AccuracyBy, AccuracyBy]] = {}
+    for name, by_value in sorted(bearers.items()):
+        if most_values is None or len(by_value) <= most_values:
+            official, strict = broken_down[name] = {}, {}
+            for value, alike in sorted(by_value.items()):
+                columns = {
+                    "official": [item.official for item in alike],
+                    "strict": [item.strict for item in alike],
+                }
+                official[value], strict[value] = bootstrap.means(
+                    columns, [item.clip for item in alike]
+                ).values()
+    return broken_down
 
 
 def _reasons(reasons: Iterable[str | None]) -> dict[str, int]:
@@ -197,10 +190,9 @@ def benchmark_scores(
     benchmark: Benchmark, answers: Sequence[ScoredAnswer], foreign: Sequence[str], bootstrap: Bootstrap
 ) -> BenchmarkScores:
     """One model's answers to a benchmark, or one owner's file of them, which names no model."""
-    clips = [item.clip for item in answers]
     official, strict = [item.official for item in answers], [item.strict for item in answers]
     has_answer = [not item.is_without_answer for item in answers]
-    means = bootstrap.means(
+    fields: dict[str, Any] = bootstrap.means(
         {
             "accuracy_official": official,
             "accuracy_strict": strict,
@@ -208,36 +200,18 @@ def benchmark_scores(
             "accuracy_official_of_all": _of_all(official, has_answer),
             "accuracy_strict_of_all": _of_all(strict, has_answer),
         },
-        clips,
+        [item.clip for item in answers],
     )
-    by_label = _broken_down(
-        [item.labels for item in answers], {"official": official, "strict": strict}, clips, bootstrap
-    )
-    by = {
-        f"accuracy_{column}_by_{name.replace('-', '_')}": _column(by_label.get(name, {}), column)
-        for column in ("official", "strict")
-        for name in ("domain", "category", "sub-category", "task_dataset")
-    }
+    by_label = _broken_down(answers, [item.labels for item in answers], bootstrap)
+    for name in ("domain", "category", "sub-category", "task_dataset"):
+        official_by, strict_by = by_label.get(name, ({}, {}))
+        name = name.replace("-", "_")
+        fields |= {f"accuracy_official_by_{name}": official_by, f"accuracy_strict_by_{name}": strict_by}
     answered = [item for item in answers if not item.is_missing]
     chances = [item.chance for item in answered if item.chance is not None]
     scored = [item for item in answers if item.official is not None]
-    n_answers = Counter(item.id for item in answers)
-    lists = {
-        "missing": [item.id for item in answers if item.is_missing],
-        "duplicates": [id_ for id_, n in n_answers.items() if n > 1],
-        "empty": [item.id for item in answers if item.is_empty],
-        "several": [item.id for item in answers if item.names_several],
-        "unreadable": [item.id for item in answers if item.is_unreadable],
-        "without_answer": [item.id for item in answers if item.is_without_answer],
-        "foreign": list(foreign),
-    }
     if not any(item.model for item in answers):  # an owner's file has no completions beside its predictions
-        del means["accuracy_as_is"]
-    fields: dict[str, Any] = {
-        **means,
-        **by,
-        **{name: tuple(ids[:MOST_LISTED]) for name, ids in lists.items()},
-    }
+        del fields["accuracy_as_is"]
     weighted = macro = always_neutral = None
     if benchmark == "meld":
         weighted, macro = _emotion_f1(scored, len(answers) - len(scored), bootstrap)
@@ -247,14 +221,22 @@ def benchmark_scores(
         n_unscored=len(answers) - len(scored),
         chance=sum(chances) / len(chances) if chances else None,
         n_without_choice=sum(item.chosen is None for item in answered),
-        n_listed={name: len(ids) for name, ids in lists.items() if ids},
-        speech=by["accuracy_official_by_domain"].get("speech"),
+        speech=fields["accuracy_official_by_domain"].get("speech"),
         why=_reasons(item.why for item in answers),
         why_as_is=_reasons(item.why_as_is for item in answers),
         weighted_f1=weighted,
         macro_f1=macro,
         always_neutral=always_neutral,
         **fields,
+        **_listed(
+            missing=[item.id for item in answers if item.is_missing],
+            duplicates=_repeated(answers),
+            empty=[item.id for item in answers if item.is_empty],
+            several=[item.id for item in answers if item.names_several],
+            unreadable=[item.id for item in answers if item.is_unreadable],
+            without_answer=[item.id for item in answers if item.is_without_answer],
+            foreign=foreign,
+        ),
     )
 
 
@@ -297,17 +279,15 @@ def _emotion_f1(scored: Sequence[ScoredAnswer], n_unscored: int, bootstrap: Boot
 
 
 def differences(scored: Mapping[str, Sequence[Scored]], bootstrap: Bootstrap) -> tuple[Difference, ...]:
-    """Each two models' difference, from every model's scored responses."""
-    once: dict[str, tuple[dict[str, ScoredPhrase], dict[str, ScoredChoice]]] = {}
+    """Each two models' difference, on the questions that each of them answered once, by id."""
+    answered_once: dict[str, dict[str, ScoredPhrase | ScoredChoice]] = {}
     for model, items in scored.items():
-        n_responses = Counter(item.id for item in items if not isinstance(item, ScoredAnswer))
-        single = [item for item in items if n_responses[item.id] == 1 and not item.is_missing]
-        once[model] = (
-            {item.id: item for item in single if isinstance(item, ScoredPhrase)},
-            {item.id: item for item in single if isinstance(item, ScoredChoice)},
-        )
+        responses = [item for item in items if not isinstance(item, ScoredAnswer)]
+        repeated = set(_repeated(responses))
+        once = [item for item in responses if item.id not in repeated and not item.is_missing]
+        answered_once[model] = {item.id: item for item in once}
     return tuple(
-        _difference(model, other, once[model], once[other], bootstrap)
+        _difference(model, other, answered_once[model], answered_once[other], bootstrap)
         for model, other in combinations(scored, 2)
     )
 
@@ -315,39 +295,35 @@ def differences(scored: Mapping[str, Sequence[Scored]], bootstrap: Bootstrap) ->
 def _difference(
     model: str,
     other: str,
-    once: tuple[dict[str, ScoredPhrase], dict[str, ScoredChoice]],
-    once_by_other: tuple[dict[str, ScoredPhrase], dict[str, ScoredChoice]],
+    once: Mapping[str, ScoredPhrase | ScoredChoice],
+    once_by_other: Mapping[str, ScoredPhrase | ScoredChoice],
     bootstrap: Bootstrap,
 ) -> Difference:
-    """What the other model has more, on the questions that each of them answered once, by id."""
-    phrases = [(item, once_by_other[0][id_]) for id_, item in once[0].items() if id_ in once_by_other[0]]
-    choices = [(item, once_by_other[1][id_]) for id_, item in once[1].items() if id_ in once_by_other[1]]
+    """What the other model has more."""
+    pairs = [(item, once_by_other[id_]) for id_, item in once.items() if id_ in once_by_other]
+    phrases = [(a, b) for a, b in pairs if isinstance(a, ScoredPhrase) and isinstance(b, ScoredPhrase)]
+    choices = [(a, b) for a, b in pairs if isinstance(a, ScoredChoice) and isinstance(b, ScoredChoice)]
+
+    official = [float(bool(b.official)) - bool(a.official) for a, b in choices]
+    strict = [float(bool(b.strict)) - bool(a.strict) for a, b in choices]
     ious = [None if a.iou is None or b.iou is None else b.iou - a.iou for a, b in phrases]
-    columns = {
-        "official": [float(bool(b.official)) - bool(a.official) for a, b in choices],
-        "strict": [float(bool(b.strict)) - bool(a.strict) for a, b in choices],
-    }
-    clips, clips_of_phrases = [a.clip for a, _ in choices], [a.clip for a, _ in phrases]
-    means = bootstrap.means(columns, clips) if choices else {}
-
-    def p(values: Sequence[float | None], clips: Sequence[str]) -> float | None:
-        known = [(value, clip) for value, clip in zip(values, clips, strict=True) if value is not None]
-        sums = cluster_sums([value for value, _ in known], [clip for _, clip in known]) if known else ()
-        return swap_test(sums, bootstrap.seed)
-
-    n_only_model, n_only_other = columns["official"].count(-1.0), columns["official"].count(1.0)
+    clips = [a.clip for a, _ in choices]
+    accuracy_official, p_accuracy_official = bootstrap.paired(official, clips)
+    accuracy_strict, p_accuracy_strict = bootstrap.paired(strict, clips)
+    iou, p_iou = bootstrap.paired(ious, [a.clip for a, _ in phrases])
+    n_only_model, n_only_other = official.count(-1.0), official.count(1.0)
     return Difference(
         model,
         other,
         n_choices=len(choices),
-        accuracy_official=means.get("official"),
+        accuracy_official=accuracy_official,
         n_phrases=len(phrases),
-        iou=bootstrap.means({"iou": ious}, clips_of_phrases)["iou"] if phrases else None,
-        accuracy_strict=means.get("strict"),
+        iou=iou,
+        accuracy_strict=accuracy_strict,
         n_only_model=n_only_model,
         n_only_other=n_only_other,
         p_mcnemar=mcnemar_exact(n_only_model, n_only_other),
-        p_accuracy_official=p(columns["official"], clips),
-        p_accuracy_strict=p(columns["strict"], clips),
-        p_iou=p(ious, clips_of_phrases),
+        p_accuracy_official=p_accuracy_official,
+        p_accuracy_strict=p_accuracy_strict,
+        p_iou=p_iou,
     )
