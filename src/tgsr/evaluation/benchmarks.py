@@ -109,15 +109,13 @@ def selected(rows: Sequence[T], only: Sequence[str], file: str) -> list[T]:
         name, equals, value = word.partition("=")
         names, value = ((name,), value) if equals else (NAMED, word)
         if not any(value.casefold() in _folded(row, names) for row in rows):
-            raise RecordError(
-                None, f"--only {word}: {_there_is(rows, names)}", file, remedy="choose from these"
-            )
+            problem = f"--only {word}: no question has that; {_there_is(rows, names)}"
+            raise RecordError(None, problem, file, remedy="choose from these")
         wanted.setdefault(names, set()).add(value.casefold())
     chosen = [row for row in rows if all(values & _folded(row, names) for names, values in wanted.items())]
     if not chosen:
-        raise RecordError(
-            None, f"no question is all of --only {' '.join(only)}", file, remedy="ask for less at once"
-        )
+        problem = f"no question is all of --only {' '.join(only)}"
+        raise RecordError(None, problem, file, remedy="ask for less at once")
     return chosen
 
 
@@ -129,27 +127,27 @@ def limited(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
     return [rows[index] for index in sorted(drawn)]
 
 
-def _values(row: BenchmarkQuestion | Question, names: Sequence[str]) -> list[str]:
-    fields = [getattr(row, name) for name in ("task", "split", "clip_id") if name in names]
-    return [value for label, value in row.labels if label in names] + [value for value in fields if value]
+def _named(row: BenchmarkQuestion | Question) -> list[tuple[str, str]]:
+    """What --only can ask for: the labels and some fields, by name."""
+    fields = [("task", row.task), ("split", row.split), ("clip_id", row.clip_id)]
+    return [*row.labels, *((name, value) for name, value in fields if value)]
 
 
 def _folded(row: BenchmarkQuestion | Question, names: Sequence[str]) -> set[str]:
-    return {value.casefold() for value in _values(row, names)}
+    return {value.casefold() for name, value in _named(row) if name in names}
 
 
 def _there_is(rows: Sequence[BenchmarkQuestion | Question], names: Sequence[str]) -> str:
     """What a message says of the values of these names, and of the names where these have none."""
+    pairs = {pair for row in rows for pair in _named(row)}
     lists = []
     for name in names:
-        there = sorted({value for row in rows for value in _values(row, (name,))})
-        more = f", and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
-        if there:
-            lists.append(f"{name} is {', '.join(there[:MOST_NAMED])}{more}")
-    if not lists:
-        others = sorted({label for row in rows for label, _ in row.labels} | {"task", "split", "clip_id"})
-        return f"no question has that; the names are {', '.join(others)}"
-    return f"no question has that; {'; '.join(lists)}"
+        values = sorted(value for label, value in pairs if label == name)
+        more = f", and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
+        if values:
+            lists.append(f"{name} is {', '.join(values[:MOST_NAMED])}{more}")
+    others = sorted({label for label, _ in pairs} | {"task", "split", "clip_id"})
+    return "; ".join(lists) or f"the names are {', '.join(others)}"
 
 
 def questions_of(
@@ -171,16 +169,13 @@ def questions_of(
     Raises RecordError for that, where no question is left, and as `read_benchmark` and `selected` do.
     """
     if limit is not None and limit < 1:
-        raise RecordError(
-            None, f"--limit {limit}: must be 1 or more", str(path), remedy="leave it out for all"
-        )
+        problem = f"--limit {limit}: must be 1 or more"
+        raise RecordError(None, problem, str(path), remedy="leave it out for all")
     if owner_of_file(path) is None:
         if audio_folder is not None:
+            problem = f"--audio {audio_folder}: the questions say where their sound files are"
             raise RecordError(
-                None,
-                f"--audio {audio_folder}: the questions say where their sound files are",
-                str(path),
-                remedy="leave it out; it is for the benchmarks' own files",
+                None, problem, str(path), remedy="leave it out; it is for the benchmarks' own files"
             )
         questions = read_questions(path, on_error=errors if skip_bad else None)
         return limited(selected(questions, only, str(path)), limit, seed)
@@ -188,16 +183,11 @@ def questions_of(
     bad = [row for row in rows if isinstance(row, Bad)]
     questions = [row for row in rows if isinstance(row, Question)]
     if bad and (errors is None or not questions):
-        first = bad[0] if errors is None else bad[-1]  # the last one is of a missing sound file, where any is
-        raise RecordError(
-            first.field,
-            first.error if errors is None else f"none of {len(bad)} rows can be asked; {first.error}",
-            first.file,
-            first.line,
-            "give --audio the folder of sound files"
-            if first.field == "audio"
-            else "correct or leave out the row",
-        )
+        row = bad[0] if errors is None else bad[-1]  # the last one is of a missing sound file, where any is
+        problem = row.error if errors is None else f"none of {len(bad)} rows can be asked; {row.error}"
+        has_sound = row.field != "audio"
+        remedy = "correct or leave out the row" if has_sound else "give --audio the folder of sound files"
+        raise RecordError(row.field, problem, row.file, row.line, remedy)
     if bad and errors is not None:
         _list_bad(errors, bad)
         log.warning("%s: %d rows cannot be asked; see %s", path, len(bad), errors)
@@ -207,14 +197,11 @@ def questions_of(
 def _list_bad(errors: Path, bad: Iterable[Bad]) -> None:
     """Each bad row as a line of the errors file, unless it is there from an earlier run."""
     errors.parent.mkdir(parents=True, exist_ok=True)
+    before = set()
     if errors.exists():
         repair_jsonl(errors)
-    before = {
-        (entry.maybe("file"), entry.maybe("line"), entry.maybe("error"))
-        for entry in (json_lines(errors) if errors.exists() else ())
-        if isinstance(entry, Entry)
-    }
+        rows = [entry.values for entry in json_lines(errors) if isinstance(entry, Entry)]
+        before = {(row.get("file"), row.get("line"), row.get("error")) for row in rows}
     for row in bad:
-        line = None if row.line is None else str(row.line)
-        if (row.file, line, row.error.strip()) not in before:
+        if (row.file, row.line, row.error) not in before:
             append_jsonl(errors, asdict(row))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from tgsr.disk.rows import Entry
 from tgsr.evaluation.owners.mmau import Mmau
-from tgsr.evaluation.owners.owner import Labels, labels_of, several
 
 
 class Mmar(Mmau):
-    """MMAU's layout with other names for the prediction, the sound file and the domain."""
+    """MMAU's layout with other names for the prediction, the sound file, the domain and the data set."""
 
     name = "mmar"
     key = "answer_prediction"
@@ -16,13 +14,4 @@ class Mmar(Mmau):
     question_marks = ("audio_path", "modality")
     audio = "audio_path"
     domain = "modality"
-
-    def labels(self, entry: Entry) -> Labels:
-        return labels_of(
-            ("benchmark", self.name),
-            ("domain", entry.maybe("modality")),
-            *(("category", category) for category in several(entry.values.get("category"))),
-            ("sub-category", entry.maybe("sub-category")),
-            ("dataset", entry.maybe("source")),
-            *(("language", language) for language in (entry.maybe("language") or "").split("|")),
-        )
+    dataset = "source"

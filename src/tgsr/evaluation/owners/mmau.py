@@ -37,11 +37,12 @@ from tgsr.evaluation.owners.ruling import (
     why_no_option,
 )
 
+LABELS = ("domain", "category", "sub-category", "difficulty", "dataset")
 _WORD = re.compile(r"\b\w+\b")
 
 
 class Mmau(Owner):
-    """A question has all it needs in one row; MMAR's differs in three names."""
+    """A question has all it needs in one row; MMAR's differs in some names."""
 
     name: ClassVar[Benchmark] = "mmau"
     key = "model_output"
@@ -49,6 +50,7 @@ class Mmau(Owner):
     question_marks = ("audio_id", "choices")
     audio: ClassVar[str] = "audio_id"
     domain: ClassVar[str] = "task"
+    dataset: ClassVar[str] = "dataset"
 
     def question(self, entry: Entry) -> BenchmarkQuestion:
         choices = choices_of(entry.values.get("choices"))
@@ -65,13 +67,12 @@ class Mmau(Owner):
         )
 
     def labels(self, entry: Entry) -> Labels:
+        columns = {"domain": self.domain, "dataset": self.dataset}
+        values = {name: several(entry.values.get(columns.get(name, name))) for name in LABELS}
+        pairs = [(name, value) for name in LABELS for value in values[name]]
+        languages = (entry.maybe("language") or "").split("|")
         return labels_of(
-            ("benchmark", self.name),
-            ("domain", entry.maybe(self.domain)),
-            *(("category", category) for category in several(entry.values.get("category"))),
-            ("sub-category", entry.maybe("sub-category")),
-            ("difficulty", entry.maybe("difficulty")),
-            ("dataset", entry.maybe("dataset")),
+            ("benchmark", self.name), *pairs, *(("language", language) for language in languages)
         )
 
     def row(self, row: Mapping[str, Any]) -> BenchmarkRow:
@@ -87,11 +88,7 @@ class Mmau(Owner):
             answer=answer_in(row, "answer"),
             is_answered=is_answered,
             prediction=prediction,
-            labels=labels_of(
-                *(("domain", value) for value in several(row.get(self.domain))),
-                *(("category", value) for value in several(row.get("category"))),
-                *(("sub-category", value) for value in several(row.get("sub-category"))),
-            ),
+            labels=self.breakdown(self.labels(Entry(Path(), None, row))),
         )
 
     def judged(self, text: str, choices: Choices, answer: str | None, chosen: int | None) -> Ruling:
