@@ -25,7 +25,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,15 +91,18 @@ def export_decoder(lalm: Lalm, folder: Path) -> str:
 
 def decoder_name(lalm: Lalm) -> str:
     """`tgsr-decoder-` and a hash of the decoder's weights, whatever LoRA is on top of them."""
-    digest = hashlib.sha256()
-    for key, weight in sorted(_decoder_weights(lalm).items()):
-        digest.update(f"{key} {tuple(weight.shape)} {weight.dtype}".encode())
-        digest.update(_bytes(weight))
-    return f"tgsr-decoder-{digest.hexdigest()[:16]}"
+    weights = sorted(_decoder_weights(lalm).items())
+    described = {f"{key} {tuple(weight.shape)} {weight.dtype}": weight for key, weight in weights}
+    return f"tgsr-decoder-{_digest(b'', described)}"
 
 
-def _bytes(weight: Tensor) -> memoryview:
-    return weight.contiguous().cpu().view(torch.uint8).numpy().data
+def _digest(start: bytes, weights: Mapping[str, Tensor]) -> str:
+    """16 digits that name these weights in this order."""
+    digest = hashlib.sha256(start)
+    for key, weight in weights.items():
+        digest.update(key.encode())
+        digest.update(weight.contiguous().cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _tied(lalm: Lalm) -> bool:
@@ -108,14 +111,13 @@ def _tied(lalm: Lalm) -> bool:
 
 def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
     """Names as in Qwen2ForCausalLM; PEFT puts a layer's own weight one level deeper, as base_layer."""
-    weights = {}
-    for name, weight in lalm.language_model.state_dict().items():
-        if ".lora_" not in name:
-            weights["model." + name.replace(".base_layer.", ".")] = weight.detach()
-    if not _tied(lalm):
-        head: Any = lalm.lm_head.weight
-        weights["lm_head.weight"] = head.detach()
-    return weights
+    weights = {
+        "model." + name.replace(".base_layer.", "."): weight
+        for name, weight in lalm.language_model.state_dict().items()
+        if ".lora_" not in name
+    }
+    head: Any = lalm.lm_head.weight
+    return weights if _tied(lalm) else {**weights, "lm_head.weight": head.detach()}
 
 
 def server_command(
@@ -145,23 +147,15 @@ def server_command(
     described = json.loads(config.read_text()) if config.exists() else {}
     name, context = described.get(NAME_KEY), described.get("max_position_embeddings")
     if not name:
-        raise ModelError(
-            f"{folder}: no decoder of ours ({NAME_KEY} in config.json); write it with export_decoder"
-        )
+        problem = f"no decoder of ours ({NAME_KEY} in config.json); write it with export_decoder"
+        raise ModelError(f"{folder}: {problem}")
     rank = next((r for r in LORA_RANKS if r >= lora_rank), None)
     if rank is None:
         raise ModelError(f"vLLM serves LoRAs up to rank {LORA_RANKS[-1]}, this one has {lora_rank}")
     return [
         *("env", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "VLLM_NO_USAGE_STATS=1", "HF_HUB_OFFLINE=1"),
-        *(
-            python,
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            "--model",
-            str(folder),
-            "--served-model-name",
-            name,
-        ),
+        *(python, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(folder), "--served-model-name", name),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype),
         *("--enable-prompt-embeds", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
         *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "1"),
@@ -203,13 +197,8 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     has no LoRA or one that vLLM cannot apply, and where the server refuses.
     """
     weights, config = _adapter(lalm)
-    digest = hashlib.sha256(
-        json.dumps([server.model, config.r, config.lora_alpha, config.use_rslora]).encode()
-    )
-    for key, weight in sorted(weights.items()):
-        digest.update(key.encode())
-        digest.update(_bytes(weight))
-    name = f"tgsr-lora-{digest.hexdigest()[:16]}"
+    described = json.dumps([server.model, config.r, config.lora_alpha, config.use_rslora])
+    name = f"tgsr-lora-{_digest(described.encode(), dict(sorted(weights.items())))}"
     if name == server.adapter:
         return server
     if name not in _served(server):  # a trainer that was resumed may have pushed it already
@@ -230,13 +219,8 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
     used = lalm.model.active_adapter
     ours = lalm.model.peft_config[used]
-    if (
-        ours.bias != "none"
-        or ours.use_dora
-        or ours.modules_to_save
-        or ours.rank_pattern
-        or ours.alpha_pattern
-    ):
+    beyond_plain = (ours.use_dora, ours.modules_to_save, ours.rank_pattern, ours.alpha_pattern)
+    if ours.bias != "none" or any(beyond_plain):
         raise ModelError(f"{lalm.name}: an adapter with more than plain LoRA weights; vLLM cannot apply it")
     weights = {
         "base_model.model.model." + name.replace(f".{used}.", "."): weight.detach().contiguous().cpu()
@@ -289,7 +273,9 @@ def sample_by_vllm(
     for b, (owner, prompt) in enumerate(zip(owners, prompts, strict=True)):
         groups.setdefault((owner, tuple(prompt)), []).append(b)
 
-    def answers_to(owner: int, prompt: tuple[int, ...], first: int, n: int) -> list[Sampled]:
+    def answers_to(group: tuple[tuple[int, tuple[int, ...]], list[int]]) -> list[Sampled]:
+        (owner, prompt), branches = group
+        n = len(branches) if temperature else 1
         body = {
             "model": server.adapter or server.model,
             "prompt_embeds": _prompt_embeds(lalm, prefix.rows[owner], prompt),
@@ -298,31 +284,21 @@ def sample_by_vllm(
             "temperature": temperature,
             "top_p": top_p,
             # 63 bits, less the room to count up a group's answers, that differ for each seed and place.
-            "seed": int.from_bytes(hashlib.sha256(f"{seed} {first}".encode()).digest()[:8], "big") >> 2,
+            "seed": int.from_bytes(hashlib.sha256(f"{seed} {branches[0]}".encode()).digest()[:8], "big") >> 2,
             # The end token is the model's own and no other: what the server thinks of it is left out.
             "ignore_eos": True,
             "stop_token_ids": [int(lalm.eos_id)],
             "logprobs": 0,
             "return_token_ids": True,
         }
-        return _answers(server, _ask(server, "/v1/completions", body), n, lalm.eos_id)
+        answers = _answers(server, _ask(server, "/v1/completions", body), n, lalm.eos_id)
+        return answers if temperature else answers * len(branches)
 
     sampled: dict[int, Sampled] = {}
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(groups))) as pool:
-        requests = [
-            (
-                branches,
-                pool.submit(answers_to, owner, prompt, branches[0], len(branches) if temperature else 1),
-            )
-            for (owner, prompt), branches in groups.items()
-        ]
-        for branches, future in requests:
-            try:
-                answers = future.result()
-            except ModelError:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            sampled |= zip(branches, answers if temperature else answers * len(branches), strict=True)
+        # Where one fails, map cancels those that did not begin.
+        for branches, answers in zip(groups.values(), pool.map(answers_to, groups.items()), strict=True):
+            sampled |= zip(branches, answers, strict=True)
     return [sampled[b] for b in range(len(prompts))]
 
 
@@ -342,22 +318,22 @@ def _answers(server: VllmServer, answer: bytes, n: int, eos_id: int) -> list[Sam
     try:
         choices = sorted(json.loads(answer)["choices"], key=lambda choice: int(choice["index"]))
         ids = [tuple(int(i) for i in choice["token_ids"]) for choice in choices]
-        logprobs = [choice["logprobs"] for choice in choices]
+        logps_by_answer = [(choice["logprobs"] or {}).get("token_logprobs") or [] for choice in choices]
         ended = all(choice["finish_reason"] in ("stop", "length") for choice in choices)
     except (ValueError, KeyError, TypeError) as error:
         raise _malformed(server, path, answer) from error
     if len(choices) != n or not ended or not all(ids):
         raise _malformed(server, path, answer)
-    sampled = []
-    for of_answer, described in zip(ids, logprobs, strict=True):
-        logps = (described or {}).get("token_logprobs") or []
-        if len(logps) != len(of_answer) or any(logp is None for logp in logps):
+    for tokens, logps in zip(ids, logps_by_answer, strict=True):
+        if len(logps) != len(tokens) or None in logps:
             raise ModelError(
-                f"{server.url}{path}: {len(of_answer)} tokens came with {len(logps)} log-probs; "
+                f"{server.url}{path}: {len(tokens)} tokens came with {len(logps)} log-probs; "
                 "start the server as server_command says, with --logprobs-mode processed_logprobs"
             )
-        sampled.append(Sampled(of_answer, of_answer[-1] != eos_id, tuple(float(logp) for logp in logps)))
-    return sampled
+    return [
+        Sampled(tokens, tokens[-1] != eos_id, tuple(map(float, logps)))
+        for tokens, logps in zip(ids, logps_by_answer, strict=True)
+    ]
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------
@@ -391,7 +367,7 @@ def _remedy(status: int, text: str) -> str:
         return "start the server with server_command(lora_rank=...) of at least this LoRA's rank"
     if status == 404 and "Not Found" in text:
         return (
-            "the server has no such path; start it as server_command says (it sets a variable for adapters)"
+            "the server has no such path: start it as server_command says (it sets a variable for adapters)"
         )
     if status == 404:
         return "the server has another decoder, or was started again: connect and push the adapter again"
