@@ -226,7 +226,7 @@ ALLOWED = {
     # not on disk
     ("audio.py", "_encode"): "writes to memory",
     ("answering/any_transformers.py", "_as_a_file"): "writes to memory",
-    ("engine/vllm_rollouts.py", "_as_base64"): "writes to memory",
+    ("engine/vllm_rollouts.py", "_prompt_embeds"): "writes to memory",
     # inside a file or folder that `whole` or `whole_folder` of the caller gives
     ("data/pack.py", "_write_tar"): "the caller's half",
     ("data/pack.py", "_write_parquet"): "the caller's half",
