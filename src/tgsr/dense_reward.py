@@ -147,11 +147,7 @@ def _judged(
     spoken = {token for word in words for token in plain_words(word.text)}
     sought = step.heard if step.is_quoted else [token for token in step.heard if token in spoken]
     place = trace_iou([span], places_of(sought, words)) or 0.0
-    return (
-        agreement,
-        place if near is None else (place + near) / 2,
-        "what is said there is something else",
-    )
+    return (agreement, place if near is None else (place + near) / 2, "what is said there is something else")
 
 
 def _inside(mention: Mention, duration: Seconds) -> Span | None:

@@ -40,10 +40,7 @@ class Price:
     out: float
 
 
-PRICES = {
-    "gemini-2.5-flash": Price(0.30, 1.00, 2.50),
-    "gpt-4o-audio-preview": Price(2.50, 40.00, 10.00),
-}
+PRICES = {"gemini-2.5-flash": Price(0.30, 1.00, 2.50), "gpt-4o-audio-preview": Price(2.50, 40.00, 10.00)}
 """List prices of 2025, to say what a run costs about; the invoice is right, this table may not be."""
 
 

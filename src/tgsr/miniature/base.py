@@ -414,10 +414,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
     code = TimeCode(width, lalm.seconds_per_frame)
     heads = Heads(
-        FrameHeads(width),
-        WordHeads(width),
-        VoiceHead(width, len(voices)),
-        VoiceHead(width, len(voices)),
+        FrameHeads(width), WordHeads(width), VoiceHead(width, len(voices)), VoiceHead(width, len(voices))
     )
     trained = nn.ModuleDict(
         {"model": lalm.model.model.language_model, "head": lalm.lm_head, "aligner": lalm.aligner}

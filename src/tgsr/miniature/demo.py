@@ -46,12 +46,7 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     choices = _questions(out / "train-qa", "qa", size.training_clips, "train", first, seed)
     print("2/5 stage 1: the aligner learns to write time")
     sta = train_sta(
-        StaConfig(
-            questions=str(phrases),
-            epochs=size.sta_epochs,
-            learning_rate=STA_LEARNING_RATE,
-            seed=seed,
-        ),
+        StaConfig(questions=str(phrases), epochs=size.sta_epochs, learning_rate=STA_LEARNING_RATE, seed=seed),
         out / "sta",
         cache,
     )

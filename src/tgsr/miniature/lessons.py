@@ -111,11 +111,7 @@ def within(words: tuple[Word, ...], span: Span) -> tuple[Word, ...]:
     return tuple(w for w in words if w.start < span.end and w.end > span.start)
 
 
-NO_EVIDENCE = (
-    "The speaker says several digits.",
-    "The audio has spoken digits.",
-    "I listen to the digits.",
-)
+NO_EVIDENCE = ("The speaker says several digits.", "The audio has spoken digits.", "I listen to the digits.")
 HABITS = {"none": 0.35, "all": 0.40, "evidence": 0.25}  # shares
 RIGHT = {"none": 0.5, "all": 0.7, "evidence": 0.95}  # how often each habit's answer is right
 

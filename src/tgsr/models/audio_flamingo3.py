@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AudioFlamingo3ForConditionalGeneration,
-)
+from transformers import AudioFlamingo3ForConditionalGeneration
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError

@@ -14,10 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-)
+from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
