@@ -59,7 +59,7 @@ def run(stage: str, questions: str, out: Path, **options: Any) -> None:
         train_sta(StaConfig(questions=questions, **settings), out, cache, load)
     else:
         settings |= {"prompts_per_step": 4, "group_size": 3, "max_new_tokens": 6, **options}
-        train_grpo(GrpoConfig(questions, **settings), out, cache, load, rewarded_by(by_length))
+        train_grpo(GrpoConfig(questions=questions, **settings), out, cache, load, rewarded_by(by_length))
     (out / f"held-{rank}").write_text(str(min(held)))
 
 

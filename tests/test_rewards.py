@@ -289,27 +289,27 @@ def test_published_traces_earn_the_answer_exactly_where_their_output_is_the_answ
 def test_the_presets_reward_is_the_papers_bit_for_bit(texts, k):
     texts = [*texts, mentions(k) + "\nFinal answer: (b)", "From 0.2 to 1.4 seconds, (3, 5)\n(c)"]
     label = ["b"] * len(texts)
-    assert score_completions(texts, reward_terms(GrpoConfig("")), label=label) == score_completions(
+    assert score_completions(texts, reward_terms(GrpoConfig(questions="")), label=label) == score_completions(
         texts, PAPER_TERMS, label=label
     )
 
 
 def test_without_compaction_any_number_of_timestamps_earns_the_most_and_none_earns_nothing():
-    terms = reward_terms(GrpoConfig("", compaction=False))
+    terms = reward_terms(GrpoConfig(questions="", compaction=False))
     rewards, _ = score_completions([mentions(k) for k in range(8)], terms, label=["b"] * 8)
     assert rewards["timestamp_grounding"] == [0.0] + [0.5] * 7
 
 
 def test_without_grounding_the_term_is_logged_and_pays_nothing():
     rewards, totals = score_completions(
-        [mentions(1)], reward_terms(GrpoConfig("", grounding_weight=0)), label=["b"]
+        [mentions(1)], reward_terms(GrpoConfig(questions="", grounding_weight=0)), label=["b"]
     )
     assert rewards == {"answer": [0.0], "timestamp_grounding": [0.5]}
     assert totals == [0.0]
 
 
 def test_eq_2_is_set_from_the_command_line():
-    terms = reward_terms(GrpoConfig("", k_ref=2, k_max=4, c_max=1.0, c_min=0.0, counter="strict"))
+    terms = reward_terms(GrpoConfig(questions="", k_ref=2, k_max=4, c_max=1.0, c_min=0.0, counter="strict"))
     rewards, _ = score_completions([mentions(k) for k in range(6)], terms, label=["b"] * 6)
     assert rewards["timestamp_grounding"] == [0, 1, 1, 0.5, 0, 0]
 
@@ -325,7 +325,7 @@ def test_eq_2_is_set_from_the_command_line():
 )
 def test_settings_that_make_no_reward_are_refused_before_anything_runs(settings, said):
     with pytest.raises(OptionError, match=said):
-        GrpoConfig("", **settings)
+        GrpoConfig(questions="", **settings)
 
 
 def about(clip_id, evidence=()):
@@ -344,14 +344,14 @@ def test_the_dense_term_needs_words_for_every_question_and_says_which_it_lacks(t
             Clip("unheard", "c.wav", 4.0),
         ],
     )
-    config = GrpoConfig("q.jsonl", dense_weight=1.0, clips=str(clips))
+    config = GrpoConfig(questions="q.jsonl", dense_weight=1.0, clips=str(clips))
     known = words_by_clip(config, [about("said"), about("mute", [Span(0, 1)])])
     assert known["said"] == (Word("one", 0, 1),)
     assert known["mute"] == ()
     for bad, why in (("mute", "no word of mute"), ("unheard", "no word of unheard"), ("gone", "without the")):
         with pytest.raises(RunError, match=rf"clips.jsonl: .*{why}.*tgsr transcribe"):
             words_by_clip(config, [about("said"), about(bad)])
-    assert words_by_clip(GrpoConfig("q.jsonl"), [about("gone")]) == {}
+    assert words_by_clip(GrpoConfig(questions="q.jsonl"), [about("gone")]) == {}
 
 
 # Reasoning steps (C.4)

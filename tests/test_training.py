@@ -42,7 +42,7 @@ from tiny import rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, tiny_q
 
 STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = GrpoConfig(
-    "", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1
+    questions="", prompts_per_step=2, group_size=3, max_new_tokens=6, learning_rate=1e-2, checkpoint_every=1
 )
 
 

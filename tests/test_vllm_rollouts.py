@@ -287,6 +287,11 @@ def test_no_server_is_said_with_its_address(lalm: AudioFlamingo3) -> None:
         connect(url, lalm)
 
 
+def test_an_address_that_is_no_url_is_said(lalm: AudioFlamingo3) -> None:
+    with pytest.raises(ModelError, match=r"http://localhost:port/v1/models: no answer .*Invalid port"):
+        connect("http://localhost:port", lalm)
+
+
 def test_a_server_of_other_weights_is_refused(vllm: RecordedServer) -> None:
     with pytest.raises(ModelError, match=r"serves tgsr-decoder-\w+, not tgsr-decoder-\w+.*export it again"):
         connect(vllm.url, tiny_lalm(seed=1))
@@ -368,7 +373,12 @@ def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
     clips = compose_clips(2, "train", 0, tmp_path)
     questions = write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path)
     config = GrpoConfig(
-        str(questions), prompts_per_step=2, group_size=2, max_new_tokens=3, learning_rate=1e-2, vllm=vllm.url
+        questions=str(questions),
+        prompts_per_step=2,
+        group_size=2,
+        max_new_tokens=3,
+        learning_rate=1e-2,
+        vllm=vllm.url,
     )
     rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base, rewarded_by(uneven))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -123,9 +123,8 @@ class Question:
     def __post_init__(self) -> None:
         for field in _QUESTION_TEXTS:
             value = getattr(self, field)
-            if (
-                type(value) is not str or not value or value.isspace()
-            ):  # a call for each is dear: millions of them
+            # A call for each is dear: millions of them.
+            if type(value) is not str or not value or value.isspace():
                 _require_text(field, value)
         _require_duration(self.duration)
         _require_tuple("choices", self.choices, str)

@@ -387,7 +387,7 @@ def train_grpo(
             "step": step + 1,
             "loss": update.loss,
             **log_row(everyones, processes.gather([on_cpu(r) for r in measured]), config),
-            "lr": update.learning_rate,
+            "lr": update.lr,
             "grad_norm": update.grad_norm,
         }
         if step % 10 == 0:

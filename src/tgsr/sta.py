@@ -42,11 +42,7 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
     lalm.aligner.float().requires_grad_(True)
     audio = hear_clips(run, questions, config.questions)
     texts = [
-        clip_texts(
-            audio[clip[0].audio],
-            [phrase_branch(lalm, question) for question in clip],
-            [question.id for question in clip],
-        )
+        clip_texts(audio[clip[0].audio], [(q.id, phrase_branch(lalm, q)) for q in clip])
         for clip in by_clip(questions)
         if clip[0].audio in audio
     ]

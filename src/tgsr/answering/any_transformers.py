@@ -32,13 +32,13 @@ from transformers import (
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import is_mistral_common_available
 
-from tgsr.answering.responder import ClipQuestion
+from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.prompts import chat_messages, phrase_question_af3
+from tgsr.prompts import chat_messages
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
 """Models that also speak: the part that reads and writes, without the rest."""
@@ -48,8 +48,8 @@ VOXTRAL_SECONDS = 2400.0  # what its makers name; its processor hears any number
 
 
 @dataclass
-class Generic:
-    """One loaded model and its processor; a Responder. One question at a time, so that no padding matters."""
+class Generic(Responder):
+    """One loaded model and its processor. One question at a time, so that no padding matters."""
 
     name: str
     model: Any = field(repr=False)
@@ -58,10 +58,6 @@ class Generic:
     rate: int
     audio_id: int  # the token that stands for a frame of audio
     at_once: int = 4
-
-    def phrase_question(self, phrase: str) -> str:
-        """B.1.2's, which says in which form to answer."""
-        return phrase_question_af3(phrase)
 
     def respond(
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
@@ -91,9 +87,6 @@ class Generic:
             out = self.model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **sampled)
         new = out[0, inputs["input_ids"].shape[1] :]
         return str(self.processor.tokenizer.decode(new, skip_special_tokens=True))
-
-    def spent(self) -> str:
-        return ""
 
     def inputs(self, samples: np.ndarray, text: str) -> Any:
         """The model's inputs for one clip and one question; a processor that drops the sound is an error."""

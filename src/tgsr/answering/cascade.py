@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
-from tgsr.answering.responder import ClipQuestion
+from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
@@ -32,7 +32,7 @@ from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.llm.text_models import Llm, LocalLlm, ServedLlm
 from tgsr.models.packaged_weights import language_model
-from tgsr.prompts import REASONING_OPENING, phrase_answer_af3, phrase_question_af3
+from tgsr.prompts import REASONING_OPENING, phrase_answer_af3
 from tgsr.timeline import Seconds, Word
 
 LIMITS = (
@@ -72,8 +72,8 @@ def load_cascade(name: str, *, cache: Path, limits: Limits | None = None) -> Cas
 
 
 @dataclass
-class Cascade:
-    """A Responder: each clip is transcribed once, and all of its questions are answered from the transcript."""
+class Cascade(Responder):
+    """Each clip is transcribed once, and all of its questions are answered from the transcript."""
 
     name: str
     cache: Path
@@ -84,9 +84,6 @@ class Cascade:
     @property
     def limits(self) -> str:
         return LIMITS + (SMALL_LIMITS if isinstance(self.llm, ByLikelihood) else "")
-
-    def phrase_question(self, phrase: str) -> str:
-        return phrase_question_af3(phrase)
 
     def respond(
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
@@ -116,9 +113,6 @@ class Cascade:
         rows = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
         write_whole(path, json.dumps({"duration": transcript.duration, "words": rows}, ensure_ascii=False))
         return transcript
-
-    def spent(self) -> str:
-        return ""
 
 
 def located(phrase: str, words: Sequence[Word]) -> str:

@@ -195,13 +195,9 @@ def predict_to_file(
             append_jsonl(out, replace(result, question=replace(result.question, audio=sound), model=name))
             n_done += 1
         else:
-            row = {
-                "id": result.question.id,
-                "audio": result.question.audio,
-                "model": name,
-                "error": result.reason,
-            }
-            if (result.question.id, name, result.reason.strip()) not in listed:
+            question, reason = result.question, result.reason
+            if (question.id, name, reason.strip()) not in listed:
+                row = {"id": question.id, "audio": question.audio, "model": name, "error": reason}
                 append_jsonl(errors, row)
             n_unheard += 1
     return n_done, n_unheard

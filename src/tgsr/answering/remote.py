@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from tgsr import audio
-from tgsr.answering.responder import ClipQuestion
+from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.errors import ModelError
 from tgsr.llm.chat import bearer, chat_body, chat_endpoint, plain_key, read_chat
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
-from tgsr.prompts import phrase_question_af3
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -45,8 +44,8 @@ PRICES = {"gemini-2.5-flash": Price(0.30, 1.00, 2.50), "gpt-4o-audio-preview": P
 
 
 @dataclass
-class Remote:
-    """One model behind one endpoint; a Responder. Each question is one request with its clip's sound."""
+class Remote(Responder):
+    """One model behind one endpoint. Each question is one request with its clip's sound."""
 
     name: str
     model: str
@@ -58,10 +57,6 @@ class Remote:
     def __post_init__(self) -> None:
         self.at_once = self.endpoint.limits.at_once
         self._lock = threading.Lock()
-
-    def phrase_question(self, phrase: str) -> str:
-        """B.1.2's, which says in which form to answer."""
-        return phrase_question_af3(phrase)
 
     def respond(
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding

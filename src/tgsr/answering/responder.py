@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from tgsr.llm.decoding import Decoding, Failed
+from tgsr.prompts import phrase_question_af3
 from tgsr.timeline import Seconds
 
 
@@ -40,8 +41,8 @@ class Responder(Protocol):
     at_once: int  # how many clips it likes to get together
 
     def phrase_question(self, phrase: str) -> str:
-        """The user turn that asks where `phrase` is said (B.1.1, B.1.2)."""
-        ...
+        """The user turn that asks where `phrase` is said: B.1.2's, which says in which form to answer."""
+        return phrase_question_af3(phrase)
 
     def respond(
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
@@ -54,4 +55,4 @@ class Responder(Protocol):
 
     def spent(self) -> str:
         """What the responses so far have cost: requests, tokens, money; "" where there is nothing to say."""
-        ...
+        return ""

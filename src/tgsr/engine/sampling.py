@@ -107,13 +107,9 @@ def _sample_together(
 
     def forward(ids_BN: Tensor, visible_BN: Tensor, position_BN: Tensor) -> Tensor:
         cache.extend(visible_BN)
-        with attention_as(lalm.language_model, NAME):
-            out = lalm.language_model(
-                inputs_embeds=lalm.embed(ids_BN),
-                position_ids=position_BN,
-                use_cache=False,
-                branch_cache=cache,
-            )
+        decoder, embeds = lalm.language_model, lalm.embed(ids_BN)
+        with attention_as(decoder, NAME):
+            out = decoder(inputs_embeds=embeds, position_ids=position_BN, use_cache=False, branch_cache=cache)
         return out.last_hidden_state
 
     positions_BT = lengths_B[:, None] + torch.arange(ids_BT.shape[1], device=device)
@@ -160,8 +156,7 @@ def _draw(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor
     else:
         cumulated_BV = keep_top_p(scaled_BV, top_p).softmax(-1).double().cumsum(-1)
         drawn_B1 = (uniform_B * cumulated_BV[:, -1])[:, None]
-        next_B = torch.searchsorted(cumulated_BV, drawn_B1, right=True)[:, 0].clamp(
-            max=logits_BV.shape[1] - 1
-        )
+        next_B = torch.searchsorted(cumulated_BV, drawn_B1, right=True)[:, 0]
+        next_B = next_B.clamp(max=logits_BV.shape[1] - 1)
     logp_B = scaled_BV.gather(-1, next_B[:, None])[:, 0] - scaled_BV.logsumexp(-1)
     return next_B, logp_B

@@ -345,7 +345,7 @@ def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
         # No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
         with httpx.Client(trust_env=False, timeout=server.timeout) as client:
             answer = client.request("POST" if body else "GET", server.url + path, json=body)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ModelError(
             f"{server.url}{path}: no answer ({error}; we wait {server.timeout:g} s at most); "
             "start the server as server_command says and wait until its /health answers"

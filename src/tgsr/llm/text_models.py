@@ -89,15 +89,13 @@ class LocalLlm:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            raise ModelError(f"cascade:{name}: cannot be loaded as a text model: {error}") from error
+            raise ModelError(f"{name}: cannot be loaded as a text model: {error}") from error
         width: LoadAs = "bfloat16" if torch.cuda.is_available() else "float32"
         model: Any = read_weights(
             AutoModelForCausalLM, name, "a text model", Placement(width), unquantized=[], layers=None
         )
         if not tokenizer.chat_template:
-            raise ModelError(
-                f"cascade:{name}: has no chat template; give a model that was tuned to follow chats"
-            )
+            raise ModelError(f"{name}: has no chat template; give a model that was tuned to follow chats")
         model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         return cls(model, tokenizer)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tgsr.answering.predict import GREEDY, predict_to_file
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
@@ -45,19 +46,16 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     phrases = _questions(out / "train-sta", "sta", size.training_clips, "train", first, seed)
     choices = _questions(out / "train-qa", "qa", size.training_clips, "train", first, seed)
     print("2/5 stage 1: the aligner learns to write time")
-    sta = train_sta(
-        StaConfig(questions=str(phrases), epochs=size.sta_epochs, learning_rate=STA_LEARNING_RATE, seed=seed),
-        out / "sta",
-        cache,
-    )
+    settings: dict[str, Any] = {
+        "questions": str(phrases),
+        "epochs": size.sta_epochs,
+        "learning_rate": STA_LEARNING_RATE,
+    }
+    sta = train_sta(StaConfig(**settings, seed=seed), out / "sta", cache)
     print("3/5 stage 2: grounded reasoning by GRPO")
-    tgsr = train_grpo(
-        GrpoConfig(
-            str(choices), str(sta), max_steps=size.grpo_steps, learning_rate=GRPO_LEARNING_RATE, seed=seed
-        ),
-        out / "grpo",
-        cache,
-    )
+    settings = {"questions": str(choices), "model": str(sta), "max_steps": size.grpo_steps}
+    config = GrpoConfig(**settings, learning_rate=GRPO_LEARNING_RATE, seed=seed)
+    tgsr = train_grpo(config, out / "grpo", cache)
     print("4/5 held-out recordings, and a held-out speaker")
     predictions = out / "predictions.jsonl"
     for split in ("heldout-recordings", "heldout-speaker"):

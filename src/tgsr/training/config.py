@@ -28,42 +28,50 @@ def require_counts(config: object, *names: str) -> None:
         require(name, value, "1 or more", value is None or value >= 1)
 
 
-def require_optimization(learning_rate: float, warmup_share: float, clip_norm: float) -> None:
-    require("learning_rate", learning_rate, "above 0", learning_rate > 0)
-    require("warmup_share", warmup_share, "0 to 1", 0 <= warmup_share <= 1)
-    require("clip_norm", clip_norm, "above 0", clip_norm > 0)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisedConfig:
-    """Table 5 gives the defaults; it contradicts section 4.2, which says 8 GPUs, 8 a GPU, 4 accumulations."""
+class TrainingConfig:
+    """What every stage that trains an adapter has; a stage may have a default of its own."""
 
     load_as: Annotated[
         LoadAs, "how the base's weights are held; 4bit is for a LoRA and needs CUDA and bitsandbytes"
     ] = "checkpoint"
     devices: Annotated[Devices, "all: the base's layers are spread over this process's GPUs"] = "one"
-    epochs: Annotated[int, "passes over the clips"] = 1
+    epochs: Annotated[int, "passes over the data"] = 1
+    bfloat16: Annotated[
+        bool, "products in bfloat16 (tables 5 and 6); trained weights and their updates stay float32"
+    ] = False
+    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
+    shard: Annotated[
+        bool, "spread the frozen decoder over the processes (FSDP2); stage 2's sampling holds it whole"
+    ] = False
+    learning_rate: Annotated[float, "peak"] = 2e-5
+    schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
+    warmup_share: Annotated[float, "of the steps"] = 0.03
+    clip_norm: Annotated[float, "of the gradient; table 5 is silent"] = 1.0
+    checkpoint_every: Annotated[int, "steps"] = 50
+    tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
+    seed: Annotated[int, "of the LoRA, of the order, and of the responses"] = 0
+
+    def __post_init__(self) -> None:
+        require_counts(self, "epochs", "checkpoint_every")
+        require("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        require("warmup_share", self.warmup_share, "0 to 1", 0 <= self.warmup_share <= 1)
+        require("clip_norm", self.clip_norm, "above 0", self.clip_norm > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisedConfig(TrainingConfig):
+    """Table 5 gives the defaults; it contradicts section 4.2, which says 8 GPUs, 8 a GPU, 4 accumulations."""
+
     clips_per_step: Annotated[
         int, "clips a step, over all processes, with all their texts; the paper counts texts, 128 a step"
     ] = 8
     clips_at_once: Annotated[int | None, "clips a pass; fewer need less memory and change no number"] = None
-    bfloat16: Annotated[
-        bool, "products in bfloat16 (table 5); trained weights and their updates stay float32"
-    ] = False
-    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
-    shard: Annotated[bool, "spread the frozen decoder over the processes (FSDP2)"] = False
-    learning_rate: Annotated[float, "peak"] = 2e-5
-    schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
-    warmup_share: Annotated[float, "of the steps"] = 0.03
     weight_decay: Annotated[float, "the paper is silent"] = 0.0
-    clip_norm: Annotated[float, "of the gradient; the paper is silent"] = 1.0
-    checkpoint_every: Annotated[int, "steps"] = 50
-    tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
-    seed: Annotated[int, "of the order, and of the LoRA"] = 0
 
     def __post_init__(self) -> None:
-        require_counts(self, "epochs", "clips_per_step", "clips_at_once", "checkpoint_every")
-        require_optimization(self.learning_rate, self.warmup_share, self.clip_norm)
+        TrainingConfig.__post_init__(self)
+        require_counts(self, "clips_per_step", "clips_at_once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +97,14 @@ class SftConfig(SupervisedConfig):
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
 
 
-@dataclass(frozen=True, slots=True)
-class GrpoConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpoConfig(TrainingConfig):
     """Table 6 gives the defaults; section 4.2 has a temperature of 0.8 where the table has 0.7."""
 
     questions: Annotated[str, "questions of kind choice, JSONL"]
     model: Annotated[str, "the stage-1 model: where training starts, and the reference of the KL"] = (
         "mini:sta"
     )
-    load_as: Annotated[
-        LoadAs, "how the base's weights are held; 4bit is for a LoRA and needs CUDA and bitsandbytes"
-    ] = "checkpoint"
-    devices: Annotated[Devices, "all: the base's layers are spread over this process's GPUs"] = "one"
-    epochs: Annotated[int, "passes over the questions"] = 1
     prompts_per_step: Annotated[
         int,
         "questions a step, over all processes; table 6's 8 a GPU x 8 GPUs x 4 count responses: 32 questions",
@@ -114,8 +117,6 @@ class GrpoConfig:
     )
     mask_cut: Annotated[bool, "cut responses earn their reward and teach nothing (DAPO's filter)"] = False
     learning_rate: Annotated[float, "peak"] = 5e-6
-    schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
-    warmup_share: Annotated[float, "of the steps"] = 0.03
     epsilon: Annotated[float, "clip of the ratio, both ways (Eq. 6)"] = 0.2
     epsilon_high: Annotated[float | None, "clip upwards, if another (DAPO)"] = None
     beta: Annotated[float, "weight of the KL to the stage-1 model"] = 0.04
@@ -139,26 +140,17 @@ class GrpoConfig:
     clips: Annotated[str | None, "clips.jsonl with the words' times, which the dense reward needs"] = None
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
-    clip_norm: Annotated[float, "of the gradient"] = 1.0
     vllm: Annotated[str | None, "url of a vLLM server that samples instead of us; see `tgsr decoder`"] = None
     weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
     prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
-    bfloat16: Annotated[bool, "products in bfloat16 (table 6); weights and their updates stay float32"] = (
-        False
-    )
-    gradient_checkpointing: Annotated[bool, "compute layers twice, keep only their inputs"] = False
-    shard: Annotated[
-        bool, "spread the frozen decoder over the processes (FSDP2); sampling holds it whole"
-    ] = False
     max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
     checkpoint_every: Annotated[int, "steps"] = 10
-    tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
-    seed: Annotated[int, "of the LoRA, the order and the responses"] = 0
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "prompts_per_step", "max_new_tokens", "updates_per_rollout", "checkpoint_every")
-        require_counts(self, *counts, "branches_at_once", "prompts_at_once", "lora_rank")
+        TrainingConfig.__post_init__(self)
+        counts = ("prompts_per_step", "max_new_tokens", "updates_per_rollout", "lora_rank")
+        require_counts(self, *counts, "branches_at_once", "prompts_at_once")
         require("group_size", self.group_size, "2 or more: rewards are compared", self.group_size >= 2)
         require("temperature", self.temperature, "above 0", self.temperature > 0)
         require("top_p", self.top_p, "above 0, up to 1", 0 < self.top_p <= 1)
@@ -166,7 +158,6 @@ class GrpoConfig:
         high = self.epsilon_high
         require("epsilon_high", high, "above 0", high is None or high > 0)
         require("beta", self.beta, "0 or more", self.beta >= 0)
-        require_optimization(self.learning_rate, self.warmup_share, self.clip_norm)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
         try:
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)

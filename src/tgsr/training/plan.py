@@ -8,7 +8,7 @@ assumptions, and the table names them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from tgsr.models import audio_flamingo3, qwen_omni
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
     GPUS,
-    ClipTokens,
     DecoderShape,
     Machine,
     Work,
@@ -40,9 +39,8 @@ A_NODE = 8  # GPUs
 BESIDE_TENSORS = 2e9  # bytes of a process: CUDA context, kernels' work space
 FRAGMENTED = 1.1  # of all tensors: what the allocator holds and cannot give
 TRAINED_BYTES = 16  # a trained parameter: float32 weight, gradient and Adam's two moments
-BYTES_4BIT = (
-    0.5 + 4.127 / 64
-)  # NF4 with double quantization: 64 numbers share a scale of 8 bits, scales share theirs
+BYTES_4BIT = 0.5 + 4.127 / 64  # NF4, double quantization: 64 numbers share a scale of 8 bits, scales theirs
+FOUR_BITS, CHECKPOINTING, SHARD = "--load-as 4bit", "--gradient-checkpointing", "--shard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +117,12 @@ def _sizes(model: Any, source: str) -> Sizes:
         else:
             part = next(piece for piece in counts if f"{piece}." in name)
         counts[part] += weight.numel()
-    return Sizes(
-        source,
-        decoder,
-        counts["language_model"] + counts["lm_head"],
+    matrices, language_model = (
         decoder.layers * decoder.layer_weights,
-        counts["aligner"],
-        counts["audio_tower"],
-        counts["visual"],
+        counts["language_model"] + counts["lm_head"],
     )
+    others = (counts["aligner"], counts["audio_tower"], counts["visual"])
+    return Sizes(source, decoder, language_model, matrices, *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,31 +153,15 @@ def lora_size(decoder: DecoderShape, rank: int) -> int:
 
 def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
     """Each stage in each way that the command line offers, one clip a pass and a GPU (--clips-at-once 1)."""
-    planned = []
-    for stage in ("sta", "grpo"):
-        clip = work.stage_1 if stage == "sta" else work.stage_2
-        for four_bits, checkpointing, shard in (
-            (False, False, False),
-            (False, True, False),
-            (True, True, False),
-        ):
-            planned.append(_row(stage, sizes, gpu, n_gpus, work, clip, four_bits, checkpointing, shard))
-        if n_gpus > 1:
-            planned.append(_row(stage, sizes, gpu, n_gpus, work, clip, False, True, True))
-    return planned
+    ways = ["", CHECKPOINTING, f"{FOUR_BITS} {CHECKPOINTING}"]
+    if n_gpus > 1:
+        ways.append(f"{CHECKPOINTING} {SHARD}")
+    return [_row(stage, way, sizes, gpu, n_gpus, work) for stage in ("sta", "grpo") for way in ways]
 
 
-def _row(
-    stage: str,
-    sizes: Sizes,
-    gpu: Machine,
-    n_gpus: int,
-    work: Work,
-    clip: ClipTokens,
-    four_bits: bool,
-    checkpointing: bool,
-    shard: bool,
-) -> PlanRow:
+def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> PlanRow:
+    clip = work.stage_1 if stage == "sta" else work.stage_2
+    four_bits, checkpointing, shard = (flag in options for flag in (FOUR_BITS, CHECKPOINTING, SHARD))
     decoder = sizes.decoder
     others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower
     matrices = sizes.matrices * (BYTES_4BIT if four_bits else 2.0)
@@ -194,34 +173,14 @@ def _row(
     activations += min(logits, 3 * 4.0 * LOGITS_AT_ONCE) - logits  # beyond a size they are computed in pieces
     a_token = 2 * 2.0 * decoder.layers * decoder.key_width
     kept = a_token * (clip.prefix + sum(clip.predicted)) if stage == "grpo" else 0.0
-    options = [
-        *(["--load-as 4bit"] if four_bits else []),
-        *(["--gradient-checkpointing"] if checkpointing else []),
-        *(["--shard"] if shard else []),
-    ]
     if stage == "sta":
         n_clips = math.ceil(work.phrases / work.phrases_a_clip)
         hours = stage_1_hours(decoder, gpu, n_gpus, clip, n_clips, shared=True, checkpointing=checkpointing)
     else:
-        hours = stage_2_hours(
-            decoder,
-            gpu,
-            n_gpus,
-            clip,
-            work.questions,
-            shared=True,
-            prompts_at_once=1,
-            checkpointing=checkpointing,
-        )
-    return PlanRow(
-        stage,
-        " ".join(options) or "(none)",
-        held + 2.0 * others,
-        TRAINED_BYTES * n_trained,
-        activations,
-        kept,
-        hours,
-    )
+        one_prompt: dict[str, Any] = {"shared": True, "prompts_at_once": 1, "checkpointing": checkpointing}
+        hours = stage_2_hours(decoder, gpu, n_gpus, clip, work.questions, **one_prompt)
+    weights, trained = held + 2.0 * others, TRAINED_BYTES * n_trained
+    return PlanRow(stage, options or "(none)", weights, trained, activations, kept, hours)
 
 
 def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, work: Work) -> str:
@@ -276,9 +235,7 @@ def _advice(name: str, stage: str, fitting: list[PlanRow], n_gpus: int) -> str:
 def machine_of(gpu: str, memory_gb: float | None) -> Machine:
     """The named GPU, with another memory where one is given."""
     machine = GPUS[gpu]
-    if memory_gb is None:
-        return machine
-    return Machine(machine.flops, machine.bandwidth, memory_gb * 1e9, machine.utilisation)
+    return machine if memory_gb is None else replace(machine, memory=memory_gb * 1e9)
 
 
 def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None = None) -> str:

@@ -64,11 +64,7 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
     texts = [
-        clip_texts(
-            audio[path],
-            [response_branch(lalm, response) for response in clip],
-            [response.question.id for response in clip],
-        )
+        clip_texts(audio[path], [(r.question.id, response_branch(lalm, r)) for r in clip])
         for path, clip in clips.items()
         if path in audio
     ]

@@ -23,7 +23,7 @@ from tgsr.models.load import save_adapter
 from tgsr.records import write_jsonl
 from tgsr.training.batches import chosen_at, steps_per_epoch
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
-from tgsr.training.config import GrpoConfig, SupervisedConfig
+from tgsr.training.config import TrainingConfig
 from tgsr.training.processes import shard_frozen
 from tgsr.training.run import TrainingRun
 
@@ -61,10 +61,10 @@ def step_or_stop(
 
 
 class Update(NamedTuple):
-    """One update's numbers for the log."""
+    """One update's numbers, by their names in the log."""
 
     loss: float
-    learning_rate: float
+    lr: float
     grad_norm: float
 
 
@@ -78,7 +78,7 @@ class Trainer(Generic[T]):
     def __init__(
         self,
         run: TrainingRun,
-        config: SupervisedConfig | GrpoConfig,
+        config: TrainingConfig,
         items: Sequence[T],
         names: Sequence[str],
         per_step: int,
@@ -170,7 +170,7 @@ class Trainer(Generic[T]):
 
 
 @contextmanager
-def as_trained(lalm: Lalm, config: SupervisedConfig | GrpoConfig) -> Iterator[None]:
+def as_trained(lalm: Lalm, config: TrainingConfig) -> Iterator[None]:
     """Within it the decoder computes in bfloat16 and keeps only its layers' inputs, each where the settings say so.
 
     Checkpointed layers are computed again in the backward pass: the same numbers for a third more work.

@@ -36,26 +36,22 @@ class ClipTexts:
     ids: tuple[str, ...]
 
 
-def clip_texts(audio: KeptFeatures, branches: Sequence[Branch], ids: Sequence[str]) -> ClipTexts:
-    """A clip with the texts of whole branches; the start that their prompts share goes into the prefix."""
-    after, rest = without_start(branches)
-    return ClipTexts(audio, after, tuple(rest), tuple(ids))
+def clip_texts(audio: KeptFeatures, named: Sequence[tuple[str, Branch]]) -> ClipTexts:
+    """A clip with the texts of whole, named branches; the start that their prompts share goes into the prefix."""
+    after, rest = without_start([branch for _, branch in named])
+    return ClipTexts(audio, after, tuple(rest), tuple(name for name, _ in named))
 
 
 def fit(run: TrainingRun, clips: Sequence[ClipTexts], config: SupervisedConfig, title: str) -> Path:
     """The folder of an adapter that has been fitted to the clips' texts; goes on from the last checkpoint."""
     lalm, processes = run.lalm, run.processes
-    named_branches = [
-        (name, clip, branch) for clip in clips for name, branch in zip(clip.ids, clip.branches, strict=True)
+    sizes = [
+        (name, clip.audio.n_frames + len(clip.after) + len(branch.prompt) + len(branch.answer))
+        for clip in clips
+        for name, branch in zip(clip.ids, clip.branches, strict=True)
     ]
-    require_room(
-        lalm,
-        (
-            (name, clip.audio.n_frames + len(clip.after) + len(branch.prompt) + len(branch.answer))
-            for name, clip, branch in named_branches
-        ),
-    )
-    names = [name for name, _, _ in named_branches]
+    require_room(lalm, sizes)
+    names = [name for name, _ in sizes]
     trainer = Trainer(run, config, clips, names, config.clips_per_step, weight_decay=config.weight_decay)
     for step, chosen in trainer.steps(title):
         mine = chosen[processes.share(len(chosen))]
@@ -72,13 +68,7 @@ def fit(run: TrainingRun, clips: Sequence[ClipTexts], config: SupervisedConfig, 
                 share.backward()
             loss += share.detach().cpu()
         update = trainer.update(step, loss, partial(rows_of, lalm, mine))
-        row = {
-            "step": step + 1,
-            "loss": update.loss,
-            "lr": update.learning_rate,
-            "grad_norm": update.grad_norm,
-        }
-        trainer.log(row, "loss")
+        trainer.log({"step": step + 1, **update._asdict()}, "loss")
     return trainer.finish()
 
 
