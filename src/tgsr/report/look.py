@@ -80,13 +80,7 @@ class Contents:
 
 
 def look(
-    path: Path,
-    out: Path,
-    *,
-    n_a_page: int = 20,
-    first: int = 0,
-    n: int = 200,
-    seed: int | None = None,
+    path: Path, out: Path, *, n_a_page: int = 20, first: int = 0, n: int = 200, seed: int | None = None
 ) -> list[Path]:
     """Writes index.html, page-2.html, ... into the folder `out`, and returns them in order.
 

@@ -20,14 +20,7 @@ from pathlib import Path
 from tgsr.disk.whole import write_whole
 from tgsr.report import typeset
 from tgsr.report.figures import dot_panel, line_panel
-from tgsr.report.items import (
-    Answered,
-    EmbeddedSound,
-    choose_items,
-    group_by_question,
-    item_html,
-    sound_of,
-)
+from tgsr.report.items import Answered, EmbeddedSound, choose_items, group_by_question, item_html, sound_of
 from tgsr.report.results import Results
 from tgsr.report.sections import Section
 from tgsr.statistics.pictures import tint
@@ -39,13 +32,7 @@ LEAD = (
 
 
 def write_page(
-    out: Path,
-    results: Results,
-    sections: Sequence[Section],
-    *,
-    title: str,
-    n_items: int = 8,
-    seed: int = 0,
+    out: Path, results: Results, sections: Sequence[Section], *, title: str, n_items: int = 8, seed: int = 0
 ) -> None:
     """Writes the page, whole or not at all; missing folders are made.
 
@@ -91,10 +78,7 @@ def content_hash(text: str) -> str:
 
 
 def page_body(
-    title: str,
-    results: Results,
-    sections: Sequence[Section],
-    items: Sequence[tuple[Answered, str]],
+    title: str, results: Results, sections: Sequence[Section], items: Sequence[tuple[Answered, str]]
 ) -> str:
     models = results.models
     keys = "".join(f"<li>{model_key(models, model)}</li>" for model in models)

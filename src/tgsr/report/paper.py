@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 from tgsr.disk.whole import write_whole
 from tgsr.evaluation.attention.metrics import Attention
@@ -64,24 +65,15 @@ def published_groups(
     table: int, columns: Sequence[str | None], values: Collection[Published] | None
 ) -> tuple[Group, ...]:
     """The paper's rows of a table under our columns' keys; None for a column that the paper lacks."""
-    groups: dict[str, dict[str, dict[str, Number]]] = {}
+    groups: dict[str, dict[str, dict[str | None, Number]]] = {}
     for value in values or ():
         if value.table == table:
-            row = groups.setdefault(value.group, {}).setdefault(value.row, {})
+            row = groups.setdefault(value.group, {}).setdefault(value.row, {"sta": ""})
             row[value.column] = TICK if value.value is True else value.value
     return tuple(
         Group(
             f"{PUBLISHED}: {group}" if group else PUBLISHED,
-            tuple(
-                TableRow(
-                    name,
-                    tuple(
-                        None if key is None else cells.get(key, "" if key == "sta" else None)
-                        for key in columns
-                    ),
-                )
-                for name, cells in rows.items()
-            ),
+            tuple(TableRow(name, tuple(map(row.get, columns))) for name, row in rows.items()),
             is_ours=False,
         )
         for group, rows in groups.items()
@@ -116,7 +108,7 @@ def paper_tables(results: Results, sta: Sequence[str] = (), *, published: bool =
         table_3(results, values),
         table_4(results, values),
     ]
-    return [table for table in tables if table is not None and any(group.rows for group in table.groups)]
+    return [table for table in tables if any(group.rows for group in table.groups)]
 
 
 def write_tables(tables: Sequence[Table], out: Path, notes: Sequence[str] = ()) -> list[Path]:
@@ -150,11 +142,9 @@ def tables_md(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
 
 def table_1(
     results: Results, ticked: Collection[str], *, is_named: bool, values: Collection[Published] | None = None
-) -> Table | None:
+) -> Table:
     """Phrases that are to be located: a group a split, where there are several."""
     sets = [questions for questions in results.sets if questions.phrase]
-    if not sets and not values:
-        return None
     columns: dict[Column, Field] = {
         Column("IoU", digits=4, better="higher"): "iou",
         Column("F1", digits=4, better="higher"): "f1",
@@ -182,7 +172,7 @@ def table_1(
     keys = ("sta", "iou", "f1", "high_overlap", None, None, None, None, None)
     notes = [
         "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. Errors are "
-        "those of the responses that state an interval.",
+        "those of the responses that state an interval."
     ]
     if sets and not is_named:
         notes.append(
@@ -198,25 +188,46 @@ def table_1(
     )
 
 
-def table_1_differences(results: Results) -> Table | None:
+def table_1_differences(results: Results) -> Table:
     """IoU less the first row's on the same phrases, paired."""
-    columns = (Column("IoU", digits=4), P, Column("n"))
-
-    def cells(difference: Difference) -> tuple[Number, ...] | None:
-        if difference.iou is None:
-            return None
-        return (difference.iou, difference.p_iou, difference.n_phrases)
-
     sets = [questions for questions in results.sets if questions.phrase]
-    groups = _difference_groups(results, sets, cells)
-    title = "Table 1: difference to the first row on the same phrases"
-    return Table("table-1-differences", title, "model", columns, groups) if groups else None
+    return _differences(
+        results,
+        sets,
+        "table-1-differences",
+        "Table 1: difference to the first row on the same phrases",
+        Column("IoU", digits=4),
+        lambda difference: (difference.iou, difference.p_iou, difference.n_phrases),
+    )
+
+
+def _differences(
+    results: Results,
+    sets: Sequence[QuestionSet],
+    key: str,
+    title: str,
+    column: Column,
+    cells: Callable[[Difference], tuple[Number, ...]],
+) -> Table:
+    """A group a set of questions: each model against the first one there, where the first cell is known."""
+    groups = []
+    for questions in sets:
+        first, *others = (model for model in results.models if model in questions.models)
+        differences = [(other, difference_to(first, other, questions)) for other in others]
+        rows = tuple(
+            TableRow(f"{other} less {first}", row)
+            for other, difference in differences
+            if difference is not None and (row := cells(difference))[0] is not None
+        )
+        groups.append(Group(questions.name, rows))
+    groups = [group for group in groups if group.rows]
+    return Table(key, title, "model", (column, P, Column("n")), tuple(groups))
 
 
 # --- table 2 ---------------------------------------------------------------------------------------------
 
 
-def table_2(results: Results, measure: str, values: Collection[Published] | None = None) -> Table | None:
+def table_2(results: Results, measure: str, values: Collection[Published] | None = None) -> Table:
     """Accuracy by benchmark, and by split of ours; `measure` is "official" or "strict".
 
     The paper's six columns are there where any benchmark is, or its own numbers.
@@ -233,8 +244,6 @@ def table_2(results: Results, measure: str, values: Collection[Published] | None
         if questions.key not in names:
             keys.append(questions.key)
             names[questions.key] = questions.name
-    if not keys:
-        return None
     by_key = {questions.key: questions for questions in sets}
     columns = tuple(Column(names[k], "%", 100, DECIMALS.get(k, 1), "higher", with_n=True) for k in keys)
     rows = []
@@ -255,57 +264,30 @@ def table_2(results: Results, measure: str, values: Collection[Published] | None
 
 
 def _accuracy(questions: QuestionSet, model: str, measure: str) -> Mean | None:
+    """`measure` is "official" or "strict"."""
     if questions.benchmark is not None:
-        return (questions.official if measure == "official" else questions.strict).get(model)
+        return cast(dict[str, Mean], getattr(questions, measure)).get(model)
     scores = questions.choice.get(model)
-    if scores is None:
-        return None
-    return scores.accuracy_official if measure == "official" else scores.accuracy_strict
+    return None if scores is None else getattr(scores, f"accuracy_{measure}")
 
 
-def table_2_differences(results: Results) -> Table | None:
+def table_2_differences(results: Results) -> Table:
     """Official accuracy less the first row's on the same questions, paired, in points."""
-    columns = (Column("accuracy", "points", 100, 1), P, Column("n"))
-
-    def cells(difference: Difference) -> tuple[Number, ...] | None:
-        if difference.accuracy_official is None:
-            return None
-        return (
-            difference.accuracy_official,
-            difference.p_accuracy_official,
-            difference.n_choices,
-        )
-
     sets = [questions for questions in results.sets if questions.choice or questions.official]
-    groups = _difference_groups(results, sets, cells)
-    title = "Table 2: difference to the first row on the same questions, official accuracy"
-    return Table("table-2-differences", title, "model", columns, groups) if groups else None
-
-
-def _difference_groups(
-    results: Results,
-    sets: Sequence[QuestionSet],
-    cells: Callable[[Difference], tuple[Number, ...] | None],
-) -> tuple[Group, ...]:
-    """A group a set of questions: each model against the first one there."""
-    groups = []
-    for questions in sets:
-        models = [model for model in results.models if model in questions.models]
-        rows = []
-        for model in models[1:]:
-            difference = difference_to(models[0], model, questions)
-            row = None if difference is None else cells(difference)
-            if row is not None:
-                rows.append(TableRow(f"{model} less {models[0]}", row))
-        if rows:
-            groups.append(Group(questions.name, tuple(rows)))
-    return tuple(groups)
+    return _differences(
+        results,
+        sets,
+        "table-2-differences",
+        "Table 2: difference to the first row on the same questions, official accuracy",
+        Column("accuracy", "points", 100, 1),
+        lambda d: (d.accuracy_official, d.p_accuracy_official, d.n_choices),
+    )
 
 
 # --- table 3 ---------------------------------------------------------------------------------------------
 
 
-def table_3(results: Results, values: Collection[Published] | None = None) -> Table | None:
+def table_3(results: Results, values: Collection[Published] | None = None) -> Table:
     """What responses do besides being right, from behaviour.json; of models without one, what their scores say."""
     columns: dict[Column, Field] = {
         Column("Regions Explored", digits=2): "regions_strict",
@@ -325,8 +307,6 @@ def table_3(results: Results, values: Collection[Published] | None = None) -> Ta
             behaviour.setdefault(model, said)
     keys = ("regions", "verify", "consistency", "accuracy", None, None, None)
     groups = groups_with_published(model_rows(results.models, behaviour, columns), 3, keys, values)
-    if not groups:
-        return None
     note = (
         "Regions Explored counts distinct valid intervals; the official k counts mentions of five notations. A dash "
         "under Consistency: no judge was asked."
@@ -338,7 +318,7 @@ def table_3(results: Results, values: Collection[Published] | None = None) -> Ta
 # --- table 4 ---------------------------------------------------------------------------------------------
 
 
-def table_4(results: Results, values: Collection[Published] | None = None) -> Table | None:
+def table_4(results: Results, values: Collection[Published] | None = None) -> Table:
     """The audio's share of attention, by phase, from attention.json: a row a model (the paper's lies on its side)."""
 
     def of_audio(phase: str) -> Field:
@@ -361,8 +341,6 @@ def table_4(results: Results, values: Collection[Published] | None = None) -> Ta
     rows = model_rows(results.models, results.attention, columns)
     keys = ("all", "reasoning", "answer", None, None, None, None)
     groups = groups_with_published(rows, 4, keys, values)
-    if not groups:
-        return None
     note = (
         "Shares of attention that fall on the audio, means over layers and heads. Times: while cited intervals are "
         "written. The two ratios compare single positions; 1 is no preference."

@@ -6,15 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tgsr.evaluation.owners.files import owner_of_question
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow
-from tgsr.evaluation.scoring.items import (
-    ScoredAnswer,
-    score_response,
-    score_row,
-)
+from tgsr.evaluation.scoring.items import ScoredAnswer, score_response, score_row
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, Difference, Metrics, PhraseScores
 from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.records import Question, Response
@@ -45,7 +41,6 @@ PARTS = (
     Part("sic", "AIR-Bench SIC", "airbench", ("sic", "speaker_intent_classification")),
     Part("meld", "MELD", "meld"),
 )  # fmt: skip
-_PLACE = {part.key: index for index, part in enumerate(PARTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +112,7 @@ def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -
     theirs: dict[Part, list[Response]] = {}
     rows: dict[Part, dict[str, list[BenchmarkRow]]] = {}
     responses = [response for source in sources for response in source.responses]
-    place = {model: index for index, model in enumerate(models)}
-    for response in sorted(responses, key=lambda response: place[response.model]):
+    for response in sorted(responses, key=lambda response: models.index(response.model)):
         part = part_of(response.question)
         if part is None:
             ours.setdefault(response.question.split, []).append(response)
@@ -129,10 +123,16 @@ def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -
             kinds = row.labelled("category" if source.benchmark == "airbench" else "domain")
             rows.setdefault(_part(source.benchmark, kinds), {}).setdefault(source.model, []).append(row)
     sets = [_score_split(split, ours[split], seed) for split in sorted(ours)]
-    parts = sorted({*theirs, *rows}, key=lambda part: (_PLACE.get(part.key, len(PARTS)), part.key))
+    parts = sorted({*theirs, *rows}, key=_in_table_2)
     return sets + [
         _score_part(part, theirs.get(part, []), rows.get(part, {}), models, seed) for part in parts
     ]
+
+
+def _in_table_2(questions: Part | QuestionSet) -> tuple[int, str]:
+    """A sorting key: table 2's columns in its order, then the others by theirs."""
+    keys = [part.key for part in PARTS]
+    return keys.index(questions.key) if questions.key in keys else len(keys), questions.key
 
 
 def _score_split(split: str, responses: Sequence[Response], seed: int) -> QuestionSet:
@@ -182,18 +182,15 @@ def _answer_difference(
     model: str, other: str, answers: Mapping[str, Sequence[ScoredAnswer]], seed: int
 ) -> Difference:
     """Official accuracy by the owner's rule, on questions that both answered once and it scored of both."""
-    answered_once = []
-    for name in (model, other):
+
+    def answered_once(name: str) -> dict[str, ScoredAnswer]:
         n_answers = Counter(item.id for item in answers[name])
-        answered_once.append(
-            {item.id: item for item in answers[name] if n_answers[item.id] == 1 and item.official is not None}
-        )
-    ids = [id_ for id_ in answered_once[0] if id_ in answered_once[1]]
-    values = [
-        float(bool(answered_once[1][id_].official)) - float(bool(answered_once[0][id_].official))
-        for id_ in ids
-    ]
-    clips = [answered_once[0][id_].clip for id_ in ids]
+        return {i.id: i for i in answers[name] if n_answers[i.id] == 1 and i.official is not None}
+
+    before, after = answered_once(model), answered_once(other)
+    ids = [id_ for id_ in before if id_ in after]
+    values = [float(bool(after[id_].official)) - float(bool(before[id_].official)) for id_ in ids]
+    clips = [before[id_].clip for id_ in ids]
     mean, p = Bootstrap(seed).paired(values, clips)
     return Difference(model, other, len(ids), mean, n_phrases=0, iou=None, p_accuracy_official=p)
 
@@ -273,18 +270,15 @@ def merge_sets(
                 f"{file}: {questions.name}: its scores of {', '.join(sorted(in_both))} are left out: "
                 "there are others already"
             )
-        merged[questions.key] = replace(
-            known,
-            phrase={**questions.phrase, **known.phrase},
-            choice={**questions.choice, **known.choice},
-            official={**questions.official, **known.official},
-            strict={**questions.strict, **known.strict},
-            scores={**questions.scores, **known.scores},
-            differences=known.differences or questions.differences,
-        )
+        by_model: dict[str, Any] = {
+            name: getattr(questions, name) | getattr(known, name)
+            for name in ("phrase", "choice", "official", "strict", "scores")
+        }
+        differences = known.differences or questions.differences
+        merged[questions.key] = replace(known, **by_model, differences=differences)
     ours = [questions for questions in merged.values() if questions.benchmark is None]
     theirs = [questions for questions in merged.values() if questions.benchmark is not None]
-    return [*ours, *sorted(theirs, key=lambda theirs: (_PLACE.get(theirs.key, len(PARTS)), theirs.key))]
+    return [*ours, *sorted(theirs, key=_in_table_2)]
 
 
 def difference_to(first: str, other: str, among: QuestionSet) -> Difference | None:
@@ -306,5 +300,5 @@ def difference_to(first: str, other: str, among: QuestionSet) -> Difference | No
 def _negated(mean: Mean | None) -> Mean | None:
     if mean is None or mean.value is None:
         return mean
-    ends = (None if mean.high is None else -mean.high, None if mean.low is None else -mean.low)
-    return replace(mean, value=-mean.value, low=ends[0], high=ends[1])
+    low, high = (None if end is None else -end for end in (mean.high, mean.low))
+    return replace(mean, value=-mean.value, low=low, high=high)

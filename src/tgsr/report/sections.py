@@ -13,14 +13,9 @@ from tgsr.report.question_sets import QuestionSet
 from tgsr.report.results import Results
 from tgsr.report.typeset import Column, Field, Group, Table, TableRow, model_rows
 from tgsr.statistics.intervals import Mean
-from tgsr.statistics.pictures import Dot, Dots, Lines, curve_panels, line_of, tint
+from tgsr.statistics.pictures import Dots, Lines, curve_panels, dots_by_model, line_of, tint
 
-PHASES = {
-    "all": "all tokens",
-    "reasoning": "reasoning",
-    "answer": "the last line",
-    "times": "cited times",
-}
+PHASES = {"all": "all tokens", "reasoning": "reasoning", "answer": "the last line", "times": "cited times"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +53,23 @@ def percent(name: str) -> Column:
     return Column(name, "%", 100, 1)
 
 
-def groups_of(
-    results: Results, scores: Mapping[str, Mapping[str, object]], columns: Mapping[Column, Field]
-) -> tuple[Group, ...]:
-    """A group for each of the named scores by model; none where no model has any."""
-    groups = (Group(name, model_rows(results.models, by_model, columns)) for name, by_model in scores.items())
-    return tuple(group for group in groups if group.rows)
+def score_tables(
+    results: Results,
+    key: str,
+    title: str,
+    scores: Mapping[str, Mapping[str, object]],
+    columns: Mapping[Column, Field],
+) -> tuple[Table, ...]:
+    """The table with a group for each of the named scores by model; () where no model has any."""
+    groups = [Group(name, model_rows(results.models, by_model, columns)) for name, by_model in scores.items()]
+    return tables_of(key, title, "model", columns, [group for group in groups if group.rows])
+
+
+def tables_of(
+    key: str, title: str, first: str, columns: Iterable[Column], groups: Sequence[Group]
+) -> tuple[Table, ...]:
+    """The table alone; () without a group."""
+    return (Table(key, title, first, tuple(columns), tuple(groups)),) if groups else ()
 
 
 def dots_of(
@@ -86,11 +92,7 @@ def dots_of_means(
 ) -> Dots:
     """The means by model: a group a name, a row a model that has the mean."""
     groups = {
-        name: [
-            Dot(model, tint(results.models, model), mean)
-            for model in results.models
-            if (mean := by_model.get(model)) is not None
-        ]
+        name: dots_by_model({model: by_model.get(model) for model in results.models})
         for name, by_model in means.items()
     }
     return Dots(title, {name: dots for name, dots in groups.items() if dots}, marks or {})
@@ -131,7 +133,6 @@ def choice_section(results: Results, tables: Sequence[Table]) -> Section | None:
         Column("trace IoU", better="higher"): "trace_iou",
     }
     title = "Mean over the questions, with its 95 % interval"
-    table = Table("choices", title, "model", tuple(columns), groups_of(results, scores, columns))
     # Where benchmarks are there too, the differences stand beside them.
     has_benchmarks = any(questions.official for questions in results.sets)
     return Section(
@@ -141,7 +142,7 @@ def choice_section(results: Results, tables: Sequence[Table]) -> Section | None:
         "is what the response ends up with. Trace IoU compares the cited spans with the evidence; a response without "
         "spans has none.",
         (
-            table,
+            *score_tables(results, "choices", title, scores, columns),
             *task_tables(results, sets),
             *(() if has_benchmarks else table_named(tables, "table-2-differences")),
         ),
@@ -174,13 +175,6 @@ def task_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Table, .
             groups.append(Group(questions.name, rows))
     columns = tuple(Column(model, scale=100, digits=1) for model in results.models)
     return tables_of("tasks", "Accuracy by task, %", "task", columns, groups)
-
-
-def tables_of(
-    key: str, title: str, first: str, columns: Iterable[Column], groups: Sequence[Group]
-) -> tuple[Table, ...]:
-    """The table alone; () without a group."""
-    return (Table(key, title, first, tuple(columns), tuple(groups)),) if groups else ()
 
 
 # --- benchmarks ------------------------------------------------------------------------------------------
@@ -228,14 +222,13 @@ def reading_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Table
         percent("always neutral"): "always_neutral",
     }
     scores = {questions.name: questions.scores for questions in sets}
-    rows = [row for group in groups_of(results, scores, columns) for row in group.rows]
+    rows = [row for by_model in scores.values() for row in model_rows(results.models, by_model, columns)]
     shown = {
         column: field
         for i, (column, field) in enumerate(columns.items())
         if any(row.cells[i] not in (None, 0) for row in rows)
     }
-    title = "The same answers, read in three ways"
-    return tables_of("readings", title, "model", shown, groups_of(results, scores, shown))
+    return score_tables(results, "readings", "The same answers, read in three ways", scores, shown)
 
 
 def category_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Table, ...]:
@@ -288,13 +281,7 @@ def behaviour_section(results: Results, tables: Sequence[Table]) -> Section | No
         Column("no reply"): lambda s: None if s.consistency is None else s.n_failed,
     }
     scores = {"": results.behaviour}
-    counts = tables_of(
-        "behaviour-counts",
-        "What could not be measured",
-        "model",
-        columns,
-        groups_of(results, scores, columns),
-    )
+    counts = score_tables(results, "behaviour-counts", "What could not be measured", scores, columns)
     measures = {"Audiology Verify": "verify", "Consistency": "consistency", "Accuracy": "accuracy"}
     dots = [dots_of(results, title, scores, field) for title, field in measures.items()]
     return Section(
@@ -338,6 +325,7 @@ def control_section(results: Results) -> Section | None:
     for model, controls in results.controls.items():
         for name, scores in controls.conditions.items():
             by_condition.setdefault(name, {})[model] = scores
+    summary, changed = "What the answers rest on", "Answers when the sound is changed"
     panels = [
         dots_of(results, "Accuracy", by_condition, "accuracy"),
         dots_of(results, "Same answer as before", by_condition, "same_answer"),
@@ -350,20 +338,8 @@ def control_section(results: Results) -> Section | None:
         "Necessity: how much more often it changes without the cited sound than without other sound. Times follow: "
         "cited times move with the sound (docs/controls.md).",
         (
-            *tables_of(
-                "controls-summary",
-                "What the answers rest on",
-                "model",
-                of_models,
-                groups_of(results, {"": results.controls}, of_models),
-            ),
-            *tables_of(
-                "controls",
-                "Answers when the sound is changed",
-                "model",
-                of_conditions,
-                groups_of(results, by_condition, of_conditions),
-            ),
+            *score_tables(results, "controls-summary", summary, {"": results.controls}, of_models),
+            *score_tables(results, "controls", changed, by_condition, of_conditions),
         ),
         tuple(panel for panel in panels if panel.groups),
         images=pictures_of(results, "controls"),
@@ -415,14 +391,13 @@ def trouble_section(results: Results) -> Section | None:
         Column("past the end"): total("n_past_end"),
         Column("no letter in the last line"): total("n_without_letter"),  # of choices
     }
-    groups = groups_of(results, {"": scores}, columns)
-    if not groups:
+    if not scores:
         return None
     return Section(
         "trouble",
         "Responses without usable times",
         "All of them are scored. Impossible: a span that ends before it starts.",
-        tables_of("trouble", "Number of responses", "model", columns, groups),
+        score_tables(results, "trouble", "Number of responses", {"": scores}, columns),
         is_folded=True,
     )
 

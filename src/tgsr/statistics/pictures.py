@@ -93,6 +93,12 @@ def tint(models: Sequence[str], model: str) -> str:
     return f"m{models.index(model) % len(MODEL_COLOURS)}"
 
 
+def dots_by_model(means: Mapping[str, Mean | None]) -> list[Dot]:
+    """A dot for each mean that is there; all the models have their place among the colours."""
+    models = [*means]
+    return [Dot(model, tint(models, model), mean) for model, mean in means.items() if mean is not None]
+
+
 def stated(start: Seconds, end: Seconds, duration: Seconds) -> Stated:
     """What a model wrote, judged against a clip of `duration`: any two numbers will do.
 

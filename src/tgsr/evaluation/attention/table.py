@@ -8,13 +8,7 @@ from tgsr.evaluation.attention.look import NEAR
 from tgsr.evaluation.attention.metrics import Attention, Evidence
 from tgsr.statistics.intervals import number
 
-ROWS = {
-    "all": "All",
-    "reasoning": "Reasoning",
-    "answer": "Answer",
-    "times": "Times",
-    "prefill": "Question",
-}
+ROWS = {"all": "All", "reasoning": "Reasoning", "answer": "Answer", "times": "Times", "prefill": "Question"}
 """Table 4's rows, and two more, in order."""
 
 

@@ -21,7 +21,7 @@ from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
 from tgsr.records import Response, write_jsonl
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean, number, percent
-from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
+from tgsr.statistics.pictures import Dots, dots_by_model, dots_png
 
 N_LETTERS = 26
 
@@ -149,8 +149,7 @@ def draw(path: Path, models: Mapping[str, Behaviour]) -> None:
     }
     panels = []
     for title, measure in measures.items():
-        means: dict[str, Mean | None] = {name: getattr(scores, measure) for name, scores in models.items()}
-        dots = [Dot(name, tint([*models], name), mean) for name, mean in means.items() if mean is not None]
+        dots = dots_by_model({name: getattr(scores, measure) for name, scores in models.items()})
         if dots:
             panels.append(Dots(title, {"": dots}, high=None if measure == "regions_strict" else 1))
     dots_png(panels, path)

@@ -22,7 +22,7 @@ from tgsr.evaluation.controls.ask import ControlItem, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, number, percent
-from tgsr.statistics.pictures import Dot, Dots, dots_png, tint
+from tgsr.statistics.pictures import Dot, Dots, dots_by_model, dots_png
 from tgsr.timeline import Seconds, Span
 
 # --- measuring -------------------------------------------------------------------------------------------
@@ -338,12 +338,7 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
 
     def dots(mean_of: Callable[[Controls], Mean | None]) -> list[Dot]:
         means = {name: mean_of(controls) for name, controls in models.items()}
-        names = [*models]
-        return [
-            Dot(name, tint(names, name), mean)
-            for name, mean in means.items()
-            if mean is not None and mean.n >= LEAST_DRAWN
-        ]
+        return [dot for dot in dots_by_model(means) if dot.mean.n >= LEAST_DRAWN]
 
     def of_condition(controls: Controls, condition: str) -> Mean | None:
         scores = controls.conditions.get(condition)
