@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 import wave
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,7 +63,8 @@ def noise(path, seconds: float = 6.0) -> None:
 
 
 def viewer_of(*runs, **more) -> Viewer:
-    return Viewer(tuple(runs), read_index(runs, **more), audio_roots=more.get("audio_roots", ()))
+    read = partial(read_index, runs, **more)
+    return Viewer(read(), read)
 
 
 def client_of(viewer: Viewer) -> TestClient:

@@ -31,8 +31,7 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
     flag("--timestamped-python", default=sys.executable, help="of whisper-timestamped's environment")
     shared.add_shards(command)
     example = "tgsr transcribe LibriSpeech/ --out data/libri/clips.jsonl --workers 2"
-    more = "A corpus is read as its publisher ships it."
-    shared.finish(command, transcribe, example, more)
+    shared.finish(command, transcribe, example, "A corpus is read as its publisher ships it.")
 
 
 def transcribe(args: argparse.Namespace) -> None:
@@ -109,16 +108,7 @@ def build(args: argparse.Namespace) -> None:
 
 def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.corpora.which import clips_of
-    from tgsr.data.questions.build import (
-        Stage1,
-        Stage2,
-        add_open_questions,
-        choices_of,
-        describe,
-        leave_out_answerable,
-        phrases_of,
-        rows_of,
-    )
+    from tgsr.data.questions import build as making
     from tgsr.data.questions.by_rule import Choices
     from tgsr.data.questions.phrases import Phrases
     from tgsr.data.shards import Step, run
@@ -128,27 +118,27 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)
     if args.stage == "sta":
         wanted = Phrases(args.phrases, 2, args.max_words, args.least_confidence, seed=args.seed)
-        step = Step(phrases_of, Stage1(wanted, split), "tgsr.build.phrases_of")
+        step = Step(making.phrases_of, making.Stage1(wanted, split), "tgsr.build.phrases_of")
     else:
         choices = Choices(args.n_choices, tuple(args.without), args.seed)
-        step = Step(choices_of, Stage2(choices, split), "tgsr.build.choices_of")
+        step = Step(making.choices_of, making.Stage2(choices, split), "tgsr.build.choices_of")
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "questions.jsonl"
     clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.clips)
-    counts = run(step, rows_of(clips), path, root=out, **shards)
+    counts = run(step, making.rows_of(clips), path, root=out, **shards)
     if args.stage == "qa" and args.llm:
-        cache = cache_folder()
-        add_open_questions(args.clips, out, args.llm, args.open, args.seed, split, cache, **shards)
+        how = {"split": split, "cache": cache_folder(), **shards}
+        making.add_open_questions(args.clips, out, args.llm, args.open, args.seed, **how)
     if args.stage == "qa" and args.text_model:
-        leave_out_answerable(out, args.text_model, cache_folder(), **shards)
+        making.leave_out_answerable(out, args.text_model, cache_folder(), **shards)
     n_kept = sum(1 for _ in path.open())
     if not n_kept:
         path.unlink()
         raise BuildError(
             f"{args.clips[0]}: no question could be made of {counts.given} clips; see {out / 'errors.jsonl'}"
         )
-    describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
+    making.describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
     print(
         f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips"
         f"; {counts.left_out} clips left out, see errors.jsonl; the card is {args.out / 'card.md'}"

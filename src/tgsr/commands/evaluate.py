@@ -49,8 +49,7 @@ def add_rewards(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("questions", type=Path, help="questions.jsonl with choices and evidence")
     flag("--clips", type=Path, help="their clips with words; clips.jsonl beside them if not given")
-    about = "responses to the questions: their models become further rows"
-    flag("--predictions", type=Path, help=about)
+    flag("--predictions", type=Path, help="responses to the questions: their models become further rows")
     flag("--n", type=int, default=500, help="questions, drawn by --seed; 0: all")
     flag("--seed", type=int, default=0, help="of the draw, the policies and the intervals")
     flag("--out", type=Path, required=True, help="folder: hacking.json, hacking.png")
@@ -99,7 +98,7 @@ def add_import(command: argparse.ArgumentParser) -> None:
     )
     flag("--map", action="append", default=[], metavar="FIELD=COLUMN", help=about)
     flag("--audio", type=Path, help="folder of the sound files, for durations")
-    about = "give the official scorers whole completions, not the choice in them"
+    about = "official scorers get whole completions, not the choice in them"
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
     more = "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, or any table."
@@ -115,15 +114,8 @@ def import_(args: argparse.Namespace) -> None:
             raise OptionError(f"--map {pair}: must be FIELD=COLUMN")
     from tgsr.evaluation.scoring.importing import import_predictions
 
-    imported = import_predictions(
-        args.predictions,
-        args.out,
-        model=args.model,
-        questions=args.questions,
-        columns=columns,
-        audio_root=args.audio,
-        as_is=args.as_is,
-    )
+    given = shared.arguments_of(args, import_predictions, columns=columns, audio_root=args.audio)
+    imported = import_predictions(args.predictions, **given)
     print(f"{args.out}: {imported.n} responses ({imported.format}), read from {imported.response_column}")
     for n, what in (
         (imported.n_bad, f"rows are left out: {args.out}.errors.jsonl"),
@@ -140,8 +132,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
     shared.add_questions(command)
     about = "mini, ..., a folder or a hub id; give several: the others are compared with the first"
     flag("--model", action="append", required=True, help=about)
-    about = "look at these responses of the models instead of new ones"
-    flag("--predictions", type=Path, help=about)
+    flag("--predictions", type=Path, help="look at these responses of the models instead of new ones")
     about = "paper: instead of the questions, section 5.1's three open queries about each of their clips"
     flag("--queries", choices=("own", "paper"), default="own", help=about)
     flag("--out", type=Path, required=True, help="folder; resumed where it exists")
@@ -150,8 +141,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument_group("pictures of single items").add_argument
     flag("--heat", type=int, default=2, metavar="N", help="of the first N questions")
     flag("--item", action="append", default=[], metavar="ID", help="of this question too")
-    about = "the layer to show; the one with most attention to audio if not given"
-    flag("--layer", type=int, help=about)
+    flag("--layer", type=int, help="the layer to show; the one with most attention to audio if not given")
     shared.add_config(command, Placement)
     shared.add_cache(command)
     example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
@@ -169,7 +159,7 @@ def attend(args: argparse.Namespace) -> None:
     from tgsr.evaluation.attention.table import table
     from tgsr.prompts import prompt_text
     from tgsr.records import read_responses, write_jsonl
-    from tgsr.report import attention_figures
+    from tgsr.report.attention_figures import draw_all
 
     questions = shared.questions_of(args)
     prompting: Any = prompt_text
@@ -186,27 +176,17 @@ def attend(args: argparse.Namespace) -> None:
     cache = shared.cache_of(args)
     common = Attending(args.queries, args.max_new_tokens, texts_hash)
     open_run(args.out, "attend", common, str(args.questions), cache.settings)
+    asking = {"decoding": Decoding(args.max_new_tokens), "prompting": prompting}
+    asking["with_tokens"] = {question.id for question in shown}
     looked, n_without, errors = {}, {}, []
     for name in dict.fromkeys(args.model):
         lalm = shared.load(args, name)
         if args.predictions and lalm.name not in texts:
-            raise RecordError(
-                "model",
-                f"no response of {lalm.name}, only of {', '.join(texts) or 'nobody'}",
-                str(args.predictions),
-                remedy="give --model as the predictions name it",
-            )
-        rows, unheard = look_to_file(
-            lalm,
-            questions,
-            args.questions,
-            args.out,
-            cache,
-            responses=texts[lalm.name] if args.predictions else None,
-            decoding=Decoding(args.max_new_tokens),
-            prompting=prompting,
-            with_tokens={question.id for question in shown},
-        )
+            problem = f"no response of {lalm.name}, only of {', '.join(texts) or 'nobody'}"
+            remedy = "give --model as the predictions name it"
+            raise RecordError("model", problem, str(args.predictions), remedy=remedy)
+        asking["responses"] = texts.get(lalm.name)
+        rows, unheard = look_to_file(lalm, questions, args.questions, args.out, cache, **asking)
         errors += [{"id": item.question.id, "model": name, "error": item.reason} for item in unheard]
         if rows:
             looked[lalm.name], n_without[lalm.name] = rows, len(unheard)
@@ -218,10 +198,7 @@ def attend(args: argparse.Namespace) -> None:
         layers = layer_to_show(models, args.layer)
         write_summary(args.out / "attention.json", models)
         print(table(models))
-        pictures = attention_figures.draw_all(
-            args.out, args.questions, models, looked, layers, shown, args.seed
-        )
-        print(*pictures, sep="\n")
+        print(*draw_all(args.out, args.questions, models, looked, layers, shown, args.seed), sep="\n")
 
 
 def add_control(command: argparse.ArgumentParser) -> None:
@@ -230,8 +207,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     shared.add_questions(command)
     flag("--model", action="append", required=True, help="as for tgsr predict; give several to compare")
-    about = "the models' responses to the unaltered clips, instead of new ones"
-    flag("--predictions", type=Path, help=about)
+    flag("--predictions", type=Path, help="the models' responses to the unaltered clips, instead of new ones")
     flag("--out", type=Path, required=True, help="folder; resumed where it exists")
     flag = command.add_argument_group("what is altered").add_argument
     about = "what is kept and removed: the intervals that the original response cites, or the question's own"
@@ -293,8 +269,7 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
     flag("--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed")
     flag("--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none")
     flag("--judge", help=f"an LLM for Consistency: {shared.LLM}")
-    about = "ask the judge in another order of choices, and of verdicts, too"
-    flag("--bias", action="store_true", help=about)
+    flag("--bias", action="store_true", help="ask the judge in another order of choices and of verdicts too")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
     shared.finish(command, behaviour, example)

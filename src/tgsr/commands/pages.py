@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from tgsr.commands import shared
 from tgsr.errors import StudyError, ViewError
@@ -21,8 +21,7 @@ def add_rows(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument_group("rows of the tables").add_argument
     about = "a model and what readers know it as, in order; without any, all models under their own names"
     flag("--row", action="append", default=[], metavar="LABEL=MODEL", help=about)
-    about = "went through stage 1: table 1's tick"
-    flag("--sta", action="append", default=[], metavar="MODEL", help=about)
+    flag("--sta", action="append", default=[], metavar="MODEL", help="went through stage 1: table 1's tick")
     flag("--published", action="store_true", help="the paper's own numbers too, in groups of their own")
 
 
@@ -42,8 +41,7 @@ def report(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs)
     from tgsr.report.write import report
 
-    of_rows: dict[str, Any] = {"rows": args.row, "sta": args.sta, "published": args.published}
-    print(report(args.runs, args.out, title=args.title, n_items=args.items, seed=args.seed, **of_rows))
+    print(report(**shared.arguments_of(args, report, rows=args.row, n_items=args.items)))
 
 
 def add_tables(command: argparse.ArgumentParser) -> None:
@@ -60,9 +58,7 @@ def tables(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs)
     from tgsr.report.write import tables
 
-    paths, text = tables(
-        args.runs, args.out, rows=args.row, sta=args.sta, published=args.published, seed=args.seed
-    )
+    paths, text = tables(**shared.arguments_of(args, tables, rows=args.row))
     print(text)
     print(*paths, sep="\n")
 
@@ -118,18 +114,8 @@ def study_make(args: argparse.Namespace) -> None:
     from tgsr.pages.study.design import make_study
     from tgsr.report.write import prediction_files
 
-    study = make_study(
-        prediction_files(args.runs),
-        args.out,
-        systems=args.systems,
-        n_items=args.items,
-        per_rater=args.per_rater,
-        raters_per_trial=args.raters_per_trial,
-        n_practice=args.practice,
-        n_checks=args.checks,
-        title=args.title,
-        seed=args.seed,
-    )
+    counts = {"n_items": args.items, "n_practice": args.practice, "n_checks": args.checks}
+    study = make_study(prediction_files(args.runs), **shared.arguments_of(args, make_study, **counts))
     print(f"{args.out}: {len(study.trials)} items x {len(study.systems)} systems, evidence and full clip")
     print(f"{study.n_raters} raters give each of them {study.raters_per_trial} ratings")
     for reason, n in study.left_out.items():
@@ -150,12 +136,10 @@ def study_analyse(args: argparse.Namespace) -> None:
     from tgsr.pages.study.design import read_study
     from tgsr.pages.study.store import RATINGS, Store
 
-    study = read_study(args.study)
-    if not (args.study / RATINGS).is_file():
-        raise FileNotFoundError(
-            f"{args.study / RATINGS}: no ratings yet; run `tgsr study serve {args.study}`"
-        )
-    ratings = ratings_of(study, Store.open(args.study / RATINGS, study.id))
+    study, file = read_study(args.study), args.study / RATINGS
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no ratings yet; run `tgsr study serve {args.study}`")
+    ratings = ratings_of(study, Store.open(file, study.id))
     analysis = analyse(study, ratings, args.seed)
     write_analysis(analysis, args.out)
     write_csv(args.out / "ratings.csv", ratings)
@@ -177,7 +161,7 @@ def add_view(command: argparse.ArgumentParser) -> None:
     flag("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
     about = "clips.jsonl with words; those beside the runs if not given"
     flag("--clips", type=Path, nargs="+", default=[], help=about)
-    about = "folders where moved recordings, or links, may lie"
+    about = "folders where moved recordings or links may lie"
     flag("--audio-root", type=Path, nargs="+", default=[], help=about)
     about = "to be asked on the page (as in tgsr ask); several may be given"
     flag("--model", action="append", default=[], help=about)
@@ -194,20 +178,29 @@ def add_view(command: argparse.ArgumentParser) -> None:
 def view(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs, *args.clips, *args.audio_root)
     _require_server()
-    from tgsr.pages.view.run import view
+    from tgsr.pages.view.ask import Asker
+    from tgsr.pages.view.export import export
+    from tgsr.pages.view.index import read_index
+    from tgsr.pages.view.server import Viewer, bound, routes, serve
+    from tgsr.pages.view.sound import Sounds
 
-    view(
-        args.runs,
-        clips=args.clips,
-        audio_roots=args.audio_root,
-        models=args.model,
-        open_model=lambda name: shared.open_model(args, name),
-        title=args.title,
-        host=args.host,
-        port=args.port,
-        opens=args.open,
-        export_to=args.export,
-    )
+    if not args.export:
+        bound(args.host, args.port).close()  # that the port is taken is said before a large run is read
+    read = partial(read_index, args.runs, clips=args.clips, audio_roots=args.audio_root, title=args.title)
+    index = read()
+    print(f"{len(index.items)} questions, {len(index.models)} models", *index.notes, sep="\n")
+    if args.export:
+        n_heard, n_silent = export(index, args.export)
+        print(f"{args.export}: {n_heard} items with sound" + (f", {n_silent} without" if n_silent else ""))
+        print(f"look at it with: python -m http.server --directory {args.export}")
+        return
+    sounds = Sounds()
+    asker = Asker(args.model, partial(shared.open_model, args), sounds) if args.model else None
+    viewer = Viewer(index, read, sounds, asker)
+    try:
+        serve(routes(viewer), args.host, args.port, "/", opens=args.open)
+    finally:
+        viewer.close()
 
 
 def _require_server() -> None:

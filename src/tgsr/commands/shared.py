@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -68,14 +69,19 @@ def add_config(command: argparse._ActionsContainer, config: type[DataclassInstan
             given["type"] = alternatives[0] if alternatives else hint
         flag = command.add_argument("--" + field.name.replace("_", "-"), **given)
         flag.help = (
-            about  # not an argument: BooleanOptionalAction of Python 3.12 and older adds the default to it
+            about  # no argument: BooleanOptionalAction of Python 3.12 and older adds the default to it
         )
 
 
 def config_of(args: argparse.Namespace, config: type[Config], **given: object) -> Config:
     """The config with the given values, and those of the flags that are named like its other fields."""
-    names = {field.name for field in dataclasses.fields(config)}
-    return config(**{name: value for name, value in vars(args).items() if name in names} | given)
+    return config(**arguments_of(args, config, **given))
+
+
+def arguments_of(args: argparse.Namespace, call: Callable[..., Any], **given: object) -> dict[str, Any]:
+    """The given arguments of a call, and the values of the flags that are named like its other parameters."""
+    names = inspect.signature(call).parameters
+    return {name: value for name, value in vars(args).items() if name in names} | given
 
 
 def add_cache(command: argparse.ArgumentParser) -> None:

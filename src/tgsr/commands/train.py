@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from tgsr.commands import shared
@@ -41,19 +41,22 @@ def add_train(command: argparse.ArgumentParser) -> None:
     from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 
     stages = command.add_subparsers(required=True, metavar="STAGE")
-    for name, config, given, about in (
-        ("base", BaseConfig, "", "The miniature's base model, from the encoder alone."),
-        ("sta", StaConfig, "questions", "Stage 1: the aligner learns to write time (section 3.1, table 5)."),
-        ("grpo", GrpoConfig, "questions", "Stage 2: grounded reasoning by GRPO (section 3.2, table 6)."),
+    sta = "Stage 1: the aligner learns to write time (section 3.1, table 5)."
+    sft = "Fine-tuning on given responses: a LoRA learns to write them (table 3)."
+    for name, module, config, given, about in (
+        ("base", "miniature.base", BaseConfig, "", "The miniature's base model, from the encoder alone."),
+        ("sta", "sta", StaConfig, "questions", sta),
         (
-            "sft",
-            SftConfig,
-            "responses",
-            "Fine-tuning on given responses: a LoRA learns to write them (table 3).",
+            "grpo",
+            "rl",
+            GrpoConfig,
+            "questions",
+            "Stage 2: grounded reasoning by GRPO (section 3.2, table 6).",
         ),
+        ("sft", "training.sft", SftConfig, "responses", sft),
     ):
         stage = stages.add_parser(name, help=about, description=about)
-        stage.set_defaults(stage=name, config=config, given=given)
+        stage.set_defaults(stage=name, module=module, config=config, given=given)
         stage.add_argument("--out", type=Path, required=True, help="run folder; resumed where it exists")
         shared.add_config(stage, config)
         shared.add_cache(stage)
@@ -68,18 +71,8 @@ def train(args: argparse.Namespace) -> None:
     config = shared.config_of(args, args.config)
     if args.given:
         shared.require_there(Path(getattr(config, args.given)))
-    from tgsr.miniature.base import train_base
-    from tgsr.rl import train_grpo
-    from tgsr.sta import train_sta
-    from tgsr.training.sft import train_sft
-
-    trainers: dict[str, Callable[..., Path]] = {
-        "base": train_base,
-        "sta": train_sta,
-        "grpo": train_grpo,
-        "sft": train_sft,
-    }
-    adapter = trainers[args.stage](config, args.out, shared.cache_of(args))
+    trainer = getattr(import_module(f"tgsr.{args.module}"), f"train_{args.stage}")
+    adapter = trainer(config, args.out, shared.cache_of(args))
     if os.environ.get("RANK", "0") == "0":  # once, however many processes torchrun has started
         print(adapter)
 
@@ -103,16 +96,7 @@ def decoder(args: argparse.Namespace) -> None:
     from tgsr.models.load import load
 
     export_decoder(load(args.model), args.out)
-    command = server_command(
-        args.out,
-        args.port,
-        python=args.python,
-        dtype=args.dtype,
-        lora_rank=args.lora_rank,
-        memory_share=args.memory_share,
-        cpu=args.cpu,
-    )
-    print(shlex.join(command))
+    print(shlex.join(server_command(args.out, **shared.arguments_of(args, server_command))))
 
 
 def add_plan(command: argparse.ArgumentParser) -> None:

@@ -263,50 +263,41 @@ def write_analysis(analysis: Analysis, out: Path) -> None:
 
 def markdown(analysis: Analysis) -> str:
     """The tables as text; a dash where nothing was rated."""
-    lines = [
+    paragraphs = [
         "# Listening study",
-        "",
         f"{analysis.n_raters} raters, {analysis.n_finished} finished, {len(analysis.excluded)} left out for failed "
         f"attention checks; {analysis.n_ratings} ratings. Intervals: 95 %, bootstrap over items.",
     ]
     for measure, systems in analysis.means.items():
-        lines += [
-            "",
-            f"## {WORDS[measure].capitalize()}",
-            "",
-            "| system | evidence | full clip |",
-            "|---|---|---|",
-        ]
+        table = ["| system | evidence | full clip |", "|---|---|---|"]
         for system, means in systems.items():
             cells = " | ".join(_told(means[condition]) for condition in CONDITIONS)
             name = system.replace("|", "\\|").replace("\n", " ")
-            lines.append(f"| {name} | {cells} |")
+            table.append(f"| {name} | {cells} |")
+        paragraphs += [f"## {WORDS[measure].capitalize()}", "\n".join(table)]
         if measure == "referent":
-            lines += ["", f"Chance: {analysis.chance_referent:.2f}."]
-        for contrast in analysis.contrasts:
-            if contrast.measure == measure:
-                lines += [
-                    "",
-                    f"{contrast.other} - {contrast.model}: {_told(contrast.difference)} (paired by item)",
-                ]
+            paragraphs.append(f"Chance: {analysis.chance_referent:.2f}.")
+        differences = {
+            f"{c.other} - {c.model}": c.difference for c in analysis.contrasts if c.measure == measure
+        }
         for system, difference in analysis.conditions.get(measure, {}).items():
-            lines += ["", f"{system}, evidence - full clip: {_told(difference)} (paired by item)"]
+            differences[f"{system}, evidence - full clip"] = difference
+        paragraphs += [f"{name}: {_told(mean)} (paired by item)" for name, mean in differences.items()]
         for name, agreement in analysis.agreement[measure].items():
             words = name.replace("_", " ")
             if agreement is None:
-                lines += ["", f"{words}: not defined, trials have different numbers of ratings"]
+                paragraphs.append(f"{words}: not defined, trials have different numbers of ratings")
             elif agreement.value is None:
-                lines += ["", f"{words}: nothing can be said"]
+                paragraphs.append(f"{words}: nothing can be said")
             else:
                 interval = "" if agreement.low is None else f" [{agreement.low:.2f}, {agreement.high:.2f}]"
-                lines += ["", f"{words}: {agreement.value:.2f}{interval}, {agreement.n_units} trials"]
+                paragraphs.append(f"{words}: {agreement.value:.2f}{interval}, {agreement.n_units} trials")
     if analysis.n_items_needed is not None:
-        lines += [
-            "",
+        paragraphs.append(
             f"By the spread found here, {analysis.n_items_needed} items show a difference of half a point in "
-            "helpfulness between the first and the last system (power 0.8, two-sided 5 %).",
-        ]
-    return "\n".join(lines) + "\n"
+            "helpfulness between the first and the last system (power 0.8, two-sided 5 %)."
+        )
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _told(mean: Mean) -> str:

@@ -161,8 +161,7 @@ def make_study(
     rated: dict[str, tuple[Trial, ...]] = {}
     practice: list[Trial] = []
     recordings: set[str] = set()
-    bar = tqdm(shuffled, desc="study", unit="question")
-    for question in bar:
+    for question in (bar := tqdm(shuffled, desc="study", unit="question")):
         if len(rated) == n_items and len(practice) == n_practice:
             break
         if question.clip_id in recordings:
@@ -192,17 +191,8 @@ def make_study(
     # Of practice items, so that no rated one is met a second time; of the first one where there is no practice.
     known = practice or [next(iter(rated.values()))[0]]
     checks = tuple(_as_check(known[n % len(known)], n, seed) for n in range(n_checks))
-    study = Study(
-        title,
-        seed,
-        names,
-        min(per_rater or n_items, n_items),
-        raters_per_trial,
-        rated,
-        tuple(practice),
-        checks,
-        dict(left_out),
-    )
+    parts = (rated, tuple(practice), checks, dict(left_out))
+    study = Study(title, seed, names, min(per_rater or n_items, n_items), raters_per_trial, *parts)
     write_whole(out / FILE, json.dumps(asdict(study), ensure_ascii=False, indent=1))
     return study
 
@@ -334,21 +324,16 @@ def _foils(
     cited: Span, all_cited: Sequence[Span], seconds: float, rng: np.random.Generator
 ) -> list[Span] | None:
     """Two stretches as long as the cited one that meet neither it, nor other cited spans, nor each other."""
-    taken = list(all_cited)
-    foils: list[Span] = []
     length = min(cited.duration, seconds)
+    starts = np.arange(0.0, seconds - length + 1e-9, 0.05).tolist()
+    stretches = [Span(start, start + length) for start in starts]
+    foils: list[Span] = []
     for _ in range(N_STRETCHES - 1):
-        starts = np.arange(0.0, seconds - length + 1e-9, 0.05)
-        room = [
-            start
-            for start in starts
-            if all(Span(start, start + length).overlap(other) <= 1e-6 for other in taken)
-        ]
+        taken = (*all_cited, *foils)
+        room = [span for span in stretches if all(span.overlap(other) <= 1e-6 for other in taken)]
         if not room:
             return None
-        start = float(rng.choice(room))
-        foils.append(Span(start, start + length))
-        taken.append(foils[-1])
+        foils.append(room[rng.integers(len(room))])
     return foils
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -55,10 +56,6 @@ def kept_token(folder: Path) -> str:
     except FileExistsError:
         pass
     token = path.read_text(encoding="utf-8", errors="replace").strip()
-    if (
-        len(token) < SHORTEST_TOKEN
-        or not token.isascii()
-        or not token.replace("-", "").replace("_", "").isalnum()
-    ):
+    if not re.fullmatch(rf"[A-Za-z0-9_-]{{{SHORTEST_TOKEN},}}", token):
         raise StudyError(f"{path}: holds no token; delete it, and a new one is made")
     return token

@@ -37,6 +37,7 @@ MOST_VALUES = 200  # of a label, to be offered as a list; of more, none is
 MOST_SIZE = 200  # items a page
 MANY = 5000  # questions, from which on a progress bar is shown
 CLIP_FILES = "clips*.jsonl"
+LISTED = ("id", "question", "kind", "task", "split", "duration")  # of a question, in a list of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +142,12 @@ def read_index(
     models: dict[str, None] = {}
     by_question: dict[Question, tuple[Question, Path, dict[str, Response]]] = {}
     for path in files:
-        base = Path(os.path.realpath(path.parent))
-        sounds: dict[str, Path] = {}
+        base = os.path.realpath(path.parent)
         for response in _rows(path, response_of, notes):
-            name = response.question.audio
-            if name not in sounds:
-                sounds[name] = Path(os.path.normpath(base / name))
             models.setdefault(response.model)
-            same = replace(response.question, audio=str(sounds[name]))  # each file has its own relative path
-            _, _, by_model = by_question.setdefault(same, (response.question, sounds[name], {}))
+            sound = Path(os.path.normpath(os.path.join(base, response.question.audio)))
+            same = replace(response.question, audio=str(sound))  # each file has its own relative path
+            _, _, by_model = by_question.setdefault(same, (response.question, sound, {}))
             by_model.setdefault(response.model, response)
     by_key: dict[str, ViewedQuestion] = {}  # names that stay when files grow or come in
     bar = tqdm(by_question.values(), desc="score", unit="question", disable=len(by_question) < MANY)
@@ -199,18 +197,15 @@ def _rows(path: Path, parse: Callable[[Row], T], notes: list[str]) -> Iterator[T
                 if not content.strip():
                     continue
                 try:
-                    row = parse(row_of(content))
+                    yield parse(row_of(content))
                 except RecordError as error:
                     if not content.endswith(b"\n"):
-                        notes.append(
-                            f"{path}:{line}: the last line is half-written and left out until it is whole"
-                        )
+                        problem = "the last line is half-written and left out until it is whole"
+                        notes.append(f"{path}:{line}: {problem}")
                         continue
                     n_bad += 1
                     if n_bad <= MOST_NOTES:
                         notes.append(f"{path}:{line}: left out: {error}")
-                else:
-                    yield row
     except OSError as error:
         notes.append(f"{path}: cannot be read on ({error.strerror})")
     if n_bad > MOST_NOTES:
@@ -285,11 +280,12 @@ def select(index: Index, query: Query) -> list[ViewedQuestion]:
     chosen = [item for item in index.items if _fits(item, query, model, text)]
     if query.sort == "order":
         return chosen
-    sign = 1 if query.sort == "worst" else -1
-    qualities = {item.key: item.verdicts[model].quality for item in chosen if model in item.verdicts}
-    known = [(quality, item) for item in chosen if (quality := qualities.get(item.key)) is not None]
-    known.sort(key=lambda pair: sign * pair[0])
-    return [item for _, item in known] + [item for item in chosen if qualities.get(item.key) is None]
+
+    def rank(item: ViewedQuestion) -> tuple[bool, float]:
+        quality = item.verdicts[model].quality if model in item.verdicts else None
+        return quality is None, (quality or 0.0) * (1 if query.sort == "worst" else -1)
+
+    return sorted(chosen, key=rank)
 
 
 def _fits(item: ViewedQuestion, query: Query, model: str, text: str) -> bool:
@@ -334,17 +330,8 @@ def run_row(index: Index) -> dict[str, object]:
 
 def summary_row(item: ViewedQuestion) -> dict[str, object]:
     """An item in a list."""
-    question = item.question
-    return {
-        "id": question.id,
-        "key": item.key,
-        "question": question.question,
-        "kind": question.kind,
-        "task": question.task,
-        "split": question.split,
-        "duration": question.duration,
-        "verdicts": {model: _verdict_row(verdict) for model, verdict in item.verdicts.items()},
-    }
+    verdicts = {model: _verdict_row(verdict) for model, verdict in item.verdicts.items()}
+    return {"key": item.key, **_values(item.question, LISTED), "verdicts": verdicts}
 
 
 def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
@@ -353,23 +340,18 @@ def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
     words = index.words_of(item)
     return {
         "key": item.key,
-        "id": question.id,
-        "question": question.question,
-        "kind": question.kind,
-        "choices": list(question.choices),
-        "answer": question.answer,
-        "phrase": question.phrase,
-        "task": question.task,
-        "split": question.split,
+        **_values(question, (*LISTED, "choices", "answer", "phrase", "clip_id")),
         "labels": labels_row(question),
-        "duration": question.duration,
-        "clip_id": question.clip_id,
         "evidence": [[span.start, span.end] for span in question.evidence],
         "words": None
         if words is None
         else [{"word": w.text, "start": w.start, "end": w.end, "speaker": w.speaker} for w in words],
         "responses": [_response_row(item, response) for response in item.responses],
     }
+
+
+def _values(question: Question, names: Sequence[str]) -> dict[str, object]:
+    return {name: getattr(question, name) for name in names}
 
 
 def labels_row(question: Question) -> dict[str, list[str]]:
@@ -385,16 +367,8 @@ def mention_rows(text: str, duration: Seconds) -> list[dict[str, object]]:
         last = first + _units(text[mention.text_start : mention.text_end])
         place, units = mention.text_end, last
         interval = stated(mention.start, mention.end, duration)
-        rows.append(
-            {
-                "text_start": first,
-                "text_end": last,
-                "start": interval.start,
-                "end": interval.end,
-                "problem": interval.problem,
-                "audible": interval.is_audible,
-            }
-        )
+        row = {"text_start": first, "text_end": last, "start": interval.start, "end": interval.end}
+        rows.append({**row, "problem": interval.problem, "audible": interval.is_audible})
     return rows
 
 

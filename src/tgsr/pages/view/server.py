@@ -83,18 +83,13 @@ SORTS = ("order", "worst", "best")
 class Viewer:
     """The page's content: an index that `reload` replaces as a whole, the sounds, and the models that answer."""
 
-    runs: tuple[Path, ...]
     index: Index
+    read: Callable[[], Index]
     sounds: Sounds = field(default_factory=Sounds)
     asker: Asker | None = None
-    clips: tuple[Path, ...] = ()
-    audio_roots: tuple[Path, ...] = ()
-    title: str | None = None
 
     def reload(self) -> None:
-        self.index = data.read_index(
-            self.runs, clips=self.clips, audio_roots=self.audio_roots, title=self.title
-        )
+        self.index = self.read()
 
     def close(self) -> None:
         if self.asker is not None:
@@ -125,9 +120,7 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
 
     async def events(request: Request) -> Response:
         stream = _events(_job(viewer, request))
-        return StreamingResponse(
-            stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
-        )
+        return StreamingResponse(stream, 200, {"cache-control": "no-store"}, "text/event-stream")
 
     return [
         Route("/", _page),
@@ -204,18 +197,10 @@ def _query(request: Request) -> tuple[Query, int, int]:
     labels = [label.split(":", 1) for label in params.getlist("label") if label]
     if any(len(label) != 2 for label in labels):
         raise HTTPException(400, "label must be name:value")
-    query = Query(
-        model=params.get("model", ""),
-        wrong=params.get("wrong") == "1",
-        ungrounded=params.get("ungrounded") == "1",
-        disagree=params.get("disagree") == "1",
-        kind=params.get("kind", ""),
-        task=params.get("task", ""),
-        split=params.get("split", ""),
-        labels=tuple((name, value) for name, value in labels),
-        text=params.get("q", ""),
-        sort=cast(data.Sort, sort),
-    )
+    given: dict[str, Any] = {name: params.get(name, "") for name in ("model", "kind", "task", "split")}
+    given |= {name: params.get(name) == "1" for name in ("wrong", "ungrounded", "disagree")}
+    pairs = tuple((name, value) for name, value in labels)
+    query = Query(**given, labels=pairs, text=params.get("q", ""), sort=cast(data.Sort, sort))
     return query, _whole(params.get("page"), 0, 0, 10**9), _whole(params.get("size"), 50, 1, data.MOST_SIZE)
 
 
@@ -328,7 +313,6 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
 async def _take(request: Request, path: Path, most_bytes: int) -> None:
     """The request's body as a file; HTTPException, and no file, where it is too large, or empty."""
     n_taken = 0
-    is_whole = False
     try:
         with path.open("wb") as file:
             async for chunk in request.stream():
@@ -338,10 +322,9 @@ async def _take(request: Request, path: Path, most_bytes: int) -> None:
                 file.write(chunk)
         if n_taken == 0:
             raise HTTPException(400, "the recording is empty")
-        is_whole = True
-    finally:
-        if not is_whole:  # the caller may also have gone away
-            path.unlink(missing_ok=True)
+    except BaseException:  # the caller may also have gone away
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _job(viewer: Viewer, request: Request) -> PendingQuestion:

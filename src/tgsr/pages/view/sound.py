@@ -24,6 +24,7 @@ import soundfile as sf
 
 from tgsr import audio
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, Samples
+from tgsr.disk.whole import whole
 from tgsr.errors import AudioError
 from tgsr.pages.view.index import Index, ViewedQuestion
 from tgsr.timeline import Seconds
@@ -144,9 +145,8 @@ class Sounds:
             self._peaks[key] = _long_peaks(sound.wav or sound.path)
         fine = self._peaks[key]
         n = min(n, len(fine))
-        firsts = np.arange(n) * len(fine) // n
-        lowest, highest = np.minimum.reduceat(fine[:, 0], firsts), np.maximum.reduceat(fine[:, 1], firsts)
-        return list(zip(lowest.tolist(), highest.tolist(), strict=True))
+        lows, highs = (audio.peaks(fine[:, column], n) for column in (0, 1))
+        return [(low, high) for (low, _), (_, high) in zip(lows, highs, strict=True)]
 
     def peaks_row(self, sound: BrowserSound, n: int) -> dict[str, object]:
         """The answer of /api/peaks: `peaks` and the sound's length."""
@@ -176,7 +176,7 @@ def track_to_wav(path: Path, wav: Path, most_seconds: Seconds = math.inf) -> int
 
     n_samples = 0
     try:
-        with av.open(str(path)) as container, wave.open(str(wav), "wb") as out:
+        with whole(wav) as half, av.open(str(path)) as container, wave.open(str(half), "wb") as out:
             out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
             if not container.streams.audio:
                 raise AudioError(str(path), "has no sound track", "leave the clip out")
@@ -187,14 +187,10 @@ def track_to_wav(path: Path, wav: Path, most_seconds: Seconds = math.inf) -> int
                     n_samples += piece.samples
                 if n_samples > most_seconds * SAMPLE_RATE:
                     raise AudioError(str(path), f"is longer than the {most_seconds:g} s allowed", "cut it")
-        if n_samples == 0:
-            raise AudioError(str(path), "the sound track holds no samples", "leave the clip out")
+            if n_samples == 0:
+                raise AudioError(str(path), "the sound track holds no samples", "leave the clip out")
     except av.error.FFmpegError as error:
-        wav.unlink(missing_ok=True)
         raise AudioError(str(path), f"decoding fails ({error.strerror})", audio.FETCH_AGAIN) from None
-    except AudioError:
-        wav.unlink(missing_ok=True)
-        raise
     return n_samples
 
 
