@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from tqdm import tqdm
 
-from tgsr.choices import extract_choice, letter
+from tgsr.choices import correct_letter, extract_choice, letter
 from tgsr.data.splits import drawn
 from tgsr.dense_reward import dense_grounding_reward
 from tgsr.disk.whole import StrPath, whole, write_whole
@@ -27,7 +28,7 @@ from tgsr.prompts import REASONING_OPENING
 from tgsr.reasoning import words_in
 from tgsr.records import Question, Response
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
-from tgsr.statistics.intervals import Mean, bootstrap_mean
+from tgsr.statistics.intervals import Bootstrap, Mean
 from tgsr.timeline import Span, Word
 
 Words = tuple[Word, ...]
@@ -94,30 +95,18 @@ class Hacking:
 # --- policies ----------------------------------------------------------------------------------------------------
 
 
-def _final(question: Question, answer: str) -> str:
-    return f"Final answer: ({_letter(question, answer)}) {answer}"
-
-
 def _right(question: Question, rng: np.random.Generator) -> str:
-    return _final(question, str(question.answer))
+    return f"Final answer: ({correct_letter(question)}) {question.answer}"
 
 
 def _wrong(question: Question, rng: np.random.Generator) -> str:
     wrong = [choice for choice in question.choices if choice != question.answer]
-    return _final(question, str(wrong[int(rng.integers(len(wrong)))]))
-
-
-def _letter_only(question: Question, rng: np.random.Generator) -> str:
-    return f"({_letter(question, str(question.answer))})"
+    return _right(replace(question, answer=wrong[int(rng.integers(len(wrong)))]), rng)
 
 
 def _every_letter(question: Question, rng: np.random.Generator) -> str:
     letters = " ".join(f"({letter(index)})" for index in range(len(question.choices)))
     return f"{REASONING_OPENING}\nFinal answer: {letters}"
-
-
-def _letter(question: Question, answer: str) -> str:
-    return letter(question.choices.index(answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +202,8 @@ def _recital(question: Question, words: Words, rng: np.random.Generator) -> list
 
 def _recital_even_times(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
     each = question.duration / max(1, len(words))
-    runs = [(first, words[first : first + 4]) for first in range(0, len(words), 4)]
-    return [_quoted(Span(each * first, each * (first + len(run))), _texts(run)) for first, run in runs]
+    even = [replace(word, start=each * i, end=each * (i + 1)) for i, word in enumerate(words)]
+    return _recital(question, tuple(even), rng)
 
 
 POLICIES = (
@@ -253,7 +242,8 @@ POLICIES = (
            lambda question, words, rng: ["The voices grow from 2 to 3 people."]),
     Policy('"(3, 5)"', "degenerate", "no time at all; counted by the authors' counter",
            lambda question, words, rng: ["Two of the options (3, 5) can be ruled out."]),
-    Policy("letter only", "degenerate", "the right letter alone", None, _letter_only),
+    Policy("letter only", "degenerate", "the right letter alone", None,
+           lambda question, rng: f"({correct_letter(question)})"),
     Policy("every letter", "degenerate", "all letters on the last line", None, _every_letter),
 )  # fmt: skip
 """The reference first. All but two say the right answer: what is compared is the grounding."""
@@ -264,14 +254,13 @@ POLICIES = (
 
 def rewards_of(question: Question, words: Words, text: str) -> dict[str, float | None]:
     """What one response earns by each of REWARDS; None for a trace IoU without a valid span."""
-    label = [_letter(question, str(question.answer))]
-    (answer,) = answer_reward([text], label)
+    (answer,) = answer_reward([text], [correct_letter(question)])
     (official,) = timestamp_grounding_reward([text])
     (strict,) = timestamp_grounding_reward([text], counter="strict")
     (dense,) = dense_grounding_reward([text], [words], [question.duration], [question.evidence])
     (words_only,) = dense_grounding_reward([text], [words], [question.duration])
     chosen = extract_choice(text, question.choices)
-    values = {
+    return {
         "answer": answer,
         "answer strict": float(chosen is not None and question.choices[chosen] == question.answer),
         "R_tg official": official,
@@ -282,7 +271,6 @@ def rewards_of(question: Question, words: Words, text: str) -> dict[str, float |
         "paper + dense": answer + official + dense,
         "trace IoU": trace_iou(find_spans(text), question.evidence),
     }
-    return {name: values[name] for name in REWARDS}
 
 
 def compare(
@@ -307,17 +295,15 @@ def compare(
             file or "questions",
             remedy="give questions of `tgsr build qa` and the clips that they were made from",
         )
-    texts = {
-        (policy.name, policy.kind, policy.about): {
-            q.id: policy.write(
-                q, words[q.clip_id], np.random.default_rng(drawn(seed, f"{policy.name} {q.id}"))
-            )
-            for q in usable
-        }
-        for policy in POLICIES
-    }
+    texts: dict[tuple[str, str, str], dict[str, str]] = {}
+    for policy in POLICIES:
+        written = texts[policy.name, policy.kind, policy.about] = {}
+        for q in usable:
+            rng = np.random.default_rng(drawn(seed, f"{policy.name} {q.id}"))
+            written[q.id] = policy.write(q, words[q.clip_id], rng)
     for response in responses:
         texts.setdefault((response.model, "model", "its responses"), {})[response.question.id] = response.text
+    bootstrap = Bootstrap(seed, n_resamples)
     earned: list[Earned] = []
     reference: dict[str, dict[str, float | None]] = {}
     for (name, kind, about), by_question in tqdm(texts.items(), desc="rewards", unit="policy"):
@@ -326,31 +312,28 @@ def compare(
             continue
         scored = {q.id: rewards_of(q, words[q.clip_id], by_question[q.id]) for q in answered}
         reference = reference or scored
-        clips = [q.clip_id for q in answered]
-        means: dict[str, Mean] = {}
-        behind: dict[str, Mean] = {}
-        for reward in REWARDS:
-            mine = [scored[q.id][reward] for q in answered]
-            best = [reference[q.id][reward] for q in answered]
-            less = [None if a is None or b is None else b - a for a, b in zip(mine, best, strict=True)]
-            means[reward] = bootstrap_mean(mine, clips, seed, n_resamples)
-            behind[reward] = bootstrap_mean(less, clips, seed, n_resamples)
-        earned.append(Earned(name, kind, about, means, behind, by_question[answered[0].id]))
+        pairs = [(scored[q.id], reference[q.id]) for q in answered]
+        rewards = {reward: [mine[reward] for mine, _ in pairs] for reward in REWARDS}
+        behind = {reward: [_less(best[reward], mine[reward]) for mine, best in pairs] for reward in REWARDS}
+        means, behind_means = (
+            bootstrap.means(columns, [q.clip_id for q in answered]) for columns in (rewards, behind)
+        )
+        earned.append(Earned(name, kind, about, means, behind_means, by_question[answered[0].id]))
+    degenerate = [policy for policy in earned if policy.kind == "degenerate"]
     blind = {
-        reward: [
-            policy.name
-            for policy in earned
-            if policy.kind == "degenerate" and policy.is_told(reward) is False
-        ]
+        reward: [policy.name for policy in degenerate if policy.is_told(reward) is False]
         for reward in GROUNDING
     }
     return Hacking(file, len(usable), len(questions) - len(usable), tuple(earned), blind)
 
 
+def _less(best: float | None, mine: float | None) -> float | None:
+    return None if best is None or mine is None else best - mine
+
+
 def write_hacking(hacking: Hacking, path: StrPath) -> None:
     """hacking.json. What was not scored is null."""
-    text = json.dumps(asdict(hacking), ensure_ascii=False, allow_nan=False, indent=1)
-    write_whole(path, text + "\n")
+    write_whole(path, json.dumps(asdict(hacking), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
 def table(hacking: Hacking) -> str:
@@ -371,13 +354,10 @@ def table(hacking: Hacking) -> str:
             cells.append((("-" if value is None else f"{value:.3f}") + same).rjust(widths[reward]))
         lines.append(policy.name.ljust(wide) + "".join(cells))
     n = sum(policy.kind == "degenerate" for policy in hacking.policies)
-    lines.append(
-        f"{hacking.n_questions} questions, {hacking.n_left_out} left out; = not told from the reference"
-    )
-    lines += [
-        f"{reward}: {len(names)} of {n} degenerate policies not told"
-        for reward, names in hacking.blind.items()
-    ]
+    n_questions = f"{hacking.n_questions} questions, {hacking.n_left_out} left out"
+    lines.append(f"{n_questions}; = not told from the reference")
+    blind = ((reward, len(names)) for reward, names in hacking.blind.items())
+    lines += [f"{reward}: {n_blind} of {n} degenerate policies not told" for reward, n_blind in blind]
     return "\n".join(lines)
 
 
@@ -387,13 +367,10 @@ def draw(hacking: Hacking, path: StrPath) -> None:
     from matplotlib.figure import Figure  # slow to import
 
     rewards = [reward for reward in REWARDS if hacking.policies[0].rewards[reward].value]
-    best = {reward: hacking.policies[0].rewards[reward].value for reward in rewards}
-    shares = np.full((len(hacking.policies), len(rewards)), np.nan)
-    for row, policy in enumerate(hacking.policies):
-        for column, reward in enumerate(rewards):
-            value, most = policy.rewards[reward].value, best[reward]
-            if value is not None and most:
-                shares[row, column] = min(1.0, value / most)
+    values = np.array(
+        [[policy.rewards[r].value for r in rewards] for policy in hacking.policies], dtype=float
+    )
+    shares = np.minimum(1.0, values / values[0])
     figure = Figure(figsize=(10.5, 1.4 + 0.3 * len(hacking.policies)), layout="constrained")
     axes = figure.subplots()
     shades = LinearSegmentedColormap.from_list("share", ("#ffffff", "#c7dbe0", "#20867a"))
@@ -401,33 +378,23 @@ def draw(hacking: Hacking, path: StrPath) -> None:
     axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
     for row, policy in enumerate(hacking.policies):
         for column, reward in enumerate(rewards):
-            value = policy.rewards[reward].value
-            blind = policy.name in hacking.blind.get(reward, ())
-            axes.text(
-                column,
-                row,
-                "-" if value is None else f"{value:.2f}",
-                ha="center",
-                va="center",
-                fontsize=8.5,
-                color="white" if shares[row, column] > 0.75 else "#24292f",
-                fontweight="bold" if blind else "normal",
-            )
+            value, blind = values[row, column], policy.name in hacking.blind.get(reward, ())
+            text = "-" if np.isnan(value) else f"{value:.2f}"
+            colour = "white" if shares[row, column] > 0.75 else "#24292f"
+            weight = "bold" if blind else "normal"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour, weight=weight)
             if blind:
                 axes.plot(column + 0.36, row, marker="o", markersize=4, color="#bb5566")
     axes.set_xticks(range(len(rewards)), [reward.replace(" ", "\n", 1) for reward in rewards], fontsize=9)
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(hacking.policies)), [policy.name for policy in hacking.policies], fontsize=9)
-    kinds = [policy.kind for policy in hacking.policies]
-    for row in range(1, len(kinds)):
-        if kinds[row] != kinds[row - 1]:
-            axes.axhline(row - 0.5, color="#24292f", linewidth=1)
+    for row, (policy, following) in enumerate(pairwise(hacking.policies)):
+        if policy.kind != following.kind:
+            axes.axhline(row + 0.5, color="#24292f", linewidth=1)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors="#24292f")
-    axes.set_xlabel(
-        f"mean over {hacking.n_questions} questions; colour: share of the reference's; "
-        "dot: a degenerate policy that the reward does not tell from the reference",
-        fontsize=9,
-    )
+    legend = "dot: a degenerate policy that the reward does not tell from the reference"
+    legend = f"mean over {hacking.n_questions} questions; colour: share of the reference's; {legend}"
+    axes.set_xlabel(legend, fontsize=9)
     with whole(path) as half:
         figure.savefig(half, dpi=110, format="png", facecolor="white")
