@@ -47,12 +47,11 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
             rows = _table_rows(name, file)
         else:
             rows = _line_rows(name, file)
-        is_empty = True
-        for line, row in rows:
-            is_empty = False
-            yield line, row
-    if is_empty:
-        raise RecordError(None, "holds no predictions", name, remedy=_HOW_TO)
+        first = next(rows, None)
+        if first is None:
+            raise RecordError(None, "holds no predictions", name, remedy=_HOW_TO)
+        yield first
+        yield from rows
 
 
 def _line_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
@@ -72,19 +71,16 @@ def _line_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
 
 
 def _list_rows(name: str, content: bytes) -> Iterator[tuple[int, Row]]:
-    line, problem, remedy = None, "", _HOW_TO
     try:
         values = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        problem, remedy = f"is not UTF-8 ({error.reason})", "save it as UTF-8"
+        raise RecordError(None, f"is not UTF-8 ({error.reason})", name, None, "save it as UTF-8") from None
     except json.JSONDecodeError as error:
-        line, problem = error.lineno, f"is not JSON: {error.msg} at column {error.colno}"
-    except RecursionError:
-        line, problem = 1, "is not JSON: nested too deeply"
-    except ValueError as error:  # a number of 4,300 digits
-        line, problem = 1, f"is not JSON: {error}"
-    if problem:
-        raise RecordError(None, problem, name, line, remedy)
+        problem = f"is not JSON: {error.msg} at column {error.colno}"
+        raise RecordError(None, problem, name, error.lineno, _HOW_TO) from None
+    except (ValueError, RecursionError) as error:  # ValueError: a number of 4,300 digits
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise RecordError(None, f"is not JSON: {problem}", name, 1, _HOW_TO) from None
     for place, value in enumerate(values, 1):
         if not isinstance(value, dict):
             raise RecordError(None, f"a row must be a JSON object, got {value!r:.80}", name, place, _HOW_TO)
@@ -98,12 +94,10 @@ def _table_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
         for row in reader:
             yield reader.line_num, row
     except UnicodeDecodeError as error:
-        problem, remedy = f"is not UTF-8 ({error.reason})", "save it as UTF-8"
+        problem = f"is not UTF-8 ({error.reason})"
+        raise RecordError(None, problem, name, reader.line_num, "save it as UTF-8") from None
     except csv.Error as error:
-        problem, remedy = f"is not CSV ({error})", _HOW_TO
-    else:
-        return
-    raise RecordError(None, problem, name, reader.line_num, remedy)
+        raise RecordError(None, f"is not CSV ({error})", name, reader.line_num, _HOW_TO) from None
 
 
 def format_of(row: Row) -> Format:
@@ -139,7 +133,11 @@ class Known:
             return self.rows[id_]
         names = (id_, *(f"meld-{split}-{id_}" for split in ("test", "dev", "train")))
         question = next((self.questions[name] for name in names if name in self.questions), None)
-        return None if question is None or question.kind != "choice" else _row_of_question(question)
+        if question is None or question.kind != "choice":
+            return None
+        labels = (owner_of_question(question) or OWNERS["mmau"]).breakdown(question.labels)
+        asked = (plain_id(question.id), question.clip_id, question.choices, question.answer)
+        return BenchmarkRow(*asked, is_answered=False, prediction="", labels=labels)
 
 
 def read_known(path: StrPath) -> Known:
@@ -161,19 +159,6 @@ def read_known(path: StrPath) -> Known:
             raise error.at(name, line) from None
     assert format_ is not None  # read_rows raises where there is no row
     return Known(format_, rows, questions)
-
-
-def _row_of_question(question: Question) -> BenchmarkRow:
-    owner = owner_of_question(question) or OWNERS["mmau"]
-    return BenchmarkRow(
-        id=plain_id(question.id),
-        audio=question.clip_id,
-        choices=question.choices,
-        answer=question.answer,
-        is_answered=False,
-        prediction="",
-        labels=owner.breakdown(question.labels),
-    )
 
 
 # --- predictions -----------------------------------------------------------------------------------------

@@ -109,9 +109,8 @@ def import_predictions(
             text, n_others = _text(_value(row, columns["response"]))
             id_ = Mapped(row, columns).id()
             if known is not None and id_ not in known:
-                if (
-                    plain := plain_id(id_)
-                ) not in known:  # MELD's also without the split that ours have before it
+                plain = plain_id(id_)  # MELD's also without the split that ours have before it
+                if plain not in known:
                     raise RecordError("id", f"{id_!r} is not in the questions' file")
                 id_ = plain
             # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
@@ -127,9 +126,8 @@ def import_predictions(
                 n_unread += unread
         except RecordError as error:
             n_bad += 1
-            append_jsonl(
-                errors, {"file": str(path), "line": line, "field": error.field, "error": error.problem}
-            )
+            where = {"file": str(path), "line": line}
+            append_jsonl(errors, {**where, "field": error.field, "error": error.problem})
             continue
         seen[id_] = line
         n_more += n_others
@@ -162,18 +160,17 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
         rows = list(enumerate(_json(path, 1, text), 1))
     elif start == "{":
         whole = _maybe(text)
-        if isinstance(whole, dict) and not any(k in whole for k in ("id", "doc_id", *RESPONSE_COLUMNS)):
-            inner = [value for value in whole.values() if isinstance(value, list)]
-            if len(inner) != 1:  # a results file: one list of rows beside what else it says
-                raise ImportFileError(
-                    f"{path}: one JSON object with {len(inner)} lists; give the one with the rows"
-                )
-            rows = list(enumerate(inner[0], 1))
-        elif isinstance(whole, dict):
-            rows = [(1, whole)]
-        else:
+        if not isinstance(whole, dict):
             lines = enumerate(text.split("\n"), 1)
             rows = [(line, _json(path, line, content)) for line, content in lines if content.strip()]
+        elif any(key in whole for key in ("id", "doc_id", *RESPONSE_COLUMNS)):
+            rows = [(1, whole)]
+        else:  # a results file: one list of rows beside what else it says
+            inner = [value for value in whole.values() if isinstance(value, list)]
+            if len(inner) != 1:
+                problem = f"one JSON object with {len(inner)} lists; give the one with the rows"
+                raise ImportFileError(f"{path}: {problem}")
+            rows = list(enumerate(inner[0], 1))
     else:
         first = text.split("\n", 1)[0]
         csv.field_size_limit(sys.maxsize)  # a response may be longer than the default of 131,072 characters
@@ -186,9 +183,8 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
         raise ImportFileError(f"{path}: holds no rows")
     for line, row in rows:
         if not isinstance(row, dict):
-            raise ImportFileError(
-                f"{path}:{line}: a row must be an object with named values, got {row!r:.60}"
-            )
+            problem = f"a row must be an object with named values, got {row!r:.60}"
+            raise ImportFileError(f"{path}:{line}: {problem}")
     return rows
 
 
@@ -196,9 +192,8 @@ def _json(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ImportFileError(
-            f"{path}:{line}: is not JSON ({error}); neither is it a table with a header"
-        ) from error
+        problem = f"is not JSON ({error}); neither is it a table with a header"
+        raise ImportFileError(f"{path}:{line}: {problem}") from error
 
 
 def _maybe(text: str) -> Any:
@@ -218,30 +213,21 @@ def _presets(row: Mapping[str, Any]) -> dict[str, str]:
     """Columns that well-known files have."""
     if (owner := owner_of(row)) is not None and owner.columns:
         return dict(owner.columns)
-    same = {field: field for field in FIELDS if field in row and field != "response"}
-    if "doc_id" in row:
-        same.setdefault("id", "doc_id")
-        same.setdefault("answer", "target")
-    for name in ("audio_id", "audio_path"):
-        if name in row:
-            same.setdefault("audio", name)
-    return same
+    names = [(field, field) for field in FIELDS if field != "response"]
+    names += [("id", "doc_id"), ("answer", "target"), ("audio", "audio_id"), ("audio", "audio_path")]
+    return {field: name for field, name in reversed(names) if name in row}
 
 
 def _response_column(path: Path, row: Mapping[str, Any]) -> str:
-    if "doc_id" in row:
-        for name in ("resps", "filtered_resps"):
-            if name in row:
-                return name
-    names = [name for name in RESPONSE_COLUMNS if name in row]
+    logged = [name for name in ("resps", "filtered_resps") if "doc_id" in row and name in row]
+    names = logged[:1] or [name for name in RESPONSE_COLUMNS if name in row]
     if len(names) == 1:
         return names[0]
-    what = (
+    columns = f"say which with --map response=COLUMN. Columns: {', '.join(map(str, row))}"
+    problem = (
         f"the response could be in {', '.join(names)}" if names else "no column is known to be the response"
     )
-    raise ImportFileError(
-        f"{path}: {what}; say which with --map response=COLUMN. Columns: {', '.join(map(str, row))}"
-    )
+    raise ImportFileError(f"{path}: {problem}; {columns}")
 
 
 def _questions(path: Path) -> dict[str, Row]:
@@ -301,10 +287,8 @@ class Mapped:
             value = "_".join(str(piece) for piece in value)
         if value is None or (isinstance(value, str) and not value.strip()):
             column = self.columns.get(field)
-            problem = (
-                f"column {column} is empty or missing" if column else f"no column: give --map {field}=COLUMN"
-            )
-            raise RecordError(field, problem)
+            none = f"no column: give --map {field}=COLUMN"
+            raise RecordError(field, f"column {column} is empty or missing" if column else none)
         return value
 
     def seconds(self, field: str) -> float:

@@ -8,7 +8,6 @@ The way of a prediction: read (files), scored to a few numbers (items, official)
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +91,7 @@ def score_file(
     """
     known = None if questions is None else read_known(questions)
     is_short = os.stat(path).st_size < LONG_FILE
-    with _uncollected(), _line_writer(items) as write_line:
+    with _line_writer(items) as write_line:
         file = PredictionFile(path, known)
         by_model: dict[str, list[Scored]] = {}
         foreign: dict[str, list[str]] = {}
@@ -113,15 +112,10 @@ def score_file(
                 for scored in _missing(known, file.format, model, ids):
                     by_model.setdefault(model, []).extend(scored)
                     write_line(scored)
-        return _metrics(
-            by_model,
-            foreign,
-            file.format,
-            Bootstrap(seed, n_resamples),
-            file=os.fspath(path),
-            n=n,
-            questions=None if questions is None else os.fspath(questions),
-        )
+    metrics = _metrics(
+        by_model, foreign, file.format, Bootstrap(seed, n_resamples), file=os.fspath(path), n=n
+    )
+    return metrics if questions is None else replace(metrics, questions=os.fspath(questions))
 
 
 def write_metrics(metrics: Metrics, path: StrPath) -> None:
@@ -162,9 +156,8 @@ def _metrics(
     *,
     file: str,
     n: int,
-    questions: str | None = None,
 ) -> Metrics:
-    metrics = Metrics(file, format_, n, models={}, benchmark=None, questions=questions)
+    metrics = Metrics(file, format_, n, models={}, benchmark=None)
     if format_ == "tgsr":
         models = {
             model: model_scores(scored, foreign.get(model, ()), bootstrap)
@@ -183,15 +176,3 @@ def _line_writer(path: StrPath | None) -> Iterator[Callable[[Sequence[Scored]], 
         return
     with whole(path) as half, half.open("w", encoding="utf-8", errors="backslashreplace") as file:
         yield lambda scored: file.write(json.dumps(item_line(scored), ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the collector of reference cycles: rows and items have none, and looking for them costs 4 %."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
