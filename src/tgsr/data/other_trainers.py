@@ -15,13 +15,13 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tgsr.choices import correct_letter
-from tgsr.disk.parquet import pyarrow_for
+from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
 from tgsr.prompts import (
@@ -94,17 +94,13 @@ def to_verl(question: Question, audio_path: str, family: Family, index: int) -> 
     RLHFDataset of verl 0.9.
     """
     user = {"role": "user", "content": PLACE + _unmarked(prompt_of(question, family))}
+    extra = {"split": question.split, "index": index, "id": question.id, "task": question.task or ""}
     return {
         "data_source": f"tgsr/{question.kind}",
         "prompt": [*_system(family), user],
         "ability": "timestamp_alignment" if question.kind == "phrase" else "timestamp_grounded_reasoning",
         "reward_model": {"style": "rule", "ground_truth": target_of(question, family)},
-        "extra_info": {
-            "split": question.split,
-            "index": index,
-            "id": question.id,
-            "task": question.task or "",
-        },
+        "extra_info": extra,
         "audios": [audio_path],
         KEPT: _kept(question),
     }
@@ -128,6 +124,9 @@ def to_nemo_rl(question: Question, audio_path: str, family: Family) -> dict[str,
     return {"messages": [*turns, last_turn], KEPT: _kept(question)}
 
 
+_TO_JSON = {"ms-swift": to_ms_swift, "trl": to_trl, "nemo-rl": to_nemo_rl}
+
+
 def export(
     questions: Iterable[Question], questions_path: Path, target: Target, out: Path, family: Family
 ) -> Path:
@@ -144,10 +143,12 @@ def export(
     _require_one_of("target", target, get_args(Target))
     _require_one_of("family", family, get_args(Family))
     rows = _rows(questions, questions_path, target, family)
-    if target == "verl":
-        _write_parquet(out, rows)
-    else:
+    if target != "verl":
         write_jsonl(out, rows)
+        return out
+    schema = _verl_schema(pyarrow_for(PURPOSE))
+    with whole(out) as half:
+        write_parquet(half, schema, iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []))
     return out
 
 
@@ -220,8 +221,7 @@ def _kept(question: Question) -> str:
     return json.dumps({name: value for name, value in row.items() if value is not None})
 
 
-def _question(row: object) -> Question:
-    stored = row.get(KEPT) if isinstance(row, Mapping) else None
+def _question(stored: Any) -> Question:
     if stored is None:
         raise RecordError(KEPT, "is missing", remedy="only files that `tgsr export` wrote can be read back")
     try:
@@ -239,7 +239,7 @@ def _question(row: object) -> Question:
 def _questions(path: Path, rows: Iterator[tuple[int, object]]) -> Iterator[Question]:
     for number, row in rows:
         try:
-            question = _question(row)
+            question = _question(row.get(KEPT) if isinstance(row, dict) else None)
         except RecordError as error:
             raise error.at(str(path), number) from None
         yield question
@@ -260,40 +260,30 @@ def _rows(
         kind = question.kind
         audio_path = os.path.abspath(resolve_audio(question, questions_path))
         try:
-            row = _row(question, audio_path, target, family, index)
+            if target == "verl":
+                row = to_verl(question, audio_path, family, index)
+                # parquet has no place for half of a surrogate pair
+                json.dumps(row, ensure_ascii=False).encode()
+            else:
+                row = _TO_JSON[target](question, audio_path, family)
         except ValueError as error:
             problem = error.problem if isinstance(error, RecordError) else str(error)
-            raise RecordError(
-                None, f"question {question.id!r}: {problem}", file, remedy="correct it or leave it out"
-            ) from error
+            problem = f"question {question.id!r}: {problem}"
+            raise RecordError(None, problem, file, remedy="correct it or leave it out") from error
         yield row
     if kind is None:
         raise RecordError(None, "no question to export", file, remedy="give a file that has some")
 
 
-def _row(question: Question, audio_path: str, target: Target, family: Family, index: int) -> dict[str, Any]:
-    if target == "ms-swift":
-        return to_ms_swift(question, audio_path, family)
-    if target == "trl":
-        return to_trl(question, audio_path, family)
-    if target == "nemo-rl":
-        return to_nemo_rl(question, audio_path, family)
-    row = to_verl(question, audio_path, family, index)
-    json.dumps(row, ensure_ascii=False).encode()  # parquet has no place for half of a surrogate pair
-    return row
-
-
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
     with path.open("rb") as file:
         for line, content in enumerate(file, 1):
-            content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
-            if not content.strip():
-                continue
-            try:
-                row = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                raise RecordError(None, f"is not JSON ({error})", str(path), line) from None
-            yield line, row
+            if content := content.removeprefix(codecs.BOM_UTF8).strip():
+                try:
+                    row = json.loads(content)
+                except (ValueError, RecursionError) as error:
+                    raise RecordError(None, f"is not JSON ({error})", str(path), line) from None
+                yield line, row
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
@@ -303,30 +293,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
         yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
 
 
-def _write_parquet(out: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """Groups of rows, each on disk before the next is made; the file takes its name when it is whole."""
-    pyarrow = pyarrow_for(PURPOSE)
-    schema = _verl_schema(pyarrow)
-    with whole(out) as half, pyarrow.parquet.ParquetWriter(half, schema) as writer:
-        while group := list(islice(rows, ROWS_AT_ONCE)):
-            writer.write_table(pyarrow.Table.from_pylist(group, schema))
-
-
 def _verl_schema(pyarrow: Any) -> Any:
     text = pyarrow.string()
     message = pyarrow.struct([("role", text), ("content", text)])
     extra = [("split", text), ("index", pyarrow.int64()), ("id", text), ("task", text)]
-    return pyarrow.schema(
-        [
-            ("data_source", text),
-            ("prompt", pyarrow.list_(message)),
-            ("ability", text),
-            ("reward_model", pyarrow.struct([("style", text), ("ground_truth", text)])),
-            ("extra_info", pyarrow.struct(extra)),
-            ("audios", pyarrow.list_(text)),
-            (KEPT, text),
-        ]
-    )
+    columns = [("data_source", text), ("prompt", pyarrow.list_(message)), ("ability", text)]
+    columns += [("reward_model", pyarrow.struct([("style", text), ("ground_truth", text)]))]
+    columns += [("extra_info", pyarrow.struct(extra)), ("audios", pyarrow.list_(text)), (KEPT, text)]
+    return pyarrow.schema(columns)
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -8,20 +8,20 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 from urllib.parse import quote
 
 from tqdm import tqdm
 
 from tgsr.audio import CONVERT
 from tgsr.data.corpora.folders import FORMATS
-from tgsr.disk.parquet import pyarrow_for
-from tgsr.disk.rows import Entry, OnDisk, json_lines
-from tgsr.disk.whole import whole
+from tgsr.disk.parquet import pyarrow_for, write_parquet
+from tgsr.disk.rows import Entry, OnDisk, json_lines, made
+from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import Bad, PackError, RecordError
 from tgsr.records import Clip, Question, as_row, clip_of, question_of, resolve_audio
 
@@ -145,25 +145,20 @@ def _records(path: Path) -> Iterator[tuple[Clip | Question, Entry] | Bad]:
     """The file's records with sound that can be packed; the first row says whether they are clips or questions."""
     seen = OnDisk()
     parse: Callable[[Any], Clip | Question] | None = None
-    for entry in json_lines(path):
-        if isinstance(entry, Bad):
-            yield entry
-            continue
+
+    def make(entry: Entry) -> tuple[Clip | Question, Entry]:
+        nonlocal parse
         is_question = "clip_id" in entry.values
-        if parse is None:
-            parse = question_of if is_question else clip_of
-        try:
-            if is_question != (parse is question_of):
-                raise RecordError("clip_id", "clips and questions are in one file; give each a file")
-            record = parse(entry.values)
-            _require_packable(record, path)
-            if before := seen.get(record.id):
-                raise RecordError("id", f"{record.id!r} was already on line {before[0]}")
-        except ValueError as error:
-            yield entry.bad(error)
-            continue
-        seen.put(record.id, str(entry.line))
-        yield record, entry
+        parse = parse or (question_of if is_question else clip_of)
+        if is_question != (parse is question_of):
+            raise RecordError("clip_id", "clips and questions are in one file; give each a file")
+        record = parse(entry.values)
+        _require_packable(record, path)
+        if before := seen.put_new(record.id, str(entry.line)):
+            raise RecordError("id", f"{record.id!r} was already on line {before}")
+        return record, entry
+
+    return made(json_lines(path), make)
 
 
 def _require_packable(record: Clip | Question, path: Path) -> None:
@@ -192,13 +187,12 @@ def _by_clip(path: Path) -> Iterator[Sample | Bad]:
         if isinstance(record, Clip):
             yield _sample(path, record)
             continue
-        known = sounds.get(record.clip_id)
-        if known and known[0] != record.audio:
-            problem = f"is {record.audio!r}; another question about {record.clip_id!r} has {known[0]!r}"
+        known = sounds.put_new(record.clip_id, record.audio)
+        if known not in (None, record.audio):
+            problem = f"is {record.audio!r}; another question about {record.clip_id!r} has {known!r}"
             yield entry.bad(RecordError("audio", problem))
             continue
-        if not known:
-            sounds.put(record.clip_id, record.audio)
+        if known is None:
             order.put(f"{n:012d}", record.clip_id)
             n += 1
         questions.put(record.clip_id, json.dumps(as_row(record), ensure_ascii=False))
@@ -230,56 +224,44 @@ def _key(identity: str) -> str:
 # Shards
 
 
-def _write_tar(path: Path, samples: Iterable[Sample]) -> None:
+def _write_tar(path: Path, samples: Sequence[Sample]) -> None:
     """KEY.EXT and KEY.json of every sample, with neither time nor owner."""
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
-            content = json.dumps(sample.row, ensure_ascii=False).encode()
-            info = tarfile.TarInfo(f"{sample.key}.json")
-            info.size = len(content)
+            row = io.BytesIO(json.dumps(sample.row, ensure_ascii=False).encode())
             with sample.sound.open("rb") as sound:
-                sound_info = tarfile.TarInfo(sample.sound_name)
-                sound_info.size = os.fstat(sound.fileno()).st_size
-                members: list[tuple[tarfile.TarInfo, Any]] = [
-                    (info, io.BytesIO(content)),
-                    (sound_info, sound),
-                ]
-                for member, stream in sorted(members, key=lambda member: member[0].name):
+                streams: dict[str, IO[bytes]] = {f"{sample.key}.json": row, sample.sound_name: sound}
+                for name, stream in sorted(streams.items()):
+                    member = tarfile.TarInfo(name)
+                    member.size = stream.seek(0, io.SEEK_END)
+                    stream.seek(0)
                     tar.addfile(member, stream)
             tar.members = []  # type: ignore[attr-defined]  # or they would all be kept
 
 
-def _write_parquet(path: Path, samples: Iterable[Sample]) -> None:
+def _write_parquet(path: Path, samples: Sequence[Sample]) -> None:
+    schema = _schema(pyarrow_for("packing as parquet"), "clip_id" in samples[0].row)
+    write_parquet(path, schema, _groups(samples))
+
+
+def _groups(samples: Sequence[Sample]) -> Iterator[list[dict[str, Any]]]:
     """Groups of rows that fit into memory with their sound."""
-    pyarrow = pyarrow_for("packing as parquet")
-    schema: Any = None
     group: list[dict[str, Any]] = []
     n_bytes = 0
-    writer: Any = None
-    try:
-        for sample in samples:
-            if writer is None:
-                schema = _schema(pyarrow, "clip_id" in sample.row)
-                writer = pyarrow.parquet.ParquetWriter(path, schema)
-            content = sample.sound.read_bytes()
-            if group and (len(group) == ROWS_AT_ONCE or n_bytes + len(content) > BYTES_AT_ONCE):
-                writer.write_table(pyarrow.Table.from_pylist(group, schema))
-                group, n_bytes = [], 0
-            labels = [
-                {"name": name, "value": value}
-                for name, values in sample.row.get("labels", {}).items()
-                for value in (
-                    values if isinstance(values, list) else [values]
-                )  # a question may have several of a name
-            ]
-            sound = {"bytes": content, "path": sample.sound_name}
-            group.append({**sample.row, "audio": sound, "labels": labels})
-            n_bytes += len(content)
-        if group:
-            writer.write_table(pyarrow.Table.from_pylist(group, schema))
-    finally:
-        if writer is not None:
-            writer.close()
+    for sample in samples:
+        content = sample.sound.read_bytes()
+        if group and (len(group) == ROWS_AT_ONCE or n_bytes + len(content) > BYTES_AT_ONCE):
+            yield group
+            group, n_bytes = [], 0
+        labels = [
+            {"name": name, "value": value}
+            for name, values in sample.row.get("labels", {}).items()
+            # a question may have several of a name
+            for value in (values if isinstance(values, list) else [values])
+        ]
+        group.append({**sample.row, "audio": {"bytes": content, "path": sample.sound_name}, "labels": labels})
+        n_bytes += len(content)
+    yield group
 
 
 def _schema(pyarrow: Any, of_questions: bool) -> Any:
@@ -287,29 +269,20 @@ def _schema(pyarrow: Any, of_questions: bool) -> Any:
     sound = pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)])
     span = [("start", number), ("end", number)]
     labelled = ("labels", many(pyarrow.struct([("name", text), ("value", text)])))
-    word_columns = [("speaker", text), ("source", text), ("confidence", number)]
-    clip_columns = [
-        ("words", many(pyarrow.struct([("word", text), *span, *word_columns]))),
-        *((name, text) for name in ("split", "source", "licence", "speaker", "text", "language")),
-        labelled,
-        ("events", many(pyarrow.struct([("label", text), *span]))),
-        ("flags", many(text)),
-    ]
-    question_columns = [
-        *((name, text) for name in ("clip_id", "kind", "question", "answer")),
-        ("choices", many(text)),
-        ("phrase", text),
-        ("evidence", many(many(number))),
-        ("task", text),
-        ("split", text),
-        labelled,
-    ]
-    columns = [
-        ("id", text),
-        ("audio", sound),
-        ("duration", number),
-        *(question_columns if of_questions else clip_columns),
-    ]
+    columns = [("id", text), ("audio", sound), ("duration", number)]
+    if of_questions:
+        columns += [(name, text) for name in ("clip_id", "kind", "question", "answer")]
+        columns += [("choices", many(text)), ("phrase", text), ("evidence", many(many(number)))]
+        columns += [("task", text), ("split", text), labelled]
+    else:
+        word = [("word", text), *span, ("speaker", text), ("source", text), ("confidence", number)]
+        columns.append(("words", many(pyarrow.struct(word))))
+        columns += [(name, text) for name in ("split", "source", "licence", "speaker", "text", "language")]
+        columns += [
+            labelled,
+            ("events", many(pyarrow.struct([("label", text), *span]))),
+            ("flags", many(text)),
+        ]
     noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
     return pyarrow.schema(columns, metadata={"huggingface": json.dumps(noted)})
 
@@ -340,6 +313,5 @@ def _noted(out: Path, to: Format) -> dict[str, dict[str, object]]:
 
 
 def _note(out: Path, to: Format, shards: dict[str, dict[str, object]]) -> None:
-    with whole(out / "packed.json") as half:
-        text = json.dumps({"version": VERSION, "to": to, "shards": shards}, indent=1)
-        half.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps({"version": VERSION, "to": to, "shards": shards}, indent=1)
+    write_whole(out / "packed.json", text + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -14,3 +16,11 @@ def pyarrow_for(purpose: str) -> Any:
     except ImportError:
         raise ModuleNotFoundError(f"{purpose} needs pyarrow: pip install pyarrow") from None
     return pyarrow
+
+
+def write_parquet(path: Path, schema: Any, groups: Iterable[list[dict[str, Any]]]) -> None:
+    """Groups of rows, each on disk before the next is made."""
+    pyarrow = pyarrow_for("Parquet")
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for group in groups:
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))

@@ -27,9 +27,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 HELD_OUT_SPEAKER = "lucas"
 HELD_OUT_TAKES = range(5)  # recordings 0-4 of every digit and speaker
 SPLITS = ("train", "heldout-recordings", "heldout-speaker")
-LONG_PAUSE: Seconds = (
-    1.0  # gaps are either at most 0.6 s or at least 1.1 s, so that the question has one answer
-)
+LONG_PAUSE: Seconds = 1.0  # gaps are at most 0.6 s or at least 1.1 s, so that the question has one answer
 EDGE: Seconds = 0.01  # kept on both sides of a trimmed recording
 SOURCE = "Free Spoken Digit Dataset"
 LICENCE = "CC BY-SA 4.0"
@@ -147,9 +145,9 @@ def compose(
     n_speakers = 2 if rng.random() < two_speakers and len(everybody) > 1 else 1
     speakers = [str(s) for s in rng.choice(everybody, n_speakers, replace=False)]
     length = rng.uniform(*seconds)
-    long_pauses = (
-        set(rng.integers(1, 14, size=1 + int(rng.random() < 0.25)).tolist()) if rng.random() < 0.5 else set()
-    )
+    long_pauses: set[int] = set()
+    if rng.random() < 0.5:
+        long_pauses.update(rng.integers(1, 14, size=1 + int(rng.random() < 0.25)).tolist())
 
     pieces: list[np.ndarray] = []
     words: list[Word] = []
@@ -168,23 +166,17 @@ def compose(
         pieces += [np.zeros(n_gap, np.float32), samples * np.float32(level)]
         start = position + n_gap
         position = start + len(samples)
-        words.append(
-            Word(DIGITS[digit], start / SAMPLE_RATE, position / SAMPLE_RATE, speaker=speaker, source="exact")
-        )
-    n_tail = min(
-        round(rng.uniform(0.05, 0.5) * SAMPLE_RATE), max(0, round(seconds[1] * SAMPLE_RATE) - position)
-    )
-    n_tail = max(n_tail, round(seconds[0] * SAMPLE_RATE) - position)
-    pieces.append(np.zeros(n_tail, np.float32))
+        words.append(Word(DIGITS[digit], start / SAMPLE_RATE, position / SAMPLE_RATE, speaker, "exact"))
+    shortest, longest = (round(bound * SAMPLE_RATE) - position for bound in seconds)
+    n_tail = min(round(rng.uniform(0.05, 0.5) * SAMPLE_RATE), max(0, longest))
+    pieces.append(np.zeros(max(n_tail, shortest), np.float32))
     speech = np.concatenate(pieces)
-    noise = rng.standard_normal(len(speech)).astype(np.float32) * np.float32(
-        0.1 * 10 ** (-rng.uniform(15, 40) / 20)
-    )
+    noise = rng.standard_normal(len(speech)).astype(np.float32)
+    noise *= np.float32(0.1 * 10 ** (-rng.uniform(15, 40) / 20))
     mixed = (speech + noise) * np.float32(10 ** (-rng.uniform(0, 15) / 20))
     mixed = (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
-    mixed = (np.round(mixed * 32767) / np.float32(32768)).astype(
-        np.float32
-    )  # 16 bits: a file gives the same samples back
+    # 16 bits: a file gives the same samples back
+    mixed = (np.round(mixed * 32767) / np.float32(32768)).astype(np.float32)
     identity = clip_id or f"digits-{split}-{seed:06d}"
     record = Clip(
         id=identity,

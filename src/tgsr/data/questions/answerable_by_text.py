@@ -18,11 +18,6 @@ from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.text_models import TextPrompt, llm_of
 from tgsr.records import Question, question_of
 
-# --- a text LLM, here or behind a server ---------------------------------------------------------------------------
-
-
-# --- the filter ----------------------------------------------------------------------------------------------------
-
 LETTER = Decoding(max_new_tokens=64)  # room for "The answer is (b), because"
 
 
@@ -50,11 +45,10 @@ def heard_only(settings: TextOnly, rows: Sequence[Row]) -> Made:
     n_right = [0] * len(questions)
     bad: dict[int, Bad] = {}
     for order in range(settings.n_orders):
-        indices = [
-            index
-            for index, question in enumerate(questions)
-            if n_right[index] == order < len(question.choices) and index not in bad
-        ]
+        asked_again = (
+            index for index in range(len(questions)) if n_right[index] == order and index not in bad
+        )
+        indices = [index for index in asked_again if order < len(questions[index].choices)]
         prompts = [without_audio(questions[index], order) for index in indices]
         for index, reply in zip(indices, llm.replies(prompts, LETTER), strict=True):
             question = questions[index]

@@ -82,10 +82,8 @@ def write_questions(clips: Sequence[Clip], questions: Sequence[Question], out: P
 
 def moved(clips: Sequence[Clip], clips_path: Path, out: Path) -> list[Clip]:
     """The clips with their audio's paths as seen from `out`."""
-    return [
-        replace(c, audio=os.path.relpath(resolve_audio(c, clips_path).resolve(), out.resolve()))
-        for c in clips
-    ]
+    sounds = (resolve_audio(clip, clips_path).resolve() for clip in clips)
+    return [replace(c, audio=os.path.relpath(s, out.resolve())) for c, s in zip(clips, sounds, strict=True)]
 
 
 # --- any corpus ----------------------------------------------------------------------------------------------------
@@ -116,14 +114,12 @@ def phrases_of(settings: Stage1, rows: Sequence[Row]) -> Made:
             bad.append(Bad(clip.id, reason, None, "flags"))
             continue
         clip = replace(clip, split=settings.split.of(clip))
-        asked_about = spread_phrases(
-            clip, np.random.default_rng(drawn(settings.phrases.seed, clip.id)), settings.phrases
-        )
+        rng = np.random.default_rng(drawn(settings.phrases.seed, clip.id))
+        asked_about = spread_phrases(clip, rng, settings.phrases)
         questions += asked_about
         if not asked_about:
-            bad.append(
-                Bad(clip.id, f"no phrase that is allowed among its {len(clip.words)} words", None, "words")
-            )
+            reason = f"no phrase that is allowed among its {len(clip.words)} words"
+            bad.append(Bad(clip.id, reason, None, "words"))
     return Made(questions, bad)
 
 
@@ -155,19 +151,16 @@ def rows_of(clips: Iterable[Clip | Bad]) -> Iterator[Row | Bad]:
         if isinstance(clip, Bad):
             yield clip
             continue
-        if ids.get(clip.id):
+        if ids.put_new(clip.id, "taken"):
             yield Bad(clip.id, "the id of another clip of this set", None, "id")
             continue
-        ids.put(clip.id, "taken")
         timed_words = [(word.text, word.start, word.end) for word in clip.words]
-        of_clip = hashlib.sha256(
-            f"{clip.duration} {timed_words} {clip.labels} {clip.events}".encode()
-        ).hexdigest()
-        if clip.words and (first := seen.get(of_clip)):
-            yield Bad(clip.id, f"the same words at the same times as {first[0]}", None, "words")
-            continue
-        seen.put(of_clip, clip.id)
-        yield as_row(clip)
+        content = f"{clip.duration} {timed_words} {clip.labels} {clip.events}"
+        first = seen.put_new(hashlib.sha256(content.encode()).hexdigest(), clip.id)
+        if clip.words and first is not None:
+            yield Bad(clip.id, f"the same words at the same times as {first}", None, "words")
+        else:
+            yield as_row(clip)
 
 
 def add_open_questions(
@@ -186,9 +179,8 @@ def add_open_questions(
     """
     from tgsr.data.questions.by_llm import Open, open_questions_of
 
-    step = Step(
-        open_questions_of, Open(llm, cache, n_a_clip, seed, split), "tgsr.open_questions.open_questions_of"
-    )
+    settings = Open(llm, cache, n_a_clip, seed, split)
+    step = Step(open_questions_of, settings, "tgsr.open_questions.open_questions_of")
     rows = rows_of(chain.from_iterable(clips_of(path, "clips", out) for path in clips))
     written = _run_beside(step, rows, out / ".open" / "questions.jsonl", out, how)
     _join(out / "questions.jsonl", out / "questions.jsonl", written)
@@ -209,9 +201,8 @@ def leave_out_answerable(out: Path, llm: str, cache: Path, **how: Any) -> None:
 def _run_beside(step: Step, rows: Iterable[Row | Bad], target: Path, root: Path, how: dict[str, Any]) -> Path:
     """The step's result, in a hidden folder of its own, which keeps its shards."""
     target.parent.mkdir(exist_ok=True)
-    run(
-        step, rows, target, root=root, **{**how, "most_bad": math.inf}
-    )  # a clip may have several refused drafts
+    how = {**how, "most_bad": math.inf}  # a clip may have several refused drafts
+    run(step, rows, target, root=root, **how)
     return target
 
 

@@ -6,7 +6,6 @@ evidence: the LLM never writes a time. What it writes is counted, never raised.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import numpy as np
 from tgsr.data.questions.by_rule import Choices, in_order, unfit
 from tgsr.data.questions.draft import Draft
 from tgsr.data.shards import Made
-from tgsr.data.splits import Split
+from tgsr.data.splits import Split, drawn
 from tgsr.data.transcribe.transcript import lines_of
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, OptionError
@@ -96,21 +95,18 @@ def open_questions_of(settings: Open, rows: Sequence[Row]) -> Made:
             continue
         kept, refused = questions_in(reply, clip, settings)
         questions += kept
-        bad += [
-            Bad(clip.id, draft.reason, None, TASK, _storable(draft.text[:MOST_KEPT])) for draft in refused
-        ]
+        written = [(draft.reason, _storable(draft.text[:MOST_KEPT])) for draft in refused]
+        bad += [Bad(clip.id, reason, None, TASK, text) for reason, text in written]
     return Made(questions, bad)
 
 
 def prompt_of(clip: Clip, settings: Open, characters: int) -> str:
     """The timed transcript and what to write. Of one that is too long, a stretch that follows from the clip's id."""
-    lines = [
-        f"[{line.span.start:.1f} - {line.span.end:.1f}] {line.text}"
-        for line in lines_of(_by_start(clip.words))
-    ]
+    timed = ((line.span, line.text) for line in lines_of(_by_start(clip.words)))
+    lines = [f"[{span.start:.1f} - {span.end:.1f}] {text}" for span, text in timed]
     if sum(len(line) + 1 for line in lines) > characters:
-        digest = hashlib.sha256(f"{settings.seed} {clip.id} stretch".encode()).digest()
-        lines = _stretch(lines, characters, np.random.default_rng(int.from_bytes(digest[:8], "big")))
+        rng = np.random.default_rng(drawn(settings.seed, f"{clip.id} stretch"))
+        lines = _stretch(lines, characters, rng)
     transcript = "\n".join(lines)
     return (
         f"This is the transcript of a recording, with the times of each line in seconds:\n{transcript}\n\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -39,17 +40,10 @@ class Choices:
 def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -> list[Question]:
     """One question a task that the clip allows; `others` are clips of the same corpus, whose phrases are wrong."""
     rng = np.random.default_rng(drawn(settings.seed, clip.id))
-    drafts = [
-        *by_label(clip, others),
-        *by_speaker(clip, rng),
-        *by_words(clip, others, rng),
-        *by_sound(clip, others, rng),
-    ]
-    return [
-        in_order(clip, draft, settings)
-        for draft in drafts
-        if draft.task not in settings.without and len(draft.wrong) > 0
-    ]
+    drafts = [*by_label(clip, others), *by_speaker(clip, rng)]
+    drafts += [*by_words(clip, others, rng), *by_sound(clip, others, rng)]
+    usable = (draft for draft in drafts if draft.wrong and draft.task not in settings.without)
+    return [in_order(clip, draft, settings) for draft in usable]
 
 
 def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
@@ -72,9 +66,7 @@ def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
     """
     spoken = cover(word.span for word in clip.words)
     evidence = (spoken or Span(0.0, clip.duration),)
-    intents = tuple(
-        sorted({str(other.label("intent")) for other in (clip, *others) if other.label("intent")})
-    )
+    intents = tuple(sorted({str(intent) for other in (clip, *others) if (intent := other.label("intent"))}))
     tasks = (
         ("intent", "What does the speaker want?", intents),
         ("emotion", "Which emotion does the speaker express?", EMOTIONS),
@@ -96,13 +88,11 @@ def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
 def turns_of(clip: Clip) -> list[tuple[str, Span, str]]:
     """(speaker, span, words) of each turn in order: from words whose speaker is known, else from events."""
     named = sorted((word for word in clip.words if word.speaker), key=lambda word: word.start)
-    turns: list[tuple[str, Span, str]] = []
-    for word in named:
-        if turns and turns[-1][0] == word.speaker:
-            speaker, span, text = turns[-1]
-            turns[-1] = (speaker, Span(span.start, max(span.end, word.end)), f"{text} {word.text}")
-        else:
-            turns.append((str(word.speaker), word.span, word.text))
+    turns = []
+    for speaker, group in itertools.groupby(named, attrgetter("speaker")):
+        words = list(group)
+        span = Span(words[0].start, max(word.end for word in words))
+        turns.append((str(speaker), span, " ".join(word.text for word in words)))
     if turns:
         return turns
     events = sorted((e for e in clip.events if e.label.startswith(TURN)), key=lambda event: event.start)
@@ -163,14 +153,13 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     drafts = []
     if len(apart) >= 3:
         first, *later = apart
-        wrong = tuple(map(_text, later))
-        drafts.append(
-            Draft("said first", "Which of these is said first?", _text(first), wrong, (_span(first),))
-        )
-        index = int(rng.integers(len(apart) - 1))
-        before, follows = apart[index], _following(words, apart[index])
-        if follows is not None:
-            others_said = [_text(phrase) for phrase in apart if phrase not in (before, follows)]
+        question, wrong = "Which of these is said first?", tuple(map(_text, later))
+        drafts.append(Draft("said first", question, _text(first), wrong, (_span(first),)))
+        before = apart[int(rng.integers(len(apart) - 1))]
+        stop = words.index(before[-1]) + 1
+        follows = words[stop : stop + 6]
+        if len(follows) >= 3:
+            others_said = (_text(phrase) for phrase in apart if phrase not in (before, follows))
             wrong = tuple(text for text in others_said if not _share(text, _text(follows)))
             question, evidence = (
                 f'What is said right after "{_text(before)}"?',
@@ -194,21 +183,12 @@ def _apart(words: tuple[Word, ...], rng: np.random.Generator, n: int) -> list[tu
     chosen: list[tuple[Word, ...]] = []
     for index in rng.permutation(len(fitting)):
         phrase = fitting[int(index)]
-        if all(
-            phrase[-1].end + PAUSE < other[0].start or other[-1].end + PAUSE < phrase[0].start
-            for other in chosen
-        ):
+        start, end = phrase[0].start, phrase[-1].end
+        if all(end + PAUSE < other[0].start or other[-1].end + PAUSE < start for other in chosen):
             chosen.append(phrase)
         if len(chosen) == n:
             break
     return sorted(chosen, key=lambda phrase: phrase[0].start)
-
-
-def _following(words: tuple[Word, ...], phrase: tuple[Word, ...]) -> tuple[Word, ...] | None:
-    """The three to six words after the phrase; None where fewer follow."""
-    stop = words.index(phrase[-1]) + 1
-    after = words[stop : stop + 6]
-    return after if len(after) >= 3 else None
 
 
 def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, said: set[str]) -> list[str]:
@@ -250,16 +230,13 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     labels = list(dict.fromkeys(event.label for event in events))
     if not labels:
         return []
-    unheard = sorted(
-        {e.label for other in others for e in other.events if not e.label.startswith(TURN)} - set(labels)
-    )
-    strange = [str(label) for label in rng.permutation(unheard)]
+    elsewhere = {e.label for other in others for e in other.events if not e.label.startswith(TURN)}
+    strange = [str(label) for label in rng.permutation(sorted(elsewhere - set(labels)))]
     drafts = []
     starts = [next(event for event in events if event.label == label) for label in labels]
     if len(labels) >= 2 and starts[1].start - starts[0].start > PAUSE:
-        others_heard = tuple(label for label in labels[1:])
         question = "Which of these sounds is heard first?"
-        drafts.append(Draft("sound first", question, labels[0], (*others_heard, *strange), (starts[0].span,)))
+        drafts.append(Draft("sound first", question, labels[0], (*labels[1:], *strange), (starts[0].span,)))
     label = labels[int(rng.integers(len(labels)))]
     of_label = [event for event in events if event.label == label]
     if len(of_label) <= len(NUMBERS) - 1 and all(a.end <= b.start for a, b in itertools.pairwise(of_label)):

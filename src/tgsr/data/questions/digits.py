@@ -7,6 +7,8 @@ speaker says ("count"), which is said twice ("twice"), is there a pause longer t
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 
@@ -65,18 +67,11 @@ def count(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     speakers = speakers_in_order(words)
     if len(speakers) != 2:
         return None
-    theirs = [word for word in words if word.speaker == speakers[1]]
-    n = len(theirs)
+    n = sum(word.speaker == speakers[1] for word in words)
     lowest = max(1, n - int(rng.integers(0, 4)))
     wrong = tuple(str(k) for k in range(lowest, lowest + 4) if k != n)
-    turns: list[list[Word]] = []
-    for index, word in enumerate(words):
-        if word.speaker == speakers[1]:
-            if index and words[index - 1].speaker == speakers[1]:
-                turns[-1].append(word)
-            else:
-                turns.append([word])
-    evidence = tuple(Span(turn[0].start, turn[-1].end) for turn in turns)
+    turns = [(speaker, list(turn)) for speaker, turn in groupby(words, attrgetter("speaker"))]
+    evidence = tuple(Span(t[0].start, t[-1].end) for speaker, t in turns if speaker == speakers[1])
     return Draft("count", "How many digits does the second speaker say?", str(n), wrong, evidence)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import inflect
@@ -118,15 +118,16 @@ class PocketSphinx:
 
     def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
         spoken = [spell(word) for word in words]
-        if not any(spoken) or len(samples) < SAMPLE_RATE // 20:
+        all_parts = [part for parts in spoken for part in parts]
+        if not all_parts or len(samples) < SAMPLE_RATE // 20:
             return None
         decoder = _decoder()
-        for part in {part for parts in spoken for part in parts}:
+        for part in set(all_parts):
             if decoder.lookup_word(part) is None:
                 decoder.add_word(part, sounds(part), True)
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
         try:
-            decoder.set_align_text(" ".join(part for parts in spoken for part in parts))
+            decoder.set_align_text(" ".join(all_parts))
             decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
             decoder.start_utt()
             decoder.process_raw(pcm, no_search=False, full_utt=True)
@@ -138,7 +139,7 @@ class PocketSphinx:
             ]
         except RuntimeError:  # its beam has lost all paths: the words are not those that are said
             return None
-        if [word for word, _, _ in segments] != [part for parts in spoken for part in parts]:
+        if [word for word, _, _ in segments] != all_parts:
             return None
         return _joined(spoken, [Span(start, max(end, start + 0.01)) for _, start, end in segments])
 
@@ -202,23 +203,16 @@ class Ctc:
     name: str
     device: str = "cpu"
     source: str = field(default="ctc", init=False)
-    _loaded: tuple[Any, Any, Any] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
         import torch
 
-        model, extractor, tokenizer = self._load()
+        model, extractor, tokenizer = self._loaded
         vocabulary = tokenizer.get_vocab()
         upper = "A" in vocabulary
-        spelled = [spell(word) for word in words]
-        ids: list[int] = []
-        owners: list[int] = []
-        for index, parts in enumerate(spelled):
-            letters = "".join(parts)
-            for letter in letters.upper() if upper else letters:
-                if letter in vocabulary:
-                    ids.append(vocabulary[letter])
-                    owners.append(index)
+        spelled = ["".join(spell(word)) for word in words]
+        known = [[a for a in (word.upper() if upper else word) if a in vocabulary] for word in spelled]
+        ids = [vocabulary[letter] for letters in known for letter in letters]
         if not ids or len(samples) < SAMPLE_RATE // 20:
             return None
         batch = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")
@@ -228,32 +222,19 @@ class Ctc:
         if path is None:
             return None
         step = len(samples) / SAMPLE_RATE / len(logits)
-        spans: list[Span] = []
-        for index in range(len(words)):
-            mine = [i for i, owner in enumerate(owners) if owner == index]
-            if mine:
-                spans.append(Span(path[mine[0]][0] * step, path[mine[-1]][1] * step))
-            else:
-                start = spans[-1].end if spans else 0.0
-                spans.append(Span(start, start + 0.01))
-        return spans
+        return _joined(known, [Span(first * step, stop * step) for first, stop in path])
 
-    def _load(self) -> tuple[Any, Any, Any]:
-        if self._loaded is None:
-            from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, Any]:
+        """Model, feature extractor, tokenizer."""
+        from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
-            try:
-                model = (
-                    AutoModelForCTC.from_pretrained(self.name, use_safetensors=True).to(self.device).eval()
-                )
-                parts = (
-                    AutoFeatureExtractor.from_pretrained(self.name),
-                    AutoTokenizer.from_pretrained(self.name),
-                )
-            except (OSError, ValueError, RuntimeError) as error:
-                raise ModelError(f"{self.name}: cannot be loaded as a CTC model: {error}") from error
-            self._loaded = (model, *parts)
-        return self._loaded
+        try:
+            model = AutoModelForCTC.from_pretrained(self.name, use_safetensors=True).to(self.device).eval()
+            parts = AutoFeatureExtractor.from_pretrained(self.name), AutoTokenizer.from_pretrained(self.name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{self.name}: cannot be loaded as a CTC model: {error}") from error
+        return (model, *parts)
 
 
 def ctc_path(logp_TV: Tensor, ids: Sequence[int], blank: int) -> list[tuple[int, int]] | None:

@@ -124,11 +124,8 @@ def _hear_together(model: Any, windows: Sequence[Sequence[Placed]], timestamps: 
     for index, placed in enumerate(places):
         start, ends = placed.region.start, placed.region.start + placed.region.duration
         shift = start - placed.at - offset_of[id(placed)]
-        heard.append(
-            Heard(
-                tuple(words_of(words.get(index, ()), start, ends, shift)), *numbers.get(index, (None, None))
-            )
-        )
+        region_words = tuple(words_of(words.get(index, ()), start, ends, shift))
+        heard.append(Heard(region_words, *numbers.get(index, (None, None))))
     return heard
 
 
@@ -144,10 +141,8 @@ def words_of(words: Iterable[Any], start: Seconds, end: Seconds, shift: Seconds 
         first = min(max(start, float(word.start) + shift), end - SHORTEST)
         last = min(max(float(word.end) + shift, first + SHORTEST), end)
         if word.word.strip():
-            confidence = min(1.0, max(0.0, float(word.probability)))
-            timed.append(
-                Word(word.word.strip(), round(first, 3), round(last, 3), None, SOURCE, round(confidence, 3))
-            )
+            confidence = round(min(1.0, max(0.0, float(word.probability))), 3)
+            timed.append(Word(word.word.strip(), round(first, 3), round(last, 3), None, SOURCE, confidence))
     return timed
 
 

@@ -49,14 +49,9 @@ class WhisperTimestamped:
             command = [self.python, "-m", "whisper_timestamped.transcribe", str(sound)]
             command += ["--model", self.model or str(whisper_for_transformers()), "--device", "cpu"]
             command += [
-                "--output_format",
-                "json",
                 "--output_dir",
                 folder,
-                "--vad",
-                "False",
-                "--verbose",
-                "False",
+                *["--output_format", "json", "--vad", "False", "--verbose", "False"],
             ]
             command += ["--language", self.language] if self.language else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)

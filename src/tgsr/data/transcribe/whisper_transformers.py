@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,14 +39,13 @@ class TransformersWhisper:
     at_once: int = 16
     device: str = "cpu"
     source: str = field(default=SOURCE, init=False)
-    _loaded: tuple[Any, Any, Any] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, samples: np.ndarray) -> Transcript:
         seconds = len(samples) / SAMPLE_RATE
         windows = [(region.start, region.samples) for region in speech_regions(samples)]
         if not windows:
             return Transcript((), seconds, SOURCE, None, (NO_SPEECH,))
-        model = self._load()[0]
+        model = self._loaded[0]
         language, sure = self.language, 1.0
         if language is None and model.generation_config.is_multilingual:
             language, sure = _language(model, self._features([windows[0][1]])[0])
@@ -60,44 +60,35 @@ class TransformersWhisper:
     def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
         return [self(samples) for samples in clips]
 
-    def _load(self) -> tuple[Any, Any, Any]:
-        if self._loaded is None:
-            from transformers import (
-                WhisperFeatureExtractor,
-                WhisperForConditionalGeneration,
-                WhisperTokenizer,
-            )
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, Any]:
+        """Model, feature extractor, tokenizer."""
+        from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
-            name = self.name or str(whisper_for_transformers())
-            try:
-                model: Any = WhisperForConditionalGeneration.from_pretrained(name, use_safetensors=True)
-                parts = (
-                    WhisperFeatureExtractor.from_pretrained(name),
-                    WhisperTokenizer.from_pretrained(name),
-                )
-            except (OSError, ValueError, RuntimeError) as error:
-                raise ModelError(f"{name}: cannot be loaded as a Whisper model: {error}") from error
-            if getattr(model.generation_config, "alignment_heads", None) is None:
-                raise ModelError(
-                    f"{name}: generation_config.json has no alignment_heads, by which words get their times; take a "
-                    "checkpoint that has them (openai/whisper-* do)"
-                )
-            self._loaded = (model.to(self.device).eval(), *parts)
-        return self._loaded
+        name = self.name or str(whisper_for_transformers())
+        try:
+            model: Any = WhisperForConditionalGeneration.from_pretrained(name, use_safetensors=True)
+            parts = WhisperFeatureExtractor.from_pretrained(name), WhisperTokenizer.from_pretrained(name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{name}: cannot be loaded as a Whisper model: {error}") from error
+        if getattr(model.generation_config, "alignment_heads", None) is None:
+            raise ModelError(
+                f"{name}: generation_config.json has no alignment_heads, by which words get their times; take a "
+                "checkpoint that has them (openai/whisper-* do)"
+            )
+        return (model.to(self.device).eval(), *parts)
 
     def _features(self, windows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        model, extractor, _ = self._load()
-        batch: Any = extractor(
-            windows, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
-        )
+        model, extractor, _ = self._loaded
+        how = {"sampling_rate": SAMPLE_RATE, "return_attention_mask": True, "return_tensors": "pt"}
+        batch: Any = extractor(windows, **how)
         return batch["input_features"].to(self.device, model.dtype), batch["attention_mask"].to(self.device)
 
     @torch.no_grad()
     def _hear(self, windows: list[tuple[Seconds, np.ndarray]], seconds: Seconds) -> list[Heard]:
-        model, _, tokenizer = self._load()
-        spoken = (
-            {"language": ENGLISH, "task": "transcribe"} if model.generation_config.is_multilingual else {}
-        )
+        model, _, tokenizer = self._loaded
+        is_multilingual = model.generation_config.is_multilingual
+        spoken = {"language": ENGLISH, "task": "transcribe"} if is_multilingual else {}
         features, mask = self._features([samples for _, samples in windows])
         out = model.generate(
             features,
@@ -113,38 +104,40 @@ class TransformersWhisper:
         heard = []
         for row, (offset, samples) in enumerate(windows):
             ids = out["sequences"][row][-n_new:]
-            times = out["token_timestamps"][row][
-                -n_new - 1 :
-            ].float()  # when a token ends, the one before begins it
-            kept = [i for i in range(n_new) if int(ids[i]) < tokenizer.eos_token_id]
-            logps = [float(logps_NB[i, row, int(ids[i])]) for i in kept]
-            ends = min(seconds, offset + len(samples) / SAMPLE_RATE)
-            tokens = [(int(ids[i]), float(times[i]), float(times[i + 1])) for i in kept]
-            words = tuple(_words(tokenizer, tokens, logps, offset, ends))
-            heard.append(Heard(words, sum(logps) / len(logps) if logps else None))
+            # when a token ends, the one before begins it
+            times = [offset + float(time) for time in out["token_timestamps"][row][-n_new - 1 :].float()]
+            tokens = [
+                _Token(int(ids[i]), times[i], times[i + 1], float(logps_NB[i, row, int(ids[i])]))
+                for i in range(n_new)
+                if int(ids[i]) < tokenizer.eos_token_id
+            ]
+            words = _words(tokenizer, tokens, min(seconds, offset + len(samples) / SAMPLE_RATE))
+            logp = sum(token.logp for token in tokens) / len(tokens) if tokens else None
+            heard.append(Heard(tuple(words), logp))
         return heard
 
 
-def _words(
-    tokenizer: Any,
-    tokens: list[tuple[int, Seconds, Seconds]],
-    logps: list[float],
-    offset: Seconds,
-    ends: Seconds,
-) -> list[Word]:
+class _Token(NamedTuple):
+    id: int
+    start: Seconds
+    end: Seconds
+    logp: float
+
+
+def _words(tokenizer: Any, tokens: list[_Token], ends: Seconds) -> list[Word]:
     """Tokens that belong together as words: a piece that begins with a space begins a word."""
-    groups: list[list[int]] = []
-    for index, (token, _, _) in enumerate(tokens):
-        if not groups or str(tokenizer.convert_ids_to_tokens(token)).startswith("Ġ"):
+    groups: list[list[_Token]] = []
+    for token in tokens:
+        if not groups or str(tokenizer.convert_ids_to_tokens(token.id)).startswith("Ġ"):
             groups.append([])
-        groups[-1].append(index)
+        groups[-1].append(token)
     words = []
     for group in groups:
-        text = str(tokenizer.decode([tokens[i][0] for i in group])).strip()
-        start = min(max(0.0, offset + tokens[group[0]][1]), ends - SHORTEST)
-        end = min(max(offset + tokens[group[-1]][2], start + SHORTEST), ends)
+        text = str(tokenizer.decode([token.id for token in group])).strip()
+        start = min(max(0.0, group[0].start), ends - SHORTEST)
+        end = min(max(group[-1].end, start + SHORTEST), ends)
         if text and start >= 0:
-            confidence = min(1.0, float(np.exp([logps[i] for i in group]).mean()))
+            confidence = min(1.0, float(np.exp([token.logp for token in group]).mean()))
             words.append(Word(text, start, end, None, SOURCE, confidence))
     return words
 
