@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,10 +46,8 @@ class Described:
         if question.kind == "choice":
             self.n_choice += 1
             self.letters[correct_letter(question)] += 1
-            sizes = [len(choice) for choice in question.choices]
-            longest = [
-                choice for choice, size in zip(question.choices, sizes, strict=True) if size == max(sizes)
-            ]
+            size = max(map(len, question.choices))
+            longest = [choice for choice in question.choices if len(choice) == size]
             self.n_longest_right += (question.answer in longest) / len(longest)
 
     def hear(self, clip: Clip) -> None:
@@ -85,28 +84,19 @@ def card(described: Described, title: str, command: str, leaked: Iterable[Leak])
         ("left out because", described.reasons),
     ):
         if counts:
-            lines += [f"| {name} | n |", "|---|---|"]
-            lines += [f"| {key} | {count:,} |" for key, count in counts.most_common(FEW)]
-            more = len(counts) - FEW
-            lines += [
-                f"| and {more} more | {sum(counts.values()) - sum(c for _, c in counts.most_common(FEW)):,} |"
-            ] * (more > 0)
-            lines.append("")
-    if described.n_choice:
-        shares = ", ".join(
-            f"{letter} {count / described.n_choice:.1%}"
-            for letter, count in sorted(described.letters.items())
+            rows = counts.most_common(FEW)
+            if more := len(counts) - len(rows):
+                rows.append((f"and {more} more", sum(counts.values()) - sum(count for _, count in rows)))
+            lines += [f"| {name} | n |", "|---|---|", *(f"| {key} | {count:,} |" for key, count in rows), ""]
+    if n_choice := described.n_choice:
+        shares = (f"{letter} {count / n_choice:.1%}" for letter, count in sorted(described.letters.items()))
+        longest = (
+            f"It is the longest one in {described.n_longest_right / n_choice:.1%} (ties counted in part)."
         )
-        lines += [
-            f"The right choice is letter {shares}. It is the longest one in "
-            f"{described.n_longest_right / described.n_choice:.1%} (ties counted in part).",
-            "",
-        ]
+        lines += [f"The right choice is letter {', '.join(shares)}. {longest}", ""]
     if leaked:
-        lines.append(
-            f"**{len(leaked)} leaks between splits**, first the {leaked[0].what} {leaked[0].name}, in both "
-            f"{leaked[0].splits[0]} and {leaked[0].splits[1]}."
-        )
+        leak = f"first the {leaked[0].what} {leaked[0].name}, in both {' and '.join(leaked[0].splits)}."
+        lines.append(f"**{len(leaked)} leaks between splits**, {leak}")
     else:
         lines.append("No speaker and no recording is in two splits, as far as speakers are known.")
     lines += ["", "Word times are those of the clips; their errors by source: the package's docs/data.md."]
@@ -147,14 +137,12 @@ def plot(described: Described, path: Path) -> None:
 
 def statistics(described: Described, path: Path) -> None:
     """The counts as JSON, for programs."""
-    named = {
+    named: dict[str, Any] = {
         "questions": sum(described.tasks.values()),
         "clips": sum(described.sources.values()),
         "hours": round(described.hours, 4),
         "speakers": len(described.speakers),
-        **{
-            name: dict(getattr(described, name).most_common())
-            for name in ("splits", "tasks", "letters", "sources", "licences", "flags", "reasons")
-        },
     }
+    for name in ("splits", "tasks", "letters", "sources", "licences", "flags", "reasons"):
+        named[name] = dict(getattr(described, name).most_common())
     write_whole(path, json.dumps(named, indent=1, ensure_ascii=False) + "\n")

@@ -22,7 +22,6 @@ from typing import Any, Literal, get_args
 
 from tgsr.choices import correct_letter
 from tgsr.disk.parquet import pyarrow_for, write_parquet
-from tgsr.disk.whole import whole
 from tgsr.errors import RecordError
 from tgsr.prompts import (
     QWEN_SYSTEM,
@@ -147,8 +146,7 @@ def export(
         write_jsonl(out, rows)
         return out
     schema = _verl_schema(pyarrow_for(PURPOSE))
-    with whole(out) as half:
-        write_parquet(half, schema, iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []))
+    write_parquet(out, schema, iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []))
     return out
 
 

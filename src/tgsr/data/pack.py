@@ -115,8 +115,7 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
             if noted.get("key") == key and file.is_file() and file.stat().st_size == noted.get("bytes"):
                 n_found += 1
             else:
-                with whole(file) as half:
-                    write(half, shard)
+                write(file, shard)
             shards[file.name] = {"key": key, "bytes": file.stat().st_size, "samples": len(shard)}
             _note(out, to, {**before, **shards})
             n_samples += len(shard)
@@ -226,7 +225,7 @@ def _key(identity: str) -> str:
 
 def _write_tar(path: Path, samples: Sequence[Sample]) -> None:
     """KEY.EXT and KEY.json of every sample, with neither time nor owner."""
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+    with whole(path) as half, tarfile.open(half, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
             row = io.BytesIO(json.dumps(sample.row, ensure_ascii=False).encode())
             with sample.sound.open("rb") as sound:

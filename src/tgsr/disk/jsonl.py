@@ -13,6 +13,7 @@ from tgsr.disk.whole import StrPath
 from tgsr.errors import RecordError
 
 Row = Mapping[str, object]
+HALF_WRITTEN = "the last line is half-written"
 
 
 def row_of(content: bytes) -> Row:
@@ -20,17 +21,14 @@ def row_of(content: bytes) -> Row:
     try:
         row = _DECODER.decode(content.decode())
     except UnicodeDecodeError as error:
-        raise RecordError(
-            None, f"byte {content[error.start]:#04x} at {error.start} is not UTF-8", remedy="save it as UTF-8"
-        ) from None
+        problem = f"byte {content[error.start]:#04x} at {error.start} is not UTF-8"
+        raise RecordError(None, problem, remedy="save it as UTF-8") from None
     except RecordError:
         raise
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of 4,300 digits
         if content.endswith(b"\n"):
             raise RecordError(None, f"is not JSON ({error})") from None
-        raise RecordError(
-            None, "the last line is half-written", remedy="repair_jsonl drops it; or pass --skip-bad"
-        ) from None
+        raise RecordError(None, HALF_WRITTEN, remedy="repair_jsonl drops it; or pass --skip-bad") from None
     if not isinstance(row, dict):
         raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
     return row
@@ -67,14 +65,11 @@ def append_row(path: StrPath, row: Row) -> None:
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                raise RecordError(
-                    None, "the last line is half-written", os.fspath(path), None, "repair_jsonl drops it"
-                )
+                raise RecordError(None, HALF_WRITTEN, os.fspath(path), None, "repair_jsonl drops it")
         n_written = file.write(line)
         if n_written != len(line):  # a disk that fills up takes part of a line
-            raise OSError(
-                f"{os.fspath(path)}: only {n_written} of {len(line)} bytes were written; free space"
-            )
+            written = f"only {n_written} of {len(line)} bytes were written"
+            raise OSError(f"{os.fspath(path)}: {written}; free space")
 
 
 def repair_jsonl(path: StrPath) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tgsr.disk.whole import whole
+
 
 def pyarrow_for(purpose: str) -> Any:
     """The package with its readers and writers. ModuleNotFoundError, which says the purpose, where it is missing."""
@@ -19,8 +21,8 @@ def pyarrow_for(purpose: str) -> Any:
 
 
 def write_parquet(path: Path, schema: Any, groups: Iterable[list[dict[str, Any]]]) -> None:
-    """Groups of rows, each on disk before the next is made."""
+    """Groups of rows, each on disk before the next is made; the file takes its name when it is whole."""
     pyarrow = pyarrow_for("Parquet")
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with whole(path) as half, pyarrow.parquet.ParquetWriter(half, schema) as writer:
         for group in groups:
             writer.write_table(pyarrow.Table.from_pylist(group, schema))

@@ -38,17 +38,12 @@ class RunFolder:
         try:
             append_row(self.metrics, dict(row))
         except OSError as error:
-            raise RunError(
-                f"{self.metrics}: {error}; free some space and start the same command again"
-            ) from error
+            remedy = "free some space and start the same command again"
+            raise RunError(f"{self.metrics}: {error}; {remedy}") from error
 
 
 def open_run(
-    path: Path,
-    stage: str,
-    config: Any,
-    data: str | None = None,
-    features: Mapping[str, str] | None = None,
+    path: Path, stage: str, config: Any, data: str | None = None, features: Mapping[str, str] | None = None
 ) -> RunFolder:
     """A new run folder, or the one that the same command started before.
 
@@ -57,17 +52,13 @@ def open_run(
     where `data` cannot be read. Nothing is overwritten.
     """
     folder = RunFolder(path)
-    description: dict[str, Any] = {
-        "stage": stage,
-        "config": json.loads(json.dumps(asdict(config), default=str)),
-    }
+    description: dict[str, Any] = {"stage": stage, "config": _as_json(asdict(config))}
     if data is not None:
         try:
             description["data"] = {data: hashlib.sha256(Path(data).read_bytes()).hexdigest()}
         except OSError as error:
-            raise RunError(
-                f"{data}: {error.strerror}; make it with `tgsr build` or `tgsr predict`"
-            ) from error
+            remedy = "make it with `tgsr build` or `tgsr predict`"
+            raise RunError(f"{data}: {error.strerror}; {remedy}") from error
     if features is not None:
         description["features"] = dict(features)
     run_json = path / "run.json"
@@ -76,7 +67,7 @@ def open_run(
         if isinstance(existing.get("config"), dict):
             # A setting that has been added since the run was started does what was done without it.
             added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-            existing["config"] = json.loads(json.dumps(added, default=str)) | existing["config"]
+            existing["config"] = _as_json(added) | existing["config"]
         differing = [k for k in description if existing.get(k) != description[k]]
         if differing:
             old, new = (x.get("config") or {} for x in (existing, description))
@@ -90,8 +81,12 @@ def open_run(
         raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
     description["command"] = " ".join(["tgsr", *sys.argv[1:]])
     description["versions"] = {name: version(name) for name in ("tgsr", "torch", "transformers", "peft")}
-    description["machine"] = (
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    )
+    n_threads = torch.get_num_threads()
+    description["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {n_threads} threads"
     write_whole(run_json, json.dumps(description, indent=2) + "\n")
     return folder
+
+
+def _as_json(values: Mapping[str, Any]) -> Any:
+    """The values as run.json gives them back."""
+    return json.loads(json.dumps(values, default=str))

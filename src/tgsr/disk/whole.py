@@ -31,9 +31,8 @@ def whole(path: StrPath) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    half = target.with_name(
-        f"{HALF}{secrets.token_hex(6)}{target.suffix}"
-    )  # the suffix tells some writers the format
+    # the suffix tells some writers the format
+    half = target.with_name(f"{HALF}{secrets.token_hex(6)}{target.suffix}")
     try:
         if Path(path).exists() and not target.is_file():
             yield Path(path)
@@ -48,9 +47,8 @@ def whole(path: StrPath) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise DiskError(
-            f"{path}: {error.strerror}; free some space and run the same command again"
-        ) from error
+        remedy = "free some space and run the same command again"
+        raise DiskError(f"{path}: {error.strerror}; {remedy}") from error
     finally:
         half.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,15 +112,11 @@ def recordings(split: str) -> dict[tuple[str, int], tuple[Recording, ...]]:
 
 def said_sequence(rng: np.random.Generator, speakers: list[str], n_words: int) -> list[tuple[str, int]]:
     """(speaker, digit) for each word: one speaker, or two who take turns of one to five digits."""
-    turn, left = 0, 0
     spoken: list[tuple[str, int]] = []
-    for _ in range(n_words):
-        if left == 0 and spoken:
-            turn = (turn + 1) % len(speakers)
-        if left == 0:
-            left = int(rng.integers(1, 6))
-        spoken.append((speakers[turn], int(rng.integers(10))))
-        left -= 1
+    turns = cycle(speakers)
+    while len(spoken) < n_words:
+        speaker, n_digits = next(turns), min(int(rng.integers(1, 6)), n_words - len(spoken))
+        spoken += [(speaker, int(rng.integers(10))) for _ in range(n_digits)]
     return spoken
 
 

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -193,9 +194,8 @@ class _Tokens:
             self.line += self._text.count("\n", self._offset, token.start())
             self._offset = token.start()
             if token.lastgroup != kind:
-                raise AlignmentError(
-                    f"{what} expected, got {token[0]:.60}", "save it anew in Praat", self.line
-                )
+                problem = f"{what} expected, got {token[0]:.60}"
+                raise AlignmentError(problem, "save it anew in Praat", self.line)
             return str(token[kind])
         last = self._text.rstrip().count("\n") + 1
         raise AlignmentError(f"ends where {what} is expected", "it may be half-written: save it again", last)
@@ -273,38 +273,33 @@ def _ctm(text: str) -> _Alignment:
 
 
 def _librispeech(text: str) -> _Alignment:
+    remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
     alignment = _Alignment(LIBRISPEECH)
     for line, content in enumerate(text.split("\n"), 1):
-        if content.strip():
-            _add_librispeech_line(alignment, content, line)
+        if not content.strip():
+            continue
+        parts = LIBRISPEECH_LINE.fullmatch(content)
+        if parts is None:
+            raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
+        recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
+        if recording in alignment.words:
+            raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
+        if len(words) != len(ends):
+            raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
+        start = 0.0
+        for word, value in zip(words, ends, strict=True):
+            end = _number(value)
+            if end is None:
+                raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
+            alignment.add(word, start, end, line, recording=recording)
+            start = end
     return alignment
 
 
 def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:
     """Recording and words of one line. Raises AlignmentError, which names no file, where it is no such line."""
-    alignment = _Alignment(LIBRISPEECH)
-    _add_librispeech_line(alignment, content, None)
-    ((recording, words),) = alignment.words.items()
+    ((recording, words),) = _librispeech(content).words.items()
     return recording, tuple(words)
-
-
-def _add_librispeech_line(alignment: _Alignment, content: str, line: int | None) -> None:
-    remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
-    parts = LIBRISPEECH_LINE.fullmatch(content)
-    if parts is None:
-        raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
-    recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
-    if recording in alignment.words:
-        raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
-    if len(words) != len(ends):
-        raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
-    start = 0.0
-    for word, value in zip(words, ends, strict=True):
-        end = _number(value)
-        if end is None:
-            raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
-        alignment.add(word, start, end, line, recording=recording)
-        start = end
 
 
 # JSON of WhisperX, whisper-timestamped and Whisper
@@ -340,9 +335,8 @@ def _json_words(document: object) -> Iterator[tuple[str, dict[str, object]]]:
     """Where each word is, and the word, with its segment's speaker where it has none of its own."""
     segments = document.get("segments") if isinstance(document, dict) else None
     if not isinstance(segments, list):
-        raise AlignmentError(
-            'has no list "segments"', "give WhisperX's, whisper-timestamped's or Whisper's JSON"
-        )
+        remedy = "give WhisperX's, whisper-timestamped's or Whisper's JSON"
+        raise AlignmentError('has no list "segments"', remedy)
     for n_segment, segment in enumerate(segments, 1):
         where = f"segment {n_segment}"
         if not isinstance(segment, dict):
@@ -353,10 +347,10 @@ def _json_words(document: object) -> Iterator[tuple[str, dict[str, object]]]:
         if not isinstance(words, list):
             raise AlignmentError(f'{where} has no list "words"', "run the recogniser with times for words")
         for n_word, word in enumerate(words, 1):
+            place = f"{where}, word {n_word}"
             if not isinstance(word, dict):
-                problem = f"{where}, word {n_word} must be an object, got {word!r:.60}"
-                raise AlignmentError(problem, "correct it")
-            yield f"{where}, word {n_word}: ", {"speaker": segment.get("speaker"), **word}
+                raise AlignmentError(f"{place} must be an object, got {word!r:.60}", "correct it")
+            yield f"{place}: ", {"speaker": segment.get("speaker"), **word}
 
 
 def _json_number(row: dict[str, object], key: str, where: str) -> float | None:
@@ -386,14 +380,6 @@ TIMING_REMEDY = "a cue's times are 00:00:01,000 --> 00:00:02,000"
 _Stretch = tuple[Seconds, list[tuple[str, str | None]]]  # where it begins, its words with their speakers
 
 
-def _srt(text: str) -> _Alignment:
-    return _captions(text, SRT)
-
-
-def _vtt(text: str) -> _Alignment:
-    return _captions(text, VTT)
-
-
 def _captions(text: str, source: str) -> _Alignment:
     """Every cue's words. Captions that roll show a line again in the next cue, then without its times: left out."""
     alignment = _Alignment(source, {"": []})
@@ -417,6 +403,10 @@ def _captions(text: str, source: str) -> _Alignment:
             body = [line for line in body if INLINE.search(line) or _plain(line) not in shown_before]
         _share_out(alignment, _stretches(body, _seconds(times[1]), source), _seconds(times[2]), n + 1)
     return alignment
+
+
+_srt: _Reader = partial(_captions, source=SRT)
+_vtt: _Reader = partial(_captions, source=VTT)
 
 
 def _stretches(body: list[str], start: Seconds, source: str) -> list[_Stretch]:
@@ -446,8 +436,9 @@ def _share_out(alignment: _Alignment, stretches: list[_Stretch], end: Seconds, l
     ends = [*(start for start, _ in stretches[1:]), end]
     for (start, words), finish in zip(stretches, ends, strict=True):
         if finish < start:
-            problem = f"times run backwards: {start:g} s to {finish:g} s"
-            raise AlignmentError(problem, "correct the cue's times", line)
+            raise AlignmentError(
+                f"times run backwards: {start:g} s to {finish:g} s", "correct the cue's times", line
+            )
         confidence = None if len(stretches) > 1 and len(words) == 1 else 0.0
         bounds = [0, *accumulate(len(word) for word, _ in words)]
         times = [round(start + (finish - start) * n / max(1, bounds[-1]), DECIMALS) for n in bounds]
@@ -460,8 +451,5 @@ def _plain(line: str) -> str:
 
 
 def _seconds(clock: str) -> Seconds:
-    *larger, seconds = clock.replace(",", ".").split(":")
-    minutes = 0
-    for value in larger:
-        minutes = 60 * minutes + int(value)
-    return round(60 * minutes + float(seconds), DECIMALS)
+    parts = clock.replace(",", ".").split(":")
+    return round(sum(float(part) * 60**power for power, part in enumerate(reversed(parts))), DECIMALS)

@@ -49,6 +49,9 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
     n_layers = sum(name.endswith("/attention/linear_2/weight") for name in tensors)
     pieces: Any = WhisperTokenizer(tokenizer_file=str(tokenizer))
     token_id = pieces.get_vocab()
+    end = token_id["<|endoftext|>"]
+    special = {"decoder_start_token_id": token_id["<|startoftranscript|>"]}
+    special |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     config = WhisperConfig(
         vocab_size=n_pieces,
         num_mel_bins=N_MEL_BINS,
@@ -61,10 +64,7 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
         decoder_ffn_dim=4 * width,
         max_source_positions=N_FRAMES,
         max_target_positions=tensors["decoder/position_encodings/encodings"].shape[0],
-        decoder_start_token_id=token_id["<|startoftranscript|>"],
-        bos_token_id=token_id["<|endoftext|>"],
-        eos_token_id=token_id["<|endoftext|>"],
-        pad_token_id=token_id["<|endoftext|>"],
+        **special,
     )
     model = WhisperForConditionalGeneration(config)
     missing, unexpected = model.model.load_state_dict(
@@ -85,10 +85,7 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
         prev_sot_token_id=token_id["<|startofprev|>"],
         max_initial_timestamp_index=50,
         max_length=448,
-        decoder_start_token_id=config.decoder_start_token_id,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
+        **special,
     )
     model.save_pretrained(str(out))
     pieces.save_pretrained(str(out))
