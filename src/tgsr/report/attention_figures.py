@@ -5,7 +5,7 @@ Source: figures 3 to 7. Every picture says in its title what its numbers are mea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from tgsr.audio import SAMPLE_RATE, Samples, load, peaks
+from tgsr.audio import SAMPLE_RATE, Samples, load
 from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
 from tgsr.evaluation.attention.kept import read_tokens, tokens_file
@@ -26,12 +26,21 @@ from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.attention.scores import summarise
 from tgsr.evaluation.attention.table import ROWS
 from tgsr.records import Question, resolve_audio
+from tgsr.report.figures import plot_wave
 from tgsr.statistics.pictures import MODEL_COLOURS, literal, one_line
 from tgsr.timeline import Seconds
 
 BLOCK_COLOURS = ("#c9c3b5", "#bb5566", "#6d93b8", "#e2c66d")
 CITED, EVIDENCE = "#004488", "#24292f"
 WARMTH = LinearSegmentedColormap.from_list("warmth", ("#ffffff", "#f3d3c7", "#d9705f", "#8e1f36", "#3b0a1c"))
+POINTED = {
+    ("evidence", "reasoning"): "cited interval: reasoning",
+    ("evidence", "times"): "cited interval: its own times",
+    ("ends", "start"): f"{NEAR:g} s around a start being written",
+    ("ends", "end"): f"{NEAR:g} s around an end being written",
+    ("reference", "reasoning"): "reference interval: reasoning",
+    ("reference", "times"): "reference interval: times",
+}
 MOST_TOKENS = 80  # rows of a heat map that can be read
 DPI = 110
 
@@ -48,47 +57,30 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
     """
     pointed = {
         (which, phase): label
-        for which, phase, label in (
-            ("evidence", "reasoning", "cited interval: reasoning"),
-            ("evidence", "times", "cited interval: its own times"),
-            ("ends", "start", f"{NEAR:g} s around a start being written"),
-            ("ends", "end", f"{NEAR:g} s around an end being written"),
-            ("reference", "reasoning", "reference interval: reasoning"),
-            ("reference", "times", "reference interval: times"),
-        )
+        for (which, phase), label in POINTED.items()
         if any(phase in getattr(attention, which) for attention in models.values())
     }
     n_rows = 3 + bool(pointed)
     figure = Figure(figsize=(14, 2.9 * n_rows), layout="constrained")
     parts = iter(figure.subfigures(n_rows, 1, squeeze=False)[:, 0])
     phases = {
-        p: label for p, label in ROWS.items() if any(p in attention.by_layer for attention in models.values())
+        phase: label.lower() if phase != "prefill" else "question, while it is read"
+        for phase, label in ROWS.items()
+        if any(phase in attention.by_layer for attention in models.values())
     }
-    panels = _panels(next(parts), len(phases), "Share of attention that falls on the audio")
-    for panel, (phase, label) in zip(panels, phases.items(), strict=True):
-        _lines(
-            panel,
-            {name: attention.by_layer.get(phase, {}).get("audio") for name, attention in models.items()},
-        )
-        panel.set_title(label.lower() if phase != "prefill" else "question, while it is read", fontsize=9)
+    panels = _panels(next(parts), phases.values(), "Share of attention that falls on the audio")
+    for panel, phase in zip(panels, phases, strict=True):
+        _lines(panel, {name: a.by_layer.get(phase, {}).get("audio") for name, a in models.items()})
     panels[0].set_ylim(bottom=0)  # of all panels, which share it: only now that all lines are there
     panels[0].legend(fontsize=8, frameon=False)
     panels[0].set_ylabel("share of attention", fontsize=8)
     if pointed:
         title = "Attention to audio inside an interval, times what it would be by chance (1: no preference)"
-        panels = _panels(next(parts), len(pointed), title)
-        for panel, ((which, phase), label) in zip(panels, pointed.items(), strict=True):
-            _lines(
-                panel,
-                {
-                    name: of_phase.ratio_by_layer
-                    if (of_phase := getattr(attention, which).get(phase))
-                    else None
-                    for name, attention in models.items()
-                },
-            )
+        panels = _panels(next(parts), pointed.values(), title)
+        for panel, (which, phase) in zip(panels, pointed, strict=True):
+            evidence = {name: getattr(attention, which).get(phase) for name, attention in models.items()}
+            _lines(panel, {name: shares and shares.ratio_by_layer for name, shares in evidence.items()})
             panel.axhline(1, color="#8b949e", linewidth=0.8, linestyle="--", zorder=0)
-            panel.set_title(label, fontsize=9)
         panels[0].set_ylim(bottom=0)
         panels[0].set_ylabel("times chance", fontsize=8)
     _stacks(next(parts), models)
@@ -97,10 +89,12 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
         figure.savefig(half, dpi=DPI)
 
 
-def _panels(part: Any, n: int, title: str) -> Any:
+def _panels(part: Any, names: Collection[str], title: str) -> Any:
+    """Panels by layer side by side, one a name, under a common title."""
     part.suptitle(title, fontsize=10, x=0.008, ha="left", fontweight="bold")
-    panels = part.subplots(1, n, squeeze=False, sharey=True)[0]
-    for panel in panels:
+    panels = part.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for panel, name in zip(panels, names, strict=True):
+        panel.set_title(name, fontsize=9)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
@@ -117,18 +111,12 @@ def _lines(panel: Any, curves: Mapping[str, Sequence[float] | None]) -> None:
 def _stacks(part: Any, models: Mapping[str, Attention]) -> None:
     phase = "times" if all("times" in attention.by_layer for attention in models.values()) else "all"
     what = "while times are written" if phase == "times" else "all tokens"
-    panels = _panels(part, len(models), f"All blocks, summed: {what}")
-    for panel, (name, attention) in zip(panels, models.items(), strict=True):
-        shares = attention.by_layer[phase]
-        panel.stackplot(
-            range(len(shares["audio"])),
-            [shares[block] for block in BLOCKS],
-            labels=BLOCKS,
-            colors=BLOCK_COLOURS,
-        )
+    panels = _panels(part, models, f"All blocks, summed: {what}")
+    for panel, attention in zip(panels, models.values(), strict=True):
+        shares = [attention.by_layer[phase][block] for block in BLOCKS]
+        panel.stackplot(range(len(shares[AUDIO])), shares, labels=BLOCKS, colors=BLOCK_COLOURS)
         panel.set_ylim(0, 1)
-        panel.set_xlim(0, max(1, len(shares["audio"]) - 1))
-        panel.set_title(name, fontsize=9)
+        panel.set_xlim(0, max(1, len(shares[AUDIO]) - 1))
     _legend_of_blocks(panels[0], panels[-1], 8)
 
 
@@ -141,14 +129,13 @@ def _legend_of_blocks(drawn: Any, beside: Any, size: int) -> None:
 
 def _each_position(part: Any, models: Mapping[str, Attention]) -> None:
     title = "The same for one position of each block, all tokens (log scale): a block's share over its tokens"
-    panels = _panels(part, len(models), title)
-    for panel, (name, attention) in zip(panels, models.items(), strict=True):
+    panels = _panels(part, models, title)
+    for panel, attention in zip(panels, models.values(), strict=True):
         for block, colour in zip(BLOCKS, BLOCK_COLOURS, strict=True):
             each = attention.by_layer_per_token["all"][block]
             if any(each):
                 panel.plot(each, color=colour, label=block, marker=".", linewidth=1.6)
         panel.set_yscale("log")
-        panel.set_title(name, fontsize=9)
     panels[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -159,13 +146,12 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
     """
     figure = Figure(figsize=(13, 4.6 * len(models)), layout="constrained")
     parts = figure.subfigures(2 * len(models), 1, squeeze=False)[:, 0]
-    of_parts = zip(parts[::2], parts[1::2], models.items(), strict=True)
-    for normalised, summed, (name, queries) in of_parts:
+    for normalised, summed, (name, queries) in zip(parts[::2], parts[1::2], models.items(), strict=True):
         for part, field, what in (
             (normalised, "by_layer_per_token", "for one position of a block (figure 3, log scale)"),
             (summed, "by_layer", "sum over a block (figure 5)"),
         ):
-            panels = _panels(part, len(BLOCKS), f"{name}: {what}")
+            panels = _panels(part, BLOCKS, f"{name}: {what}")
             for panel, block in zip(panels, BLOCKS, strict=True):
                 for (query, attention), colour in zip(queries.items(), MODEL_COLOURS, strict=False):
                     for phase, style in (("all", "-"), ("prefill", "--")):
@@ -173,7 +159,6 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
                         if any(share):
                             label = query if phase == "all" else None
                             panel.plot(share, style, color=colour, label=label, marker=".", linewidth=1.3)
-                panel.set_title(block, fontsize=9)
             if field == "by_layer_per_token":
                 panels[0].set_yscale("log")
                 panels[0].yaxis.set_minor_formatter(NullFormatter())
@@ -211,12 +196,9 @@ def draw_heat(
     norm = PowerNorm(
         0.5, 0, max(float(np.quantile(np.concatenate([heat.ravel() for heat in heats]), 0.999)), 1e-9)
     )
-    times = (np.arange(1200) + 0.5) * duration / 1200
-    lowest, highest = np.array(peaks(samples, 1200)).T
     for column, ((item, tokens, rows), heat) in enumerate(zip(shown, heats, strict=True)):
         wave, map_of = panels[:, column]
-        wave.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
-        wave.set_yticks([])
+        plot_wave(wave, samples, 1200)
         wave.spines[:].set_visible(False)
         wave.set_title(f"{item.model}, layer {layers[item.model]}", fontsize=10, fontweight="bold")
         edges = np.append(np.arange(heat.shape[1]) * tokens.seconds, duration)
@@ -262,12 +244,18 @@ def _rows(tokens: Tokens) -> list[int]:
 
 def _boxes(panel: Any, tokens: Tokens, rows: Sequence[int], duration: Seconds) -> None:
     """Each run of tokens that write one interval, boxed over it; what lies past the clip's end has no box."""
-    first = 0
-    for (start, end), run in groupby(rows, key=lambda t: tuple(tokens.span_T2[t])):
-        height = len(list(run))
+    for (start, end), first, height in _runs(rows, lambda t: tuple(tokens.span_T2[t])):
         if start < duration:  # NaN is below nothing
             _box(panel, (start, first), min(end, duration) - start, height, CITED)
-        first += height
+
+
+def _runs(rows: Sequence[int], key: Callable[[int], Any]) -> Iterator[tuple[Any, int, int]]:
+    """Each run of rows with the same key: the key, the place of its first row, its length."""
+    first = 0
+    for value, run in groupby(rows, key):
+        length = len(list(run))
+        yield value, first, length
+        first += length
 
 
 def _box(panel: Any, corner: tuple[float, float], width: float, height: float, colour: str) -> None:
@@ -289,14 +277,11 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
             )
             bottom += share_TK[:, k]
         panel.set_xticks(range(len(rows)), [_label(tokens.texts[t]) for t in rows], rotation=90, fontsize=6.5)
-        first = 0
-        for is_time, run in groupby(rows, key=lambda t: bool(tokens.is_time[t])):
-            length = len(list(run))
+        for is_time, first, length in _runs(rows, tokens.is_time.__getitem__):
             if is_time:
                 for label in panel.get_xticklabels()[first : first + length]:
                     label.set_color("#b00020")
                 _box(panel, (first - 0.5, 0), length, 1, "#b00020")
-            first += length
         panel.set_xlim(-0.6, most - 0.4)
         panel.set_ylim(0, 1)
         panel.tick_params(length=0)

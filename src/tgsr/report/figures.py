@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from tgsr.statistics.pictures import MODEL_COLOURS, Dot, Dots, Lines, Stated, sm
 from tgsr.timeline import Seconds, Span
 
 WAVE_PX, LANE_PX, AXIS_PX = 84, 22, 20
+NAMES_PX, DOTS_PX = 112, 320  # of a panel of dots: the names, all of it
 WAVE_POINTS = 600
 NARROWEST = 0.7  # % of the width: a shorter span could be neither seen nor hit
 TICK_STEPS: tuple[Seconds, ...] = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
@@ -36,7 +39,7 @@ def wave_svg(samples: audio.Samples | None, evidence: Sequence[Span], duration: 
             f'<svg width="{width:.2f}%" height="100%" viewBox="0 0 {WAVE_POINTS} 2" preserveAspectRatio="none">'
             f'<path d="{wave_path(samples)}"/></svg>'
         )
-    return _clip_svg("wave", WAVE_PX, evidence, duration, wave)
+    return clip_svg("wave", WAVE_PX, evidence, duration, wave)
 
 
 def wave_path(samples: audio.Samples) -> str:
@@ -55,7 +58,7 @@ def lane_svg(
     rail = f'<line class="rail" x1="0" x2="100%" y1="{LANE_PX / 2}" y2="{LANE_PX / 2}"/>'
     longest_first = sorted(dict.fromkeys(spans), key=lambda span: span.start - span.end)  # none hides another
     bars = "".join(band(name, span, duration) for span in longest_first)
-    return _clip_svg(f"lane {colour}", LANE_PX, evidence, duration, rail + bars)
+    return clip_svg(f"lane {colour}", LANE_PX, evidence, duration, rail + bars)
 
 
 def band(name: str, span: Stated, duration: Seconds) -> str:
@@ -98,13 +101,22 @@ def ticks(duration: Seconds) -> list[Seconds]:
     return [round(i * step, 1) for i in range(int(duration / step) + 1)]
 
 
-def _clip_svg(classes: str, height: int, evidence: Sequence[Span], duration: Seconds, content: str) -> str:
+def clip_svg(
+    classes: str,
+    height: int,
+    evidence: Sequence[Span],
+    duration: Seconds,
+    content: str,
+    note_height: int = 0,
+) -> str:
+    """The content on the evidence's columns, under the line that moves as the clip plays; both end above the note."""
+    below = height - note_height
     wash = "".join(
         f'<rect class="wash" x="{100 * span.start / duration:.3f}%" width="{100 * span.duration / duration:.3f}%" '
-        f'y="0" height="100%"/>'
+        f'y="0" height="{below if note_height else "100%"}"/>'
         for span in evidence
     )
-    head = f'<line class="head" x1="0" x2="0" y1="0" y2="{height}"/>'
+    head = f'<line class="head" x1="0" x2="0" y1="0" y2="{below}"/>'
     return f'<svg class="{classes}" height="{height}">{wash}{content}{head}</svg>'
 
 
@@ -113,7 +125,7 @@ def _clip_svg(classes: str, height: int, evidence: Sequence[Span], duration: Sec
 
 def dot_panel(dots: Dots) -> str:
     """As SVG under its title."""
-    left, width, row = 112, 320, 20
+    row = 20
     parts: list[str] = []
     y = 0
     for group, rows in dots.groups.items():
@@ -121,21 +133,23 @@ def dot_panel(dots: Dots) -> str:
             parts.append(f'<text class="group" x="0" y="{y + 14}">{_short(group, 44)}</text>')
             y += row
         if group in dots.marks:
-            x = _along(dots.marks[group], left, width)
+            x = _along(dots.marks[group])
             parts.append(f'<line class="chance" x1="{x}" x2="{x}" y1="{y}" y2="{y + row * len(rows)}"/>')
-        parts += [dot_row(dot, y + row * i, left, width) for i, dot in enumerate(rows)]
+        parts += [dot_row(dot, y + row * i) for i, dot in enumerate(rows)]
         y += row * len(rows) + 6
     grid = "".join(
-        f'<line class="grid" x1="{(x := _along(v, left, width))}" x2="{x}" y1="{row}" y2="{y}"/>'
+        f'<line class="grid" x1="{(x := _along(v))}" x2="{x}" y1="{row}" y2="{y}"/>'
         f'<text x="{x}" y="{y + 14}" text-anchor="middle">{v:g}</text>'
         for v in (0, 0.5, 1)
     )
     label = escape(dots.title)
-    body = f'<svg viewBox="0 0 {width} {y + 20}" role="img" aria-label="{label}">{grid}{"".join(parts)}</svg>'
+    body = (
+        f'<svg viewBox="0 0 {DOTS_PX} {y + 20}" role="img" aria-label="{label}">{grid}{"".join(parts)}</svg>'
+    )
     return f'<figure class="panel"><figcaption>{label}</figcaption>{body}</figure>'
 
 
-def dot_row(dot: Dot, y: float, left: int, width: int) -> str:
+def dot_row(dot: Dot, y: float) -> str:
     middle = y + 10
     label = f'<text x="0" y="{middle + 4}">{_short(dot.name, 17)}<title>{escape(dot.name)}</title></text>'
     mean = dot.mean
@@ -143,14 +157,14 @@ def dot_row(dot: Dot, y: float, left: int, width: int) -> str:
         return label
     interval = ""
     if mean.low is not None and mean.high is not None:
-        ends = f'x1="{_along(mean.low, left, width)}" x2="{_along(mean.high, left, width)}"'
+        ends = f'x1="{_along(mean.low)}" x2="{_along(mean.high)}"'
         interval = f'<line class="interval" {ends} y1="{middle}" y2="{middle}"/>'
-    point = f'<circle cx="{_along(mean.value, left, width)}" cy="{middle}" r="4"/>'
+    point = f'<circle cx="{_along(mean.value)}" cy="{middle}" r="4"/>'
     return f'<g class="{dot.tint}">{label}{interval}{point}</g>'
 
 
-def _along(value: float, left: int, width: int) -> str:
-    return f"{left + value * (width - left - 12):.1f}"
+def _along(value: float) -> str:
+    return f"{NAMES_PX + value * (DOTS_PX - NAMES_PX - 12):.1f}"
 
 
 def _short(text: str, n: int) -> str:
@@ -208,7 +222,16 @@ def _line_svg(panel: Lines) -> str:
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{grid}{foot}{"".join(paths)}</svg>'
 
 
-# --- for a README ----------------------------------------------------------------------------------------
+# --- with matplotlib -------------------------------------------------------------------------------------
+
+
+def plot_wave(axes: Any, samples: audio.Samples, n_points: int) -> None:
+    """The waveform's outline in grey, over the seconds of the clip."""
+    duration = len(samples) / audio.SAMPLE_RATE
+    times = (np.arange(n_points) + 0.5) * duration / n_points
+    lowest, highest = np.array(audio.peaks(samples, n_points)).T
+    axes.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
+    axes.set_yticks([])
 
 
 def waveform_figure(
@@ -228,18 +251,12 @@ def waveform_figure(
 
     duration = len(samples) / audio.SAMPLE_RATE
     lanes = {"evidence": (evidence, "#24292f")}
-    for index, (name, spans) in enumerate(predicted.items()):
-        lanes[name if name != "evidence" else "evidence (model)"] = (
-            spans,
-            MODEL_COLOURS[index % len(MODEL_COLOURS)],
-        )
+    for (name, spans), colour in zip(predicted.items(), cycle(MODEL_COLOURS), strict=False):
+        lanes[name if name != "evidence" else "evidence (model)"] = (spans, colour)
     height = 1.25 + 0.3 * len(lanes)
     figure = Figure(figsize=(9, height), layout="constrained")
     wave, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.3 * len(lanes)))
-    times = (np.arange(1500) + 0.5) * duration / 1500
-    lowest, highest = np.array(audio.peaks(samples, 1500)).T
-    wave.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
-    wave.set_yticks([])
+    plot_wave(wave, samples, 1500)
     for row, (spans, colour) in enumerate(lanes.values()):
         below.broken_barh([(s.start, s.duration) for s in spans], (row - 0.3, 0.6), color=colour)
     below.set_yticks(range(len(lanes)), list(lanes))

@@ -16,7 +16,7 @@ from tgsr import audio
 from tgsr.choices import letter, official_letter
 from tgsr.evaluation.scoring.metrics import GroupScores
 from tgsr.evaluation.scoring.score import Predictions, score
-from tgsr.grounding import find_mentions
+from tgsr.grounding import Mention, find_mentions
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
 from tgsr.statistics.pictures import Stated, stated, tint
@@ -127,8 +127,11 @@ def choose_items(
     drawn = np.random.default_rng(seed).permutation(len(asked))[:MOST_COMPARED]
     order = [asked[i] for i in drawn]
     first, last = models[0], models[-1]
-    answered = [(item, response) for item in order if (response := response_of(item, last)) is not None]
-    rated = [(item, value) for item, response in answered if (value := quality(response)) is not None]
+    rated = [
+        (item, value)
+        for item in order
+        if (response := response_of(item, last)) and (value := quality(response)) is not None
+    ]
     falling = [item for item, _ in sorted(rated, key=lambda pair: -pair[1])]
     rising = [item for item, _ in sorted(rated, key=lambda pair: pair[1])]
     gained = [
@@ -249,16 +252,12 @@ def lanes(
 ) -> str:
     """The waveform, the evidence, a lane a model, and the seconds."""
     evidence, duration = question.evidence, question.duration
-
-    def lane(name: str, colour: str, spans: Sequence[Stated]) -> str:
-        return named_lane(name, colour, spans, evidence, duration, sound.samples is not None)
-
     rows = [f"<span></span>{wave_svg(sound.samples, evidence, duration)}"]
-    if evidence:
-        rows.append(lane("evidence", "truth", [stated(s.start, s.end, duration) for s in evidence]))
-    for response in responses:
-        spans = [stated(m.start, m.end, duration) for m in find_mentions(response.text)]
-        rows.append(lane(response.model, tint(models, response.model), spans))
+    bands: list[tuple[str, str, Sequence[Span | Mention]]] = (
+        [("evidence", "truth", evidence)] if evidence else []
+    )
+    bands += [(r.model, tint(models, r.model), find_mentions(r.text)) for r in responses]
+    rows += [named_lane(*lane, evidence, duration, sound.samples is not None) for lane in bands]
     rows.append(f"<span></span>{axis_svg(duration)}")
     return f'<div class="lanes">{"".join(rows)}</div>'
 
@@ -266,13 +265,14 @@ def lanes(
 def named_lane(
     name: str,
     colour: str,
-    spans: Sequence[Stated],
+    spans: Sequence[Span | Mention],
     evidence: Sequence[Span],
     duration: Seconds,
     is_heard: bool,
 ) -> str:
     """A lane after its name; without sound its bars play nothing."""
-    bars = [span if is_heard else replace(span, is_audible=False) for span in spans]
+    bars = [stated(span.start, span.end, duration) for span in spans]
+    bars = [bar if is_heard else replace(bar, is_audible=False) for bar in bars]
     return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
 
 

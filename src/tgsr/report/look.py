@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,11 @@ from tqdm import tqdm
 
 from tgsr.choices import letter
 from tgsr.disk.jsonl import Row, row_of
-from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, clip_of, question_of, resolve_audio
-from tgsr.report.figures import axis_svg, wave_svg
+from tgsr.report.figures import axis_svg, clip_svg, wave_svg
 from tgsr.report.items import EmbeddedSound, article, choice_list, cite_button, named_lane, player, sound_of
-from tgsr.report.page import document
+from tgsr.report.page import write_document
 from tgsr.statistics.pictures import MODEL_COLOURS, stated
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
@@ -73,11 +74,6 @@ class Contents:
     bad: list[tuple[int, str]] = field(default_factory=list)  # line and reason
     n_bad: int = 0
 
-    def add_bad(self, line: int, reason: str) -> None:
-        self.n_bad += 1
-        if len(self.bad) < MOST_BAD:
-            self.bad.append((line, reason))
-
 
 def look(
     path: Path, out: Path, *, n_a_page: int = 20, first: int = 0, n: int = 200, seed: int | None = None
@@ -98,21 +94,17 @@ def look(
     contents = find_items(path, first, n, seed)
     clips = clips_beside(path, [item for _, item in contents.items])
     pages = [contents.items[i : i + n_a_page] for i in range(0, len(contents.items), n_a_page)] or [[]]
-    names = [page_name(index) for index in range(len(pages))]
-    out.mkdir(parents=True, exist_ok=True)
+    written = []
     for index, items in enumerate(tqdm(pages, desc="looking", unit="page", disable=len(pages) < 2)):
         parts = [
             header(path, contents, first, seed, index, len(pages)),
             item_list(path, items, clips),
             bad_list(contents) if index == len(pages) - 1 else "",
-            navigation(index, len(pages)) if len(pages) > 1 else "",
+            navigation(index, len(pages)),
         ]
-        body = "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>"
-        title = f"{path.name}, page {index + 1} of {len(pages)}"
-        html = document(title, body, STYLE)
-        # half of a surrogate pair, which JSON may hold, has no UTF-8
-        write_whole(out / names[index], html.encode("utf-8", errors="xmlcharrefreplace"))
-    return [out / name for name in names]
+        written.append(out / page_name(index))
+        write_document(written[-1], f"{path.name}, page {index + 1} of {len(pages)}", parts, more_style=STYLE)
+    return written
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -160,7 +152,9 @@ def find_items(path: Path, first: int, n: int, seed: int | None) -> Contents:
                 raise RecordError(None, f"is one of {kind} in a file of {contents.kind}")
             item: Record = question_of(row) if contents.kind == "questions" else clip_of(row)
         except RecordError as error:
-            contents.add_bad(line, str(error))
+            contents.n_bad += 1
+            if contents.n_bad <= MOST_BAD:
+                contents.bad.append((line, str(error)))
             continue
         if contents.n_items >= first:
             n_seen += 1
@@ -186,16 +180,12 @@ def clips_beside(path: Path, items: Iterable[Record]) -> dict[str, Clip]:
         return clips
     for _, row in rows_in(beside):
         # manifests without ids have paths
-        if isinstance(row, RecordError) or not wanted & {
-            str(row.get(key)) for key in ("id", "audio", "path")
-        }:
+        if isinstance(row, RecordError) or wanted.isdisjoint(map(str, map(row.get, ("id", "audio", "path")))):
             continue
-        try:
+        with suppress(RecordError):  # looked at by itself, that file says so
             clip = clip_of(row)
-        except RecordError:  # looked at by itself, that file says so
-            continue
-        if clip.id in wanted:
-            clips.setdefault(clip.id, clip)
+            if clip.id in wanted:
+                clips.setdefault(clip.id, clip)
     return clips
 
 
@@ -224,9 +214,8 @@ def header(path: Path, contents: Contents, first: int, seed: int | None, index: 
     )
     how = f", drawn at random (seed {seed})" if seed is not None and n_shown else ""
     bad = f" Lines that could not be read: {contents.n_bad}, on the last page." if contents.n_bad else ""
-    pages = navigation(index, n_pages) if n_pages > 1 else ""
     return (
-        f"<header><h1>{escape(path.name)}</h1><p>{shown}{how}.{bad}</p></header>{pages}"
+        f"<header><h1>{escape(path.name)}</h1><p>{shown}{how}.{bad}</p></header>{navigation(index, n_pages)}"
         "<p>Press a word, a bar or a time to hear exactly that; hover over a word, or focus it, for its time, "
         "its source and its confidence. The shaded columns are the evidence. Words in pale italics have a "
         f"confidence below {UNSURE}. <kbd>space</kbd> pauses and resumes, <kbd>esc</kbd> stops.</p>"
@@ -234,6 +223,9 @@ def header(path: Path, contents: Contents, first: int, seed: int | None, index: 
 
 
 def navigation(index: int, n_pages: int) -> str:
+    """Links to the pages beside this one; nothing where it is the only one."""
+    if n_pages == 1:
+        return ""
     links = [f"<span>page {index + 1} of {n_pages}</span>"]
     if index > 0:
         links.insert(0, f'<a rel="prev" href="{page_name(index - 1)}">← previous</a>')
@@ -255,9 +247,8 @@ def item_list(path: Path, items: Sequence[tuple[int, Record]], clips: dict[str, 
     """The items in order, then each sound once, however many of the items are about it."""
     sounds: dict[Path, EmbeddedSound] = {}
     articles = []
-    for place, (index, item) in enumerate(items):
+    for (index, item), following in zip_longest(items, [index for index, _ in items[1:]]):
         sound = sound_of(resolve_audio(item, path), sounds)
-        following = items[place + 1][0] if place + 1 < len(items) else None
         articles.append(item_html(index, following, item, clip_for(item, clips), sound))
     return "\n".join(articles) + "\n" + "".join(sound.element for sound in sounds.values())
 
@@ -300,9 +291,7 @@ def lanes_html(item: Record, clip: Clip | None, sound: EmbeddedSound) -> str:
     bands = event_bands(clip)
     if evidence:
         bands.append(("evidence", "truth", [*evidence]))
-    for name, colour, spans in bands:
-        bars = [stated(span.start, span.end, duration) for span in spans]
-        rows.append(named_lane(name, colour, bars, evidence, duration, is_heard))
+    rows += [named_lane(*lane, evidence, duration, is_heard) for lane in bands]
     rows.append(f"<span></span>{axis_svg(duration)}")
     return f'<div class="wide"><div class="lanes">{"".join(rows)}</div></div>'
 
@@ -337,19 +326,12 @@ def words_svg(
 ) -> str:
     """Words where they are said, in as many rows as they need to be legible, and a line for what is known of one."""
     rows = rows_of(words, duration, width)
-    n_rows = max(rows) + 1
-    height = n_rows * ROW_PX + NOTE_PX
-    wash = "".join(
-        f'<rect class="wash" x="{100 * span.start / duration:.3f}%" width="{100 * span.duration / duration:.3f}%" '
-        f'y="0" height="{n_rows * ROW_PX}"/>'
-        for span in evidence
-    )
-    told = "".join(
-        word_svg(word, row * ROW_PX, n_rows * ROW_PX, duration, width, is_heard)
+    note_top = (max(rows) + 1) * ROW_PX
+    drawn = "".join(
+        word_svg(word, row * ROW_PX, note_top, duration, width, is_heard)
         for word, row in zip(words, rows, strict=True)
     )
-    head = f'<line class="head" x1="0" x2="0" y1="0" y2="{n_rows * ROW_PX}"/>'
-    return f'<svg class="words {colour}" height="{height}">{wash}{told}{head}</svg>'
+    return clip_svg(f"words {colour}", note_top + NOTE_PX, evidence, duration, drawn, NOTE_PX)
 
 
 def rows_of(words: Sequence[Word], duration: Seconds, width: int) -> list[int]:

@@ -42,18 +42,16 @@ def write_page(
     asked = group_by_question((source.path, source.responses) for source in results.sources)
     answering = {response.model for response in results.responses}
     items = choose_items(asked, [model for model in results.models if model in answering], n_items, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    body = page_body(title, results, sections, items)
-    html = document(title, body + footer(results, seed))
-    # half of a surrogate pair, which a model's text may hold, has no UTF-8
-    write_whole(out, html.encode("utf-8", errors="xmlcharrefreplace"))
+    write_document(out, title, page_parts(title, results, sections, items), footer(results, seed))
 
 
 # --- the document ----------------------------------------------------------------------------------------
 
 
-def document(title: str, body: str, more_style: str = "") -> str:
-    """The page around its body. Its policy names our styles and script by their hashes: no others count."""
+def write_document(
+    out: Path, title: str, parts: Sequence[str], after: str = "", more_style: str = ""
+) -> None:
+    """Writes the page around its parts. Its policy names our styles and script by their hashes: no others count."""
     folder = files("tgsr") / "report"
     style, script = (f"\n{(folder / name).read_text(encoding='utf-8')}" for name in ("page.css", "page.js"))
     styles = [text for text in (style, more_style) if text]
@@ -63,13 +61,17 @@ def document(title: str, body: str, more_style: str = "") -> str:
         "media-src data:; img-src data:; base-uri 'none'; form-action 'none'"
     )
     elements = "\n".join(f"<style>{text}</style>" for text in styles)
-    return (
+    main = "\n".join(part for part in parts if part)
+    html = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n{elements}\n<body>\n{body}\n<script>{script}</script>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n{elements}\n<body>\n<main>\n{main}\n</main>{after}\n"
+        f"<script>{script}</script>\n</body>\n</html>\n"
     )
+    # half of a surrogate pair, which JSON and a model's text may hold, has no UTF-8
+    write_whole(out, html.encode("utf-8", errors="xmlcharrefreplace"))
 
 
 def content_hash(text: str) -> str:
@@ -77,19 +79,18 @@ def content_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def page_body(
+def page_parts(
     title: str, results: Results, sections: Sequence[Section], items: Sequence[tuple[Answered, str]]
-) -> str:
+) -> list[str]:
     models = results.models
     keys = "".join(f"<li>{model_key(models, model)}</li>" for model in models)
     legend = f'<ul class="legend">{keys}</ul>' if keys else ""
-    parts = [
+    return [
         f"<header><h1>{escape(title)}</h1><p>{LEAD}</p>{legend}</header>",
         note_box(results.notes),
         *(section_html(section, models) for section in sections),
         item_section(items, models),
     ]
-    return "<main>\n" + "\n".join(part for part in parts if part) + "\n</main>"
 
 
 def note_box(notes: Sequence[str]) -> str:

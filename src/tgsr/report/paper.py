@@ -114,7 +114,6 @@ def paper_tables(results: Results, sta: Sequence[str] = (), *, published: bool =
 def write_tables(tables: Sequence[Table], out: Path, notes: Sequence[str] = ()) -> list[Path]:
     """KEY.md, KEY.csv and KEY.tex of each table in the folder `out`, and all of them in tables.md; missing folders
     are made."""
-    out.mkdir(parents=True, exist_ok=True)
     written = []
     for table in tables:
         for suffix, text in ((".md", markdown(table)), (".csv", csv_text(table)), (".tex", latex(table))):

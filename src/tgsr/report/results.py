@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -218,22 +219,14 @@ def read_metrics(path: Path) -> Metrics:
 
 def read_log(path: Path) -> list[Curve]:
     """A training log's curves under its run's name, the folder's; a loss is one of its stage, as run.json says."""
-    stage = ""
-    try:
+    loss = "loss"
+    with suppress(
+        OSError, ValueError, LookupError, TypeError
+    ):  # without its run: only the name is less exact
         described = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
-        stage = str(described["stage"])
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ):  # a log without its run: only the name is less exact
-        pass
+        loss = f"{described['stage']} loss"
     curves = [replace(curve, name=path.parent.name) for curve in read_curves(path, CURVES)]
-    return [
-        replace(curve, y_label=f"{stage} loss") if stage and curve.y_label == "loss" else curve
-        for curve in curves
-    ]
+    return [replace(curve, y_label=loss) if curve.y_label == "loss" else curve for curve in curves]
 
 
 def read_curves(metrics_jsonl: Path, names: Sequence[str]) -> list[Curve]:
