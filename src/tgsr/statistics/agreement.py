@@ -77,10 +77,8 @@ def krippendorff_alpha(ratings: Ratings, level: Level = "nominal") -> float | No
         return None
     coincidence_KK = np.zeros((len(values), len(values)))
     for row in units:
-        counts = Counter(row)
-        count_K = np.array([counts[value] for value in values], dtype=float)
-        pairs_KK = np.outer(count_K, count_K) - np.diag(count_K)
-        coincidence_KK += pairs_KK / (len(row) - 1)
+        count_K = np.array([row.count(value) for value in values], dtype=float)
+        coincidence_KK += (np.outer(count_K, count_K) - np.diag(count_K)) / (len(row) - 1)
     n_K = coincidence_KK.sum(1)
     distance_KK = _squared_distance(values, n_K, level)
     n = n_K.sum()
@@ -134,10 +132,8 @@ def with_interval(
     if value is None or len(groups) < 2:
         return Agreement(value, None, None, len(rated))
     rng = np.random.default_rng(seed)
-    drawn = [
-        coefficient([row for number in rng.integers(len(groups), size=len(groups)) for row in groups[number]])
-        for _ in range(n_resamples)
-    ]
+    draws = (rng.integers(len(groups), size=len(groups)) for _ in range(n_resamples))
+    drawn = (coefficient([row for number in draw for row in groups[number]]) for draw in draws)
     known = [value for value in drawn if value is not None]
     if len(known) < n_resamples / 2:
         return Agreement(value, None, None, len(rated))

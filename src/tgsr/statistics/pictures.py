@@ -14,6 +14,7 @@ from tgsr.disk.whole import whole
 from tgsr.statistics.intervals import Mean
 from tgsr.timeline import END_SLACK, Seconds
 
+INK = "#24292f"
 # Told apart with any colour vision, and in grey: ochre, rose, navy, then teal, violet, brown.
 MODEL_COLOURS = ("#997700", "#bb5566", "#004488", "#20867a", "#7b4fa3", "#7a5230")
 
@@ -129,27 +130,22 @@ def line_of(name: str, colour: str, x: Sequence[float], y: Sequence[float]) -> L
 def curve_panels(curves: Sequence[Curve]) -> list[Lines]:
     """A panel a quantity, in order of appearance, with all runs that have it; several runs have colours."""
     runs = list(dict.fromkeys(curve.name for curve in curves))
-    found = []
-    for quantity in dict.fromkeys((curve.y_label, curve.x_label) for curve in curves):
-        lines = tuple(
-            line_of(curve.name, tint(runs, curve.name) if len(runs) > 1 else "", curve.x, curve.y)
-            for curve in curves
-            if (curve.y_label, curve.x_label) == quantity
-        )
-        found.append(Lines(quantity[0].replace("_", " "), quantity[1], lines, is_noisy=True))
-    return found
+    lines: dict[tuple[str, str], list[Line]] = {}
+    for curve in curves:
+        colour = tint(runs, curve.name) if len(runs) > 1 else ""
+        line = line_of(curve.name, colour, curve.x, curve.y)
+        lines.setdefault((curve.y_label.replace("_", " "), curve.x_label), []).append(line)
+    return [Lines(y, x, tuple(panel), is_noisy=True) for (y, x), panel in lines.items()]
 
 
 def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
     """The panels side by side, as on the page; ValueError where there are none."""
-    if not panels:
-        raise ValueError("dots_png needs at least one panel, got none")
     from matplotlib.figure import Figure
 
     n_rows = max(sum(len(rows) + 1 for rows in panel.groups.values()) for panel in panels)
     figure = Figure(figsize=(3.4 * len(panels), 0.7 + 0.24 * n_rows), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        names: list[tuple[int, str]] = []
+        names: dict[int, str] = {}  # by the row that they stand beside
         heads: list[int] = []
         y = 0
         for group, rows in panel.groups.items():
@@ -157,22 +153,20 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
                 y -= 1
             else:
                 heads.append(len(names))
-                names.append((y, one_line(group, 40)))
+                names[y] = one_line(group, 40)
             if group in panel.marks:
-                axes.plot(
-                    [panel.marks[group]] * 2, [y + 0.5, y + len(rows) + 0.5], color="#24292f", ls=":", lw=1
-                )
+                ends = [y + 0.5, y + len(rows) + 0.5]
+                axes.plot([panel.marks[group]] * 2, ends, color=INK, ls=":", lw=1)
             for i, dot in enumerate(rows, y + 1):
-                names.append((i, one_line(dot.name, 22)))
+                names[i] = one_line(dot.name, 22)
                 colour, mean = MODEL_COLOURS[int(dot.tint[1:])], dot.mean
                 if mean.low is not None and mean.high is not None:
-                    axes.plot(
-                        [mean.low, mean.high], [i, i], color=colour, lw=2.5, alpha=0.55, solid_capstyle="butt"
-                    )
+                    interval = [mean.low, mean.high]
+                    axes.plot(interval, [i, i], color=colour, lw=2.5, alpha=0.55, solid_capstyle="butt")
                 if mean.value is not None:
                     axes.plot([mean.value], [i], "o", color=colour, ms=5)
             y += len(rows) + 1
-        axes.set_yticks([at for at, _ in names], [literal(name) for _, name in names])
+        axes.set_yticks(list(names), map(literal, names.values()))
         axes.set_ylim(y - 0.4, -0.6)
         if panel.high is None:
             axes.set_xlim(left=panel.low)
@@ -184,8 +178,7 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
         else:
             axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x", color="#e1ded7")
-        axes.set_title(literal(panel.title), fontsize=10, loc="left", color="#24292f")
-        _plain_axes(axes)
+        _plain_axes(axes, panel.title)
         for head in heads:
             axes.get_yticklabels()[head].set(style="italic", color="#5f6873")
     with whole(path) as half:
@@ -194,18 +187,16 @@ def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
 
 def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
     """The panels in rows of three, as on the page, with one legend; ValueError where there are none."""
-    if not panels:
-        raise ValueError("lines_png needs at least one panel, got none")
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-    n_rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(3.4 * min(3, len(panels)), 2.1 * n_rows + 0.3), layout="constrained")
-    places = figure.subplots(n_rows, min(3, len(panels)), squeeze=False).ravel()
+    n_rows, n_columns = -(-len(panels) // 3), min(3, len(panels))
+    figure = Figure(figsize=(3.4 * n_columns, 2.1 * n_rows + 0.3), layout="constrained")
+    places = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     named: dict[str, Artist] = {}
     for axes, panel in zip(places, panels, strict=False):
         for line in panel.lines:
-            colour = MODEL_COLOURS[int(line.tint[1:])] if line.tint else "#24292f"
+            colour = MODEL_COLOURS[int(line.tint[1:])] if line.tint else INK
             if panel.is_noisy:
                 axes.plot(line.x, line.y, ".", color=colour, ms=2, alpha=0.35)
             middle = smoothed(line.y) if panel.is_noisy else line.y
@@ -214,22 +205,22 @@ def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
                 named.setdefault(literal(one_line(line.name, 40)), drawn)
         if panel.from_zero:
             axes.set_ylim(bottom=0)
-        axes.set_title(literal(panel.title), fontsize=10, loc="left", color="#24292f")
-        axes.set_xlabel(literal(panel.x_label), fontsize=8, color="#24292f")
-        _plain_axes(axes)
+        axes.set_xlabel(literal(panel.x_label), fontsize=8, color=INK)
+        _plain_axes(axes, panel.title)
     for axes in places[len(panels) :]:
         axes.set_visible(False)
     if named:
         figure.legend(
-            list(named.values()), list(named), loc="outside lower left", ncols=3, fontsize=8, frameon=False
+            named.values(), named.keys(), loc="outside lower left", ncols=3, fontsize=8, frameon=False
         )
     with whole(path) as half:
         figure.savefig(half, dpi=150, format="png", facecolor="white")
 
 
-def _plain_axes(axes: Any) -> None:
+def _plain_axes(axes: Any, title: str) -> None:
+    axes.set_title(literal(title), fontsize=10, loc="left", color=INK)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=8, colors="#24292f")
+    axes.tick_params(length=0, labelsize=8, colors=INK)
 
 
 def one_line(text: str, n: int) -> str:

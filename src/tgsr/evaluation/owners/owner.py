@@ -155,9 +155,8 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
     """The choice that the row says is right. Raises RecordError where it is none of them."""
     value = entry.values.get(field)
     if value is None:
-        raise RecordError(
-            field, "is missing: the owner keeps the answers of this part, so it cannot be scored here"
-        )
+        problem = "is missing: the owner keeps the answers of this part, so it cannot be scored here"
+        raise RecordError(field, problem)
     answer = str(value)
     same = [choice for choice in choices if choice == answer]
     same += [choice for choice in choices if choice.strip() == answer.strip()]
@@ -168,10 +167,10 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
 
 def several(value: object) -> tuple[str, ...]:
     """The texts of a value that is one text or a list of them; null and blank ones left out."""
-    values = value if isinstance(value, list) else [value]
-    return tuple(
-        dict.fromkeys(str(item).strip() for item in values if item is not None and str(item).strip())
-    )
+    texts = [
+        str(item).strip() for item in (value if isinstance(value, list) else [value]) if item is not None
+    ]
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def labels_of(*pairs: tuple[str, str | None]) -> Labels:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from tgsr.timeline import Seconds, Span
 
 Counts = tuple[int, int, int]
@@ -17,12 +19,9 @@ Counts = tuple[int, int, int]
 def segment_counts(predicted: Sequence[Span], reference: Sequence[Span], resolution: Seconds = 1.0) -> Counts:
     """One clip's segments of `resolution` seconds that are active on both sides, and on each: a span touches them."""
     active, right = _segments(predicted, resolution), _segments(reference, resolution)
-    n_hits = n_active = 0
-    for start, end in active:
-        n_active += end - start
-        for other_start, other_end in right:
-            n_hits += max(0, min(end, other_end) - max(start, other_start))
-    return n_hits, n_active, sum([end - start for start, end in right])
+    common = [min(a[1], b[1]) - max(a[0], b[0]) for a in active for b in right]
+    n_active, n_right = (sum([end - start for start, end in ranges]) for ranges in (active, right))
+    return sum([n for n in common if n > 0]), n_active, n_right
 
 
 def event_counts(
@@ -66,11 +65,5 @@ def pooled_f1(counts: Iterable[Counts]) -> float | None:
     """2 hits / (predicted + reference) over the sums; None (in sed_eval NaN) where a side has none: precision or recall
     is undefined then.
     """
-    n_hits = n_predicted = n_reference = 0
-    for hits, on_one_side, on_the_other in counts:
-        n_hits += hits
-        n_predicted += on_one_side
-        n_reference += on_the_other
-    if not n_predicted or not n_reference:
-        return None
-    return 2 * n_hits / (n_predicted + n_reference)
+    n_hits, n_predicted, n_reference = np.array([(0, 0, 0), *counts]).sum(axis=0).tolist()
+    return 2 * n_hits / (n_predicted + n_reference) if n_predicted and n_reference else None
