@@ -90,7 +90,8 @@ def why_unclear(completion: str | None, choices: Sequence[str | None]) -> Unclea
 
 
 def _read(completion: str | None, choices: Sequence[str | None]) -> int | Unclear:
-    statement = _final_statement(completion or "")
+    start, end = final_statement(completion or "")
+    statement = (completion or "")[start:end]
     words = _choice_words(tuple(choices))
     whole = _words(statement)
     if whole.strip() and whole in words:
@@ -158,14 +159,8 @@ def _tokens(text: str | None) -> set[str]:
     return set(_TOKEN.findall((text or "").lower()))
 
 
-def _final_statement(text: str) -> str:
-    """What follows the last "answer", to the end of its line, or the last line that is not blank."""
-    start, end = final_statement(text)
-    return text[start:end]
-
-
 def final_statement(text: str) -> tuple[int, int]:
-    """The characters of a text that `extract_choice` reads the answer from."""
+    """The characters that `extract_choice` reads: after the last "answer" to its line's end, or the last line."""
     text = text.rstrip()
     start = text.rfind("\n") + 1
     for marker in _MARKER.finditer(text):

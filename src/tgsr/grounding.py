@@ -237,10 +237,6 @@ _FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str], Callable[[str, re.Match[st
     )
 )
 _DIGIT = re.compile("[0-9]")
-_POINT = re.compile(
-    rf"\bat{_WS}(?:the{_WS})?{_ABOUT}(?:(?P<clock>{_CLOCK}{_STOP}){_NO_UNIT}|(?P<a>{_TIME})(?:{_UNIT}|-second\b))",
-    re.IGNORECASE,
-)
 
 
 def _seconds(written: str) -> Seconds:
@@ -315,22 +311,3 @@ def find_invalid(text: str) -> int:
 def count_distinct(text: str) -> int:
     """The strict k: different valid intervals, so that saying one twice counts once; 0 without any."""
     return len(set(find_spans(text)))
-
-
-def find_points(text: str) -> list[Seconds]:
-    """Single times ("at 5.2s", "at the 3-second mark", "at 0:12") in seconds, in order of appearance.
-
-    Neither end of an interval is a point, nor is a time of day ("at 10:30 am"). [] where there are none.
-    """
-    plain = _plain(text)
-    mentions = iter(find_mentions(text))
-    mention = next(mentions, None)
-    points: list[Seconds] = []
-    for match in _POINT.finditer(plain):
-        group = "clock" if match["clock"] else "a"
-        while mention is not None and mention.text_end <= match.start(group):
-            mention = next(mentions, None)
-        is_inside = mention is not None and mention.text_start <= match.start(group)
-        if not is_inside and not _OTHER_MEASURE.match(_after(plain, match.end())):
-            points.append(_seconds(match[group]))
-    return points

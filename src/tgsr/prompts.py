@@ -132,11 +132,8 @@ def prompted(question: str, choices: Sequence[str], prompt: Prompt = "reasoning"
     """A multiple-choice question under that prompt. ValueError as `choice_question` or `airbench_question` raise."""
     if prompt == "airbench":
         return airbench_question(question, choices)
-    if prompt == "plain":
-        return choice_question(question, choices, PLAIN_INSTRUCTION)
-    if prompt == "cot":
-        return choice_question(question, choices, COT_INSTRUCTION)
-    return choice_question(question, choices)
+    instructions = {"plain": PLAIN_INSTRUCTION, "cot": COT_INSTRUCTION, "reasoning": REASONING_INSTRUCTION}
+    return choice_question(question, choices, instructions[prompt])
 
 
 def chat_messages(text: str, system: str | None = None) -> list[dict[str, Any]]:

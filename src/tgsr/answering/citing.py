@@ -81,15 +81,18 @@ def find_phrase(phrase: str, words: Sequence[Word]) -> tuple[Span, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """An interval that a text cites, the text's quotation from it, if any, and whether the transcript agrees.
+    """An interval that a text cites, the text's quotation from it, if any, and the `reason` why it is unsupported.
 
-    `reason` says what is wrong; "" where the interval is supported.
+    "" where the transcript supports it.
     """
 
     mention: Mention
     quote: str | None
-    supported: bool
     reason: str
+
+    @property
+    def supported(self) -> bool:
+        return not self.reason
 
 
 def check_citations(text: str, words: Sequence[Word]) -> tuple[Citation, ...]:
@@ -106,8 +109,7 @@ def check_citations(text: str, words: Sequence[Word]) -> tuple[Citation, ...]:
             stop = min(stop, mentions[index + 1].text_start)
         match = QUOTED.search(text, mention.text_end, stop)
         quote = match.group(1) if match else None
-        reason = _wrong(mention, quote, words)
-        citations.append(Citation(mention, quote, not reason, reason))
+        citations.append(Citation(mention, quote, _wrong(mention, quote, words)))
     return tuple(citations)
 
 

@@ -99,10 +99,8 @@ def _moved(where: BranchLayout, device: torch.device) -> BranchLayout:
     if where.clip_N.device == device:
         return where
     if device not in where.elsewhere:
-        there = replace(
-            where, clip_N=where.clip_N.to(device), branch_N=where.branch_N.to(device), elsewhere={}
-        )
-        where.elsewhere[device] = there
+        clip_N, branch_N = where.clip_N.to(device), where.branch_N.to(device)
+        where.elsewhere[device] = replace(where, clip_N=clip_N, branch_N=branch_N, elsewhere={})
     return where.elsewhere[device]
 
 
@@ -154,16 +152,9 @@ class _OnCpu(torch.autograd.Function):
 
         def back(queries: slice, keys: slice, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
             k, v = (x[:, keys].expand(len(query), -1, -1, -1) for x in (key, value))
+            of_rows = [x[:, :, queries] for x in (grad, query, out, lse)]
             of_query, of_key, of_value = _flash_backward(
-                grad[:, :, queries],
-                query[:, :, queries],
-                k,
-                v,
-                out[:, :, queries],
-                lse[:, :, queries],
-                0.0,
-                causal,
-                scale=scale,
+                *of_rows[:2], k, v, *of_rows[2:], 0.0, causal, scale=scale
             )
             return of_query, of_key.sum(0), of_value.sum(0)
 
@@ -208,9 +199,8 @@ def branch_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if device != "cpu":
         mask = _moved(branches, query.device).block_mask
-        return _compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True).transpose(
-            1, 2
-        ), None
+        out = _compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)
+        return out.transpose(1, 2), None
     query_RKNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
     out_RKNW: Any = _OnCpu.apply(query_RKNW, key[0], value[0], branches, scale)
     return out_RKNW.transpose(0, 1).flatten(0, 1).transpose(0, 1)[None], None

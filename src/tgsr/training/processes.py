@@ -8,7 +8,7 @@ would have had.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -52,11 +52,9 @@ class Processes:
         rank = int(self.accelerator.process_index)
         return slice(rank * n_items // self.n, (rank + 1) * n_items // self.n)
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
+    def main_first(self) -> AbstractContextManager[None]:
         """The main process runs the block before the others do."""
-        with self.accelerator.main_process_first():
-            yield
+        return self.accelerator.main_process_first()
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Each parameter's gradient becomes the sum over all processes; none at all counts as zeros."""
