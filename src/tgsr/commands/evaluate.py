@@ -306,17 +306,13 @@ def behaviour(args: argparse.Namespace) -> None:
     if not by_model:
         problem = "no response to a question with choices: nothing to say about"
         raise RecordError("kind", problem, str(args.runs[0]))
-    judged: dict[str, Any] = {}
-    if args.judge:
-        llm = llm_of(args.judge, cache_folder())
-        variants = VARIANTS if args.bias else VARIANTS[:1]
-        for model, responses in by_model.items():
-            cases = [case for response in responses if (case := case_of(response)) is not None]
-            judged[model] = judge(llm, args.judge, cases, args.out / "judged.jsonl", variants)
-    models = {
-        model: behaviour(responses, verified.get(model), judged.get(model), args.seed)
-        for model, responses in by_model.items()
-    }
+    llm = llm_of(args.judge, cache_folder()) if args.judge else None
+    variants = VARIANTS if args.bias else VARIANTS[:1]
+    models = {}
+    for model, responses in by_model.items():
+        cases = [case for response in responses if (case := case_of(response)) is not None]
+        judged = judge(llm, args.judge, cases, args.out / "judged.jsonl", variants) if llm else None
+        models[model] = behaviour(responses, verified.get(model), judged, args.seed)
     write_behaviour(args.out, models, args.judge, similarity.__name__)
     if not args.no_verify:
         write_verified(args.out / "verified.jsonl", list(chain.from_iterable(verified.values())))

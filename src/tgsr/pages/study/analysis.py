@@ -121,11 +121,7 @@ def ratings_of(study: Study, store: Store) -> list[Rating]:
 
 def write_csv(path: Path, ratings: Sequence[Rating]) -> None:
     """One line an answer, with a header; None is an empty field."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        whole(path) as half,
-        half.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
+    with whole(path) as half, half.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Rating)])
         writer.writeheader()
         writer.writerows(asdict(rating) for rating in ratings)
@@ -235,13 +231,10 @@ def _agreement(ratings: Sequence[Rating], measure: Measure, seed: int) -> dict[s
 
 
 def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:
-    finished = 0
-    for rater in {rating.rater for rating in ratings}:
-        answered = {(r.trial, r.measure) for r in ratings if r.rater == rater}
-        finished += all(
-            (trial.id, measure) in answered for trial in trials_for(study, rater) for measure in MEASURES
-        )
-    return finished
+    given = {(r.rater, r.trial, r.measure) for r in ratings}
+    raters = {rating.rater for rating in ratings}
+    wanted = {n: [(n, trial.id, m) for trial in trials_for(study, n) for m in MEASURES] for n in raters}
+    return sum(given.issuperset(answers) for answers in wanted.values())
 
 
 def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str], difference: float = 0.5) -> int | None:
@@ -307,14 +300,10 @@ def _told(mean: Mean) -> str:
 def draw(analysis: Analysis, path: Path) -> None:
     """A panel a measure: each system's mean on its evidence and on the full clip."""
     panels = []
+    rows = {"evidence": "evidence alone", "full": "full clip"}
     for measure, systems in analysis.means.items():
         groups = {
-            system: [
-                Dot(
-                    {"evidence": "evidence alone", "full": "full clip"}[c], tint([*systems], system), means[c]
-                )
-                for c in CONDITIONS
-            ]
+            system: [Dot(row, tint([*systems], system), means[c]) for c, row in rows.items()]
             for system, means in systems.items()
         }
         title = WORDS[measure].split(":")[0]

@@ -31,6 +31,7 @@ CONSENT = (
     "pressed play. No name, address or sound of yours is asked for or kept. You may stop at any time, and come back "
     "by the link that you get; what you have rated until then stays in the study."
 )
+SHOWN = ("id", "question", "choices", "response", "audio", "stretches")  # of a trial, to its rater
 STATIC = {"index.html": "text/html", "study.js": "text/javascript", "study.css": "text/css"}
 
 
@@ -125,24 +126,12 @@ def _state(running: Running, request: Request, body: Any) -> Response:
     for answer in running.store.answers(rater):
         values.setdefault(answer.trial, {})[answer.measure] = answer.value
     left = [trial for trial in trials if len(values[trial.id]) < len(MEASURES)]
-    state: dict[str, Any] = {
-        "title": running.study.title,
-        "n": len(trials),
-        "n_done": len(trials) - len(left),
-        "done": not left,
-    }
+    state: dict[str, Any] = {"title": running.study.title, "n": len(trials)}
+    state |= {"n_done": len(trials) - len(left), "done": not left}
     if left:
         trial, answers = left[0], values[left[0].id]
-        state["trial"] = {
-            "id": trial.id,
-            "practice": trial.kind == "practice",
-            "question": trial.question,
-            "choices": list(trial.choices),
-            "response": trial.response,
-            "audio": trial.audio,
-            "stretches": list(trial.stretches),
-            "answers": answers,
-        }
+        state["trial"] = {name: getattr(trial, name) for name in SHOWN}
+        state["trial"] |= {"practice": trial.kind == "practice", "answers": answers}
         if trial.kind == "practice" and "referent" in answers:
             state["trial"]["feedback"] = _feedback(trial, answers["referent"])
     return JSONResponse(state)

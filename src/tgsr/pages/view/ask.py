@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +79,19 @@ class PendingQuestion:
             raise Cancelled
 
 
+@dataclass(slots=True)
 class Asker:
     """The models that can be asked, each loaded with its first question and kept, and their one worker."""
 
-    def __init__(
-        self,
-        models: Sequence[str],
-        open_model: Callable[[str], Lalm | Responder],
-        sounds: Sounds,
-        *,
-        most_bytes: int = MOST_BYTES,
-        most_seconds: Seconds = MOST_SECONDS,
-    ) -> None:
-        self.most_bytes, self.most_seconds = most_bytes, most_seconds
-        self.models = tuple(models)
-        self._open_model, self._sounds = open_model, sounds
-        self._opened: dict[str, Lalm | Responder] = {}
-        self._jobs: OrderedDict[str, PendingQuestion] = OrderedDict()
-        self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(1, "tgsr-ask")
+    models: Sequence[str]
+    open_model: Callable[[str], Lalm | Responder]
+    sounds: Sounds
+    most_bytes: int = MOST_BYTES
+    most_seconds: Seconds = MOST_SECONDS
+    _opened: dict[str, Lalm | Responder] = field(default_factory=dict)
+    _jobs: dict[str, PendingQuestion] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _worker: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "tgsr-ask"))
 
     def require_room(self) -> None:
         """Busy where a question would be turned away: asked before an upload is taken."""
@@ -105,7 +99,7 @@ class Asker:
             raise Busy
 
     def new_upload(self) -> Path:
-        return self._sounds.folder / f"upload-{secrets.token_hex(8)}"
+        return self.sounds.folder / f"upload-{secrets.token_hex(8)}"
 
     def ask(
         self,
@@ -153,11 +147,11 @@ class Asker:
 
         job.require_wanted()
         path = job.path if job.upload is None else _as_file(job.path, self.most_seconds)
-        job.sound = self._sounds.open(path)
+        job.sound = self.sounds.open(path)
         samples = audio.load(job.sound.wav or path, max_seconds=self.most_seconds)
         job.tell("heard", seconds=job.sound.seconds)
         if job.model not in self._opened:
-            self._opened[job.model] = self._open_model(job.model)
+            self._opened[job.model] = self.open_model(job.model)
         model = self._opened[job.model]
         job.require_wanted()
         with _watched(model, job):
@@ -257,14 +251,10 @@ def _as_file(upload: Path, most_seconds: Seconds) -> Path:
 
 def suffix_of(start: bytes) -> str:
     """The suffix of a file with these first 16 bytes: ".wav" for all that libsndfile reads, else what FFmpeg reads."""
-    if start.startswith(b"\x1a\x45\xdf\xa3"):
-        return ".webm"
-    if start[4:8] == b"ftyp":
-        return ".mp4"
-    if start.startswith(b"RIFF") and start[8:12] == b"AVI ":
-        return ".avi"
-    if start.startswith(b"\x30\x26\xb2\x75"):
-        return ".wma"
+    marks = ((".webm", 0, b"\x1a\x45\xdf\xa3"), (".mp4", 4, b"ftyp"), (".avi", 8, b"AVI "))
+    for suffix, place, mark in (*marks, (".wma", 0, b"\x30\x26\xb2\x75")):
+        if start.startswith(mark, place):
+            return suffix
     if len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS; an mp3's layer bits are not 0
         return ".aac"
     return ".wav"

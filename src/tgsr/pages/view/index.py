@@ -74,9 +74,6 @@ class ViewedQuestion:
     text: str
     disagree: bool
 
-    def response(self, model: str) -> Response | None:
-        return next((response for response in self.responses if response.model == model), None)
-
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -165,8 +162,8 @@ def read_index(
             sound,
             responses,
             verdicts,
-            text="\n".join(texts).lower(),
-            disagree=_disagree(question, list(verdicts.values())),
+            "\n".join(texts).lower(),
+            _disagree(question, list(verdicts.values())),
         )
     clips = clips or _clip_files(runs)
     clip_ids = {question.clip_id for question, *_ in by_question.values()}

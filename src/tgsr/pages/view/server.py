@@ -423,19 +423,14 @@ def bound(host: str, port: int) -> socket.socket:
         addresses = socket.getaddrinfo(plain or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ViewError(f"--host {host}: {error.strerror or error}; 127.0.0.1 is this machine") from None
-    family, kind, protocol, _, address = addresses[0]
-    listening = socket.socket(family, kind, protocol)
-    if os.name == "posix":  # elsewhere it would let two servers have one port
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    family, *_, address = addresses[0]
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # :: hears IPv4 too
     try:
-        listening.bind(address)
-        listening.listen(128)
+        return socket.create_server(address, family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
-        listening.close()
-        raise ViewError(
-            f"{host}:{port}: {error.strerror}; give another --port (0 takes a free one) or --host"
-        ) from None
-    return listening
+        problem = os.strerror(error.errno) if error.errno else str(error)
+        remedy = "give another --port (0 takes a free one) or --host"
+        raise ViewError(f"{host}:{port}: {problem}; {remedy}") from None
 
 
 def address_of(host: str, guard: Guard, path: str) -> str:
