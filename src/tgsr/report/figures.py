@@ -102,12 +102,7 @@ def ticks(duration: Seconds) -> list[Seconds]:
 
 
 def clip_svg(
-    classes: str,
-    height: int,
-    evidence: Sequence[Span],
-    duration: Seconds,
-    content: str,
-    note_height: int = 0,
+    classes: str, height: int, evidence: Sequence[Span], duration: Seconds, content: str, note_height: int = 0
 ) -> str:
     """The content on the evidence's columns, under the line that moves as the clip plays; both end above the note."""
     below = height - note_height

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -280,80 +280,66 @@ def _look(
     branches = [Branch(0, item.prompt, item.ids) for item in ready]
     attention = block_attention(listen(lalm, [features]), branches, weights)
     for index, item in enumerate(ready):
-        seen = _seen(attention, index, len(item.ids))
-        looked = _looked(lalm.name, item, tokens[index], regions[index], seen, inside[index].mean(0))
-        if item.question.id in with_tokens:
-            columns_LTC = seen.region_LTR[..., len(regions[index].spans) :]
-            details = _tokens(tokens[index], seen.share_LTK, columns_LTC, per_column * frame)
-            looked = replace(looked, tokens=details)
-        yield looked
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What one response's question (Q tokens) and its own tokens (T) attend to: K blocks, R regions of the audio."""
-
-    n_of_block: list[int]
-    share_LQK: Tensor
-    share_LTK: Tensor
-    region_LQR: Tensor
-    region_LTR: Tensor
-
-
-def _seen(attention: BlockAttention, index: int, n_tokens: int) -> _Seen:
-    n_of_block = attention.n_of_block_BK[index].tolist()
-    question, answer = attention.first_question[index], attention.first_token[index]
-    n_question = n_of_block[BLOCKS.index("question")]
-    return _Seen(
-        n_of_block,
-        attention.question_LQK[:, question : question + n_question],
-        attention.share_LMK[:, answer : answer + n_tokens],
-        attention.region_LQR[index],
-        attention.region_LMR[index],
-    )
+        seconds = per_column * frame if item.question.id in with_tokens else None
+        covered_R = inside[index].mean(0)
+        yield _looked(lalm.name, item, tokens[index], regions[index], attention, index, covered_R, seconds)
 
 
 def _looked(
-    model: str, item: _Ready, tokens: WrittenTokens, regions: Regions, seen: _Seen, covered_R: Tensor
+    model: str,
+    item: _Ready,
+    tokens: WrittenTokens,
+    regions: Regions,
+    attention: BlockAttention,
+    index: int,
+    covered_R: Tensor,
+    seconds_per_column: Seconds | None,
 ) -> Looked:
-    """One response's attention; covered_R is each region's part of the frames."""
+    """One response's attention, the index-th; covered_R is each region's part of the frames. Its tokens are left out
+    where there are no columns after the regions."""
+    n_of_block = dict(zip(BLOCKS, attention.n_of_block_BK[index].tolist(), strict=True))
+    question, answer = attention.first_question[index], attention.first_token[index]
+    share_LQK = attention.question_LQK[:, question : question + n_of_block["question"]]
+    share_LTK = attention.share_LMK[:, answer : answer + len(item.ids)]
+    region_LQR, region_LTR = attention.region_LQR[index], attention.region_LMR[index]
     phases = {phase: torch.tensor(chosen) for phase, chosen in phases_of(tokens).items()}
-    shares = {"prefill": seen.share_LQK, **{p: seen.share_LTK[:, chosen] for p, chosen in phases.items()}}
-    insides = {"prefill": seen.region_LQR, **{p: seen.region_LTR[:, chosen] for p, chosen in phases.items()}}
+    shares = {"prefill": share_LQK, **{phase: share_LTK[:, chosen] for phase, chosen in phases.items()}}
+    insides = {"prefill": region_LQR, **{phase: region_LTR[:, chosen] for phase, chosen in phases.items()}}
 
     def pointed(phase: str, region_T: Tensor | int) -> Pointed | None:
         """The attention of a phase's tokens to a region: one for all, or each token's own, -1 where it has none."""
         return _pointed(shares[phase][..., AUDIO], insides[phase], torch.as_tensor(region_T), covered_R)
 
     cited = {phase: pointed(phase, CITED) for phase in PHASES}
-    own_T = torch.tensor([regions.own.get(m, -1) if m else -1 for m in mentions_of(tokens)])
+    mentions = mentions_of(tokens)
+    own_T = torch.tensor([regions.own.get(m, -1) if m else -1 for m in mentions])
     cited["times"] = pointed("times", own_T[phases["times"]])
     ends = {}
     for place, end in enumerate(ENDS, 1):  # after the token's own interval
         writes_T = torch.tensor([which == end for which in ends_of(tokens)]) & (own_T >= 0)
         ends[end] = pointed("all", torch.where(writes_T, own_T + place, -1))
+    details = None
+    if seconds_per_column is not None:
+        span_T2 = [(m.start, m.end) if m and m.is_valid else (np.nan, np.nan) for m in mentions]
+        details = Tokens(
+            tokens.pieces,
+            tuple(mention is not None for mention in mentions),
+            np.array(span_T2),
+            share_LTK.numpy(),
+            region_LTR[..., len(regions.spans) :].numpy(),
+            seconds_per_column,
+        )
     return Looked(
         item.question,
         model,
         item.text,
         n_tokens={phase: share.shape[1] for phase, share in shares.items()},
-        n_of_block=dict(zip(BLOCKS, seen.n_of_block, strict=True)),
+        n_of_block=n_of_block,
         share={phase: s.mean(1).tolist() if s.shape[1] else None for phase, s in shares.items()},
         cited=cited,
         reference={phase: pointed(phase, REFERENCE) for phase in PHASES},
         ends=ends,
-    )
-
-
-def _tokens(tokens: WrittenTokens, share_LTK: Tensor, column_LTC: Tensor, seconds: Seconds) -> Tokens:
-    mentions = mentions_of(tokens)
-    return Tokens(
-        tokens.pieces,
-        tuple(mention is not None for mention in mentions),
-        np.array([(m.start, m.end) if m and m.is_valid else (np.nan, np.nan) for m in mentions]),
-        share_LTK.numpy(),
-        column_LTC.numpy(),
-        seconds,
+        tokens=details,
     )
 
 

@@ -41,14 +41,13 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
             each_LK = (share_ILK / counts_IK.clamp(min=1)[:, None]).mean(0)
             by_layer[phase] = {block: mean_LK[:, k].tolist() for k, block in enumerate(BLOCKS)}
             per_token[phase] = {block: each_LK[:, k].tolist() for k, block in enumerate(BLOCKS)}
-    ratios = [_per_token(item) for item in looked]
     return Attention(
         len(looked),
         n_without,
         by_phase,
         by_layer,
         per_token,
-        bootstrap_mean(ratios, clips, seed),
+        bootstrap_mean([_per_token(item) for item in looked], clips, seed),
         _evidence([item.cited for item in looked], clips, seed),
         _evidence([item.reference for item in looked], clips, seed),
         _evidence([item.ends for item in looked], clips, seed),
@@ -56,10 +55,9 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
 
 
 def _per_token(item: Looked) -> float | None:
-    shares = torch.tensor(item.share["all"]).mean(0)
+    shares = torch.tensor(item.share["all"]).mean(0).tolist()
     each = {
-        block: float(share) / max(1, item.n_of_block[block])
-        for block, share in zip(BLOCKS, shares, strict=True)
+        block: share / max(1, item.n_of_block[block]) for block, share in zip(BLOCKS, shares, strict=True)
     }
     return each["audio"] / each["system"] if each["system"] > 0 else None
 
@@ -132,6 +130,5 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
 
 
 def write_summary(path: Path, models: Mapping[str, Attention]) -> None:
-    write_whole(
-        path, json.dumps({name: asdict(attention) for name, attention in models.items()}, indent=1) + "\n"
-    )
+    rows = {name: asdict(attention) for name, attention in models.items()}
+    write_whole(path, json.dumps(rows, indent=1) + "\n")

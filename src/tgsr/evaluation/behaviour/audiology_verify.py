@@ -125,12 +125,9 @@ def character_cosine(explanation: str, transcript: str) -> float:
 
 
 def _n_grams(text: str) -> Counter[str]:
-    padded = f" {' '.join(spoken(text))} "
-    return (
-        Counter(padded[at : at + N_GRAM] for at in range(len(padded) - N_GRAM + 1))
-        if padded.strip()
-        else Counter()
-    )
+    words = spoken(text)
+    padded = f" {' '.join(words)} " if words else ""
+    return Counter(padded[i : i + N_GRAM] for i in range(len(padded) - N_GRAM + 1))
 
 
 def _norm(counts: Counter[str]) -> float:

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from tgsr.choices import extract_choice, final_statement
 from tgsr.disk.jsonl import repair_jsonl
-from tgsr.errors import RecordError
+from tgsr.disk.rows import json_lines
+from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.text_models import Llm, TextPrompt
@@ -171,42 +172,36 @@ def judge(
     request that failed is asked again at the next call.
     """
     replies = _read_log(log, name)
-    prompts = [
-        (number, variant, prompt_of(case, variant))
-        for number, case in enumerate(cases)
-        for variant in variants
-    ]
-    keys = [_key(name, prompt) for _, _, prompt in prompts]
-    left = [index for index, key in enumerate(keys) if key not in replies]
+    prompts = {(i, variant): prompt_of(case, variant) for i, case in enumerate(cases) for variant in variants}
+    keys = {place: _key(name, prompt) for place, prompt in prompts.items()}
+    left = [place for place, key in keys.items() if key not in replies]
     failed: dict[str, str] = {}
     bar = tqdm(total=len(prompts), initial=len(prompts) - len(left), desc=f"judge {name}", unit="verdict")
     for first in range(0, len(left), AT_ONCE):
         batch = left[first : first + AT_ONCE]
-        for index, reply in zip(batch, llm.replies([prompts[i][2] for i in batch], DECODING), strict=True):
-            number, variant, _ = prompts[index]
-            case = cases[number]
+        for place, reply in zip(batch, llm.replies([prompts[p] for p in batch], DECODING), strict=True):
+            key, case, variant = keys[place], cases[place[0]], place[1]
             if isinstance(reply, Failed):
-                failed[keys[index]] = reply.reason
+                failed[key] = reply.reason
                 continue
-            replies[keys[index]] = reply
-            row = {"key": keys[index], "judge": name, "id": case.id, "variant": variant}
+            replies[key] = reply
+            row = {"key": key, "judge": name, "id": case.id, "variant": variant}
             row |= {"reasoning": case.reasoning, "answer": case.answer}
             append_jsonl(log, {**row, "reply": reply, "verdict": _WORDS[verdict_of(reply)]})
         bar.update(len(batch))
     bar.close()
     judged = [Judged(case, {}, {}) for case in cases]
-    for (number, variant, _), key in zip(prompts, keys, strict=True):
+    for (i, variant), key in keys.items():
         if key in replies:
-            judged[number].verdicts[variant] = verdict_of(replies[key])
+            judged[i].verdicts[variant] = verdict_of(replies[key])
         else:
-            judged[number].failed[variant] = failed[key]
+            judged[i].failed[variant] = failed[key]
     return judged
 
 
 def _key(name: str, prompt: TextPrompt) -> str:
-    return hashlib.sha256(
-        f"{name}\n{prompt.letters}\n{prompt.text}".encode(errors="backslashreplace")
-    ).hexdigest()[:24]
+    text = f"{name}\n{prompt.letters}\n{prompt.text}"
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:24]
 
 
 def _read_log(log: Path, name: str) -> dict[str, str]:
@@ -215,18 +210,12 @@ def _read_log(log: Path, name: str) -> dict[str, str]:
         return {}
     repair_jsonl(log)
     replies = {}
-    for line, content in enumerate(log.read_text(encoding="utf-8").split("\n"), 1):
-        if content.strip():
-            try:
-                row = json.loads(content)
-                if row["judge"] == name:
-                    replies[row["key"]] = str(row["reply"])
-            except (ValueError, KeyError, TypeError):
-                problem, remedy = (
-                    "is no verdict that was logged here",
-                    "delete that line, or give another --out",
-                )
-                raise RecordError(None, problem, str(log), line, remedy) from None
+    for entry in json_lines(log):
+        if isinstance(entry, Bad) or not {"judge", "key", "reply"} <= entry.values.keys():
+            problem, remedy = "is no verdict that was logged here", "delete that line, or give another --out"
+            raise RecordError(None, problem, str(log), entry.line, remedy)
+        if entry.values["judge"] == name:
+            replies[str(entry.values["key"])] = str(entry.values["reply"])
     return replies
 
 
@@ -309,15 +298,10 @@ def check(llm: Llm, name: str, log: Path, seed: int = 0) -> Check:
 
 def told(check: Check) -> str:
     """The check in a few lines for a terminal."""
-    kappa = check.kappa
-    shown = (
-        "not defined"
-        if kappa.value is None
-        else number(Mean(kappa.value, kappa.low, kappa.high, check.n, 0), 2)
-    )
-    lines = [
-        f"{check.judge}: {check.n} labelled cases: agrees in {percent(check.accuracy)}, Cohen's kappa {shown}"
-    ]
+    kappa = Mean(check.kappa.value, check.kappa.low, check.kappa.high, check.n, 0)
+    shown = "not defined" if kappa.value is None else number(kappa, 2)
+    agrees = f"agrees in {percent(check.accuracy)}, Cohen's kappa {shown}"
+    lines = [f"{check.judge}: {check.n} labelled cases: {agrees}"]
     for label, n_judged in check.confusion.items():
         counts = ", ".join(f"{n} judged {verdict}" for verdict, n in n_judged.items() if n)
         lines.append(f"labelled {label}: {counts or 'none judged'}")

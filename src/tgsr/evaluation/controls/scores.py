@@ -336,27 +336,28 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
     out: their intervals look surer than they are.
     """
 
-    def dots(mean_of: Callable[[Controls], Mean | None]) -> list[Dot]:
-        means = {name: mean_of(controls) for name, controls in models.items()}
-        return [dot for dot in dots_by_model(means) if dot.mean.n >= LEAST_DRAWN]
-
-    def of_condition(controls: Controls, condition: str) -> Mean | None:
-        scores = controls.conditions.get(condition)
-        return None if scores is None else getattr(scores, score)
+    def dots(means: Mapping[str, Mapping[str, Mean | None]]) -> dict[str, list[Dot]]:
+        rows = {
+            name: [d for d in dots_by_model(of_models) if d.mean.n >= LEAST_DRAWN]
+            for name, of_models in means.items()
+        }
+        return {name: row for name, row in rows.items() if row}
 
     def of_evidence(controls: Controls, field: str) -> Mean | None:
         few = field.startswith(("shift", "roll")) and controls.n_citing < LEAST_DRAWN
         return None if few else getattr(controls, field)
 
-    score = "accuracy" if any(controls.n_choices for controls in models.values()) else "iou"
+    score, title = "iou", "IoU on altered sound"
+    if any(controls.n_choices for controls in models.values()):
+        score, title = "accuracy", "Accuracy on altered sound; dotted: a blind pick"
     conditions = dict.fromkeys(name for controls in models.values() for name in controls.conditions)
-    left = {name: dots(partial(of_condition, condition=name)) for name in conditions}
-    right = {words: dots(partial(of_evidence, field=field)) for field, words in PLOTTED.items()}
-    left, right = ({name: row for name, row in rows.items() if row} for rows in (left, right))
-    chance = next((controls.chance for controls in models.values() if controls.chance is not None), None)
-    title = (
-        "Accuracy on altered sound; dotted: a blind pick" if score == "accuracy" else "IoU on altered sound"
+    left = dots(
+        {c: {m: getattr(models[m].conditions.get(c), score, None) for m in models} for c in conditions}
     )
+    right = dots(
+        {words: {m: of_evidence(models[m], field) for m in models} for field, words in PLOTTED.items()}
+    )
+    chance = next((controls.chance for controls in models.values() if controls.chance is not None), None)
     lows = [dot.mean.low for row in right.values() for dot in row if dot.mean.low is not None]
     panels = [
         Dots(title, left, {} if chance is None else dict.fromkeys(left, chance)),
