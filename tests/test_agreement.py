@@ -9,7 +9,6 @@ from tgsr.statistics.agreement import (
     fleiss_kappa,
     krippendorff_alpha,
     n_for_difference,
-    n_for_shares,
     with_interval,
 )
 
@@ -128,15 +127,10 @@ def test_interval_holds_the_value_and_narrows_with_more_units():
 def test_sample_sizes_of_published_examples():
     # Cohen's d of 0.5 in pairs: 32 by the normal approximation (34 by the t test, in his tables).
     assert n_for_difference(0.5, 1.0) == 32
-    # Fleiss, Levin and Paik: 0.6 against 0.7 at power 0.8 needs 356 in each group (without continuity correction).
-    assert n_for_shares(0.6, 0.7) == 356
-    assert n_for_shares(0.7, 0.6) == 356
     assert design_effect(3, 0.4) == pytest.approx(1.8)
     for wrong in ({"difference": 0, "deviation": 1}, {"difference": 1, "deviation": 1, "power": 1}):
         with pytest.raises(ValueError, match="must"):
             n_for_difference(**wrong)
-    with pytest.raises(ValueError, match="different shares"):
-        n_for_shares(0.5, 0.5)
 
 
 def test_sample_size_gives_the_power_that_it_promises():

@@ -151,35 +151,14 @@ def n_for_difference(difference: float, deviation: float, power: float = 0.8, al
     ((z_{1 - alpha/2} + z_power) deviation / difference)^2, rounded up, at least 2; below some 30 items a t test
     needs two or three more. ValueError unless both are positive and both shares lie in (0, 1).
     """
-    _check_shares(power, alpha)
+    if not (0 < power < 1 and 0 < alpha < 1):
+        raise ValueError(f"power and alpha must lie in (0, 1), got {power} and {alpha}")
     if not (difference > 0 and deviation > 0):
         raise ValueError(f"difference and deviation must be above 0, got {difference} and {deviation}")
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     return max(2, math.ceil((z * deviation / difference) ** 2))
 
 
-def n_for_shares(first: float, second: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Ratings in each of two independent groups that show two shares to differ, two-sided, with that power.
-
-    (z_{1 - alpha/2} sqrt(2 p (1 - p)) + z_power sqrt(p1 (1 - p1) + p2 (1 - p2)))^2 / (p1 - p2)^2 with p their mean,
-    rounded up. ValueError for shares outside [0, 1] or equal ones.
-    Source: Fleiss, Levin and Paik 2003, Statistical methods for rates and proportions, equation 4.14.
-    """
-    _check_shares(power, alpha)
-    if not (0 <= first <= 1 and 0 <= second <= 1) or first == second:
-        raise ValueError(f"need two different shares in [0, 1], got {first} and {second}")
-    mean = (first + second) / 2
-    z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
-    spread = z_alpha * math.sqrt(2 * mean * (1 - mean))
-    spread += z_power * math.sqrt(first * (1 - first) + second * (1 - second))
-    return math.ceil((spread / (first - second)) ** 2)
-
-
 def design_effect(n_per_cluster: float, correlation: float) -> float:
     """By what the number of ratings grows because ratings of one item resemble each other: 1 + (n - 1) correlation."""
     return 1 + (max(1.0, n_per_cluster) - 1) * correlation
-
-
-def _check_shares(power: float, alpha: float) -> None:
-    if not (0 < power < 1 and 0 < alpha < 1):
-        raise ValueError(f"power and alpha must lie in (0, 1), got {power} and {alpha}")

@@ -125,12 +125,9 @@ class Bootstrap:
         """The mean of paired differences, and the p of their `swap_test` by cluster; None twice without any."""
         if not differences:
             return None, None
-        known = [
-            (value, cluster)
-            for value, cluster in zip(differences, clusters, strict=True)
-            if value is not None
-        ]
-        sums = cluster_sums([value for value, _ in known], [cluster for _, cluster in known])
+        values, codes = np.array(differences, dtype=float), codes_of(clusters)
+        is_known = ~np.isnan(values)
+        sums = cluster_sums(values[is_known], codes[is_known].tolist())
         return self.means({"": differences}, clusters)[""], swap_test(sums, self.seed)
 
     def sums(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
@@ -184,7 +181,7 @@ def codes_of(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
 
 
-def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable]) -> Floats:
+def cluster_sums(values: Sequence[float] | Floats, clusters: Sequence[Hashable]) -> Floats:
     """The sum of each cluster's values, in order of first use."""
     return np.bincount(codes_of(clusters), weights=np.array(values, dtype=float)).astype(float)
 

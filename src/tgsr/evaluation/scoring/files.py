@@ -8,8 +8,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import BinaryIO, cast
 
@@ -18,7 +19,7 @@ from tgsr.disk.whole import StrPath
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
 from tgsr.evaluation.owners.meld import Meld
-from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, id_in, plain_id
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Owner, id_in, plain_id
 from tgsr.evaluation.scoring.metrics import Format
 from tgsr.records import Question, Response, question_of, response_of
 
@@ -175,70 +176,70 @@ class Foreign:
 Prediction = Response | BenchmarkRow | Foreign
 
 
-class PredictionFile:
-    """A prediction file, opened: what it is, and its predictions one after another."""
+def open_predictions(path: StrPath, known: Known | None = None) -> tuple[Format, Iterator[Prediction]]:
+    """What a prediction file is, and its predictions one after another.
 
-    def __init__(self, path: StrPath, known: Known | None = None) -> None:
-        self.name = os.fspath(path)
-        self._known = known
-        rows = read_rows(path)
-        line, first = next(rows)
-        self._rows = chain([(line, first)], rows)
-        try:
-            self.format = format_of(first)
-        except RecordError as error:
-            if known is None or "id" not in first:
-                raise error.at(self.name, line) from None
-            self.format = known.format
-        if known is not None and self.format == "tgsr" and known.rows and "clip_id" not in first:
-            self.format = known.format
-        keys = [owner.key for owner in OWNERS.values()]
-        self._key = "response" if self.format == "tgsr" else OWNERS[self.format].key
-        if self._key not in first and known is not None:
-            self._key = next((key for key in keys if key in first), self._key)
+    Rows that cannot be used raise RecordError, with file and line.
+    """
+    name = os.fspath(path)
+    rows = read_rows(path)
+    line, first = next(rows)
+    try:
+        format_ = format_of(first)
+    except RecordError as error:
+        if known is None or "id" not in first:
+            raise error.at(name, line) from None
+        format_ = known.format
+    if known is not None and format_ == "tgsr" and known.rows and "clip_id" not in first:
+        format_ = known.format
+    if format_ == "tgsr":
+        read: Callable[[Row], Prediction] = partial(_response, known)
+    else:
+        owner = OWNERS[format_]
+        keys = [owner.key] if known is None else [owner.key, *(other.key for other in OWNERS.values())]
+        read = partial(_owners_row, known, owner, next((key for key in keys if key in first), owner.key))
 
-    def __iter__(self) -> Iterator[Prediction]:
-        """Each prediction. Rows that cannot be used raise RecordError, with file and line."""
-        read = self._response if self.format == "tgsr" else self._owners_row
-        for line, row in self._rows:
+    def predictions() -> Iterator[Prediction]:
+        for line_number, row in chain([(line, first)], rows):
             try:
                 yield read(row)
             except RecordError as error:
-                raise error.at(self.name, line) from None
+                raise error.at(name, line_number) from None
 
-    def _response(self, row: Row) -> Response | Foreign:
-        """A response of ours; what was asked is taken from the questions, where they are given."""
-        known = self._known
-        if known is None:
-            return response_of(row)
-        id_, model, text = str(row.get("id")), row.get("model"), row.get("response")
-        if known.questions:
-            if id_ not in known.questions:
-                return Foreign(id_, str(model))
-            if text is None:
-                raise RecordError("response", 'is missing; "" is the empty response')
-            if not isinstance(model, str) or not isinstance(text, str):
-                raise RecordError("response", "model and response must be text")
-            return Response(known.questions[id_], model, text)
-        question_row = known.rows.get(plain_id(id_))
-        if question_row is None:
+    return format_, predictions()
+
+
+def _response(known: Known | None, row: Row) -> Response | Foreign:
+    """A response of ours; what was asked is taken from the questions, where they are given."""
+    if known is None:
+        return response_of(row)
+    id_, model, text = str(row.get("id")), row.get("model"), row.get("response")
+    if known.questions:
+        if id_ not in known.questions:
             return Foreign(id_, str(model))
-        response = response_of(row)
-        question = _with_authority(response.question, question_row, cast(Benchmark, known.format))
-        return replace(response, question=question)
+        if text is None:
+            raise RecordError("response", 'is missing; "" is the empty response')
+        if not isinstance(model, str) or not isinstance(text, str):
+            raise RecordError("response", "model and response must be text")
+        return Response(known.questions[id_], model, text)
+    question_row = known.rows.get(plain_id(id_))
+    if question_row is None:
+        return Foreign(id_, str(model))
+    response = response_of(row)
+    question = _with_authority(response.question, question_row, cast(Benchmark, known.format))
+    return replace(response, question=question)
 
-    def _owners_row(self, row: Row) -> BenchmarkRow | Foreign:
-        """A row of an owner's file; what was asked is taken from the questions, where they are given."""
-        assert self.format != "tgsr"
-        owner = OWNERS[self.format]
-        if self._known is None:
-            return owner.row(row)
-        id_ = owner.composed_id(row) or plain_id(id_in(row, "id"))
-        question_row = self._known.row_of(id_)
-        if question_row is None:
-            return Foreign(id_, "")
-        is_answered, prediction = owner.prediction(row, self._key)
-        return replace(question_row, is_answered=is_answered, prediction=prediction)
+
+def _owners_row(known: Known | None, owner: Owner, key: str, row: Row) -> BenchmarkRow | Foreign:
+    """A row of an owner's file; what was asked is taken from the questions, where they are given."""
+    if known is None:
+        return owner.row(row)
+    id_ = owner.composed_id(row) or plain_id(id_in(row, "id"))
+    question_row = known.row_of(id_)
+    if question_row is None:
+        return Foreign(id_, "")
+    is_answered, prediction = owner.prediction(row, key)
+    return replace(question_row, is_answered=is_answered, prediction=prediction)
 
 
 def _with_authority(question: Question, question_row: BenchmarkRow, benchmark: Benchmark) -> Question:

@@ -388,7 +388,7 @@ def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | N
             raise RecordError("duration", f"{error}") from error
     where = str(audio_root / sound) if audio_root else sound
     task, owner = mapped.maybe("task"), owner_of(mapped.row)
-    common: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": None if task is None else str(task),
         "split": str(mapped.maybe("split") or "test"),
         "labels": () if owner is None else owner.labels(Entry(Path(), None, mapped.row)),
@@ -398,13 +398,9 @@ def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | N
         start, end = mapped.seconds("start"), mapped.seconds("end")
         if not 0 <= start < end:
             raise RecordError("end", f"{end} s is not after start {start} s")
-        spans = (Span(start, end),)
-        question = Question(
-            id_, sound, where, duration, "phrase", phrase, phrase=phrase, evidence=spans, **common
-        )
+        fields |= {"kind": "phrase", "question": phrase, "phrase": phrase, "evidence": (Span(start, end),)}
     else:
         choices = _choices(mapped.need("choices"))
-        answer = _answer(mapped.need("answer"), choices)
-        words = str(mapped.need("question"))
-        question = Question(id_, sound, where, duration, "choice", words, answer, choices, **common)
-    return Response(question, str(name), text)
+        fields |= {"kind": "choice", "choices": choices, "answer": _answer(mapped.need("answer"), choices)}
+        fields["question"] = str(mapped.need("question"))
+    return Response(Question(id_, sound, where, duration, **fields), str(name), text)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tgsr.disk.whole import StrPath, whole, write_whole
 from tgsr.evaluation.owners.files import owner_of_question
 from tgsr.evaluation.owners.owner import BenchmarkRow, plain_id
-from tgsr.evaluation.scoring.files import Foreign, Known, PredictionFile, read_known
+from tgsr.evaluation.scoring.files import Foreign, Known, open_predictions, read_known
 from tgsr.evaluation.scoring.items import (
     Scored,
     ScoredAnswer,
@@ -53,10 +53,10 @@ def read_predictions(path: StrPath) -> Predictions:
     several times. RecordError, with file and line (in a json list: the row's number), for what is not JSON, an empty
     file, a row without an id or choices, and rows that are none of these. OSError where the file can't be read.
     """
-    file = PredictionFile(path)
-    predictions = list(file)
+    format_, read = open_predictions(path)
+    predictions = list(read)
     return Predictions(
-        file.format,
+        format_,
         responses=tuple(p for p in predictions if isinstance(p, Response)),
         rows=tuple(p for p in predictions if isinstance(p, BenchmarkRow)),
     )
@@ -92,29 +92,27 @@ def score_file(
     known = None if questions is None else read_known(questions)
     is_short = os.stat(path).st_size < LONG_FILE
     with _line_writer(items) as write_line:
-        file = PredictionFile(path, known)
+        format_, predictions = open_predictions(path, known)
         by_model: dict[str, list[Scored]] = {}
         foreign: dict[str, list[str]] = {}
         answered: dict[str, set[str]] = {}
         n = 0
-        for prediction in tqdm(file, desc=f"score {path}", unit=" predictions", disable=is_short):
+        for prediction in tqdm(predictions, desc=f"score {path}", unit=" predictions", disable=is_short):
             n += 1
             if isinstance(prediction, Foreign):
                 by_model.setdefault(prediction.model, [])
                 foreign.setdefault(prediction.model, []).append(prediction.id)
                 continue
-            scored = _scored(prediction, file.format)
+            scored = _scored(prediction, format_)
             by_model.setdefault(scored[0].model, []).extend(scored)
             answered.setdefault(scored[0].model, set()).add(scored[0].id)
             write_line(scored)
         if known is not None:
             for model, ids in (answered or {"": set()}).items():
-                for scored in _missing(known, file.format, model, ids):
+                for scored in _missing(known, format_, model, ids):
                     by_model.setdefault(model, []).extend(scored)
                     write_line(scored)
-    metrics = _metrics(
-        by_model, foreign, file.format, Bootstrap(seed, n_resamples), file=os.fspath(path), n=n
-    )
+    metrics = _metrics(by_model, foreign, format_, Bootstrap(seed, n_resamples), file=os.fspath(path), n=n)
     return metrics if questions is None else replace(metrics, questions=os.fspath(questions))
 
 
