@@ -144,6 +144,20 @@ def clips(entries: Iterable[Entry | Bad], make: Callable[[Entry], Clip], ids: On
     return made(entries, make_new)
 
 
+def clip_and_bad(
+    entry: Entry, make: Callable[[], tuple[Clip, list[Bad]]], ids: OnDisk
+) -> Iterator[Clip | Bad]:
+    """The clip that `make` gives for one entry, as `clips` has it, and then what was left out of it."""
+    bad: list[Bad] = []
+
+    def make_clip(_: Entry) -> Clip:
+        clip, bad[:] = make()
+        return clip
+
+    yield from clips([entry], make_clip, ids)
+    yield from bad
+
+
 def require_new(ids: OnDisk, id_: str, entry: Entry) -> None:
     """Puts the id of the entry's clip among the others. Raises RecordError where it is there already."""
     if before := ids.put_new(id_, entry.where):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tgsr.data.corpora.folders import NOTHING, Given, clips, described, sound
@@ -30,9 +31,7 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     with lhotse's CutSet.save_audios), a supervision whose recording is missing. Raises CorpusError where there is
     neither recordings nor cuts.
     """
-    manifests = sorted(
-        path for path in folder.glob("*.jsonl*") if path.name.endswith((".jsonl", ".jsonl.gz"))
-    )
+    manifests = sorted(path for end in ("", ".gz") for path in folder.glob(f"*.jsonl{end}"))
     recordings = [path for path in manifests if "recordings" in path.name]
     cuts = [path for path in manifests if "cuts" in path.name]
     if not recordings and not cuts:
@@ -40,56 +39,50 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
         raise CorpusError(folder, "recordings.jsonl(.gz) or cuts.jsonl(.gz)", names or "no .jsonl")
     ids = OnDisk()
     for path in recordings or cuts:
-        manifest = Manifest(folder, replace(given, split=(SPLIT.findall(path.name) or [given.split])[0]))
+        known = replace(given, split=(SPLIT.findall(path.name) or [given.split])[0])
         if recordings:
-            yield from _recordings(path, manifest, ids)
+            yield from _recordings(path, folder, known, ids)
         else:
-            yield from clips(json_lines(path), manifest.cut, ids)
+            yield from clips(json_lines(path), partial(_cut, folder=folder, given=known), ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """Clips of one manifest: where its paths start, and what is the same for all of them."""
-
-    folder: Path
-    given: Given
-
-    def cut(self, cut: Entry) -> Clip:
-        """The clip of a cut that is its whole recording. Raises ValueError for any other."""
-        recording = cut.values.get("recording")
-        if not isinstance(recording, dict):
-            raise RecordError("recording", f"a {cut.maybe('type') or 'cut'} without one recording is no clip")
-        whole = Entry(cut.file, cut.line, recording)
-        start, end = cut.number("start"), cut.number("start") + cut.number("duration")
-        if start != 0 or abs(end - whole.number("duration")) > END_SLACK:
-            part = f"[{start:g}, {end:g}) s is only a part"
-            raise RecordError("start", f"{part} of a recording of {whole.number('duration'):g} s")
-        return self.clip(cut.text("id"), whole, _objects(cut, "supervisions"))
-
-    def clip(self, id_: str, recording: Entry, supervisions: Sequence[Entry]) -> Clip:
-        """The clip of a recording with what is said in it. Raises ValueError where there is none."""
-        path = self.folder / _file(recording)
-        duration, flags = sound(path)
-        if abs(recording.number("duration") - duration) > END_SLACK:
-            flags += ("duration-disagrees",)
-        turns = [_turn(supervision) for supervision in supervisions]
-        speaker, text, events = spoken(turns)
-        if text is None:
-            flags += ("no-text",)
-        words = tuple(word for supervision in supervisions for word in _words(supervision))
-        languages = {supervision.maybe("language") for supervision in supervisions}
-        return replace(
-            described(Entry(path), id_, path, duration, flags, self.given),
-            words=words,
-            speaker=speaker,
-            text=text,
-            language=languages.pop() if len(languages) == 1 else None,
-            labels=_labels(supervisions[0]) if len(supervisions) == 1 else (),
-            events=events if len(turns) > 1 else (),
-        )
+def _cut(cut: Entry, folder: Path, given: Given) -> Clip:
+    """The clip of a cut that is its whole recording. Raises ValueError for any other."""
+    recording = cut.values.get("recording")
+    if not isinstance(recording, dict):
+        raise RecordError("recording", f"a {cut.maybe('type') or 'cut'} without one recording is no clip")
+    whole = Entry(cut.file, cut.line, recording)
+    start, end = cut.number("start"), cut.number("start") + cut.number("duration")
+    if start != 0 or abs(end - whole.number("duration")) > END_SLACK:
+        part = f"[{start:g}, {end:g}) s is only a part"
+        raise RecordError("start", f"{part} of a recording of {whole.number('duration'):g} s")
+    return _clip(cut.text("id"), whole, _objects(cut, "supervisions"), folder, given)
 
 
-def _recordings(path: Path, manifest: Manifest, ids: OnDisk) -> Iterator[Clip | Bad]:
+def _clip(id_: str, recording: Entry, supervisions: Sequence[Entry], folder: Path, given: Given) -> Clip:
+    """The clip of a recording with what is said in it. Raises ValueError where there is none."""
+    path = folder / _file(recording)
+    duration, flags = sound(path)
+    if abs(recording.number("duration") - duration) > END_SLACK:
+        flags += ("duration-disagrees",)
+    turns = [_turn(supervision) for supervision in supervisions]
+    speaker, text, events = spoken(turns)
+    if text is None:
+        flags += ("no-text",)
+    words = tuple(word for supervision in supervisions for word in _words(supervision))
+    languages = {supervision.maybe("language") for supervision in supervisions}
+    return replace(
+        described(Entry(path), id_, path, duration, flags, given),
+        words=words,
+        speaker=speaker,
+        text=text,
+        language=languages.pop() if len(languages) == 1 else None,
+        labels=_labels(supervisions[0]) if len(supervisions) == 1 else (),
+        events=events if len(turns) > 1 else (),
+    )
+
+
+def _recordings(path: Path, folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
     """The recordings of one manifest with their supervisions, which wait on disk."""
     supervisions, supervision_ids, recorded = OnDisk(), OnDisk(), OnDisk()
     beside = path.with_name(path.name.replace("recordings", "supervisions"))
@@ -107,7 +100,8 @@ def _recordings(path: Path, manifest: Manifest, ids: OnDisk) -> Iterator[Clip | 
         id_ = recording.text("id")
         recorded.put(id_)
         rows = [json.loads(row) for row in supervisions.get(id_)]
-        return manifest.clip(id_, recording, [Entry(beside, line, values) for line, values in rows])
+        said = [Entry(beside, line, values) for line, values in rows]
+        return _clip(id_, recording, said, folder, given)
 
     yield from clips(json_lines(path), make, ids)
     for id_ in supervisions.keys():  # noqa: SIM118 (no mapping)

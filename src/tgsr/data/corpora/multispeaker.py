@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed, walk
+from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, described, locate, sound, unnamed, walk
 from tgsr.disk.rows import Entry, OnDisk, grouped, lines, made, parted
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
@@ -40,22 +41,16 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
         raise CorpusError(folder, "recordings with turns, as X.json or in .rttm files", "neither")
     ids, named = OnDisk(), OnDisk()
 
-    def recording(bare: Path, first: Entry, rows: Sequence[Entry]) -> Iterator[Clip | Bad]:
-        bad: list[Bad] = []
-
-        def make(_: Entry) -> Clip:
-            path = locate(bare.parent, bare.name)
-            inside = path.relative_to(folder)
-            named.put(inside.as_posix())
-            clip = described(Entry(path), inside.with_suffix("").as_posix(), path, *sound(path), given)
-            turns, bad[:] = parted(rows, lambda row: _turn(row, clip.duration))
-            speaker, text, events = spoken(turns)
-            labels = (("n_speakers", str(len({turn.speaker for turn in turns}))),)
-            flags = (*clip.flags, "turns-left-out") if bad else clip.flags
-            return replace(clip, speaker=speaker, text=text, labels=labels, events=events, flags=flags)
-
-        yield from clips([first], make, ids)
-        yield from bad
+    def recording(bare: Path, rows: Sequence[Entry]) -> tuple[Clip, list[Bad]]:
+        path = locate(bare.parent, bare.name)
+        inside = path.relative_to(folder)
+        named.put(inside.as_posix())
+        clip = described(Entry(path), inside.with_suffix("").as_posix(), path, *sound(path), given)
+        turns, bad = parted(rows, lambda row: _turn(row, clip.duration))
+        speaker, text, events = spoken(turns)
+        labels = (("n_speakers", str(len({turn.speaker for turn in turns}))),)
+        flags = (*clip.flags, "turns-left-out") if bad else clip.flags
+        return replace(clip, speaker=speaker, text=text, labels=labels, events=events, flags=flags), bad
 
     for path in walk(folder, (".json",)):
         try:
@@ -64,7 +59,7 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
             named.put(locate(path.parent, path.stem).relative_to(folder).as_posix())
             yield Entry(path).bad(error)
         else:
-            yield from recording(path.with_suffix(""), Entry(path), rows)
+            yield from clip_and_bad(Entry(path), partial(recording, path.with_suffix(""), rows), ids)
     for path in walk(folder, (".rttm",)):
         for turns in grouped(_rttm_turns(path), "recording"):
             if isinstance(turns, Bad):
@@ -72,7 +67,7 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
                 continue
             bare = path.parent / turns[0].text("recording")
             if not bare.with_name(f"{bare.name}.json").is_file():
-                yield from recording(bare, turns[0], turns)
+                yield from clip_and_bad(turns[0], partial(recording, bare, turns), ids)
     yield from unnamed(folder, named, "turns")
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed
+from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, described, locate, sound, unnamed
 from tgsr.disk.rows import Entry, OnDisk, grouped, parted, require_columns, table
 from tgsr.errors import Bad, CorpusError, RecordError
 from tgsr.records import Clip
-from tgsr.timeline import END_SLACK, Event, Seconds
+from tgsr.timeline import END_SLACK, Event
 
 # The columns of file, start, end and label, and the publisher's licence.
 TABLES = {
@@ -50,57 +51,36 @@ def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> 
         name = below.as_posix()
         split = next((split for split in SPLITS if split in name), "train")
         known = replace(given, split=split, source=corpus, licence=TABLES[corpus][1], language=None)
-        yield from Reader(corpus, name, recordings, known, display_names, ids, seen).clips(path)
+        for rows in grouped(table(path, tabs=True, quoted=False), TABLES[corpus][0][0]):
+            if isinstance(rows, Bad):
+                yield rows
+                continue
+            make = partial(_recording, rows, name, recordings, known, display_names, seen)
+            yield from clip_and_bad(rows[0], make, ids)
     for recordings, seen in named.items():
         yield from unnamed(recordings, seen, "the tables")
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Reads one table: whose it is, its name, where its recordings are, and what all tables share."""
+def _recording(
+    rows: list[Entry], name: str, recordings: Path, given: Given, display_names: dict[str, str], named: OnDisk
+) -> tuple[Clip, list[Bad]]:
+    """The clip of a recording's rows in the table `name`, and those of them that are no events in it."""
+    file_column, start_column, end_column, label_column = TABLES[str(given.source)][0]
+    path = locate(recordings, rows[0].text(file_column))
+    named.put(path.relative_to(recordings).as_posix())
+    clip = described(Entry(path), f"{name}/{rows[0].text(file_column)}", path, *sound(path), given)
 
-    corpus: str
-    name: str
-    recordings: Path
-    given: Given
-    display_names: dict[str, str]
-    ids: OnDisk
-    named: OnDisk
+    def event(row: Entry) -> Event:
+        start, end, label = row.number(start_column), row.number(end_column), row.text(label_column)
+        if end > clip.duration + END_SLACK:
+            raise RecordError(end_column, f"{end} s is after the clip's end, {clip.duration} s")
+        return Event(display_names.get(label, label), start, end)
 
-    def clips(self, path: Path) -> Iterator[Clip | Bad]:
-        """The table's recordings; only one recording's rows are held."""
-        (file_column, *_), _ = TABLES[self.corpus]
-        for rows in grouped(table(path, tabs=True, quoted=False), file_column):
-            if isinstance(rows, Bad):
-                yield rows
-            else:
-                yield from self._recording(rows)
-
-    def _recording(self, rows: list[Entry]) -> Iterator[Clip | Bad]:
-        (file_column, *_), _ = TABLES[self.corpus]
-        bad: list[Bad] = []
-
-        def make(entry: Entry) -> Clip:
-            name = entry.text(file_column)
-            path = locate(self.recordings, name)
-            self.named.put(path.relative_to(self.recordings).as_posix())
-            clip = described(Entry(path), f"{self.name}/{name}", path, *sound(path), self.given)
-            events, bad[:] = parted(rows, lambda row: self._event(row, clip.duration))
-            flags = (*clip.flags, "events-left-out") if bad else clip.flags
-            return replace(clip, events=tuple(event for event in events if event), flags=flags)
-
-        yield from clips(rows[:1], make, self.ids)
-        yield from bad
-
-    def _event(self, row: Entry, duration: Seconds) -> Event | None:
-        """The row's event; None where it names only a file. Raises ValueError for one without a time in the clip."""
-        (_, *columns), _ = TABLES[self.corpus]
-        if all(row.maybe(column) is None for column in columns):
-            return None
-        start, end, label = row.number(columns[0]), row.number(columns[1]), row.text(columns[2])
-        if end > duration + END_SLACK:
-            raise RecordError(columns[1], f"{end} s is after the clip's end, {duration} s")
-        return Event(self.display_names.get(label, label), start, end)
+    # a row may name only a file
+    timed = [row for row in rows if row.first((start_column, end_column, label_column)) is not None]
+    events, bad = parted(timed, event)
+    flags = (*clip.flags, "events-left-out") if bad else clip.flags
+    return replace(clip, events=tuple(events), flags=flags), bad
 
 
 def _corpus(path: Path) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span
@@ -21,20 +22,21 @@ class Draft:
 
     def about(self, clip: Clip, choices: Sequence[str]) -> Question:
         """The question about the clip, its id made of the clip's and the task."""
-        return Question(
-            id=question_id(clip, self.task),
-            clip_id=clip.id,
-            audio=clip.audio,
-            duration=clip.duration,
-            kind="choice",
-            question=self.question,
-            answer=self.answer,
-            choices=tuple(choices),
-            evidence=tuple(Span(span.start, min(span.end, clip.duration)) for span in self.evidence),
-            task=self.task,
-            split=clip.split,
-        )
+        texts = {"question": self.question, "answer": self.answer, "choices": tuple(choices)}
+        return question_about(clip, self.task, self.evidence, kind="choice", task=self.task, **texts)
 
 
-def question_id(clip: Clip, task: str) -> str:
-    return f"{clip.id}-{task.replace(' ', '-')}"
+def question_about(clip: Clip, name: str, evidence: Iterable[Span], **fields: Any) -> Question:
+    """The question about the clip with these fields, its id made of the clip's and the name."""
+    spans = tuple(Span(span.start, min(span.end, clip.duration)) for span in evidence)
+    heard: dict[str, Any] = {
+        "clip_id": clip.id,
+        "audio": clip.audio,
+        "duration": clip.duration,
+        "split": clip.split,
+    }
+    return Question(id=question_id(clip, name), evidence=spans, **heard, **fields)
+
+
+def question_id(clip: Clip, name: str) -> str:
+    return f"{clip.id}-{name.replace(' ', '-')}"

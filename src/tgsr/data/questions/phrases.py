@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tgsr.data.questions.draft import question_about
 from tgsr.records import Clip, Question
 from tgsr.timeline import Seconds, Span, Word
 
@@ -135,15 +136,6 @@ def plain_word(text: str) -> str:
 def phrase_question(clip: Clip, name: str, words: tuple[Word, ...]) -> Question:
     """The question where these neighbouring words are said."""
     text = " ".join(word.text for word in words).strip(PUNCTUATION)
-    return Question(
-        id=f"{clip.id}-{name}",
-        clip_id=clip.id,
-        audio=clip.audio,
-        duration=clip.duration,
-        kind="phrase",
-        question=text,
-        phrase=text,
-        evidence=(Span(words[0].start, min(words[-1].end, clip.duration)),),
-        task=f"phrase of {len(words)} words",
-        split=clip.split,
-    )
+    span = Span(words[0].start, words[-1].end)
+    task = f"phrase of {len(words)} words"
+    return question_about(clip, name, [span], kind="phrase", question=text, phrase=text, task=task)

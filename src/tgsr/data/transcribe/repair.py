@@ -43,7 +43,7 @@ def mended(words: Sequence[Word], duration: Seconds) -> tuple[tuple[Word, ...], 
     flags: list[str] = []
 
     def flagged(flag: str, before: list[Word], after: list[Word]) -> list[Word]:
-        if after != before and flag not in flags:
+        if after != before:
             flags.append(flag)
         return after
 
@@ -55,17 +55,13 @@ def mended(words: Sequence[Word], duration: Seconds) -> tuple[tuple[Word, ...], 
     kept = flagged(WORDS_SORTED, kept, _sorted(kept))
     kept = flagged(WORDS_WITHOUT_LENGTH, kept, [word for word in kept if _lasts(word.start, word.end)])
     while (spans := _shared_out(kept)) != [(word.start, word.end) for word in kept]:
-        flags += [OVERLAPS_TRIMMED] if OVERLAPS_TRIMMED not in flags else []
+        flags.append(OVERLAPS_TRIMMED)
         # a round that leaves overlaps has left out a word: words inside words inside words
-        trimmed = [
-            replace(word, start=start, end=end)
-            for word, (start, end) in zip(kept, spans, strict=True)
-            if _lasts(start, end)
-        ]
-        if len(trimmed) < len(kept) and WORDS_WITHOUT_LENGTH not in flags:
+        lasting = [(word, span) for word, span in zip(kept, spans, strict=True) if _lasts(*span)]
+        if len(lasting) < len(kept):
             flags.append(WORDS_WITHOUT_LENGTH)
-        kept = _sorted(trimmed)
-    return tuple(kept), tuple(flags)
+        kept = _sorted([replace(word, start=start, end=end) for word, (start, end) in lasting])
+    return tuple(kept), tuple(dict.fromkeys(flags))
 
 
 def _sorted(words: list[Word]) -> list[Word]:

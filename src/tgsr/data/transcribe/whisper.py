@@ -110,22 +110,19 @@ def _hear_together(model: Any, windows: Sequence[Sequence[Placed]], timestamps: 
     )
     words: dict[int, list[Any]] = {}
     numbers: dict[int, tuple[float, float]] = {}
-    places = [placed for window in windows for placed in window]
-    index_of = {id(placed): index for index, placed in enumerate(places)}
-    offset_of = {id(placed): offsets[n] for n, window in enumerate(windows) for placed in window}
     for segment in segments:
         for word in segment.words or ():
             middle = (float(word.start) + float(word.end)) / 2
             number = min(int(np.searchsorted(offsets, middle, side="right")) - 1, len(windows) - 1)
-            index = index_of[id(region_at(windows[number], middle - offsets[number]))]
-            words.setdefault(index, []).append(word)
-            numbers[index] = (float(segment.avg_logprob), float(segment.no_speech_prob))
+            place = id(region_at(windows[number], middle - offsets[number]))
+            words.setdefault(place, []).append(word)
+            numbers[place] = (float(segment.avg_logprob), float(segment.no_speech_prob))
     heard = []
-    for index, placed in enumerate(places):
-        start, ends = placed.region.start, placed.region.start + placed.region.duration
-        shift = start - placed.at - offset_of[id(placed)]
-        region_words = tuple(words_of(words.get(index, ()), start, ends, shift))
-        heard.append(Heard(region_words, *numbers.get(index, (None, None))))
+    for window, offset in zip(windows, offsets, strict=False):
+        for placed in window:
+            start, ends = placed.region.start, placed.region.start + placed.region.duration
+            region_words = words_of(words.get(id(placed), ()), start, ends, start - placed.at - offset)
+            heard.append(Heard(tuple(region_words), *numbers.get(id(placed), (None, None))))
     return heard
 
 

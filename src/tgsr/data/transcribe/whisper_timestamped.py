@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.hallucinations import Heard
-from tgsr.data.transcribe.transcript import Transcript, judged
+from tgsr.data.transcribe.transcript import Backend, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.errors import ModelError
 from tgsr.records import NO_SPEECH
@@ -27,7 +26,7 @@ SOURCE = "whisper-timestamped"
 
 
 @dataclass
-class WhisperTimestamped:
+class WhisperTimestamped(Backend):
     """`python -m whisper_timestamped.transcribe` of the environment whose Python is `python`.
 
     `model` is what it takes: a name, a .pt file, a folder in transformers' layout; None is the packaged Whisper base.
@@ -64,6 +63,3 @@ class WhisperTimestamped:
             (words,) = read_alignment(written).values()
             language = json.loads(written.read_text()).get("language")
         return judged([Heard(words)] if words else [], seconds, SOURCE, language, 1.0)
-
-    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
-        return [self(samples) for samples in clips]

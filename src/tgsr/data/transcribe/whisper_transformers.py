@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.hallucinations import Heard
-from tgsr.data.transcribe.transcript import ENGLISH, SURE, Transcript, judged
+from tgsr.data.transcribe.transcript import ENGLISH, SURE, Backend, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.data.transcribe.windows import speech_regions
 from tgsr.errors import ModelError
@@ -25,7 +24,7 @@ SHORTEST: Seconds = 0.02
 
 
 @dataclass
-class TransformersWhisper:
+class TransformersWhisper(Backend):
     """A WhisperForConditionalGeneration by folder or hub id; None is the packaged Whisper base.
 
     Windows of up to 30 s of speech, as voice activity detection finds it, `at_once` of them a forward; greedy. Words
@@ -56,9 +55,6 @@ class TransformersWhisper:
             some = windows[first : first + self.at_once]
             stretches += self._hear(some, seconds)
         return judged(stretches, seconds, SOURCE, language, sure)
-
-    def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
-        return [self(samples) for samples in clips]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, Any]:
