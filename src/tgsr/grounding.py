@@ -46,12 +46,8 @@ def count_mentions(text: str) -> int:
     """
     if _ANY_DIGIT.search(text) is None:
         return 0
-    lowered, n = text.lower(), 0
-    for piece, form in _OFFICIAL_FORMS:
-        if piece in lowered:
-            for _ in form.finditer(text):
-                n += 1
-    return n
+    lowered = text.lower()
+    return sum(len(form.findall(text)) for piece, form in _OFFICIAL_FORMS if piece in lowered)
 
 
 # --- the strict parser ---------------------------------------------------------------------------------

@@ -77,12 +77,7 @@ class Generic(Responder):
         sampled: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if decoding.temperature:
             torch.manual_seed(decoding.seed)
-            sampled = {
-                "do_sample": True,
-                "temperature": decoding.temperature,
-                "top_p": decoding.top_p,
-                "top_k": 0,
-            }
+            sampled = dict(do_sample=True, temperature=decoding.temperature, top_p=decoding.top_p, top_k=0)
         with torch.no_grad():
             out = self.model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **sampled)
         new = out[0, inputs["input_ids"].shape[1] :]

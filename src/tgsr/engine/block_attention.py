@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from tgsr.engine.branch_attention import BranchLayout, branch_attention, row_starts
+from tgsr.engine.branch_attention import BranchLayout, branch_attention, row_slices, row_starts
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward
 from tgsr.errors import ModelError
 
@@ -128,17 +128,11 @@ def _blocks_of(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequen
         if len(shape) != 2 or shape[0] != n_frames:
             raise ModelError(f"branch {index}: regions of shape {shape} over a clip of {n_frames} frames")
     lengths = [len(row) for row in prefix.rows]
-    starts = row_starts(lengths, [len(b.prompt) + len(b.answer) for b in branches])
-    of_clips, of_branches = starts[: len(lengths)], starts[len(lengths) :]
-    audio = [
-        slice(start + prefix.n_before, start + prefix.n_before + n)
-        for start, n in zip(of_clips, prefix.n_frames, strict=True)
-    ]
-    tails = [slice(frames.stop, start + n) for frames, start, n in zip(audio, of_clips, lengths, strict=True)]
-    own = [
-        slice(start, start + len(b.prompt) + len(b.answer))
-        for start, b in zip(of_branches, branches, strict=True)
-    ]
+    places = row_slices(lengths, [len(b.prompt) + len(b.answer) for b in branches])
+    clips, own = places[: len(lengths)], places[len(lengths) :]
+    firsts = [clip.start + prefix.n_before for clip in clips]
+    audio = [slice(first, first + n) for first, n in zip(firsts, prefix.n_frames, strict=True)]
+    tails = [slice(frames.stop, clip.stop) for frames, clip in zip(audio, clips, strict=True)]
     answers = [slice(s.start + len(b.prompt), s.stop) for s, b in zip(own, branches, strict=True)]
     queries = [torch.cat([_places(tails[b.owner]), _places(s)]) for s, b in zip(own, branches, strict=True)]
     return _Blocks(

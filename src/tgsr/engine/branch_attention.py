@@ -66,23 +66,25 @@ def row_starts(prefix_lengths: Sequence[int], branch_lengths: Sequence[int]) -> 
     return list(accumulate([*prefix_lengths, *branch_lengths], initial=0))[:-1]
 
 
+def row_slices(prefix_lengths: Sequence[int], branch_lengths: Sequence[int]) -> list[slice]:
+    """Where each prefix and then each branch stands in the batch's row."""
+    starts = row_starts(prefix_lengths, branch_lengths)
+    return [slice(i, i + n) for i, n in zip(starts, [*prefix_lengths, *branch_lengths], strict=True)]
+
+
 def layout(
     prefix_lengths: Sequence[int], branch_lengths: Sequence[int], owners: Sequence[int], device: torch.device
 ) -> BranchLayout:
     """The layout of a row that holds the prefixes in order and then the branches in order."""
     n_clips = len(prefix_lengths)
-    all_lengths = [*prefix_lengths, *branch_lengths]
-    places = [
-        slice(start, start + n)
-        for start, n in zip(row_starts(prefix_lengths, branch_lengths), all_lengths, strict=True)
-    ]
+    places = row_slices(prefix_lengths, branch_lengths)
     runs: list[list[slice]] = [[] for _ in prefix_lengths]
     for owner, place in zip(owners, places[n_clips:], strict=True):
         if runs[owner] and runs[owner][-1].stop == place.start:
             runs[owner][-1] = slice(runs[owner][-1].start, place.stop)
         else:
             runs[owner].append(place)
-    lengths = torch.tensor(all_lengths)
+    lengths = torch.tensor([*prefix_lengths, *branch_lengths])
     clip_N = torch.tensor([*range(n_clips), *owners]).repeat_interleave(lengths)
     branch_N = torch.tensor([-1] * n_clips + list(range(len(branch_lengths)))).repeat_interleave(lengths)
     return BranchLayout(

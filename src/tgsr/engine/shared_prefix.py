@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts
@@ -65,31 +66,23 @@ def listen(
     head_ND = lalm.embed(torch.tensor(lalm.prompt("").before, device=device))
     rows = []
     for index, frames in enumerate(audio):
-        _check_frames(index, frames)
+        if frames.ndim != 2 or len(frames) == 0:
+            raise AudioMissing(f"clip {index} of the batch has no audio frames: shape {tuple(frames.shape)}")
+        if not torch.isfinite(frames).all():
+            raise ModelError(
+                f"clip {index} of the batch has audio features that are not finite; look at its sound file"
+            )
         embedded = frames if aligned else lalm.align(frames)
         tail = torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device)
         rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype), lalm.embed(tail)]))
     return SharedPrefix(lalm, tuple(rows), len(head_ND), tuple(len(frames) for frames in audio))
 
 
-def _check_frames(index: int, frames: Tensor) -> None:
-    if frames.ndim != 2 or len(frames) == 0:
-        raise AudioMissing(f"clip {index} of the batch has no audio frames: shape {tuple(frames.shape)}")
-    if not torch.isfinite(frames).all():
-        raise ModelError(
-            f"clip {index} of the batch has audio features that are not finite; look at its sound file"
-        )
-
-
 def pad_right(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Ragged rows as B x T and the mask of what is real, B x T bool."""
-    n = max(len(row) for row in rows)
-    ids = torch.full((len(rows), n), value, dtype=torch.long)
-    mask = torch.zeros((len(rows), n), dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(list(row), dtype=torch.long)
-        mask[index, : len(row)] = True
-    return ids.to(device), mask.to(device)
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = pad_sequence([torch.tensor(list(row), dtype=torch.long) for row in rows], True, value)
+    return ids.to(device), (torch.arange(ids.shape[1]) < lengths[:, None]).to(device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -171,11 +172,11 @@ class LocalLlm:
 
     def _likely(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         whole = [(p + a)[-self.context :] for p, a in rows]
-        n = max(map(len, whole))
-        ids_BN = torch.zeros(len(whole), n, dtype=torch.long)
-        mask_BN = torch.zeros(len(whole), n, dtype=torch.long)
-        for b, row in enumerate(whole):  # padded on the left: answers end together
-            ids_BN[b, n - len(row) :], mask_BN[b, n - len(row) :] = torch.tensor(row), 1
+        # Padded on the left: answers end together.
+        ids_BN, mask_BN = (
+            pad_sequence([torch.tensor(row) for row in rows], True, padding_side="left")
+            for rows in (whole, [[1] * len(row) for row in whole])
+        )
         n_kept = max(len(answer) for _, answer in rows) + 1
         device = self.model.device
         logits_BTV = self.model(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tgsr.answering.predict import GREEDY, predict_to_file
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
@@ -22,8 +21,8 @@ from tgsr.sta import train_sta
 from tgsr.training.config import GrpoConfig, StaConfig
 
 # Table 5 and 6's rates are for models of 7 billion parameters; this one has 4 million.
-STA_LEARNING_RATE = 1e-3
-GRPO_LEARNING_RATE = 2e-3
+STA_RATE = 1e-3
+GRPO_RATE = 2e-3
 PHRASES_PER_CLIP = 4
 FIRST_TRAINING_SEED = 50_000  # clips that neither the base nor the shipped adapters were trained on
 
@@ -46,28 +45,22 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     phrases = _questions(out / "train-sta", "sta", size.training_clips, "train", first, seed)
     choices = _questions(out / "train-qa", "qa", size.training_clips, "train", first, seed)
     print("2/5 stage 1: the aligner learns to write time")
-    settings: dict[str, Any] = {
-        "questions": str(phrases),
-        "epochs": size.sta_epochs,
-        "learning_rate": STA_LEARNING_RATE,
-    }
-    sta = train_sta(StaConfig(**settings, seed=seed), out / "sta", cache)
+    stage_1 = StaConfig(questions=str(phrases), epochs=size.sta_epochs, learning_rate=STA_RATE, seed=seed)
+    sta = train_sta(stage_1, out / "sta", cache)
     print("3/5 stage 2: grounded reasoning by GRPO")
-    settings = {"questions": str(choices), "model": str(sta), "max_steps": size.grpo_steps}
-    config = GrpoConfig(**settings, learning_rate=GRPO_LEARNING_RATE, seed=seed)
-    tgsr = train_grpo(config, out / "grpo", cache)
+    data, n_steps = str(choices), size.grpo_steps
+    stage_2 = GrpoConfig(
+        questions=data, model=str(sta), max_steps=n_steps, learning_rate=GRPO_RATE, seed=seed
+    )
+    tgsr = train_grpo(stage_2, out / "grpo", cache)
     print("4/5 held-out recordings, and a held-out speaker")
     predictions = out / "predictions.jsonl"
     for split in ("heldout-recordings", "heldout-speaker"):
         for stage in ("sta", "qa"):
             path = _questions(out / f"test-{stage}-{split}", stage, size.test_clips, split, first, seed)
-            for model, name in (
-                ("mini", "mini"),
-                (str(sta), "mini + stage 1"),
-                (str(tgsr), "mini + both stages"),
-            ):
+            for model, trained in (("mini", ""), (str(sta), " + stage 1"), (str(tgsr), " + both stages")):
                 lalm = load(model)
-                lalm.name = name
+                lalm.name = "mini" + trained
                 predict_to_file(lalm, read_questions(path), path, predictions, cache, GREEDY)
     metrics = score(read_predictions(predictions), file=str(predictions))
     write_metrics(metrics, out / "metrics.json")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -39,12 +38,9 @@ def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
     lalm.model.eval()
 
 
-@contextmanager
-def lora_off(lalm: Lalm) -> Iterator[None]:
+def lora_off(lalm: Lalm) -> AbstractContextManager[None]:
     """The model without its LoRA: stage 2's reference policy, with no second copy in memory."""
-    model: Any = lalm.model
-    with model.disable_adapter():
-        yield
+    return lalm.model.disable_adapter()
 
 
 @contextmanager

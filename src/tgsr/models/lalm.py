@@ -106,14 +106,12 @@ class Lalm(ABC):
 
     @property
     def lm_head(self) -> nn.Module:
-        head: nn.Module = self.inner.lm_head
-        return head
+        return self.inner.lm_head
 
     def align(self, features_FE: Tensor) -> Tensor:
         """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner."""
         weight = next(self.aligner.parameters())
-        aligned: Tensor = self.aligner(features_FE.to(weight.device, weight.dtype))
-        return aligned
+        return self.aligner(features_FE.to(weight.device, weight.dtype))
 
     def prompt(self, text: str) -> PromptParts:
         """The chat prompt in two parts. ModelError where the chat template has not exactly one place for audio."""
@@ -136,8 +134,7 @@ class Lalm(ABC):
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def embed(self, ids: Tensor) -> Tensor:
-        embedded: Tensor = self.language_model.get_input_embeddings()(ids)
-        return embedded
+        return self.language_model.get_input_embeddings()(ids)
 
     def refuse_long(self, samples: np.ndarray) -> None:
         """ModelError for 16 kHz samples that last longer than the model hears: processors cut without an error."""

@@ -232,14 +232,11 @@ def _advice(name: str, stage: str, fitting: list[PlanRow], n_gpus: int) -> str:
     return f"fastest that fits: {start} train {stage} --model {model} --bfloat16 {at_once}{options} ..."
 
 
-def machine_of(gpu: str, memory_gb: float | None) -> Machine:
-    """The named GPU, with another memory where one is given."""
-    machine = GPUS[gpu]
-    return machine if memory_gb is None else replace(machine, memory=memory_gb * 1e9)
-
-
 def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None = None) -> str:
-    """The report for a model by folder or hub id. ModelError for one that cannot be read."""
+    """The report for a model by folder or hub id. ModelError for one that cannot be read.
+
+    `memory_gb` is the GPUs' where it is not the named one's.
+    """
     counts = {
         "--gpus": n_gpus,
         "--gpu-memory": 1.0 if memory_gb is None else memory_gb,
@@ -252,4 +249,5 @@ def plan(name: str, gpu: str, n_gpus: int, work: Work, memory_gb: float | None =
         raise ModelError(f"{name}: nothing to plan; plans are for checkpoints (a folder or hub id)")
     folder = Path(name)
     where = str(folder) if folder.exists() else name
-    return report(where, sizes_of(where), gpu, machine_of(gpu, memory_gb), n_gpus, work)
+    machine = GPUS[gpu] if memory_gb is None else replace(GPUS[gpu], memory=memory_gb * 1e9)
+    return report(where, sizes_of(where), gpu, machine, n_gpus, work)
