@@ -92,9 +92,7 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     shared.add_config(command, Placement)
     shared.add_limits(command)
     shared.add_cache(command)
-    example = (
-        "tgsr predict --questions MMAU/mmau-test-mini.json --only speech --model mini:tgsr --out mmau.jsonl"
-    )
+    example = "tgsr predict --questions mmau-test-mini.json --only speech --model mini:tgsr --out mmau.jsonl"
     shared.finish(command, predict, example)
 
 

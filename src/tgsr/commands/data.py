@@ -54,9 +54,8 @@ def transcribe(args: argparse.Namespace) -> None:
     step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows")
     counts = run(step, rows, out, root=out.parent, **shared.shards_of(args))
     left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
-    print(
-        f"{args.out}: {counts.kept} clips of {counts.given} ({corpus}), {counts.flagged} with flags{left_out}"
-    )
+    kept = f"{counts.kept} clips of {counts.given} ({corpus})"
+    print(f"{args.out}: {kept}, {counts.flagged} with flags{left_out}")
 
 
 def add_build(command: argparse.ArgumentParser) -> None:
@@ -135,9 +134,8 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     n_kept = sum(1 for _ in path.open())
     if not n_kept:
         path.unlink()
-        raise BuildError(
-            f"{args.clips[0]}: no question could be made of {counts.given} clips; see {out / 'errors.jsonl'}"
-        )
+        problem = f"no question could be made of {counts.given} clips"
+        raise BuildError(f"{args.clips[0]}: {problem}; see {out / 'errors.jsonl'}")
     making.describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
     print(
         f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips"
@@ -177,9 +175,8 @@ def pack(args: argparse.Namespace) -> None:
     from tgsr.data.pack import pack
 
     packed = pack(args.file, args.out, args.to, samples_per_shard=args.samples_per_shard)
-    left_out = (
-        f"; {packed.left_out} rows left out, see {args.out / 'errors.jsonl'}" if packed.left_out else ""
-    )
+    errors = args.out / "errors.jsonl"
+    left_out = f"; {packed.left_out} rows left out, see {errors}" if packed.left_out else ""
     print(f"{args.out}: {packed.samples} samples of {packed.rows} rows in {packed.shards} shards{left_out}")
 
 
@@ -207,8 +204,6 @@ def export(args: argparse.Namespace) -> None:
     questions = [q for q in read_questions(args.questions) if args.kind in (None, q.kind)]
     exported = [q for q in questions if q.kind == "choice" or q.evidence]
     path = export(exported, args.questions, args.to, args.out, args.family)
-    left_out = len(questions) - len(exported)
-    print(
-        f"{path}: {len(exported)} questions"
-        + (f"; {left_out} phrases without a span left out" if left_out else "")
-    )
+    n_left_out = len(questions) - len(exported)
+    left_out = f"; {n_left_out} phrases without a span left out" if n_left_out else ""
+    print(f"{path}: {len(exported)} questions{left_out}")

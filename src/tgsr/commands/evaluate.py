@@ -70,15 +70,12 @@ def rewards(args: argparse.Namespace) -> None:
 
     words = {clip.id: clip.words for clip in read_clips(clips)}
     responses = read_responses(args.predictions) if args.predictions else []
-    questions = read_questions(args.questions)
-    if args.predictions:
-        answered = {response.question.id for response in responses}
-        questions = [question for question in questions if question.id in answered]
+    answered = {response.question.id for response in responses}
+    questions = [q for q in read_questions(args.questions) if not args.predictions or q.id in answered]
     if 0 < args.n < len(questions):
         drawn = np.random.default_rng(args.seed).choice(len(questions), args.n, replace=False)
         questions = [questions[index] for index in sorted(drawn)]
     hacking = compare(questions, words, responses, str(args.questions), args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
     write_hacking(hacking, args.out / "hacking.json")
     draw(hacking, args.out / "hacking.png")
     print(table(hacking))
@@ -224,7 +221,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
     shared.add_limits(command)
     shared.add_cache(command)
     example = (
-        "tgsr control --questions data/questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
+        "tgsr control --questions questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
     )
     more = "It is also shifted, and reduced to the cited evidence. --seed is that of the removals and intervals too."
     shared.finish(command, control, example, more)

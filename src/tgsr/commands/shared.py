@@ -68,9 +68,7 @@ def add_config(command: argparse._ActionsContainer, config: type[DataclassInstan
         else:  # a plain type, or one that may be None
             given["type"] = alternatives[0] if alternatives else hint
         flag = command.add_argument("--" + field.name.replace("_", "-"), **given)
-        flag.help = (
-            about  # no argument: BooleanOptionalAction of Python 3.12 and older adds the default to it
-        )
+        flag.help = about  # no argument: Python 3.12's BooleanOptionalAction adds the default to it
 
 
 def config_of(args: argparse.Namespace, config: type[Config], **given: object) -> Config:
@@ -165,6 +163,5 @@ def questions_of(args: argparse.Namespace, skip_bad: bool = False) -> list[Quest
     from tgsr.evaluation.benchmarks import questions_of
 
     errors = args.out.with_name(f"{args.out.name}.errors.jsonl")
-    return questions_of(
-        args.questions, args.audio, args.only, errors, skip_bad=skip_bad, limit=args.limit, seed=args.seed
-    )
+    given = arguments_of(args, questions_of, errors=errors, skip_bad=skip_bad)
+    return questions_of(args.questions, args.audio, **given)

@@ -209,9 +209,7 @@ def _let_in(guard: Guard, scope: Scope, left: list[tuple[str, str]]) -> tuple[in
     The cookie is lax: behind a link in somebody's mail a strict one would not come along, here and later. What lax
     lets through of other sites, following a link, changes nothing, and `is_own` stops all else.
     """
-    path = "/" + quote(
-        scope["path"].lstrip("/\\"), safe="/"
-    )  # "//other.example" would be another site's address
+    path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")  # "//other.example" would be another site's
     cookie = f"{guard.cookie}={guard.token}; Path=/; Max-Age={MONTH}; HttpOnly; SameSite=Lax"
     cookie += "; Secure" if scope.get("scheme") == "https" else ""
     return 303, "", {"location": f"{path}?{urlencode(left)}" if left else path, "set-cookie": cookie}

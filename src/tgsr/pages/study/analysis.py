@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -135,10 +136,11 @@ def analyse(study: Study, ratings: Sequence[Rating], seed: int = 0) -> Analysis:
     excluded = tuple(_excluded(ratings))
     failed = {rater.rater for rater in excluded}
     rated = [rating for rating in ratings if rating.kind == "rated" and rating.rater not in failed]
-    values: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    own = {system: [rating for rating in rated if rating.system == system] for system in study.systems}
+    values: dict[tuple[str, str, str], list[tuple[float, str]]] = defaultdict(list)
     seconds: dict[str, list[tuple[float | None, str]]] = {condition: [] for condition in CONDITIONS}
     for r in rated:
-        values.setdefault((r.measure, r.system, r.condition), []).append((_value(r), r.item))
+        values[r.measure, r.system, r.condition].append((_value(r), r.item))
         if r.measure == "supportive":  # the last question of a trial
             seconds[r.condition].append((r.seconds, r.item))
 
@@ -155,12 +157,7 @@ def analyse(study: Study, ratings: Sequence[Rating], seed: int = 0) -> Analysis:
         n_ratings=len(rated),
         excluded=excluded,
         means={
-            measure: {
-                system: {
-                    condition: mean(values.get((measure, system, condition), [])) for condition in CONDITIONS
-                }
-                for system in study.systems
-            }
+            measure: {s: {c: mean(values[measure, s, c]) for c in CONDITIONS} for s in study.systems}
             for measure in MEASURES
         },
         contrasts=tuple(
@@ -169,12 +166,7 @@ def analyse(study: Study, ratings: Sequence[Rating], seed: int = 0) -> Analysis:
             for model, other in combinations(study.systems, 2)
         ),
         conditions={
-            measure: {
-                system: difference(
-                    [r for r in rated if r.system == system], measure, "condition", "full", "evidence"
-                )
-                for system in study.systems
-            }
+            measure: {s: difference(own[s], measure, "condition", "full", "evidence") for s in own}
             for measure in MEASURES
             if measure != "referent"  # the same question in both conditions
         },
@@ -248,7 +240,6 @@ def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str], differenc
 
 def write_analysis(analysis: Analysis, out: Path) -> None:
     """analysis.json, analysis.md and analysis.png in the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "analysis.json", json.dumps(asdict(analysis), indent=1) + "\n")
     write_whole(out / "analysis.md", markdown(analysis))
     draw(analysis, out / "analysis.png")
@@ -270,9 +261,8 @@ def markdown(analysis: Analysis) -> str:
         paragraphs += [f"## {WORDS[measure].capitalize()}", "\n".join(table)]
         if measure == "referent":
             paragraphs.append(f"Chance: {analysis.chance_referent:.2f}.")
-        differences = {
-            f"{c.other} - {c.model}": c.difference for c in analysis.contrasts if c.measure == measure
-        }
+        contrasts = [contrast for contrast in analysis.contrasts if contrast.measure == measure]
+        differences = {f"{c.other} - {c.model}": c.difference for c in contrasts}
         for system, difference in analysis.conditions.get(measure, {}).items():
             differences[f"{system}, evidence - full clip"] = difference
         paragraphs += [f"{name}: {_told(mean)} (paired by item)" for name, mean in differences.items()]

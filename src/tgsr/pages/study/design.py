@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -147,17 +148,15 @@ def make_study(
     if (out / FILE).exists():
         raise StudyError(f"{out}: holds a study already; give another --out")
     if per_rater and n_items > 0 and n_items % min(per_rater, n_items):
-        raise StudyError(
-            f"--per-rater {per_rater}: must divide --items {n_items}, or some parts would get more ratings than others"
-        )
+        reason = "or some parts would get more ratings than others"
+        raise StudyError(f"--per-rater {per_rater}: must divide --items {n_items}, {reason}")
     answers, sounds = _by_question(predictions, systems)
-    names = tuple(systems) or tuple(dict.fromkeys(name for by_name in answers.values() for name in by_name))
+    names = tuple(systems) or tuple(dict.fromkeys(chain.from_iterable(answers.values())))
     for flag, n in (("--items", n_items), ("--raters-per-trial", raters_per_trial)):
         if n < 1:
             raise StudyError(f"{flag} {n}: must be 1 or more")
     usable, left_out = _usable(answers, names)
-    order = np.random.default_rng(seed).permutation(len(usable))
-    shuffled = [usable[n] for n in order]
+    shuffled = [usable[n] for n in np.random.default_rng(seed).permutation(len(usable))]
     rated: dict[str, tuple[Trial, ...]] = {}
     practice: list[Trial] = []
     recordings: set[str] = set()
@@ -174,19 +173,17 @@ def make_study(
             continue
         recordings.add(question.clip_id)
         if len(practice) == n_practice:
-            rated[question.id] = tuple(trial for pair in trials for trial in pair)
+            rated[question.id] = tuple(chain.from_iterable(trials))
         else:
             ious = [trace_iou(find_spans(r.text), question.evidence) or 0.0 for r in responses]
             best = trials[ious.index(max(ious))]
             practice.append(_as_practice(best[len(practice) % len(CONDITIONS)]))
     bar.close()
     if len(rated) < n_items:
-        reasons = (
-            ", ".join(f"{n}: {reason}" for reason, n in left_out.items()) or "there are no more questions"
-        )
+        reasons = [f"{n}: {reason}" for reason, n in left_out.items()] or ["there are no more questions"]
         raise StudyError(
             f"only {len(rated)} of {n_items} items can be used, beside {len(practice)} for practice "
-            f"({reasons}): give fewer --items or --practice, other predictions, or fewer systems"
+            f"({', '.join(reasons)}): give fewer --items or --practice, other predictions, or fewer systems"
         )
     # Of practice items, so that no rated one is met a second time; of the first one where there is no practice.
     known = practice or [next(iter(rated.values()))[0]]
@@ -222,9 +219,8 @@ def _by_question(
                 answers.setdefault(response.question.id, {}).setdefault(response.model, response)
                 sounds.setdefault(response.question.id, resolve_audio(response, path))
     if unknown := [name for name in systems if name not in models]:
-        raise StudyError(
-            f"--systems {', '.join(unknown)}: no responses of it; there are {', '.join(models) or 'none'}"
-        )
+        problem = f"no responses of it; there are {', '.join(models) or 'none'}"
+        raise StudyError(f"--systems {', '.join(unknown)}: {problem}")
     return answers, sounds
 
 
@@ -236,12 +232,9 @@ def _usable(
     left_out: Counter[str] = Counter()
     for responses in answers.values():
         question = next(iter(responses.values())).question
-        silent = [
-            name for name in systems if name in responses and not _cited(responses[name], question.duration)
-        ]
         if len(responses) < len(systems):
             left_out["not answered by every system"] += 1
-        elif silent:
+        elif silent := [name for name in systems if not _cited(responses[name], question.duration)]:
             left_out[f"{silent[0]} cites no span inside the clip"] += 1
         else:
             usable.append(question)
@@ -277,9 +270,8 @@ def _trials(response: Response, samples: audio.Samples, media: Path, seed: int) 
     if foils is None:
         return ()
     right = int(rng.integers(N_STRETCHES))
-    stretches = tuple(
-        _keep(media, audio.crop(samples, [span])) for span in (*foils[:right], cited, *foils[right:])
-    )
+    played = [*foils[:right], cited, *foils[right:]]
+    stretches = tuple(_keep(media, audio.crop(samples, [span])) for span in played)
     evidence = audio.crop(samples, evidence_crop(find_spans(response.text), seconds))
     sounds = {"evidence": _keep(media, evidence), "full": _keep(media, samples)}
     return tuple(

@@ -118,9 +118,8 @@ class Asker:
             raise ModelError(f"question and choices have more than {MOST_LETTERS} characters: shorten them")
         with self._lock:
             self.require_room()
-            job = PendingQuestion(
-                secrets.token_urlsafe(12), question, choices, is_phrase, model, path, upload
-            )
+            id_ = secrets.token_urlsafe(12)
+            job = PendingQuestion(id_, question, choices, is_phrase, model, path, upload)
             self._jobs[job.id] = job
             self._forget()
             self._tell_places()
@@ -227,10 +226,8 @@ def _tell_text(job: PendingQuestion, text: str) -> None:
         return
     job.tell("text", piece=text[len(sent) :])
     spans = [[span.start, span.end] for span in dict.fromkeys(find_spans(text))]
-    known: list[list[Seconds]] = next(
-        (content["spans"] for name, content in reversed(job.events) if name == "spans"), []
-    )
-    if spans != known:
+    known = [[], *(content["spans"] for name, content in job.events if name == "spans")]
+    if spans != known[-1]:
         job.tell("spans", spans=spans)
 
 

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -258,9 +258,8 @@ def _folder(run: Path) -> Path:
 def _clip_files(runs: Sequence[Path]) -> list[Path]:
     """clips*.jsonl in and below the runs' folders and, not below, beside them."""
     folders = [_folder(run) for run in runs]
-    files = [
-        path for folder in folders for path in (*folder.rglob(CLIP_FILES), *folder.parent.glob(CLIP_FILES))
-    ]
+    files = [path for folder in folders for path in folder.rglob(CLIP_FILES)]
+    files += [path for folder in folders for path in folder.parent.glob(CLIP_FILES)]
     return sorted({path.resolve() for path in files if path.is_file() and ".errors" not in path.name})
 
 
@@ -307,19 +306,17 @@ def run_row(index: Index) -> dict[str, object]:
     """The answer of /api/run, less "ask"."""
     questions = [item.question for item in index.items]
     n_responses = Counter(response.model for item in index.items for response in item.responses)
-    labels: dict[str, dict[str, None]] = {}
-    for question in questions:
-        for name, value in question.labels:
-            labels.setdefault(name, {}).setdefault(value)
+    labels: dict[str, set[str]] = {}
+    for name, value in chain.from_iterable(question.labels for question in questions):
+        labels.setdefault(name, set()).add(value)
+    offered = {name: sorted(values) for name, values in sorted(labels.items()) if len(values) <= MOST_VALUES}
     return {
         "title": index.title,
         "models": [{"name": model, "n": n_responses[model]} for model in index.models],
         "tasks": sorted({question.task for question in questions if question.task}),
         "splits": sorted({question.split for question in questions}),
         "kinds": sorted({question.kind for question in questions}),
-        "labels": {
-            name: sorted(values) for name, values in sorted(labels.items()) if len(values) <= MOST_VALUES
-        },
+        "labels": offered,
         "n_items": len(questions),
         "notes": list(index.notes),
     }

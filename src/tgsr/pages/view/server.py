@@ -77,6 +77,7 @@ MOST_PEAKS = 24_000
 LOOKS_EVERY = 0.05  # seconds, for new events
 KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
 SORTS = ("order", "worst", "best")
+NOT_KEPT = {"cache-control": "no-store"}
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
 
     async def events(request: Request) -> Response:
         stream = _events(_job(viewer, request))
-        return StreamingResponse(stream, 200, {"cache-control": "no-store"}, "text/event-stream")
+        return StreamingResponse(stream, 200, NOT_KEPT, "text/event-stream")
 
     return [
         Route("/", _page),
@@ -141,15 +142,13 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
 
 def _json(value: object, status: int = 200) -> Response:
     # escapes: half of a surrogate pair in a model's text cannot be UTF-8
-    return Response(
-        json.dumps(value, allow_nan=False).encode(), status, {"cache-control": "no-store"}, "application/json"
-    )
+    return Response(json.dumps(value, allow_nan=False).encode(), status, NOT_KEPT, "application/json")
 
 
 def _page(request: Request) -> Response:
     page = (files("tgsr.pages.view") / "static" / "index.html").read_text(encoding="utf-8")
     content = page.replace("CSP-NONCE", request.scope.get(NONCE, ""))
-    return Response(content, media_type="text/html", headers={"cache-control": "no-store"})
+    return Response(content, media_type="text/html", headers=NOT_KEPT)
 
 
 def static_files() -> dict[str, Path]:
@@ -212,15 +211,15 @@ def _whole(text: str | None, default: int, least: int, most: int) -> int:
     return int(text)
 
 
-def _item(viewer: Viewer, request: Request) -> ViewedQuestion:
-    item = viewer.index.by_key.get(request.path_params["key"])
+def _item(viewer: Viewer, key: str) -> ViewedQuestion:
+    item = viewer.index.by_key.get(key)
     if item is None:
         raise HTTPException(404, "no such item; reload the page if its files have changed")
     return item
 
 
 def _item_and_sound(viewer: Viewer, request: Request) -> Response:
-    item = _item(viewer, request)
+    item = _item(viewer, request.path_params["key"])
     return _json(data.item_row(viewer.index, item) | {"sound": sound_row(viewer.index, item, viewer.sounds)})
 
 
@@ -238,7 +237,7 @@ def sound_row(index: Index, item: ViewedQuestion, sounds: Sounds) -> dict[str, o
 
 def _sound_of_item(viewer: Viewer, request: Request) -> BrowserSound:
     try:
-        return viewer.sounds.open(file_of(viewer.index, _item(viewer, request)))
+        return viewer.sounds.open(file_of(viewer.index, _item(viewer, request.path_params["key"])))
     except (AudioError, OSError) as error:
         raise HTTPException(422, str(error)) from None
 
@@ -295,9 +294,7 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
     try:
         asker.require_room()
         if "key" in params:
-            item = viewer.index.by_key.get(params["key"])
-            if item is None:
-                raise HTTPException(404, "no such item")
+            item = _item(viewer, params["key"])
             path, upload = await run_in_threadpool(file_of, viewer.index, item), None
         else:
             path = upload = asker.new_upload()
@@ -363,9 +360,8 @@ def _cancel(viewer: Viewer, request: Request) -> Response:
 
 def app(routes: Sequence[BaseRoute], guard: Guard) -> App:
     """Routes behind the guard. What goes wrong is answered as {"problem": text}."""
-    return Guarded(
-        cast(App, Starlette(routes=list(routes), exception_handlers={HTTPException: _problem})), guard
-    )
+    starlette = Starlette(routes=list(routes), exception_handlers={HTTPException: _problem})
+    return Guarded(cast(App, starlette), guard)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -391,9 +387,7 @@ def serve(
     address = address_of(host, guard, path)
     print(f"{address}\nCtrl-C stops it.", flush=True)
     if guard.token is not None:
-        print(
-            "Whoever has this address can look and listen. Nothing is encrypted.", file=sys.stderr, flush=True
-        )
+        print("Whoever has this address can look and listen. Nothing is encrypted.", file=sys.stderr)
     if opens:
         webbrowser.open(address)
     config = uvicorn.Config(

@@ -69,11 +69,8 @@ def file_of(index: Index, item: ViewedQuestion) -> Path:
         real = Path(os.path.realpath(named))
         roots = (*index.roots, *index.audio_roots)
         if _is_below(named, index.roots) and not _is_below(real, roots):
-            raise AudioError(
-                str(named),
-                f"is a link that leads out of the run, to {real}",
-                f"pass --audio-root {real.parent}",
-            )
+            problem = f"is a link that leads out of the run, to {real}"
+            raise AudioError(str(named), problem, f"pass --audio-root {real.parent}")
     else:
         real = _moved(index, item) or named
     if real.exists() and not real.is_dir() and not real.is_file():
