@@ -366,9 +366,7 @@ def _remedy(status: int, text: str) -> str:
     if "rank" in text and "LoRA" in text:
         return "start the server with server_command(lora_rank=...) of at least this LoRA's rank"
     if status == 404 and "Not Found" in text:
-        return (
-            "the server has no such path: start it as server_command says (it sets a variable for adapters)"
-        )
+        return "the server has no such path: start it as server_command says, with the variable for adapters"
     if status == 404:
         return "the server has another decoder, or was started again: connect and push the adapter again"
     if status >= 500:

@@ -58,9 +58,8 @@ def read_benchmark(
     rows = list(benchmark_questions(path))
     yield from (row for row in rows if isinstance(row, Bad))
     chosen = selected([row for row in rows if isinstance(row, BenchmarkQuestion)], only, str(path))
-    for item in tqdm(
-        limited(chosen, limit, seed), desc=f"headers of {path.name}", unit="file", disable=len(chosen) < 100
-    ):
+    asked = limited(chosen, limit, seed)
+    for item in tqdm(asked, desc=f"headers of {path.name}", unit="file", disable=len(asked) < 100):
         try:
             yield _question(item, root, path.parent)
         except ValueError as error:  # RecordError, AudioError
@@ -175,7 +174,7 @@ def questions_of(
         if audio_folder is not None:
             problem = f"--audio {audio_folder}: the questions say where their sound files are"
             raise RecordError(
-                None, problem, str(path), remedy="leave it out; it is for the benchmarks' own files"
+                None, problem, str(path), remedy="leave it out; it is for benchmarks' own files"
             )
         questions = read_questions(path, on_error=errors if skip_bad else None)
         return limited(selected(questions, only, str(path)), limit, seed)

@@ -315,10 +315,9 @@ def compare(
         pairs = [(scored[q.id], reference[q.id]) for q in answered]
         rewards = {reward: [mine[reward] for mine, _ in pairs] for reward in REWARDS}
         behind = {reward: [_less(best[reward], mine[reward]) for mine, best in pairs] for reward in REWARDS}
-        means, behind_means = (
-            bootstrap.means(columns, [q.clip_id for q in answered]) for columns in (rewards, behind)
-        )
-        earned.append(Earned(name, kind, about, means, behind_means, by_question[answered[0].id]))
+        clips, example = [q.clip_id for q in answered], by_question[answered[0].id]
+        means, behind_means = bootstrap.means(rewards, clips), bootstrap.means(behind, clips)
+        earned.append(Earned(name, kind, about, means, behind_means, example))
     degenerate = [policy for policy in earned if policy.kind == "degenerate"]
     blind = {
         reward: [policy.name for policy in degenerate if policy.is_told(reward) is False]
@@ -367,9 +366,8 @@ def draw(hacking: Hacking, path: StrPath) -> None:
     from matplotlib.figure import Figure  # slow to import
 
     rewards = [reward for reward in REWARDS if hacking.policies[0].rewards[reward].value]
-    values = np.array(
-        [[policy.rewards[r].value for r in rewards] for policy in hacking.policies], dtype=float
-    )
+    rows = [[policy.rewards[reward].value for reward in rewards] for policy in hacking.policies]
+    values = np.array(rows, dtype=float)
     shares = np.minimum(1.0, values / values[0])
     figure = Figure(figsize=(10.5, 1.4 + 0.3 * len(hacking.policies)), layout="constrained")
     axes = figure.subplots()

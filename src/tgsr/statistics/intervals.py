@@ -109,9 +109,8 @@ class Bootstrap:
             n = int(is_scored.sum())
             if n == 0:
                 continue
-            sums, draws_RM = self.sums(
-                [np.ones(n), *(arrays[name][is_scored] for name in names)], codes[is_scored]
-            )
+            scored_arrays = [arrays[name][is_scored] for name in names]
+            sums, draws_RM = self.sums([np.ones(n), *scored_arrays], codes[is_scored])
             for column_number, name in enumerate(names, 1):
                 low = high = None
                 if draws_RM is not None:
@@ -143,10 +142,8 @@ class Bootstrap:
             return sums_MC.sum(axis=1), None
         weights_RC = self._weights(n_clusters)
         n_rows = max(1, CACHED_CELLS // n_clusters)
-        blocks = [
-            weights_RC[start : start + n_rows].astype(float) @ sums_MC.T
-            for start in range(0, self.n_resamples, n_rows)
-        ]
+        starts = range(0, self.n_resamples, n_rows)
+        blocks = [weights_RC[start : start + n_rows].astype(float) @ sums_MC.T for start in starts]
         return sums_MC.sum(axis=1), np.concatenate(blocks)
 
     def ratio(self, above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable]) -> Mean:

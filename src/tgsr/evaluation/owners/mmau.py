@@ -70,10 +70,8 @@ class Mmau(Owner):
         columns = {"domain": self.domain, "dataset": self.dataset}
         values = {name: several(entry.values.get(columns.get(name, name))) for name in LABELS}
         pairs = [(name, value) for name in LABELS for value in values[name]]
-        languages = (entry.maybe("language") or "").split("|")
-        return labels_of(
-            ("benchmark", self.name), *pairs, *(("language", language) for language in languages)
-        )
+        languages = [("language", language) for language in (entry.maybe("language") or "").split("|")]
+        return labels_of(("benchmark", self.name), *pairs, *languages)
 
     def row(self, row: Mapping[str, Any]) -> BenchmarkRow:
         choices = row.get("choices")

@@ -167,9 +167,8 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
 
 def several(value: object) -> tuple[str, ...]:
     """The texts of a value that is one text or a list of them; null and blank ones left out."""
-    texts = [
-        str(item).strip() for item in (value if isinstance(value, list) else [value]) if item is not None
-    ]
+    values = value if isinstance(value, list) else [value]
+    texts = [str(item).strip() for item in values if item is not None]
     return tuple(dict.fromkeys(text for text in texts if text))
 
 

@@ -94,9 +94,7 @@ class ScoredAnswer(Item, frozen=True, kw_only=True, gc=False):
     @property
     def is_without_answer(self) -> bool:
         """Whether nobody can say if it is right: no answer is known, or none that is a choice."""
-        return self.truth is None or (
-            self.official is None and not self.is_missing and not self.is_unreadable
-        )
+        return self.truth is None or (self.official is None and not (self.is_missing or self.is_unreadable))
 
 
 Scored = ScoredPhrase | ScoredChoice | ScoredAnswer
@@ -190,9 +188,6 @@ def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float |
     """trace_iou, with each distinct invalid interval as one of IoU 0."""
     if not evidence or not mentions:
         return None
-    if len(mentions) == 1:  # as nearly always
-        only = mentions[0].span
-        return 0.0 if only is None else max([only.iou(other) for other in evidence])
     spans = {mention.span for mention in mentions if mention.span is not None}
     n_invalid = len({(mention.start, mention.end) for mention in mentions if not mention.is_valid})
     mean = trace_iou(list(spans), evidence)

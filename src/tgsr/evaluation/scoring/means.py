@@ -171,9 +171,8 @@ def _broken_down(
                     "official": [item.official for item in alike],
                     "strict": [item.strict for item in alike],
                 }
-                official[value], strict[value] = bootstrap.means(
-                    columns, [item.clip for item in alike]
-                ).values()
+                clips = [item.clip for item in alike]
+                official[value], strict[value] = bootstrap.means(columns, clips).values()
     return broken_down
 
 
@@ -254,9 +253,8 @@ def _emotion_f1(scored: Sequence[ScoredAnswer], n_unscored: int, bootstrap: Boot
     chosen_EN = np.array([item.chosen or "" for item in scored]) == emotions_E
     truth_EN = np.array([item.truth or "" for item in scored]) == emotions_E
     columns = [*(chosen_EN & truth_EN), *chosen_EN, *truth_EN]
-    sums, draws_RM = bootstrap.sums(
-        [column.astype(float) for column in columns], codes_of([item.clip for item in scored])
-    )
+    codes = codes_of([item.clip for item in scored])
+    sums, draws_RM = bootstrap.sums([column.astype(float) for column in columns], codes)
 
     def weighted_and_macro(sums_RM: Floats) -> Floats:
         hits_RE, chosen_RE, truth_RE = np.split(sums_RM, 3, axis=1)
@@ -267,11 +265,8 @@ def _emotion_f1(scored: Sequence[ScoredAnswer], n_unscored: int, bootstrap: Boot
     values = weighted_and_macro(sums[None])[:, 0]
     means = [Mean(float(value), None, None, len(scored), n_unscored) for value in values]
     if draws_RM is not None:
-        ends = np.percentile(weighted_and_macro(draws_RM), LEVELS, axis=1)
-        means = [
-            replace(mean, low=float(low), high=float(high))
-            for mean, low, high in zip(means, *ends, strict=True)
-        ]
+        ends = np.percentile(weighted_and_macro(draws_RM), LEVELS, axis=1).tolist()
+        means = [replace(mean, low=low, high=high) for mean, low, high in zip(means, *ends, strict=True)]
     return means[0], means[1]
 
 
