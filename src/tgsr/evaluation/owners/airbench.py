@@ -82,14 +82,13 @@ class Airbench(Owner):
                 raise RecordError(column, f"must be text or null, got {choice!r:.80}", remedy=COPY)
         task = str(row.get("task_name") or "")
         folder = f"{task}_{row.get('dataset_name') or ''}"
-        is_answered, prediction = self.prediction(row, self.key)
+        is_scored = row.get("task_name") is not None  # its script passes over other rows
         return BenchmarkRow(
             id=f"{folder}-{id_in(row, 'uniq_id')}",
             audio=f"{folder}/{row.get('path')}",
             choices=choices,
             answer=answer_in(row, "answer_gt"),
-            is_answered=is_answered and row.get("task_name") is not None,  # its script passes over other rows
-            prediction=prediction,
+            prediction=self.prediction(row, self.key) if is_scored else None,
             labels=labels_of(("domain", domain_of(task)), ("category", task), ("task_dataset", folder)),
         )
 
@@ -101,16 +100,14 @@ class Airbench(Owner):
     def options(self, row: Mapping[str, Any]) -> list[str]:
         return ["" if row.get(column) is None else str(row[column]) for column in CHOICES]
 
-    def prediction(self, row: Mapping[str, Any], key: str) -> tuple[bool, str]:
-        _, text = super().prediction(row, key)
-        return row.get(key) is not None, text
+    def prediction(self, row: Mapping[str, Any], key: str) -> str | None:
+        return None if row.get(key) is None else str(row[key])
 
     def breakdown(self, labels: Labels) -> Labels:
         named = dict(labels)
-        kept = super().breakdown(labels)
-        if "category" in named and "dataset" in named:
-            kept += (("task_dataset", f"{named['category']}_{named['dataset']}"),)
-        return kept
+        has_both = "category" in named and "dataset" in named
+        pairs = [("task_dataset", f"{named['category']}_{named['dataset']}")] if has_both else []
+        return (*super().breakdown(labels), *pairs)
 
     def handed_over(self, text: str, choices: Choices, chosen: int | None) -> str:
         """The letter of the first choice with the chosen text: that one the owner's script compares with."""

@@ -77,14 +77,12 @@ class Meld(Owner):
         if emotion is not None and emotion not in EMOTIONS:
             raise RecordError("Emotion", f"{emotion!r} is none of {', '.join(EMOTIONS)}", remedy=COPY)
         name = f"dia{id_in(row, 'Dialogue_ID')}_utt{id_in(row, 'Utterance_ID')}"
-        is_answered, prediction = self.prediction(row, self.key)
         return BenchmarkRow(
             id=name,
             audio=name,
             choices=EMOTIONS,
             answer=emotion,
-            is_answered=is_answered,
-            prediction=prediction,
+            prediction=self.prediction(row, self.key),
             labels=labels_of(("domain", "speech"), ("category", emotion)),
         )
 

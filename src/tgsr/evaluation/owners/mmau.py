@@ -78,14 +78,12 @@ class Mmau(Owner):
         if not isinstance(choices, list) or not all(isinstance(choice, str | None) for choice in choices):
             raise RecordError("choices", f"must be a list of texts, got {choices!r:.80}", remedy=COPY)
         id_ = id_in(row, "id")
-        is_answered, prediction = self.prediction(row, self.key)
         return BenchmarkRow(
             id=id_,
             audio=str(row.get("audio_id") or row.get("audio_path") or id_),
             choices=tuple(choices),
             answer=answer_in(row, "answer"),
-            is_answered=is_answered,
-            prediction=prediction,
+            prediction=self.prediction(row, self.key),
             labels=self.breakdown(self.labels(Entry(Path(), None, row))),
         )
 

@@ -44,17 +44,16 @@ class BenchmarkQuestion:
 class BenchmarkRow:
     """One question of a benchmark in its owner's form, with a model's prediction.
 
-    `is_answered` is False where the row lacks the prediction's key: the official scorers skip it. A prediction that is
-    null is an empty one, but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what
-    scores are broken down by, domain and categories among them.
+    `prediction` is None where the row lacks its key: the official scorers skip it. One that is null is an empty one,
+    but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what scores are broken down
+    by, domain and categories among them.
     """
 
     id: str
     audio: str
     choices: tuple[str | None, ...]
     answer: str | None
-    is_answered: bool
-    prediction: str
+    prediction: str | None
     labels: Labels = ()
 
     def labelled(self, name: str) -> tuple[str, ...]:
@@ -104,10 +103,9 @@ class Owner(ABC):
             raise RecordError("choices", f"must be a list, got {values!r:.60}")
         return ["" if value is None else str(value) for value in values]
 
-    def prediction(self, row: Mapping[str, Any], key: str) -> tuple[bool, str]:
-        """Whether there is one, and its text: null is an empty one, and what is no text is written out."""
-        value = row.get(key)
-        return key in row, "" if value is None else str(value)
+    def prediction(self, row: Mapping[str, Any], key: str) -> str | None:
+        """The prediction's text; None without one. null is an empty one, and what is no text is written out."""
+        return None if key not in row else "" if row[key] is None else str(row[key])
 
     def breakdown(self, labels: Labels) -> Labels:
         """Those labels of a question of ours by which the owner's scores are broken down."""

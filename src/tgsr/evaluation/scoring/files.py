@@ -137,8 +137,8 @@ class Known:
         if question is None or question.kind != "choice":
             return None
         labels = (owner_of_question(question) or OWNERS["mmau"]).breakdown(question.labels)
-        asked = (plain_id(question.id), question.clip_id, question.choices, question.answer)
-        return BenchmarkRow(*asked, is_answered=False, prediction="", labels=labels)
+        id_, clip = plain_id(question.id), question.clip_id
+        return BenchmarkRow(id_, clip, question.choices, question.answer, prediction=None, labels=labels)
 
 
 def read_known(path: StrPath) -> Known:
@@ -238,8 +238,7 @@ def _owners_row(known: Known | None, owner: Owner, key: str, row: Row) -> Benchm
     question_row = known.row_of(id_)
     if question_row is None:
         return Foreign(id_, "")
-    is_answered, prediction = owner.prediction(row, key)
-    return replace(question_row, is_answered=is_answered, prediction=prediction)
+    return replace(question_row, prediction=owner.prediction(row, key))
 
 
 def _with_authority(question: Question, question_row: BenchmarkRow, benchmark: Benchmark) -> Question:

@@ -200,11 +200,9 @@ def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float |
 def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> ScoredAnswer:
     """A row of an owner's file by the owner's rule; nothing of it can raise."""
     n_choices = sum(choice is not None for choice in row.choices)
-    fields: dict[str, Any] = {
-        "chance": row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None,
-        "is_missing": not row.is_answered,
-    }
-    if row.is_answered:
+    chance = row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None
+    fields: dict[str, Any] = {"chance": chance, "is_missing": row.prediction is None}
+    if row.prediction is not None:
         owner = OWNERS[benchmark]
         ruling = owner.ruling(row.prediction, row.choices, row.answer)
         fields |= _answered(owner, ruling, row.prediction, row.choices)

@@ -143,7 +143,7 @@ def _missing(known: Known, format_: Format, model: str, answered: set[str]) -> I
         benchmark = known.format if format_ == "tgsr" else format_
         owner = None if question is None else owner_of_question(question)
         if row is not None and benchmark != "tgsr" and (owner is None or owner.name == benchmark):
-            yield [score_row(replace(row, is_answered=False, prediction=""), benchmark, model)]
+            yield [score_row(replace(row, prediction=None), benchmark, model)]
 
 
 def _metrics(
