@@ -45,8 +45,8 @@ class BenchmarkRow:
     """One question of a benchmark in its owner's form, with a model's prediction.
 
     `prediction` is None where the row lacks its key: the official scorers skip it. One that is null is an empty one,
-    but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what scores are broken down
-    by, domain and categories among them.
+    but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what scores are broken
+    down by, domain and categories among them.
     """
 
     id: str
