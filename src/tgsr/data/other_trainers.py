@@ -20,18 +20,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tgsr import prompts
 from tgsr.choices import correct_letter
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.errors import RecordError
-from tgsr.prompts import (
-    QWEN_SYSTEM,
-    chat_messages,
-    choice_question,
-    phrase_answer_af3,
-    phrase_answer_qwen,
-    phrase_question_af3,
-    phrase_question_qwen,
-)
 from tgsr.records import Question, resolve_audio, write_jsonl
 from tgsr.timeline import Span
 
@@ -167,11 +159,11 @@ def import_back(path: Path, target: Target) -> Iterator[Question]:
 def prompt_of(question: Question, family: Family) -> str:
     """The user's text, as sta.py and rl.py have it."""
     if question.kind == "choice":
-        text = choice_question(question.question, question.choices)
+        text = prompts.choice_question(question.question, question.choices)
     elif family == "qwen_omni":
-        text = phrase_question_qwen(str(question.phrase))
+        text = prompts.phrase_question_qwen(str(question.phrase))
     else:
-        text = phrase_question_af3(str(question.phrase))
+        text = prompts.phrase_question_af3(str(question.phrase))
     return _plain(text, family)
 
 
@@ -182,9 +174,9 @@ def target_of(question: Question, family: Family) -> str:
     if not question.evidence:
         raise RecordError("evidence", "has no span, so there is no target", remedy="leave the question out")
     if family == "qwen_omni":
-        text = phrase_answer_qwen(str(question.phrase), question.evidence[0])
+        text = prompts.phrase_answer_qwen(str(question.phrase), question.evidence[0])
     else:
-        text = phrase_answer_af3(question.evidence[0])
+        text = prompts.phrase_answer_af3(question.evidence[0])
     return _plain(text, family)
 
 
@@ -200,11 +192,12 @@ def _unmarked(text: str) -> str:
 
 
 def _system(family: Family) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": QWEN_SYSTEM}] if family == "qwen_omni" else []
+    return [{"role": "system", "content": prompts.QWEN_SYSTEM}] if family == "qwen_omni" else []
 
 
 def _in_parts(question: Question, audio_path: str, family: Family) -> list[dict[str, Any]]:
-    messages = chat_messages(prompt_of(question, family), QWEN_SYSTEM if family == "qwen_omni" else None)
+    system = prompts.QWEN_SYSTEM if family == "qwen_omni" else None
+    messages = prompts.chat_messages(prompt_of(question, family), system)
     messages[-1]["content"][0] = {"type": "audio", "audio": audio_path}
     return messages
 

@@ -34,14 +34,8 @@ from tgsr.timeline import Seconds
 
 # What libsndfile calls the content of a file with that suffix.
 FORMATS = {
-    ".wav": ("WAV", "WAVEX", "RF64"),
-    ".flac": ("FLAC",),
-    ".mp3": ("MP3",),
-    ".ogg": ("OGG",),
-    ".opus": ("OGG",),
-    ".aiff": ("AIFF",),
-    ".au": ("AU",),
-    ".sph": ("NIST",),
+    **{".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3",), ".ogg": ("OGG",)},
+    **{".opus": ("OGG",), ".aiff": ("AIFF",), ".au": ("AU",), ".sph": ("NIST",)},
     **dict.fromkeys(audio.CONTAINERS, ()),  # FFmpeg's, which tells them by their content
 }
 TABLES = (".csv", ".tsv", ".jsonl")

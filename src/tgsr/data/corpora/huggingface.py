@@ -73,11 +73,9 @@ def _as_packed(entry: Entry) -> Clip | None:
     listed = entry.values.get("labels")
     if not isinstance(entry.values.get("words"), list) or not isinstance(listed, list):
         return None
-    labels: dict[str, object] = {}
-    for label in listed:
-        if not isinstance(label, dict) or set(label) != {"name", "value"}:
-            return None
-        labels[str(label["name"])] = label["value"]
+    if not all(isinstance(label, dict) and set(label) == {"name", "value"} for label in listed):
+        return None
+    labels = {str(label["name"]): label["value"] for label in listed}
     return clip_of({**entry.values, "audio": entry.text("id"), "labels": labels})
 
 

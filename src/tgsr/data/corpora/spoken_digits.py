@@ -100,11 +100,9 @@ def recordings(split: str) -> dict[tuple[str, int], tuple[Recording, ...]]:
     for speaker, rows in json.loads((folder / "index.json").read_text()).items():
         with (folder / f"{speaker}.flac").open("rb") as stream:
             samples, rate = soundfile.read(stream, dtype="float32")
-        position = 0
-        for digit, take, n_samples in rows:
-            trimmed = trim(samples[position : position + n_samples], rate)
-            position += n_samples
-            recording = Recording(digit, speaker, take, soxr.resample(trimmed, rate, SAMPLE_RATE))
+        starts = np.cumsum([n_samples for _, _, n_samples in rows])[:-1]
+        for (digit, take, _), part in zip(rows, np.split(samples, starts), strict=True):
+            recording = Recording(digit, speaker, take, soxr.resample(trim(part, rate), rate, SAMPLE_RATE))
             if recording.split == split:
                 by_speaker.setdefault((speaker, digit), []).append(recording)
     return {key: tuple(value) for key, value in by_speaker.items()}

@@ -143,8 +143,6 @@ def _samples(path: Path, parts: Path) -> Iterator[Sample | Bad]:
             _add(sample, tar, member, name, parts)
     except Damaged as error:
         after = f" in the sample {sample.key!r}" if sample is not None else ""
-        for part in sample.sounds if sample is not None else ():
-            part.unlink(missing_ok=True)
         yield Bad(str(path), f"cannot be read further{after} ({error}); {FETCH_AGAIN}", max(number, 1))
         return
     if sample is not None:
@@ -153,11 +151,8 @@ def _samples(path: Path, parts: Path) -> Iterator[Sample | Bad]:
 
 def _is_passed_over(member: tarfile.TarInfo, name: PurePosixPath) -> bool:
     """Folders, and plain files that are of no sample's use: hidden ones, as macOS adds, and other suffixes."""
-    if member.isdir():
-        return True
-    return member.isreg() and (
-        name.name.startswith(".") or name.suffix.lower() not in (*FORMATS, *TEXTS) or "." not in name.name
-    )
+    is_of_no_use = name.name.startswith(".") or name.suffix.lower() not in (*FORMATS, *TEXTS)
+    return member.isdir() or (member.isreg() and is_of_no_use)
 
 
 def _add(

@@ -121,17 +121,11 @@ def prompt_of(clip: Clip, settings: Open, characters: int) -> str:
 
 def _stretch(lines: Sequence[str], characters: int, rng: np.random.Generator) -> list[str]:
     """Neighbouring lines that fit, one at least, from a line on that is drawn from those with enough after them."""
-    last = len(lines) - 1
-    size = len(lines[last]) + 1
-    while last > 0 and size + len(lines[last - 1]) + 1 <= characters:
-        last -= 1
-        size += len(lines[last]) + 1
+    ends = np.cumsum([0, *(len(line) + 1 for line in lines)])  # of the text before each line, and of all
+    last = min(int(np.searchsorted(ends, ends[-1] - characters)), len(lines) - 1)
     first = int(rng.integers(last + 1))
-    stop, size = first + 1, len(lines[first]) + 1
-    while stop < len(lines) and size + len(lines[stop]) + 1 <= characters:
-        size += len(lines[stop]) + 1
-        stop += 1
-    return list(lines[first:stop])
+    stop = int(np.searchsorted(ends, ends[first] + characters, side="right")) - 1
+    return list(lines[first : max(stop, first + 1)])
 
 
 # --- what is kept --------------------------------------------------------------------------------------------------

@@ -50,16 +50,13 @@ def who(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     for digit, by in said.items():
         answer = WHO[3] if not by else WHO[2] if len(by) == 2 else WHO[speakers.index(str(next(iter(by))))]
         by_answer.setdefault(answer, []).append(digit)
-    answer = str(rng.choice(sorted(by_answer), p=_share(sorted(by_answer))))
+    answers = sorted(by_answer)
+    # "nobody" half as often as the others: it has no evidence to point at
+    weights = np.array([0.5 if answer == WHO[3] else 1.0 for answer in answers])
+    answer = str(rng.choice(answers, p=weights / weights.sum()))
     digit = str(rng.choice(by_answer[answer]))
     evidence = tuple(word.span for word in words if word.text == digit)
     return Draft("who", f"Who says {digit}?", answer, tuple(w for w in WHO if w != answer), evidence)
-
-
-def _share(answers: list[str]) -> list[float]:
-    """ "nobody" half as often as the others: it has no evidence to point at."""
-    weights = [0.5 if answer == WHO[3] else 1.0 for answer in answers]
-    return [weight / sum(weights) for weight in weights]
 
 
 def count(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -49,10 +50,7 @@ def phrase_questions(
     chosen: list[tuple[int, int]] = []
     while by_length and len(chosen) < n_questions:
         chosen.append(_drawn(by_length, rng))
-    return [
-        phrase_question(clip, f"phrase{index}", clip.words[first:stop])
-        for index, (first, stop) in enumerate(chosen)
-    ]
+    return _questions(clip, clip.words, chosen)
 
 
 def _drawn(by_length: dict[int, list[tuple[int, int]]], rng: np.random.Generator) -> tuple[int, int]:
@@ -100,10 +98,7 @@ def spread_phrases(clip: Clip, rng: np.random.Generator, wanted: Phrases) -> lis
         for by_length in parts:
             if by_length and len(chosen) < wanted.n_a_clip:
                 chosen.append(_drawn(by_length, rng))
-    return [
-        phrase_question(clip, f"phrase{index}", words[first:stop])
-        for index, (first, stop) in enumerate(sorted(chosen))
-    ]
+    return _questions(clip, words, sorted(chosen))
 
 
 def fitting_phrases(words: tuple[Word, ...], wanted: Phrases) -> list[tuple[int, int]]:
@@ -133,9 +128,12 @@ def plain_word(text: str) -> str:
     return text.strip(PUNCTUATION).lower()
 
 
-def phrase_question(clip: Clip, name: str, words: tuple[Word, ...]) -> Question:
-    """The question where these neighbouring words are said."""
-    text = " ".join(word.text for word in words).strip(PUNCTUATION)
-    span = Span(words[0].start, words[-1].end)
-    task = f"phrase of {len(words)} words"
-    return question_about(clip, name, [span], kind="phrase", question=text, phrase=text, task=task)
+def _questions(clip: Clip, words: Sequence[Word], phrases: Sequence[tuple[int, int]]) -> list[Question]:
+    """Where these runs of neighbouring words are said, (first, last + 1)."""
+    questions = []
+    for index, (first, stop) in enumerate(phrases):
+        text = " ".join(word.text for word in words[first:stop]).strip(PUNCTUATION)
+        evidence = [Span(words[first].start, words[stop - 1].end)]
+        fields = {"question": text, "phrase": text, "task": f"phrase of {stop - first} words"}
+        questions.append(question_about(clip, f"phrase{index}", evidence, kind="phrase", **fields))
+    return questions

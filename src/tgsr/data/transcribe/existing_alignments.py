@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds, Word
@@ -156,19 +157,11 @@ TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Tier:
+class _Tier(NamedTuple):
     name: str
-    intervals: tuple[tuple[Seconds, Seconds, str, int], ...]  # start, end, text, line
-
-    @property
-    def kind(self) -> str:
-        """What follows the speaker in "ann - words"."""
-        return self.name.rpartition(" - ")[2].strip().casefold()
-
-    @property
-    def speaker(self) -> str | None:
-        return self.name.rpartition(" - ")[0].strip() or None
+    speaker: str | None
+    kind: str  # what follows the speaker in "ann - words"
+    intervals: list[tuple[Seconds, Seconds, str, int]]  # start, end, text, line
 
 
 class _Tokens:
@@ -228,7 +221,8 @@ def _tiers(tokens: _Tokens, n_tiers: int) -> Iterator[_Tier]:
             end = tokens.number("an end") if kind == "IntervalTier" else start
             intervals.append((start, end, tokens.string("a text"), line))
         if kind == "IntervalTier":
-            yield _Tier(name, tuple(intervals))
+            speaker, _, of_what = name.rpartition(" - ")
+            yield _Tier(name, speaker.strip() or None, of_what.strip().casefold(), intervals)
 
 
 def _word_tiers(tiers: tuple[_Tier, ...]) -> list[_Tier]:

@@ -52,9 +52,9 @@ def aligned(
     failed = False
     for stretch, bounds in stretches(words, duration):
         inside = samples[round(bounds.start * SAMPLE_RATE) : round(bounds.end * SAMPLE_RATE)]
-        spans = aligner(inside, [word.text for word in stretch])
-        for index, word in enumerate(stretch):
-            span = spans[index] if spans else None
+        aligned_spans = aligner(inside, [word.text for word in stretch])
+        spans: Sequence[Span | None] = aligned_spans or [None] * len(stretch)
+        for word, span in zip(stretch, spans, strict=True):
             start = bounds.start + span.start if span else 0.0
             # Whisper's words may begin with the pause before them, so that only their ends are near.
             if span is None or not word.start - FURTHEST <= start <= word.end + FURTHEST:

@@ -71,14 +71,14 @@ class FasterWhisper:
             if doubt(second) is None and (doubt(heard[index]) or len(second.words) > len(heard[index].words)):
                 heard[index] = second
         bar.close()
-        of_clip_all: list[list[Heard]] = [[] for _ in clips]
-        for region, stretch in zip(regions, heard, strict=True):
-            if stretch.words:
-                of_clip_all[region.clip].append(stretch)
-        return [
-            judged(stretches, len(samples) / SAMPLE_RATE, SOURCE, *language)
-            for stretches, samples, language in zip(of_clip_all, clips, spoken, strict=True)
+        said = [
+            (region.clip, stretch) for region, stretch in zip(regions, heard, strict=True) if stretch.words
         ]
+        transcripts = []
+        for index, samples in enumerate(clips):
+            stretches = [stretch for clip, stretch in said if clip == index]
+            transcripts.append(judged(stretches, len(samples) / SAMPLE_RATE, SOURCE, *spoken[index]))
+        return transcripts
 
     def _hear(
         self, model: Any, windows: Sequence[Sequence[Placed]], bar: tqdm[Any], *, timestamps: bool

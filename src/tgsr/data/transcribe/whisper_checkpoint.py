@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +41,10 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
         WhisperTokenizer,
     )
 
-    parts: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
-    names = {
-        f"{part}.{name}": array for part in parts for name, array in transformers_names(tensors, part).items()
-    }
+    weights: dict[str, torch.Tensor] = {}
+    for part in ("encoder", "decoder"):
+        for name, array in transformers_names(tensors, part).items():
+            weights[f"{part}.{name}"] = torch.from_numpy(array.copy()).float()
     n_pieces, width = tensors["decoder/embeddings/weight"].shape
     n_layers = sum(name.endswith("/attention/linear_2/weight") for name in tensors)
     pieces: Any = WhisperTokenizer(tokenizer_file=str(tokenizer))
@@ -67,9 +67,7 @@ def _write(tensors: dict[str, np.ndarray], described: dict[str, Any], tokenizer:
         **special,
     )
     model = WhisperForConditionalGeneration(config)
-    missing, unexpected = model.model.load_state_dict(
-        {name: torch.from_numpy(array.copy()).float() for name, array in names.items()}, strict=False
-    )
+    missing, unexpected = model.model.load_state_dict(weights, strict=False)
     assert not missing, missing
     assert not unexpected, unexpected
     model.tie_weights()
