@@ -14,7 +14,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
-from tgsr.evaluation.scoring.metrics import GroupScores
+from tgsr.evaluation.scoring.metrics import ChoiceScores, PhraseScores
 from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.grounding import Mention, find_mentions
 from tgsr.records import Question, Response, resolve_audio
@@ -74,9 +74,12 @@ def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> lis
     ]
 
 
-def scores_of(response: Response) -> GroupScores:
+def scores_of(response: Response) -> PhraseScores | ChoiceScores:
     """One response as the tables score it."""
-    return score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all
+    group = score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all
+    scores = group.phrase or group.choice
+    assert scores is not None
+    return scores
 
 
 def quality(response: Response) -> float | None:
@@ -86,13 +89,12 @@ def quality(response: Response) -> float | None:
     knows what is right.
     """
     scores = scores_of(response)
-    if scores.phrase is not None:
-        return scores.phrase.iou.value
-    assert scores.choice is not None
-    accuracy = scores.choice.accuracy_official.value
+    if isinstance(scores, PhraseScores):
+        return scores.iou.value
+    accuracy = scores.accuracy_official.value
     if accuracy is None or not response.question.evidence:
         return accuracy
-    return (accuracy + (scores.choice.trace_iou.value or 0.0)) / 2
+    return (accuracy + (scores.trace_iou.value or 0.0)) / 2
 
 
 def is_right(asked: Answered, model: str) -> bool | None:
@@ -101,12 +103,8 @@ def is_right(asked: Answered, model: str) -> bool | None:
     if response is None:
         return None
     scores = scores_of(response)
-    if scores.phrase is not None:
-        value = scores.phrase.high_overlap.value
-    else:
-        assert scores.choice is not None
-        value = scores.choice.accuracy_official.value
-    return None if value is None else value == 1
+    mean = scores.high_overlap if isinstance(scores, PhraseScores) else scores.accuracy_official
+    return None if mean.value is None else mean.value == 1
 
 
 def response_of(asked: Answered, model: str) -> Response | None:
@@ -202,12 +200,14 @@ def item_html(asked: Answered, rule: str, models: Sequence[str], sound: Embedded
     parts = [f'<p class="why">{escape(rule)}</p><h3>{text}</h3>']
     if question.kind == "choice":
         parts.append(choice_list(question, responses, models))
-    parts.append(player(question.duration, sound))
-    parts.append(lanes(question, responses, models, sound))
-    told = "".join(response_html(response, models, sound.problem is None) for response in responses)
-    parts.append(f'<div class="responses">{told}</div>')
+    texts = "".join(response_html(response, models, sound.problem is None) for response in responses)
     details = ", ".join(escape(part) for part in (question.id, question.split, question.task) if part)
-    parts.append(f'<p class="soft">{details}</p>')
+    parts += [
+        player(question.duration, sound),
+        lanes(question, responses, models, sound),
+        f'<div class="responses">{texts}</div>',
+        f'<p class="soft">{details}</p>',
+    ]
     return article(parts, question.duration, sound)
 
 
@@ -278,8 +278,8 @@ def named_lane(
 
 def response_html(response: Response, models: Sequence[str], is_heard: bool) -> str:
     colour = tint(models, response.model)
-    text = cited_text(response, is_heard)
-    body = text if response.text.strip() else '<span class="soft">(an empty response)</span>'
+    empty = '<span class="soft">(an empty response)</span>'
+    body = cited_text(response, is_heard) if response.text.strip() else empty
     return (
         f'<div class="response {colour}"><p class="who"><span class="key {colour}"></span>'
         f'<b>{escape(response.model)}</b><span class="verdict">{verdict(response)}</span></p>'
@@ -290,22 +290,16 @@ def response_html(response: Response, models: Sequence[str], is_heard: bool) -> 
 def verdict(response: Response) -> str:
     """What the tables' scores make of this one response."""
     scores = scores_of(response)
-    if scores.phrase is not None:
-        iou = scores.phrase.iou.value
+    if isinstance(scores, PhraseScores):
+        iou = scores.iou.value
         return "not scored: no reference" if iou is None else f"IoU {iou:.2f}"
-    choice = scores.choice
-    assert choice is not None
-    is_correct = choice.accuracy_official.value == 1
-    said = [
-        "right" if is_correct else "wrong" if choice.n_without_letter == 0 else "wrong: no letter",
-        f"k = {choice.mentions_official.value:g}",
-    ]
-    if choice.trace_iou.value is not None:
-        said.append(f"trace IoU {choice.trace_iou.value:.2f}")
-    return ", ".join(said)
+    wrong = "wrong: no letter" if scores.n_without_letter else "wrong"
+    right = "right" if scores.accuracy_official.value == 1 else wrong
+    trace = "" if scores.trace_iou.value is None else f", trace IoU {scores.trace_iou.value:.2f}"
+    return f"{right}, k = {scores.mentions_official.value:g}{trace}"
 
 
-def cited_text(response: Response, is_heard: bool = True) -> str:
+def cited_text(response: Response, is_heard: bool) -> str:
     """The text, escaped, with each stated interval as a button; one with a problem is crossed out."""
     text, position, pieces = response.text, 0, []
     for mention in find_mentions(text):

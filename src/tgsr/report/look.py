@@ -261,10 +261,8 @@ def item_html(
 ) -> str:
     """`clip` gives the words and events, where it is known; `following` is the next item's number."""
     skip = "" if following is None else f' · <a href="#item-{following}">next item</a>'
-    parts = [f'<p class="why">item {index}{skip}</p>', heading(item)]
-    parts.append(player(item.duration, sound))
-    parts.append(lanes_html(item, clip, sound))
-    parts.append(facts_html(item, clip, sound.samples is not None))
+    parts = [f'<p class="why">item {index}{skip}</p>', heading(item), player(item.duration, sound)]
+    parts += [lanes_html(item, clip, sound), facts_html(item, clip, sound.samples is not None)]
     return article(parts, item.duration, sound, f"item-{index}")
 
 
@@ -281,16 +279,13 @@ def lanes_html(item: Record, clip: Clip | None, sound: EmbeddedSound) -> str:
     duration, is_heard = item.duration, sound.samples is not None
     evidence = item.evidence if isinstance(item, Question) else ()
     width = round(min(WIDEST_PX, max(NARROWEST_PX, PX_A_SECOND * duration)))
-    room = (
-        f'<span class="room"><svg width="{width}" height="0" display="block" aria-hidden="true"></svg></span>'
-    )
-    rows = [f"<span></span>{room}<span></span>{wave_svg(sound.samples, evidence, duration)}"]
+    room = f'<svg width="{width}" height="0" display="block" aria-hidden="true"></svg>'
+    wave = wave_svg(sound.samples, evidence, duration)
+    rows = [f'<span></span><span class="room">{room}</span><span></span>{wave}']
     for index, (name, words) in enumerate(by_speaker(() if clip is None else clip.words).items()):
         picture = words_svg(words, colour_of(index), evidence, duration, width, is_heard)
         rows.append(f'<span class="name">{escape(name)}</span>{picture}')
-    bands = event_bands(clip)
-    if evidence:
-        bands.append(("evidence", "truth", [*evidence]))
+    bands = event_bands(clip) + ([("evidence", "truth", [*evidence])] if evidence else [])
     rows += [named_lane(*lane, evidence, duration, is_heard) for lane in bands]
     rows.append(f"<span></span>{axis_svg(duration)}")
     return f'<div class="wide"><div class="lanes">{"".join(rows)}</div></div>'
@@ -405,9 +400,8 @@ def facts_html(item: Record, clip: Clip | None, is_heard: bool) -> str:
         add("labels", ", ".join(f"{name}: {value}" for name, value in clip.labels))
         add("flags", ", ".join(clip.flags))
         add("text", clip.text if isinstance(item, Question) else None)
-        add("language", clip.language)
-        add("source", clip.source)
-        add("licence", clip.licence)
+        for name in ("language", "source", "licence"):
+            add(name, getattr(clip, name))
     if isinstance(item, Question):
         add("id", item.id)
         add("clip", item.clip_id)

@@ -167,12 +167,12 @@ def _score_part(
     metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
     for model, model_scores in metrics.models.items():
         scores[model] = model_scores.benchmarks[benchmark]
-        answers[model] = []
         if model_scores.all.choice is not None:
             choice[model] = model_scores.all.choice
-    for response in responses:
-        items = score_response(response)
-        answers[response.model] += [item for item in items if isinstance(item, ScoredAnswer)]
+        items = [
+            item for response in responses if response.model == model for item in score_response(response)
+        ]
+        answers[model] = [item for item in items if isinstance(item, ScoredAnswer)]
     shown = [model for model in models if model in answers]
     differences = [_answer_difference(shown[0], other, answers, seed) for other in shown[1:]]
     return replace(_benchmark_set(part, scores), choice=choice, differences=tuple(differences))

@@ -62,10 +62,11 @@ def kind_of(path: Path) -> Kind:
         return "log"
     if path.suffix == ".jsonl":
         return "predictions"
+    by_name: Kind = next((kind for kind in KINDS if path.name.startswith(kind)), "predictions")
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        return next((kind for kind in KINDS if path.name.startswith(kind)), "predictions")
+        return by_name
     if not isinstance(value, dict):
         return "predictions"
     models = value.get("models")
@@ -78,7 +79,7 @@ def kind_of(path: Path) -> Kind:
         return "behaviour"
     if value and all(isinstance(one, dict) and "by_phase" in one for one in value.values()):
         return "attention"
-    return next((kind for kind in KINDS if path.name.startswith(kind)), "predictions")
+    return by_name
 
 
 def read_json(path: Path) -> dict[str, Any]:

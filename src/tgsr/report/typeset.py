@@ -89,17 +89,13 @@ def model_rows(
     models: Iterable[str], scores: Mapping[str, object], columns: Mapping[Column, Field]
 ) -> tuple[TableRow, ...]:
     """A row for each of the models that has scores, in the order of the models."""
-    return tuple(
-        TableRow(
-            model,
-            tuple(
-                field(scores[model]) if callable(field) else getattr(scores[model], field)
-                for field in columns.values()
-            ),
+
+    def cells(scores: object) -> tuple[Number, ...]:
+        return tuple(
+            field(scores) if callable(field) else getattr(scores, field) for field in columns.values()
         )
-        for model in models
-        if model in scores
-    )
+
+    return tuple(TableRow(model, cells(scores[model])) for model in models if model in scores)
 
 
 @dataclass(frozen=True, slots=True)

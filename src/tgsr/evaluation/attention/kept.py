@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from tgsr.evaluation.attention.look import Looked, Pointed, Tokens, look
 from tgsr.models.lalm import Lalm
 from tgsr.records import Question, append_jsonl
 
+WHERE = ("cited", "reference", "ends")  # the fields of Looked that say what is inside of some interval
+
 
 @dataclass(frozen=True, slots=True)
 class Attending:
@@ -32,14 +34,14 @@ class Attending:
 
 def looked_row(item: Looked) -> Row:
     """A response as a JSON line: its question's id, what it says, and the shares, to six digits."""
-
-    def by_phase(pointed: Mapping[str, Pointed | None]) -> dict[str, object]:
-        return {
+    pointed = {
+        where: {
             phase: {name: _rounded(values) for name, values in asdict(shares).items()}
-            for phase, shares in pointed.items()
+            for phase, shares in getattr(item, where).items()
             if shares is not None
         }
-
+        for where in WHERE
+    }
     return {
         "id": item.question.id,
         "clip_id": item.question.clip_id,
@@ -52,9 +54,7 @@ def looked_row(item: Looked) -> Row:
             phase: None if layers is None else [_rounded(layer) for layer in layers]
             for phase, layers in item.share.items()
         },
-        "cited": by_phase(item.cited),
-        "reference": by_phase(item.reference),
-        "ends": by_phase(item.ends),
+        **pointed,
     }
 
 
@@ -75,10 +75,7 @@ def read_looked(path: Path, questions: Sequence[Question]) -> dict[str, dict[str
             if question is None:
                 continue
             fields = [row[name] for name in ("model", "response", "n_tokens", "n_of_block", "share")]
-            pointed: list[Any] = [
-                {phase: Pointed(**shares) for phase, shares in row[spans].items()}
-                for spans in ("cited", "reference", "ends")
-            ]
+            pointed = [{phase: Pointed(**p) for phase, p in row[where].items()} for where in WHERE]
             item = Looked(question, *fields, *pointed)
         except (KeyError, TypeError, AttributeError) as error:
             problem = f"is not a line of tgsr attend: {error!r}"
