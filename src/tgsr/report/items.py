@@ -137,16 +137,15 @@ def choose_items(
     ]
     among = "" if len(asked) <= MOST_COMPARED else f" of {MOST_COMPARED} questions drawn at random"
     chosen: list[tuple[Answered, str]] = []
-    for rule, candidates, share, is_strict in (
-        (f"{last} is right, {first} is wrong", gained, -(-n_items // 4), False),
-        (f"among {last}’s best responses{among}", falling, n_items // 4, True),
-        (f"among {last}’s worst responses{among}", rising, n_items // 4, True),
-        ("chosen at random", order, n_items, False),
+    for rule, candidates, share, pick in (
+        (f"{last} is right, {first} is wrong", gained, -(-n_items // 4), varied),
+        (f"among {last}’s best responses{among}", falling, n_items // 4, in_turn),
+        (f"among {last}’s worst responses{among}", rising, n_items // 4, in_turn),
+        ("chosen at random", order, n_items, varied),
     ):
         shown = [item for item, _ in chosen]
-        n = min(share, n_items - len(chosen))
-        for item in in_turn(candidates, shown, n) if is_strict else varied(candidates, shown, n):
-            chosen.append((item, rule))
+        picked = pick(candidates, shown, min(share, n_items - len(chosen)))
+        chosen += [(item, rule) for item in picked]
     return chosen
 
 

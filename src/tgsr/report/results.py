@@ -103,6 +103,7 @@ def gather(runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0) -> Res
     sets = score_sources(sources, models, seed)
     for metrics in stored:
         sets = merge_sets(sets, sets_of(metrics, label_of), metrics.file, notes)
+    summaries = [*files["behaviour"], *files["controls"], *files["attention"]]
     return Results(
         models=models,
         written_by={label: name for name, label in label_of.items()},
@@ -111,15 +112,9 @@ def gather(runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0) -> Res
         behaviour=_chosen(behaviour, label_of),
         controls=_chosen(controls, label_of),
         attention=_chosen(attention, label_of),
-        pictures=tuple(
-            picture
-            for path in (*files["behaviour"], *files["controls"], *files["attention"])
-            if (picture := path.with_suffix(".png")).is_file()
-        ),
+        pictures=tuple(png for path in summaries if (png := path.with_suffix(".png")).is_file()),
         curves=tuple(curves),
-        others=tuple(
-            path for kind in ("metrics", "behaviour", "controls", "attention") for path in files[kind]
-        ),
+        others=(*files["metrics"], *summaries),
         notes=tuple(notes),
     )
 
@@ -141,10 +136,8 @@ def labels(models: Sequence[str], rows: Sequence[str]) -> dict[str, str]:
         readings = [("=".join(parts[:i]).strip(), "=".join(parts[i:]).strip()) for i in range(1, len(parts))]
         reading = next(((label, model) for label, model in readings if label and model in models), None)
         if reading is None:
-            known = ", ".join(models) or "none"
-            raise RecordError(
-                None, f"--row {row!r}: must be LABEL=MODEL with one of the runs' models: {known}"
-            )
+            must = f"must be LABEL=MODEL with one of the runs' models: {', '.join(models) or 'none'}"
+            raise RecordError(None, f"--row {row!r}: {must}")
         label, model = reading
         if model in found or label in found.values():
             raise RecordError(None, f"--row {row!r}: its model or its label is given twice")
@@ -183,9 +176,8 @@ def read_source(path: Path, notes: list[str]) -> Source:
     except RecordError as error:
         if "half-written" not in error.problem:
             raise
-        notes.append(
-            f"left out: {path}:{error.line}: the last line is half-written; is the run still going on?"
-        )
+        where = f"{path}:{error.line}"
+        notes.append(f"left out: {where}: the last line is half-written; is the run still going on?")
         with tempfile.TemporaryDirectory() as folder:
             rest = read_responses(path, on_error=Path(folder) / "errors.jsonl", several=True)
         return Source(path, digest, tuple(rest))

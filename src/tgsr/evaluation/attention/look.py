@@ -156,17 +156,9 @@ def paper_questions(questions: Sequence[Question]) -> list[Question]:
     """PAPER_QUERIES about each of the questions' clips, to be asked by `as_written`."""
     clips = {question.clip_id: question for question in questions}
     return [
-        Question(
-            f"{clip} {number}",
-            clip,
-            question.audio,
-            question.duration,
-            "phrase",  # a question without choices; there is no phrase to be found, so that the query stands for it
-            query,
-            phrase=query,
-            split=question.split,
-        )
-        for clip, question in clips.items()
+        # a question without choices; there is no phrase to be found, so that the query stands for it
+        Question(f"{clip} {number}", clip, q.audio, q.duration, "phrase", query, phrase=query, split=q.split)
+        for clip, q in clips.items()
         for number, query in enumerate(PAPER_QUERIES, 1)
     ]
 

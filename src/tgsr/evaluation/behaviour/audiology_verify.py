@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,17 +63,19 @@ class Verified:
     @property
     def value(self) -> float | None:
         """The mean similarity over the steps that could be verified, in [0, 1]; None where there are none."""
-        known = [step.similarity for step in self.steps if step.similarity is not None]
-        return sum(known) / len(known) if known else None
+        return _mean(step.similarity for step in self.steps)
 
     def value_by(self, measure: Callable[[str, str], float]) -> float | None:
         """`value` with another similarity, from the same transcripts."""
-        known = [
+        return _mean(
             step.similarity if step.transcript is None else measure(step.explanation, step.transcript)
             for step in self.steps
-            if step.similarity is not None
-        ]
-        return sum(known) / len(known) if known else None
+        )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 # --- how alike two texts are -----------------------------------------------------------------------------------
@@ -184,12 +186,14 @@ def _distinct(response: Response) -> list[ReasoningStep]:
 def _verified(step: ReasoningStep, samples: audio.Samples | str, crops: _Crops) -> VerifiedStep:
     """The step against what is heard in the clip's samples; a text says why there are none."""
     start, end, explanation = step.mention.start, step.mention.end, " ".join(step.heard)
-    problem = samples if isinstance(samples, str) else _problem(step, len(samples) / audio.SAMPLE_RATE)
-    if isinstance(samples, str) or problem is not None:
+    if isinstance(samples, str):
+        return VerifiedStep(start, end, explanation, None, None, samples)
+    duration = len(samples) / audio.SAMPLE_RATE
+    problem = _problem(step, duration)
+    if problem is not None:
         # Where no sound is there to be wrong about: a cited time past the end is the model's error, and scores 0.
         value = 0.0 if problem in (PAST_END, INVALID) else None
         return VerifiedStep(start, end, explanation, None, value, problem)
-    duration = len(samples) / audio.SAMPLE_RATE
     last = min(end, duration)
     transcript = crops.text_of(samples[round(start * audio.SAMPLE_RATE) : round(last * audio.SAMPLE_RATE)])
     late = "runs past the clip's end: its part inside was heard" if end > duration + END_SLACK else None

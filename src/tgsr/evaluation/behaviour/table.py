@@ -92,12 +92,9 @@ def behaviour(
 
 def write_behaviour(out: Path, models: Mapping[str, Behaviour], judge: str | None, similarity: str) -> None:
     """behaviour.json and behaviour.png in the folder `out`."""
-    row = {
-        "models": {name: asdict(scores) for name, scores in models.items()},
-        "judge": judge,
-        "similarity": similarity,
-    }
-    write_whole(out / "behaviour.json", json.dumps(row, indent=1) + "\n")
+    rows = {name: asdict(scores) for name, scores in models.items()}
+    text = json.dumps({"models": rows, "judge": judge, "similarity": similarity}, indent=1)
+    write_whole(out / "behaviour.json", text + "\n")
     draw(out / "behaviour.png", models)
 
 

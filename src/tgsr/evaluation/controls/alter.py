@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -111,8 +112,7 @@ def sources_of(questions: Iterable[Question], path: Path) -> dict[str, SoundFile
         if question.audio not in sources:
             file = resolve_audio(question, path).resolve()
             try:
-                seconds = audio.duration(file)
-                sources[question.audio] = SoundFile(file, sha256_of(file), seconds)
+                sources[question.audio] = SoundFile(file, sha256_of(file), audio.duration(file))
             except AudioError as error:
                 sources[question.audio] = str(error)
     return sources
@@ -180,20 +180,13 @@ def plan(
         return Plan(lambda x: on.cropped(x, spans), on.cropped_spans(evidence, spans), key, spans)
     if family == "shifted":
         delta = condition.delta
-        return Plan(
-            lambda x: on.shifted(x, delta, fill, rng),
-            on.shifted_spans(evidence, delta),
-            key,
-            expected=lambda _: delta,
-        )
+        moved = on.shifted_spans(evidence, delta)
+        return Plan(lambda x: on.shifted(x, delta, fill, rng), moved, key, expected=lambda _: delta)
     if family == "rolled":
         half = duration / 2
-        return Plan(
-            lambda x: on.rolled(x, half),
-            on.rolled_spans(evidence, half, duration),
-            key,
-            expected=lambda span: _rolled_by(span, half, duration),
-        )
+        moved = on.rolled_spans(evidence, half, duration)
+        rolled_by = partial(_rolled_by, half=half, duration=duration)
+        return Plan(lambda x: on.rolled(x, half), moved, key, expected=rolled_by)
     if family == "reversed":
         return Plan(on.backwards, on.backwards_spans(evidence, duration), key)
     return Plan(lambda x: on.silenced(x, fill, rng), evidence, key)

@@ -170,12 +170,8 @@ def _take_over(predictions: Path, asked: Sequence[Question], model: str, answers
     given = {response.question.id: response for response in responses if response.model == model}
     if not given:
         names = ", ".join(sorted({response.model for response in responses})) or "nobody"
-        raise RecordError(
-            "model",
-            f"no response of {model}, only of {names}",
-            file,
-            remedy="give --model as the predictions name it",
-        )
+        remedy = "give --model as the predictions name it"
+        raise RecordError("model", f"no response of {model}, only of {names}", file, remedy=remedy)
     done: set[str] = set()
     if answers.exists():
         repair_jsonl(answers)
@@ -188,12 +184,11 @@ def _take_over(predictions: Path, asked: Sequence[Question], model: str, answers
             continue
         theirs = response.question
         if (theirs.kind, theirs.choices, theirs.phrase) != (question.kind, question.choices, question.phrase):
-            raise RecordError(
-                "choices" if question.kind == "choice" else "phrase",
-                f"{model}'s prediction for {question.id!r} answers another question than that of this id",
-                file,
-                remedy="give the questions that were asked",
+            field = "choices" if question.kind == "choice" else "phrase"
+            problem = (
+                f"{model}'s prediction for {question.id!r} answers another question than that of this id"
             )
+            raise RecordError(field, problem, file, remedy="give the questions that were asked")
         labelled.append(replace(question, labels=theirs.labels))
         if question.id not in done:
             append_jsonl(answers, Response(_seen_from(answers.parent, labelled[-1]), model, response.text))
@@ -247,7 +242,7 @@ def _original(
 ) -> ControlItem:
     if isinstance(text, Failed):
         return ControlItem(question, model, "original", skipped=f"{NOT_HEARD}: {text.reason}")
-    item = _read(ControlItem(question, model, "original"), question, text)
+    item = _read(ControlItem(question, model, "original"), text)
     places = item.cited if settings.evidence == "cited" else question.evidence
     duration = source.duration if isinstance(source, SoundFile) else question.duration
     spans = tuple(evidence_crop(places, duration, settings.pad))
@@ -258,20 +253,18 @@ def _item(altered: Altered, original: ControlItem, condition: str, text: str | F
     item = ControlItem(altered.question, original.model, condition, spans=altered.plan.spans)
     if isinstance(text, Failed):
         return replace(item, skipped=f"{NOT_HEARD}: {text.reason}")
-    item = replace(
-        _read(item, altered.question, text),
-        expected=tuple(altered.plan.expected(span) for span in original.cited),
-    )
+    item = _read(item, text)
     if original.question.kind == "phrase":
         stays = displacement(original.cited[0], item.cited[0]) if original.cited and item.cited else None
         is_same = bool(stays and max(map(abs, stays)) < STAYS) if original.cited else None
     else:
         is_same = item.answer == original.answer if original.answer is not None else None
-    return replace(item, is_same=is_same)
+    return replace(item, is_same=is_same, expected=tuple(map(altered.plan.expected, original.cited)))
 
 
-def _read(item: ControlItem, question: Question, text: str) -> ControlItem:
+def _read(item: ControlItem, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
+    question = item.question
     cited = tuple(dict.fromkeys(find_spans(text)))
     if question.kind == "phrase":
         mentions = find_mentions(text)
@@ -280,14 +273,13 @@ def _read(item: ControlItem, question: Question, text: str) -> ControlItem:
         return replace(item, response=text, cited=cited, iou=iou)
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
-    right = correct_letter(question)
     return replace(
         item,
         response=text,
         cited=cited,
         answer=chosen,
         is_right=chosen == question.answer,
-        is_right_official=official_letter(text) == right,
+        is_right_official=official_letter(text) == correct_letter(question),
     )
 
 

@@ -192,15 +192,11 @@ def _condition_scores(
 
     skipped = (item.skipped for item in items.values() if item.skipped is not None)
     reasons = Counter(reason if reason in EXPECTED else NOT_HEARD for reason in skipped)
-    choice_fields = {
-        "accuracy": "is_right",
-        "accuracy_official": "is_right_official",
-        "same_answer": "is_same",
-    }
+    fields = {"accuracy": "is_right", "accuracy_official": "is_right_official", "same_answer": "is_same"}
     return ConditionScores(
         n=len(asked),
         skipped=dict(sorted(reasons.items())),
-        **means("choice", choice_fields),
+        **means("choice", fields),
         **means("phrase", {"iou": "iou", "same_place": "is_same"}),
     )
 
