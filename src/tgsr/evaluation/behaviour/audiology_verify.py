@@ -70,6 +70,7 @@ class Verified:
         return _mean(
             step.similarity if step.transcript is None else measure(step.explanation, step.transcript)
             for step in self.steps
+            if step.similarity is not None
         )
 
 
