@@ -10,7 +10,6 @@ from tgsr.commands import shared
 from tgsr.errors import OptionError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
-from tgsr.timeline import Span
 
 MODEL = (
     "mini, mini:sta, mini:tgsr, mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: "
@@ -57,8 +56,7 @@ def ask(args: argparse.Namespace) -> None:
     if limits := getattr(model, "limits", ""):
         print(f"limits: {limits}")
     for span in answer.spans:
-        shifted = Span(span.start + args.start, span.end + args.start)
-        print(f"evidence: {shifted.start:.2f} - {shifted.end:.2f} s")
+        print(f"evidence: {args.start + span.start:.2f} - {args.start + span.end:.2f} s")
     if answer.n_invalid:
         print(f"{answer.n_invalid} cited interval(s) end before they start: left out")
     if not len(answer.evidence):

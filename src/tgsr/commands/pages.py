@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -196,11 +197,8 @@ def view(args: argparse.Namespace) -> None:
         return
     sounds = Sounds()
     asker = Asker(args.model, partial(shared.open_model, args), sounds) if args.model else None
-    viewer = Viewer(index, read, sounds, asker)
-    try:
+    with closing(Viewer(index, read, sounds, asker)) as viewer:
         serve(routes(viewer), args.host, args.port, "/", opens=args.open)
-    finally:
-        viewer.close()
 
 
 def _require_server() -> None:

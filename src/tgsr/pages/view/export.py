@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -43,15 +44,12 @@ def export(index: Index, out: Path) -> tuple[int, int]:
     _write_front_end(out)
     _write(out / "api" / "run.json", data.run_row(index) | {"ask": None})
     n_heard = 0
-    sounds = Sounds()
-    try:
-        written: dict[Path, str] = {}
+    written: dict[Path, str] = {}
+    with closing(Sounds()) as sounds:
         for item in tqdm(index.items, desc=f"export {out}", unit="item"):
             sound = _write_sound(index, item, out, sounds, written)
             n_heard += bool(sound["ok"])
             _write(out / "api" / "item" / f"{item.key}.json", data.item_row(index, item) | {"sound": sound})
-    finally:
-        sounds.close()
     items = [_searched(item) for item in index.items]
     _write(out / "api" / "items.json", {"n": len(items), "page": 0, "size": len(items), "items": items})
     return n_heard, len(items) - n_heard

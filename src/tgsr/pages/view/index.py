@@ -235,11 +235,11 @@ def _disagree(question: Question, verdicts: Sequence[ResponseScore]) -> bool:
         return False
     if question.kind == "choice":
         return len({verdict.chosen for verdict in verdicts}) > 1
-    firsts = [None if verdict.first is None else Span(*verdict.first) for verdict in verdicts]
-    known = [span for span in firsts if span is not None]
-    if len(known) < len(firsts):
-        return bool(known)
-    return any(span.iou(other) < HIGH_OVERLAP for span in known for other in known)
+    firsts = {verdict.first for verdict in verdicts}
+    spans = [Span(*first) for first in firsts if first is not None]
+    if None in firsts:
+        return bool(spans)
+    return any(span.iou(other) < HIGH_OVERLAP for span in spans for other in spans)
 
 
 def _stays(path: Path, runs: Sequence[Path], roots: Sequence[Path], notes: list[str]) -> bool:

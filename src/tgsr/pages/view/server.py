@@ -46,6 +46,7 @@ import sys
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -82,15 +83,12 @@ NOT_KEPT = {"cache-control": "no-store"}
 
 @dataclass(slots=True)
 class Viewer:
-    """The page's content: an index that `reload` replaces as a whole, the sounds, and the models that answer."""
+    """The page's content: an index that /api/reload `read`s as a whole, the sounds, and the models that answer."""
 
     index: Index
     read: Callable[[], Index]
     sounds: Sounds = field(default_factory=Sounds)
     asker: Asker | None = None
-
-    def reload(self) -> None:
-        self.index = self.read()
 
     def close(self) -> None:
         if self.asker is not None:
@@ -102,22 +100,13 @@ class Viewer:
 
 
 def routes(viewer: Viewer) -> list[BaseRoute]:
-    """All calls of this module's docstring."""
+    """All calls of this module's docstring. Starlette runs those that are not async in threads."""
 
-    def answering(work: Callable[[Viewer, Request], Response]) -> Callable[[Request], Any]:
-        async def answer(request: Request) -> Response:
-            return await run_in_threadpool(work, viewer, request)
+    def wav(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
+        return lambda request: sound_response(sound_of(viewer, request), request.headers.get("range"))
 
-        return answer
-
-    def wav(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Any]:
-        return answering(lambda v, r: sound_response(sound_of(v, r), r.headers.get("range")))
-
-    def peaks(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Any]:
-        return answering(lambda v, r: _peaks(v, sound_of(v, r), r))
-
-    async def ask(request: Request) -> Response:
-        return await _ask(viewer, request)
+    def peaks(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
+        return lambda request: _peaks(viewer, sound_of(viewer, request), request)
 
     async def events(request: Request) -> Response:
         stream = _events(_job(viewer, request))
@@ -126,14 +115,14 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
     return [
         Route("/", _page),
         Route("/static/{name:path}", _static),
-        Route("/api/run", answering(_run)),
-        Route("/api/items", answering(_items)),
-        Route("/api/item/{key}", answering(_item_and_sound)),
+        Route("/api/run", partial(_run, viewer)),
+        Route("/api/items", partial(_items, viewer)),
+        Route("/api/item/{key}", partial(_item_and_sound, viewer)),
         Route("/api/peaks/{key}", peaks(_sound_of_item)),
         Route("/sound/{key}.wav", wav(_sound_of_item)),
-        Route("/api/reload", answering(_reload), methods=["POST"]),
-        Route("/api/ask", ask, methods=["POST"]),
-        Route("/api/ask/{id}", answering(_cancel), methods=["DELETE"]),
+        Route("/api/reload", partial(_reload, viewer), methods=["POST"]),
+        Route("/api/ask", partial(_ask, viewer), methods=["POST"]),
+        Route("/api/ask/{id}", partial(_cancel, viewer), methods=["DELETE"]),
         Route("/api/ask/{id}/events", events),
         Route("/api/ask/{id}/sound.wav", wav(_sound_of_job)),
         Route("/api/ask/{id}/peaks", peaks(_sound_of_job)),
@@ -175,7 +164,7 @@ def _run(viewer: Viewer, request: Request) -> Response:
 
 def _reload(viewer: Viewer, request: Request) -> Response:
     try:
-        viewer.reload()
+        viewer.index = viewer.read()
     except FileNotFoundError as error:
         raise HTTPException(410, f"{error}; what was read before is still shown") from None
     return _run(viewer, request)
