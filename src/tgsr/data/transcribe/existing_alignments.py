@@ -11,8 +11,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -55,50 +54,51 @@ def read_alignment(path: Path) -> dict[str, tuple[Word, ...]]:
     """
     try:
         text = _text(path.read_bytes())
-        alignment = _reader(text, path.suffix.casefold())(text)
+        reader = _reader(text, path.suffix.casefold())
+        words, n_left_out = _kept(reader(text))
     except AlignmentError as error:
         raise AlignmentError(error.problem, error.remedy, error.line, str(path)) from None
-    if alignment.n_left_out:
-        log.warning("%s: %d words have no time or no length and are left out", path, alignment.n_left_out)
-    return {name: tuple(words) for name, words in alignment.words.items()}
+    if n_left_out:
+        log.warning("%s: %d words have no time or no length and are left out", path, n_left_out)
+    return words if words or reader in (_ctm, _librispeech) else {"": ()}
 
 
-@dataclass(slots=True)
-class _Alignment:
-    """The words of a file so far, by recording; `n_left_out` had no time or no length."""
+class _Timed(NamedTuple):
+    """A word, or a silence, as a file has it; `where` is its place in a file without lines."""
 
     source: str
-    words: dict[str, list[Word]] = field(default_factory=dict)
-    n_left_out: int = 0
+    text: str
+    start: Seconds | None
+    end: Seconds | None
+    line: int | None
+    speaker: str | None = None
+    confidence: float | None = None
+    recording: str = ""
+    where: str = ""
 
-    def add(
-        self,
-        text: str,
-        start: Seconds | None,
-        end: Seconds | None,
-        line: int | None,
-        *,
-        recording: str = "",
-        speaker: str | None = None,
-        confidence: float | None = None,
-        where: str = "",
-    ) -> None:
-        words = self.words.setdefault(recording, [])
+
+_Reader = Callable[[str], Iterator[_Timed]]
+
+
+def _kept(rows: Iterable[_Timed]) -> tuple[dict[str, tuple[Word, ...]], int]:
+    """The words by recording, and how many others had no time or no length."""
+    words: dict[str, list[Word]] = {}
+    n_left_out = 0
+    for source, text, start, end, line, speaker, confidence, recording, where in rows:
+        of_recording = words.setdefault(recording, [])
         text = " ".join(text.split())
         if text.casefold() in NO_WORDS:
-            return
+            continue
         if start is None or end is None or 0 <= start == end:
-            self.n_left_out += 1
-            return
+            n_left_out += 1
+            continue
         if not 0 <= start < end < math.inf:
             problem = f"{where}{text!r} must have 0 <= start <= end, got {start:g} s to {end:g} s"
             raise AlignmentError(problem, "correct its times", line)
         if confidence is not None and not 0 <= confidence <= 1:  # NaN too
             confidence = None
-        words.append(Word(text, start, end, speaker, self.source, confidence))
-
-
-_Reader = Callable[[str], _Alignment]
+        of_recording.append(Word(text, start, end, speaker, source, confidence))
+    return {recording: tuple(of_recording) for recording, of_recording in words.items()}, n_left_out
 
 
 def _text(content: bytes) -> str:
@@ -194,18 +194,16 @@ class _Tokens:
         raise AlignmentError(f"ends where {what} is expected", "it may be half-written: save it again", last)
 
 
-def _textgrid(text: str) -> _Alignment:
+def _textgrid(text: str) -> Iterator[_Timed]:
     tokens = _Tokens(text)
     file_type, object_class = tokens.string("a file type"), tokens.string("an object class")
     if not file_type.startswith("ooTextFile") or object_class != "TextGrid":
         raise AlignmentError(f"holds {file_type!r}, {object_class!r}", "save a TextGrid as text in Praat", 1)
     tokens.number("the start"), tokens.number("the end")
     tiers = tuple(_tiers(tokens, int(tokens.number("the number of tiers"))))
-    alignment = _Alignment(TEXTGRID, {"": []})
     for tier in _word_tiers(tiers):
         for start, end, label, line in tier.intervals:
-            alignment.add(label, start, end, line, speaker=tier.speaker)
-    return alignment
+            yield _Timed(TEXTGRID, label, start, end, line, tier.speaker)
 
 
 def _tiers(tokens: _Tokens, n_tiers: int) -> Iterator[_Tier]:
@@ -242,7 +240,7 @@ CTM_LINE = re.compile(r"\s*\S+\s+\S+\s+-?[\d.]+\s+-?[\d.]+\s+\S+(\s+\S+)?\s*")
 LIBRISPEECH_LINE = re.compile(r'\s*(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
 
 
-def _ctm(text: str) -> _Alignment:
+def _ctm(text: str) -> Iterator[_Timed]:
     remedy = "a line is `file channel start duration word [confidence]`, times in seconds"
     rows: list[tuple[int, list[str]]] = []
     channels: dict[str, set[str]] = {}
@@ -254,7 +252,6 @@ def _ctm(text: str) -> _Alignment:
             raise AlignmentError(f"has {len(fields)} fields: {content:.60}", remedy, line)
         rows.append((line, fields))
         channels.setdefault(fields[0], set()).add(fields[1])
-    alignment = _Alignment(CTM)
     for line, (recording, channel, first, length, word, *score) in rows:
         start, duration = _number(first), _number(length)
         if start is None or duration is None:
@@ -262,13 +259,12 @@ def _ctm(text: str) -> _Alignment:
         end = round(start + duration, DECIMALS)
         speaker = channel if len(channels[recording]) > 1 else None
         confidence = _number(score[0]) if score else None
-        alignment.add(word, start, end, line, recording=recording, speaker=speaker, confidence=confidence)
-    return alignment
+        yield _Timed(CTM, word, start, end, line, speaker, confidence, recording)
 
 
-def _librispeech(text: str) -> _Alignment:
+def _librispeech(text: str) -> Iterator[_Timed]:
     remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
-    alignment = _Alignment(LIBRISPEECH)
+    recordings: set[str] = set()
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
@@ -276,8 +272,9 @@ def _librispeech(text: str) -> _Alignment:
         if parts is None:
             raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
         recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
-        if recording in alignment.words:
+        if recording in recordings:
             raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
+        recordings.add(recording)
         if len(words) != len(ends):
             raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
         start = 0.0
@@ -285,21 +282,20 @@ def _librispeech(text: str) -> _Alignment:
             end = _number(value)
             if end is None:
                 raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
-            alignment.add(word, start, end, line, recording=recording)
+            yield _Timed(LIBRISPEECH, word, start, end, line, recording=recording)
             start = end
-    return alignment
 
 
 def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:
     """Recording and words of one line. Raises AlignmentError, which names no file, where it is no such line."""
-    ((recording, words),) = _librispeech(content).words.items()
-    return recording, tuple(words)
+    (alignment,) = _kept(_librispeech(content))[0].items()
+    return alignment
 
 
 # JSON of WhisperX, whisper-timestamped and Whisper
 
 
-def _json(text: str) -> _Alignment:
+def _json(text: str) -> Iterator[_Timed]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
@@ -314,15 +310,13 @@ def _json(text: str) -> _Alignment:
         source, text_key, confidence_key = WHISPER_TIMESTAMPED, "text", "confidence"
     else:
         source, text_key, confidence_key = WHISPERX, "word", "score"
-    alignment = _Alignment(source, {"": []})
     for where, row in rows:
         word, speaker = row.get(text_key), row.get("speaker")
         if not isinstance(word, str):
             raise AlignmentError(f'{where}"{text_key}" must be text, got {word!r:.60}', "correct it")
         start, end, confidence = (_json_number(row, key, where) for key in ("start", "end", confidence_key))
         speaker = speaker if isinstance(speaker, str) else None
-        alignment.add(word, start, end, None, speaker=speaker, confidence=confidence, where=where)
-    return alignment
+        yield _Timed(source, word, start, end, None, speaker, confidence, where=where)
 
 
 def _json_words(document: object) -> Iterator[tuple[str, dict[str, object]]]:
@@ -374,9 +368,8 @@ TIMING_REMEDY = "a cue's times are 00:00:01,000 --> 00:00:02,000"
 _Stretch = tuple[Seconds, list[tuple[str, str | None]]]  # where it begins, its words with their speakers
 
 
-def _captions(text: str, source: str) -> _Alignment:
+def _captions(text: str, source: str) -> Iterator[_Timed]:
     """Every cue's words. Captions that roll show a line again in the next cue, then without its times: left out."""
-    alignment = _Alignment(source, {"": []})
     lines = text.split("\n")
     cues = [n for n, line in enumerate(lines) if "-->" in line]
     if not cues and not text.lstrip().startswith("WEBVTT"):
@@ -395,8 +388,9 @@ def _captions(text: str, source: str) -> _Alignment:
         shown_before, shown = shown, {_plain(line) for line in body}
         if rolls:
             body = [line for line in body if INLINE.search(line) or _plain(line) not in shown_before]
-        _share_out(alignment, _stretches(body, _seconds(times[1]), source), _seconds(times[2]), n + 1)
-    return alignment
+        yield from _shared_out(
+            source, _stretches(body, _seconds(times[1]), source), _seconds(times[2]), n + 1
+        )
 
 
 _srt: _Reader = partial(_captions, source=SRT)
@@ -425,7 +419,7 @@ def _stretches(body: list[str], start: Seconds, source: str) -> list[_Stretch]:
     return stretches
 
 
-def _share_out(alignment: _Alignment, stretches: list[_Stretch], end: Seconds, line: int) -> None:
+def _shared_out(source: str, stretches: list[_Stretch], end: Seconds, line: int) -> Iterator[_Timed]:
     """Each stretch's time to its words by number of characters; one word between two times has them for its own."""
     ends = [*(start for start, _ in stretches[1:]), end]
     for (start, words), finish in zip(stretches, ends, strict=True):
@@ -437,7 +431,7 @@ def _share_out(alignment: _Alignment, stretches: list[_Stretch], end: Seconds, l
         bounds = [0, *accumulate(len(word) for word, _ in words)]
         times = [round(start + (finish - start) * n / max(1, bounds[-1]), DECIMALS) for n in bounds]
         for (word, speaker), (first, last) in zip(words, pairwise(times), strict=True):
-            alignment.add(word, first, last, line, speaker=speaker, confidence=confidence)
+            yield _Timed(source, word, first, last, line, speaker, confidence)
 
 
 def _plain(line: str) -> str:
