@@ -259,10 +259,9 @@ def _candidates(text: str) -> list[Mention]:
             continue
         for match in form.finditer(text):
             if is_believable(text, match):
+                start, end = _seconds(match["a"]), _seconds(match["b"])
                 text_end = match.end("ub" if match["ub"] else "b")
-                candidates.append(
-                    Mention(match.start("a"), text_end, _seconds(match["a"]), _seconds(match["b"]))
-                )
+                candidates.append(Mention(match.start("a"), text_end, start, end))
     return candidates
 
 

@@ -476,9 +476,7 @@ def as_row(record: Clip | Question | Response | Row) -> Row:
         by_name: dict[str, list[str]] = {}
         for name, label in record.labels:
             by_name.setdefault(name, []).append(label)
-        row["labels"] = {
-            name: labels if len(labels) > 1 else labels[0] for name, labels in by_name.items()
-        } or None
+        row["labels"] = {name: some if len(some) > 1 else some[0] for name, some in by_name.items()} or None
     else:
         row = dict(record)
     return _given(row)

@@ -89,9 +89,8 @@ class Generic(Responder):
             samples = soxr.resample(samples, SAMPLE_RATE, self.rate)
         batch: Any
         if isinstance(self.processor, VoxtralProcessor):
-            batch = self.processor.apply_chat_template(
-                _as_a_file(samples, self.rate, text), return_tensors="pt"
-            )
+            chat = _as_a_file(samples, self.rate, text)
+            batch = self.processor.apply_chat_template(chat, return_tensors="pt")
         else:
             prompt = self.processor.apply_chat_template(
                 chat_messages(text), tokenize=False, add_generation_prompt=True
@@ -194,10 +193,8 @@ def _processor(name: str, config: Any) -> Any:
     parts: dict[str, Any] = {argument: None for argument in PICTURES if argument in takes}
     parts[sound] = AutoFeatureExtractor.from_pretrained(name)
     parts["tokenizer"] = AutoTokenizer.from_pretrained(name)
-    template = (
-        ProcessorMixin.get_processor_dict(name)[0].get("chat_template") or parts["tokenizer"].chat_template
-    )
-    return Hearing(**parts, chat_template=template)
+    template = ProcessorMixin.get_processor_dict(name)[0].get("chat_template")
+    return Hearing(**parts, chat_template=template or parts["tokenizer"].chat_template)
 
 
 def _class_of(name: str, config: Any) -> Any:
@@ -241,6 +238,4 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
-        :300
-    ]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()[:300]

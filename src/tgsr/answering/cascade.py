@@ -104,9 +104,8 @@ class Cascade(Responder):
         path = self.cache / "transcripts" / SOURCE / f"{content_hash(samples)}.json"
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
-            words = tuple(
-                Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in row["words"]
-            )
+            kept = row["words"]
+            words = tuple(Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in kept)
             return Transcript(words, float(row["duration"]), SOURCE)
         except (OSError, ValueError, KeyError, TypeError):
             transcript = transcribe(samples)
@@ -210,9 +209,7 @@ class ByLikelihood:
         quote = " ".join(line.text for line in evidence)
         known = f'Someone says: "{quote}"\n{question.question}'
         n = len(question.choices)
-        likely = self.llm.likely(
-            [known] * n + [question.question] * n, [*question.choices, *question.choices]
-        )
+        likely = self.llm.likely([known] * n + [question.question] * n, question.choices * 2)
         gains = [
             with_it - (without if evidence else 0.0)
             for with_it, without in zip(likely[:n], likely[n:], strict=True)

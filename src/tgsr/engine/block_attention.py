@@ -247,9 +247,8 @@ def _by_scores(
             places = _places(some).to(query_JGNW.device)[:, None]
             of_keys = []
             for block in keys:
-                scores = (
-                    query_JGNW[:, :, some].to(dtype) @ key_GNW[:, block].to(dtype).transpose(1, 2) * scale
-                )
+                key_GWK = key_GNW[:, block].to(dtype).transpose(1, 2)
+                scores = query_JGNW[:, :, some].to(dtype) @ key_GWK * scale
                 later = _places(block).to(scores.device) > places  # a prefix stands before all branches
                 of_keys.append(scores.masked_fill(later, float("-inf")).logsumexp(-1))
             if len(of_keys) == 5:

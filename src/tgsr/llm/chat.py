@@ -66,10 +66,8 @@ def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tu
     if parts.username or parts.password or parts.query:
         raise ModelError(f"{parts.netloc.rpartition('@')[2]}: no key in the URL; set TGSR_API_KEY")
     key = os.environ.get("TGSR_API_KEY", "")
-    endpoint = Endpoint(
-        url.rstrip("/"), bearer(key), key, "TGSR_API_KEY", limits or Limits(), cache / "responses"
-    )
-    return endpoint, model
+    limits, answers = limits or Limits(), cache / "responses"
+    return Endpoint(url.rstrip("/"), bearer(key), key, "TGSR_API_KEY", limits, answers), model
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -240,9 +240,7 @@ def learn_to_hear(
     labels = [frame_labels(clip, len(frames), lalm.seconds_per_frame) for clip, frames in clips]
     frames_NE = torch.cat([frames for _, frames in clips])
     digit_N = torch.cat([label.digit_F for label in labels])
-    voice_N = torch.cat(
-        [voice_ids(clip, label, voices) for (clip, _), label in zip(clips, labels, strict=True)]
-    )
+    voice_N = torch.cat([voice_ids(c, label, voices) for (c, _), label in zip(clips, labels, strict=True)])
     embeddings = lalm.language_model.get_input_embeddings().weight
     digit_ids = [lalm.tokens(" " + digit)[0] for digit in DIGITS]
     written_11D = nn.functional.normalize(
@@ -409,9 +407,8 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     width = lalm.aligner.linear_2.out_features
     voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
     code = TimeCode(width, lalm.seconds_per_frame)
-    heads = Heads(
-        FrameHeads(width), WordHeads(width), VoiceHead(width, len(voices)), VoiceHead(width, len(voices))
-    )
+    n_voices = len(voices)
+    heads = Heads(FrameHeads(width), WordHeads(width), VoiceHead(width, n_voices), VoiceHead(width, n_voices))
     trained = nn.ModuleDict(
         {"model": lalm.model.model.language_model, "head": lalm.lm_head, "aligner": lalm.aligner}
     )
@@ -420,10 +417,9 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     # In-context copying came after half as many steps with Muon as with AdamW.
     matrices = [p for p in lalm.language_model.layers.parameters() if p.ndim == 2]
     others = [p for p in parameters if all(p is not matrix for matrix in matrices)]
-    adamw = torch.optim.AdamW(
-        others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
-    )
-    muon = torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay)
+    decay = config.weight_decay
+    adamw = torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=decay)
+    muon = torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay)
     done = 0
     if (state := load_checkpoint(run)) is not None:
         done = int(state["step"])

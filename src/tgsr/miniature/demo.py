@@ -48,10 +48,8 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     stage_1 = StaConfig(questions=str(phrases), epochs=size.sta_epochs, learning_rate=STA_RATE, seed=seed)
     sta = train_sta(stage_1, out / "sta", cache)
     print("3/5 stage 2: grounded reasoning by GRPO")
-    data, n_steps = str(choices), size.grpo_steps
-    stage_2 = GrpoConfig(
-        questions=data, model=str(sta), max_steps=n_steps, learning_rate=GRPO_RATE, seed=seed
-    )
+    data, steps = str(choices), size.grpo_steps
+    stage_2 = GrpoConfig(questions=data, model=str(sta), max_steps=steps, learning_rate=GRPO_RATE, seed=seed)
     tgsr = train_grpo(stage_2, out / "grpo", cache)
     print("4/5 held-out recordings, and a held-out speaker")
     predictions = out / "predictions.jsonl"

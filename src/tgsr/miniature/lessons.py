@@ -393,10 +393,8 @@ def says_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     speakers = speakers_in_order(clip.words)
     if len(speakers) != 2:
         return None
-    by = {word.text: {w.speaker for w in clip.words if w.text == word.text} for word in clip.words}
-    pairs = [
-        (text, ORDINALS[speakers.index(str(next(iter(who))))]) for text, who in by.items() if len(who) == 1
-    ]
+    by = {word.text: {str(w.speaker) for w in clip.words if w.text == word.text} for word in clip.words}
+    pairs = [(text, ORDINALS[speakers.index(min(who))]) for text, who in by.items() if len(who) == 1]
     return ask_each("Who says each", pairs, "says each", rng)
 
 

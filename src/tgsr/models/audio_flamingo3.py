@@ -108,6 +108,5 @@ def load_audio_flamingo3(name: str, placement: Placement = AS_SAVED) -> AudioFla
         unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
-    return AudioFlamingo3(
-        name, model, tokenizer, extractor, max_seconds=float(about.get("max_audio_len", 600))
-    )
+    max_seconds = float(about.get("max_audio_len", 600))
+    return AudioFlamingo3(name, model, tokenizer, extractor, max_seconds=max_seconds)

@@ -112,10 +112,9 @@ def _device_map(model_class: Any, name: str, placement: Placement, layers: str) 
     with init_empty_weights():
         model = model_class(config)
     dtype = DTYPES.get(placement.load_as, config.dtype or torch.float32)
-    sizes = compute_module_sizes(model, dtype=dtype)
-    layer_sizes = (
-        compute_module_sizes(model, dtype=CustomDtype.INT4) if placement.load_as == "4bit" else sizes
-    )
+    sizes = layer_sizes = compute_module_sizes(model, dtype=dtype)
+    if placement.load_as == "4bit":
+        layer_sizes = compute_module_sizes(model, dtype=CustomDtype.INT4)
     names = [f"{layers}.{index}" for index in range(len(model.get_submodule(layers)))]
     n_gpus = torch.cuda.device_count()
     free_D = [torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus)]
@@ -123,9 +122,8 @@ def _device_map(model_class: Any, name: str, placement: Placement, layers: str) 
     first: int | str = 0 if n_gpus else HOST
     steps = layers.split(".")
     above = {".".join(steps[:n]) for n in range(len(steps) + 1)}
-    inside = [
-        part for part, _ in model.named_modules() if part not in above and part.rpartition(".")[0] in above
-    ]
+    parts = [part for part, _ in model.named_modules()]
+    inside = [part for part in parts if part not in above and part.rpartition(".")[0] in above]
     return dict.fromkeys(inside, first) | dict(zip(names, places, strict=True))
 
 

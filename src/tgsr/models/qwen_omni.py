@@ -80,13 +80,12 @@ class QwenOmni(Lalm):
                 f"got {len(samples) / SAMPLE_RATE:.3f} s"
             )
         # The official call pads to 300 s of zeros. One window of them gives the same: no kept column sees further.
+        window = self.feature_extractor.n_fft
         batch = self.feature_extractor(
             samples,
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
-            max_length=min(
-                n_mels * hop + self.feature_extractor.n_fft, round(self.max_seconds * SAMPLE_RATE)
-            ),
+            max_length=min(n_mels * hop + window, round(self.max_seconds * SAMPLE_RATE)),
             return_attention_mask=True,
             return_tensors="pt",
         )

@@ -90,9 +90,7 @@ class SftConfig(SupervisedConfig):
     responses: Annotated[str, "responses to be written, JSONL as `tgsr predict` writes it"]
     model: Annotated[str, "the model whose decoder gets a LoRA"] = "mini:sta"
     right_only: Annotated[bool, "leave out responses whose final letter is wrong"] = False
-    without_timestamps: Annotated[bool, "leave out responses that cite an interval, by either counter"] = (
-        False
-    )
+    without_timestamps: Annotated[bool, "leave out responses that cite an interval, by any counter"] = False
     lora_rank: Annotated[int, "the paper is silent"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
 
@@ -102,9 +100,7 @@ class GrpoConfig(TrainingConfig):
     """Table 6 gives the defaults; section 4.2 has a temperature of 0.8 where the table has 0.7."""
 
     questions: Annotated[str, "questions of kind choice, JSONL"]
-    model: Annotated[str, "the stage-1 model: where training starts, and the reference of the KL"] = (
-        "mini:sta"
-    )
+    model: Annotated[str, "the stage-1 model: where training starts, and the KL's reference"] = "mini:sta"
     prompts_per_step: Annotated[
         int,
         "questions a step, over all processes; table 6's 8 a GPU x 8 GPUs x 4 count responses: 32 questions",
@@ -112,9 +108,7 @@ class GrpoConfig(TrainingConfig):
     group_size: Annotated[int, "G, responses to each question"] = 8
     temperature: Annotated[float, "of sampling, and of all log-probs in the loss"] = 0.7
     top_p: Annotated[float, "nucleus of sampling"] = 0.9
-    max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (not the paper's)"] = (
-        200
-    )
+    max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (ours)"] = 200
     mask_cut: Annotated[bool, "cut responses earn their reward and teach nothing (DAPO's filter)"] = False
     learning_rate: Annotated[float, "peak"] = 5e-6
     epsilon: Annotated[float, "clip of the ratio, both ways (Eq. 6)"] = 0.2

@@ -138,9 +138,8 @@ def activation_bytes(shape: DecoderShape, clip: ClipTokens, shared: bool, *, che
     gate, up and product. With checkpointing every layer keeps its input, and one layer at a time the rest.
     The head keeps float32 logits and their softmax for the predicted tokens.
     """
-    whole_layer = 2.0 * (
-        4 * shape.width + 2 * shape.query_width + 2 * shape.key_width + 3 * shape.feed_forward
-    )
+    widths = 2 * shape.query_width + 2 * shape.key_width + 3 * shape.feed_forward
+    whole_layer = 2.0 * (4 * shape.width + widths)
     n = tokens(clip, shared)
     layers = whole_layer * shape.layers * n
     if checkpointing:

@@ -140,9 +140,8 @@ class PlanRow:
     @property
     def memory(self) -> float:
         """The most that one GPU holds at a time: sampling and the update are one after the other."""
-        return BESIDE_TENSORS + FRAGMENTED * (
-            self.weights + self.trained + max(self.activations, self.sampling)
-        )
+        at_most = max(self.activations, self.sampling)
+        return BESIDE_TENSORS + FRAGMENTED * (self.weights + self.trained + at_most)
 
 
 def lora_size(decoder: DecoderShape, rank: int) -> int:
