@@ -167,8 +167,8 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
         panels = normalised.get_axes()
         panels[0].legend(fontsize=7, frameon=False)
         styles = [
-            Line2D([], [], linestyle="-", color="#24292f", label="while writing"),
-            Line2D([], [], linestyle="--", color="#24292f", label="while reading the question"),
+            Line2D([], [], linestyle="-", color=EVIDENCE, label="while writing"),
+            Line2D([], [], linestyle="--", color=EVIDENCE, label="while reading the question"),
         ]
         panels[-1].legend(handles=styles, fontsize=7, frameon=False)
     with whole(path) as half:
@@ -193,9 +193,8 @@ def draw_heat(
     figure = Figure(figsize=(1.2 + 6.2 * len(shown), sum(heights) + 1.0), layout="constrained")
     panels = figure.subplots(2, len(shown), squeeze=False, sharex=True, height_ratios=heights)
     heats = [tokens.column_LTC[layers[item.model]][rows] / tokens.seconds for item, tokens, rows in shown]
-    norm = PowerNorm(
-        0.5, 0, max(float(np.quantile(np.concatenate([heat.ravel() for heat in heats]), 0.999)), 1e-9)
-    )
+    brightest = float(np.quantile(np.concatenate([heat.ravel() for heat in heats]), 0.999))
+    norm = PowerNorm(0.5, 0, max(brightest, 1e-9))
     for column, ((item, tokens, rows), heat) in enumerate(zip(shown, heats, strict=True)):
         wave, map_of = panels[:, column]
         plot_wave(wave, samples, 1200)

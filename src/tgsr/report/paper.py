@@ -126,14 +126,14 @@ def write_tables(tables: Sequence[Table], out: Path, notes: Sequence[str] = ()) 
 
 def tables_md(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
     """All tables as one Markdown page, after what was left out."""
-    parts = [
-        "# Tables\n\nIntervals are 95 %, bootstrap over clips. A dash: nothing was measured. Bold: the best value.\n"
-    ]
-    if notes:
-        parts.append(
-            "**Not everything could be read:**\n\n" + "".join(f"- {escape_markdown(n)}\n" for n in notes)
-        )
-    return "\n".join([*parts, *map(markdown, tables)])
+    how = "Intervals are 95 %, bootstrap over clips. A dash: nothing was measured. Bold: the best value."
+    return "\n".join([f"# Tables\n\n{how}\n", *notes_md(notes), *map(markdown, tables)])
+
+
+def notes_md(notes: Sequence[str]) -> list[str]:
+    """What was left out, as one part of a Markdown page; [] where all was read."""
+    listed = "".join(f"- {escape_markdown(note)}\n" for note in notes)
+    return [f"**Not everything could be read:**\n\n{listed}"] if notes else []
 
 
 # --- table 1 ---------------------------------------------------------------------------------------------

@@ -62,26 +62,31 @@ def score_tables(
 ) -> tuple[Table, ...]:
     """The table with a group for each of the named scores by model; () where no model has any."""
     groups = [Group(name, model_rows(results.models, by_model, columns)) for name, by_model in scores.items()]
-    return tables_of(key, title, "model", columns, [group for group in groups if group.rows])
+    return tables_of(key, title, "model", columns, groups)
 
 
 def tables_of(
-    key: str, title: str, first: str, columns: Iterable[Column], groups: Sequence[Group]
+    key: str, title: str, first: str, columns: Iterable[Column], groups: Iterable[Group]
 ) -> tuple[Table, ...]:
-    """The table alone; () without a group."""
-    return (Table(key, title, first, tuple(columns), tuple(groups)),) if groups else ()
+    """The table of those groups that have rows, alone; () without any."""
+    groups = tuple(group for group in groups if group.rows)
+    return (Table(key, title, first, tuple(columns), groups),) if groups else ()
 
 
 def dots_of(
     results: Results,
-    title: str,
     scores: Mapping[str, Mapping[str, object]],
-    field: str,
+    measures: Mapping[str, str],
     marks: Mapping[str, float] | None = None,
-) -> Dots:
-    """The means under `field` of the scores: a group a set of questions, a row a model that has the mean."""
-    means = {name: {m: getattr(s, field) for m, s in by_model.items()} for name, by_model in scores.items()}
-    return dots_of_means(results, title, means, marks)
+) -> tuple[Dots, ...]:
+    """A panel for each title with the name of a mean: a group a set of questions, a row a model that has the mean."""
+    panels = []
+    for title, field in measures.items():
+        means = {
+            name: {m: getattr(s, field) for m, s in by_model.items()} for name, by_model in scores.items()
+        }
+        panels.append(dots_of_means(results, title, means, marks))
+    return tuple(panel for panel in panels if panel.groups)
 
 
 def dots_of_means(
@@ -109,11 +114,7 @@ def phrase_section(results: Results, tables: Sequence[Table]) -> Section | None:
         "The first span that a model gives, against the true one. IoU is the time that both share over the time that "
         "either covers.",
         table_named(tables, "table-1", "table-1-differences"),
-        (
-            dots_of(results, "IoU", scores, "iou"),
-            dots_of(results, "F1", scores, "f1"),
-            dots_of(results, "Share with IoU ≥ 0.7", scores, "high_overlap"),
-        ),
+        dots_of(results, scores, {"IoU": "iou", "F1": "f1", "Share with IoU ≥ 0.7": "high_overlap"}),
     )
 
 
@@ -146,11 +147,8 @@ def choice_section(results: Results, tables: Sequence[Table]) -> Section | None:
             *task_tables(results, sets),
             *(() if has_benchmarks else table_named(tables, "table-2-differences")),
         ),
-        (
-            dots_of(results, "Accuracy; dashed: chance", scores, "accuracy_official", chances(scores)),
-            dots_of(results, "Share with k = 1", scores, "share_k1_official"),
-            dots_of(results, "Trace IoU", scores, "trace_iou"),
-        ),
+        dots_of(results, scores, {"Accuracy; dashed: chance": "accuracy_official"}, chances(scores))
+        + dots_of(results, scores, {"Share with k = 1": "share_k1_official", "Trace IoU": "trace_iou"}),
     )
 
 
@@ -171,8 +169,7 @@ def task_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Table, .
         means = {model: scores.accuracy_official_by_task for model, scores in questions.choice.items()}
         tasks = sorted(set(chain.from_iterable(means.values())))
         rows = tuple(TableRow(t, tuple(means.get(m, {}).get(t) for m in results.models)) for t in tasks)
-        if rows:
-            groups.append(Group(questions.name, rows))
+        groups.append(Group(questions.name, rows))
     columns = tuple(Column(model, scale=100, digits=1) for model in results.models)
     return tables_of("tasks", "Accuracy by task, %", "task", columns, groups)
 
@@ -244,8 +241,8 @@ def category_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Tabl
             pairs = [(official[m].get(name), strict[m].get(name)) for m in models]
             rows.append(TableRow(name, (n, *chain.from_iterable(pairs))))
         columns = [Column("n"), *(percent(f"{m}, {what}") for m in models for what in ("official", "strict"))]
-        groups = [Group("", tuple(rows))] if rows else []
         title = f"{questions.name} by category"
+        groups = [Group("", tuple(rows))]
         tables += tables_of(f"{questions.key}-categories", title, "category", columns, groups)
     return tuple(tables)
 
@@ -255,11 +252,9 @@ def why_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Table, ..
     groups = []
     for questions in sets:
         for model in results.models:
-            if (scores := questions.scores.get(model)) is None:
-                continue
-            reasons = dict.fromkeys([*scores.why, *scores.why_as_is])
-            rows = tuple(TableRow(r, (scores.why.get(r), scores.why_as_is.get(r))) for r in reasons)
-            if rows:
+            if scores := questions.scores.get(model):
+                reasons = dict.fromkeys([*scores.why, *scores.why_as_is])
+                rows = tuple(TableRow(r, (scores.why.get(r), scores.why_as_is.get(r))) for r in reasons)
                 groups.append(Group(f"{questions.name}, {model}", rows))
     title = "How many answers differ from strict, and why (docs/scoring.md)"
     return tables_of("why", title, "reason", (Column("official"), Column("as is")), groups)
@@ -283,14 +278,13 @@ def behaviour_section(results: Results, tables: Sequence[Table]) -> Section | No
     scores = {"": results.behaviour}
     counts = score_tables(results, "behaviour-counts", "What could not be measured", scores, columns)
     measures = {"Audiology Verify": "verify", "Consistency": "consistency", "Accuracy": "accuracy"}
-    dots = [dots_of(results, title, scores, field) for title, field in measures.items()]
     return Section(
         "behaviour",
         "How responses reason",
         "How many places of the recording a response points at, whether what it says of them is what a recogniser "
         "hears there, and whether its answer follows from its reasoning.",
         (*table_named(tables, "table-3"), *counts),
-        tuple(panel for panel in dots if panel.groups),
+        dots_of(results, scores, measures),
         images=pictures_of(results, "behaviour"),
     )
 
@@ -326,10 +320,6 @@ def control_section(results: Results) -> Section | None:
         for name, scores in controls.conditions.items():
             by_condition.setdefault(name, {})[model] = scores
     summary, changed = "What the answers rest on", "Answers when the sound is changed"
-    panels = [
-        dots_of(results, "Accuracy", by_condition, "accuracy"),
-        dots_of(results, "Same answer as before", by_condition, "same_answer"),
-    ]
     return Section(
         "controls",
         "Does the answer rest on the sound?",
@@ -341,7 +331,7 @@ def control_section(results: Results) -> Section | None:
             *score_tables(results, "controls-summary", summary, {"": results.controls}, of_models),
             *score_tables(results, "controls", changed, by_condition, of_conditions),
         ),
-        tuple(panel for panel in panels if panel.groups),
+        dots_of(results, by_condition, {"Accuracy": "accuracy", "Same answer as before": "same_answer"}),
         images=pictures_of(results, "controls"),
     )
 

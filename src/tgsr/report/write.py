@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tgsr.disk.whole import write_whole
 from tgsr.report.page import LEAD, write_page
-from tgsr.report.paper import paper_tables, write_tables
+from tgsr.report.paper import notes_md, paper_tables, write_tables
 from tgsr.report.read import find_files
 from tgsr.report.results import Results, gather
 from tgsr.report.sections import Section, sections
@@ -76,9 +76,7 @@ def prediction_files(runs: Sequence[Path]) -> list[Path]:
 def write_markdown(out: Path, results: Results, parts: Sequence[Section], title: str) -> None:
     """report.md in the folder `out`: the page's tables, and its pictures as PNG beside it."""
     lines = [f"# {escape_markdown(title)}\n", f"{LEAD}\n", "The same with sound: [index.html](index.html).\n"]
-    if results.notes:
-        lines.append("**Not everything could be read:**\n")
-        lines.append("".join(f"- {escape_markdown(note)}\n" for note in results.notes))
+    lines += notes_md(results.notes)
     for section in parts:
         lines += [f"## {section.title}\n", f"{section.lead}\n"]
         lines += [markdown(table, level=3) for table in section.tables]
