@@ -215,9 +215,8 @@ def sets_of(metrics: Metrics, label_of: Mapping[str, str]) -> list[QuestionSet]:
     splits: dict[str, QuestionSet] = {}
     parts: dict[str, QuestionSet] = {}
     for model, label in label_of.items():
-        if model not in metrics.models:
+        if (model_scores := metrics.models.get(model)) is None:
             continue
-        model_scores = metrics.models[model]
         n_in_benchmarks = sum(scores.n for scores in model_scores.benchmarks.values())
         n_choices = 0 if model_scores.all.choice is None else model_scores.all.choice.n
         for split, group in model_scores.by_split.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -15,7 +14,6 @@ from tgsr.errors import RecordError
 
 T = TypeVar("T")
 Kind = Literal["predictions", "metrics", "behaviour", "controls", "attention", "log"]
-KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 # What each kind is called in and below a folder
 _NAMES: dict[Kind, tuple[str, ...]] = {
     "predictions": ("predictions*.jsonl", "predictions*.json", "predictions*.csv"),
@@ -37,7 +35,7 @@ def find_files(runs: Sequence[Path]) -> dict[Kind, list[Path]]:
     A file that is given by its path is of the kind that its content shows. Raises FileNotFoundError for a path that
     does not exist, and where there is nothing of any kind.
     """
-    found: dict[Kind, list[Path]] = {kind: [] for kind in KINDS}
+    found: dict[Kind, list[Path]] = {kind: [] for kind in _NAMES}
     for run in runs:
         if run.is_dir():
             for kind, names in _NAMES.items():
@@ -62,7 +60,7 @@ def kind_of(path: Path) -> Kind:
         return "log"
     if path.suffix == ".jsonl":
         return "predictions"
-    by_name: Kind = next((kind for kind in KINDS if path.name.startswith(kind)), "predictions")
+    by_name: Kind = next((kind for kind in _NAMES if path.name.startswith(kind)), "predictions")
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

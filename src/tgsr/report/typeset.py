@@ -172,13 +172,11 @@ def cells_of(group: Group, columns: Sequence[Column]) -> list[list[tuple[Shown, 
     rows: list[list[tuple[Shown, bool]]] = [[] for _ in group.rows]
     for c, column in enumerate(columns):
         numbers = [row.cells[c] for row in group.rows]
-        values = [
-            None if (v := value_of(n)) is None else round(column.scale * v, column.digits) for n in numbers
-        ]
+        exact = map(value_of, numbers)
+        values = [None if v is None else round(column.scale * v, column.digits) for v in exact]
         known = [value for value in values if value is not None]
-        top = None
-        if column.better is not None and len(known) > 1 and group.is_ours:
-            top = max(known) if column.better == "higher" else min(known)
+        best = max if column.better == "higher" else min
+        top = best(known) if column.better and len(known) > 1 and group.is_ours else None
         for row, number, value in zip(rows, numbers, values, strict=True):
             row.append((shown(column, number), top is not None and value == top))
     return rows
