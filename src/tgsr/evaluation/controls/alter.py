@@ -112,7 +112,8 @@ def sources_of(questions: Iterable[Question], path: Path) -> dict[str, SoundFile
         if question.audio not in sources:
             file = resolve_audio(question, path).resolve()
             try:
-                sources[question.audio] = SoundFile(file, sha256_of(file), audio.duration(file))
+                duration = audio.duration(file)  # AudioError where there is no file, so it comes first
+                sources[question.audio] = SoundFile(file, sha256_of(file), duration)
             except AudioError as error:
                 sources[question.audio] = str(error)
     return sources
