@@ -228,8 +228,6 @@ ALLOWED = {
     ("answering/any_transformers.py", "_as_a_file"): "writes to memory",
     ("engine/vllm_rollouts.py", "_prompt_embeds"): "writes to memory",
     # inside a file or folder that `whole` or `whole_folder` of the caller gives
-    ("data/pack.py", "_write_tar"): "the caller's half",
-    ("data/pack.py", "_write_parquet"): "the caller's half",
     # temporary files, which nobody reads by name
     ("data/corpora/webdataset.py", "_add"): "a part in a temporary folder",
     ("data/corpora/webdataset.py", "_keep"): "replaces a link, whose target may lie outside the folder",
