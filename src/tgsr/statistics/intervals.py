@@ -124,9 +124,8 @@ class Bootstrap:
         """The mean of paired differences, and the p of their `swap_test` by cluster; None twice without any."""
         if not differences:
             return None, None
-        values, codes = np.array(differences, dtype=float), codes_of(clusters)
-        is_known = ~np.isnan(values)
-        sums = cluster_sums(values[is_known], codes[is_known].tolist())
+        values = np.nan_to_num(np.array(differences, dtype=float))  # what is not scored adds nothing
+        sums = np.bincount(codes_of(clusters), weights=values).astype(float)
         return self.means({"": differences}, clusters)[""], swap_test(sums, self.seed)
 
     def sums(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
@@ -176,11 +175,6 @@ def codes_of(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
     """Each item's cluster as a number, in order of first use."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
-
-
-def cluster_sums(values: Sequence[float] | Floats, clusters: Sequence[Hashable]) -> Floats:
-    """The sum of each cluster's values, in order of first use."""
-    return np.bincount(codes_of(clusters), weights=np.array(values, dtype=float)).astype(float)
 
 
 # --- paired tests ----------------------------------------------------------------------------------------
