@@ -232,7 +232,6 @@ ALLOWED = {
     ("data/corpora/webdataset.py", "_add"): "a part in a temporary folder",
     ("data/corpora/webdataset.py", "_keep"): "replaces a link, whose target may lie outside the folder",
     ("pages/view/server.py", "_take"): "an upload in a temporary folder",
-    ("pages/view/sound.py", "track_to_wav"): "a track in a temporary folder",
     # another mode than the umask's, on purpose
     ("pages/study/serve.py", "kept_token"): "a secret that is made once, for its owner alone",
 }
