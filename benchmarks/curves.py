@@ -40,7 +40,7 @@ POINT = dict[str, Any]
 
 
 def clip_of(setting: Setting) -> ClipTokens:
-    """The setting's work as engine/cost.py counts it."""
+    """The setting's work as training/cost.py counts it."""
     branches = (setting.answer + 1,) * setting.group
     return ClipTokens(
         round(25 * setting.seconds) + setting.text - 1, branches, (setting.answer,) * setting.group
@@ -109,7 +109,7 @@ def ratio(point: POINT, side: str, what: str) -> float | None:
 
 
 def theory(setting: Setting, what: str) -> float:
-    """Separate over shared by the counts of engine/cost.py: no encoder, no mask."""
+    """Separate over shared by the counts of training/cost.py: no encoder, no mask."""
     count = update_flops if what == "seconds" else activation_bytes
     separate, shared = (count(setting.shape, clip_of(setting), s, checkpointing=False) for s in (False, True))
     return separate / shared

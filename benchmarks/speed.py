@@ -223,7 +223,7 @@ def stage_1_row(setting: Setting, runs: int) -> ROW:
 
 
 def audio_rows(setting: Setting, n_clips: int) -> ROW:
-    """Two epochs of stage 1 over clips on disk, as training/sta.py and supervised.py hear and read them."""
+    """Two epochs of stage 1 over clips on disk, as sta.py and training/supervised.py hear and read them."""
     lalm = model_under_test(setting, "aligner")
     optimizer = torch.optim.AdamW(lalm.aligner.parameters(), lr=1e-6)
     asked = [phrases_case(lalm, replace(setting, seconds=1.0), seed) for seed in range(n_clips)]

@@ -4,7 +4,7 @@ The base has to hear and to talk as a real model does before it is aligned in ti
 answers, and writes reasoning with timestamps in every notation, but the times that it learns for
 plain audio are bad ones, and its reasoning is now good, now empty. Lessons with true times exist
 too: they are given only while a time code is added to the audio embeddings or the clip is read as text
-(training/base.py), so that the decoder can read times without the aligner writing them.
+(base.py), so that the decoder can read times without the aligner writing them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`tgsr plan`: what both stages need of memory and time, before anyone rents a machine.
 
 Nothing is measured here. Sizes are exact, from the model's config.json; FLOPs and activations are those of the cost
-model (engine/cost.py); the share of a GPU's peak that training reaches, and what a process holds beside tensors, are
+model (training/cost.py); the share of a GPU's peak that training reaches, and what a process holds beside tensors, are
 assumptions, and the table names them.
 """
 
