@@ -99,7 +99,7 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"tgsr {__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    commands = top.add_subparsers(prog="tgsr", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     asked_for = next((word for word in words if not word.startswith("-")), None)
     for group in GROUPS.values():
         for name, (room, about) in group.items():
