@@ -14,9 +14,10 @@ from tgsr.timeline import Seconds, Span
 
 # --- the paper's counter -------------------------------------------------------------------------------
 
-_NUMBER = r"\d+(?:\.\d+)?"
+# Any digits, a full stop, any digits: "3." is a number. Written so that a run of digits can be split in one way only.
+_NUMBER = r"\d+(?:\.\d*)?"
 # An optional unit takes its blanks with it: as `\s*(unit)?\s+` a long run of blanks would be split in
-# every possible way.
+# every possible way. No word boundary after it: the s of a following word is eaten.
 _OPTIONAL_UNIT = r"(?:\s*(?:seconds?|s))?"
 # Only the count matters, so a form may begin at the end of its first number and end at the first digit
 # of its last wherever what is left out can't change whether or how often it matches.
@@ -25,11 +26,14 @@ _OPTIONAL_UNIT = r"(?:\s*(?:seconds?|s))?"
 _OFFICIAL_FORMS = tuple(
     (piece, re.compile(form, re.IGNORECASE))
     for piece, form in (
-        ("tart", rf"(?=s)starts?\s+at\s+{_NUMBER}{_OPTIONAL_UNIT}\s+and\s+ends?\s+at\s+\d"),
-        ("from", rf"(?=f)from\s+{_NUMBER}{_OPTIONAL_UNIT}\s+to\s+\d"),
+        (
+            "tart",
+            rf"(?=s)starts?\s+at\s+{_NUMBER}{_OPTIONAL_UNIT}\s+and\s+ends?\s+at\s+{_NUMBER}{_OPTIONAL_UNIT}",
+        ),
+        ("from", rf"(?=f)from\s+{_NUMBER}{_OPTIONAL_UNIT}\s*to\s+\d"),
         ("(", rf"\({_NUMBER}s?\s*[-–]\s*{_NUMBER}s?\)"),
         ("(", rf"\({_NUMBER}\s*,\s*{_NUMBER}\)"),
-        ("econd", rf"(?<=\d)\s*(?:to|[-–])\s*{_NUMBER}\s*seconds?"),
+        ("econd", rf"(?<=\d)\.?\s*(?:to|[-–])\s*{_NUMBER}\s*second"),
     )
 )
 _ANY_DIGIT = re.compile(r"\d")
@@ -40,8 +44,8 @@ def count_mentions(text: str) -> int:
 
     The forms: "starts at X and ends at Y"; "from X to Y"; "(X-Y)" with a hyphen or an en dash; "(X, Y)";
     "X to Y seconds" or "X-Y seconds". The first two take an optional s, second or seconds after a
-    number, the third an s with no blank before it. So "From 0.2 to 1.4 seconds" counts 2, "from 2 to 3
-    people" and "(3, 5)" count 1, and "[0.2s - 1.4s]", "0:12 - 0:15" and "(12.05 – 14.29 s)" count 0.
+    number, the third an s with no blank before it; "3." is a number. So "From 0.2 to 1.4 seconds" counts 2,
+    "from 2 to 3 people" and "(3, 5)" count 1, and "[0.2s - 1.4s]", "0:12 - 0:15" and "(12.05 – 14.29 s)" count 0.
     No mention, or no text, is 0. Source: k of section 4.2's R_tg, as the authors compute it.
     """
     if _ANY_DIGIT.search(text) is None:
