@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +13,26 @@ import pytest
 from local_server import Got, Reply, Server, chat_answer, serving
 from test_benchmark_files import mmau_row, sound
 from tgsr import cli
+from tgsr.answering.open import open_model
+from tgsr.answering.predict import predict_to_file
 from tgsr.choices import extract_choice
+from tgsr.engine.features import FeatureCache
 from tgsr.errors import ModelError, RecordError
 from tgsr.evaluation.benchmarks import questions_of
+from tgsr.llm.decoding import GREEDY, Cut, Failed
+from tgsr.models.lalm import Lalm
 from tgsr.prompts import (
     AIRBENCH_INSTRUCTION,
     COT_INSTRUCTION,
     PLAIN_INSTRUCTION,
+    QWEN_SYSTEM,
     REASONING_INSTRUCTION,
     airbench_question,
     asked_with,
     prompt_of,
     prompt_text,
     prompted,
+    system_of,
 )
 from tgsr.records import Question, as_row, read_questions, read_responses
 from tiny import tiny_lalm
@@ -275,3 +284,67 @@ def test_the_same_questions_again_from_the_predictions_file(tmp_path: Path) -> N
     again = questions_of(tmp_path / "p.jsonl", only=["prompt=plain"])
     assert again == asked
     assert [prompt_of(q) for q in again] == ["plain", "plain"]
+
+
+# --- what a record says of how it was made -------------------------------------------------------------------------
+
+
+@dataclass
+class Halting:
+    """A model that only answers: the limit cuts every second answer off."""
+
+    name: str = "halting"
+    max_seconds: float = 60.0
+    at_once: int = 2
+    system: str | None = None
+
+    def phrase_question(self, phrase: str) -> str:
+        return phrase
+
+    def respond(self, clips: object, questions: Sequence[object], decoding: object) -> list[str | Failed]:
+        return [Cut("so far") if index % 2 else "all of it" for index, _ in enumerate(questions)]
+
+
+def test_a_cut_response_says_so_in_its_record_and_a_whole_one_does_not(tmp_path: Path) -> None:
+    path, out = benchmark(tmp_path / "b", 4), tmp_path / "p.jsonl"
+    asked = questions_of(path, None, errors=tmp_path / "errors.jsonl")
+    predict_to_file(Halting(), asked, path, out, FeatureCache(tmp_path), GREEDY)
+    assert [response.truncated for response in read_responses(out)] == [False, True] * 2
+    assert ['"truncated":true' in line.replace(": ", ":") for line in out.read_text().splitlines()] == [
+        False,
+        True,
+    ] * 2
+
+
+def test_every_record_has_its_system_turn_and_two_of_them_do_not_mix(tmp_path: Path) -> None:
+    path, out = benchmark(tmp_path / "b", 4), tmp_path / "p.jsonl"
+    asked = questions_of(path, None, errors=tmp_path / "errors.jsonl")
+    cache = FeatureCache(tmp_path)
+    predict_to_file(Halting(), asked[:2], path, out, cache, GREEDY)
+    assert [json.loads(line)["system"] for line in out.read_text().splitlines()] == ["", ""]
+    with pytest.raises(RecordError, match=r"system turn '', now it is 'Be brief\.'"):
+        predict_to_file(Halting(system="Be brief."), asked, path, out, cache, GREEDY)
+    predict_to_file(Halting(system="Be brief."), asked, path, out, cache, GREEDY, name="brief")
+    assert [response.system for response in read_responses(out)] == [""] * 2 + ["Be brief."] * 4
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen/Qwen2.5-Omni-7B", "qwen2_5_omni", "http://localhost:8000/v1#Qwen2.5-Omni-3B-AWQ"]
+)
+def test_an_omni_is_known_by_its_name(name: str) -> None:
+    assert system_of(name) == QWEN_SYSTEM
+
+
+@pytest.mark.parametrize("name", ["mini", "Qwen/Qwen3-Omni-30B", "Qwen2.5-7B", "gpt-4o-audio-preview"])
+def test_other_models_keep_their_templates_system_turn(name: str) -> None:
+    assert system_of(name) is None
+
+
+def test_one_setting_is_every_models_system_turn(tmp_path: Path) -> None:
+    served = open_model("http://localhost:1/v1#m", tmp_path, system="Be brief.")
+    local = open_model("mini:tgsr", tmp_path, system="Be brief.")
+    assert served.system == local.system == "Be brief."
+    assert isinstance(local, Lalm)
+    before = local.tokenizer.decode(local.prompt("?").before)
+    assert before.startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert open_model("mini:tgsr", tmp_path, system="").system is None

@@ -8,6 +8,7 @@ gives times to two decimals for Audio Flamingo 3 only; that Qwen2.5-Omni's have 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, cast, get_args
@@ -52,6 +53,16 @@ QWEN_SYSTEM = (
     "auditory and visual inputs, as well as generating text and speech."
 )
 """The system turn of the Qwen2.5-Omni card's examples. A chat template without a system turn may put another one."""
+
+_QWEN_OMNI = re.compile(r"qwen[ ._-]?2[._-]?5[ ._-]?omni", re.IGNORECASE)
+
+
+def system_of(name: str) -> str | None:
+    """The system turn that a model of that name is asked with, unless the user sets one; None: its template's own.
+
+    For models that are known by a name alone, on a server: the same turn as the family has on this machine.
+    """
+    return QWEN_SYSTEM if _QWEN_OMNI.search(name) else None
 
 
 class AsksPhrases(Protocol):

@@ -164,18 +164,26 @@ class Question:
 class Response:
     """A model's text for one question; the question travels with it, so that a file can be scored alone.
 
-    Any text is a response, the empty one too: what a model wrote is scored, never refused. Raises
-    RecordError for an empty model name.
+    Any text is a response, the empty one too: what a model wrote is scored, never refused. `truncated` says that the
+    limit of new tokens cut it off, so that its answer may be missing. `system` is the system turn that it was asked
+    with, "" where that was left to the model's chat template, None where nobody knows. Raises RecordError for an empty
+    model name.
     """
 
     question: Question
     model: str
     text: str
+    truncated: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
         _require_text("model", self.model)
         if not isinstance(self.text, str):
             raise RecordError("response", f"must be text, got {self.text!r:.80}")
+        if not isinstance(self.truncated, bool):
+            raise RecordError("truncated", f"must be true or false, got {self.truncated!r:.80}")
+        if self.system is not None and not isinstance(self.system, str):
+            raise RecordError("system", f"must be text, got {self.system!r:.80}")
 
 
 def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
@@ -202,7 +210,7 @@ def read_questions(path: StrPath, on_error: StrPath | None = None) -> list[Quest
 def read_responses(
     path: StrPath, on_error: StrPath | None = None, *, several: bool = False
 ) -> list[Response]:
-    """Responses, one JSON object a line: the question's fields, "model" and "response".
+    """Responses, one JSON object a line: the question's fields, "model", "response", "truncated"? and "system"?.
 
     A model answers a question once; a second answer is a bad row unless `several` says that there may
     be more (sampling). Errors and `on_error` as in `read_clips`.
@@ -380,8 +388,10 @@ def response_of(row: Row) -> Response:
     """The response of one row of a predictions file. RecordError names the field that is wrong."""
     if row.get("response") is None:
         raise RecordError("response", 'is missing; "" is the empty response')
-    # Response checks the types of both
-    return Response(question_of(row), cast(str, row.get("model")), cast(str, row["response"]))
+    # Response checks the types
+    truncated, system = row.get("truncated"), cast(str | None, row.get("system"))
+    cut = False if truncated is None else cast(bool, truncated)
+    return Response(question_of(row), cast(str, row.get("model")), cast(str, row["response"]), cut, system)
 
 
 def _given(row: Row) -> dict[str, object]:
@@ -459,7 +469,10 @@ _WORD_FIELDS = [("word" if field == "text" else field, field) for field in Word.
 def as_row(record: Clip | Question | Response | Row) -> Row:
     """The record as its line has it; fields that are None are left out."""
     if isinstance(record, Response):
-        return {**as_row(record.question), "model": record.model, "response": record.text}
+        row = {**as_row(record.question), "model": record.model, "response": record.text}
+        if record.truncated:
+            row["truncated"] = True
+        return row if record.system is None else {**row, "system": record.system}
     if isinstance(record, Clip):
         row = _values(record)
         row["words"] = [

@@ -15,13 +15,25 @@ from tgsr.models.placement import AS_SAVED, Placement
 
 
 def open_model(
-    name: str, cache: Path, placement: Placement = AS_SAVED, limits: Limits | None = None
+    name: str,
+    cache: Path,
+    placement: Placement = AS_SAVED,
+    limits: Limits | None = None,
+    system: str | None = None,
 ) -> Lalm | Responder:
     """The model called `name`. `cache` is the folder where transcripts and remote responses are kept.
 
+    `system` is the system turn of every question, whoever answers: None is the family's own, "" the chat template's.
     A checkpoint that is of none of our families is driven by transformers' own processor and only answers. Raises
     ModelError with the remedy for what cannot be had.
     """
+    model = _open(name, cache, placement, limits)
+    if system is not None:
+        model.system = system or None
+    return model
+
+
+def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -> Lalm | Responder:
     if is_cascade(name):
         return load_cascade(name, cache=cache, limits=limits)
     if is_remote(name):

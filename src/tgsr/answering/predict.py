@@ -22,7 +22,7 @@ from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.errors import AudioError, ModelError, RecordError
-from tgsr.llm.decoding import GREEDY, Decoding, Failed
+from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
 from tgsr.records import Question, Response, append_jsonl, by_clip, read_responses, resolve_audio
@@ -56,7 +56,8 @@ def respond(
         top_p=decoding.top_p,
         uniform_BN=uniforms(len(prompts), decoding.max_new_tokens, decoding.seed),
     )
-    return [lalm.text(list(response.ids)) for response in sampled]
+    texts = [lalm.text(list(response.ids)) for response in sampled]
+    return [Cut(text) if response.cut else text for response, text in zip(sampled, texts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,10 @@ def predict(
             heard.append(sound)
         if prompted:
             for question, text in zip(prompted, way.answers(heard, prompts, prompted[0]), strict=True):
-                failed = isinstance(text, Failed)
-                yield Unheard(question, text.reason) if failed else Response(question, model.name, text)
+                if isinstance(text, Failed):
+                    yield Unheard(question, text.reason)
+                else:
+                    yield Response(question, model.name, str(text), isinstance(text, Cut), _system_of(model))
         bar.update(len(batch))
     bar.close()
 
@@ -169,7 +172,8 @@ def predict_to_file(
     They carry `name`, or the model's own: runs of one model under several prompts lie in one file under several
     names. Goes on where an earlier call stopped: questions that have an answer of that name in `out` are left
     alone. Unheard ones go to `out`.errors.jsonl, each once for the same reason, and the next call tries them again.
-    Raises RecordError where `out` is not a file of ours, and where that name has answered there under another prompt.
+    Raises RecordError where `out` is not a file of ours, and where that name has answered there under another prompt
+    or another system turn.
     """
     name = name or model.name
     done: set[str] = set()
@@ -184,9 +188,10 @@ def predict_to_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
         repair_jsonl(out)
-        before = [r.question for r in read_responses(out) if r.model == name]
-        _require_one_prompt(before, questions, name, out)
-        done = {question.id for question in before}
+        before = [response for response in read_responses(out) if response.model == name]
+        _require_one_prompt([response.question for response in before], questions, name, out)
+        _require_one_system(before, _system_of(model), name, out)
+        done = {response.question.id for response in before}
     n_done = n_unheard = 0
     left = [question for question in questions if question.id not in done]
     for result in predict(model, left, path, cache, decoding):
@@ -201,6 +206,24 @@ def predict_to_file(
                 append_jsonl(errors, row)
             n_unheard += 1
     return n_done, n_unheard
+
+
+def _system_of(model: Lalm | Responder) -> str:
+    """As a record says it; a responder without the attribute sends no system turn."""
+    return getattr(model, "system", None) or ""
+
+
+def _require_one_system(before: Sequence[Response], system: str, name: str, out: Path) -> None:
+    """RecordError where a response was asked for with another system turn than now."""
+    for response in before:
+        if response.system not in (None, system):
+            raise RecordError(
+                None,
+                f"{name} has answered question {response.question.id} with the system turn {response.system!r:.80}, "
+                f"now it is {system!r:.80}",
+                str(out),
+                remedy="give the same --system, or --name, so that both lie side by side, or another --out",
+            )
 
 
 def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], name: str, out: Path) -> None:

@@ -21,7 +21,7 @@ from tgsr import audio
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.errors import ModelError
 from tgsr.llm.chat import bearer, chat_body, chat_endpoint, plain_key, read_chat
-from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -52,6 +52,7 @@ class Remote(Responder):
     endpoint: Endpoint
     max_seconds: float
     price: Price | None = None
+    system: str | None = None
     tokens: dict[str, int] = field(default_factory=lambda: {"text": 0, "audio": 0, "out": 0})
 
     def __post_init__(self) -> None:
@@ -74,7 +75,9 @@ class Remote(Responder):
         with self._lock:
             for kind in self.tokens:
                 self.tokens[kind] += int(answer.get("tokens", {}).get(kind, 0))
-        return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
+        if answer.get("failed"):
+            return Failed(answer["failed"])
+        return Cut(answer["text"]) if answer.get("truncated") else str(answer["text"])
 
     def spent(self) -> str:
         """Requests and tokens, of cached answers too; money for the tokens of a model whose price is known."""

@@ -39,6 +39,7 @@ class Responder(Protocol):
     name: str
     max_seconds: Seconds  # the longest clip that it takes; longer ones are refused before they reach it
     at_once: int  # how many clips it likes to get together
+    system: str | None = None  # the system turn; None leaves that turn to the chat template
 
     def phrase_question(self, phrase: str) -> str:
         """The user turn that asks where `phrase` is said: B.1.2's, which says in which form to answer."""
@@ -49,7 +50,8 @@ class Responder(Protocol):
     ) -> list[str | Failed]:
         """One response for each question, in order; `clips` are 16 kHz mono float32.
 
-        What a model writes comes back as it is, the empty text too. One that fails is Failed; the others go on.
+        What a model writes comes back as it is, the empty text too; a `Cut` is a text that the limit cut off. One that
+        fails is Failed; the others go on.
         """
         ...
 

@@ -28,6 +28,7 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     flag("--start", type=float, default=0.0, help="hear from this second on")
     flag("--end", type=float, help="hear up to this second")
     flag("--evidence", type=Path, help="where to write the wav; evidence.wav if not given")
+    shared.add_system(command)
     shared.add_config(command, Placement)
     shared.add_limits(command)
     shared.add_long_audio(command)
@@ -87,6 +88,7 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     about = "record bad rows of questions.jsonl in OUT.errors.jsonl and go on; a benchmark's always are"
     flag("--skip-bad", action="store_true", help=about)
     shared.add_config(command, Decoding)
+    shared.add_system(command)
     shared.add_config(command, Placement)
     shared.add_limits(command)
     shared.add_cache(command)

@@ -217,6 +217,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
     about, default = f"only some of {', '.join(FAMILIES)}", list(FAMILIES)
     flag("--conditions", nargs="+", choices=FAMILIES, default=default, metavar="CONDITION", help=about)
     shared.add_config(command, Decoding)
+    shared.add_system(command)
     shared.add_config(command, Placement)
     shared.add_limits(command)
     shared.add_cache(command)

@@ -105,6 +105,15 @@ def add_long_audio(command: argparse.ArgumentParser) -> None:
     command.add_argument("--long-audio", choices=("refuse", "split"), default="refuse", help=about)
 
 
+def add_system(command: argparse.ArgumentParser) -> None:
+    """The flag that `open_model` reads, of every command that asks a model."""
+    about = (
+        "the system turn of every question, on this machine or on a server; the family's own if not given; "
+        "'': what the chat template puts there"
+    )
+    command.add_argument("--system", metavar="TEXT", help=about)
+
+
 def add_limits(command: argparse.ArgumentParser) -> None:
     """The flags of models behind an API."""
     flag = command.add_argument_group("models behind an API").add_argument
@@ -126,7 +135,7 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     from tgsr.models.packaged_weights import cache_folder
 
     limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)
-    return open_model(name, cache_folder(), config_of(args, Placement), limits)
+    return open_model(name, cache_folder(), config_of(args, Placement), limits, args.system)
 
 
 def add_shards(command: argparse.ArgumentParser) -> None:

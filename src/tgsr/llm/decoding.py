@@ -31,6 +31,10 @@ class Decoding:
 GREEDY = Decoding()
 
 
+class Cut(str):
+    """A text that the limit of new tokens cut off: what there is of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """No response, and why, in a sentence for an errors file: a refused request, a connection that was cut."""
