@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import resource
@@ -18,10 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import tgsr
 from tgsr.audio import save_flac, save_wav
-from tgsr.disk.whole import whole, whole_folder, write_whole
+from tgsr.disk.jsonl import append_row
+from tgsr.disk.tensors import write_tensors
+from tgsr.disk.whole import half_name, sweep, whole, whole_files, whole_folder, write_whole
 from tgsr.errors import DiskError
 from tgsr.records import write_jsonl
 
@@ -148,27 +152,111 @@ def test_a_full_device_is_named_with_its_remedy(tmp_path: Path) -> None:
         write_whole("/dev/full", LONG)
 
 
-@pytest.mark.parametrize("kind", ["text", "rows", "sound"])
+@pytest.mark.parametrize("kind", ["text", "rows", "sound", "tensors"])
 def test_a_disk_that_fills_up_halfway_leaves_the_old_file(tmp_path: Path, kind: str) -> None:
     """RLIMIT_FSIZE stands for the disk: the write fails after some of the bytes."""
-    path = tmp_path / {"text": "a.md", "rows": "a.jsonl", "sound": "a.wav"}[kind]
+    path = tmp_path / {"text": "a.md", "rows": "a.jsonl", "sound": "a.wav", "tensors": "a.st"}[kind]
     path.write_text("old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     write: dict[str, Callable[[], None]] = {
         "text": lambda: write_whole(path, LONG),
         "rows": lambda: write_jsonl(path, ({"n": n} for n in range(100_000))),
         "sound": lambda: save_wav(path, np.zeros(100_000, np.float32)),
+        "tensors": lambda: write_tensors(path, {"a": torch.zeros(100_000)}),
     }
     try:
         with pytest.raises(DiskError, match="free some space"):
             write[kind]()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, handled)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
+
+
+LEFT = "00112233445566"[:12]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_behind_goes_with_the_next_write(tmp_path: Path, kind: str) -> None:
+    program = (
+        "import sys, os, signal\nfrom tgsr.disk.whole import whole, whole_folder\n"
+        f"with {'whole' if kind == 'file' else 'whole_folder'}(sys.argv[1]) as half:\n"
+        "  (half if half.name.endswith('.json') else half / 'a').write_text('half')\n"
+        "  os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    name = "a.json" if kind == "file" else "a"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=False)
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".half-")
+    write_whole(tmp_path / "b.json", "text")
+    assert os.listdir(tmp_path) == ["b.json"]
+
+
+def test_only_what_nobody_finishes_is_swept_and_only_of_ours(tmp_path: Path) -> None:
+    old = [
+        f".half-{LEFT}",
+        f".half-{LEFT}.json",
+        f".half-99999999-1-{LEFT}.pt",
+    ]  # of before; of another machine
+    kept = [f".half-{LEFT[::-1]}", half_name(), ".half-a-cake", "half-done.txt", "notes.txt"]
+    for name in (*old, *kept):
+        (tmp_path / name).touch()
+    for name in (*old, *kept[1:]):
+        os.utime(tmp_path / name, (0, 0))
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_a_folder_of_files_is_written_file_by_file_over_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("old")
+    (tmp_path / "mine.txt").write_text("mine")
+
+    def stopped() -> None:
+        with whole_files(tmp_path) as half:
+            (half / "a.json").write_text("half")
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        stopped()
+    assert (tmp_path / "a.json").read_text() == "old"
+    with whole_files(tmp_path) as half:
+        (half / "a.json").write_text("new")
+        (half / "templates").mkdir()
+        (half / "templates" / "b.jinja").write_text("new")
+    found = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert found == {"a.json": "new", "mine.txt": "mine", "templates/b.jinja": "new"}
+
+
+def raising(error: OSError) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, r"a\.json: No space left on device; free some space"),
+        (errno.EROFS, r"a\.json: Read-only file system; choose a folder that can be written to"),
+        (errno.EACCES, r"a\.json: Permission denied; make it writable, or choose another folder"),
+    ],
+)
+def test_what_the_disk_refuses_is_an_error_with_a_remedy(tmp_path: Path, number: int, says: str) -> None:
+    for name in (None, str(tmp_path), str(tmp_path / "a.json"), str(tmp_path / half_name())):
+        with pytest.raises(DiskError, match=says), whole(tmp_path / "a.json"):
+            raising(OSError(number, os.strerror(number), name))
+    with pytest.raises(OSError, match="elsewhere") as elsewhere, whole(tmp_path / "a.json"):
+        raising(OSError(number, os.strerror(number), "/elsewhere/input.wav"))
+    assert not isinstance(elsewhere.value, DiskError)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_log_on_a_full_disk_is_named_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DiskError, match=r"log\.jsonl: No space left on device; free some space"):
+        append_row(tmp_path / "log.jsonl", {"a": 1})
 
 
 def written_by(job: tuple[str, int]) -> None:
@@ -252,7 +340,7 @@ def bare_writers(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
                 for call in called
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
             ]
-            is_inside = is_inside or bool({"whole", "whole_folder"} & set(names))
+            is_inside = is_inside or bool({"whole", "whole_folder", "whole_files"} & set(names))
         if isinstance(node, ast.Call) and not is_inside and (name := writer(node)):
             yield function, node.lineno, name
         for child in ast.iter_child_nodes(node):

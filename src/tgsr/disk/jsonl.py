@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import math
 import mmap
 import os
 from collections.abc import Mapping
 
-from tgsr.disk.whole import StrPath
+from tgsr.disk.whole import StrPath, disk_errors
 from tgsr.errors import RecordError
 
 Row = Mapping[str, object]
@@ -58,10 +59,10 @@ def append_row(path: StrPath, row: Row) -> None:
     """Append one JSON object to a log in a single write; the file is made where it is missing.
 
     Raises RecordError for NaN and infinite numbers, and where the log ends in a half-written line, to
-    which the row would be glued (`repair_jsonl` first).
+    which the row would be glued (`repair_jsonl` first); DiskError where the disk is full or cannot be written to.
     """
     line = line_of(row, os.fspath(path), None)
-    with open(path, "ab+", buffering=0) as file:
+    with disk_errors(path), open(path, "ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -69,15 +70,16 @@ def append_row(path: StrPath, row: Row) -> None:
         n_written = file.write(line)
         if n_written != len(line):  # a disk that fills up takes part of a line
             written = f"only {n_written} of {len(line)} bytes were written"
-            raise OSError(f"{os.fspath(path)}: {written}; free space")
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({written})")
 
 
 def repair_jsonl(path: StrPath) -> int:
     """Drop the half-written last line that a killed process leaves in a log; the bytes dropped, mostly 0.
 
-    A last line that lacks only its line break gets one. Complete lines are not looked at.
+    A last line that lacks only its line break gets one. Complete lines are not looked at. DiskError where the file
+    cannot be written to.
     """
-    with open(path, "rb+") as file:
+    with disk_errors(path), open(path, "rb+") as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             return 0

@@ -5,18 +5,50 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from tgsr.errors import DiskError
 
 StrPath = str | os.PathLike[str]
 HALF = ".half-"  # how names begin that only a process killed in the middle leaves behind
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LONG_AGO = 86400.0  # seconds; what nobody has written to for so long was left behind
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    errno.EROFS: "choose a folder that can be written to",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
+}
+
+
+@contextmanager
+def disk_errors(path: StrPath) -> Iterator[None]:
+    """DiskError with a remedy where the block cannot write `path`: a full or read-only disk, or no permission."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except OSError as error:
+        if error.errno not in REMEDIES or not _is_about(error, Path(os.path.realpath(path))):
+            raise
+        raise DiskError(
+            f"{path}: {error.strerror}; {REMEDIES[error.errno]} and run the same command again"
+        ) from error
+
+
+def _is_about(error: OSError, target: Path) -> bool:
+    """Whether it was the target that could not be written, and not something else that the block used."""
+    if error.filename is None:  # a write
+        return True
+    path = Path(os.path.realpath(os.fsdecode(error.filename)))
+    return path == target or path in target.parents or any(part.startswith(HALF) for part in path.parts)
 
 
 @contextmanager
@@ -26,31 +58,28 @@ def whole(path: StrPath) -> Iterator[Path]:
     Whatever fails in the block, an old file at `path` stays and nothing is left beside it. The target of a link is
     replaced, not the link. A new file has the mode of the umask, a replaced one keeps its mode. Threads and processes
     with the same target do not meet: the last one counts. Missing folders are made. What is no file (/dev/stdout, a
-    pipe) is written to as it is. Raises DiskError where the disk is full.
+    pipe) is written to as it is. Raises DiskError as `disk_errors` does.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     # the suffix tells some writers the format
-    half = target.with_name(f"{HALF}{secrets.token_hex(6)}{target.suffix}")
-    try:
+    half = target.with_name(half_name() + target.suffix)
+    with disk_errors(path):
         if Path(path).exists() and not target.is_file():
             yield Path(path)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield half
-        with half.open("rb+") as file:
-            os.fsync(file.fileno())
-        if target.exists():
-            half.chmod(stat.S_IMODE(target.stat().st_mode))
-        os.replace(half, target)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        remedy = "free some space and run the same command again"
-        raise DiskError(f"{path}: {error.strerror}; {remedy}") from error
-    finally:
-        half.unlink(missing_ok=True)
+        sweep(target.parent)
+        try:
+            yield half
+            with half.open("rb+") as file:
+                os.fsync(file.fileno())
+            if target.exists():
+                half.chmod(stat.S_IMODE(target.stat().st_mode))
+            os.replace(half, target)
+        finally:
+            half.unlink(missing_ok=True)
 
 
 def write_whole(path: StrPath, content: str | bytes) -> None:
@@ -63,21 +92,107 @@ def write_whole(path: StrPath, content: str | bytes) -> None:
 def whole_folder(path: StrPath) -> Iterator[Path]:
     """A new folder to write into: it takes the name `path` after the block, unless another process was faster.
 
-    Where anything fails in the block, nothing is left. Folders above it are made.
+    Where anything fails in the block, nothing is left. Folders above it are made. Raises DiskError as `disk_errors`.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = target.with_name(f"{HALF}{secrets.token_hex(6)}")
-    half.mkdir()
-    try:
-        yield half
+    with disk_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
+        half = target.with_name(half_name())
+        half.mkdir()
         try:
-            half.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
+            yield half
+            try:
+                half.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(folder: StrPath) -> Iterator[Path]:
+    """A folder to write into: its files then go into `folder`, each as `whole` writes one; the others there stay.
+
+    For writers of other packages, which choose the files' names themselves.
+    """
+    target = Path(folder)
+    with disk_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        sweep(target)
+        half = target / half_name()
+        half.mkdir()
+        try:
+            yield half
+            for path in sorted(half.rglob("*")):
+                if path.is_file():
+                    with whole(target / path.relative_to(half)) as file:
+                        os.replace(path, file)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def half_name() -> str:
+    """A new name for something unfinished: `sweep` can tell from it whether its process has died."""
+    return f"{HALF}{_here()}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+@cache
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left unfinished in a folder, once for each process and folder.
+
+    Of processes of this machine what is not running any more; of others what nobody has written to for a day.
+    """
+    for path in folder.glob(f"{HALF}*"):
+        if is_left_behind(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+_HALF_NAME = re.compile(re.escape(HALF) + r"(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{12}(\.\w+)?")
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether a file or folder has an unfinished one's name and nobody finishes it any more."""
+    if (name := _HALF_NAME.fullmatch(path.name)) is None:
+        return False
+    where, process, _ = name.groups()
+    if where == _here():
+        return not _is_running(int(process))
+    try:
+        return time.time() - path.stat().st_mtime > LONG_AGO
+    except OSError:  # finished or swept a moment ago
+        return False
+
+
+def _is_running(process: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+@cache
+def _here() -> str:
+    """This machine since it was started, and this container: where a process' number means the same process."""
+    parts = [platform.node()]
+    for read, source in ((os.readlink, "/proc/self/ns/pid"), (_text, "/proc/sys/kernel/random/boot_id")):
+        try:
+            parts.append(read(source))
+        except OSError:  # not Linux
+            parts.append("")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text()
 
 
 def sha256_of(path: Path) -> str:

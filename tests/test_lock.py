@@ -1,0 +1,78 @@
+"""A folder or file has one writer: another one is refused by name, and a death frees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tgsr.disk.lock import held
+from tgsr.errors import RunError
+
+HOLDER = """
+import sys
+from tgsr.disk.lock import held
+with held(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder_of(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds `path` until its input ends."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=pipe, stdout=pipe, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield other
+
+
+def test_another_writer_is_refused_with_process_machine_and_start(tmp_path: Path) -> None:
+    with holder_of(tmp_path / "run") as other:
+        says = rf"run: is being written by process {other.pid} on .+ since 20\d\d-.*choose another --out"
+        with pytest.raises(RunError, match=says), held(tmp_path / "run"):
+            pass
+        with held(tmp_path / "another"):
+            pass
+    with held(tmp_path / "run"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_death_frees_it(tmp_path: Path) -> None:
+    with holder_of(tmp_path / "run") as other:
+        other.kill()
+        other.wait()
+        assert os.listdir(tmp_path) == [".run.lock"]
+        with held(tmp_path / "run"):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_folder_under_two_names_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    monkeypatch.chdir(tmp_path / "run")
+    for name in (Path("."), tmp_path / "link", tmp_path / "run" / ".." / "run"):
+        with held(tmp_path / "run"), pytest.raises(RunError, match=rf"process {os.getpid()} "), held(name):
+            pass
+
+
+def test_what_is_no_file_has_as_many_writers_as_like(tmp_path: Path) -> None:
+    with held("/dev/null"), held("/dev/null"):
+        assert not Path("/dev/.null.lock").exists()
+
+
+def test_an_error_in_the_block_frees_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), held(tmp_path / "new" / "run"):
+        raise ValueError("mine")
+    with held(tmp_path / "new" / "run"):
+        assert os.listdir(tmp_path / "new") == [".run.lock"]
