@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tgsr import cli
+from tgsr.commands import shared
 from tgsr.records import read_questions, read_responses
 
 
@@ -44,6 +45,12 @@ def test_settings_are_read_by_their_types() -> None:
         parsed(*words[:6], "--kl", "k4")
     with pytest.raises(SystemExit):
         parsed("train", "grpo", "--out", "o")  # no questions
+
+
+@pytest.mark.parametrize("words", [("ask", "a.wav", "Who?"), ("view", "runs")])
+def test_every_command_that_asks_a_model_has_what_opening_it_needs(words: tuple[str, ...]) -> None:
+    args = parsed(*words, "--max-seconds", "90", "--system", "Be brief.")
+    assert shared.open_model(args, "http://localhost:1/v1#m").max_seconds == 90
 
 
 def test_build_makes_questions_whose_audio_is_there(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from local_server import Got, Reply, chat_answer, gemini_answer, serving, sound_in
 from tgsr import cli
+from tgsr.answering.open import open_model
 from tgsr.answering.remote import Gemini, Remote, load_remote
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE, save_wav
@@ -21,6 +22,7 @@ from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.llm.text_models import ServedLlm
+from tgsr.prompts import QWEN_SYSTEM
 from tgsr.records import Question, read_responses, write_jsonl
 
 KEY = "sk-very-secret-0123456789"
@@ -254,25 +256,310 @@ def only(kind: str, reply: Any, tmp_path: Path) -> str | Failed:
         return model_at(kind, server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY)[0]
 
 
-def test_an_empty_answer_is_a_response(kind: str, tmp_path: Path) -> None:
-    assert only(kind, ANSWERS[kind](""), tmp_path) == ""
-    assert only(kind, ANSWERS[kind](None), tmp_path / "other") == ""
+def test_an_empty_text_is_a_response_of_the_model(tmp_path: Path) -> None:
+    assert only("http", chat_answer(""), tmp_path) == ""
+
+
+def message(**fields: Any) -> Any:
+    """A chat completion whose message has these fields and no other text."""
+    reply = chat_answer(None)
+    reply["choices"][0]["message"] |= fields
+    return reply
+
+
+def gemini_parts(parts: Any, finish: str | None = "STOP") -> Any:
+    reply = gemini_answer(None)
+    reply["candidates"][0] |= {"content": {"role": "model", "parts": parts}, "finishReason": finish}
+    return reply
+
+
+NO_ANSWERS: list[tuple[str, Any, str]] = [
+    ("gemini", {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}, "blocked: PROHIBITED_CONTENT"),
+    ("gemini", gemini_answer(None, "MAX_TOKENS"), "no text: the server says MAX_TOKENS; --max-new-tokens"),
+    ("gemini", gemini_answer(None), "no text: the server says STOP and sent none"),
+    ("gemini", gemini_parts([]), "no text"),
+    ("gemini", gemini_parts([{"text": ""}]), "no text"),
+    ("gemini", gemini_parts([{"text": "I wonder", "thought": True}]), "no text"),
+    ("gemini", gemini_parts([{"functionCall": {"name": "f", "args": {}}}]), "no text"),
+    ("gemini", gemini_parts([{"text": "The speaker"}], None), "no finished answer: the server says not how"),
+    *(
+        ("gemini", gemini_answer(text, finish), f"the server says {finish}")
+        for text in (None, "The speaker said")
+        for finish in ("SAFETY", "RECITATION", "OTHER", "PROHIBITED_CONTENT", "MALFORMED_FUNCTION_CALL")
+    ),
+    *(
+        (kind, chat_answer(text, finish), f"the server says {finish}")
+        for kind in ("openai", "http")
+        for text in (None, "The speaker said")
+        for finish in (
+            "content_filter",
+            "abort",
+            "tool_calls",
+            "function_call",
+            "error",
+            "sensitive",
+            "never seen",
+        )
+    ),
+    ("http", chat_answer("", "length"), "no text: the server says length"),
+    ("http", chat_answer(None, "length"), "no text: the server says length"),
+    ("http", chat_answer(None), "no text: the server says stop and sent none"),
+    ("http", message(content=[]), "no text"),
+    ("http", message(tool_calls=[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]), "no text"),
+    ("http", chat_answer("The speaker", None), "no finished answer: the server says not how"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("kind", "reply", "says"), NO_ANSWERS)
+def test_no_finished_answer_is_counted_and_asked_again_by_the_next_call(
+    kind: str, reply: Any, says: str, tmp_path: Path
+) -> None:
+    with serving(lambda _, n: Reply(reply if n == 0 else ANSWERS[kind]("(b)"))) as server:
+        model = model_at(kind, server.url, tmp_path)
+        (found,) = model.respond([clip()], asked("Who?"), GREEDY)
+        assert isinstance(found, Failed)
+        assert says in found.reason
+        assert "1 came back without a finished answer" in model.spent()
+        assert model_at(kind, server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY) == ["(b)"]
+        assert len(server.got) == 2
 
 
 @pytest.mark.parametrize(
-    ("kind", "reply", "says"),
+    ("kind", "reply", "text"),
     [
-        ("gemini", {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}, "blocked: PROHIBITED_CONTENT"),
-        ("gemini", gemini_answer(None, "SAFETY"), "no text: the server says SAFETY"),
-        ("gemini", gemini_answer(None, "MAX_TOKENS"), "the server says MAX_TOKENS"),
-        ("openai", chat_answer(None, "content_filter"), "the server says content_filter"),
-        ("http", chat_answer("", "length"), "the server says length"),
+        ("http", chat_answer("From 1.2 s", "length"), "From 1.2 s"),
+        ("gemini", gemini_answer("From 1.2 s", "MAX_TOKENS"), "From 1.2 s"),
+        ("http", message(reasoning="From 1.2 s", content=None), "<think>\nFrom 1.2 s"),
     ],
 )
-def test_what_the_server_withholds_is_no_response(kind: str, reply: Any, says: str, tmp_path: Path) -> None:
-    found = only(kind, reply, tmp_path)
+def test_what_was_cut_at_the_limit_is_counted_and_not_kept(
+    kind: str, reply: Any, text: str, tmp_path: Path
+) -> None:
+    if kind == "http":
+        reply["choices"][0]["finish_reason"] = "length"
+    with serving(lambda _, n: Reply(reply if n == 0 else ANSWERS[kind]("(b)"))) as server:
+        model = model_at(kind, server.url, tmp_path)
+        assert model.respond([clip()], asked("Who?"), GREEDY) == [text]
+        assert "1 cut at the limit" in model.spent()
+        assert model_at(kind, server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY) == ["(b)"]
+
+
+def test_answers_that_an_earlier_version_kept_are_asked_again(tmp_path: Path) -> None:
+    with serving(lambda *_: Reply(chat_answer("(b)"))) as server:
+        assert model_at("http", server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY) == ["(b)"]
+        (kept,) = (tmp_path / "responses").rglob("*.json")
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"text": "", "failed": "filtered"}))
+        assert model_at("http", server.url, tmp_path).respond([clip()], asked("Who?"), GREEDY) == ["(b)"]
+        assert len(server.got) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"content": "(b)", "reasoning_content": "From 1 s.\n"}, "<think>\nFrom 1 s.\n</think>\n\n(b)"),
+        ({"content": "(b)", "reasoning": "From 1 s."}, "<think>\nFrom 1 s.\n</think>\n\n(b)"),
+        ({"content": "(b)", "reasoning_content": None, "reasoning": ""}, "(b)"),
+        ({"content": None, "reasoning_content": "From 1 s. (b)"}, "From 1 s. (b)"),
+        ({"content": "", "reasoning_content": "From 1 s. (b)"}, "From 1 s. (b)"),
+        ({"content": None, "audio": {"id": "a", "data": "AAAA", "transcript": "(b) one"}}, "(b) one"),
+        ({"content": "(b)", "audio": None}, "(b)"),
+        ({"content": [{"type": "text", "text": "(b)"}, {"type": "text", "text": " one"}]}, "(b) one"),
+        ({"content": [{"type": "text", "text": None}, {"type": "output_text", "text": "(b)"}]}, "(b)"),
+        ({"content": ["(b)", " one"]}, "(b) one"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "From 1 s."}]},
+                    {"type": "text", "text": "(b)"},
+                ]
+            },
+            "<think>\nFrom 1 s.\n</think>\n\n(b)",
+        ),
+    ],
+)
+def test_all_that_the_model_wrote_is_read_wherever_the_server_puts_it(
+    fields: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    assert only("http", message(**fields), tmp_path) == text
+
+
+def test_a_judge_gets_the_reply_without_the_thoughts(tmp_path: Path) -> None:
+    reply = message(content="1", reasoning_content="It may be 0.")
+    with serving(lambda *_: Reply(reply)) as server:
+        endpoint, model = chat_endpoint(f"{server.url}/v1#judge", cache=tmp_path, limits=QUICK)
+        assert ServedLlm(endpoint, model).write("abc", GREEDY) == "1"
+
+
+USAGES: list[Any] = [
+    None,
+    "unknown",
+    [],
+    {},
+    {"prompt_tokens": None, "completion_tokens": None, "prompt_tokens_details": None},
+    {"prompt_tokens": "many", "completion_tokens": "7.5x", "prompt_tokens_details": {"audio_tokens": "x"}},
+    {"prompt_tokens": -5, "completion_tokens": -1, "prompt_tokens_details": {"audio_tokens": -3}},
+    {"prompt_tokens": 1e400, "completion_tokens": True, "prompt_tokens_details": ["audio"]},
+    {"prompt_tokens": {}, "completion_tokens": [], "prompt_tokens_details": {"audio_tokens": {}}},
+]
+
+
+@pytest.mark.parametrize("usage", USAGES)
+def test_broken_usage_numbers_end_nothing(usage: Any, tmp_path: Path) -> None:
+    as_gemini = usage
+    if isinstance(usage, dict) and usage:
+        as_gemini = {
+            "promptTokenCount": usage["prompt_tokens"],
+            "candidatesTokenCount": usage["completion_tokens"],
+            "thoughtsTokenCount": None,
+            "promptTokensDetails": [None, {"modality": "AUDIO", "tokenCount": usage["prompt_tokens"]}],
+        }
+    replies = {"http": chat_answer("(b)") | {"usage": usage}}
+    replies["gemini"] = gemini_answer("(b)") | {"usageMetadata": as_gemini}
+    for kind, reply in replies.items():
+        with serving(lambda *_, reply=reply: Reply(reply)) as server:
+            model = model_at(kind, server.url, tmp_path / kind)
+            assert model.respond([clip()], asked("Who?"), GREEDY) == ["(b)"]
+        assert "0 text and 0 audio in, 0 out" in model.spent()
+
+
+def test_numbers_of_tokens_as_texts_and_fractions_are_read(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": "50", "completion_tokens": 7.0, "prompt_tokens_details": {"audio_tokens": 60}}
+    with serving(lambda *_: Reply(chat_answer("(b)") | {"usage": usage})) as server:
+        model = model_at("http", server.url, tmp_path)
+        model.respond([clip()], asked("Who?"), GREEDY)
+    assert "0 text and 60 audio in, 7 out" in model.spent()
+
+
+# --- the end of the money, and errors inside a success ----------------------------------------------------------
+
+OPENAI_QUOTA = {
+    "error": {
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "type": "insufficient_quota",
+        "param": None,
+        "code": "insufficient_quota",
+    }
+}
+
+
+def gemini_quota(quota: str) -> Any:
+    failure = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": quota}]}
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.01s"}
+    message = "You exceeded your current quota, please check your plan and billing details."
+    about = {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": [failure, retry]}
+    return {"error": about}
+
+
+def gateway_error(code: int, message: str, **more: Any) -> Any:
+    return {"error": {"code": code, "message": message, "metadata": more}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("openai", 429, OPENAI_QUOTA),
+        ("http", 429, OPENAI_QUOTA),
+        ("gemini", 429, gemini_quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier")),
+        ("http", 402, gateway_error(402, "Insufficient credits. Add more.")),
+        ("http", 200, gateway_error(402, "Insufficient credits. Add more.")),
+        ("http", 429, gateway_error(429, "Rate limit exceeded: free-models-per-day")),
+        ("gemini", 402, {"error": {"message": "pay first"}}),
+    ],
+)
+def test_an_exhausted_quota_ends_the_run_with_its_first_reply(
+    kind: str, status: int, body: Any, tmp_path: Path
+) -> None:
+    limits = Limits(at_once=1, n_tries=3, first_wait=0.01)
+    with serving(lambda *_: Reply(body, status)) as server:
+        model = model_at(kind, server.url, tmp_path, limits)
+        with pytest.raises(ModelError, match=r"used up.*goes on where it stopped"):
+            model.respond([clip()], asked("a?", "b?", "c?"), GREEDY)
+    assert len(server.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("gemini", 429, gemini_quota("GenerateContentInputTokensPerModelPerMinute-FreeTier")),
+        (
+            "http",
+            429,
+            {"error": {"message": "Rate limit reached on tokens per min (TPM)", "code": "rate_limit"}},
+        ),
+        ("http", 200, gateway_error(429, "Provider returned error", raw="slow down")),
+        ("http", 200, gateway_error(502, "Provider returned error")),
+        ("http", 200, {"error": "upstream connect error"}),
+        ("http", 200, {"object": "error", "message": "engine is dead", "code": 500}),
+        (
+            "http",
+            200,
+            {
+                "choices": [
+                    {
+                        "message": {"role": "assistant", "content": "The spea"},
+                        "finish_reason": "error",
+                        "error": {"code": 502, "message": "Provider disconnected"},
+                    }
+                ]
+            },
+        ),
+        ("gemini", 200, [{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}]),
+        ("http", 200, "<!DOCTYPE html><title>502 Bad Gateway</title>"),
+        ("http", 200, json.dumps(chat_answer("The speaker said so"))[:-40]),
+        ("http", 200, ""),
+    ],
+)
+def test_what_may_pass_is_tried_again_whatever_status_it_came_with(
+    kind: str, status: int, body: Any, tmp_path: Path
+) -> None:
+    bad = Reply(json.dumps(body) if isinstance(body, list) else body, status)
+    with serving(lambda _, n: bad if n == 0 else Reply(ANSWERS[kind]("at last"))) as server:
+        model = model_at(kind, server.url, tmp_path)
+        assert model.respond([clip()], asked("Who?"), GREEDY) == ["at last"]
+    assert len(server.got) == 2
+
+
+def test_an_error_inside_a_success_is_told_with_what_the_gateway_heard(tmp_path: Path) -> None:
+    found = only("http", gateway_error(400, "Provider returned error", raw="audio too long"), tmp_path)
     assert isinstance(found, Failed)
-    assert says in found.reason
+    assert "refused the request: 400: Provider returned error: audio too long" in found.reason
+
+
+def test_a_flagged_question_fails_alone(tmp_path: Path) -> None:
+    flagged = gateway_error(403, "Your chosen model requires moderation", reasons=["x"], flagged_input="...")
+
+    def answer(got: Got, _: int) -> Reply:
+        return Reply(flagged, 403) if text_of(got) == "bad?" else Reply(chat_answer("(b)"))
+
+    with serving(answer) as server:
+        found = model_at("http", server.url, tmp_path).respond([clip()], asked("bad?", "good?"), GREEDY)
+    assert isinstance(found[0], Failed)
+    assert found[1] == "(b)"
+
+
+@pytest.mark.parametrize(
+    ("model", "is_told_not_to_think"),
+    [
+        ("gemini-2.5-flash", True),
+        ("gemini-2.5-flash-lite", True),
+        ("gemini-2.5-flash-preview-09-2025", True),
+        ("gemini-2.5-flash-native-audio-latest", False),
+        ("gemini-2.5-flash-image", False),
+        ("gemini-2.5-pro", False),
+        ("gemini-2.0-flash", False),
+        ("gemini-2.0-flash-lite", False),
+        ("gemini-1.5-flash", False),
+        ("gemini-3-flash-preview", False),
+        ("gemini-flash-latest", False),
+    ],
+)
+def test_only_models_that_have_a_budget_of_none_are_told_not_to_think(
+    model: str, is_told_not_to_think: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda *_: Reply(gemini_answer("(b)"))) as server:
+        monkeypatch.setenv("GEMINI_BASE_URL", server.url)
+        load_remote(f"gemini:{model}", cache=tmp_path, limits=QUICK).respond([clip()], asked("?"), GREEDY)
+    assert ("thinkingConfig" in server.got[0].body["generationConfig"]) == is_told_not_to_think
 
 
 def test_a_refusal_is_what_the_model_says(tmp_path: Path) -> None:
@@ -322,6 +609,102 @@ def test_no_faster_than_allowed(tmp_path: Path) -> None:
 def test_limits_that_cannot_be_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="must be"):
         Limits(**limits)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_longest_clip_that_cannot_be_is_refused(seconds: float) -> None:
+    with pytest.raises(OptionError, match="--max-seconds"):
+        Limits(max_seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("model", "seconds"),
+    [
+        ("Qwen/Qwen2-Audio-7B-Instruct", 30),
+        ("Qwen2.5-Omni-7B", 300),
+        ("qwen2_5_omni", 300),
+        ("Qwen/Qwen3-Omni-30B-A3B-Thinking", 300),
+        ("nvidia/audio-flamingo-3-hf", 600),
+        ("nvidia/music-flamingo-hf", 1200),
+        ("mistralai/Voxtral-Mini-3B-2507", 2400),
+        ("google/gemma-3n-E4B-it", 30),
+        ("whatever", 30),
+    ],
+)
+def test_how_long_a_clip_a_served_model_hears_is_known_by_family_or_asked(
+    model: str, seconds: float, tmp_path: Path
+) -> None:
+    name = f"http://localhost:1/v1#{model}"
+    assert load_remote(name, cache=tmp_path).max_seconds == seconds
+    assert load_remote(name, cache=tmp_path, limits=Limits(max_seconds=90.0)).max_seconds == 90
+
+
+def test_a_clip_longer_than_a_served_model_is_known_to_hear_names_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
+    save_wav(tmp_path / "long.wav", clip(seconds=31.0))
+    save_wav(tmp_path / "short.wav", clip())
+    questions = [
+        Question(name, name, f"{name}.wav", seconds, "choice", f"{name}?", "one", ("one", "two"))
+        for name, seconds in (("long", 31.0), ("short", 0.5))
+    ]
+    write_jsonl(tmp_path / "q.jsonl", questions)
+    with serving(lambda *_: Reply(chat_answer("(a) one"))) as server:
+        command = ["predict", "--questions", str(tmp_path / "q.jsonl"), "--model", f"{server.url}/v1#mine"]
+        command += ["--out", str(tmp_path / "p.jsonl")]
+        assert cli.main(command) == 0
+        assert [r.question.id for r in read_responses(tmp_path / "p.jsonl")] == ["short"]
+        (row,) = (tmp_path / "p.jsonl.errors.jsonl").read_text().splitlines()
+        assert "hears 30 s, the audio lasts 31.00 s: nobody has said" in row
+        assert "--max-seconds" in row
+        assert cli.main([*command, "--max-seconds", "60"]) == 0
+    assert {r.question.id for r in read_responses(tmp_path / "p.jsonl")} == {"short", "long"}
+
+
+def test_a_served_omni_is_asked_with_the_system_turn_of_a_local_one(tmp_path: Path) -> None:
+    with serving(lambda *_: Reply(chat_answer("(a)"))) as server:
+        name = f"{server.url}/v1#Qwen/Qwen2.5-Omni-7B"
+        for system in (None, "", "Be brief."):
+            model = open_model(name, tmp_path, limits=QUICK, system=system)
+            assert isinstance(model, Remote)
+            model.respond([clip()], asked("Who?"), GREEDY)
+    turns = [got.body["messages"][:-1] for got in server.got]
+    assert turns[0] == [{"role": "system", "content": QWEN_SYSTEM}]
+    assert turns[1] == []
+    assert turns[2] == [{"role": "system", "content": "Be brief."}]
+
+
+def test_gemini_gets_the_system_turn_in_its_own_field(tmp_path: Path) -> None:
+    with serving(lambda *_: Reply(gemini_answer("(a)"))) as server:
+        model = model_at("gemini", server.url, tmp_path)
+        model.respond([clip()], asked("Who?"), GREEDY)
+        model.system = "Be brief."
+        model.respond([clip()], asked("Who?"), GREEDY)
+    assert "systemInstruction" not in server.got[0].body
+    assert server.got[1].body["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
+
+
+def test_a_record_says_that_a_served_response_was_cut_and_how_it_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
+    save_wav(tmp_path / "a.wav", clip())
+    questions = [
+        Question(name, "a", "a.wav", 0.5, "choice", f"{name}?", "one", ("one", "two")) for name in ("long", "short")
+    ]
+    write_jsonl(tmp_path / "q.jsonl", questions)
+
+    def answer(got: Got, _: int) -> Reply:
+        is_long = "long?" in text_of(got)
+        return Reply(chat_answer("From 1.2 s" if is_long else "(a) one", "length" if is_long else "stop"))
+
+    with serving(answer) as server:
+        command = ["predict", "--questions", str(tmp_path / "q.jsonl"), "--model", f"{server.url}/v1#m"]
+        assert cli.main([*command, "--system", "Be brief.", "--out", str(tmp_path / "p.jsonl")]) == 0
+    found = {r.question.id: r for r in read_responses(tmp_path / "p.jsonl")}
+    assert (found["long"].truncated, found["short"].truncated) == (True, False)
+    assert {r.system for r in found.values()} == {"Be brief."}
 
 
 def gemini_at(url: str, folder: Path, inline_bytes: int) -> Gemini:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.answering.predict import respond
-from tgsr.answering.responder import ClipQuestion, Responder
+from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
 from tgsr.grounding import find_invalid, find_spans
@@ -67,12 +67,7 @@ def ask(
         heard = without_cache(model, samples, long_audio)
         response = respond(model, [heard], [(0, model.prompt(text).after)])[0]
     else:
-        seconds = len(samples) / audio.SAMPLE_RATE
-        if seconds > model.max_seconds:
-            raise ModelError(
-                f"{model.name} hears {model.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
-                "(tgsr ask --start/--end)"
-            )
+        require_heard(model, len(samples) / audio.SAMPLE_RATE)
         about = ClipQuestion(0, text, question, choices, question if phrase else None)
         answer = model.respond([samples], [about], GREEDY)[0]
         if isinstance(answer, Failed):

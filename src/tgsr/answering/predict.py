@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.answering.responder import ClipQuestion, Responder
+from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
@@ -100,7 +100,9 @@ class ResponderAnswers:
         return self.responder.at_once
 
     def hear(self, question: Question, path: Path) -> np.ndarray:
-        return audio.load(resolve_audio(question, path), max_seconds=self.responder.max_seconds)
+        sound = resolve_audio(question, path)
+        require_heard(self.responder, audio.duration(sound))
+        return audio.load(sound, max_seconds=self.responder.max_seconds)
 
     def prompt(self, question: Question, clip: int, samples: np.ndarray) -> ClipQuestion:
         text = prompt_text(self.responder, question)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +20,30 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.errors import ModelError
-from tgsr.llm.chat import bearer, chat_body, chat_endpoint, plain_key, read_chat
+from tgsr.llm.chat import bearer, chat_body, chat_endpoint, ended, n_tokens, plain_key, read_chat, whole_text
 from tgsr.llm.decoding import Cut, Decoding, Failed
-from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
+from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed, ask_each
+from tgsr.prompts import system_of
+from tgsr.timeline import Seconds
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 OPENAI_URL = "https://api.openai.com/v1"
 INLINE_BYTES = 14_000_000  # of sound: base64 makes it a third more, and Gemini takes 20 MB a request
+# Those that may be told not to think. Others have no such budget, or none of 0, and refuse the request that gives one.
+NEED_NOT_THINK = re.compile("(?:models/)?gemini-2[.]5-flash(?!.*(?:image|tts|live|audio))")
+HEARD: tuple[tuple[str, Seconds], ...] = (
+    ("qwen2audio", 30),
+    ("gemma3n", 30),
+    ("gemma4", 30),
+    ("qwen25omni", 300),
+    ("qwen3omni", 300),
+    ("audioflamingo3", 600),
+    ("audioflamingonext", 1200),
+    ("musicflamingo", 1200),
+    ("voxtral", 2400),
+)
+"""What their processors hear before they cut sound off, by what is in a model's name less its punctuation."""
+ONE_WINDOW: Seconds = 30.0
 UPLOAD_SECONDS = 120.0  # how long an uploaded file may take to become usable
 
 
@@ -50,7 +67,8 @@ class Remote(Responder):
     name: str
     model: str
     endpoint: Endpoint
-    max_seconds: float
+    max_seconds: Seconds
+    longer: str = "cut it"
     price: Price | None = None
     system: str | None = None
     tokens: dict[str, int] = field(default_factory=lambda: {"text": 0, "audio": 0, "out": 0})
@@ -63,8 +81,8 @@ class Remote(Responder):
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
         sounds = [WavFile(audio.wav_bytes(samples), audio.content_hash(samples)) for samples in clips]
-        with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
-            return list(pool.map(lambda q: self._ask(sounds[q.clip], q.text, decoding), questions))
+        at_once = self.endpoint.limits.at_once
+        return ask_each(lambda q: self._ask(sounds[q.clip], q.text, decoding), questions, at_once)
 
     def _ask(self, sound: WavFile, text: str, decoding: Decoding) -> str | Failed:
         raise NotImplementedError
@@ -74,17 +92,18 @@ class Remote(Responder):
             return answer
         with self._lock:
             for kind in self.tokens:
-                self.tokens[kind] += int(answer.get("tokens", {}).get(kind, 0))
+                self.tokens[kind] += n_tokens(answer.get("tokens", {}).get(kind))
         if answer.get("failed"):
             return Failed(answer["failed"])
-        return Cut(answer["text"]) if answer.get("truncated") else str(answer["text"])
+        return Cut(whole_text(answer)) if answer.get("truncated") else whole_text(answer)
 
     def spent(self) -> str:
         """Requests and tokens, of cached answers too; money for the tokens of a model whose price is known."""
         counts, tokens = self.endpoint.counts, self.tokens
         spent = (
             f"{counts['requests']} requests ({counts['retries']} tries again), {counts['cached']} from the cache, "
-            f"{counts['failed']} failed; tokens: {tokens['text']:,} text and {tokens['audio']:,} audio in, "
+            f"{counts['failed']} failed, {counts['unfinished']} came back without a finished answer, "
+            f"{counts['cut']} cut at the limit; tokens: {tokens['text']:,} text and {tokens['audio']:,} audio in, "
             f"{tokens['out']:,} out"
         )
         if self.price is None:
@@ -111,9 +130,9 @@ class OpenAiAudio(Remote):
     def _ask(self, sound: WavFile, text: str, decoding: Decoding) -> str | Failed:
         def body(data: str) -> Body:
             part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-            return chat_body(
-                self.model, [{"role": "user", "content": [part, {"type": "text", "text": text}]}], decoding
-            )
+            turns: list[Body] = [{"role": "system", "content": self.system}] if self.system else []
+            turns.append({"role": "user", "content": [part, {"type": "text", "text": text}]})
+            return chat_body(self.model, turns, decoding)
 
         answer = self.endpoint.ask("/chat/completions", body(sound.base64), body(sound.hash), read_chat)
         return self._take(answer)
@@ -146,12 +165,13 @@ class Gemini(Remote):
             "topP": decoding.top_p,
             "seed": decoding.seed,
         }
-        if "flash" in self.model:  # thoughts count as output and would use all of it up
+        if NEED_NOT_THINK.match(self.model):  # thoughts count as output and would use all of it up
             generation["thinkingConfig"] = {"thinkingBudget": 0}
-        return {
+        body: Body = {
             "contents": [{"role": "user", "parts": [sound, {"text": text}]}],
             "generationConfig": generation,
         }
+        return body | ({"systemInstruction": {"parts": [{"text": self.system}]}} if self.system else {})
 
     def _upload(self, sound: WavFile) -> Body | Failed:
         """The part that names the uploaded sound; each clip is uploaded once."""
@@ -207,28 +227,30 @@ def _file(body: Body) -> Body:
 
 
 def read_gemini(answer: Body) -> Body:
-    """Text and tokens of a generateContent answer; what was blocked, or cut before a word, was not a response."""
+    """What a generateContent answer says, as `read_chat`; one without a word, or blocked, was not a response.
+
+    Gemini says of every whole answer that it is (finishReason), and sometimes sends STOP without a part, or with an
+    empty one: nobody has heard the model then.
+    """
     usage = answer.get("usageMetadata")
     usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("promptTokensDetails") or []
-    n_audio = sum(int(d.get("tokenCount") or 0) for d in details if d.get("modality") == "AUDIO")
-    n_text = int(usage.get("promptTokenCount") or 0) - n_audio
-    n_out = int(usage.get("candidatesTokenCount") or 0) + int(usage.get("thoughtsTokenCount") or 0)
+    details = usage.get("promptTokensDetails")
+    of_audio = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    n_audio = sum(n_tokens(d.get("tokenCount")) for d in of_audio if d.get("modality") == "AUDIO")
+    n_text = max(0, n_tokens(usage.get("promptTokenCount")) - n_audio)
+    n_out = n_tokens(usage.get("candidatesTokenCount")) + n_tokens(usage.get("thoughtsTokenCount"))
     tokens = {"text": n_text, "audio": n_audio, "out": n_out}
-    blocked = (answer.get("promptFeedback") or {}).get("blockReason")
-    if blocked:
+    feedback = answer.get("promptFeedback")
+    if isinstance(feedback, dict) and (blocked := feedback.get("blockReason")):
         return {"text": "", "tokens": tokens, "failed": f"the request was blocked: {blocked}"}
     try:
         candidate = answer["candidates"][0]
         parts = (candidate.get("content") or {}).get("parts") or []
-        text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
+        text = "".join(part.get("text") or "" for part in parts if not part.get("thought"))
+        finish = candidate.get("finishReason")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Malformed(f"no candidates in {str(answer)[:80]!r}") from error
-    finish = candidate.get("finishReason", "STOP")
-    read: Body = {"text": text, "tokens": tokens}
-    if not text and finish != "STOP":
-        read["failed"] = f"no text: the server says {finish}"
-    return read
+    return ended(text or None, "", tokens, finish)
 
 
 # --- names -------------------------------------------------------------------------------------------------
@@ -250,14 +272,29 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
         key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         url = os.environ.get("GEMINI_BASE_URL", GEMINI_URL).rstrip("/")
         endpoint = Endpoint(url, {"x-goog-api-key": key}, key, "GEMINI_API_KEY", limits, answers)
-        return Gemini(name, model, endpoint, 9.5 * 3600, PRICES.get(model))
+        return Gemini(name, model, endpoint, limits.max_seconds or 9.5 * 3600, price=PRICES.get(model))
     if kind == "openai":
         key = _key("OPENAI_API_KEY")
         url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL).rstrip("/")
         endpoint = Endpoint(url, bearer(key), key, "OPENAI_API_KEY", limits, answers)
-        return OpenAiAudio(name, model, endpoint, INLINE_BYTES / 2 / audio.SAMPLE_RATE, PRICES.get(model))
+        most = limits.max_seconds or INLINE_BYTES / 2 / audio.SAMPLE_RATE
+        return OpenAiAudio(name, model, endpoint, most, price=PRICES.get(model))
     endpoint, model = chat_endpoint(name, cache=cache, limits=limits)
-    return OpenAiAudio(name, model, endpoint, 3600.0)
+    return OpenAiAudio(name, model, endpoint, *heard_by(model, limits), system=system_of(model))
+
+
+def heard_by(model: str, limits: Limits) -> tuple[Seconds, str]:
+    """How long a clip a served model hears, and what to do about a longer one.
+
+    What the user says, or what is known of the family, by the model's name. Servers cut the rest off without a word;
+    of a model that is not known it is only sure that it hears one window of Whisper's encoder.
+    """
+    known = re.sub("[^a-z0-9]", "", model.lower())
+    of_family = next((seconds for family, seconds in HEARD if family in known), None)
+    remedy = "cut it, or say with --max-seconds how much the served model hears"
+    if limits.max_seconds is None and of_family is None:
+        remedy = f"nobody has said how much the served model hears: {remedy}"
+    return limits.max_seconds or of_family or ONE_WINDOW, remedy
 
 
 def _key(*variables: str) -> str:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.prompts import phrase_question_af3
 from tgsr.timeline import Seconds
@@ -38,6 +39,7 @@ class Responder(Protocol):
 
     name: str
     max_seconds: Seconds  # the longest clip that it takes; longer ones are refused before they reach it
+    longer: str = "cut it"  # what to do about a longer one
     at_once: int  # how many clips it likes to get together
     system: str | None = None  # the system turn; None leaves that turn to the chat template
 
@@ -58,3 +60,11 @@ class Responder(Protocol):
     def spent(self) -> str:
         """What the responses so far have cost: requests, tokens, money; "" where there is nothing to say."""
         return ""
+
+
+def require_heard(model: Responder, seconds: Seconds) -> None:
+    """ModelError for a clip that is longer than the model hears."""
+    if seconds > model.max_seconds:
+        raise ModelError(
+            f"{model.name} hears {model.max_seconds:g} s, the audio lasts {seconds:.2f} s: {model.longer}"
+        )

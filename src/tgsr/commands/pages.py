@@ -171,6 +171,8 @@ def add_view(command: argparse.ArgumentParser) -> None:
     flag("--port", type=int, default=8731, help="0: any free one")
     flag("--open", action="store_true", help="open it in the browser")
     flag("--export", type=Path, help="write a folder that needs no server instead of serving")
+    shared.add_system(command)
+    shared.add_longest(command.add_argument)
     shared.add_config(command, Placement)
     command.set_defaults(at_once=1, per_minute=None)  # of a model behind an API: one visitor asks at a time
     shared.finish(command, view, "tgsr view runs/demo --open")

@@ -119,6 +119,13 @@ def add_limits(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument_group("models behind an API").add_argument
     flag("--at-once", type=int, default=8, help="requests under way at a time")
     flag("--per-minute", type=float, help="requests a minute at most")
+    add_longest(flag)
+
+
+def add_longest(flag: Callable[..., Any]) -> None:
+    """Adds --max-seconds by an `add_argument`."""
+    about = "the longest clip that a served model hears; known for some families, else taken to be 30"
+    flag("--max-seconds", type=float, metavar="SECONDS", help=about)
 
 
 def load(args: argparse.Namespace, name: str) -> Lalm:
@@ -134,7 +141,9 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     from tgsr.llm.endpoint import Limits
     from tgsr.models.packaged_weights import cache_folder
 
-    limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute)
+    limits = Limits(
+        at_once=args.at_once, requests_per_minute=args.per_minute, max_seconds=args.max_seconds
+    )
     return open_model(name, cache_folder(), config_of(args, Placement), limits, args.system)
 
 

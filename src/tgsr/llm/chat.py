@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tgsr.errors import ModelError
@@ -26,32 +27,103 @@ def chat_body(model: str, messages: list[Body], decoding: Decoding) -> Body:
     return body
 
 
-def read_chat(answer: Body) -> Body:
-    """Text and tokens of a chat completion.
+# How servers say that a reply is whole, and that it was cut at a limit; compared in lower case. OpenAI's words, and
+# what others write for the same: Gemini, xAI, Mistral, Anthropic's and Hugging Face's servers, gateways between them.
+WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete"})
+CUT = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 
-    A refusal is what the model says: its text, scored as any other. No text at all is an empty response, unless the
-    server says that it cut or filtered it: then the model was not heard.
+
+def read_chat(answer: Body) -> Body:
+    """What a chat completion says: {"text", "thoughts", "tokens"}, with "truncated" or "failed" as `ended` adds them.
+
+    "thoughts" is what a server filed under reasoning, "" for none. Of a spoken answer the text is its transcript. A
+    refusal is what the model says: its text, scored as any other. Raises Malformed for a body of another form. A server
+    that says nothing of how replies end is taken at its word.
     """
     try:
         choice = answer["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        text = message.get("content") or message.get("refusal") or ""
+        message, finish = choice["message"], choice.get("finish_reason", "stop")
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        said, spoken, refusal = (message.get(name) for name in ("content", "audio", "refusal"))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Malformed(f"no choices[0].message in {str(answer)[:80]!r}") from error
-    if isinstance(text, list):  # parts
-        text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
-    if not isinstance(text, str):
-        raise Malformed(f"content is {str(text)[:80]!r}")
+    aloud, text = _written(said)
+    thoughts = (_written(reasoning)[1] if isinstance(reasoning, str | list) else None) or aloud or ""
+    if not text and isinstance(spoken, dict) and isinstance(spoken.get("transcript"), str):
+        text = spoken["transcript"]
+    if not text and isinstance(refusal, str):
+        text = refusal or text
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
-    n_audio = int((details if isinstance(details, dict) else {}).get("audio_tokens") or 0)
-    n_text = int(usage.get("prompt_tokens") or 0) - n_audio
-    tokens = {"text": n_text, "audio": n_audio, "out": int(usage.get("completion_tokens") or 0)}
-    read: Body = {"text": text, "tokens": tokens}
-    if not text and finish in ("content_filter", "length"):
-        read["failed"] = f"no text: the server says {finish}"
+    n_audio = n_tokens(details.get("audio_tokens")) if isinstance(details, dict) else 0
+    n_text = max(0, n_tokens(usage.get("prompt_tokens")) - n_audio)
+    tokens = {"text": n_text, "audio": n_audio, "out": n_tokens(usage.get("completion_tokens"))}
+    return ended(text, thoughts.strip(), tokens, finish)
+
+
+def ended(text: str | None, thoughts: str, tokens: dict[str, int], finish: object) -> Body:
+    """{"text", "thoughts", "tokens"} of a reply, with "truncated" where a limit cut it and "failed" where it is no answer.
+
+    No answer is what lacks a text (None), and what the server ended for any other reason than that the model was
+    done or the limit reached: filtered, aborted, a call of a tool. `finish` is the server's word for it. Where a model
+    was done and all of its words were filed under reasoning, they are its text: servers do so where no end of the
+    thinking was marked.
+    """
+    word = finish.lower() if isinstance(finish, str) else None
+    if word in WHOLE and not text and thoughts:
+        text, thoughts = thoughts, ""
+    read: Body = {"text": text or "", "thoughts": thoughts, "tokens": tokens}
+    if word in CUT and (text or thoughts):
+        return read | {"truncated": True}
+    if word in CUT:
+        read["failed"] = f"no text: the server says {finish}; --max-new-tokens gives it room for more"
+    elif word not in WHOLE:
+        lacks = "no finished answer" if text or thoughts else "no text"
+        read["failed"] = f"{lacks}: the server says {finish if word else 'not how it ended'}"
+    elif text is None:
+        read["failed"] = f"no text: the server says {finish} and sent none"
     return read
+
+
+def whole_text(answer: Body) -> str:
+    """All that a model wrote: its thoughts in <think> tags, which stay open where it was cut within, and its text."""
+    text, thoughts = str(answer["text"]), answer.get("thoughts")
+    if not thoughts:
+        return text
+    return f"<think>\n{thoughts}\n</think>\n\n{text}" if text else f"<think>\n{thoughts}"
+
+
+def n_tokens(said: object) -> int:
+    """A server's number of tokens; what is no number, or none that can be, counts for 0."""
+    if isinstance(said, str) and said.strip().isdecimal() and len(said) < 16:
+        return int(said)
+    if isinstance(said, int | float) and not isinstance(said, bool) and 0 <= said < 1e15:
+        return int(said)
+    return 0
+
+
+def _written(content: Any) -> tuple[str | None, str | None]:
+    """What a content holds of thoughts and of text, each None for none: a text, or parts of several types."""
+    if content is None or isinstance(content, str):
+        return None, content
+    if not isinstance(content, list):
+        raise Malformed(f"content is {str(content)[:80]!r}")
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    for part in content:
+        if isinstance(part, str):
+            kinds[False].append(part)
+            continue
+        if not isinstance(part, dict):
+            continue
+        is_thought = part.get("type") in ("thinking", "reasoning", "thought")
+        inner = part.get("thinking") or part.get("reasoning") or part.get("text")
+        if isinstance(inner, list):  # Mistral's thoughts are parts again
+            inner = "".join(str(p.get("text") or "") for p in inner if isinstance(p, dict))
+        if isinstance(inner, str):
+            kinds[is_thought].append(inner)
+    thoughts, texts = ("".join(pieces) if pieces else None for pieces in (kinds[True], kinds[False]))
+    return thoughts, texts
 
 
 def chat_endpoint(name: str, *, cache: Path, limits: Limits | None = None) -> tuple[Endpoint, str]:

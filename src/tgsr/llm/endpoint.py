@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2 as httpx
 
 from tgsr.disk.whole import write_whole
 from tgsr.errors import ModelError, OptionError
 from tgsr.llm.decoding import Failed
+from tgsr.timeline import Seconds
 
 WORTH_ANOTHER_TRY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 NO_KEY = {401, 403}
+KEPT_AS = 2  # 1 kept replies that were no answers as answers
+USED_UP = re.compile(
+    r"insufficient_(?:user_)?(?:quota|credits)|current_quota|billing_|depleted|per[ _-]?day|\bdaily\b",
+    re.IGNORECASE,
+)
+"""In the body of a 429: waiting a minute will not help. OpenAI's codes, Gemini's quota ids, gateways' messages."""
+FLAGGED = re.compile("flagged_input|moderation")  # a gateway's 403 for what was asked, not for who asks
 Body = dict[str, Any]
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,8 @@ class Limits:
 
     timeout_seconds is for one try from its first byte to its last: a server that trickles does not hold the run up.
     Waits between tries double from first_wait up to longest_wait, with as much chance in them as certainty; a server
-    that says how long to wait (Retry-After) is heard, up to longest_wait.
+    that says how long to wait (Retry-After) is heard, up to longest_wait. max_seconds is the longest clip that a served
+    model hears, None where that is not said.
     """
 
     at_once: int = 8
@@ -42,12 +56,15 @@ class Limits:
     n_tries: int = 6
     first_wait: float = 1.0
     longest_wait: float = 60.0
+    max_seconds: Seconds | None = None
 
     def __post_init__(self) -> None:
         if self.at_once < 1 or self.n_tries < 1:
             raise OptionError(f"--at-once {self.at_once}, {self.n_tries} tries: must be 1 or more")
         if self.requests_per_minute is not None and self.requests_per_minute <= 0:
             raise OptionError(f"--per-minute {self.requests_per_minute}: must be above 0")
+        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
+            raise OptionError(f"--max-seconds {self.max_seconds}: must be above 0")
 
 
 class Malformed(Exception):
@@ -66,7 +83,7 @@ class Endpoint:
     cache: Path | None
 
     def __post_init__(self) -> None:
-        self.counts = {"requests": 0, "cached": 0, "retries": 0, "failed": 0}
+        self.counts = {"requests": 0, "cached": 0, "retries": 0, "failed": 0, "unfinished": 0, "cut": 0}
         self._lock = threading.Lock()
         self._next_start = 0.0
         self._client = httpx.Client(follow_redirects=False)
@@ -75,8 +92,9 @@ class Endpoint:
         """The answer to a POST of `body`, as `read` takes it from there; from the cache where it was asked before.
 
         `described` is the body with sound replaced by its hash: the cache's key. `read` raises Malformed for a body
-        that lacks what it should have. Failed where all tries failed or the request was refused; ModelError where
-        the key was: no other request would fare better.
+        that lacks what it should have, and marks a reply that is no finished answer ("failed", "truncated"): such a one is
+        counted and not kept, so that the next call asks again. Failed where all tries failed or the request was
+        refused; ModelError where the key was, or its credit is used up: no other request would fare better.
         """
         if (kept := self.kept(path, described)) is not None:
             self._count("cached")
@@ -84,6 +102,8 @@ class Endpoint:
         answer = self.send("POST", path, read, json=body)
         if isinstance(answer, Failed):
             self._count("failed")
+        elif answer.get("failed") or answer.get("truncated"):
+            self._count("unfinished" if answer.get("failed") else "cut")
         elif (file := self._file(path, described)) is not None:
             write_whole(file, json.dumps(answer))
         return answer
@@ -96,7 +116,8 @@ class Endpoint:
             answer = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return answer if isinstance(answer, dict) and isinstance(answer.get("text"), str) else None
+        is_answer = isinstance(answer, dict) and isinstance(answer.get("text"), str)
+        return answer if is_answer and not answer.get("failed") and not answer.get("truncated") else None
 
     def send(
         self,
@@ -120,10 +141,19 @@ class Endpoint:
             wait = None
             try:
                 status, text, answered = self._try(method, path, headers or {}, content)
-                if status in NO_KEY or (status == 400 and "API_KEY_INVALID" in text):
+                if 200 <= status < 300:
+                    status = status_within(_json(text)) or status
+                if (status in NO_KEY and not FLAGGED.search(text)) or (
+                    status == 400 and "API_KEY_INVALID" in text
+                ):
                     raise ModelError(
                         f"{self.url}: refused the key ({status}: {self._clean(text)}); set {self.key_variable} to one "
                         "that may use this model"
+                    )
+                if status == 402 or (status == 429 and USED_UP.search(text)):
+                    raise ModelError(
+                        f"{self.url}: the key's credit or quota is used up ({status}: {self._clean(text)}); once there "
+                        "is more, or with another key, the same command goes on where it stopped"
                     )
                 if 200 <= status < 300:
                     if wants_header is None:
@@ -137,9 +167,9 @@ class Endpoint:
                 reason = f"{status}: {self._clean(text)}"
                 if status not in WORTH_ANOTHER_TRY:
                     return Failed(f"{self.url}: refused the request: {reason}")
-                wait = _seconds(answered.get("retry-after"))
+                wait = _seconds(answered.get("retry-after") or _retry_delay(text))
             except Malformed as error:
-                reason = f"a malformed body: {error}"
+                reason = f"a malformed body: {self._clean(str(error))}"
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__}: {self._clean(str(error))}"
             if n_tried + 1 < self.limits.n_tries:
@@ -186,18 +216,42 @@ class Endpoint:
     def _clean(self, text: str) -> str:
         """A server's message without the key in it, in one line that fits an errors file."""
         body = _json(text)
-        message = body.get("error", body) if isinstance(body, dict) else text
+        message = _error(body) or body or text
         if isinstance(message, dict):
+            about = message.get("metadata")
+            raw = (
+                about.get("raw") if isinstance(about, dict) else None
+            )  # what a gateway was told by the model's host
             message = message.get("message", message)
+            message = f"{message}: {raw}" if raw else message
         line = " ".join(str(message).split())
         return (line.replace(self.key, "***") if self.key else line)[:300]
 
     def _file(self, path: str, described: Body) -> Path | None:
         if self.cache is None:
             return None
-        request = json.dumps([self.url, path, described], sort_keys=True)
+        request = json.dumps([KEPT_AS, self.url, path, described], sort_keys=True)
         digest = hashlib.sha256(request.encode()).hexdigest()
         return self.cache / digest[:2] / f"{digest}.json"
+
+
+def ask_each(ask: Callable[[Asked], Answered], asked: Sequence[Asked], at_once: int) -> list[Answered]:
+    """`ask` of each, in order, at_once at a time. After the first ModelError, which is raised, none is begun."""
+    is_over = threading.Event()
+
+    def one(each: Asked) -> Answered:
+        if is_over.is_set():
+            raise ModelError(
+                "an earlier request has ended the run"
+            )  # never seen: the earlier one's error is raised
+        try:
+            return ask(each)
+        except ModelError:
+            is_over.set()
+            raise
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(one, asked))
 
 
 def _json(text: str) -> Any:
@@ -205,6 +259,38 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _error(body: Any) -> Any:
+    """The error that a body holds, whatever its status: at the top, in its first choice, or in a list; else None."""
+    if isinstance(body, list):
+        return _error(body[0]) if body else None
+    if not isinstance(body, dict):
+        return None
+    if body.get("object") == "error":  # vLLM
+        return body
+    choices = body.get("choices")
+    of_choice = choices[0].get("error") if choices and _is_list_of_dicts(choices) else None
+    return body.get("error") or of_choice or None
+
+
+def _is_list_of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def status_within(body: Any) -> int | None:
+    """The status of an error inside a body that was sent as a success (gateways do); None where there is none."""
+    if (error := _error(body)) is None:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    code = int(code) if isinstance(code, str) and re.fullmatch("[45][0-9]{2}", code) else code
+    return code if isinstance(code, int) and 400 <= code < 600 else 502
+
+
+def _retry_delay(text: str) -> str | None:
+    """Gemini's word, in a 429's body, for how many seconds to wait."""
+    match = re.search(r'"retryDelay":\s*"([0-9.]{1,12})s"', text)
+    return match[1] if match else None
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tgsr.errors import ModelError
 from tgsr.llm.chat import chat_body, chat_endpoint, read_chat
-from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.endpoint import Endpoint
+from tgsr.llm.decoding import Cut, Decoding, Failed
+from tgsr.llm.endpoint import Endpoint, ask_each
 from tgsr.models.checkpoint import read_weights
 from tgsr.models.placement import LoadAs, Placement
 
@@ -70,11 +69,15 @@ class ServedLlm:
         answer = self.endpoint.ask("/chat/completions", body, body, read_chat)
         if isinstance(answer, Failed):
             return answer
-        return Failed(answer["failed"]) if answer.get("failed") else str(answer["text"])
+        if not answer["text"] and answer.get("truncated"):
+            return Failed("no text: the limit was reached while the model thought")
+        if answer.get("failed"):
+            return Failed(answer["failed"])
+        return Cut(answer["text"]) if answer.get("truncated") else str(answer["text"])
 
     def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
-        with ThreadPoolExecutor(self.endpoint.limits.at_once) as pool:
-            return list(pool.map(lambda prompt: self.write(prompt.text, decoding), prompts))
+        at_once = self.endpoint.limits.at_once
+        return ask_each(lambda prompt: self.write(prompt.text, decoding), prompts, at_once)
 
 
 @dataclass
