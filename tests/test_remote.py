@@ -691,7 +691,8 @@ def test_a_record_says_that_a_served_response_was_cut_and_how_it_was_asked(
     monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
     save_wav(tmp_path / "a.wav", clip())
     questions = [
-        Question(name, "a", "a.wav", 0.5, "choice", f"{name}?", "one", ("one", "two")) for name in ("long", "short")
+        Question(name, "a", "a.wav", 0.5, "choice", f"{name}?", "one", ("one", "two"))
+        for name in ("long", "short")
     ]
     write_jsonl(tmp_path / "q.jsonl", questions)
 

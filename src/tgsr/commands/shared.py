@@ -141,9 +141,7 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     from tgsr.llm.endpoint import Limits
     from tgsr.models.packaged_weights import cache_folder
 
-    limits = Limits(
-        at_once=args.at_once, requests_per_minute=args.per_minute, max_seconds=args.max_seconds
-    )
+    limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute, max_seconds=args.max_seconds)
     return open_model(name, cache_folder(), config_of(args, Placement), limits, args.system)
 
 

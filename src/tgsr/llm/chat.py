@@ -63,7 +63,7 @@ def read_chat(answer: Body) -> Body:
 
 
 def ended(text: str | None, thoughts: str, tokens: dict[str, int], finish: object) -> Body:
-    """{"text", "thoughts", "tokens"} of a reply, with "truncated" where a limit cut it and "failed" where it is no answer.
+    """{"text", "thoughts", "tokens"} of a reply, "truncated" where a limit cut it, "failed" where it is no answer.
 
     No answer is what lacks a text (None), and what the server ended for any other reason than that the model was
     done or the limit reached: filtered, aborted, a call of a tool. `finish` is the server's word for it. Where a model

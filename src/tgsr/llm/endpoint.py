@@ -92,7 +92,7 @@ class Endpoint:
         """The answer to a POST of `body`, as `read` takes it from there; from the cache where it was asked before.
 
         `described` is the body with sound replaced by its hash: the cache's key. `read` raises Malformed for a body
-        that lacks what it should have, and marks a reply that is no finished answer ("failed", "truncated"): such a one is
+        that lacks what it should have, and marks a reply that is no finished answer ("failed", "truncated"): it is
         counted and not kept, so that the next call asks again. Failed where all tries failed or the request was
         refused; ModelError where the key was, or its credit is used up: no other request would fare better.
         """
