@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -14,11 +15,16 @@ from tgsr.data.transcribe.repair import (
     WORDS_PAST_END,
     WORDS_SORTED,
     WORDS_WITHOUT_LENGTH,
-    mended,
+    gaps,
 )
-from tgsr.timeline import Word
+from tgsr.data.transcribe.repair import mended as mend
+from tgsr.timeline import Hole, Word
 
 HELLO, THERE, YOU = Word("hello", 0.5, 0.9), Word("there", 0.9, 1.4), Word("you", 1.5, 2.0)
+
+
+def mended(words: Sequence[Word], duration: float) -> tuple[tuple[Word, ...], tuple[str, ...]]:
+    return mend(words, duration)[:2]
 
 
 def times(words: tuple[Word, ...]) -> list[tuple[str, float, float]]:
@@ -163,4 +169,36 @@ def test_mended_words_fit_and_need_no_mending(words: list[Word], duration: float
             assert left.end <= right.start + ROUNDING
     for word in kept:  # no time is invented
         assert any(w.text == word.text and w.start <= word.start and word.end <= w.end for w in words)
-    assert mended(kept, duration) == (kept, ())
+    assert mend(kept, duration) == (kept, (), ())
+
+
+IF, DID, SAY = Word("if", 0.5, 0.7), Word("did", 0.7, 1.2), Word("say", 1.2, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "holes"),
+    [
+        ([IF, DID, SAY], ()),
+        ([IF, DID, Word("not", 1.2, 1.205), SAY], (Hole(1.2, 1.2, "not"),)),
+        ([IF, Word("not", 0.9, 0.905), DID, SAY], (Hole(0.7, 0.7, "not"),)),  # inside its neighbour
+        ([Word("not", 0.1, 0.105), IF, DID], (Hole(0.1, 0.105, "not"),)),
+        # "not" is said between "did" and "say", whatever its times are
+        ([IF, DID, Word("not", 1.8, 1.9), SAY], (Hole(1.2, 1.2), Hole(1.5, 1.8))),
+        ([IF, DID, Word("not", 9.0, 9.5), SAY], (Hole(1.2, 1.2),)),
+        ([DID, SAY, IF], (Hole(0.7, 0.7),)),
+        ([IF, DID, SAY, IF, DID, SAY], ()),  # the same words twice
+        ([IF, Word("yes", 0.1, 0.2, "bo"), DID], ()),  # each speaker's words are in order
+    ],
+)
+def test_words_that_are_missing_leave_holes(words: list[Word], holes: tuple[Hole, ...]) -> None:
+    assert mend(words, 5.0).holes == holes
+
+
+def test_a_hole_parts_the_words_around_it_and_no_others() -> None:
+    (hole,) = mend([IF, DID, Word("not", 1.2, 1.205), SAY], 5.0).holes
+    assert [hole.parts(a, b) for a, b in pairwise([IF, DID, SAY])] == [False, True]
+
+
+def test_gaps_are_between_words_that_did_not_come_in_order() -> None:
+    assert gaps([IF, DID, SAY]) == ()
+    assert gaps([IF, SAY, DID]) == (Hole(0.7, 0.7), Hole(1.2, 1.2))

@@ -23,7 +23,7 @@ import msgspec
 from tgsr.disk.jsonl import Row, append_row, line_of, row_of
 from tgsr.disk.whole import StrPath, whole
 from tgsr.errors import RecordError
-from tgsr.timeline import END_SLACK, Event, Seconds, Span, Word
+from tgsr.timeline import END_SLACK, Event, Hole, Seconds, Span, Word
 
 T = TypeVar("T", bound="Clip | Question | Response")
 
@@ -55,9 +55,9 @@ class Clip:
 
     `text` is what its publisher says was said, without times; `speaker` who says all of it; `labels` what is known of
     the whole clip (("emotion", "joy"), ...), `events` what is heard besides words. `flags` name what a step found wrong
-    or put right (data/transcribe/hallucinations.py).
+    or put right (data/transcribe/hallucinations.py). `holes` are where something is, or may be, said that `words` lack.
 
-    Raises RecordError for an empty id or path, a duration that is not positive and finite, and a word or event
+    Raises RecordError for an empty id or path, a duration that is not positive and finite, and a word, event or hole
     that ends more than 0.05 s after the clip. Words may overlap and come in any order.
     """
 
@@ -74,6 +74,7 @@ class Clip:
     labels: tuple[tuple[str, str], ...] = ()
     events: tuple[Event, ...] = ()
     flags: tuple[str, ...] = ()
+    holes: tuple[Hole, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("id", "audio", "split"):
@@ -81,10 +82,13 @@ class Clip:
         _require_duration(self.duration)
         _require_tuple("words", self.words, Word)
         _require_tuple("events", self.events, Event)
+        _require_tuple("holes", self.holes, Hole)
         for word in self.words:
             _require_inside("words", f"word {word.text!r}: end", word.end, self.duration)
         for event in self.events:
             _require_inside("events", f"event {event.label!r}: end", event.end, self.duration)
+        for hole in self.holes:
+            _require_inside("holes", "hole: end", hole.end, self.duration)
 
     def label(self, name: str) -> str | None:
         """What is known of the clip under that name; None where nothing is."""
@@ -189,7 +193,8 @@ class Response:
 def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
     """Clips, one JSON object a line: {"id", "audio", "duration", "words": [{"word", "start", "end",
     "speaker"?, "source"?, "confidence"?}, ...], "split"?, "source"?, "licence"?, "speaker"?, "text"?, "language"?,
-    "labels"?: {...}, "events"?: [{"label", "start", "end"}, ...], "flags"?: [...]}, times in seconds.
+    "labels"?: {...}, "events"?: [{"label", "start", "end"}, ...], "flags"?: [...],
+    "holes"?: [{"start", "end", "text"?, "speaker"?}, ...]}, times in seconds.
 
     Manifests may say "path" for audio, which then is the id where none is given, and "prob" for
     confidence. Unknown keys are ignored, blank lines skipped; UTF-8, with or without a byte order mark.
@@ -424,12 +429,12 @@ def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> Record
     if expected := re.match(r"Expected `(\w+)", problem):
         blank = " that is not blank" if field in (*_QUESTION_TEXTS, "kind") else ""
         problem = f"must be {_CALLED[expected[1]]}{blank}, got {value!r:.80}"
-    if part in ("text", "label"):
+    if field != "holes" and part in ("text", "label"):
         name = "word" if part == "text" else part
         return RecordError(field, f'"{name}" must be text that is not blank, got {value!r}')
     if index and not part and expected:
         return RecordError(field, f"each {problem}")
-    if part in ("speaker", "source"):
+    if part in ("speaker", "source", "text"):
         return RecordError(part, problem)
     if value is None:
         problem = "is missing"
@@ -442,6 +447,7 @@ def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> Record
         "evidence": "span",
         "words": f"word {item.get('text')!r}:",
         "events": f"event {item.get('label')!r}:",
+        "holes": "hole:",
     }
     return RecordError(field, f"{names[field]} {f'{part} {problem}' if part else _misplaced(item)}")
 
@@ -482,6 +488,7 @@ def as_row(record: Clip | Question | Response | Row) -> Row:
         row["labels"] = dict(record.labels) or None
         row["events"] = [_values(event) for event in record.events] or None
         row["flags"] = list(record.flags) or None
+        row["holes"] = [_values(hole) for hole in record.holes] or None
     elif isinstance(record, Question):
         row = _values(record)
         row["choices"] = list(record.choices)
@@ -495,6 +502,6 @@ def as_row(record: Clip | Question | Response | Row) -> Row:
     return _given(row)
 
 
-def _values(record: Clip | Question | Word | Event) -> dict[str, object]:
+def _values(record: Clip | Question | Event | Hole) -> dict[str, object]:
     """The record's values under its fields' names, in order; fields that are None are left out."""
     return {name: value for name in record.__slots__ if (value := getattr(record, name)) is not None}

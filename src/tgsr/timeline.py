@@ -89,6 +89,29 @@ class Event:
         return Span(self.start, self.end)
 
 
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A stretch [start, end] in which something is, or may be, said that has no word; no phrase goes across it.
+
+    `text` is what is said there, where that is known and only its time is not; `speaker` who says it. It may have no
+    length: a word that is missing between two that touch. Raises ValueError unless 0 <= start <= end, both finite.
+    """
+
+    start: Seconds
+    end: Seconds
+    text: str | None = None
+    speaker: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.start <= self.end and math.isfinite(self.end)):
+            raise ValueError(f"hole must satisfy 0 <= start <= end, got [{self.start}, {self.end}]")
+
+    def parts(self, before: Word, after: Word) -> bool:
+        """Whether it lies, or may lie, between two words."""
+        first, last = sorted((before.end, after.start))
+        return self.start <= last and first <= self.end
+
+
 def merge(spans: Iterable[Span]) -> list[Span]:
     """The union of the spans as disjoint spans in order of time; touching spans become one."""
     merged: list[Span] = []

@@ -281,6 +281,7 @@ def _schema(pyarrow: Any, of_questions: bool) -> Any:
             labelled,
             ("events", many(pyarrow.struct([("label", text), *span]))),
             ("flags", many(text)),
+            ("holes", many(pyarrow.struct([*span, ("text", text), ("speaker", text)]))),
         ]
     noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
     return pyarrow.schema(columns, metadata={"huggingface": json.dumps(noted)})

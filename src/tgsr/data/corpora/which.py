@@ -129,5 +129,5 @@ def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip |
         if words is None:
             yield clip
             continue
-        words, flags = mended(words, clip.duration)
-        yield replace(clip, words=words, flags=(*clip.flags, *flags))
+        words, flags, holes = mended(words, clip.duration)
+        yield replace(clip, words=words, flags=(*clip.flags, *flags), holes=holes)

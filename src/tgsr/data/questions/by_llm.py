@@ -15,6 +15,7 @@ import numpy as np
 
 from tgsr.data.questions.by_rule import Choices, in_order, unfit
 from tgsr.data.questions.draft import Draft
+from tgsr.data.questions.phrases import in_time
 from tgsr.data.shards import Made
 from tgsr.data.splits import Split, drawn
 from tgsr.data.transcribe.transcript import lines_of
@@ -201,6 +202,8 @@ def draft_of(written: LlmDraft, clip: Clip, task: str) -> Draft | Refused:
     spans = spans_of(written.quote, clip.words, clip.duration)
     if not spans:
         return Refused("nobody says the quote", written.text)
+    if any(span.start < hole.end and hole.start < span.end for span in spans for hole in in_time(clip)[1]):
+        return Refused("words are missing where the quote is said", written.text)
     if len(spans) > 1:  # then nobody knows which of them shows it
         return Refused("the quote is said more than once", written.text)
     return Draft(task, written.question, written.answer, written.wrong, (spans[0],))

@@ -15,16 +15,25 @@ from operator import attrgetter
 import numpy as np
 
 from tgsr.data.questions.draft import Draft, question_id
-from tgsr.data.questions.phrases import PUNCTUATION, Phrases, fitting_phrases, plain_word
+from tgsr.data.questions.phrases import (
+    PUNCTUATION,
+    Phrases,
+    Said,
+    fitting_phrases,
+    in_time,
+    plain_words,
+    unbroken,
+)
 from tgsr.data.splits import drawn
 from tgsr.records import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, Question
-from tgsr.timeline import Seconds, Span, Word, cover
+from tgsr.timeline import Hole, Seconds, Span, Word, cover
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 TURN = "speaker "  # how events name a speaker's turn
+QUOTED = 10  # words of a turn
 PAUSE: Seconds = 0.05  # apart: what comes first must be heard to come first
 
 
@@ -85,25 +94,31 @@ def by_label(clip: Clip, others: Sequence[Clip] = ()) -> list[Draft]:
 # --- who speaks ----------------------------------------------------------------------------------------------------
 
 
-def turns_of(clip: Clip) -> list[tuple[str, Span, str]]:
+def turns_of(clip: Clip) -> list[tuple[str, Span, tuple[Word, ...]]]:
     """(speaker, span, words) of each turn in order: from words whose speaker is known, else from events."""
-    named = sorted((word for word in clip.words if word.speaker), key=lambda word: word.start)
+    named = (word for word in in_time(clip)[0] if word.speaker)
     turns = []
     for speaker, group in itertools.groupby(named, attrgetter("speaker")):
-        words = list(group)
-        span = Span(words[0].start, max(word.end for word in words))
-        turns.append((str(speaker), span, " ".join(word.text for word in words)))
+        words = tuple(group)
+        turns.append((str(speaker), Span(words[0].start, max(word.end for word in words)), words))
     if turns:
         return turns
     events = sorted((e for e in clip.events if e.label.startswith(TURN)), key=lambda event: event.start)
-    return [(event.label.removeprefix(TURN), event.span, "") for event in events]
+    return [(event.label.removeprefix(TURN), event.span, ()) for event in events]
 
 
 def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
-    """How many speak, and, where two or more do, who says a phrase and who follows whom."""
+    """How many speak, and, where two or more do, who says a phrase and who follows whom.
+
+    Nothing is asked where somebody may speak of whom no word is known: in a hole, or unnamed among named ones.
+    """
     turns = turns_of(clip)
+    words, holes = in_time(clip)
     speakers = list(dict.fromkeys(speaker for speaker, _, _ in turns))
     if not speakers or len(speakers) > len(ORDINALS):
+        return []
+    known = {word.speaker for word in words} | {hole.speaker for hole in holes}
+    if turns[0][2] and known - set(speakers):
         return []
     n = len(speakers)
     if n == 1 and clip.speaker:  # a corpus of one voice a clip: "one" would always be right
@@ -120,19 +135,28 @@ def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
         question = f"Counting speakers in the order in which they are first heard, {question}?"
         drafts.append(Draft(task, question, called[speaker], wrong, evidence))
 
-    texts = [text for _, _, text in turns]
-    is_clear = [len(text.split()) >= 2 and texts.count(text) == 1 for text in texts]
-    clear = [turn for turn, is_it in zip(turns, is_clear, strict=True) if is_it]
+    said = Said(words, holes)
+    begun = [(speaker, span, _text(_pieces(words, holes)[0][:QUOTED])) for speaker, span, words in turns]
+    clear = [turn for turn in begun if len(turn[2].split()) >= 2 and said.count(turn[2].split()) == 1]
     if clear:
         speaker, span, text = clear[int(rng.integers(len(clear)))]
-        ask("who says it", f'who says "{" ".join(text.split()[:10]).strip(PUNCTUATION)}"', speaker, span)
-    pairs = zip(itertools.pairwise(turns), is_clear, strict=False)
-    followed = [(turn, after) for (turn, after), is_it in pairs if is_it and turn[0] != after[0]]
+        ask("who says it", f'who says "{text}"', speaker, span)
+    followed = []
+    for (before, span, words), (after, its_span, next_words) in itertools.pairwise(turns):
+        text = _text(_pieces(words, holes)[-1][-QUOTED:])
+        is_clear = len(text.split()) >= 2 and said.count(text.split()) == 1
+        if is_clear and before != after and len(_pieces((words[-1], next_words[0]), holes)) == 1:
+            followed.append((text, span, after, its_span))
     if n >= 3 and followed:
-        (_, span, text), (speaker, its_span, _) = followed[int(rng.integers(len(followed)))]
-        phrase = " ".join(text.split()[-10:]).strip(PUNCTUATION)
-        ask("who speaks next", f'who speaks right after "{phrase}"', speaker, span, its_span)
+        text, span, speaker, its_span = followed[int(rng.integers(len(followed)))]
+        ask("who speaks next", f'who speaks right after "{text}"', speaker, span, its_span)
     return drafts
+
+
+def _pieces(words: Sequence[Word], holes: Sequence[Hole]) -> list[Sequence[Word]]:
+    """The words cut at each hole between two of them; one piece, of no words, where there are none."""
+    cuts = [n for n, is_whole in enumerate(unbroken(words, holes), 1) if not is_whole]
+    return [words[first:stop] for first, stop in itertools.pairwise((0, *cuts, len(words)))]
 
 
 def _number(n: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
@@ -148,8 +172,8 @@ SHORT = Phrases(n_min=3, n_max=8)
 
 def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:
     """What is said first, what comes after a phrase, and which phrase is said at all."""
-    words = tuple(sorted(clip.words, key=lambda word: word.start))
-    apart = _apart(words, rng, 4)
+    words, holes = in_time(clip)
+    apart = _apart(words, holes, rng, 4)
     drafts = []
     if len(apart) >= 3:
         first, *later = apart
@@ -157,7 +181,7 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
         drafts.append(Draft("said first", question, _text(first), wrong, (_span(first),)))
         before = apart[int(rng.integers(len(apart) - 1))]
         stop = words.index(before[-1]) + 1
-        follows = words[stop : stop + 6]
+        follows = _pieces(words[stop - 1 : stop + 6], holes)[0][1:]
         if len(follows) >= 3:
             others_said = (_text(phrase) for phrase in apart if phrase not in (before, follows))
             wrong = tuple(text for text in others_said if not _share(text, _text(follows)))
@@ -166,8 +190,7 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
                 (_span(before), _span(follows)),
             )
             drafts.append(Draft("said next", question, _text(follows), wrong, evidence))
-    words_said = {plain_word(word.text) for word in words}
-    elsewhere = _elsewhere(clip, others, rng, words_said)
+    elsewhere = _elsewhere(clip, others, rng, set(Said(words, holes).words))
     if apart and len(elsewhere) >= 2:
         phrase = apart[int(rng.integers(len(apart)))]
         # Of like length, so that neither the longest nor the shortest gives itself away.
@@ -177,9 +200,11 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     return drafts
 
 
-def _apart(words: tuple[Word, ...], rng: np.random.Generator, n: int) -> list[tuple[Word, ...]]:
+def _apart(
+    words: tuple[Word, ...], holes: Sequence[Hole], rng: np.random.Generator, n: int
+) -> list[tuple[Word, ...]]:
     """Up to n phrases in order, none of which overlaps another."""
-    fitting = [words[first:stop] for first, stop in fitting_phrases(words, SHORT)]
+    fitting = [words[first:stop] for first, stop in fitting_phrases(words, SHORT, holes)]
     chosen: list[tuple[Word, ...]] = []
     for index in rng.permutation(len(fitting)):
         phrase = fitting[int(index)]
@@ -197,9 +222,8 @@ def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, sai
     for other in others:
         if other.audio == clip.audio:
             continue
-        words = tuple(sorted(other.words, key=lambda word: word.start))
-        for phrase in _apart(words, rng, 1):
-            plain = [plain_word(word.text) for word in phrase]
+        for phrase in _apart(*in_time(other), rng, 1):
+            plain = plain_words(word.text for word in phrase)
             if sum(word in said for word in plain) <= len(plain) / 2:
                 phrases.append(_text(phrase))
         if len(phrases) >= 8:

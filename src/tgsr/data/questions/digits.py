@@ -14,6 +14,7 @@ import numpy as np
 
 from tgsr.data.corpora.spoken_digits import DIGITS, pauses, speakers_in_order
 from tgsr.data.questions.draft import Draft
+from tgsr.data.questions.phrases import in_time
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word, cover
 
@@ -118,5 +119,7 @@ def choice_question(clip: Clip, task: str, rng: np.random.Generator) -> Question
 
 
 def choice_questions(clip: Clip, rng: np.random.Generator) -> list[Question]:
-    """One question of each task that the clip allows."""
+    """One question of each task that the clip allows; none about a clip with holes, whose digits are not all known."""
+    if in_time(clip)[1]:
+        return []
     return [q for task in TASKS if (q := choice_question(clip, task, rng)) is not None]

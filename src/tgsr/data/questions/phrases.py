@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from tgsr.data.questions.draft import question_about
+from tgsr.data.transcribe.repair import gaps
 from tgsr.records import Clip, Question
-from tgsr.timeline import Seconds, Span, Word
+from tgsr.timeline import Hole, Seconds, Span, Word
 
 PUNCTUATION = ".,!?;:\"'()[]-\u2013\u2014\u2026"
 
@@ -23,17 +24,57 @@ def occurrences(phrase: tuple[str, ...], words: tuple[Word, ...]) -> int:
     return sum(tuple(texts[i : i + n]) == phrase for i in range(len(texts) - n + 1))
 
 
-def phrase_spans(words: tuple[Word, ...], n_min: int, n_max: int) -> list[tuple[int, int]]:
-    """(first, last + 1) of all phrases of n_min to n_max words that are said once only.
+def phrase_spans(
+    words: tuple[Word, ...], n_min: int, n_max: int, holes: Sequence[Hole] = ()
+) -> list[tuple[int, int]]:
+    """(first, last + 1) of all phrases of n_min to n_max words that are said once only, and across no hole.
 
     A phrase that is said twice has no one right place, so it is no question.
     """
+    joins = unbroken(words, holes)
     return [
         (first, first + n)
         for n in range(n_min, min(n_max, len(words)) + 1)
         for first in range(len(words) - n + 1)
-        if occurrences(tuple(w.text for w in words[first : first + n]), words) == 1
+        if all(joins[first : first + n - 1])
+        and occurrences(tuple(w.text for w in words[first : first + n]), words) == 1
     ]
+
+
+def unbroken(words: Sequence[Word], holes: Sequence[Hole]) -> list[bool]:
+    """For each word but the last: whether no hole lies between it and the next; words in order of time."""
+    return [not any(hole.parts(a, b) for hole in holes) for a, b in pairwise(words)]
+
+
+def in_time(clip: Clip) -> tuple[tuple[Word, ...], tuple[Hole, ...]]:
+    """The clip's words in order of their starts, and its holes, those among them that this order shows."""
+    return tuple(sorted(clip.words, key=lambda word: word.start)), (*clip.holes, *gaps(clip.words))
+
+
+class Said:
+    """All that is known to be said in a clip, in holes too, as plain words in order of time."""
+
+    def __init__(self, words: Sequence[Word], holes: Sequence[Hole]) -> None:
+        texts = [
+            (hole.start, hole.text) for hole in holes if hole.text
+        ]  # before the word that begins as they do
+        texts += [(word.start, word.text) for word in words]
+        self.words = plain_words(text for _, text in sorted(texts, key=lambda timed: timed[0]))
+        self._counts: dict[int, Counter[tuple[str, ...]]] = {}
+
+    def count(self, phrase: Iterable[str]) -> int:
+        """How often the words of `phrase` follow each other, whatever their case and the punctuation around them."""
+        wanted = plain_words(phrase)
+        n = len(wanted)
+        if n not in self._counts:
+            starts = range(len(self.words) - n + 1)
+            self._counts[n] = Counter(tuple(self.words[first : first + n]) for first in starts)
+        return self._counts[n][tuple(wanted)]
+
+
+def plain_words(texts: Iterable[str]) -> list[str]:
+    """Every word of the texts as it sounds the same; punctuation alone is none."""
+    return [plain for text in texts for word in text.split() if (plain := plain_word(word))]
 
 
 def phrase_questions(
@@ -45,7 +86,7 @@ def phrase_questions(
     crowd out long ones. The question's text is the bare phrase: the prompt is the trainer's business.
     """
     by_length: dict[int, list[tuple[int, int]]] = {}
-    for first, stop in phrase_spans(clip.words, n_min, n_max):
+    for first, stop in phrase_spans(clip.words, n_min, n_max, clip.holes):
         by_length.setdefault(stop - first, []).append((first, stop))
     chosen: list[tuple[int, int]] = []
     while by_length and len(chosen) < n_questions:
@@ -66,8 +107,9 @@ def _drawn(by_length: dict[int, list[tuple[int, int]]], rng: np.random.Generator
 class Phrases:
     """Which phrases of a real transcript make questions, and how many of them a clip has.
 
-    2 to 12 whole words of one speaker, said without a pause longer than `longest_pause`, each of at least
-    `least_confidence` (words whose confidence nobody knows pass), said once in the clip, `shortest` to `longest` long.
+    2 to 12 whole words of one speaker, said without a pause longer than `longest_pause` and without a hole, each of at
+    least `least_confidence` (words whose confidence nobody knows pass), said once in the clip, `shortest` to `longest`
+    long.
     """
 
     n_a_clip: int = 8
@@ -86,8 +128,8 @@ def spread_phrases(clip: Clip, rng: np.random.Generator, wanted: Phrases) -> lis
     A part's phrase is drawn by its length first, so that short ones, of which there are more, do not crowd out long
     ones; phrases of different parts may overlap. Parts that have none leave their place to others.
     """
-    words = tuple(sorted(clip.words, key=lambda word: word.start))
-    fitting = fitting_phrases(words, wanted)
+    words, holes = in_time(clip)
+    fitting = fitting_phrases(words, wanted, holes)
     parts: list[dict[int, list[tuple[int, int]]]] = [{} for _ in range(wanted.n_a_clip)]
     for first, stop in fitting:
         middle = (words[first].start + words[stop - 1].end) / 2
@@ -101,23 +143,27 @@ def spread_phrases(clip: Clip, rng: np.random.Generator, wanted: Phrases) -> lis
     return _questions(clip, words, sorted(chosen))
 
 
-def fitting_phrases(words: tuple[Word, ...], wanted: Phrases) -> list[tuple[int, int]]:
-    """(first, last + 1) of every phrase that `wanted` allows, by place."""
-    plain = [plain_word(word.text) for word in words]
+def fitting_phrases(
+    words: tuple[Word, ...], wanted: Phrases, holes: Sequence[Hole] = ()
+) -> list[tuple[int, int]]:
+    """(first, last + 1) of every phrase that `wanted` allows, by place; words in order of time."""
     sure = [word.confidence is None or word.confidence >= wanted.least_confidence for word in words]
-    good = [bool(text) and is_sure for text, is_sure in zip(plain, sure, strict=True)]
-    joins = [a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause for a, b in pairwise(words)]
+    good = [bool(plain_word(word.text)) and is_sure for word, is_sure in zip(words, sure, strict=True)]
+    joins = [
+        is_whole and a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause
+        for is_whole, (a, b) in zip(unbroken(words, holes), pairwise(words), strict=True)
+    ]
+    said = Said(words, holes)
     fitting = []
     for n in range(wanted.n_min, min(wanted.n_max, len(words)) + 1):
-        counts = Counter(tuple(plain[first : first + n]) for first in range(len(words) - n + 1))
         for first in range(len(words) - n + 1):
             stop = first + n
             seconds = words[stop - 1].end - words[first].start
             if (
                 all(good[first:stop])
                 and all(joins[first : stop - 1])
-                and counts[tuple(plain[first:stop])] == 1
                 and wanted.shortest <= seconds <= wanted.longest
+                and said.count(word.text for word in words[first:stop]) <= 1
             ):
                 fitting.append((first, stop))
     return sorted(fitting)

@@ -14,14 +14,14 @@ import numpy as np
 from tgsr import audio
 from tgsr.data.shards import Made
 from tgsr.data.transcribe.forced_alignment import Aligner, Ctc, PocketSphinx, aligned, aligned_text
-from tgsr.data.transcribe.repair import mended
+from tgsr.data.transcribe.repair import WORDS_MISSING, mended
 from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.disk.jsonl import Row
 from tgsr.errors import AudioError, Bad, RecordError
 from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, clip_of
-from tgsr.timeline import Seconds, Word
+from tgsr.timeline import Hole, Seconds, Word
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
 PUNCTUATION = ".,!?;:'\""
@@ -119,15 +119,15 @@ def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Trans
     agrees = bool(clip.text) and bool(heard.words) and _shared(str(clip.text), heard.text) >= SAME_ENOUGH
     if agrees and (by_its_text := _by_its_text(clip, samples, settings)):
         return by_its_text
-    words, flags = mended(heard.words, seconds)
+    words, flags, holes = mended(heard.words, seconds)
     aligner = _aligner(settings)
     if aligner and words:
         words, more = aligned(words, samples, aligner)
-        words, again = mended(words, seconds)
-        flags = (*flags, *more, *again)
+        words, again, more_holes = mended(words, seconds)
+        flags, holes = (*flags, *more, *again), (*holes, *more_holes)
     if clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    return _with(clip, _spoken_by(clip, words), (*heard.flags, *flags))
+    return _with(clip, _spoken_by(clip, words), (*heard.flags, *flags), holes)
 
 
 def _spoken_by(clip: Clip, words: tuple[Word, ...]) -> tuple[Word, ...]:
@@ -136,8 +136,11 @@ def _spoken_by(clip: Clip, words: tuple[Word, ...]) -> tuple[Word, ...]:
     return tuple(replace(word, speaker=word.speaker or clip.speaker) for word in words)
 
 
-def _with(clip: Clip, words: tuple[Word, ...], flags: tuple[str, ...]) -> Clip:
-    return replace(clip, words=words, flags=tuple(dict.fromkeys((*clip.flags, *flags))))
+def _with(clip: Clip, words: tuple[Word, ...], flags: tuple[str, ...], holes: tuple[Hole, ...] = ()) -> Clip:
+    """The clip with its words, and with these flags and holes besides those that it had."""
+    holes = tuple(dict.fromkeys((*clip.holes, *holes)))
+    flags = (*clip.flags, *flags, *((WORDS_MISSING,) if holes else ()))
+    return replace(clip, words=words, flags=tuple(dict.fromkeys(flags)), holes=holes)
 
 
 def _shared(text: str, other: str) -> float:
