@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 
 import tgsr
 from tgsr.audio import save_flac, save_wav
 from tgsr.disk.jsonl import append_row
-from tgsr.disk.tensors import write_tensors
 from tgsr.disk.whole import half_name, sweep, whole, whole_files, whole_folder, write_whole
 from tgsr.errors import DiskError
 from tgsr.records import write_jsonl
@@ -152,6 +152,11 @@ def test_a_full_device_is_named_with_its_remedy(tmp_path: Path) -> None:
         write_whole("/dev/full", LONG)
 
 
+def write_tensors(path: Path) -> None:
+    with whole(path) as half:
+        save_file({"a": torch.zeros(100_000)}, half)
+
+
 @pytest.mark.parametrize("kind", ["text", "rows", "sound", "tensors"])
 def test_a_disk_that_fills_up_halfway_leaves_the_old_file(tmp_path: Path, kind: str) -> None:
     """RLIMIT_FSIZE stands for the disk: the write fails after some of the bytes."""
@@ -164,7 +169,7 @@ def test_a_disk_that_fills_up_halfway_leaves_the_old_file(tmp_path: Path, kind: 
         "text": lambda: write_whole(path, LONG),
         "rows": lambda: write_jsonl(path, ({"n": n} for n in range(100_000))),
         "sound": lambda: save_wav(path, np.zeros(100_000, np.float32)),
-        "tensors": lambda: write_tensors(path, {"a": torch.zeros(100_000)}),
+        "tensors": lambda: write_tensors(path),
     }
     try:
         with pytest.raises(DiskError, match="free some space"):

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from tgsr.errors import DiskError
 
 StrPath = str | os.PathLike[str]
@@ -35,16 +37,25 @@ def disk_errors(path: StrPath) -> Iterator[None]:
         yield
     except DiskError:
         raise
-    except OSError as error:
-        if error.errno not in REMEDIES or not _is_about(error, Path(os.path.realpath(path))):
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _number(error)
+        if number not in REMEDIES or not _is_about(error, Path(os.path.realpath(path))):
             raise
         raise DiskError(
-            f"{path}: {error.strerror}; {REMEDIES[error.errno]} and run the same command again"
+            f"{path}: {os.strerror(number)}; {REMEDIES[number]} and run the same command again"
         ) from error
 
 
-def _is_about(error: OSError, target: Path) -> bool:
+def _number(error: SafetensorError) -> int | None:
+    """The system's number of a failed write, which safetensors has in the text of an error of its own."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _is_about(error: OSError | SafetensorError, target: Path) -> bool:
     """Whether it was the target that could not be written, and not something else that the block used."""
+    if isinstance(error, SafetensorError):
+        return True
     if error.filename is None:  # a write
         return True
     path = Path(os.path.realpath(os.fsdecode(error.filename)))
@@ -152,7 +163,7 @@ def sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-_HALF_NAME = re.compile(re.escape(HALF) + r"(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{12}(\.\w+)?")
+_HALF_NAME = re.compile(re.escape(HALF) + r"(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{12}\w*(\.\w+)?")
 
 
 def is_left_behind(path: Path) -> bool:

@@ -37,7 +37,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tgsr.disk.whole import whole, write_whole
+from tgsr.disk.whole import whole, whole_files, write_whole
 from tgsr.engine.sampling import Sampled
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches
 from tgsr.errors import ModelError
@@ -77,15 +77,15 @@ def export_decoder(lalm: Lalm, folder: Path) -> str:
     config.architectures = ["Qwen2ForCausalLM"]
     config.dtype = lalm.lm_head.weight.dtype
     config.tie_word_embeddings = _tied(lalm)
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
-    described = json.loads((folder / "config.json").read_text())
     name = decoder_name(lalm)
-    write_whole(folder / "config.json", json.dumps(described | {NAME_KEY: name}, indent=2) + "\n")
+    with whole_files(folder) as files:
+        config.save_pretrained(str(files))
+        lalm.tokenizer.save_pretrained(str(files))
+        described = json.loads((files / "config.json").read_text())
+        write_whole(files / "config.json", json.dumps(described | {NAME_KEY: name}, indent=2) + "\n")
     weights = {key: weight.contiguous().cpu() for key, weight in _decoder_weights(lalm).items()}
     with whole(folder / "model.safetensors") as half:
         save_file(weights, half, metadata={"format": "pt"})
-    lalm.tokenizer.save_pretrained(str(folder))
     return name
 
 
@@ -205,7 +205,8 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
         path = folder.resolve() / name
         with whole(path / "adapter_model.safetensors") as half:
             save_file(weights, half, metadata={"format": "pt"})
-        config.save_pretrained(str(path))
+        with whole_files(path) as half:
+            config.save_pretrained(str(half))
         _ask(server, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
     if server.adapter:
         _ask(server, "/v1/unload_lora_adapter", {"lora_name": server.adapter})

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from tgsr.disk.whole import sha256_of, whole, write_whole
+from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError
 from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
 from tgsr.models.aligner_and_lora import without_renaming_warning
@@ -195,9 +195,10 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
     with whole(folder / ALIGNER_FILE) as half:
         save_file(aligner, half)
     if hasattr(lalm.model, "peft_config"):
-        lalm.model.save_pretrained(str(folder), safe_serialization=True)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
-        _under_hub_names(lalm, folder / "adapter_model.safetensors")
+        with whole_files(folder) as half:
+            lalm.model.save_pretrained(str(half), safe_serialization=True)
+            (half / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
+            _under_hub_names(lalm, half / "adapter_model.safetensors")
     files = [path for path in sorted(folder.iterdir()) if path.name in PARTS]
     about = {
         "base": lalm.base,

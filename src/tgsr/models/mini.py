@@ -23,7 +23,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from tgsr.disk.whole import whole, write_whole
+from tgsr.disk.whole import whole, whole_files, write_whole
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.packaged_weights import load_encoder
@@ -169,7 +169,8 @@ def save_base(lalm: AudioFlamingo3, folder: Path) -> None:
     }
     with whole(folder / "base.safetensors") as half:
         save_file(weights, half, metadata={"format": "pt"})
-    lalm.tokenizer.save_pretrained(str(folder))
+    with whole_files(folder) as half:
+        lalm.tokenizer.save_pretrained(str(half))
     write_whole(folder / "chat_template.jinja", CHAT_TEMPLATE)
 
 

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 
-from tgsr.disk.whole import sha256_of, whole_folder, write_whole
+from tgsr.disk.whole import half_name, sha256_of, whole_folder, write_whole
 from tgsr.errors import FetchError
 
 
@@ -226,7 +226,7 @@ def _fetching(folder: Path) -> Iterator[Path]:
     """A temporary folder in the cache. FetchError, with the remedy, where nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=half_name()) as scratch:
             yield Path(scratch)
     except OSError as error:
         raise FetchError(

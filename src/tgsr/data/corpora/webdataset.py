@@ -18,6 +18,7 @@ from urllib.parse import quote
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
 from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, described, place, require_new, sound
 from tgsr.disk.rows import ID, TEXT, Entry, OnDisk, utf8
+from tgsr.disk.whole import half_name
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
 
@@ -50,7 +51,7 @@ def read(path: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     folder = out / "audio"
     folder.mkdir(parents=True, exist_ok=True)
     names, ids = OnDisk(), OnDisk()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".half-") as parts:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=half_name()) as parts:
         for shard in shards:
             for sample in _samples(shard, Path(parts)):
                 if isinstance(sample, Bad):
