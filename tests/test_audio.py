@@ -106,7 +106,7 @@ def test_files_longer_than_a_block_have_no_seams(
     path = write_bursts(tmp_path, extension)
     at_once, _ = sf.read(path, dtype="float32")
     monkeypatch.setattr(audio, "BLOCK_FRAMES", 5000)
-    np.testing.assert_allclose(load(path), at_once.clip(-1, 1), atol=1e-6)
+    np.testing.assert_allclose(load(path), at_once.clip(-1, 1), atol=1e-5)  # mp3: another decoder's rounding
 
 
 def test_a_stretch_of_another_rate_starts_on_time(tmp_path: Path) -> None:
@@ -220,13 +220,15 @@ def test_a_wav_written_into_a_pipe_is_read(tmp_path: Path) -> None:
     assert len(load(path)) == LENGTH * SAMPLE_RATE
 
 
-def test_a_header_that_leaves_the_length_open_is_refused(tmp_path: Path) -> None:
+def test_a_header_that_leaves_the_length_open_is_no_obstacle(tmp_path: Path) -> None:
     path = write(tmp_path, "flac")
+    whole = load(path)
     content = bytearray(path.read_bytes())
     content[21] &= 0xF0  # the last 36 bits of bytes 18-25 count the samples
     content[22:26] = b"\0" * 4
     path.write_bytes(content)
-    assert "leaves the length open" in refusal(path)
+    assert audio.duration(path) == LENGTH
+    np.testing.assert_array_equal(load(path), whole)
 
 
 def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
@@ -386,7 +388,7 @@ def test_a_sound_track_has_the_same_errors(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="is not inside its"):
         audio.load(path, start=9.0, end=10.0)
     (tmp_path / "b.mp4").write_text("no video")
-    with pytest.raises(AudioError, match=r"b\.mp4: not video or audio that can be read"):
+    with pytest.raises(AudioError, match=r"b\.mp4: not audio or video that can be read"):
         audio.duration(tmp_path / "b.mp4")
     with pytest.raises(AudioError, match="no such file"):
         audio.load(tmp_path / "c.mp4")

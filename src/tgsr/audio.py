@@ -1,4 +1,9 @@
-"""Any audio file as 16 kHz mono: samples are float32 arrays of shape (n_samples,) in [-1, 1]."""
+"""Any audio file as 16 kHz mono: samples are float32 arrays of shape (n_samples,) in [-1, 1].
+
+Length is what is heard. Where a file's header counts its samples and the last of them is there (wav, flac, aiff), it is
+believed, and a stretch is read alone. Every other file (mp3, aac, the tracks of video, a header that says nothing)
+is decoded from its beginning each time, so that `duration`, `load` and `stream` hear the same.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +11,64 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 import soxr
-from numpy.typing import NDArray
 
+from tgsr.disk import sound_track
+from tgsr.disk.sound_track import BLOCK_FRAMES, FETCH_AGAIN, Mono, Piece, Samples, require_whole
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError
 from tgsr.timeline import END_SLACK, Seconds, Span
 
-Samples = NDArray[np.float32]
 StrPath = str | os.PathLike[str]
 
 SAMPLE_RATE = 16_000
 MAX_SECONDS: Seconds = 600.0  # Audio Flamingo 3 hears 600 s; Qwen2.5-Omni hears the first 300 s of them
-HEADER_SLACK: Seconds = 0.3  # mp3 headers count whole frames: up to two are 2,304 samples, 0.288 s at 8 kHz
+HEADER_SLACK: Seconds = 0.3
 MAX_PEAK = 4.0  # decoders overshoot 1.0 a little; a float file that passes 4.0 is not scaled to [-1, 1]
 UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 where a header leaves the length open
 STREAMED_BYTES = 0x7FFF0000  # programs that write wav into a pipe claim 2 or 4 GiB, for want of the length
-MP3_RUN_UP: Seconds = 1.0  # an mp3 frame draws on bits of frames before it, which a seek skips
-BLOCK_FRAMES = 1 << 18  # channels are averaged block by block: six channels of 600 s would be 0.7 GB
+GUESSED = (
+    "MP3",
+    "OGG",
+)  # formats whose length libsndfile guesses, or has of the first of several that were joined
 
-CONTAINERS = (".mp4", ".m4a", ".mov", ".mkv", ".webm", ".aac", ".wma", ".3gp", ".avi")
-TRACK_SLACK: Seconds = 0.5  # a track may begin after its video does
 CONVERT = "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
-FETCH_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds: the seconds that are heard, and libsndfile's or FFmpeg's name of its format, in capitals."""
+
+    seconds: Seconds
+    format: str
+
+
+def content(path: StrPath) -> Content:
+    """Length and format of the file, whatever it is called. AudioError as `duration`."""
+    file = _counted(path)
+    if file is not None:
+        with file:
+            return Content(file.frames / file.samplerate, file.format)
+    name = os.fspath(path)
+    seconds = sum(len(mono) / rate for rate, mono in sound_track.pieces(name))
+    return Content(seconds, sound_track.format_of(name).upper())
 
 
 def duration(path: StrPath) -> Seconds:
-    """Length of the file in seconds, from the sample count and rate in its header; nothing is decoded.
+    """The seconds of the file that are heard: the length of what `load` gives, to within a sample of the file's rate.
 
-    Raises AudioError as `load` does for a file that is missing, empty, not audio, cut off or of length zero.
+    From the header where that counts the samples; other files are decoded to count them, some 3,000 times as fast as
+    they play. Raises AudioError as `load` does for a file that is missing, empty, not audio, cut off or of length zero.
     """
-    if is_container(path):
-        return _track_seconds(path)
-    with _open(path) as file:
-        return file.frames / file.samplerate
+    return content(path).seconds
 
 
 def load(
@@ -52,25 +76,44 @@ def load(
 ) -> Samples:
     """The stretch [start, end) of an audio file, in seconds, as float32 mono at 16 kHz in [-1, 1].
 
-    Reads what libsndfile reads (wav, flac, mp3, ogg, ...), and the sound track of CONTAINERS whole, at any rate;
-    channels are averaged, so two channels in opposite phase cancel. Only the stretch is decoded. n decoded samples at
-    `rate` Hz become round(n * 16000 / rate). `end=None` is the file's end; an `end` up to 0.05 s past it is cut to it.
+    Reads what libsndfile and FFmpeg read, at any rate, whatever the file is called; of several sound tracks the first.
+    Channels are averaged. The clock is the file's: it begins where its first track does, so that sound which begins
+    after the picture is late, and where packets are missing there is silence. n decoded samples at `rate` Hz become
+    round(n * 16000 / rate). `end=None` is the end of the sound; an `end` up to 0.05 s past it is cut to it.
 
-    Raises AudioError for a file that is missing, empty, not audio, cut off (a cut ogg file cannot be told
-    from a short one), of length zero, with NaN or infinite samples or samples far outside [-1, 1]; for a
-    stretch that is not in the file; and, before anything is decoded, for one longer than `max_seconds`.
+    Raises AudioError for a file that is missing, empty, not audio or of length zero; that is cut off, as far as its
+    header says how long it was; with NaN or infinite samples or samples far outside [-1, 1]; whose channels cancel
+    each other when they are averaged; for a stretch that is not in the file; and for one longer than `max_seconds`,
+    of which no more than that is kept in memory.
     """
+    file = _counted(path)
     name = os.fspath(path)
-    if is_container(path):
-        track = _track(path, max_seconds if end is None and not start else None)
-        first, n_frames = _frames_to_read(name, len(track), SAMPLE_RATE, start, end, max_seconds)
-        return track[first : first + n_frames]
-    with _open(path) as file:
+    if file is None:
+        return _load_decoded(name, start, end, max_seconds)
+    with file:
         rate = file.samplerate
         first, n_frames = _frames_to_read(name, file.frames, rate, start, end, max_seconds)
         mono = _decode_mono(name, file, first, n_frames)
     _require_sound(name, mono)
     return np.clip(_resample(mono, rate), -1.0, 1.0)
+
+
+def stream(path: StrPath) -> Iterator[Samples]:
+    """All that `load` gives of a file of any length, piece by piece, in flat memory. AudioError as `load`."""
+    file = _counted(path)
+    name = os.fspath(path)
+    for samples in _resampled(sound_track.pieces(name) if file is None else _blocks(name, file)):
+        if len(samples):
+            _require_sound(name, samples)
+            yield np.clip(samples, -1.0, 1.0)
+
+
+def is_counted(path: StrPath) -> bool:
+    """Whether a stretch of the file is read without what comes before it. AudioError as `duration`."""
+    file = _counted(path)
+    if file is not None:
+        file.close()
+    return file is not None
 
 
 def save_wav(path: StrPath, samples: Samples) -> None:
@@ -140,51 +183,6 @@ def peaks(samples: Samples, n: int) -> list[tuple[float, float]]:
     return list(zip(lowest.tolist(), highest.tolist(), strict=True))
 
 
-def is_container(path: StrPath) -> bool:
-    """Whether the file's suffix is one of CONTAINERS, which libsndfile does not read and FFmpeg does."""
-    return Path(path).suffix.lower() in CONTAINERS
-
-
-def _track_seconds(path: StrPath) -> Seconds:
-    """Length of the first sound track, from its header."""
-    import av
-
-    _require_file(path)
-    name = os.fspath(path)
-    try:
-        with av.open(name) as container:
-            track = next(iter(container.streams.audio), None)
-            if track is None:
-                raise AudioError(name, "has no sound track", "leave the clip out")
-            if track.duration is not None and track.time_base is not None:
-                return float(track.duration * track.time_base)
-            if container.duration is not None:  # webm keeps the length of the whole
-                return float(container.duration / 1_000_000)
-    except av.error.FFmpegError as error:
-        raise AudioError(
-            name, f"not video or audio that can be read ({error.strerror})", FETCH_AGAIN
-        ) from None
-    raise AudioError(name, "its header says no length", CONVERT)
-
-
-def _track(path: StrPath, max_seconds: Seconds | None) -> Samples:
-    """The first sound track as mono at 16 kHz; AudioError before it is decoded where it is longer than max_seconds."""
-    import av
-    from faster_whisper.audio import decode_audio
-
-    name, seconds = os.fspath(path), _track_seconds(path)
-    if max_seconds is not None and seconds > max_seconds:
-        _frames_to_read(name, round(seconds * SAMPLE_RATE), SAMPLE_RATE, 0.0, None, max_seconds)
-    try:
-        samples = np.asarray(decode_audio(name, SAMPLE_RATE), np.float32)
-    except av.error.FFmpegError as error:
-        raise AudioError(name, f"decoding fails ({error.strerror})", FETCH_AGAIN) from None
-    if not len(samples):
-        raise AudioError(name, "the sound track holds no samples", "leave the clip out")
-    _require_whole(name, seconds - TRACK_SLACK, len(samples) / SAMPLE_RATE)
-    return samples
-
-
 def _require_file(path: StrPath) -> None:
     """AudioError unless the file is there, may be read and holds anything."""
     name = os.fspath(path)
@@ -200,53 +198,47 @@ def _require_file(path: StrPath) -> None:
         raise AudioError(name, "the file is empty (0 bytes)", FETCH_AGAIN)
 
 
-def _open(path: StrPath) -> sf.SoundFile:
-    """The file, opened, its header believed: it is there, is audio, is whole and has a length."""
-    name = os.fspath(path)
+def _counted(path: StrPath) -> sf.SoundFile | None:
+    """The file, opened, where its header counts its samples and the last of them is there; else None.
+
+    AudioError for a file that is missing or empty, and where its header says that it is cut off.
+    """
     _require_file(path)
+    name = os.fspath(path)
     if Path(name).suffix.lower() == ".raw":
         raise AudioError(name, "raw samples have no header that gives their rate", CONVERT)
     try:
-        file = sf.SoundFile(name)
+        file = sf.SoundFile(os.fsencode(name))
     except sf.LibsndfileError:
-        # libsndfile's own words are left out: it says "does not exist" of an mp3 that it cannot parse
-        raise AudioError(
-            name,
-            f"not audio that libsndfile {sf.__libsndfile_version__} can read, or its header is cut off",
-            f"{CONVERT}, or {FETCH_AGAIN}",
-        ) from None
+        return None
     try:
-        _require_length(name, file)
+        if _has_its_last_sample(name, file):
+            return file
     except AudioError:
         file.close()
         raise
-    return file
+    file.close()
+    return None
 
 
-def _require_length(name: str, file: sf.SoundFile) -> None:
-    if file.frames == 0:
-        raise AudioError(
-            name, "the file holds no samples", "record or export it again, or leave the clip out"
-        )
-    if file.frames >= UNKNOWN_FRAMES:
-        raise AudioError(name, "the header leaves the length open", CONVERT)
+def _has_its_last_sample(name: str, file: sf.SoundFile) -> bool:
+    """Whether the header's number of frames is no guess, the last is there, and nothing that was joined to them."""
+    if file.format == "MP3" or not 0 < file.frames < UNKNOWN_FRAMES:  # mp3: libsndfile guesses
+        return False
+    if file.format in ("OGG", "FLAC") and not sound_track.is_one_stream(name):
+        return False
     # libsndfile quietly shortens a wav whose data end early; only its log tells
     cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if cut is None:
-        return
-    claimed_bytes, found_bytes = int(cut[1]), int(cut[2])
-    if claimed_bytes < STREAMED_BYTES and found_bytes > 0:
-        claimed = file.frames * claimed_bytes / found_bytes
-        _require_whole(name, claimed / file.samplerate, file.frames / file.samplerate)
-
-
-def _require_whole(name: str, claimed: Seconds, decoded: Seconds) -> None:
-    if decoded < claimed - HEADER_SLACK:
-        raise AudioError(
-            name,
-            f"the header promises {claimed:.2f} s, but {decoded:.2f} s are there: the file is cut off",
-            FETCH_AGAIN,
-        )
+    if cut is not None and int(cut[1]) < STREAMED_BYTES and int(cut[2]) > 0:
+        found = file.frames / file.samplerate
+        require_whole(name, found * int(cut[1]) / int(cut[2]), found, HEADER_SLACK)
+    try:
+        file.seek(file.frames - 1)
+        is_there = len(file.read(1)) == 1
+        file.seek(0)
+    except sf.LibsndfileError:
+        return False
+    return is_there
 
 
 def _frames_to_read(
@@ -276,29 +268,71 @@ def _frames_to_read(
 
 def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int) -> Samples:
     """The mean of the channels of n_frames frames from `first` on, at the file's own rate."""
-    # an mp3 is read in one piece: soundfile seeks after every read, and each seek spoils an mp3's next frames
-    is_mp3 = file.format == "MP3"
-    run_up = min(first, round(MP3_RUN_UP * file.samplerate)) if is_mp3 else 0
-    n_block = run_up + n_frames if is_mp3 else BLOCK_FRAMES
-    mono = np.empty(run_up + n_frames, np.float32)
+    mono, mean = np.empty(n_frames, np.float32), Mono()
     n_read = 0
     try:
-        file.seek(first - run_up)
-        while n_read < len(mono):
-            block = file.read(min(n_block, len(mono) - n_read), dtype="float32", always_2d=True)
+        file.seek(first)
+        while n_read < n_frames:
+            block = file.read(min(BLOCK_FRAMES, n_frames - n_read), dtype="float32", always_2d=True)
             if len(block) == 0:
                 break
-            mono[n_read : n_read + len(block)] = block.mean(axis=1)
+            mono[n_read : n_read + len(block)] = mean.of(block)
             n_read += len(block)
     except sf.LibsndfileError as error:
-        seconds = (first - run_up + n_read) / file.samplerate
+        seconds = (first + n_read) / file.samplerate
         raise AudioError(
             name, f"decoding fails after {seconds:.2f} s ({error.error_string})", FETCH_AGAIN
         ) from error
-    _require_whole(name, (first + n_frames) / file.samplerate, (first - run_up + n_read) / file.samplerate)
-    if n_read <= run_up:
-        raise AudioError(name, f"no sample could be decoded at {first / file.samplerate:.2f} s", FETCH_AGAIN)
-    return mono[run_up:n_read]
+    rate = file.samplerate
+    require_whole(name, (first + n_frames) / rate, (first + n_read) / rate, HEADER_SLACK)
+    if n_read == 0:
+        raise AudioError(name, f"no sample could be decoded at {first / rate:.2f} s", FETCH_AGAIN)
+    mean.require_sound(name)
+    return mono[:n_read]
+
+
+def _blocks(name: str, file: sf.SoundFile) -> Iterator[Piece]:
+    """The mean of the channels, block by block. AudioError where they cancel each other."""
+    mean = Mono()
+    with file:
+        for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+            yield file.samplerate, mean.of(block)
+    mean.require_sound(name)
+
+
+def _load_decoded(name: str, start: Seconds, end: Seconds | None, max_seconds: Seconds) -> Samples:
+    """`load` of a file that is decoded from its beginning: exactly what the whole has between start and end."""
+    until = start + max_seconds if end is None else min(end, start + max_seconds)
+    kept: list[Samples] = []
+    n_samples = n_before = 0
+    with closing(_resampled(sound_track.pieces(name))) as pieces:
+        for piece in pieces:
+            n_samples += len(piece)
+            if n_samples <= start * SAMPLE_RATE - 1:
+                n_before = n_samples
+            elif n_samples - len(piece) <= until * SAMPLE_RATE:
+                kept.append(piece)
+            elif end is not None:
+                break
+    first, n_wanted = _frames_to_read(name, n_samples, SAMPLE_RATE, start, end, max_seconds)
+    samples = np.concatenate(kept)[first - n_before :][:n_wanted]
+    _require_sound(name, samples)
+    return np.clip(samples, -1.0, 1.0)
+
+
+def _resampled(pieces: Iterable[Piece]) -> Generator[Samples]:
+    """The pieces at 16 kHz. Each run of one rate becomes round(n * 16000 / rate) samples, as in `_resample`."""
+    for rate, run in groupby(pieces, key=lambda piece: piece[0]):
+        to_16k = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        n_in = n_out = 0
+        for _, mono in run:
+            samples = mono if rate == SAMPLE_RATE else to_16k.resample_chunk(mono)
+            n_in, n_out = n_in + len(mono), n_out + len(samples)
+            yield samples
+        n_left = max(1, round(n_in * SAMPLE_RATE / rate)) - n_out
+        if n_left > 0:
+            rest = to_16k.resample_chunk(np.zeros(0, np.float32), last=True)[:n_left]
+            yield np.pad(rest, (0, n_left - len(rest)))
 
 
 def _require_sound(name: str, samples: Samples) -> None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import soundfile as sf
-
 from tgsr import audio
 from tgsr.disk.rows import (
     FILE,
@@ -28,15 +26,39 @@ from tgsr.disk.rows import (
     table,
     utf8,
 )
-from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
 
-# What libsndfile calls the content of a file with that suffix.
+# What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
+MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
 FORMATS = {
-    **{".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3",), ".ogg": ("OGG",)},
-    **{".opus": ("OGG",), ".aiff": ("AIFF",), ".au": ("AU",), ".sph": ("NIST",)},
-    **dict.fromkeys(audio.CONTAINERS, ()),  # FFmpeg's, which tells them by their content
+    **{
+        ".wav": WAV,
+        ".flac": ("FLAC",),
+        ".mp3": ("MP3",),
+        ".ogg": ("OGG",),
+        ".opus": ("OGG",),
+        ".oga": ("OGG",),
+    },
+    **{
+        ".aiff": ("AIFF",),
+        ".aif": ("AIFF",),
+        ".au": ("AU",),
+        ".sph": ("NIST", "NISTSPHERE"),
+        ".caf": ("CAF",),
+    },
+    **{
+        ".w64": ("W64",),
+        ".rf64": WAV,
+        ".aac": ("AAC",),
+        ".wma": ("ASF",),
+        ".avi": ("AVI",),
+        ".ts": ("MPEGTS",),
+    },
+    **dict.fromkeys((".m4a", ".mp4", ".m4b", ".m4v", ".mov", ".3gp"), MP4),
+    **dict.fromkeys((".mka", ".mkv", ".webm"), MATROSKA),
+    **dict.fromkeys((".mpg", ".flv", ".amr", ".ogv"), ()),
 }
 TABLES = (".csv", ".tsv", ".jsonl")
 
@@ -162,14 +184,22 @@ def require_new(ids: OnDisk, id_: str, entry: Entry) -> None:
 
 
 def sound(path: Path) -> tuple[Seconds, tuple[str, ...]]:
-    """The file's length from its header, and ("wrong-extension",) where its content is not what its suffix says.
+    """The seconds of the file that are heard, and ("wrong-extension",) where its content is not what its suffix says.
 
     Raises AudioError where it is not sound, or damaged.
     """
-    duration = audio.duration(path)
+    content = audio.content(path)
     expected = FORMATS.get(path.suffix.lower())
-    is_wrong = bool(expected) and sf.info(str(path)).format not in (expected or ())
-    return duration, ("wrong-extension",) if is_wrong else ()
+    return content.seconds, ("wrong-extension",) if expected and content.format not in expected else ()
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that sound of that format usually has. AudioError where it is not sound, or damaged."""
+    format_ = audio.content(path).format
+    suffix = next((suffix for suffix, formats in FORMATS.items() if format_ in formats), None)
+    if suffix is None:
+        raise AudioError(str(path), f"is {format_}, not {', '.join(FORMATS)}", audio.CONVERT)
+    return suffix
 
 
 def locate(folder: Path, name: str) -> Path:
@@ -193,16 +223,23 @@ def place(path: Path, relative_to: Path | None) -> str:
 
 
 def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """The files below the folder with one of the suffixes, in order of path; hidden ones are left out."""
+    """The files below the folder with one of the suffixes, in order of path; hidden ones are left out.
+
+    Linked folders are entered, but none of the folders that lie above them.
+    """
     paths = OnDisk()
-    folders = [folder]
+    folders = [(folder, frozenset[str]())]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        inside, above = folders.pop()
+        real = os.path.realpath(inside)
+        if real in above:
+            continue
+        with os.scandir(inside) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                if entry.is_dir():
+                    folders.append((Path(entry.path), above | {real}))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes:
                     paths.put(entry.path)
     return map(Path, paths.keys())

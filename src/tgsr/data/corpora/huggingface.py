@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
-import soundfile as sf
-
-from tgsr import audio
-from tgsr.audio import CONVERT, FETCH_AGAIN
-from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, clips, described, place, sound
+from tgsr.audio import FETCH_AGAIN
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, suffix_of
 from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
 from tgsr.disk.whole import write_whole
@@ -90,20 +88,14 @@ def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
     name = quote(identity, safe=" ")
     if len(name) > LONGEST_NAME:
         raise RecordError("id", f"{identity!r:.80} is too long for the name of a file")
-    try:
-        format_ = sf.info(io.BytesIO(content)).format
-    except sf.LibsndfileError:
-        raise AudioError(f"the sound of {identity}", "not audio that can be read", FETCH_AGAIN) from None
-    suffix = next((suffix for suffix, formats in FORMATS.items() if format_ in formats), None)
-    if suffix is None:
-        raise AudioError(f"the sound of {identity}", f"is {format_}, not {', '.join(FORMATS)}", CONVERT)
-    path = folder / f"{name}{suffix}"
-    write_whole(path, content)
-    try:
-        audio.duration(path)
-    except AudioError:
-        path.unlink()
-        raise
+    with TemporaryDirectory(dir=folder, prefix=".half-") as parts:
+        part = Path(parts) / "sound"
+        write_whole(part, content)
+        try:
+            path = folder / f"{name}{suffix_of(part)}"
+        except AudioError as error:
+            raise AudioError(f"the sound of {identity}", error.found, error.remedy) from None
+        os.replace(part, path)
     return path
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tgsr.audio import is_container
 from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, clips, described, locate, sound, walk
 from tgsr.disk.rows import Entry, OnDisk, require_columns, table
 from tgsr.errors import Bad, CorpusError, RecordError
@@ -37,6 +36,7 @@ DAMAGED = {
 TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 # The test folder also has final_videos_testdia0_utt0.mp4, copies that no row names.
 NAME = re.compile(r"dia\d+_utt\d+")
+VIDEO = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 SOURCE = "MELD"
 LICENCE = "GPL-3.0"
 
@@ -84,7 +84,7 @@ def _clip(entry: Entry, folder: Path, given: Given, named: OnDisk) -> Clip:
         raise RecordError("EndTime", f"{end:g} s is not after StartTime {start:g} s")
     path = locate(folder, f"{name}.wav")
     duration, flags = sound(path)
-    flags += ("video",) if is_container(path) else ()
+    flags += ("video",) if path.suffix.lower() in VIDEO else ()
     values = {"text": entry.maybe("Utterance"), "speaker": entry.maybe("Speaker")}
     values |= {label: entry.text(column) for label, column in LABELS.items()}
     row = Entry(entry.file, entry.line, values)

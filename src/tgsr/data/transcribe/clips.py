@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
             clip = clip_of(row)
             path = Path(settings.root) / clip.audio
             clip = replace(clip, duration=audio.duration(path))
-            samples = audio.load(path) if needs_sound(clip, settings) else np.zeros(0, np.float32)
+            is_heard = needs_sound(clip, settings)
+            samples = audio.load(path, max_seconds=math.inf) if is_heard else np.zeros(0, np.float32)
         except (AudioError, FileNotFoundError) as error:
             bad.append(Bad(str(Path(settings.root) / str(row.get("audio"))), str(error)))
         except RecordError as error:

@@ -16,7 +16,6 @@ import wave
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +116,7 @@ class Sounds:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             seconds = audio.duration(path)
-            if seconds > MAX_SECONDS and not audio.is_container(path):
+            if seconds > MAX_SECONDS and audio.is_counted(path):
                 sound = _decoded_when_asked(path)
             else:
                 self._n_made += 1
@@ -164,30 +163,19 @@ class Sounds:
 
 
 def track_to_wav(path: Path, wav: Path, most_seconds: Seconds = math.inf) -> int:
-    """Writes the first sound track as 16 kHz mono wav, frame by frame, and returns its number of samples.
+    """Writes the first sound track as 16 kHz mono wav, piece by piece, and returns its number of samples.
 
     What a browser records says no length in its header, and a long track cannot be cut without decoding it. AudioError
     for what cannot be decoded, and as soon as the track turns out longer than most_seconds; no file is left then.
     """
-    import av
-
     n_samples = 0
-    try:
-        with whole(wav) as half, av.open(str(path)) as container, wave.open(str(half), "wb") as out:
-            out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-            if not container.streams.audio:
-                raise AudioError(str(path), "has no sound track", "leave the clip out")
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            for frame in chain(container.decode(audio=0), [None]):  # None: what the resampler still holds
-                for piece in resampler.resample(frame):
-                    out.writeframes(piece.to_ndarray().astype("<i2").tobytes())
-                    n_samples += piece.samples
-                if n_samples > most_seconds * SAMPLE_RATE:
-                    raise AudioError(str(path), f"is longer than the {most_seconds:g} s allowed", "cut it")
-            if n_samples == 0:
-                raise AudioError(str(path), "the sound track holds no samples", "leave the clip out")
-    except av.error.FFmpegError as error:
-        raise AudioError(str(path), f"decoding fails ({error.strerror})", audio.FETCH_AGAIN) from None
+    with whole(wav) as half, wave.open(str(half), "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        for samples in audio.stream(path):
+            out.writeframes(_pcm(samples).tobytes())
+            n_samples += len(samples)
+            if n_samples > most_seconds * SAMPLE_RATE:
+                raise AudioError(str(path), f"is longer than the {most_seconds:g} s allowed", "cut it")
     return n_samples
 
 
@@ -264,5 +252,9 @@ def _block(sound: BrowserSound, number: int) -> bytes:
     stop = start + BLOCK + RUN_UP
     end = None if stop >= sound.seconds - RUN_UP else stop
     samples = audio.load(sound.path, start=start - before, end=end)[round(before * SAMPLE_RATE) :][:n_wanted]
-    pcm = np.rint(samples.astype(np.float64) * 32768).clip(-32768, 32767).astype("<i2")
-    return np.pad(pcm, (0, n_wanted - len(pcm))).tobytes()
+    return np.pad(_pcm(samples), (0, n_wanted - len(samples))).tobytes()
+
+
+def _pcm(samples: Samples) -> np.ndarray:
+    """Samples in [-1, 1] as little-endian 16-bit integers."""
+    return np.rint(samples.astype(np.float64) * 32768).clip(-32768, 32767).astype("<i2")

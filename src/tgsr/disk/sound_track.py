@@ -1,0 +1,322 @@
+"""The sound track of any file, decoded by FFmpeg from its beginning, by the file's own clock.
+
+A header's length is often a guess, of one track too many, or missing. Here the length is what comes out: sound where
+its packets' times put it, counted from the beginning of the first track; silence where packets are missing.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from tgsr.errors import AudioError
+from tgsr.timeline import Seconds
+
+Samples = NDArray[np.float32]
+Piece = tuple[int, Samples]  # rate in Hz, mono samples
+
+# What FFmpeg may open: no playlists, whose entries it would fetch, and no pictures.
+DEMUXERS = "mov,matroska,mpegts,mpeg,avi,asf,flv,mp3,aac,loas,ogg,flac,wav,w64,aiff,caf,au,nistsphere,amr,ac3,eac3,ape"
+TRACK_IS_COUNTED = ("mov,mp4,m4a,3gp,3g2,mj2", "flac")  # these headers say how long the track is
+WHOLE_IS_COUNTED = ("matroska,webm", "avi", "asf")  # and these how long the longest track is
+SLACK: Seconds = 0.5  # a header may count the silence that encoders add at both ends
+LOST: Seconds = 0.3  # of damaged packets is borne, as silence: tags amid joined files look like them
+GAP: Seconds = 0.05  # times of packets are rounded; where sound is missing longer than this, there is silence
+RESTART: Seconds = 1.0  # a clock that falls back further begins anew, as in files that were joined
+BLOCK_FRAMES = 1 << 18  # about as many samples are given at once
+CANCELLED = 0.1  # of the power that is left where channels without relation to each other are averaged
+FETCH_AGAIN = "copy or download it again"
+FLAC = b"fLaC\0\0\0\x22"  # how a flac stream with more than one block of metadata begins
+FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}  # of FFmpeg's integers; its floats have 1
+
+
+class Mono:
+    """The mean of a file's channels, block by block, and what averaging has left of their power."""
+
+    def __init__(self) -> None:
+        self.n_channels, self.before, self.after = 1, 0.0, 0.0
+
+    def of(self, block: Samples) -> Samples:
+        """The mean of the channels of (n_frames, n_channels)."""
+        n_channels = block.shape[1]
+        if n_channels == 1:
+            return block[:, 0]
+        mono = block.mean(axis=1)
+        self.n_channels = n_channels
+        self.before += float(np.square(block, dtype=np.float64).sum()) / n_channels
+        self.after += float(np.square(mono, dtype=np.float64).sum())
+        return mono
+
+    def require_sound(self, name: str) -> None:
+        """AudioError where next to nothing is left: channels in opposite phase cancel each other."""
+        if self.after * self.n_channels < CANCELLED * self.before:
+            lost = f"{1 - self.after / self.before:.0%} of the sound is lost when they are averaged"
+            raise AudioError(
+                name,
+                f"its {self.n_channels} channels are in opposite phase: {lost}",
+                "keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav",
+            )
+
+
+def pieces(name: str) -> Iterator[Piece]:
+    """The file's first sound track from its clock's zero on, about BLOCK_FRAMES samples at a time.
+
+    Zero is where the first track of sound or picture begins. Packets that cannot be decoded are silence, up to LOST
+    seconds of them. The streams of a chained ogg file follow one another. AudioError for what is not sound or video,
+    has no sound, ends long before its header says, or has channels that cancel each other.
+    """
+    waiting: list[Samples] = []
+    rate = n_waiting = 0
+    mono = Mono()
+    for rate_, samples in _decoded(name, mono):
+        if waiting and (rate_ != rate or n_waiting >= BLOCK_FRAMES):
+            yield rate, np.concatenate(waiting)
+            waiting, n_waiting = [], 0
+        waiting.append(samples)
+        rate, n_waiting = rate_, n_waiting + len(samples)
+    if not waiting:
+        raise AudioError(
+            name,
+            "the file holds no samples, or its header is cut off",
+            "record or export it again, or leave the clip out",
+        )
+    mono.require_sound(name)
+    yield rate, np.concatenate(waiting)
+
+
+def format_of(name: str) -> str:
+    """FFmpeg's name of the file's format, told from its content: mp3, ogg, "matroska,webm". AudioError as `pieces`."""
+    import av
+
+    with open(name, "rb") as file:
+        try:
+            with _opened(file) as container:
+                _sound_track(name, container)
+                return str(container.format.name)
+        except av.error.FFmpegError as error:
+            raise _unreadable(name, error, 0.0) from None
+
+
+def require_whole(name: str, claimed: Seconds, found: Seconds, slack: Seconds) -> None:
+    """AudioError where less was found than a header claims."""
+    if found < claimed - slack:
+        raise AudioError(
+            name,
+            f"the header promises {claimed:.2f} s, but {found:.2f} s are there: the file is cut off",
+            FETCH_AGAIN,
+        )
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Where in the file's time the next sample is: `now` seconds of sound and silence have been given."""
+
+    zero: Seconds
+    now: Seconds = 0.0
+    silent_first: Seconds = 0.0
+
+    def missing(self, at: Seconds | None) -> Seconds:
+        """The silence before a frame whose time is `at`, in the file's own count; 0 where it follows, or has none."""
+        if at is None:
+            return 0.0
+        ahead = at - self.zero - self.now
+        if ahead < -RESTART:
+            self.zero = at - self.now
+        return ahead if ahead > GAP else 0.0
+
+
+def _decoded(name: str, mono: Mono) -> Iterator[Piece]:
+    with open(name, "rb") as file:
+        links = ogg_links(file)
+        if len(links) < 2:
+            yield from _frames(name, file, mono)
+            return
+        for link in links:
+            file.seek(link.begin)
+            content = io.BytesIO(file.read(link.end - link.begin))
+            try:
+                sound = sf.SoundFile(content) if link.is_unbroken else None
+            except sf.LibsndfileError:  # speex
+                sound = None
+            if sound is None:
+                content.seek(0)
+                yield from _frames(name, content, mono)
+                continue
+            with sound:  # FFmpeg is wrong about vorbis' first and last samples
+                for block in sound.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+                    yield sound.samplerate, mono.of(block)
+
+
+def is_one_stream(name: str) -> bool:
+    """Whether an ogg or flac file is a single stream with all its pages, and nothing that was joined to it."""
+    with open(name, "rb") as file:
+        if links := ogg_links(file):
+            return len(links) == 1 and links[0].is_unbroken
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            first = content.find(FLAC)
+            return content.find(FLAC, first + 1) < 0
+
+
+@dataclass(frozen=True, slots=True)
+class OggLink:
+    """One of the streams that follow one another in an ogg file: its bytes [begin, end); whether no page is missing."""
+
+    begin: int
+    end: int
+    is_unbroken: bool
+
+
+def ogg_links(file: BinaryIO) -> list[OggLink]:
+    """The streams of an ogg file, told by their pages' headers; [] where it is none."""
+    file.seek(0)
+    magic = file.read(4)
+    file.seek(0)
+    if magic != b"OggS":
+        return []
+    links: list[OggLink] = []
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        begin = at = 0
+        is_beginning, is_unbroken = True, True
+        expected: dict[int, int] = {}
+        while at + 27 <= len(content):
+            if content[at : at + 4] != b"OggS":
+                is_unbroken = False
+                at = content.find(b"OggS", at)
+                if at < 0:
+                    break
+                continue
+            is_first = bool(content[at + 5] & 2)
+            if is_first and not is_beginning:
+                links.append(OggLink(begin, at, is_unbroken))
+                begin, is_unbroken, expected = at, True, {}
+            is_beginning = is_first
+            serial, number = struct.unpack_from("<II", content, at + 14)
+            is_unbroken &= expected.get(serial, 0) == number
+            expected[serial] = number + 1
+            n_segments = content[at + 26]
+            at += 27 + n_segments + sum(content[at + 27 : at + 27 + n_segments])
+        links.append(OggLink(begin, len(content), is_unbroken and at == len(content)))
+    return links
+
+
+def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
+    """The decoded frames, one by one, and the silence between them."""
+    import av
+
+    lost = reached = 0.0
+    clock = _Clock(0.0)
+    try:
+        with _opened(file) as container:
+            track = _sound_track(name, container)
+            clock.zero = _beginning(container)
+            for packet in container.demux():
+                length = float((packet.duration or 0) * packet.time_base)
+                if packet.pts is not None:
+                    reached = max(reached, float(packet.pts * packet.time_base) + length)
+                if packet.stream_index != track.index:
+                    continue
+                try:
+                    frames = packet.decode()
+                except av.error.InvalidDataError as error:
+                    lost += length
+                    if lost > LOST:
+                        raise _unreadable(name, error, clock.now) from None
+                    continue
+                for frame in frames:
+                    at = None if frame.pts is None else float(frame.pts * frame.time_base)
+                    missing = clock.missing(at)
+                    if clock.now == 0.0:
+                        clock.silent_first = missing
+                    yield from _silence(missing, frame.sample_rate)
+                    samples = mono.of(_by_channel(frame))
+                    clock.now += missing + len(samples) / frame.sample_rate
+                    yield frame.sample_rate, samples
+            _require_whole(name, container, track, clock, reached)
+    except av.error.FFmpegError as error:
+        raise _unreadable(name, error, clock.now) from None
+
+
+def _opened(file: BinaryIO) -> Any:
+    """The file as FFmpeg reads it: itself and nothing that it names, whatever it is called."""
+    import av
+
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "none"}
+    return av.open(file, metadata_errors="ignore", options=options)
+
+
+def _sound_track(name: str, container: Any) -> Any:
+    track = next(iter(container.streams.audio), None)
+    if track is None:
+        raise AudioError(name, "has no sound track", "leave the clip out")
+    return track
+
+
+def _beginning(container: Any) -> Seconds:
+    """The time at which the first track of sound or picture begins; a cover is no picture of that kind."""
+    from av.stream import Disposition
+
+    starts = [
+        float(track.start_time * track.time_base)
+        for track in (*container.streams.audio, *container.streams.video)
+        if track.start_time is not None and not track.disposition & Disposition.attached_pic
+    ]
+    return min(starts, default=0.0)
+
+
+def _by_channel(frame: Any) -> Samples:
+    """A frame's samples as (n_frames, n_channels), in [-1, 1] where the file's are."""
+    values = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    scale = FULL_SCALE.get(frame.format.name.removesuffix("p"), 1.0)
+    if scale == FULL_SCALE["u8"]:
+        values = values - 128.0
+    return np.asarray(values / scale, np.float32)
+
+
+def _silence(seconds: Seconds, rate: int) -> Iterator[Piece]:
+    n_left = round(seconds * rate)
+    while n_left > 0:
+        yield rate, np.zeros(min(n_left, BLOCK_FRAMES), np.float32)
+        n_left -= BLOCK_FRAMES
+
+
+def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
+    reason = str(getattr(error, "strerror", error))
+    if heard > 0:
+        return AudioError(name, f"decoding fails after {heard:.2f} s ({reason})", FETCH_AGAIN)
+    problem = f"not audio or video that can be read, or its header is cut off ({reason})"
+    return AudioError(name, problem, FETCH_AGAIN)
+
+
+def _require_whole(name: str, container: Any, track: Any, clock: _Clock, reached: Seconds) -> None:
+    """AudioError where the file ends long before its header says; not every format has a header that knows."""
+    if container.format.name in TRACK_IS_COUNTED and track.duration is not None:
+        require_whole(name, float(track.duration * track.time_base), clock.now - clock.silent_first, SLACK)
+    elif container.format.name in WHOLE_IS_COUNTED and container.duration is not None:
+        require_whole(name, container.duration / 1_000_000, reached, SLACK)
+    elif container.format.name == "mp3":
+        n_frames = _frames_of_mp3(name)
+        require_whole(name, n_frames * track.codec_context.frame_size / track.rate, clock.now, SLACK)
+
+
+def _frames_of_mp3(name: str) -> int:
+    """The number of frames that an mp3's first frame claims (Xing's header); 0 where it claims none."""
+    with open(name, "rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3" and len(head) == 10:
+            size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            file.seek(10 + size)
+        else:
+            file.seek(0)
+        first = file.read(2048)
+    at = max(first.find(b"Xing"), first.find(b"Info"))
+    is_counted = at >= 0 and len(first) >= at + 12 and first[at + 7] & 1
+    return int.from_bytes(first[at + 8 : at + 12], "big") if is_counted else 0
