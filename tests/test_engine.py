@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import FeatureCache, without_cache
-from tgsr.engine.sampling import _draw, keep_top_p, sample, uniforms
+from tgsr.engine.sampling import draw, keep_top_p, sample, uniforms
 from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen, picked_logps
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -173,7 +173,7 @@ def test_a_prompt_has_exactly_one_place_for_audio() -> None:
             lalm.prompt("When?")
 
 
-def test_ten_minutes_and_32_answers_fit_in_pieces_with_the_same_draws() -> None:
+def test_ten_minutes_and_32_answers_fit_in_pieces_with_the_samedraws() -> None:
     lalm = tiny_lalm()
     with torch.no_grad():
         prefix = listen(lalm, [tiny_features(15_000, 5)])
@@ -267,7 +267,7 @@ def test_the_samplers_log_probs_are_those_that_the_loss_computes(lalm: AudioFlam
         assert torch.allclose(torch.tensor(sampled.logps), trained, atol=1e-4)
 
 
-def test_branches_draw_the_same_tokens_whoever_shares_their_batch(lalm: AudioFlamingo3) -> None:
+def test_branchesdraw_the_same_tokens_whoever_shares_their_batch(lalm: AudioFlamingo3) -> None:
     with torch.no_grad():
         prefix = listen(lalm, [tiny_features(20, 5), tiny_features(9, 6), tiny_features(14, 7)])
     prompt = lalm.prompt("When?").after
@@ -288,15 +288,15 @@ def test_branches_draw_the_same_tokens_whoever_shares_their_batch(lalm: AudioFla
         draw(0)
 
 
-def test_draws_follow_the_nucleus_of_the_distribution() -> None:
+def testdraws_follow_the_nucleus_of_the_distribution() -> None:
     logits_BV = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
     uniform_B = torch.rand(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    drawn_B, logp_B = _draw(logits_BV, 1.0, 0.75, uniform_B)
+    drawn_B, logp_B = draw(logits_BV, 1.0, 0.75, uniform_B)
     shares = torch.bincount(drawn_B, minlength=4) / 4000
     assert torch.allclose(shares, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.03)
     assert torch.allclose(logp_B, logits_BV[0].gather(0, drawn_B), atol=1e-6)  # of the whole vocabulary
     edge_B = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert _draw(logits_BV[:2], 1.0, 0.75, edge_B)[0].tolist() == [0, 1]
+    assert draw(logits_BV[:2], 1.0, 0.75, edge_B)[0].tolist() == [0, 1]
 
 
 def test_a_nucleus_has_the_mass_that_renormalising_within_it_took_away(lalm: AudioFlamingo3) -> None:

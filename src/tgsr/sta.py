@@ -23,7 +23,7 @@ from tgsr.training.supervised import clip_texts, fit
 def phrase_branch(lalm: Lalm, question: Question) -> Branch:
     """Prompt and target for one phrase, as a branch of clip 0, in the family's words (B.1.1 or B.1.2)."""
     prompt = lalm.prompt(lalm.phrase_question(str(question.phrase))).after
-    answer = lalm.tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
+    answer = lalm.plain_tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
     return Branch(0, prompt, (*answer, lalm.eos_id))
 
 

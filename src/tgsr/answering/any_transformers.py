@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,12 @@ from transformers.utils import is_mistral_common_available
 
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE
+from tgsr.engine.generate import generate
 from tgsr.errors import ModelError
-from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.tokens import broken_up, reserved_names
 from tgsr.prompts import chat_messages
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
@@ -58,42 +60,47 @@ class Generic(Responder):
     rate: int
     audio_id: int  # the token that stands for a frame of audio
     at_once: int = 4
+    system: str | None = None
 
     def respond(
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
-        return [self._answer(clips[question.clip], question.text, decoding) for question in questions]
+        return [self._answer(clips[question.clip], question, decoding) for question in questions]
 
-    def _answer(self, samples: np.ndarray, text: str, decoding: Decoding) -> str | Failed:
+    def _answer(self, samples: np.ndarray, question: ClipQuestion, decoding: Decoding) -> str | Failed:
         seconds = len(samples) / SAMPLE_RATE
         if seconds > self.max_seconds:
             return Failed(f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s")
         try:
-            inputs = self.inputs(samples, text)
+            inputs = self.inputs(samples, question.text)
         except ModelError:
             raise  # the model's own fault: no other clip would fare better
         except (ValueError, RuntimeError, IndexError) as error:  # a clip that is too short, for example
             return Failed(f"{self.name}: the processor refuses the clip: {error}")
-        sampled: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if decoding.temperature:
-            torch.manual_seed(decoding.seed)
-            sampled = dict(do_sample=True, temperature=decoding.temperature, top_p=decoding.top_p, top_k=0)
-        with torch.no_grad():
-            out = self.model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **sampled)
-        new = out[0, inputs["input_ids"].shape[1] :]
-        return str(self.processor.tokenizer.decode(new, skip_special_tokens=True))
+        tokenizer = self.processor.tokenizer
+        response = generate(self.model, tokenizer, inputs, **asdict(decoding), name=question.id)
+        text = str(tokenizer.decode(list(response.ids), skip_special_tokens=True))
+        return written(text, response.cut, response.failed)
 
     def inputs(self, samples: np.ndarray, text: str) -> Any:
-        """The model's inputs for one clip and one question; a processor that drops the sound is an error."""
+        """The model's inputs for one clip and one question; a processor that drops the sound is an error.
+
+        Names of special tokens in the text get a blank after their first character: the processor would take them for
+        the tokens, and its own for places of more sound.
+        """
+        places = (str(v) for k, v in vars(self.processor).items() if k.endswith("_token") and v)
+        names = (*reserved_names(self.processor.tokenizer), *(name for name in places if len(name) > 1))
+        text = broken_up(text, names, " ")
+        system = None if self.system is None else broken_up(self.system, names, " ")
         if self.rate != SAMPLE_RATE:
             samples = soxr.resample(samples, SAMPLE_RATE, self.rate)
         batch: Any
         if isinstance(self.processor, VoxtralProcessor):
-            chat = _as_a_file(samples, self.rate, text)
+            chat = _as_a_file(samples, self.rate, text, system)
             batch = self.processor.apply_chat_template(chat, return_tensors="pt")
         else:
             prompt = self.processor.apply_chat_template(
-                chat_messages(text), tokenize=False, add_generation_prompt=True
+                chat_messages(text, system), tokenize=False, add_generation_prompt=True
             )
             batch = self.processor(
                 text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
@@ -108,12 +115,13 @@ class Generic(Responder):
         return batch.to(self.model.device, self.model.dtype)  # BatchFeature casts what is not whole numbers
 
 
-def _as_a_file(samples: np.ndarray, rate: int, text: str) -> list[dict[str, Any]]:
+def _as_a_file(samples: np.ndarray, rate: int, text: str, system: str | None = None) -> list[dict[str, Any]]:
     """The chat as Voxtral's processor takes it, which reads sound files and no samples."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
     sound = {"type": "audio", "base64": base64.b64encode(file.getvalue()).decode("ascii")}
-    return [{"role": "user", "content": [sound, {"type": "text", "text": text}]}]
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    return [*turns, {"role": "user", "content": [sound, {"type": "text", "text": text}]}]
 
 
 def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:

@@ -65,14 +65,13 @@ def ask(
         text = f"{question}\n{REASONING_INSTRUCTION}"
     if isinstance(model, Lalm):
         heard = without_cache(model, samples, long_audio)
-        response = respond(model, [heard], [(0, model.prompt(text).after)])[0]
+        answer = respond(model, [heard], [(0, model.prompt(text).after)])[0]
     else:
         require_heard(model, len(samples) / audio.SAMPLE_RATE)
         about = ClipQuestion(0, text, question, choices, question if phrase else None)
         answer = model.respond([samples], [about], GREEDY)[0]
-        if isinstance(answer, Failed):
-            raise ModelError(f"{model.name}: no response: {answer.reason}")
-        response = answer
-    spans = tuple(dict.fromkeys(find_spans(response)))
+    if isinstance(answer, Failed):
+        raise ModelError(f"{model.name}: no response: {answer.reason}")
+    spans = tuple(dict.fromkeys(find_spans(answer)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
-    return CitedAnswer(response, spans, find_invalid(response), audio.crop(samples, cited))
+    return CitedAnswer(answer, spans, find_invalid(answer), audio.crop(samples, cited))

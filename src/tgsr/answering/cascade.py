@@ -28,7 +28,7 @@ from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
 from tgsr.disk.whole import write_whole
 from tgsr.llm.chat import chat_endpoint
-from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.llm.text_models import Llm, LocalLlm, ServedLlm
 from tgsr.models.packaged_weights import language_model
@@ -80,6 +80,7 @@ class Cascade(Responder):
     llm: ByPrompt | ByLikelihood
     max_seconds: Seconds = MAX_SECONDS
     at_once: int = 1
+    system: str | None = None  # of the LLM's prompts
 
     @property
     def limits(self) -> str:
@@ -96,8 +97,11 @@ class Cascade(Responder):
             return located(question.phrase, transcript.words)
         if not transcript.words:
             return f"{REASONING_OPENING}\nNobody says a word in this recording.\nFinal answer: {NOT_SAID}"
-        written = self.llm.answer(lines_of(transcript.words), question, decoding)
-        return written if isinstance(written, Failed) else marked(written, transcript.words)
+        written = self.llm.answer(lines_of(transcript.words), question, decoding, self.system)
+        if isinstance(written, Failed):
+            return written
+        held = marked(written, transcript.words)
+        return Cut(held) if isinstance(written, Cut) else held
 
     def transcript(self, samples: np.ndarray) -> Transcript:
         """The clip's transcript, from the cache where it was made before; a kept one that is damaged is made again."""
@@ -132,8 +136,10 @@ class ByPrompt:
     llm: Llm
     characters: int  # of a prompt's transcript
 
-    def answer(self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding) -> str | Failed:
-        return self.llm.write(transcript_prompt(lines, question, self.characters), decoding)
+    def answer(
+        self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding, system: str | None = None
+    ) -> str | Failed:
+        return self.llm.write(transcript_prompt(lines, question, self.characters), decoding, system)
 
 
 def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters: int) -> str:
@@ -167,7 +173,10 @@ class ByLikelihood:
 
     llm: LocalLlm
 
-    def answer(self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding) -> str:
+    def answer(
+        self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding, system: str | None = None
+    ) -> str:
+        """`system` changes nothing: the packaged LLM is asked only how likely texts are."""
         scored = self.evidence(lines, question)
         evidence = sorted(scored, key=lambda line: line.span.start)
         cited = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
-from tgsr.engine.sampling import sample, uniforms
+from tgsr.engine.sampling import sample, uniforms_of
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.errors import AudioError, ModelError, RecordError
-from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed
+from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed, written
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
 from tgsr.records import Question, Response, append_jsonl, by_clip, read_responses, resolve_audio
@@ -36,28 +35,49 @@ class Unheard:
     reason: str
 
 
+LONG_PROMPT = (
+    2048  # tokens, from which on a question has a prefix of its own: branches keep scores of all pairs
+)
+
+
 def respond(
     lalm: Lalm,
     heard: Sequence[Tensor],
     prompts: Sequence[tuple[int, tuple[int, ...]]],
     decoding: Decoding = GREEDY,
-) -> list[str]:
-    """One response for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc."""
-    of_clips = [[prompt for owner, prompt in prompts if owner == clip] for clip in range(len(heard))]
-    after = [common_start(of_clip) if of_clip else () for of_clip in of_clips]
+    names: Sequence[str] | None = None,
+) -> list[str | Failed]:
+    """One response for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc.
+
+    What a response draws follows from the seed and its name alone, up to rounding; without `names` its place is its
+    name.
+    """
+    prefixes: dict[
+        tuple[int, int], list[tuple[int, ...]]
+    ] = {}  # clip and, where it has one of its own, question
+    owners = [
+        (clip, index if len(prompt) > LONG_PROMPT else -1) for index, (clip, prompt) in enumerate(prompts)
+    ]
+    for owner, (_, prompt) in zip(owners, prompts, strict=True):
+        prefixes.setdefault(owner, []).append(prompt)
+    after = {owner: common_start(of_prefix) for owner, of_prefix in prefixes.items()}
     with torch.no_grad():
-        prefix = listen(lalm, heard, after=after)
+        prefix = listen(lalm, [heard[clip] for clip, _ in prefixes], after=list(after.values()))
+    places = {owner: place for place, owner in enumerate(prefixes)}
     sampled = sample(
         prefix,
-        [owner for owner, _ in prompts],
-        [prompt[len(after[owner]) :] for owner, prompt in prompts],
+        [places[owner] for owner in owners],
+        [prompt[len(after[owner]) :] for owner, (_, prompt) in zip(owners, prompts, strict=True)],
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
-        uniform_BN=uniforms(len(prompts), decoding.max_new_tokens, decoding.seed),
+        uniform_BN=uniforms_of(
+            [str(place) for place in range(len(prompts))] if names is None else names,
+            decoding.max_new_tokens,
+            decoding.seed,
+        ),
     )
-    texts = [lalm.text(list(response.ids)) for response in sampled]
-    return [Cut(text) if response.cut else text for response, text in zip(sampled, texts, strict=True)]
+    return [written(lalm.text(list(response.ids)), response.cut, response.failed) for response in sampled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +101,9 @@ class LalmAnswers:
         return clip, prompt
 
     def answers(
-        self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], first: Question
-    ) -> list[str]:
-        """Each batch draws from a stream of its own, named by its first question."""
-        seed = zlib.crc32(f"{self.decoding.seed} {first.id}".encode())
-        return respond(self.lalm, clips, prompts, replace(self.decoding, seed=seed))
+        self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], ids: list[str]
+    ) -> list[str | Failed]:
+        return respond(self.lalm, clips, prompts, self.decoding, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +124,10 @@ class ResponderAnswers:
 
     def prompt(self, question: Question, clip: int, samples: np.ndarray) -> ClipQuestion:
         text = prompt_text(self.responder, question)
-        return ClipQuestion(clip, text, question.question, question.choices, question.phrase)
+        return ClipQuestion(clip, text, question.question, question.choices, question.phrase, question.id)
 
     def answers(
-        self, clips: list[np.ndarray], prompts: list[ClipQuestion], first: Question
+        self, clips: list[np.ndarray], prompts: list[ClipQuestion], ids: list[str]
     ) -> list[str | Failed]:
         return self.responder.respond(clips, prompts, self.decoding)
 
@@ -150,7 +168,8 @@ def predict(
                     prompted.append(question)
             heard.append(sound)
         if prompted:
-            for question, text in zip(prompted, way.answers(heard, prompts, prompted[0]), strict=True):
+            ids = [question.id for question in prompted]
+            for question, text in zip(prompted, way.answers(heard, prompts, ids), strict=True):
                 if isinstance(text, Failed):
                     yield Unheard(question, text.reason)
                 else:

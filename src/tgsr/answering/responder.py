@@ -24,7 +24,8 @@ class ClipQuestion:
 
     `text` is the whole user turn in the paper's words (appendix B), which a model that reads prompts gets as it is.
     `question`, `choices` and `phrase` are what it was made of, for models that do more than read a prompt:
-    `phrase` is None unless words are to be located, and then `question` is not used.
+    `phrase` is None unless words are to be located, and then `question` is not used. `id` names the question where a
+    model draws at random.
     """
 
     clip: int
@@ -32,6 +33,7 @@ class ClipQuestion:
     question: str
     choices: tuple[str, ...] = ()
     phrase: str | None = None
+    id: str = ""
 
 
 class Responder(Protocol):

@@ -5,9 +5,12 @@ Axes: B branches, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +20,18 @@ from tgsr.engine.shared_prefix import SharedPrefix, check_branches, keep_top_p, 
 from tgsr.models.lalm import Lalm, device_of
 
 LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this share goes on
+PADDED = 2**14  # positions up to which a batch is never split for the sake of its padding
+NOT_FINITE = (
+    "the model's output is not finite (NaN or infinity): its weights or this clip's features are damaged"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """One branch's new tokens, the end token included where it came; `cut` where the limit came first.
+
+    `failed` says why a response ended by neither: its logits were not finite, so that no token could be told from them.
+    It is then closed by an end token that was not drawn, whose log-prob is NaN.
 
     `logps` are the tokens' log-probs under softmax(logits / temperature) over the whole vocabulary: the
     distribution that branch_logps computes at the same temperature and that GRPO's loss is about. The
@@ -32,12 +42,20 @@ class Sampled:
     ids: tuple[int, ...]
     cut: bool
     logps: tuple[float, ...]
+    failed: str = ""
 
 
 def uniforms(n_branches: int, max_new_tokens: int, seed: int) -> Tensor:
     """A random number in [0, 1) for each token that a branch may get: what `sample` draws by."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n_branches, max_new_tokens, dtype=torch.float64, generator=generator)
+
+
+def uniforms_of(names: Sequence[str], max_new_tokens: int, seed: int) -> Tensor:
+    """As `uniforms`, each row by its name and the seed alone: whoever else is asked, and in whatever order."""
+    digests = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
+    rows = [np.random.default_rng(int.from_bytes(digest, "big")).random(max_new_tokens) for digest in digests]
+    return torch.from_numpy(np.stack(rows))
 
 
 @torch.no_grad()
@@ -57,7 +75,8 @@ def sample(
     temperature 0 is greedy decoding; above it uniform_BN holds the random numbers, B x max_new_tokens.
     Branches that have ended leave the batch, a quarter of it or more at a time. At most `at_once` branches
     decode together (None: all), for memory's sake: every branch has random numbers of its own, so that no
-    draw depends on who else is in the batch. ModelError for no branches, an empty prompt, or a branch that
+    draw depends on who else is in the batch. Nor do branches of very different lengths: they are padded to the longest.
+    ModelError for no branches, an empty prompt, or a branch that
     the context has no room for; ValueError for at_once below 1 and for missing random numbers.
     """
     check_branches(prefix, owners, prompts, [max_new_tokens] * len(prompts))
@@ -70,22 +89,42 @@ def sample(
         uniform_BN = torch.zeros(n, max_new_tokens)
     if uniform_BN.shape != (n, max_new_tokens):
         raise ValueError(f"uniform_BN must be {n} x {max_new_tokens}, got {tuple(uniform_BN.shape)}")
-    keys_and_values = prefill(prefix)
     at_once = at_once or n
-    sampled: list[Sampled] = []
-    for first in range(0, n, at_once):
-        some = slice(first, first + at_once)
-        clips = sorted(set(owners[some]))
-        sampled += _sample_together(
-            prefix.lalm,
-            keys_and_values.of(clips),
-            [clips.index(owner) for owner in owners[some]],
-            prompts[some],
-            uniform_BN[some],
-            temperature,
-            top_p,
-        )
-    return sampled
+    sampled: dict[int, Sampled] = {}
+    lengths = [len(prefix.rows[owner]) + len(prompt) for owner, prompt in zip(owners, prompts, strict=True)]
+    for group in of_like_lengths(lengths):
+        heard = sorted({owners[b] for b in group})
+        keys_and_values = prefill(prefix.only(heard))
+        for first in range(0, len(group), at_once):
+            some = group[first : first + at_once]
+            clips = sorted({heard.index(owners[b]) for b in some})
+            answers = _sample_together(
+                prefix.lalm,
+                keys_and_values.of(clips),
+                [clips.index(heard.index(owners[b])) for b in some],
+                [prompts[b] for b in some],
+                uniform_BN[some],
+                temperature,
+                top_p,
+            )
+            sampled |= zip(some, answers, strict=True)
+    return [sampled[b] for b in range(n)]
+
+
+def of_like_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of rows that are padded together, in groups: a very long one does not make all others as long.
+
+    A group is at most half padding, unless it is small.
+    """
+    groups: list[list[int]] = [[]]
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        group = [*groups[-1], place]
+        padded, real = len(group) * lengths[place], sum(lengths[member] for member in group)
+        if len(group) > 1 and padded > max(PADDED, 2 * real):
+            groups.append([place])
+        else:
+            groups[-1] = group
+    return [sorted(group) for group in groups]
 
 
 def _sample_together(
@@ -119,12 +158,15 @@ def _sample_together(
     uniform_BN = uniform_BN.to(device)
     new: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
+    failed = [""] * len(prompts)
     alive = list(range(len(prompts)))
     for n_new in range(1, max_new_tokens + 1):
         logits_BV = lalm.lm_head(hidden_BD).float()
-        next_B, logp_B = _draw(logits_BV, temperature, top_p, uniform_BN[alive, n_new - 1])
+        next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive, n_new - 1])
         for b, token, logp in zip(alive, next_B.tolist(), logp_B.tolist(), strict=True):
             if not _ended(lalm, new[b]):
+                if not math.isfinite(logp):
+                    failed[b], token = NOT_FINITE, lalm.eos_id
                 new[b].append(token)
                 logps[b].append(logp)
         keep = [row for row, b in enumerate(alive) if not _ended(lalm, new[b])]
@@ -139,17 +181,20 @@ def _sample_together(
         hidden_BD = forward(next_B[:, None], visible, position_B[:, None])[:, -1]
         position_B = position_B + 1
     return [
-        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch))
-        for ids, of_branch in zip(new, logps, strict=True)
+        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch), reason)
+        for ids, of_branch, reason in zip(new, logps, failed, strict=True)
     ]
 
 
 def _ended(lalm: Lalm, ids: list[int]) -> bool:
-    return bool(ids) and ids[-1] == lalm.eos_id
+    return bool(ids) and lalm.ends(ids[-1])
 
 
-def _draw(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The next token of each branch and its log-prob; uniform_B in [0, 1) picks it from the cumulated nucleus."""
+def draw(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The next token of each branch and its log-prob; uniform_B in [0, 1) picks it from the cumulated nucleus.
+
+    The log-prob is finite where the branch's logits are, and else NaN: the token then means nothing.
+    """
     scaled_BV = logits_BV / (temperature or 1.0)
     if temperature == 0:
         next_B = scaled_BV.argmax(-1)

@@ -45,6 +45,11 @@ class SharedPrefix:
         """Only these clips; nothing is copied."""
         return replace(self, rows=self.rows[clips], n_frames=self.n_frames[clips])
 
+    def only(self, clips: Sequence[int]) -> SharedPrefix:
+        """Only these clips, in this order; nothing is copied."""
+        rows = tuple(self.rows[clip] for clip in clips)
+        return replace(self, rows=rows, n_frames=tuple(self.n_frames[clip] for clip in clips))
+
 
 def listen(
     lalm: Lalm,

@@ -24,8 +24,9 @@ import copy
 import hashlib
 import io
 import json
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tgsr.disk.whole import whole, whole_files, write_whole
-from tgsr.engine.sampling import Sampled
+from tgsr.engine.sampling import NOT_FINITE, Sampled
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, device_of
@@ -286,13 +287,13 @@ def sample_by_vllm(
             "top_p": top_p,
             # 63 bits, less the room to count up a group's answers, that differ for each seed and place.
             "seed": int.from_bytes(hashlib.sha256(f"{seed} {branches[0]}".encode()).digest()[:8], "big") >> 2,
-            # The end token is the model's own and no other: what the server thinks of it is left out.
+            # The end tokens are the checkpoint's and no other: what the server thinks of them is left out.
             "ignore_eos": True,
-            "stop_token_ids": [int(lalm.eos_id)],
+            "stop_token_ids": sorted({lalm.eos_id, *lalm.end_ids}),
             "logprobs": 0,
             "return_token_ids": True,
         }
-        answers = _answers(server, _ask(server, "/v1/completions", body), n, lalm.eos_id)
+        answers = _answers(server, _ask(server, "/v1/completions", body), n, lalm.ends)
         return answers if temperature else answers * len(branches)
 
     sampled: dict[int, Sampled] = {}
@@ -313,7 +314,7 @@ def _prompt_embeds(lalm: Lalm, row_ND: Tensor, prompt: tuple[int, ...]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _answers(server: VllmServer, answer: bytes, n: int, eos_id: int) -> list[Sampled]:
+def _answers(server: VllmServer, answer: bytes, n: int, ends: Callable[[int], bool]) -> list[Sampled]:
     """The n answers of a /v1/completions body, by their index."""
     path = "/v1/completions"
     try:
@@ -332,7 +333,12 @@ def _answers(server: VllmServer, answer: bytes, n: int, eos_id: int) -> list[Sam
                 "start the server as server_command says, with --logprobs-mode processed_logprobs"
             )
     return [
-        Sampled(tokens, tokens[-1] != eos_id, tuple(map(float, logps)))
+        Sampled(
+            tokens,
+            not ends(tokens[-1]),
+            tuple(map(float, logps)),
+            "" if all(map(math.isfinite, logps)) else NOT_FINITE,
+        )
         for tokens, logps in zip(ids, logps_by_answer, strict=True)
     ]
 

@@ -40,3 +40,10 @@ class Failed:
     """No response, and why, in a sentence for an errors file: a refused request, a connection that was cut."""
 
     reason: str
+
+
+def written(text: str, cut: bool, failed: str) -> str | Failed:
+    """A model's text as what it is: whole, `Cut` at the limit, or Failed where the model could not go on."""
+    if failed:
+        return Failed(f"{failed}; until then it wrote {text!r:.80}")
+    return Cut(text) if cut else text

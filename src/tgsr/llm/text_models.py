@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tgsr.engine.generate import generate
 from tgsr.errors import ModelError
 from tgsr.llm.chat import chat_body, chat_endpoint, read_chat
-from tgsr.llm.decoding import Cut, Decoding, Failed
+from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.llm.endpoint import Endpoint, ask_each
 from tgsr.models.checkpoint import read_weights
 from tgsr.models.placement import LoadAs, Placement
+from tgsr.models.tokens import broken_up, ids_between_marks, mark_for, plain_ids, reserved_names
 
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 
@@ -39,8 +41,8 @@ class Llm(Protocol):
         """How many characters of a transcript fit into a prompt."""
         ...
 
-    def write(self, text: str, decoding: Decoding) -> str | Failed:
-        """The model's answer to one user turn."""
+    def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
+        """The model's answer to one user turn, after a system turn where there is one."""
         ...
 
     def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
@@ -56,6 +58,11 @@ def llm_of(name: str, cache: Path) -> Llm:
     return LocalLlm.load(name)
 
 
+def _turns(text: str, system: str | None) -> list[dict[str, Any]]:
+    turns = [{"role": "user", "content": text}]
+    return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
 @dataclass
 class ServedLlm:
     """A model behind a chat endpoint, which keeps its answers. It writes what it likes: `letters` are in the text."""
@@ -64,16 +71,14 @@ class ServedLlm:
     model: str
     characters: int = CHARACTERS
 
-    def write(self, text: str, decoding: Decoding) -> str | Failed:
-        body = chat_body(self.model, [{"role": "user", "content": text}], decoding)
+    def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
+        body = chat_body(self.model, _turns(text, system), decoding)
         answer = self.endpoint.ask("/chat/completions", body, body, read_chat)
         if isinstance(answer, Failed):
             return answer
         if not answer["text"] and answer.get("truncated"):
             return Failed("no text: the limit was reached while the model thought")
-        if answer.get("failed"):
-            return Failed(answer["failed"])
-        return Cut(answer["text"]) if answer.get("truncated") else str(answer["text"])
+        return written(str(answer["text"]), bool(answer.get("truncated")), str(answer.get("failed") or ""))
 
     def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
         at_once = self.endpoint.limits.at_once
@@ -130,37 +135,34 @@ class LocalLlm:
         tokens = [self.tokenizer(each, add_special_tokens=False)["input_ids"][-1] for each in prompt.letters]
         return prompt.letters[int(logits_V[tokens].argmax())]
 
-    def prompt(self, text: str) -> list[int]:
-        """The tokens of a user turn up to where the answer begins."""
-        turn = [{"role": "user", "content": text}]
-        encoded = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
-
-    @torch.no_grad()
-    def write(self, text: str, decoding: Decoding) -> str:
-        """The model's answer to one user turn; greedy unless a temperature is given."""
-        ids = self.prompt(text)[-(self.context - decoding.max_new_tokens) :]
-        sampled: dict[str, Any] = {"do_sample": False}
-        if decoding.temperature:
-            torch.manual_seed(decoding.seed)
-            sampled = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
-        row = torch.tensor([ids], device=self.model.device)
-        out = self.model.generate(
-            row,
-            attention_mask=torch.ones_like(row),
-            max_new_tokens=decoding.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-            **sampled,
+    def prompt(self, text: str, system: str | None = None) -> list[int]:
+        """The tokens of a user turn up to where the answer begins; names of special tokens in it are plain text."""
+        names, mark = reserved_names(self.tokenizer), mark_for(text, system or "")
+        turns = _turns(
+            broken_up(text, names, mark), None if system is None else broken_up(system, names, mark)
         )
-        return str(self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True))
+        chat = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return ids_between_marks(self.tokenizer, str(chat), mark)
+
+    def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
+        """The model's answer to one user turn; greedy unless a temperature is given.
+
+        What it draws follows from the seed and the turn alone. Failed for a turn that its context has no room for.
+        """
+        ids = self.prompt(text, system)
+        room = self.context - decoding.max_new_tokens
+        if len(ids) > room:
+            return Failed(f"{len(ids)} tokens of prompt; the text model has room for {room}")
+        row = torch.tensor([ids], device=self.model.device)
+        inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        response = generate(self.model, self.tokenizer, inputs, **asdict(decoding), name=text)
+        answer = str(self.tokenizer.decode(list(response.ids), skip_special_tokens=True))
+        return written(answer, response.cut, response.failed)
 
     @torch.no_grad()
     def likely(self, prompts: Sequence[str], answers: Sequence[str], at_once: int = 8) -> list[float]:
         """Mean log-prob of each answer's tokens after its prompt, nats a token."""
-        rows = [
-            (self.prompt(p), self.tokenizer(a, add_special_tokens=False)["input_ids"])
-            for p, a in zip(prompts, answers, strict=True)
-        ]
+        rows = [(self.prompt(p), plain_ids(self.tokenizer, a)) for p, a in zip(prompts, answers, strict=True)]
         means = [0.0] * len(rows)
         # Rows of like lengths together: the less is padded.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))

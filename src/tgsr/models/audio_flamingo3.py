@@ -82,9 +82,6 @@ class AudioFlamingo3(Lalm):
         hidden = tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1)
         return tower.layer_norm(hidden)[0].float().cpu()
 
-    def without_special_tokens(self, text: str) -> str:
-        return text.replace(AUDIO_TOKEN, "< sound >")
-
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_af3(phrase)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
+from tgsr.models.tokens import broken_up, end_ids, ids_between_marks, mark_for, plain_ids, reserved_names
 from tgsr.prompts import chat_messages
 from tgsr.timeline import Span
 
@@ -58,8 +59,15 @@ class Lalm(ABC):
     base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
 
     def __post_init__(self) -> None:
-        self.eos_id = int(cast(int, self.tokenizer.eos_token_id))
-        self.pad_id = int(cast(int, self.tokenizer.pad_token_id))
+        """`eos_id` closes what is taught; each of `end_ids` ends what is written; padding is masked, whatever it is."""
+        self.end_ids = end_ids(self.model, self.tokenizer)
+        if not self.end_ids:
+            raise ModelError(
+                f"{self.name}: the tokenizer has no end token; take the one that came with the model"
+            )
+        self.eos_id = self.end_ids[0]
+        pad = cast(int | None, self.tokenizer.pad_token_id)
+        self.pad_id = self.eos_id if pad is None else int(pad)
 
     @property
     @abstractmethod
@@ -86,10 +94,6 @@ class Lalm(ABC):
     def phrase_answer(self, phrase: str, span: Span) -> str:
         """Stage 1's target in this family's words."""
 
-    @abstractmethod
-    def without_special_tokens(self, text: str) -> str:
-        """The text with the names of special tokens broken up: in a question they are characters like all others."""
-
     @property
     def inner(self) -> Any:
         """The transformers model under PEFT's wrapper, if there is one."""
@@ -114,8 +118,13 @@ class Lalm(ABC):
         return self.aligner(features_FE.to(weight.device, weight.dtype))
 
     def prompt(self, text: str) -> PromptParts:
-        """The chat prompt in two parts. ModelError where the chat template has not exactly one place for audio."""
-        messages = chat_messages(self.without_special_tokens(text), self.system)
+        """The chat prompt in two parts; names of special tokens in the text are characters like all others.
+
+        ModelError where the chat template has not exactly one place for audio.
+        """
+        names, mark = reserved_names(self.tokenizer), mark_for(text, self.system or "")
+        system = None if self.system is None else broken_up(self.system, names, mark)
+        messages = chat_messages(broken_up(text, names, mark), system)
         whole = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         before, *rest = str(whole).split(self.audio_token)
         if len(rest) != 1:
@@ -123,15 +132,25 @@ class Lalm(ABC):
                 f"{self.name}: the chat template makes {len(rest)} places for audio ({self.audio_token}), a prompt has "
                 "exactly one; take the template of the model's own processor"
             )
-        return PromptParts(tuple(self.tokens(before)), tuple(self.tokens(rest[0])))
+        before_ids, after_ids = (ids_between_marks(self.tokenizer, part, mark) for part in (before, rest[0]))
+        return PromptParts(tuple(before_ids), tuple(after_ids))
 
     def tokens(self, text: str) -> list[int]:
-        """Token ids of a plain piece of text: nothing added at either end."""
+        """Token ids of a piece of a chat: nothing added at either end, names of special tokens read as these."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def plain_tokens(self, text: str) -> list[int]:
+        """Token ids of what somebody says or writes: names of special tokens are spelled out."""
+        return plain_ids(self.tokenizer, text)
+
+    def ends(self, token: int) -> bool:
+        """Whether a response ends with this token."""
+        return token == self.eos_id or token in self.end_ids
+
     def text(self, ids: list[int]) -> str:
-        """The text of generated ids, without special tokens."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        """The text of generated ids, without special tokens and what ended it."""
+        ended = bool(ids) and self.ends(ids[-1])
+        return str(self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(ids)

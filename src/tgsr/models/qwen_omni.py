@@ -6,7 +6,6 @@ is left alone: it imports torchvision, and audio and text need no more than its 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,7 +53,8 @@ class QwenOmni(Lalm):
             raise ModelError(
                 f"{self.name}: the tokenizer lacks {lacks}; take the one that came with the model"
             )
-        self.eos_id, self.pad_id = int(end), int(pad)
+        super().__post_init__()
+        self.eos_id = int(end)
 
     @property
     def aligner(self) -> Any:
@@ -104,9 +104,6 @@ class QwenOmni(Lalm):
         finally:
             hook.remove()
         return pooled[0].float().cpu()
-
-    def without_special_tokens(self, text: str) -> str:
-        return re.sub(r"<\|(?=\w+\|>)", "< |", text)
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_qwen(phrase)

@@ -31,6 +31,7 @@ from tgsr.evaluation.attention.tokens import (
     written_tokens,
 )
 from tgsr.grounding import Mention, find_mentions
+from tgsr.llm.decoding import Failed
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import prompt_text
 from tgsr.records import Question, by_clip
@@ -236,12 +237,15 @@ def _responses(
         else:
             prompted.append((question, prompt))
     if responses is not None:
-        texts = [responses.get(question.id, "") for question, _ in prompted]
+        texts: list[str | Failed] = [responses.get(question.id, "") for question, _ in prompted]
     else:
         prompts = [(0, prompt) for _, prompt in prompted]
-        texts = respond(lalm, [features], prompts, decoding) if prompts else []
+        texts = respond(lalm, [features], prompts, decoding, [q.id for q, _ in prompted]) if prompts else []
     for (question, prompt), text in zip(prompted, texts, strict=True):
-        ids = (*lalm.tokens(text), lalm.eos_id)
+        if isinstance(text, Failed):
+            items.append(Unheard(question, text.reason))
+            continue
+        ids = (*lalm.plain_tokens(text), lalm.eos_id)
         if not text.strip():
             reason = "no response, or an empty one: nothing was written to be looked at"
             items.append(Unheard(question, reason))

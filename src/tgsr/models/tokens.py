@@ -1,0 +1,69 @@
+"""A tokenizer's reserved names: which of them end a response, and how a text that spells one stays a text.
+
+A chat template writes special tokens by their names, and a tokenizer reads every such name as the token, whoever wrote
+it: in a question, "<|im_end|>" would end the user's turn and "<sound>" would ask for a second recording.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+MARKUP = re.compile(r"<\S+>|\[\S+\]")
+MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+"""Characters that Unicode keeps for a program's own use: no text means anything by them."""
+
+
+def reserved_names(tokenizer: Any) -> tuple[str, ...]:
+    """The names that the tokenizer reads as one token: special ones, and added ones that are spelled like markup.
+
+    Other added tokens (runs of blanks or line breaks in some vocabularies) are ordinary text. () for a tokenizer that
+    reads no names at all, as mistral-common's.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = {str(t.content) for t in added if t.special or MARKUP.fullmatch(str(t.content))}
+    return tuple(sorted(name for name in names if len(name) > 1))
+
+
+def broken_up(text: str, names: tuple[str, ...], mark: str) -> str:
+    """The text with `mark` after the first character of each name in it, so that no name is left whole."""
+    starts = {name[0] for name in names}
+    return "".join(
+        char + mark if char in starts and text.startswith(names, place) else char
+        for place, char in enumerate(text)
+    )
+
+
+def mark_for(*texts: str) -> str:
+    """A character that is in none of the texts."""
+    return next(mark for mark in MARKS if not any(mark in text for text in texts))
+
+
+def ids_between_marks(tokenizer: Any, text: str, mark: str) -> list[int]:
+    """Token ids of a text, nothing added at either end; marks are left out, and no token reaches across one."""
+    pieces = text.split(mark)
+    return [i for piece in pieces if piece for i in tokenizer(piece, add_special_tokens=False)["input_ids"]]
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that somebody wrote or said: names of special tokens are spelled out."""
+    mark = mark_for(text)
+    return ids_between_marks(tokenizer, broken_up(text, reserved_names(tokenizer), mark), mark)
+
+
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """All tokens that end a response: the tokenizer's own, then those of the checkpoint's generation config.
+
+    () where neither names one. A checkpoint without generation_config.json has them in config.json, from where
+    transformers takes them.
+    """
+    config = getattr(model, "generation_config", None)
+    ids = (*_listed(tokenizer.eos_token_id), *_listed(getattr(config, "eos_token_id", None)))
+    return tuple(dict.fromkeys(ids))
+
+
+def _listed(ids: int | Iterable[int] | None) -> list[int]:
+    if ids is None:
+        return []
+    return [int(ids)] if isinstance(ids, int) else [int(i) for i in ids]
