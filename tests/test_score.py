@@ -229,6 +229,24 @@ def test_several_answers_and_empty_ones_are_scored_and_listed(tmp_path: Path) ->
     assert (model.several, model.empty) == (("q1",), ("q1",))
 
 
+def test_responses_that_were_cut_off_are_scored_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, items = tmp_path / "p.jsonl", tmp_path / "metrics.json", tmp_path / "items.jsonl"
+    write_jsonl(
+        path,
+        [Response(CHOICE, "mini", "(b)"), Response(replace(CHOICE, id="q2"), "mini", "So", truncated=True)],
+    )
+    assert cli.main(["score", str(path), "--out", str(out), "--items", str(items)]) == 0
+    model = json.loads(out.read_text())["models"]["mini"]
+    assert (model["truncated"], model["n_listed"]["truncated"]) == (["q2"], 1)
+    assert (
+        "mini: 1 responses cut off at the limit of new tokens, scored as they are: q2"
+        in capsys.readouterr().out
+    )
+    assert [json.loads(line).get("truncated") for line in items.read_text().splitlines()] == [None, True]
+
+
 def test_ten_megabytes_from_a_model_are_scored(tmp_path: Path) -> None:
     text = "from 1 " * 1_430_000 + "\nFinal answer: (b)"
     scores = _scored(tmp_path, [Response(CHOICE, "mini", text)]).models["mini"].all.choice

@@ -48,6 +48,13 @@ def test_a_phrase_has_no_right_letter() -> None:
     assert wanted(Response(phrase, "m", "(b)"), ALL)
 
 
+def test_a_response_that_was_cut_off_is_left_out_unless_told_otherwise() -> None:
+    cut = Response(CHOICE, "m", "The speaker counts.\nFinal answer: (b) two", truncated=True)
+    assert not wanted(cut, ALL)
+    assert wanted(cut, replace(ALL, keep_truncated=True))
+    assert not wanted(replace(cut, text="So"), replace(STRICT, keep_truncated=True))
+
+
 def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,14 +65,15 @@ def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
     write_jsonl(
         path,
         [
-            Response(q, "m", f"So.\n({of if q is questions[0] else 'e'})")
+            Response(q, "m", f"So.\n({of if q is questions[0] else 'e'})", truncated=q is questions[1])
             for q, of in zip(questions, letters, strict=True)
         ],
     )
     config = replace(STRICT, responses=str(path))
     adapter = train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base)
     assert (adapter / "adapter_model.safetensors").exists()
-    assert f"1 of {len(questions)} responses are learned from" in capsys.readouterr().out
+    said = f"1 of {len(questions)} responses are learned from; 1 were cut off and are left out (--keep-truncated)"
+    assert said in capsys.readouterr().out
     write_jsonl(path, [Response(q, "m", "So.\n(e)") for q in questions])
     with pytest.raises(RunError, match=f"none of its {len(questions)} responses is wanted; sample more"):
         train_sft(config, tmp_path / "other", FeatureCache(tmp_path / "cache"), tiny_base)

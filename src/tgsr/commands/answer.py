@@ -114,14 +114,16 @@ def predict(args: argparse.Namespace) -> None:
     n_done, n_left = predict_to_file(
         model, questions, args.questions, args.out, shared.cache_of(args), decoding, name=args.name
     )
+    ids, name = {question.id for question in questions}, args.name or model.name
+    responses = read_responses(args.out) if args.out.exists() else []
+    mine = [r for r in responses if r.model == name and r.question.id in ids]
     left = f", {n_left} left without (see its errors file)" if n_left else ""
     print(f"{args.out}: {n_done} responses{left}")
+    if n_cut := sum(response.truncated for response in mine):
+        print(f"{n_cut} of {len(mine)} were cut off at --max-new-tokens and may lack their answer")
     if not isinstance(model, Lalm) and (spent := model.spent()):
         print(spent)
     if args.official:
-        ids, name = {question.id for question in questions}, args.name or model.name
-        responses = read_responses(args.out) if args.out.exists() else []
-        mine = [r for r in responses if r.model == name and r.question.id in ids]
         written = write_official(args.questions, args.official, mine)
         unclear = f", {written.n_without_choice} without a clear choice" if written.n_without_choice else ""
         print(f"{args.official}: {written.n} of {len(ids)} rows{unclear}")

@@ -91,6 +91,7 @@ class SftConfig(SupervisedConfig):
     model: Annotated[str, "the model whose decoder gets a LoRA"] = "mini:sta"
     right_only: Annotated[bool, "leave out responses whose final letter is wrong"] = False
     without_timestamps: Annotated[bool, "leave out responses that cite an interval, by any counter"] = False
+    keep_truncated: Annotated[bool, "learn from responses, too, that were cut off before their end"] = False
     lora_rank: Annotated[int, "the paper is silent"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
 

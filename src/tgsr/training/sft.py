@@ -27,8 +27,13 @@ from tgsr.training.supervised import clip_texts, fit
 
 
 def wanted(response: Response, config: SftConfig) -> bool:
-    """Whether a response is learned from. `right_only` judges a choice's letter as Eq. 1 does, and keeps no phrase."""
+    """Whether a response is learned from. `right_only` judges a choice's letter as Eq. 1 does, and keeps no phrase.
+
+    One that was cut off teaches to stop in the middle: it is left out unless `keep_truncated`.
+    """
     question, text = response.question, response.text
+    if response.truncated and not config.keep_truncated:
+        return False
     if config.right_only:
         right = correct_letter(question) if question.kind == "choice" else None
         if right is None or official_letter(text) != right:
@@ -57,10 +62,13 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
     if not n_kept:
         raise RunError(
             f"{config.responses}: none of its {len(responses)} responses is wanted; sample more with "
-            "`tgsr predict --temperature 0.7`, or drop --right-only or --without-timestamps"
+            "`tgsr predict --temperature 0.7`, let them be longer (--max-new-tokens), or drop --right-only or "
+            "--without-timestamps"
         )
     if run.processes.main:
-        print(f"{n_kept} of {len(responses)} responses are learned from")
+        n_cut = 0 if config.keep_truncated else sum(response.truncated for response in responses)
+        cut = f"; {n_cut} were cut off and are left out (--keep-truncated)" if n_cut else ""
+        print(f"{n_kept} of {len(responses)} responses are learned from{cut}")
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
     texts = [

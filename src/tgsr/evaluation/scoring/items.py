@@ -28,6 +28,7 @@ class Item(Struct, frozen=True, kw_only=True, gc=False):
     clip: str
     is_missing: bool = False
     is_empty: bool = False
+    is_truncated: bool = False
 
 
 class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
@@ -130,7 +131,11 @@ def score_response(response: Response) -> list[Scored]:
     question, text = response.question, response.text
     mentions = find_mentions(text)
     latest = question.duration + END_SLACK
-    written: dict[str, Any] = {"is_missing": False, "is_empty": not text or text.isspace()}
+    written: dict[str, Any] = {
+        "is_missing": False,
+        "is_empty": not text or text.isspace(),
+        "is_truncated": response.truncated,
+    }
     intervals: dict[str, Any] = {
         "is_without_span": not mentions,
         "is_invalid": any([not mention.is_valid for mention in mentions]),
@@ -244,4 +249,6 @@ def item_line(items: Sequence[Scored]) -> Line:
             line |= {"has_invalid": item.is_invalid, "is_past_end": item.is_past_end}
     if first.is_missing:
         line["unscored"] = "missing"
+    if first.is_truncated:
+        line["truncated"] = True
     return line

@@ -62,6 +62,7 @@ def model_scores(scored: Sequence[Scored], foreign: Sequence[str], bootstrap: Bo
         },
         **_listed(
             several=_repeated(responses),
+            truncated=[item.id for item in responses if item.is_truncated],
             empty=[item.id for item in responses if item.is_empty],
             missing=[item.id for item in responses if item.is_missing],
             foreign=foreign,

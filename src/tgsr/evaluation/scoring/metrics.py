@@ -132,7 +132,8 @@ class BenchmarkScores:
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
-    """One model in a file of ours; `several` lists questions answered more than once, every answer scored.
+    """One model in a file of ours; `several` lists questions answered more than once, every answer scored, `truncated`
+    responses that the limit of new tokens cut off: scored as they are, but their answer may be missing.
 
     `benchmarks` are the questions that are labelled as a benchmark's, by its owner's rule. With the questions at hand,
     `missing` are those that the model left out, and `foreign` the answers to others, which are not scored. Lists hold
@@ -146,6 +147,7 @@ class ModelScores:
     benchmarks: dict[str, BenchmarkScores] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    truncated: tuple[str, ...] = ()
     n_listed: dict[str, int] = field(default_factory=dict)
 
 

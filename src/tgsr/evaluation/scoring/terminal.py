@@ -19,7 +19,11 @@ _LISTS = {
     "foreign": "predictions for other questions: not scored",
 }
 # Of a model of ours "several" is something else.
-_LISTS_OF_MODEL = {**_LISTS, "several": "questions answered more than once, each answer scored"}
+_LISTS_OF_MODEL = {
+    **_LISTS,
+    "several": "questions answered more than once, each answer scored",
+    "truncated": "responses cut off at the limit of new tokens, scored as they are",
+}
 
 
 def _group_lines(name: str, group: GroupScores) -> list[str]:
