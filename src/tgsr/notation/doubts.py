@@ -1,0 +1,155 @@
+"""What says that two joined times are no interval: a length, an age, a time of day, a measure of something else."""
+
+from __future__ import annotations
+
+import re
+
+from tgsr.notation.times import BEFORE, Pair
+
+SUM_AFTER = re.compile(r"\s{0,3}[=≈]\s{0,2}~?[0-9]|\s?(?:[/^][a-z-]|²)", re.IGNORECASE)
+RANGE_AFTER = re.compile(r"\s{0,2}(?:-|~|to\b|or\b)\s{0,2}[0-9]", re.IGNORECASE)
+ESTIMATE_BEFORE = re.compile(r"[0-9]\.[0-9]{1,6}\s?[(\[]\s?$|\b[a-z] (?:in|∈) [(\[]$", re.IGNORECASE)
+UNBRACKETED = re.compile(r"\s?[\[(][^\[(]*$")
+OTHER_MEASURE = re.compile(
+    r"[)\]]?(?:st|nd|rd|th)?\s{0,2}-?(?:%|°|(?:percent|degrees?|k?hz|k?bps|d[bB]|h|hrs?|hours?|minutes?"
+    r"|mins?|days?|weeks?|months?"
+    r"|years?|[ap]\.?m|o'clock|times|words?|people|points?|bpm|beats?|km|cm|mm|m|kg|stars?|probability"
+    r"|frames|samples)"
+    r"(?![a-z0-9_])|岁|个|次|人|点|分钟|年|倍)",
+    re.IGNORECASE,
+)
+OTHER_BEFORE = re.compile(
+    r"\b(?:coordinates?|points?|confidence|ci|odds|ratios?|scores?|ratings?|rated|values?|probabilit(?:y"
+    r"|ies)|vector|bbox|box"
+    r"|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?|pp|lines?"
+    r"|steps?|options?"
+    r"|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range|ranges?|[pxyn]|choose"
+    r"|python|magnitude"
+    r"|verses?|numbers?|(?:confidence|credible|prediction) intervals?)(?: (?:of|is|are|from|was"
+    r"|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
+    re.IGNORECASE,
+)
+_LENGTH_BEFORE = re.compile(
+    r"(?:\b(?:for|last(?:s|ed|ing)?|every|each|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|paus(?:es?|ed|ing)"
+    r"|h[eo]ld|spen[dt]|another"
+    r"|additional|extra|next|last|final|previous|remaining|first|per|averag(?:e|es|ing)|rang(?:e|es|ed|ing)"
+    r"|var(?:y|ies|ied|ying)"
+    r"|an?|an? (?!time|segment|span|part|section)(?:[a-z-]{2,12} ){1,2}of"
+    r"|(?:durations?|lengths?|latency|lag|delays?|gaps?|pauses?|silences?|intervals?|periods?|times?"
+    r"|decay) of"
+    r"|(?:durations?|lengths?|latency|delays?|gaps?|pauses?|(?:reaction|response|delay|reverb(?:eration)?"
+    r"|decay|attack|release)"
+    r" times?)(?: is| are| was| (?:in|de)creas[a-z]{1,3}| rose| grew| fell)?:?)"
+    r"(?: (?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is"
+    r"|average)){0,3}\s{0,4}[~≈]?"
+    r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|延迟|需要?|超过|至少|最多)(?:时间)?"
+    r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$",
+    re.IGNORECASE,
+)
+_LENGTH_FROM_BEFORE = re.compile(
+    r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}) from $",
+    re.IGNORECASE,
+)
+_PAUSE_BETWEEN = re.compile(r"\b(?:pause|gap|delay|interval|silence) (?:is )?between\s{1,4}$", re.IGNORECASE)
+_WITHIN_BEFORE = re.compile(
+    r"\b(?:within|after|in|over|under|than)\s{1,2}(?:about |around )?$", re.IGNORECASE
+)
+_PLACED_BEFORE = re.compile(
+    r"\b(?:happen|occur|appear|locat|is|are|was|heard|found|spoken|said|shown)[a-z]{0,3} (?:with)?in $",
+    re.IGNORECASE,
+)
+LATER_AFTER = re.compile(
+    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each)\b", re.IGNORECASE
+)
+_LENGTH_AFTER = re.compile(
+    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals?|between|pass"
+    r"|elapse|delay|pauses?|gaps?"
+    r"|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
+    r"|in duration|after|before)\b"
+    r"|(?:左右)?(?:的(?:停顿|沉默|间隔|时间|静音|长度)|之?后|以后|一次|长|不等)",
+    re.IGNORECASE,
+)
+NOUN_AFTER = re.compile(
+    r"[ -](?!(?:and|or|the|of|in|into|when|where|while|as|is|was|it|he|she|they|we|you|an?|to|at|with|there"
+    r"|for|on)\b)[a-z]{2,}",
+    re.I,
+)
+_PLACE_AFTER = re.compile(
+    r"[ -](?:time ?)?(?:marks?|ranges?|segments?|intervals?|sections?|portions?|regions?|parts?|stretch"
+    r"|frames?|window|span)\b"
+    r"(?! (?:lengths?|sizes?|long|durations?))",
+    re.IGNORECASE,
+)
+ONE_SECOND = re.compile(r"(?:-\s?seconds?|-sec|\s?second)$", re.IGNORECASE)
+_THE_BEFORE = re.compile(r"\b(?:the|this|that|these|those)\s{1,2}$", re.IGNORECASE)
+_DECADE_BEFORE = re.compile(
+    r"(?:'|\b(?:the|his|her|their|early|late|mid|aged?|ages?|old|era|decades?|probably|likely|mostly"
+    r"|typical of)[ -]{0,2}"
+    r"(?:about |around |in |the |his |her |their ){0,2})$",
+    re.IGNORECASE,
+)
+_CLOCK_TIME = re.compile(
+    r"\b(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedules?|daily|weekdays?|weekends?|(?:mon|tues|wednes"
+    r"|thurs|fri|satur|sun)days?"
+    r"|every (?:day|morning|evening)|each day|meetings?|class|lessons?|lunch|dinner|breakfast|trains?"
+    r"|flights?|bus|appointments?|shifts?"
+    r"|office|noon|tonight|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b|营业|上午|下午|点",
+    re.IGNORECASE,
+)
+_VERSES_BEFORE = re.compile(
+    r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job"
+    r"|psalms?|proverbs|isaiah"
+    r"|jeremiah|daniel|matthew|mark|luke|john|acts|romans|corinthians|galatians|ephesians|hebrews|james"
+    r"|peter|revelation|verses?"
+    r"|ratio(?: of| is)?|odds(?: of)?|scores?(?: of)?) $",
+    re.IGNORECASE,
+)
+
+
+def counts_something_else(pair: Pair) -> bool:
+    """Whether the last number, which has no unit of its own, is one of Hz, people, hours, a.m., ..."""
+    match = OTHER_MEASURE.match(pair.after)
+    return match is not None and not (pair.are_clocks and "min" in match[0].lower())
+
+
+def is_length(pair: Pair, text: str) -> bool:
+    """ "for 3 to 5 seconds", "2-3 seconds long", "a 30-60 second clip": how long, not when."""
+    first, last, joint, before, after = pair
+    if first.is_mark or last.is_mark:
+        return False
+    if before.endswith("rom "):
+        if _LENGTH_FROM_BEFORE.search(before):
+            return True
+    elif joint != "lasts" and before[-1:] not in '([{"' and _LENGTH_BEFORE.search(before):
+        return not (first.says_seconds and _PAUSE_BETWEEN.search(before))
+    if first.says_seconds:
+        return LATER_AFTER.match(after) is not None
+    if _LENGTH_AFTER.match(after):
+        return True
+    if NOUN_AFTER.match(after) and (
+        ONE_SECOND.search(text[last.number_stop : last.unit_stop]) or _THE_BEFORE.search(before)
+    ):
+        return _PLACE_AFTER.match(after) is None
+    is_small = not first.is_decimal and first.seconds > 0 and joint != "and"
+    return is_small and _WITHIN_BEFORE.search(before) is not None and not _PLACED_BEFORE.search(before)
+
+
+def is_decade(pair: Pair, text: str) -> bool:
+    """ "1930s to 1940s", "in the 60s to 70s", "his 20s to 30s"."""
+    numbers = pair.first, pair.last
+    is_attached = any(text[time.number_stop : time.unit_stop] in ("s", "S") for time in numbers)
+    if not is_attached or any(
+        time.is_decimal or time.unit == "clock" or time.seconds % 10 for time in numbers
+    ):
+        return False
+    return 1000 <= pair.first.seconds < 2100 or _DECADE_BEFORE.search(pair.before) is not None
+
+
+def is_time_of_day(pair: Pair, text: str) -> bool:
+    """ "open 9:00-17:00 daily", "John 3:16-3:18"."""
+    first, last = pair.first, pair.last
+    if first.seconds >= 60 and _VERSES_BEFORE.search(pair.before):
+        return True
+    is_round = not (first.seconds % 5 or last.seconds % 5) and first.seconds >= 300
+    before = text[max(0, first.at - BEFORE) : first.at]
+    return is_round and any(map(_CLOCK_TIME.search, (before, pair.after)))
