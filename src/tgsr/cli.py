@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tgsr import __version__
-from tgsr.errors import TgsrError
+from tgsr.errors import Stopped, TgsrError
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "first steps": {
@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tgsr: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except Stopped as stopped:
+        return stopped.status
     except USERS_ERRORS as error:
         print(f"tgsr: {error}", file=sys.stderr)
         return 2

@@ -93,7 +93,16 @@ class RunError(TgsrError, RuntimeError):
 
 
 class DiskError(TgsrError, OSError):
-    """A file that cannot be written because the disk is full; the message says what to do."""
+    """A file that cannot be written because the disk is full or read-only; the message says what to do."""
+
+
+class Stopped(SystemExit):
+    """A run that SIGTERM has ended, all that it did saved. Its exit status is the one that shells give."""
+
+    status = 128 + 15
+
+    def __init__(self) -> None:
+        super().__init__(self.status)
 
 
 class FetchError(TgsrError, RuntimeError):

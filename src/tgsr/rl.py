@@ -324,9 +324,14 @@ def train_grpo(
 
     `terms` are what a response is rewarded for, by default those of the settings.
     """
-    run = start_run("grpo", config, config.questions, out, cache, load)
+    data = [config.questions, *([config.clips] if config.clips is not None else ())]
+    with start_run("grpo", config, data, out, cache, load) as run:
+        return reinforce(run, config, reward_terms(config) if terms is None else terms)
+
+
+def reinforce(run: TrainingRun, config: GrpoConfig, terms: Sequence[RewardTerm]) -> Path:
+    """The folder of the run's adapter: sampled, rewarded and updated step by step."""
     lalm, processes = run.lalm, run.processes
-    terms = reward_terms(config) if terms is None else terms
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")

@@ -16,7 +16,7 @@ from tgsr.models.load import load
 from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
-from tgsr.training.run import Load, start_run
+from tgsr.training.run import Load, TrainingRun, start_run
 from tgsr.training.supervised import clip_texts, fit
 
 
@@ -29,7 +29,12 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    run = start_run("sta", config, config.questions, out, cache, load)
+    with start_run("sta", config, config.questions, out, cache, load) as run:
+        return fit_phrases(run, config)
+
+
+def fit_phrases(run: TrainingRun, config: StaConfig) -> Path:
+    """The folder of the run's adapter, fitted to the phrases' times."""
     lalm = run.lalm
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:

@@ -1,4 +1,4 @@
-"""The folder of one run: its settings, its logs, its checkpoint."""
+"""The folder of one run: its settings and what it rests on, its logs, its checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +15,14 @@ from typing import Any
 
 import torch
 
-from tgsr.disk.jsonl import append_row
-from tgsr.disk.whole import write_whole
+from tgsr.disk.jsonl import append_row, line_of
+from tgsr.disk.rows import Entry, json_lines
+from tgsr.disk.whole import HALF, sha256_of, sweep, write_whole
 from tgsr.errors import RunError
+
+HALF_RUN_JSON = "run.json.tmp"  # what a death while run.json was written left behind in earlier versions
+PACKAGES = ("tgsr", "torch", "transformers", "peft")
+N_NAMED = 3  # of the files that differ, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,10 @@ class RunFolder:
     path: Path
 
     @property
+    def described(self) -> Path:
+        return self.path / "run.json"
+
+    @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.pt"
 
@@ -34,57 +43,223 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def sounds(self) -> Path:
+        return self.path / "sounds.jsonl"
+
     def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.jsonl. RunError where it cannot be written."""
         try:
             append_row(self.metrics, dict(row))
         except OSError as error:
-            remedy = "free some space and start the same command again"
-            raise RunError(f"{self.metrics}: {error}; {remedy}") from error
+            raise RunError(f"{error}; what is done is in the last checkpoint") from error
+
+    def read(self) -> dict[str, Any]:
+        """What run.json holds. RunError where it was damaged."""
+        try:
+            described = json.loads(self.described.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+            raise RunError(f"{self.described}: cannot be read ({error}); {_COPY_BACK}") from error
+        if not isinstance(described, dict):
+            raise RunError(f"{self.described}: must be a JSON object, got {described!r:.80}; {_COPY_BACK}")
+        return described
+
+    def write(self, described: Mapping[str, Any]) -> None:
+        write_whole(self.described, json.dumps(described, indent=2) + "\n")
+
+    def rest_on(self, what: str, files: Mapping[str, Path]) -> None:
+        """RunError, which names them, where files that the run learns from are not those that it began with.
+
+        The SHA-256 of each is kept in run.json, under `what` and the file's name, when it is first seen. A file whose
+        size and times are those of then is not read again; one with other times is, and may be the same (a copy).
+        """
+        described = self.read()
+        known = described.get(what)
+        known = known if isinstance(known, dict) else {}
+        now = {name: _hashed(path, known.get(name)) for name, path in files.items()}
+        if known:
+            differing = sorted(
+                name for name in {*known, *now} if _sha256(known.get(name)) != _sha256(now.get(name))
+            )
+            refuse_changed(self.path, what, differing)
+        if now and now != known:
+            self.write(described | {what: now})
+
+    def rest_on_sounds(self, samples: Mapping[str, str]) -> None:
+        """RunError, which names them, where clips sound otherwise than when the run began.
+
+        `samples` has the hash of each clip's decoded samples. They are kept in sounds.jsonl, whose own hash is in
+        run.json, when clips are first heard. A clip that is not among them now is the caller's to miss.
+        """
+        described = self.read()
+        known = described.get("sounds")
+        before = {} if known is None else self._sounds()
+        if known is not None and _summary(before) != known:
+            before = {}
+            if _summary(samples) != known:
+                raise RunError(
+                    f"{self.sounds}: is gone or was altered, and the clips are not all those that the run began with: "
+                    "bring it back, or choose another --out"
+                )
+        refuse_changed(
+            self.path, "sound", sorted(k for k in samples if before.get(k, samples[k]) != samples[k])
+        )
+        now = {**before, **samples}
+        if known is None or now != before:
+            rows = ({"audio": audio, "sha256": now[audio]} for audio in sorted(now))
+            write_whole(self.sounds, b"".join(line_of(row, os.fspath(self.sounds), None) for row in rows))
+            self.write(described | {"sounds": _summary(now)})
+
+    def _sounds(self) -> dict[str, str]:
+        """The rows of sounds.jsonl; those that were damaged are left out."""
+        if not self.sounds.exists():
+            return {}
+        rows = [row.values for row in json_lines(self.sounds) if isinstance(row, Entry)]
+        return {str(row.get("audio")): str(row.get("sha256")) for row in rows}
+
+
+def _summary(samples: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "n": len(samples),
+        "sha256": hashlib.sha256(json.dumps(samples, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+_COPY_BACK = "copy it back from elsewhere, or the one that the same command writes in another --out"
+
+
+def refuse_changed(path: Path, what: str, names: Sequence[str]) -> None:
+    """RunError where there are names: of what a run began with and that is something else now."""
+    if names:
+        others = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+        raise RunError(
+            f"{path}: its {what} changed since it began: {', '.join(names[:N_NAMED])}{others}; bring back what was "
+            "there, or choose another --out"
+        )
+
+
+def _hashed(path: Path, known: object) -> dict[str, Any]:
+    """A file's SHA-256 beside its size and times; taken from `known` where that has the same size and times."""
+    stat = path.stat()
+    seen = {"size": stat.st_size, "modified_ns": stat.st_mtime_ns, "changed_ns": stat.st_ctime_ns}
+    if isinstance(known, dict) and known == {"sha256": known.get("sha256"), **seen}:
+        return known
+    return {"sha256": sha256_of(path), **seen}
+
+
+def _sha256(known: object) -> object:
+    return known.get("sha256") if isinstance(known, dict) else None
 
 
 def open_run(
-    path: Path, stage: str, config: Any, data: str | None = None, features: Mapping[str, str] | None = None
+    path: Path,
+    stage: str,
+    config: Any,
+    data: str | Sequence[str] | None = None,
+    features: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """A new run folder, or the one that the same command started before.
 
-    `data` is the file that the run learns from, `features` says how its clips are heard. Raises RunError where the
+    `data` are the files that the run learns from, `features` says how its clips are heard. Raises RunError where the
     folder holds something else: another stage, other arguments or data, or files of another making, and
     where `data` cannot be read. Nothing is overwritten.
     """
-    folder = RunFolder(path)
+    asked_for = describe_run(stage, config, data, features)
+    folder = find_run(path, config, asked_for)
+    begin_run(folder, asked_for)
+    return folder
+
+
+def describe_run(
+    stage: str, config: Any, data: str | Sequence[str] | None, features: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What is asked for, as run.json says it. RunError where a file of `data` cannot be read."""
     description: dict[str, Any] = {"stage": stage, "config": _as_json(asdict(config))}
     if data is not None:
-        try:
-            description["data"] = {data: hashlib.sha256(Path(data).read_bytes()).hexdigest()}
-        except OSError as error:
-            remedy = "make it with `tgsr build` or `tgsr predict`"
-            raise RunError(f"{data}: {error.strerror}; {remedy}") from error
+        description["data"] = {}
+        for name in [data] if isinstance(data, str) else data:
+            try:
+                description["data"][name] = sha256_of(Path(name))
+            except OSError as error:
+                remedy = "make it with `tgsr build`, `tgsr transcribe` or `tgsr predict`"
+                raise RunError(f"{name}: {error.strerror}; {remedy}") from error
     if features is not None:
         description["features"] = dict(features)
-    run_json = path / "run.json"
-    if run_json.exists():
-        existing = json.loads(run_json.read_text())
-        if isinstance(existing.get("config"), dict):
-            # A setting that has been added since the run was started does what was done without it.
-            added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-            existing["config"] = _as_json(added) | existing["config"]
-        differing = [k for k in description if existing.get(k) != description[k]]
-        if differing:
-            old, new = (x.get("config") or {} for x in (existing, description))
-            names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k)) or differing
-            raise RunError(
-                f"{path}: holds a run with other arguments ({', '.join(names)}); "
-                "choose another --out, or give the arguments in its run.json to go on with it"
-            )
+    return description
+
+
+def find_run(path: Path, config: Any, asked_for: Mapping[str, Any]) -> RunFolder:
+    """The folder, new or of the same run; nothing is written. RunError as in `open_run`."""
+    folder = RunFolder(path)
+    if not folder.described.exists():
+        if path.exists() and any(not _is_half(file) for file in path.iterdir()):
+            raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
         return folder
-    if path.exists() and any(path.iterdir()):
-        raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
-    description["command"] = " ".join(["tgsr", *sys.argv[1:]])
-    description["versions"] = {name: version(name) for name in ("tgsr", "torch", "transformers", "peft")}
-    n_threads = torch.get_num_threads()
-    description["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {n_threads} threads"
-    write_whole(run_json, json.dumps(description, indent=2) + "\n")
+    existing = folder.read()
+    if isinstance(existing.get("config"), dict):
+        # A setting that has been added since the run was started does what was done without it.
+        added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+        existing["config"] = _as_json(added) | existing["config"]
+    data, before = asked_for.get("data", {}), existing.get("data", {})
+    if data and isinstance(before, dict):
+        existing["data"] = data | before  # a file that was not hashed when the run began is, from now on
+    differing = [k for k in asked_for if existing.get(k) != asked_for[k]]
+    if differing:
+        old, new = (x.get("config") or {} for x in (existing, asked_for))
+        names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k)) or differing
+        files = sorted(name for name in data if existing["data"].get(name) != data[name])
+        raise RunError(
+            f"{path}: holds a run with other arguments ({', '.join(names)}); "
+            + (f"changed since it began: {', '.join(files)}; " if files else "")
+            + "choose another --out, or give the arguments in its run.json to go on with it"
+        )
     return folder
+
+
+def begin_run(folder: RunFolder, asked_for: Mapping[str, Any]) -> None:
+    """Writes run.json where there is none; where there is, adds what was not known yet.
+
+    A run that goes on with other versions of what computes is said on stderr: its numbers may then be other ones.
+    """
+    versions = {name: version(name) for name in PACKAGES} | {"tgsr's code": _code()}
+    if not folder.described.exists():
+        (folder.path / HALF_RUN_JSON).unlink(missing_ok=True)
+        n_threads = torch.get_num_threads()
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, {n_threads} threads"
+        command = " ".join(["tgsr", *sys.argv[1:]])
+        folder.write({**asked_for, "command": command, "versions": versions, "machine": machine})
+        return
+    sweep(folder.path)
+    existing = folder.read()
+    known = existing | {name: asked_for[name] for name in ("data",) if name in asked_for}
+    before = [existing.get("versions"), *existing.get("went_on_with", ())]
+    if versions != before[-1]:
+        print(
+            f"{folder.path}: goes on with {_listed(versions)}; it was with {_listed(before[-1])}",
+            file=sys.stderr,
+        )
+        known = {**known, "went_on_with": [*before[1:], versions]}
+    if known != existing:
+        folder.write(known)
+
+
+def _code() -> str:
+    """A hash of this package's modules, which change more often than its version."""
+    modules = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
+
+
+def _listed(versions: object) -> str:
+    return (
+        ", ".join(f"{k} {v}" for k, v in versions.items())
+        if isinstance(versions, dict)
+        else "unknown versions"
+    )
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a file is what a death before run.json was whole leaves behind."""
+    return path.name == HALF_RUN_JSON or path.name.startswith(HALF)
 
 
 def _as_json(values: Mapping[str, Any]) -> Any:

@@ -28,17 +28,20 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from tgsr.data.corpora.spoken_digits import DIGITS, compose, speakers_in_order
-from tgsr.disk.run_folder import open_run
+from tgsr.disk.lock import held
+from tgsr.disk.run_folder import RunFolder, open_run
+from tgsr.disk.whole import whole_files
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
-from tgsr.errors import RunError
+from tgsr.errors import RunError, Stopped
 from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import TextLesson, drill, lessons, talking_lessons, written
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.mini import assets, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
+from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
 from tgsr.training.steps import cosine, step_or_stop
+from tgsr.training.stop import Stop, stop_on_sigterm
 
 PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds
 SILENCE = len(DIGITS)  # the class of a frame without a word, and of a word that was never said
@@ -392,12 +395,17 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     """The miniature's base from nothing but the encoder; resumes in `out`. Returns the folder of the weights."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("train base runs in one process; start it without torchrun")
-    run = open_run(out, "base", config)
+    with held(out), stop_on_sigterm() as stop:
+        return _train_base(open_run(out, "base", config), config, cache, stop)
+
+
+def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: Stop) -> Path:
     clips = [compose(seed, "train") for seed in range(config.n_clips)]
-    tokens = out / "tokenizer"  # learned when the run starts, read again when it resumes
+    tokens = run.path / "tokenizer"  # learned when the run starts, read again when it resumes
     if not (tokens / "tokenizer.json").exists():
         texts = tokenizer_texts([composed.clip for composed in clips[:400]])
-        train_tokenizer(texts).save_pretrained(str(tokens))
+        with whole_files(tokens) as half:
+            train_tokenizer(texts).save_pretrained(str(half))
     lalm = untrained(PreTrainedTokenizerFast.from_pretrained(str(tokens)), config.seed)
     heard = [
         (composed.clip, cache.get(lalm, composed.samples).half())
@@ -431,39 +439,46 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
         run.log({"step": 0, "hearing_accuracy": accuracy})
     trained.train()
     n_steps = config.reading_steps + config.steps + config.talking_steps
-    for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
-        rng = np.random.default_rng((config.seed, step))
-        grown = min(1.0, max(0, step - config.reading_steps) / (config.short_clips_first * config.steps))
-        fitting = [(clip, frames) for clip, frames in heard if clip.duration <= 4.0 + 6.0 * grown]
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            talking = step >= config.reading_steps + config.steps
-            if step < config.reading_steps:
-                batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
-            else:
-                batch = hearing_batch(lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng)
-            prefix = listen(lalm, batch.audio, aligned=True)
-            packed = branch_logps(prefix, batch.branches, output_hidden_states=True)
-            language = -packed.logp_BT.sum() / packed.mask_BT.sum()
-            losses = reader_losses(heads, packed, batch, config, talking)
-        loss = language + config.reader_weight * sum(losses.values())
-        share = course(step, config)
-        for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = peak * share
-        loss.backward()
-        norm = step_or_stop(adamw, parameters, loss, config.clip_norm, step)
-        muon.step()
-        row: dict[str, Any] = {"step": step + 1, "loss": float(language.detach())}
-        row |= {reader: float(reader_loss.detach()) for reader, reader_loss in losses.items()}
-        row |= {"lr": config.learning_rate * share, "grad_norm": norm}
-        run.log({**row, **_by_kind(packed, batch.kinds)})
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps:
-            optimizers = {"adamw": adamw.state_dict(), "muon": muon.state_dict()}
-            save_checkpoint(run, step + 1, {"weights": everything.state_dict(), **optimizers})
+    with stop.steps():
+        for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
+            rng = np.random.default_rng((config.seed, step))
+            grown = min(1.0, max(0, step - config.reading_steps) / (config.short_clips_first * config.steps))
+            fitting = [(clip, frames) for clip, frames in heard if clip.duration <= 4.0 + 6.0 * grown]
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                talking = step >= config.reading_steps + config.steps
+                if step < config.reading_steps:
+                    batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
+                else:
+                    batch = hearing_batch(
+                        lalm, code, fitting, voices, 2 + round(6 * grown), talking, config, rng
+                    )
+                prefix = listen(lalm, batch.audio, aligned=True)
+                packed = branch_logps(prefix, batch.branches, output_hidden_states=True)
+                language = -packed.logp_BT.sum() / packed.mask_BT.sum()
+                losses = reader_losses(heads, packed, batch, config, talking)
+            loss = language + config.reader_weight * sum(losses.values())
+            share = course(step, config)
+            for optimizer, peak in ((adamw, config.learning_rate), (muon, config.matrix_learning_rate)):
+                optimizer.zero_grad()
+                for group in optimizer.param_groups:
+                    group["lr"] = peak * share
+            loss.backward()
+            norm = step_or_stop(adamw, parameters, loss, config.clip_norm, step)
+            muon.step()
+            row: dict[str, Any] = {"step": step + 1, "loss": float(language.detach())}
+            row |= {reader: float(reader_loss.detach()) for reader, reader_loss in losses.items()}
+            row |= {"lr": config.learning_rate * share, "grad_norm": norm}
+            run.log({**row, **_by_kind(packed, batch.kinds)})
+            stops = stop.asked and step + 1 < n_steps
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps or stops:
+                optimizers = {"adamw": adamw.state_dict(), "muon": muon.state_dict()}
+                save_checkpoint(run, step + 1, {"weights": everything.state_dict(), **optimizers})
+            if stops:
+                say_stopped(run, step + 1)
+                raise Stopped
     trained.eval()
-    save_base(lalm, out / "model")
-    return out / "model"
+    save_base(lalm, run.path / "model")
+    return run.path / "model"
 
 
 def reader_losses(

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import align_module_device
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -33,6 +35,8 @@ ADAPTER_FILE = "adapter.json"
 PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
 BASE_FILE = "base.safetensors"
 OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgsr
+MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
+TOKEN_FILES = ("merges.txt", "vocab.txt")
 ONLY_ANSWER = ("cascade:", "gemini:", "openai:", "http://", "https://")
 FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 
@@ -68,6 +72,41 @@ def _load(name: str, placement: Placement) -> Lalm:
         lalm = load_pretrained(name, placement)
     lalm.base = name if name in OURS or not folder.exists() else str(folder.resolve())
     return lalm
+
+
+def files_of(name: str) -> dict[str, Path]:
+    """The files here that `load` reads the model from, by the names they have in a run's run.json.
+
+    Those of an adapter's base are among them. Of a checkpoint from the hub they are those that were downloaded; none
+    where there are none. What `tgsr fetch` keeps is left out: it is checked against hashes of its own.
+    """
+    if name in OURS:
+        folder = mini.assets().parent / SHIPPED.get(name, mini.assets().name)
+    elif not (folder := Path(name)).is_dir():
+        described = try_to_load_from_cache(name, "config.json") if _is_hub_id(name) else None
+        folder = Path(described).parent if isinstance(described, str) else folder
+    if not folder.is_dir():
+        return {}
+    files = {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if _is_read(path)}
+    if (folder / ADAPTER_FILE).exists():
+        try:
+            base = str(json.loads((folder / ADAPTER_FILE).read_text())["base"])
+        except (ValueError, KeyError, TypeError):  # load_adapter says so
+            return files
+        files |= files_of(str(folder / base) if (folder / base).is_dir() else base)
+    return files
+
+
+def _is_read(path: Path) -> bool:
+    return path.is_file() and (path.suffix in MODEL_SUFFIXES or path.name in TOKEN_FILES)
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def only_answers(name: str) -> bool:

@@ -24,7 +24,7 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
     """The encoder's output of each clip, on disk: the processes share the work, and read what any of them wrote.
 
     A clip that cannot be read or is too long is left out and recorded in the run's errors.jsonl. Raises
-    RunError where none is left.
+    RunError where none is left, and where one sounds otherwise than when the run began.
     """
     processes, errors = run.processes, run.folder.path / "errors.jsonl"
     clips = list({question.audio: question for question in questions}.values())
@@ -38,6 +38,8 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
             unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
     unheard = processes.gather(unheard)
     features_by_audio = dict(processes.gather(features))
+    with processes.main_first():
+        run.folder.rest_on_sounds({audio: kept.path.stem for audio, kept in features_by_audio.items()})
     if unheard and processes.main:
         write_jsonl(errors, unheard)
         print(f"{len(unheard)} clips are left out: {errors}")

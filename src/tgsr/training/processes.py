@@ -72,6 +72,10 @@ class Processes:
         reduced: Any = self.accelerator.reduce(value.to(self.device), "sum")
         return torch.as_tensor(reduced)
 
+    def any(self, holds: bool) -> bool:
+        """Whether it holds for any of the processes."""
+        return bool(self.total(torch.tensor(int(holds)))) if self.n > 1 else holds
+
     def gather(self, items: Sequence[T]) -> list[T]:
         """All processes' items, in the order of their shares."""
         return list(items) if self.n == 1 else list(gather_object(list(items)))

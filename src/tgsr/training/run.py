@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.disk.run_folder import RunFolder, open_run
+from tgsr.disk.lock import held
+from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
 from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import load
+from tgsr.models.load import files_of, load
 from tgsr.models.placement import Placement
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.processes import Processes, start
+from tgsr.training.stop import ONE_REQUEST, Stop, stop_on_sigterm
 
 StageConfig = StaConfig | SftConfig | GrpoConfig
 Load = Callable[[str, Placement], Lalm]
@@ -21,23 +24,44 @@ Load = Callable[[str, Placement], Lalm]
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """The processes of a run, its folder, its model, and where the audio is heard."""
+    """The processes of a run, its folder, its model, where the audio is heard, and whether it is asked to stop."""
 
     processes: Processes
     folder: RunFolder
     lalm: Lalm
     cache: FeatureCache
+    stop: Stop
 
 
+@contextmanager
 def start_run(
-    stage: str, config: StageConfig, data: str, out: Path, cache: FeatureCache, load: Load = load
-) -> TrainingRun:
-    """The run in `out`, joined by this process, with its tracker's record and its model. RunError as open_run says."""
+    stage: str,
+    config: StageConfig,
+    data: str | Sequence[str],
+    out: Path,
+    cache: FeatureCache,
+    load: Load = load,
+) -> Iterator[TrainingRun]:
+    """The run in `out`, joined by this process, with its tracker's record and its model; nobody else's for the block.
+
+    RunError where another process has it, where `out` is another run's (as `open_run` says), and where the files of
+    `data` or of the model are not those that it began with. Where the model cannot be had nothing is written.
+    """
     processes = start(out, config.tracker)
-    with processes.main_first():
-        folder = open_run(out, stage, config, data, cache.settings)
-    processes.track(stage, config)
-    return TrainingRun(processes, folder, load_to_train(config, processes, load), cache)
+    with (
+        held(out) if processes.main else nullcontext(),
+        stop_on_sigterm(ONE_REQUEST if processes.n > 1 else 0.0) as stop,
+    ):
+        with processes.main_first():
+            asked_for = describe_run(stage, config, data, cache.settings)
+            folder = find_run(out, config, asked_for)
+        lalm = load_to_train(config, processes, load)
+        with processes.main_first():
+            if processes.main:
+                begin_run(folder, asked_for)
+                folder.rest_on("model", files_of(config.model))
+        processes.track(stage, config)
+        yield TrainingRun(processes, folder, lalm, cache, stop)
 
 
 def load_to_train(config: StageConfig, processes: Processes, load: Load = load) -> Lalm:

@@ -22,7 +22,7 @@ from tgsr.prompts import prompt_text
 from tgsr.records import Response, read_responses
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
-from tgsr.training.run import Load, start_run
+from tgsr.training.run import Load, TrainingRun, start_run
 from tgsr.training.supervised import clip_texts, fit
 
 
@@ -49,7 +49,12 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    run = start_run("sft", config, config.responses, out, cache, load)
+    with start_run("sft", config, config.responses, out, cache, load) as run:
+        return fit_responses(run, config)
+
+
+def fit_responses(run: TrainingRun, config: SftConfig) -> Path:
+    """The folder of the run's adapter, fitted to the wanted responses."""
     lalm = run.lalm
     responses = read_responses(config.responses, several=True)
     if not responses:

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from tgsr.disk.jsonl import Row
 from tgsr.engine.branch_attention import NAME as BRANCHES
 from tgsr.engine.branch_attention import attention_as
-from tgsr.errors import NotFinite, RunError
+from tgsr.errors import NotFinite, RunError, Stopped
 from tgsr.models.aligner_and_lora import parts_table, without_renaming_warning
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import save_adapter
 from tgsr.records import write_jsonl
 from tgsr.training.batches import chosen_at, steps_per_epoch
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
+from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
 from tgsr.training.config import TrainingConfig
 from tgsr.training.processes import shard_frozen
 from tgsr.training.run import TrainingRun
@@ -100,7 +100,7 @@ class Trainer(Generic[T]):
         )
         self.n_done = 0
         with run.processes.main_first():
-            state = load_checkpoint(run.folder)
+            state = load_checkpoint(run.folder, run.processes.main)
         if state is not None:
             if state["items"] != self.names_hash:
                 raise RunError(
@@ -115,21 +115,33 @@ class Trainer(Generic[T]):
             shard_frozen(run.lalm, run.processes)
 
     def steps(self, title: str) -> Iterator[tuple[int, list[T]]]:
-        """The number of each step to come, with all processes' items; a checkpoint follows where one is due."""
+        """The number of each step to come, with all processes' items; a checkpoint follows where one is due.
+
+        Raises Stopped after a step in which SIGTERM came to any of the processes.
+        """
+        processes = self.run.processes
         self.bar = tqdm(
             range(self.n_done, self.n_steps),
             desc=title,
             unit="step",
             initial=self.n_done,
             total=self.n_steps,
-            disable=not self.run.processes.main,
+            disable=not processes.main,
         )
-        for step in self.bar:
-            yield step, chosen_at(step, self.items, self.per_step, self.steps_per_epoch, self.config.seed)
-            is_due = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.n_steps
-            if self.run.processes.main and is_due:
-                state = {"weights": self.weights, "optimizer": self.optimizer.state_dict()}
-                save_checkpoint(self.run.folder, step + 1, {**state, "items": self.names_hash})
+        with self.run.stop.steps():
+            for step in self.bar:
+                yield step, chosen_at(step, self.items, self.per_step, self.steps_per_epoch, self.config.seed)
+                is_last, stops = step + 1 == self.n_steps, processes.any(self.run.stop.asked)
+                is_due = (step + 1) % self.config.checkpoint_every == 0
+                if processes.main and (is_due or is_last or stops):
+                    state = {"weights": self.weights, "optimizer": self.optimizer.state_dict()}
+                    save_checkpoint(self.run.folder, step + 1, {**state, "items": self.names_hash})
+                if stops and not is_last:
+                    self.bar.close()
+                    processes.finish()
+                    if processes.main:
+                        say_stopped(self.run.folder, step + 1)
+                    raise Stopped
 
     def update(self, step: int, loss: Tensor, rows: Callable[[], list[Row]]) -> Update:
         """One update by all processes' gradients, which are summed as their losses are.
