@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from tgsr import audio
+from tgsr.data.alignments.reading import read_alignment
 from tgsr.data.questions.phrases import plain_word
-from tgsr.data.transcribe.existing_alignments import read_alignment
 from tgsr.data.transcribe.forced_alignment import Aligner, PocketSphinx, aligned, spell
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
@@ -152,7 +152,7 @@ def timestamped(python: str, recordings: Sequence[dict[str, Any]], sounds: Seque
         command = [python, "-c", TIMESTAMPED, str(whisper_for_transformers()), str(times), *map(str, paths)]
         subprocess.run(command, check=True)
         for path, row, seconds in zip(paths, recordings, json.loads(times.read_text()), strict=True):
-            words = read_alignment(Path(f"{path}.json")).get("", ())
+            words = read_alignment(Path(f"{path}.json"))[""].words
             score.add(words, row["words"], seconds, row["duration"])
     return score
 

@@ -36,7 +36,8 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
 
 def transcribe(args: argparse.Namespace) -> None:
     shared.require_there(args.source, args.alignments)
-    from tgsr.data.corpora.which import clips_of, corpus_of, with_alignments
+    from tgsr.data.alignments.belonging import with_alignments
+    from tgsr.data.corpora.which import clips_of, corpus_of
     from tgsr.data.shards import Step, run
     from tgsr.data.transcribe.clips import Transcription, transcribe_rows
     from tgsr.records import as_row
@@ -47,7 +48,7 @@ def transcribe(args: argparse.Namespace) -> None:
     language = None if args.language == "auto" else args.language
     clips = clips_of(args.source, corpus, out.parent, language=language)
     if args.alignments:
-        clips = with_alignments(clips, args.alignments)
+        clips = with_alignments(clips, args.alignments, args.source, out.parent)
     threads = 1 if args.workers > 1 else 0
     settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from tgsr.data.alignments.lines import librispeech_words
 from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed
-from tgsr.data.transcribe.existing_alignments import librispeech_words
 from tgsr.disk.rows import Entry, OnDisk, lines, made
 from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
 from tgsr.records import Clip

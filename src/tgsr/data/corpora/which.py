@@ -19,11 +19,10 @@ from tgsr.data.corpora import (
     strong_labels,
     webdataset,
 )
-from tgsr.data.transcribe.existing_alignments import read_alignment
-from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END, mended
+from tgsr.data.transcribe.repair import WORDS_CUT, WORDS_PAST_END
 from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import Entry, OnDisk, json_lines
-from tgsr.errors import AlignmentError, Bad, CorpusError
+from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, clip_of
 from tgsr.timeline import END_SLACK
 
@@ -102,32 +101,3 @@ def within(row: Row) -> Row:
     before = row.get("flags")
     flags = [*(before if isinstance(before, list) else ()), *dict.fromkeys(flags)]
     return {**row, "words": kept, "flags": flags}
-
-
-def with_alignments(clips: Iterator[Clip | Bad], given: Path) -> Iterator[Clip | Bad]:
-    """The clips with the words that existing alignments give them; those that have none go by as they are.
-
-    `given` is one file about many recordings (CTM), or a folder with a file a recording, named as its sound file or id
-    is. A file that cannot be read makes its clip Bad.
-    """
-    every = read_alignment(given) if given.is_file() else {}
-    files = {path.stem: path for path in sorted(given.rglob("*")) if path.is_file()}
-    for clip in clips:
-        if isinstance(clip, Bad):
-            yield clip
-            continue
-        name = Path(clip.audio).stem
-        words = every.get(clip.id, every.get(name))
-        path = files.get(name) or files.get(Path(clip.id).stem)
-        if path is not None:
-            try:
-                of_file = read_alignment(path)
-            except AlignmentError as error:
-                yield Bad(str(path), str(error))
-                continue
-            words = of_file.get("", of_file.get(name))
-        if words is None:
-            yield clip
-            continue
-        words, flags, holes = mended(words, clip.duration)
-        yield replace(clip, words=words, flags=(*clip.flags, *flags), holes=holes)

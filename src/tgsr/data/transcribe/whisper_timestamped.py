@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE, save_wav
-from tgsr.data.transcribe.existing_alignments import read_alignment
+from tgsr.data.alignments.reading import read_alignment
 from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.transcript import Backend, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
@@ -60,6 +60,6 @@ class WhisperTimestamped(Backend):
                     f"whisper-timestamped failed: {done.stderr.strip()[-600:]}; install it in an environment of its "
                     "own (pip install whisper-timestamped) and name that environment's python (--timestamped-python)"
                 )
-            (words,) = read_alignment(written).values()
+            words = read_alignment(written)[""].words
             language = json.loads(written.read_text()).get("language")
         return judged([Heard(words)] if words else [], seconds, SOURCE, language, 1.0)

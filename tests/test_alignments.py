@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgsr.data.transcribe.existing_alignments import read_alignment
+from tgsr.data.alignments.alignment import Alignment
+from tgsr.data.alignments.marks import kind
+from tgsr.data.alignments.reading import read_alignment
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Word
 
@@ -136,6 +138,10 @@ def words_in(folder: Path, name: str, text: str | bytes) -> tuple[Word, ...]:
 
 
 def read_as(folder: Path, name: str, text: str | bytes) -> dict[str, tuple[Word, ...]]:
+    return {name: alignment.words for name, alignment in alignments_in(folder, name, text).items()}
+
+
+def alignments_in(folder: Path, name: str, text: str | bytes) -> dict[str, Alignment]:
     (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_alignment(folder / name)
 
@@ -196,8 +202,8 @@ def test_silences_are_no_words(tmp_path: Path, silence: str) -> None:
         (["word", "words"], 1),
         (["MAU", "KAN-MAU", "ORT-MAU"], 2),  # WebMAUS; MAU holds phones
         (["phones", "ORT"], 1),
-        (["MAU", "mary", "john"], 1),
-        (["words", "words"], 0),
+        (["MAU", "KAN", "mary"], 2),
+        (["syllables", "silences", "notes", "speech"], 3),
     ],
 )
 def test_the_tier_of_words_is_known_by_its_name(tmp_path: Path, tiers: list[str], chosen: int) -> None:
@@ -232,10 +238,6 @@ def test_a_truncated_textgrid_is_refused_wherever_it_breaks_off(tmp_path: Path) 
 
 
 def test_a_textgrid_names_the_line_of_a_bad_value(tmp_path: Path) -> None:
-    backwards = LONG.replace("xmax = 0.91", "xmax = 0.41")
-    assert error_of(tmp_path, "a.TextGrid", backwards) == (
-        "a.TextGrid:39: 'so-called \"friend\"' must have 0 <= start <= end, got 0.5 s to 0.41 s; correct its times"
-    )
     missing = LONG.replace("xmax = 0.91\n", "xmax = --undefined--\n")
     assert error_of(tmp_path, "a.TextGrid", missing).startswith('a.TextGrid:41: an end expected, got "so-')
     assert error_of(tmp_path, "a.TextGrid", LONG.replace("0.91", "1e999")).startswith(
@@ -250,7 +252,8 @@ def test_other_praat_objects_are_refused(tmp_path: Path) -> None:
     assert "is binary" in error_of(tmp_path, "a.TextGrid", b"ooBinaryFile\x08TextGrid\0\0\0\0")
 
 
-spoken = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(lambda t: f"x{t}x")
+spoken = st.text(st.characters(codec="utf-8", exclude_characters="\0&"), min_size=1).map(lambda t: f"x{t}z")
+spoken = spoken.filter(lambda text: kind(text) is None)
 
 
 @settings(max_examples=50)
@@ -294,13 +297,10 @@ def test_a_score_that_is_no_confidence_is_none(tmp_path: Path, score: str) -> No
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("a 1 1.5 -0.5 hi", "'hi' must have 0 <= start <= end, got 1.5 s to 1 s; correct its times"),
-        ("a 1 -1 2 hi", "'hi' must have 0 <= start <= end, got -1 s to 1 s; correct its times"),
-        ("a 1 * * <ALT_BEGIN>", "'*' or '*' of '<ALT_BEGIN>' is no number; a line is `file channel"),
+        ("a 1 * 1 hi", "'*' or '1' of 'hi' is no number; a line is `file channel"),
         ("a 1 0.5 nan hi", "'0.5' or 'nan' of 'hi' is no number; a line is"),
         ("a 1 0.5 0.2", "has 4 fields: a 1 0.5 0.2; a line is `file channel start duration word"),
         ("a 1 0.5 0.2 New York 0.5", "has 7 fields: a 1 0.5 0.2 New York 0.5; a line is"),
-        ("a 1 1e308 1e308 hi", "'hi' must have 0 <= start <= end, got 1e+308 s to inf s"),
     ],
 )
 def test_a_bad_line_of_a_ctm_is_named(tmp_path: Path, line: str, problem: str) -> None:
@@ -313,7 +313,7 @@ def test_words_without_length_are_left_out_and_counted(
     assert read_as(tmp_path, "a.ctm", "a 1 0.5 0 uh\na 1 0.5 0.2 hi\n") == {
         "a": (Word("hi", 0.5, 0.7, source="ctm"),)
     }
-    assert "a.ctm: 1 words have no time or no length and are left out" in caplog.text
+    assert "a.ctm: 1 words have no time or no length and leave holes; the first: 'uh', line 1" in caplog.text
 
 
 def test_a_ctm_of_comments_or_silences_has_no_words(tmp_path: Path) -> None:
@@ -342,7 +342,6 @@ def test_librispeech_ends_are_ends_and_empty_words_silences(tmp_path: Path) -> N
     [
         ('b ",GO," "0.4,0.8"', "3 words and silences but 2 ends; a line is `id"),
         ('b ",GO," "0.4,0.8,x"', "end 'x' of '' is no number; a line is"),
-        ('b ",GO," "0.4,0.3,0.9"', "'GO' must have 0 <= start <= end, got 0.4 s to 0.3 s"),
         ('b ",GO," "0.4,0.', 'is no alignment: b ",GO," "0.4,0.; a line is'),
         ('a ",GO," "0.4,0.8,0.9"', "'a' was there before; drop one of the two"),
     ],
@@ -411,12 +410,9 @@ def test_nobody_spoke_is_no_error(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ('{"segments": [\n{"words": [{"word": "a", "sta', "a.json:2: is not JSON (Unterminated string"),
-        ('{"text": "hello"}', 'a.json: has no list "segments"; give WhisperX'),
-        ('[{"start": 0}]', 'a.json: has no list "segments"; give WhisperX'),
-        (
-            '{"segments": [{"text": "Hello"}]}',
-            'a.json: segment 1 has no list "words"; run the recogniser with',
-        ),
+        ('{"text": "hello"}', 'a.json: has no list "segments"; give a recogniser'),
+        ('[{"start": 0}]', 'a.json: has no list "segments"; give a recogniser'),
+        ('{"segments": [{"words": 3}]}', 'a.json: segment 1 has no list "words"; run the recogniser with'),
         ('{"segments": [3]}', "a.json: segment 1 must be an object, got 3"),
         ('{"segments": [{"words": ["Hello"]}]}', "a.json: segment 1, word 1 must be an object, got 'Hello'"),
         (
@@ -424,12 +420,8 @@ def test_nobody_spoke_is_no_error(tmp_path: Path) -> None:
             'a.json: segment 1, word 1: "word" must be text, got None',
         ),
         (
-            '{"segments": [{"words": [{"word": "a", "start": "1", "end": 2}]}]}',
-            "a.json: segment 1, word 1: \"start\" must be a number, got '1'",
-        ),
-        (
-            '{"segments": [{"words": [{"word": "a", "start": 2, "end": 1}]}]}',
-            "a.json: segment 1, word 1: 'a' must have 0 <= start <= end, got 2 s to 1 s",
+            '{"segments": [{"words": [{"word": "a", "start": "one", "end": 2}]}]}',
+            "a.json: segment 1, word 1: \"start\" must be a number, got 'one'",
         ),
         ("[" * 100_000, "a.json: is not JSON (maximum recursion"),
     ],
@@ -465,7 +457,7 @@ def test_captions_as_players_take_them(tmp_path: Path) -> None:
         "5\r\n00:00:07,000 --> 00:00:08,000\r\n♪ AT&amp;T ♪"
     )
     words = words_in(tmp_path, "a.srt", text)
-    assert [word.text for word in words] == ["Oh,", "unbelievable", "I", "am", "42", "AT&amp;T"]
+    assert [word.text for word in words] == ["Oh,", "unbelievable", "I", "am", "42", "AT&T"]
     assert [words[0].start, words[1].end, words[2].start, words[4].end] == [1.5, 2.5, 3.0, 4.0]
     assert words_in(tmp_path, "a", text) == words  # known without its suffix
 
@@ -480,8 +472,8 @@ def test_captions_as_players_take_them(tmp_path: Path) -> None:
         ("Speaker 2: Hello", "Speaker 2", ["Hello"]),
         ("<b>JOHN:</b> Hello", "JOHN", ["Hello"]),
         ("JOHN:\nHello", "JOHN", ["Hello"]),
-        ("Remember: at 10: 30", None, ["Remember:", "at", "10:", "30"]),
-        ("Well JOHN: Hello", None, ["Well", "JOHN:", "Hello"]),
+        ("Remember: at 10: 30", None, ["at", "10:", "30"]),  # said, or whoever Remember is
+        ("as I said: Hello", None, ["as", "I", "said:", "Hello"]),
         ("12:30", None, ["12:30"]),
     ],
 )
@@ -495,14 +487,14 @@ def test_a_name_before_a_colon_is_the_speaker(
 def test_a_speaker_lasts_to_the_next_one_or_the_cues_end(tmp_path: Path) -> None:
     text = (
         "WEBVTT - a title\nKind: captions\n\nSTYLE\n::cue { color: red }\n\nNOTE\nnot said\n\n"
-        "intro\n01:00.000 --> 01:02.000 align:start\n<v.loud Ann B>Hi &lt;you&gt;</v> so\nBO: yes\nno\n\n"
+        "intro\n01:00.000 --> 01:02.000 align:start\n<v.loud Ann B>Hi &lt;3</v> so\nBO: yes\nno\n\n"
         "NOTE not said\n\n00:01:02.000 --> 00:01:03.000\n&gt;&gt; CY: <c.yellow>well</c>\n\n"
         "01:03.000 --> 01:04.000\nfine"
     )
     words = words_in(tmp_path, "a.vtt", text)
     assert [(word.text, word.speaker) for word in words] == [
         ("Hi", "Ann B"),
-        ("<you>", "Ann B"),
+        ("<3", "Ann B"),
         ("so", None),
         ("yes", "BO"),
         ("no", "BO"),
@@ -559,18 +551,8 @@ def test_cues_keep_the_files_order(tmp_path: Path) -> None:
             "1\n00:00:01,000 --> 00:0",
             "a.srt:2: times cannot be read: 00:00:01,000 --> 00:0; a cue's",
         ),
-        ("a.srt", "1\n-00:00:01,000 --> 00:00:02,000\nhi", "a.srt:2: times cannot be read"),
-        (
-            "a.srt",
-            "1\n00:00:02,000 --> 00:00:01,000\nhi",
-            "a.srt:2: times run backwards: 2 s to 1 s; correct",
-        ),
+        ("a.srt", "1\n00:00:01,000 --> later\nhi", "a.srt:2: times cannot be read"),
         ("a.srt", "only words\n", "a.srt: has no cue; a cue's times are 00:00:01,000 --> 00:00:02,000"),
-        (
-            "a.vtt",
-            "WEBVTT\n\n00:01.000 --> 00:02.000\na<00:03.000>b\n",
-            "a.vtt:3: times run backwards: 3 s to 2 s; correct the cue's times",
-        ),
     ],
 )
 def test_bad_cues_are_named(tmp_path: Path, name: str, text: str, problem: str) -> None:
@@ -594,7 +576,7 @@ def test_empty_and_binary_files_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_an_unknown_format_says_what_is_known(tmp_path: Path) -> None:
     error = error_of(tmp_path, "notes.txt", "Dear diary,\nnothing.\n")
-    assert error.startswith("notes.txt: is no alignment that is known: Dear diary,; give a TextGrid, CTM, ")
+    assert error.startswith("notes.txt: is no alignment that is known: Dear diary,; give a TextGrid, ELAN, ")
 
 
 def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:

@@ -1,0 +1,233 @@
+"""Which alignment belongs to which clip: by its path, else by a name that nothing else has; never by a guess."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tgsr.data.alignments.alignment import Alignment
+from tgsr.data.alignments.lines import CTM_LINE, LIBRISPEECH_LINE, STM_LINE
+from tgsr.data.alignments.reading import BY_SUFFIX, read_alignment
+from tgsr.data.corpora.folders import FORMATS
+from tgsr.data.transcribe.repair import WORDS_MISSING, mended
+from tgsr.disk.rows import OnDisk
+from tgsr.errors import AlignmentError, Bad
+from tgsr.records import Clip, as_row, clip_of
+
+OF_MANY = (".ctm", ".stm", ".txt")
+PARTS = {
+    "words",
+    "word",
+    "alignment",
+    "alignments",
+    "aligned",
+    "align",
+    "transcript",
+    "transcription",
+    "timestamps",
+}
+LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z0-9]+)*", re.IGNORECASE)
+CAPTIONS = (".srt", ".vtt", ".sbv", ".ass", ".ssa", ".lrc", ".json3", ".json")
+RANK = {suffix: rank for rank, suffix in enumerate(BY_SUFFIX)}
+NAMED = 5  # in a warning
+
+log = logging.getLogger(__name__)
+
+
+class Source(NamedTuple):
+    """A file, or one recording of a file of many, and the names of the clip that it may be about, the surest first."""
+
+    path: Path
+    recording: str
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.recording}" if self.recording else str(self.path)
+
+
+def with_alignments(
+    clips: Iterable[Clip | Bad], given: Path, source: Path, out: Path
+) -> Iterator[Clip | Bad]:
+    """The clips with the words that existing alignments give them; those that have none go by as they are.
+
+    `given` is one file, about one recording or many, or a folder of such files. An alignment belongs to the clip whose
+    path in the corpus `source`, or id, is its own path in `given` (or the recording that it names), suffixes apart
+    (talk.wav.words.json, talk.en.vtt); else to the one whose name only it has. Where several belong to one clip, times
+    of words go before cues. The clips' audio starts at the folder `out`.
+    What is not used, and clips that have none, are counted in warnings. A file that cannot be read makes its clip Bad.
+    Raises AlignmentError where `given` does not exist, or belongs to none of the clips.
+    """
+    if not given.exists():
+        raise AlignmentError("does not exist", "correct the path", file=str(given))
+    bad: list[Bad] = []
+    sources = list(_sources(given, bad))
+    wanted = {name for one in sources for name in one.names}
+    wanted |= {_bare(name) for name in wanted}
+    root = source if source.is_dir() else source.parent
+    held = OnDisk()
+    by_path: dict[str, list[int]] = defaultdict(list)
+    by_name: dict[str, list[int]] = defaultdict(list)
+    n_clips = 0
+    for clip in clips:
+        if isinstance(clip, Bad):
+            bad.append(clip)
+            continue
+        names = _names_of(clip, root, out)
+        for name in names & wanted:
+            by_path[name].append(n_clips)
+        for name in {_bare(name) for name in names} & wanted:
+            by_name[name].append(n_clips)
+        held.put(str(n_clips), json.dumps(as_row(clip)))
+        n_clips += 1
+    yield from bad
+    owned = _owned(sources, by_path, by_name)
+    if not owned and n_clips == len(sources) == 1 and given.is_file() and not sources[0].recording:
+        owned = {0: sources}  # one file for one clip, whatever it is called
+    if n_clips and not owned:
+        problem = f"none of {len(sources)} alignments belongs to one of the {n_clips} clips"
+        raise AlignmentError(problem, "name each as its sound file or the clip's id", file=str(given))
+    used: set[Source] = set()
+    unserved: list[str] = []
+    for n in range(n_clips):
+        clip = clip_of(json.loads(held.get(str(n))[0]))
+        chosen = _chosen(owned.get(n, ()), clip)
+        if chosen is None:
+            unserved.append(clip.id)
+            yield clip
+        elif isinstance(chosen, Bad):
+            used.update(owned[n])
+            yield chosen
+        else:
+            used.add(chosen[0])
+            yield _served(clip, *chosen)
+    unused = [str(one) for one in sources if one not in used]
+    for what, names_left in (("alignments are not used", unused), ("clips have no alignment", unserved)):
+        if names_left:
+            first = ", ".join(names_left[:NAMED]) + (", ..." if len(names_left) > NAMED else "")
+            log.warning("%s: %d %s: %s", given, len(names_left), what, first)
+
+
+def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
+    """Every alignment of a file or a folder. One of many recordings that cannot be read is bad, or, alone, an error."""
+    paths = [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())
+    for path in paths:
+        inside = path.relative_to(given.parent if given.is_file() else given)
+        if any(part.startswith(".") for part in inside.parts) or not (given.is_file() or _may_be_one(path)):
+            continue
+        if path.suffix.casefold() not in OF_MANY:
+            yield Source(path, "", _names(inside))
+            continue
+        try:
+            recordings = read(path)
+        except AlignmentError as error:
+            if given.is_file():
+                raise
+            bad.append(Bad(str(path), str(error)))
+            continue
+        for recording in recordings:
+            beside = (inside.parent / recording).as_posix() if recording else ""
+            names = _names(inside) if not recording else tuple(map(_stem, (beside, recording)))
+            yield Source(path, recording, tuple(dict.fromkeys((beside, *names) if recording else names)))
+
+
+@lru_cache(maxsize=8)
+def read(path: Path) -> dict[str, Alignment]:
+    """`read_alignment`, once for the clips of a file that follow each other."""
+    return read_alignment(path)
+
+
+def _may_be_one(path: Path) -> bool:
+    if path.suffix.casefold() != ".txt":
+        return path.suffix.casefold() in BY_SUFFIX
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        first = next((line.rstrip("\n") for line in lines if line.strip() and not line.startswith(";;")), "")
+    return any(pattern.fullmatch(first) for pattern in (LIBRISPEECH_LINE, CTM_LINE, STM_LINE))
+
+
+def _names(inside: Path) -> tuple[str, ...]:
+    """The path without its suffix, then without each further part that says what the file is, not what it is about."""
+    names = [inside.with_suffix("").as_posix()]
+    while True:
+        stem, dot, part = names[-1].rpartition(".")
+        is_language = inside.suffix.casefold() in CAPTIONS and LANGUAGE.fullmatch(part)
+        is_known = part.casefold() in PARTS or f".{part.casefold()}" in FORMATS or is_language
+        if not dot or not _bare(stem) or not is_known:
+            return tuple(names)
+        names.append(stem)
+
+
+def _names_of(clip: Clip, root: Path, out: Path) -> set[str]:
+    """The clip's path in its corpus and its id, each with and without the suffix of a sound."""
+    path = Path(os.path.relpath(os.path.normpath(out / clip.audio), root.resolve())).as_posix()
+    return {name for whole in (path, clip.id) for name in (whole, _stem(whole))}
+
+
+def _stem(name: str) -> str:
+    """The name without the suffix of a sound."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.casefold()}" in FORMATS else name
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _owned(
+    sources: Sequence[Source], by_path: dict[str, list[int]], by_name: dict[str, list[int]]
+) -> dict[int, list[Source]]:
+    """The alignments of each clip. What may be about several clips, or has a double in another folder, is no one's."""
+    at_path: dict[int, list[Source]] = defaultdict(list)
+    named: dict[int, list[Source]] = defaultdict(list)
+    for one in sources:
+        path = next((name for name in one.names if name in by_path), None)
+        name = next((bare for name in one.names if (bare := _bare(name)) in by_name), None)
+        owners = set(by_path[path]) if path is not None else set(by_name[name]) if name is not None else set()
+        if len(owners) == 1:
+            (at_path if path is not None else named)[owners.pop()].append(one)
+    for n, several in named.items():
+        if n not in at_path and len({one.path.parent for one in several}) == 1:
+            at_path[n] = several
+    return at_path
+
+
+def _chosen(sources: Sequence[Source], clip: Clip) -> tuple[Source, Alignment] | Bad | None:
+    """The best of a clip's alignments: with times of words, then by format; None where several may be meant."""
+    found: list[tuple[tuple[bool, int], Source, Alignment]] = []
+    errors: list[Bad] = []
+    for one in sources:
+        try:
+            alignment = read(one.path)[one.recording]
+            alignment.on(clip.duration)
+            if alignment.missing and not alignment.words:
+                raise AlignmentError(
+                    "no word has a time that can be used", "align it again", file=str(one.path)
+                )
+        except AlignmentError as error:
+            errors.append(Bad(str(one.path), str(error)))
+        else:
+            rank = RANK.get(one.path.suffix.casefold(), len(RANK))
+            found.append(((alignment.is_guessed, rank), one, alignment))
+    if not found:
+        return errors[0] if errors else None
+    best = min(rank for rank, *_ in found)
+    equals = [(one, alignment) for rank, one, alignment in found if rank == best]
+    if clip.language and len(equals) > 1:
+        spoken = [(one, a) for one, a in equals if f".{clip.language}" in one.path.name.casefold()]
+        equals = spoken or equals
+    return equals[0] if len({alignment.words for _, alignment in equals}) == 1 else None
+
+
+def _served(clip: Clip, source: Source, alignment: Alignment) -> Clip | Bad:
+    words, holes = alignment.on(clip.duration)
+    fitting, flags, more = mended(words, clip.duration)
+    holes = (*holes, *more)
+    flags = tuple(dict.fromkeys((*clip.flags, *flags, *((WORDS_MISSING,) if holes else ()))))
+    return replace(clip, words=fitting, flags=flags, holes=holes)

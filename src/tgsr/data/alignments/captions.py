@@ -1,0 +1,314 @@
+"""Captions: SRT, WebVTT, SBV, ASS and LRC. What a cue shows again is read once."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, pairwise, zip_longest
+
+from tgsr.data.alignments.marks import kind
+from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, shared_out
+from tgsr.errors import AlignmentError
+from tgsr.timeline import Seconds
+
+SRT, VTT, SBV, ASS, LRC = "srt", "vtt", "sbv", "ass", "lrc"
+
+CLOCK = r"-?(?:\d{1,4}:)?\d{1,2}:\d{2}(?:[.,]\d+)?"
+TIMING = re.compile(rf"\s*({CLOCK})\s*-->\s*({CLOCK})(?:\s.*)?")
+SBV_TIMING = re.compile(rf"\s*({CLOCK}),({CLOCK})\s*")
+LRC_LINE = re.compile(r"\s*(?:\[\d{1,3}:\d{1,2}(?:\.\d+)?\])+.*")
+LRC_TIME = re.compile(r"\[(\d{1,3}:\d{1,2}(?:\.\d+)?)\]")
+INLINE = re.compile(rf"<({CLOCK})>")
+VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
+SPLIT = re.compile(rf"(<{CLOCK}>|</?v(?:[.\s][^>]*)?>|\n)")
+HIGHLIGHT = re.compile(r"<(?:u|b|font|c\.)\b[^>]*>|\{[^}]*\\1?c&[^}]*\}")
+LOWLIGHT = re.compile(r"</(?:u|b|font|c)>|\{\\r[^}]*\}")
+MARKUP = re.compile(r"</?(?!v[.\s>])[A-Za-z][^>]*>|\{\\[^}]*\}")  # <i>, </c>, {\an8}
+ON, OFF = "\ue000", "\ue001"  # where a highlight begins and ends, in private characters
+MARK = re.compile(r"\[[^\]]*\](?!:)|\([^)]*\)|\{[^}]*\}|(?<!\S)\*[^*\n]+\*(?!\S)")
+SPEAKER = re.compile(r"\s*(?:[-–—]\s*|>>+\s*)?\[?([^\W\d][^:\[\]\n]{0,39})\]?:(?:\s+|$)")
+NUMBERED = re.compile(r"\s*speaker[ _-]?\w+\s*", re.IGNORECASE)
+TITLED = re.compile(r"[^\W\d_a-zà-ÿ][\w.'-]*(?: (?:and |of |the )?[^\W\d_a-zà-ÿ][\w.'-]*){0,3}")
+CHANGE = re.compile(r"^\s*(?:[-–—](?=\s*[^\W\d_]|\s*\[|\s*\()|>>+)\s*")
+TIMING_REMEDY = "a cue's times are 00:00:01,000 --> 00:00:02,000"
+ABUTS: Seconds = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A cue as the file has it: what it shows from when to when (None: to the next one, if any)."""
+
+    start: Seconds
+    end: Seconds | None
+    lines: tuple[str, ...]
+    line: int
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A word or mark of a cue; `since` is the time inside the cue after which it comes."""
+
+    text: str
+    speaker: str | None
+    since: Seconds
+    is_lit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    """What a cue shows, as words and marks."""
+
+    shown: Shown
+    tokens: tuple[_Token, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        return [token.text for token in self.tokens]
+
+    @property
+    def lit(self) -> int | None:
+        """Which word is highlighted, where it is one alone."""
+        lit = [n for n, token in enumerate(self.tokens) if token.is_lit]
+        return lit[0] if len(lit) == 1 else None
+
+
+def srt(text: str, source: str = SRT, timing: re.Pattern[str] = TIMING) -> Iterator[Timed]:
+    lines = text.split("\n")
+    cues = [n for n, line in enumerate(lines) if "-->" in line or (source == SBV and timing.fullmatch(line))]
+    if not cues and not text.lstrip().startswith("WEBVTT"):
+        raise AlignmentError("has no cue", TIMING_REMEDY)
+    shown = []
+    for n, following in pairwise([*cues, len(lines)]):
+        times = timing.fullmatch(lines[n])
+        if times is None:
+            raise AlignmentError(f"times cannot be read: {lines[n]:.60}", TIMING_REMEDY, n + 1)
+        body = lines[n + 1 : following]
+        if (
+            source in (VTT, SBV) and "" in body
+        ):  # what follows the empty line is a note, or the next cue's name
+            body = body[: body.index("")]
+        elif following < len(lines) and body and body[-1].strip().isdigit():  # the next cue's number
+            body.pop()
+        shown.append(Shown(seconds(times[1]), seconds(times[2]), tuple(body), n + 1))
+    return read(source, shown)
+
+
+vtt = partial(srt, source=VTT)
+sbv = partial(srt, source=SBV, timing=SBV_TIMING)
+
+
+def ass(text: str) -> Iterator[Timed]:
+    """The dialogue lines; karaoke's \\k times are times between words."""
+    remedy = "a dialogue is `Dialogue: 0,0:00:01.00,0:00:02.00,Default,NAME,0,0,0,,words`"
+    names = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
+    shown = []
+    in_events = False
+    for line, content in enumerate(text.split("\n"), 1):
+        key, _, value = content.partition(":")
+        if content.startswith("["):
+            in_events = content.strip().casefold() == "[events]"
+        elif in_events and key.strip().casefold() == "format":
+            names = [name.strip().casefold() for name in value.split(",")]
+        elif in_events and key.strip().casefold() == "dialogue":
+            row = dict(zip(names, value.split(",", len(names) - 1), strict=False))
+            times = [row.get(name, "").strip() for name in ("start", "end")]
+            if not all(re.fullmatch(CLOCK, time) for time in times) or "text" not in row:
+                raise AlignmentError(f"is no dialogue: {content:.60}", remedy, line)
+            start, end = map(seconds, times)
+            speaker = row.get("name", row.get("actor", "")).strip() or None
+            words = _karaoke(re.sub(r"\\[Nn]", "\n", row["text"].replace("\\h", " ")), start)
+            shown.append(Shown(start, end, tuple(words.split("\n")), line, speaker))
+    if not shown:
+        raise AlignmentError("has no dialogue", remedy)
+    return read(ASS, shown)
+
+
+def _karaoke(text: str, start: Seconds) -> str:
+    """The text with \\k's lengths, in hundredths of a second, as the times where they end."""
+    at = start
+
+    def clock(match: re.Match[str]) -> str:
+        nonlocal at
+        before, at = at, at + int(match[1]) / 100
+        return f"<{int(before // 60)}:{before % 60:06.3f}>" if before > start else ""
+
+    return re.sub(r"\{\\[kK][fo]?(\d+)[^}]*\}", clock, text)
+
+
+def lrc(text: str) -> Iterator[Timed]:
+    """Lyrics: a line lasts to the next one; the last one's end is not known. Tags such as [ti:...] are passed over."""
+    offset = re.search(r"^\[offset:\s*([-+]?\d+)\s*\]", text, re.MULTILINE)
+    early = int(offset[1]) / 1000 if offset else 0.0  # a positive one shows lyrics sooner
+    found = []
+    for line, content in enumerate(text.split("\n"), 1):
+        if LRC_LINE.fullmatch(content):
+            words = LRC_TIME.sub("", content)
+            found += [(seconds(time[1]) - early, words, line) for time in LRC_TIME.finditer(content)]
+    if not found:
+        raise AlignmentError("has no line with a time", "a line is `[01:02.30]words`")
+    found.sort(key=lambda timed: timed[0])
+    ends = [start for start, *_ in found[1:]]
+    return read(LRC, [Shown(start, end, (words,), n) for (start, words, n), end in zip_longest(found, ends)])
+
+
+def seconds(clock: str) -> Seconds:
+    """Seconds of "1:02:03,5", "02:03.5" or "-00:00:01,000"."""
+    parts = clock.lstrip("-").replace(",", ".").split(":")
+    total = sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
+    return round(-total if clock.startswith("-") else total, DECIMALS)
+
+
+# What is shown, and what of it is new
+
+
+def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
+    """Every cue's words. Captions that roll, grow or light up word by word show words again: these are read once."""
+    prefixes = [
+        match[1].strip()
+        for cue in shown
+        for line in cue.lines
+        if (match := SPEAKER.match(MARKUP.sub("", line)))
+    ]
+    names = {name for name, n in Counter(prefixes).items() if n > 1 and TITLED.fullmatch(name)}
+    if any(INLINE.search(line) for cue in shown for line in cue.lines):
+        shown = _rolled(shown)
+    cues = [_Cue(cue, tuple(_tokens(cue, names))) for cue in shown]
+    groups = _lit_groups(cues)
+    if any(len(group) > 1 and len(group[0].tokens) > 1 and group[0].lit is not None for group in groups):
+        for group in groups:
+            is_lit = any(cue.lit is not None for cue in group)
+            yield from _lit_up(source, group) if is_lit else _shared(source, group[:1])
+    else:
+        yield from _shared(source, _new(cues))
+
+
+def _rolled(shown: Sequence[Shown]) -> list[Shown]:
+    """Without the lines that stood in the cue before, and now have no times of their own."""
+    new: list[Shown] = []
+    before: set[str] = set()
+    for cue in shown:
+        kept = tuple(line for line in cue.lines if INLINE.search(line) or _bare(line) not in before)
+        new.append(Shown(cue.start, cue.end, kept, cue.line, cue.speaker))
+        before = {_bare(line) for line in cue.lines}
+    return new
+
+
+def _bare(line: str) -> str:
+    return " ".join(MARKUP.sub("", INLINE.sub("", line)).split())
+
+
+def _new(cues: Sequence[_Cue]) -> Sequence[_Cue]:
+    """The cues without the words that they show again, where half of them begin with what the one before ends with."""
+    repeated = [0] * min(1, len(cues))
+    for before, cue in pairwise(cues):
+        abuts = before.shown.end is not None and cue.shown.start <= before.shown.end + ABUTS
+        repeated.append(_overlap(before.texts, cue.texts) if abuts else 0)
+    grows = any(1 < n < len(cue.tokens) for n, cue in zip(repeated, cues, strict=True))
+    if not grows or 2 * sum(n > 1 for n in repeated) < len(cues) - 1:
+        return cues
+    return [replace(cue, tokens=cue.tokens[n:]) for n, cue in zip(repeated, cues, strict=True)]
+
+
+def _overlap(old: Sequence[str], new: Sequence[str]) -> int:
+    """How many of the last words of one cue are the first of the next."""
+    return next((n for n in range(min(len(old), len(new)), 0, -1) if old[-n:] == new[:n]), 0)
+
+
+def _lit_groups(cues: Sequence[_Cue]) -> list[list[_Cue]]:
+    """Neighbouring cues that show the same while the highlight moves on; where it moves back, it is said again."""
+    groups: list[list[_Cue]] = []
+    last: int | None = None
+    for cue in cues:
+        lit = cue.lit
+        is_again = lit is not None and last is not None and lit <= last
+        if not groups or groups[-1][0].texts != cue.texts or is_again:
+            groups.append([])
+            last = None
+        groups[-1].append(cue)
+        last = last if lit is None else lit
+    return groups
+
+
+def _lit_up(source: str, group: Sequence[_Cue]) -> Iterator[Timed]:
+    """The words of cues that show the same: each at the time of the cue in which it alone is highlighted."""
+    when = {cue.lit: cue.shown for cue in group if cue.lit is not None}
+    for n, token in enumerate(group[0].tokens):
+        cue = when.get(n)
+        start, end = (cue.start, cue.end) if cue else (None, None)
+        yield Timed(source, token.text, start, end, (cue or group[0].shown).line, token.speaker)
+
+
+def _shared(source: str, cues: Sequence[_Cue]) -> Iterator[Timed]:
+    """The time between two times of a cue, shared out over the words between them; a cue ends where the next begins.
+
+    Where a cue's times run backwards, its words have none.
+    """
+    stretches: list[Cue] = []
+    starts = [cue.shown.start for cue in cues]
+    for cue, following in zip_longest(cues, starts[1:]):
+        end = cue.shown.end
+        if end is not None and following is not None and cue.shown.start < following < end:
+            end = following
+        parts = [(since, list(part)) for since, part in groupby(cue.tokens, key=lambda token: token.since)]
+        bounds = [*(since for since, _ in parts), end]
+        runs_back = any(a is not None and b is not None and b < a for a, b in pairwise(bounds))
+        for (since, part), finish in zip(parts, bounds[1:], strict=True):
+            words = tuple((token.text, token.speaker) for token in part)
+            start, finish = (None, None) if runs_back else (since, finish)
+            stretches.append(Cue(source, words, start, finish, cue.shown.line, len(parts) > 1))
+    return shared_out(stretches)
+
+
+def _tokens(cue: Shown, names: set[str]) -> list[_Token]:
+    """A cue's words and marks with their speakers. A mark of several words is one; a change of speaker is a mark."""
+    text = "\n".join(cue.lines)
+    text = MARKUP.sub("", LOWLIGHT.sub(OFF, HIGHLIGHT.sub(ON, text)))
+    text = MARK.sub(lambda mark: f" {'_'.join(mark[0].split())} ", text)
+    tokens: list[_Token] = []
+    speaker, since, is_on, begins = cue.speaker, cue.start, False, True
+    for piece in SPLIT.split(text):
+        if inline := INLINE.fullmatch(piece):
+            since = seconds(inline[1])
+            tokens.append(_Token("", speaker, since, False))
+        elif piece == "\n":
+            begins = True
+        elif SPLIT.fullmatch(piece):
+            voice = VOICE.fullmatch(piece)
+            speaker = html.unescape(voice[1]).strip() or None if voice else None
+        elif piece.strip():
+            piece = html.unescape(html.unescape(piece))
+            marks: list[str] = []
+            if begins:
+                speaker, marks, piece = _named(piece, speaker, names)
+                begins = False
+            tokens += [_Token(mark, None, since, False) for mark in marks]
+            for word in piece.split():
+                is_lit = is_on or ON in word
+                is_on = word.rfind(ON) > word.rfind(OFF) if ON in word or OFF in word else is_on
+                speaker = None if word == ">>" else speaker
+                if bare := word.replace(ON, "").replace(OFF, ""):
+                    tokens.append(_Token(bare, speaker, since, is_lit and kind(bare) is None))
+    return tokens
+
+
+def _named(line: str, speaker: str | None, names: set[str]) -> tuple[str | None, list[str], str]:
+    """Who speaks from a line's beginning on, what mark stands there, and the rest of the line.
+
+    A name in capitals, "Speaker 1", or one that begins several lines, is the speaker. Another word with a capital and a
+    colon may be said or not: an unknown mark. So is a new speaker without a name ("- Hi", ">> Hi").
+    """
+    bare = line.replace(ON, "").replace(OFF, "")
+    if prefix := SPEAKER.match(bare):
+        name, rest = prefix[1].strip(), bare[prefix.end() :]
+        if name.isupper() or NUMBERED.fullmatch(name) or name in names:
+            return name, [], rest
+        if TITLED.fullmatch(name):
+            return None, [">>"], rest
+    if change := CHANGE.match(bare):
+        return None, [">>"], bare[change.end() :]
+    return speaker, [], line

@@ -1,0 +1,104 @@
+"""Alignments with a word or an utterance a line: CTM, STM, LibriSpeech alignments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tgsr.data.alignments.alignment import kept
+from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, number, said, shared_out
+from tgsr.errors import AlignmentError
+from tgsr.timeline import Word
+
+CTM, STM, LIBRISPEECH = "ctm", "stm", "librispeech-alignments"
+
+CTM_LINE = re.compile(r"\s*\S+\s+\S+\s+-?[\d.]+\s+-?[\d.]+\s+\S+(\s+\S+){0,3}\s*")
+STM_LINE = re.compile(r"\s*\S+\s+\S+\s+\S+\s+-?[\d.]+\s+-?[\d.]+(\s+.*)?")
+LIBRISPEECH_LINE = re.compile(r'\s*(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
+CTM_REMEDY = "a line is `file channel start duration word [confidence [type [speaker]]]`, times in seconds"
+CTM_TYPES = {"lex", "frag", "fp", "un-lex", "for-lex", "non-lex", "misc", "noise", "na", "unknown"}
+NO_SPEECH_TYPES = {"non-lex": "<noise>", "noise": "<noise>", "misc": "<unk>", "un-lex": "<unk>"}
+NOBODY = {"unknown", "null", "na", "<na>", "-"}
+STM_REMEDY = "a line is `file channel speaker start end [<label>] words`, times in seconds"
+
+
+def _fields(text: str) -> Iterator[tuple[int, list[str], str]]:
+    """Line number, fields and text of every line that is no comment."""
+    for line, content in enumerate(text.split("\n"), 1):
+        fields = content.split()
+        if fields and not fields[0].startswith(";;"):
+            yield line, fields, content
+
+
+def ctm(text: str) -> Iterator[Timed]:
+    rows = list(_fields(text))
+    channels: dict[str, set[str]] = {}
+    for line, fields, content in rows:
+        typed = len(fields) in (7, 8) and fields[6].casefold() in CTM_TYPES
+        if len(fields) not in (5, 6) and not typed:
+            raise AlignmentError(f"has {len(fields)} fields: {content:.60}", CTM_REMEDY, line)
+        channels.setdefault(fields[0], set()).add(fields[1])
+    is_alternative = False  # between <ALT_BEGIN> and <ALT_END>: one of several readings
+    for line, (recording, channel, first, length, word, *more), _ in rows:
+        confidence, type_, name = (*more, "", "", "")[:3]
+        speaker = name if name and name.casefold() not in NOBODY else None
+        if len(channels[recording]) > 1:
+            speaker = speaker or channel
+        if first == length == "*":
+            is_alternative = word.casefold() != "<alt_end>"
+            yield Timed(CTM, "<unk>", None, None, line, speaker, None, recording)
+            continue
+        start, duration = number(first), number(length)
+        if start is None or duration is None:
+            raise AlignmentError(f"{first!r} or {length!r} of {word!r} is no number", CTM_REMEDY, line)
+        word = "<unk>" if is_alternative else NO_SPEECH_TYPES.get(type_.casefold(), word)
+        end = round(start + duration, DECIMALS)
+        yield Timed(CTM, word, start, end, line, speaker, number(confidence), recording)
+
+
+def stm(text: str) -> Iterator[Timed]:
+    """Utterances; the words of each share its time. The speaker is the third field."""
+    cues = []
+    for line, fields, content in _fields(text):
+        if len(fields) < 5:
+            raise AlignmentError(f"has {len(fields)} fields: {content:.60}", STM_REMEDY, line)
+        recording, _, speaker, first, last, *words = fields
+        start, end = number(first), number(last)
+        if start is None or end is None:
+            raise AlignmentError(f"{first!r} or {last!r} is no number", STM_REMEDY, line)
+        if words and words[0].startswith("<") and "," in words[0]:  # <o,f0,male>
+            words = words[1:]
+        if words[:1] == ["ignore_time_segment_in_scoring"]:
+            words = ["<unk>"]
+        cues.append(Cue(STM, said(" ".join(words), speaker), start, end, line, recording=recording))
+    return shared_out(cues)
+
+
+def librispeech(text: str) -> Iterator[Timed]:
+    remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
+    recordings: set[str] = set()
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        parts = LIBRISPEECH_LINE.fullmatch(content)
+        if parts is None:
+            raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
+        recording, words, ends = parts[1], parts[2].split(","), parts[3].split(",")
+        if recording in recordings:
+            raise AlignmentError(f"{recording!r} was there before", "drop one of the two", line)
+        recordings.add(recording)
+        if len(words) != len(ends):
+            raise AlignmentError(f"{len(words)} words and silences but {len(ends)} ends", remedy, line)
+        start = 0.0
+        for word, value in zip(words, ends, strict=True):
+            end = number(value)
+            if end is None:
+                raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
+            yield Timed(LIBRISPEECH, word, start, end, line, recording=recording)
+            start = end
+
+
+def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:
+    """Recording and words of one line. Raises AlignmentError, which names no file, where it is no such line."""
+    rows = list(librispeech(content))
+    return rows[0].recording, kept(rows).alignment.words

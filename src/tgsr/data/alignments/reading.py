@@ -1,0 +1,143 @@
+"""Alignments that already exist: what aligners, recognisers and captions wrote, read as it stands.
+
+Words come in the file's order and with its times; `tgsr.data.transcribe.repair` puts right what clips cannot hold.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tgsr.data.alignments import captions, lines, responses, tiers
+from tgsr.data.alignments.alignment import Alignment, kept
+from tgsr.data.alignments.timed import Timed
+from tgsr.errors import AlignmentError
+
+Reader = Callable[[str], Iterator[Timed]]
+
+BY_SUFFIX: dict[str, Reader] = {
+    ".textgrid": tiers.textgrid,
+    ".eaf": tiers.eaf,
+    ".ctm": lines.ctm,
+    ".stm": lines.stm,
+    ".json": responses.json_words,
+    ".json3": responses.json_words,
+    ".srt": captions.srt,
+    ".vtt": captions.vtt,
+    ".sbv": captions.sbv,
+    ".ass": captions.ass,
+    ".ssa": captions.ass,
+    ".lrc": captions.lrc,
+}
+OF_MANY = (lines.ctm, lines.stm, lines.librispeech)  # recordings, which they name
+
+log = logging.getLogger(__name__)
+
+
+class _Known(NamedTuple):
+    """How a text begins that can be told by that, whatever its file's suffix."""
+
+    pattern: re.Pattern[str]
+    reader: Reader
+
+
+BY_BEGINNING = (
+    _Known(re.compile(r'(File type\s*=\s*)?"ooTextFile'), tiers.textgrid),
+    _Known(re.compile(r"WEBVTT"), captions.vtt),
+    _Known(re.compile(r"\[Script Info\]", re.IGNORECASE), captions.ass),
+    _Known(re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
+    _Known(re.compile(r"<\?xml[^<]*<ANNOTATION_DOCUMENT|<ANNOTATION_DOCUMENT"), tiers.eaf),
+)
+BY_LINES = (
+    (lines.LIBRISPEECH_LINE, lines.librispeech),
+    (lines.CTM_LINE, lines.ctm),
+    (lines.STM_LINE, lines.stm),
+    (captions.TIMING, captions.srt),
+    (captions.LRC_LINE, captions.lrc),
+)
+
+
+def read_alignment(path: Path) -> dict[str, Alignment]:
+    """The words of every recording in a file, by the recording's name: "" where the file names none.
+
+    The format is told from what the file says and, failing that, from its suffix; each word's `source` names it:
+
+    - textgrid, elan: the tiers of words, one or one a speaker (tiers.py says which); where there are only utterances,
+      their times are shared out as those of cues are.
+    - ctm: `file channel start duration word [confidence [type [speaker]]]`; where a recording has several channels,
+      they are its speakers. stm: a line's time is shared out.
+    - librispeech-alignments: `id ",WORD,WORD," "end,end,end"`, an empty word being a silence.
+    - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them).
+    - srt, vtt, sbv, ass, lrc: a cue's time is shared out over its words by their number of characters: a guess, so
+      confidence 0.0. Times between words, and those of a highlighted word, are used as they are; lines that are shown
+      again are read once. <v NAME> and NAME: tell the speaker for the rest of the cue.
+
+    Silences, sounds and other marks are no words (marks.py). A word without a time or length, or that ends before it
+    starts, is missing, with a warning that counts them; a confidence outside [0, 1] is None. A file that holds no words
+    gives an empty Alignment for its recording.
+    Raises AlignmentError for a file that is empty, binary, half-written or in another format; OSError where it cannot
+    be read.
+    """
+    try:
+        text = _text(path.read_bytes())
+        reader = _reader(text, path.suffix.casefold())
+        rows = list(reader(text))
+        bounds = tiers.bounds(text) if reader is tiers.textgrid else None
+    except AlignmentError as error:
+        raise AlignmentError(error.problem, error.remedy, error.line, str(path)) from None
+    found = {} if reader in OF_MANY else {"": Alignment(bounds=bounds)}
+    of_recording: dict[str, list[Timed]] = {}
+    for row in rows:
+        of_recording.setdefault(row.recording, []).append(row)
+    n_left_out, first = 0, None
+    for recording, its_rows in of_recording.items():
+        alignment, n, first_of = kept(its_rows)
+        found[recording] = Alignment(alignment.words, alignment.missing, bounds)
+        n_left_out, first = n_left_out + n, first or first_of
+    if first is not None:
+        place = f"line {first.line}" if first.line else first.where.rstrip(": ")
+        log.warning(
+            "%s: %d words have no time or no length and leave holes; the first: %r, %s",
+            path,
+            n_left_out,
+            first.text,
+            place,
+        )
+    return found
+
+
+def _text(content: bytes) -> str:
+    """The file's text, its lines ending in \\n. UTF-8, or UTF-16 with a byte order mark."""
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte, line = content[error.start], content.count(b"\n", 0, error.start) + 1
+        problem = f"byte {byte:#04x} is not {error.encoding}"
+        raise AlignmentError(problem, "save it as UTF-8 text", line) from None
+    if "\0" in text:
+        raise AlignmentError("is binary", 'save it as text (in Praat: "Save as text file...")')
+    if not text.strip():
+        raise AlignmentError("is empty", "write the alignment again, or leave the file out")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _reader(text: str, suffix: str) -> Reader:
+    start = text.lstrip()
+    for known in BY_BEGINNING:
+        if known.pattern.match(start):
+            return known.reader
+    if suffix in BY_SUFFIX:
+        return BY_SUFFIX[suffix]
+    first = [line for line in text.split("\n") if line.strip() and not line.startswith(";;")][:2]
+    for pattern, reader in BY_LINES:
+        if any(pattern.fullmatch(line) for line in first[: 2 if reader is captions.srt else 1]):
+            return reader
+    remedy = (
+        "give a TextGrid, ELAN, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT, ASS or LRC"
+    )
+    raise AlignmentError(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)
