@@ -24,6 +24,7 @@ from tgsr.data.corpora import (
 )
 from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.corpora.which import clips_of, corpus_of
 from tgsr.disk.rows import OnDisk
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, read_clips, resolve_audio, write_jsonl
@@ -643,3 +644,66 @@ def test_without_pyarrow_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ModuleNotFoundError, match="pip install pyarrow"):
         next(huggingface.read(tmp_path, tmp_path / "out"))
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.wav", "caf\udce9/one.wav"])
+def test_a_name_that_is_not_unicode_costs_itself_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in" / name).parent.mkdir(parents=True)
+    shutil.copy(say(tmp_path / "in" / "café.wav"), tmp_path / "in" / name)
+    (clip,), (bad,) = parted(folders.read(tmp_path / "in", Given(tmp_path)))
+    assert clip.id == "café.wav"
+    assert bad.file.endswith(name.replace("\udce9", "\\udce9"))
+    assert (bad.field, "rename" in bad.error) == ("audio", True)
+    bad.file.encode(), bad.error.encode()
+
+
+def test_linked_folders_are_entered_once_and_never_for_ever(tmp_path: Path) -> None:
+    say(tmp_path / "elsewhere" / "deep" / "one.wav")
+    corpus = tmp_path / "corpus"
+    say(corpus / "two.wav")
+    (corpus / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (corpus / "linked.wav").symlink_to(corpus / "two.wav")
+    (corpus / "gone").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(corpus, target_is_directory=True)
+    clips, bad = parted(folders.read(corpus))
+    assert [clip.id for clip in clips] == ["linked.wav", "linked/deep/one.wav", "two.wav"]
+    assert bad == []
+
+
+@pytest.mark.parametrize("suffix", ["aif", "aiff", "caf", "w64", "oga", "au"])
+def test_every_suffix_of_sound_is_found(suffix: str, tmp_path: Path) -> None:
+    how = {"format": "OGG", "subtype": "VORBIS"} if suffix == "oga" else {}
+    how = {"format": "AIFF"} if suffix == "aif" else how
+    say(tmp_path / f"A.{suffix.upper()}", **how)
+    (clip,), bad = parted(folders.read(tmp_path))
+    assert (clip.id, clip.flags, bad) == (f"A.{suffix.upper()}", (), [])
+    assert clip.duration == pytest.approx(SECONDS, abs=0.001)
+
+
+def test_one_file_is_a_corpus_of_one(tmp_path: Path) -> None:
+    path = say(tmp_path / "talk.wav")
+    say(tmp_path / "other.wav")
+    write(tmp_path / "metadata.csv", "file", "other.wav")
+    assert corpus_of(path) == "folder"
+    (clip,), bad = parted(clips_of(path, "folder", tmp_path / "out"))
+    assert (clip.id, clip.audio, bad) == ("talk.wav", "../talk.wav", [])
+
+
+def test_m4a_in_a_parquet_file_is_read(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet
+
+    sounds = [
+        {"bytes": video(tmp_path / "a.m4a").read_bytes(), "path": "a.m4a"},
+        {"bytes": b"none", "path": "b"},
+    ]
+    path = tmp_path / "one.parquet"
+    pyarrow.parquet.write_table(pa.table({"id": ["a", "b"], "audio": sounds}), path)
+    (clip,), (bad,) = parted(huggingface.read(path, tmp_path / "out"))
+    assert (clip.id, Path(clip.audio).name, clip.flags) == ("train-a", "train-a.m4a", ("no-text",))
+    assert clip.duration == pytest.approx(SECONDS, abs=0.15)
+    assert "the sound of train-b: not audio" in bad.error
+    assert [file.name for file in (tmp_path / "out" / "audio").iterdir()] == ["train-a.m4a"]

@@ -6,6 +6,11 @@ import os
 from dataclasses import dataclass
 
 
+def shown(path: str | os.PathLike[str]) -> str:
+    """A file's name as it can be written: bytes of it that are not UTF-8, and halves of pairs, as their escapes."""
+    return os.fspath(path).encode(errors="backslashreplace").decode()
+
+
 class TgsrError(Exception):
     """Wrong input, told in one message for the user; any other error is a fault of this program."""
 
@@ -85,7 +90,7 @@ class AudioError(TgsrError, ValueError):
         self.path, self.found, self.remedy = path, found, remedy
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.found}; {self.remedy}"
+        return f"{shown(self.path)}: {self.found}; {self.remedy}"
 
 
 class RunError(TgsrError, RuntimeError):

@@ -159,7 +159,7 @@ class ShardJob:
         made = self.step.function(self.step.settings, self.rows) if self.rows else Made(())
         lines = [["bad", asdict(bad)] for bad in (*self.bad, *made.bad)]
         lines += [["row", dict(as_row(row))] for row in made.rows]
-        with whole(self.path) as half, half.open("w", encoding="utf-8") as file:
+        with whole(self.path) as half, half.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
         return self.n_rows
 
@@ -221,8 +221,8 @@ def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int,
     with (
         whole(errors_of(out)) as half_errors,
         whole(out) as half_rows,
-        half_rows.open("w", encoding="utf-8") as rows,
-        half_errors.open("w", encoding="utf-8") as errors,
+        half_rows.open("w", encoding="utf-8", errors="backslashreplace") as rows,
+        half_errors.open("w", encoding="utf-8", errors="backslashreplace") as errors,
     ):
         for key in keys:
             with (kept / key).open(encoding="utf-8") as lines:

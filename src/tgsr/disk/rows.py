@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tgsr.errors import AudioError, Bad, CorpusError, RecordError
+from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
 
 # The columns that a table may call it by, the first that has a value counting.
 FILE = ("file_name", "audio", "path", "file", "filename", "audio_path", "filepath", "id", "video_id", "ytid")
@@ -79,7 +79,7 @@ class Entry:
         else:
             name, problem = "audio" if isinstance(error, AudioError) else None, str(error)
         row = json.dumps(self.values, ensure_ascii=False, default=_brief)[:LONGEST_ROW]
-        return Bad(str(self.file), problem, self.line, name, row if self.values else None)
+        return Bad(shown(self.file), problem, self.line, name, row if self.values else None)
 
 
 def _brief(value: object) -> str:

@@ -26,7 +26,7 @@ from tgsr.disk.rows import (
     table,
     utf8,
 )
-from tgsr.errors import AudioError, Bad, CorpusError, RecordError
+from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
 
@@ -81,7 +81,7 @@ NOTHING = Given()
 
 
 def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) -> Iterator[Clip | Bad]:
-    """Every audio file below the folder, or every row of the table that describes it.
+    """Every audio file below the folder, or every row of the table that describes it; or the one file that is named.
 
     The table is `metadata`, or metadata.csv, .tsv or .jsonl in the folder, or the only file there with such a suffix.
     It names a file (see FILE; the suffix may be missing, as after a YouTube id) and may give id, text, speaker,
@@ -91,9 +91,12 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
 
     Raises CorpusError where the folder is missing or holds neither, or where it cannot be told which table is meant.
     """
+    only = folder if folder.is_file() else None
+    if only is not None:
+        folder = only.parent
     if not folder.is_dir():
         raise CorpusError(folder, "a folder of audio", "no folder" if not folder.exists() else "a file")
-    described_by = metadata or _metadata(folder)
+    described_by = metadata or (_metadata(folder) if only is None else None)
     ids, named = OnDisk(), OnDisk()
 
     def alone(entry: Entry) -> Clip:
@@ -112,7 +115,7 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
         return described(entry, entry.first(ID) or inside, path, *sound(path), given)
 
     if described_by is None:
-        sound_files = walk(folder, FORMATS)
+        sound_files = walk(folder, FORMATS) if only is None else iter([only])
         first = next(sound_files, None)
         if first is None:
             raise CorpusError(folder, f"audio ({', '.join(FORMATS)}), or a table of it", "neither")
@@ -216,7 +219,12 @@ def locate(folder: Path, name: str) -> Path:
 
 
 def place(path: Path, relative_to: Path | None) -> str:
-    """The path as a clip has it: relative to that folder where one is given, else absolute."""
+    """The path as a clip has it: relative to that folder where one is given, else absolute.
+
+    RecordError where it is not UTF-8, as all files of clips are.
+    """
+    if shown(path) != str(path):
+        raise RecordError("audio", f"the name {shown(path)} is not UTF-8: rename the file or its folder")
     if relative_to is None:
         return str(path.absolute())
     return Path(os.path.relpath(path, relative_to)).as_posix()
@@ -249,7 +257,7 @@ def unnamed(folder: Path, named: OnDisk, by: str) -> Iterator[Bad]:
     """Bad for every sound file below the folder whose path in it is not in `named`."""
     for path in walk(folder, FORMATS):
         if not named.get(path.relative_to(folder).as_posix()):
-            yield Bad(str(path), f"no row of {by} names this file", field="audio")
+            yield Bad(shown(path), f"no row of {by} names this file", field="audio")
 
 
 def _metadata(folder: Path) -> Path | None:

@@ -27,8 +27,9 @@ LONGEST_NAME = 200  # of a file, in bytes, less its suffix
 
 
 def read(folder: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
-    """Every row of the .arrow and .parquet files below the folder; its encoded sound is written as it is to out/audio/.
+    """Every row of the .arrow and .parquet files below the folder, or of one such file.
 
+    The encoded sound is written as it is to out/audio/.
     The column `audio` holds {bytes, path}; where there are no bytes, the path starts at the folder of the file. Text,
     speaker, language and licence are found under the names that disk/rows.py lists; other texts and numbers
     become labels, class labels by their names. The split is that of the file's name or folder, or train. The id is
@@ -39,7 +40,8 @@ def read(folder: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad
     pyarrow.
     """
     pyarrow_for(PURPOSE)
-    files = (path for path in folder.rglob("*") if path.suffix in (".arrow", ".parquet"))
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    files = (path for path in files if path.suffix in (".arrow", ".parquet"))
     shards = sorted(path for path in files if not path.name.startswith("cache-"))
     if not shards:
         raise CorpusError(folder, ".arrow or .parquet files", "none")
@@ -141,4 +143,4 @@ def _split(path: Path, folder: Path) -> str:
     shard = SHARD.match(path.stem)
     if shard is not None and shard[1] != "data":
         return shard[1]
-    return "train" if path.parent in (folder, folder / "data") else path.parent.name
+    return "train" if path.parent in (folder, folder.parent, folder / "data") else path.parent.name

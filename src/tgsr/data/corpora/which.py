@@ -32,6 +32,8 @@ def corpus_of(path: Path) -> Corpus:
     if path.is_file():
         if webdataset.is_tar(path):
             return "webdataset"
+        if path.suffix.lower() in folders.FORMATS:
+            return "folder"
         return "huggingface" if path.suffix in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
         raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
