@@ -24,6 +24,7 @@ from tgsr.rewards import (
     answer_reward,
     compaction,
     completion_text,
+    is_payable,
     score_completions,
     timestamp_grounding_reward,
 )
@@ -585,3 +586,42 @@ def test_hostile_text_is_judged_in_time(hostile):
     began = time.process_time()
     step_credits(hostile, WORDS, 3.2)
     assert time.process_time() - began < 5
+
+
+# --- the strict reader of answers ------------------------------------------------------------------------------------
+
+FIVE = ("red", "green", "blue", "black", "white")
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reward"),
+    [
+        ("So.\nFinal answer: (e) white", "e", 1.0),
+        ("So.\nFinal answer: white", "e", 1.0),
+        ("So.\nFinal answer: (d) black", "e", 0.0),
+        ("So.\nFinal answer: (a) or (e)", "e", 0.0),
+        ("So.\nFinal answer: (b) green", "(B)", 1.0),
+        ("", "a", 0.0),
+    ],
+)
+def test_the_strict_reader_pays_any_choice(text: str, label: str, reward: float) -> None:
+    assert answer_reward([text], [label], reader="strict", choices=[FIVE]) == [reward]
+
+
+def test_a_choice_that_repeats_the_right_text_is_right() -> None:
+    twice = ("red", "green", "red")
+    assert answer_reward(["So: (c)"], ["a"], reader="strict", choices=[twice]) == [1.0]
+    assert answer_reward(["So: (c)"], ["a"], choices=[twice]) == [0.0]
+
+
+def test_what_the_strict_reader_needs_is_named() -> None:
+    with pytest.raises(ValueError, match="choices must be a list of 1 lists"):
+        answer_reward(["(a)"], ["a"], reader="strict")
+    with pytest.raises(ValueError, match="label 'e' is none of the 2 choices"):
+        answer_reward(["(a)"], ["e"], reader="strict", choices=[("x", "y")])
+    with pytest.raises(ValueError, match="reader must be official or strict, got 'kind'"):
+        answer_reward(["(a)"], ["a"], reader="kind")  # type: ignore[arg-type]
+
+
+def test_only_a_to_d_can_be_paid_officially() -> None:
+    assert [letter for letter in "abcdefghij" if is_payable(letter)] == list("abcd")

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,7 @@ from tgsr.training import checkpoints, sft
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.run import Load
-from tgsr.training.steps import cosine, linear, step_or_stop
+from tgsr.training.steps import cosine, linear, spelled_out, step_or_stop
 from tiny import rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, tiny_qwen_omni, uneven
 
 STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
@@ -369,6 +370,69 @@ def test_a_step_that_is_not_finite_leaves_its_batch_and_the_weights_before(
     assert state is not None
     assert state["step"] == 1
     assert all(torch.isfinite(weight).all() for weight in state["weights"].values())
+
+
+def test_responses_that_are_not_finite_stop_the_run_and_are_saved(choices: Path, tmp_path: Path) -> None:
+    lalm, out = tiny_lalm(), tmp_path / "run"
+    with torch.no_grad():
+        lalm.lm_head.weight[7] = float("nan")
+    with pytest.raises(NotFinite, match=r"its batch: .*not-finite-step-0\.jsonl"):
+        train_grpo(
+            replace(GRPO, questions=str(choices)), out, FeatureCache(tmp_path / "cache"), lambda *_: lalm
+        )
+    batch = [json.loads(line) for line in (out / "not-finite-step-0.jsonl").read_text().splitlines()]
+    assert len(batch) == GRPO.prompts_per_step * GRPO.group_size
+    assert all(row["logps"] == ["nan"] and "not finite" in row["failed"] for row in batch)
+
+
+def test_numbers_that_json_lacks_are_spelled_out() -> None:
+    row = {"a": float("nan"), "b": [1.5, float("inf"), {"c": (-float("inf"), 2)}], "d": "nan"}
+    assert spelled_out(row) == {"a": "nan", "b": [1.5, "inf", {"c": ["-inf", 2]}], "d": "nan"}
+
+
+@pytest.mark.parametrize("stage", ["sta", "grpo"])
+def test_a_checkpoint_of_other_weights_is_refused_by_name(
+    stage: str, phrases: Path, choices: Path, tmp_path: Path
+) -> None:
+    cache, out = FeatureCache(tmp_path / "cache"), tmp_path / "run"
+    train: Any = train_sta if stage == "sta" else train_grpo
+    config: Any = (
+        replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
+    )
+    train(config, out, cache)
+    state = load_checkpoint(RunFolder(out))
+    assert state is not None
+    name = min(state["weights"])
+    for changed in (
+        {name + ".default": state["weights"][name]},  # as a newer PEFT might call it
+        {},  # one that was not trained then
+        {name: state["weights"][name][..., :1].clone()},
+    ):
+        weights = {n: w for n, w in state["weights"].items() if n != name} | changed
+        save_checkpoint(RunFolder(out), int(state["step"]), {**state, "weights": weights})
+        with pytest.raises(RunError, match=f"other weights than train now, first {re.escape(name)}"):
+            train(config, out, cache)
+
+
+def test_grpo_says_which_right_answers_the_official_reward_never_pays(
+    choices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = read_questions(choices)
+    five = [replace(q, choices=("v", "w", "x", "y", str(q.answer))) for q in questions[:2]]
+    path = choices.parent / "five.jsonl"
+    write_jsonl(path, [*five, *questions[2:]])
+    config = replace(GRPO, questions=str(path), max_steps=1)
+    train_grpo(config, tmp_path / "official", FeatureCache(tmp_path / "cache"))
+    said = capsys.readouterr().out
+    assert f"2 of {len(questions)} questions have a right answer beyond (d)" in said
+    assert "--answer-reader strict" in said
+    strict = replace(config, answer_reader="strict")
+    train_grpo(strict, tmp_path / "strict", FeatureCache(tmp_path / "cache"))
+    assert "beyond (d)" not in capsys.readouterr().out
+    (answer, *_) = rl.reward_terms(strict)
+    columns = {"label": ["e"], "choices": [five[0].choices]}
+    assert answer.function(completions=["So: (e)"], **columns) == [1.0]
+    assert rl.reward_terms(config)[0].function(completions=["So: (e)"], **columns) == [0.0]
 
 
 def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tgsr.choices import official_letter
+from tgsr.choices import extract_choice, official_letter
 from tgsr.grounding import count_distinct, count_mentions
 
 Completion = str | list[dict[str, Any]]
@@ -23,19 +23,28 @@ K_REF, K_MAX, C_MAX, C_MIN = 1, 5, 0.5, 0.1
 """Eq. 2's settings; k_max, which the paper omits, is the value that its authors use."""
 
 Counter = Literal["official", "strict"]
+AnswerReader = Literal["official", "strict"]
 _COUNTERS: dict[str, Callable[[str], int]] = {"official": count_mentions, "strict": count_distinct}
 _LABEL = re.compile(r"\(([a-z])\)|([a-z])", re.IGNORECASE)
 
 # --- Eq. 1 --------------------------------------------------------------------------------------------------------
 
 
-def answer_reward(completions: Sequence[Completion], label: Sequence[str], **columns: Any) -> list[float]:
-    """1.0 where the response's final letter is the label, else 0.0: one float a completion.
+def answer_reward(
+    completions: Sequence[Completion],
+    label: Sequence[str],
+    reader: AnswerReader = "official",
+    choices: Sequence[Sequence[str]] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """1.0 where the response's answer is the label, else 0.0: one float a completion.
 
-    `label` holds one option letter a completion: "b", "B" or "(b)". The letter of a response is the
-    first "(a)" to "(d)" in its last line that is not blank, so a label "e" is never met.
-    ValueError where the lengths differ or a label is no letter.
-    Source: Eq. 1; the extraction is the one that the paper's authors use.
+    `label` holds one option letter a completion: "b", "B" or "(b)". With the reader "official" the letter of a response
+    is the first "(a)" to "(d)" in its last line that is not blank, so a label "e" is never met. "strict" takes the
+    option that a careful reader sees meant, of any number of them; it needs the `choices` of each completion, and
+    counts a choice of the same text as the right one.
+    ValueError where the lengths differ, a label is no letter, or a strict one is none of its choices.
+    Source: Eq. 1; the official extraction is the one that the paper's authors use.
     """
     if isinstance(label, str) or len(label) != len(completions):
         raise ValueError(
@@ -47,10 +56,27 @@ def answer_reward(completions: Sequence[Completion], label: Sequence[str], **col
         if match is None:
             raise ValueError(f'label[{index}] must be one option letter such as "b" or "(b)", got {text!r}')
         letters.append((match[1] or match[2]).lower())
-    return [
-        float(official_letter(completion_text(completion)) == letter)
-        for completion, letter in zip(completions, letters, strict=True)
-    ]
+    texts = [completion_text(completion) for completion in completions]
+    if reader == "official":
+        return [float(official_letter(text) == letter) for text, letter in zip(texts, letters, strict=True)]
+    if reader != "strict":
+        raise ValueError(f"reader must be official or strict, got {reader!r}")
+    if choices is None or len(choices) != len(completions):
+        raise ValueError(f"choices must be a list of {len(completions)} lists: the strict reader needs them")
+    return list(map(_strictly_right, texts, letters, choices))
+
+
+def _strictly_right(text: str, letter: str, choices: Sequence[str]) -> float:
+    place = ord(letter) - ord("a")
+    if place >= len(choices):
+        raise ValueError(f"label {letter!r} is none of the {len(choices)} choices {list(choices)!r:.80}")
+    chosen = extract_choice(text, choices)
+    return float(chosen is not None and choices[chosen] == choices[place])
+
+
+def is_payable(label: str) -> bool:
+    """Whether the official reward can ever be 1 for this right option's letter: it reads "(a)" to "(d)"."""
+    return answer_reward([f"({label})"], [label]) == [1.0]
 
 
 # --- Eq. 2 --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Axes: P prompts, G responses a prompt, B = P * G sequences, T tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -34,7 +35,13 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, read_clips, read_questions
-from tgsr.rewards import RewardTerm, answer_reward, score_completions, timestamp_grounding_reward
+from tgsr.rewards import (
+    RewardTerm,
+    answer_reward,
+    is_payable,
+    score_completions,
+    timestamp_grounding_reward,
+)
 from tgsr.timeline import Word
 from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch
 from tgsr.training.config import GrpoConfig
@@ -59,7 +66,7 @@ def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
     )
     dense = partial(dense_grounding_reward, c_max=config.c_max)
     return (
-        RewardTerm("answer", answer_reward, config.answer_weight),
+        RewardTerm("answer", partial(answer_reward, reader=config.answer_reader), config.answer_weight),
         RewardTerm("timestamp_grounding", grounding, config.grounding_weight),
         *([RewardTerm("dense_grounding", dense, config.dense_weight)] if config.dense_weight else ()),
     )
@@ -84,6 +91,17 @@ def words_by_clip(config: GrpoConfig, questions: Sequence[Question]) -> dict[str
                 f"{config.questions}, or train with --dense-weight 0"
             )
     return {id_: clip.words for id_, clip in clips.items()}
+
+
+def unpayable(questions: Sequence[Question], config: GrpoConfig) -> str:
+    """How many questions have a right answer that the answer's reward can never pay; "" where there is none."""
+    n = sum(not is_payable(correct_letter(question)) for question in questions)
+    if not n or config.answer_reader == "strict" or not config.answer_weight:
+        return ""
+    return (
+        f"{n} of {len(questions)} questions have a right answer beyond (d), which the official reward never pays: "
+        "they teach that it is wrong; --answer-reader strict pays every choice"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +202,7 @@ def rollouts_of(
         texts,
         terms,
         label=[correct_letter(owner.question) for owner in owners],
+        choices=[owner.question.choices for owner in owners],
         words=[owner.words for owner in owners],
         duration=[owner.question.duration for owner in owners],
         evidence=[owner.question.evidence for owner in owners],
@@ -247,6 +266,10 @@ def backward(
     teaches_B = torch.tensor([teaches(r, config) for r in rollouts])
     taught_BT = responses.mask_BT & teaches_B[:, None].to(responses.mask_BT.device)
     loss, _ = grpo(replace(responses, mask_BT=taught_BT), config.eq6)
+    if any(
+        r.sampled.failed for r in rollouts
+    ):  # it ends in a token that nobody drew: no update may rest on it
+        loss = loss * math.nan
     if config.normalisation == "dapo":  # each token alike, else each response
         loss = loss * int(taught_BT.sum()) / max(1, n_tokens)
     else:
@@ -302,6 +325,7 @@ def rollout_rows(rollouts: Sequence[Rollout]) -> list[Row]:
             "advantage": r.advantage,
             "ids": list(r.sampled.ids),
             "logps": list(r.sampled.logps),
+            **({"failed": r.sampled.failed} if r.sampled.failed else {}),
         }
         for r in rollouts
     ]
@@ -343,6 +367,8 @@ def reinforce(run: TrainingRun, config: GrpoConfig, terms: Sequence[RewardTerm])
     prompts = [prompted(lalm, q, audio[q.audio], words.get(q.clip_id)) for q in questions if q.audio in audio]
     n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
     require_room(lalm, ((p.question.id, p.audio.n_frames + len(p.after) + n_own) for p in prompts))
+    if processes.main and (warning := unpayable([p.question for p in prompts], config)):
+        print(warning)
     names = [p.question.id for p in prompts]
     trainer = Trainer(run, config, prompts, names, config.prompts_per_step, max_steps=config.max_steps)
     if server is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tgsr.errors import OptionError
 from tgsr.grpo import Eq6, KlEstimator, Normalisation
 from tgsr.models.placement import Devices, LoadAs
-from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, check_compaction
+from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, AnswerReader, check_compaction
 
 Schedule = Literal["cosine", "linear"]
 
@@ -120,6 +120,9 @@ class GrpoConfig(TrainingConfig):
     scale_rewards: Annotated[bool, "divide by the group's deviation (Eq. 5); Dr. GRPO does not"] = True
     updates_per_rollout: Annotated[int, "optimizer steps on the same responses"] = 1
     counter: Annotated[Literal["official", "strict"], "how timestamps are counted in Eq. 2"] = "official"
+    answer_reader: Annotated[
+        AnswerReader, "how the answer is read in Eq. 1; official reads (a) to (d), strict any choice"
+    ] = "official"
     answer_weight: Annotated[float, "of the answer's reward in Eq. 3"] = 1.0
     grounding_weight: Annotated[float, "of the grounding reward; 0 is the paper's w/o grounding"] = 1.0
     compaction: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -60,6 +60,15 @@ def step_or_stop(
     return norm
 
 
+def spelled_out(value: Any) -> Any:
+    """The value with each float that JSON has no number for (NaN, infinities) as text."""
+    if isinstance(value, Mapping):
+        return {key: spelled_out(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [spelled_out(inside) for inside in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Update(NamedTuple):
     """One update's numbers, by their names in the log."""
 
@@ -108,7 +117,8 @@ class Trainer(Generic[T]):
                     f"{len(names)} that can be used now; bring back what is missing (see errors.jsonl), or start "
                     "in another --out"
                 )
-            run.lalm.model.load_state_dict(state["weights"], strict=False)
+            _require_the_same(run.folder.path, state["weights"], self.weights)
+            run.lalm.model.load_state_dict(state["weights"], strict=False)  # the frozen ones are not in it
             self.optimizer.load_state_dict(state["optimizer"])
             self.n_done = int(state["step"])
         if config.shard:
@@ -163,7 +173,7 @@ class Trainer(Generic[T]):
             batch = self.run.folder.path / f"not-finite-step-{step}.jsonl"
             everyones_rows = processes.gather(rows())
             if processes.main:
-                write_jsonl(batch, everyones_rows)
+                write_jsonl(batch, [spelled_out(row) for row in everyones_rows])
             raise NotFinite(f"{error}; its batch: {batch}") from error
         return Update(float(loss), learning_rate, norm)
 
@@ -179,6 +189,20 @@ class Trainer(Generic[T]):
             save_adapter(self.run.lalm, adapter)
         self.run.processes.finish()
         return adapter
+
+
+def _require_the_same(folder: Path, kept: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
+    """RunError where a checkpoint's weights are not those that train now, by name and shape."""
+    theirs, ours = ({name: tuple(w.shape) for name, w in of.items()} for of in (kept, trained))
+    if theirs == ours:
+        return
+    strange = sorted(theirs.items() ^ ours.items())[0]
+    known = (of.get(strange[0], "nothing of that name") for of in (theirs, ours))
+    raise RunError(
+        f"{folder}: its checkpoint holds other weights than train now, first {strange[0]}: kept is {next(known)}, "
+        f"now it is {next(known)}; go on with the model, the settings and the package versions that it was started "
+        "with, or start in another --out"
+    )
 
 
 @contextmanager
