@@ -11,7 +11,7 @@ from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
-from tgsr.training.plan import PAPERS, lora_size, rows, sizes_of
+from tgsr.training.plan import lora_size, rows, sizes_of
 from tiny import af3_folder, omni_folder
 
 
@@ -28,11 +28,22 @@ def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_pat
     assert lora_size(sizes.decoder, 4) == of["LoRA"]
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_the_papers_models_are_known_without_the_hub(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parameters", "vision", "vocabulary"),
+    [
+        ("Qwen/Qwen2.5-Omni-7B", 8_931_813_888, 676_550_144, 152_064),
+        ("nvidia/audio-flamingo-3-hf", 8_267_215_360, 0, 151_672),
+    ],
+)
+def test_the_papers_models_are_known_without_the_hub(
+    name: str, parameters: int, vision: int, vocabulary: int
+) -> None:
     sizes = sizes_of(name)
     assert sizes.language_model == pytest.approx(7.6e9, rel=0.01)
     assert sizes.audio_tower == pytest.approx(0.64e9, rel=0.01)
+    assert (sizes.parameters, sizes.vision_tower) == (parameters, vision)
+    assert sizes.decoder.vocabulary == vocabulary
+    assert "known by heart on 2026-" in sizes.source
     assert "could not be reached" in sizes.source
 
 
@@ -62,12 +73,27 @@ def test_more_gpus_take_less_time() -> None:
 def test_the_command_prints_a_command_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpu", "rtx4090"]) == 0
     said = capsys.readouterr().out
+    assert "8,931,813,888 parameters" in said
     assert "tgsr train sta --model Qwen/Qwen2.5-Omni-7B --bfloat16 --clips-at-once 1 --load-as 4bit" in said
     assert "Nothing here was measured" in said
     assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpu-memory", "8"]) == 0
     assert capsys.readouterr().out.count("none of these fits") == 2
     assert cli.main(["plan", "--model", "Qwen/Qwen2.5-Omni-7B", "--gpus", "0"]) == 2
     assert "--gpus 0: must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "fitting"),
+    [("Qwen/Qwen2.5-Omni-7B", {"sta"}), ("nvidia/audio-flamingo-3-hf", {"sta", "grpo"})],
+)
+def test_24_gb_hold_a_7b_decoder_in_bfloat16_where_layers_are_checkpointed(
+    name: str, fitting: set[str]
+) -> None:
+    gpu = GPUS["rtx4090"]
+    made = [row for row in rows(sizes_of(name), gpu, 1, Work()) if row.memory <= gpu.memory]
+    assert {row.stage for row in made if row.options == "--gradient-checkpointing"} == fitting
+    assert {row.stage for row in made if "4bit" in row.options} == {"sta", "grpo"}
+    assert not any(row.options == "(none)" for row in made)
 
 
 def test_a_model_that_no_one_knows_is_refused() -> None:

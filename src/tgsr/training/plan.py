@@ -55,9 +55,15 @@ class Sizes:
     audio_tower: int
     vision_tower: int
 
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.language_model + self.aligner + self.audio_tower + self.vision_tower
+
 
 PAPERS = {
-    "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(),  # whose defaults are the 7B's
+    # The class's defaults are the 7B's, but for the vision tower's width.
+    "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(vision_config={"hidden_size": 1280}),
     "nvidia/audio-flamingo-3-hf": AudioFlamingo3Config(
         text_config={
             "model_type": "qwen2",
@@ -66,11 +72,12 @@ PAPERS = {
             "num_attention_heads": 28,
             "num_key_value_heads": 4,
             "intermediate_size": 18944,
-            "vocab_size": 152064,
+            "vocab_size": 151672,
         }
     ),
 }
-"""The published sizes of the paper's two models, for a machine that cannot reach their config.json."""
+"""The paper's two models by heart, for a machine that cannot reach their config.json."""
+KNOWN_SINCE = "2026-11-28"  # when PAPERS were last held against the hub's own numbers of parameters
 
 
 def sizes_of(name: str) -> Sizes:
@@ -84,7 +91,8 @@ def sizes_of(name: str) -> Sizes:
                 f"{name}: its config.json cannot be read ({error}); give a folder that holds one, or one of "
                 f"{', '.join(PAPERS)}, whose sizes are known here"
             ) from error
-        config, source = PAPERS[name], "the published sizes: config.json could not be reached"
+        config = PAPERS[name]
+        source = f"what was known by heart on {KNOWN_SINCE}: its config.json could not be reached"
     model_class: Any
     if config.model_type in audio_flamingo3.MODEL_TYPES:
         model_class = AudioFlamingo3ForConditionalGeneration
@@ -186,7 +194,8 @@ def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, wor
     """The plan as text: sizes, a table for each stage, and the fastest way that fits as a command."""
     lines = [
         f"{name}, sizes from {sizes.source}:",
-        f"  decoder {sizes.language_model / 1e9:.2f} B parameters, aligner {sizes.aligner / 1e6:.2f} M, "
+        f"  {sizes.parameters:,} parameters: decoder {sizes.language_model / 1e9:.2f} B, "
+        f"aligner {sizes.aligner / 1e6:.2f} M, "
         f"audio tower {sizes.audio_tower / 1e6:.0f} M, vision tower {sizes.vision_tower / 1e6:.0f} M",
         f"{n_gpus} x {gpu}: {machine.memory / 1e9:.0f} GB, {machine.flops / 1e12:.0f} TFLOP/s at "
         f"{machine.utilisation:.0%} of it (assumed), {machine.bandwidth / 1e12:.2f} TB/s",
@@ -214,7 +223,7 @@ def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, wor
         "",
         f"Assumed: {machine.utilisation:.0%} of the peak, {BESIDE_TENSORS / 1e9:g} GB a process beside tensors, "
         f"{FRAGMENTED - 1:.0%} lost to fragments. Sampling is taken one prompt at a time; a vLLM server (--vllm) is "
-        "faster. Nothing here was measured: run a few steps first.",
+        "faster. The GPUs' figures are their vendors', by heart. Nothing here was measured: run a few steps first.",
     ]
     return "\n".join(lines)
 
