@@ -15,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.grounding import (
+    asked_span,
     count_distinct,
     count_mentions,
+    find_asked,
     find_invalid,
     find_mentions,
     find_spans,
 )
+from tgsr.prompts import phrase_answer_af3, phrase_answer_qwen
 from tgsr.timeline import Span
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -125,6 +128,21 @@ def test_what_a_careful_reader_sees_is_read_and_nothing_else(name: str) -> None:
     assert n_found >= 0.92 * n_common
     assert n_right >= 0.98 * n_read
     assert n_taken <= 0.02 * n_look_alikes
+
+
+ASKED = [json.loads(line) for line in (CASES / "asked.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("case", ASKED, ids=range(len(ASKED)))
+def test_an_answer_to_when_is_read_as_the_one_span_that_was_asked_for(case: dict[str, object]) -> None:
+    span = asked_span(find_asked(str(case["text"]), str(case["phrase"])))
+    assert (None if span is None else [span.start, span.end]) == case["span"]
+
+
+@pytest.mark.parametrize("phrase", ["hello", "in 2 to 3 seconds", "from 1 to 2 seconds", "ends at 5"])
+def test_the_papers_own_answers_are_read_whatever_phrase_they_repeat(phrase: str) -> None:
+    for answer in (phrase_answer_qwen(phrase, Span(3.2, 5.6)), phrase_answer_af3(Span(3.2, 5.6))):
+        assert asked_span(find_asked(answer, phrase)) == Span(3.2, 5.6)
 
 
 @pytest.mark.skipif(not OMNI.exists(), reason=f"needs 400 answers of Qwen3-Omni: {OMNI.name}")
@@ -270,6 +288,7 @@ def test_the_fast_counter_agrees_on_pieces_in_any_order(text: str) -> None:
 
 @given(st.lists(st.sampled_from(PIECES + MENTIONS) | st.text(max_size=4), max_size=24).map("".join))
 def test_any_text_is_read_without_an_error(text: str) -> None:
+    find_asked(text, text[:9])
     mentions = find_mentions(text)
     assert len(find_spans(text)) + find_invalid(text) == len(mentions)
     bounds = [at for mention in mentions for at in (mention.text_start, mention.text_end)]
@@ -297,6 +316,17 @@ def test_what_was_written_is_what_is_read(start: int, length: int, notation: str
 
 
 HOSTILE = ["1", " ", "\n", "(", "[", "<seg>", "1-", "1 - ", "1s-", "from ", "from from from 1 to ", "1.", "-"]
+HOSTILE += [
+    "1 to ",
+    "start 1 ",
+    '"start": 1, ',
+    "|1s|2s",
+    "<|1|>a",
+    "first 1 s ",
+    "<answer>",
+    "answer: ",
+    "从1秒",
+]
 HOSTILE += ["starts at 1 ", "starts at" + " " * 40, "between 1 and ", "(1,", "0:12-", "1:", "at 1 "]
 
 
@@ -304,7 +334,9 @@ HOSTILE += ["starts at 1 ", "starts at" + " " * 40, "between 1 and ", "(1,", "0:
 def test_eight_times_the_text_is_nowhere_near_sixty_four_times_the_work(piece: str) -> None:
     for prefix in ("", "starts at 1", "from 1", "(1", "1 to 1"):
         short, long = (prefix + piece * (size // len(piece)) for size in (1_000, 8_000))
-        for read in (count_mentions, find_mentions):
+        for read in (
+            (count_mentions, find_mentions) if prefix else (count_mentions, find_mentions, find_asked)
+        ):
             assert _cpu_seconds(read, long) < 32 * _cpu_seconds(read, short) + 0.05, prefix
 
 

@@ -7,10 +7,12 @@ that one literal anchors, so that no run of digits, blanks or brackets is scanne
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tgsr.notation.intervals import stated
-from tgsr.notation.times import plain
+from tgsr.notation.intervals import stated, two_numbers
+from tgsr.notation.times import Stated, plain
+from tgsr.records import Response
 from tgsr.timeline import Seconds, Span
 
 # --- the paper's counter -------------------------------------------------------------------------------
@@ -97,6 +99,85 @@ def find_mentions(text: str) -> list[Mention]:
     An empty text gives []. Source: the notations seen in the authors' and other models' outputs.
     """
     return [Mention(*one) for one in stated(plain(text))]
+
+
+def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
+    """The distinct intervals that the answer to "when is `phrase` said?" states: one, if it can be read.
+
+    The answer is what stands in <answer>, else behind "answer:", else behind </think>, else the whole text; numbers
+    of the phrase, where the text repeats it, are none of the answer's. One interval is expected, so that numbers need
+    no sign that they are seconds: "3.20 to 5.60", "[3, 5]", "3.20, 5.60", "Start: 3, End: 5". An interval in whole
+    seconds is dropped beside the same one in decimals. [] where nothing is stated; several, or one that ends before it
+    starts, are as they were written: see `asked_span`. No text raises.
+    """
+    text = _without(text, phrase)
+    for start, end in _answers(text):
+        answer = " " * start + plain(text[start:end])
+        for read in (stated, _stated_if_asked, two_numbers):
+            if found := _distinct(read(answer)):
+                outside = _distinct(read(_QUOTED.sub(_blanks, answer))) if len(found) > 1 else []
+                return outside if len(outside) == 1 else found
+    return []
+
+
+def mentions_in(response: Response) -> list[Mention]:
+    """What a response states: `find_asked` of the answer to a phrase question, `find_mentions` of any other."""
+    question = response.question
+    return (
+        find_asked(response.text, question.phrase)
+        if question.kind == "phrase"
+        else find_mentions(response.text)
+    )
+
+
+def asked_span(mentions: Sequence[Mention]) -> Span | None:
+    """The one span of `find_asked`; None where nothing, several different intervals or no valid one were stated."""
+    return mentions[0].span if len(mentions) == 1 else None
+
+
+_QUOTED = re.compile(r"\"[^\"\n]{1,400}\"")
+_ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
+_ANSWER_SIGN = re.compile(r"\banswer(?: is)?\s?:|答案\s?[:：]", re.IGNORECASE)
+
+
+def _without(text: str, phrase: str | None) -> str:
+    """The text with blanks where it repeats the phrase, of the same length."""
+    if not phrase or not any(character.isdigit() for character in phrase):
+        return text
+    pattern = r"\s+".join(map(re.escape, phrase.split()))
+    return re.sub(rf"(?<!\w){pattern}(?!\w|\.[0-9])", _blanks, text, flags=re.IGNORECASE)
+
+
+def _blanks(match: re.Match[str]) -> str:
+    return " " * len(match[0])
+
+
+def _answers(text: str) -> list[tuple[int, int]]:
+    """Where the answer may stand, the likeliest place first, the whole text (without its thinking) last."""
+    thinking = text.rfind("</think>")
+    start = 0 if thinking < 0 else thinking + len("</think>")
+    places = []
+    for tag in [*_ANSWER_TAG.finditer(text, start)][-1:]:
+        end = text.find("</", tag.end())
+        places.append((tag.end(), len(text) if end < 0 else end))
+    places += [(match.end(), len(text)) for match in _ANSWER_SIGN.finditer(text, start)][-1:]
+    return [*places, (start, len(text))]
+
+
+def _stated_if_asked(text: str) -> list[Stated]:
+    return stated(text, is_asked=True)
+
+
+def _distinct(read: Sequence[Stated]) -> list[Mention]:
+    """The mentions with different times; of two that are the same to the second the one with decimals."""
+    mentions = [Mention(*one) for one in read]
+    different = list({(mention.start, mention.end): mention for mention in reversed(mentions)}.values())[::-1]
+    finer = [m for m in different if not (m.start.is_integer() and m.end.is_integer())]
+    return [
+        m
+        for m in different
+        if m in finer or not any(abs(m.start - f.start) < 1 and abs(m.end - f.end) < 1 for f in finer)
+    ]
 
 
 def find_spans(text: str) -> list[Span]:

@@ -87,3 +87,69 @@ def _from_the_start(text: str, times: Sequence[Time]) -> Iterator[Stated]:
                 continue
         if match is not None:
             yield Stated(time.at - len(before) + match.start(), time.unit_stop, 0.0, time.seconds)
+
+
+# --- where one interval was asked for --------------------------------------------------------------------------------
+
+_WORD = re.compile(r"[^\W\d_]+")
+_WORDS_OF_AN_ANSWER = frozenset(
+    (
+        *(
+            "start",
+            "starts",
+            "starting",
+            "begin",
+            "begins",
+            "onset",
+            "end",
+            "ends",
+            "ending",
+            "offset",
+            "stop",
+            "from",
+            "to",
+        ),
+        *(
+            "time",
+            "times",
+            "timestamp",
+            "timestamps",
+            "second",
+            "seconds",
+            "sec",
+            "secs",
+            "s",
+            "ms",
+            "and",
+            "about",
+            "around",
+        ),
+        *(
+            "approximately",
+            "the",
+            "answer",
+            "is",
+            "final",
+            "span",
+            "interval",
+            "segment",
+            "boxed",
+            "json",
+            "秒",
+            "到",
+            "至",
+        ),
+    )
+)
+
+
+def two_numbers(text: str) -> list[Stated]:
+    """The two numbers of a `plain` text that holds no other and hardly a word: "3.20, 5.60"; else []."""
+    times = times_of(text)
+    if len(times) != 2:
+        return []
+    first, last = times
+    others = f"{text[: first.at]} {text[first.stop : last.at]} {text[last.stop :]}"
+    if not _WORDS_OF_AN_ANSWER.issuperset(_WORD.findall(others.lower())) or "-" in others:
+        return []
+    return [Stated(first.at, last.unit_stop, first.seconds, last.seconds)]

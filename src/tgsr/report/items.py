@@ -16,7 +16,7 @@ from tgsr import audio
 from tgsr.choices import letter, official_letter
 from tgsr.evaluation.scoring.metrics import ChoiceScores, PhraseScores
 from tgsr.evaluation.scoring.score import Predictions, score
-from tgsr.grounding import Mention, find_mentions
+from tgsr.grounding import Mention, mentions_in
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
 from tgsr.statistics.pictures import Stated, stated, tint
@@ -255,7 +255,7 @@ def lanes(
     bands: list[tuple[str, str, Sequence[Span | Mention]]] = (
         [("evidence", "truth", evidence)] if evidence else []
     )
-    bands += [(r.model, tint(models, r.model), find_mentions(r.text)) for r in responses]
+    bands += [(r.model, tint(models, r.model), mentions_in(r)) for r in responses]
     rows += [named_lane(*lane, evidence, duration, sound.samples is not None) for lane in bands]
     rows.append(f"<span></span>{axis_svg(duration)}")
     return f'<div class="lanes">{"".join(rows)}</div>'
@@ -301,7 +301,7 @@ def verdict(response: Response) -> str:
 def cited_text(response: Response, is_heard: bool) -> str:
     """The text, escaped, with each stated interval as a button; one with a problem is crossed out."""
     text, position, pieces = response.text, 0, []
-    for mention in find_mentions(text):
+    for mention in mentions_in(response):
         pieces.append(escape(text[position : mention.text_start]))
         span = stated(mention.start, mention.end, response.question.duration)
         pieces.append(cite_button(span, text[mention.text_start : mention.text_end], is_heard))

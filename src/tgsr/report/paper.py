@@ -149,6 +149,7 @@ def table_1(
         Column("F1", digits=4, better="higher"): "f1",
         Column("IoU ≥ 0.7", "%", 100, 2, "higher"): "high_overlap",
         Column("n"): "n",
+        Column("no span", better="lower", digits=0): "n_without_span",
         Column("start error", "s, median", digits=2, better="lower"): lambda s: (
             s.start_error and s.start_error.median
         ),
@@ -168,10 +169,10 @@ def table_1(
         )
         for questions in sets
     ]
-    keys = ("sta", "iou", "f1", "high_overlap", None, None, None, None, None)
+    keys = ("sta", "iou", "f1", "high_overlap", *[None] * (len(columns) - 3))
     notes = [
-        "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. Errors are "
-        "those of the responses that state an interval."
+        "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. No span: "
+        "answers without one readable span, whose IoU is 0. Errors are those of the others."
     ]
     if sets and not is_named:
         notes.append(

@@ -111,8 +111,8 @@ def phrase_section(results: Results, tables: Sequence[Table]) -> Section | None:
     return Section(
         "phrases",
         "Where is this phrase said?",
-        "The first span that a model gives, against the true one. IoU is the time that both share over the time that "
-        "either covers.",
+        "The span that a model gives, against the true one. IoU is the time that both share over the time that either "
+        "covers; an answer without a span, or with several, has IoU 0.",
         table_named(tables, "table-1", "table-1-differences"),
         dots_of(results, scores, {"IoU": "iou", "F1": "f1", "Share with IoU ≥ 0.7": "high_overlap"}),
     )

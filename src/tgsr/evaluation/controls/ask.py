@@ -40,7 +40,7 @@ from tgsr.evaluation.controls.alter import (
     sources_of,
 )
 from tgsr.evaluation.controls.interventions import Fill
-from tgsr.grounding import find_mentions, find_spans
+from tgsr.grounding import asked_span, find_asked, find_spans
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, item_iou
@@ -265,12 +265,12 @@ def _item(altered: Altered, original: ControlItem, condition: str, text: str | F
 def _read(item: ControlItem, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
     question = item.question
-    cited = tuple(dict.fromkeys(find_spans(text)))
     if question.kind == "phrase":
-        mentions = find_mentions(text)
-        first = mentions[0].span if mentions else None
-        iou = item_iou([first] if first else [], question.evidence[0]) if question.evidence else None
-        return replace(item, response=text, cited=cited, iou=iou)
+        span = asked_span(find_asked(text, question.phrase))
+        given = () if span is None else (span,)
+        iou = item_iou(given, question.evidence[0]) if question.evidence else None
+        return replace(item, response=text, cited=given, iou=iou)
+    cited = tuple(dict.fromkeys(find_spans(text)))
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
     return replace(

@@ -14,7 +14,7 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import Ruling
 from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
-from tgsr.grounding import Mention, count_mentions, find_mentions
+from tgsr.grounding import Mention, asked_span, count_mentions, mentions_in
 from tgsr.overlap import item_iou, trace_iou
 from tgsr.records import Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span
@@ -42,7 +42,7 @@ class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
 
 class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
     """A response to a phrase question. `iou`, `errors` and the counts are None where the question has no evidence;
-    `first` and `errors` also where the response's first interval is missing or no interval.
+    `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`): `is_without_span`.
     """
 
     first: tuple[Seconds, Seconds] | None = None
@@ -129,7 +129,7 @@ def missing_response(question: Question, model: str) -> list[Scored]:
 def score_response(response: Response) -> list[Scored]:
     """The items of `missing_response` with what the response makes of them. Any text has its scores."""
     question, text = response.question, response.text
-    mentions = find_mentions(text)
+    mentions = mentions_in(response)
     latest = question.duration + END_SLACK
     written: dict[str, Any] = {
         "is_missing": False,
@@ -143,8 +143,9 @@ def score_response(response: Response) -> list[Scored]:
     }
     blank, *blank_answers = missing_response(question, response.model)
     if isinstance(blank, ScoredPhrase):
-        first = mentions[0].span if mentions else None
-        return [replace(blank, **written, **intervals, **_first_interval(first, question.evidence))]
+        span = asked_span(mentions)
+        intervals["is_without_span"] = span is None
+        return [replace(blank, **written, **intervals, **_one_span(span, question.evidence))]
     choices, answer = question.choices, question.answer or ""
     ruling = authors_ruling(text, choices, answer)
     k_strict = len({(mention.start, mention.end) for mention in mentions if mention.is_valid})
@@ -177,15 +178,15 @@ def _answered(owner: Owner, ruling: Ruling, text: str, choices: Choices) -> dict
     return {**_ruled(ruling, choices), "is_unreadable": is_unreadable, "names_several": names_several}
 
 
-def _first_interval(first: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
-    """A phrase's fields that say what its first interval has in common with the evidence."""
-    fields: dict[str, Any] = {"first": None if first is None else (first.start, first.end)}
+def _one_span(span: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
+    """A phrase's fields that say what the span of its answer has in common with the evidence."""
+    fields: dict[str, Any] = {"first": None if span is None else (span.start, span.end)}
     if evidence:
-        spans = () if first is None else (first,)
+        spans = () if span is None else (span,)
         fields |= {"iou": item_iou(spans, evidence[0]), "segment": segment_counts(spans, evidence)}
         fields["event"] = event_counts(spans, evidence)
-        if first is not None:
-            fields["errors"] = abs(first.start - evidence[0].start), abs(first.end - evidence[0].end)
+        if span is not None:
+            fields["errors"] = abs(span.start - evidence[0].start), abs(span.end - evidence[0].end)
     return fields
 
 

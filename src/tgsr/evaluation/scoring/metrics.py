@@ -12,13 +12,13 @@ Format = Literal["tgsr", "mmau", "mmar", "airbench", "meld"]
 
 @dataclass(frozen=True, slots=True)
 class PhraseScores:
-    """Table 1: the first interval of each response against the phrase's own.
+    """Table 1: the span that each response gives against the phrase's own.
 
-    An interval that is no interval (end <= start) has IoU 0, and so has a missing one. `n_past_end`
-    counts responses with an interval that ends more than 0.05 s after its clip. The two sound event
-    detection scores are pooled, over the same first intervals; None where nothing was predicted. The errors
-    are absolute, of the responses whose first interval is one. `iou_of_all` counts unanswered questions as 0;
-    None where all were answered.
+    A response without a readable span has IoU 0: `n_without_span` counts those that state no interval, several
+    different ones, or one that ends before it starts (`n_invalid`). `n_past_end` counts responses with an
+    interval that ends more than 0.05 s after its clip. The two sound event detection scores are pooled, over the
+    same spans; None where nothing was predicted. The errors are absolute, of the responses with a span.
+    `iou_of_all` counts unanswered questions as 0; None where all were answered.
     """
 
     n: int

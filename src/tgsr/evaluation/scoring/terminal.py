@@ -32,7 +32,7 @@ def _group_lines(name: str, group: GroupScores) -> list[str]:
     if (phrase := group.phrase) is not None:
         lines.append(
             f"{name}: {phrase.n} phrases: IoU {number(phrase.iou)}, F1 {number(phrase.f1)}, "
-            f"IoU >= 0.7 {percent(phrase.high_overlap)}"
+            f"IoU >= 0.7 {percent(phrase.high_overlap)}, {phrase.n_without_span} without a readable span"
         )
     if (choice := group.choice) is not None:
         lines.append(

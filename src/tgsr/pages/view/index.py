@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
-from tgsr.grounding import count_mentions, find_mentions
+from tgsr.grounding import Mention, count_mentions, find_mentions, mentions_in
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
 from tgsr.records import Clip, Question, Response, as_row, clip_of, response_of
 from tgsr.report.write import prediction_files
@@ -213,7 +213,7 @@ def verdict_of(response: Response) -> ResponseScore:
     """One response as `tgsr score` scores it; any text has a verdict."""
     question = response.question
     item = score_response(response)[0]
-    spans = [stated(m.start, m.end, question.duration) for m in find_mentions(response.text)]
+    spans = [stated(m.start, m.end, question.duration) for m in mentions_in(response)]
     is_cited = any(span.is_audible for span in spans)
     right: bool | None
     if isinstance(item, ScoredPhrase):
@@ -352,11 +352,13 @@ def labels_row(question: Question) -> dict[str, list[str]]:
     return {name: list(question.labelled(name)) for name, _ in question.labels}
 
 
-def mention_rows(text: str, duration: Seconds) -> list[dict[str, object]]:
-    """The intervals that a text states, and what is wrong with each in a clip of that length."""
+def mention_rows(
+    text: str, duration: Seconds, mentions: Sequence[Mention] | None = None
+) -> list[dict[str, object]]:
+    """The intervals that a text states, or the given ones, and what is wrong with each in a clip of that length."""
     rows: list[dict[str, object]] = []
     place = units = 0
-    for mention in find_mentions(text):
+    for mention in find_mentions(text) if mentions is None else mentions:
         first = units + _units(text[place : mention.text_start])
         last = first + _units(text[mention.text_start : mention.text_end])
         place, units = mention.text_end, last
@@ -380,7 +382,7 @@ def _response_row(item: ViewedQuestion, response: Response) -> dict[str, object]
     return {
         "model": response.model,
         "text": response.text,
-        "mentions": mention_rows(response.text, item.question.duration),
+        "mentions": mention_rows(response.text, item.question.duration, mentions_in(response)),
         "chosen": verdict.chosen,
         **_verdict_row(verdict),
     }
