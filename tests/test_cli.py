@@ -11,8 +11,11 @@ import pytest
 import soundfile
 
 from tgsr import cli
+from tgsr.answering.ask import moved_text
 from tgsr.commands import shared
+from tgsr.grounding import find_spans
 from tgsr.records import read_questions, read_responses
+from tgsr.timeline import Span
 
 
 def run(*words: str | Path) -> int:
@@ -216,3 +219,114 @@ def test_a_clip_that_cannot_be_heard_is_recorded_and_the_others_go_on(tmp_path: 
     assert run(*words, "--out", tmp_path / "p.jsonl", "--cache", tmp_path / "cache") == 0
     assert {r.question.id for r in read_responses(tmp_path / "p.jsonl")} == {questions[0].id, questions[2].id}
     assert questions[1].id in (tmp_path / "p.jsonl.errors.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "by", "moved"),
+    [
+        ("From 1.20s to 2.40s, the speaker says so.", 3.0, "From 4.20s to 5.40s, the speaker says so."),
+        ("[0.0s - 1.5s] then (2 s to 3 s)", 3.25, "[3.25s - 4.75s] then (5.25 s to 6.25 s)"),
+        ("0:02 - 0:58", 3.0, "0:05 - 1:01"),
+        ("(0.2s-1.4s)", 3.0, "(3.2s-4.4s)"),
+        ("00:00:02,500 --> 00:00:04,000", 62.0, "00:01:04,500 --> 00:01:06,000"),
+        ("It starts at 1.5 s and ends at 2 s.", 10.0, "It starts at 11.5 s and ends at 12 s."),
+        (
+            "He speaks at 2.5 s, two of 3 people, for 4 seconds.",
+            3.0,
+            "He speaks at 5.5 s, two of 3 people, for 4 seconds.",
+        ),
+        ("Final answer: (b) 3", 3.0, "Final answer: (b) 3"),
+        ("At 0:07 it rings", 60.0, "At 1:07 it rings"),
+        ("From 9.5 to 2 seconds", 1.0, "From 10.5 to 3 seconds"),
+        ("no times", 3.0, "no times"),
+    ],
+)
+def test_times_are_moved_to_the_recordings_clock_as_they_were_written(
+    text: str, by: float, moved: str
+) -> None:
+    assert moved_text(text, by) == moved
+    assert moved_text(text, 0.0) == text
+
+
+def test_ask_prints_one_clock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("build", "qa", "--digits", 1, "--out", tmp_path / "q")
+    (question, *_) = read_questions(tmp_path / "q" / "questions.jsonl")
+    samples, rate = soundfile.read(tmp_path / "q" / question.audio, dtype="float32")
+    silence = np.zeros(2 * rate, np.float32)
+    soundfile.write(tmp_path / "later.wav", np.concatenate([silence, samples]), rate)
+    words = [question.question, *(word for choice in question.choices for word in ("--choice", choice))]
+    told = []
+    for name, more in (("now.wav", ()), ("later.wav", ("--start", 2))):
+        if name == "now.wav":
+            soundfile.write(tmp_path / name, samples, rate)
+        capsys.readouterr()
+        evidence = tmp_path / f"{name}-evidence.wav"
+        assert run("ask", tmp_path / name, *words, "--model", "mini:tgsr", *more, "--evidence", evidence) == 0
+        told.append(capsys.readouterr().out)
+    spans = [find_spans(text) for text in told]
+    assert spans[0]
+    assert spans[1] == [Span(span.start + 2, span.end + 2) for span in spans[0]]
+
+
+@pytest.mark.parametrize("command", ["attend", "control", "train sta", "train grpo"])
+def test_a_wrong_model_leaves_no_run_behind(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = "sta" if command == "train sta" else "qa"
+    run("build", stage, "--digits", 1, "--out", tmp_path / "q")
+    (tmp_path / "no-model").mkdir()
+    words = [*command.split(), "--questions", tmp_path / "q" / "questions.jsonl", "--out", tmp_path / "run"]
+    assert run(*words, "--model", tmp_path / "no-model") == 2
+    assert "no-model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "attend", "control"])
+def test_nothing_done_is_no_success(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("build", "qa", "--digits", 1, "--out", tmp_path / "q")
+    for sound in (tmp_path / "q" / "audio").iterdir():
+        sound.unlink()
+    out = tmp_path / ("p.jsonl" if command == "predict" else "run")
+    words = [command, "--questions", tmp_path / "q" / "questions.jsonl", "--model", "mini", "--out", out]
+    assert run(*words) == 2
+    assert "no response" in capsys.readouterr().err
+    errors = tmp_path / "p.jsonl.errors.jsonl" if command == "predict" else out / "errors.jsonl"
+    assert "no such file" in errors.read_text()
+    (tmp_path / "none.jsonl").write_text("")
+    assert run(command, "--questions", tmp_path / "none.jsonl", "--model", "mini", "--out", out) == 2
+    assert "holds no question" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_sound_is_no_success_of_transcribe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    assert run("transcribe", tmp_path / "notes.txt", "--out", tmp_path / "clips.jsonl") == 2
+    assert "notes.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file/below.wav", "/proc/below.wav", "."])
+def test_where_nothing_can_be_written_is_said_before_a_model_is_loaded(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
+    (tmp_path / "q.jsonl").write_text("")
+    for words in (
+        ("ask", tmp_path / "a.wav", "Who?", "--model", "no-such-model", "--evidence", tmp_path / place),
+        (
+            "predict",
+            "--questions",
+            tmp_path / "q.jsonl",
+            "--model",
+            "no-such-model",
+            "--out",
+            tmp_path / place,
+        ),
+        ("score", tmp_path / "q.jsonl", "--out", tmp_path / place),
+        ("transcribe", tmp_path / "a.wav", "--out", tmp_path / place),
+    ):
+        assert run(*words) == 2
+        told = capsys.readouterr().err
+        assert "choose another" in told
+        assert "no-such-model" not in told

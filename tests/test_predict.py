@@ -187,7 +187,7 @@ def test_five_choices_have_no_letter_under_airbenchs_prompt(tmp_path: Path) -> N
     with serving(second) as server:
         words = ["predict", "--questions", path, "--model", f"{server.url}/v1#m", "--out", out]
         for _ in range(2):
-            assert run(*words, "--prompt", "airbench") == 0
+            assert run(*words, "--prompt", "airbench") == 2  # no question got a response
         assert not server.got
     listed = [json.loads(line) for line in (tmp_path / "p.jsonl.errors.jsonl").read_text().splitlines()]
     assert [(row["id"], "2 to 4 choices, got 5" in row["error"]) for row in listed] == [("q0", True)]  # once

@@ -97,6 +97,10 @@ class RunError(TgsrError, RuntimeError):
     """A run folder that cannot be started, resumed or written to; the message says what to do."""
 
 
+class NothingDone(TgsrError, RuntimeError):
+    """A command that was run and has brought nothing; the message says what it lacks and where the reasons are."""
+
+
 class DiskError(TgsrError, OSError):
     """A file that cannot be written because the disk is full or read-only; the message says what to do."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 
@@ -11,13 +14,13 @@ from tgsr.answering.predict import respond
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
-from tgsr.grounding import find_invalid, find_spans
+from tgsr.grounding import find_invalid, find_mentions, find_spans
 from tgsr.llm.decoding import GREEDY, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.records import MOST_CHOICES
-from tgsr.timeline import Span
+from tgsr.timeline import Seconds, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class CitedAnswer:
     spans: tuple[Span, ...]
     n_invalid: int
     evidence: np.ndarray
+
+    def moved(self, by: Seconds) -> CitedAnswer:
+        """The same on the clock of a recording of which `by` seconds were left out before what was heard."""
+        spans = tuple(Span(span.start + by, span.end + by) for span in self.spans)
+        return replace(self, text=moved_text(self.text, by), spans=spans)
 
 
 def ask(
@@ -75,3 +83,65 @@ def ask(
     spans = tuple(dict.fromkeys(find_spans(answer)))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
     return CitedAnswer(answer, spans, find_invalid(answer), audio.crop(samples, cited))
+
+
+_POINT = re.compile(
+    r"\b(?:at|around)\s(?:about\s)?(?P<time>[0-9]+:[0-5][0-9](?:[.,][0-9]+)?|[0-9]+(?:\.[0-9]+)?(?=\s?(?:s|sec|seconds?)\b))",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"(?:\A-)?[0-9]+(?::[0-5][0-9])*(?:[.,][0-9]+)?")
+
+
+def moved_text(text: str, by: Seconds) -> str:
+    """The text with its times `by` seconds later, each as it was written: "0:02", "2.5", "00:00:02,500".
+
+    Moved are the intervals that `find_mentions` reads, and points in time ("at 2.5 s"). An interval that cannot be
+    moved as it was written (minutes in words) is written anew.
+    """
+    if not by:
+        return text
+    pieces: list[tuple[int, int, str]] = []
+    for mention in find_mentions(text):
+        written = text[mention.text_start : mention.text_end]
+        expected = (round(mention.start + by, 6), round(mention.end + by, 6))
+        numbers = list(_NUMBER.finditer(written))
+        anew = _at_both_ends(written, numbers, by)
+        context = text[: mention.text_start] + anew + text[mention.text_end :]
+        read = [(m.start, m.end) for m in find_mentions(context) if m.text_start == mention.text_start]
+        if read != [expected]:
+            anew = f"{expected[0]:.2f} s to {expected[1]:.2f} s"
+        pieces.append((mention.text_start, mention.text_end, anew))
+    for point in _POINT.finditer(text):
+        start, end = point.span("time")
+        if not any(first <= start < last for first, last, _ in pieces):
+            pieces.append((start, end, later(point["time"], by)))
+    for start, end, anew in sorted(pieces, reverse=True):
+        text = text[:start] + anew + text[end:]
+    return text
+
+
+def _at_both_ends(written: str, numbers: Sequence[re.Match[str]], by: Seconds) -> str:
+    for number in (numbers[-1], numbers[0]) if len(numbers) > 1 else ():
+        written = written[: number.start()] + later(number[0], by) + written[number.end() :]
+    return written
+
+
+def later(time: str, by: Seconds) -> str:
+    """A time as it is written ("2.5", "0:02", "0:00:02,500"), `by` seconds later, in the same notation."""
+    comma = "," in time
+    *larger, seconds = time.replace(",", ".").split(":")
+    total = (
+        Decimal(seconds)
+        + sum(int(part) * 60 ** (n + 1) for n, part in enumerate(reversed(larger)))
+        + Decimal(str(by)).normalize()
+    )
+    if not larger:
+        return f"{total:f}"
+    fields: list[int] = []
+    rest = int(total)
+    for _ in larger:
+        rest, field = divmod(rest, 60)
+        fields.insert(0, field)
+    fraction = f"{total % 1:f}"[1:]
+    tail = ":".join(f"{field:02d}" for field in fields)
+    return f"{rest:0{len(larger[0])}d}:{tail}{fraction}".replace(".", "," if comma else ".")

@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 
 from tgsr.commands import shared
-from tgsr.errors import OptionError
+from tgsr.errors import NothingDone, OptionError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
 
@@ -40,6 +40,7 @@ def ask(args: argparse.Namespace) -> None:
     shared.require_there(args.recording)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
+    shared.require_writable("--evidence", args.evidence or Path("evidence.wav"))
     from tgsr import audio
     from tgsr.answering.ask import ask
 
@@ -52,12 +53,14 @@ def ask(args: argparse.Namespace) -> None:
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     answer = ask(
         model, samples, args.question, tuple(args.choice), phrase=args.phrase, long_audio=args.long_audio
-    )
+    ).moved(args.start)
     print(answer.text)
+    if args.start:
+        print(f"times are the recording's; the model heard it from {args.start:g} s on")
     if limits := getattr(model, "limits", ""):
         print(f"limits: {limits}")
     for span in answer.spans:
-        print(f"evidence: {args.start + span.start:.2f} - {args.start + span.end:.2f} s")
+        print(f"evidence: {span.start:.2f} - {span.end:.2f} s")
     if answer.n_invalid:
         print(f"{answer.n_invalid} cited interval(s) end before they start: left out")
     if not len(answer.evidence):
@@ -98,6 +101,8 @@ def add_predict(command: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     shared.require_there(args.questions)
+    shared.require_writable("--out", args.out)
+    shared.require_writable("--official", args.official)
     decoding = shared.config_of(args, Decoding)
     from tgsr.answering.predict import predict_to_file
     from tgsr.evaluation.owners.files import require_scorer, write_official
@@ -123,6 +128,10 @@ def predict(args: argparse.Namespace) -> None:
         print(f"{n_cut} of {len(mine)} were cut off at --max-new-tokens and may lack their answer")
     if not isinstance(model, Lalm) and (spent := model.spent()):
         print(spent)
+    if n_left and n_left == len(questions):
+        raise NothingDone(
+            f"{args.out}: no response to any of {n_left} questions; see {args.out}.errors.jsonl"
+        )
     if args.official:
         written = write_official(args.questions, args.official, mine)
         unclear = f", {written.n_without_choice} without a clear choice" if written.n_without_choice else ""

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from tgsr.commands import shared
-from tgsr.errors import Bad, BuildError, OptionError
+from tgsr.errors import Bad, BuildError, NothingDone, OptionError
 
 
 def add_transcribe(command: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
 
 def transcribe(args: argparse.Namespace) -> None:
     shared.require_there(args.source, args.alignments)
+    shared.require_writable("--out", args.out)
     from tgsr.data.alignments.belonging import with_alignments
     from tgsr.data.corpora.which import clips_of, corpus_of
     from tgsr.data.shards import Step, run
@@ -57,6 +58,8 @@ def transcribe(args: argparse.Namespace) -> None:
     left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
     kept = f"{counts.kept} clips of {counts.given} ({corpus})"
     print(f"{args.out}: {kept}, {counts.flagged} with flags{left_out}")
+    if not counts.kept:
+        raise NothingDone(f"{args.source}: no clip could be read{left_out or ': there is none'}")
 
 
 def add_build(command: argparse.ArgumentParser) -> None:
@@ -179,6 +182,8 @@ def pack(args: argparse.Namespace) -> None:
     errors = args.out / "errors.jsonl"
     left_out = f"; {packed.left_out} rows left out, see {errors}" if packed.left_out else ""
     print(f"{args.out}: {packed.samples} samples of {packed.rows} rows in {packed.shards} shards{left_out}")
+    if not packed.samples:
+        raise NothingDone(f"{args.file}: nothing was packed{left_out}")
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
@@ -208,3 +213,5 @@ def export(args: argparse.Namespace) -> None:
     n_left_out = len(questions) - len(exported)
     left_out = f"; {n_left_out} phrases without a span left out" if n_left_out else ""
     print(f"{path}: {len(exported)} questions{left_out}")
+    if not exported:
+        raise NothingDone(f"{args.questions}: no question was written{left_out}")

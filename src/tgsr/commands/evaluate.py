@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tgsr.commands import shared
-from tgsr.errors import OptionError, RecordError
+from tgsr.errors import NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.placement import Placement
 
@@ -35,6 +35,8 @@ def add_score(command: argparse.ArgumentParser) -> None:
 
 def score(args: argparse.Namespace) -> None:
     shared.require_there(args.predictions, args.questions)
+    shared.require_writable("--out", args.out)
+    shared.require_writable("--items", args.items)
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import notes, summary
 
@@ -104,6 +106,7 @@ def add_import(command: argparse.ArgumentParser) -> None:
 
 def import_(args: argparse.Namespace) -> None:
     shared.require_there(args.predictions, args.questions, args.audio)
+    shared.require_writable("--out", args.out)
     columns = {}
     for pair in args.map:
         field, _, columns[field] = pair.partition("=")
@@ -148,7 +151,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
 
 def attend(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
-    from tgsr.disk.run_folder import open_run
+    from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention.kept import Attending, look_to_file
     from tgsr.evaluation.attention.look import as_written, paper_questions
@@ -172,16 +175,18 @@ def attend(args: argparse.Namespace) -> None:
     texts_hash = sha256_of(args.predictions) if args.predictions else None
     cache = shared.cache_of(args)
     common = Attending(args.queries, args.max_new_tokens, texts_hash)
-    open_run(args.out, "attend", common, str(args.questions), cache.settings)
     asking = {"decoding": Decoding(args.max_new_tokens), "prompting": prompting}
     asking["with_tokens"] = {question.id for question in shown}
     looked, n_without, errors = {}, {}, []
+    asked_for = describe_run("attend", common, str(args.questions), cache.settings)
+    folder = find_run(args.out, common, asked_for)
     for name in dict.fromkeys(args.model):
         lalm = shared.load(args, name)
         if args.predictions and lalm.name not in texts:
             problem = f"no response of {lalm.name}, only of {', '.join(texts) or 'nobody'}"
             remedy = "give --model as the predictions name it"
             raise RecordError("model", problem, str(args.predictions), remedy=remedy)
+        begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         asking["responses"] = texts.get(lalm.name)
         rows, unheard = look_to_file(lalm, questions, args.questions, args.out, cache, **asking)
         errors += [{"id": item.question.id, "model": name, "error": item.reason} for item in unheard]
@@ -196,6 +201,8 @@ def attend(args: argparse.Namespace) -> None:
         write_summary(args.out / "attention.json", models)
         print(table(models))
         print(*draw_all(args.out, args.questions, models, looked, layers, shown, args.seed), sep="\n")
+    else:
+        raise NothingDone(f"{args.out}: no response of any model to look at; see {args.out / 'errors.jsonl'}")
 
 
 def add_control(command: argparse.ArgumentParser) -> None:
@@ -231,7 +238,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
 def control(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
     decoding = shared.config_of(args, Decoding)
-    from tgsr.disk.run_folder import open_run
+    from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.evaluation.controls.alter import Settings
     from tgsr.evaluation.controls.ask import Control, control, drop_features
     from tgsr.evaluation.controls.scores import summarise, table, write
@@ -240,10 +247,13 @@ def control(args: argparse.Namespace) -> None:
     settings = shared.config_of(args, Settings, shifts=tuple(args.shifts), families=families)
     questions = shared.questions_of(args)
     cache = shared.cache_of(args)
-    open_run(args.out, "control", shared.config_of(args, Control), str(args.questions))
     models, items = {}, []
+    common = shared.config_of(args, Control)
+    asked_for = describe_run("control", common, str(args.questions), None)
+    folder = find_run(args.out, common, asked_for)
     for name in dict.fromkeys(args.model):
         model = shared.open_model(args, name)
+        begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         rows = control(
             model, questions, args.questions, args.out, cache, decoding, settings, args.predictions
         )
@@ -258,6 +268,8 @@ def control(args: argparse.Namespace) -> None:
     if models:
         print(table(models))
         print(args.out / "controls.png")
+    else:
+        raise NothingDone(f"{args.out}: no response of any model; see {args.out / 'errors.jsonl'}")
 
 
 def add_behaviour(command: argparse.ArgumentParser) -> None:
@@ -275,6 +287,7 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
 
 def behaviour(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs, args.whisper)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.data.transcribe.whisper import FasterWhisper
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
+import tempfile
 import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgsr.errors import OptionError
+from tgsr.errors import NothingDone, OptionError
 from tgsr.models.placement import Placement
 
 if TYPE_CHECKING:
@@ -48,6 +50,26 @@ def require_there(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
+
+
+def require_writable(flag: str, path: Path | None, *, folder: bool = False) -> None:
+    """OptionError where no file (or folder) can be written there, before anything heavy is done; None asks nothing."""
+    if path is None:
+        return
+    if path.is_dir() != folder and path.exists():
+        raise OptionError(f"{flag} {path}: is {'no folder' if folder else 'a folder'}; choose another")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # /dev/stdout, a pipe
+    parents = [path, *path.absolute().parents] if folder else path.absolute().parents
+    nearest = next(parent for parent in parents if os.path.lexists(parent))
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()  # what permissions say is not what a disk allows
+    except OSError as error:
+        raise OptionError(
+            f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); choose another"
+        ) from error
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OptionError(f"{flag} {path}: cannot be written (no permission); choose another")
 
 
 def add_config(command: argparse._ActionsContainer, config: type[DataclassInstance]) -> None:
@@ -180,4 +202,7 @@ def questions_of(args: argparse.Namespace, skip_bad: bool = False) -> list[Quest
 
     errors = args.out.with_name(f"{args.out.name}.errors.jsonl")
     given = arguments_of(args, questions_of, errors=errors, skip_bad=skip_bad)
-    return questions_of(args.questions, args.audio, **given)
+    questions = questions_of(args.questions, args.audio, **given)
+    if not questions:
+        raise NothingDone(f"{args.questions}: holds no question that can be asked")
+    return questions
