@@ -662,6 +662,22 @@ def test_a_clip_longer_than_a_served_model_is_known_to_hear_names_the_flag(
     assert {r.question.id for r in read_responses(tmp_path / "p.jsonl")} == {"short", "long"}
 
 
+def test_ask_names_the_flag_too_and_says_what_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    save_wav(tmp_path / "long.wav", clip(seconds=31.0))
+    with serving(lambda *_: Reply(chat_answer("From 1 s to 2 s", "length"))) as server:
+        command = ["ask", "long.wav", "Who?", "--model", f"{server.url}/v1#mine"]
+        assert cli.main(command) == 2
+        assert "--max-seconds" in capsys.readouterr().err
+        assert cli.main([*command, "--start", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "From 4 s to 5 s" in told
+    assert "was cut off" in told
+
+
 def test_a_served_omni_is_asked_with_the_system_turn_of_a_local_one(tmp_path: Path) -> None:
     with serving(lambda *_: Reply(chat_answer("(a)"))) as server:
         name = f"{server.url}/v1#Qwen/Qwen2.5-Omni-7B"

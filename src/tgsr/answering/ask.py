@@ -15,7 +15,7 @@ from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
 from tgsr.grounding import find_invalid, find_mentions, find_spans
-from tgsr.llm.decoding import GREEDY, Failed
+from tgsr.llm.decoding import GREEDY, Cut, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
@@ -39,7 +39,8 @@ class CitedAnswer:
     def moved(self, by: Seconds) -> CitedAnswer:
         """The same on the clock of a recording of which `by` seconds were left out before what was heard."""
         spans = tuple(Span(span.start + by, span.end + by) for span in self.spans)
-        return replace(self, text=moved_text(self.text, by), spans=spans)
+        text = moved_text(self.text, by)
+        return replace(self, text=Cut(text) if isinstance(self.text, Cut) else text, spans=spans)
 
 
 def ask(

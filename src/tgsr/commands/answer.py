@@ -44,17 +44,23 @@ def ask(args: argparse.Namespace) -> None:
     from tgsr import audio
     from tgsr.answering.ask import ask
 
-    audio.duration(args.recording)  # a recording that cannot be read is said before a model is loaded
+    duration = audio.duration(args.recording)  # one that cannot be read is said before a model is loaded
+    from tgsr.answering.responder import require_heard
     from tgsr.engine.features import seconds_to_decode
+    from tgsr.llm.decoding import Cut
     from tgsr.models.lalm import Lalm
 
     model = shared.open_model(args, args.model)
     most = seconds_to_decode(args.long_audio) if isinstance(model, Lalm) else model.max_seconds
+    if not isinstance(model, Lalm):
+        require_heard(model, (duration if args.end is None else args.end) - args.start)
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     answer = ask(
         model, samples, args.question, tuple(args.choice), phrase=args.phrase, long_audio=args.long_audio
     ).moved(args.start)
     print(answer.text)
+    if isinstance(answer.text, Cut):
+        print("the response was cut off at its limit and may lack its answer")
     if args.start:
         print(f"times are the recording's; the model heard it from {args.start:g} s on")
     if limits := getattr(model, "limits", ""):
