@@ -17,7 +17,7 @@ from tgsr.timeline import Seconds
 
 SRT, VTT, SBV, ASS, LRC = "srt", "vtt", "sbv", "ass", "lrc"
 
-CLOCK = r"-?(?:\d{1,4}:)?\d{1,2}:\d{2}(?:[.,]\d+)?"
+CLOCK = r"-?(?:\d{1,4}:)?\d{1,2}:(?:\d{2}(?:[.,]\d+)?|\d[.,]\d+)"
 TIMING = re.compile(rf"\s*({CLOCK})\s*-->\s*({CLOCK})(?:\s.*)?")
 SBV_TIMING = re.compile(rf"\s*({CLOCK}),({CLOCK})\s*")
 LRC_LINE = re.compile(r"\s*(?:\[\d{1,3}:\d{1,2}(?:\.\d+)?\])+.*")
@@ -27,9 +27,9 @@ VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
 SPLIT = re.compile(rf"(<{CLOCK}>|</?v(?:[.\s][^>]*)?>|\n)")
 HIGHLIGHT = re.compile(r"<(?:u|b|font|c\.)\b[^>]*>|\{[^}]*\\1?c&[^}]*\}")
 LOWLIGHT = re.compile(r"</(?:u|b|font|c)>|\{\\r[^}]*\}")
-MARKUP = re.compile(r"</?(?!v[.\s>])[A-Za-z][^>]*>|\{\\[^}]*\}")  # <i>, </c>, {\an8}
+MARKUP = re.compile(r"</?(?:[abcipsu]|br|div|em|font|lang|rt|ruby|span|strong)\b[^>]*>|\{\\[^}]*\}")
 ON, OFF = "\ue000", "\ue001"  # where a highlight begins and ends, in private characters
-MARK = re.compile(r"\[[^\]]*\](?!:)|\([^)]*\)|\{[^}]*\}|(?<!\S)\*[^*\n]+\*(?!\S)")
+MARK = re.compile(r"<(?!v[.\s>])[A-Za-z][^>]*>|\[[^\]]*\](?!:)|\([^)]*\)|\{[^}]*\}|(?<!\S)\*[^*\n]+\*(?!\S)")
 SPEAKER = re.compile(r"\s*(?:[-–—]\s*|>>+\s*)?\[?([^\W\d][^:\[\]\n]{0,39})\]?:(?:\s+|$)")
 NUMBERED = re.compile(r"\s*speaker[ _-]?\w+\s*", re.IGNORECASE)
 TITLED = re.compile(r"[^\W\d_a-zà-ÿ][\w.'-]*(?: (?:and |of |the )?[^\W\d_a-zà-ÿ][\w.'-]*){0,3}")
@@ -88,14 +88,22 @@ def srt(text: str, source: str = SRT, timing: re.Pattern[str] = TIMING) -> Itera
         if times is None:
             raise AlignmentError(f"times cannot be read: {lines[n]:.60}", TIMING_REMEDY, n + 1)
         body = lines[n + 1 : following]
-        if (
-            source in (VTT, SBV) and "" in body
-        ):  # what follows the empty line is a note, or the next cue's name
-            body = body[: body.index("")]
+        if source in (VTT, SBV):
+            body = _block(body)
         elif following < len(lines) and body and body[-1].strip().isdigit():  # the next cue's number
             body.pop()
         shown.append(Shown(seconds(times[1]), seconds(times[2]), tuple(body), n + 1))
     return read(source, shown)
+
+
+def _block(body: list[str]) -> list[str]:
+    """A cue's lines up to an empty one, with which some begin; after it comes a note, or the next cue's name."""
+    first = next((n for n, line in enumerate(body) if line), len(body))
+    stop = body.index("", first) if "" in body[first:] else len(body)
+    block = body[first:stop]
+    is_name = first > 0 and stop == len(body) and len(block) == 1
+    is_note = first > 0 and "".join(block[:1]).startswith("NOTE")
+    return [] if is_name or is_note else block
 
 
 vtt = partial(srt, source=VTT)
@@ -175,6 +183,7 @@ def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
         if (match := SPEAKER.match(MARKUP.sub("", line)))
     ]
     names = {name for name, n in Counter(prefixes).items() if n > 1 and TITLED.fullmatch(name)}
+    shown = _pieced(shown)
     if any(INLINE.search(line) for cue in shown for line in cue.lines):
         shown = _rolled(shown)
     cues = [_Cue(cue, tuple(_tokens(cue, names))) for cue in shown]
@@ -185,6 +194,27 @@ def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
             yield from _lit_up(source, group) if is_lit else _shared(source, group[:1])
     else:
         yield from _shared(source, _new(cues))
+
+
+def _pieced(shown: Sequence[Shown]) -> Sequence[Shown]:
+    """whisper.cpp's cues of a token each (-ml 1) joined to words: a token that begins a word begins with a blank."""
+    texts = ["".join(cue.lines) for cue in shown]
+    if not is_by_token(texts):
+        return shown
+    words: list[Shown] = []
+    for cue, text in zip(shown, texts, strict=True):
+        if words and text and not text.startswith(" "):
+            words[-1] = replace(words[-1], end=cue.end, lines=(words[-1].lines[0] + text,))
+        else:
+            words.append(replace(cue, lines=(text,)))
+    return words
+
+
+def is_by_token(texts: Sequence[str]) -> bool:
+    """Whether each text is one token, of which those that begin words, at least half, begin with a blank."""
+    return all(len(text.split()) < 2 for text in texts) and 2 * sum(text[:1] == " " for text in texts) >= len(
+        texts
+    )
 
 
 def _rolled(shown: Sequence[Shown]) -> list[Shown]:

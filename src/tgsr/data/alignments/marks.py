@@ -17,7 +17,7 @@ _SPOKEN_SIGNS = re.compile(r"[&%@$€£¥=°§]")
 _CHANGE = re.compile(r">>+")  # of speaker
 _SOMETHING_SAID = re.compile(
     r"unk|oov|spn|spok|inaud|unint|indist|cross|foreign|speak|speech|talk|voice|chatter|overlap|xxx|\?|redact|bleep"
-    r"|censor|laughter-|\b(?:uh|um|er|fp|hes)",
+    r"|censor|bracket|cutoff|laughter-|\b(?:uh|um|er|fp|hes)",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"\[?[^\W\d_a-zà-ÿ]{2,}[\w.'-]*\]?:")

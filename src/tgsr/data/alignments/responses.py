@@ -14,6 +14,7 @@ from itertools import chain, zip_longest
 from typing import NamedTuple
 
 from tgsr.data.alignments import tiers
+from tgsr.data.alignments.captions import is_by_token
 from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, number, said, shared_out
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
@@ -179,12 +180,20 @@ def _whisper_cpp(document: Row) -> Iterable[Timed] | None:
     """whisper.cpp's, in milliseconds: tokens make words where they are there (-ojf), else each text is a cue."""
     if not isinstance(entries := document.get("transcription"), list):
         return None
-    cues: list[Cue] = []
+    rows = _objects(entries, "transcription")
+    if any(entry.get("tokens") for _, entry in rows):
+        tokens = [_objects(entry.get("tokens") or [], f"{where}, token") for where, entry in rows]
+    elif is_by_token([str(entry.get("text") or "") for _, entry in rows]):  # -ml 1
+        tokens = [rows]
+    else:
+        cues = (
+            _cue("whisper.cpp", entry.get("text"), _offsets(entry, where), where) for where, entry in rows
+        )
+        return shared_out(list(cues))
     words: list[_Piece] = []
-    for where, entry in _objects(entries, "transcription"):
-        cues.append(_cue("whisper.cpp", entry.get("text"), _offsets(entry, where), where))
+    for of_entry in tokens:
         begins = True
-        for at, token in _objects(entry.get("tokens") or [], f"{where}, token"):
+        for at, token in of_entry:
             text = str(token.get("text"))
             if re.fullmatch(r"\[_.*\]|<\|.*\|>", text):
                 continue
@@ -196,9 +205,7 @@ def _whisper_cpp(document: Row) -> Iterable[Timed] | None:
                 p = None if piece.p is None or word.p is None else min(piece.p, word.p)
                 words.append(_Piece(word.text + text, word.start, piece.end, p, word.where))
             begins = False
-    if words:
-        return (Timed("whisper.cpp", w.text, w.start, w.end, None, None, w.p, where=w.where) for w in words)
-    return shared_out(cues)
+    return (Timed("whisper.cpp", w.text, w.start, w.end, None, None, w.p, where=w.where) for w in words)
 
 
 def _offsets(row: Row, where: str) -> tuple[Seconds | None, Seconds | None]:
@@ -281,9 +288,10 @@ def _of_list(document: object) -> Iterable[Timed]:
     """A list: of faster-whisper's segments, as objects or as lists; of words; of Vosk's results; of cues."""
     if not isinstance(document, list) or not document:
         raise AlignmentError('has no list "segments"', REMEDY)
+    first = document[0]
+    if isinstance(first, list) and first and isinstance(first[0], dict | list):
+        return _of_list(first)  # (segments, info)
     if all(isinstance(row, list) for row in document):
-        if len(document) == 2 and document[0] and isinstance(document[0][0], dict | list):
-            return _of_list(document[0])  # (segments, info)
         document = [_segment_of(row) for row in document]
     rows = _objects(document, "segment")
     if any("result" in row for _, row in rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from statistics import median
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -157,7 +158,7 @@ class _Tokens:
     """A TextGrid's strings and numbers in turn. AlignmentError where the other kind, or nothing, follows."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = TOKEN.finditer(text)
+        self._tokens: Iterator[re.Match[str]] = TOKEN.finditer(text)
         self._text, self._offset, self.line = text, 0, 1
 
     def string(self, what: str) -> str:
@@ -168,6 +169,11 @@ class _Tokens:
         if value is None:
             raise AlignmentError(f"{what} is {found:.60}", "save it anew in Praat", self.line)
         return value
+
+    def number_follows(self) -> bool:
+        token = next((token for token in self._tokens if token.lastgroup is not None), None)
+        self._tokens = chain([token] if token else [], self._tokens)
+        return token is not None and token.lastgroup == "number"
 
     def _next(self, kind: str, what: str) -> str:
         for token in self._tokens:
@@ -209,7 +215,8 @@ def _tiers(tokens: _Tokens, n_tiers: int) -> Iterator[Tier]:
             raise AlignmentError(f"a tier's class is {class_!r}", "save it anew in Praat", tokens.line)
         tokens.number("a tier's start"), tokens.number("a tier's end")
         intervals: list[tuple[Seconds | None, Seconds | None, str, int]] = []
-        for _ in range(int(tokens.number("a tier's size"))):
+        size = int(tokens.number("a tier's size"))
+        while len(intervals) < size or tokens.number_follows():  # some aligners state too small a size
             start, line = tokens.number("a start"), tokens.line
             end = tokens.number("an end") if class_ == "IntervalTier" else start
             intervals.append((start, end, tokens.string("a text"), line))
