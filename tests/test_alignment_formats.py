@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -703,7 +704,6 @@ def test_a_file_that_is_cut_off_anywhere_gives_words_or_an_alignment_error(tmp_p
     text = SAMPLES[name]
     for end in range(0, len(text), max(1, len(text) // 60)):
         (tmp_path / name).write_text(text[:end])
-        try:
-            read_alignment(tmp_path / name)
-        except AlignmentError as error:
-            assert name in str(error)
+        with contextlib.suppress(AlignmentError):
+            found = read_alignment(tmp_path / name)
+            assert all(word.text.strip() for alignment in found.values() for word in alignment.words)
