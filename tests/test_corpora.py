@@ -158,12 +158,146 @@ def test_the_same_table_in_other_forms(tmp_path: Path, suffix: str) -> None:
     assert [b.line for b in bad] == ([3, 4] if suffix == ".jsonl" else [])
 
 
-def test_a_quote_that_is_never_closed_costs_its_rows_only_and_does_not_raise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_quote_that_is_never_closed_joins_no_rows(tmp_path: Path, suffix: str) -> None:
+    mark = "," if suffix == ".csv" else "\t"
+    rows = [
+        ("file", "text"),
+        ("a.wav", '"never closed'),
+        ("b.wav", "two"),
+        ("c.wav", '"three"'),
+        ("d.wav", '5" of it'),
+    ]
+    for name in "abcd":
+        say(tmp_path / f"{name}.wav")
+    write(tmp_path / f"m{suffix}", *map(mark.join, rows))
+    clips, bad = parted(folders.read(tmp_path))
+    texts = {clip.id: clip.text for clip in clips}
+    assert {name: texts[name] for name in ("b.wav", "c.wav", "d.wav")} == {
+        "b.wav": "two",
+        "c.wav": "three",
+        "d.wav": '5" of it',
+    }
+    if suffix == ".csv":
+        assert [(b.line, b.error) for b in bad][:1] == [
+            (2, "is not a row (a quote is opened and not closed)")
+        ]
+    else:
+        assert (texts["a.wav"], bad) == ('"never closed', [])
+
+
+def test_a_quote_that_is_never_closed_costs_its_row_only_in_a_long_table(tmp_path: Path) -> None:
     say(tmp_path / "a.wav")
     write(tmp_path / "m.csv", "file,text", 'a.wav,"never closed', *("a.wav,x" for _ in range(20_000)))
     clips, bad = parted(folders.read(tmp_path))
-    assert "field larger than" in bad[0].error
-    assert [clip.id for clip in clips] == ["a.wav"]
+    assert "a quote is opened" in bad[0].error
+    assert ([clip.id for clip in clips], len(bad)) == (["a.wav"], 20_000)
+
+
+def test_a_quoted_value_may_go_on_over_lines(tmp_path: Path) -> None:
+    for name in "ab":
+        say(tmp_path / f"{name}.wav")
+    write(
+        tmp_path / "m.csv",
+        "file,text",
+        'a.wav,"one',
+        "",
+        'two ""and"" three, four"',
+        "b.wav,five",
+        "gone.wav,six",
+    )
+    clips, (bad,) = parted(folders.read(tmp_path))
+    assert [clip.text for clip in clips] == ['one\n\ntwo "and" three, four', "five"]
+    assert bad.line == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("m.csv", ("file;text", 'a.wav;"one; two"')),
+        ("m.csv", ("audio_file|text", "a.wav|one; two")),
+        ("m.csv", ("file\ttext", "a.wav\tone; two")),
+        ("m.tsv", ("file,text", "a.wav,one; two")),
+        ("m.tsv", ("\ufefffile\ttext", '"a.wav"\tone; two')),
+    ],
+)
+def test_the_mark_between_values_is_seen_from_the_header(
+    name: str, lines: tuple[str, ...], tmp_path: Path
+) -> None:
+    say(tmp_path / "a.wav")
+    write(tmp_path / name, *lines)
+    (clip,), bad = parted(folders.read(tmp_path))
+    assert (clip.id, clip.text, bad) == ("a.wav", "one; two", [])
+
+
+def test_a_table_in_utf_16_is_read(tmp_path: Path) -> None:
+    say(tmp_path / "a.wav")
+    (tmp_path / "m.tsv").write_text("file\ttext\r\na.wav\tone é\r\n", encoding="utf-16")
+    (clip,), bad = parted(folders.read(tmp_path))
+    assert (clip.text, bad) == ("one é", [])
+
+
+def test_lj_speech_as_published(tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        say(tmp_path / "wavs" / f"LJ001-000{n}.wav")
+    write(
+        tmp_path / "metadata.csv",
+        'LJ001-0001|"Printed, in 1455|"Printed, in fourteen fifty-five',
+        'LJ001-0002|"quoted"|"quoted"',
+        "LJ001-0009|gone|gone",
+    )
+    clips, bad = parted(folders.read(tmp_path))
+    assert [(clip.id, clip.text) for clip in clips] == [
+        ("wavs/LJ001-0001.wav", '"Printed, in fourteen fifty-five'),
+        ("wavs/LJ001-0002.wav", '"quoted"'),
+    ]
+    assert clips[0].labels == (("raw_text", '"Printed, in 1455'),)
+    assert [(Path(b.file).name, b.line) for b in bad] == [("metadata.csv", 3), ("LJ001-0003.wav", None)]
+
+
+def test_start_and_end_columns_make_segments(tmp_path: Path) -> None:
+    say(tmp_path / "in" / "talk.wav")
+    say(tmp_path / "in" / "cut.wav", SAMPLES[:16_000])
+    write(
+        tmp_path / "in" / "metadata.csv",
+        "audio,start,end,text",
+        "talk.wav,0.5,1.25,one",
+        "talk.wav,0:01.5,0:00:02,two",
+        "talk.wav,1.5,1.5,nothing",
+        "talk.wav,2.0,99,too far",
+        "talk.wav,half,1,no time",
+        "talk.wav,1,,no end",
+        "talk.wav,,,all of it",
+        "cut.wav,30,31,cut already",
+    )
+    clips, bad = parted(folders.read(tmp_path / "in", Given(tmp_path / "out")))
+    assert [(clip.id, clip.text, clip.duration) for clip in clips] == [
+        ("talk.wav-0.5-1.25", "one", 0.75),
+        ("talk.wav-1.5-2", "two", 0.5),
+        ("talk.wav", "all of it", SECONDS),
+        ("cut.wav-30-31", "cut already", 1.0),
+    ]
+    first, _ = soundfile.read(tmp_path / "out" / clips[0].audio)
+    np.testing.assert_allclose(first, SAMPLES[8_000:20_000], atol=1e-4)
+    assert [(b.line, b.field) for b in bad] == [(4, "end"), (5, "end"), (6, "start"), (7, "end")]
+    (bad, *_) = [row for row in folders.read(tmp_path / "in") if isinstance(row, Bad)]
+    assert "no folder was given" in bad.error
+
+
+@pytest.mark.parametrize(
+    ("row", "id_"),
+    [
+        ({"id": "u1", "audio": "talk.wav", "start_ms": 500, "end_ms": 1250}, "u1"),
+        ({"audio_filepath": "talk.wav", "offset": 0.5, "duration": 0.75, "text": "one"}, "talk.wav-0.5-1.25"),
+        ({"ytid": "talk", "start_s": 0.5, "end_s": 1.25}, "talk-0.5-1.25"),
+        ({"segment_id": "s1", "path": "talk.wav", "start_time": "0.5", "end_time": "1.25"}, "s1"),
+    ],
+)
+def test_segments_under_other_names(row: dict, id_: str, tmp_path: Path) -> None:
+    say(tmp_path / "talk.wav")
+    write_json(tmp_path / "m.jsonl", row)
+    (clip,), bad = parted(folders.read(tmp_path, Given(tmp_path / "out")))
+    assert (clip.id, clip.duration, bad) == (id_, 0.75, [])
 
 
 def test_two_tables_are_not_chosen_between(tmp_path: Path) -> None:

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import io
 import json
 import math
 import sqlite3
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
 
 # The columns that a table may call it by, the first that has a value counting.
-FILE = ("file_name", "audio", "path", "file", "filename", "audio_path", "filepath", "id", "video_id", "ytid")
+FILE = (
+    *(
+        "file_name",
+        "audio",
+        "path",
+        "file",
+        "filename",
+        "audio_path",
+        "filepath",
+        "audio_filepath",
+        "audio_file",
+    ),
+    *("wav", "wav_file", "recording", "id", "video_id", "ytid"),
+)
 ID = ("id", "segment_id", "video_id", "ytid")
 TEXT = ("text", "sentence", "transcript", "transcription", "caption")
 SPEAKER = ("speaker", "speaker_id", "client_id")
 LANGUAGE = ("language", "lang", "locale")
 LICENCE = ("licence", "license")
 LONGEST_ROW = 1000  # characters of a bad row that are kept
+LONGEST_QUOTE = 1000  # lines of one value
+
+OPEN_QUOTE = "a quote is opened and not closed"
+Numbered = tuple[int, list[str] | str, str]
 
 T = TypeVar("T")
 
@@ -113,40 +134,124 @@ def parted(entries: Iterable[Entry | Bad], make: Callable[[Entry], T]) -> tuple[
 
 
 def table(
-    path: Path, columns: Collection[str] = (), *, tabs: bool = False, quoted: bool = True
+    path: Path,
+    columns: Collection[str] = (),
+    *,
+    tabs: bool = False,
+    quoted: bool = True,
+    delimiter: str | None = None,
+    header: Sequence[str] | None = None,
 ) -> Iterator[Entry | Bad]:
-    """The rows of a table of comma- or tab-separated values with a header, read as UTF-8.
+    """The rows of a table of comma- or tab-separated values, or of values between `delimiter`, with a header.
 
-    Where it is not `quoted`, quotation marks are text and a backslash keeps what follows it from being read as special.
+    Read as UTF-8, or as UTF-16 where the file begins so. Values between commas or semicolons may be quoted and hold
+    line breaks; a quote that is not closed in LONGEST_QUOTE lines costs its line alone. Between tabs a row is one line,
+    and a value that is quoted as a whole loses its quotes; between bars quotes are text. Where it is not `quoted`,
+    quotation marks are text and a backslash keeps what follows it from being read as special. `header` names the
+    columns of a table that does not.
+
     Bad for a row with another number of values than the header has, or with bytes that are not UTF-8. Blank lines are
     skipped. Raises CorpusError where the header lacks one of the columns.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        marks: dict[str, Any] = {} if quoted else {"quoting": csv.QUOTE_NONE, "escapechar": "\\"}
-        reader = csv.reader(file, delimiter="\t" if tabs else ",", **marks)
-        header = next(reader, [])
-        _require_columns(path, columns, header)
-        while True:
-            line = reader.line_num + 1
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:  # a quote that is never closed makes one endless value
-                yield Bad(str(path), f"is not a row ({error})", line)
-                continue
-            problem = _problem(header, values)
-            if problem is not None:
-                text = "\t".join(values).encode(errors="surrogateescape").decode(errors="backslashreplace")
-                yield Bad(str(path), problem, line, row=text[:LONGEST_ROW])
-            elif values:
-                yield Entry(path, line, dict(zip(header, values, strict=True)))
+    delimiter = delimiter or ("\t" if tabs else ",")
+    rows = _numbered(path, delimiter, quoted)
+    names = list(header) if header is not None else _first(rows, delimiter)
+    _require_columns(path, columns, names)
+    for line, values, text in rows:
+        if delimiter == "\t" and quoted and len(values) != len(names):
+            alone = _parsed(text, delimiter, strict=True)  # a quoted value may hold the delimiter
+            values = alone if isinstance(alone, list) else values
+        problem = _problem(names, values) if isinstance(values, list) else f"is not a row ({values})"
+        if problem is not None:
+            text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            yield Bad(shown(path), problem, line, row=text[:LONGEST_ROW])
+        else:
+            yield Entry(path, line, dict(zip(names, values, strict=True)))
 
 
 def require_columns(path: Path, columns: Collection[str], *, tabs: bool = False) -> None:
     """Raises CorpusError where the table's header lacks one of the columns."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        _require_columns(path, columns, next(csv.reader(file, delimiter="\t" if tabs else ","), []))
+    delimiter = "\t" if tabs else ","
+    _require_columns(path, columns, _first(_numbered(path, delimiter, True), delimiter))
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text file that is not blank, without its break; "" where there is none."""
+    with _text(path) as file:
+        return next((line.rstrip("\n") for line in file if line.strip()), "")
+
+
+def _first(rows: Iterator[Numbered], delimiter: str) -> list[str]:
+    _, values, text = next(rows, (0, [], ""))
+    return [name.strip() for name in (values if isinstance(values, list) else text.split(delimiter))]
+
+
+def _numbered(path: Path, delimiter: str, quoted: bool) -> Iterator[Numbered]:
+    """Each row's first line, its values, or why it has none, and its text."""
+    with _text(path) as file:
+        ahead: deque[str] = deque()
+        line = 0
+        while (text := ahead.popleft() if ahead else next(file, None)) is not None:
+            line += 1
+            text = text.rstrip("\n")
+            if not text.strip():
+                continue
+            if not quoted:
+                how: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "escapechar": "\\"}
+                yield line, _parsed(text, delimiter, **how), text
+            elif delimiter in ("|", "\t"):
+                values = text.split(delimiter)
+                yield line, values if delimiter == "|" else list(map(_unquoted, values)), text
+            else:
+                n_more, row = _closed(text, delimiter, ahead, file)
+                yield line, row, text
+                line += n_more
+                for _ in range(n_more):
+                    ahead.popleft()
+
+
+def _closed(text: str, delimiter: str, ahead: deque[str], file: Iterator[str]) -> tuple[int, list[str] | str]:
+    """The values of the row that begins with this line, and how many of the next lines belong to it."""
+    whole, n_more = text, 0
+    while True:
+        values = _parsed(whole, delimiter, strict=True)
+        if isinstance(values, list):
+            return n_more, values
+        if "unexpected end" not in values:  # something follows a closing quote: such a row does not go on
+            is_even = not n_more and text.count('"') % 2 == 0
+            return 0, _parsed(text, delimiter) if is_even else OPEN_QUOTE
+        while True:  # up to the next line with a quote
+            if n_more == len(ahead):
+                ahead.extend(islice(file, 1))
+            if n_more == min(len(ahead), LONGEST_QUOTE):
+                return 0, OPEN_QUOTE
+            whole += "\n" + ahead[n_more].rstrip("\n")
+            n_more += 1
+            if '"' in ahead[n_more - 1]:
+                break
+
+
+def _parsed(text: str, delimiter: str, **how: Any) -> list[str] | str:
+    """One row's values, or why there are none."""
+    try:
+        return next(csv.reader(io.StringIO(text), delimiter=delimiter, **how))
+    except csv.Error as error:
+        return str(error)
+
+
+def _unquoted(value: str) -> str:
+    """The value without quotes around all of it; as it is where they are not there, or not closed."""
+    inside = value[1:-1]
+    is_quoted = len(value) >= 2 and value[0] == value[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if is_quoted else value
+
+
+def _text(path: Path) -> TextIO:
+    with path.open("rb") as file:
+        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if is_utf16:
+        return path.open(encoding="utf-16", errors="replace")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
 
 
 def _require_columns(path: Path, columns: Collection[str], header: list[str]) -> None:

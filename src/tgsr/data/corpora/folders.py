@@ -5,13 +5,18 @@ Readers are generators in flat memory: what must be remembered of all rows (the 
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
+from urllib.parse import quote
 
 from tgsr import audio
+from tgsr.audio import HEADER_SLACK
 from tgsr.disk.rows import (
     FILE,
     ID,
@@ -21,6 +26,7 @@ from tgsr.disk.rows import (
     TEXT,
     Entry,
     OnDisk,
+    first_line,
     json_lines,
     made,
     table,
@@ -28,7 +34,7 @@ from tgsr.disk.rows import (
 )
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
 from tgsr.records import Clip
-from tgsr.timeline import Seconds
+from tgsr.timeline import END_SLACK, Seconds
 
 # What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
 MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
@@ -61,6 +67,26 @@ FORMATS = {
     **dict.fromkeys((".mpg", ".flv", ".amr", ".ogv"), ()),
 }
 TABLES = (".csv", ".tsv", ".jsonl")
+DELIMITERS = (",", "\t", ";", "|")
+# The columns of a segment's start and end, the first that are both there counting; NeMo's have a length.
+STARTS = (
+    *(
+        ("start", "end"),
+        ("start_time", "end_time"),
+        ("start_seconds", "end_seconds"),
+        ("start_sec", "end_sec"),
+    ),
+    *(("start_s", "end_s"), ("start_ms", "end_ms"), ("begin", "end"), ("begin_time", "end_time")),
+    *(
+        ("onset", "offset"),
+        ("start", "stop"),
+        ("start_time_seconds", "end_time_seconds"),
+        ("offset", "duration"),
+    ),
+)
+SEGMENT_ID = ("segment_id", "utterance_id", "utt_id")
+CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
+LONGEST_NAME = 200  # of a file, in bytes, less its suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +110,22 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
     """Every audio file below the folder, or every row of the table that describes it; or the one file that is named.
 
     The table is `metadata`, or metadata.csv, .tsv or .jsonl in the folder, or the only file there with such a suffix.
-    It names a file (see FILE; the suffix may be missing, as after a YouTube id) and may give id, text, speaker,
-    language, split and licence; its other values become labels. A row without a file, and a file without a row, are
-    Bad. Without a table each file is a clip, in order of path; its text is that of the .txt file beside it, if any.
-    The id is the path in the folder where no column gives one.
+    It names a file (see FILE; the suffix may be missing, as after a YouTube id, and so may the folder, where no other
+    file has that name) and may give id, text, speaker, language, split and licence; its other values become labels.
+    Where it gives start and end (see STARTS), the row is that segment of the file, which is written to audio/ in
+    `given.relative_to`; a file that lasts no longer than the segment is taken to be the segment. Values lie between
+    commas, semicolons, tabs or bars; a table between bars without a header is LJSpeech's: file, text, and the text as
+    it is read. A row without a file, and a file without a row, are Bad. Without a table each file is a clip, in order
+    of path; its text is that of the .txt file beside it, if any. The id is the path in the folder where no column
+    gives one, with the times of a segment.
 
     Raises CorpusError where the folder is missing or holds neither, or where it cannot be told which table is meant.
     """
     only = folder if folder.is_file() else None
     if only is not None:
         folder = only.parent
+        if only.suffix.lower() in TABLES:
+            only, metadata = None, only
     if not folder.is_dir():
         raise CorpusError(folder, "a folder of audio", "no folder" if not folder.exists() else "a file")
     described_by = metadata or (_metadata(folder) if only is None else None)
@@ -105,14 +137,26 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
         id_ = entry.file.relative_to(folder).as_posix()
         return described(Entry(entry.file, None, values), id_, entry.file, *sound(entry.file), given)
 
+    elsewhere = cache(partial(_by_name, folder))
+
     def of_row(entry: Entry) -> Clip:
         name = entry.first(FILE)
         if name is None:
             raise RecordError("file_name", "is missing")
         path = locate(folder, name)
+        if not path.is_file():
+            found = elsewhere().get(Path(name).name)
+            path = Path(found[0]) if len(found) == 1 else path
         inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
         named.put(inside)
-        return described(entry, entry.first(ID) or inside, path, *sound(path), given)
+        part = segment(entry)
+        if part is None:
+            return described(entry, entry.first(ID) or inside, path, *sound(path), given)
+        own = SEGMENT_ID if entry.maybe("id") == name else ("id", *SEGMENT_ID)
+        id_ = entry.first(own) or f"{entry.first(ID) or inside}-{part[0]:g}-{part[1]:g}"
+        file, duration, flags = _cut(path, part, id_, given)
+        named.put(os.path.relpath(file.resolve(), folder.resolve()))  # what is written there is no recording
+        return described(entry, id_, file, duration, flags, given)
 
     if described_by is None:
         sound_files = walk(folder, FORMATS) if only is None else iter([only])
@@ -121,9 +165,7 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
             raise CorpusError(folder, f"audio ({', '.join(FORMATS)}), or a table of it", "neither")
         yield from clips(map(Entry, chain([first], sound_files)), alone, ids)
         return
-    is_json = described_by.suffix == ".jsonl"
-    rows = json_lines(described_by) if is_json else table(described_by, tabs=described_by.suffix == ".tsv")
-    yield from clips(rows, of_row, ids)
+    yield from clips(_rows(described_by), of_row, ids)
     yield from unnamed(folder, named, str(described_by))
 
 
@@ -181,6 +223,81 @@ def require_new(ids: OnDisk, id_: str, entry: Entry) -> None:
     """Puts the id of the entry's clip among the others. Raises RecordError where it is there already."""
     if before := ids.put_new(id_, entry.where):
         raise RecordError("id", f"{id_!r} was already at {before}")
+
+
+# Tables
+
+
+def _rows(path: Path) -> Iterator[Entry | Bad]:
+    """The rows of a table, whatever lies between its values."""
+    if path.suffix.lower() == ".jsonl":
+        return json_lines(path)
+    first = first_line(path)
+    named = {mark: {name.strip(' "') for name in first.split(mark)} for mark in DELIMITERS}
+    by_columns = [mark for mark in DELIMITERS if named[mark] & {*FILE} and len(named[mark]) > 1]
+    if not by_columns and first.count("|") in (1, 2) and path.suffix.lower() == ".csv":
+        columns = ("file_name", "text") if first.count("|") == 1 else ("file_name", "raw_text", "text")
+        return table(path, delimiter="|", header=columns)
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    return table(path, delimiter=usual if usual in by_columns or not by_columns else by_columns[0])
+
+
+def segment(row: Entry) -> tuple[Seconds, Seconds] | None:
+    """The stretch of the file that a row is about, in seconds; None where it gives no start and end.
+
+    RecordError where one of them is no time, or the end is not after the start.
+    """
+    columns = next((pair for pair in STARTS if all(name in row.values for name in pair)), None)
+    if columns is None or not row.first(columns):
+        return None
+    start, end = (_seconds(row, name) for name in columns)
+    if columns[1] == "duration":
+        end += start
+    if not 0 <= start < end:
+        raise RecordError(columns[1], f"{end:g} s is not after {columns[0]}, {start:g} s")
+    return start, end
+
+
+def _seconds(row: Entry, name: str) -> Seconds:
+    """Seconds, or hours, minutes and seconds: "61.5", "1:01.5", "0:01:01,500"; milliseconds under a name in _ms."""
+    text = row.text(name)
+    match = CLOCK.fullmatch(text)
+    if match is None:
+        return row.number(name) / (1000 if name.endswith("_ms") else 1)
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+
+
+def _cut(
+    path: Path, part: tuple[Seconds, Seconds], id_: str, given: Given
+) -> tuple[Path, Seconds, tuple[str, ...]]:
+    """The file of a segment, written where it is only a part of its recording; its length and flags."""
+    start, end = part
+    duration, flags = sound(path)
+    if end > duration + END_SLACK:
+        if abs(end - start - duration) > HEADER_SLACK:  # it is not that segment already
+            raise RecordError("end", f"{end:g} s is after the recording's end, {duration:g} s")
+        return path, duration, flags
+    if start == 0 and end >= duration - END_SLACK:
+        return path, duration, flags
+    if given.relative_to is None:
+        raise RecordError("start", "a segment is cut, and no folder was given to write it to")
+    name = quote(id_, safe=" ")
+    if len(name) > LONGEST_NAME:
+        raise RecordError("id", f"{id_!r:.80} is too long for the name of a file")
+    samples = audio.load(path, start=start, end=end, max_seconds=math.inf)
+    file = given.relative_to / "audio" / f"{name}.flac"
+    audio.save_flac(file, samples)
+    return file, len(samples) / audio.SAMPLE_RATE, flags
+
+
+def _by_name(folder: Path) -> OnDisk:
+    """The sound files below the folder by their names, with suffix and without."""
+    found = OnDisk()
+    for path in walk(folder, FORMATS):
+        for name in {path.name, path.stem}:
+            found.put(name, str(path))
+    return found
 
 
 # Sound files

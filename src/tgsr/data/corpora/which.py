@@ -32,7 +32,7 @@ def corpus_of(path: Path) -> Corpus:
     if path.is_file():
         if webdataset.is_tar(path):
             return "webdataset"
-        if path.suffix.lower() in folders.FORMATS:
+        if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv"):
             return "folder"
         return "huggingface" if path.suffix in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
