@@ -145,7 +145,7 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def other(family: str, tmp_path_factory: pytest.TempPathFactory) -> Generic:
     if family == "voxtral":
-        pytest.importorskip("mistral_common", reason="Voxtral's tokenizer: pip install 'tgsr[voxtral]'")
+        pytest.importorskip("mistral_common", reason="Voxtral's tokenizer: pip install -e '.[voxtral]'")
     folder = OTHERS[family](tmp_path_factory.mktemp("others") / family)
     opened = open_model(str(folder), tmp_path_factory.mktemp("cache"))
     assert isinstance(opened, Generic)

@@ -254,7 +254,7 @@ def test_several_files_become_one_set_whose_ids_are_its_own(clips: Path, tmp_pat
 
 
 def test_a_cluster_makes_the_same(clips: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="a cluster's runner: pip install 'tgsr[ray]'")
+    pytest.importorskip("ray", reason="a cluster's runner: pip install -e '.[ray]'")
     texts = []
     for runner in ("here", "ray"):
         command = [

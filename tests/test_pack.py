@@ -90,7 +90,7 @@ def test_a_row_without_its_sound_is_listed(clips: Path, tmp_path: Path) -> None:
 
 
 def test_parquet_as_the_hub_has_it(clips: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="parquet: pip install 'tgsr[parquet]'")
+    pytest.importorskip("pyarrow", reason="parquet: pip install -e '.[parquet]'")
     pack(clips, tmp_path / "parquet", "parquet", samples_per_shard=2)
     found = list(huggingface.read(tmp_path / "parquet", tmp_path / "out", Given(tmp_path / "out")))
     again = [one for one in found if isinstance(one, Clip)]

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[view]'")
+pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
 from starlette.applications import Starlette
 from starlette.testclient import TestClient

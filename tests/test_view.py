@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[view]'")
+pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
 from starlette.testclient import TestClient
 
@@ -781,9 +781,9 @@ def test_the_command_says_what_is_wrong(run, tmp_path, capsys, monkeypatch):
     assert "12 items with sound" in capsys.readouterr().out
     monkeypatch.setattr("tgsr.commands.pages.find_spec", lambda name: None)
     assert main(["view", str(run)]) == 2
-    assert "pip install 'tgsr[view]'" in capsys.readouterr().err
+    assert "the extra 'view' of tgsr: pip install -e " in capsys.readouterr().err
     assert main(["study", "serve", str(run)]) == 2
-    assert "pip install 'tgsr[view]'" in capsys.readouterr().err
+    assert "the extra 'view' of tgsr: pip install -e " in capsys.readouterr().err
 
 
 def test_a_study_keeps_its_token_and_takes_a_consent_of_its_own(run, tmp_path):

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[view]'")
+pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -13,6 +15,17 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 class TgsrError(Exception):
     """Wrong input, told in one message for the user; any other error is a fault of this program."""
+
+
+def install(extra: str) -> str:
+    """How to install what an extra of this package brings: from its repository, for no registry has tgsr from us.
+
+    The repository's path is said where the package runs from it.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pyproject.toml").is_file():
+        return f"the extra {extra!r} of tgsr: pip install -e {shlex.quote(f'{root}[{extra}]')}"
+    return f"the extra {extra!r} of tgsr: pip install '.[{extra}]' in the folder of tgsr's repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,10 @@ class AudioError(TgsrError, ValueError):
 
 class RunError(TgsrError, RuntimeError):
     """A run folder that cannot be started, resumed or written to; the message says what to do."""
+
+
+class MissingPackage(TgsrError, ModuleNotFoundError):
+    """A package that only some commands need is not installed; the message says for what, and which extra brings it."""
 
 
 class NothingDone(TgsrError, RuntimeError):

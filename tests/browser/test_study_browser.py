@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[view]'")
+pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
 from browser_tools import server
 

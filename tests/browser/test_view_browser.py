@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-pytest.importorskip("starlette", reason="the web pages need: pip install 'tgsr[view]'")
+pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
 from browser_tools import server
 

@@ -35,7 +35,7 @@ from transformers.utils import is_mistral_common_available
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.generate import generate
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, install
 from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
@@ -129,7 +129,7 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     try:
         config = AutoConfig.from_pretrained(name)
         if config.model_type == "voxtral" and not is_mistral_common_available():
-            raise ModelError(f"{name}: its tokenizer needs mistral-common: pip install 'tgsr[voxtral]'")
+            raise ModelError(f"{name}: its tokenizer needs mistral-common, {install('voxtral')}")
         processor = _processor(name, config)
     except ImportError as error:
         raise ModelError(

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tgsr.commands import shared
-from tgsr.errors import StudyError, ViewError
+from tgsr.errors import StudyError, ViewError, install
 from tgsr.models.placement import Placement
 
 RUNS = (
@@ -207,4 +207,4 @@ def _require_server() -> None:
     """ViewError where what the local pages need is not installed."""
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
-        raise ViewError(f"the local pages need {' and '.join(missing)}: pip install 'tgsr[view]'")
+        raise ViewError(f"the local pages need {' and '.join(missing)}, {install('view')}")

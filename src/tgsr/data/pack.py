@@ -75,7 +75,7 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
     A shard appears whole or not at all; one that is there already, made of the same rows and of files of the same
     size and time (out/packed.json), is not written again, and those of an earlier run that are no longer needed go.
 
-    Raises PackError where there is no such file, and where `out` has shards of the other kind; ModuleNotFoundError
+    Raises PackError where there is no such file, and where `out` has shards of the other kind; MissingPackage
     without pyarrow.
     """
     if to not in FORMATS_OUT:

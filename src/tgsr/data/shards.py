@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import HALF, whole
-from tgsr.errors import Bad, DiskError, ShardError
+from tgsr.errors import Bad, DiskError, ShardError, install
 from tgsr.records import Clip, Question, as_row
 
 Runner = Literal["here", "ray"]
@@ -191,7 +191,7 @@ def _by_ray(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ShardError("--runner ray: its packages are not installed; pip install 'tgsr[ray]'") from error
+        raise ShardError(f"--runner ray: needs ray, {install('ray')}") from error
     ours = not ray.is_initialized()
     if ours:
         address = os.environ.get("RAY_ADDRESS")

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tgsr.disk.whole import whole
+from tgsr.errors import MissingPackage, install
 
 
 def pyarrow_for(purpose: str) -> Any:
-    """The package with its readers and writers. ModuleNotFoundError, which says the purpose, where it is missing."""
+    """The package with its readers and writers. MissingPackage, which says the purpose, where it is missing."""
     try:
         import pyarrow
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
-        raise ModuleNotFoundError(f"{purpose} needs pyarrow: pip install pyarrow") from None
+        raise MissingPackage(f"{purpose} needs pyarrow, {install('parquet')}") from None
     return pyarrow
 
 

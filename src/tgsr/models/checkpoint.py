@@ -20,7 +20,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, install
 from tgsr.models.placement import AS_SAVED, Placement
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bfloat16}
@@ -130,14 +130,11 @@ def _device_map(model_class: Any, name: str, placement: Placement, layers: str) 
 def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
     lacks = None
     if not torch.cuda.is_available():
-        lacks = "CUDA"
+        lacks = "CUDA: run it on a machine with a GPU"
     elif importlib.util.find_spec("bitsandbytes") is None:
-        lacks = "the package bitsandbytes"
+        lacks = f"bitsandbytes, {install('4bit')}"
     if lacks:
-        raise ModelError(
-            f"{name}: --load-as 4bit needs {lacks}; install it (pip install 'tgsr[4bit]', on a machine with a GPU), "
-            "or take --load-as bfloat16"
-        )
+        raise ModelError(f"{name}: --load-as 4bit needs {lacks}; or take --load-as bfloat16")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from tgsr.disk.run_folder import RunFolder
-from tgsr.errors import RunError
+from tgsr.errors import RunError, install
 from tgsr.models.lalm import Lalm
 from tgsr.training.config import Tracker
 
@@ -143,5 +143,5 @@ def start(out: Path, tracker: Tracker = "none") -> Processes:
     log_with = None if tracker == "none" else tracker
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=[patience], log_with=log_with, project_dir=str(out))
     if log_with and not accelerator.log_with:  # accelerate only warns
-        raise RunError(f"tracker {tracker}: its package is not installed; pip install {tracker}")
+        raise RunError(f"tracker {tracker}: needs {tracker}, {install(tracker)}")
     return Processes(accelerator)

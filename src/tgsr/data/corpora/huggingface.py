@@ -36,7 +36,7 @@ def read(folder: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad
     SPLIT-ID, or SPLIT-FILE-ROW by number where no column gives one, and names the sound file, %-quoted. No text: the
     flag "no-text". `line` of a Bad is the row in its file.
 
-    Raises CorpusError where there is no such file or one has no column `audio`, and ModuleNotFoundError without
+    Raises CorpusError where there is no such file or one has no column `audio`, and MissingPackage without
     pyarrow.
     """
     pyarrow_for(PURPOSE)
