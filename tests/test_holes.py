@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tgsr.data.corpora.which import clips_of
 from tgsr.data.questions.build import Stage1, ask_about, phrases_of
 from tgsr.data.questions.by_llm import LlmDraft, Refused, draft_of
 from tgsr.data.questions.by_rule import by_speaker, by_words
 from tgsr.data.questions.phrases import Phrases, Said, phrase_questions, spread_phrases
 from tgsr.data.splits import Split
+from tgsr.errors import Bad
 from tgsr.records import Clip, as_row, clip_of, read_clips, write_jsonl
 from tgsr.timeline import Hole, Word
 
@@ -142,3 +144,30 @@ def test_holes_travel_with_the_clip(tmp_path: Path) -> None:
 def test_a_bad_hole_is_named(hole: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         clip_of({**as_row(clip()), "holes": [hole]})
+
+
+def test_a_manifests_words_without_times_cost_themselves(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "words": [("I", 0.0, 0.4), ("did", 0.4, 0.8), ("not", 0.8, 0.8), ("say", 0.8, 1.2)]},
+        {"id": "b", "words": [("I", 0.0, 0.4), ("did", 0.4, 0.8), ("not", None, None), ("say", 0.8, 9.0)]},
+        {"id": "c", "words": [("I", 0.0, 0.4), ("did", "0.4", 0.8)]},
+    ]
+    for row in rows:
+        row |= {"audio": f"{row['id']}.wav", "duration": 2.0}
+        row["words"] = [{"word": text, "start": start, "end": end} for text, start, end in row["words"]]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    a, b, c = clips_of(tmp_path / "clips.jsonl", "clips", tmp_path)
+    assert isinstance(a, Clip)
+    assert isinstance(b, Clip)
+    assert [word.text for word in a.words] == [word.text for word in b.words] == ["I", "did", "say"]
+    assert a.holes == b.holes == (Hole(0.8, 0.8, "not"),)
+    assert (a.flags, b.flags) == (("words-missing",), ("words-missing", "words-cut"))
+    assert isinstance(c, Bad)
+    assert "start must be a number, got '0.4'" in c.error
+
+
+def test_marks_among_words_are_in_no_phrase() -> None:
+    marked = clip("I did <unk> say that [laughter] seven wise men look at JOHN: one blue moon")
+    phrases = [str(q.phrase) for q in spread_phrases(marked, rng(), Phrases(n_a_clip=500))]
+    assert any("that seven" in phrase for phrase in phrases)
+    assert not any(mark in phrase for mark in ("<", "[", "JOHN", "did say", "at one") for phrase in phrases)

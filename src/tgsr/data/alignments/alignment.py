@@ -100,7 +100,7 @@ def kept(rows: Sequence[Timed]) -> Kept:
             left_out.append(row)
         entries.append(row._replace(text="" if what == "unknown" else row.text))
     words = tuple(entry for entry in entries if isinstance(entry, Word))
-    alignment = Alignment(words, tuple(_missing(entries, words)))
+    alignment = Alignment(words, tuple(missing_in(entries)))
     return Kept(alignment, len(left_out), left_out[0] if left_out else None)
 
 
@@ -122,10 +122,10 @@ def _plain(text: str) -> str:
     return " ".join((html.unescape(html.unescape(text)) if "&" in text else text).split())
 
 
-def _missing(entries: Sequence[Word | Timed], words: tuple[Word, ...]) -> list[Missing]:
+def missing_in(entries: Sequence[Word | Timed]) -> list[Missing]:
     """A hole for each entry that is no word; neighbours whose texts are known, at the same place, make one."""
-    in_order = all(a.start <= b.start for a, b in pairwise(words))
     at = {n: entry for n, entry in enumerate(entries) if isinstance(entry, Word)}
+    in_order = all(a.start <= b.start for a, b in pairwise(at.values()))
     places: dict[str | None, list[int]] = {}
     for n, word in at.items():
         # where channels come one after the other, a word's neighbours are its speaker's

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tgsr.data.alignments.alignment import Alignment
 from tgsr.data.alignments.lines import CTM_LINE, LIBRISPEECH_LINE, STM_LINE
 from tgsr.data.alignments.reading import BY_SUFFIX, read_alignment
-from tgsr.data.corpora.folders import FORMATS
+from tgsr.data.corpora.folders import FORMATS, walk
 from tgsr.data.transcribe.repair import WORDS_MISSING, mended
 from tgsr.disk.rows import OnDisk
 from tgsr.errors import AlignmentError, Bad
@@ -117,10 +117,9 @@ def with_alignments(
 
 def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
     """Every alignment of a file or a folder. One of many recordings that cannot be read is bad, or, alone, an error."""
-    paths = [given] if given.is_file() else sorted(path for path in given.rglob("*") if path.is_file())
-    for path in paths:
+    for path in [given] if given.is_file() else walk(given, {*BY_SUFFIX, ".txt"}):
         inside = path.relative_to(given.parent if given.is_file() else given)
-        if any(part.startswith(".") for part in inside.parts) or not (given.is_file() or _may_be_one(path)):
+        if not given.is_file() and path.suffix.casefold() == ".txt" and not _names_recordings(path):
             continue
         if path.suffix.casefold() not in OF_MANY:
             yield Source(path, "", _names(inside))
@@ -144,9 +143,8 @@ def read(path: Path) -> dict[str, Alignment]:
     return read_alignment(path)
 
 
-def _may_be_one(path: Path) -> bool:
-    if path.suffix.casefold() != ".txt":
-        return path.suffix.casefold() in BY_SUFFIX
+def _names_recordings(path: Path) -> bool:
+    """Whether a text is an alignment by its first line."""
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         first = next((line.rstrip("\n") for line in lines if line.strip() and not line.startswith(";;")), "")
     return any(pattern.fullmatch(first) for pattern in (LIBRISPEECH_LINE, CTM_LINE, STM_LINE))
@@ -166,8 +164,10 @@ def _names(inside: Path) -> tuple[str, ...]:
 
 def _names_of(clip: Clip, root: Path, out: Path) -> set[str]:
     """The clip's path in its corpus and its id, each with and without the suffix of a sound."""
-    path = Path(os.path.relpath(os.path.normpath(out / clip.audio), root.resolve())).as_posix()
-    return {name for whole in (path, clip.id) for name in (whole, _stem(whole))}
+    path = os.path.normpath(out / clip.audio)
+    inside = [os.path.relpath(to(path), to(root)) for to in (os.path.abspath, os.path.realpath)]
+    names = (clip.id, *(Path(name).as_posix() for name in inside))
+    return {name for whole in names for name in (whole, _stem(whole))}
 
 
 def _stem(name: str) -> str:

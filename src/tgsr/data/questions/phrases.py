@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tgsr.data.alignments.marks import kind
 from tgsr.data.questions.draft import question_about
 from tgsr.data.transcribe.repair import gaps
 from tgsr.records import Clip, Question
@@ -47,8 +48,13 @@ def unbroken(words: Sequence[Word], holes: Sequence[Hole]) -> list[bool]:
 
 
 def in_time(clip: Clip) -> tuple[tuple[Word, ...], tuple[Hole, ...]]:
-    """The clip's words in order of their starts, and its holes, those among them that this order shows."""
-    return tuple(sorted(clip.words, key=lambda word: word.start)), (*clip.holes, *gaps(clip.words))
+    """The clip's words in order of their starts, without marks, and its holes: those too that order and marks show."""
+    spoken = tuple(
+        word for word in sorted(clip.words, key=lambda word: word.start) if kind(word.text) is None
+    )
+    unknown = (word for word in clip.words if kind(word.text) == "unknown")
+    marked = (Hole(word.start, word.end, None, word.speaker) for word in unknown)
+    return spoken, (*clip.holes, *gaps(clip.words), *marked)
 
 
 class Said:
