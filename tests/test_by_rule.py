@@ -202,6 +202,22 @@ def test_sounds_with_their_times_become_questions_by_the_same_record() -> None:
     assert by_sound(CLIP, [other], rng()) == []
 
 
+def test_sounds_without_a_name_are_not_asked_about_and_counts_need_all_of_them() -> None:
+    events = (
+        Event("dog", 1.0, 1.5),
+        Event("/m/05tny_", 3.0, 3.5),
+        Event("17", 4.0, 4.5),
+        Event("bell", 5.0, 5.4),
+    )
+    other = Clip("t", "t.wav", 10.0, events=(Event("rain", 0.0, 9.0), Event("/t/dd00125", 1.0, 2.0)))
+    drafts = by_sound(Clip("s", "s.wav", 10.0, events=events), [other], rng())
+    assert {draft.task for draft in drafts} == {"sound first", "sound count", "sound at all"}
+    said = " ".join(text for draft in drafts for text in (draft.question, draft.answer, *draft.wrong))
+    assert not any(label in said for label in ("/m/", "/t/", "17"))
+    assert by_sound(Clip("s", "s.wav", 10.0, events=events, flags=("events-left-out",)), [other], rng()) == []
+    assert by_sound(Clip("s", "s.wav", 10.0, events=events[1:3]), [other], rng()) == []
+
+
 # --- all of them -----------------------------------------------------------------------------------------------
 
 

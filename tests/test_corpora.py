@@ -25,6 +25,7 @@ from tgsr.data.corpora import (
 from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import clips_of, corpus_of
+from tgsr.data.questions.by_rule import by_speaker
 from tgsr.disk.rows import OnDisk
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, read_clips, resolve_audio, write_jsonl
@@ -534,6 +535,7 @@ def test_dialogues_with_turns_as_json_and_rttm(tmp_path: Path) -> None:
         {"speaker": "ann", "start": 0.5, "end": 1.6, "text": "one two"},
         {"speaker": "ann", "start": 2.0, "end": 1.0, "text": "backwards"},
         {"speaker": "ann", "start": 2.0, "end": 99.0, "text": "after the end"},
+        {"speaker": "ann", "start": 98.0, "end": 99.0, "text": "never"},
         {"start": 2.0, "end": 2.5, "text": "nobody"},
     ]
     write_json(tmp_path / "calls" / "a.json", turns)
@@ -550,13 +552,16 @@ def test_dialogues_with_turns_as_json_and_rttm(tmp_path: Path) -> None:
     )
     clips, bad = parted(multispeaker.read(tmp_path, Given(language="en")))
     assert [clip.id for clip in clips] == ["calls/a", "calls/b", "calls/c"]
-    assert clips[0].text == "one two\nthree four"
+    assert clips[0].text == "one two\nthree four\nafter the end"
     assert [(e.label, e.start, e.end) for e in clips[0].events] == [
         ("speaker ann", 0.5, 1.6),
         ("speaker bo", 1.5, 2.5),
+        ("speaker ann", 2.0, SECONDS),
     ]
     assert (clips[0].speaker, clips[0].label("n_speakers")) == (None, "2")
-    assert clips[0].flags == ("turns-left-out",)
+    assert clips[0].flags == ("turns-cut", "turns-left-out")
+    assert by_speaker(clips[0], np.random.default_rng(0)) == []
+    assert by_speaker(clips[2], np.random.default_rng(0))[0].answer == "two"
     assert (clips[1].speaker, clips[1].flags) == ("ann", ())
     assert [(e.label, e.start, e.end) for e in clips[2].events] == [
         ("speaker ann", 0.1, 0.3),
@@ -570,6 +575,22 @@ def test_dialogues_with_turns_as_json_and_rttm(tmp_path: Path) -> None:
         ("all.rttm", 4),
         ("silent.wav", None),
     ]
+
+
+def test_turns_of_one_recording_may_stand_anywhere(tmp_path: Path) -> None:
+    for name in "ab":
+        say(tmp_path / f"{name}.wav")
+    turn = "SPEAKER {} 1 {} 0.25 <NA> <NA> {} <NA> <NA>"
+    write(
+        tmp_path / "1.rttm",
+        turn.format("b", 0.5, "ann"),
+        turn.format("a", 0, "ann"),
+        turn.format("b", 0, "bo"),
+    )
+    write(tmp_path / "2.rttm", turn.format("a", 1, "bo"))
+    clips, bad = parted(multispeaker.read(tmp_path))
+    assert [(clip.id, len(clip.events), clip.flags) for clip in clips] == [("b", 2, ()), ("a", 2, ())]
+    assert bad == []
 
 
 # Lhotse
@@ -669,6 +690,7 @@ def test_desed_as_published(tmp_path: Path) -> None:
         "0.wav\t1.0\t2.0\tDog",
         "0.wav\t2.0\t9.0\tCat",
         "0.wav\t2.0\t2.0\tCat",
+        "0.wav\t8.0\t9.0\tCat",
         "1.wav\t\t\t",
         "gone.wav\t0.5\t1.0\tDog",
         "0.wav\t0.5\t1.0\tDog",
@@ -678,16 +700,18 @@ def test_desed_as_published(tmp_path: Path) -> None:
     first, second = clips
     assert first.id == "train/synthetic21_train/soundscapes/0.wav"
     assert first.audio == "audio/train/synthetic21_train/soundscapes/0.wav"
-    assert [(e.label, e.start, e.end) for e in first.events] == [("Speech", 0.5, 1.25), ("Dog", 1.0, 2.0)]
-    assert (first.split, first.source, first.flags) == ("train", "DESED", ("events-left-out",))
+    assert [(e.label, e.start, e.end) for e in first.events] == [
+        *[("Speech", 0.5, 1.25), ("Dog", 1.0, 2.0), ("Cat", 2.0, SECONDS), ("Dog", 0.5, 1.0)]
+    ]
+    assert (first.split, first.source, first.flags) == ("train", "DESED", ("events-cut", "events-left-out"))
     assert (second.events, second.flags) == ((), ())
     assert [(Path(b.file).name, b.line, b.field) for b in bad] == [
-        ("soundscapes.tsv", 4, "offset"),
         ("soundscapes.tsv", 5, None),
-        ("soundscapes.tsv", 7, "audio"),
-        ("soundscapes.tsv", 8, "id"),
+        ("soundscapes.tsv", 6, None),
+        ("soundscapes.tsv", 8, "audio"),
         ("2.wav", None, "audio"),
     ]
+    assert corpus_of(tmp_path) == "strong-labels"
 
 
 def test_audioset_strong_with_display_names(tmp_path: Path) -> None:
@@ -704,6 +728,11 @@ def test_audioset_strong_with_display_names(tmp_path: Path) -> None:
     assert [event.label for event in clip.events] == ["Wind", "/m/unknown"]
     assert (clip.split, clip.licence) == ("eval", "CC BY 4.0")
     assert bad == []
+    assert corpus_of(tmp_path) == "strong-labels"
+    (tmp_path / "mid_to_display_name.tsv").unlink()
+    write(tmp_path / "class_labels_indices.csv", "index,mid,display_name", '0,/m/03m9d0z,"Wind, strong"')
+    (clip,), bad = parted(strong_labels.read(tmp_path))
+    assert [event.label for event in clip.events] == ["Wind, strong", "/m/unknown"]
 
 
 # Hugging Face

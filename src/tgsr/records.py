@@ -42,6 +42,8 @@ NOT_ENGLISH = "not-english"
 INVENTED = "invented"
 """A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
 TOO_LONG = "too-long"
+EVENTS_LEFT_OUT = "events-left-out"  # as a flag: other sounds are heard than the clip's events say
+TURNS_LEFT_OUT = "turns-left-out"  # and others speak
 """Longer than the bound that was set: not transcribed."""
 TEXT_DIFFERS = "text-differs"
 """What was heard shares less than half of its words with the publisher's text."""

@@ -308,18 +308,19 @@ def lines(path: Path) -> Iterator[Entry | Bad]:
 
 
 def grouped(entries: Iterable[Entry | Bad], name: str) -> Iterator[list[Entry] | Bad]:
-    """Rows that lie together and have the same value under the name, as one list; Bad comes through."""
-    rows: list[Entry] = []
+    """Rows that have the same value under the name, as one list, wherever they stand; in order of their first ones.
+
+    The rows wait on disk; their values come back as JSON has them. Bad comes through first.
+    """
+    waiting = OnDisk()
     for entry in entries:
         if isinstance(entry, Bad):
             yield entry
             continue
-        if rows and entry.maybe(name) != rows[0].maybe(name):
-            yield rows
-            rows = []
-        rows.append(entry)
-    if rows:
-        yield rows
+        waiting.put(entry.maybe(name) or "", json.dumps([str(entry.file), entry.line, dict(entry.values)]))
+    for key in waiting.keys_as_put():
+        rows = map(json.loads, waiting.get(key))
+        yield [Entry(Path(file), line, values) for file, line, values in rows]
 
 
 class OnDisk:
@@ -349,6 +350,11 @@ class OnDisk:
             return before[0]
         self.put(key, value)
         return None
+
+    def keys_as_put(self) -> Iterator[str]:
+        """Every key once, in the order in which they were first put in."""
+        found = self._base.execute("SELECT key FROM texts GROUP BY key ORDER BY MIN(rowid)")
+        return (_str(key) for (key,) in found)
 
     def keys(self) -> Iterator[str]:
         """Every key once, in order."""

@@ -300,6 +300,16 @@ def _by_name(folder: Path) -> OnDisk:
     return found
 
 
+def cut_at(duration: Seconds, start: Seconds, end: Seconds) -> tuple[Seconds, bool]:
+    """The end of what begins at `start`, cut at the clip's, and whether that cut more than a rounding.
+
+    RecordError for what begins after the clip.
+    """
+    if start >= duration:
+        raise RecordError(None, f"begins at {start:g} s, after the clip's end, {duration:g} s")
+    return min(end, duration), end > duration + END_SLACK
+
+
 # Sound files
 
 

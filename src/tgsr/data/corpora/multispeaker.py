@@ -6,13 +6,24 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, described, locate, sound, unnamed, walk
+from tgsr.data.corpora.folders import (
+    NOTHING,
+    Given,
+    clip_and_bad,
+    cut_at,
+    described,
+    locate,
+    sound,
+    unnamed,
+    walk,
+)
 from tgsr.disk.rows import Entry, OnDisk, grouped, lines, made, parted
 from tgsr.errors import Bad, CorpusError, RecordError
-from tgsr.records import Clip
-from tgsr.timeline import END_SLACK, Event, Seconds, Span
+from tgsr.records import TURNS_LEFT_OUT, Clip
+from tgsr.timeline import Event, Seconds, Span
 
 SPEAKER = "speaker "  # a turn's event is labelled with this and the name
 
@@ -30,10 +41,12 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every recording below the folder that has turns: X.wav (or .flac, ...) with X.json, or with lines in an .rttm.
 
     X.json is [{"speaker", "start", "end", "text"}, ...] or {"turns": [...]}, in seconds; where it is there, the RTTM
-    lines of X are passed over. RTTM lines of one recording lie together. Turns have no times of words, so the clip has
-    no words: its events are the turns in order of time, labelled "speaker NAME", its text has one line for each of
-    them, and "n_speakers" is a label. A turn that has no time in the recording is Bad, and the clip without it flagged
-    "turns-left-out"; Bad are also turns without a recording and a recording without turns. The id is the path.
+    lines of X are passed over. RTTM lines of one recording may stand anywhere, also in several files of a folder. Turns
+    have no times of words, so the clip has no words: its events are the turns in order of time, labelled "speaker
+    NAME", its text has one line for each of them, and "n_speakers" is a label. A turn that ends after the recording is
+    cut there, and the clip flagged "turns-cut"; one that has no time in it is Bad, and the clip without it flagged
+    "turns-left-out"; Bad are also turns without a recording and a recording without turns. The
+    id is the path.
 
     Raises CorpusError where the folder holds no .json and no .rttm file.
     """
@@ -46,10 +59,11 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
         inside = path.relative_to(folder)
         named.put(inside.as_posix())
         clip = described(Entry(path), inside.with_suffix("").as_posix(), path, *sound(path), given)
-        turns, bad = parted(rows, lambda row: _turn(row, clip.duration))
+        cut: list[bool] = []
+        turns, bad = parted(rows, lambda row: _turn(row, clip.duration, cut))
         speaker, text, events = spoken(turns)
         labels = (("n_speakers", str(len({turn.speaker for turn in turns}))),)
-        flags = (*clip.flags, "turns-left-out") if bad else clip.flags
+        flags = (*clip.flags, *(("turns-cut",) if any(cut) else ()), *((TURNS_LEFT_OUT,) if bad else ()))
         return replace(clip, speaker=speaker, text=text, labels=labels, events=events, flags=flags), bad
 
     for path in walk(folder, (".json",)):
@@ -60,14 +74,14 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
             yield Entry(path).bad(error)
         else:
             yield from clip_and_bad(Entry(path), partial(recording, path.with_suffix(""), rows), ids)
-    for path in walk(folder, (".rttm",)):
-        for turns in grouped(_rttm_turns(path), "recording"):
-            if isinstance(turns, Bad):
-                yield turns
-                continue
-            bare = path.parent / turns[0].text("recording")
-            if not bare.with_name(f"{bare.name}.json").is_file():
-                yield from clip_and_bad(turns[0], partial(recording, bare, turns), ids)
+    of_rttm = chain.from_iterable(_rttm_turns(path) for path in walk(folder, (".rttm",)))
+    for turns in grouped(of_rttm, "recording"):
+        if isinstance(turns, Bad):
+            yield turns
+            continue
+        bare = Path(turns[0].text("recording"))
+        if not bare.with_name(f"{bare.name}.json").is_file():
+            yield from clip_and_bad(turns[0], partial(recording, bare, turns), ids)
     yield from unnamed(folder, named, "turns")
 
 
@@ -88,12 +102,13 @@ def spoken(turns: Sequence[Turn]) -> tuple[str | None, str | None, tuple[Event, 
     return speakers.pop() if len(speakers) == 1 else None, "\n".join(texts) if any(texts) else None, events
 
 
-def _turn(row: Entry, duration: Seconds) -> Turn:
-    """Raises ValueError for a turn that lacks a speaker or has no time in the recording."""
-    start, end = row.number("start"), row.number("end")
-    if end > duration + END_SLACK:
-        raise RecordError("end", f"{end} s is after the recording's end, {duration} s")
-    return Turn(Span(start, end), row.text("speaker"), row.maybe("text"))
+def _turn(row: Entry, duration: Seconds, cut: list[bool]) -> Turn:
+    """The turn, cut at the recording's end; `cut` gets whether it was. ValueError where it has no speaker or time."""
+    start = row.number("start")
+    end, is_cut = cut_at(duration, start, row.number("end"))
+    turn = Turn(Span(start, end), row.text("speaker"), row.maybe("text"))
+    cut.append(is_cut)
+    return turn
 
 
 def _json_turns(path: Path) -> list[Entry]:
@@ -118,7 +133,12 @@ def _rttm_turns(path: Path) -> Iterator[Entry | Bad]:
         except ValueError:
             problem = "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME"
             raise RecordError(None, problem) from None
-        values = {"recording": recording, "start": float(start), "end": end, "speaker": speaker}
+        values = {
+            "recording": str(path.parent / recording),
+            "start": float(start),
+            "end": end,
+            "speaker": speaker,
+        }
         return Entry(path, entry.line, values)
 
     rows = lines(path)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, described, locate, sound, unnamed
+from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, cut_at, described, locate, sound, unnamed
 from tgsr.disk.rows import Entry, OnDisk, grouped, parted, require_columns, table
-from tgsr.errors import Bad, CorpusError, RecordError
-from tgsr.records import Clip
-from tgsr.timeline import END_SLACK, Event
+from tgsr.errors import Bad, CorpusError
+from tgsr.records import EVENTS_LEFT_OUT, Clip
+from tgsr.timeline import Event
 
 # The columns of file, start, end and label, and the publisher's licence.
 TABLES = {
@@ -19,29 +19,28 @@ TABLES = {
     "AudioSet": (("segment_id", "start_time_seconds", "end_time_seconds", "label"), "CC BY 4.0"),
 }
 SPLITS = ("validation", "eval", "train")  # DESED has train/synthetic20_validation
-NAMES = "mid_to_display_name.tsv"
+NAMES = ("class_labels_indices.csv", "mid_to_display_name.tsv")
 
 
 def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> Iterator[Clip | Bad]:
     """Every recording that a table of strong labels names, with its events; other tables are passed over.
 
     Tables are metadata/**/*.tsv with their recordings in audio/ under the same path (DESED's layout), or *.tsv in the
-    folder with the recordings in `audio`, by default audio/ or the folder itself. A recording's rows lie together; a
-    row with nothing but a file's name is a recording without events. The split is train, validation or eval, after the
-    table's path; the id is that path with the recording's name. AudioSet's labels get names where NAMES is in the
-    folder. An event that has no time in the recording is Bad, and the clip without it flagged "events-left-out"; Bad
-    are also a recording that is missing and one that no row names.
+    folder with the recordings in `audio`, by default audio/ or the folder itself. A recording's rows are found wherever
+    they stand; a row with nothing but a file's name is a recording without events. The split is train, validation or
+    eval, after the table's path; the id is that path with the recording's name. AudioSet's labels get names where one
+    of NAMES is in the folder. An event that ends after the recording is cut there, and the clip flagged "events-cut";
+    one that has no time in the recording is Bad, and the clip without it flagged "events-left-out"; Bad are also a
+    recording that is missing and one that no row names.
 
     Raises CorpusError where there is no such table.
     """
-    is_desed = (folder / "metadata").is_dir()
-    root = folder / "metadata" if is_desed else folder
-    paths = sorted(root.rglob("*.tsv") if is_desed else root.glob("*.tsv"))
-    tables = {path: corpus for path in paths if (corpus := _corpus(path)) is not None}
+    root, tables = tables_of(folder)
+    is_desed = root != folder
     if not tables:
         columns = " or ".join(", ".join(columns) for columns, _ in TABLES.values())
         raise CorpusError(root, f"a .tsv with the columns {columns}", "none")
-    display_names = _display_names(folder / NAMES)
+    display_names = {label: name for path in NAMES for label, name in _display_names(folder / path).items()}
     ids = OnDisk()
     named: dict[Path, OnDisk] = {}
     for path, corpus in tables.items():
@@ -61,6 +60,13 @@ def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> 
         yield from unnamed(recordings, seen, "the tables")
 
 
+def tables_of(folder: Path) -> tuple[Path, dict[Path, str]]:
+    """Where a folder's tables of strong labels begin, and whose each of them is, by its header."""
+    root = folder / "metadata" if (folder / "metadata").is_dir() else folder
+    paths = sorted(root.glob("*.tsv") if root == folder else root.rglob("*.tsv"))
+    return root, {path: corpus for path in paths if (corpus := _corpus(path)) is not None}
+
+
 def _recording(
     rows: list[Entry], name: str, recordings: Path, given: Given, display_names: dict[str, str], named: OnDisk
 ) -> tuple[Clip, list[Bad]]:
@@ -70,16 +76,19 @@ def _recording(
     named.put(path.relative_to(recordings).as_posix())
     clip = described(Entry(path), f"{name}/{rows[0].text(file_column)}", path, *sound(path), given)
 
+    cut = False
+
     def event(row: Entry) -> Event:
+        nonlocal cut
         start, end, label = row.number(start_column), row.number(end_column), row.text(label_column)
-        if end > clip.duration + END_SLACK:
-            raise RecordError(end_column, f"{end} s is after the clip's end, {clip.duration} s")
+        end, is_cut = cut_at(clip.duration, start, end)
+        cut |= is_cut
         return Event(display_names.get(label, label), start, end)
 
     # a row may name only a file
     timed = [row for row in rows if row.first((start_column, end_column, label_column)) is not None]
     events, bad = parted(timed, event)
-    flags = (*clip.flags, "events-left-out") if bad else clip.flags
+    flags = (*clip.flags, *(("events-cut",) if cut else ()), *((EVENTS_LEFT_OUT,) if bad else ()))
     return replace(clip, events=tuple(events), flags=flags), bad
 
 
@@ -104,5 +113,8 @@ def _display_names(path: Path) -> dict[str, str]:
     """AudioSet's names by label (/m/05tny_: Bark); none where the file is missing."""
     if not path.is_file():
         return {}
+    if path.suffix == ".csv":
+        rows = table(path, ("mid", "display_name"))
+        return {row.text("mid"): row.text("display_name") for row in rows if isinstance(row, Entry)}
     lines = path.read_text(encoding="utf-8").splitlines()
     return {label: name for label, _, name in (line.partition("\t") for line in lines)}

@@ -57,6 +57,8 @@ def corpus_of(path: Path) -> Corpus:
         return "webdataset"
     if has("*.rttm"):
         return "multispeaker"
+    if strong_labels.tables_of(path)[1]:
+        return "strong-labels"
     return "folder"
 
 

@@ -8,6 +8,7 @@ heard: a listener cannot know their names.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -25,8 +26,17 @@ from tgsr.data.questions.phrases import (
     unbroken,
 )
 from tgsr.data.splits import drawn
-from tgsr.records import NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, Question
-from tgsr.timeline import Hole, Seconds, Span, Word, cover
+from tgsr.records import (
+    EVENTS_LEFT_OUT,
+    NO_SPEECH,
+    NOT_ENGLISH,
+    TEXT_DIFFERS,
+    TOO_LONG,
+    TURNS_LEFT_OUT,
+    Clip,
+    Question,
+)
+from tgsr.timeline import Event, Hole, Seconds, Span, Word, cover
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -34,6 +44,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 TURN = "speaker "  # how events name a speaker's turn
 QUOTED = 10  # words of a turn
+MACHINE_ID = re.compile(r"/[a-z]+/\S+|[A-Za-z]{0,4}[_-]?\d+")  # /m/05tny_, 17, dd00125, ev_3
 PAUSE: Seconds = 0.05  # apart: what comes first must be heard to come first
 
 
@@ -110,8 +121,11 @@ def turns_of(clip: Clip) -> list[tuple[str, Span, tuple[Word, ...]]]:
 def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
     """How many speak, and, where two or more do, who says a phrase and who follows whom.
 
-    Nothing is asked where somebody may speak of whom no word is known: in a hole, or unnamed among named ones.
+    Nothing is asked where somebody may speak of whom no word is known: in a hole, in a turn that was left out, or
+    unnamed among named ones.
     """
+    if TURNS_LEFT_OUT in clip.flags:
+        return []
     turns = turns_of(clip)
     words, holes = in_time(clip)
     speakers = list(dict.fromkeys(speaker for speaker, _, _ in turns))
@@ -249,12 +263,16 @@ def _share(text: str, other: str) -> bool:
 
 
 def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:
-    """Which sound comes first, how often one is heard, and which is heard in a stretch (appendix D)."""
-    events = sorted((e for e in clip.events if not e.label.startswith(TURN)), key=lambda event: event.start)
+    """Which sound comes first, how often one is heard, and which is heard in a stretch (appendix D).
+
+    Sounds that have no name but an id of their corpus are not asked about. Where events of the clip were left out,
+    nobody knows what else is heard, and nothing is asked.
+    """
+    events = sorted(named_events(clip), key=lambda event: event.start)
     labels = list(dict.fromkeys(event.label for event in events))
-    if not labels:
+    if not labels or EVENTS_LEFT_OUT in clip.flags:
         return []
-    elsewhere = {e.label for other in others for e in other.events if not e.label.startswith(TURN)}
+    elsewhere = {event.label for other in others for event in named_events(other)}
     strange = [str(label) for label in rng.permutation(sorted(elsewhere - set(labels)))]
     drafts = []
     starts = [next(event for event in events if event.label == label) for label in labels]
@@ -263,7 +281,8 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
         drafts.append(Draft("sound first", question, labels[0], (*labels[1:], *strange), (starts[0].span,)))
     label = labels[int(rng.integers(len(labels)))]
     of_label = [event for event in events if event.label == label]
-    if len(of_label) <= len(NUMBERS) - 1 and all(a.end <= b.start for a, b in itertools.pairwise(of_label)):
+    apart = all(a.end <= b.start for a, b in itertools.pairwise(of_label))
+    if apart and len(of_label) <= len(NUMBERS) - 1:
         question = f'How many times is this sound heard: "{label}"?'
         spans = tuple(event.span for event in of_label)
         drafts.append(Draft("sound count", question, *_number(len(of_label), rng), spans))
@@ -271,6 +290,11 @@ def by_sound(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
         question = "Which of these sounds is heard?"
         drafts.append(Draft("sound at all", question, label, tuple(strange), (of_label[0].span,)))
     return drafts
+
+
+def named_events(clip: Clip) -> list[Event]:
+    """The clip's sounds that a listener could name: no speaker's turns, and no ids such as AudioSet's /m/05tny_."""
+    return [e for e in clip.events if not (e.label.startswith(TURN) or MACHINE_ID.fullmatch(e.label))]
 
 
 UNFIT = (NO_SPEECH, NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG)  # flags whose clips are asked nothing
