@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tgsr.audio import SAMPLE_RATE
@@ -388,6 +389,33 @@ def test_a_kept_file_of_something_else_is_encoded_again(lalm: AudioFlamingo3, tm
     assert torch.equal(cache.get(lalm, noise(0.5)), right)
     save_file({"other": torch.zeros(1)}, paths[len(right)])
     assert torch.equal(cache.get(lalm, noise(0.5)), right)
+
+
+def test_no_bit_of_kept_features_changes_unnoticed(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    cache, samples = FeatureCache(tmp_path), noise(0.3)
+    kept = cache.keep(lalm, samples)
+    right, content = kept.read(), kept.path.read_bytes()
+    rng = np.random.default_rng(0)
+    n_head = len(content) - right.numel() * 2
+    places = [*rng.choice(n_head, 15, replace=False), *rng.integers(n_head, len(content), size=15)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        kept.path.write_bytes(damaged)
+        if place >= n_head:
+            with pytest.raises(ModelError, match=r"damaged .*start again"):
+                kept.read()
+        assert torch.equal(cache.get(lalm, samples), right)
+
+
+def test_kept_features_of_before_have_no_checksum_and_are_read(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    cache, samples = FeatureCache(tmp_path), noise(0.3)
+    kept = cache.keep(lalm, samples)
+    with safe_open(kept.path, "pt") as file:
+        described = file.metadata()
+    del described["crc32"]
+    save_file({"features": torch.ones(3, 16, dtype=torch.float16)}, kept.path, metadata=described)
+    assert torch.equal(cache.get(lalm, samples), torch.ones(3, 16))
 
 
 def test_features_are_kept_as_bfloat16_where_asked(lalm: AudioFlamingo3, tmp_path: Path) -> None:

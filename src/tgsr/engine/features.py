@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 from tgsr.records import Clip, Question, resolve_audio
 
+CHECKSUM = "crc32"  # where a file of kept features has it
 LongAudio = Literal["refuse", "split"]
 
 
@@ -55,15 +57,13 @@ class KeptFeatures:
     n_frames: int
 
     def read(self) -> Tensor:
-        """F x D_enc float32. Raises ModelError where the file has gone or was altered."""
+        """F x D_enc float32. Raises ModelError where the file has gone or was altered, be it by a bit."""
         try:
-            with safe_open(self.path, "pt") as kept:
-                features: Tensor = kept.get_tensor("features").float()
-        except (SafetensorError, OSError) as error:
+            return _read(self.path)[1].float()
+        except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(
-                f"{self.path}: kept features are gone or damaged ({error}); start again"
+                f"{self.path}: kept features are gone or damaged ({error}); start again, and they are made again"
             ) from error
-        return features
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,9 @@ class FeatureCache:
 
     Stored as float16, or as bfloat16 where an encoder's outputs do not fit float16's range. What `get`
     returns was rounded to that type whether it came from the disk or not, so that no result depends on the
-    cache being warm. Each file says whose output it holds; one that is half-written, unreadable, of another
-    encoder or audio, or of another type is encoded again.
+    cache being warm. Each file says whose output it holds and has a checksum of it; one that is half-written,
+    unreadable, altered, of another encoder or audio, or of another type is encoded again. Files of before, without
+    a checksum, are taken as they are.
     """
 
     folder: Path
@@ -102,7 +103,7 @@ class FeatureCache:
         if (n_frames := _kept(path, described)) is not None:
             return KeptFeatures(path, n_frames)
         features = _encoded(lalm, pieces, self.dtype)
-        write_whole(path, save({"features": features}, metadata=described))
+        write_whole(path, save({"features": features}, metadata=described | {CHECKSUM: checksum(features)}))
         return KeptFeatures(path, len(features))
 
 
@@ -120,12 +121,25 @@ def _kept(path: Path, described: dict[str, str]) -> int | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as kept:
-            if kept.metadata() != described:
-                return None
-            return int(kept.get_slice("features").get_shape()[0])
-    except SafetensorError:
+        metadata, features = _read(path)
+    except (SafetensorError, ValueError):
         return None
+    return len(features) if metadata == described else None
+
+
+def _read(path: Path) -> tuple[dict[str, str], Tensor]:
+    """What a file says of its features, and these. ValueError where its checksum is another one than theirs."""
+    with safe_open(path, "pt") as kept:
+        metadata, features = dict(kept.metadata() or {}), kept.get_tensor("features")
+    if metadata.pop(CHECKSUM, found := checksum(features)) != found:
+        raise ValueError("their checksum is another one")
+    return metadata, features
+
+
+def checksum(features: Tensor) -> str:
+    """CRC-32 of a tensor's type, shape and bytes, in hexadecimal: any bit that flips changes it."""
+    described = zlib.crc32(f"{features.dtype} {tuple(features.shape)}".encode())
+    return f"{zlib.crc32(features.contiguous().view(torch.uint8).numpy(), described):08x}"
 
 
 def without_cache(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio = "refuse") -> Tensor:
