@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tgsr import audio
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.disk.jsonl import repair_jsonl
+from tgsr.disk.lock import held
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms_of
@@ -194,9 +195,21 @@ def predict_to_file(
     names. Goes on where an earlier call stopped: questions that have an answer of that name in `out` are left
     alone. Unheard ones go to `out`.errors.jsonl, each once for the same reason, and the next call tries them again.
     Raises RecordError where `out` is not a file of ours, and where that name has answered there under another prompt
-    or another system turn.
+    or another system turn; RunError where another process is answering into `out`.
     """
-    name = name or model.name
+    with held(out):
+        return _predict_to_file(model, questions, path, out, cache, decoding, name or model.name)
+
+
+def _predict_to_file(
+    model: Lalm | Responder,
+    questions: Sequence[Question],
+    path: Path,
+    out: Path,
+    cache: FeatureCache,
+    decoding: Decoding,
+    name: str,
+) -> tuple[int, int]:
     done: set[str] = set()
     errors = out.with_name(out.name + ".errors.jsonl")
     if errors.exists():

@@ -146,7 +146,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
     shared.add_cache(command)
     example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
     more = "Attention by block, layer, phase and second, inside and outside of the cited intervals."
-    shared.finish(command, attend, example, more)
+    shared.finish(command, attend, example, more, holds_out=True)
 
 
 def attend(args: argparse.Namespace) -> None:
@@ -157,6 +157,7 @@ def attend(args: argparse.Namespace) -> None:
     from tgsr.evaluation.attention.look import as_written, paper_questions
     from tgsr.evaluation.attention.scores import layer_to_show, summarise_all, write_summary
     from tgsr.evaluation.attention.table import table
+    from tgsr.models.load import files_of
     from tgsr.prompts import prompt_text
     from tgsr.records import read_responses, write_jsonl
     from tgsr.report.attention_figures import draw_all
@@ -187,6 +188,7 @@ def attend(args: argparse.Namespace) -> None:
             remedy = "give --model as the predictions name it"
             raise RecordError("model", problem, str(args.predictions), remedy=remedy)
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
+        folder.rest_on(f"model {name}", files_of(name))
         asking["responses"] = texts.get(lalm.name)
         rows, unheard = look_to_file(lalm, questions, args.questions, args.out, cache, **asking)
         errors += [{"id": item.question.id, "model": name, "error": item.reason} for item in unheard]
@@ -232,7 +234,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
         "tgsr control --questions questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
     )
     more = "It is also shifted, and reduced to the cited evidence. --seed is that of the removals and intervals too."
-    shared.finish(command, control, example, more)
+    shared.finish(command, control, example, more, holds_out=True)
 
 
 def control(args: argparse.Namespace) -> None:
@@ -242,6 +244,7 @@ def control(args: argparse.Namespace) -> None:
     from tgsr.evaluation.controls.alter import Settings
     from tgsr.evaluation.controls.ask import Control, control, drop_features
     from tgsr.evaluation.controls.scores import summarise, table, write
+    from tgsr.models.load import files_of
 
     families = tuple(args.conditions)
     settings = shared.config_of(args, Settings, shifts=tuple(args.shifts), families=families)
@@ -254,6 +257,7 @@ def control(args: argparse.Namespace) -> None:
     for name in dict.fromkeys(args.model):
         model = shared.open_model(args, name)
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
+        folder.rest_on(f"model {name}", files_of(name))
         rows = control(
             model, questions, args.questions, args.out, cache, decoding, settings, args.predictions
         )
@@ -282,7 +286,7 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
     flag("--bias", action="store_true", help="ask the judge in another order of choices and of verdicts too")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
-    shared.finish(command, behaviour, example)
+    shared.finish(command, behaviour, example, holds_out=True)
 
 
 def behaviour(args: argparse.Namespace) -> None:
@@ -339,7 +343,7 @@ def add_judge(command: argparse.ArgumentParser) -> None:
     flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
-    shared.finish(command, judge, example, "Two tests of bias come with it.")
+    shared.finish(command, judge, example, "Two tests of bias come with it.", holds_out=True)
 
 
 def judge(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import os
 import tempfile
 import typing
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,27 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def finish(
-    command: argparse.ArgumentParser, run: Callable[[Any], None], example: str, more: str = ""
+    command: argparse.ArgumentParser,
+    run: Callable[[Any], None],
+    example: str,
+    more: str = "",
+    holds_out: bool = False,
 ) -> None:
-    """Gives a command the function that runs it, an example, and what its line in `tgsr --help` leaves out."""
-    command.set_defaults(run=run)
+    """Gives a command the function that runs it, an example, and what its line in `tgsr --help` leaves out.
+
+    A command that `holds_out` goes on in --out where it was stopped, and no second one may at the same time.
+    """
+    command.set_defaults(run=partial(_holding_out, run) if holds_out else run)
     command.description = f"{command.description} {more}"
     command.epilog = f"example: {example}"
     command.formatter_class = _Help
+
+
+def _holding_out(run: Callable[[Any], None], args: argparse.Namespace) -> None:
+    from tgsr.disk.lock import held
+
+    with held(args.out):
+        run(args)
 
 
 def require_there(*paths: Path | None) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
+from tgsr.disk.lock import held
 from tgsr.disk.whole import HALF, whole
 from tgsr.errors import Bad, DiskError, ShardError, install
 from tgsr.records import Clip, Question, as_row
@@ -96,45 +97,47 @@ def run(
     A Bad among the rows is left out. `root` is the folder that audio paths start from. Results of shards lie in
     .OUT.shards, which can be deleted once `out` is there; a later run with more rows finds those that it knows.
     ShardError where more than the share `most_bad` of the rows was left out: then `out` is written, all the same.
+    RunError where another process makes the same `out`.
     """
-    kept = out.with_name(f".{out.name}.shards")
-    kept.mkdir(parents=True, exist_ok=True)
-    for half in (*kept.glob("half-*"), *kept.glob(f"{HALF}*")):  # of a run that was killed
-        half.unlink()
-    keys: list[str] = []
-    n_given = n_found = 0
+    with held(out):
+        kept = out.with_name(f".{out.name}.shards")
+        kept.mkdir(parents=True, exist_ok=True)
+        for half in (*kept.glob("half-*"), *kept.glob(f"{HALF}*")):  # of a run that was killed
+            half.unlink()
+        keys: list[str] = []
+        n_given = n_found = 0
 
-    def jobs() -> Iterator[ShardJob]:
-        """The shards that are not there yet."""
-        nonlocal n_given, n_found
-        iterator = iter(rows)
-        while shard := list(islice(iterator, rows_per_shard)):
-            good = [row for row in shard if not isinstance(row, Bad)]
-            bad = [row for row in shard if isinstance(row, Bad)]
-            keys.append(step.key([*good, *map(asdict, bad)], root))
-            n_given += len(shard)
-            job = ShardJob(step, good, bad, kept / keys[-1])
-            if job.path.exists():
-                n_found += 1
-                bar.update(job.n_rows)
-            else:
-                yield job
+        def jobs() -> Iterator[ShardJob]:
+            """The shards that are not there yet."""
+            nonlocal n_given, n_found
+            iterator = iter(rows)
+            while shard := list(islice(iterator, rows_per_shard)):
+                good = [row for row in shard if not isinstance(row, Bad)]
+                bad = [row for row in shard if isinstance(row, Bad)]
+                keys.append(step.key([*good, *map(asdict, bad)], root))
+                n_given += len(shard)
+                job = ShardJob(step, good, bad, kept / keys[-1])
+                if job.path.exists():
+                    n_found += 1
+                    bar.update(job.n_rows)
+                else:
+                    yield job
 
-    try:
-        with tqdm(desc=out.name, unit="row") as bar:
-            for n_rows in _RUNNERS[runner](jobs(), workers):
-                bar.update(n_rows)
-        counts = Counts(n_given, *_put_together(keys, kept, out), len(keys), n_found)
-    except DiskError as error:
-        raise ShardError(
-            f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
-        ) from error
-    if counts.left_out > most_bad * counts.given:
-        raise ShardError(
-            f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; "
-            f"{errors_of(out)} says why: mend them or raise --most-bad"
-        )
-    return counts
+        try:
+            with tqdm(desc=out.name, unit="row") as bar:
+                for n_rows in _RUNNERS[runner](jobs(), workers):
+                    bar.update(n_rows)
+            counts = Counts(n_given, *_put_together(keys, kept, out), len(keys), n_found)
+        except DiskError as error:
+            raise ShardError(
+                f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
+            ) from error
+        if counts.left_out > most_bad * counts.given:
+            raise ShardError(
+                f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; "
+                f"{errors_of(out)} says why: mend them or raise --most-bad"
+            )
+        return counts
 
 
 def errors_of(out: Path) -> Path:

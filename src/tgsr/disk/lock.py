@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +66,7 @@ def _locked(lock: Path, path: StrPath) -> int:
             break
         os.close(file)  # the one before has just ended, and removed it
     now = datetime.now().astimezone().isoformat(" ", "seconds")
-    words = {"process": os.getpid(), "machine": platform.node(), "since": now}
+    words = {"process": os.getpid(), "machine": os.uname().nodename, "since": now}
     os.ftruncate(file, 0)
     os.pwrite(file, json.dumps(words).encode() + b"\n", 0)
     return file

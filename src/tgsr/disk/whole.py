@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -193,7 +192,7 @@ def _is_running(process: int) -> bool:
 @cache
 def _here() -> str:
     """This machine since it was started, and this container: where a process' number means the same process."""
-    parts = [platform.node()]
+    parts = [os.uname().nodename]
     for read, source in ((os.readlink, "/proc/self/ns/pid"), (_text, "/proc/sys/kernel/random/boot_id")):
         try:
             parts.append(read(source))

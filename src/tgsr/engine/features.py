@@ -139,7 +139,7 @@ def _read(path: Path) -> tuple[dict[str, str], Tensor]:
 def checksum(features: Tensor) -> str:
     """CRC-32 of a tensor's type, shape and bytes, in hexadecimal: any bit that flips changes it."""
     described = zlib.crc32(f"{features.dtype} {tuple(features.shape)}".encode())
-    return f"{zlib.crc32(memoryview(features.contiguous().view(torch.uint8).numpy()), described):08x}"
+    return f"{zlib.crc32(features.contiguous().view(torch.uint8).numpy().data, described):08x}"
 
 
 def without_cache(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio = "refuse") -> Tensor:

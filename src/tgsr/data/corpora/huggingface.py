@@ -16,7 +16,7 @@ from tgsr.audio import FETCH_AGAIN
 from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, suffix_of
 from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
-from tgsr.disk.whole import write_whole
+from tgsr.disk.whole import half_name, whole, write_whole
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
 
@@ -90,14 +90,15 @@ def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
     name = quote(identity, safe=" ")
     if len(name) > LONGEST_NAME:
         raise RecordError("id", f"{identity!r:.80} is too long for the name of a file")
-    with TemporaryDirectory(dir=folder, prefix=".half-") as parts:
+    with TemporaryDirectory(dir=folder, prefix=half_name()) as parts:
         part = Path(parts) / "sound"
         write_whole(part, content)
         try:
             path = folder / f"{name}{suffix_of(part)}"
         except AudioError as error:
             raise AudioError(f"the sound of {identity}", error.found, error.remedy) from None
-        os.replace(part, path)
+        with whole(path) as half:
+            os.replace(part, half)
     return path
 
 
