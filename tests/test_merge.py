@@ -12,16 +12,22 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AudioFlamingo3ForConditionalGeneration, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import (
+    AudioFlamingo3ForConditionalGeneration,
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+)
 
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.load import load, save_adapter
+from tgsr.models.load import fingerprint, load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.packaged_weights import cache_folder
+from tgsr.models.placement import LoadAs, Placement
 from tiny import af3_folder, omni_folder
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
@@ -124,9 +130,65 @@ def test_an_adapter_is_pefts_own(family: str, base: Path, adapter: Path) -> None
     assert len(kept) == sum(".lora_" in name for name, _ in ours.model.named_parameters())
 
 
-def test_a_bfloat16_base_is_added_up_in_float32(base: Path, adapter: Path, tmp_path: Path) -> None:
-    from tgsr.models.placement import Placement
+@pytest.mark.parametrize(("trained", "used"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_an_adapter_fits_its_base_in_whatever_width_both_were_loaded(
+    family: str, base: Path, tmp_path: Path, trained: LoadAs, used: LoadAs
+) -> None:
+    uneven = tmp_path / "base"
+    shutil.copytree(base, uneven)
+    for file in uneven.glob("*.safetensors"):  # norms that bfloat16 rounds
+        kept = {n: w * 1.0041 if w.ndim == 1 else w for n, w in load_file(file).items()}
+        save_file(kept, file, metadata={"format": "pt"})
+    lalm = load(str(uneven), Placement(trained))
+    with_lora(lalm, rank=2, alpha=4, seed=0)
+    save_adapter(lalm, tmp_path / "adapter")
+    assert load(str(tmp_path / "adapter"), Placement(used)).base == str(uneven)
+    shutil.rmtree(uneven)
+    shutil.copytree(base, uneven)
+    with pytest.raises(ModelError, match="was trained on another model"):
+        load(str(tmp_path / "adapter"), Placement(used))
 
+
+def test_a_fingerprint_of_before_is_still_known(base: Path, adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "adapter")
+    described = tmp_path / "adapter" / "adapter.json"
+    about = json.loads(described.read_text())
+    del about["rounded"], about["dtype"]
+    described.write_text(json.dumps(about))
+    load(str(tmp_path / "adapter"))
+    described.write_text(json.dumps(about | {"fingerprint": "0" * 16}))
+    with pytest.raises(ModelError, match="was trained on another model"):
+        load(str(tmp_path / "adapter"))
+
+
+def test_in_its_own_width_a_base_is_told_apart_by_the_last_bit(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    about = json.loads((adapter / "adapter.json").read_text())
+    lalm = load(str(base))
+    assert about["fingerprint"] == fingerprint(lalm)
+    with torch.no_grad():
+        lalm.language_model.norm.weight[0] += 1e-6
+    assert about["fingerprint"] != fingerprint(lalm)
+    assert about["rounded"] == fingerprint(lalm, torch.bfloat16)
+
+
+def test_a_whole_omni_takes_the_lora_at_its_thinker(family: str, base: Path, adapter: Path) -> None:
+    if family != "qwen_omni":
+        pytest.skip("only Qwen2.5-Omni is a part of something larger")
+    thinker = CLASSES[family].from_pretrained(str(base)).config.to_dict()
+    whole = Qwen2_5OmniForConditionalGeneration(
+        Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False)
+    )
+    PeftModel.from_pretrained(whole.thinker, str(adapter))
+    ours = {n: w for n, w in load(str(adapter)).model.named_parameters() if ".lora_" in n}
+    kept = {n: w for n, w in whole.named_parameters() if ".lora_" in n}
+    assert len(kept) == len(ours) > 0
+    for name, weight in ours.items():
+        assert torch.equal(weight, kept["thinker." + name.removeprefix("base_model.model.")])
+
+
+def test_a_bfloat16_base_is_added_up_in_float32(base: Path, adapter: Path, tmp_path: Path) -> None:
     exact = load(str(adapter))
     lalm = load(str(adapter), Placement("bfloat16"))
     merge(exact, tmp_path / "exact")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
@@ -147,8 +149,11 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
     )
 
 
-def fingerprint(lalm: Lalm) -> str:
-    """Tells bases apart: a hash of all weights' names and shapes and of the decoder's norms and biases."""
+def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
+    """Tells bases apart: a hash of all weights' names and shapes and of the decoder's norms and biases.
+
+    These are rounded to `width` first: to bfloat16, and a base has one fingerprint in whatever width it was loaded.
+    """
     digest = hashlib.sha256()
     for name, weight in sorted(lalm.inner.named_parameters()):
         if ".lora_" not in name:
@@ -159,7 +164,7 @@ def fingerprint(lalm: Lalm) -> str:
     for within, module in lalm.language_model.named_modules():
         with align_module_device(module):  # what waits in the host's memory is not there until its turn
             vectors |= {
-                f"{within}.{name}": weight.detach().float().cpu()
+                f"{within}.{name}": weight.detach().to(width).float().cpu()
                 for name, weight in module.named_parameters(recurse=False)
                 if weight.ndim == 1
             }
@@ -190,7 +195,7 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
         lalm = _load(base if not (folder / base).exists() else str(folder / base), placement)
     except ModelError as error:
         raise ModelError(f"{described}: its base {base} cannot be loaded: {error}") from error
-    if "fingerprint" in about and about["fingerprint"] != fingerprint(lalm):
+    if not _is_the_base(about, lalm):
         raise ModelError(
             f"{folder}: was trained on another model than {base} is now; "
             f"give {described} the path of its own base, or train it again"
@@ -225,6 +230,19 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     return lalm
 
 
+def _is_the_base(about: Mapping[str, Any], lalm: Lalm) -> bool:
+    """Whether an adapter was trained on this model: exactly, or to bfloat16's rounding where widths differ."""
+    exact = about.get("fingerprint")
+    if exact in (None, fingerprint(lalm)):
+        return True
+    rounded = about.get("rounded", exact)  # adapters of before have one fingerprint, and no width
+    return about.get("dtype") != _dtype(lalm) and rounded == fingerprint(lalm, torch.bfloat16)
+
+
+def _dtype(lalm: Lalm) -> str:
+    return str(lalm.language_model.dtype).removeprefix("torch.")
+
+
 def save_adapter(lalm: Lalm, folder: Path) -> None:
     """The aligner, and the LoRA where there is one, under names that `load` finds again.
 
@@ -242,6 +260,8 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
     about = {
         "base": lalm.base,
         "fingerprint": fingerprint(lalm),
+        "rounded": fingerprint(lalm, torch.bfloat16),
+        "dtype": _dtype(lalm),
         "files": {path.name: sha256_of(path) for path in files},
     }
     write_whole(folder / ADAPTER_FILE, json.dumps(about, indent=2) + "\n")
