@@ -94,9 +94,24 @@ def test_a_true_quote_is_verified_and_a_false_one_is_not(clip, tmp_path):
         "(a) a",
     ]
     found = verify([response(text) for text in texts], clip, tmp_path, Loudest(), "loudness")
-    assert [of.value for of in found] == [1.0, 0.0, 1.0, 0.0, None]
-    assert [(step.start, step.transcript) for step in found[2].steps] == [(1.0, "soft"), (3.0, "loud")]
+    assert [of.value for of in found] == [1.0, 0.0, 0.75, 0.0, None]
+    steps = [(step.start, step.explanation, step.transcript) for step in found[2].steps]
+    assert steps == [(1.0, "soft", "soft"), (3.0, "loud", "loud"), (3.0, "soft", "loud")]
     assert found[3].steps[0].transcript == ""
+
+
+def test_an_interval_that_is_cited_again_is_heard_for_what_is_new_about_it(clip, tmp_path):
+    texts = [
+        'From 1.0s to 2.0s one hears "soft". So 1.0s to 2.0s supports (a).\n(a) a',
+        'From 1.0s to 2.0s one hears "soft". Again, from 1.0s to 2.0s, "soft".\n(a) a',
+        "From 1.0s to 2.0s. From 1.0s to 2.0s, soft\n(a) a",
+        "From 1.0s to 2.0s soft Ms. Loud.\n(a) a",
+    ]
+    backend = Loudest()
+    found = verify([response(text) for text in texts], clip, tmp_path, backend, "loudness")
+    heard = [[step.explanation for step in of.steps] for of in found]
+    assert heard == [["soft"], ["soft"], ["soft"], ["soft ms loud"]]
+    assert backend.n == 1
 
 
 def test_what_cannot_be_verified_says_why(clip, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tgsr.data.other_trainers import to_trl
 from tgsr.dense_reward import dense_grounding_reward, step_credits
 from tgsr.errors import OptionError, RunError
-from tgsr.grounding import find_mentions
+from tgsr.grounding import find_regions
 from tgsr.overlap import trace_iou
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reasoning import places_of, plain_words, reasoning_steps, word_agreement, words_said
@@ -376,6 +376,21 @@ def test_the_dense_term_needs_words_for_every_question_and_says_which_it_lacks(t
         ('From 1s to 2s he says "a of." It has 2 words: "a" and "of".', ["a of"]),
         ("", []),
         ("The voices grow from 2 to 3 people.", []),
+        ("From 1s to 2s Ms. Lee says hello to Dr. No. (b)", ["ms lee says hello to dr no"]),
+        (
+            "From 1s to 2s she says it is approx. five p.m. and leaves. Odd.",
+            ["she says it is approx five p m and leaves"],
+        ),
+        (
+            "From 1s to 2s J. K. Rowling is named, e.g. No. 5 in the list. Odd.",
+            ["j k rowling is named e g no 5 in the list"],
+        ),
+        ("From 1s to 2s it is Speaker A. She laughs.", ["it is speaker a"]),
+        ("From 1s to 2s she laughs.\nFinal answer: (b) from 3s to 4s", ["she laughs"]),
+        ("From 1s to 2s she laughs.\n**Answer:**\n3s to 4s", ["she laughs"]),
+        ("From 1s to 2s she laughs.\n(b) 3s - 4s", ["she laughs"]),
+        ("Answer: (b) 3s - 4s\nFrom 1s to 2s she laughs.", ["she laughs"]),
+        ("The answer is (b), because from 1s to 2s she laughs.", ["the answer is b because she laughs"]),
     ],
 )
 def test_an_interval_is_paired_with_the_text_that_explains_it(text, steps):
@@ -384,7 +399,7 @@ def test_an_interval_is_paired_with_the_text_that_explains_it(text, steps):
 
 @given(st.text(alphabet="ab. \"\u201c\u201d'\n0123456789-s(),", max_size=120))
 def test_every_stated_interval_is_one_step(text):
-    assert [step.mention for step in reasoning_steps(text)] == find_mentions(text)
+    assert [step.mention for step in reasoning_steps(text)] == find_regions(text)
 
 
 @pytest.mark.skipif(not TRACES.exists(), reason="needs the paper's published traces, which are not shipped")

@@ -84,6 +84,16 @@ class Mention:
         return Span(self.start, self.end) if self.is_valid else None
 
 
+# A line that gives the answer, and the next one where it ends with the sign.
+_ANSWER_LINE = re.compile(
+    r"^[^\w\n]{0,8}(?:(?:so|thus|therefore|hence),? )?(?:the |my )?"
+    r"(?:(?:final|correct|best|right) (?:answer|choice|option)"
+    r"|answer|ans|答案)\b[*_ ]{0,4}(?:is\b|would be\b|must be\b|should be\b|[:：=是])(?:[*_: ]{0,6}\n\s{0,8})?[^\n]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_OPTION_LINE = re.compile(r"[^\w\n(]{0,4}(?:\([a-j]\)|[a-j][.):]\s)", re.IGNORECASE)
+
+
 def find_mentions(text: str) -> list[Mention]:
     """Every interval that the text states, valid or not, in order of appearance, duplicates kept.
 
@@ -101,6 +111,24 @@ def find_mentions(text: str) -> list[Mention]:
     return [Mention(*one) for one in stated(plain(text))]
 
 
+def find_regions(text: str) -> list[Mention]:
+    """The intervals of `find_mentions` that the reasoning states: those in the answer's line are none.
+
+    The answer's line begins with "answer:", "The final answer is" or the like, or it is the last one and begins with an
+    option, "(b)". Where it is the only line, reasoning and answer are one, and its intervals count.
+    """
+    mentions = find_mentions(text)
+    if not mentions:
+        return mentions
+    answers = [match.span() for match in _ANSWER_LINE.finditer(text)]
+    last = text.rstrip().rfind("\n") + 1
+    if last and _OPTION_LINE.match(text, last):
+        answers.append((last, len(text)))
+    if not answers or not (text[: answers[0][0]].strip() or text[answers[-1][1] :].strip()):
+        return mentions
+    return [m for m in mentions if not any(start <= m.text_start < end for start, end in answers)]
+
+
 def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
     """The distinct intervals that the answer to "when is `phrase` said?" states: one, if it can be read.
 
@@ -112,7 +140,7 @@ def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
     """
     text = _without(text, phrase)
     for start, end in _answers(text):
-        answer = " " * start + plain(text[start:end])
+        answer = " " * start + plain(text[start:end])  # offsets stay those of the text
         for read in (stated, _stated_if_asked, two_numbers):
             if found := _distinct(read(answer)):
                 outside = _distinct(read(_QUOTED.sub(_blanks, answer))) if len(found) > 1 else []
@@ -156,6 +184,8 @@ def _answers(text: str) -> list[tuple[int, int]]:
     """Where the answer may stand, the likeliest place first, the whole text (without its thinking) last."""
     thinking = text.rfind("</think>")
     start = 0 if thinking < 0 else thinking + len("</think>")
+    if "answer" not in text.lower() and "答案" not in text:
+        return [(start, len(text))]
     places = []
     for tag in [*_ANSWER_TAG.finditer(text, start)][-1:]:
         end = text.find("</", tag.end())
@@ -171,6 +201,8 @@ def _stated_if_asked(text: str) -> list[Stated]:
 def _distinct(read: Sequence[Stated]) -> list[Mention]:
     """The mentions with different times; of two that are the same to the second the one with decimals."""
     mentions = [Mention(*one) for one in read]
+    if len(mentions) < 2:
+        return mentions
     different = list({(mention.start, mention.end): mention for mention in reversed(mentions)}.values())[::-1]
     finer = [m for m in different if not (m.start.is_integer() and m.end.is_integer())]
     return [
@@ -194,5 +226,5 @@ def find_invalid(text: str) -> int:
 
 
 def count_distinct(text: str) -> int:
-    """The strict k: different valid intervals, so that saying one twice counts once; 0 without any."""
-    return len(set(find_spans(text)))
+    """The strict k: different valid intervals of `find_regions`: saying one twice counts once; 0 without any."""
+    return len({(mention.start, mention.end) for mention in find_regions(text) if mention.is_valid})

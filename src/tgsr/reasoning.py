@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tgsr.grounding import Mention, find_mentions
+from tgsr.grounding import Mention, find_regions
 from tgsr.prompts import REASONING_OPENING
 from tgsr.timeline import Seconds, Span, Word
 
@@ -87,6 +87,19 @@ _QUOTE = re.compile(
     r"|(?<!\w)['\u2018](?=\S)([^\n]{1,400}?)['\u2019](?!\w)"
 )
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]\u201d\u2019]{0,4}(?=\s)|\n+")
+# Full stops that end no sentence: always, before a small letter, before a number, before a name.
+_ABBREVIATIONS = tuple(
+    (re.compile(rf"(?<!\w)(?:{words})\.$"), re.compile(rf"\s+{follows}"))
+    for words, follows in (
+        (r"Mr|Mrs|Ms|Mx|Dr|Prof|St|Mt|Sgt|Lt|Col|Gen|Capt|Rev|Hon|Gov|Sen|Messrs|vs|approx|cf|e\.g|i\.e", ""),
+        (r"etc|[ap]\.m|Jr|Sr|Inc|Ltd|Co|U\.S|U\.K|secs?|min|ca|et al", "[a-z0-9]"),
+        (r"[Nn]os?|[Ff]igs?|pp?|[Vv]ol|[Cc]h", r"\d"),
+        (
+            r"(?<!peaker )(?<!ption )(?<!erson )(?<!nswer )(?<!hoice )(?<!egment )[A-Z]",
+            "[A-Z]",
+        ),  # not Speaker A
+    )
+)
 _QUOTE_ENDS = re.compile(r"[.!?][\"'\u201d\u2019]{1,2}\s{1,4}[A-Z]")
 _PLAIN_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _NOTATION = re.compile(
@@ -105,9 +118,10 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     where the quotes come first ("one" (1-2 s), "two" (3-4 s)); two intervals with nothing but "and" between
     share an explanation. A sentence that is an interval alone is explained by what follows, up to the next
     interval; the response's last line, where the answer is, explains nothing, and nor does B.1.3's opening.
+    An interval in the answer's line is no step (`find_regions`).
     """
     text = text.replace(REASONING_OPENING, "\n" * len(REASONING_OPENING))
-    mentions = find_mentions(text)
+    mentions = find_regions(text)
     sentences = _sentences(text, mentions)
     last_line = text.rstrip().rfind("\n") + 1
     steps: list[ReasoningStep] = []
@@ -143,9 +157,17 @@ def _sentences(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
         while n_begun < len(closed) and closed[n_begun][0] <= match.start():
             furthest = max(furthest, closed[n_begun][1])
             n_begun += 1
-        if match.start() >= furthest:
+        if match.start() >= furthest and not _is_abbreviated(text, match):
             stops.append(match.end())
     return list(pairwise((0, *sorted(set(stops) - {0, len(text)}), len(text))))
+
+
+def _is_abbreviated(text: str, end: re.Match[str]) -> bool:
+    """Whether the full stop belongs to an abbreviation and the sentence goes on."""
+    if end[0] != ".":
+        return False
+    before = text[max(0, end.end() - 24) : end.end()]
+    return any(word.search(before) and follows.match(text, end.end()) for word, follows in _ABBREVIATIONS)
 
 
 def _explanations(text: str, first: int, stop: int, mentions: Sequence[Mention]) -> list[str]:

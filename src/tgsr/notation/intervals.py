@@ -27,21 +27,26 @@ def stated(text: str, *, is_asked: bool = False) -> list[Stated]:
     if not times:
         return []
     found = list(joined(text, times, is_asked))
-    lowered = text.lower()
-    if any([word in lowered for word in LABEL_WORDS]):
-        found += labelled(text, times)
-    if "|" in text or ("start" in lowered and TABLE_HEAD.search(lowered)):
-        found += in_tables(text, times)
-    if "<|" in text:
-        found += _between_tokens(text)
-    if any([word in lowered for word in _START_WORDS]):
-        found += _from_the_start(text, times)
-    found.sort(key=lambda one: (one.text_start, -one.text_end))
+    if 2 * len(found) < len(times) or "|" in text:  # else no time is left for another notation
+        found += _in_other_notations(text, times)
+        found.sort(key=lambda one: (one.text_start, -one.text_end))
     apart: list[Stated] = []
     for one in found:
         if not apart or one.text_start >= apart[-1].text_end:
             apart.append(one)
     return apart
+
+
+def _in_other_notations(text: str, times: Sequence[Time]) -> Iterator[Stated]:
+    lowered = text.lower()
+    if any([word in lowered for word in LABEL_WORDS]):
+        yield from labelled(text, times)
+    if "|" in text or ("start" in lowered and TABLE_HEAD.search(lowered)):
+        yield from in_tables(text, times)
+    if "<|" in text:
+        yield from _between_tokens(text)
+    if any([word in lowered for word in _START_WORDS]):
+        yield from _from_the_start(text, times)
 
 
 # --- Whisper's tokens, and intervals from the start ------------------------------------------------------------------
@@ -56,7 +61,7 @@ def _between_tokens(text: str) -> Iterator[Stated]:
             yield Stated(first.start(1), first.end(1), float(first[1]), float(last[1]))
 
 
-_START_WORDS = ("first", "opening", "initial", "beginning", "start", "outset", "前", "开", "最初")
+_START_WORDS = ("first", "opening", "initial", "beginning", "start ", "outset", "前", "开", "最初")
 _FIRST_BEFORE = re.compile(
     rf"\b(?:first|opening|initial) {NEARLY}$|(?:(?<![之提以目])前|最初|开头)的?(?:{ABOUT})?$", re.IGNORECASE
 )

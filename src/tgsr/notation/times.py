@@ -142,9 +142,10 @@ def _counts_seconds_in_words(text: str) -> bool:
     """Whether "three seconds" or the like stands somewhere."""
     at = text.find("econd")
     while at >= 0:
-        word = text[max(0, at - 9) : max(0, at - 2)].replace("-", " ").rpartition(" ")[2]
-        if word.lower() in _WORDS:
-            return True
+        if text[at - 3 : at - 2].isalpha():
+            word = text[max(0, at - 9) : at - 2].replace("-", " ").rpartition(" ")[2]
+            if word.lower() in _WORDS:
+                return True
         at = text.find("econd", at + 5)
     return False
 
@@ -152,22 +153,24 @@ def _counts_seconds_in_words(text: str) -> bool:
 def _time(match: re.Match[str]) -> Time:
     clock, _, rest, number, ms, unit, mark = match.groups()
     at, stop = match.span()
-    if clock is not None:
+    unit_stop = stop if mark is None else match.start("mark")
+    if number is not None:
+        number_stop, kind = match.end("num"), "s" if unit is not None else "ms" if ms is not None else ""
+        written = match.string[at:number_stop]
+        seconds = float(written.replace(",", "")) if number else float(written)
+    elif clock is not None:
         number_stop, kind = match.end("clock"), "clock"
         written = match.string[at:number_stop]
         seconds = _clock_seconds(written)
-    elif number is not None:
-        number_stop, kind = match.end("num"), "s" if unit is not None else "ms" if ms is not None else ""
-        written = match.string[at:number_stop]
-        seconds = float(written.replace(",", ""))
     else:
         number_stop, kind = match.end("min" if rest is None else "sec"), "min" if rest is None else "min s"
         written = match.string[at : match.end("min")]
         seconds = 60.0 * int(written) + float(rest or 0)
     if ms is not None:
         seconds /= 1000
-    unit_stop = stop if mark is None else match.start("mark")
-    return Time(at, number_stop, unit_stop, stop, round(seconds, 6), kind, written, mark is not None)
+    if not seconds.is_integer():
+        seconds = round(seconds, 6)  # 878.127, not 878.1270000000001: equal times must compare equal
+    return Time(at, number_stop, unit_stop, stop, seconds, kind, written, mark is not None)
 
 
 def _time_in_words(match: re.Match[str]) -> Time:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import inflect
 import numpy as np
@@ -39,7 +40,9 @@ NO_SOUND = "the clip cannot be heard"
 
 @dataclass(frozen=True, slots=True)
 class VerifiedStep:
-    """One distinct cited interval, seconds as they were written. `similarity` in [0, 1]; None where `problem` says why.
+    """A distinct cited interval with one of its explanations, seconds as they were written.
+
+    `similarity` in [0, 1]; None where `problem` says why.
 
     `explanation`: the words that the response says are heard there (its quotes where it quotes); `transcript`: what
     Whisper wrote of the crop, "" where nobody speaks, which is a similarity of 0.
@@ -62,21 +65,32 @@ class Verified:
 
     @property
     def value(self) -> float | None:
-        """The mean similarity over the steps that could be verified, in [0, 1]; None where there are none."""
-        return _mean(step.similarity for step in self.steps)
+        """The mean similarity over the intervals that could be verified, in [0, 1]; None where there are none.
+
+        An interval with several explanations has their mean.
+        """
+        return self._mean({step: step.similarity for step in self.steps})
 
     def value_by(self, measure: Callable[[str, str], float]) -> float | None:
         """`value` with another similarity, from the same transcripts."""
-        return _mean(
-            step.similarity if step.transcript is None else measure(step.explanation, step.transcript)
-            for step in self.steps
-            if step.similarity is not None
+        return self._mean(
+            {
+                step: step.similarity
+                if step.transcript is None
+                else measure(step.explanation, step.transcript)
+                for step in self.steps
+                if step.similarity is not None
+            }
         )
 
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    def _mean(self, similarities: Mapping[VerifiedStep, float | None]) -> float | None:
+        """Over the intervals, the mean of their steps' known similarities."""
+        by_interval: dict[tuple[Seconds, Seconds], list[float]] = {}
+        for step, similarity in similarities.items():
+            if similarity is not None:
+                by_interval.setdefault((step.start, step.end), []).append(similarity)
+        means = [fmean(values) for values in by_interval.values()]
+        return fmean(means) if means else None
 
 
 # --- how alike two texts are -----------------------------------------------------------------------------------
@@ -177,11 +191,21 @@ def verify(
 
 
 def _distinct(response: Response) -> list[ReasoningStep]:
-    """The first step of each distinct interval: an interval that is cited twice is one region (C.4)."""
-    steps: dict[tuple[Seconds, Seconds], ReasoningStep] = {}
+    """Each distinct interval (C.4's region) with each of its different explanations, in order of appearance.
+
+    Of an interval that is cited again what says nothing new is left out: no explanation, or one without a quote
+    where another quotes ("so from 1 s to 2 s supports (b)").
+    """
+    by_interval: dict[tuple[Seconds, Seconds], list[ReasoningStep]] = {}
     for step in reasoning_steps(response.text):
-        steps.setdefault((step.mention.start, step.mention.end), step)
-    return list(steps.values())
+        by_interval.setdefault((step.mention.start, step.mention.end), []).append(step)
+    chosen: list[ReasoningStep] = []
+    for steps in by_interval.values():
+        telling = (
+            [step for step in steps if step.is_quoted] or [step for step in steps if step.heard] or steps[:1]
+        )
+        chosen += {step.heard: step for step in reversed(telling)}.values()
+    return sorted(chosen, key=lambda step: step.mention.text_start)
 
 
 def _verified(step: ReasoningStep, samples: audio.Samples | str, crops: _Crops) -> VerifiedStep:

@@ -14,7 +14,7 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import Ruling
 from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
-from tgsr.grounding import Mention, asked_span, count_mentions, mentions_in
+from tgsr.grounding import Mention, asked_span, count_mentions, find_asked, find_regions
 from tgsr.overlap import item_iou, trace_iou
 from tgsr.records import Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span
@@ -129,7 +129,7 @@ def missing_response(question: Question, model: str) -> list[Scored]:
 def score_response(response: Response) -> list[Scored]:
     """The items of `missing_response` with what the response makes of them. Any text has its scores."""
     question, text = response.question, response.text
-    mentions = mentions_in(response)
+    mentions = find_asked(text, question.phrase) if question.kind == "phrase" else find_regions(text)
     latest = question.duration + END_SLACK
     written: dict[str, Any] = {
         "is_missing": False,
