@@ -208,6 +208,7 @@ def test_more_intervals_than_the_file_states_are_read(tmp_path: Path) -> None:
     ("start", "end", "duration", "first"),
     [
         (0.0, 9.0, 9.0, 1.0),
+        (30.0, 39.0, 9.4, 1.0),
         (30.0, 39.0, 9.02, 1.0),  # cut out of a longer recording, with its clock
         (30.0, 39.0, 39.0, 31.0),  # only the end of the recording is annotated
         (0.0, 60.0, 9.0, 1.0),
@@ -341,6 +342,11 @@ GOOGLE_WORDS = [
         (
             [[[1, 0, 0.5, 2.0, " did say", [50364, 1], -0.2, 1.1, 0.01,
                [[0.5, 1.0, " did", 0.9], [1.5, 2.0, " say", 0.8]], 0.0]], {"language": "en"}],
+            "whisper",
+        ),
+        (
+            [{"id": 1, "start": 0.5, "end": 2.0, "text": " did say", "words": [
+                [0.5, 1.0, " did", 0.9], [1.5, 2.0, " say", 0.8]]}],
             "whisper",
         ),
         ([word("did", 0.5, 1.0), word("say", 1.5, 2.0)], "whisperx"),

@@ -79,6 +79,7 @@ def served(sounds: Path, given: Path, out: Path) -> dict[str, str]:
             {"a/talk.TextGrid": grid("one"), "b/talk.TextGrid": grid("two")},
             {"a/talk.wav": "one", "b/talk.wav": "two"},
         ),
+        (["caf\u00e9.wav"], {"cafe\u0301.TextGrid": grid("hi")}, {"caf\u00e9.wav": "hi"}),
         # a name that one clip and one file have, wherever they are
         (["talk.wav", "x.wav"], {"deep/talk.TextGrid": grid("hi")}, {"talk.wav": "hi", "x.wav": ""}),
         (["deep/talk.wav", "x.wav"], {"talk.TextGrid": grid("hi")}, {"deep/talk.wav": "hi", "x.wav": ""}),

@@ -16,7 +16,7 @@ from tgsr.errors import AlignmentError
 from tgsr.timeline import Hole, Seconds, Word
 
 EARLY: Seconds = 0.1  # a word may begin before the recording, by rounding, and is cut
-SAME_LENGTH: Seconds = 0.1  # a recording as long as its alignment
+SAME_LENGTH: Seconds = 0.5  # a recording as long as its alignment
 CUES = 0.0  # the confidence of times that are shared out
 
 
@@ -53,10 +53,8 @@ class Alignment:
         and stay where they are if it reaches to the file's end. Raises AlignmentError where it does neither.
         """
         start, end = self.bounds or (0.0, duration)
-        offset = 0.0
-        if start != 0 and abs(end - start - duration) <= SAME_LENGTH:
-            offset = start
-        elif start < 0 or (start > 0 and end > duration + SAME_LENGTH):
+        offset = start if end > duration + EARLY else 0.0
+        if start < -EARLY or (offset and abs(end - start - duration) > SAME_LENGTH):
             problem = f"is about {start:g} s to {end:g} s, the recording lasts {duration:g} s"
             raise AlignmentError(problem, "give the recording that it belongs to")
 

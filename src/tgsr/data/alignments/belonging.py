@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -133,7 +134,9 @@ def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
             continue
         for recording in recordings:
             beside = (inside.parent / recording).as_posix() if recording else ""
-            names = _names(inside) if not recording else tuple(map(_stem, (beside, recording)))
+            names = (
+                _names(inside) if not recording else tuple(_composed(_stem(n)) for n in (beside, recording))
+            )
             yield Source(path, recording, tuple(dict.fromkeys((beside, *names) if recording else names)))
 
 
@@ -152,7 +155,7 @@ def _names_recordings(path: Path) -> bool:
 
 def _names(inside: Path) -> tuple[str, ...]:
     """The path without its suffix, then without each further part that says what the file is, not what it is about."""
-    names = [inside.with_suffix("").as_posix()]
+    names = [_composed(inside.with_suffix("").as_posix())]
     while True:
         stem, dot, part = names[-1].rpartition(".")
         is_language = inside.suffix.casefold() in CAPTIONS and LANGUAGE.fullmatch(part)
@@ -167,7 +170,12 @@ def _names_of(clip: Clip, root: Path, out: Path) -> set[str]:
     path = os.path.normpath(out / clip.audio)
     inside = [os.path.relpath(to(path), to(root)) for to in (os.path.abspath, os.path.realpath)]
     names = (clip.id, *(Path(name).as_posix() for name in inside))
-    return {name for whole in names for name in (whole, _stem(whole))}
+    return {_composed(name) for whole in names for name in (whole, _stem(whole))}
+
+
+def _composed(name: str) -> str:
+    """The name with its accents composed: some file systems take them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _stem(name: str) -> str:

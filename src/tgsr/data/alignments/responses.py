@@ -78,11 +78,12 @@ def _of_segments(segments: Sequence[tuple[str, Row]]) -> Iterable[Timed]:
         words, text, speaker = segment.get("words"), segment.get("text"), segment.get("speaker")
         if words is not None and not isinstance(words, list):
             raise AlignmentError(f'{where} has no list "words"', "run the recogniser with times for words")
+        words = [_segment_of(word) if isinstance(word, list) else word for word in words or ()]
         if not words and isinstance(text, str):
             wordless.append(_cue(WHISPER, text, _span(segment, where), where, speaker))
             # where other segments have words, this one's have no times
             places += [(where, {"word": word, "text": word, "speaker": speaker}) for word in text.split()]
-        places += [(at, {"speaker": speaker, **word}) for at, word in _objects(words or [], f"{where}, word")]
+        places += [(at, {"speaker": speaker, **word}) for at, word in _objects(words, f"{where}, word")]
     return shared_out(wordless) if len(wordless) == len(segments) else _words(places)
 
 
