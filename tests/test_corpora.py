@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tgsr import audio
 from tgsr.data.corpora import (
     covost,
     folders,
@@ -674,6 +675,113 @@ def test_lhotse_cuts_are_clips_where_they_are_whole_recordings(tmp_path: Path) -
     assert [(b.line, b.field) for b in bad] == [(2, "start"), (3, "recording")]
     (tmp_path / "cuts.jsonl.gz").write_bytes(packed[:-20])
     assert "cannot be read further" in parted(lhotse.read(tmp_path))[1][-1].error
+
+
+@pytest.mark.parametrize("name", ["Speed", "Tempo"])
+def test_a_lazy_speed_of_lhotse_is_undone(name: str, tmp_path: Path) -> None:
+    say(tmp_path / "audio" / "r1.wav")
+    aligned = {"word": [["one", 0.4, 0.2], ["two", 0.8, 0.4]]}
+    faster = {
+        "duration": SECONDS / 1.25,
+        "transforms": [
+            {"name": name, "kwargs": {"factor": 1.25}},
+            {"name": "Volume", "kwargs": {"factor": 2.0}},
+        ],
+    }
+    write_json(
+        tmp_path / "recordings.jsonl",
+        recording("r1", id="r1_sp1.25", **faster),
+        recording("r1", id="odd", transforms=[{"name": "Reverse", "kwargs": {}}]),
+        recording("r1", id="none", transforms=[{"name": "Speed", "kwargs": {}}]),
+    )
+    write_json(
+        tmp_path / "supervisions.jsonl",
+        supervision("s1", "r1_sp1.25", start=0.4, duration=0.8, alignment=aligned),
+        supervision("s2", "r1_sp1.25", start=1.6, duration=0.4),
+    )
+    (clip,), bad = parted(lhotse.read(tmp_path))
+    assert (clip.duration, clip.flags) == (SECONDS, ("speed-undone",))
+    assert [(w.text, w.start, w.end) for w in clip.words] == [("one", 0.5, 0.75), ("two", 1.0, 1.5)]
+    assert [(e.start, e.end) for e in clip.events] == [(0.5, 1.5), (2.0, 2.5)]
+    assert [(b.line, b.field) for b in bad] == [(2, "transforms"), (3, "factor")]
+
+
+def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
+    say(tmp_path / "audio" / "r1.wav")
+    items = [
+        ["one", 0.1, 0.2, 0.875],
+        ["gone", 0.3, 0.0, 0.9],
+        {"symbol": "two", "start": 0.5, "duration": 0.25},
+        "what",
+        ["three", 1.0, 0.25, -4.5],
+        ["cut", SECONDS - 0.25, 9.0],
+    ]
+    write_json(tmp_path / "recordings.jsonl", recording("r1"))
+    write_json(
+        tmp_path / "supervisions.jsonl",
+        supervision("s1", "r1", alignment={"word": items}),
+        supervision("s2", "r1", start=1.0, duration=0.0),
+        supervision("s3", "r1", start=2.0, duration=99.0),
+    )
+    (clip,), bad = parted(lhotse.read(tmp_path))
+    assert [(w.text, w.confidence) for w in clip.words] == [
+        *[("one", 0.875), ("two", None), ("three", None), ("cut", None)]
+    ]
+    assert clip.words[-1].end == SECONDS
+    assert [(hole.start, hole.end, hole.text) for hole in clip.holes] == [
+        (0.3, 0.3, "gone"),
+        (0.75, 1.0, None),
+    ]
+    assert clip.flags == ("turns-cut", "turns-left-out", "words-missing", "words-cut")
+    assert [(Path(b.file).name, b.line, b.field) for b in bad] == [
+        ("supervisions.jsonl", 2, None),
+        ("supervisions.jsonl", 1, "alignment"),
+    ]
+
+
+def test_a_channel_of_lhotse_is_that_channel(tmp_path: Path) -> None:
+    two = np.stack([SAMPLES, SAMPLES[::-1]], axis=1)
+    say(tmp_path / "in" / "audio" / "call.wav", two)
+    say(tmp_path / "in" / "audio" / "left.wav")
+    say(tmp_path / "in" / "audio" / "right.wav", SAMPLES[::-1])
+    stereo = [{"type": "file", "channels": [0, 1], "source": "audio/call.wav"}]
+    apart = [
+        {"type": "file", "channels": [n], "source": f"audio/{side}.wav"}
+        for n, side in enumerate(("left", "right"))
+    ]
+    recordings = [
+        recording("call", sources=stereo, channel_ids=[0, 1]),
+        recording("one", sources=stereo, channel_ids=[0, 1]),
+        recording("both", sources=stereo, channel_ids=[0, 1]),
+        recording("apart", sources=apart, channel_ids=[0, 1]),
+    ]
+    write_json(tmp_path / "in" / "recordings.jsonl", *recordings)
+    write_json(
+        tmp_path / "in" / "supervisions.jsonl",
+        supervision("s1", "call", channel=0, text="left"),
+        supervision("s2", "call", channel=1, text="right"),
+        supervision("s3", "one", channel=1, text="right"),
+        supervision("s4", "both", channel=[0, 1], text="both"),
+        supervision("s5", "apart", channel=1, text="right"),
+    )
+    clips, bad = parted(lhotse.read(tmp_path / "in", Given(tmp_path / "out")))
+    assert [(clip.id, clip.text) for clip in clips] == [
+        *[("call-channel0", "left"), ("call-channel1", "right"), ("one", "right"), ("both", "both")],
+        ("apart", "right"),
+    ]
+    heard = [audio.load(tmp_path / "out" / clip.audio) for clip in clips]
+    for samples, expected in zip(
+        heard, [SAMPLES, SAMPLES[::-1], SAMPLES[::-1], two.mean(axis=1), SAMPLES[::-1]], strict=True
+    ):
+        np.testing.assert_allclose(samples, expected, atol=1e-3)
+    assert bad == []
+    cut = {"id": "c1", "start": 0, "duration": SECONDS, "channel": 1, "type": "MonoCut", "supervisions": []}
+    write_json(
+        tmp_path / "cuts" / "cuts.jsonl",
+        {**cut, "recording": recording("call", sources=[{**stereo[0], "source": "../in/audio/call.wav"}])},
+    )
+    (clip,), bad = parted(lhotse.read(tmp_path / "cuts", Given(tmp_path / "out")))
+    np.testing.assert_allclose(audio.load(tmp_path / "out" / clip.audio), SAMPLES[::-1], atol=1e-3)
 
 
 # Sound events

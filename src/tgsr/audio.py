@@ -72,14 +72,20 @@ def duration(path: StrPath) -> Seconds:
 
 
 def load(
-    path: StrPath, *, start: Seconds = 0.0, end: Seconds | None = None, max_seconds: Seconds = MAX_SECONDS
+    path: StrPath,
+    *,
+    start: Seconds = 0.0,
+    end: Seconds | None = None,
+    max_seconds: Seconds = MAX_SECONDS,
+    channel: int | None = None,
 ) -> Samples:
     """The stretch [start, end) of an audio file, in seconds, as float32 mono at 16 kHz in [-1, 1].
 
     Reads what libsndfile and FFmpeg read, at any rate, whatever the file is called; of several sound tracks the first.
-    Channels are averaged. The clock is the file's: it begins where its first track does, so that sound which begins
-    after the picture is late, and where packets are missing there is silence. n decoded samples at `rate` Hz become
-    round(n * 16000 / rate). `end=None` is the end of the sound; an `end` up to 0.05 s past it is cut to it.
+    Channels are averaged, unless one is named (from 0). The clock is the file's: it begins where its first track does,
+    so that sound which begins after the picture is late, and where packets are missing there is silence. n decoded
+    samples at `rate` Hz become round(n * 16000 / rate). `end=None` is the end of the sound; an `end` up to 0.05 s past
+    it is cut to it.
 
     Raises AudioError for a file that is missing, empty, not audio or of length zero; that is cut off, as far as its
     header says how long it was; with NaN or infinite samples or samples far outside [-1, 1]; whose channels cancel
@@ -89,11 +95,11 @@ def load(
     file = _counted(path)
     name = os.fspath(path)
     if file is None:
-        return _load_decoded(name, start, end, max_seconds)
+        return _load_decoded(name, start, end, max_seconds, channel)
     with file:
         rate = file.samplerate
         first, n_frames = _frames_to_read(name, file.frames, rate, start, end, max_seconds)
-        mono = _decode_mono(name, file, first, n_frames)
+        mono = _decode_mono(name, file, first, n_frames, channel)
     _require_sound(name, mono)
     return np.clip(_resample(mono, rate), -1.0, 1.0)
 
@@ -106,6 +112,15 @@ def stream(path: StrPath) -> Iterator[Samples]:
         if len(samples):
             _require_sound(name, samples)
             yield np.clip(samples, -1.0, 1.0)
+
+
+def n_channels(path: StrPath) -> int:
+    """The number of channels of the file, of its first sound track. AudioError as `duration`."""
+    file = _counted(path)
+    if file is not None:
+        with file:
+            return int(file.channels)
+    return sound_track.n_channels_of(os.fspath(path))
 
 
 def is_counted(path: StrPath) -> bool:
@@ -266,9 +281,11 @@ def _frames_to_read(
     return first, last - first
 
 
-def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int) -> Samples:
-    """The mean of the channels of n_frames frames from `first` on, at the file's own rate."""
-    mono, mean = np.empty(n_frames, np.float32), Mono()
+def _decode_mono(
+    name: str, file: sf.SoundFile, first: int, n_frames: int, channel: int | None = None
+) -> Samples:
+    """The channel, or the mean of all, of n_frames frames from `first` on, at the file's own rate."""
+    mono, mean = np.empty(n_frames, np.float32), Mono(name, channel)
     n_read = 0
     try:
         file.seek(first)
@@ -287,25 +304,27 @@ def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int) -> Sa
     require_whole(name, (first + n_frames) / rate, (first + n_read) / rate, HEADER_SLACK)
     if n_read == 0:
         raise AudioError(name, f"no sample could be decoded at {first / rate:.2f} s", FETCH_AGAIN)
-    mean.require_sound(name)
+    mean.require_sound()
     return mono[:n_read]
 
 
 def _blocks(name: str, file: sf.SoundFile) -> Iterator[Piece]:
     """The mean of the channels, block by block. AudioError where they cancel each other."""
-    mean = Mono()
+    mean = Mono(name)
     with file:
         for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
             yield file.samplerate, mean.of(block)
-    mean.require_sound(name)
+    mean.require_sound()
 
 
-def _load_decoded(name: str, start: Seconds, end: Seconds | None, max_seconds: Seconds) -> Samples:
+def _load_decoded(
+    name: str, start: Seconds, end: Seconds | None, max_seconds: Seconds, channel: int | None
+) -> Samples:
     """`load` of a file that is decoded from its beginning: exactly what the whole has between start and end."""
     until = start + max_seconds if end is None else min(end, start + max_seconds)
     kept: list[Samples] = []
     n_samples = n_before = 0
-    with closing(_resampled(sound_track.pieces(name))) as pieces:
+    with closing(_resampled(sound_track.pieces(name, channel))) as pieces:
         for piece in pieces:
             n_samples += len(piece)
             if n_samples <= start * SAMPLE_RATE - 1:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import soundfile as sf
@@ -21,6 +21,7 @@ from tgsr.errors import AudioError
 from tgsr.timeline import Seconds
 
 Samples = NDArray[np.float32]
+T = TypeVar("T")
 Piece = tuple[int, Samples]  # rate in Hz, mono samples
 
 # What FFmpeg may open: no playlists, whose entries it would fetch, and no pictures.
@@ -39,14 +40,20 @@ FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}  # of FFmpeg's integ
 
 
 class Mono:
-    """The mean of a file's channels, block by block, and what averaging has left of their power."""
+    """One channel of a file, or the mean of all, block by block, and what averaging has left of their power."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, channel: int | None = None) -> None:
+        self.name, self.channel = name, channel
         self.n_channels, self.before, self.after = 1, 0.0, 0.0
 
     def of(self, block: Samples) -> Samples:
-        """The mean of the channels of (n_frames, n_channels)."""
+        """(n_frames,) of (n_frames, n_channels). AudioError where the channel is not among them."""
         n_channels = block.shape[1]
+        if self.channel is not None:
+            if not 0 <= self.channel < n_channels:
+                problem = f"has {n_channels} channels, and no channel {self.channel} (the first is 0)"
+                raise AudioError(self.name, problem, "name one of them")
+            return block[:, self.channel]
         if n_channels == 1:
             return block[:, 0]
         mono = block.mean(axis=1)
@@ -55,18 +62,18 @@ class Mono:
         self.after += float(np.square(mono, dtype=np.float64).sum())
         return mono
 
-    def require_sound(self, name: str) -> None:
+    def require_sound(self) -> None:
         """AudioError where next to nothing is left: channels in opposite phase cancel each other."""
         if self.after * self.n_channels < CANCELLED * self.before:
             lost = f"{1 - self.after / self.before:.0%} of the sound is lost when they are averaged"
             raise AudioError(
-                name,
+                self.name,
                 f"its {self.n_channels} channels are in opposite phase: {lost}",
                 "keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav",
             )
 
 
-def pieces(name: str) -> Iterator[Piece]:
+def pieces(name: str, channel: int | None = None) -> Iterator[Piece]:
     """The file's first sound track from its clock's zero on, about BLOCK_FRAMES samples at a time.
 
     Zero is where the first track of sound or picture begins. Packets that cannot be decoded are silence, up to LOST
@@ -75,7 +82,7 @@ def pieces(name: str) -> Iterator[Piece]:
     """
     waiting: list[Samples] = []
     rate = n_waiting = 0
-    mono = Mono()
+    mono = Mono(name, channel)
     for rate_, samples in _decoded(name, mono):
         if waiting and (rate_ != rate or n_waiting >= BLOCK_FRAMES):
             yield rate, np.concatenate(waiting)
@@ -88,19 +95,27 @@ def pieces(name: str) -> Iterator[Piece]:
             "the file holds no samples, or its header is cut off",
             "record or export it again, or leave the clip out",
         )
-    mono.require_sound(name)
+    mono.require_sound()
     yield rate, np.concatenate(waiting)
 
 
 def format_of(name: str) -> str:
     """FFmpeg's name of the file's format, told from its content: mp3, ogg, "matroska,webm". AudioError as `pieces`."""
+    return _header(name, lambda container: str(container.format.name))
+
+
+def n_channels_of(name: str) -> int:
+    """The number of channels of the first sound track, by its header. AudioError as `pieces`."""
+    return _header(name, lambda container: int(_sound_track(name, container).codec_context.channels))
+
+
+def _header(name: str, read: Callable[[Any], T]) -> T:
     import av
 
     with open(name, "rb") as file:
         try:
             with _opened(file) as container:
-                _sound_track(name, container)
-                return str(container.format.name)
+                return read(container)
         except av.error.FFmpegError as error:
             raise _unreadable(name, error, 0.0) from None
 

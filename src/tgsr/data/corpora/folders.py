@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tgsr import audio
-from tgsr.audio import HEADER_SLACK
+from tgsr.audio import HEADER_SLACK, Samples
 from tgsr.disk.rows import (
     FILE,
     ID,
@@ -280,15 +280,20 @@ def _cut(
         return path, duration, flags
     if start == 0 and end >= duration - END_SLACK:
         return path, duration, flags
+    samples = audio.load(path, start=start, end=end, max_seconds=math.inf)
+    return written(samples, id_, given), len(samples) / audio.SAMPLE_RATE, flags
+
+
+def written(samples: Samples, id_: str, given: Given) -> Path:
+    """The file of its own, in audio/ in the folder `given.relative_to`, of a clip that is a part of a recording."""
     if given.relative_to is None:
-        raise RecordError("start", "a segment is cut, and no folder was given to write it to")
+        raise RecordError("audio", "a part of a file gets a file of its own, and no folder was given for it")
     name = quote(id_, safe=" ")
     if len(name) > LONGEST_NAME:
         raise RecordError("id", f"{id_!r:.80} is too long for the name of a file")
-    samples = audio.load(path, start=start, end=end, max_seconds=math.inf)
     file = given.relative_to / "audio" / f"{name}.flac"
     audio.save_flac(file, samples)
-    return file, len(samples) / audio.SAMPLE_RATE, flags
+    return file
 
 
 def _by_name(folder: Path) -> OnDisk:
