@@ -94,7 +94,7 @@ def test_a_checkpoints_settings_change_no_word_of_an_audio_model(
     asked, clips = [ClipQuestion(0, "Who?", "Who?", id="q")], [noise(1.0)]
     (expected,) = load_generic(str(generic_folder)).respond(clips, asked, decoding)
     assert isinstance(expected, str)
-    for n, settings in enumerate(THEIRS[:12]):
+    for n, settings in enumerate(THEIRS[:8]):
         theirs = load_generic(with_settings(generic_folder, tmp_path / str(n), settings))
         assert theirs.respond(clips, asked, decoding) == [expected], settings
 
@@ -220,7 +220,7 @@ def test_sampled_predictions_depend_on_no_batch_order_or_restart(
     lalm: AudioFlamingo3,
     kind: str,
 ) -> None:
-    asked = questions(tmp_path, 3, 3)
+    asked = questions(tmp_path, *((3, 3) if kind == "lalm" else (2, 2)))
     model: Any = lalm if kind == "lalm" else load_generic(str(generic_folder))
 
     def drawn(some: Sequence[Question]) -> dict[str, str]:
@@ -230,7 +230,7 @@ def test_sampled_predictions_depend_on_no_batch_order_or_restart(
     together = drawn(asked)
     assert len(set(together.values())) > len(asked) // 2
     assert drawn(asked[::-1]) == together
-    assert drawn(asked[4:]) == {question.id: together[question.id] for question in asked[4:]}
+    assert drawn(asked[3:]) == {question.id: together[question.id] for question in asked[3:]}
     alone: dict[str, str] = {}
     for question in asked:
         alone |= drawn([question])
