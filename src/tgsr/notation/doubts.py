@@ -29,19 +29,25 @@ OTHER_BEFORE = re.compile(
     r"|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
     re.IGNORECASE,
 )
+_LENGTH_NOUN = r"(?:durations?|lengths?|latency|lag|delays?|gaps?|pauses?|silences?|periods?|decay)"
+_LENGTH_TIME = r"(?:reaction|response|delay|reverb(?:eration)?|decay|attack|release) times?"
+_LENGTH_VERB = (
+    r"(?:last(?:s|ed|ing)?|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|paus(?:es?|ed|ing)|h[eo]ld|spen[dt]"
+    r"|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies|ied|ying))"
+)
+_LENGTH_WORD = (
+    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first"
+    r"|at least|at most|up to|(?:more|less|longer|shorter|fewer) than)"
+)
+_OF = r"(?<!time )(?<!segment )(?<!span )(?<!part )(?<!section )(?<!portion )(?<!mark )(?<!stamp )(?<!stamps )of"
+_SAID = r"(?: of| is| are| was| (?:in|de)creas[a-z]{1,3}| rose| grew| fell)?:?"
+_MODEST_WORD = (
+    r"(?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is|average)"
+)
 _LENGTH_BEFORE = re.compile(
-    r"(?:\b(?:for|last(?:s|ed|ing)?|every|each|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|paus(?:es?|ed|ing)"
-    r"|h[eo]ld|spen[dt]|another"
-    r"|additional|extra|next|last|final|previous|remaining|first|per|averag(?:e|es|ing)|rang(?:e|es|ed|ing)"
-    r"|var(?:y|ies|ied|ying)"
-    r"|an?|an? (?!time|segment|span|part|section)(?:[a-z-]{2,12} ){1,2}of"
-    r"|(?:durations?|lengths?|latency|lag|delays?|gaps?|pauses?|silences?|intervals?|periods?|times?"
-    r"|decay) of"
-    r"|(?:durations?|lengths?|latency|delays?|gaps?|pauses?|(?:reaction|response|delay|reverb(?:eration)?"
-    r"|decay|attack|release)"
-    r" times?)(?: is| are| was| (?:in|de)creas[a-z]{1,3}| rose| grew| fell)?:?)"
-    r"(?: (?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is"
-    r"|average)){0,3}\s{0,4}[~≈]?"
+    rf"(?:\b(?:{_LENGTH_WORD}|{_LENGTH_VERB}|{_OF}"
+    rf"|(?:{_LENGTH_NOUN}|{_LENGTH_TIME}){_SAID})"
+    rf"(?: {_MODEST_WORD}){{0,3}}\s{{0,4}}[~≈]?"
     r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|延迟|需要?|超过|至少|最多)(?:时间)?"
     r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$",
     re.IGNORECASE,
@@ -90,7 +96,7 @@ _DECADE_BEFORE = re.compile(
 )
 _CLOCK_TIME = re.compile(
     r"\b(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedules?|daily|weekdays?|weekends?|(?:mon|tues|wednes"
-    r"|thurs|fri|satur|sun)days?"
+    r"|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun"
     r"|every (?:day|morning|evening)|each day|meetings?|class|lessons?|lunch|dinner|breakfast|trains?"
     r"|flights?|bus|appointments?|shifts?"
     r"|office|noon|tonight|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b|营业|上午|下午|点",

@@ -27,7 +27,7 @@ _TO = (
     rf"{CLOSE},?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?(?:up )?(?:to|until|till|through|thru"
     rf"|hasta|bis)\s{{1,4}}"
     rf"(?:the end (?:of the [a-z]{{1,12}} )?(?:at )?)?{NUMBER_HEAD}"
-    rf"|(?:处|时)?(?:开始|起)?[ ,]{{0,2}}(?:一?直)?(?:持续|延续)?(?:到|至|から|부터)了? ?{NUMBER_HEAD}"
+    rf"|(?:左右|处|时)?(?:开始|起)?[ ,]{{0,2}}(?:一?直)?(?:持续|延续)?(?:到|至|から|부터)了? ?{NUMBER_HEAD}"
 )
 _AND = rf"{CLOSE}\s{{1,4}}(?:and|&|und|et|y|à|a)\s{{1,4}}{NUMBER_HEAD}| ?[和与跟及] ?{NUMBER_HEAD}"
 _ENDS = (
@@ -133,7 +133,7 @@ def _are_alike(one: Time, other: Time) -> bool:
 
 # --- what says that seconds are meant ----------------------------------------------------------------------------
 
-_SECONDS_BEFORE = re.compile(rf"(?:\bseconds?[ {{]|\bt ?= ?|第){NUMBER_HEAD}$", re.IGNORECASE)
+_SECONDS_BEFORE = re.compile(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?|第){NUMBER_HEAD}$", re.IGNORECASE)
 _TIME_WORD = (
     r"(?:\btime-?stamps?|\btimesteps?|\btimes?|\btime ?(?:range|interval|span|frame|window|segment"
     r"|period)s?|\bsegments?"
@@ -143,6 +143,7 @@ _TIME_BEFORE = re.compile(
     rf"(?:{_TIME_WORD}(?: is| of)?[\"']?[\s:=>]{{0,3}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$",
     re.IGNORECASE,
 )
+_TIME_NAMED_BEFORE = re.compile(rf"{_TIME_WORD}[\"']?\s?[:=]|timestamps? $", re.IGNORECASE)
 _STAMPS_BEFORE = re.compile(
     r"(?:timestamps?|segments|intervals|spans|时间戳)[\"']?\s?[:=]\s?[\[(\"']{0,3}$"
     r"|[\"'](?:segment|interval|span|time_?range)[\"']\s?:\s?\[$",
@@ -159,7 +160,7 @@ _AT_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE_BEFORE = re.compile(
-    rf"(?:^|[\n.!?:;,(\[\"'>-]\s{{0,2}}|\b(?:is|are|was|were)\s{{1,2}})from\s{{1,4}}{NUMBER_HEAD}$",
+    rf"(?:(?:^|[\n.!?:;,(\[\"'>-])\s{{0,4}}|\b(?:is|are|was|were)\s{{1,2}})from\s{{1,4}}{NUMBER_HEAD}$",
     re.IGNORECASE,
 )
 _SOUND_BEFORE = re.compile(
@@ -175,6 +176,9 @@ _CLAUSE_AFTER = re.compile(
 _PAUSE_AFTER = re.compile(r"\s{0,3}(?:$|[.,;:!?)\]\"'<\n])")
 _LINE_HEAD = re.compile(r"(?:^|[\n>\"'])\s{0,3}(?:[-•] |[0-9]{1,2}[.)] )?$")
 _LINE_TAIL = re.compile(r"\s{0,3}\.?\s{0,2}(?:$|[\n<\"'])")
+_CELL_AFTER = re.compile(r"\s{0,3}\|")
+_TIME_HEAD = re.compile(r"\|\s?(?:time|timestamp|interval|时间)[^|\n]{0,16}\|", re.IGNORECASE)
+_MOST_OF_TABLE = 1500  # characters between a column's head and its cell
 _TAG = r"<(?:seg|segment|span|interval|ts|time[a-z]{0,6})>\s{0,4}"
 _TAG_BEFORE = re.compile(rf"{_TAG}$", re.IGNORECASE)
 _BRACKET_BEFORE = re.compile(rf"(?:[\[(]\s{{0,2}}[\"']?|{_TAG}){NEARLY}$", re.IGNORECASE)
@@ -240,7 +244,9 @@ def _is_bare_interval(pair: Pair, text: str) -> bool:
     if not (first.is_decimal and last.is_decimal):
         return False
     if joint in ("dash", "to") and _TIME_BEFORE.search(before):
-        return _PAUSE_AFTER.match(after) is not None
+        return _TIME_NAMED_BEFORE.search(before) is not None or _PAUSE_AFTER.match(after) is not None
+    if "-->" in text[first.stop : last.at]:
+        return True
     if OTHER_BEFORE.search(before):
         return False
     if joint == "ends":
@@ -254,6 +260,8 @@ def _is_bare_interval(pair: Pair, text: str) -> bool:
         return _CLAUSE_AFTER.match(after) is not None
     if _SOUND_BEFORE.search(before):
         return _PAUSE_AFTER.match(after) is not None
+    if before.endswith(("|", "| ")) and _CELL_AFTER.match(after):
+        return _TIME_HEAD.search(text, max(0, first.at - _MOST_OF_TABLE), first.at) is not None
     is_line = _LINE_HEAD.search(before) and _LINE_TAIL.match(after)
     return is_line is not None and first.seconds < last.seconds
 

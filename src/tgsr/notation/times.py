@@ -64,7 +64,7 @@ _IN_WORDS = re.compile(
 
 # What may stand between a word such as "from" and its number, and around the number.
 ABOUT = r"about|around|approximately|approx\.?|roughly|exactly|nearly|almost|circa|ca\.|~|≈|约|大约|大概"
-NEARLY = rf"(?:(?:{ABOUT}|the|seconds?|sekunde|timestamps?|t ?=|第)[ \t]{{0,2}}){{0,4}}"
+NEARLY = rf"(?:(?:{ABOUT}|the|sec(?:ond)?s?|sekunde|timestamps?|t ?=|第)[ \t]{{0,2}}){{0,4}}"
 OPEN = r"(?:<[a-z_]{1,12}>|[\[({\"']{1,2})?"
 CLOSE = r"(?:</[a-z_]{1,12}>|[\])}\"']{1,2})?"
 NUMBER_HEAD = rf"{NEARLY}{OPEN}{NEARLY}"
