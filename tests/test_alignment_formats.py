@@ -47,7 +47,7 @@ def test_silences_and_sounds_are_no_words(text: str) -> None:
     [
         *("<unk>", "<UNK>", "[unk]", "spn", "SPN", "{spn}", "((something))", "(())", "(laughs)", "[inaudible 00:03]"),
         *("[*]", ">>", "JOHN:", "[SPEAKER_00]:", "th[at]-", "[laughter-yeah]", "<SPOKEN_NOISE>", "[bracketed]"),
-        *("[speaking French]", "[crosstalk]", "<OOV>"),
+        *("[speaking French]", "[crosstalk]", "<OOV>", "<LAUGH-yes>", "&-uh", "&=laughs", "%HESITATION", "<IVER>"),
     ],
 )  # fmt: skip
 def test_something_that_may_be_said_is_unknown(text: str) -> None:
@@ -403,6 +403,11 @@ GOOGLE_WORDS = [
             "speechmatics",
         ),
         (
+            {"result_index": 0, "results": [{"final": True, "alternatives": [{
+                "transcript": "did say ", "timestamps": [["did", 0.5, 1.0], ["say", 1.5, 2.0]]}]}]},
+            "google-speech",
+        ),
+        (
             {"monologues": [{"speaker": 0, "elements": [
                 {"type": "text", "value": "did", "ts": 0.5, "end_ts": 1.0, "confidence": 0.9},
                 {"type": "punct", "value": " "},
@@ -441,6 +446,19 @@ def test_recognisers_answers_are_read(tmp_path: Path, document: object, source: 
     assert {w.source for w in alignment.words} == {source}
     assert not alignment.is_guessed
     assert all(hole.text is None for hole in alignment.missing)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"text": "did say", "words": []},
+        {"results": [{"alternatives": [{"transcript": "did say", "confidence": 0.9}]}]},
+        {"results": {"channels": [{"alternatives": [{"transcript": "did say", "words": []}]}]}},
+    ],
+)
+def test_text_without_times_is_not_silence(tmp_path: Path, document: object) -> None:
+    with pytest.raises(AlignmentError, match="has text, but no words with times"):
+        alignment_of(tmp_path, "a.json", document)
 
 
 def test_transformers_chunks_are_words_where_each_holds_one(tmp_path: Path) -> None:
@@ -516,6 +534,14 @@ def test_a_highlight_is_known_by_any_tag(tmp_path: Path, on: str, off: str) -> N
     text = cues(f"{on}We{off} did it", f"We {on}did{off} it", f"We did {on}it{off}")
     alignment = alignment_of(tmp_path, "a.vtt", "WEBVTT\n\n" + text.replace(",", "."))
     assert heard(alignment) == [("We", 0.0, 1.0), ("did", 1.0, 2.0), ("it", 2.0, 3.0)]
+
+
+def test_a_highlight_after_a_speakers_name_is_one(tmp_path: Path) -> None:
+    alignment = alignment_of(
+        tmp_path, "a.srt", cues("[SPEAKER_01]: <u>We</u> did", "[SPEAKER_01]: We <u>did</u>")
+    )
+    assert heard(alignment) == [("We", 0.0, 1.0), ("did", 1.0, 2.0)]
+    assert {w.speaker for w in alignment.words} == {"SPEAKER_01"}
 
 
 def test_emphasis_is_no_highlight(tmp_path: Path) -> None:
@@ -597,6 +623,7 @@ def test_cues_of_a_token_each_make_words(tmp_path: Path) -> None:
         ("John: we did", "we did", {None}),
         ("MARY ANN: we did", "we did", {"MARY ANN"}),
         ("[MARY]: we did", "we did", {"MARY"}),
+        ("[Mary] we did", "we did", {None}),
     ],
 )
 def test_what_stands_beside_the_words_is_none(
@@ -615,7 +642,7 @@ def test_a_name_that_begins_several_lines_is_a_speaker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["- Did you?\n- I did", ">> did you >> I did", "did (mumbles) I", "Did <unk> I"]
+    "line", ["- Did you?\n- I did", ">> did you >> I did", "did (mumbles) I", "Did <unk> I", "did\n[MAN] I"]
 )
 def test_no_phrase_goes_from_one_speaker_to_the_next(tmp_path: Path, line: str) -> None:
     alignment = alignment_of(tmp_path, "a.srt", cues(line))

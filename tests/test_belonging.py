@@ -168,7 +168,7 @@ def test_one_file_serves_one_clip_whatever_it_is_called(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_alignment_are_passed_over(tmp_path: Path) -> None:
-    sounds = corpus(tmp_path / "both", "talk.wav", "talk2.wav")
+    sounds = corpus(tmp_path / "both", "talk.wav", "talk2.wav", "talk3.wav")
     laid_out(
         sounds,
         {
@@ -176,24 +176,33 @@ def test_files_that_are_no_alignment_are_passed_over(tmp_path: Path) -> None:
             "talk.txt": "what is said",
             "talk.info.json": '{"title": "A talk", "tags": []}',
             "talk2.srt": srt("yes"),
+            "talk3.json": '{"title": "Another talk"}',
             ".talk.srt": "hidden",
         },
     )
-    assert served(sounds, sounds, tmp_path) == {"talk.wav": "hi", "talk2.wav": "yes"}
+    assert served(sounds, sounds, tmp_path) == {"talk.wav": "hi", "talk2.wav": "yes", "talk3.wav": ""}
 
 
 def test_a_bad_file_costs_its_own_clip(tmp_path: Path) -> None:
     files = {
         "a.srt": "no cue at all",
         "b.srt": srt("yes"),
-        "c.json": '{"segments": [{"words": [{"word": "x"}]}]}',
+        "c.json": json.dumps({"segments": [{"words": [{"word": "untimed"}]}]}),
+        "d.json": json.dumps({"words": [{"text": "milliseconds", "start": 500, "end": 900}]}),
     }
-    said = served(
-        corpus(tmp_path / "s", "a.wav", "b.wav", "c.wav"), laid_out(tmp_path / "g", files), tmp_path
-    )
+    sounds = corpus(tmp_path / "s", "a.wav", "b.wav", "c.wav", "d.wav")
+    said = served(sounds, laid_out(tmp_path / "g", files), tmp_path)
     assert said["b.wav"] == "yes"
     assert "has no cue" in said["a.srt"]
     assert "no word has a time that can be used" in said["c.json"]
+    assert "all words lie after the recording's end, 3 s" in said["d.json"]
+
+
+@pytest.mark.parametrize("text", ['{"title": "no alignment"}', "[1, 2", '{"text": "hi", "words": []}'])
+def test_one_file_that_cannot_be_read_is_an_error(tmp_path: Path, text: str) -> None:
+    given = laid_out(tmp_path / "given", {"talk.json": text})
+    with pytest.raises(AlignmentError, match=r"talk\.json"):
+        served(corpus(tmp_path / "sounds", "talk.wav"), given / "talk.json", tmp_path)
 
 
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tgsr.data.alignments.alignment import Alignment
 from tgsr.data.alignments.lines import CTM_LINE, LIBRISPEECH_LINE, STM_LINE
 from tgsr.data.alignments.reading import BY_SUFFIX, read_alignment
+from tgsr.data.alignments.timed import UnknownFormat
 from tgsr.data.corpora.folders import FORMATS, walk
 from tgsr.data.transcribe.repair import WORDS_MISSING, mended
 from tgsr.disk.rows import OnDisk
@@ -108,7 +109,7 @@ def with_alignments(
             yield chosen
         else:
             used.add(chosen[0])
-            yield _served(clip, *chosen)
+            yield _served(clip, chosen[1])
     unused = [str(one) for one in sources if one not in used]
     for what, names_left in (("alignments are not used", unused), ("clips have no alignment", unserved)):
         if names_left:
@@ -123,6 +124,8 @@ def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
         if not given.is_file() and path.suffix.casefold() == ".txt" and not _names_recordings(path):
             continue
         if path.suffix.casefold() not in OF_MANY:
+            if given.is_file():
+                read(path)  # an error ends the run
             yield Source(path, "", _names(inside))
             continue
         try:
@@ -212,12 +215,9 @@ def _chosen(sources: Sequence[Source], clip: Clip) -> tuple[Source, Alignment] |
     errors: list[Bad] = []
     for one in sources:
         try:
-            alignment = read(one.path)[one.recording]
-            alignment.on(clip.duration)
-            if alignment.missing and not alignment.words:
-                raise AlignmentError(
-                    "no word has a time that can be used", "align it again", file=str(one.path)
-                )
+            alignment = _fitting(one, clip)
+        except UnknownFormat:
+            continue  # another kind of file: it is counted with those that are not used
         except AlignmentError as error:
             errors.append(Bad(str(one.path), str(error)))
         else:
@@ -233,7 +233,20 @@ def _chosen(sources: Sequence[Source], clip: Clip) -> tuple[Source, Alignment] |
     return equals[0] if len({alignment.words for _, alignment in equals}) == 1 else None
 
 
-def _served(clip: Clip, source: Source, alignment: Alignment) -> Clip | Bad:
+def _fitting(source: Source, clip: Clip) -> Alignment:
+    """The alignment. Raises AlignmentError where it has words, but none at a time that the clip has."""
+    alignment = read(source.path)[source.recording]
+    words, _ = alignment.on(clip.duration)
+    if alignment.missing and not words:
+        raise AlignmentError("no word has a time that can be used", "align it again", file=str(source.path))
+    if words and all(word.start >= clip.duration for word in words):
+        problem = f"all words lie after the recording's end, {clip.duration:g} s"
+        remedy = "give times in seconds, of this recording"
+        raise AlignmentError(problem, remedy, file=str(source.path))
+    return alignment
+
+
+def _served(clip: Clip, alignment: Alignment) -> Clip:
     words, holes = alignment.on(clip.duration)
     fitting, flags, more = mended(words, clip.duration)
     holes = (*holes, *more)

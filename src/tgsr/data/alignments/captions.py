@@ -33,7 +33,7 @@ MARK = re.compile(r"<(?!v[.\s>])[A-Za-z][^>]*>|\[[^\]]*\](?!:)|\([^)]*\)|\{[^}]*
 SPEAKER = re.compile(r"\s*(?:[-–—]\s*|>>+\s*)?\[?([^\W\d][^:\[\]\n]{0,39})\]?:(?:\s+|$)")
 NUMBERED = re.compile(r"\s*speaker[ _-]?\w+\s*", re.IGNORECASE)
 TITLED = re.compile(r"[^\W\d_a-zà-ÿ][\w.'-]*(?: (?:and |of |the )?[^\W\d_a-zà-ÿ][\w.'-]*){0,3}")
-CHANGE = re.compile(r"^\s*(?:[-–—](?=\s*[^\W\d_]|\s*\[|\s*\()|>>+)\s*")
+CHANGE = re.compile(r"\s*(?:[-–—](?=\s*(?:[^\W\d_]|[\[(]))|>>+|\[[^\]]*\](?=\s*\S))\s*")
 TIMING_REMEDY = "a cue's times are 00:00:01,000 --> 00:00:02,000"
 ABUTS: Seconds = 0.1
 
@@ -330,15 +330,27 @@ def _named(line: str, speaker: str | None, names: set[str]) -> tuple[str | None,
     """Who speaks from a line's beginning on, what mark stands there, and the rest of the line.
 
     A name in capitals, "Speaker 1", or one that begins several lines, is the speaker. Another word with a capital and a
-    colon may be said or not: an unknown mark. So is a new speaker without a name ("- Hi", ">> Hi").
+    colon may be said or not: an unknown mark. So is a new speaker without one ("- Hi", ">> Hi", "[MAN] Hi").
     """
     bare = line.replace(ON, "").replace(OFF, "")
     if prefix := SPEAKER.match(bare):
-        name, rest = prefix[1].strip(), bare[prefix.end() :]
+        name, rest = prefix[1].strip(), _after(line, prefix.end())
         if name.isupper() or NUMBERED.fullmatch(name) or name in names:
             return name, [], rest
         if TITLED.fullmatch(name):
             return None, [">>"], rest
     if change := CHANGE.match(bare):
-        return None, [">>"], bare[change.end() :]
+        return None, [">>"], _after(line, change.end())
     return speaker, [], line
+
+
+def _after(line: str, n: int) -> str:
+    """The line without its first n characters; where highlights begin and end stays known."""
+    marks, place = "", 0
+    while n:
+        if line[place] in (ON, OFF):
+            marks += line[place]
+        else:
+            n -= 1
+        place += 1
+    return marks + line[place:]

@@ -14,13 +14,14 @@ _BRACKETS = re.compile(r"\[.*\]|<.*>|\{.*\}|\*[^*]+\*", re.DOTALL)
 _PARENTHESES = re.compile(r"\(.*\)|.*[\[<{].*[\]>}].*", re.DOTALL)  # heard or not; th[at]: a part of a word
 _LETTERS = re.compile(r"[^\W_]")
 _SPOKEN_SIGNS = re.compile(r"[&%@$€£¥=°§]")
+_FILLED = re.compile(r"&[=~+*-]\S+|%[^\W\d]+")  # &-uh and &=laughs of CHAT, %HESITATION
 _CHANGE = re.compile(r">>+")  # of speaker
 _SOMETHING_SAID = re.compile(
     r"unk|oov|spn|spok|inaud|unint|indist|cross|foreign|speak|speech|talk|voice|chatter|overlap|xxx|\?|redact|bleep"
-    r"|censor|bracket|cutoff|laughter-|\b(?:uh|um|er|fp|hes)",
+    r"|censor|bracket|cutoff|exclude|iver|laugh\w*-|\b(?:uh|um|er|fp|hes)",
     re.IGNORECASE,
 )
-_NAME = re.compile(r"\[?[^\W\d_a-zà-ÿ]{2,}[\w.'-]*\]?:")
+_NAME = re.compile(r"\[?(?!.*[a-zà-ÿ])[^\W\d_]{2,}[\w.'-]*\]?:")
 
 
 def kind(text: str) -> Kind | None:
@@ -32,7 +33,7 @@ def kind(text: str) -> Kind | None:
     plain = text.casefold()
     if plain in SILENCES:
         return "silence"
-    if plain in UNKNOWN or _CHANGE.fullmatch(text) or (_NAME.fullmatch(text) and text == text.upper()):
+    if plain in UNKNOWN or any(pattern.fullmatch(text) for pattern in (_FILLED, _CHANGE, _NAME)):
         return "unknown"
     if _BRACKETS.fullmatch(text):
         return "unknown" if _SOMETHING_SAID.search(text) else "silence"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tgsr.data.alignments import captions, lines, responses, tiers
 from tgsr.data.alignments.alignment import Alignment, kept
-from tgsr.data.alignments.timed import Timed
+from tgsr.data.alignments.timed import Timed, UnknownFormat
 from tgsr.errors import AlignmentError
 
 Reader = Callable[[str], Iterator[Timed]]
@@ -88,7 +88,7 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
         rows = list(reader(text))
         bounds = tiers.bounds(text) if reader is tiers.textgrid else None
     except AlignmentError as error:
-        raise AlignmentError(error.problem, error.remedy, error.line, str(path)) from None
+        raise type(error)(error.problem, error.remedy, error.line, str(path)) from None
     found = {} if reader in OF_MANY else {"": Alignment(bounds=bounds)}
     of_recording: dict[str, list[Timed]] = {}
     for row in rows:
@@ -140,4 +140,4 @@ def _reader(text: str, suffix: str) -> Reader:
     remedy = (
         "give a TextGrid, ELAN, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT, ASS or LRC"
     )
-    raise AlignmentError(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)
+    raise UnknownFormat(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)

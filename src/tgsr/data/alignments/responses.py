@@ -2,7 +2,7 @@
 
 Whisper and what is built on it (openai, faster-whisper, whisper-timestamped, WhisperX, stable-ts, whisper.cpp,
 transformers' pipeline, OpenAI's API), Vosk, Gentle, the Montreal Forced Aligner, YouTube's json3; the services AWS
-Transcribe, AssemblyAI, Deepgram, ElevenLabs, Google, Rev AI and Speechmatics.
+Transcribe, AssemblyAI, Deepgram, ElevenLabs, Google, IBM, Rev AI and Speechmatics.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tgsr.data.alignments import tiers
 from tgsr.data.alignments.captions import is_by_token
-from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, number, said, shared_out
+from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, UnknownFormat, number, said, shared_out
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
@@ -48,12 +48,26 @@ def json_words(text: str) -> Iterator[Timed]:
         raise AlignmentError(f"is not JSON ({error.msg})", remedy, error.lineno) from None
     except (ValueError, RecursionError) as error:  # a number of 4,300 digits; brackets a thousand deep
         raise AlignmentError(f"is not JSON ({error})", "write it again") from None
-    if isinstance(document, dict):
-        for layout in LAYOUTS:
-            if (rows := layout(document)) is not None:
-                return iter(rows)
-        raise AlignmentError('has no list "segments"', REMEDY)
-    return iter(_of_list(document))
+    rows = list(_rows(document))
+    if not rows and _has_text(document):
+        raise AlignmentError("has text, but no words with times", "run the recogniser with times for words")
+    return iter(rows)
+
+
+def _rows(document: object) -> Iterable[Timed]:
+    if not isinstance(document, dict):
+        return _of_list(document)
+    for layout in LAYOUTS:
+        if (rows := layout(document)) is not None:
+            return rows
+    raise UnknownFormat('has no list "segments"', REMEDY)
+
+
+def _has_text(value: object) -> bool:
+    if isinstance(value, dict):
+        said = any(isinstance(text := value.get(key), str) and text.strip() for key in ("text", "transcript"))
+        return said or any(map(_has_text, value.values()))
+    return isinstance(value, list) and any(map(_has_text, value))
 
 
 # Documents. Each layout gives the rows of a document that is one of its kind, and None for any other.
@@ -160,7 +174,12 @@ def _google(results: Sequence[tuple[str, Row]]) -> Iterator[Timed]:
     rows = []
     for where, result in results:
         alternatives = _objects(result.get("alternatives", []), f"{where}, alternative")
-        words = _objects(alternatives[0][1].get("words", []), f"{where}, word") if alternatives else []
+        best = alternatives[0][1] if alternatives else {}
+        if isinstance(timestamps := best.get("timestamps"), list):  # IBM Watson's [word, start, end]
+            rows += [
+                (where, dict(zip(("word", "startTime", "endTime"), one, strict=False))) for one in timestamps
+            ]
+        words = _objects(best.get("words", []), f"{where}, word")
         rows += [(at, {"startTime": "0s", **word} if "endTime" in word else word) for at, word in words]
     tagged = [(at, row) for at, row in rows if row.get("speakerTag") or row.get("speakerLabel")]
     keys = _Keys(("word",), ("startTime", "startOffset"), ("endTime", "endOffset"))
@@ -288,7 +307,7 @@ LAYOUTS: tuple[Callable[[Row], Iterable[Timed] | None], ...] = (
 def _of_list(document: object) -> Iterable[Timed]:
     """A list: of faster-whisper's segments, as objects or as lists; of words; of Vosk's results; of cues."""
     if not isinstance(document, list) or not document:
-        raise AlignmentError('has no list "segments"', REMEDY)
+        raise UnknownFormat('has no list "segments"', REMEDY)
     first = document[0]
     if isinstance(first, list) and first and isinstance(first[0], dict | list):
         return _of_list(first)  # (segments, info)
@@ -303,7 +322,7 @@ def _of_list(document: object) -> Iterable[Timed]:
         return _words(rows)
     if any("words" in row or ("text" in row and "end" in row) for _, row in rows):
         return _of_segments(rows)
-    raise AlignmentError('has no list "segments"', REMEDY)
+    raise UnknownFormat('has no list "segments"', REMEDY)
 
 
 def _segment_of(row: list[object]) -> object:
@@ -313,7 +332,7 @@ def _segment_of(row: list[object]) -> object:
     if len(row) == 4 and texts == [2]:
         return dict(zip(("start", "end", "word", "probability"), row, strict=True))
     if len(texts) != 1 or texts[0] < 2:
-        raise AlignmentError('has no list "segments"', REMEDY)
+        raise UnknownFormat('has no list "segments"', REMEDY)
     times = {"start": row[texts[0] - 2], "end": row[texts[0] - 1], "text": row[texts[0]]}
     return {**times, "words": [_segment_of(word) for word in words[0]] if words else None}
 

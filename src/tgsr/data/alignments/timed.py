@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from tgsr.data.alignments.marks import kind
+from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
 DECIMALS = 6  # 0.1 + 0.2 s is not quite 0.3 s
 WORD_BY_WORD = 0.9  # of the cues hold one word: then each cue's time is its word's
 FEWEST_CUES = 3  # that can show it
+
+
+class UnknownFormat(AlignmentError):
+    """A file that is no alignment, or none that is known."""
 
 
 class Timed(NamedTuple):
@@ -77,7 +82,3 @@ def number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def distinct(values: Iterable[str]) -> int:
-    return len(set(values))
