@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tgsr.disk.lock import held
-from tgsr.errors import RunError
+from tgsr.errors import DiskError, RunError
 
 HOLDER = """
 import sys
@@ -76,3 +78,19 @@ def test_an_error_in_the_block_frees_it(tmp_path: Path) -> None:
         raise ValueError("mine")
     with held(tmp_path / "new" / "run"):
         assert os.listdir(tmp_path / "new") == [".run.lock"]
+
+
+def test_a_lock_that_cannot_say_who_holds_it_is_not_left_behind(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with (
+            pytest.raises(DiskError, match=r"\.run\.lock: File too large; free some space"),
+            held(tmp_path / "run"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+    assert os.listdir(tmp_path) == []

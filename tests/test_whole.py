@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 import tgsr
 from tgsr.audio import save_flac, save_wav
 from tgsr.disk.jsonl import append_row
+from tgsr.disk.rows import OnDisk
 from tgsr.disk.whole import half_name, sweep, whole, whole_files, whole_folder, write_whole
 from tgsr.errors import DiskError
 from tgsr.records import write_jsonl
@@ -181,7 +182,25 @@ def test_a_disk_that_fills_up_halfway_leaves_the_old_file(tmp_path: Path, kind: 
     assert os.listdir(tmp_path) == [path.name]
 
 
-LEFT = "00112233445566"[:12]
+def put_many(rows: OnDisk) -> None:
+    for number in range(300):
+        rows.put(str(number), LONG)
+
+
+def test_rows_in_a_temporary_file_on_a_full_disk_have_a_remedy() -> None:
+    """What SQLite keeps in memory is written when it is more than some megabytes."""
+    rows, before = OnDisk(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(DiskError, match=r"a temporary file of rows: .*; free some space"):
+            put_many(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+
+
+LEFT = "001122334455"
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

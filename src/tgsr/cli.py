@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tgsr import __version__
-from tgsr.errors import Stopped, TgsrError
+from tgsr.errors import DISK_REMEDIES, Stopped, TgsrError
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "first steps": {
@@ -84,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stopped.status
     except USERS_ERRORS as error:
         print(f"tgsr: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of a disk, where nobody nearer to it has said so
+        if error.errno not in DISK_REMEDIES:
+            raise
+        print(f"tgsr: {error}; {DISK_REMEDIES[error.errno]} and run the same command again", file=sys.stderr)
         return 2
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from dataclasses import dataclass
@@ -11,6 +12,14 @@ from pathlib import Path
 def shown(path: str | os.PathLike[str]) -> str:
     """A file's name as it can be written: bytes of it that are not UTF-8, and halves of pairs, as their escapes."""
     return os.fspath(path).encode(errors="backslashreplace").decode()
+
+
+DISK_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    errno.EROFS: "choose a folder that can be written to",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
+}
+"""What to do where the system refuses to write, by the system's number of the error."""
 
 
 class TgsrError(Exception):

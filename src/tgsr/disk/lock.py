@@ -32,11 +32,13 @@ def held(path: StrPath) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock, path)
     try:
+        with disk_errors(lock):
+            os.ftruncate(file, 0)
+            os.pwrite(file, _who(), 0)
         yield
     finally:
-        lock.unlink(
-            missing_ok=True
-        )  # while it is held: whoever waits for it finds that it has gone, and makes its own
+        # while it is held: whoever waits for it finds that it has gone, and makes its own
+        lock.unlink(missing_ok=True)
         os.close(file)
 
 
@@ -65,11 +67,14 @@ def _locked(lock: Path, path: StrPath) -> int:
         if is_there:
             break
         os.close(file)  # the one before has just ended, and removed it
+    return file
+
+
+def _who() -> bytes:
+    """What a lock's file says of its holder."""
     now = datetime.now().astimezone().isoformat(" ", "seconds")
     words = {"process": os.getpid(), "machine": os.uname().nodename, "since": now}
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(words).encode() + b"\n", 0)
-    return file
+    return json.dumps(words).encode() + b"\n"
 
 
 def _said(content: bytes) -> str:

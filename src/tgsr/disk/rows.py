@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
+from tgsr.errors import AudioError, Bad, CorpusError, DiskError, RecordError, shown
 
 # The columns that a table may call it by, the first that has a value counting.
 FILE = (
@@ -335,8 +335,12 @@ class OnDisk:
         self._base.execute("BEGIN")
 
     def put(self, key: str, value: str = "") -> None:
-        """Add a value; those that the key already has are kept."""
-        self._base.execute("INSERT INTO texts VALUES (?, ?)", (_bytes(key), _bytes(value)))
+        """Add a value; those that the key already has are kept. DiskError where the disk is full."""
+        try:
+            self._base.execute("INSERT INTO texts VALUES (?, ?)", (_bytes(key), _bytes(value)))
+        except sqlite3.OperationalError as error:
+            remedy = "free some space where temporary files go, or name another folder by SQLITE_TMPDIR"
+            raise DiskError(f"a temporary file of rows: {error}; {remedy}") from error
 
     def get(self, key: str) -> list[str]:
         """The key's values in the order they were put in."""

@@ -17,16 +17,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tgsr.errors import DiskError
+from tgsr.errors import DISK_REMEDIES, DiskError
 
 StrPath = str | os.PathLike[str]
 HALF = ".half-"  # how names begin that only a process killed in the middle leaves behind
 LONG_AGO = 86400.0  # seconds; what nobody has written to for so long was left behind
-REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
-    errno.EROFS: "choose a folder that can be written to",
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
-}
 
 
 @contextmanager
@@ -38,10 +33,14 @@ def disk_errors(path: StrPath) -> Iterator[None]:
         raise
     except (OSError, SafetensorError) as error:
         number = error.errno if isinstance(error, OSError) else _number(error)
-        if number not in REMEDIES or not _is_about(error, Path(os.path.realpath(path))):
+        if (
+            number is None
+            or number not in DISK_REMEDIES
+            or not _is_about(error, Path(os.path.realpath(path)))
+        ):
             raise
         raise DiskError(
-            f"{path}: {os.strerror(number)}; {REMEDIES[number]} and run the same command again"
+            f"{path}: {os.strerror(number)}; {DISK_REMEDIES[number]} and run the same command again"
         ) from error
 
 
