@@ -402,6 +402,7 @@ def test_whisper_words_lose_their_leading_space(tmp_path: Path, caplog: pytest.L
 
 def test_nobody_spoke_is_no_error(tmp_path: Path) -> None:
     assert words_in(tmp_path, "a.json", '{"segments": []}') == ()
+    assert words_in(tmp_path, "a.json", "[]") == ()
     assert words_in(tmp_path, "a.vtt", "WEBVTT\n") == ()
     assert words_in(tmp_path, "a.TextGrid", grid(("words", [(0.0, 9.0, "")]))) == ()
 

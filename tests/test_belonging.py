@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from tgsr.audio import save_wav
 from tgsr.data.alignments.belonging import with_alignments
 from tgsr.data.corpora import folders
 from tgsr.errors import AlignmentError, Bad
-from tgsr.records import Clip, read_clips
-from tgsr.timeline import Hole
+from tgsr.records import Clip
 
 SECONDS = 3.0
 
@@ -219,27 +217,3 @@ def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, capsys: pytest.C
     ]
     assert cli.main(command) == 2
     assert "none" in capsys.readouterr().err
-
-
-def test_the_command_keeps_holes_and_counts_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    sounds = corpus(tmp_path / "sounds", "sub/talk.wav")
-    rows = [
-        {"word": "did", "start": 0.5, "end": 1.0},
-        {"word": "not"},
-        {"word": "say", "start": 1.0, "end": 1.5},
-    ]
-    given = laid_out(tmp_path / "given", {"talk.json": json.dumps({"segments": [{"words": rows}]})})
-    laid_out(given, {"unused.srt": srt("never")})
-    out = tmp_path / "out" / "clips.jsonl"
-    command = ["transcribe", str(sounds), "--alignments", str(given), "--out", str(out)]
-    assert cli.main([*command, "--model", "no such model"]) == 0
-    (clip,) = read_clips(out)
-    assert [word.text for word in clip.words] == ["did", "say"]
-    assert clip.holes == (Hole(1.0, 1.0, "not"),)
-    assert "words-missing" in clip.flags
-    assert (
-        "1 words have no time or no length and leave holes; the first: 'not', segment 1, word 2"
-        in caplog.text
-    )
-    assert "1 alignments are not used" in caplog.text

@@ -22,6 +22,7 @@ from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
 from tgsr.errors import ModelError
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import NO_SPEECH, TOO_LONG, read_clips, read_questions, write_jsonl
+from tgsr.timeline import Hole
 
 NUMBERS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 
@@ -76,9 +77,14 @@ def test_too_many_bad_files_fail_the_command(
     assert "1 of 5 rows were left out, more than 10%" in capsys.readouterr().err
 
 
-def test_existing_words_are_mended_and_nobody_listens(folder: Path, tmp_path: Path) -> None:
+def test_existing_words_are_mended_and_nobody_listens(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "given").mkdir()
-    (tmp_path / "given" / "digits0.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nfour one\n")
+    rows = [("four", 0.5, 1.0), ("not", None, None), ("one", 1.0, 9.0)]
+    words = [{"word": text, "start": start, "end": end} for text, start, end in rows]
+    (tmp_path / "given" / "digits0.json").write_text(json.dumps({"segments": [{"words": words}]}))
+    (tmp_path / "given" / "unused.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nfour one\n")
     out = tmp_path / "out" / "clips.jsonl"
     only = tmp_path / "only"
     only.mkdir()
@@ -87,7 +93,14 @@ def test_existing_words_are_mended_and_nobody_listens(folder: Path, tmp_path: Pa
     assert cli.main([*command, "--model", "no such model"]) == 0
     (clip,) = read_clips(out)
     assert [word.text for word in clip.words] == ["four", "one"]
-    assert {word.source for word in clip.words} == {"srt"}
+    assert {word.source for word in clip.words} == {"whisperx"}
+    assert clip.holes == (Hole(1.0, 1.0, "not"),)
+    assert clip.flags == ("words-cut", "words-missing")
+    assert (
+        "1 words have no time or no length and leave holes; the first: 'not', segment 1, word 2"
+        in caplog.text
+    )
+    assert "1 alignments are not used" in caplog.text
 
 
 def test_a_publishers_text_is_aligned_and_nobody_listens(tmp_path: Path) -> None:

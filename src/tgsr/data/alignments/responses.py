@@ -306,8 +306,10 @@ LAYOUTS: tuple[Callable[[Row], Iterable[Timed] | None], ...] = (
 
 def _of_list(document: object) -> Iterable[Timed]:
     """A list: of faster-whisper's segments, as objects or as lists; of words; of Vosk's results; of cues."""
-    if not isinstance(document, list) or not document:
+    if not isinstance(document, list):
         raise UnknownFormat('has no list "segments"', REMEDY)
+    if not document:
+        return ()
     first = document[0]
     if isinstance(first, list) and first and isinstance(first[0], dict | list):
         return _of_list(first)  # (segments, info)
