@@ -269,6 +269,18 @@ def test_the_ablation_reads_as_its_rows_say(tmp_path: Path) -> None:
     assert [float(row[2]) for row in differences[1:]] == [50.0, 100.0]
 
 
+def test_answers_without_one_readable_span_are_counted_in_every_form_of_table_1(tmp_path: Path) -> None:
+    texts = ["1.00, 2.00", "Start: 1\nEnd: 2", "no idea", "2 s to 1 s", "1 s to 2 s or 2 s to 3 s"]
+    responses = [Response(phrase(i), "mini", text) for i, text in enumerate(texts)]
+    write_jsonl(tmp_path / "predictions.jsonl", responses)
+    _, text = tables([tmp_path], tmp_path / "out")
+    table = list(csv.reader((tmp_path / "out" / "table-1.csv").open()))
+    assert table[1][table[0].index("no span")] == "3"
+    assert table[1][table[0].index("IoU")] == "0.4"
+    assert "no span" in text
+    assert "no span" in (tmp_path / "out" / "table-1.tex").read_text()
+
+
 def test_rows_choose_and_order_models_and_what_is_not_there_is_named(tmp_path: Path) -> None:
     results = gather([run_in(tmp_path)], ["B=runs/x/adapter", "k=1 model=mini"])
     assert results.models == ("B", "k=1 model")

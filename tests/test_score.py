@@ -95,6 +95,7 @@ def test_phrases_are_scored_by_hand(tmp_path: Path) -> None:
     assert scores.f1.value == pytest.approx((1 + 2 / 3 + 0 + 0) / 4)
     assert scores.high_overlap.value == 0.25
     assert (scores.n_without_span, scores.n_invalid, scores.n_past_end) == (2, 1, 0)
+    assert "2 without a readable span" in summary(_scored(tmp_path, _phrases(texts)))
     # pooled over the spans: 1 s segments 2, 3 and 3 are hits, of 3 predicted and 8 that there are
     assert scores.segment_f1 == pytest.approx(2 * 3 / (3 + 8))
     assert scores.event_f1 == pytest.approx(2 * 1 / (2 + 4))
