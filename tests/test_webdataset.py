@@ -14,6 +14,7 @@ from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, as_row
+from tgsr.timeline import Hole
 
 SPOKEN = compose(0, "train", seconds=(2.0, 3.0))
 
@@ -93,10 +94,24 @@ def test_samples_of_others_with_what_they_say(tmp_path: Path) -> None:
 def test_our_clips_keep_all_their_fields(tmp_path: Path) -> None:
     row = dict(as_row(SPOKEN.clip)) | {"labels": {"emotion": "joy"}, "flags": ["no-text"]}
     row["events"] = [{"label": "click", "start": 0.5, "end": 0.75}]
+    row["holes"] = [{"start": 0.5, "end": 0.5, "text": "not", "speaker": "ann"}, {"start": 0.5, "end": 0.75}]
     path = tar(tmp_path / "a.tar", ("k.json", row), ("k.flac", SOUND))
     (clip,) = tars.read(path, tmp_path / "out", Given(tmp_path / "out"))
     assert isinstance(clip, Clip)
     assert dict(as_row(clip)) == row | {"audio": "audio/k.flac"}
+
+
+def test_a_clips_words_without_times_leave_holes(tmp_path: Path) -> None:
+    row = dict(as_row(SPOKEN.clip))
+    row["words"] = [
+        {"word": "did", "start": 0.1, "end": 0.2},
+        {"word": "not"},
+        {"word": "say", "start": 0.2, "end": 0.3},
+    ]
+    path = tar(tmp_path / "a.tar", ("k.json", row), ("k.flac", SOUND))
+    (clip,) = tars.read(path, tmp_path / "out", Given(tmp_path / "out"))
+    assert isinstance(clip, Clip)
+    assert ([word.text for word in clip.words], clip.holes) == (["did", "say"], (Hole(0.2, 0.2, "not"),))
 
 
 def test_a_record_and_a_sound_of_other_lengths(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN
+from tgsr.data.alignments.manifests import within
 from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, suffix_of
 from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
@@ -76,7 +77,7 @@ def _as_packed(entry: Entry) -> Clip | None:
     if not all(isinstance(label, dict) and set(label) == {"name", "value"} for label in listed):
         return None
     labels = {str(label["name"]): label["value"] for label in listed}
-    return clip_of({**entry.values, "audio": entry.text("id"), "labels": labels})
+    return clip_of(within({**entry.values, "audio": entry.text("id"), "labels": labels}))
 
 
 def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
+from tgsr.data.alignments.manifests import within
 from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, described, place, require_new, sound
 from tgsr.disk.rows import ID, TEXT, Entry, OnDisk, utf8
 from tgsr.disk.whole import half_name
@@ -224,7 +225,7 @@ def _clip(sample: Sample, entry: Entry, folder: Path, given: Given) -> tuple[Cli
         raise AudioError(sample.names[0], error.found, error.remedy) from None
     path = folder / f"{name}{part.suffix}"
     if _is_clip(entry.values):
-        clip = clip_of({**entry.values, "audio": place(path, given.relative_to)})
+        clip = clip_of(within({**entry.values, "audio": place(path, given.relative_to)}))
         if abs(clip.duration - duration) > HEADER_SLACK:
             raise RecordError("duration", f"is {clip.duration} s, but the sound lasts {duration} s")
         clip = replace(clip, flags=tuple(dict.fromkeys((*clip.flags, *flags))))
