@@ -18,8 +18,7 @@ from tgsr import sta
 from tgsr.cli import main
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import RunError, Stopped
-from tgsr.records import read_questions
+from tgsr.errors import Stopped
 from tgsr.training.config import StaConfig
 from tgsr.training.stop import stop_on_sigterm
 from tiny import tiny_base
@@ -141,18 +140,3 @@ def test_two_commands_on_one_folder_are_one_run_and_sigterm_ends_it_with_143(
     assert "after step 1, which is saved; the same command goes on from there" in said
     assert main(words) == 0
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2]
-
-
-def test_the_models_files_and_the_sounds_belong_to_a_run(phrases: Path, tmp_path: Path) -> None:
-    config, cache = replace(STA, questions=str(phrases), epochs=1), FeatureCache(tmp_path / "cache")
-    sta.train_sta(config, tmp_path / "run", cache, tiny_base)
-    described = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert {"mini/base.safetensors", "mini/tokenizer.json"} <= set(described["model"])
-    assert described["sounds"]["n"] == 3
-    sound = sorted({phrases.parent / question.audio for question in read_questions(phrases)})
-    kept = [path.read_bytes() for path in sound[:2]]
-    sound[0].write_bytes(kept[1])
-    with pytest.raises(RunError, match=rf"its sound changed since it began: .*{sound[0].name}"):
-        sta.train_sta(config, tmp_path / "run", cache, tiny_base)
-    sound[0].write_bytes(kept[0])  # the same content, other times
-    sta.train_sta(config, tmp_path / "run", cache, tiny_base)

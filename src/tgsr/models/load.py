@@ -79,16 +79,16 @@ def _load(name: str, placement: Placement) -> Lalm:
 def files_of(name: str) -> dict[str, Path]:
     """The files here that `load` reads the model from, by the names they have in a run's run.json.
 
-    Those of an adapter's base are among them. Of a checkpoint from the hub they are those that were downloaded; none
-    where there are none. What `tgsr fetch` keeps is left out: it is checked against hashes of its own.
+    Those of an adapter's base are among them. Of a checkpoint from the hub it is its configuration, named with the
+    commit, whose files never change; none where nothing was downloaded. What `tgsr fetch` keeps is left out: it is
+    checked against hashes of its own.
     """
-    if name in OURS:
-        folder = mini.assets().parent / SHIPPED.get(name, mini.assets().name)
-    elif not (folder := Path(name)).is_dir():
-        described = try_to_load_from_cache(name, "config.json") if _is_hub_id(name) else None
-        folder = Path(described).parent if isinstance(described, str) else folder
+    folder = mini.assets().parent / SHIPPED.get(name, mini.assets().name) if name in OURS else Path(name)
     if not folder.is_dir():
-        return {}
+        described = try_to_load_from_cache(name, "config.json") if _is_hub_id(name) else None
+        if not isinstance(described, str):
+            return {}
+        return {f"{name}@{Path(described).parent.name}/config.json": Path(described)}
     files = {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if _is_read(path)}
     if (folder / ADAPTER_FILE).exists():
         try:
