@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,9 +18,14 @@ from tgsr.choices import (
     format_choices,
     letter,
     official_letter,
+    read_choice,
     token_match,
 )
+from tgsr.reading.naming import Options
+from tgsr.reading.statements import read
 
+CASES = Path(__file__).parent / "data" / "cases"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 PEOPLE = ["Man", "Woman", "Child", "Robot"]
 
 
@@ -85,6 +94,112 @@ def test_the_official_letter_is_the_first_in_the_last_line(
 )
 def test_the_strict_reading_is_one_option_or_none(completion: str | None, expected: int | None) -> None:
     assert extract_choice(completion, PEOPLE) == expected
+
+
+def cases(name: str) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in (CASES / name).read_text(encoding="utf-8").splitlines()]
+    assert len({(row["text"], *row["choices"]) for row in rows}) == len(rows)
+    return rows
+
+
+def meant(row: dict[str, object]) -> str | None:
+    index = extract_choice(row["text"], row["choices"])
+    return None if index is None else row["choices"][index]
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers_of_ours.jsonl"])
+def test_responses_are_read_as_a_careful_reader_does(name: str) -> None:
+    """`meant` is null where a response names several options, none, or one that it rejects."""
+    misread = [(row["text"], row["meant"], meant(row)) for row in cases(name) if meant(row) != row["meant"]]
+    assert misread == []
+
+
+def test_plain_texts_are_read_at_once_as_the_grammar_reads_them() -> None:
+    rows = [*cases("answers.jsonl"), *cases("answers_of_ours.jsonl")]
+    for row in rows:
+        assert read(row["text"], Options(row["choices"])).index == extract_choice(row["text"], row["choices"])
+
+
+@pytest.mark.parametrize(
+    "text", ["She sings.\nFinal answer: (b) Woman", "I choose B.", "It rains.\n\n**B. Woman**"]
+)
+def test_a_reading_says_where_it_was_read(text: str) -> None:
+    reading = read_choice(text, PEOPLE)
+    assert reading.index == 1
+    assert re.search(r"\bb\b|\bwoman\b", text[reading.start : reading.end], re.IGNORECASE)
+    assert "sings" not in text[reading.start : reading.end]
+
+
+NOTATIONS: dict[str, Callable[[str, str], str]] = {
+    "(b) text": lambda letter, text: f"({letter}) {text}",
+    "B. text": lambda letter, text: f"{letter.upper()}. {text}",
+    "B) text": lambda letter, text: f"{letter.upper()}) {text}",
+    "text": lambda letter, text: text,
+    "(b)": lambda letter, text: f"({letter})",
+    "Final answer: (b) text": lambda letter, text: f"She sings.\nFinal answer: ({letter}) {text}",
+    "Answer: B": lambda letter, text: f"Answer: {letter.upper()}",
+    "answer tags": lambda letter, text: f"<think>(a) or (b)?</think>\n<answer>{text}</answer>",
+    "JSON": lambda letter, text: json.dumps({"answer": text}),
+    "Option B: text": lambda letter, text: f"Option {letter.upper()}: {text}",
+    "**B. text**": lambda letter, text: f"**{letter.upper()}. {text}**",
+    "text (B)": lambda letter, text: f"{text} ({letter.upper()})",
+    "text in quotes": lambda letter, text: f'"{text}"',
+    "Chinese": lambda letter, text: f"答案：{letter.upper()}. {text}",
+    "(b) text, because": lambda letter, text: f"({letter}) {text.rstrip('.')}, because the pitch is high.",
+}
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize("file", ["mmau/mmau-test-mini.json", "mmar/MMAR-meta.jsonl"])
+def test_every_choice_of_the_benchmarks_reads_as_itself(file: str, notation: str) -> None:
+    """Each tenth row's; only a letter that is another choice's text can be read as that."""
+    path = SHARED / file
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    content = path.read_text(encoding="utf-8")
+    rows = (
+        json.loads(content) if file.endswith(".json") else [json.loads(line) for line in content.splitlines()]
+    )
+    misread = []
+    for row in rows[::10]:
+        for index, text in enumerate(row["choices"]):
+            chosen = extract_choice(NOTATIONS[notation](letter(index), text), row["choices"])
+            if text.strip() and (chosen is None or row["choices"][chosen] != text):
+                misread.append((text, row["choices"]))
+    assert misread == []
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "the answer is ",
+        "answer: ",
+        "\\boxed{",
+        "<answer>",
+        '"answer": [',
+        "not ",
+        "(a) ",
+        "A or ",
+        "Wait, ",
+        "man ",
+        "\n(a) man",
+        "answer " + "x " * 30,
+        "<",
+        "I choose ",
+        "答案",
+        "?" * 9,
+    ],
+)
+def test_reading_takes_time_in_proportion_to_the_text(hostile: str) -> None:
+    def seconds(n: int) -> float:
+        text = hostile * (n // len(hostile)) + "."
+        start = time.process_time()
+        read(text, Options(PEOPLE))
+        return time.process_time() - start
+
+    seconds(2_000)
+    short = min(seconds(10_000) for _ in range(3))
+    assert seconds(80_000) < 8 * 5 * short + 0.05
 
 
 def test_a_fifth_choice_can_be_chosen() -> None:
@@ -191,6 +306,9 @@ def test_airbench_reads_the_first_or_the_last_but_one_character(
 
 @given(st.text())
 def test_no_text_breaks_a_reader(text: str) -> None:
-    assert extract_choice(text, PEOPLE) in (None, 0, 1, 2, 3)
+    reading = read_choice(text, PEOPLE)
+    assert reading.index in (None, 0, 1, 2, 3)
+    assert (reading.why is None) == (reading.index is not None)
+    assert 0 <= reading.start <= reading.end <= len(text)
     assert official_letter(text) in (None, "a", "b", "c", "d")
     assert airbench_letter(text) in (None, "A", "B", "C", "D")

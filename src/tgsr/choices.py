@@ -6,7 +6,9 @@ import re
 import string
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from tgsr.reading.statements import Options, Reading, Unclear, read
 
 if TYPE_CHECKING:
     from tgsr.records import Question
@@ -15,24 +17,10 @@ _OFFICIAL_LETTER = re.compile(r"\(([a-d])\)")
 _TOKEN = re.compile(r"\b\w+\b")
 _LETTERS = string.ascii_lowercase
 
-Unclear = Literal["none", "several", "against"]
 
-# "answer" alone announces nothing: it may be a word of a choice.
-_MARKER = re.compile(
-    r"(?=[ac])(?<!/)\b(?:answer|correct\s{1,4}(?:option|choice))\b[\s*]{0,4}"
-    r"(?:[:=>]|(?:is|would\s{1,4}be)\b\s{0,4}:?|(?=\()|(?=(?-i:[A-Z])\b))[\s*\"'-]{0,8}",
-    re.IGNORECASE,
-)
-# "(b)" anywhere; at the head also "b)", "b.", "b:", "option b", a letter alone, and a capital before words
-# unless it is an English word itself (A, I).
-_BRACKETED = re.compile(r"\(\s?([a-z])\s?\)", re.IGNORECASE)
-_HEAD = re.compile(
-    r"[\s*\"'>_-]{0,8}(?i:(?:option|choice)\s{1,4})?(?:"
-    r"\(\s?(?P<round>[A-Za-z])\s?\)"
-    r"|(?P<marked>[A-Za-z])(?:[).:\]*]|,(?=\s))(?!\w)"
-    r"|(?P<alone>[A-Za-z])\s{0,4}(?:$|<)"
-    r"|(?P<capital>[B-HJ-Z])(?=\s)"
-    r")[\s*):.,-]{0,8}"
+_LETTERS_ALONE = Options((), n_letters=26)
+_PLAIN = re.compile(
+    r"(?P<says>[Ff]inal [Aa]nswer: )?(?:\((?P<letter>[A-Za-z])\) ?|(?P<capital>[A-Z])[.)] )?(?P<text>.*)"
 )
 
 
@@ -68,50 +56,65 @@ def official_letter(completion: str | None) -> str | None:
 
 
 def extract_choice(completion: str | None, choices: Sequence[str | None]) -> int | None:
-    """The index in `choices` of the one option that the text ends up with; None where that is unclear.
+    """The index in `choices` of the one option that a careful reader says was meant; None where none or several were.
 
-    Read is what follows the last "answer:", "answer is" and the like, up to the line's end, else the
-    last line that is not blank. A letter within the number of choices counts as "(b)" anywhere there,
-    and at its head as "b)", "b." or "B"; without a letter, the text of exactly one choice does (the
-    longest, where one choice's text holds another's; the first, where choices repeat). None for no
-    option, for more than one, and for a letter beside the whole text of another choice.
+    What counts is what the text states as its answer, by letter or by text: in <answer> tags or a box, after "the
+    answer is" and the like, else at its head, else in its last line. A hedge, a negation, a question and a
+    condition are no answer, a letter beside another choice's text neither, and what "wait, no" takes back counts no
+    more; thoughts that are closed are not read, and those that are not have no answer. Where choices repeat, a text
+    is the first of them.
     Our own reading, not a benchmark's: see `official_letter`, `token_match`, `airbench_letter`.
     """
-    reading = _read(completion, choices)
-    return reading if isinstance(reading, int) else None
+    return read_choice(completion, choices).index
 
 
 def why_unclear(completion: str | None, choices: Sequence[str | None]) -> Unclear | None:
-    """Why `extract_choice` gives None: "none" of the options is named, "several" are, or a letter stands "against"
-    the whole text of another choice. None where the text is clear.
+    """Why `extract_choice` gives None: "none" of the options is affirmed, "several" are or one is left open, or a
+    letter stands "against" the text of another choice. None where the text is clear.
     """
-    reading = _read(completion, choices)
-    return None if isinstance(reading, int) else reading
+    return read_choice(completion, choices).why
 
 
-def _read(completion: str | None, choices: Sequence[str | None]) -> int | Unclear:
-    start, end = final_statement(completion or "")
-    statement = (completion or "")[start:end]
-    words = _choice_words(tuple(choices))
-    whole = _words(statement)
-    if whole.strip() and whole in words:
-        return words.index(whole)  # a choice may itself be one letter, or hold "(b)"
-    head = _HEAD.match(statement)
-    index = _index(head.group(head.lastgroup), len(choices)) if head and head.lastgroup else None
-    if head and index is not None:
-        rest = _words(statement[head.end() :])
-        if rest.strip() and rest == words[index]:
-            return index
-        if rest.strip() and rest in words:
-            return "against"
-    indices = {_index(named, len(choices)) for named in _BRACKETED.findall(statement)}
-    indices.discard(None)
-    if index is not None:
-        indices.add(index)
-    if indices:
-        only = indices.pop()
-        return "several" if indices or only is None else only
-    return _only_choice_in(whole, words)
+def read_choice(completion: str | None, choices: Sequence[str | None]) -> Reading:
+    """What `extract_choice` and `why_unclear` give, with the place in the text that says so."""
+    return _reading(completion or "", tuple(choices))
+
+
+def final_statement(text: str, choices: Sequence[str | None] = ()) -> tuple[int, int]:
+    """The characters that announce and name the answer; without choices, the answer is a letter."""
+    reading = read_choice(text, choices) if choices else read(text, _LETTERS_ALONE)
+    return reading.start, reading.end
+
+
+# A response is read for several scores, one after another; 64 of them hold little, whatever their length.
+@lru_cache(maxsize=64)
+def _reading(text: str, choices: tuple[str | None, ...]) -> Reading:
+    return _plain(text, choices) or read(text, Options(choices))
+
+
+def _plain(text: str, choices: Sequence[str | None]) -> Reading | None:
+    """The reading of a text that is, or whose only final answer is, "(b) text", "B. text", "(b)" or a choice's text.
+
+    None for any other text: what most responses are is read at once, and the same as `read` would.
+    """
+    end = len(text.rstrip())
+    start = text.rfind("\n", 0, end) + 1
+    match = _PLAIN.match(text, start, end)
+    if match is None or (start and (match["says"] is None or not _is_only_final_answer(text, start))):
+        return None
+    said, named = match["text"], match["letter"] or match["capital"]
+    if named is None:
+        return Reading(choices.index(said), None, start, end) if said in choices and said else None
+    index = ord(named.lower()) - 97
+    choice = choices[index] if index < len(choices) else None
+    if choice is not None and (said.rstrip(".") == choice.rstrip(".") or (not said and match["letter"])):
+        return Reading(index, None, start, end)
+    return None
+
+
+def _is_only_final_answer(text: str, start: int) -> bool:
+    before = text[:start].lower()
+    return not any(other in before for other in ("final", "boxed", "<", "{", "最终"))
 
 
 def token_match(prediction: str | None, answer: str | None, choices: Sequence[str | None]) -> bool:
@@ -150,39 +153,5 @@ def _right_and_wrong(
     return right, frozenset().union(*(_tokens(choice) for choice in choices)) - right
 
 
-@lru_cache(maxsize=64)
-def _choice_words(choices: tuple[str | None, ...]) -> tuple[str, ...]:
-    return tuple(_words(choice or "") for choice in choices)
-
-
 def _tokens(text: str | None) -> set[str]:
     return set(_TOKEN.findall((text or "").lower()))
-
-
-def final_statement(text: str) -> tuple[int, int]:
-    """The characters that `extract_choice` reads: after the last "answer" to its line's end, or the last line."""
-    text = text.rstrip()
-    start = text.rfind("\n") + 1
-    for marker in _MARKER.finditer(text):
-        if marker.end() < len(text):
-            start = marker.end()
-    end = text.find("\n", start)
-    return start, end if end >= 0 else len(text)
-
-
-def _index(letter: str, n_choices: int) -> int | None:
-    index = _LETTERS.find(letter.lower())
-    return index if 0 <= index < n_choices else None
-
-
-def _words(text: str) -> str:
-    """Lower-cased words between single blanks, one at either end, so that `in` finds whole words only."""
-    return f" {' '.join(_TOKEN.findall(text.lower()))} "
-
-
-def _only_choice_in(statement: str, choices: Sequence[str]) -> int | Unclear:
-    named = {choice for choice in choices if choice.strip() and choice in statement}
-    longest = [choice for choice in named if not any(choice != other and choice in other for other in named)]
-    if len(longest) != 1:
-        return "several" if longest else "none"
-    return choices.index(longest[0])

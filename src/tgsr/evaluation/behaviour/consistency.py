@@ -25,6 +25,8 @@ from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.text_models import Llm, TextPrompt
 from tgsr.prompts import REASONING_OPENING
+from tgsr.reading.naming import Options, count_words, word_set
+from tgsr.reading.statements import read
 from tgsr.records import Response, append_jsonl
 from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
 from tgsr.statistics.intervals import Mean, bootstrap_mean, number, percent
@@ -37,17 +39,24 @@ AT_ONCE = 32  # cases a batch: what a stop costs
 DECODING = Decoding(max_new_tokens=2048)  # greedy; judges that think aloud need room
 _WORDS = {True: "1", False: "0", None: "unparsed"}
 _TAG = re.compile(r"</?(?:think|thinking|answer|reasoning)>", re.IGNORECASE)
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-_VERDICT = re.compile(
-    r"\W*(?:(?:final\s+)?(?:verdict|decision|answer|score)\s*(?:is|[:=])?\s*)?\W*([01])\W*", re.I
+_REST_OF_ANSWER = re.compile(r"[^.,;:!?()\n–—，。：；-]*[.,;:!?)}\]$*\"\s–—，。：；-]*")
+_ANNOUNCED = re.compile(
+    r"(?:\b(?:the|my)\s+)?(?:\b(?:final|correct|best)\s+)*(?:\b(?:answer|option|choice)\s*(?:is|:)?)?[\s:$\\(\[{*\"']*$",
+    re.IGNORECASE,
 )
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_VERDICTS = Options(("0", "1"), n_letters=0)
+_ANNOUNCES = word_set(
+    """
+    the my so therefore thus final answer verdict decision score is be would should must boxed fbox text
+    答案 答案是
+    """
+)
+_WORD = re.compile(r"\w+")
 _LETTER = re.compile(
     r"\(\s?(?P<round>[a-z])\s?\)|(?<![\w(])(?P<half>[a-z])\)"
     r"|(?P<word>\b(?:option|choice|answer)\s{1,4})(?P<capital>(?-i:[A-Z]))\b(?!')",
     re.IGNORECASE,
-)
-_ANSWER_BEGINS = re.compile(
-    r"\b(?:final\s+answer|the\s+(?:correct\s+)?(?:answer|option|choice))\b", re.IGNORECASE
 )
 
 
@@ -82,7 +91,7 @@ def case_of(response: Response) -> Case | None:
     """The response as a case; None where it names no choice clearly, or reasons nothing before it answers."""
     question = response.question
     index = extract_choice(response.text, question.choices)
-    reasoning = reasoning_of(response.text)
+    reasoning = reasoning_of(response.text, question.choices)
     if index is None or not reasoning:
         return None
     return Case(
@@ -95,21 +104,23 @@ def case_of(response: Response) -> Case | None:
     )
 
 
-def reasoning_of(text: str) -> str:
+def reasoning_of(text: str, choices: Sequence[str] = ()) -> str:
     """The response without B.1.3's opening and without its final answer, stripped; "" where nothing is left.
 
-    The final answer is the line from which `extract_choice` reads it, wherever that stands; what comes after it stays.
-    Of a response of one line it is what follows the last "final answer" or "the answer". Tags of thinking aloud go.
+    The final answer is where `extract_choice` reads it, with what announces it and what else its clause says, wherever
+    that stands: what comes before and after it stays, on its line too. Tags of thinking aloud go. Without `choices` the
+    answer is a letter.
     """
     text = text.replace(REASONING_OPENING, "").strip()
-    start, end = final_statement(text)
+    start, end = final_statement(text, choices)
     first = text.rfind("\n", 0, start) + 1
-    kept = _TAG.sub("", text[:first] + text[end:].lstrip("\n")).strip()
-    if kept:
-        return kept
-    line = text[first:end]
-    marks = list(_ANSWER_BEGINS.finditer(line))
-    return _TAG.sub("", line[: marks[-1].start()]).strip() if marks else ""
+    last = text.find("\n", end)
+    last = len(text) if last < 0 else last
+    rest = _REST_OF_ANSWER.match(text, end, last)
+    on_line = _ANNOUNCED.sub("", text[first:start]), text[rest.end() if rest else end : last]
+    kept = [_TAG.sub("", part).strip() for part in on_line]
+    line = " ".join(part for part in kept if count_words(part) > 1)
+    return _TAG.sub("", text[:first] + (f"{line}\n" if line else "") + text[last:].lstrip()).strip()
 
 
 def named(text: str, choices: Sequence[str]) -> str:
@@ -152,12 +163,18 @@ def prompt_of(case: Case, variant: Variant = "plain") -> TextPrompt:
 def verdict_of(reply: str) -> bool | None:
     """True for 1, False for 0, None for anything that is not one verdict.
 
-    What a judge thinks aloud before </think> is left out; "Verdict: 1" and "**0**." are verdicts, "1 or 0", "10" and a
-    sentence are none.
+    A verdict stands alone on its line, or is announced: "1", "Verdict: 1", "The answer is 0.", "<answer>1</answer>".
+    What a judge thinks aloud before </think> is left out. "1 or 0", "10", "-1", "not 1" and a sentence are none.
     """
-    text = _THOUGHT_ENDS.split(reply)[-1].strip()
-    verdict = _VERDICT.fullmatch(text)
-    return None if verdict is None else verdict[1] == "1"
+    reply = _THOUGHT_ENDS.split(reply)[-1]
+    reading = read(reply, _VERDICTS)
+    if reading.index is None:
+        return None
+    last = reply.find("\n", reading.end)
+    line = reply[reply.rfind("\n", 0, reading.start) + 1 : len(reply) if last < 0 else last]
+    said = _WORD.findall(_TAG.sub(" ", reply[reading.start : reading.end]).lower())[:-1]
+    is_alone = len(_WORD.findall(_TAG.sub(" ", line))) == 1
+    return reading.index == 1 if is_alone or (said and _ANNOUNCES.issuperset(said)) else None
 
 
 # --- asking ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,322 @@
+"""How a text names the options of a question: by a letter, by a choice's own words, or by both."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+WRAPS = "*_`\"'$~ \t"
+"""Emphasis, quotes and the like, which say nothing themselves."""
+
+# A number with its sign and point is one word, and so is a note with its sharp; Chinese has a word a character.
+_WORD = re.compile(
+    rf"(?:(?<![\w.)\]%])[-+])?\d+(?:[.,:/]\d+)*%?|[^\W\d_{CJK}]+(?:'[^\W\d_{CJK}]+)*[#♯♭]?|[{CJK}]"
+)
+_IS_CJK = re.compile(f"[{CJK}]").match
+_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad\ufe0f]")
+_SAME = str.maketrans("’‘“”−，。、【】", "''\"\"-,.,[]")
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_LATEX = re.compile(r"\\(?:[A-Za-z]+|.)")
+_CAPITAL = re.compile(r"(?<!\w)[A-Z](?!\w)")
+_NEW = re.compile(r"[,/&+]\s*$|\n")  # before a text, which is then no repetition of the letter before it
+STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")
+"""What ends a sentence, between two words."""
+_STOP_WITHIN = re.compile(r"[.…!?;]\s|[\n|]")
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as a text with blanks between."""
+    return frozenset(text.split())
+
+
+def folded(text: str) -> str:
+    """Full-width and curly characters as their plain ones, without invisible ones and LaTeX's commands."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).translate(_SAME)
+    if "\\" not in text:
+        return text
+    if "\\u" in text:
+        text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text).translate(_SAME)
+    return _LATEX.sub(" ", text)
+
+
+def count_words(text: str) -> int:
+    """How many words, numbers and Chinese characters the text has."""
+    return sum(1 for _ in _WORD.finditer(folded(text)))
+
+
+class Words:
+    """The words of a text: lower-cased, as they are written, with what stands before each and after the last.
+
+    `starts` and `ends` are their places in text, but where folding moved them: there they are their whole part's.
+    """
+
+    def __init__(self) -> None:
+        self.low: list[str] = []
+        self.raw: list[str] = []
+        self.gaps: list[str] = [""]
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def add(self, text: str, first: int, last: int) -> None:
+        """The words of text[first:last] after those that are already there."""
+        part = text[first:last]
+        plain = folded(part)
+        is_in_place = len(plain) == len(part)
+        end = 0
+        for match in _WORD.finditer(plain):
+            start, word = match.start(), match[0]
+            self.gaps[-1] += plain[end:start]
+            self.gaps.append("")
+            end = match.end()
+            self.raw.append(word)
+            self.low.append(word.lower())
+            self.starts.append(first + start if is_in_place else first)
+            self.ends.append(first + end if is_in_place else last)
+        self.gaps[-1] += plain[end:]
+
+    def before(self, i: int) -> str:
+        """The word before the one at `i`; "" where there is none."""
+        return self.low[i - 1] if i else ""
+
+    def after(self, i: int) -> str:
+        """The word after the one at `i`; "" where there is none."""
+        return self.low[i + 1] if i + 1 < len(self.low) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    words: list[str]
+    text: str
+    index: int
+
+
+class Options:
+    """The choices of a question as a reader looks for them. `n_letters` of them may be called by their letter."""
+
+    def __init__(self, choices: Sequence[str | None], n_letters: int | None = None) -> None:
+        self.texts = tuple((choice or "").strip() for choice in choices)
+        self.low_texts = {text.lower().rstrip(".!") for text in self.texts}
+        self.n_letters = len(choices) if n_letters is None else n_letters
+        self.last_letter = chr(96 + min(self.n_letters, 26))
+        self.starting: dict[str, list[_Choice]] = {}
+        self.letters: set[str] = set()
+        for index, text in enumerate(self.texts):
+            text = folded(text)
+            if words := _WORD.findall(text.lower()):
+                self.starting.setdefault(words[0], []).append(_Choice(words, text, index))
+                self.letters.update(capital.lower() for capital in _CAPITAL.findall(text))
+        for alike in self.starting.values():
+            if len(alike) > 1:
+                alike.sort(key=lambda choice: -len(choice.words))
+
+    def are_same(self, index: int | None, other: int | None) -> bool:
+        """Whether both are one option, or two of one text."""
+        if index is None or other is None:
+            return False
+        return index == other or self.texts[index : index + 1] == self.texts[other : other + 1]
+
+
+@dataclass(slots=True)
+class Mention:
+    """An option named by words[first:last]; `index` None where it cannot be told which.
+
+    A letter that stands before another option's whole text is `against` it.
+    """
+
+    first: int
+    last: int
+    index: int | None
+    is_letter: bool = False
+    is_against: bool = False
+
+
+def mentions(words: Words, start: int, options: Options) -> list[Mention]:
+    """The options that the words name, in order. A statement's own part begins at the word `start`."""
+    found: list[Mention] = []
+    low, n, starting, last_letter = words.low, len(words.low), options.starting, options.last_letter
+    i = 0
+    while i < n:
+        word = low[i]
+        may_be_letter = len(word) == 1 and "a" <= word <= last_letter
+        mention = _mention_at(words, i, start, options) if may_be_letter or word in starting else None
+        if mention is None:
+            i += 1
+            continue
+        i = mention.last
+        before = found[-1] if found else None
+        if before is not None and before.last == mention.first and before.is_letter != mention.is_letter:
+            is_same = options.are_same(before.index, mention.index) or _may_name(
+                words, mention, before, options
+            )
+            if is_same or (before.is_letter and not _NEW.search(words.gaps[mention.first])):  # "B. Woman"
+                before.index = before.index if before.is_letter else mention.index
+                before.is_against = not is_same
+                before.is_letter = True
+                before.last = mention.last
+                continue
+        found.append(mention)
+    return found
+
+
+def _may_name(words: Words, mention: Mention, before: Mention, options: Options) -> bool:
+    """Whether a text that could be several options' is that of the letter before it."""
+    said = " ".join(words.low[mention.first : mention.last])
+    is_text = before.is_letter and before.index is not None and mention.index is None
+    return is_text and options.texts[before.index or 0].lower() == said
+
+
+def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
+    word = words.low[i]
+    text = _text_at(words, i, start, options) if word in options.starting else None
+    if len(word) != 1 or not "a" <= word <= options.last_letter:
+        return text
+    letter = Mention(i, i + 1, ord(word) - 97, is_letter=True)
+    is_alone = text is None or text.last == i + 1
+    mark = _mark(words, i, start)
+    if mark == "bracket" or (mark == "call" and is_alone) or (mark == "quote" and text is None):
+        return letter
+    if text is None:
+        return letter if _is_letter(words, i, start, options) else None
+    if not is_alone or text.index == letter.index:
+        return text
+    # A choice's text is a letter that another choice has. "C. E" is letter and text, "C (a)" text and letter, "C" alone
+    # the text, and "C." nobody knows.
+    for choice in options.starting.get(words.after(i), ()):
+        if choice.index == letter.index and words.low[i + 1 : i + 1 + len(choice.words)] == choice.words:
+            return letter
+    is_whole = len(words) - start == 1 and not (words.gaps[i] if i > start else "").strip()
+    if is_whole and words.raw[i] + words.gaps[i + 1].strip(WRAPS + "\n{}") == options.texts[text.index or 0]:
+        return text
+    if i + 1 < len(words) and _mark(words, i + 1, start) == "bracket":
+        return text
+    return Mention(i, i + 1, None)
+
+
+def _text_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
+    """The longest choice whose words stand at `i`; its index is None where choices differ in their signs alone."""
+    low = words.low
+    for choice in options.starting[low[i]]:
+        last = i + len(choice.words)
+        if low[i:last] != choice.words:
+            continue
+        if len(choice.words) == 1:
+            if not _is_said(words, i, start):
+                continue
+        elif any(_STOP_WITHIN.search(gap) for gap in words.gaps[i + 1 : last]) and not _STOP_WITHIN.search(
+            choice.text
+        ):
+            continue  # a sentence ends within
+        alike = [other for other in options.starting[low[i]] if other.words == choice.words]
+        is_clear = len(alike) == 1 or len({other.text.lower() for other in alike}) == 1
+        return Mention(i, last, choice.index if is_clear else None)
+    return None
+
+
+# --- what is no option -----------------------------------------------------------------------------------------
+
+# Words of a language: as a choice's text they are said alone, or at the head of a statement.
+_COMMON = word_set(
+    """
+    no yes none not a an all both either neither for go i it in on maybe same true false
+    """
+)
+_DETERMINERS = word_set("the this that which no any each every some only")
+_CALLS = word_set("option options choice choices letter letters answer answers 项 选 案 择")
+_BEFORE = word_set(
+    """
+    is be was are it's that's choose choosing chose select selecting pick picking say saying with for so
+    thus hence therefore must not than of or and either neither nor both between to definitely certainly
+    clearly probably likely maybe perhaps possibly except but no wait actually instead rather leaves
+    leaving only then isn't remains being chosen just simply obviously surely i'd correct guess meant
+    mean
+    """
+)
+_AFTER = word_set(
+    """
+    is isn't was are aren't or and nor fits fit matches seems because since rather can cannot can't
+    could would but not remains sounds instead if describes has does doesn't may might must should over
+    seemed best makes also
+    """
+)
+_JOINS = ("or", "and")
+_BEGINS = tuple(".:;,!?\n>-–—|→/&+(")
+
+
+def _is_said(words: Words, i: int, start: int) -> bool:
+    """Whether a choice of one word is meant as such, where the word is also a number or one of the language."""
+    word, before, after = words.low[i], words.before(i), words.after(i)
+    if word[0].isdigit():
+        return before not in _CALLS or words.gaps[i].strip() != ""  # "option 3" may be the third
+    if (before and words.gaps[i] == "-") or (after and words.gaps[i + 1] == "-"):
+        return False  # twenty-two
+    if word == "one":
+        return before not in _DETERMINERS and after not in ("of", "who", "that", "which")
+    if word not in _COMMON or not after or words.gaps[i + 1].strip(WRAPS):
+        return True
+    is_first = i == start or words.gaps[i].strip(WRAPS) != ""
+    is_list = word in ("yes", "maybe") and after in ("no", *_JOINS)
+    return is_first and (after in ("because", "since", *_JOINS) or (word in ("yes", "maybe") and not is_list))
+
+
+def _mark(words: Words, i: int, start: int) -> str:
+    """How a single letter is marked as an option's: by a "bracket", a "call" ("option B") or a "quote"; or "" not."""
+    gap, follows = words.gaps[i], words.gaps[i + 1]
+    before, after = gap.rstrip(WRAPS)[-1:], follows.lstrip(WRAPS)[:1]
+    if after in (")", "]", "}") and before in ("(", "[", "{"):
+        return "bracket"
+    if after == ")" and (
+        i == start or before in _BEGINS or words.before(i) in _BEFORE or words.before(i) in _CALLS
+    ):
+        return "bracket"
+    if i and words.before(i) in _CALLS and not any(stop in gap for stop in ".,;!?\n"):
+        return "call"
+    return "quote" if gap[-1:] and gap[-1] in "*_`\"'$" and follows[:1] == gap[-1] else ""
+
+
+def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
+    """Whether a single letter without a mark is an option's, and no article, initial or note."""
+    word, before, after = words.low[i], words.before(i), words.after(i)
+    gap, follows = words.gaps[i].strip(WRAPS), words.gaps[i + 1].strip(WRAPS)
+    is_beside_chinese = bool((before and _IS_CJK(before)) or (after and _IS_CJK(after)))
+    is_glued = (not words.gaps[i] and before) or (not words.gaps[i + 1] and after)
+    if (is_glued and not is_beside_chinese) or (before == "n" and gap == "/"):
+        return False
+    if i == start and i + 1 == len(words):
+        return True
+    at_end, is_stated = bool(follows) or not after, 0 < start <= i
+    is_first = i == start or (gap != "" and gap[-1] in _BEGINS)
+    if word in options.letters and not (at_end and (is_first or is_stated)):
+        return False  # "it is in C", where a choice is "C major"
+    other = (
+        i + 2
+        if after in _JOINS
+        else i - 2
+        if before in _JOINS
+        else i - 1
+        if gap in ("/", "&", "+", ",")
+        else -1
+    )
+    is_listed = 0 <= other < len(words) and len(words.low[other]) == 1
+    if not words.raw[i].isupper():
+        is_named = (is_first or before in _BEFORE) and (
+            not after or (follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != ".")
+        )
+        return is_listed or is_named
+    is_verb_next = after in _AFTER
+    if word in "ai" and after and not follows and not is_verb_next and not _IS_CJK(after):
+        return False
+    if word == "i" and is_verb_next:
+        return False
+    is_name = words.raw[i - 1][:1].isupper() and before not in _BEFORE if i else False
+    if is_name and gap == "" and follows.startswith(".") and after and words.raw[i + 1][:1].isupper():
+        return False  # John B. Smith
+    if is_first or is_listed or is_verb_next or is_beside_chinese:
+        return True
+    return before in _BEFORE or (at_end and is_stated)

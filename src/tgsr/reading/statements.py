@@ -1,0 +1,742 @@
+"""What a text ends up saying: where it states its answer, and which option that statement affirms.
+
+First the statements are found: what stands in <answer> tags or a box, after "the answer is", "Answer:", "I
+choose", 答案 and the like; without any of these a first line that is an option, the last line, the first. Then each
+is read, sentence by sentence: the options that it names are affirmed ("B"), rejected ("not B", "B is wrong"), left
+open ("B or C", "if it is loud, B", "B?") or named by the way ("because B"). One that is affirmed, and none left
+open, is what the text says.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import Literal
+
+from tgsr.reading.naming import STOP, WRAPS, Mention, Options, Words, mentions, word_set
+
+Unclear = Literal["none", "several", "against"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The option that a text says, or why it says none, and the characters [start, end) that do so.
+
+    "none" of the options is affirmed; "several" are, or one is left open; a letter stands "against" another's text.
+    """
+
+    index: int | None
+    why: Unclear | None
+    start: int
+    end: int
+
+
+# --- what a sentence does with the options that it names -------------------------------------------------------
+
+Polarity = Literal["affirmed", "rejected", "open", "aside"]
+Role = Literal["reject", "open", "condition", "turn", "reason", "aside", "and"]
+
+_WORDS_OF: dict[Role, str] = {
+    "reject": """
+        not never cannot cant dont isnt doesnt neither nor none nobody nothing without except excluding exclude
+        excludes excluded eliminate eliminates eliminated eliminating reject rejected rejects dismiss dismissed
+        rule ruled ruling unlike than wrong incorrect false unlikely inaccurate implausible impossible invalid
+        irrelevant absurd unable inconsistent incompatible contradicts contradicted mistaken lack lacks lacking
+        fails fail doubt doubtful opposed no 不 没 未 错 排 除
+    """,
+    "open": """
+        maybe perhaps possibly might could may possible plausible whether either uncertain unclear unsure
+        depends thought seemed between toss 或 否
+    """,
+    "condition": "if unless assuming suppose supposing provided otherwise 如 若 假",
+    "turn": "but so therefore thus hence however yet rather instead leaving leaves then meaning 而",
+    "reason": """
+        because since while although though whereas which who where whose due given considering despite besides
+        因 由
+    """,
+    "aside": "as that with when after before from by",
+    "and": "and",
+}
+_ROLES: dict[str, Role] = {word: role for role, words in _WORDS_OF.items() for word in words.split()}
+_CONTRASTS = word_set("but however yet 而")
+_FORWARD = word_set("than except unlike without instead rather opposed")
+_WRONG = word_set("wrong incorrect false not")
+_DENIES = word_set("none neither nobody nothing")
+_ALL = word_set("anything everything all nothing")
+_SUBJECTS = word_set(
+    """
+    it it's he she he's she's they this that that's i i'd i'll i'm we there these 是 选 应 故 所
+    """
+)
+_FILLERS = word_set("a an the option choice answer letter of to be is it really exactly only 选 项")
+_COMMITS = word_set("i i'm we forced pressed pushed asked anything so needed required my")
+# What a sentence is to the one before.
+_CORRECTS = word_set("wait actually no sorry correction oops scratch second meant mean reconsider")
+_RETRACTS = word_set("no wrong incorrect scratch mistake mistaken")
+_ADDS = word_set("or alternatively maybe perhaps possibly also equally else")
+_CONCLUDES = word_set(
+    """
+    so therefore thus hence overall conclusion conclude choose select pick answer correct best right
+    final finally go going fits 此 所 选
+    """
+)
+_CUES = _CORRECTS | _RETRACTS | _ADDS | _CONCLUDES
+_DIVIDES = re.compile(r"[:()\[\]–—]|\s-+\s")
+_DASH = re.compile("[–—-]")
+_CROSSED = re.compile("[✗✘❌❎]")
+
+
+@dataclass(slots=True)
+class _Sentence:
+    """The options that a sentence affirms, with the place where it does, leaves open and rejects, and what it is else.
+
+    `is_unsure` names what could be two options, `is_against` a letter and another's text, `is_bare` little else than
+    options.
+    """
+
+    affirmed: dict[int, Mention] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+    rejected: set[int] = field(default_factory=set)
+    n_words: int = 0
+    is_against: bool = False
+    is_unsure: bool = False
+    is_bare: bool = False
+    is_asked: bool = False
+    denies: bool = False
+    corrects: bool = False
+    retracts: bool = False
+    adds: bool = False
+    concludes: bool = False
+
+
+class _Walk:
+    """Goes through a statement's words; what stands before the word `start` announces it, and affirms nothing."""
+
+    def __init__(self, words: Words, start: int, options: Options) -> None:
+        self.words, self.start, self.options = words, start, options
+        self.mentions = mentions(words, start, options)
+        self.firsts = [mention.first for mention in self.mentions]
+        self.is_crossed = any(_CROSSED.search(gap) for gap in words.gaps)
+        self.done: list[_Sentence] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self.sentence = _Sentence()
+        self.named: list[tuple[Mention, Polarity]] = []  # in this sentence's clauses so far
+        self.clause: list[Mention] = []
+        self.is_open = self.is_conditional = False  # the clause, the sentence
+        self.rejecting = self.aside = self.is_leading = False
+
+    def sentences(self) -> list[_Sentence]:
+        words, n = self.words, len(self.words)
+        if not self.mentions and not any(word in _DENIES or word in _RETRACTS for word in words.low):
+            return []
+        at = {mention.first: mention for mention in self.mentions}
+        i = 0
+        while i < n:
+            word, mention = words.low[i], at.get(i)
+            if i and words.gaps[i].strip(WRAPS):
+                self._pass_gap(i, mention, i + 1 in at)
+            if word in _CUES:
+                self._note(word, i)
+            self.sentence.n_words += 1
+            if mention is not None:
+                self._name(mention)
+                i = mention.last
+                continue
+            role = _ROLES.get(word) or ("reject" if word.endswith("n't") else None)
+            if role is not None:
+                self._turn(role, i, i + 1 in at)
+            i += 1
+        self._end_sentence(words.gaps[n])
+        return self.done
+
+    def _name(self, mention: Mention) -> None:
+        self.sentence.n_words += mention.last - mention.first - 1
+        if self.aside or self.rejecting:
+            self.named.append((mention, "aside" if self.aside else "rejected"))
+        else:
+            self.clause.append(mention)
+
+    def _note(self, word: str, i: int) -> None:
+        """What the word makes of the whole sentence."""
+        sentence = self.sentence
+        if sentence.n_words == 0 or (sentence.n_words < 3 and not self.named and not self.clause):
+            is_said = word != "no" or self.words.gaps[i + 1].strip() != "" or i + 1 == len(self.words)
+            sentence.corrects |= word in _CORRECTS and is_said
+            sentence.adds |= word in _ADDS
+        sentence.adds |= word in ("also", "equally")
+        sentence.concludes |= word in _CONCLUDES
+        sentence.retracts |= word in _RETRACTS
+
+    def _pass_gap(self, i: int, mention: Mention | None, is_named_next: bool) -> None:
+        """What punctuation before the word at `i` ends: the sentence, a clause, or neither."""
+        words, gap, word = self.words, self.words.gaps[i], self.words.low[i]
+        last = self.clause[-1] if self.clause else None
+        is_after = last is not None and last.last == i
+        outside = gap.lstrip(WRAPS + ")]}") if is_after else gap
+        outside = outside.rstrip(WRAPS + "([{") if mention is not None and mention.is_letter else outside
+        corrects = word in _CORRECTS and word not in ("second", "mean", "meant")
+        corrects = corrects and (word != "no" or words.gaps[i + 1].strip() != "")
+        if STOP.search(gap) or (corrects and (self.named or self.clause)):
+            self._end_sentence(gap)
+        elif _DIVIDES.search(outside):
+            self._end_clause()
+            may_go_on = ":" not in gap or words.low[i - 1] in _WRONG
+            self.rejecting = self.rejecting and may_go_on and word not in _SUBJECTS and not _DASH.search(gap)
+            self.aside = False
+        elif "," in gap:
+            if self.aside and self.is_leading:
+                self._end_clause()
+                self.aside = self.is_leading = False
+            elif word in _SUBJECTS or (word == "the" and words.after(i) in _CONCLUDES):
+                self._end_clause()
+                self.rejecting = False
+            elif not (is_after and (mention is not None or (word in ("and", "or", "nor") and is_named_next))):
+                self.rejecting = self.rejecting and not self.clause
+                self._end_clause()
+
+    def _turn(self, role: Role, i: int, is_named_next: bool) -> None:
+        """What the word at `i` does to the options after it, or before it."""
+        word, before, after = self.words.low[i], self.words.before(i), self.words.after(i)
+        if role == "turn" and (after in ("than", "of") or (word == "but" and before in _ALL)):
+            role = "reject"
+        if role == "condition":
+            if word == "if" and after in _COMMITS:  # "if I had to choose"
+                self.aside, self.is_leading = True, not (self.clause or self.named)
+            else:
+                self.is_conditional = True
+        elif role == "open":
+            self.is_open |= not self.aside
+        elif role == "turn":
+            self._end_clause()
+            if word in _CONTRASTS:  # "it could be A, but"
+                self.named = [(m, "aside" if polarity == "open" else polarity) for m, polarity in self.named]
+            self.rejecting = self.aside = False
+            self.is_open = word == "so" and after in ("is", "are", "does", "do")
+        elif role == "reason" or (role == "aside" and (self.clause or self.named) and not self.rejecting):
+            if word in "因由" and word + after not in ("因为", "由于"):
+                return
+            self.is_leading = not (self.clause or self.named)
+            self._end_clause()
+            self.aside, self.rejecting = True, False
+        elif role == "and":
+            is_list = bool(self.clause) and self.clause[-1].last == i and is_named_next
+            if after in _SUBJECTS or (
+                self.clause and not is_list and (is_named_next or after in _FILLERS or after == "not")
+            ):
+                self._end_clause()
+                self.rejecting = False
+        elif role == "reject" and not self.aside and _rejects(self.words, i):
+            self._reject(i)
+
+    def _reject(self, i: int) -> None:
+        word, after = self.words.low[i], self.words.after(i)
+        self.sentence.denies |= word in _DENIES
+        if after in ("only", "just", "merely"):
+            self.is_conditional = True  # "not only B"
+        elif word in _WRONG and self.named and not self.clause and self.words.gaps[i].strip() and not after:
+            self.named = [(mention, "rejected") for mention, _ in self.named]  # "(b) Woman - wrong"
+        elif self.clause and word not in _FORWARD and not self._is_before_a_mention(i):
+            self.named += [(mention, "rejected") for mention in self.clause]  # "B is wrong"
+            self.clause = []
+        else:
+            if word not in ("nor", "neither"):
+                self._end_clause()
+            self.rejecting = True
+
+    def _is_before_a_mention(self, i: int) -> bool:
+        """Whether nothing but fillers stands between the word at `i` and the next mention."""
+        following = bisect_right(self.firsts, i)
+        if following == len(self.firsts):
+            return False
+        first = self.firsts[following]
+        between = self.words.low[i + 1 : first]
+        is_near = first - i <= 6 and all(word in _FILLERS for word in between)
+        return is_near and not any(c in ".,:;!?\n" for gap in self.words.gaps[i + 1 : first + 1] for c in gap)
+
+    def _end_clause(self) -> None:
+        polarity: Polarity = "open" if self.is_open else "affirmed"
+        self.named += [(mention, polarity) for mention in self.clause]
+        self.clause, self.is_open = [], False
+
+    def _end_sentence(self, gap: str) -> None:
+        self._end_clause()
+        sentence, n_named = self.sentence, 0
+        last = self.named[-1][0] if self.named else None
+        # A choice's own text may end as a question.
+        is_text = (
+            last is not None and last.index is not None and self.options.texts[last.index : last.index + 1]
+        )
+        sentence.is_asked = "?" in gap and not (is_text and is_text[0].endswith("?"))
+        for mention, polarity in self.named:
+            n_named += mention.last - mention.first
+            if polarity == "rejected":
+                sentence.rejected |= set() if mention.index is None else {mention.index}
+            elif mention.index is None or mention.is_against:
+                sentence.is_unsure |= mention.index is None
+                sentence.is_against |= mention.is_against
+            elif polarity != "aside" and mention.last > self.start and not sentence.is_asked:
+                if polarity == "open" or self.is_conditional:
+                    sentence.open.add(mention.index)
+                else:
+                    sentence.affirmed.setdefault(mention.index, mention)
+        sentence.is_unsure |= n_named > 0 and self.is_crossed
+        sentence.is_bare = 0 < n_named >= sentence.n_words - 2
+        self.done.append(sentence)
+        self._begin()
+
+
+def _rejects(words: Words, i: int) -> bool:
+    """Whether a word that may reject does so here."""
+    word, before, after = words.low[i], words.before(i), words.after(i)
+    if word == "no":
+        return bool(after) and words.gaps[i + 1].isspace() and after not in ("doubt", "question", "it")
+    if word == "doubt":
+        return before not in ("no", "without", "beyond", "any", "a")
+    if word == "without":
+        return after not in ("doubt", "a", "any")
+    return True
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a statement comes to: an option and where it is named, or why none. `says`: whether it names anything."""
+
+    index: int | None = None
+    why: Unclear = "none"
+    mention: Mention | None = None
+    says: bool = False
+    rejected: set[int] = field(default_factory=set)
+
+
+def _outcome(sentences: Iterable[_Sentence], is_pooled: bool) -> _Outcome:
+    """What the sentences come to. The first that affirms decides; of prose (`is_pooled`) all must agree."""
+    outcome = _Outcome()
+    is_several = False
+    for sentence in sentences:
+        named = sentence.open.union(sentence.affirmed)
+        outcome.says |= (
+            bool(named or sentence.rejected) or sentence.denies or sentence.is_unsure or sentence.is_against
+        )
+        outcome.rejected |= sentence.rejected
+        only = None
+        if len(named) == 1 == len(sentence.affirmed) and not sentence.is_unsure and not sentence.is_against:
+            only = next(iter(sentence.affirmed))
+        if outcome.index is None:
+            if only is not None and (not is_several or sentence.concludes or sentence.corrects):
+                outcome.index, outcome.mention, is_several = only, sentence.affirmed[only], False
+                outcome.rejected.discard(only)
+            elif sentence.is_against and not sentence.is_asked:
+                return _Outcome(None, "against", says=True)
+            elif named or sentence.is_unsure:
+                outcome.why = "several"
+                is_several = is_several or bool(sentence.affirmed) or sentence.is_unsure
+            elif sentence.denies:
+                return _Outcome(says=True, rejected=outcome.rejected)
+        elif sentence.corrects and (only is not None or (sentence.retracts and not named)):
+            outcome.index, outcome.mention = only, sentence.affirmed.get(only) if only is not None else None
+        elif outcome.index in sentence.rejected:
+            outcome.index = None
+        elif named - {outcome.index}:
+            if is_pooled and only is not None and sentence.concludes:
+                outcome.index, outcome.mention = only, sentence.affirmed[only]
+            elif (is_pooled and sentence.affirmed) or sentence.adds or sentence.is_bare:
+                outcome.index, outcome.why, is_several = None, "several", True
+    return outcome
+
+
+# --- where a text states its answer ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """text[first:end] is a statement of the answer, announced by text[phrase:start]. The highest rank counts."""
+
+    first: int
+    phrase: int
+    start: int
+    end: int
+    rank: int
+
+
+_LINE, _SAYS, _CLOSES, _FINAL = (
+    0,
+    1,
+    2,
+    3,
+)  # a mere line, "the answer is", a tag, a box or a key, "final answer"
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷")
+_THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷")
+_TAG = re.compile(
+    r"[<\[](/?)(?:final_?|correct_?)?(?:answer|conclusion|response|choice|output|prediction)[>\]]"
+)
+_MARKUP = re.compile(r"<\|[^|<>]{1,40}\|>|</?[A-Za-z][\w-]{0,30}\s?/?>")
+_BOX = re.compile(r"(?:boxed|fbox)\s{0,4}\{")
+_NOUNS = (
+    *(
+        "answer",
+        "option",
+        "choice",
+        "guess",
+        "pick",
+        "prediction",
+        "conclusion",
+        "response",
+        "solution",
+        "selection",
+    ),
+    *("match", "decision", "verdict", "score"),
+)
+_NOUN = {noun: re.compile(rf"{noun}(?:[_ ](?:letter|text|choice|option))?(?![a-z])") for noun in _NOUNS}
+_ANS = re.compile(r"\bans(?=\s{0,4}[.:=])\.?")
+_COLON = re.compile(r"[ \t*_\"'`\])|>~）】]{0,10}(?:[:=：|→➔➜⇒➡]{1,3}>?|[-–—]{1,2}>?(?=\s))")
+_COPULA = re.compile(
+    r"(?:\s[^\n.:;?!(]{0,80}?)??[\s\"'*_,]{1,4}(?=(?:is|was|are|would|should|must|will|has|could|might|may|can|cannot|can't|"
+    r"isn't|wasn't|won't|seems|appears|remains|lies)\b)"
+)
+_LETTER_NEXT = re.compile(r"\s{1,3}[(\[]?[a-z][)\]]?(?![a-z'])")
+_QUOTE = re.compile(r"\s*([\"'])")
+_CLOSING = {quote: re.compile(rf"(?<!\\){quote}") for quote in "\"'"}
+_NO_QUALIFIER = word_set(
+    """
+    other another wrong incorrect each every any no which what possible alternative false different
+    first second third an initial previous original earlier one whose these those all
+    """
+)
+_QUALIFIER = word_set(
+    """
+    correct right best final selected chosen appropriate likely suitable accurate fitting probable
+    plausible my preferred reasonable logical closest only matching the
+    """
+)
+_LAST_WORD = re.compile(r"([a-z']+)[^a-z']*$")
+_PHRASE = re.compile(
+    r"[#*\s{(\"']*(?:\b(?:the|my|our|final|correct|right|best|most|likely|appropriate|overall|selected)\s+)*$"
+)
+_IS_BEFORE = re.compile(r"\b(?:is|be|as|it's|that's|making)\s+(?:\w+\s+){0,4}$")
+_VERBS = ("choose", "select", "pick", "go with", "going with", "opt for", "vote for", "settle on")
+_SUBJECT = re.compile(r"(?<![a-z])(?:i|we|(?:i|we)['’](?:d|ll|m|re)|let['’]s)(?: \w+){0,3} $")
+_ZH = re.compile(
+    r"(?:答案|正确选项|最佳选项)[\s*]{0,4}(?:应该|应当|应)?(?:是|为|选|：|:|】|\])|"
+    r"(?<![备挑筛可供首入评当精])选(?:择|项|：|:)?(?=[\s*]{0,4}[（(]?[A-Za-zＡ-Ｚ])|(?:^|\n)\s{0,4}答(?:：|:)"
+)
+_SENTENCE_ENDS = re.compile(r"[.!?;:\n。！？；](?=\s|[^\x00-\x7f]|$)|\n")
+_SHOWS_CORRECTION = (
+    *(
+        "wait",
+        "actually",
+        "correction",
+        "sorry",
+        "scratch",
+        "second thought",
+        "i mean",
+        "let me",
+        "no",
+        "不对",
+        "等",
+    ),
+    "更正",
+)
+_CORRECTION = re.compile(
+    r"(?:^|[\n.!?;,—–-])\W{0,6}(?:oh,? |hmm,? |but |oops,? |no,? )?(?:wait|actually|correction|sorry|scratch that|"
+    r"on second thought|i meant?\b|let me (?:re|correct|double)|no[,:.—-]|不对|等等|更正)"
+)
+_SUPERSEDES = re.compile(
+    r"\b(?:wait|actually|correct(?:ion|ed)|sorry|scratch|second thought|hmm|however|but|re-?consider\w*|re-?evaluat\w*|"
+    r"double|again|mistake\w*|instead|rather|wrong|no)\b|不对|等等|重新|但|更正"
+)
+_HEAD = re.compile(
+    r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
+    r"[a-zａ-ｚ](?:[).:,：．。\]*`_\"]|\s{0,4}$|\s+[-–—|]|(?=[^\x00-\x7f])))"
+)
+_AROUND = " \t\r*_\"'`>#•-.!"
+_WORDED = re.compile(r"[^\W_]")
+
+
+def _line_end(low: str, start: int, end: int) -> int:
+    found = low.find("\n", start, end)
+    return end if found < 0 else found
+
+
+def _worded(low: str, start: int, end: int) -> tuple[int, int]:
+    """From `start` to its line's end, or the next line that has a word."""
+    stop = _line_end(low, start, end)
+    while stop < end and not _WORDED.search(low, start, stop):
+        start, stop = stop + 1, _line_end(low, stop + 1, end)
+    return start, stop
+
+
+def _sentence_begin(low: str, begin: int, at: int) -> int:
+    first = max(begin, at - 160)
+    for match in _SENTENCE_ENDS.finditer(low, first, at):
+        first = match.end()
+    return first
+
+
+def _statements(text: str, low: str, begin: int, end: int) -> Iterator[_Statement]:
+    """Where text[begin:end] says what its answer is, outside tags; `low` is the text in lower case."""
+    for noun in _NOUNS:
+        if noun in low:
+            for match in _NOUN[noun].finditer(low, begin, end):
+                statement = _after_noun(low, noun == "answer", match.start(), match.end(), begin, end)
+                if statement is not None:
+                    yield statement
+    if "ans" in low:
+        for match in _ANS.finditer(low, begin, end):
+            colon = _COLON.match(low, match.end(), end)
+            start, stop = _worded(low, colon.end() if colon else match.end(), end)
+            yield _Statement(match.start(), match.start(), start, stop, _SAYS)
+    for verb in _VERBS:
+        at = low.find(verb, begin, end) if verb in low else -1
+        while at >= 0:
+            subject = _SUBJECT.search(low, max(begin, at - 40), at)
+            if subject is not None:
+                first = _sentence_begin(low, begin, subject.start())
+                yield _Statement(first, subject.start(), at, _line_end(low, at, end), _SAYS)
+            at = low.find(verb, at + 1, end)
+    if "答" in low or "选" in low:
+        for match in _ZH.finditer(text, begin, end):
+            start, stop = _worded(low, match.end(), end)
+            at = match.start()
+            first = at if start > match.end() else _sentence_begin(low, begin, at)
+            yield _Statement(first, at, start, stop, _FINAL if low.endswith("最终", begin, at) else _SAYS)
+
+
+def _closed(low: str, begin: int, end: int) -> Iterator[_Statement]:
+    """Answers in tags and boxes."""
+    if "<" in low or "[" in low:
+        tags = list(_TAG.finditer(low, begin, end))
+        for tag, following in zip_longest(tags, tags[1:]):
+            if not tag[1]:
+                stop = following.start() if following else end
+                yield _Statement(tag.end(), tag.start(), tag.end(), stop, _CLOSES)
+    if "box" in low:
+        for box in _BOX.finditer(low, begin, end):
+            depth, stop = 1, box.end()
+            while stop < min(end, box.end() + 400) and depth:
+                depth += (low[stop] == "{") - (low[stop] == "}")
+                stop += 1
+            yield _Statement(box.end(), box.start(), box.end(), stop - (depth == 0), _CLOSES)
+
+
+def _after_noun(low: str, is_answer: bool, at: int, after: int, begin: int, end: int) -> _Statement | None:
+    """What "the answer" announces: after a colon or a verb, or on the next line; None where it announces nothing."""
+    if at > begin and (low[at - 1].isalnum() or low[at - 1] in "<[/"):
+        return None
+    line = low.rfind("\n", begin, at) + 1 or begin
+    before = low[max(line, at - 60) : at]
+    qualifier = _LAST_WORD.search(before)
+    if qualifier is not None and not any(stop in qualifier[0] for stop in ".,;:!?"):
+        if qualifier[1] in _NO_QUALIFIER:
+            return None
+        is_key = before.endswith(('"', "'"))
+        if not (is_answer or is_key or qualifier[1] in _QUALIFIER):
+            return None
+    rank = _FINAL if "final" in before[-16:] else _SAYS
+    phrase_before = _PHRASE.search(before)
+    phrase = at - len(before) + phrase_before.start() if phrase_before else at
+    colon = _COLON.match(low, after, end)
+    if colon is not None:
+        start, stop = _worded(low, colon.end(), end)
+        if low[after : after + 1] in ('"', "'"):
+            start, stop = _json_value(low, colon.end(), end)
+            return _Statement(start, phrase, start, stop, max(rank, _CLOSES))
+        first = _sentence_begin(low, begin, at) if start == colon.end() else start
+        return _Statement(first, phrase, start, stop, rank)
+    copula = None if _LETTER_NEXT.match(low, after, end) else _COPULA.match(low, after, end)
+    if copula is not None:
+        first, stop = _sentence_begin(low, begin, at), _line_end(low, copula.end(), end)
+        return _Statement(first, phrase, copula.end(), stop, rank)
+    stop = _line_end(low, after, end)
+    if _WORDED.search(low, after, stop):
+        return None
+    if _IS_BEFORE.search(before):  # "B is the answer"
+        first = _sentence_begin(low, begin, at)
+        return _Statement(first, first, first, stop, rank)
+    if is_answer and stop < end and len(before.strip(" *#_")) < 20:  # a heading
+        start, stop = _worded(low, stop + 1, end)
+        return _Statement(start, phrase, start, stop, rank)
+    return None
+
+
+def _json_value(low: str, start: int, end: int) -> tuple[int, int]:
+    """A JSON value: what is in its quotes; up to the bracket that closes it; or up to the next comma."""
+    quote = _QUOTE.match(low, start, end)
+    if quote is not None:
+        close = _CLOSING[quote[1]].search(low, quote.end(), end)
+        return quote.end(), end if close is None else close.start()
+    opening = low[start:end].lstrip()[:1]
+    closing = {"[": "]", "{": "}"}.get(opening, ",}\n")
+    return start, min((at for at in (low.find(c, start, end) for c in closing) if at >= 0), default=end)
+
+
+# --- the whole text --------------------------------------------------------------------------------------------
+
+
+def read(text: str, options: Options) -> Reading:
+    """Which option the text ends up with. Any text has a reading; the time is linear in its length."""
+    low = lower(text)
+    begin, end, is_thinking = _said_aloud(low)
+    found = list(_closed(low, begin, end))
+    if "<" in low:
+        text = _MARKUP.sub(_blank, text)
+        low = lower(text)
+    if not is_thinking:
+        found += _statements(text, low, begin, end)
+        found.sort(key=lambda statement: (statement.start, -statement.rank))
+    reader = _Reader(text, low, begin, end, options)
+    reading = reader.of_statements(found)
+    if reading is None and not is_thinking:
+        reading = reader.of_lines()
+    return reading or Reading(None, "none", end, end)
+
+
+def lower(text: str) -> str:
+    """The text in lower case, of the same length."""
+    low = text.lower()
+    return low if len(low) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return ("\n" if match[0][1] == "|" else " ") * len(match[0])
+
+
+def _said_aloud(low: str) -> tuple[int, int, bool]:
+    """[begin, end) of what is said after thinking, and whether there is nothing but thinking that does not end."""
+    begin, end = 0, len(low)
+    if "think" not in low:
+        return begin, end, False
+    for match in _THOUGHT_ENDS.finditer(low):
+        begin = match.end()
+    opened = _THOUGHT_BEGINS.search(low, begin)
+    if opened is None:
+        return begin, end, False
+    is_thinking = not low[begin : opened.start()].strip()
+    return (opened.end(), end, True) if is_thinking else (begin, opened.start(), False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads statements in text[begin:end]; `low` is the text in lower case."""
+
+    text: str
+    low: str
+    begin: int
+    end: int
+    options: Options
+
+    def _said(self, statement: _Statement, is_pooled: bool | None = False) -> tuple[_Outcome, Reading]:
+        """What a statement comes to. is_pooled None: unless it begins with an option."""
+        words = Words()
+        if statement.first < statement.start:
+            words.add(self.text, statement.first, statement.start)
+        start = len(words)
+        words.add(self.text, statement.start, statement.end)
+        sentences = _Walk(words, start, self.options).sentences()
+        if is_pooled is None:
+            is_head = _HEAD.match(self.low, statement.start, statement.end) is not None
+            is_pooled = not (is_head or (sentences and sentences[0].is_bare))
+        outcome = _outcome(sentences, is_pooled)
+        if outcome.index is None or outcome.mention is None:
+            return outcome, Reading(None, outcome.why, statement.phrase, statement.end)
+        first, last = words.starts[outcome.mention.first], words.ends[outcome.mention.last - 1]
+        first = first if statement.rank == _LINE else min(first, statement.phrase)
+        return outcome, Reading(outcome.index, None, first, last)
+
+    def of_statements(self, statements: Sequence[_Statement]) -> Reading | None:
+        """What the statements come to; None where none of them names anything. Of two that differ the later counts,
+        where it is of higher rank or corrects the other; else it is unclear which.
+        """
+        decided: Reading | None = None
+        rank = closed_until = -1
+        for statement, following in zip_longest(statements, statements[1:]):
+            if statement.start < closed_until:
+                continue
+            closed_until = statement.start + 1
+            if statement.rank == _CLOSES:
+                closed_until = statement.end
+            elif following is not None:
+                statement = _until(statement, following)
+            outcome, reading = self._said(statement)
+            is_empty = statement.rank == _CLOSES and not _WORDED.search(
+                self.low, statement.start, statement.end
+            )
+            if not outcome.says and not (is_empty and decided is None):
+                continue
+            if decided is not None and decided.index != reading.index:
+                if reading.why == "none" and decided.index not in outcome.rejected:
+                    continue  # others are rejected
+                is_final = statement.rank > rank or decided.why == "none"
+                is_clearer = decided.why == "several" and statement.rank == rank < _CLOSES
+                if not (
+                    is_final or is_clearer or _SUPERSEDES.search(self.low, decided.start, statement.start)
+                ):
+                    if statement.rank < rank:
+                        continue
+                    reading = Reading(None, "several", reading.start, reading.end)
+            decided, rank = reading, statement.rank
+        return None if decided is None else self._corrected(decided)
+
+    def _corrected(self, reading: Reading) -> Reading:
+        """The reading, or what a later "wait, no" makes of it."""
+        rest = self.low[reading.end : self.end]
+        if not rest.strip() or not any(word in rest for word in _SHOWS_CORRECTION):
+            return reading
+        for match in _CORRECTION.finditer(self.low, reading.end, self.end):
+            at = match.start()
+            outcome, corrected = self._said(
+                _Statement(at, at, at, _line_end(self.low, match.end(), self.end), _LINE), True
+            )
+            if outcome.index is not None or reading.index in outcome.rejected:
+                reading = corrected
+        return reading
+
+    def of_lines(self) -> Reading:
+        """What a text without a statement of its answer comes to: lines that are options, else its last or first."""
+        low, begin = self.low, self.begin
+        first, first_end = _worded(low, begin, self.end)
+        last_end = begin + len(low[begin : self.end].rstrip())
+        last = max(low.rfind("\n", begin, last_end) + 1, begin)
+        while last > first and not _WORDED.search(low, last, last_end):
+            last_end = last - 1
+            last = max(low.rfind("\n", begin, last_end) + 1, begin)
+        if first >= last:
+            return self._said(_Statement(first, first, first, first_end, _LINE), None)[1]
+        heads = self._heads()
+        if heads is not None:
+            return self._corrected(heads)
+        outcome, reading = self._said(_Statement(last, last, last, last_end, _LINE), True)
+        if outcome.index is None and outcome.why == "none":
+            of_first = self._said(_Statement(first, first, first, first_end, _LINE), True)[1]
+            reading = reading if of_first.index is None and of_first.why == "none" else of_first
+        return reading
+
+    def _heads(self) -> Reading | None:
+        """What the lines that are an option, or begin with its letter, agree on; None where there are none."""
+        decided: Reading | None = None
+        start, low = self.begin, self.low
+        while start < self.end:
+            stop = _line_end(low, start, self.end)
+            is_lettered = _HEAD.match(low, start, stop) is not None
+            if is_lettered or low[start:stop].strip(_AROUND) in self.options.low_texts:
+                outcome, reading = self._said(_Statement(start, start, start, stop, _LINE))
+                if outcome.index is not None or outcome.why != "none":
+                    if decided is not None and decided.index != reading.index:
+                        return Reading(None, "several", start, stop)
+                    decided = decided or reading
+            start = stop + 1
+        return decided
+
+
+def _until(statement: _Statement, following: _Statement) -> _Statement:
+    """The statement without what the following one says, so that nothing is read as often as there are statements."""
+    ends = (
+        at
+        for at in (following.first, following.phrase, following.start)
+        if statement.start < at < statement.end
+    )
+    return replace(statement, end=next(ends, statement.end))
