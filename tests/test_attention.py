@@ -20,6 +20,7 @@ from tgsr.evaluation.attention.look import (
     PAPER_QUERIES,
     Looked,
     Pointed,
+    as_asked,
     as_written,
     frames_inside,
     look,
@@ -414,6 +415,20 @@ def test_the_command_writes_numbers_and_pictures(
     assert "--layer 7" in capsys.readouterr().err
     assert cli.main([*command, "--item", "nobody"]) == 2
     assert "no such question" in capsys.readouterr().err
+
+
+def test_given_responses_are_looked_at_under_the_system_turn_that_they_were_asked_with() -> None:
+    lalm = tiny_lalm()
+    (question,) = [Question("q", "c", "c.wav", 9.0, "choice", "Which?", "a", ("a", "b"))]
+    asked = [Response(question, "tiny", "(a)", system=system) for system in ("Be brief.", "Be brief.", "")]
+    as_asked(lalm, asked[:2])
+    assert "Be brief." in str(lalm.tokenizer.decode(list(lalm.prompt("").before)))
+    as_asked(lalm, [Response(question, "tiny", "(a)")])  # nobody knows: as it is
+    assert lalm.system == "Be brief."
+    as_asked(lalm, asked[2:])
+    assert lalm.system is None
+    with pytest.raises(RecordError, match="2 system turns"):
+        as_asked(lalm, asked)
 
 
 def test_a_picture_of_one_model_without_times_can_be_drawn(lalm: AudioFlamingo3, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def attend(args: argparse.Namespace) -> None:
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention.kept import Attending, look_to_file
-    from tgsr.evaluation.attention.look import as_written, paper_questions
+    from tgsr.evaluation.attention.look import as_asked, as_written, paper_questions
     from tgsr.evaluation.attention.scores import layer_to_show, summarise_all, write_summary
     from tgsr.evaluation.attention.table import table
     from tgsr.models.load import files_of
@@ -171,7 +171,8 @@ def attend(args: argparse.Namespace) -> None:
         problem = f"--item {unknown[0]}: no such question"
         raise RecordError(None, problem, str(args.questions), remedy="give the id of one of its questions")
     texts: dict[str, dict[str, str]] = {}
-    for response in read_responses(args.predictions) if args.predictions else []:
+    given = read_responses(args.predictions) if args.predictions else []
+    for response in given:
         texts.setdefault(response.model, {})[response.question.id] = response.text
     texts_hash = sha256_of(args.predictions) if args.predictions else None
     cache = shared.cache_of(args)
@@ -187,6 +188,7 @@ def attend(args: argparse.Namespace) -> None:
             problem = f"no response of {lalm.name}, only of {', '.join(texts) or 'nobody'}"
             remedy = "give --model as the predictions name it"
             raise RecordError("model", problem, str(args.predictions), remedy=remedy)
+        as_asked(lalm, [response for response in given if response.model == lalm.name])
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         folder.rest_on(f"model {name}", files_of(name))
         asking["responses"] = texts.get(lalm.name)

@@ -7,7 +7,7 @@ it: in a question, "<|im_end|>" would end the user's turn and "<sound>" would as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MARKUP = re.compile(r"<\S+>|\[\S+\]")
@@ -19,10 +19,11 @@ def reserved_names(tokenizer: Any) -> tuple[str, ...]:
     """The names that the tokenizer reads as one token: special ones, and added ones that are spelled like markup.
 
     Other added tokens (runs of blanks or line breaks in some vocabularies) are ordinary text. () for a tokenizer that
-    reads no names at all, as mistral-common's.
+    reads no names at all, as mistral-common's, which keeps no table of them.
     """
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    names = {str(t.content) for t in added if t.special or MARKUP.fullmatch(str(t.content))}
+    added = tokenizer.added_tokens_decoder
+    tokens = added.values() if isinstance(added, Mapping) else ()
+    names = {str(t.content) for t in tokens if t.special or MARKUP.fullmatch(str(t.content))}
     return tuple(sorted(name for name in names if len(name) > 1))
 
 

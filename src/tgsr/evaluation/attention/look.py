@@ -21,7 +21,7 @@ from tgsr.answering.predict import GREEDY, Decoding, Unheard, respond
 from tgsr.engine.block_attention import AUDIO, BLOCKS, BlockAttention, block_attention
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.shared_prefix import Branch, listen
-from tgsr.errors import AudioError, ModelError
+from tgsr.errors import AudioError, ModelError, RecordError
 from tgsr.evaluation.attention.tokens import (
     PHASES,
     WrittenTokens,
@@ -34,7 +34,7 @@ from tgsr.grounding import Mention, find_mentions
 from tgsr.llm.decoding import Failed
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import prompt_text
-from tgsr.records import Question, by_clip
+from tgsr.records import Question, Response, by_clip
 from tgsr.timeline import Seconds, Span, merge
 
 PAPER_QUERIES = ("What is happening?", "What is the spoken text?", "What are they doing?")
@@ -211,6 +211,18 @@ def look(
                 yield from _look(lalm, features, ready, with_tokens)
             bar.update(len(some))
     bar.close()
+
+
+def as_asked(lalm: Lalm, responses: Sequence[Response]) -> None:
+    """Gives the model the system turn that given responses were asked for with. RecordError where they had several."""
+    turns = {response.system for response in responses if response.system is not None}
+    if len(turns) > 1:
+        raise RecordError(
+            "system",
+            f"responses of {lalm.name} were asked for with {len(turns)} system turns",
+            remedy="look at those of one turn at a time",
+        )
+    lalm.system = next(iter(turns), lalm.system) or None
 
 
 def _responses(
