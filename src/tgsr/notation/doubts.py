@@ -25,7 +25,7 @@ OTHER_BEFORE = re.compile(
     r"|steps?|options?"
     r"|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range|ranges?|[pxyn]|choose"
     r"|python|magnitude"
-    r"|verses?|numbers?|(?:confidence|credible|prediction) intervals?)(?: (?:of|is|are|from|was"
+    r"|verses?|numbers?|(?:confidence|credible|prediction) intervals?)\.?(?: (?:of|is|are|from|was"
     r"|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
     re.IGNORECASE,
 )
@@ -57,6 +57,7 @@ _LENGTH_FROM_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _PAUSE_BETWEEN = re.compile(r"\b(?:pause|gap|delay|interval|silence) (?:is )?between\s{1,4}$", re.IGNORECASE)
+_WHOLE_CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
 _WITHIN_BEFORE = re.compile(
     r"\b(?:within|after|in|over|under|than)\s{1,2}(?:about |around )?$", re.IGNORECASE
 )
@@ -88,14 +89,16 @@ _PLACE_AFTER = re.compile(
 )
 ONE_SECOND = re.compile(r"(?:-\s?seconds?|-sec|\s?second)$", re.IGNORECASE)
 _THE_BEFORE = re.compile(r"\b(?:the|this|that|these|those)\s{1,2}$", re.IGNORECASE)
+_A_BEFORE = re.compile(r"\b(?:a|an|another)\s{1,2}$", re.IGNORECASE)
 _DECADE_BEFORE = re.compile(
     r"(?:'|\b(?:the|his|her|their|early|late|mid|aged?|ages?|old|era|decades?|probably|likely|mostly"
     r"|typical of)[ -]{0,2}"
     r"(?:about |around |in |the |his |her |their ){0,2})$",
     re.IGNORECASE,
 )
+_AGED_AFTER = re.compile(r"\s?,?\s?(?:(?:fe)?male|age|years|or so)\b", re.IGNORECASE)
 _CLOCK_TIME = re.compile(
-    r"\b(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedules?|daily|weekdays?|weekends?|(?:mon|tues|wednes"
+    r"\b(?:open(?:s|ing)?|news|shows?|programmes?|scheduled|clos(?:e|es|ed|ing)|hours|schedules?|daily|weekdays?|weekends?|(?:mon|tues|wednes"
     r"|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun"
     r"|every (?:day|morning|evening)|each day|meetings?|class|lessons?|lunch|dinner|breakfast|trains?"
     r"|flights?|bus|appointments?|shifts?"
@@ -130,7 +133,7 @@ def is_length(pair: Pair, text: str) -> bool:
         return not (first.says_seconds and _PAUSE_BETWEEN.search(before))
     if first.says_seconds:
         return LATER_AFTER.match(after) is not None
-    if _LENGTH_AFTER.match(after):
+    if _LENGTH_AFTER.match(after) or (_WHOLE_CLIP_BEFORE.search(before) and first.seconds > 0):
         return True
     if NOUN_AFTER.match(after) and (
         ONE_SECOND.search(text[last.number_stop : last.unit_stop]) or _THE_BEFORE.search(before)
@@ -148,13 +151,16 @@ def is_decade(pair: Pair, text: str) -> bool:
         time.is_decimal or time.unit == "clock" or time.seconds % 10 for time in numbers
     ):
         return False
-    return 1000 <= pair.first.seconds < 2100 or _DECADE_BEFORE.search(pair.before) is not None
+    is_year = 1000 <= pair.first.seconds < 2100
+    return is_year or any((_DECADE_BEFORE.search(pair.before), _AGED_AFTER.match(pair.after)))
 
 
 def is_time_of_day(pair: Pair, text: str) -> bool:
     """ "open 9:00-17:00 daily", "John 3:16-3:18"."""
     first, last = pair.first, pair.last
     if first.seconds >= 60 and _VERSES_BEFORE.search(pair.before):
+        return True
+    if _A_BEFORE.search(pair.before) and NOUN_AFTER.match(pair.after) and not _PLACE_AFTER.match(pair.after):
         return True
     is_round = not (first.seconds % 5 or last.seconds % 5) and first.seconds >= 300
     before = text[max(0, first.at - BEFORE) : first.at]

@@ -22,7 +22,9 @@ from tgsr.notation.times import AFTER, BEFORE, CLOSE, NEARLY, NUMBER_HEAD, SECON
 # --- what joins two times ---
 
 _AND_IT = r"[,;.]?\s{1,3}(?:(?:and|then|before|but) ){0,2}(?:it |he |she |they |this |that |which )?"
-_DASH = rf"{CLOSE}[ \t]{{0,4}}(?:-{{1,3}}(?:>|&gt;)?|→|=>|~|\.{{2,3}}|…)[ \t]{{0,4}}{NUMBER_HEAD}"
+_DASH = (
+    rf"{CLOSE}(?: \(start\))?[ \t]{{0,4}}(?:-{{1,3}}(?:>|&gt;)?|→|=>|~|\.{{2,3}}|…)[ \t]{{0,4}}{NUMBER_HEAD}"
+)
 _TO = (
     rf"{CLOSE},?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?(?:up )?(?:to|until|till|through|thru"
     rf"|hasta|bis)\s{{1,4}}"
@@ -36,7 +38,8 @@ _ENDS = (
     r"|stretch)[a-z]{0,4} "
     r"(?:(?:on|out|up|off|away|going|playing|speaking|talking|singing) )?"
     rf"(?:at|until|till|til|through|to|by|up to|up until) {NUMBER_HEAD}"
-    rf"|(?:处|时)?(?:开始|起),? ?(?:并|在|于){{0,2}}{NUMBER_HEAD}"
+    rf"|{CLOSE}{_AND_IT}(?:end|stop|finish|conclud|ceas|fad)[a-z]{{0,4}} (?:around|about|near) {NUMBER_HEAD}"
+    rf"|(?:处|时)?(?:开始|起),? ?(?:并|在|于){{0,2}}{NUMBER_HEAD}|,? ?(?:止|终止|结束)于{NUMBER_HEAD}"
 )
 _LASTS = (
     rf"{CLOSE}{_AND_IT}(?:(?:last|continu|persist|run|play|go)[a-z]{{0,4}}(?: on)?"
@@ -133,17 +136,19 @@ def _are_alike(one: Time, other: Time) -> bool:
 
 # --- what says that seconds are meant ----------------------------------------------------------------------------
 
-_SECONDS_BEFORE = re.compile(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?|第){NUMBER_HEAD}$", re.IGNORECASE)
+_SECONDS_BEFORE = re.compile(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?){NUMBER_HEAD}$", re.IGNORECASE)
 _TIME_WORD = (
-    r"(?:\btime-?stamps?|\btimesteps?|\btimes?|\btime ?(?:range|interval|span|frame|window|segment"
+    r"(?:\btime-?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment"
     r"|period)s?|\bsegments?"
     r"|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"
 )
 _TIME_BEFORE = re.compile(
-    rf"(?:{_TIME_WORD}(?: is| of)?[\"']?[\s:=>]{{0,3}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$",
+    rf"(?:{_TIME_WORD}(?: is| of| \(s\)| \(seconds\))?[\"']?[\s:=>]{{0,6}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$",
     re.IGNORECASE,
 )
-_TIME_NAMED_BEFORE = re.compile(rf"{_TIME_WORD}[\"']?\s?[:=]|timestamps? $", re.IGNORECASE)
+_TIME_NAMED_BEFORE = re.compile(
+    rf"{_TIME_WORD}(?: \(s\)| \(seconds\))?[\"']?\s?[:=]|timestamps? $", re.IGNORECASE
+)
 _STAMPS_BEFORE = re.compile(
     r"(?:timestamps?|segments|intervals|spans|时间戳)[\"']?\s?[:=]\s?[\[(\"']{0,3}$"
     r"|[\"'](?:segment|interval|span|time_?range)[\"']\s?:\s?\[$",
@@ -175,7 +180,7 @@ _CLAUSE_AFTER = re.compile(
 )
 _PAUSE_AFTER = re.compile(r"\s{0,3}(?:$|[.,;:!?)\]\"'<\n])")
 _LINE_HEAD = re.compile(r"(?:^|[\n>\"'])\s{0,3}(?:[-•] |[0-9]{1,2}[.)] )?$")
-_LINE_TAIL = re.compile(r"\s{0,3}\.?\s{0,2}(?:$|[\n<\"'])")
+_LINE_TAIL = re.compile(r"\s{0,3}\.?\s{0,2}(?:$|[\n<:\"'])")
 _CELL_AFTER = re.compile(r"\s{0,3}\|")
 _TIME_HEAD = re.compile(r"\|\s?(?:time|timestamp|interval|时间)[^|\n]{0,16}\|", re.IGNORECASE)
 _MOST_OF_TABLE = 1500  # characters between a column's head and its cell
@@ -221,7 +226,7 @@ def _says_seconds(pair: Pair) -> bool:
     first, last = pair.first, pair.last
     units = {first.unit, last.unit}
     if first.is_mark or last.is_mark:
-        return True
+        return units != {""}
     if "min" in units:
         return "min s" in units
     if "clock" in units:

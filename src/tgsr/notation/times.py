@@ -41,7 +41,7 @@ _TIME = re.compile(
     rf"(?:[ ,]{{0,2}}(?:and )?(?P<sec>{_NUMBER})(?=\s?(?:{SECOND})))?"
     rf"|(?P<num>[0-9]{{0,5}}(?:\.[0-9]{{1,20}}|(?:,[0-9]{{3}}(?![0-9])){{1,2}})?){_STOP}(?:(?:st|nd|rd|th)\b)?)"
     rf"(?:(?:\s{{0,2}}|-)(?:(?P<ms>(?:ms|msecs?|milliseconds?)(?![A-Za-z0-9_])|毫秒)|(?P<unit>{SECOND})))?"
-    r"(?P<mark>[ -](?:marks?|markers?)\b)?",
+    r"(?P<mark>[ -](?:marks?|markers?)\b|(?<=[a-z])[ -]points?\b)?",
     re.IGNORECASE,
 )
 _UNITS_IN_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
