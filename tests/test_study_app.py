@@ -98,6 +98,60 @@ def test_a_rater_who_comes_back_goes_on_in_the_middle_of_a_part(client):
     assert again["answers"] == {"referent": 2}
 
 
+def test_the_choice_of_a_stretch_is_final_once_the_sound_was_played(client, running):
+    token = joined(client)
+    trial = trials_for(running.study, 0)[0]
+    for name in trial.stretches:
+        client.get(f"/study/media/{token}/{name}")
+    assert give(client, token, trial.id, "referent", 0).status_code == 200
+    assert give(client, token, trial.id, "referent", 1).status_code == 200  # not played yet
+    assert "locked" not in client.get(f"/study/api/{token}").json()["trial"]
+    client.get(f"/study/media/{token}/{trial.audio}")
+    refused = give(client, token, trial.id, "referent", 2)
+    assert refused.status_code == 423
+    assert "final" in refused.text
+    again = TestClient(Starlette(routes=routes(Running(running.study, running.folder, running.store))))
+    assert give(again, token, trial.id, "referent", 2).status_code == 423  # the server was started anew
+    assert again.get(f"/study/api/{token}").json()["trial"]["locked"] is True
+    assert give(client, token, trial.id, "helpful", 4).status_code == 200
+    assert [(a.measure, a.value) for a in running.store.answers()] == [("referent", 1), ("helpful", 4)]
+
+
+def test_a_stretch_is_chosen_once_where_the_sound_came_first(client, running):
+    token = joined(client)
+    trial = trials_for(running.study, 0)[0]
+    client.get(f"/study/media/{token}/{trial.audio}")
+    assert give(client, token, trial.id, "referent", 0).status_code == 200
+    assert give(client, token, trial.id, "referent", 1).status_code == 423
+
+
+def test_the_sound_of_one_rater_locks_nobody_elses_choice(client, running):
+    one, other = joined(client), joined(client)
+    trials = trials_for(running.study, 1)
+    client.get(f"/study/media/{one}/{trials_for(running.study, 0)[0].audio}")
+    for value in (0, 1):
+        assert give(client, other, trials[0].id, "referent", value).status_code == 200
+
+
+def test_two_tabs_of_one_rater_are_told(client, running):
+    token, nobody = joined(client), joined(client)
+    trial = trials_for(running.study, 0)[0].id
+    assert client.get(f"/study/api/{token}?tab=first&take=1").status_code == 200
+    assert give(client, token, trial, "referent", 0, tab="first").status_code == 200
+    assert client.get(f"/study/api/{token}?tab=second&take=1").status_code == 200
+    for told in (
+        give(client, token, trial, "referent", 1, tab="first"),
+        client.get(f"/study/api/{token}?tab=first"),
+    ):
+        assert told.status_code == 409
+        assert "another tab" in told.text
+    assert give(client, token, trial, "referent", 2, tab="second").status_code == 200
+    assert client.get(f"/study/api/{token}?tab=second").json()["trial"]["answers"] == {"referent": 2}
+    assert client.get(f"/study/api/{token}?tab=first&take=1").status_code == 200  # "Go on here instead"
+    assert give(client, token, trial, "referent", 1, tab="second").status_code == 409
+    assert client.get(f"/study/api/{nobody}?tab=first").status_code == 200  # another rater's tab
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -1,5 +1,6 @@
 """`tgsr view`: the index, the sound, the calls and the exported folder."""
 
+import contextlib
 import json
 import os
 import threading
@@ -14,6 +15,7 @@ import soundfile as sf
 
 pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
+import anyio
 from starlette.testclient import TestClient
 
 from studies import predictions
@@ -656,6 +658,62 @@ def test_what_cannot_be_asked_is_said(client, viewer, parrot, run):
     assert "longer than the 3 s" in events_of(client, post(question="a").json()["id"])[-1][1]["problem"]
     assert parrot.asked == []
     assert client.get("/api/ask/nobody/events").status_code == 404
+
+
+def uploads(viewer) -> list[str]:
+    return [path.name for path in viewer.sounds.folder.glob("upload-*")]
+
+
+def test_the_upload_of_a_refused_question_is_not_kept(client, viewer, parrot, run):
+    sound = (run / "0.wav").read_bytes()
+    for asked, status in (
+        ({"question": "a", "model": "other"}, 422),
+        ({"question": "a" * 5000}, 422),
+        ({"question": " "}, 400),
+    ):
+        assert client.post("/api/ask", params=asked, content=sound, headers=OWN).status_code == status
+        assert uploads(viewer) == []
+    assert client.post("/api/ask?question=a", content=b"", headers=OWN).status_code == 400
+    viewer.asker.most_bytes = 1000
+    assert client.post("/api/ask?question=a", content=sound, headers=OWN).status_code == 413
+    assert uploads(viewer) == []
+
+
+def test_an_upload_counts_as_a_question_while_it_arrives(client, viewer, parrot, run):
+    sound = (run / "0.wav").read_bytes()
+    with contextlib.ExitStack() as stack:
+        arriving = [stack.enter_context(viewer.asker.arriving()) for _ in range(asking.MOST_WAITING)]
+        for path in arriving:
+            path.write_bytes(b"half")
+        assert client.post("/api/ask?question=a", content=sound, headers=OWN).status_code == 429
+        key = client.get("/api/items").json()["items"][0]["key"]
+        asked = {"question": "What?", "key": key}
+        assert client.post("/api/ask", params=asked, headers=OWN).status_code == 429
+        assert len(uploads(viewer)) == asking.MOST_WAITING
+    assert uploads(viewer) == []  # none became a question
+    assert client.post("/api/ask?question=a", content=sound, headers=OWN).status_code == 202
+    assert len(uploads(viewer)) == 1
+
+
+def test_a_caller_who_goes_away_in_the_middle_leaves_no_upload(viewer, parrot):
+    messages = [{"type": "http.request", "body": b"RIFF", "more_body": True}, {"type": "http.disconnect"}]
+    told = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        told.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/ask", "raw_path": b"/api/ask", "query_string": b"question=a",
+        "headers": [(b"host", HERE.removeprefix("http://").encode()), (b"origin", HERE.encode())], "scheme": "http",
+        "root_path": "", "http_version": "1.1", "server": ("127.0.0.1", 8731),
+    }  # fmt: skip
+    anyio.run(app(routes(viewer), guard_for("127.0.0.1", 8731)), scope, receive, send)
+    assert told[0]["status"] == 400
+    assert uploads(viewer) == []
+    viewer.asker.require_room()
 
 
 def test_a_server_without_a_model_says_so(client):

@@ -174,6 +174,28 @@ def test_a_wrong_cookie_is_refused(remote, cookie):
     assert remote.get("/", headers={"cookie": cookie.encode()}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "other=1",
+        'prefs={"theme": "dark", "n": [1, 2]}',
+        "a b=c d",
+        "name[0]=x",
+        "x=1, y=2",
+        "bad\xff=\xfe",
+        "=nameless",
+        "no-value",
+        "path=/; Domain=localhost; Secure",
+        "tgsr-8731=somebody-elses",
+        '"quoted; semicolon"=1',
+        '_xsrf=2|8a|b:c@d; username-localhost-8888="2|1:0|10:1"',
+    ],
+)
+def test_cookies_of_other_servers_on_this_machine_are_no_matter(remote, foreign):
+    for line in (f"{foreign}; tgsr-8731={TOKEN}", f"tgsr-8731={TOKEN}; {foreign}"):
+        assert remote.get("/", headers={"cookie": line.encode("latin-1")}).text == "page"
+
+
 def test_the_token_itself_does_not_authorise_a_change(remote):
     """A link can hold it, so another site could make a browser send it."""
     same = {"origin": "http://192.168.1.7:8731"}

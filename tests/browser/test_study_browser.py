@@ -138,6 +138,40 @@ def test_a_rater_reloads_in_the_middle_and_the_server_dies(tmp_path: Path, opene
         at_part(opened(link), 2)
 
 
+def test_the_choice_of_a_stretch_is_final_once_the_sound_is_played(url: str, opened: Any) -> None:
+    page = opened(url, RATE)
+    begin(page)
+    listen(page)
+    choose(page, "referent", 1)
+    choose(page, "referent", 2)
+    page.get_by_role("button", name="Play the sound").click()
+    page.wait_for_function("() => document.querySelector('#referent input').disabled")
+    page.wait_for_function("() => !document.querySelector('#helpful').disabled")  # heard to its end
+    page.reload()
+    page.wait_for_selector("#referent")
+    assert page.locator("#referent input").nth(2).is_checked()
+    assert page.locator("#referent input").nth(0).is_disabled()
+
+
+def test_two_tabs_of_one_rater_are_told(url: str, opened: Any) -> None:
+    page = opened(url, RATE)
+    link = begin(page)
+    beside = page.context.new_page()
+    beside.goto(link)
+    beside.wait_for_selector("#referent")
+    page.wait_for_selector("#elsewhere")  # told by the other tab
+    elsewhere = opened(link, RATE)  # another browser: the first one is told with its next answer
+    elsewhere.wait_for_selector("#referent")
+    listen(beside)
+    beside.locator("#referent input").nth(1).click()  # not `check`: the page goes
+    beside.wait_for_selector("#elsewhere")
+    beside.get_by_role("button", name="Go on here instead").click()
+    beside.wait_for_selector("#referent")
+    assert beside.locator("#referent input:checked").count() == 0
+    rate((beside, 0, 3, 3))
+    at_part(beside, 2)
+
+
 def test_a_sound_that_was_only_begun_was_not_heard(url: str, opened: Any) -> None:
     page = opened(url, 0.25)
     begin(page)

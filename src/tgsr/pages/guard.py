@@ -14,7 +14,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -198,7 +197,7 @@ def _without_token(
         if len(tokens) == 1 and guard.admits_token(tokens[0]):
             return _let_in(guard, scope, [pair for pair in pairs if pair[0] != "token"])
         return 401, "That token is not this server's: open the whole address that the command printed.", {}
-    if guard.admits_token(_cookie(headers, guard.cookie)):
+    if any(map(guard.admits_token, _cookies(headers, guard.cookie))):
         return None
     return 401, "The token is missing: open the whole address that the command printed.", {}
 
@@ -215,15 +214,13 @@ def _let_in(guard: Guard, scope: Scope, left: list[tuple[str, str]]) -> tuple[in
     return 303, "", {"location": f"{path}?{urlencode(left)}" if left else path, "set-cookie": cookie}
 
 
-def _cookie(headers: dict[str, list[str]], name: str) -> str | None:
-    for line in headers.get("cookie", ()):
-        try:
-            cookie = SimpleCookie(line).get(name)
-        except CookieError:
-            continue
-        if cookie is not None:
-            return cookie.value
-    return None
+def _cookies(headers: dict[str, list[str]], name: str) -> list[str]:
+    """The values of all cookies of that name.
+
+    A host's cookies are sent to all of its ports: what other servers set may have any form, and our name too.
+    """
+    pairs = (part.partition("=") for line in headers.get("cookie", ()) for part in line.split(";"))
+    return [value.strip().strip('"') for key, _, value in pairs if key.strip() == name]
 
 
 async def _answer(send: Send, status: int, text: str, headers: Pairs) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ CONSENT = (
     "pressed play. No name, address or sound of yours is asked for or kept. You may stop at any time, and come back "
     "by the link that you get; what you have rated until then stays in the study."
 )
+MOST_TAB = 64  # characters of a page's id
+OPENED_AGAIN = (
+    "this study is open in another tab or window, where it goes on; answers from here are not taken"
+)
 SHOWN = ("id", "question", "choices", "response", "audio", "stretches")  # of a trial, to its rater
 STATIC = {"index.html": "text/html", "study.js": "text/javascript", "study.css": "text/css"}
 
@@ -43,6 +47,7 @@ class Running:
     folder: Path
     store: Store
     consent: str = CONSENT
+    tabs: dict[int, str] = field(default_factory=dict)  # of each rater: the one that was opened last
 
 
 def routes(running: Running) -> list[Route]:
@@ -118,9 +123,22 @@ def _rater(running: Running, request: Request) -> int:
     return number
 
 
+def _require_last_tab(running: Running, rater: int, tab: object) -> None:
+    """409 for a page that the rater has opened again elsewhere since: two would overwrite each other's answers."""
+    if isinstance(tab, str) and running.tabs.setdefault(rater, tab[:MOST_TAB]) != tab[:MOST_TAB]:
+        raise HTTPException(409, OPENED_AGAIN)
+
+
 def _state(running: Running, request: Request, body: Any) -> Response:
-    """The first trial that lacks an answer, with the answers that it has; "done" after the last."""
+    """The first trial that lacks an answer, with the answers that it has; "done" after the last.
+
+    ?tab=ID&take=1 is a page that was opened now, by which earlier ones of the same rater are stopped.
+    """
     rater = _rater(running, request)
+    tab = request.query_params.get("tab")
+    if tab and request.query_params.get("take") == "1":
+        running.tabs[rater] = tab[:MOST_TAB]
+    _require_last_tab(running, rater, tab)
     trials = trials_for(running.study, rater)
     values: dict[str, dict[str, int]] = {trial.id: {} for trial in trials}
     for answer in running.store.answers(rater):
@@ -132,9 +150,17 @@ def _state(running: Running, request: Request, body: Any) -> Response:
         trial, answers = left[0], values[left[0].id]
         state["trial"] = {name: getattr(trial, name) for name in SHOWN}
         state["trial"] |= {"practice": trial.kind == "practice", "answers": answers}
+        if _is_final(running, rater, trial):
+            state["trial"]["locked"] = True
         if trial.kind == "practice" and "referent" in answers:
             state["trial"]["feedback"] = _feedback(trial, answers["referent"])
     return JSONResponse(state)
+
+
+def _is_final(running: Running, rater: int, trial: Trial) -> bool:
+    """Whether the rater's choice of a stretch stays: it was made, and the sound that is rated was sent."""
+    chosen = {(answer.trial, answer.measure) for answer in running.store.answers(rater)}
+    return (trial.id, "referent") in chosen and running.store.has_heard(rater, trial.id)
 
 
 def _feedback(trial: Trial, chosen: int) -> str:
@@ -151,6 +177,9 @@ def _answer(running: Running, request: Request, body: Any) -> Response:
     low, high = (0, N_STRETCHES - 1) if measure == "referent" else SCALE
     if type(value) is not int or not low <= value <= high:
         raise HTTPException(400, f"value must be a whole number from {low} to {high}")
+    _require_last_tab(running, rater, body.get("tab"))
+    if measure == "referent" and _is_final(running, rater, trial):
+        raise HTTPException(423, "this choice is final: the sound that may tell the right one was played")
     seconds, plays = body.get("seconds"), body.get("plays")  # as the page says, which may be anything
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         seconds = None
@@ -166,10 +195,13 @@ def _answer(running: Running, request: Request, body: Any) -> Response:
 def _media(running: Running, request: Request, body: Any) -> Response:
     rater = _rater(running, request)
     name = request.path_params["name"]
-    names = {n for trial in trials_for(running.study, rater) for n in (trial.audio, *trial.stretches)}
+    trials = trials_for(running.study, rater)
     path = running.folder / "media" / name
-    if name not in names:
+    if name not in {n for trial in trials for n in (trial.audio, *trial.stretches)}:
         raise HTTPException(404, "no such sound")
     if not path.is_file():
         raise HTTPException(410, "this sound is gone from the study's folder: tell whoever runs the study")
+    for trial in trials:
+        if trial.audio == name and not running.store.has_heard(rater, trial.id):
+            running.store.hear(rater, trial.id)
     return FileResponse(path, media_type="audio/wav", headers={"cache-control": "private, max-age=3600"})

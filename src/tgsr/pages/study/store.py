@@ -27,6 +27,9 @@ create table if not exists answers (
     n integer primary key, rater integer not null references raters(number), trial text not null,
     measure text not null, value integer not null, seconds real, plays integer, at text not null
 );
+create table if not exists heard (
+    rater integer not null references raters(number), trial text not null, at text not null, primary key (rater, trial)
+);
 create index if not exists answers_of on answers(rater, trial, measure);
 """
 
@@ -110,6 +113,16 @@ class Store:
                 "values (?, ?, ?, ?, ?, ?, datetime('now'))",
                 (rater, trial, measure, value, seconds, plays),
             )
+
+    def hear(self, rater: int, trial: str) -> None:
+        """Keeps that the sound which is rated was sent to the rater: the first question's answer is final then."""
+        with self._transaction() as db:
+            db.execute("insert or ignore into heard values (?, ?, datetime('now'))", (rater, trial))
+
+    def has_heard(self, rater: int, trial: str) -> bool:
+        with self._transaction() as db:
+            row = db.execute("select 1 from heard where rater = ? and trial = ?", (rater, trial)).fetchone()
+        return row is not None
 
     def answers(self, rater: int | None = None) -> list[Answer]:
         """The answers that count, of one rater or of all, in the order in which they were first given."""

@@ -90,16 +90,44 @@ class Asker:
     most_seconds: Seconds = MOST_SECONDS
     _opened: dict[str, Lalm | Responder] = field(default_factory=dict)
     _jobs: dict[str, PendingQuestion] = field(default_factory=dict)
+    _arriving: list[Path] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _worker: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "tgsr-ask"))
 
     def require_room(self) -> None:
-        """Busy where a question would be turned away: asked before an upload is taken."""
-        if sum(not job.is_over for job in list(self._jobs.values())) >= MOST_WAITING:
+        """Busy where a question would be turned away. A recording that arrives is a question already."""
+        n_waiting = sum(not job.is_over for job in list(self._jobs.values()))
+        if n_waiting + len(self._arriving) >= MOST_WAITING:
             raise Busy
 
-    def new_upload(self) -> Path:
-        return self.sounds.folder / f"upload-{secrets.token_hex(8)}"
+    def require_askable(self, question: str, choices: tuple[str, ...], model: str) -> None:
+        """ModelError for what cannot be asked, whatever the recording: asked before one is taken."""
+        if (model or self._first_model) not in self.models:
+            raise ModelError(f"model {model!r} is not served here: start `tgsr view` with --model {model}")
+        if len(question) + sum(map(len, choices)) > MOST_LETTERS:
+            raise ModelError(f"question and choices have more than {MOST_LETTERS} characters: shorten them")
+
+    @contextmanager
+    def arriving(self) -> Iterator[Path]:
+        """Where to put a recording that is sent, counted as a question meanwhile. Raises Busy.
+
+        Unless a question about it is waiting at the end, the file is removed.
+        """
+        upload = self.sounds.folder / f"upload-{secrets.token_hex(8)}"
+        with self._lock:
+            self.require_room()
+            self._arriving.append(upload)
+        try:
+            yield upload
+        finally:
+            with self._lock:
+                if upload in self._arriving:  # `ask` has not taken it
+                    self._arriving.remove(upload)
+                    upload.unlink(missing_ok=True)
+
+    @property
+    def _first_model(self) -> str:
+        return self.models[0] if self.models else ""
 
     def ask(
         self,
@@ -111,13 +139,13 @@ class Asker:
         upload: Path | None = None,
     ) -> PendingQuestion:
         """Queues a question about the audio file `path`. Raises Busy, or ModelError for what cannot be asked."""
-        model = model or (self.models[0] if self.models else "")
-        if model not in self.models:
-            raise ModelError(f"model {model!r} is not served here: start `tgsr view` with --model {model}")
-        if len(question) + sum(map(len, choices)) > MOST_LETTERS:
-            raise ModelError(f"question and choices have more than {MOST_LETTERS} characters: shorten them")
+        self.require_askable(question, choices, model)
+        model = model or self._first_model
         with self._lock:
-            self.require_room()
+            if upload in self._arriving:  # it has its room
+                self._arriving.remove(upload)
+            else:
+                self.require_room()
             id_ = secrets.token_urlsafe(12)
             job = PendingQuestion(id_, question, choices, is_phrase, model, path, upload)
             self._jobs[job.id] = job

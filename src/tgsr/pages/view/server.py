@@ -56,11 +56,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from tgsr.errors import AudioError, ModelError, ViewError
+from tgsr.pages.connections import IDLE_SECONDS, MOST_CONNECTIONS, bounded
 from tgsr.pages.guard import EVERYWHERE, NONCE, App, Guard, Guarded, bracketed, guard_for
 from tgsr.pages.view import index as data
 from tgsr.pages.view.ask import OVER, Asker, Busy, PendingQuestion
@@ -75,6 +76,7 @@ KINDS_OF_FILE = {
     ".woff2": "font/woff2",
 }
 MOST_PEAKS = 24_000
+BACKLOG = 200  # connections; so many are also accepted together, before those that are too many can be cut
 LOOKS_EVERY = 0.05  # seconds, for new events
 KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
 SORTS = ("order", "worst", "best")
@@ -280,37 +282,37 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
     is_phrase = params.get("phrase") == "1"
     if not question or len(choices) == 1 or (is_phrase and choices):
         raise HTTPException(400, "give a question, and no choices or at least two; a phrase takes none")
+    model = params.get("model", "")
     try:
-        asker.require_room()
+        asker.require_askable(question, choices, model)
         if "key" in params:
             item = _item(viewer, params["key"])
-            path, upload = await run_in_threadpool(file_of, viewer.index, item), None
+            path = await run_in_threadpool(file_of, viewer.index, item)
+            job = asker.ask(question, choices, is_phrase, model, path)
         else:
-            path = upload = asker.new_upload()
-            await _take(request, upload, asker.most_bytes)
-        job = asker.ask(question, choices, is_phrase, params.get("model", ""), path, upload)
+            with asker.arriving() as upload:
+                await _take(request, upload, asker.most_bytes)
+                job = asker.ask(question, choices, is_phrase, model, upload, upload)
     except Busy:
         raise HTTPException(429, "as many questions wait as may: try again when one is answered") from None
     except (AudioError, ModelError) as error:
         raise HTTPException(422, str(error)) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the recording did not arrive") from None  # nobody hears it
     return _json({"id": job.id}, 202)
 
 
 async def _take(request: Request, path: Path, most_bytes: int) -> None:
-    """The request's body as a file; HTTPException, and no file, where it is too large, or empty."""
+    """The request's body as a file; HTTPException where it is too large, or empty."""
     n_taken = 0
-    try:
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                n_taken += len(chunk)
-                if n_taken > most_bytes:
-                    raise HTTPException(413, f"the recording is larger than {most_bytes // 2**20} MB")
-                file.write(chunk)
-        if n_taken == 0:
-            raise HTTPException(400, "the recording is empty")
-    except BaseException:  # the caller may also have gone away
-        path.unlink(missing_ok=True)
-        raise
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            n_taken += len(chunk)
+            if n_taken > most_bytes:
+                raise HTTPException(413, f"the recording is larger than {most_bytes // 2**20} MB")
+            file.write(chunk)
+    if n_taken == 0:
+        raise HTTPException(400, "the recording is empty")
 
 
 def _job(viewer: Viewer, request: Request) -> PendingQuestion:
@@ -379,15 +381,7 @@ def serve(
         print("Whoever has this address can look and listen. Nothing is encrypted.", file=sys.stderr)
     if opens:
         webbrowser.open(address)
-    config = uvicorn.Config(
-        cast(Any, app(routes, guard)),
-        log_level="warning",
-        access_log=False,  # addresses may hold tokens
-        server_header=False,
-        proxy_headers=False,  # nobody's word is taken for who they are
-        ws="none",
-        timeout_graceful_shutdown=2,  # a stream of events need not end
-    )
+    config = server_config(app(routes, guard))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped cleans up too
     try:
         uvicorn.Server(config).run(sockets=[listening])
@@ -395,6 +389,23 @@ def serve(
         print("stopped")
     finally:
         listening.close()
+
+
+def server_config(
+    app: App, idle_seconds: float = IDLE_SECONDS, most_connections: int = MOST_CONNECTIONS
+) -> uvicorn.Config:
+    """How the local pages are served; the bounds are those of connections.py."""
+    return uvicorn.Config(
+        cast(Any, app),
+        http=bounded(idle_seconds, most_connections),
+        backlog=BACKLOG,
+        log_level="warning",
+        access_log=False,  # addresses may hold tokens
+        server_header=False,
+        proxy_headers=False,  # nobody's word is taken for who they are
+        ws="none",
+        timeout_graceful_shutdown=2,  # a stream of events need not end
+    )
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -409,7 +420,7 @@ def bound(host: str, port: int) -> socket.socket:
     family, *_, address = addresses[0]
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # :: hears IPv4 too
     try:
-        return socket.create_server(address, family=family, backlog=128, dualstack_ipv6=both)
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         problem = os.strerror(error.errno) if error.errno else str(error)
         remedy = "give another --port (0 takes a free one) or --host"

@@ -5,6 +5,8 @@ const main = document.getElementById("main");
 const status = document.getElementById("status");
 const token = location.pathname.match(/^\/study\/r\/([\w-]+)$/)?.[1];
 const LETTERS = "ABC";
+const tab = crypto.getRandomValues(new Uint32Array(4)).join("-"); // this page, among those of the same rater
+const others = token && "BroadcastChannel" in window ? new BroadcastChannel(`tgsr-study-${token}`) : null;
 const ENOUGH = 30; // seconds: who has heard so much of a long sound may rate it
 const player = new Audio();
 let plays = 0, shownAt = 0, playing = null;
@@ -28,7 +30,7 @@ async function call(path, body) {
   const text = await answer.text();
   let told = {};
   try { told = JSON.parse(text); } catch { told = { problem: text }; }
-  if (!answer.ok) throw new Error(told.problem || `the server says ${answer.status}`);
+  if (!answer.ok) throw Object.assign(new Error(told.problem || `the server says ${answer.status}`), { status: answer.status });
   return told;
 }
 
@@ -103,13 +105,25 @@ async function welcome() {
     el("section", {}, el("p", {}, el("label", { class: "option" }, agreed, "I have read this and agree")), begin));
 }
 
-async function next() {
+async function next(take = "") {
   try {
-    const state = await call(`/study/api/${token}`);
+    const state = await call(`/study/api/${token}?tab=${tab}${take}`);
+    if (take) others?.postMessage("opened");
     if (state.done) return finished(state);
     trial(state);
-  } catch (error) { failed(error, () => location.reload()); }
+  } catch (error) {
+    if (error.status === 409) elsewhere();
+    else failed(error, () => location.reload());
+  }
 }
+
+function elsewhere() {
+  show("This study is open in another tab",
+    el("section", {}, el("p", { role: "alert", id: "elsewhere" }, "It goes on there. What is chosen here is not kept; what was kept before is not lost."),
+      el("button", { class: "main", onclick: () => location.reload() }, "Go on here instead")));
+  say("");
+}
+others?.addEventListener("message", elsewhere);
 
 function finished(state) {
   show("Thank you", el("section", {}, el("p", {}, `All ${state.n} parts are rated and kept. You can close this page.`)));
@@ -121,7 +135,7 @@ function trial({ title, n, n_done, trial }) {
   shownAt = performance.now();
   const answers = { ...trial.answers };
   const feedback = el("p", { class: "feedback", hidden: !trial.feedback, role: "status" }, trial.feedback || "");
-  const after = el("button", { class: "main", disabled: true, onclick: next }, "Next");
+  const after = el("button", { class: "main", disabled: true, onclick: () => next() }, "Next");
   const referentHeard = new Set();
 
   // What is chosen is sent in order, one at a time; what could not be kept goes along with the next choice.
@@ -138,7 +152,9 @@ function trial({ title, n, n_done, trial }) {
     if (unkept.size) say("Keeping …");
     for (const [measure, choice] of [...unkept]) {
       let told;
-      try { told = await call(`/study/api/${token}/answer`, { trial: trial.id, measure, ...choice }); } catch (error) {
+      try { told = await call(`/study/api/${token}/answer`, { trial: trial.id, measure, tab, ...choice }); } catch (error) {
+        if (error.status === 409) return elsewhere();
+        if (error.status === 423) return location.reload(); // shows what is kept
         const again = el("button", { type: "button", onclick: () => { sending = sending.then(send); } }, "Keep it again");
         say(`Not kept: ${error instanceof TypeError ? "the study does not answer" : error.message}. `);
         status.append(again);
@@ -168,19 +184,21 @@ function trial({ title, n, n_done, trial }) {
       el("div", { class: "row scale" }, ...[1, 2, 3, 4, 5].map((value) => radio(measure, value, String(value)))),
       el("div", { class: "ends soft", "aria-hidden": "true" }, el("span", {}, `1: ${low}`), el("span", {}, `5: ${high}`)));
   }
-  let heard = false;
+  let heard = false, isLocked = Boolean(trial.locked);
   const whole = el("section", {}, el("h2", {}, "Now listen to this"),
     el("p", { class: "soft" }, "Then say how much it helps, and how well it supports the answer."),
+    el("p", { class: "soft" }, "Playing it makes your choice of a stretch final."),
     sound(trial.audio, "Play the sound", () => { heard = true; update(); }));
+  whole.querySelector("button").addEventListener("click", () => { isLocked = true; update(); });
   const helpful = scale("helpful", "How much did this sound help you to check the answer?", "not at all", "all I need");
   const supportive = scale("supportive", "How well does what you heard support the answer?", "not at all", "it proves it");
 
   function update() {
     for (const input of referent.querySelectorAll("input")) {
-      input.disabled = referentHeard.size < trial.stretches.length && answers.referent === undefined;
+      input.disabled = isLocked || (referentHeard.size < trial.stretches.length && answers.referent === undefined);
     }
     const open = answers.referent !== undefined;
-    whole.querySelector("button").disabled = !open;
+    whole.querySelector("button").disabled = !open || unkept.has("referent");
     for (const part of [helpful, supportive]) part.disabled = !(open && (heard || answers.helpful !== undefined));
     after.disabled = unkept.size > 0 || ["referent", "helpful", "supportive"].some((measure) => answers[measure] === undefined);
   }
@@ -197,5 +215,5 @@ function trial({ title, n, n_done, trial }) {
   say("");
 }
 
-if (token) next();
+if (token) next("&take=1");
 else welcome().catch((error) => failed(error, () => location.reload()));
