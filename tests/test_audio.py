@@ -109,6 +109,18 @@ def test_files_longer_than_a_block_have_no_seams(
     np.testing.assert_allclose(load(path), at_once.clip(-1, 1), atol=1e-5)  # mp3: another decoder's rounding
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_a_stretch_of_another_rate_is_what_the_whole_file_has_there(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "noise.flac"
+    sf.write(path, 0.1 * np.random.default_rng(0).standard_normal(3 * rate), rate)
+    whole = load(path)
+    for start, end in ((0.0, 0.5), (0.7373, 1.25), (1.00003, 1.00103), (2.5, None)):
+        stretch = load(path, start=start, end=end)
+        first = round(round(start * rate) * SAMPLE_RATE / rate)
+        np.testing.assert_allclose(stretch, whole[first : first + len(stretch)], atol=2e-4)
+        assert len(stretch) == pytest.approx(((end or 3) - start) * SAMPLE_RATE, abs=2)
+
+
 def test_a_stretch_of_another_rate_starts_on_time(tmp_path: Path) -> None:
     path = write(tmp_path, "flac", 44100, 2)
     samples = load(path, start=0.5, end=1.0)

@@ -226,6 +226,37 @@ def test_a_header_that_says_another_size_changes_nothing(name: str, content: byt
     assert heard(tmp_path / name) == pytest.approx(TONE, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("more", "is_refused"),
+    [
+        (encoded("WAV", "PCM_16"), True),
+        (b"\1\2" * 20_000, True),
+        (b"\0" * 40_000, False),
+        (b"TAG" + b"x" * 20_000, False),
+        (b"LIST" + (20_000).to_bytes(4, "little") + b"\1" * 20_000, False),
+        (b"\1\2" * 100, False),
+    ],
+    ids=["joined", "sound", "filled up", "tag", "chunk", "a little"],
+)
+def test_sound_beyond_what_a_wav_counts_is_not_passed_over(
+    more: bytes, is_refused: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav() + more)
+    if is_refused:
+        with pytest.raises(AudioError, match=r"bytes follow the 4\.00 s that its header counts"):
+            audio.duration(path)
+    else:
+        assert audio.duration(path) == LENGTH
+
+
+def test_an_empty_wav_with_a_chunk_after_its_data_is_empty(tmp_path: Path) -> None:
+    content = bytearray(wav(data=0)[:44]) + b"LIST" + (20_000).to_bytes(4, "little") + b"\1" * 20_000
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(AudioError, match="no samples"):
+        audio.duration(tmp_path / "a.wav")
+
+
 @pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.wav", "a.m4a", "a.mkv", "a.webm", "a.mov"])
 def test_half_a_file_is_refused_before_its_length_is_believed(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

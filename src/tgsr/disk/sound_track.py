@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import mmap
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
@@ -32,6 +33,7 @@ SLACK: Seconds = 0.5  # a header may count the silence that encoders add at both
 LOST: Seconds = 0.3  # of damaged packets is borne, as silence: tags amid joined files look like them
 GAP: Seconds = 0.05  # times of packets are rounded; where sound is missing longer than this, there is silence
 RESTART: Seconds = 1.0  # a clock that falls back further begins anew, as in files that were joined
+MOST_BYTES = 1 << 20  # that are looked at together
 BLOCK_FRAMES = 1 << 18  # about as many samples are given at once
 CANCELLED = 0.1  # of the power that is left where channels without relation to each other are averaged
 FETCH_AGAIN = "copy or download it again"
@@ -45,6 +47,7 @@ class Mono:
     def __init__(self, name: str, channel: int | None = None) -> None:
         self.name, self.channel = name, channel
         self.n_channels, self.before, self.after = 1, 0.0, 0.0
+        self.format = "ogg"  # of a file that is read as its links
 
     def of(self, block: Samples) -> Samples:
         """(n_frames,) of (n_frames, n_channels). AudioError where the channel is not among them."""
@@ -90,18 +93,23 @@ def pieces(name: str, channel: int | None = None) -> Iterator[Piece]:
         waiting.append(samples)
         rate, n_waiting = rate_, n_waiting + len(samples)
     if not waiting:
-        raise AudioError(
-            name,
-            "the file holds no samples, or its header is cut off",
-            "record or export it again, or leave the clip out",
-        )
+        raise _empty(name)
     mono.require_sound()
     yield rate, np.concatenate(waiting)
 
 
-def format_of(name: str) -> str:
-    """FFmpeg's name of the file's format, told from its content: mp3, ogg, "matroska,webm". AudioError as `pieces`."""
-    return _header(name, lambda container: str(container.format.name))
+def measured(name: str) -> tuple[Seconds, str]:
+    """The seconds that `pieces` gives, and FFmpeg's name of the format, told from the content: mp3, "matroska,webm".
+
+    AudioError as `pieces`, but for channels that cancel each other.
+    """
+    mono = Mono(name)
+    n_samples: Counter[int] = Counter()
+    for rate, samples in _decoded(name, mono):
+        n_samples[rate] += len(samples)
+    if not n_samples.total():
+        raise _empty(name)
+    return sum(n / rate for rate, n in n_samples.items()), mono.format
 
 
 def n_channels_of(name: str) -> int:
@@ -170,6 +178,38 @@ def _decoded(name: str, mono: Mono) -> Iterator[Piece]:
                     yield sound.samplerate, mono.of(block)
 
 
+def require_all_of_wav(name: str) -> None:
+    """AudioError where a wav file goes on after its data in no chunk: its header counts too little, or others follow.
+
+    Also where it holds no data at all. Tags, and zeros with which files are filled up, do not count. Files whose header
+    leaves the size open, by 0 or by more than there is, and other formats pass.
+    """
+    with open(name, "rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at, data, per_second = 12, None, 0
+            while at + 8 <= len(content):
+                label, size = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
+                is_label = label != b"RIFF" and label.isascii() and label.decode().isprintable()
+                if not is_label or (data is not None and at + 8 + size > len(content)):
+                    break
+                if label == b"fmt ":
+                    per_second = int.from_bytes(content[at + 16 : at + 20], "little")
+                data = size if label == b"data" else data
+                at += 8 + size + size % 2
+            starts = range(at, len(content), MOST_BYTES)
+            n_rest = len(content) - at if any(content[i : i + MOST_BYTES].strip(b"\0") for i in starts) else 0
+            is_tag = content[at : at + 8].startswith((b"ID3", b"TAG", b"APETAGEX"))
+    if data == 0 and not n_rest:
+        raise _empty(name)
+    if data and not is_tag and n_rest > LOST * per_second > 0:
+        problem = f"{n_rest} bytes follow the {data / per_second:.2f} s that its header counts"
+        remedy = "if they are its sound: ffmpeg -ignore_length 1 -i IN OUT.wav; else split the file"
+        raise AudioError(name, problem, remedy)
+
+
 def is_one_stream(name: str) -> bool:
     """Whether an ogg or flac file is a single stream with all its pages, and nothing that was joined to it."""
     with open(name, "rb") as file:
@@ -231,11 +271,14 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
     try:
         with _opened(file) as container:
             track = _sound_track(name, container)
+            mono.format = container.format.name
             clock.zero = _beginning(container)
+            ticks = [float(stream.time_base or 0) for stream in container.streams]
             for packet in container.demux():
-                length = float((packet.duration or 0) * packet.time_base)
+                tick = ticks[packet.stream_index]
+                length = (packet.duration or 0) * tick
                 if packet.pts is not None:
-                    reached = max(reached, float(packet.pts * packet.time_base) + length)
+                    reached = max(reached, packet.pts * tick + length)
                 if packet.stream_index != track.index:
                     continue
                 try:
@@ -246,7 +289,7 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
                         raise _unreadable(name, error, clock.now) from None
                     continue
                 for frame in frames:
-                    at = None if frame.pts is None else float(frame.pts * frame.time_base)
+                    at = None if frame.pts is None else frame.pts * tick
                     missing = clock.missing(at)
                     if clock.now == 0.0:
                         clock.silent_first = missing
@@ -301,6 +344,11 @@ def _silence(seconds: Seconds, rate: int) -> Iterator[Piece]:
     while n_left > 0:
         yield rate, np.zeros(min(n_left, BLOCK_FRAMES), np.float32)
         n_left -= BLOCK_FRAMES
+
+
+def _empty(name: str) -> AudioError:
+    remedy = "record or export it again, or leave the clip out"
+    return AudioError(name, "the file holds no samples, or its header is cut off", remedy)
 
 
 def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
