@@ -86,9 +86,9 @@ class Mention:
 
 # A line that gives the answer, and the next one where it ends with the sign.
 _ANSWER_LINE = re.compile(
-    r"^[^\w\n]{0,8}(?:(?:so|thus|therefore|hence),? )?(?:the |my )?"
-    r"(?:(?:final|correct|best|right) (?:answer|choice|option)"
-    r"|answer|ans|答案)\b[*_ ]{0,4}(?:is\b|would be\b|must be\b|should be\b|[:：=是])(?:[*_: ]{0,6}\n\s{0,8})?[^\n]*",
+    r"^[^\w\n{]{0,8}(?:(?:so|thus|therefore|hence),? )?(?:the |my )?"
+    r"(?:(?:final|correct|best|right) (?:answer|choice|option)|answer|ans|答案)\b[*_\"' ]{0,4}"
+    r"(?:is\b|would be\b|must be\b|should be\b|[:：=是])(?:[*_: ]{0,6}\n\s{0,8})?[^\n]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _OPTION_LINE = re.compile(r"[^\w\n(]{0,4}(?:\([a-j]\)|[a-j][.):]\s)", re.IGNORECASE)
@@ -115,16 +115,17 @@ def find_regions(text: str) -> list[Mention]:
     """The intervals of `find_mentions` that the reasoning states: those in the answer's line are none.
 
     The answer's line begins with "answer:", "The final answer is" or the like, or it is the last one and begins with an
-    option, "(b)". Where it is the only line, reasoning and answer are one, and its intervals count.
+    option, "(b)"; what stands in <answer> is one too. Where nothing else is said, reasoning and answer are one, and
+    its intervals count.
     """
     mentions = find_mentions(text)
     if not mentions:
         return mentions
-    answers = [match.span() for match in _ANSWER_LINE.finditer(text)]
+    answers = [match.span() for match in _ANSWER_LINE.finditer(text)] + _tagged(text)
     last = text.rstrip().rfind("\n") + 1
     if last and _OPTION_LINE.match(text, last):
         answers.append((last, len(text)))
-    if not answers or not (text[: answers[0][0]].strip() or text[answers[-1][1] :].strip()):
+    if not answers or not (text[: min(answers)[0]].strip() or text[max(answers)[1] :].strip()):
         return mentions
     return [m for m in mentions if not any(start <= m.text_start < end for start, end in answers)]
 
@@ -186,12 +187,16 @@ def _answers(text: str) -> list[tuple[int, int]]:
     start = 0 if thinking < 0 else thinking + len("</think>")
     if "answer" not in text.lower() and "答案" not in text:
         return [(start, len(text))]
-    places = []
-    for tag in [*_ANSWER_TAG.finditer(text, start)][-1:]:
-        end = text.find("</", tag.end())
-        places.append((tag.end(), len(text) if end < 0 else end))
+    places = _tagged(text, start)
     places += [(match.end(), len(text)) for match in _ANSWER_SIGN.finditer(text, start)][-1:]
     return [*places, (start, len(text))]
+
+
+def _tagged(text: str, start: int = 0) -> list[tuple[int, int]]:
+    """Where the last <answer> from `start` on and its end stand; [] without one."""
+    tags = [*_ANSWER_TAG.finditer(text, start)][-1:]
+    ends = [text.find("</", tag.end()) for tag in tags]
+    return [(tag.end(), len(text) if end < 0 else end) for tag, end in zip(tags, ends, strict=True)]
 
 
 def _stated_if_asked(text: str) -> list[Stated]:

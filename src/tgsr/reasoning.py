@@ -86,6 +86,9 @@ _QUOTE = re.compile(
     r"\"([^\"\n]{1,4000})\"|\u201c([^\u201d\n]{1,4000})\u201d|``([^`'\n]{1,400})''"
     r"|(?<!\w)['\u2018](?=\S)([^\n]{1,400}?)['\u2019](?!\w)"
 )
+_SECTION = re.compile(
+    r"</?(?:think(?:ing)?|reason(?:ing)?|summary|caption|evidence|conclusion|answer)>", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]\u201d\u2019]{0,4}(?=\s)|\n+")
 # Full stops that end no sentence: always, before a small letter, before a number, before a name.
 _ABBREVIATIONS = tuple(
@@ -122,6 +125,7 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     """
     text = text.replace(REASONING_OPENING, "\n" * len(REASONING_OPENING))
     mentions = find_regions(text)
+    text = _SECTION.sub(lambda tag: " " * len(tag[0]), text)
     sentences = _sentences(text, mentions)
     last_line = text.rstrip().rfind("\n") + 1
     steps: list[ReasoningStep] = []
