@@ -156,6 +156,7 @@ def authors(text: str, choices: Sequence[str] = CHOICES, answer: str = "Woman") 
         (OWNERS["mmau"].rulings("(b)", ["+", "-"], "-", 1)[0], (False, True), ruling.NO_WORDS),
         (words("the dog bites, the man", ["the man bites", "cat"], "the man bites"), (True, False), ruling.SCATTERED),
         (words("b a", ["a b", "b a"], "a b"), (True, False), ruling.SAME_WORDS),
+        (words("(b), as it is big, the cat", ["big cat", "cat"], "big cat"), (True, False), ruling.SCATTERED),
         (words("(a) or (b), a woman"), (True, False), ruling.SEVERAL),
         (words("(a) Woman"), (True, False), ruling.AGAINST),
         (authors("Woman"), (False, True), ruling.NO_LETTER),

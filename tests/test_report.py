@@ -184,6 +184,10 @@ def test_what_could_not_be_read_is_at_the_top_of_the_page(tmp_path: Path) -> Non
     assert page.html.index("<aside") < page.html.index("<section")
     assert "Does the answer rest on the sound?" not in page.text
     assert len(page.all("article")) == 6  # of the eleven responses to six questions
+    kept = (tmp_path / "page.html.errors.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["line"] for row in kept] == [12]
+    report([run], tmp_path / "folder", title="t")
+    assert len((tmp_path / "folder" / "errors.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
 def test_models_go_by_the_labels_they_were_given_everywhere(tmp_path: Path) -> None:

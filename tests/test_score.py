@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tgsr import cli
-from tgsr.errors import RecordError
+from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.owners.meld import EMOTIONS
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, Metrics
 from tgsr.evaluation.scoring.score import read_predictions, score, score_file, write_metrics
@@ -509,6 +509,37 @@ def test_questions_without_an_answer_are_unscored_and_not_wrong(tmp_path: Path) 
     no_choice = _owner(tmp_path, [{**AIR_ROW, "answer_gt": "angry", "response": "A"}])
     assert no_choice.accuracy_official.value is None
     assert no_choice.n_listed == {"without_answer": 1}
+
+
+def test_the_difficulty_of_mmau_is_a_breakdown(tmp_path: Path) -> None:
+    rows = [
+        {**MMAU_ROW, "id": f"r{at}", "difficulty": level, "model_output": text}
+        for at, (level, text) in enumerate([("easy", "Woman"), ("easy", "Man"), ("hard", "Woman")])
+    ]
+    scores = _owner(tmp_path, rows)
+    by = scores.accuracy_official_by_difficulty
+    assert {level: mean.value for level, mean in by.items()} == {"easy": 0.5, "hard": 1.0}
+    assert set(scores.accuracy_strict_by_difficulty) == {"easy", "hard"}
+
+
+def test_answers_that_are_unclear_are_counted_beside_the_accuracy(tmp_path: Path) -> None:
+    rows = [
+        {**MMAU_ROW, "id": f"r{at}", "model_output": text} for at, text in enumerate(["Woman", "A or B", "?"])
+    ]
+    path = tmp_path / "mmau.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    assert summary(score_file(path, n_resamples=10)).endswith(", 2 without a clear answer")
+    ours = summary(_scored(tmp_path, _choices(["(b) Woman", "not (b)"])))
+    assert ours.endswith(", 1 without a clear answer")
+    assert "clear answer" not in summary(_scored(tmp_path, _choices(["(b) Woman"])))
+
+
+def test_predictions_for_other_questions_alone_are_refused(tmp_path: Path) -> None:
+    questions, path = tmp_path / "mmau-test-mini.json", tmp_path / "answered.json"
+    questions.write_text(json.dumps([MMAU_ROW]), encoding="utf-8")
+    path.write_text(json.dumps([{**MMAU_ROW, "id": "x", "model_output": "Woman"}]), encoding="utf-8")
+    with pytest.raises(NothingDone, match="none of its 1 predictions is for a question of"):
+        score_file(path, questions)
 
 
 def test_predictions_of_any_type_and_length_are_scored(tmp_path: Path) -> None:

@@ -52,11 +52,14 @@ class Results:
         return [response for source in self.sources for response in source.responses]
 
 
-def gather(runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0) -> Results:
+def gather(
+    runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0, errors: Path | None = None
+) -> Results:
     """Reads and scores all that `runs` hold: files, and folders with files in and below them.
 
     `rows` names models for readers, "LABEL=MODEL", in the order in which they are shown, and leaves out all others;
-    without any, models go by their own names in order of appearance. `seed` is the bootstrap's.
+    without any, models go by their own names in order of appearance. `seed` is the bootstrap's. Rows that are left out
+    are kept in the file `errors`, which is written anew, and only where there are any.
 
     Raises RecordError for a row that names no model, for a bad line of a prediction file and for a file of `runs`
     that is not what it must be; FileNotFoundError where there is nothing to read.
@@ -74,7 +77,9 @@ def gather(runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0) -> Res
             notes.append(f"left out: {error}")
             return None
 
-    sources = [read_source(path, notes) for path in files["predictions"]]
+    if errors is not None:
+        errors.unlink(missing_ok=True)
+    sources = [read_source(path, notes, errors) for path in files["predictions"]]
     stored = [found for path in files["metrics"] if (found := attempt(read_metrics, path)) is not None]
 
     def models_of(kind: Kind, cls: type[T]) -> dict[str, T]:
@@ -162,8 +167,9 @@ def _chosen(found: Mapping[str, T], label_of: Mapping[str, str]) -> dict[str, T]
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_source(path: Path, notes: list[str]) -> Source:
-    """A prediction file of any format. A last line that is half-written, of a run that goes on, is noted.
+def read_source(path: Path, notes: list[str], errors: Path | None = None) -> Source:
+    """A prediction file of any format. A last line that is half-written, of a run that goes on, is noted, and kept in
+    the file `errors`.
 
     Raises RecordError for any other bad line: a mean without it would be another one.
     """
@@ -177,9 +183,12 @@ def read_source(path: Path, notes: list[str]) -> Source:
         if "half-written" not in error.problem:
             raise
         where = f"{path}:{error.line}"
-        notes.append(f"left out: {where}: the last line is half-written; is the run still going on?")
+        kept = f", kept in {errors}" if errors else ""
+        notes.append(f"left out{kept}: {where}: the last line is half-written; is the run still going on?")
         with tempfile.TemporaryDirectory() as folder:
-            rest = read_responses(path, on_error=Path(folder) / "errors.jsonl", several=True)
+            if errors is not None:
+                errors.parent.mkdir(parents=True, exist_ok=True)
+            rest = read_responses(path, on_error=errors or Path(folder) / "errors.jsonl", several=True)
         return Source(path, digest, tuple(rest))
 
 

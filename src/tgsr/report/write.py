@@ -14,6 +14,8 @@ from tgsr.report.sections import Section, sections
 from tgsr.report.typeset import escape_markdown, markdown
 from tgsr.statistics.pictures import dots_png, lines_png
 
+ERRORS = ".errors.jsonl"
+
 
 def report(
     runs: Sequence[Path],
@@ -29,12 +31,13 @@ def report(
     """Writes the page, and returns its path.
 
     Where `out` ends in .html it is the page, and all that is written. Otherwise it is a folder: index.html, report.md
-    with its pictures, and tables/. `rows`, `sta` and `published` as `tables` takes them. Raises as `gather` does.
+    with its pictures, and tables/. Rows that could not be read go to errors.jsonl there, or beside the page.
+    `rows`, `sta` and `published` as `tables` takes them. Raises as `gather` does.
     """
-    results = gather(runs, rows, seed)
+    is_page = out.suffix.lower() in (".html", ".htm") and not out.is_dir()
+    results = gather(runs, rows, seed, out.with_name(out.name + ERRORS) if is_page else out / ERRORS[1:])
     tables = paper_tables(results, sta, published=published)
     parts = sections(results, tables)
-    is_page = out.suffix.lower() in (".html", ".htm") and not out.is_dir()
     page = out if is_page else out / "index.html"
     write_page(page, results, parts, title=title, n_items=n_items, seed=seed)
     if not is_page:
@@ -57,7 +60,7 @@ def tables(
     `rows` are LABEL=MODEL, in order; `sta` the models that table 1 ticks; `published` adds the paper's own numbers in
     groups of their own. Raises as `gather` does.
     """
-    results = gather(runs, rows, seed)
+    results = gather(runs, rows, seed, out / ERRORS[1:])
     made = paper_tables(results, sta, published=published)
     written = write_tables(made, out, results.notes)
     return written, written[-1].read_text(encoding="utf-8")

@@ -94,9 +94,15 @@ class Mmau(Owner):
         strict = chosen is not None and choices[chosen] == answer
         why = None
         if strict and not official:
-            words, right = (set(_WORD.findall(t.lower())) for t in (text, answer))
+            words, right = _words(text), _words(answer)
             why = NO_WORDS if not words else OTHER_WORDS if right <= words else LETTER_WITHOUT_TEXT
         elif official and not strict:
-            why = why_no_option(text, choices) if chosen is None else SAME_WORDS
+            why = why_no_option(text, choices)
+            if chosen is not None and _words(choices[chosen]) == _words(answer):
+                why = SAME_WORDS
             why = SCATTERED if why in (None, UNCLEAR) else why
         return Ruling(official, strict, chosen, None, why)
+
+
+def _words(text: str | None) -> set[str]:
+    return set(_WORD.findall((text or "").lower()))

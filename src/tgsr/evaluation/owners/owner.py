@@ -109,7 +109,9 @@ class Owner(ABC):
 
     def breakdown(self, labels: Labels) -> Labels:
         """Those labels of a question of ours by which the owner's scores are broken down."""
-        return tuple(pair for pair in labels if pair[0] in ("domain", "category", "sub-category"))
+        return tuple(
+            pair for pair in labels if pair[0] in ("domain", "category", "sub-category", "difficulty")
+        )
 
     def handed_over(self, text: str, choices: Choices, chosen: int | None) -> str:
         """What a careful user gives the owner's script: the chosen option in the form that the script wants, without

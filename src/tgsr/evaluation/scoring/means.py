@@ -203,7 +203,7 @@ def benchmark_scores(
         [item.clip for item in answers],
     )
     by_label = _broken_down(answers, [item.labels for item in answers], bootstrap)
-    for name in ("domain", "category", "sub-category", "task_dataset"):
+    for name in ("domain", "category", "sub-category", "difficulty", "task_dataset"):
         official_by, strict_by = by_label.get(name, ({}, {}))
         name = name.replace("-", "_")
         fields |= {f"accuracy_official_by_{name}": official_by, f"accuracy_strict_by_{name}": strict_by}

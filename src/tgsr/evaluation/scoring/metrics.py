@@ -120,6 +120,8 @@ class BenchmarkScores:
     accuracy_strict_of_all: Mean | None = None
     accuracy_official_by_sub_category: dict[str, Mean] = field(default_factory=dict)
     accuracy_strict_by_sub_category: dict[str, Mean] = field(default_factory=dict)
+    accuracy_official_by_difficulty: dict[str, Mean] = field(default_factory=dict)
+    accuracy_strict_by_difficulty: dict[str, Mean] = field(default_factory=dict)
     accuracy_official_by_task_dataset: dict[str, Mean] = field(default_factory=dict)
     accuracy_strict_by_task_dataset: dict[str, Mean] = field(default_factory=dict)
     speech: Mean | None = None

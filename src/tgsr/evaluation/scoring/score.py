@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from tqdm import tqdm
 
 from tgsr.disk.whole import StrPath, whole, write_whole
+from tgsr.errors import NothingDone
 from tgsr.evaluation.owners.files import owner_of_question
 from tgsr.evaluation.owners.owner import BenchmarkRow, plain_id
 from tgsr.evaluation.scoring.files import Foreign, Known, open_predictions, read_known
@@ -87,7 +88,7 @@ def score_file(
 
     `questions`, a benchmark's own file or questions.jsonl, is the authority on choices and answers; what it asks and
     the file lacks is missing, what it does not ask is foreign. `items` gets a line for each prediction. Errors as in
-    `read_predictions`.
+    `read_predictions`, and NothingDone where everything is foreign.
     """
     known = None if questions is None else read_known(questions)
     is_short = os.stat(path).st_size < LONG_FILE
@@ -108,6 +109,11 @@ def score_file(
             answered.setdefault(scored[0].model, set()).add(scored[0].id)
             write_line(scored)
         if known is not None:
+            if foreign and not answered:
+                found, wanted = next(iter(foreign.values()))[0], next(iter(known.ids), "none")
+                problem = f"none of its {n} predictions is for a question of {questions}"
+                example = f"ids here are like {found!r}, there like {wanted!r}"
+                raise NothingDone(f"{path}: {problem} ({example}): give the questions that were asked")
             for model, ids in (answered or {"": set()}).items():
                 for scored in _missing(known, format_, model, ids):
                     by_model.setdefault(model, []).extend(scored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tgsr.evaluation.scoring.metrics import BenchmarkScores, GroupScores, Metrics, ModelScores
+from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, GroupScores, Metrics, ModelScores
 from tgsr.statistics.intervals import number, percent
 
 MOST_IDS = 5  # of a list that a note shows
@@ -38,9 +38,14 @@ def _group_lines(name: str, group: GroupScores) -> list[str]:
         lines.append(
             f"{name}: {choice.n} choices: accuracy {percent(choice.accuracy_official)}, "
             f"k {number(choice.mentions_official)}, k = 1 {percent(choice.share_k1_official)}, "
-            f"trace IoU {number(choice.trace_iou)}"
+            f"trace IoU {number(choice.trace_iou)}{_unclear(choice)}"
         )
     return lines
+
+
+def _unclear(scores: ChoiceScores | BenchmarkScores) -> str:
+    """How many answers say no option clearly, where there are any: strict accuracy counts them as wrong."""
+    return f", {scores.n_without_choice} without a clear answer" if scores.n_without_choice else ""
 
 
 def summary(metrics: Metrics) -> str:
@@ -59,7 +64,7 @@ def summary(metrics: Metrics) -> str:
     if (benchmark := metrics.benchmark) is not None:
         lines.append(
             f"{benchmark.n} items, {benchmark.n_unscored} unscored: official accuracy "
-            f"{percent(benchmark.accuracy_official)}, strict {percent(benchmark.accuracy_strict)}"
+            f"{percent(benchmark.accuracy_official)}, strict {percent(benchmark.accuracy_strict)}{_unclear(benchmark)}"
         )
     return "\n".join(lines)
 
@@ -91,6 +96,7 @@ def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
         yield (
             f"{model}, {name}: official accuracy {percent(benchmark.accuracy_official)}{whole}, "
             f"strict {percent(benchmark.accuracy_strict)}, {benchmark.n} questions"
+            f"{_unclear(benchmark)}"
         )
         yield from _benchmark_notes(f"{model}, {name}: ", benchmark)
     yield from _list_notes(f"{model}: ", scores, _LISTS_OF_MODEL)
