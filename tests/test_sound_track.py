@@ -257,12 +257,18 @@ def test_an_empty_wav_with_a_chunk_after_its_data_is_empty(tmp_path: Path) -> No
         audio.duration(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.wav", "a.m4a", "a.mkv", "a.webm", "a.mov"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.mp3", "a.flac", "a.wav", "a.aiff", "a.caf", "a.au", "a.w64", "a.rf64", "a.nist", "a.ogg"),
+        *("a.m4a", "a.mkv", "a.webm", "a.mov"),
+    ],
+)
 def test_half_a_file_is_refused_before_its_length_is_believed(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    if path.suffix in (".mp3", ".flac", ".wav"):
+    if path.suffix not in (".m4a", ".mkv", ".webm", ".mov"):
         rng = np.random.default_rng(0)
-        sf.write(path, 0.1 * rng.standard_normal(64_000), 16_000)
+        sf.write(path, 0.1 * rng.standard_normal(64_000), 16_000, format=name[2:])
     else:
         muxed(
             path,
@@ -274,6 +280,14 @@ def test_half_a_file_is_refused_before_its_length_is_believed(name: str, tmp_pat
     for hear in (audio.duration, audio.load):
         with pytest.raises(AudioError, match=r"cut off|decoding fails"):
             hear(path)
+
+
+def test_an_mp3_that_lost_frames_in_the_middle_is_refused(tmp_path: Path) -> None:
+    content = bytearray(encoded(*MP3))
+    content[len(content) // 2 : len(content) // 2 + 300] = b"\0" * 300
+    (tmp_path / "a.mp3").write_bytes(content)
+    with pytest.raises(AudioError, match="cut off"):
+        audio.duration(tmp_path / "a.mp3")
 
 
 def test_two_channels_in_opposite_phase_are_refused_and_said(tmp_path: Path) -> None:

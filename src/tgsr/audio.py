@@ -36,6 +36,11 @@ HEADER_SLACK: Seconds = 0.3
 RUN_UP: Seconds = 0.05  # on both sides of a stretch that is resampled: the filter's length, and more
 MAX_PEAK = 4.0  # decoders overshoot 1.0 a little; a float file that passes 4.0 is not scaled to [-1, 1]
 UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 where a header leaves the length open
+# What libsndfile's log calls the size of the sound, or, where it says no more, of all.
+SIZES = {
+    **dict.fromkeys(("WAV", "WAVEX"), "data"),
+    **{"AIFF": "SSND", "AU": "Data Size", "W64": "riff", "RF64": "Riff size"},
+}
 STREAMED_BYTES = 0x7FFF0000  # programs that write wav into a pipe claim 2 or 4 GiB, for want of the length
 GUESSED = (
     "MP3",
@@ -248,11 +253,8 @@ def _has_its_last_sample(name: str, file: sf.SoundFile) -> bool:
         return False
     if file.format in ("OGG", "FLAC") and not sound_track.is_one_stream(name):
         return False
-    # libsndfile quietly shortens a wav whose data end early; only its log tells
-    cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if cut is not None and int(cut[1]) < STREAMED_BYTES and int(cut[2]) > 0:
-        found = file.frames / file.samplerate
-        require_whole(name, found * int(cut[1]) / int(cut[2]), found, HEADER_SLACK)
+    found = file.frames / file.samplerate
+    require_whole(name, found * _share_claimed(name, file), found, HEADER_SLACK)
     try:
         file.seek(file.frames - 1)
         is_there = len(file.read(1)) == 1
@@ -260,6 +262,27 @@ def _has_its_last_sample(name: str, file: sf.SoundFile) -> bool:
     except sf.LibsndfileError:
         return False
     return is_there
+
+
+def _share_claimed(name: str, file: sf.SoundFile) -> float:
+    """What the header claims of sound, as a multiple of what is there: libsndfile quietly shortens a file that is cut.
+
+    1 where it claims no more, or leaves its size open.
+    """
+    if file.format == "NIST":
+        with open(name, "rb") as content:
+            count = re.search(rb"sample_count -i (\d+)", content.read(1024))
+        return max(1.0, int(count[1]) / file.frames) if count else 1.0
+    if file.format not in SIZES:
+        return 1.0
+    size = re.search(
+        rf"^\s*{SIZES[file.format]}\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
+    )
+    if size is None:
+        return 1.0
+    claimed, there = int(size[1]), int(size[2])
+    is_open = there == 0 or claimed >= (2**62 if file.format in ("W64", "RF64") else STREAMED_BYTES)
+    return 1.0 if is_open else max(1.0, claimed / there)
 
 
 def _frames_to_read(

@@ -37,6 +37,7 @@ MOST_BYTES = 1 << 20  # that are looked at together
 BLOCK_FRAMES = 1 << 18  # about as many samples are given at once
 CANCELLED = 0.1  # of the power that is left where channels without relation to each other are averaged
 FETCH_AGAIN = "copy or download it again"
+REMUX = "ffmpeg -i IN OUT.flac"
 FLAC = b"fLaC\0\0\0\x22"  # how a flac stream with more than one block of metadata begins
 FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}  # of FFmpeg's integers; its floats have 1
 
@@ -133,7 +134,7 @@ def require_whole(name: str, claimed: Seconds, found: Seconds, slack: Seconds) -
     if found < claimed - slack:
         raise AudioError(
             name,
-            f"the header promises {claimed:.2f} s, but {found:.2f} s are there: the file is cut off",
+            f"the header promises {claimed:.2f} s, but {found:.2f} s are there: the file is cut off or damaged",
             FETCH_AGAIN,
         )
 
@@ -258,6 +259,10 @@ def ogg_links(file: BinaryIO) -> list[OggLink]:
             expected[serial] = number + 1
             n_segments = content[at + 26]
             at += 27 + n_segments + sum(content[at + 27 : at + 27 + n_segments])
+        if at > len(content) and not is_beginning:
+            raise AudioError(
+                file.name, "its last page is cut off", f"{FETCH_AGAIN}; or keep what is there: {REMUX}"
+            )
         links.append(OggLink(begin, len(content), is_unbroken and at == len(content)))
     return links
 
@@ -267,6 +272,7 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
     import av
 
     lost = reached = 0.0
+    n_packets = 0
     clock = _Clock(0.0)
     try:
         with _opened(file) as container:
@@ -281,6 +287,7 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
                     reached = max(reached, packet.pts * tick + length)
                 if packet.stream_index != track.index:
                     continue
+                n_packets += packet.size > 0
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError as error:
@@ -297,7 +304,7 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
                     samples = mono.of(_by_channel(frame))
                     clock.now += missing + len(samples) / frame.sample_rate
                     yield frame.sample_rate, samples
-            _require_whole(name, container, track, clock, reached)
+            _require_whole(name, container, track, clock, reached, n_packets)
     except av.error.FFmpegError as error:
         raise _unreadable(name, error, clock.now) from None
 
@@ -359,15 +366,19 @@ def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
     return AudioError(name, problem, FETCH_AGAIN)
 
 
-def _require_whole(name: str, container: Any, track: Any, clock: _Clock, reached: Seconds) -> None:
+def _require_whole(
+    name: str, container: Any, track: Any, clock: _Clock, reached: Seconds, n_packets: int
+) -> None:
     """AudioError where the file ends long before its header says; not every format has a header that knows."""
     if container.format.name in TRACK_IS_COUNTED and track.duration is not None:
         require_whole(name, float(track.duration * track.time_base), clock.now - clock.silent_first, SLACK)
     elif container.format.name in WHOLE_IS_COUNTED and container.duration is not None:
         require_whole(name, container.duration / 1_000_000, reached, SLACK)
     elif container.format.name == "mp3":
-        n_frames = _frames_of_mp3(name)
-        require_whole(name, n_frames * track.codec_context.frame_size / track.rate, clock.now, SLACK)
+        length = track.codec_context.frame_size / track.rate  # of a frame: the last may be torn
+        require_whole(name, _frames_of_mp3(name) * length, n_packets * length, max(GAP, 1.5 * length))
+    elif container.format.name == "caf":
+        require_whole(name, clock.now * _share_claimed_by_caf(name), clock.now, SLACK)
 
 
 def _frames_of_mp3(name: str) -> int:
@@ -383,3 +394,18 @@ def _frames_of_mp3(name: str) -> int:
     at = max(first.find(b"Xing"), first.find(b"Info"))
     is_counted = at >= 0 and len(first) >= at + 12 and first[at + 7] & 1
     return int.from_bytes(first[at + 8 : at + 12], "big") if is_counted else 0
+
+
+def _share_claimed_by_caf(name: str) -> float:
+    """The size of a caf file's data, as a multiple of what is there; 1 where it is left open."""
+    with open(name, "rb") as file:
+        n_bytes = file.seek(0, 2)
+        at = 8
+        while at + 12 <= n_bytes:
+            file.seek(at)
+            label, size = struct.unpack(">4sq", file.read(12))
+            at += 12
+            if label == b"data":
+                return max(1.0, size / max(1, n_bytes - at))
+            at += max(0, size)
+    return 1.0
