@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr.data.corpora.spoken_digits import DIGITS, compose
 from tgsr.engine.features import FeatureCache
+from tgsr.errors import Stopped
 from tgsr.miniature.base import (
     SILENCE,
     TimeCode,
@@ -170,21 +172,32 @@ def whole(encoder: object, cache: FeatureCache, tmp_path_factory: pytest.TempPat
 
 
 def test_the_base_trains_resumes_and_loads(whole: Path, cache: FeatureCache, tmp_path: Path) -> None:
+    """Killed before its first checkpoint, then stopped by SIGTERM: its log has each step once, and step 0 too."""
+
     class Killed(BaseException):
         pass
 
-    def die_in_the_fifth_step(*_: object) -> None:
-        metrics = tmp_path / "metrics.jsonl"
-        if metrics.exists() and len(metrics.read_text().splitlines()) == 5:  # the first is of step 0
-            raise Killed
+    starts: list[int] = []
 
-    hook = register_optimizer_step_pre_hook(die_in_the_fifth_step)
-    with pytest.raises(Killed):
-        train_base(SMALL, tmp_path, cache)
+    def stop(*_: object) -> None:
+        metrics = tmp_path / "metrics.jsonl"
+        n_rows = len(metrics.read_text().splitlines()) if metrics.exists() else 0  # the first is of step 0
+        if len(starts) == 1 and n_rows == 2:
+            raise Killed
+        if len(starts) == 2 and n_rows == 4:
+            starts.append(1)  # two optimizers step, and a second signal would end it at once
+            signal.raise_signal(signal.SIGTERM)
+
+    hook = register_optimizer_step_pre_hook(stop)
+    for ended in (Killed, Stopped):
+        starts.append(1)
+        with pytest.raises(ended):
+            train_base(SMALL, tmp_path, cache)
     hook.remove()
     broken = train_base(SMALL, tmp_path, cache)
     assert (whole / "base.safetensors").read_bytes() == (broken / "base.safetensors").read_bytes()
-    rows = [json.loads(line) for line in (whole.parent / "metrics.jsonl").read_text().splitlines()]
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (whole.parent / "metrics.jsonl").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
     model = load_base(whole)
     frames = torch.randn(9, 512, generator=torch.Generator().manual_seed(0))
