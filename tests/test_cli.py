@@ -239,6 +239,14 @@ def test_a_clip_that_cannot_be_heard_is_recorded_and_the_others_go_on(tmp_path: 
         ("At 0:07 it rings", 60.0, "At 1:07 it rings"),
         ("From 9.5 to 2 seconds", 1.0, "From 10.5 to 3 seconds"),
         ("no times", 3.0, "no times"),
+        ("<|1.20|> hi <|3.40|> ho <|4.00|>", 3.0, "<|4.20|> hi <|6.40|> ho <|7.00|>"),
+        (
+            '{"start": "0:02", "text": "' + "hi " * 20 + '", "end": "0:04"}',
+            3.0,
+            '{"start": "0:05", "text": "' + "hi " * 20 + '", "end": "0:07"}',
+        ),
+        ("从3.2秒到5.6秒", 3.0, "从6.2秒到8.6秒"),
+        ("the first 3 seconds", 3.0, "the 3.00 s to 6.00 s"),
     ],
 )
 def test_times_are_moved_to_the_recordings_clock_as_they_were_written(

@@ -225,11 +225,6 @@ def find_spans(text: str) -> list[Span]:
     return [Span(m.start, m.end) for m in find_mentions(text) if m.is_valid]
 
 
-def find_invalid(text: str) -> int:
-    """How many stated intervals end before or where they start, or start below 0: the model's errors."""
-    return sum(not mention.is_valid for mention in find_mentions(text))
-
-
 def count_distinct(text: str) -> int:
     """The strict k: different valid intervals of `find_regions`: saying one twice counts once; 0 without any."""
     return len({(mention.start, mention.end) for mention in find_regions(text) if mention.is_valid})

@@ -14,9 +14,10 @@ from tgsr.answering.predict import respond
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
-from tgsr.grounding import find_invalid, find_mentions, find_spans
+from tgsr.grounding import Mention, find_asked, find_mentions
 from tgsr.llm.decoding import GREEDY, Cut, Failed
 from tgsr.models.lalm import Lalm
+from tgsr.notation.times import Time, plain, times_of
 from tgsr.overlap import evidence_crop
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.records import MOST_CHOICES
@@ -81,9 +82,11 @@ def ask(
         answer = model.respond([samples], [about], GREEDY)[0]
     if isinstance(answer, Failed):
         raise ModelError(f"{model.name}: no response: {answer.reason}")
-    spans = tuple(dict.fromkeys(find_spans(answer)))
+    mentions = find_asked(answer, question) if phrase else find_mentions(answer)
+    spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
-    return CitedAnswer(answer, spans, find_invalid(answer), audio.crop(samples, cited))
+    n_invalid = sum(not mention.is_valid for mention in mentions)
+    return CitedAnswer(answer, spans, n_invalid, audio.crop(samples, cited))
 
 
 _POINT = re.compile(
@@ -102,7 +105,12 @@ def moved_text(text: str, by: Seconds) -> str:
     if not by:
         return text
     pieces: list[tuple[int, int, str]] = []
+    times = times_of(plain(text))
     for mention in find_mentions(text):
+        apart = _apart(mention, times)
+        if apart:  # a text stands between the two times: {"start": 1.2, "text": "...", "end": 3.4}
+            pieces += [(time.at, time.number_stop, later(time.written, by)) for time in apart]
+            continue
         written = text[mention.text_start : mention.text_end]
         expected = (round(mention.start + by, 6), round(mention.end + by, 6))
         numbers = list(_NUMBER.finditer(written))
@@ -116,9 +124,19 @@ def moved_text(text: str, by: Seconds) -> str:
         start, end = point.span("time")
         if not any(first <= start < last for first, last, _ in pieces):
             pieces.append((start, end, later(point["time"], by)))
-    for start, end, anew in sorted(pieces, reverse=True):
+    for start, end, anew in sorted(set(pieces), reverse=True):
         text = text[:start] + anew + text[end:]
     return text
+
+
+def _apart(mention: Mention, times: Sequence[Time]) -> list[Time]:
+    """The two times of a mention that holds the first one alone; [] of any other."""
+    times = [time for time in times if time.unit in ("", "s", "clock")]  # what `later` reads
+    first = next((time for time in times if time.at == mention.text_start), None)
+    if first is None or mention.text_end != first.unit_stop or first.seconds != mention.start:
+        return []
+    after = (time for time in times if time.at > first.at and time.seconds == mention.end)
+    return [first, *after][:2]
 
 
 def _at_both_ends(written: str, numbers: Sequence[re.Match[str]], by: Seconds) -> str:
