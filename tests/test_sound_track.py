@@ -308,6 +308,7 @@ def test_two_channels_in_opposite_phase_are_refused_and_said(tmp_path: Path) -> 
         ("apart.wav", np.hstack([np.roll(tone, 16_000), tone])),
         ("unlike.wav", rng.standard_normal((16_000, 2)).clip(-3, 3) / 4),
         ("silent.wav", np.zeros((16_000, 2))),
+        ("nearly-silent.wav", np.hstack([np.ones((16_000, 1)), -np.ones((16_000, 1))]) / 32768),
         ("six.wav", np.hstack([tone, *[0 * tone] * 5])),
     ]:
         sf.write(tmp_path / name, left_and_right, SAMPLE_RATE)

@@ -36,6 +36,7 @@ RESTART: Seconds = 1.0  # a clock that falls back further begins anew, as in fil
 MOST_BYTES = 1 << 20  # that are looked at together
 BLOCK_FRAMES = 1 << 18  # about as many samples are given at once
 CANCELLED = 0.1  # of the power that is left where channels without relation to each other are averaged
+INAUDIBLE = 1e-7  # mean power: -70 dB of full scale; the last bits of silence may cancel each other
 FETCH_AGAIN = "copy or download it again"
 REMUX = "ffmpeg -i IN OUT.flac"
 FLAC = b"fLaC\0\0\0\x22"  # how a flac stream with more than one block of metadata begins
@@ -47,7 +48,7 @@ class Mono:
 
     def __init__(self, name: str, channel: int | None = None) -> None:
         self.name, self.channel = name, channel
-        self.n_channels, self.before, self.after = 1, 0.0, 0.0
+        self.n_channels, self.n_samples, self.before, self.after = 1, 0, 0.0, 0.0
         self.format = "ogg"  # of a file that is read as its links
 
     def of(self, block: Samples) -> Samples:
@@ -62,13 +63,15 @@ class Mono:
             return block[:, 0]
         mono = block.mean(axis=1)
         self.n_channels = n_channels
+        self.n_samples += len(block)
         self.before += float(np.square(block, dtype=np.float64).sum()) / n_channels
         self.after += float(np.square(mono, dtype=np.float64).sum())
         return mono
 
     def require_sound(self) -> None:
         """AudioError where next to nothing is left: channels in opposite phase cancel each other."""
-        if self.after * self.n_channels < CANCELLED * self.before:
+        is_heard = self.before > INAUDIBLE * self.n_samples
+        if is_heard and self.after * self.n_channels < CANCELLED * self.before:
             lost = f"{1 - self.after / self.before:.0%} of the sound is lost when they are averaged"
             raise AudioError(
                 self.name,

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN
 from tgsr.data.alignments.manifests import within
-from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, suffix_of
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, suffix_of, walk
 from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
 from tgsr.disk.whole import half_name, whole, write_whole
@@ -41,8 +41,7 @@ def read(folder: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad
     pyarrow.
     """
     pyarrow_for(PURPOSE)
-    files = [folder] if folder.is_file() else folder.rglob("*")
-    files = (path for path in files if path.suffix in (".arrow", ".parquet"))
+    files = [folder] if folder.is_file() else walk(folder, (".arrow", ".parquet"))
     shards = sorted(path for path in files if not path.name.startswith("cache-"))
     if not shards:
         raise CorpusError(folder, ".arrow or .parquet files", "none")

@@ -7,7 +7,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, cut_at, described, locate, sound, unnamed
+from tgsr.data.corpora.folders import (
+    NOTHING,
+    Given,
+    clip_and_bad,
+    cut_at,
+    described,
+    locate,
+    sound,
+    unnamed,
+    walk,
+)
 from tgsr.disk.rows import Entry, OnDisk, grouped, parted, require_columns, table
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import EVENTS_LEFT_OUT, Clip
@@ -63,7 +73,7 @@ def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> 
 def tables_of(folder: Path) -> tuple[Path, dict[Path, str]]:
     """Where a folder's tables of strong labels begin, and whose each of them is, by its header."""
     root = folder / "metadata" if (folder / "metadata").is_dir() else folder
-    paths = sorted(root.glob("*.tsv") if root == folder else root.rglob("*.tsv"))
+    paths = sorted(root.glob("*.tsv") if root == folder else walk(root, (".tsv",)))
     return root, {path: corpus for path in paths if (corpus := _corpus(path)) is not None}
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
 from tgsr.data.alignments.manifests import within
-from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, described, place, require_new, sound
+from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, described, place, require_new, sound, walk
 from tgsr.disk.rows import ID, TEXT, Entry, OnDisk, utf8
 from tgsr.disk.whole import half_name
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
@@ -89,7 +89,7 @@ def _shards(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise CorpusError(path, expected, "nothing")
-    shards = sorted(file for file in path.rglob("*") if is_tar(file) and file.is_file())
+    shards = sorted(filter(is_tar, walk(path, (".tar", ".gz", ".tgz"))))
     if not shards:
         raise CorpusError(path, expected, "none")
     return shards

@@ -32,7 +32,7 @@ def corpus_of(path: Path) -> Corpus:
             return "webdataset"
         if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv"):
             return "folder"
-        return "huggingface" if path.suffix in (".parquet", ".arrow") else "clips"
+        return "huggingface" if path.suffix.lower() in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
         raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
 
