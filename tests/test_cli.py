@@ -289,6 +289,23 @@ def test_a_wrong_model_leaves_no_run_behind(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_wrong_llm_leaves_no_folder_and_hears_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("build", "qa", "--digits", 1, "--out", tmp_path / "q")
+    (tmp_path / "no-model").mkdir()
+    for flag in ("--llm", "--text-model"):
+        words = ["build", "qa", "--clips", tmp_path / "q" / "clips.jsonl", "--out", tmp_path / "qa"]
+        assert run(*words, flag, tmp_path / "no-model") == 2
+        assert "no-model" in capsys.readouterr().err
+        assert not (tmp_path / "qa").exists()
+    (tmp_path / "p.jsonl").write_text("")
+    assert (
+        run("behaviour", tmp_path / "p.jsonl", "--judge", tmp_path / "no-model", "--out", tmp_path / "b") == 2
+    )
+    assert "no-model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["predict", "attend", "control"])
 def test_nothing_done_is_no_success(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("build", "qa", "--digits", 1, "--out", tmp_path / "q")
@@ -333,6 +350,20 @@ def test_where_nothing_can_be_written_is_said_before_a_model_is_loaded(
         ),
         ("score", tmp_path / "q.jsonl", "--out", tmp_path / place),
         ("transcribe", tmp_path / "a.wav", "--out", tmp_path / place),
+        ("import", tmp_path / "q.jsonl", "--out", tmp_path / place),
+        ("export", tmp_path / "q.jsonl", "--to", "trl", "--out", tmp_path / place),
+        ("train", "sta", "--questions", tmp_path / "q.jsonl", "--out", tmp_path / place.replace(".", "file")),
+        (
+            "attend",
+            "--questions",
+            tmp_path / "q.jsonl",
+            "--model",
+            "no-such-model",
+            "--out",
+            tmp_path / "file",
+        ),
+        ("merge", "--model", "no-such-model", "--out", tmp_path / "file" / "merged"),
+        ("report", tmp_path, "--out", tmp_path / "file"),
     ):
         assert run(*words) == 2
         told = capsys.readouterr().err

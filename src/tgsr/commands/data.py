@@ -93,6 +93,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
 
 def build(args: argparse.Namespace) -> None:
     shared.require_there(*args.clips or ())
+    shared.require_writable("--out", args.out, folder=True)
     if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
         raise OptionError("--least-confidence and --test-share: must be in [0, 1]")
     if args.phrases < 1 or args.max_words < 2 or args.n_choices < 2:
@@ -116,6 +117,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.questions.phrases import Phrases
     from tgsr.data.shards import Step, run
     from tgsr.data.splits import Split
+    from tgsr.llm.text_models import require_llm
     from tgsr.models.packaged_weights import cache_folder
 
     split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)
@@ -125,6 +127,9 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     else:
         choices = Choices(args.n_choices, tuple(args.without), args.seed)
         step = Step(making.choices_of, making.Stage2(choices, split), "tgsr.build.choices_of")
+    for llm in (args.llm, args.text_model) if args.stage == "qa" else ():
+        if llm:  # now, so that one that cannot be had leaves no folder behind
+            require_llm(llm, cache_folder())
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "questions.jsonl"
@@ -159,6 +164,7 @@ def add_look(command: argparse.ArgumentParser) -> None:
 
 def look(args: argparse.Namespace) -> None:
     shared.require_there(args.file)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.report.look import look
 
     pages = look(args.file, args.out, first=args.first, n=args.n, seed=args.seed)
@@ -176,6 +182,7 @@ def add_pack(command: argparse.ArgumentParser) -> None:
 
 def pack(args: argparse.Namespace) -> None:
     shared.require_there(args.file)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.data.pack import pack
 
     packed = pack(args.file, args.out, args.to, samples_per_shard=args.samples_per_shard)
@@ -200,6 +207,7 @@ def add_export(command: argparse.ArgumentParser) -> None:
 
 def export(args: argparse.Namespace) -> None:
     shared.require_there(args.questions)
+    shared.require_writable("--out", args.out)
     from tgsr.data.other_trainers import export, import_back
     from tgsr.records import read_questions, write_jsonl
 

@@ -61,6 +61,7 @@ def add_rewards(command: argparse.ArgumentParser) -> None:
 
 def rewards(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
+    shared.require_writable("--out", args.out, folder=True)
     clips = args.clips or args.questions.with_name("clips.jsonl")
     if not clips.exists():
         remedy = "give --clips, as `tgsr transcribe` or `tgsr build` writes it"
@@ -125,6 +126,8 @@ def import_(args: argparse.Namespace) -> None:
     ):
         if n:
             print(f"{n} {what}")
+    if not imported.n:
+        raise NothingDone(f"{args.predictions}: no response was imported")
 
 
 def add_attend(command: argparse.ArgumentParser) -> None:
@@ -151,6 +154,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
 
 def attend(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention.kept import Attending, look_to_file
@@ -241,6 +245,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
 
 def control(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
+    shared.require_writable("--out", args.out, folder=True)
     decoding = shared.config_of(args, Decoding)
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.evaluation.controls.alter import Settings
@@ -299,11 +304,13 @@ def behaviour(args: argparse.Namespace) -> None:
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
-    from tgsr.llm.text_models import llm_of
+    from tgsr.llm.text_models import llm_of, require_llm
     from tgsr.models.packaged_weights import cache_folder
     from tgsr.records import Response, read_responses
     from tgsr.report.write import prediction_files
 
+    if args.judge:
+        require_llm(args.judge, cache_folder())  # before hours of listening
     by_model: dict[str, list[Response]] = {}
     verified: dict[str, list[Any]] = {}
     n_phrases = 0
@@ -349,6 +356,7 @@ def add_judge(command: argparse.ArgumentParser) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
+    shared.require_writable("--out", args.out, folder=True)
     import json
 
     from tgsr.disk.whole import write_whole

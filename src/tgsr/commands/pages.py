@@ -40,6 +40,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 def report(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs)
+    shared.require_writable("--out", args.out, folder=args.out.suffix != ".html")
     from tgsr.report.write import report
 
     print(report(**shared.arguments_of(args, report, rows=args.row, n_items=args.items)))
@@ -57,6 +58,7 @@ def add_tables(command: argparse.ArgumentParser) -> None:
 
 def tables(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.report.write import tables
 
     paths, text = tables(**shared.arguments_of(args, tables, rows=args.row))
@@ -112,6 +114,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
 
 def study_make(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.pages.study.design import make_study
     from tgsr.report.write import prediction_files
 
@@ -133,6 +136,7 @@ def study_serve(args: argparse.Namespace) -> None:
 
 def study_analyse(args: argparse.Namespace) -> None:
     shared.require_there(args.study)
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.pages.study.analysis import analyse, markdown, ratings_of, write_analysis, write_csv
     from tgsr.pages.study.design import read_study
     from tgsr.pages.study.store import RATINGS, Store
@@ -180,6 +184,7 @@ def add_view(command: argparse.ArgumentParser) -> None:
 
 def view(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs, *args.clips, *args.audio_root)
+    shared.require_writable("--export", args.export, folder=True)
     _require_server()
     from tgsr.pages.view.ask import Asker
     from tgsr.pages.view.export import export

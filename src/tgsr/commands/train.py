@@ -31,6 +31,7 @@ def add_demo(command: argparse.ArgumentParser) -> None:
 
 
 def demo(args: argparse.Namespace) -> None:
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.miniature.demo import demo
 
     print(demo(args.out, shared.cache_of(args), args.seed))
@@ -69,6 +70,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> None:
     config = shared.config_of(args, args.config)
+    shared.require_writable("--out", args.out, folder=True)
     if args.given:
         shared.require_there(Path(getattr(config, args.given)))
     trainer = getattr(import_module(f"tgsr.{args.module}"), f"train_{args.stage}")
@@ -92,6 +94,7 @@ def add_decoder(command: argparse.ArgumentParser) -> None:
 
 
 def decoder(args: argparse.Namespace) -> None:
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.engine.vllm_rollouts import export_decoder, server_command
     from tgsr.models.load import load
 
@@ -127,6 +130,7 @@ def add_merge(command: argparse.ArgumentParser) -> None:
 
 
 def merge(args: argparse.Namespace) -> None:
+    shared.require_writable("--out", args.out, folder=True)
     from tgsr.models.merge import merge
 
     print(merge(shared.load(args, args.model), args.out))

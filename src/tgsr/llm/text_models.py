@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tgsr.engine.generate import generate
 from tgsr.errors import ModelError
@@ -61,6 +61,17 @@ def llm_of(name: str, cache: Path) -> Llm:
 def _turns(text: str, system: str | None) -> list[dict[str, Any]]:
     turns = [{"role": "user", "content": text}]
     return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
+def require_llm(name: str, cache: Path) -> None:
+    """ModelError where `llm_of` could not have that LLM, as far as its name and configuration tell."""
+    if name.startswith(("http://", "https://")):
+        chat_endpoint(name, cache=cache)
+        return
+    try:
+        AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded as a text model: {error}") from error
 
 
 @dataclass
