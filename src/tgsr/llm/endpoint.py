@@ -30,7 +30,8 @@ WORTH_ANOTHER_TRY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 NO_KEY = {401, 403}
 KEPT_AS = 2  # 1 kept replies that were no answers as answers
 USED_UP = re.compile(
-    r"insufficient[_ ](?:user_)?(?:quota|credits|balance)|余额不足|current_quota|billing_|depleted|per[ _-]?day|\bdaily\b",
+    r"insufficient[_ ](?:user_)?(?:quota|credits|balance)|余额不足|current_quota|billing_|depleted|"
+    r"per[ _-]?day|\bdaily\b",
     re.IGNORECASE,
 )
 """In the body of a 429: waiting a minute will not help. OpenAI's codes, Gemini's quota ids, gateways' messages."""
