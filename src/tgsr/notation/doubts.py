@@ -4,50 +4,49 @@ from __future__ import annotations
 
 import re
 
-from tgsr.notation.times import BEFORE, Pair
+from tgsr.notation.times import Pair
 
+# Behind a pair. A sum, a rate ("3-5 s/step"), and another range.
 SUM_AFTER = re.compile(r"\s{0,3}[=≈]\s{0,2}~?[0-9]|\s?(?:[/^][a-z-]|²)", re.IGNORECASE)
 RANGE_AFTER = re.compile(r"\s{0,2}(?:-|~|to\b|or\b)\s{0,2}[0-9]", re.IGNORECASE)
-ESTIMATE_BEFORE = re.compile(r"[0-9]\.[0-9]{1,6}\s?[(\[]\s?$|\b[a-z] (?:in|∈) [(\[]$", re.IGNORECASE)
-UNBRACKETED = re.compile(r"\s?[\[(][^\[(]*$")
+
+# --- other measures ----------------------------------------------------------------------------------------------
+
 OTHER_MEASURE = re.compile(
-    r"[)\]]?(?:st|nd|rd|th)?\s{0,2}-?(?:%|°|(?:percent|degrees?|k?hz|k?bps|d[bB]|h|hrs?|hours?|minutes?"
-    r"|mins?|days?|weeks?|months?"
-    r"|years?|[ap]\.?m|o'clock|times|words?|people|points?|bpm|beats?|km|cm|mm|m|kg|stars?|probability"
-    r"|frames|samples)"
-    r"(?![a-z0-9_])|岁|个|次|人|点|分钟|年|倍)",
+    r"[)\]]?(?:st|nd|rd|th)?\s{0,2}-?(?:%|°|(?:percent|degrees?|k?hz|k?bps|db|hrs?|h|hours?|minutes?|mins?|days?"
+    r"|weeks?|months?|years?|[ap]\.?m|o'clock|times|words?|people|points?|bpm|beats?|km|cm|mm|m|kg|stars?"
+    r"|probability|frames|samples)(?![a-z0-9_])|岁|个|次|人|点|分钟|年|倍)",
     re.IGNORECASE,
 )
 OTHER_BEFORE = re.compile(
-    r"\b(?:coordinates?|points?|confidence|ci|odds|ratios?|scores?|ratings?|rated|values?|probabilit(?:y"
-    r"|ies)|vector|bbox|box"
-    r"|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?|pp|lines?"
-    r"|steps?|options?"
-    r"|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range|ranges?|[pxyn]|choose"
-    r"|python|magnitude"
-    r"|verses?|numbers?|(?:confidence|credible|prediction) intervals?)\.?(?: (?:of|is|are|from|was"
-    r"|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
+    r"\b(?:coordinates?|points?|confidence|ci|odds|ratios?|scores?|ratings?|rated|values?|probabilit(?:y|ies)"
+    r"|vector|bbox|box|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?"
+    r"|pp|lines?|steps?|options?|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range"
+    r"|ranges?|[pxyn]|choose|python|magnitude|verses?|numbers?|(?:confidence|credible|prediction) intervals?)\.?"
+    r"(?: (?:of|is|are|from|was|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
     re.IGNORECASE,
 )
-_LENGTH_NOUN = r"(?:durations?|lengths?|latency|lag|delays?|gaps?|pauses?|silences?|periods?|decay)"
-_LENGTH_TIME = r"(?:reaction|response|delay|reverb(?:eration)?|decay|attack|release) times?"
-_LENGTH_VERB = (
-    r"(?:last(?:s|ed|ing)?|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|paus(?:es?|ed|ing)|h[eo]ld|spen[dt]"
-    r"|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies|ied|ying))"
-)
-_LENGTH_WORD = (
-    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first"
-    r"|at least|at most|up to|(?:more|less|longer|shorter|fewer) than)"
-)
+ESTIMATE_BEFORE = re.compile(
+    r"[0-9]\.[0-9]{1,6}\s?[(\[]\s?$|\b[a-z] (?:in|∈) [(\[]$", re.IGNORECASE
+)  # 3.2 (2.1-4.3)
+UNBRACKETED = re.compile(r"\s?[\[(][^\[(]*$")
+
+# --- lengths -----------------------------------------------------------------------------------------------------
+
 _OF = r"(?<!time )(?<!segment )(?<!span )(?<!part )(?<!section )(?<!portion )(?<!mark )(?<!stamp )(?<!stamps )of"
-_SAID = r"(?: of| is| are| was| (?:in|de)creas[a-z]{1,3}| rose| grew| fell)?:?"
-_MODEST_WORD = (
-    r"(?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is|average)"
+_LENGTH_WORD = (
+    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first|at least|at most"
+    r"|up to|(?:more|less|longer|shorter|fewer) than|last(?:s|ed|ing)?|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|h[eo]ld"
+    r"|spen[dt]|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies|ied|ying))"
 )
+_LENGTH_NOUN = (
+    r"(?:durations?|lengths?|latency|lag|delays?|periods?|decay"
+    r"|(?:reaction|response|delay|reverb(?:eration)?|decay|attack|release) times?)"
+    r"(?: of| is| are| was| (?:in|de)creas[a-z]{1,3}| rose| grew| fell)?:?"
+)
+_ONLY = r"(?: (?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is|average)){0,3}"
 _LENGTH_BEFORE = re.compile(
-    rf"(?:\b(?:{_LENGTH_WORD}|{_LENGTH_VERB}|{_OF}"
-    rf"|(?:{_LENGTH_NOUN}|{_LENGTH_TIME}){_SAID})"
-    rf"(?: {_MODEST_WORD}){{0,3}}\s{{0,4}}[~≈]?"
+    rf"(?:\b(?:{_LENGTH_WORD}|{_OF}|{_LENGTH_NOUN}){_ONLY}\s{{0,4}}[~≈]?"
     r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|延迟|需要?|超过|至少|最多)(?:时间)?"
     r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$",
     re.IGNORECASE,
@@ -56,8 +55,11 @@ _LENGTH_FROM_BEFORE = re.compile(
     r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}) from $",
     re.IGNORECASE,
 )
-_PAUSE_BETWEEN = re.compile(r"\b(?:pause|gap|delay|interval|silence) (?:is )?between\s{1,4}$", re.IGNORECASE)
-_WHOLE_CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
+# What has a place as well as a length: "a pause between 2 and 3 seconds", "the clip (12-15 seconds)".
+_PAUSE_BEFORE = re.compile(
+    rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}$", re.I
+)
+_CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
 _WITHIN_BEFORE = re.compile(
     r"\b(?:within|after|in|over|under|than)\s{1,2}(?:about |around )?$", re.IGNORECASE
 )
@@ -69,48 +71,47 @@ LATER_AFTER = re.compile(
     r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each)\b", re.IGNORECASE
 )
 _LENGTH_AFTER = re.compile(
-    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals?|between|pass"
-    r"|elapse|delay|pauses?|gaps?"
-    r"|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
+    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals?|between|pass|elapse|delay"
+    r"|pauses?|gaps?|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
     r"|in duration|after|before)\b"
     r"|(?:左右)?(?:的(?:停顿|沉默|间隔|时间|静音|长度)|之?后|以后|一次|长|不等)",
     re.IGNORECASE,
 )
+ONE_SECOND = re.compile(r"(?:-\s?seconds?|-sec|\s?second)$", re.IGNORECASE)
 NOUN_AFTER = re.compile(
-    r"[ -](?!(?:and|or|the|of|in|into|when|where|while|as|is|was|it|he|she|they|we|you|an?|to|at|with|there"
-    r"|for|on)\b)[a-z]{2,}",
-    re.I,
-)
-_PLACE_AFTER = re.compile(
-    r"[ -](?:time ?)?(?:marks?|ranges?|segments?|intervals?|sections?|portions?|regions?|parts?|stretch"
-    r"|frames?|window|span)\b"
-    r"(?! (?:lengths?|sizes?|long|durations?))",
+    r"[ -](?!(?:and|or|the|of|in|into|when|where|while|as|is|was|it|he|she|they|we|you|an?|to|at|with|there|for|on)\b)"
+    r"[a-z]{2,}",
     re.IGNORECASE,
 )
-ONE_SECOND = re.compile(r"(?:-\s?seconds?|-sec|\s?second)$", re.IGNORECASE)
+_PLACE_AFTER = re.compile(
+    r"[ -](?:time ?)?(?:marks?|ranges?|segments?|intervals?|sections?|portions?|regions?|parts?|stretch|frames?|window"
+    r"|span)\b(?! (?:lengths?|sizes?|long|durations?))",
+    re.IGNORECASE,
+)
 _THE_BEFORE = re.compile(r"\b(?:the|this|that|these|those)\s{1,2}$", re.IGNORECASE)
 _A_BEFORE = re.compile(r"\b(?:a|an|another)\s{1,2}$", re.IGNORECASE)
+
+# --- ages, decades, times of day, verses --------------------------------------------------------------------------
+
 _DECADE_BEFORE = re.compile(
-    r"(?:'|\b(?:the|his|her|their|early|late|mid|aged?|ages?|old|era|decades?|probably|likely|mostly"
-    r"|typical of)[ -]{0,2}"
-    r"(?:about |around |in |the |his |her |their ){0,2})$",
+    r"(?:'|\b(?:the|his|her|their|early|late|mid|aged?|ages?|old|era|decades?|probably|likely|mostly|typical of)"
+    r"[ -]{0,2}(?:about |around |in |the |his |her |their ){0,2})$",
     re.IGNORECASE,
 )
 _AGED_AFTER = re.compile(r"\s?,?\s?(?:(?:fe)?male|age|years|or so)\b", re.IGNORECASE)
-_CLOCK_TIME = re.compile(
-    r"\b(?:open(?:s|ing)?|news|shows?|programmes?|scheduled|clos(?:e|es|ed|ing)|hours|schedules?|daily|weekdays?|weekends?|(?:mon|tues|wednes"
-    r"|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun"
-    r"|every (?:day|morning|evening)|each day|meetings?|class|lessons?|lunch|dinner|breakfast|trains?"
-    r"|flights?|bus|appointments?|shifts?"
-    r"|office|noon|tonight|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b|营业|上午|下午|点",
-    re.IGNORECASE,
+_TIME_OF_DAY = (
+    r"(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedule[sd]?|daily|weekdays?|weekends?|news|shows?|programmes?"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun|(?:every|each) (?:day|morning|evening)"
+    r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|office|noon|tonight"
+    r"|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b"
 )
+_HOURS_BEFORE = re.compile(rf"\b{_TIME_OF_DAY}|营业|上午|下午", re.IGNORECASE)
+_HOURS_AFTER = re.compile(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}{_TIME_OF_DAY}|营业", re.IGNORECASE)
+_NEAR_BEFORE = 28  # characters before a time of day that say so
 _VERSES_BEFORE = re.compile(
-    r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job"
-    r"|psalms?|proverbs|isaiah"
-    r"|jeremiah|daniel|matthew|mark|luke|john|acts|romans|corinthians|galatians|ephesians|hebrews|james"
-    r"|peter|revelation|verses?"
-    r"|ratio(?: of| is)?|odds(?: of)?|scores?(?: of)?) $",
+    r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job|psalms?|proverbs"
+    r"|isaiah|jeremiah|daniel|matthew|mark|luke|john|acts|romans|corinthians|galatians|ephesians|hebrews|james|peter"
+    r"|revelation|verses?|(?:ratio|odds|scores?)(?: of| is)?) $",
     re.IGNORECASE,
 )
 
@@ -130,10 +131,12 @@ def is_length(pair: Pair, text: str) -> bool:
         if _LENGTH_FROM_BEFORE.search(before):
             return True
     elif joint != "lasts" and before[-1:] not in '([{"' and _LENGTH_BEFORE.search(before):
-        return not (first.says_seconds and _PAUSE_BETWEEN.search(before))
+        return True
     if first.says_seconds:
         return LATER_AFTER.match(after) is not None
-    if _LENGTH_AFTER.match(after) or (_WHOLE_CLIP_BEFORE.search(before) and first.seconds > 0):
+    if first.seconds > 0 and (_LENGTH_AFTER.match(after) or _CLIP_BEFORE.search(before)):
+        return True
+    if not first.is_decimal and _PAUSE_BEFORE.search(before):
         return True
     if NOUN_AFTER.match(after) and (
         ONE_SECOND.search(text[last.number_stop : last.unit_stop]) or _THE_BEFORE.search(before)
@@ -163,5 +166,5 @@ def is_time_of_day(pair: Pair, text: str) -> bool:
     if _A_BEFORE.search(pair.before) and NOUN_AFTER.match(pair.after) and not _PLACE_AFTER.match(pair.after):
         return True
     is_round = not (first.seconds % 5 or last.seconds % 5) and first.seconds >= 300
-    before = text[max(0, first.at - BEFORE) : first.at]
-    return is_round and any(map(_CLOCK_TIME.search, (before, pair.after)))
+    before = text[max(0, first.at - _NEAR_BEFORE) : first.at]
+    return is_round and any((_HOURS_BEFORE.search(before), _HOURS_AFTER.match(pair.after)))

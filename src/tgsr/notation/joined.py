@@ -19,32 +19,35 @@ from tgsr.notation.doubts import (
 )
 from tgsr.notation.times import AFTER, BEFORE, CLOSE, NEARLY, NUMBER_HEAD, SECOND, Pair, Stated, Time
 
-# --- what joins two times ---
+# --- what joins two times ----------------------------------------------------------------------------------------
 
 _AND_IT = r"[,;.]?\s{1,3}(?:(?:and|then|before|but) ){0,2}(?:it |he |she |they |this |that |which )?"
+# 3.2s - 5.6s, 0:03 --> 0:07, 3～5秒
 _DASH = (
     rf"{CLOSE}(?: \(start\))?[ \t]{{0,4}}(?:-{{1,3}}(?:>|&gt;)?|→|=>|~|\.{{2,3}}|…)[ \t]{{0,4}}{NUMBER_HEAD}"
 )
+# 3 s to about 5 s, 0:03 up until 0:07, 3秒一直持续到5秒
 _TO = (
-    rf"{CLOSE},?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?(?:up )?(?:to|until|till|through|thru"
-    rf"|hasta|bis)\s{{1,4}}"
+    rf"{CLOSE},?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?"
+    rf"(?:(?:up )?(?:to|until|till|through|thru)|hasta|bis)\s{{1,4}}"
     rf"(?:the end (?:of the [a-z]{{1,12}} )?(?:at )?)?{NUMBER_HEAD}"
     rf"|(?:左右|处|时)?(?:开始|起)?[ ,]{{0,2}}(?:一?直)?(?:持续|延续)?(?:到|至|から|부터)了? ?{NUMBER_HEAD}"
 )
+# between 3 and 5 s, 3秒和5秒之间
 _AND = rf"{CLOSE}\s{{1,4}}(?:and|&|und|et|y|à|a)\s{{1,4}}{NUMBER_HEAD}| ?[和与跟及] ?{NUMBER_HEAD}"
+# at 3 s and it ends at 5 s, 3 s, fading out by 5 s, 3秒开始，5秒结束
 _ENDS = (
-    rf"{CLOSE}{_AND_IT}"
-    r"(?:end|stop|finish|conclud|ceas|complet|fad|last|continu|extend|run|go|persist|carr|keep"
-    r"|stretch)[a-z]{0,4} "
+    rf"{CLOSE}{_AND_IT}(?:"
+    r"(?:end|stop|finish|conclud|ceas|complet|fad|last|continu|extend|run|go|persist|carr|keep|stretch)[a-z]{0,4} "
     r"(?:(?:on|out|up|off|away|going|playing|speaking|talking|singing) )?"
-    rf"(?:at|until|till|til|through|to|by|up to|up until) {NUMBER_HEAD}"
-    rf"|{CLOSE}{_AND_IT}(?:end|stop|finish|conclud|ceas|fad)[a-z]{{0,4}} (?:around|about|near) {NUMBER_HEAD}"
+    r"(?:at|until|till|til|through|to|by|up to|up until)"
+    rf"|(?:end|stop|finish|conclud|ceas|fad)[a-z]{{0,4}} (?:around|about|near)) {NUMBER_HEAD}"
     rf"|(?:处|时)?(?:开始|起),? ?(?:并|在|于){{0,2}}{NUMBER_HEAD}|,? ?(?:止|终止|结束)于{NUMBER_HEAD}"
 )
+# at 3 s and lasts for 2 s, 0:03 for 2 seconds, 3秒开始，持续2秒
 _LASTS = (
-    rf"{CLOSE}{_AND_IT}(?:(?:last|continu|persist|run|play|go)[a-z]{{0,4}}(?: on)?"
-    rf"|with a duration of)(?: for)? {NUMBER_HEAD}"
-    rf"| for {NUMBER_HEAD}|(?:开始)?,?持续了?{NUMBER_HEAD}"
+    rf"{CLOSE}{_AND_IT}(?:(?:last|continu|persist|run|play|go)[a-z]{{0,4}}(?: on)?|with a duration of)(?: for)? "
+    rf"{NUMBER_HEAD}| for {NUMBER_HEAD}|(?:开始)?,?持续了?{NUMBER_HEAD}"
 )
 _GAP = re.compile(
     rf"(?P<dash>{_DASH})|(?P<to>{_TO})|(?P<and>{_AND})|(?P<comma>[\"']?\s{{0,2}},\s{{0,2}}[\"']?~?)"
@@ -138,9 +141,8 @@ def _are_alike(one: Time, other: Time) -> bool:
 
 _SECONDS_BEFORE = re.compile(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?){NUMBER_HEAD}$", re.IGNORECASE)
 _TIME_WORD = (
-    r"(?:\btime-?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment"
-    r"|period)s?|\bsegments?"
-    r"|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"
+    r"(?:\btime-?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment|period)s?"
+    r"|\bsegments?|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"
 )
 _TIME_BEFORE = re.compile(
     rf"(?:{_TIME_WORD}(?: is| of| \(s\)| \(seconds\))?[\"']?[\s:=>]{{0,6}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$",
@@ -159,8 +161,7 @@ _BETWEEN_BEFORE = re.compile(
     rf"(?:\b(?:between|zwischen|entre)\s{{1,4}}|在|介于){NUMBER_HEAD}$", re.IGNORECASE
 )
 _AT_BEFORE = re.compile(
-    rf"(?:\b(?:start|begin|began|commenc|heard|occur|appear)[a-z]{{0,4}}(?: (?:speaking|talking))?(?: (?:at"
-    rf"|from|on)| ?:)?"
+    r"(?:\b(?:start|begin|began|commenc|heard|occur|appear)[a-z]{0,4}(?: speaking| talking)?(?: at| from| on| ?:)?"
     rf"|\b(?:at|from)|[于在从])\s{{0,2}}{NUMBER_HEAD}$",
     re.IGNORECASE,
 )
@@ -169,9 +170,8 @@ _CLAUSE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _SOUND_BEFORE = re.compile(
-    r"\b(?:speak|talk|say|said|sing|sang|laugh|play|hear|occur|happen|appear|locat|spoke|utter|shout|bark"
-    r"|cr[iy]|sound|voice"
-    rf"|clip|segment|interval)[a-z]{{0,4}} from {NUMBER_HEAD}$",
+    r"\b(?:speak|spoke|talk|say|said|sing|sang|laugh|play|hear|occur|happen|appear|locat|utter|shout|bark|cr[iy]|sound"
+    rf"|voice|clip|segment|interval)[a-z]{{0,4}} from {NUMBER_HEAD}$",
     re.IGNORECASE,
 )
 _CLAUSE_AFTER = re.compile(
