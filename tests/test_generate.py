@@ -16,17 +16,20 @@ from test_answerable_by_text import save_tiny_llm
 from test_any_transformers import folder as generic_folder  # noqa: F401  a fixture
 from test_any_transformers import noise
 from tgsr.answering.any_transformers import load_generic
+from tgsr.answering.cascade import ByLikelihood
 from tgsr.answering.predict import predict, respond
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import save_wav
+from tgsr.data.transcribe.transcript import Line
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.generate import generate
 from tgsr.engine.sampling import NOT_FINITE, of_like_lengths, sample, uniforms_of
 from tgsr.engine.shared_prefix import listen
 from tgsr.llm.decoding import Cut, Decoding, Failed
-from tgsr.llm.text_models import LocalLlm
+from tgsr.llm.text_models import LocalLlm, TextPrompt
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.records import Question
+from tgsr.timeline import Word
 from tiny import tiny_features, tiny_lalm
 
 GREEDY = Decoding(max_new_tokens=10)
@@ -148,12 +151,22 @@ def test_logits_that_are_not_finite_fail_with_a_reason(
 ) -> None:
     llm, model = LocalLlm.load(str(llm_folder)), load_generic(str(generic_folder))
     with torch.no_grad():
-        llm.model.get_output_embeddings().weight[5] = value
+        llm.model.get_output_embeddings().weight[:] = value
         model.model.get_output_embeddings().weight[5] = value
     asked = [ClipQuestion(0, "Who?", "Who?")]
-    for found in (llm.write("Who?", decoding), *model.respond([noise(1.0)], asked, decoding)):
+    letters = llm.replies([TextPrompt("Who?", "ab")], decoding) if decoding is GREEDY else []
+    for found in (llm.write("Who?", decoding), *model.respond([noise(1.0)], asked, decoding), *letters):
         assert isinstance(found, Failed)
         assert "not finite" in found.reason
+
+
+def test_a_cascade_whose_likelihoods_are_not_finite_chooses_nothing(llm_folder: Path) -> None:
+    llm = LocalLlm.load(str(llm_folder))
+    with torch.no_grad():
+        llm.model.get_input_embeddings().weight.fill_(float("nan"))
+    lines = [Line((Word("Seven.", 0.0, 1.0),))]
+    found = ByLikelihood(llm).answer(lines, ClipQuestion(0, "", "When?"), GREEDY)
+    assert found == Failed(NOT_FINITE)
 
 
 @pytest.fixture(scope="module")

@@ -170,3 +170,26 @@ def test_a_tokenizer_without_an_end_token_is_named() -> None:
     with pytest.raises(ModelError, match="endless: the tokenizer has no end token"):
         wrap("endless", first.inner, first.tokenizer)
     assert end_ids(first.inner, first.tokenizer) == ()
+
+
+# --- chat templates that cannot say it -------------------------------------------------------------------------------
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}<sound>"
+DROPS_SYSTEM = "{% for m in messages if m.role != 'system' %}<sound>{{ m.role }}{% endfor %}"
+TEXT_ALONE = "{% for m in messages %}{{ 'x' + m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (NO_SYSTEM, "refuses the chat: System role not supported"),
+        (DROPS_SYSTEM, "has no place for a system turn"),
+        (TEXT_ALONE, "refuses the chat"),
+    ],
+)
+def test_a_chat_template_that_loses_the_system_turn_is_named(template: str, said: str) -> None:
+    lalm = tiny_lalm()
+    lalm.tokenizer.chat_template = template
+    lalm.system = "Be brief."
+    with pytest.raises(ModelError, match=f"tiny: its chat template {said}"):
+        lalm.prompt("?")

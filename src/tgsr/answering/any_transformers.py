@@ -39,7 +39,7 @@ from tgsr.errors import ModelError, install
 from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.models.tokens import broken_up, reserved_names
+from tgsr.models.tokens import broken_up, chat_text, reserved_names
 from tgsr.prompts import chat_messages
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
@@ -99,9 +99,7 @@ class Generic(Responder):
             chat = _as_a_file(samples, self.rate, text, system)
             batch = self.processor.apply_chat_template(chat, return_tensors="pt")
         else:
-            prompt = self.processor.apply_chat_template(
-                chat_messages(text, system), tokenize=False, add_generation_prompt=True
-            )
+            prompt = chat_text(self.processor, chat_messages(text, system), system, self.name)
             batch = self.processor(
                 text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
             )

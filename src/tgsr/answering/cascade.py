@@ -27,6 +27,8 @@ from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
 from tgsr.disk.whole import write_whole
+from tgsr.engine.generate import NotFiniteLogits
+from tgsr.engine.sampling import NOT_FINITE
 from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Limits
@@ -175,8 +177,14 @@ class ByLikelihood:
 
     def answer(
         self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding, system: str | None = None
-    ) -> str:
+    ) -> str | Failed:
         """`system` changes nothing: the packaged LLM is asked only how likely texts are."""
+        try:
+            return self._answer(lines, question)
+        except NotFiniteLogits:
+            return Failed(NOT_FINITE)
+
+    def _answer(self, lines: Sequence[Line], question: ClipQuestion) -> str:
         scored = self.evidence(lines, question)
         evidence = sorted(scored, key=lambda line: line.span.start)
         cited = [

@@ -30,6 +30,8 @@ def open_model(
     model = _open(name, cache, placement, limits)
     if system is not None:
         model.system = system or None
+        if isinstance(model, Lalm):
+            model.prompt("?")  # a chat template without a place for it is said now, not once a question
     return model
 
 

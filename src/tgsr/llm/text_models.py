@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,14 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tgsr.engine.generate import generate
+from tgsr.engine.generate import NotFiniteLogits, generate
+from tgsr.engine.sampling import NOT_FINITE
 from tgsr.errors import ModelError
 from tgsr.llm.chat import chat_body, chat_endpoint, read_chat
 from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.llm.endpoint import Endpoint, ask_each
 from tgsr.models.checkpoint import read_weights
 from tgsr.models.placement import LoadAs, Placement
-from tgsr.models.tokens import broken_up, ids_between_marks, mark_for, plain_ids, reserved_names
+from tgsr.models.tokens import broken_up, chat_text, ids_between_marks, mark_for, plain_ids, reserved_names
 
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 
@@ -137,23 +139,24 @@ class LocalLlm:
         ]
 
     @torch.no_grad()
-    def likeliest(self, prompt: TextPrompt) -> str:
-        """The letter with the highest next-token likelihood; the first of equals."""
+    def likeliest(self, prompt: TextPrompt) -> str | Failed:
+        """The letter with the highest next-token likelihood; the first of equals. Failed where none can be told."""
         ids = self.prompt(prompt.text)[-self.context :]
         row = torch.tensor([ids], device=self.model.device)
         logits_V = self.model(input_ids=row, logits_to_keep=1).logits[0, -1].float()
         # The last token: some tokenizers write a blank before a word that stands alone.
         tokens = [self.tokenizer(each, add_special_tokens=False)["input_ids"][-1] for each in prompt.letters]
+        if not bool(torch.isfinite(logits_V[tokens]).all()):
+            return Failed(NOT_FINITE)
         return prompt.letters[int(logits_V[tokens].argmax())]
 
     def prompt(self, text: str, system: str | None = None) -> list[int]:
         """The tokens of a user turn up to where the answer begins; names of special tokens in it are plain text."""
         names, mark = reserved_names(self.tokenizer), mark_for(text, system or "")
-        turns = _turns(
-            broken_up(text, names, mark), None if system is None else broken_up(system, names, mark)
-        )
-        chat = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return ids_between_marks(self.tokenizer, str(chat), mark)
+        system = None if system is None else broken_up(system, names, mark)
+        turns = _turns(broken_up(text, names, mark), system)
+        chat = chat_text(self.tokenizer, turns, system, self.tokenizer.name_or_path)
+        return ids_between_marks(self.tokenizer, chat, mark)
 
     def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
         """The model's answer to one user turn; greedy unless a temperature is given.
@@ -172,7 +175,7 @@ class LocalLlm:
 
     @torch.no_grad()
     def likely(self, prompts: Sequence[str], answers: Sequence[str], at_once: int = 8) -> list[float]:
-        """Mean log-prob of each answer's tokens after its prompt, nats a token."""
+        """Mean log-prob of each answer's tokens after its prompt, nats a token. NotFiniteLogits where there is none."""
         rows = [(self.prompt(p), plain_ids(self.tokenizer, a)) for p, a in zip(prompts, answers, strict=True)]
         means = [0.0] * len(rows)
         # Rows of like lengths together: the less is padded.
@@ -184,6 +187,8 @@ class LocalLlm:
             batch = order[start : start + at_once]
             for i, mean in zip(batch, self._likely([rows[i] for i in batch]), strict=True):
                 means[i] = mean
+        if not all(map(math.isfinite, means)):
+            raise NotFiniteLogits
         return means
 
     def _likely(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:

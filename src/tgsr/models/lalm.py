@@ -16,7 +16,15 @@ import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
-from tgsr.models.tokens import broken_up, end_ids, ids_between_marks, mark_for, plain_ids, reserved_names
+from tgsr.models.tokens import (
+    broken_up,
+    chat_text,
+    end_ids,
+    ids_between_marks,
+    mark_for,
+    plain_ids,
+    reserved_names,
+)
 from tgsr.prompts import chat_messages
 from tgsr.timeline import Span
 
@@ -120,13 +128,12 @@ class Lalm(ABC):
     def prompt(self, text: str) -> PromptParts:
         """The chat prompt in two parts; names of special tokens in the text are characters like all others.
 
-        ModelError where the chat template has not exactly one place for audio.
+        ModelError where the chat template has not exactly one place for audio, and as `chat_text` raises.
         """
         names, mark = reserved_names(self.tokenizer), mark_for(text, self.system or "")
         system = None if self.system is None else broken_up(self.system, names, mark)
         messages = chat_messages(broken_up(text, names, mark), system)
-        whole = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        before, *rest = str(whole).split(self.audio_token)
+        before, *rest = chat_text(self.tokenizer, messages, system, self.name).split(self.audio_token)
         if len(rest) != 1:
             raise ModelError(
                 f"{self.name}: the chat template makes {len(rest)} places for audio ({self.audio_token}), a prompt has "

@@ -10,6 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jinja2 import TemplateError
+
+from tgsr.errors import ModelError
+
 MARKUP = re.compile(r"<\S+>|\[\S+\]")
 MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 """Characters that Unicode keeps for a program's own use: no text means anything by them."""
@@ -25,6 +29,23 @@ def reserved_names(tokenizer: Any) -> tuple[str, ...]:
     tokens = added.values() if isinstance(added, Mapping) else ()
     names = {str(t.content) for t in tokens if t.special or MARKUP.fullmatch(str(t.content))}
     return tuple(sorted(name for name in names if len(name) > 1))
+
+
+def chat_text(owner: Any, turns: list[dict[str, Any]], system: str | None, name: str) -> str:
+    """What `owner`, a tokenizer or a processor, writes for a chat, up to where the answer begins.
+
+    `system` is the text of the system turn among `turns`. ModelError where the chat template refuses the chat, and
+    where it leaves the system turn out.
+    """
+    try:
+        text = str(owner.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    except (TemplateError, TypeError) as error:  # TypeError: content in parts where it wants one text
+        raise ModelError(f"{name}: its chat template refuses the chat: {error}") from error
+    if system and system.strip() not in text:
+        raise ModelError(
+            f"{name}: its chat template has no place for a system turn; leave --system out, or ask with other words"
+        )
+    return text
 
 
 def broken_up(text: str, names: tuple[str, ...], mark: str) -> str:
