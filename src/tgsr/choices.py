@@ -19,6 +19,10 @@ _LETTERS = string.ascii_lowercase
 
 
 _LETTERS_ALONE = Options((), n_letters=26)
+_LETTER_ALONE = re.compile(
+    r"[^\w?✗✘❌]*(?:(?:the )?(?:final |correct )?(?:answer|option)(?: is)?[^\w?✗✘❌]+)?([a-z])[^\w#♯♭?✗✘❌]*",
+    re.IGNORECASE,
+)
 _PLAIN = re.compile(
     r"(?P<says>[Ff]inal [Aa]nswer: )?(?:\((?P<letter>[A-Za-z])\) ?|(?P<capital>[A-Z])[.)] )?(?P<text>.*)"
 )
@@ -93,10 +97,17 @@ def _reading(text: str, choices: tuple[str | None, ...]) -> Reading:
 
 
 def _plain(text: str, choices: Sequence[str | None]) -> Reading | None:
-    """The reading of a text that is, or whose only final answer is, "(b) text", "B. text", "(b)" or a choice's text.
+    """The reading of a text that is a letter, or is, or has as its only final answer, "(b) text", "B. text" or a text.
 
     None for any other text: what most responses are is read at once, and the same as `read` would.
     """
+    if (
+        len(text) < 40
+        and (alone := _LETTER_ALONE.fullmatch(text))
+        and min(map(len, map(str, choices)), default=0) > 1
+    ):
+        index = ord(alone[1].lower()) - 97
+        return Reading(index, None, alone.start(), alone.end()) if index < len(choices) else None
     end = len(text.rstrip())
     start = text.rfind("\n", 0, end) + 1
     match = _PLAIN.match(text, start, end)

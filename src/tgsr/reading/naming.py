@@ -20,7 +20,7 @@ _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad\ufe0f]")
 _SAME = str.maketrans("’‘“”−，。、【】", "''\"\"-,.,[]")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LATEX = re.compile(r"\\(?:[A-Za-z]+|.)")
-_CAPITAL = re.compile(r"(?<!\w)[A-Z](?!\w)")
+_CAPITAL = re.compile(r"(?<!\w)(?:[AI](?!\w| [a-z])|[B-HJ-Z](?!\w))")  # no article
 _NEW = re.compile(r"[,/&+]\s*$|\n")  # before a text, which is then no repetition of the letter before it
 STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")
 """What ends a sentence, between two words."""
@@ -246,6 +246,8 @@ _AFTER = word_set(
     """
 )
 _JOINS = ("or", "and")
+_TAKES_BACK = word_set("it it's the that that's wait actually i")
+_TAKES = word_set("not but so than choose pick select either neither nor both thus hence therefore")
 _BEGINS = tuple(".:;,!?\n>-–—|→/&+(")
 
 
@@ -258,11 +260,19 @@ def _is_said(words: Words, i: int, start: int) -> bool:
         return False  # twenty-two
     if word == "one":
         return before not in _DETERMINERS and after not in ("of", "who", "that", "which")
+    if word == "no" and (
+        before in ("wait", "oh", "hmm", "actually")
+        or (i > start and after in _TAKES_BACK and words.gaps[i + 1].strip() == ",")
+    ):
+        return False  # "wait, no, it is B"
     if word not in _COMMON or not after or words.gaps[i + 1].strip(WRAPS):
         return True
-    is_first = i == start or words.gaps[i].strip(WRAPS) != ""
-    is_list = word in ("yes", "maybe") and after in ("no", *_JOINS)
-    return is_first and (after in ("because", "since", *_JOINS) or (word in ("yes", "maybe") and not is_list))
+    if before in _TAKES or before in _JOINS or after in _JOINS:
+        return True
+    is_first = i == start or before in ("is", "be", "say") or words.gaps[i].strip(WRAPS) != ""
+    return is_first and (
+        word in ("yes", "maybe") or after in ("because", "since", "rather", "instead", "not")
+    )
 
 
 def _mark(words: Words, i: int, start: int) -> str:
@@ -292,8 +302,6 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
         return True
     at_end, is_stated = bool(follows) or not after, 0 < start <= i
     is_first = i == start or (gap != "" and gap[-1] in _BEGINS)
-    if word in options.letters and not (at_end and (is_first or is_stated)):
-        return False  # "it is in C", where a choice is "C major"
     other = (
         i + 2
         if after in _JOINS
@@ -304,6 +312,8 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
         else -1
     )
     is_listed = 0 <= other < len(words) and len(words.low[other]) == 1
+    if word in options.letters and not is_listed and not (at_end and (is_first or is_stated)):
+        return after in _AFTER or before in _TAKES  # not "it is C", where a choice is "C major"
     if not words.raw[i].isupper():
         is_named = (is_first or before in _BEFORE) and (
             not after or (follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != ".")

@@ -140,13 +140,13 @@ class _Walk:
             word, mention = words.low[i], at.get(i)
             if i and words.gaps[i].strip(WRAPS):
                 self._pass_gap(i, mention, i + 1 in at)
-            if word in _CUES:
-                self._note(word, i)
-            self.sentence.n_words += 1
             if mention is not None:
                 self._name(mention)
                 i = mention.last
                 continue
+            if word in _CUES:
+                self._note(word, i)
+            self.sentence.n_words += 1
             role = _ROLES.get(word) or ("reject" if word.endswith("n't") else None)
             if role is not None:
                 self._turn(role, i, i + 1 in at)
@@ -155,7 +155,7 @@ class _Walk:
         return self.done
 
     def _name(self, mention: Mention) -> None:
-        self.sentence.n_words += mention.last - mention.first - 1
+        self.sentence.n_words += mention.last - mention.first
         if self.aside or self.rejecting:
             self.named.append((mention, "aside" if self.aside else "rejected"))
         else:
@@ -166,6 +166,7 @@ class _Walk:
         sentence = self.sentence
         if sentence.n_words == 0 or (sentence.n_words < 3 and not self.named and not self.clause):
             is_said = word != "no" or self.words.gaps[i + 1].strip() != "" or i + 1 == len(self.words)
+            is_said = is_said and (word != "second" or self.words.after(i).startswith("thought"))
             sentence.corrects |= word in _CORRECTS and is_said
             sentence.adds |= word in _ADDS
         sentence.adds |= word in ("also", "equally")
@@ -179,7 +180,7 @@ class _Walk:
         is_after = last is not None and last.last == i
         outside = gap.lstrip(WRAPS + ")]}") if is_after else gap
         outside = outside.rstrip(WRAPS + "([{") if mention is not None and mention.is_letter else outside
-        corrects = word in _CORRECTS and word not in ("second", "mean", "meant")
+        corrects = mention is None and word in _CORRECTS and word not in ("second", "mean", "meant")
         corrects = corrects and (word != "no" or words.gaps[i + 1].strip() != "")
         if STOP.search(gap) or (corrects and (self.named or self.clause)):
             self._end_sentence(gap)
@@ -210,7 +211,7 @@ class _Walk:
             else:
                 self.is_conditional = True
         elif role == "open":
-            self.is_open |= not self.aside
+            self.is_open |= not self.aside and before not in ("most", "more")  # the most plausible
         elif role == "turn":
             self._end_clause()
             if word in _CONTRASTS:  # "it could be A, but"
@@ -327,7 +328,12 @@ def _outcome(sentences: Iterable[_Sentence], is_pooled: bool) -> _Outcome:
         if len(named) == 1 == len(sentence.affirmed) and not sentence.is_unsure and not sentence.is_against:
             only = next(iter(sentence.affirmed))
         if outcome.index is None:
-            if only is not None and (not is_several or sentence.concludes or sentence.corrects):
+            is_more = sentence.adds and outcome.why == "several"
+            if (
+                only is not None
+                and not is_more
+                and (not is_several or sentence.concludes or sentence.corrects)
+            ):
                 outcome.index, outcome.mention, is_several = only, sentence.affirmed[only], False
                 outcome.rejected.discard(only)
             elif sentence.is_against and not sentence.is_asked:
@@ -392,7 +398,7 @@ _NOUNS = (
     *("match", "decision", "verdict", "score"),
 )
 _NOUN = {noun: re.compile(rf"{noun}(?:[_ ](?:letter|text|choice|option))?(?![a-z])") for noun in _NOUNS}
-_ANS = re.compile(r"\bans(?=\s{0,4}[.:=])\.?")
+_ANS = re.compile(r"ans(?=\s{0,4}[.:=])\.?")
 _COLON = re.compile(r"[ \t*_\"'`\])|>~）】]{0,10}(?:[:=：|→➔➜⇒➡]{1,3}>?|[-–—]{1,2}>?(?=\s))")
 _COPULA = re.compile(
     r"(?:\s[^\n.:;?!(]{0,80}?)??[\s\"'*_,]{1,4}(?=(?:is|was|are|would|should|must|will|has|could|might|may|can|cannot|can't|"
@@ -487,6 +493,8 @@ def _statements(text: str, low: str, begin: int, end: int) -> Iterator[_Statemen
                     yield statement
     if "ans" in low:
         for match in _ANS.finditer(low, begin, end):
+            if low[match.start() - 1 : match.start()].isalpha():
+                continue
             colon = _COLON.match(low, match.end(), end)
             start, stop = _worded(low, colon.end() if colon else match.end(), end)
             yield _Statement(match.start(), match.start(), start, stop, _SAYS)
@@ -548,7 +556,7 @@ def _after_noun(low: str, is_answer: bool, at: int, after: int, begin: int, end:
         first = _sentence_begin(low, begin, at) if start == colon.end() else start
         return _Statement(first, phrase, start, stop, rank)
     copula = None if _LETTER_NEXT.match(low, after, end) else _COPULA.match(low, after, end)
-    if copula is not None:
+    if copula is not None and "because" not in low[after : copula.end()]:
         first, stop = _sentence_begin(low, begin, at), _line_end(low, copula.end(), end)
         return _Statement(first, phrase, copula.end(), stop, rank)
     stop = _line_end(low, after, end)
@@ -717,12 +725,12 @@ class _Reader:
 
     def _heads(self) -> Reading | None:
         """What the lines that are an option, or begin with its letter, agree on; None where there are none."""
+        texts = self.options.low_texts
         decided: Reading | None = None
-        start, low = self.begin, self.low
-        while start < self.end:
-            stop = _line_end(low, start, self.end)
-            is_lettered = _HEAD.match(low, start, stop) is not None
-            if is_lettered or low[start:stop].strip(_AROUND) in self.options.low_texts:
+        start = self.begin
+        for line in self.low[self.begin : self.end].split("\n"):
+            stop = start + len(line)
+            if _HEAD.match(line) or line.strip(_AROUND) in texts:
                 outcome, reading = self._said(_Statement(start, start, start, stop, _LINE))
                 if outcome.index is not None or outcome.why != "none":
                     if decided is not None and decided.index != reading.index:
