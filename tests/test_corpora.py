@@ -220,6 +220,7 @@ def test_a_quoted_value_may_go_on_over_lines(tmp_path: Path) -> None:
         ("m.csv", ("audio_file|text", "a.wav|one; two")),
         ("m.csv", ("file\ttext", "a.wav\tone; two")),
         ("m.tsv", ("file,text", "a.wav,one; two")),
+        ("m.csv", ("File,Text", "a.wav,one; two")),
         ("m.tsv", ("\ufefffile\ttext", '"a.wav"\tone; two')),
     ],
 )
@@ -230,6 +231,15 @@ def test_the_mark_between_values_is_seen_from_the_header(
     write(tmp_path / name, *lines)
     (clip,), bad = parted(folders.read(tmp_path))
     assert (clip.id, clip.text, bad) == ("a.wav", "one; two", [])
+
+
+def test_a_table_without_a_header_is_said_and_loses_no_first_row(tmp_path: Path) -> None:
+    say(tmp_path / "a.wav")
+    write(tmp_path / "m.csv", "a.wav,one", "b.wav,two")
+    with pytest.raises(
+        CorpusError, match=r"expected a column that names the file .*found the first line 'a\.wav,one'"
+    ):
+        list(folders.read(tmp_path))
 
 
 def test_a_table_in_utf_16_is_read(tmp_path: Path) -> None:

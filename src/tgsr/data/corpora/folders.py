@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -75,6 +75,7 @@ STARTS = (
         ("offset", "duration"),
     ),
 )
+KNOWN = {*FILE, *ID, *TEXT, *SPEAKER, *LANGUAGE, *LICENCE, "split", *chain.from_iterable(STARTS)}
 SEGMENT_ID = ("segment_id", "utterance_id", "utt_id")
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 LONGEST_NAME = 200  # of a file, in bytes, less its suffix
@@ -220,17 +221,36 @@ def require_new(ids: OnDisk, id_: str, entry: Entry) -> None:
 
 
 def _rows(path: Path) -> Iterator[Entry | Bad]:
-    """The rows of a table, whatever lies between its values."""
+    """The rows of a table, whatever lies between its values, and however its columns' names are capitalised.
+
+    CorpusError where no column names a file: then the first row may be no header.
+    """
     if path.suffix.lower() == ".jsonl":
-        return json_lines(path)
+        yield from json_lines(path)
+        return
     first = first_line(path)
-    named = {mark: {name.strip(' "') for name in first.split(mark)} for mark in DELIMITERS}
-    by_columns = [mark for mark in DELIMITERS if named[mark] & {*FILE} and len(named[mark]) > 1]
-    if not by_columns and first.count("|") in (1, 2) and path.suffix.lower() == ".csv":
-        columns = ("file_name", "text") if first.count("|") == 1 else ("file_name", "raw_text", "text")
-        return table(path, delimiter="|", header=columns)
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    return table(path, delimiter=usual if usual in by_columns or not by_columns else by_columns[0])
+    named = {mark: {name.strip(' "').lower() for name in first.split(mark)} for mark in (usual, *DELIMITERS)}
+    mark = next((mark for mark in named if named[mark] & {*FILE}), None)
+    header = None
+    if mark is None:
+        if not (first.count("|") in (1, 2) and usual == ","):
+            expected = f"a column that names the file ({', '.join(FILE[:6])}, ...)"
+            raise CorpusError(path, expected, f"the first line {first[:80]!r}")
+        mark, header = (
+            "|",
+            ("file_name", "text") if first.count("|") == 1 else ("file_name", "raw_text", "text"),
+        )
+    for row in table(path, delimiter=mark, header=header):
+        yield row if isinstance(row, Bad) else replace(row, values=_as_known(row.values))
+
+
+def _as_known(values: Mapping[str, object]) -> dict[str, object]:
+    """The values, under the names that are known here where only capitals differ."""
+    return {
+        name.lower() if name.lower() in KNOWN and name.lower() not in values else name: value
+        for name, value in values.items()
+    }
 
 
 def segment(row: Entry) -> tuple[Seconds, Seconds] | None:
