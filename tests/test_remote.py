@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import pytest
 from local_server import Got, Reply, chat_answer, gemini_answer, serving, sound_in
 from tgsr import cli
 from tgsr.answering.open import open_model
-from tgsr.answering.remote import Gemini, Remote, load_remote
+from tgsr.answering.remote import Gemini, Remote, load_remote, read_gemini
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.errors import ModelError, OptionError
-from tgsr.llm.chat import chat_endpoint
+from tgsr.llm.chat import chat_endpoint, read_chat, whole_text
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
-from tgsr.llm.endpoint import Limits
+from tgsr.llm.endpoint import Limits, Malformed, status_within
 from tgsr.llm.text_models import ServedLlm
 from tgsr.prompts import QWEN_SYSTEM
 from tgsr.records import Question, read_responses, write_jsonl
@@ -381,6 +382,61 @@ def test_all_that_the_model_wrote_is_read_wherever_the_server_puts_it(
     fields: dict[str, Any], text: str, tmp_path: Path
 ) -> None:
     assert only("http", message(**fields), tmp_path) == text
+
+
+JUNK: list[Any] = [
+    None,
+    "",
+    0,
+    -1,
+    1.5,
+    True,
+    [],
+    {},
+    "x",
+    [None],
+    [[]],
+    ["a"],
+    [{}],
+    1e400,
+    10**30,
+    "\ud800",
+]
+JUNK += [[{"text": [1]}], [{"type": "thinking"}], {"message": None}]
+
+
+def with_junk(body: Any) -> Iterator[Any]:
+    """The body with each of its values, at any depth, replaced by each of JUNK, or missing."""
+    children = body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ()
+    for key, value in list(children):
+        for other in (*JUNK, *with_junk(value)):
+            changed = body.copy()
+            changed[key] = other
+            yield changed
+        changed = body.copy()
+        del changed[key]
+        yield changed
+
+
+def test_whatever_stands_in_a_body_is_read_or_malformed() -> None:
+    everything = message(content="a", reasoning="b", audio={"transcript": "c"}, tool_calls=[]) | {
+        "error": None
+    }
+    parts = message(
+        content=[{"type": "text", "text": "a"}, {"type": "thinking", "thinking": [{"text": "b"}]}]
+    )
+    n_read = 0
+    for read, whole in ((read_chat, everything), (read_chat, parts), (read_gemini, gemini_answer("a"))):
+        for body in with_junk(whole):
+            status_within(body)
+            try:
+                found = read(body)
+            except Malformed:
+                continue
+            n_read += 1
+            assert isinstance(whole_text(found), str)
+            assert all(isinstance(n, int) and n >= 0 for n in found["tokens"].values())
+    assert n_read > 500
 
 
 def test_a_judge_gets_the_reply_without_the_thoughts(tmp_path: Path) -> None:

@@ -656,6 +656,9 @@ def test_what_cannot_be_asked_is_said(client, viewer, parrot, run):
     assert failed[1]["problem"].startswith("the recording: not audio")
     viewer.asker.most_seconds = 3.0
     assert "longer than the 3 s" in events_of(client, post(question="a").json()["id"])[-1][1]["problem"]
+    viewer.asker.close()
+    viewer.asker._worker.shutdown(wait=True)  # the last question's end was told before its upload went
+    assert len(uploads(viewer)) == 1  # of what was heard, though no model was had
     assert parrot.asked == []
     assert client.get("/api/ask/nobody/events").status_code == 404
 

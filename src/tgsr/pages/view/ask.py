@@ -74,6 +74,12 @@ class PendingQuestion:
         if not self.is_over:
             self.events.append((name, content))
 
+    def remove_upload(self) -> None:
+        """Deletes what was sent, and what was made of it."""
+        if self.upload is not None:
+            for path in self.upload.parent.glob(f"{self.upload.name}*"):
+                path.unlink(missing_ok=True)
+
     def require_wanted(self) -> None:
         if self.is_cancelled.is_set():
             raise Cancelled
@@ -205,6 +211,8 @@ class Asker:
         elif error is not None:  # a fault of ours: the page says so, the terminal shows where
             log.error("a question failed", exc_info=error)
             job.tell("failed", problem=f"{type(error).__name__}: {error}")
+        if job.sound is None:  # it was never heard: nobody can play it
+            job.remove_upload()
         self._tell_places()
 
     def _tell_places(self) -> None:
@@ -219,9 +227,7 @@ class Asker:
         over = [job for job in self._jobs.values() if job.is_over]
         for job in over[: max(0, len(over) - MOST_KEPT)]:
             del self._jobs[job.id]
-            if job.upload is not None:
-                for path in job.upload.parent.glob(f"{job.upload.name}*"):
-                    path.unlink(missing_ok=True)
+            job.remove_upload()
 
 
 # --- tokens ----------------------------------------------------------------------------------------------
