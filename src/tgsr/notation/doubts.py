@@ -52,7 +52,8 @@ _LENGTH_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _LENGTH_FROM_BEFORE = re.compile(
-    r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}) from $",
+    r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}"
+    r"|tak(?:es?|ing)|took|anywhere) from $",
     re.IGNORECASE,
 )
 # What has a place as well as a length: "a pause between 2 and 3 seconds", "the clip (12-15 seconds)".
@@ -60,6 +61,13 @@ _PAUSE_BEFORE = re.compile(
     rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}$", re.I
 )
 _CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
+_PLACE_BEFORE = re.compile(
+    r"(?:(?:^|[^\w\s]|\n)\s{0,4}|\b(?:at|about|around|approximately|approx|roughly|near|from|between|during|and|or|then|the"
+    r"|in|inside|through|throughout|across|over|within|to|by|covers?|spans?|occupies|seconds?|sec|mark|clip"
+    r"|(?:segment|interval|time-?stamp|time-?frame|time|region|portion|part|window)s?"
+    r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$",
+    re.IGNORECASE,
+)
 _WITHIN_BEFORE = re.compile(
     r"\b(?:within|after|in|over|under|than)\s{1,2}(?:about |around )?$", re.IGNORECASE
 )
@@ -74,7 +82,7 @@ _LENGTH_AFTER = re.compile(
     r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals?|between|pass|elapse|delay"
     r"|pauses?|gaps?|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
     r"|in duration|after|before)\b"
-    r"|(?:左右)?(?:的(?:停顿|沉默|间隔|时间|静音|长度)|之?后|以后|一次|长|不等)",
+    r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)",
     re.IGNORECASE,
 )
 ONE_SECOND = re.compile(r"(?:-\s?seconds?|-sec|\s?second)$", re.IGNORECASE)
@@ -105,7 +113,7 @@ _TIME_OF_DAY = (
     r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|office|noon|tonight"
     r"|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b"
 )
-_HOURS_BEFORE = re.compile(rf"\b{_TIME_OF_DAY}|营业|上午|下午", re.IGNORECASE)
+_HOURS_BEFORE = re.compile(rf"\b{_TIME_OF_DAY}|营业|[上下中]午|[早晚]上|凌晨", re.IGNORECASE)
 _HOURS_AFTER = re.compile(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}{_TIME_OF_DAY}|营业", re.IGNORECASE)
 _NEAR_BEFORE = 28  # characters before a time of day that say so
 _VERSES_BEFORE = re.compile(
@@ -142,8 +150,11 @@ def is_length(pair: Pair, text: str) -> bool:
         ONE_SECOND.search(text[last.number_stop : last.unit_stop]) or _THE_BEFORE.search(before)
     ):
         return _PLACE_AFTER.match(after) is None
-    is_small = not first.is_decimal and first.seconds > 0 and joint != "and"
-    return is_small and _WITHIN_BEFORE.search(before) is not None and not _PLACED_BEFORE.search(before)
+    if first.unit or first.is_decimal or first.seconds == 0 or joint not in ("dash", "to"):
+        return False
+    # "3-5 s": whole numbers with one unit are as often a length, and need a word that says where.
+    is_placed = _PLACE_BEFORE.search(before) is not None or not before[-1:].isascii()
+    return not is_placed or (_WITHIN_BEFORE.search(before) is not None and not _PLACED_BEFORE.search(before))
 
 
 def is_decade(pair: Pair, text: str) -> bool:

@@ -31,7 +31,7 @@ _TO = (
     rf"{CLOSE},?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?"
     rf"(?:(?:up )?(?:to|until|till|through|thru)|hasta|bis)\s{{1,4}}"
     rf"(?:the end (?:of the [a-z]{{1,12}} )?(?:at )?)?{NUMBER_HEAD}"
-    rf"|(?:左右|处|时)?(?:开始|起)?[ ,]{{0,2}}(?:一?直)?(?:持续|延续)?(?:到|至|から|부터)了? ?{NUMBER_HEAD}"
+    rf"|-to-|(?:左右|处|时)?(?:开始|起)?[ ,]{{0,2}}(?:一?直)?(?:持续|延续)?(?:到|至|から|부터)了? ?{NUMBER_HEAD}"
 )
 # between 3 and 5 s, 3秒和5秒之间
 _AND = rf"{CLOSE}\s{{1,4}}(?:and|&|und|et|y|à|a)\s{{1,4}}{NUMBER_HEAD}| ?[和与跟及] ?{NUMBER_HEAD}"
@@ -187,6 +187,11 @@ _MOST_OF_TABLE = 1500  # characters between a column's head and its cell
 _TAG = r"<(?:seg|segment|span|interval|ts|time[a-z]{0,6})>\s{0,4}"
 _TAG_BEFORE = re.compile(rf"{_TAG}$", re.IGNORECASE)
 _BRACKET_BEFORE = re.compile(rf"(?:[\[(]\s{{0,2}}[\"']?|{_TAG}){NEARLY}$", re.IGNORECASE)
+_KEY_BEFORE = re.compile(r"[\"'](\w{1,40})[\"']\s{0,2}:\s{0,2}[\[(]{1,2}\s{0,2}$")
+_TIME_KEY = re.compile(
+    r"time|stamp|span|segment|interval|window|range|evidence|answer|result|location|period|region|audio|clip|ground|when",
+    re.IGNORECASE,
+)
 _BRACKET_AFTER = re.compile(r"[\"']?\s{0,2}[)\]]|\s{0,4}</")
 _BETWEEN_AFTER = re.compile(r"\s?(?:之间|间)")
 _END_AFTER = re.compile(r"(?:处|时)?(?:结束|停止|终止|为止)")
@@ -259,6 +264,9 @@ def _is_bare_interval(pair: Pair, text: str) -> bool:
     if joint not in ("dash", "to", "comma"):
         return False
     if is_bracketed:
+        key = _KEY_BEFORE.search(before)
+        if key is not None and not _TIME_KEY.search(key[1]):
+            return False
         is_around = ESTIMATE_BEFORE.search(text[max(0, first.at - BEFORE) : first.at])
         return is_around is None and not OTHER_BEFORE.search(UNBRACKETED.sub("", before))
     if joint == "to" and _CLAUSE_BEFORE.search(before):
