@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tgsr.data.alignments.alignment import Alignment
 from tgsr.data.alignments.marks import kind, marks_joined
 from tgsr.data.alignments.reading import read_alignment
+from tgsr.data.questions.phrases import unbroken
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Hole
 
@@ -648,7 +650,7 @@ def test_no_phrase_goes_from_one_speaker_to_the_next(tmp_path: Path, line: str) 
     alignment = alignment_of(tmp_path, "a.srt", cues(line))
     words, holes = alignment.on(9.0)
     (place,) = (n for n, w in enumerate(words) if w.text == "I")
-    assert any(hole.parts(words[place - 1], words[place]) for hole in holes)
+    assert unbroken(words, holes)[place - 1] is False
 
 
 @pytest.mark.parametrize(
@@ -740,3 +742,15 @@ def test_a_file_that_is_cut_off_anywhere_gives_words_or_an_alignment_error(tmp_p
         with contextlib.suppress(AlignmentError):
             found = read_alignment(tmp_path / name)
             assert all(word.text.strip() for alignment in found.values() for word in alignment.words)
+
+
+@pytest.mark.parametrize(
+    "text", ["(", "<a ", "*a ", "[a ", "{a\\\\", "a", "a[", "- ", ">> ", "JOHN: ", "<v "]
+)
+def test_hostile_text_costs_time_that_is_linear_in_it(tmp_path: Path, text: str) -> None:
+    seconds = []
+    for n in (2_000, 40_000):
+        before = time.process_time()
+        alignment_of(tmp_path, "a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\n" + text * n)
+        seconds.append(time.process_time() - before)
+    assert seconds[1] < 100 * seconds[0] + 0.5  # 20 times the text; quadratic time would be 400 times

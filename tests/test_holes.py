@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tgsr.data.corpora.which import clips_of
 from tgsr.data.questions.build import Stage1, ask_about, phrases_of
 from tgsr.data.questions.by_llm import LlmDraft, Refused, draft_of
 from tgsr.data.questions.by_rule import by_speaker, by_words
-from tgsr.data.questions.phrases import Phrases, Said, phrase_questions, spread_phrases
+from tgsr.data.questions.phrases import Phrases, Said, phrase_questions, spread_phrases, unbroken
 from tgsr.data.splits import Split
 from tgsr.errors import Bad
 from tgsr.records import Clip, as_row, clip_of, read_clips, write_jsonl
@@ -52,6 +54,21 @@ def test_no_phrase_is_asked_across_a_missing_word() -> None:
     asked = phrase_questions(clip(TEXT, NOT), rng(), 500)
     assert asked
     assert not any(crosses(str(q.phrase)) for q in asked)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 4)), max_size=6),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), max_size=5),
+)
+def test_a_hole_parts_the_words_that_it_lies_between_and_no_others(
+    said: list[tuple[int, int]], missing: list[tuple[int, int]]
+) -> None:
+    words = [Word("w", start, start + length) for start, length in sorted(said)]
+    holes = [Hole(start, start + length) for start, length in missing]
+    for joined, (a, b) in zip(unbroken(words, holes), pairwise(words), strict=True):
+        first, last = min(a.end, b.start), max(a.end, b.start)
+        assert joined == all(hole.end < first or last < hole.start for hole in holes)
 
 
 def test_what_is_said_again_where_nobody_knows_when_is_said_twice() -> None:

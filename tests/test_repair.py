@@ -194,11 +194,6 @@ def test_words_that_are_missing_leave_holes(words: list[Word], holes: tuple[Hole
     assert mend(words, 5.0).holes == holes
 
 
-def test_a_hole_parts_the_words_around_it_and_no_others() -> None:
-    (hole,) = mend([IF, DID, Word("not", 1.2, 1.205), SAY], 5.0).holes
-    assert [hole.parts(a, b) for a, b in pairwise([IF, DID, SAY])] == [False, True]
-
-
 def test_gaps_are_between_words_that_did_not_come_in_order() -> None:
     assert gaps([IF, DID, SAY]) == ()
     assert gaps([IF, SAY, DID]) == (Hole(0.7, 0.7), Hole(1.2, 1.2))

@@ -106,11 +106,6 @@ class Hole:
         if not (0 <= self.start <= self.end and math.isfinite(self.end)):
             raise ValueError(f"hole must satisfy 0 <= start <= end, got [{self.start}, {self.end}]")
 
-    def parts(self, before: Word, after: Word) -> bool:
-        """Whether it lies, or may lie, between two words."""
-        first, last = sorted((before.end, after.start))
-        return self.start <= last and first <= self.end
-
 
 def merge(spans: Iterable[Span]) -> list[Span]:
     """The union of the spans as disjoint spans in order of time; touching spans become one."""

@@ -22,18 +22,23 @@ TIMING = re.compile(rf"\s*({CLOCK})\s*-->\s*({CLOCK})(?:\s.*)?")
 SBV_TIMING = re.compile(rf"\s*({CLOCK}),({CLOCK})\s*")
 LRC_LINE = re.compile(r"\s*(?:\[\d{1,3}:\d{1,2}(?:\.\d+)?\])+.*")
 LRC_TIME = re.compile(r"\[(\d{1,3}:\d{1,2}(?:\.\d+)?)\]")
+# What is longer in brackets than 200 characters is none of these: time stays linear in the text.
 INLINE = re.compile(rf"<({CLOCK})>")
-VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
-SPLIT = re.compile(rf"(<{CLOCK}>|</?v(?:[.\s][^>]*)?>|\n)")
-HIGHLIGHT = re.compile(r"<(?:u|b|font|c\.)\b[^>]*>|\{[^}]*\\1?c&[^}]*\}")
-LOWLIGHT = re.compile(r"</(?:u|b|font|c)>|\{\\r[^}]*\}")
-MARKUP = re.compile(r"</?(?:[abcipsu]|br|div|em|font|lang|rt|ruby|span|strong)\b[^>]*>|\{\\[^}]*\}")
+VOICE = re.compile(r"<v(?:\.[^\s>]{0,200})?\s+([^>]{0,200})>")
+SPLIT = re.compile(rf"(<{CLOCK}>|</?v(?:[.\s][^>]{{0,200}})?>|\n)")
+HIGHLIGHT = re.compile(r"<(?:u|b|font|c\.)\b[^>]{0,200}>|\{[^}]{0,200}\\1?c&[^}]{0,200}\}")
+LOWLIGHT = re.compile(r"</(?:u|b|font|c)>|\{\\r[^}]{0,200}\}")
+MARKUP = re.compile(
+    r"</?(?:[abcipsu]|br|div|em|font|lang|rt|ruby|span|strong)\b[^>]{0,200}>|\{\\[^}]{0,200}\}"
+)
 ON, OFF = "\ue000", "\ue001"  # where a highlight begins and ends, in private characters
-MARK = re.compile(r"<(?!v[.\s>])[A-Za-z][^>]*>|\[[^\]]*\](?!:)|\([^)]*\)|\{[^}]*\}|(?<!\S)\*[^*\n]+\*(?!\S)")
+MARK = re.compile(
+    r"<(?!v[.\s>])[A-Za-z][^>]{0,200}>|\[[^\]]{0,200}\](?!:)|\([^)]{0,200}\)|\{[^}]{0,200}\}|(?<!\S)\*[^*\n]{1,200}\*(?!\S)"
+)
 SPEAKER = re.compile(r"\s*(?:[-–—]\s*|>>+\s*)?\[?([^\W\d][^:\[\]\n]{0,39})\]?:(?:\s+|$)")
 NUMBERED = re.compile(r"\s*speaker[ _-]?\w+\s*", re.IGNORECASE)
 TITLED = re.compile(r"[^\W\d_a-zà-ÿ][\w.'-]*(?: (?:and |of |the )?[^\W\d_a-zà-ÿ][\w.'-]*){0,3}")
-CHANGE = re.compile(r"\s*(?:[-–—](?=\s*(?:[^\W\d_]|[\[(]))|>>+|\[[^\]]*\](?=\s*\S))\s*")
+CHANGE = re.compile(r"\s*(?:[-–—](?=\s*(?:[^\W\d_]|[\[(]))|>>+|\[[^\]]{0,200}\](?=\s*\S))\s*")
 TIMING_REMEDY = "a cue's times are 00:00:01,000 --> 00:00:02,000"
 ABUTS: Seconds = 0.1
 

@@ -11,7 +11,8 @@ SILENCES = {"", "sil", "sp", "!sil", "nsn"}
 UNKNOWN = {"spn", "xxx", "[*]"}  # [*] is whisper-timestamped's hesitation
 
 _BRACKETS = re.compile(r"\[.*\]|<.*>|\{.*\}|\*[^*]+\*", re.DOTALL)
-_PARENTHESES = re.compile(r"\(.*\)|.*[\[<{].*[\]>}].*", re.DOTALL)  # heard or not; th[at]: a part of a word
+_PARENTHESES = re.compile(r"\(.*\)", re.DOTALL)  # heard or not
+_INSIDE = re.compile(r"[\[<{][^\[\]<>{}]*[\]>}]")  # th[at]: a part of a word
 _LETTERS = re.compile(r"[^\W_]")
 _SPOKEN_SIGNS = re.compile(r"[&%@$€£¥=°§]")
 _FILLED = re.compile(r"&[=~+*-]\S+|%[^\W\d]+")  # &-uh and &=laughs of CHAT, %HESITATION
@@ -37,7 +38,7 @@ def kind(text: str) -> Kind | None:
         return "unknown"
     if _BRACKETS.fullmatch(text):
         return "unknown" if _SOMETHING_SAID.search(text) else "silence"
-    if _PARENTHESES.fullmatch(text):
+    if _PARENTHESES.fullmatch(text) or _INSIDE.search(text):
         return "unknown"
     if not _LETTERS.search(text) and not _SPOKEN_SIGNS.search(text):
         return "silence"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from statistics import median
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -158,7 +157,8 @@ class _Tokens:
     """A TextGrid's strings and numbers in turn. AlignmentError where the other kind, or nothing, follows."""
 
     def __init__(self, text: str) -> None:
-        self._tokens: Iterator[re.Match[str]] = TOKEN.finditer(text)
+        self._tokens = TOKEN.finditer(text)
+        self._held: re.Match[str] | None = None
         self._text, self._offset, self.line = text, 0, 1
 
     def string(self, what: str) -> str:
@@ -171,22 +171,27 @@ class _Tokens:
         return value
 
     def number_follows(self) -> bool:
-        token = next((token for token in self._tokens if token.lastgroup is not None), None)
-        self._tokens = chain([token] if token else [], self._tokens)
+        token = self._peek()
         return token is not None and token.lastgroup == "number"
 
+    def _peek(self) -> re.Match[str] | None:
+        if self._held is None:
+            self._held = next((token for token in self._tokens if token.lastgroup is not None), None)
+        return self._held
+
     def _next(self, kind: str, what: str) -> str:
-        for token in self._tokens:
-            if token.lastgroup is None:
-                continue
-            self.line += self._text.count("\n", self._offset, token.start())
-            self._offset = token.start()
-            if token.lastgroup != kind:
-                problem = f"{what} expected, got {token[0]:.60}"
-                raise AlignmentError(problem, "save it anew in Praat", self.line)
-            return str(token[kind])
-        last = self._text.rstrip().count("\n") + 1
-        raise AlignmentError(f"ends where {what} is expected", "it may be half-written: save it again", last)
+        token = self._peek()
+        if token is None:
+            last = self._text.rstrip().count("\n") + 1
+            raise AlignmentError(
+                f"ends where {what} is expected", "it may be half-written: save it again", last
+            )
+        self._held = None
+        self.line += self._text.count("\n", self._offset, token.start())
+        self._offset = token.start()
+        if token.lastgroup != kind:
+            raise AlignmentError(f"{what} expected, got {token[0]:.60}", "save it anew in Praat", self.line)
+        return str(token[kind])
 
 
 def textgrid(text: str) -> Iterator[Timed]:

@@ -59,7 +59,8 @@ def shared_out(cues: Sequence[Cue]) -> Iterator[Timed]:
         source, words, start, end, line, is_exact, recording, where = cue
         confidence = None if n == 1 and (is_exact or by_word) else 0.0
         ends = [*accumulate(len(word) if kind(word) is None else 0 for word, _ in words)]
-        bounds = [_between(start, end, n / max([1, *ends])) for n in (0, *ends)]
+        total = max([1, *ends[-1:]])
+        bounds = [_between(start, end, n / total) for n in (0, *ends)]
         for (word, speaker), (first, last) in zip(words, pairwise(bounds), strict=True):
             yield Timed(source, word, first, last, line, speaker, confidence, recording, where)
 

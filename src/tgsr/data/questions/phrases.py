@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -43,8 +44,15 @@ def phrase_spans(
 
 
 def unbroken(words: Sequence[Word], holes: Sequence[Hole]) -> list[bool]:
-    """For each word but the last: whether no hole lies between it and the next; words in order of time."""
-    return [not any(hole.parts(a, b) for hole in holes) for a, b in pairwise(words)]
+    """For each word but the last: whether no hole lies, or may lie, between it and the next; words in order of time."""
+    ordered = sorted(holes, key=lambda hole: hole.start)
+    starts = [hole.start for hole in ordered]
+    latest = [
+        -1.0,
+        *accumulate((hole.end for hole in ordered), max),
+    ]  # end of the first holes: of none, one, two, ...
+    between = (sorted((a.end, b.start)) for a, b in pairwise(words))
+    return [latest[bisect_right(starts, last)] < first for first, last in between]
 
 
 def in_time(clip: Clip) -> tuple[tuple[Word, ...], tuple[Hole, ...]]:
