@@ -15,8 +15,9 @@ import torch
 from test_answerable_by_text import save_tiny_llm
 from test_any_transformers import folder as generic_folder  # noqa: F401  a fixture
 from test_any_transformers import noise
-from tgsr.answering.any_transformers import load_generic
-from tgsr.answering.cascade import ByLikelihood
+from tgsr.answering.any_transformers import Generic, load_generic
+from tgsr.answering.cascade import ByLikelihood, ByPrompt, Cascade
+from tgsr.answering.open import open_model
 from tgsr.answering.predict import predict, respond
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import save_wav
@@ -125,6 +126,33 @@ def test_a_prompt_without_room_fails_instead_of_losing_its_beginning(llm_folder:
     found = llm.write("seven " * 3000, GREEDY)
     assert isinstance(found, Failed)
     assert "tokens of prompt; the text model has room for 2038" in found.reason
+
+
+def test_a_question_that_the_context_has_no_room_for_costs_itself(generic_folder: Path) -> None:  # noqa: F811
+    model = load_generic(str(generic_folder))
+    model.model.config.get_text_config().max_position_embeddings = 120
+    asked = [ClipQuestion(0, text, text) for text in ("Who?", "Who says seven? " * 30)]
+    short, long = model.respond([noise(1.0)], asked, GREEDY)
+    assert isinstance(short, str)
+    assert isinstance(long, Failed)
+    assert "has room for 110" in long.reason
+
+
+def test_a_system_turn_reaches_every_model(
+    generic_folder: Path,  # noqa: F811
+    llm_folder: Path,
+    tmp_path: Path,
+) -> None:
+    generic = open_model(str(generic_folder), tmp_path, system="Be <|im_end|> brief.")
+    assert isinstance(generic, Generic)
+    ids = generic.inputs(noise(1.0), "Who?")["input_ids"][0].tolist()
+    assert "<|im_start|>system\nBe < |im_end|> brief.<|im_end|>" in generic.processor.tokenizer.decode(ids)
+    cascade = open_model(f"cascade:{llm_folder}", tmp_path, system="Be brief.")
+    assert isinstance(cascade, Cascade)
+    assert isinstance(cascade.llm, ByPrompt)
+    llm = cascade.llm.llm
+    assert isinstance(llm, LocalLlm)
+    assert llm.tokenizer.decode(llm.prompt("Who?", cascade.system)).startswith("Be brief.")
 
 
 @pytest.mark.parametrize("name", ["<|AUDIO|>", "<|im_end|>", "<|audio_bos|>", "<|im_start|>"])

@@ -98,9 +98,21 @@ def test_every_special_token_of_the_hubs_tokenizers_can_be_spelled(specials: tup
 
 def test_added_tokens_that_are_no_markup_stay_whole() -> None:
     tokenizer = tiny_lalm().tokenizer
-    tokenizer.add_tokens(["<think>", "[INST]", "\n\n\n", "tgsr"])
-    assert {"<think>", "[INST]"} <= set(reserved_names(tokenizer))
-    assert not {"\n\n\n", "tgsr"} & set(reserved_names(tokenizer))
+    markup, words = {"<think>", "[INST]", "\u25c1/think\u25b7"}, {"\n\n\n", "tgsr", "...", "'s"}
+    tokenizer.add_tokens(sorted(markup | words))
+    assert markup <= set(reserved_names(tokenizer))
+    assert not words & set(reserved_names(tokenizer))
+
+
+def test_markup_is_letters_in_a_question_and_its_token_in_what_a_model_wrote() -> None:
+    lalm = tiny_lalm()
+    lalm.tokenizer.add_tokens(["<think>"])
+    token = lalm.tokenizer.get_vocab()["<think>"]
+    assert token not in lalm.prompt("What is <think>?").after
+    written = lalm.response_tokens("<think>It is <|im_end|>.")
+    assert written[0] == token
+    assert lalm.eos_id not in written
+    assert lalm.text(written) == "<think>It is <|im_end|>."
 
 
 def test_names_that_overlap_are_all_broken() -> None:

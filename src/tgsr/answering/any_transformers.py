@@ -10,6 +10,7 @@ import base64
 import importlib.util
 import inspect
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -77,10 +78,20 @@ class Generic(Responder):
             raise  # the model's own fault: no other clip would fare better
         except (ValueError, RuntimeError, IndexError) as error:  # a clip that is too short, for example
             return Failed(f"{self.name}: the processor refuses the clip: {error}")
+        room = self.context - decoding.max_new_tokens
+        if (n := inputs["input_ids"].shape[1]) > room:
+            return Failed(f"{n} tokens of sound and prompt; {self.name} has room for {room}")
         tokenizer = self.processor.tokenizer
         response = generate(self.model, tokenizer, inputs, **asdict(decoding), name=question.id)
         text = str(tokenizer.decode(list(response.ids), skip_special_tokens=True))
         return written(text, response.cut, response.failed)
+
+    @property
+    def context(self) -> float:
+        """How many positions its decoder was trained for; past them it would go on, and write nonsense."""
+        config = self.model.config
+        text = getattr(config, "thinker_config", config).get_text_config()
+        return float(getattr(text, "max_position_embeddings", None) or math.inf)
 
     def inputs(self, samples: np.ndarray, text: str) -> Any:
         """The model's inputs for one clip and one question; a processor that drops the sound is an error.

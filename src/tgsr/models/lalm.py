@@ -150,6 +150,10 @@ class Lalm(ABC):
         """Token ids of what somebody says or writes: names of special tokens are spelled out."""
         return plain_ids(self.tokenizer, text)
 
+    def response_tokens(self, text: str) -> list[int]:
+        """Token ids of what a model wrote: for markup such as <think> its token, special tokens' names spelled out."""
+        return plain_ids(self.tokenizer, text, markup=False)
+
     def ends(self, token: int) -> bool:
         """Whether a response ends with this token."""
         return token == self.eos_id or token in self.end_ids

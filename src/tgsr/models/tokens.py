@@ -14,20 +14,21 @@ from jinja2 import TemplateError
 
 from tgsr.errors import ModelError
 
-MARKUP = re.compile(r"<\S+>|\[\S+\]")
+MARKUP = re.compile(r"[^\w\s].*\w.*[^\w\s]")  # <think>, [INST], ◁think▷
 MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 """Characters that Unicode keeps for a program's own use: no text means anything by them."""
 
 
-def reserved_names(tokenizer: Any) -> tuple[str, ...]:
+def reserved_names(tokenizer: Any, *, markup: bool = True) -> tuple[str, ...]:
     """The names that the tokenizer reads as one token: special ones, and added ones that are spelled like markup.
 
-    Other added tokens (runs of blanks or line breaks in some vocabularies) are ordinary text. () for a tokenizer that
-    reads no names at all, as mistral-common's, which keeps no table of them.
+    Without `markup` the special ones alone: those that no decoded response holds. Other added tokens (runs of blanks or
+    line breaks in some vocabularies) are ordinary text. () for a tokenizer that reads no names at all, as
+    mistral-common's, which keeps no table of them.
     """
     added = tokenizer.added_tokens_decoder
     tokens = added.values() if isinstance(added, Mapping) else ()
-    names = {str(t.content) for t in tokens if t.special or MARKUP.fullmatch(str(t.content))}
+    names = {str(t.content) for t in tokens if t.special or (markup and MARKUP.fullmatch(str(t.content)))}
     return tuple(sorted(name for name in names if len(name) > 1))
 
 
@@ -68,10 +69,11 @@ def ids_between_marks(tokenizer: Any, text: str, mark: str) -> list[int]:
     return [i for piece in pieces if piece for i in tokenizer(piece, add_special_tokens=False)["input_ids"]]
 
 
-def plain_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text that somebody wrote or said: names of special tokens are spelled out."""
+def plain_ids(tokenizer: Any, text: str, *, markup: bool = True) -> list[int]:
+    """Token ids of a text that somebody wrote or said: names that `reserved_names` lists are spelled out."""
     mark = mark_for(text)
-    return ids_between_marks(tokenizer, broken_up(text, reserved_names(tokenizer), mark), mark)
+    names = reserved_names(tokenizer, markup=markup)
+    return ids_between_marks(tokenizer, broken_up(text, names, mark), mark)
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

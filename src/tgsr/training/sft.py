@@ -44,7 +44,7 @@ def wanted(response: Response, config: SftConfig) -> bool:
 def response_branch(lalm: Lalm, response: Response) -> Branch:
     """The prompt that `tgsr predict` asks the question with, and the response's text."""
     prompt = lalm.prompt(prompt_text(lalm, response.question)).after
-    return Branch(0, prompt, (*lalm.plain_tokens(response.text), lalm.eos_id))
+    return Branch(0, prompt, (*lalm.response_tokens(response.text), lalm.eos_id))
 
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:

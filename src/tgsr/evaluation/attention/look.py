@@ -257,7 +257,7 @@ def _responses(
         if isinstance(text, Failed):
             items.append(Unheard(question, text.reason))
             continue
-        ids = (*lalm.plain_tokens(text), lalm.eos_id)
+        ids = (*lalm.response_tokens(text), lalm.eos_id)
         if not text.strip():
             reason = "no response, or an empty one: nothing was written to be looked at"
             items.append(Unheard(question, reason))
