@@ -9,6 +9,7 @@ from tgsr.cli import main
 from tgsr.evaluation.behaviour.audiology_verify import Verified, VerifiedStep
 from tgsr.evaluation.behaviour.consistency import Judged, case_of
 from tgsr.evaluation.behaviour.table import behaviour, table
+from tgsr.evaluation.scoring.responses import read_any_responses
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.timeline import Span
@@ -150,3 +151,41 @@ def test_nothing_to_say_is_an_error(tmp_path, capsys):
         == 2
     )
     assert "no response to a question with choices" in capsys.readouterr().err
+
+
+def mmau_file(folder, *outputs: str | None):
+    """A benchmark's own file of predictions, with one sound file beside it."""
+    rows = []
+    for n, output in enumerate(outputs):
+        row = {
+            "id": f"r{n}",
+            "audio_id": f"./test-mini-audios/r{n}.wav",
+            "question": "Who speaks?",
+            "task": "speech",
+        }
+        row |= {"choices": ["Man", "Woman"], "answer": "Woman", "category": "Reasoning", "difficulty": "easy"}
+        rows.append(row if output is None else {**row, "model_output": output})
+    (folder / "test-mini-audios").mkdir()
+    audio.save_wav(folder / "test-mini-audios" / "r0.wav", np.zeros(32000, np.float32))
+    path = folder / "mmau-answered.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def test_a_benchmarks_own_file_goes_through_as_it_is(tmp_path, capsys):
+    path = mmau_file(
+        tmp_path, "From 0.5s to 1.5s she speaks.\nFinal answer: (b) Woman", "From 1s to 7.5s. (a)", None
+    )
+    out = tmp_path / "o"
+    assert main(["behaviour", str(path), "--no-verify", "--out", str(out)]) == 0
+    (model,) = json.loads((out / "behaviour.json").read_text())["models"].values()
+    assert (model["n"], model["regions_strict"]["value"]) == (2, 1.0)
+    (left_out,) = (out / "errors.jsonl").read_text().splitlines()
+    assert json.loads(left_out)["line"] == 3
+    assert "mmau-answered: 2 responses" in capsys.readouterr().out
+    responses = read_any_responses(path, tmp_path / "errors.jsonl")
+    assert [response.question.duration for response in responses] == [
+        2.0,
+        7.5,
+    ]  # of the file, or the last time cited
+    assert ("difficulty", "easy") in responses[0].question.labels

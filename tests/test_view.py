@@ -865,3 +865,17 @@ def test_a_study_keeps_its_token_and_takes_a_consent_of_its_own(run, tmp_path):
     (tmp_path / "consent.txt").write_text("  ")
     with pytest.raises(StudyError, match="0 characters"):
         consent_of(tmp_path / "consent.txt")
+
+
+def test_a_benchmarks_own_file_is_looked_at_as_it_is(tmp_path):
+    rows = [
+        {"id": f"r{n}", "audio_id": f"./audio/r{n}.wav", "question": "Who?", "choices": ["Man", "Woman"]}
+        | {"answer": "Woman", "task": "speech", **output}
+        for n, output in enumerate([{"model_output": "Woman"}, {"model_output": "(a) Man"}, {}])
+    ]
+    path = tmp_path / "mmau.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    index = read_index([path])
+    assert [item.question.id for item in index.items] == ["r0", "r1"]
+    assert index.models == ("mmau",)
+    assert index.notes == (f"{path}:3: left out: is missing: no prediction",)

@@ -304,13 +304,16 @@ def behaviour(args: argparse.Namespace) -> None:
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
+    from tgsr.evaluation.scoring.responses import read_any_responses
     from tgsr.llm.text_models import llm_of, require_llm
     from tgsr.models.packaged_weights import cache_folder
-    from tgsr.records import Response, read_responses
+    from tgsr.records import Response
     from tgsr.report.write import prediction_files
 
     if args.judge:
         require_llm(args.judge, cache_folder())  # before hours of listening
+    errors = args.out / "errors.jsonl"
+    errors.unlink(missing_ok=True)
     by_model: dict[str, list[Response]] = {}
     verified: dict[str, list[Any]] = {}
     n_phrases = 0
@@ -319,7 +322,7 @@ def behaviour(args: argparse.Namespace) -> None:
     if args.whisper is not None and not args.no_verify:
         weights = sha256_of(args.whisper / "model.bin")
     for path in prediction_files(args.runs):
-        responses = read_responses(path, several=True)
+        responses = read_any_responses(path, errors)
         chosen = [response for response in responses if response.question.kind == "choice"]
         n_phrases += len(responses) - len(chosen)
         for response in chosen:
@@ -341,6 +344,8 @@ def behaviour(args: argparse.Namespace) -> None:
     if not args.no_verify:
         write_verified(args.out / "verified.jsonl", list(chain.from_iterable(verified.values())))
     print(table(models))
+    if errors.exists():
+        print(f"rows without a response are left out: {errors}")
     if n_phrases:
         print(f"{n_phrases} responses to phrases left out: `tgsr score` has their scores")
     print(args.out / "behaviour.png")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
+from tgsr.evaluation.scoring.responses import owner_of_predictions, owners_responses
 from tgsr.grounding import Mention, count_mentions, find_mentions, mentions_in
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
 from tgsr.records import Clip, Question, Response, as_row, clip_of, response_of
@@ -140,7 +141,7 @@ def read_index(
     by_question: dict[Question, tuple[Question, Path, dict[str, Response]]] = {}
     for path in files:
         base = os.path.realpath(path.parent)
-        for response in _rows(path, response_of, notes):
+        for response in _responses(path, notes):
             models.setdefault(response.model)
             sound = Path(os.path.normpath(os.path.join(base, response.question.audio)))
             same = replace(response.question, audio=str(sound))  # each file has its own relative path
@@ -182,6 +183,27 @@ def read_index(
         words=words,
         by_key=by_key,
     )
+
+
+def _responses(path: Path, notes: list[str]) -> Iterator[Response]:
+    """The responses of a file of ours, or of a benchmark's own."""
+    owner = owner_of_predictions(path)
+    if owner is None:
+        yield from _rows(path, response_of, notes)
+        return
+    n_bad = 0
+    try:
+        for row in owners_responses(path, owner):
+            if isinstance(row, Response):
+                yield row
+                continue
+            n_bad += 1
+            if n_bad <= MOST_NOTES:
+                notes.append(f"{path}:{row.line}: left out: {row.error}")
+    except RecordError as error:  # a row that is no JSON
+        notes.append(f"cannot be read on: {error}")
+    if n_bad > MOST_NOTES:
+        notes.append(f"{path}: {n_bad - MOST_NOTES} more rows are left out")
 
 
 def _rows(path: Path, parse: Callable[[Row], T], notes: list[str]) -> Iterator[T]:
