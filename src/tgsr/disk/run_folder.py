@@ -60,9 +60,15 @@ class RunFolder:
             described = json.loads(self.described.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
             raise RunError(f"{self.described}: cannot be read ({error}); {_COPY_BACK}") from error
-        if not isinstance(described, dict):
-            raise RunError(f"{self.described}: must be a JSON object, got {described!r:.80}; {_COPY_BACK}")
-        return described
+        parts = {"it": described}
+        if isinstance(described, dict):
+            parts |= {f'"{name}"': described[name] for name in _OBJECTS if name in described}
+        for name, part in parts.items():
+            if not isinstance(part, dict):
+                raise RunError(
+                    f"{self.described}: {name} must be a JSON object, got {part!r:.80}; {_COPY_BACK}"
+                )
+        return dict(described)
 
     def write(self, described: Mapping[str, Any]) -> None:
         write_whole(self.described, json.dumps(described, indent=2) + "\n")
@@ -125,6 +131,7 @@ def _summary(samples: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+_OBJECTS = ("config", "data", "features", "versions", "model", "sounds")  # in run.json
 _COPY_BACK = "copy it back from elsewhere, or the one that the same command writes in another --out"
 
 
@@ -196,12 +203,12 @@ def find_run(path: Path, config: Any, asked_for: Mapping[str, Any]) -> RunFolder
             raise RunError(f"{path}: exists, is not empty and has no run.json; choose another --out")
         return folder
     existing = folder.read()
-    if isinstance(existing.get("config"), dict):
+    if "config" in existing:
         # A setting that has been added since the run was started does what was done without it.
         added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
         existing["config"] = _as_json(added) | existing["config"]
     data, before = asked_for.get("data", {}), existing.get("data", {})
-    if data and isinstance(before, dict):
+    if data:
         existing["data"] = data | before  # a file that was not hashed when the run began is, from now on
     differing = [k for k in asked_for if existing.get(k) != asked_for[k]]
     if differing:
