@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,41 @@ def test_every_record_has_its_system_turn_and_two_of_them_do_not_mix(tmp_path: P
         predict_to_file(Halting(system="Be brief."), asked, path, out, cache, GREEDY)
     predict_to_file(Halting(system="Be brief."), asked, path, out, cache, GREEDY, name="brief")
     assert [response.system for response in read_responses(out)] == [""] * 2 + ["Be brief."] * 4
+
+
+@pytest.mark.parametrize("change", ["decoding", "weights", "nothing"])
+def test_answers_of_other_weights_or_decoding_do_not_mix(tmp_path: Path, change: str) -> None:
+    path, out, folder = benchmark(tmp_path / "b", 4), tmp_path / "p.jsonl", tmp_path / "model"
+    asked = questions_of(path, None, errors=tmp_path / "errors.jsonl")
+    cache, model, decoding = FeatureCache(tmp_path), Halting(name=str(folder)), GREEDY
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_text("old")
+    predict_to_file(model, asked[:2], path, out, cache, decoding)
+    if change == "weights":
+        weights.write_text("new")  # trained on, under the same name
+    elif change == "decoding":
+        decoding = replace(GREEDY, temperature=0.7)
+    else:
+        decoding = replace(GREEDY, seed=7)  # of which greedy answers know nothing
+        os.utime(weights, (0, 0))
+    if change == "nothing":
+        assert predict_to_file(model, asked, path, out, cache, decoding) == (2, 0)
+        return
+    says = r"before its files changed: .*model\.safetensors" if change == "weights" else r"now it is .*0\.7"
+    with pytest.raises(RecordError, match=rf"{says}.*--name"):
+        predict_to_file(model, asked, path, out, cache, decoding)
+    assert predict_to_file(model, asked, path, out, cache, decoding, name="other") == (4, 0)
+    out.unlink()
+    assert predict_to_file(model, asked, path, out, cache, decoding) == (4, 0)  # nothing to mix with
+
+
+def test_answers_of_before_are_gone_on_with(tmp_path: Path) -> None:
+    path, out, cache = benchmark(tmp_path / "b", 4), tmp_path / "p.jsonl", FeatureCache(tmp_path)
+    asked = questions_of(path, None, errors=tmp_path / "errors.jsonl")
+    predict_to_file(Halting(), asked[:2], path, out, cache, GREEDY)
+    (tmp_path / ".p.jsonl.run.json").unlink()
+    assert predict_to_file(Halting(), asked, path, out, cache, replace(GREEDY, temperature=1.0)) == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.lock import held
 from tgsr.disk.rows import Entry, json_lines
+from tgsr.disk.run_folder import changed, hashes_of, read_described
+from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.sampling import sample, uniforms_of
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.errors import AudioError, ModelError, RecordError
 from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed, written
 from tgsr.models.lalm import Lalm, context_of
+from tgsr.models.load import files_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
 from tgsr.records import Question, Response, append_jsonl, by_clip, read_responses, resolve_audio
 
@@ -226,6 +230,7 @@ def _predict_to_file(
         _require_one_prompt([response.question for response in before], questions, name, out)
         _require_one_system(before, _system_of(model), name, out)
         done = {response.question.id for response in before}
+    _require_one_way(out, name, model, decoding, has_answered=bool(done))
     n_done = n_unheard = 0
     left = [question for question in questions if question.id not in done]
     for result in predict(model, left, path, cache, decoding):
@@ -240,6 +245,34 @@ def _predict_to_file(
                 append_jsonl(errors, row)
             n_unheard += 1
     return n_done, n_unheard
+
+
+def _require_one_way(
+    out: Path, name: str, model: Lalm | Responder, decoding: Decoding, has_answered: bool
+) -> None:
+    """RecordError where `name` has answered in `out` from other files of the model, or decoded otherwise, than now.
+
+    Both are kept in .OUT.run.json; answers of before that file are taken to be of now.
+    """
+    if out.exists() and not out.is_file():  # /dev/stdout, a pipe
+        return
+    described = out.with_name(f".{out.name}.run.json")
+    everyones = read_described(described) if described.exists() else {}
+    known = everyones.get(name) if has_answered else None
+    known = known if isinstance(known, dict) else {}
+    decoded = asdict(decoding) if decoding.temperature else {"max_new_tokens": decoding.max_new_tokens}
+    files = hashes_of(files_of(model.name), known.get("files", {}))
+    problem = None
+    if known and known.get("decoding") != decoded:
+        problem = f"{name} has answered here with {known.get('decoding')}, now it is {decoded}"
+    elif known.get("files") and (names := changed(known["files"], files)):
+        problem = f"{name} has answered here before its files changed: {', '.join(names[:3])}"
+    if problem is not None:
+        remedy = "give --name, so that both lie side by side, or another --out"
+        raise RecordError(None, problem, str(out), remedy=remedy)
+    now = {"decoding": decoded, "files": files}
+    if now != everyones.get(name):
+        write_whole(described, json.dumps(everyones | {name: now}, indent=2) + "\n")
 
 
 def _system_of(model: Lalm | Responder) -> str:

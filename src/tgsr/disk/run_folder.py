@@ -56,19 +56,7 @@ class RunFolder:
 
     def read(self) -> dict[str, Any]:
         """What run.json holds. RunError where it was damaged."""
-        try:
-            described = json.loads(self.described.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-            raise RunError(f"{self.described}: cannot be read ({error}); {_COPY_BACK}") from error
-        parts = {"it": described}
-        if isinstance(described, dict):
-            parts |= {f'"{name}"': described[name] for name in _OBJECTS if name in described}
-        for name, part in parts.items():
-            if not isinstance(part, dict):
-                raise RunError(
-                    f"{self.described}: {name} must be a JSON object, got {part!r:.80}; {_COPY_BACK}"
-                )
-        return dict(described)
+        return read_described(self.described)
 
     def write(self, described: Mapping[str, Any]) -> None:
         write_whole(self.described, json.dumps(described, indent=2) + "\n")
@@ -76,18 +64,12 @@ class RunFolder:
     def rest_on(self, what: str, files: Mapping[str, Path]) -> None:
         """RunError, which names them, where files that the run learns from are not those that it began with.
 
-        The SHA-256 of each is kept in run.json, under `what` and the file's name, when it is first seen. A file whose
-        size and times are those of then is not read again; one with other times is, and may be the same (a copy).
+        The SHA-256 of each is kept in run.json, under `what` and the file's name, when it is first seen.
         """
         described = self.read()
-        known = described.get(what)
-        known = known if isinstance(known, dict) else {}
-        now = {name: _hashed(path, known.get(name)) for name, path in files.items()}
-        if known:
-            differing = sorted(
-                name for name in {*known, *now} if _sha256(known.get(name)) != _sha256(now.get(name))
-            )
-            refuse_changed(self.path, what, differing)
+        known = described.get(what, {})
+        now = hashes_of(files, known)
+        refuse_changed(self.path, what, changed(known, now) if known else ())
         if now and now != known:
             self.write(described | {what: now})
 
@@ -133,6 +115,34 @@ def _summary(samples: Mapping[str, str]) -> dict[str, Any]:
 
 _OBJECTS = ("config", "data", "features", "versions", "model", "sounds")  # in run.json
 _COPY_BACK = "copy it back from elsewhere, or the one that the same command writes in another --out"
+
+
+def read_described(file: Path) -> dict[str, Any]:
+    """What a file like run.json holds. RunError where it was damaged."""
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise RunError(f"{file}: cannot be read ({error}); {_COPY_BACK}") from error
+    parts = {"it": described}
+    if isinstance(described, dict):
+        parts |= {f'"{name}"': described[name] for name in _OBJECTS if name in described}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise RunError(f"{file}: {name} must be a JSON object, got {part!r:.80}; {_COPY_BACK}")
+    return dict(described)
+
+
+def hashes_of(files: Mapping[str, Path], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Each file's SHA-256 beside its size and times.
+
+    One whose size and times are `known` is not read again; one with other times is, and may be the same (a copy).
+    """
+    return {name: _hashed(path, known.get(name)) for name, path in files.items()}
+
+
+def changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of files that are others now, have come or have gone."""
+    return sorted(name for name in {*known, *now} if _sha256(known.get(name)) != _sha256(now.get(name)))
 
 
 def refuse_changed(path: Path, what: str, names: Sequence[str]) -> None:
