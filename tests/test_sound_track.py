@@ -126,7 +126,7 @@ def test_all_of_a_file_is_heard_whatever_its_first_header_counts(
     name: str, content: bytes, length: float, late: float, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    assert audio.duration(tmp_path / name) == pytest.approx(length, abs=0.25 if "mp3" in name else 0.001)
+    assert audio.duration(tmp_path / name) == pytest.approx(length, abs=0.25 if "no-xing" in name else 0.03)
     assert heard(tmp_path / name) == pytest.approx((TONE[0] + late, TONE[1] + late), abs=0.2)
 
 
@@ -355,15 +355,15 @@ def test_a_stream_is_what_the_whole_file_has(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(pieces, audio.load(tmp_path / name), atol=1e-3)
 
 
-def test_a_file_of_ten_minutes_keeps_no_more_than_was_allowed(tmp_path: Path) -> None:
-    sf.write(tmp_path / "a.flac", beep(610.0, rate=8000), 8000)
+def test_a_file_whose_length_is_not_known_keeps_no_more_than_was_allowed(tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.flac", beep(61.0, rate=8000), 8000)
     with (tmp_path / "a.flac").open("r+b") as file:
         file.seek(21)
         file.write(b"\xf0" + b"\0" * 4)  # leaves the number of samples open
-    with pytest.raises(AudioError, match=r"610\.\d s of audio are more than the 600 s allowed"):
-        audio.load(tmp_path / "a.flac")
-    assert len(audio.load(tmp_path / "a.flac", max_seconds=3600)) == 610 * SAMPLE_RATE
-    assert len(audio.load(tmp_path / "a.flac", start=601.0, end=603.5)) == 2.5 * SAMPLE_RATE
+    with pytest.raises(AudioError, match=r"61\.\d s of audio are more than the 60 s allowed"):
+        audio.load(tmp_path / "a.flac", max_seconds=60)
+    assert len(audio.load(tmp_path / "a.flac")) == 61 * SAMPLE_RATE
+    assert len(audio.load(tmp_path / "a.flac", start=58.0, end=60.5)) == 2.5 * SAMPLE_RATE
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases")
@@ -386,6 +386,8 @@ def test_the_shared_cases_are_heard_whole(name: str, seconds: float) -> None:
     late = 2.0 if name == "late.mp4" else 0.0
     sound = audio.load(CASES / name)
     assert np.abs(sound[: round(late * SAMPLE_RATE)]).max(initial=0) < 0.02
-    lag = np.argmax(np.correlate(sound[: 8 * SAMPLE_RATE], first[: SAMPLE_RATE * 3], "valid")) / SAMPLE_RATE
+    n = 1 << 18
+    spectrum = np.fft.rfft(sound, n) * np.conj(np.fft.rfft(first[: 3 * SAMPLE_RATE], n))
+    lag = np.argmax(np.fft.irfft(spectrum)[: 4 * SAMPLE_RATE]) / SAMPLE_RATE
     if name != "ls.aac":
         assert lag == pytest.approx(late, abs=0.08)

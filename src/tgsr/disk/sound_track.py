@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -164,7 +166,14 @@ def _decoded(name: str, mono: Mono) -> Iterator[Piece]:
     with open(name, "rb") as file:
         links = ogg_links(file)
         if len(links) < 2:
-            yield from _frames(name, file, mono)
+            begins = [0, *_begins_of_mp3(file)[1:], file.seek(0, os.SEEK_END)]
+            file.seek(0)
+            if len(begins) == 2:
+                yield from _frames(name, file, mono)
+                return
+            for begin, end in pairwise(begins):
+                file.seek(begin)
+                yield from _frames(name, io.BytesIO(file.read(end - begin)), mono)
             return
         for link in links:
             file.seek(link.begin)
@@ -180,6 +189,35 @@ def _decoded(name: str, mono: Mono) -> Iterator[Piece]:
             with sound:  # FFmpeg is wrong about vorbis' first and last samples
                 for block in sound.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
                     yield sound.samplerate, mono.of(block)
+
+
+def _begins_of_mp3(file: BinaryIO) -> list[int]:
+    """Where the mp3 files begin that were joined, as far as each has a first frame that counts the others (Xing's)."""
+    file.seek(0)
+    head = file.read(4)
+    if head[:3] != b"ID3" and not (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+        return []
+    begins = []
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for tag in (b"Xing", b"Info"):
+            at = content.find(tag)
+            while at >= 0:
+                begins += [begin for gap in (9, 17, 32) if _is_mp3_frame(content, begin := at - 4 - gap, gap)]
+                at = content.find(tag, at + 4)
+    return sorted(begins)
+
+
+def _is_mp3_frame(content: mmap.mmap, at: int, n_side: int) -> bool:
+    """Whether a frame of layer III begins there whose side information has that many bytes."""
+    if at < 0 or content[at] != 0xFF or content[at + 1] & 0xE6 != 0xE2:
+        return False
+    is_first_version, is_mono = content[at + 1] & 0x18 == 0x18, content[at + 3] >> 6 == 3
+    return (
+        n_side
+        == {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[
+            is_first_version, is_mono
+        ]
+    )
 
 
 def require_all_of_wav(name: str) -> None:
@@ -307,7 +345,11 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
                     samples = mono.of(_by_channel(frame))
                     clock.now += missing + len(samples) / frame.sample_rate
                     yield frame.sample_rate, samples
-            _require_whole(name, container, track, clock, reached, n_packets)
+            _require_whole(name, container, track, clock, reached)
+            if mono.format == "mp3":
+                length = track.codec_context.frame_size / track.rate  # of a frame: the last may be torn
+                n_claimed = _frames_of_mp3(file)
+                require_whole(name, n_claimed * length, n_packets * length, max(GAP, 1.5 * length))
     except av.error.FFmpegError as error:
         raise _unreadable(name, error, clock.now) from None
 
@@ -369,31 +411,26 @@ def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
     return AudioError(name, problem, FETCH_AGAIN)
 
 
-def _require_whole(
-    name: str, container: Any, track: Any, clock: _Clock, reached: Seconds, n_packets: int
-) -> None:
+def _require_whole(name: str, container: Any, track: Any, clock: _Clock, reached: Seconds) -> None:
     """AudioError where the file ends long before its header says; not every format has a header that knows."""
     if container.format.name in TRACK_IS_COUNTED and track.duration is not None:
         require_whole(name, float(track.duration * track.time_base), clock.now - clock.silent_first, SLACK)
     elif container.format.name in WHOLE_IS_COUNTED and container.duration is not None:
         require_whole(name, container.duration / 1_000_000, reached, SLACK)
-    elif container.format.name == "mp3":
-        length = track.codec_context.frame_size / track.rate  # of a frame: the last may be torn
-        require_whole(name, _frames_of_mp3(name) * length, n_packets * length, max(GAP, 1.5 * length))
     elif container.format.name == "caf":
         require_whole(name, clock.now * _share_claimed_by_caf(name), clock.now, SLACK)
 
 
-def _frames_of_mp3(name: str) -> int:
+def _frames_of_mp3(file: BinaryIO) -> int:
     """The number of frames that an mp3's first frame claims (Xing's header); 0 where it claims none."""
-    with open(name, "rb") as file:
-        head = file.read(10)
-        if head[:3] == b"ID3" and len(head) == 10:
-            size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
-        first = file.read(2048)
+    file.seek(0)
+    head = file.read(10)
+    is_tagged = head[:3] == b"ID3" and len(head) == 10
+    size = (
+        sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)) if is_tagged else -10
+    )
+    file.seek(10 + size)
+    first = file.read(2048)
     at = max(first.find(b"Xing"), first.find(b"Info"))
     is_counted = at >= 0 and len(first) >= at + 12 and first[at + 7] & 1
     return int.from_bytes(first[at + 8 : at + 12], "big") if is_counted else 0
