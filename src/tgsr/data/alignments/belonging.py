@@ -65,7 +65,7 @@ def with_alignments(
     (talk.wav.words.json, talk.en.vtt); else to the one whose name only it has. Where several belong to one clip, times
     of words go before cues. The clips' audio starts at the folder `out`.
     What is not used, and clips that have none, are counted in warnings. A file that cannot be read makes its clip Bad.
-    Raises AlignmentError where `given` does not exist, or belongs to none of the clips.
+    Raises AlignmentError where `given` does not exist, or is one file that cannot be read.
     """
     if not given.exists():
         raise AlignmentError("does not exist", "correct the path", file=str(given))
@@ -93,9 +93,6 @@ def with_alignments(
     owned = _owned(sources, by_path, by_name)
     if not owned and n_clips == len(sources) == 1 and given.is_file() and not sources[0].recording:
         owned = {0: sources}  # one file for one clip, whatever it is called
-    if n_clips and not owned:
-        problem = f"none of {len(sources)} alignments belongs to one of the {n_clips} clips"
-        raise AlignmentError(problem, "name each as its sound file or the clip's id", file=str(given))
     used: set[Source] = set()
     unserved: list[str] = []
     for n in range(n_clips):
@@ -115,6 +112,8 @@ def with_alignments(
         if names_left:
             first = ", ".join(names_left[:NAMED]) + (", ..." if len(names_left) > NAMED else "")
             log.warning("%s: %d %s: %s", given, len(names_left), what, first)
+    if n_clips and not used:
+        log.warning("%s: no clip has an alignment: name each as its sound file, or as the clip's id", given)
 
 
 def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
