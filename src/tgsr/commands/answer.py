@@ -40,7 +40,7 @@ def ask(args: argparse.Namespace) -> None:
     shared.require_there(args.recording)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
-    shared.require_writable("--evidence", args.evidence or Path("evidence.wav"))
+    shared.require_writable("--evidence", args.evidence or Path("."), folder=args.evidence is None)
     from tgsr import audio
     from tgsr.answering.ask import ask
 

@@ -29,7 +29,7 @@ def chat_body(model: str, messages: list[Body], decoding: Decoding) -> Body:
 
 # How servers say that a reply is whole, and that it was cut at a limit; compared in lower case. OpenAI's words, and
 # what others write for the same: Gemini, xAI, Mistral, Anthropic's and Hugging Face's servers, gateways between them.
-WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete"})
+WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "stop_token", "eos", "eos_token", "complete"})
 CUT = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 
 
