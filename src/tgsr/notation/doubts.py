@@ -35,9 +35,9 @@ UNBRACKETED = re.compile(r"\s?[\[(][^\[(]*$")
 
 _OF = r"(?<!time )(?<!segment )(?<!span )(?<!part )(?<!section )(?<!portion )(?<!mark )(?<!stamp )(?<!stamps )of"
 _LENGTH_WORD = (
-    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first|at least|at most"
-    r"|up to|(?:more|less|longer|shorter|fewer) than|last(?:s|ed|ing)?|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|h[eo]ld"
-    r"|spen[dt]|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies|ied|ying))"
+    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first|brief|short|long|quick"
+    r"|several|multiple|few|at least|at most|up to|(?:more|less|longer|shorter|fewer) than|last(?:s|ed|ing)?"
+    r"|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|h[eo]ld|spen[dt]|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies|ied|ying))"
 )
 _LENGTH_NOUN = (
     r"(?:durations?|lengths?|latency|lag|delays?|periods?|decay"
@@ -47,7 +47,7 @@ _LENGTH_NOUN = (
 _ONLY = r"(?: (?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is|average)){0,3}"
 _LENGTH_BEFORE = re.compile(
     rf"(?:\b(?:{_LENGTH_WORD}|{_OF}|{_LENGTH_NOUN}){_ONLY}\s{{0,4}}[~≈]?"
-    r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|延迟|需要?|超过|至少|最多)(?:时间)?"
+    r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|用时|停了|用了|花了|等了|延迟|需要?|超过|至少|最多)(?:时间)?"
     r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$",
     re.IGNORECASE,
 )
@@ -61,9 +61,13 @@ _PAUSE_BEFORE = re.compile(
     rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}$", re.I
 )
 _CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
+_LONG_BEFORE = re.compile(
+    r"\b(?:(?:duration|length|long|short|brief|total)[ :]{1,2}[(\[]|(?:after|[a-z]{2,12} by|than) )$",
+    re.IGNORECASE,
+)
 _PLACE_BEFORE = re.compile(
-    r"(?:(?:^|[^\w\s]|\n)\s{0,4}|\b(?:at|about|around|approximately|approx|roughly|near|from|between|during|and|or|then|the"
-    r"|in|inside|through|throughout|across|over|within|to|by|covers?|spans?|occupies|seconds?|sec|mark|clip"
+    r"(?:(?:^|[^\w\s]|\n)\s{0,4}(?:by {1,2})?"
+    r"|\b(?:at|about|around|approximately|approx|roughly|near|from|between|during|and|or|then|the|in|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
     r"|(?:segment|interval|time-?stamp|time-?frame|time|region|portion|part|window)s?"
     r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$",
     re.IGNORECASE,
@@ -81,7 +85,7 @@ LATER_AFTER = re.compile(
 _LENGTH_AFTER = re.compile(
     r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals?|between|pass|elapse|delay"
     r"|pauses?|gaps?|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
-    r"|in duration|after|before)\b"
+    r"|in total|total|too (?:late|early)|late|early|more|in duration|after|before)\b"
     r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)",
     re.IGNORECASE,
 )
@@ -103,14 +107,14 @@ _A_BEFORE = re.compile(r"\b(?:a|an|another)\s{1,2}$", re.IGNORECASE)
 
 _DECADE_BEFORE = re.compile(
     r"(?:'|\b(?:the|his|her|their|early|late|mid|aged?|ages?|old|era|decades?|probably|likely|mostly|typical of)"
-    r"[ -]{0,2}(?:about |around |in |the |his |her |their ){0,2})$",
+    r"[ :-]{0,2}(?:about |around |in |the |his |her |their ){0,2})$",
     re.IGNORECASE,
 )
 _AGED_AFTER = re.compile(r"\s?,?\s?(?:(?:fe)?male|age|years|or so)\b", re.IGNORECASE)
 _TIME_OF_DAY = (
     r"(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedule[sd]?|daily|weekdays?|weekends?|news|shows?|programmes?"
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun|(?:every|each) (?:day|morning|evening)"
-    r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|office|noon|tonight"
+    r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|mass|check-?in|slot|office|noon|tonight"
     r"|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b"
 )
 _HOURS_BEFORE = re.compile(rf"\b{_TIME_OF_DAY}|营业|[上下中]午|[早晚]上|凌晨", re.IGNORECASE)
@@ -119,7 +123,7 @@ _NEAR_BEFORE = 28  # characters before a time of day that say so
 _VERSES_BEFORE = re.compile(
     r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job|psalms?|proverbs"
     r"|isaiah|jeremiah|daniel|matthew|mark|luke|john|acts|romans|corinthians|galatians|ephesians|hebrews|james|peter"
-    r"|revelation|verses?|(?:ratio|odds|scores?)(?: of| is)?) $",
+    r"|revelation|surah|quran|verses?|(?:ratio|odds|scores?)(?: of| is| [a-z]{2,8} from)?) $",
     re.IGNORECASE,
 )
 
@@ -142,9 +146,13 @@ def is_length(pair: Pair, text: str) -> bool:
         return True
     if first.says_seconds:
         return LATER_AFTER.match(after) is not None
-    if first.seconds > 0 and (_LENGTH_AFTER.match(after) or _CLIP_BEFORE.search(before)):
+    if (first.seconds > 0 and _LENGTH_AFTER.match(after)) or _LONG_BEFORE.search(before):
         return True
-    if not first.is_decimal and _PAUSE_BEFORE.search(before):
+    if (
+        not first.is_decimal
+        and first.seconds > 0
+        and any((_PAUSE_BEFORE.search(before), _CLIP_BEFORE.search(before)))
+    ):
         return True
     if NOUN_AFTER.match(after) and (
         ONE_SECOND.search(text[last.number_stop : last.unit_stop]) or _THE_BEFORE.search(before)

@@ -75,7 +75,7 @@ def joined(text: str, times: Sequence[Time], is_asked: bool) -> Iterator[Stated]
         if joint == "dash" and _is_chain(times, gaps, index):
             continue
         if (
-            (joint != "comma" and _COMMA_DIGIT.match(text, last.number_stop))
+            (joint != "comma" and last.unit != "clock" and _COMMA_DIGIT.match(text, last.number_stop))
             or _is_long(first)
             or _is_long(last)
         ):
@@ -89,7 +89,7 @@ def joined(text: str, times: Sequence[Time], is_asked: bool) -> Iterator[Stated]
         before = text[max(stop, first.at - BEFORE) : first.at]
         pair = Pair(first, last, joint, before, text[last.stop : last.stop + AFTER])
         is_another = previous is times[index - 1] and bool(_AFTER_ANOTHER.fullmatch(before))
-        if not _is_begun(text, first.at) or not _is_interval(pair, text, is_asked, is_another):
+        if not _is_begun(text, first) or not _is_interval(pair, text, is_asked, is_another):
             continue
         previous = times[index + 1]
         start = -first.seconds if _has_sign(text, first.at) else first.seconds
@@ -104,11 +104,11 @@ def _gap(text: str, first: Time, last: Time) -> str | None:
     return None if match is None else match.lastgroup
 
 
-def _is_begun(text: str, at: int) -> bool:
-    """Whether nothing runs into the number at `at`: it isn't the 4 of GPT-4, the day of a date, the 5 of 12,5."""
-    before = text[max(0, at - 2) : at]
+def _is_begun(text: str, time: Time) -> bool:
+    """Whether nothing runs into the number: it isn't the 4 of GPT-4, the day of a date, the 5 of 12,5."""
+    before = text[max(0, time.at - 2) : time.at]
     return not (before[1:] == "-" and (before[0].isalnum() or before[0] == "_")) and not (
-        before[1:] == "," and before[0].isdigit()
+        before[1:] == "," and before[0].isdigit() and time.unit != "clock"
     )
 
 

@@ -16,7 +16,8 @@ _LABEL = re.compile(
     r"(?<![a-z])(?:[a-z]_|ts?_?|time_?)?(?:(?P<start>start(?:ing)?|begin(?:ning)?|onset"
     r"|(?<=[\"'])(?P<way>from)(?=[\"'])|开始|起始)"
     r"|(?P<end>end(?:ing)?|stop|offset|finish|(?<=[\"'])to(?=[\"'])|结束|终止)|(?P<length>duration|时长))"
-    r"(?:[_ ]?(?:time-?stamp|time|ts|secs?|seconds?|s|point|at|时间|时刻|点)){0,2}(?P<ms>[_ ]?ms)?"
+    r"(?:[_ ]?(?:time-?stamp|time|ts|secs?|seconds?|s|point|at|时间|时刻|点)){0,2}(?P<offset>_offset)?"
+    r"(?P<ms>[_ ]?ms)?"
     r"(?:(?P<key>[\"']?)\s{0,2}(?:\((?:s|secs?|seconds?)\)\s?)?(?P<sign>[:=>]|is\b(?: at\b)?|[为于]"
     r"|是)\s{0,4}[\"'\[(第]{0,2}|\s{1,2}(?:- )?)"
     r"(?:(?:about|around|approximately|approx\.|~|≈) ?)?$",
@@ -71,7 +72,7 @@ def _labels(text: str, times: Sequence[Time]) -> list[_Label]:
             role = next(role for role in ("start", "end", "length") if match[role])
             is_ms = match["ms"] is not None and not time.unit
             seconds = round(time.seconds / 1000, 6) if is_ms else time.seconds
-            is_signed = match["sign"] is not None and not match["way"]
+            is_signed = match["sign"] is not None and not (match["way"] or match["offset"])
             labels.append(_Label(index, role, bool(match["key"]), is_signed, seconds))
     return labels
 
