@@ -37,7 +37,7 @@ def heard(alignment: Alignment) -> Heard:
     "text",
     [
         *("", "sil", "SP", "<eps>", "<p:>", "!SIL", "<s>", "[laughter]", "{LG}", "{NS}", "<noise>", "*coughs*"),
-        *("#", "+", "-", "[vocalized-noise]", "[MUSIC PLAYING]", "♪", "...", "[Applause]", "<sil>", "++", "—"),
+        *("#", "+", "-", "[vocalized-noise]", "[MUSIC PLAYING]", "♪", "[♪♪♪]", "...", "[Applause]", "<sil>", "++", "—"),
     ],
 )  # fmt: skip
 def test_silences_and_sounds_are_no_words(text: str) -> None:
@@ -49,7 +49,8 @@ def test_silences_and_sounds_are_no_words(text: str) -> None:
     [
         *("<unk>", "<UNK>", "[unk]", "spn", "SPN", "{spn}", "((something))", "(())", "(laughs)", "[inaudible 00:03]"),
         *("[*]", ">>", "JOHN:", "[SPEAKER_00]:", "th[at]-", "[laughter-yeah]", "<SPOKEN_NOISE>", "[bracketed]"),
-        *("[speaking French]", "[crosstalk]", "<OOV>", "<LAUGH-yes>", "&-uh", "&=laughs", "%HESITATION", "<IVER>"),
+        *("[speaking French]", "[ __ ]", "[?]", "[crosstalk]", "<OOV>", "<LAUGH-yes>", "&-uh", "&=laughs"),
+        *("%HESITATION", "<IVER>"),
     ],
 )  # fmt: skip
 def test_something_that_may_be_said_is_unknown(text: str) -> None:
@@ -644,7 +645,15 @@ def test_a_name_that_begins_several_lines_is_a_speaker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["- Did you?\n- I did", ">> did you >> I did", "did (mumbles) I", "Did <unk> I", "did\n[MAN] I"]
+    "line",
+    [
+        "- Did you?\n- I did",
+        ">> did you >> I did",
+        "did (mumbles) I",
+        "Did <unk> I",
+        "did\n[MAN] I",
+        "did [&nbsp;__&nbsp;] I",
+    ],
 )
 def test_no_phrase_goes_from_one_speaker_to_the_next(tmp_path: Path, line: str) -> None:
     alignment = alignment_of(tmp_path, "a.srt", cues(line))

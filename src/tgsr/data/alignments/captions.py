@@ -301,7 +301,7 @@ def _shared(source: str, cues: Sequence[_Cue]) -> Iterator[Timed]:
 
 def _tokens(cue: Shown, names: set[str]) -> list[_Token]:
     """A cue's words and marks with their speakers. A mark of several words is one; a change of speaker is a mark."""
-    text = "\n".join(cue.lines)
+    text = html.unescape(html.unescape("\n".join(cue.lines)))
     text = MARKUP.sub("", LOWLIGHT.sub(OFF, HIGHLIGHT.sub(ON, text)))
     text = MARK.sub(lambda mark: f" {'_'.join(mark[0].split())} ", text)
     tokens: list[_Token] = []
@@ -314,9 +314,8 @@ def _tokens(cue: Shown, names: set[str]) -> list[_Token]:
             begins = True
         elif SPLIT.fullmatch(piece):
             voice = VOICE.fullmatch(piece)
-            speaker = html.unescape(voice[1]).strip() or None if voice else None
+            speaker = voice[1].strip() or None if voice else None
         elif piece.strip():
-            piece = html.unescape(html.unescape(piece))
             marks: list[str] = []
             if begins:
                 speaker, marks, piece = _named(piece, speaker, names)

@@ -14,6 +14,7 @@ _BRACKETS = re.compile(r"\[.*\]|<.*>|\{.*\}|\*[^*]+\*", re.DOTALL)
 _PARENTHESES = re.compile(r"\(.*\)", re.DOTALL)  # heard or not
 _INSIDE = re.compile(r"[\[<{][^\[\]<>{}]*[\]>}]")  # th[at]: a part of a word
 _LETTERS = re.compile(r"[^\W_]")
+_NOTES = re.compile(r"[♪♫♬♩]")
 _SPOKEN_SIGNS = re.compile(r"[&%@$€£¥=°§]")
 _FILLED = re.compile(r"&[=~+*-]\S+|%[^\W\d]+")  # &-uh and &=laughs of CHAT, %HESITATION
 _CHANGE = re.compile(r">>+")  # of speaker
@@ -37,7 +38,10 @@ def kind(text: str) -> Kind | None:
     if plain in UNKNOWN or any(pattern.fullmatch(text) for pattern in (_FILLED, _CHANGE, _NAME)):
         return "unknown"
     if _BRACKETS.fullmatch(text):
-        return "unknown" if _SOMETHING_SAID.search(text) else "silence"
+        is_word = _SOMETHING_SAID.search(text) or not _LETTERS.search(
+            text
+        )  # [ __ ] is a word that was cut out
+        return "unknown" if is_word and not _NOTES.search(text) else "silence"
     if _PARENTHESES.fullmatch(text) or _INSIDE.search(text):
         return "unknown"
     if not _LETTERS.search(text) and not _SPOKEN_SIGNS.search(text):
