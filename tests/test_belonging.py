@@ -71,6 +71,7 @@ def served(sounds: Path, given: Path, out: Path) -> dict[str, str]:
         (["talk.wav"], {"talk.en.vtt": f"WEBVTT\n\n{srt('hi')}"}, {"talk.wav": "hi"}),
         (["talk.wav"], {"talk.wav.json": whisper("hi")}, {"talk.wav": "hi"}),
         (["talk.wav"], {"talk.en-US.srt": srt("hi")}, {"talk.wav": "hi"}),
+        (["talk.wav"], {"talk.eng.sdh.srt": srt("hi")}, {"talk.wav": "hi"}),
         (["dr.smith.wav"], {"dr.smith.TextGrid": grid("hi")}, {"dr.smith.wav": "hi"}),
         (
             ["a/talk.wav", "b/talk.wav"],
@@ -107,6 +108,8 @@ def test_files_belong_by_path_then_by_a_unique_name(
         (["talk.wav"], {"talk.en.srt": srt("hi"), "talk.de.srt": srt("hallo")}),
         (["dr.wav"], {"dr.smith.TextGrid": grid("hi")}),
         (["talk.wav"], {"talk.part2.json": whisper("hi")}),
+        (["talk.wav"], {"talk.old.json": whisper("hi")}),
+        (["talk.wav"], {"talk.en.forced.srt": srt("hi")}),  # subtitles of foreign parts alone
     ],
 )
 def test_what_may_belong_elsewhere_is_not_guessed_but_counted(
