@@ -41,6 +41,8 @@ NOT_ENGLISH = "not-english"
 """Another language is spoken; its words are not written down as English ones."""
 INVENTED = "invented"
 """A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
+UNHEARD = "speech-without-words"
+"""Somebody speaks where no words could be written down; `holes` says where."""
 TOO_LONG = "too-long"
 EVENTS_LEFT_OUT = "events-left-out"  # as a flag: other sounds are heard than the clip's events say
 TURNS_LEFT_OUT = "turns-left-out"  # and others speak

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from tgsr.data.transcribe.hallucinations import Heard, doubt
-from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH
-from tgsr.timeline import Seconds, Span, Word, cover
+from tgsr.data.transcribe.speech import unheard
+from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH, UNHEARD
+from tgsr.timeline import Hole, Seconds, Span, Word, cover
 
 ENGLISH = "en"
 SURE = 0.6  # of a language: below it a short clip of English digits is also Welsh or Korean
@@ -21,7 +22,8 @@ class Transcript:
     """What was said in a clip of `duration` seconds; () where nobody speaks. `source` made words and times.
 
     Words are in order, inside the clip and start < end; neighbours may overlap by Whisper's step of 0.02 s.
-    `language` is what was heard (ISO 639-1), None where no one asked. `flags` are those of records.py.
+    `language` is what was heard (ISO 639-1), None where no one asked. `flags` are those of records.py. `holes` are
+    where somebody speaks and no words could be written.
     """
 
     words: tuple[Word, ...]
@@ -29,6 +31,7 @@ class Transcript:
     source: str
     language: str | None = None
     flags: tuple[str, ...] = ()
+    holes: tuple[Hole, ...] = ()
 
     @property
     def text(self) -> str:
@@ -50,18 +53,32 @@ class Backend(Protocol):
 
 
 def judged(
-    stretches: Sequence[Heard], seconds: Seconds, source: str, language: str | None, sure: float
+    stretches: Sequence[Heard],
+    speech: np.ndarray,
+    seconds: Seconds,
+    source: str,
+    language: str | None,
+    sure: float,
 ) -> Transcript:
     """What is left of a back end's stretches: none of another language, none that is held to be invented.
 
-    `sure` is the probability of `language`, in [0, 1].
+    `speech` says of each frame whether somebody speaks (speech.py): where no words are left for it there is a hole, and
+    the flag UNHEARD. `sure` is the probability of `language`, in [0, 1].
     """
     if language not in (None, ENGLISH) and sure >= SURE:
         return Transcript((), seconds, source, language, (NOT_ENGLISH,))
     kept = [heard for heard in stretches if doubt(heard) is None]
     words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
-    flags = ((INVENTED,) if len(kept) < len(stretches) else ()) + (() if words else (NO_SPEECH,))
-    return Transcript(tuple(words), seconds, source, language, flags)
+    holes = holes_of(speech, words, seconds)
+    flags: tuple[str, ...] = (INVENTED,) if len(kept) < len(stretches) else ()
+    flags += (UNHEARD,) if holes else () if words else (NO_SPEECH,)
+    return Transcript(tuple(words), seconds, source, language, flags, holes)
+
+
+def holes_of(speech: np.ndarray, words: Sequence[Word], seconds: Seconds) -> tuple[Hole, ...]:
+    """Where somebody speaks and no word is, in a clip of so many seconds; see `unheard`."""
+    spans = unheard(speech, words)
+    return tuple(Hole(round(span.start, 2), round(min(span.end, seconds), 2)) for span in spans)
 
 
 PAUSE: Seconds = 0.6  # that ends a line

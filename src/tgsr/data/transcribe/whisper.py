@@ -5,10 +5,9 @@ Its times come from cross-attention; docs/data.md has their errors beside those 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,42 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.hallucinations import Heard, doubt
+from tgsr.data.transcribe.again import to_hear_again, with_second
+from tgsr.data.transcribe.hallucinations import MOST_COMPRESSED, Heard, compression
+from tgsr.data.transcribe.speech import FRAME, is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, SURE, Transcript, judged
-from tgsr.data.transcribe.windows import Placed, Region, packed, region_at, sound_of, speech_regions
+from tgsr.data.transcribe.windows import WINDOW, Region, speech_regions
 from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper"
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
-SLOW = 0.4  # of the usual number of words a second: some must have been lost
+TAIL: Seconds = 5.0  # of silence behind a stretch; with less it loops now and then
+MEL_STEP: Seconds = 0.01
+BEAM = 5  # as faster-whisper's own
+MOST_FIRST, MOST_TOKENS_A_SECOND = (
+    24,
+    8.0,
+)  # words have 1.3 tokens on average, and fast speech five words a second
+LEAST_GAP: Seconds = 0.5  # of speech between two segments, from which Whisper goes on there
+MOST_GAPS = 8  # of a window
+BEFORE, AFTER = (
+    "\"'“¿([{-",
+    "\"'.。,，!！?？:：”)]}、",
+)  # punctuation that belongs to the next word, and to the last
 
 
 @dataclass
 class FasterWhisper:
     """CTranslate2's Whisper. `folder` is a model in its format; None is the packaged Whisper base.
 
-    Speech, as voice activity detection finds it, in windows of 30 s that short clips share, `at_once` windows together.
-    Greedy. `language` "en" takes English for granted; None asks Whisper about each clip first, which costs an encoder
-    pass a clip, and leaves clips of other languages without words. FetchError where the packaged weights cannot be had.
+    Speech, as voice activity detection finds it, in stretches of up to 29 s; `at_once` of about the same length
+    together, with TAIL of silence behind them instead of the 30 s that Whisper learned on, which saves most of the
+    encoder's work. Where somebody speaks and nothing was written it goes on from there; a stretch that has no words
+    then is heard by itself, in 30 s; what still has none is a hole of the transcript. `language` "en" takes English for
+    granted; None asks Whisper about each clip first, which costs an encoder pass a clip, and leaves clips of other
+    languages without words. FetchError where the packaged weights cannot be had.
     """
 
     folder: Path | None = None
@@ -49,81 +65,206 @@ class FasterWhisper:
     def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
         """Each clip's transcript, in order."""
         model = _model(self.folder, self.threads)
+        probabilities = [speech_probability(samples) for samples in clips]
+        speech = [is_speech(probability) for probability in probabilities]
         regions: list[Region] = []
         spoken: list[tuple[str | None, float]] = []
         for index, samples in enumerate(clips):
-            of_clip = speech_regions(samples, index) if len(samples) >= 2 * SHORTEST * SAMPLE_RATE else []
+            of_clip = speech_regions(samples, index, probabilities[index])
             language, sure = self.language, 1.0
             if of_clip and language is None:
                 language, sure, _ = model.detect_language(of_clip[0].samples)
             spoken.append((language if of_clip else None, float(sure)))
             if language in (None, ENGLISH) or sure < SURE:
                 regions += of_clip
-        seconds = sum(len(samples) for samples in clips) / SAMPLE_RATE
-        bar = tqdm(desc="hearing", unit="window", disable=seconds < PROGRESS_FROM, leave=False)
-        heard = self._hear(model, packed(regions), bar, timestamps=False)
-        # A window now and then loses one of its regions, or begins to loop: such a region is heard again by itself.
-        rates = [len(stretch.words) / region.duration for region, stretch in zip(regions, heard, strict=True)]
-        least = SLOW * float(np.median(rates)) if rates else 0.0
-        weak = [i for i, stretch in enumerate(heard) if rates[i] < least or not rates[i] or doubt(stretch)]
-        again = self._hear(model, [[Placed(regions[index], 0.0)] for index in weak], bar, timestamps=True)
-        for index, second in zip(weak, again, strict=True):
-            if doubt(second) is None and (doubt(heard[index]) or len(second.words) > len(heard[index].words)):
-                heard[index] = second
-        bar.close()
-        said = [
-            (region.clip, stretch) for region, stretch in zip(regions, heard, strict=True) if stretch.words
+        seconds = sum(region.duration for region in regions)
+        heard: list[list[Heard]] = [[] for _ in clips]
+        with tqdm(
+            desc="hearing", unit="s", total=round(seconds), disable=seconds < PROGRESS_FROM, leave=False
+        ) as bar:
+            for region, stretch in self._hear(model, regions, speech, TAIL):
+                heard[region.clip].append(stretch)
+                bar.update(round(region.duration))
+        again = [
+            region
+            for index in sorted({region.clip for region in regions})
+            for region in to_hear_again(index, clips[index], probabilities[index], heard[index])
         ]
-        transcripts = []
-        for index, samples in enumerate(clips):
-            stretches = [stretch for clip, stretch in said if clip == index]
-            transcripts.append(judged(stretches, len(samples) / SAMPLE_RATE, SOURCE, *spoken[index]))
-        return transcripts
+        for region, second in self._hear(model, again, speech, WINDOW):
+            heard[region.clip] = with_second(heard[region.clip], second, speech[region.clip])
+        return [
+            judged(stretches, is_spoken, len(samples) / SAMPLE_RATE, SOURCE, *language)
+            for stretches, is_spoken, samples, language in zip(heard, speech, clips, spoken, strict=True)
+        ]
 
     def _hear(
-        self, model: Any, windows: Sequence[Sequence[Placed]], bar: tqdm[Any], *, timestamps: bool
-    ) -> list[Heard]:
-        """What is said in each region of the windows, in order; with Whisper's own timestamps it stops at pauses."""
-        heard: list[Heard] = []
-        for first in range(0, len(windows), self.at_once):
-            some = windows[first : first + self.at_once]
-            heard += _hear_together(model, some, timestamps)
-            bar.update(len(some))
-        return heard
+        self, model: Any, regions: Sequence[Region], speech: Sequence[np.ndarray], tail: Seconds
+    ) -> Iterator[tuple[Region, Heard]]:
+        """Each region with what is said in it; `speech` says of each clip's frames whether they are."""
+        in_order = sorted(regions, key=lambda region: region.duration)
+        for first in range(0, len(in_order), self.at_once):
+            some = in_order[first : first + self.at_once]
+            windows = [_Window(region, speech[region.clip]) for region in some]
+            seconds = min(WINDOW, some[-1].duration + tail)
+            yield from zip(some, _hear_together(model, windows, seconds), strict=True)
 
 
-def _hear_together(model: Any, windows: Sequence[Sequence[Placed]], timestamps: bool) -> list[Heard]:
-    """One batch of windows: what is said in each of their regions."""
-    from faster_whisper import BatchedInferencePipeline
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What Whisper wrote between two of its timestamps, in seconds from the window's start; tokens of text only."""
 
-    sounds = [sound_of(window) for window in windows]
-    offsets = np.cumsum([0, *(len(sound) for sound in sounds)]) / SAMPLE_RATE
-    segments, _ = BatchedInferencePipeline(model).transcribe(
-        np.concatenate(sounds),
-        language=ENGLISH if model.model.is_multilingual else None,
-        clip_timestamps=[{"start": a, "end": b} for a, b in pairwise(offsets)],
-        beam_size=1,
-        temperature=0.0,
-        word_timestamps=True,
-        without_timestamps=not timestamps,
-        batch_size=len(windows),
+    start: Seconds
+    end: Seconds
+    tokens: tuple[int, ...]
+    logp: float
+    no_speech: float
+
+
+class _Window:
+    """A region while it is heard: its sound, which of its frames are speech, and what was written so far."""
+
+    def __init__(self, region: Region, speech: np.ndarray) -> None:
+        self.region = region
+        first = round(region.start / FRAME)
+        self.speech = speech[first : first + round(region.duration / FRAME)]
+        self.segments: list[_Segment] = []
+        self.n_gaps = 0
+        self._tried: Seconds = 0.0  # no gap is looked for before
+
+    def gap(self) -> Seconds | None:
+        """Where speech begins that no segment has, LEAST_GAP of it before the next one; None where none is left."""
+        if self.n_gaps == MOST_GAPS:
+            return None
+        start = 0.0
+        for until, end in [*((one.start, one.end) for one in self.segments), (WINDOW, WINDOW)]:
+            first = round(max(start, self._tried) / FRAME)
+            places = np.flatnonzero(self.speech[first : round(until / FRAME)])
+            if len(places) * FRAME >= LEAST_GAP:
+                return max(start, (first + int(places[0])) * FRAME)
+            start = max(start, end)
+        return None
+
+    def add(self, start: Seconds, segments: Sequence[_Segment]) -> None:
+        """What Whisper wrote from `start` on; what it had written stays where this ends before it."""
+        self.n_gaps += 1
+        self._tried = start + LEAST_GAP
+        if segments and segments[0].start < start + LEAST_GAP + 1.0:
+            before = [one for one in self.segments if one.end <= start + SHORTEST]
+            after = [one for one in self.segments if one.start >= segments[-1].end - SHORTEST]
+            self.segments = [*before, *segments, *after]
+
+
+def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds) -> list[Heard]:
+    """What is said in each of the windows, which are made so many seconds long."""
+    from faster_whisper.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(
+        model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=ENGLISH
     )
-    words: dict[int, list[Any]] = {}
-    numbers: dict[int, tuple[float, float]] = {}
-    for segment in segments:
-        for word in segment.words or ():
-            middle = (float(word.start) + float(word.end)) / 2
-            number = min(int(np.searchsorted(offsets, middle, side="right")) - 1, len(windows) - 1)
-            place = id(region_at(windows[number], middle - offsets[number]))
-            words.setdefault(place, []).append(word)
-            numbers[place] = (float(segment.avg_logprob), float(segment.no_speech_prob))
-    heard = []
-    for window, offset in zip(windows, offsets, strict=False):
-        for placed in window:
-            start, ends = placed.region.start, placed.region.start + placed.region.duration
-            region_words = words_of(words.get(id(placed), ()), start, ends, start - placed.at - offset)
-            heard.append(Heard(tuple(region_words), *numbers.get(id(placed), (None, None))))
-    return heard
+    n_frames = round(seconds / MEL_STEP / 2) * 2  # the encoder halves them
+    # Real silence behind the sound: faster-whisper's own padding, zeros of a normalised spectrogram, ends it early.
+    padded = [_as_long_as(window.region.samples, n_frames * MEL_STEP) for window in windows]
+    encoded = model.encode(np.stack([model.feature_extractor(sound)[..., :n_frames] for sound in padded]))
+    for window, segments in zip(windows, _written(model, tokenizer, encoded, windows, None), strict=True):
+        window.segments = segments
+    encoded_N = None
+    while gaps := [(i, gap) for i, window in enumerate(windows) if (gap := window.gap()) is not None]:
+        encoded_N = np.array(encoded) if encoded_N is None else encoded_N
+        some = [windows[i] for i, _ in gaps]
+        starts = [gap for _, gap in gaps]
+        written = _written(model, tokenizer, _rows(encoded_N, [i for i, _ in gaps]), some, starts)
+        for window, gap, segments in zip(some, starts, written, strict=True):
+            window.add(gap, segments)
+    full = [i for i, window in enumerate(windows) if window.segments]
+    if len(full) < len(windows):
+        encoded = _rows(np.array(encoded), full)
+    timed = (
+        dict(zip(full, _timed(model, tokenizer, encoded, [windows[i] for i in full]), strict=True))
+        if full
+        else {}
+    )
+    return [_as_heard(window, timed.get(i, ())) for i, window in enumerate(windows)]
+
+
+def _as_long_as(samples: np.ndarray, seconds: Seconds) -> np.ndarray:
+    n_samples = round(seconds * SAMPLE_RATE)
+    return np.pad(samples[:n_samples], (0, max(0, n_samples - len(samples))))
+
+
+def _rows(encoded_N: np.ndarray, rows: Sequence[int]) -> Any:
+    from ctranslate2 import StorageView
+
+    return StorageView.from_array(np.ascontiguousarray(encoded_N[list(rows)]))
+
+
+def _written(
+    model: Any, tokenizer: Any, encoded: Any, windows: Sequence[_Window], starts: Sequence[Seconds] | None
+) -> list[list[_Segment]]:
+    """The segments that Whisper writes of each window, from `starts` on, if given; none where it loops."""
+    first_time = tokenizer.timestamp_begin
+    times = [[first_time + int(start / SHORTEST)] for start in starts] if starts else [[] for _ in windows]
+    prompts = [[*tokenizer.sot_sequence, *time] for time in times]
+    # Whoever speaks says fewer; a loop goes on until it is stopped.
+    n_most = MOST_FIRST + round(MOST_TOKENS_A_SECOND * max(window.region.duration for window in windows))
+    how = {"beam_size": BEAM, "max_length": min(model.max_length, n_most)}
+    results = model.model.generate(encoded, prompts, return_scores=True, return_no_speech_prob=True, **how)
+    written = []
+    for window, time, result in zip(windows, times, results, strict=True):
+        ids = result.sequences_ids[0]
+        logp = result.scores[0] * len(ids) / (len(ids) + 1)
+        segments: list[_Segment] = []
+        start, tokens = 0.0, []
+        for token in [*time, *ids, first_time + round(window.region.duration / SHORTEST)]:
+            if token < tokenizer.eot:
+                tokens.append(token)
+            elif token >= first_time:
+                at = (token - first_time) * SHORTEST
+                if tokens:
+                    end = max(at, start + SHORTEST)
+                    segments.append(_Segment(start, end, tuple(tokens), logp, result.no_speech_prob))
+                start, tokens = at, []
+        text = tokenizer.decode([token for segment in segments for token in segment.tokens])
+        written.append(segments if compression(text) <= MOST_COMPRESSED else [])
+    return written
+
+
+def _timed(
+    model: Any, tokenizer: Any, encoded: Any, windows: Sequence[_Window]
+) -> list[list[tuple[_Segment, Word]]]:
+    """Each window's words in the window's time, each with its segment; every window has some."""
+    seek = round(WINDOW / MEL_STEP)
+    rows: list[list[dict[str, Any]]] = [
+        [
+            {
+                "tokens": list(segment.tokens),
+                "start": i * WINDOW + segment.start,
+                "end": i * WINDOW + segment.end,
+                "seek": i * seek,
+            }
+            for segment in window.segments
+        ]
+        for i, window in enumerate(windows)
+    ]
+    n_frames = [min(seek, round(window.region.duration / MEL_STEP)) for window in windows]
+    model.add_word_timestamps(rows, tokenizer, encoded, n_frames, BEFORE, AFTER, 0.0)
+    return [
+        [
+            (segment, word)
+            for segment, row in zip(window.segments, of_window, strict=True)
+            for word in words_of(row["words"], -i * WINDOW)
+        ]
+        for i, (window, of_window) in enumerate(zip(windows, rows, strict=True))
+    ]
+
+
+def _as_heard(window: _Window, timed: Sequence[tuple[_Segment, Word]]) -> Heard:
+    """The window's words in the clip's time, with the means of their segments' numbers."""
+    start, end = window.region.start, window.region.start + window.region.duration
+    words = tuple(_inside(word, start, end) for _, word in timed)
+    if not words:
+        return Heard(())
+    logps, silences = zip(*((segment.logp, segment.no_speech) for segment, _ in timed), strict=True)
+    return Heard(words, float(np.mean(logps)), float(np.mean(silences)))
 
 
 def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
@@ -131,16 +272,27 @@ def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
     return FasterWhisper(folder, ENGLISH)(samples)
 
 
-def words_of(words: Iterable[Any], start: Seconds, end: Seconds, shift: Seconds = 0.0) -> list[Word]:
-    """faster-whisper's words, `shift` seconds later, as ours: inside [start, end), never without length or text."""
-    timed = []
-    for word in words:
-        first = min(max(start, float(word.start) + shift), end - SHORTEST)
-        last = min(max(float(word.end) + shift, first + SHORTEST), end)
-        if word.word.strip():
-            confidence = round(min(1.0, max(0.0, float(word.probability))), 3)
-            timed.append(Word(word.word.strip(), round(first, 3), round(last, 3), None, SOURCE, confidence))
-    return timed
+def words_of(words: Iterable[dict[str, Any]], shift: Seconds) -> list[Word]:
+    """faster-whisper's words, `shift` seconds later, as ours: never without text."""
+    return [
+        Word(
+            word["word"].strip(),
+            max(0.0, float(word["start"]) + shift),
+            max(SHORTEST, float(word["end"]) + shift, float(word["start"]) + shift + SHORTEST),
+            None,
+            SOURCE,
+            round(min(1.0, max(0.0, float(word["probability"]))), 3),
+        )
+        for word in words
+        if word["word"].strip()
+    ]
+
+
+def _inside(word: Word, start: Seconds, end: Seconds) -> Word:
+    """The word `start` seconds later, before `end`, never without length."""
+    first = min(word.start + start, end - SHORTEST)
+    last = min(max(word.end + start, first + SHORTEST), end)
+    return replace(word, start=round(first, 3), end=round(last, 3))
 
 
 @cache

@@ -17,6 +17,7 @@ import numpy as np
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.data.alignments.reading import read_alignment
 from tgsr.data.transcribe.hallucinations import Heard
+from tgsr.data.transcribe.speech import is_speech, speech_probability
 from tgsr.data.transcribe.transcript import Backend, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.errors import ModelError
@@ -62,4 +63,5 @@ class WhisperTimestamped(Backend):
                 )
             words = read_alignment(written)[""].words
             language = json.loads(written.read_text()).get("language")
-        return judged([Heard(words)] if words else [], seconds, SOURCE, language, 1.0)
+        speech = is_speech(speech_probability(samples))
+        return judged([Heard(words)] if words else [], speech, seconds, SOURCE, language, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.data.transcribe.again import to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import Heard
+from tgsr.data.transcribe.speech import is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, SURE, Backend, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
-from tgsr.data.transcribe.windows import speech_regions
+from tgsr.data.transcribe.windows import Region, speech_regions
 from tgsr.errors import ModelError
 from tgsr.records import NO_SPEECH
 from tgsr.timeline import Seconds, Word
@@ -27,7 +30,8 @@ SHORTEST: Seconds = 0.02
 class TransformersWhisper(Backend):
     """A WhisperForConditionalGeneration by folder or hub id; None is the packaged Whisper base.
 
-    Windows of up to 30 s of speech, as voice activity detection finds it, `at_once` of them a forward; greedy. Words
+    Stretches of up to 29 s of speech, as voice activity detection finds it, `at_once` of them a forward; greedy. Speech
+    that has no words then is heard again by itself; what still has none is a hole of the transcript. Words
     get their times from the attention heads that the generation config names (alignment_heads), and their mean
     probability. `language` "en" takes it for granted, None has the first window's language detected. ModelError where
     the model is no Whisper or its generation config lacks the heads.
@@ -41,20 +45,21 @@ class TransformersWhisper(Backend):
 
     def __call__(self, samples: np.ndarray) -> Transcript:
         seconds = len(samples) / SAMPLE_RATE
-        windows = [(region.start, region.samples) for region in speech_regions(samples)]
-        if not windows:
+        probability = speech_probability(samples)
+        speech = is_speech(probability)
+        regions = speech_regions(samples, 0, probability)
+        if not regions:
             return Transcript((), seconds, SOURCE, None, (NO_SPEECH,))
         model = self._loaded[0]
         language, sure = self.language, 1.0
         if language is None and model.generation_config.is_multilingual:
-            language, sure = _language(model, self._features([windows[0][1]])[0])
+            language, sure = _language(model, self._features([regions[0].samples])[0])
             if language != ENGLISH and sure >= SURE:
-                return judged((), seconds, SOURCE, language, sure)
-        stretches: list[Heard] = []
-        for first in range(0, len(windows), self.at_once):
-            some = windows[first : first + self.at_once]
-            stretches += self._hear(some, seconds)
-        return judged(stretches, seconds, SOURCE, language, sure)
+                return judged((), speech, seconds, SOURCE, language, sure)
+        heard = self._hear(regions, seconds)
+        for second in self._hear(to_hear_again(0, samples, probability, heard), seconds):
+            heard = with_second(heard, second, speech)
+        return judged(heard, speech, seconds, SOURCE, language, sure)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, Any]:
@@ -80,34 +85,37 @@ class TransformersWhisper(Backend):
         batch: Any = extractor(windows, **how)
         return batch["input_features"].to(self.device, model.dtype), batch["attention_mask"].to(self.device)
 
+    def _hear(self, regions: Sequence[Region], seconds: Seconds) -> list[Heard]:
+        """What is said in each of the regions of a clip of so many seconds."""
+        heard: list[Heard] = []
+        for first in range(0, len(regions), self.at_once):
+            heard += self._hear_together(regions[first : first + self.at_once], seconds)
+        return heard
+
     @torch.no_grad()
-    def _hear(self, windows: list[tuple[Seconds, np.ndarray]], seconds: Seconds) -> list[Heard]:
+    def _hear_together(self, regions: Sequence[Region], seconds: Seconds) -> list[Heard]:
         model, _, tokenizer = self._loaded
         is_multilingual = model.generation_config.is_multilingual
         spoken = {"language": ENGLISH, "task": "transcribe"} if is_multilingual else {}
-        features, mask = self._features([samples for _, samples in windows])
+        features, mask = self._features([region.samples for region in regions])
         out = model.generate(
             features,
             attention_mask=mask,
             return_token_timestamps=True,
+            return_timestamps=True,  # without, Whisper is more often silent
             return_dict_in_generate=True,
             output_scores=True,
             do_sample=False,
             **spoken,
         )
-        n_new = len(out["scores"])
-        logps_NB = torch.stack([scores.float().log_softmax(-1) for scores in out["scores"]])
         heard = []
-        for row, (offset, samples) in enumerate(windows):
-            ids = out["sequences"][row][-n_new:]
-            # when a token ends, the one before begins it
-            times = [offset + float(time) for time in out["token_timestamps"][row][-n_new - 1 :].float()]
+        for region, segments in zip(regions, out["segments"], strict=True):
             tokens = [
-                _Token(int(ids[i]), times[i], times[i + 1], float(logps_NB[i, row, int(ids[i])]))
-                for i in range(n_new)
-                if int(ids[i]) < tokenizer.eos_token_id
+                token
+                for token in _tokens(segments, region.start)
+                if token.id < tokenizer.eos_token_id  # else it is a time
             ]
-            words = _words(tokenizer, tokens, min(seconds, offset + len(samples) / SAMPLE_RATE))
+            words = _words(tokenizer, tokens, min(seconds, region.start + region.duration))
             logp = sum(token.logp for token in tokens) / len(tokens) if tokens else None
             heard.append(Heard(tuple(words), logp))
         return heard
@@ -118,6 +126,24 @@ class _Token(NamedTuple):
     start: Seconds
     end: Seconds
     logp: float
+
+
+def _tokens(segments: Sequence[dict[str, Any]], start: Seconds) -> Iterator[_Token]:
+    """All tokens of a window's segments, as generate returns them, with times; the window begins at `start`."""
+    n_prompt = 0
+    result = None
+    for segment in segments:
+        if segment["result"] is not result:  # another pass: it went on where the one before ended
+            result, n_prompt = segment["result"], segment["idxs"][0]
+        first, stop = segment["idxs"]
+        times = result["token_timestamps"].float()
+        offset = start + float(segment["token_timestamps"][0]) - float(times[first])
+        for place in range(first, stop):
+            token = int(result["sequences"][place])
+            logps = result["scores"][place - n_prompt].float().log_softmax(-1)
+            # when a token ends, the one before begins it
+            ends = offset + float(times[place])
+            yield _Token(token, offset + float(times[place - 1]), ends, float(logps[token]))
 
 
 def _words(tokenizer: Any, tokens: list[_Token], ends: Seconds) -> list[Word]:

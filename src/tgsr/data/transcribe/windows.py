@@ -1,17 +1,21 @@
-"""Speech in windows of 30 s, which is what Whisper hears at a time: several short clips share one."""
+"""Speech in stretches of at most 29 s: Whisper hears 30 s at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.data.transcribe.speech import FRAME, runs, speech_probability
 from tgsr.timeline import Seconds
 
 WINDOW: Seconds = 30.0
-GAP: Seconds = 0.5  # of silence between two regions, so that words of different clips stay apart
+LONGEST: Seconds = 28.0  # of speech in a region, and
+MARGIN: Seconds = 0.4  # around it
+LONGEST_PAUSE: Seconds = 2.0  # in a region; a longer one is left out
+SHORTEST: Seconds = 0.1  # of what may be speech
+MAYBE = 0.25  # the probability of speech from which it is heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,55 +31,44 @@ class Region:
         return len(self.samples) / SAMPLE_RATE
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A region in a window, and where in the window it begins."""
+def speech_regions(samples: np.ndarray, clip: int = 0, probability: np.ndarray | None = None) -> list[Region]:
+    """Stretches of up to 29 s around speech, in order, cut at pauses. None in silence.
 
-    region: Region
-    at: Seconds
-
-
-def speech_regions(samples: np.ndarray, clip: int = 0) -> list[Region]:
-    """Stretches of up to 29 s around speech, in order; a pause is the cut wherever there is one. None in silence.
-
-    Voice activity detection is silero's, which comes with faster-whisper.
+    What may be speech is heard, from MAYBE on (`probability`: speech.py's, found here where it is not given): Whisper
+    says better than voice activity detection what is none.
     """
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
-
-    spoken = get_speech_timestamps(samples, VadOptions(max_speech_duration_s=WINDOW - 1))
+    if probability is None:
+        probability = speech_probability(samples)
+    maybe = probability >= MAYBE
     bounds: list[list[int]] = []
-    for stretch in spoken:
-        start, end = int(stretch["start"]), int(stretch["end"])
-        if bounds and end - bounds[-1][0] <= (WINDOW - 1) * SAMPLE_RATE:
+    for start, end in runs(maybe):
+        if bounds and (start - bounds[-1][1]) * FRAME <= LONGEST_PAUSE:
             bounds[-1][1] = end
         else:
             bounds.append([start, end])
-    return [Region(clip, start / SAMPLE_RATE, samples[start:end]) for start, end in bounds]
+    spoken = [(start, end) for start, end in bounds if maybe[start:end].sum() * FRAME >= SHORTEST]
+    cut = [part for start, end in spoken for part in _cut(probability, start, end)]
+    regions = []
+    for index, (start, end) in enumerate(cut):
+        before, after = (
+            cut[index - 1][1] if index else 0,
+            cut[index + 1][0] if index + 1 < len(cut) else np.inf,
+        )
+        first = max(start - MARGIN / FRAME, (before + start) / 2 if index else 0.0)
+        stop = min(end + MARGIN / FRAME, (end + after) / 2, len(samples) / SAMPLE_RATE / FRAME)
+        first_sample, stop_sample = round(first * FRAME * SAMPLE_RATE), round(stop * FRAME * SAMPLE_RATE)
+        regions.append(Region(clip, first_sample / SAMPLE_RATE, samples[first_sample:stop_sample]))
+    return regions
 
 
-def packed(regions: Sequence[Region]) -> list[list[Placed]]:
-    """The regions in order in as few windows as this order allows, GAP apart."""
-    windows: list[list[Placed]] = []
-    filled = WINDOW
-    for region in regions:
-        if filled + GAP + region.duration > WINDOW:
-            windows.append([])
-            filled = -GAP
-        windows[-1].append(Placed(region, filled + GAP))
-        filled += GAP + region.duration
-    return windows
-
-
-def sound_of(window: Sequence[Placed]) -> np.ndarray:
-    """The window's samples, silence between its regions."""
-    last = window[-1]
-    sound = np.zeros(round((last.at + last.region.duration) * SAMPLE_RATE) + 1, np.float32)
-    for placed in window:
-        first = round(placed.at * SAMPLE_RATE)
-        sound[first : first + len(placed.region.samples)] = placed.region.samples
-    return sound
-
-
-def region_at(window: Sequence[Placed], seconds: Seconds) -> Placed:
-    """The region that is heard there, or the one that is nearest."""
-    return min(window, key=lambda one: max(one.at - seconds, seconds - one.at - one.region.duration, 0.0))
+def _cut(probability: np.ndarray, start: int, end: int) -> list[tuple[int, int]]:
+    """Frames [start, end) in parts of LONGEST at most, each cut in the longest pause of its last quarter."""
+    longest = int(LONGEST / FRAME)
+    if end - start <= longest:
+        return [(start, end)]
+    first = start + longest * 3 // 4
+    last_quarter = probability[first : start + longest]
+    pauses = runs(last_quarter < MAYBE)
+    a, b = max(pauses, key=lambda pause: pause[1] - pause[0], default=(int(last_quarter.argmin()),) * 2)
+    middle = first + (a + b) // 2
+    return [(start, middle), *_cut(probability, middle, end)]

@@ -1,0 +1,71 @@
+"""What is heard a second time, by itself: speech that has no words yet; the same for every back end that hears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.data.transcribe.hallucinations import LEAST_LOGP, Heard, doubt
+from tgsr.data.transcribe.speech import FRAME, is_speech, unheard
+from tgsr.data.transcribe.windows import Region, speech_regions
+from tgsr.timeline import Seconds, Span, Word
+
+AROUND: Seconds = 0.3  # of sound on both sides of what is heard again, never into a word
+
+
+def to_hear_again(
+    clip: int, samples: np.ndarray, probability: np.ndarray, heard: Sequence[Heard]
+) -> list[Region]:
+    """The regions of one clip to be heard again: its speech without words, all of it where there are none.
+
+    `probability` is speech.py's for `samples`. Words that are held to be invented are none.
+    """
+    words = _believed(heard)
+    speech = is_speech(probability)
+    holes = unheard(speech, words)
+    if not words and not holes and speech.any():
+        places = np.flatnonzero(speech)
+        holes = [Span(float(places[0]) * FRAME, float(places[-1] + 1) * FRAME)]
+    regions = []
+    for hole in holes:
+        before = max((word.end for word in words if word.end <= hole.start), default=0.0)
+        after = min(
+            (word.start for word in words if word.start >= hole.end), default=len(samples) / SAMPLE_RATE
+        )
+        start, end = max(before, hole.start - AROUND), min(after, hole.end + AROUND)
+        first, stop = round(start / FRAME), round(end / FRAME)
+        sound = samples[round(first * FRAME * SAMPLE_RATE) : round(stop * FRAME * SAMPLE_RATE)]
+        for region in speech_regions(sound, clip, probability[first:stop]):
+            regions.append(replace(region, start=region.start + first * FRAME))
+    return regions
+
+
+def with_second(heard: Sequence[Heard], second: Heard, speech: np.ndarray) -> list[Heard]:
+    """A clip's stretches with what was heard of one of them again, where more of its speech has words then.
+
+    What was invented there goes; words that stand already stay, and are not written twice.
+    """
+    words = _believed(heard)
+    new = tuple(word for word in second.words if not any(_same_place(word, old) for old in words))
+    if not new or doubt(second) or (second.logp is not None and second.logp < LEAST_LOGP):
+        return list(heard)
+    if _seconds(unheard(speech, [*words, *new])) >= _seconds(unheard(speech, words)) and words:
+        return list(heard)
+    span = Span(new[0].start, new[-1].end)
+    kept = [one for one in heard if not (doubt(one) and any(word.span.overlap(span) for word in one.words))]
+    return [*kept, replace(second, words=new)]
+
+
+def _believed(heard: Sequence[Heard]) -> list[Word]:
+    return [word for stretch in heard if doubt(stretch) is None for word in stretch.words]
+
+
+def _same_place(word: Word, other: Word) -> bool:
+    return word.span.overlap(other.span) > min(word.span.duration, other.span.duration) / 2
+
+
+def _seconds(spans: Sequence[Span]) -> Seconds:
+    return sum(span.duration for span in spans)

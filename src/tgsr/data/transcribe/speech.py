@@ -1,0 +1,95 @@
+"""Where somebody speaks, by voice activity detection, and where words are missing there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from tgsr.audio import SAMPLE_RATE
+from tgsr.data.transcribe.forced_alignment import spell
+from tgsr.timeline import Seconds, Span, Word
+
+FRAME: Seconds = 512 / SAMPLE_RATE  # silero's step
+SPEECH = 0.5  # the probability from which a frame is speech; silero's own bounds
+STILL_SPEECH = 0.35  # and to which it stays so
+LOUD, QUIETEST = 0.3, 1e-6  # the peak that silero hears well; one below which there is nothing but rounding
+
+LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
+A_WORD: Seconds = 0.4  # that a word may last, and
+A_LETTER: Seconds = 0.1  # for each of its letters; a word that lasts longer has swallowed others
+FEWEST_LETTERS = 4.0  # a second of speech; slow dictation has eight
+LEAST_FOR_RATE: Seconds = 3.0  # of speech, before its rate is looked at
+
+
+def speech_probability(samples: np.ndarray) -> np.ndarray:
+    """16 kHz mono -> the probability of speech in each frame of 0.032 s; the last may be cut short.
+
+    By silero, which comes with faster-whisper. Quiet sound is made louder first: it hears nothing below -60 dB, while
+    Whisper does not mind.
+    """
+    from faster_whisper.vad import get_vad_model
+
+    if not len(samples):
+        return np.zeros(0, np.float32)
+    peak = float(np.quantile(np.abs(samples), 0.999))  # not a click's
+    gain = max(1.0, LOUD / peak) if peak > QUIETEST else 1.0
+    n_frames = -(-len(samples) // 512)
+    sound = np.zeros(n_frames * 512, np.float32)
+    np.clip(samples * gain, -1.0, 1.0, out=sound[: len(samples)])
+    return np.asarray(get_vad_model()(sound), np.float32).reshape(-1)[:n_frames]
+
+
+def is_speech(probability: np.ndarray) -> np.ndarray:
+    """Which frames are speech: from SPEECH on, until it falls below STILL_SPEECH."""
+    state = np.where(probability >= SPEECH, 1, np.where(probability < STILL_SPEECH, 0, -1))
+    known = np.where(state >= 0, np.arange(len(state)), 0)
+    return state[np.maximum.accumulate(known)] == 1 if len(state) else np.zeros(0, bool)
+
+
+def runs(frames: np.ndarray) -> list[tuple[int, int]]:
+    """[first, stop) of each run of true frames, in order."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], frames.astype(np.int8), [0]])))
+    return [(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
+
+
+def unheard(speech: np.ndarray, words: Sequence[Word], start: Seconds = 0.0) -> list[Span]:
+    """Stretches in which somebody speaks and no word is, in order; () where the words can be all that is said.
+
+    `speech` says of each frame from `start` on whether it is speech. Counted are LEAST_UNHEARD of speech or more
+    between two words that follow each other, or before the first, or after the last, where a word lasts no longer than
+    its letters allow; and all speech where words are far too few for it altogether.
+    """
+    free = speech.copy()
+    said = sorted((shortened(word) for word in words), key=lambda word: word.start)
+    bounds = [0]
+    for word in said:
+        first, stop = (round((time - start) / FRAME) for time in (word.start, word.end))
+        free[max(0, first) : max(0, stop)] = False
+        bounds.append(min(max(bounds[-1], stop), len(speech)))
+    bounds.append(len(speech))
+    n_least = LEAST_UNHEARD / FRAME
+    letters = sum(_n_letters(word.text) for word in words)
+    seconds = float(speech.sum()) * FRAME
+    if words and seconds >= LEAST_FOR_RATE and letters < FEWEST_LETTERS * seconds:
+        bounds, n_least, free = [0, len(speech)], 0.0, speech
+    found = []
+    for first, stop in pairwise(bounds):
+        places = np.flatnonzero(free[first:stop])
+        if len(places) >= max(1.0, n_least):
+            a, b = first + int(places[0]), first + int(places[-1]) + 1
+            found.append(Span(start + a * FRAME, start + b * FRAME))
+    return found
+
+
+def shortened(word: Word) -> Word:
+    """The word, no longer than its letters allow: its end, since Whisper's words begin with the pause before them."""
+    longest = A_WORD + A_LETTER * _n_letters(word.text)
+    return word if word.end - word.start <= longest else replace(word, start=word.end - longest)
+
+
+def _n_letters(text: str) -> int:
+    """As it is said: "1985" has the letters of nineteen eighty-five."""
+    return max(len(text), sum(len(part) for part in spell(text)))
