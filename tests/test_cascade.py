@@ -15,7 +15,7 @@ from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import official_letter
 from tgsr.data.transcribe.transcript import lines_of
-from tgsr.data.transcribe.whisper import SOURCE, Transcript
+from tgsr.data.transcribe.whisper import HEARING, SOURCE, Transcript
 from tgsr.errors import ModelError
 from tgsr.grounding import find_spans
 from tgsr.llm.decoding import GREEDY, Failed
@@ -46,10 +46,10 @@ def keep(cache: Path, samples: np.ndarray, transcript: Transcript) -> None:
 
     from tgsr.audio import content_hash
 
-    path = cache / "transcripts" / SOURCE / f"{content_hash(samples)}.json"
+    path = cache / "transcripts" / HEARING / f"{content_hash(samples)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     words = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
-    path.write_text(json.dumps({"duration": transcript.duration, "words": words}))
+    path.write_text(json.dumps({"duration": transcript.duration, "words": words, "holes": []}))
 
 
 @pytest.fixture

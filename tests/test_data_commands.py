@@ -62,7 +62,10 @@ def test_a_folder_of_sound_gets_words_flags_and_an_errors_file(
     errors = [json.loads(line) for line in (tmp_path / "errors.jsonl").read_text().splitlines()]
     assert len(errors) == 1
     assert "broken.wav" in errors[0]["file"]
-    assert "4 clips of 5 (folder), 1 with flags; 1 left out" in capsys.readouterr().out
+    written = capsys.readouterr().out
+    assert "4 clips of 5 (folder), " in written
+    assert "1 no-speech" in written
+    assert "; 1 left out, see " in written
     assert cli.main(["build", "sta", "--clips", str(out), "--out", str(tmp_path / "sta")]) == 0
     assert read_questions(tmp_path / "sta" / "questions.jsonl")
 

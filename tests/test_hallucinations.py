@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tgsr.data.transcribe.hallucinations import Heard, compression, doubt, repeats
+from tgsr.data.transcribe.hallucinations import Heard, compression, doubt, repeats, with_room
 from tgsr.data.transcribe.transcript import judged
 from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH
 from tgsr.timeline import Word
+
+SILENCE = np.zeros(0, bool)  # no frame is speech
 
 
 def said(text: str, seconds: float = 0.4) -> tuple[Word, ...]:
@@ -54,17 +57,29 @@ def test_more_words_than_anyone_can_say_are_invented() -> None:
     assert doubt(Heard(said("one two three four five six", 0.2))) is None
 
 
+def test_words_without_room_behind_the_sound_are_left_out_and_flagged() -> None:
+    real = said("eight seven nine one eight five two")
+    piled = tuple(Word(text, 2.8, 2.82) for text in ["one", "eight", "seven", "nine"])
+    assert with_room(Heard((*real, *piled, Word("two", 2.8, 3.1)))) == Heard(real)
+    few = (*real[:4], *(Word(text, 1.6, 1.62) for text in ("a", "in", "the")), *said("x y z w v u")[5:])
+    assert with_room(Heard(few)) == Heard(few)
+    kept = judged([Heard((*real, *piled))], SILENCE, 3.0, "whisper", "en", 0.9)
+    assert (kept.words, kept.flags) == (real, (INVENTED,))
+
+
 def test_what_is_left_out_is_flagged() -> None:
     loop, real = Heard(said("thanks for watching " * 6)), Heard(said("hello there"))
-    kept = judged([loop, real], 20.0, "whisper", "en", 0.9)
+    kept = judged([loop, real], SILENCE, 20.0, "whisper", "en", 0.9)
     assert [word.text for word in kept.words] == ["hello", "there"]
     assert kept.flags == (INVENTED,)
-    assert judged([loop], 20.0, "whisper", "en", 0.9).flags == (INVENTED, NO_SPEECH)
-    assert judged([], 20.0, "whisper", None, 0.0).flags == (NO_SPEECH,)
+    assert judged([loop], SILENCE, 20.0, "whisper", "en", 0.9).flags == (INVENTED, NO_SPEECH)
+    assert judged([], SILENCE, 20.0, "whisper", None, 0.0).flags == (NO_SPEECH,)
 
 
 def test_another_language_has_no_words_unless_whisper_is_unsure() -> None:
     real = Heard(said("hello there"))
-    assert judged([real], 9.0, "whisper", "fr", 0.97) == judged([], 9.0, "whisper", "fr", 0.97)
-    assert judged([real], 9.0, "whisper", "fr", 0.97).flags == (NOT_ENGLISH,)
-    assert judged([real], 9.0, "whisper", "cy", 0.4).words
+    assert judged([real], SILENCE, 9.0, "whisper", "fr", 0.97) == judged(
+        [], SILENCE, 9.0, "whisper", "fr", 0.97
+    )
+    assert judged([real], SILENCE, 9.0, "whisper", "fr", 0.97).flags == (NOT_ENGLISH,)
+    assert judged([real], SILENCE, 9.0, "whisper", "cy", 0.4).words

@@ -1,41 +1,66 @@
-"""Short clips that share a window: what goes in comes out at its own place."""
+"""Stretches of speech: all of it is in one, none is too long, and cuts are where nobody speaks."""
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.windows import GAP, WINDOW, Region, packed, region_at, sound_of
+from tgsr.data.transcribe.speech import FRAME
+from tgsr.data.transcribe.windows import LONGEST, LONGEST_PAUSE, MARGIN, speech_regions
+
+FRAME_SAMPLES = round(FRAME * SAMPLE_RATE)
 
 
-def region(clip: int, seconds: float) -> Region:
-    return Region(clip, 0.0, np.full(round(seconds * SAMPLE_RATE), clip + 1, np.float32))
+def frames(*stretches: tuple[float, float]) -> np.ndarray:
+    """(seconds, probability of speech) one after the other, as frames."""
+    return np.concatenate(
+        [np.full(round(seconds / FRAME), probability) for seconds, probability in stretches]
+    )
 
 
-@given(st.lists(st.floats(0.1, 29), max_size=12))
-def test_every_region_is_in_one_window_in_order_and_none_is_too_long(seconds: list[float]) -> None:
-    windows = packed([region(i, s) for i, s in enumerate(seconds)])
-    assert [placed.region.clip for window in windows for placed in window] == list(range(len(seconds)))
-    for window in windows:
-        assert window[0].at == 0
-        assert window[-1].at + window[-1].region.duration <= WINDOW + 1e-6
-        for a, b in itertools.pairwise(window):
-            assert b.at - a.at - a.region.duration == pytest.approx(GAP)
+def bounds(probability: np.ndarray) -> list[tuple[float, float]]:
+    samples = np.zeros(len(probability) * FRAME_SAMPLES, np.float32)
+    regions = speech_regions(samples, 0, probability)
+    return [(region.start, region.start + region.duration) for region in regions]
 
 
-def test_the_sound_is_the_regions_with_silence_between() -> None:
-    (window,) = packed([region(0, 1.0), region(1, 2.0)])
-    sound = sound_of(window)
-    assert set(sound[:SAMPLE_RATE]) == {1.0}
-    assert set(sound[SAMPLE_RATE : round((1 + GAP) * SAMPLE_RATE)]) == {0.0}
-    assert set(sound[round((1 + GAP) * SAMPLE_RATE) : round((3 + GAP) * SAMPLE_RATE)]) == {2.0}
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.2, 40), st.sampled_from([0.0, 0.3, 0.9])), max_size=8))
+def test_all_that_may_be_speech_is_in_one_stretch_of_a_window(stretches: list[tuple[float, float]]) -> None:
+    probability = frames((0.5, 0.0), *stretches)
+    found = bounds(probability)
+    assert all(end - start <= LONGEST + 2 * MARGIN + FRAME for start, end in found)
+    assert all(before <= start + 1e-3 for (_, before), (start, _) in pairwise(found))
+    for frame in np.flatnonzero(probability >= 0.3):
+        middle = (frame + 0.5) * FRAME
+        assert any(start <= middle <= end for start, end in found)
 
 
-def test_a_word_in_the_gap_belongs_to_the_nearest_region() -> None:
-    (window,) = packed([region(0, 1.0), region(1, 2.0)])
-    assert [region_at(window, s).region.clip for s in (0.5, 1.1, 1.4, 2.0, 9.0)] == [0, 0, 1, 1, 1]
+def test_a_cut_is_in_the_longest_pause_of_the_last_quarter() -> None:
+    probability = frames(
+        (10, 0.9), (1.5, 0), (11, 0.9), (0.3, 0), (2, 0.9), (0.6, 0), (3, 0.9), (0.2, 0), (9, 0.9)
+    )
+    (_, first), (second, _) = bounds(probability)
+    assert first == pytest.approx(10 + 1.5 + 11 + 0.3 + 2 + 0.3, abs=2 * FRAME)
+    assert second == pytest.approx(first)
+
+
+def test_speech_without_any_pause_is_cut_where_it_is_least_sure() -> None:
+    probability = frames((60, 0.9))
+    probability[round(25 / FRAME)] = 0.6
+    assert bounds(probability)[0][1] == pytest.approx(25, abs=2 * FRAME)
+
+
+def test_a_long_pause_is_left_out_and_a_short_one_is_not() -> None:
+    assert len(bounds(frames((2, 0.9), (LONGEST_PAUSE + 0.1, 0), (2, 0.9)))) == 2
+    assert len(bounds(frames((2, 0.9), (LONGEST_PAUSE - 0.1, 0), (2, 0.9)))) == 1
+
+
+def test_a_click_is_not_heard() -> None:
+    assert bounds(frames((2, 0), (0.032, 0.9), (2, 0))) == []
+    assert bounds(np.zeros(0)) == []

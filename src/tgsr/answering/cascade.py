@@ -25,7 +25,7 @@ from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
-from tgsr.data.transcribe.whisper import SOURCE, Transcript, transcribe
+from tgsr.data.transcribe.whisper import HEARING, SOURCE, Transcript, transcribe
 from tgsr.disk.whole import write_whole
 from tgsr.engine.generate import NotFiniteLogits
 from tgsr.engine.sampling import NOT_FINITE
@@ -35,7 +35,7 @@ from tgsr.llm.endpoint import Limits
 from tgsr.llm.text_models import Llm, LocalLlm, ServedLlm
 from tgsr.models.packaged_weights import language_model
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3
-from tgsr.timeline import Seconds, Word
+from tgsr.timeline import Hole, Seconds, Word
 
 LIMITS = (
     "cascade: hears English words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
@@ -98,7 +98,10 @@ class Cascade(Responder):
         if question.phrase is not None:
             return located(question.phrase, transcript.words)
         if not transcript.words:
-            return f"{REASONING_OPENING}\nNobody says a word in this recording.\nFinal answer: {NOT_SAID}"
+            why = "Somebody speaks, but no word" if transcript.holes else "No word"
+            return (
+                f"{REASONING_OPENING}\n{why} could be made out in this recording.\nFinal answer: {NOT_SAID}"
+            )
         written = self.llm.answer(lines_of(transcript.words), question, decoding, self.system)
         if isinstance(written, Failed):
             return written
@@ -107,16 +110,19 @@ class Cascade(Responder):
 
     def transcript(self, samples: np.ndarray) -> Transcript:
         """The clip's transcript, from the cache where it was made before; a kept one that is damaged is made again."""
-        path = self.cache / "transcripts" / SOURCE / f"{content_hash(samples)}.json"
+        path = self.cache / "transcripts" / HEARING / f"{content_hash(samples)}.json"
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             kept = row["words"]
             words = tuple(Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in kept)
-            return Transcript(words, float(row["duration"]), SOURCE)
+            holes = tuple(Hole(start, end) for start, end in row["holes"])
+            return Transcript(words, float(row["duration"]), SOURCE, holes=holes)
         except (OSError, ValueError, KeyError, TypeError):
             transcript = transcribe(samples)
         rows = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
-        write_whole(path, json.dumps({"duration": transcript.duration, "words": rows}, ensure_ascii=False))
+        row = {"duration": transcript.duration, "words": rows}
+        row["holes"] = [[hole.start, hole.end] for hole in transcript.holes]
+        write_whole(path, json.dumps(row, ensure_ascii=False))
         return transcript
 
 

@@ -53,11 +53,12 @@ def transcribe(args: argparse.Namespace) -> None:
     threads = 1 if args.workers > 1 else 0
     settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
-    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows")
+    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=2)
     counts = run(step, rows, out, root=out.parent, **shared.shards_of(args))
     left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
     kept = f"{counts.kept} clips of {counts.given} ({corpus})"
-    print(f"{args.out}: {kept}, {counts.flagged} with flags{left_out}")
+    flags = ", ".join(f"{n} {flag}" for flag, n in sorted(counts.by_flag.items()))
+    print(f"{args.out}: {kept}, {counts.flagged} with flags{f' ({flags})' if flags else ''}{left_out}")
     if not counts.kept:
         raise NothingDone(f"{args.source}: no clip could be read{left_out or ': there is none'}")
 

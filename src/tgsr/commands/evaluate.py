@@ -299,7 +299,7 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
 def behaviour(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs, args.whisper)
     shared.require_writable("--out", args.out, folder=True)
-    from tgsr.data.transcribe.whisper import FasterWhisper
+    from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
@@ -318,9 +318,11 @@ def behaviour(args: argparse.Namespace) -> None:
     verified: dict[str, list[Any]] = {}
     n_phrases = 0
     whisper = FasterWhisper(args.whisper, "en")
-    weights = "whisper-base"  # what was heard is kept by the weights themselves: a folder's may change
+    weights = (
+        f"whisper-base {HEARING}"  # what was heard is kept by the weights themselves: a folder's may change
+    )
     if args.whisper is not None and not args.no_verify:
-        weights = sha256_of(args.whisper / "model.bin")
+        weights = f"{sha256_of(args.whisper / 'model.bin')} {HEARING}"
     for path in prediction_files(args.runs):
         responses = read_any_responses(path, errors)
         chosen = [response for response in responses if response.question.kind == "choice"]

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -71,7 +72,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows went in, came out, came out with flags, were left out; and how many shards were there already."""
+    """How many rows went in, came out, have flags, were left out; how many shards there are, and were; rows by flag."""
 
     given: int
     kept: int
@@ -79,6 +80,7 @@ class Counts:
     left_out: int
     shards: int
     found: int
+    by_flag: Mapping[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -127,7 +129,8 @@ def run(
             with tqdm(desc=out.name, unit="row") as bar:
                 for n_rows in _RUNNERS[runner](jobs(), workers):
                     bar.update(n_rows)
-            counts = Counts(n_given, *_put_together(keys, kept, out), len(keys), n_found)
+            n_kept, n_flagged, n_bad, by_flag = _put_together(keys, kept, out)
+            counts = Counts(n_given, n_kept, n_flagged, n_bad, len(keys), n_found, by_flag)
         except DiskError as error:
             raise ShardError(
                 f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
@@ -218,9 +221,10 @@ def _make_pickled(item: dict[str, bytes]) -> dict[str, int]:
 _RUNNERS = {"here": _by_processes, "ray": _by_ray}
 
 
-def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int, int]:
-    """All shards' results in order, into `out` and its errors; how many rows came out, with flags, were left out."""
+def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int, int, dict[str, int]]:
+    """All shards' results in order, into `out` and its errors; how many rows came out, have flags, were left out."""
     n_kept = n_flagged = n_bad = 0
+    by_flag: Counter[str] = Counter()
     with (
         whole(errors_of(out)) as half_errors,
         whole(out) as half_rows,
@@ -234,5 +238,7 @@ def _put_together(keys: Sequence[str], kept: Path, out: Path) -> tuple[int, int,
                     (rows if kind == "row" else errors).write(json.dumps(row, ensure_ascii=False) + "\n")
                     n_kept += kind == "row"
                     n_bad += kind == "bad"
-                    n_flagged += bool(kind == "row" and row.get("flags"))
-    return n_kept, n_flagged, n_bad
+                    flags = (row.get("flags") or ()) if kind == "row" else ()
+                    n_flagged += bool(flags)
+                    by_flag.update(flags)
+    return n_kept, n_flagged, n_bad, dict(by_flag)

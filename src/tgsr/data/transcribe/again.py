@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.hallucinations import LEAST_LOGP, Heard, doubt
+from tgsr.data.transcribe.hallucinations import LEAST_LOGP, Heard, doubt, with_room
 from tgsr.data.transcribe.speech import FRAME, is_speech, unheard
 from tgsr.data.transcribe.windows import Region, speech_regions
 from tgsr.timeline import Seconds, Span, Word
@@ -31,9 +31,10 @@ def to_hear_again(
         holes = [Span(float(places[0]) * FRAME, float(places[-1] + 1) * FRAME)]
     regions = []
     for hole in holes:
-        before = max((word.end for word in words if word.end <= hole.start), default=0.0)
+        before = max((word.end for word in words if word.end <= hole.start + FRAME), default=0.0)
         after = min(
-            (word.start for word in words if word.start >= hole.end), default=len(samples) / SAMPLE_RATE
+            (word.start for word in words if word.start >= hole.end - FRAME),
+            default=len(samples) / SAMPLE_RATE,
         )
         start, end = max(before, hole.start - AROUND), min(after, hole.end + AROUND)
         first, stop = round(start / FRAME), round(end / FRAME)
@@ -44,23 +45,32 @@ def to_hear_again(
 
 
 def with_second(heard: Sequence[Heard], second: Heard, speech: np.ndarray) -> list[Heard]:
-    """A clip's stretches with what was heard of one of them again, where more of its speech has words then.
+    """A clip's stretches with what was heard of one of them again, where half of its speech or more has words then.
 
     What was invented there goes; words that stand already stay, and are not written twice.
     """
+    second = with_room(second)
     words = _believed(heard)
     new = tuple(word for word in second.words if not any(_same_place(word, old) for old in words))
     if not new or doubt(second) or (second.logp is not None and second.logp < LEAST_LOGP):
         return list(heard)
-    if _seconds(unheard(speech, [*words, *new])) >= _seconds(unheard(speech, words)) and words:
-        return list(heard)
     span = Span(new[0].start, new[-1].end)
-    kept = [one for one in heard if not (doubt(one) and any(word.span.overlap(span) for word in one.words))]
+    before, after = (
+        [one for one in unheard(speech, said) if one.overlap(span)] for said in (words, [*words, *new])
+    )
+    if words and _seconds(after) > _seconds(before) / 2:
+        return list(heard)
+    kept = [
+        one
+        for one in heard
+        if not (doubt(with_room(one)) and any(word.span.overlap(span) for word in one.words))
+    ]
     return [*kept, replace(second, words=new)]
 
 
 def _believed(heard: Sequence[Heard]) -> list[Word]:
-    return [word for stretch in heard if doubt(stretch) is None for word in stretch.words]
+    shortened = (with_room(stretch) for stretch in heard)
+    return [word for stretch in shortened if doubt(stretch) is None for word in stretch.words]
 
 
 def _same_place(word: Word, other: Word) -> bool:

@@ -16,12 +16,13 @@ from tgsr import audio
 from tgsr.data.shards import Made
 from tgsr.data.transcribe.forced_alignment import Aligner, Ctc, PocketSphinx, aligned, aligned_text
 from tgsr.data.transcribe.repair import WORDS_MISSING, mended
-from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript
+from tgsr.data.transcribe.speech import is_speech, speech_probability
+from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript, holes_of
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.disk.jsonl import Row
 from tgsr.errors import AudioError, Bad, RecordError
-from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, Clip, clip_of
+from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, UNHEARD, Clip, clip_of
 from tgsr.timeline import Hole, Seconds, Word
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
@@ -111,7 +112,12 @@ def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Cl
     if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
         return None
     words = aligned_text(clip.text, samples, aligner)
-    return None if words is None else _with(clip, *mended(_spoken_by(clip, words), clip.duration))
+    if words is None:
+        return None
+    words, flags, holes = mended(_spoken_by(clip, words), clip.duration)
+    # A text that lacks some of what is said is aligned all the same.
+    unheard = holes_of(is_speech(speech_probability(samples)), words, clip.duration)
+    return _with(clip, words, (*flags, *((UNHEARD,) if unheard else ())), (*holes, *unheard))
 
 
 def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Transcription) -> Clip:
@@ -129,7 +135,7 @@ def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Trans
         flags, holes = (*flags, *more, *again), (*holes, *more_holes)
     if clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    return _with(clip, _spoken_by(clip, words), (*heard.flags, *flags), holes)
+    return _with(clip, _spoken_by(clip, words), (*heard.flags, *flags), (*heard.holes, *holes))
 
 
 def _spoken_by(clip: Clip, words: tuple[Word, ...]) -> tuple[Word, ...]:

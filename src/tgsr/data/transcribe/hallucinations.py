@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgsr.timeline import Seconds, Word
 
@@ -16,6 +16,7 @@ MOST_COMPRESSED = 2.4  # Whisper's own bound: text that compresses better repeat
 LEAST_LOGP = -1.0  # Whisper's own: the mean log-prob of a stretch's tokens
 MOST_SILENT = 0.6  # Whisper's own: the probability of "no speech"
 MOST_REPEATS = 4  # of one to four words, one after the other
+NO_TIME: Seconds = 0.04  # two steps of Whisper's, which has no room left for the word
 MOST_WORDS_A_SECOND = 8.0  # fast speech has five
 
 
@@ -29,6 +30,14 @@ class Heard:
     words: tuple[Word, ...]
     logp: float | None = None
     no_speech: float | None = None
+
+
+def with_room(heard: Heard) -> Heard:
+    """The stretch up to where MOST_REPEATS words follow each other in no time: a loop that goes on behind the sound."""
+    for first in range(len(heard.words) - MOST_REPEATS + 1):
+        if all(word.end - word.start <= NO_TIME for word in heard.words[first : first + MOST_REPEATS]):
+            return replace(heard, words=heard.words[:first])
+    return heard
 
 
 def doubt(heard: Heard) -> str | None:

@@ -27,19 +27,24 @@ LEAST_FOR_RATE: Seconds = 3.0  # of speech, before its rate is looked at
 def speech_probability(samples: np.ndarray) -> np.ndarray:
     """16 kHz mono -> the probability of speech in each frame of 0.032 s; the last may be cut short.
 
-    By silero, which comes with faster-whisper. Quiet sound is made louder first: it hears nothing below -60 dB, while
-    Whisper does not mind.
+    By silero, which comes with faster-whisper, of the sound made `audible`.
     """
     from faster_whisper.vad import get_vad_model
 
-    if not len(samples):
-        return np.zeros(0, np.float32)
-    peak = float(np.quantile(np.abs(samples), 0.999))  # not a click's
-    gain = max(1.0, LOUD / peak) if peak > QUIETEST else 1.0
     n_frames = -(-len(samples) // 512)
+    if not n_frames:
+        return np.zeros(0, np.float32)
     sound = np.zeros(n_frames * 512, np.float32)
-    np.clip(samples * gain, -1.0, 1.0, out=sound[: len(samples)])
+    sound[: len(samples)] = audible(samples)
     return np.asarray(get_vad_model()(sound), np.float32).reshape(-1)[:n_frames]
+
+
+def audible(samples: np.ndarray) -> np.ndarray:
+    """Quiet sound made louder: silero hears no speech below -60 dB, and Whisper less of it. Silence stays silence."""
+    peak = float(np.quantile(np.abs(samples), 0.999)) if len(samples) else 0.0  # not a click's
+    if not QUIETEST < peak < LOUD / 10:
+        return samples
+    return np.clip(samples * (LOUD / peak), -1.0, 1.0).astype(np.float32)
 
 
 def is_speech(probability: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tgsr.data.transcribe.hallucinations import Heard, doubt
+from tgsr.data.transcribe.hallucinations import Heard, doubt, with_room
 from tgsr.data.transcribe.speech import unheard
 from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH, UNHEARD
 from tgsr.timeline import Hole, Seconds, Span, Word, cover
@@ -67,10 +67,11 @@ def judged(
     """
     if language not in (None, ENGLISH) and sure >= SURE:
         return Transcript((), seconds, source, language, (NOT_ENGLISH,))
-    kept = [heard for heard in stretches if doubt(heard) is None]
+    shortened = [with_room(heard) for heard in stretches]
+    kept = [heard for heard in shortened if doubt(heard) is None]
     words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
     holes = holes_of(speech, words, seconds)
-    flags: tuple[str, ...] = (INVENTED,) if len(kept) < len(stretches) else ()
+    flags: tuple[str, ...] = (INVENTED,) if kept != list(stretches) else ()
     flags += (UNHEARD,) if holes else () if words else (NO_SPEECH,)
     return Transcript(tuple(words), seconds, source, language, flags, holes)
 

@@ -17,22 +17,19 @@ from tqdm import tqdm
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.again import to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import MOST_COMPRESSED, Heard, compression
-from tgsr.data.transcribe.speech import FRAME, is_speech, speech_probability
+from tgsr.data.transcribe.speech import FRAME, audible, is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, SURE, Transcript, judged
-from tgsr.data.transcribe.windows import WINDOW, Region, speech_regions
+from tgsr.data.transcribe.windows import WINDOW, Region, most_tokens, speech_regions
 from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper"
+HEARING = f"{SOURCE}-2"  # names what is kept of what it heard: another number where it hears otherwise
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
-TAIL: Seconds = 5.0  # of silence behind a stretch; with less it loops now and then
+TAIL: Seconds = 3.0  # of silence behind a stretch; with less it begins to loop
 MEL_STEP: Seconds = 0.01
 BEAM = 5  # as faster-whisper's own
-MOST_FIRST, MOST_TOKENS_A_SECOND = (
-    24,
-    8.0,
-)  # words have 1.3 tokens on average, and fast speech five words a second
 LEAST_GAP: Seconds = 0.5  # of speech between two segments, from which Whisper goes on there
 MOST_GAPS = 8  # of a window
 BEFORE, AFTER = (
@@ -65,6 +62,7 @@ class FasterWhisper:
     def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
         """Each clip's transcript, in order."""
         model = _model(self.folder, self.threads)
+        clips = [audible(samples) for samples in clips]
         probabilities = [speech_probability(samples) for samples in clips]
         speech = [is_speech(probability) for probability in probabilities]
         regions: list[Region] = []
@@ -204,8 +202,7 @@ def _written(
     first_time = tokenizer.timestamp_begin
     times = [[first_time + int(start / SHORTEST)] for start in starts] if starts else [[] for _ in windows]
     prompts = [[*tokenizer.sot_sequence, *time] for time in times]
-    # Whoever speaks says fewer; a loop goes on until it is stopped.
-    n_most = MOST_FIRST + round(MOST_TOKENS_A_SECOND * max(window.region.duration for window in windows))
+    n_most = most_tokens([window.region for window in windows])
     how = {"beam_size": BEAM, "max_length": min(model.max_length, n_most)}
     results = model.model.generate(encoded, prompts, return_scores=True, return_no_speech_prob=True, **how)
     written = []

@@ -14,10 +14,10 @@ from torch import Tensor
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.again import to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import Heard
-from tgsr.data.transcribe.speech import is_speech, speech_probability
+from tgsr.data.transcribe.speech import audible, is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, SURE, Backend, Transcript, judged
 from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
-from tgsr.data.transcribe.windows import Region, speech_regions
+from tgsr.data.transcribe.windows import Region, most_tokens, speech_regions
 from tgsr.errors import ModelError
 from tgsr.records import NO_SPEECH
 from tgsr.timeline import Seconds, Word
@@ -45,6 +45,7 @@ class TransformersWhisper(Backend):
 
     def __call__(self, samples: np.ndarray) -> Transcript:
         seconds = len(samples) / SAMPLE_RATE
+        samples = audible(samples)
         probability = speech_probability(samples)
         speech = is_speech(probability)
         regions = speech_regions(samples, 0, probability)
@@ -106,6 +107,7 @@ class TransformersWhisper(Backend):
             return_dict_in_generate=True,
             output_scores=True,
             do_sample=False,
+            max_new_tokens=min(most_tokens(regions), model.config.max_target_positions // 2),
             **spoken,
         )
         heard = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ LONGEST: Seconds = 28.0  # of speech in a region, and
 MARGIN: Seconds = 0.4  # around it
 LONGEST_PAUSE: Seconds = 2.0  # in a region; a longer one is left out
 SHORTEST: Seconds = 0.1  # of what may be speech
+MOST_FIRST, MOST_TOKENS_A_SECOND = 24, 8.0  # of Whisper's tokens; fast speech has five words a second
 MAYBE = 0.25  # the probability of speech from which it is heard
 
 
@@ -29,6 +31,11 @@ class Region:
     @property
     def duration(self) -> Seconds:
         return len(self.samples) / SAMPLE_RATE
+
+
+def most_tokens(regions: Sequence[Region]) -> int:
+    """More of Whisper's tokens than anyone says in the longest of the regions; a loop goes on until it is stopped."""
+    return MOST_FIRST + round(MOST_TOKENS_A_SECOND * max(region.duration for region in regions))
 
 
 def speech_regions(samples: np.ndarray, clip: int = 0, probability: np.ndarray | None = None) -> list[Region]:
