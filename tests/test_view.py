@@ -23,6 +23,7 @@ from tgsr import audio
 from tgsr.cli import main
 from tgsr.errors import AudioError, ModelError, StudyError, ViewError
 from tgsr.evaluation.scoring.score import Predictions, score
+from tgsr.llm.decoding import Cut
 from tgsr.models.load import load
 from tgsr.pages.guard import guard_for
 from tgsr.pages.study.design import make_study
@@ -547,7 +548,8 @@ class Parrot:
     def respond(self, clips, asked, decoding):
         self.may_answer.wait(20)
         self.asked += [(len(clips[0]), one.text) for one in asked]
-        return ["From 1.0s to 2.0s it says so." for _ in asked]
+        texts = ["From 1.0s to 2.0s it says so." for _ in asked]
+        return [Cut(text) if "long" in one.text else text for one, text in zip(asked, texts, strict=True)]
 
     def spent(self):
         return ""
@@ -586,6 +588,7 @@ def test_a_question_about_an_upload_is_answered(client, parrot, run):
     assert told[1][1] == {"seconds": 6.0}
     done = told[2][1]
     assert done["text"] == "From 1.0s to 2.0s it says so."
+    assert done["truncated"] is False
     assert done["spans"] == [[1.0, 2.0]]
     assert done["evidence"] == [[0.5, 2.5]]
     assert done["mentions"][0]["text_start"] == 5
@@ -598,6 +601,13 @@ def test_a_question_about_an_upload_is_answered(client, parrot, run):
         "heard",
         "done",
     ]  # told again from the first
+
+
+def test_an_answer_that_was_cut_says_so(client, parrot, run):
+    parrot.may_answer.set()
+    sound = (run / "0.wav").read_bytes()
+    id_ = client.post("/api/ask?question=A long one", content=sound, headers=OWN).json()["id"]
+    assert events_of(client, id_)[-1][1]["truncated"] is True
 
 
 def test_an_item_can_be_asked_about_without_an_upload(client, parrot):

@@ -21,6 +21,7 @@ from tgsr import audio
 from tgsr.answering.responder import Responder
 from tgsr.errors import AudioError, ModelError
 from tgsr.grounding import find_spans
+from tgsr.llm.decoding import Cut
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.pages.view.index import mention_rows
@@ -193,7 +194,8 @@ class Asker:
         seconds = len(samples) / audio.SAMPLE_RATE
         job.tell(
             "done",
-            text=answer.text,
+            text=str(answer.text),
+            truncated=isinstance(answer.text, Cut),
             spans=[[span.start, span.end] for span in answer.spans],
             n_invalid=answer.n_invalid,
             mentions=mention_rows(answer.text, seconds),

@@ -23,8 +23,8 @@ POST /api/ask             ?question=...&choice=...&choice=...&phrase=1&model=...
                           kind that tgsr reads or a browser records; or, without a body, key=KEY: the sound of an item
                           -> 202 {id}; 429 while the queue is full
 GET  /api/ask/{id}/events server-sent events, from the first one on: queued {place}, heard {seconds}, text {piece},
-                          then one of done {text, spans: [[start, end]], n_invalid, mentions, evidence: [[start, end]],
-                          seconds}, failed {problem}, cancelled {}
+                          then one of done {text, truncated, spans: [[start, end]], n_invalid, mentions,
+                          evidence: [[start, end]], seconds}, failed {problem}, cancelled {}
 DELETE /api/ask/{id}      cancels
 GET  /api/ask/{id}/sound.wav, /api/ask/{id}/peaks?n=1200    what was heard
 POST /api/reload          reads grown prediction files again -> as /api/run

@@ -135,10 +135,11 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
       .then(() => { if (under === id && events?.readyState === EventSource.CLOSED) finished("The server does not know this question any more: ask again."); });
   }
 
-  function told({ spans, n_invalid, evidence }) {
+  function told({ spans, n_invalid, evidence, truncated }) {
     const seconds = evidence.reduce((sum, [start, end]) => sum + end - start, 0);
+    const end = truncated ? " The response was cut off at its limit and may lack its answer." : "";
     const cited = spans.length ? `${spans.length} cited span${spans.length > 1 ? "s" : ""}, ${seconds.toFixed(2)} s to listen to.` : "The response cites no span inside the recording.";
-    return n_invalid ? `${cited} ${n_invalid} cited intervals end before they start.` : cited;
+    return (n_invalid ? `${cited} ${n_invalid} cited intervals end before they start.` : cited) + end;
   }
 
   function draw({ text: whole, mentions }) {
