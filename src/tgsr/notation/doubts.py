@@ -58,7 +58,7 @@ _LENGTH_FROM_BEFORE = re.compile(
 )
 # What has a place as well as a length: "a pause between 2 and 3 seconds", "the clip (12-15 seconds)".
 _PAUSE_BEFORE = re.compile(
-    rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}$", re.I
+    rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}[(\[]?$", re.I
 )
 _CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
 _LONG_BEFORE = re.compile(
@@ -83,7 +83,7 @@ LATER_AFTER = re.compile(
     r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each)\b", re.IGNORECASE
 )
 _LENGTH_AFTER = re.compile(
-    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals?|between|pass|elapse|delay"
+    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals|between|pass|elapse|delay"
     r"|pauses?|gaps?|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
     r"|in total|total|too (?:late|early)|late|early|more|in duration|after|before)\b"
     r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)",
@@ -170,7 +170,7 @@ def is_decade(pair: Pair, text: str) -> bool:
     numbers = pair.first, pair.last
     is_attached = any(text[time.number_stop : time.unit_stop] in ("s", "S") for time in numbers)
     if not is_attached or any(
-        time.is_decimal or time.unit == "clock" or time.seconds % 10 for time in numbers
+        time.is_decimal or time.is_mark or time.unit == "clock" or time.seconds % 10 for time in numbers
     ):
         return False
     is_year = 1000 <= pair.first.seconds < 2100
