@@ -151,6 +151,19 @@ def test_a_full_disk_is_named_and_what_is_done_is_kept(
     assert not list((tmp_path / ".out.jsonl.shards").glob("half-*"))
 
 
+def test_a_model_that_was_trained_on_in_its_folder_makes_its_shards_again(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    plain = Step(doubled, Settings("log"))
+    rows = [{"n": 1}]
+    assert replace(plain, models=(str(model), None, "")).key(rows, tmp_path) == plain.key(rows, tmp_path)
+    model.mkdir()
+    keys = set()
+    for weights in ("old", "newer"):
+        (model / "model.bin").write_text(weights)
+        keys.add(replace(plain, models=(str(model),)).key(rows, tmp_path))
+    assert len(keys | {plain.key(rows, tmp_path)}) == 3
+
+
 def test_no_rows_give_empty_files(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert run(Step(doubled, Settings("log")), [], out, root=tmp_path) == Counts(0, 0, 0, 0, 0, 0)

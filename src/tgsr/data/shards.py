@@ -45,29 +45,39 @@ class Step:
     """`function(settings, rows) -> Made`, a module's own function, so that other processes find it.
 
     `settings` is a frozen dataclass of plain values. The shard's key is made of both, of `version`, of the rows and of
-    the size and time of the files that they name as audio: change any of them, and the shard is made again. A function
-    that was moved keeps the `name` under which its results were kept before, "module.function".
+    the size and time of the files that they name as audio, and of those in the folders of `models` that are here:
+    change any of them, and the shard is made again. A function that was moved keeps the `name` under which its results
+    were kept before, "module.function".
     """
 
     function: Callable[[Any, Sequence[Row]], Made]
     settings: Any
     name: str | None = None
     version: int = 1
+    models: tuple[str | None, ...] = ()
 
     def key(self, rows: Sequence[Row], root: Path) -> str:
         name = self.name or f"{self.function.__module__}.{self.function.__qualname__}"
         digest = hashlib.sha256(
             f"{name} {self.version} {json.dumps(asdict(self.settings), default=str)}".encode()
         )
+        for model in self.models:
+            if model and (folder := Path(model)).is_dir():
+                for file in sorted(folder.iterdir()):
+                    digest.update(f"{file.name} {_stamp(file)}".encode())
         for row in rows:
             digest.update(json.dumps(row, sort_keys=True).encode())
             if isinstance(sound := row.get("audio"), str):
-                try:
-                    stat = (root / sound).stat()
-                    digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-                except OSError:
-                    digest.update(b"missing")
+                digest.update(_stamp(root / sound).encode())
         return digest.hexdigest()[:32]
+
+
+def _stamp(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

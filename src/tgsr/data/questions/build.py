@@ -180,7 +180,7 @@ def add_open_questions(
     from tgsr.data.questions.by_llm import Open, open_questions_of
 
     settings = Open(llm, cache, n_a_clip, seed, split)
-    step = Step(open_questions_of, settings, "tgsr.open_questions.open_questions_of")
+    step = Step(open_questions_of, settings, "tgsr.open_questions.open_questions_of", models=(llm,))
     rows = rows_of(chain.from_iterable(clips_of(path, "clips", out) for path in clips))
     written = _run_beside(step, rows, out / ".open" / "questions.jsonl", out, how)
     _join(out / "questions.jsonl", out / "questions.jsonl", written)
@@ -191,7 +191,7 @@ def leave_out_answerable(out: Path, llm: str, cache: Path, **how: Any) -> None:
     """Takes the questions out of out/questions.jsonl that the LLM answers right without audio, whatever their order."""
     from tgsr.data.questions.answerable_by_text import TextOnly, heard_only
 
-    step = Step(heard_only, TextOnly(llm, cache), "tgsr.text_only.heard_only")
+    step = Step(heard_only, TextOnly(llm, cache), "tgsr.text_only.heard_only", models=(llm,))
     with (out / "questions.jsonl").open(encoding="utf-8") as lines:
         kept = _run_beside(step, map(json.loads, lines), out / ".heard" / "questions.jsonl", out, how)
     _join(out / "questions.jsonl", kept)
