@@ -25,21 +25,7 @@ from tgsr.errors import AlignmentError, Bad
 from tgsr.records import Clip, as_row, clip_of
 
 OF_MANY = (".ctm", ".stm", ".txt")
-PARTS = set(
-    [
-        "words",
-        "word",
-        "alignment",
-        "alignments",
-        "aligned",
-        "align",
-        "transcript",
-        "transcription",
-        "timestamps",
-        "sdh",
-        "cc",
-    ]
-)
+PART = re.compile(r"words?|align(?:ed|ments?)?|transcript(?:ion)?|timestamps|sdh|cc", re.IGNORECASE)
 # ISO 639-1, and those of 639-2 that subtitles are often named by
 LANGUAGES = (
     "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo "
@@ -120,13 +106,17 @@ def with_alignments(
         else:
             used.add(chosen[0])
             yield _served(clip, chosen[1])
-    unused = [str(one) for one in sources if one not in used]
-    for what, names_left in (("alignments are not used", unused), ("clips have no alignment", unserved)):
-        if names_left:
-            first = ", ".join(names_left[:NAMED]) + (", ..." if len(names_left) > NAMED else "")
-            log.warning("%s: %d %s: %s", given, len(names_left), what, first)
+    _count(given, "alignments are not used", [str(one) for one in sources if one not in used])
+    _count(given, "clips have no alignment", unserved)
     if n_clips and not used:
         log.warning("%s: no clip has an alignment: name each as its sound file, or as the clip's id", given)
+
+
+def _count(given: Path, what: str, names: Sequence[str]) -> None:
+    """A warning with how many they are and the first of them; none where there are none."""
+    if names:
+        first = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+        log.warning("%s: %d %s: %s", given, len(names), what, first)
 
 
 def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
@@ -174,7 +164,7 @@ def _names(inside: Path) -> tuple[str, ...]:
     while True:
         stem, dot, part = names[-1].rpartition(".")
         is_language = inside.suffix.casefold() in CAPTIONS and LANGUAGE.fullmatch(part)
-        is_known = part.casefold() in PARTS or f".{part.casefold()}" in FORMATS or is_language
+        is_known = PART.fullmatch(part) or f".{part.casefold()}" in FORMATS or is_language
         if not dot or not _bare(stem) or not is_known:
             return tuple(names)
         names.append(stem)
