@@ -150,7 +150,10 @@ def prefill_of(case: Case, n: int) -> Tensor:
 def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
     """The step's rows: update, sampling, prefill, the whole; all from the same runs, the sides in turn."""
     lalm = model_under_test(setting, "lora")
-    lalm.eos_id = -1  # answers of full length: how soon a model ends is its weights' business
+    lalm.eos_id, lalm.end_ids = (
+        -1,
+        (),
+    )  # answers of full length: how soon a model ends is its weights' business
     case = grpo_case(lalm, setting)
     differ = check_same(case, ["usual", "separate", "kv cache"])
     print(

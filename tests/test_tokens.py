@@ -162,6 +162,18 @@ def test_a_second_end_token_of_the_checkpoint_ends_a_response_and_is_no_text(as_
     assert lalm.eos_id == first.eos_id  # what is taught ends as the chat does
 
 
+def test_what_is_taught_ends_as_a_turn_of_the_chat_does() -> None:
+    first = tiny_lalm()
+    turn = first.eos_id
+    first.tokenizer.eos_token = (
+        "<|endoftext|>"  # as a base model's, while the chat closes turns with <|im_end|>
+    )
+    first.inner.generation_config = GenerationConfig(eos_token_id=[turn, int(first.tokenizer.eos_token_id)])
+    lalm = wrap("two ends", first.inner, first.tokenizer)
+    assert lalm.eos_id == turn
+    assert set(lalm.end_ids) == {turn, int(first.tokenizer.eos_token_id)}
+
+
 def test_a_tokenizer_without_a_padding_token_pads_with_its_end() -> None:
     first = tiny_lalm()
     first.tokenizer.pad_token = None

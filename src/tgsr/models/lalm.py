@@ -67,13 +67,16 @@ class Lalm(ABC):
     base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
 
     def __post_init__(self) -> None:
-        """`eos_id` closes what is taught; each of `end_ids` ends what is written; padding is masked, whatever it is."""
+        """Each of `end_ids` ends what is written; `eos_id`, the one that the chat template closes a turn with (the
+        tokenizer's own, where it closes none), ends what is taught. Padding is masked, whatever it is.
+        """
         self.end_ids = end_ids(self.model, self.tokenizer)
         if not self.end_ids:
             raise ModelError(
                 f"{self.name}: the tokenizer has no end token; take the one that came with the model"
             )
-        self.eos_id = self.end_ids[0]
+        closing = self.prompt("").after if self.tokenizer.chat_template else ()
+        self.eos_id = next((token for token in closing if token in self.end_ids), self.end_ids[0])
         pad = cast(int | None, self.tokenizer.pad_token_id)
         self.pad_id = self.eos_id if pad is None else int(pad)
 
