@@ -133,6 +133,36 @@ def test_what_a_careful_reader_sees_is_read_and_nothing_else(name: str, around: 
     assert n_taken <= 0.02 * n_look_alikes
 
 
+def test_other_numbers_in_the_same_words_are_read_too() -> None:
+    """Tens are no decades, nor are times past a minute, round ones or 0 something else."""
+    dice = random.Random(4)
+    n_read = 0
+    for name in ("spans.jsonl", "spans_more.jsonl"):
+        for case in map(json.loads, (CASES / name).read_text(encoding="utf-8").splitlines()):
+            text, spans = case["text"], case["spans"]
+            if case["common"] not in ("very", "often") or len(spans) != 1 or re.search(r"\d:\d", text):
+                continue
+            places = [
+                [m for m in re.finditer(r"\d+(?:\.\d+)?", text) if float(m[0]) == time] for time in spans[0]
+            ]
+            if [len(found) for found in places] != [1, 1] or places[0][0].end() > places[1][0].start():
+                continue
+            first, last = places[0][0], places[1][0]
+            for _ in range(3):
+                if "." in first[0] + last[0]:
+                    start = dice.choice((0.5, 1.0, 10.0, 12.34, 20.0, 40.0, 59.9, 75.25, 305.125))
+                    end = start + dice.choice((0.25, 1.5, 10.75))
+                    written = f"{start:.2f}", f"{end:.2f}"
+                else:
+                    start = dice.choice((1, 2, 7, 10, 20, 30, 60, 75, 100, 305))
+                    written = f"{start}", f"{start + dice.choice((1, 5, 10, 20))}"
+                other = text[: first.start()] + written[0] + text[first.end() : last.start()] + written[1]
+                read = find_spans(other + text[last.end() :])
+                assert [(span.start, span.end) for span in read] == [tuple(map(float, written))], other
+                n_read += 1
+    assert n_read > 1000
+
+
 ASKED = [json.loads(line) for line in (CASES / "asked.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
