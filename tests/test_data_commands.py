@@ -359,3 +359,20 @@ def test_whisper_timestamped_that_is_not_there_is_named(folder: Path) -> None:
     require_whisper()
     with pytest.raises(ModelError, match=r"whisper-timestamped failed: .*install it in an environment"):
         WhisperTimestamped()(audio.load(folder / "digits0.wav"))
+
+
+def test_a_word_to_which_whisper_timestamped_gives_no_time_leaves_a_hole(
+    folder: Path, tmp_path: Path
+) -> None:
+    rows = [("did", 0.5, 0.9), ("not", 0.9, 0.9), ("[*]", 0.9, 1.0), ("say", 1.0, 1.4)]
+    words = [{"text": text, "start": start, "end": end} for text, start, end in rows]
+    (tmp_path / "words.json").write_text(json.dumps({"segments": [{"words": words}], "language": "en"}))
+    python = tmp_path / "python"  # as a process of its own, it may be any program
+    python.write_text(f'''#!/bin/sh
+while [ "$1" != --output_dir ]; do shift; done
+cp "{tmp_path}/words.json" "$2/clip.wav.words.json"
+''')
+    python.chmod(0o755)
+    transcript = WhisperTimestamped(str(python), "base")(audio.load(folder / "digits0.wav"))
+    assert [word.text for word in transcript.words] == ["did", "say"]
+    assert transcript.holes[:2] == (Hole(0.9, 0.9, "not"), Hole(0.9, 1.0))

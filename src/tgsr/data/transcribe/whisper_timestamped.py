@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,11 @@ class WhisperTimestamped(Backend):
                     f"whisper-timestamped failed: {done.stderr.strip()[-600:]}; install it in an environment of its "
                     "own (pip install whisper-timestamped) and name that environment's python (--timestamped-python)"
                 )
-            words = read_alignment(written)[""].words
+            alignment = read_alignment(written)[""]
             language = json.loads(written.read_text()).get("language")
+        words, holes = alignment.on(seconds)
         speech = is_speech(speech_probability(samples))
-        return judged([Heard(words)] if words else [], speech, seconds, SOURCE, language, 1.0)
+        transcript = judged([Heard(words)] if words else [], speech, seconds, SOURCE, language, 1.0)
+        return replace(
+            transcript, holes=(*holes, *transcript.holes) if transcript.words else transcript.holes
+        )
