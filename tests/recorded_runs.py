@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr.engine.features import FeatureCache
+from tgsr.errors import Stopped
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.rl import train_grpo
 from tgsr.sta import train_sta
@@ -31,8 +33,11 @@ def by_length(completions: Sequence[str], **columns: object) -> list[float]:
     return [float(len(text) % 3) for text in completions]
 
 
-def run(stage: str, questions: str, out: Path, **options: Any) -> None:
-    """One run, with gradients-RANK.pt of its first step and, in held-RANK, the least of the layers' numbers it held."""
+def run(stage: str, questions: str, out: Path, stops: bool = False, **options: Any) -> None:
+    """One run, with gradients-RANK.pt of its first step and, in held-RANK, the least of the layers' numbers it held.
+
+    Where it `stops`, the last process gets SIGTERM in the first step.
+    """
     rank = os.environ.get("RANK", "0")
     held: list[int] = []
 
@@ -50,6 +55,8 @@ def run(stage: str, questions: str, out: Path, **options: Any) -> None:
         path = out / f"gradients-{rank}.pt"
         if not path.exists():
             torch.save([weight.grad for weight in optimizer.param_groups[0]["params"]], path)
+            if stops and rank == "1":
+                signal.raise_signal(signal.SIGTERM)
 
     register_optimizer_step_pre_hook(keep_gradients)
     cache = FeatureCache(out.parent / "cache")
@@ -78,6 +85,8 @@ def main() -> None:
                 del os.environ[name]
         try:
             run(job["stage"], job["questions"], Path(job["out"]), **job["options"])
+        except Stopped as stopped:
+            Path(f"{job['out']}-stopped-{os.environ['RANK']}").write_text(str(stopped.code))
         except Exception:
             Path(f"{job['out']}-error-{os.environ.get('RANK', '0')}").write_text(traceback.format_exc())
         os._exit(0)

@@ -17,7 +17,7 @@ from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tiny import tiny_lalm
 
 STAGES = ("sta", "grpo")
-ONE, TWO, SHARDED, UNEVEN = "one", "two", "sharded", "uneven"
+ONE, TWO, SHARDED, UNEVEN, STOPPED = "one", "two", "sharded", "uneven", "stopped"
 
 
 def free_port() -> int:
@@ -53,6 +53,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n, name, options in ((1, ONE, {}), (2, TWO, {}), (2, SHARDED, sharded[stage]))
     ]
     jobs.append({**jobs[-1], "out": str(folder / UNEVEN), "options": {"shard": True, "prompts_per_step": 3}})
+    stops = {"stops": True, "clips_per_step": 2, "checkpoint_every": 100}
+    jobs.append({**jobs[1], "out": str(folder / STOPPED), "port": free_port(), "options": stops})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(
@@ -119,6 +121,14 @@ def test_a_sharded_decoder_has_the_same_gradients(stage: str, runs: Path) -> Non
     if stage == "sta":  # nothing of the decoder trains: each process holds half of its matrices
         vectors = sum(w.numel() for w in layers.parameters() if w.ndim == 1)
         assert held[0] == vectors + (sum(w.numel() for w in layers.parameters()) - vectors) // 2
+
+
+def test_sigterm_to_one_process_stops_all_after_the_same_step(runs: Path) -> None:
+    stopped = run_of(runs, STOPPED)
+    assert [(runs / f"{STOPPED}-stopped-{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
+    assert [row["step"] for row in rows_of(stopped)] == [1]
+    assert torch.load(stopped / "checkpoint.pt")["step"] == 1
+    assert not (stopped / "adapter").exists()
 
 
 def test_a_step_that_cannot_be_divided_is_refused_before_any_compute(runs: Path) -> None:
