@@ -188,7 +188,8 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
         return text
     # A choice's text is a letter that another choice has. "C. E" is letter and text, "C (a)" text and letter, "C" alone
     # the text, and "C." nobody knows.
-    for choice in options.starting.get(words.after(i), ()):
+    is_list = any(sign in words.gaps[i + 1] for sign in ",/&+")
+    for choice in () if is_list else options.starting.get(words.after(i), ()):
         if choice.index == letter.index and words.low[i + 1 : i + 1 + len(choice.words)] == choice.words:
             return letter
     is_whole = len(words) - start == 1 and not (words.gaps[i] if i > start else "").strip()
@@ -215,6 +216,7 @@ def _text_at(words: Words, i: int, start: int, options: Options) -> Mention | No
             continue  # a sentence ends within
         alike = [other for other in options.starting[low[i]] if other.words == choice.words]
         is_clear = len(alike) == 1 or len({other.text.lower() for other in alike}) == 1
+        is_clear = is_clear and not (low[i][0].isdigit() and _is_bound(words, i, last))
         return Mention(i, last, choice.index if is_clear else None)
     return None
 
@@ -235,7 +237,7 @@ _BEFORE = word_set(
     thus hence therefore must not than of or and either neither nor both between to definitely certainly
     clearly probably likely maybe perhaps possibly except but no wait actually instead rather leaves
     leaving only then isn't remains being chosen just simply obviously surely i'd correct guess meant
-    mean
+    mean towards toward
     """
 )
 _AFTER = word_set(
@@ -246,9 +248,24 @@ _AFTER = word_set(
     """
 )
 _JOINS = ("or", "and")
+_MORE = ("more", "less", "fewer", "so")
+_DASHES = ("-", "–", "—", "~")
+_WHO = ("it", "there", "she", "he", "they", "this", "that")
+_SAYS = ("is", "be", "say")
 _TAKES_BACK = word_set("it it's the that that's wait actually i")
 _TAKES = word_set("not but so than choose pick select either neither nor both thus hence therefore")
 _BEGINS = tuple(".:;,!?\n>-–—|→/&+(")
+
+
+def _is_bound(words: Words, i: int, last: int) -> bool:
+    """Whether a number is but the bound of a range: "5 to 10 seconds", "at least 2", "3 or more"."""
+    low, before = words.low, words.before(i)
+    if before in ("least", "most", "over", "under") or (
+        low[last : last + 1] == ["or"] and words.after(last) in _MORE
+    ):
+        return True
+    number = low[i - 2] if before == "to" and i > 1 else before if words.gaps[i].strip() in _DASHES else ""
+    return number[:1].isdigit()
 
 
 def _is_said(words: Words, i: int, start: int) -> bool:
@@ -260,19 +277,18 @@ def _is_said(words: Words, i: int, start: int) -> bool:
         return False  # twenty-two
     if word == "one":
         return before not in _DETERMINERS and after not in ("of", "who", "that", "which")
-    if word == "no" and (
-        before in ("wait", "oh", "hmm", "actually")
-        or (i > start and after in _TAKES_BACK and words.gaps[i + 1].strip() == ",")
-    ):
+    takes_back = (
+        i > start and after in _TAKES_BACK and words.gaps[i + 1].strip() == "," and before not in _SAYS
+    )
+    if word == "no" and (takes_back or before in ("wait", "oh", "hmm", "actually")):
         return False  # "wait, no, it is B"
     if word not in _COMMON or not after or words.gaps[i + 1].strip(WRAPS):
         return True
     if before in _TAKES or before in _JOINS or after in _JOINS:
         return True
-    is_first = i == start or before in ("is", "be", "say") or words.gaps[i].strip(WRAPS) != ""
-    return is_first and (
-        word in ("yes", "maybe") or after in ("because", "since", "rather", "instead", "not")
-    )
+    is_first = i == start or before in _SAYS or words.gaps[i].strip(WRAPS) != ""
+    is_reply = word in ("yes", "maybe") or after in ("because", "since", "rather", "instead", "not")
+    return is_first and (is_reply or (word == "no" and i == start and after in _WHO))
 
 
 def _mark(words: Words, i: int, start: int) -> str:

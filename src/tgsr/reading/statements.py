@@ -49,7 +49,7 @@ _WORDS_OF: dict[Role, str] = {
     """,
     "open": """
         maybe perhaps possibly might could may possible plausible whether either uncertain unclear unsure
-        depends thought seemed between toss 或 否
+        depends thought seemed between toss 或 否 可 也
     """,
     "condition": "if unless assuming suppose supposing provided otherwise 如 若 假",
     "turn": "but so therefore thus hence however yet rather instead leaving leaves then meaning 而",
@@ -65,10 +65,12 @@ _CONTRASTS = word_set("but however yet 而")
 _FORWARD = word_set("than except unlike without instead rather opposed")
 _WRONG = word_set("wrong incorrect false not")
 _DENIES = word_set("none neither nobody nothing")
+_POINTS = word_set("corresponds matches means makes points leads suggests indicates aligns fits")
+_GOES = word_set("go going went gone agree stick")
 _ALL = word_set("anything everything all nothing")
 _SUBJECTS = word_set(
     """
-    it it's he she he's she's they this that that's i i'd i'll i'm we there these 是 选 应 故 所
+    it it's he she he's she's they this that that's i i'd i'll i'm we there these 是 选 应 故 所 因 正 其
     """
 )
 _FILLERS = word_set("a an the option choice answer letter of to be is it really exactly only 选 项")
@@ -203,6 +205,10 @@ class _Walk:
     def _turn(self, role: Role, i: int, is_named_next: bool) -> None:
         """What the word at `i` does to the options after it, or before it."""
         word, before, after = self.words.low[i], self.words.before(i), self.words.after(i)
+        if word == "which" and after in _POINTS:
+            role = "turn"  # "which corresponds to B"
+        if word == "with" and before in _GOES:
+            return
         if role == "turn" and (after in ("than", "of") or (word == "but" and before in _ALL)):
             role = "reject"
         if role == "condition":
@@ -210,6 +216,8 @@ class _Walk:
                 self.aside, self.is_leading = True, not (self.clause or self.named)
             else:
                 self.is_conditional = True
+        elif role == "open" and word in "可也" and word + after not in ("可能", "也许"):
+            return
         elif role == "open":
             self.is_open |= not self.aside and before not in ("most", "more")  # the most plausible
         elif role == "turn":
@@ -315,10 +323,14 @@ class _Outcome:
 
 
 def _outcome(sentences: Iterable[_Sentence], is_pooled: bool) -> _Outcome:
-    """What the sentences come to. The first that affirms decides; of prose (`is_pooled`) all must agree."""
+    """What the sentences come to. The first that affirms decides; of prose (`is_pooled`) all must agree, and what is
+    said more than a sentence before its end is said in passing.
+    """
     outcome = _Outcome()
     is_several = False
+    n_after = 0
     for sentence in sentences:
+        n_after = 0 if sentence.affirmed else n_after + 1
         named = sentence.open.union(sentence.affirmed)
         outcome.says |= (
             bool(named or sentence.rejected) or sentence.denies or sentence.is_unsure or sentence.is_against
@@ -352,6 +364,8 @@ def _outcome(sentences: Iterable[_Sentence], is_pooled: bool) -> _Outcome:
                 outcome.index, outcome.mention = only, sentence.affirmed[only]
             elif (is_pooled and sentence.affirmed) or sentence.adds or sentence.is_bare:
                 outcome.index, outcome.why, is_several = None, "several", True
+    if is_pooled and n_after > 1:
+        outcome.index, outcome.mention = None, None
     return outcome
 
 
@@ -714,23 +728,28 @@ class _Reader:
             last = max(low.rfind("\n", begin, last_end) + 1, begin)
         if first >= last:
             return self._said(_Statement(first, first, first, first_end, _LINE), None)[1]
-        heads = self._heads()
-        if heads is not None:
-            return self._corrected(heads)
+        if self._is_head(first, first_end) or self._is_head(last, last_end):  # others weigh the options
+            heads = self._heads()
+            if heads is not None:
+                return self._corrected(heads)
         outcome, reading = self._said(_Statement(last, last, last, last_end, _LINE), True)
         if outcome.index is None and outcome.why == "none":
             of_first = self._said(_Statement(first, first, first, first_end, _LINE), True)[1]
             reading = reading if of_first.index is None and of_first.why == "none" else of_first
         return reading
 
+    def _is_head(self, start: int, stop: int) -> bool:
+        """Whether a line begins with an option's letter, or is nothing but an option."""
+        line = self.low[start:stop]
+        return _HEAD.match(line) is not None or line.strip(_AROUND) in self.options.low_texts
+
     def _heads(self) -> Reading | None:
         """What the lines that are an option, or begin with its letter, agree on; None where there are none."""
-        texts = self.options.low_texts
         decided: Reading | None = None
         start = self.begin
         for line in self.low[self.begin : self.end].split("\n"):
             stop = start + len(line)
-            if _HEAD.match(line) or line.strip(_AROUND) in texts:
+            if self._is_head(start, stop):
                 outcome, reading = self._said(_Statement(start, start, start, stop, _LINE))
                 if outcome.index is not None or outcome.why != "none":
                     if decided is not None and decided.index != reading.index:
