@@ -188,6 +188,17 @@ def test_a_quote_that_is_never_closed_joins_no_rows(tmp_path: Path, suffix: str)
         assert (texts["a.wav"], bad) == ('"never closed', [])
 
 
+def test_quotes_of_common_voice_are_text(tmp_path: Path) -> None:
+    texts = ['"では"と彼は言った。', '"open', 'lobby"s', '"""a"" b"', '"whole"']
+    for n in range(len(texts)):
+        say(tmp_path / "clips" / f"{n}.mp3")
+    lines = [f"{n}.mp3\t{text}\t" for n, text in enumerate(texts)]  # and a mark too many
+    write(tmp_path / "validated.tsv", "path\tsentence", *lines)
+    clips, bad = parted(clips_of(tmp_path / "validated.tsv", "folder", tmp_path / "out"))
+    assert [clip.text for clip in clips] == ['"では"と彼は言った。', '"open', 'lobby"s', '"a" b', "whole"]
+    assert bad == []
+
+
 def test_a_quote_that_is_never_closed_costs_its_row_only_in_a_long_table(tmp_path: Path) -> None:
     say(tmp_path / "a.wav")
     write(tmp_path / "m.csv", "file,text", 'a.wav,"never closed', *("a.wav,x" for _ in range(20_000)))
@@ -939,6 +950,9 @@ def test_a_name_that_is_not_unicode_costs_itself_alone(name: str, tmp_path: Path
     assert bad.file.endswith(name.replace("\udce9", "\\udce9"))
     assert (bad.field, "rename" in bad.error) == ("audio", True)
     bad.file.encode(), bad.error.encode()
+    odd = tmp_path / "caf\udce9"
+    (tmp_path / "in").rename(odd)
+    assert parted(folders.read(odd, Given(odd / "out")))[0][0].audio == "../café.wav"
 
 
 def test_linked_folders_are_entered_once_and_never_for_ever(tmp_path: Path) -> None:

@@ -161,6 +161,8 @@ def table(
         if delimiter == "\t" and quoted and len(values) != len(names):
             alone = _parsed(text, delimiter, strict=True)  # a quoted value may hold the delimiter
             values = alone if isinstance(alone, list) else values
+        while isinstance(values, list) and len(values) > len(names) and not values[-1].strip():
+            values.pop()  # of a mark at the line's end
         problem = _problem(names, values) if isinstance(values, list) else f"is not a row ({values})"
         if problem is not None:
             text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -42,7 +42,12 @@ INAUDIBLE = 1e-7  # mean power: -70 dB of full scale; the last bits of silence m
 FETCH_AGAIN = "copy or download it again"
 REMUX = "ffmpeg -i IN OUT.flac"
 FLAC = b"fLaC\0\0\0\x22"  # how a flac stream with more than one block of metadata begins
-FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}  # of FFmpeg's integers; its floats have 1
+FULL_SCALE = {
+    "u8": 2.0**7,
+    "s16": 2.0**15,
+    "s32": 2.0**31,
+    "s64": 2.0**63,
+}  # of FFmpeg's integers; its floats have 1
 
 
 class Mono:

@@ -366,11 +366,12 @@ def place(path: Path, relative_to: Path | None) -> str:
 
     RecordError where it is not UTF-8, as all files of clips are.
     """
-    if shown(path) != str(path):
+    as_clips_have_it = (
+        str(path.absolute()) if relative_to is None else Path(os.path.relpath(path, relative_to)).as_posix()
+    )
+    if shown(as_clips_have_it) != as_clips_have_it:
         raise RecordError("audio", f"the name {shown(path)} is not UTF-8: rename the file or its folder")
-    if relative_to is None:
-        return str(path.absolute())
-    return Path(os.path.relpath(path, relative_to)).as_posix()
+    return as_clips_have_it
 
 
 def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
