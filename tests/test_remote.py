@@ -519,6 +519,13 @@ def gateway_error(code: int, message: str, **more: Any) -> Any:
         ("http", 402, gateway_error(402, "Insufficient credits. Add more.")),
         ("http", 200, gateway_error(402, "Insufficient credits. Add more.")),
         ("http", 429, gateway_error(429, "Rate limit exceeded: free-models-per-day")),
+        ("http", 200, {"error": {"code": "insufficient_quota", "message": "pay"}}),
+        (
+            "http",
+            200,
+            {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+        ),
+        ("http", 429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}),
         ("gemini", 402, {"error": {"message": "pay first"}}),
     ],
 )
@@ -545,6 +552,8 @@ def test_an_exhausted_quota_ends_the_run_with_its_first_reply(
         ("http", 200, gateway_error(429, "Provider returned error", raw="slow down")),
         ("http", 200, gateway_error(502, "Provider returned error")),
         ("http", 200, {"error": "upstream connect error"}),
+        ("http", 200, {"error_code": 18, "error_msg": "Open api qps request limit reached"}),
+        ("http", 200, {"detail": "the model is loading"}),
         ("http", 200, {"object": "error", "message": "engine is dead", "code": 500}),
         (
             "http",

@@ -35,6 +35,7 @@ USED_UP = re.compile(
     re.IGNORECASE,
 )
 """In the body of a 429: waiting a minute will not help. OpenAI's codes, Gemini's quota ids, gateways' messages."""
+IN_PLACE_OF_AN_ANSWER = ("error_msg", "errors", "base_resp", "detail", "message")
 FLAGGED = re.compile("flagged_input|moderation")  # a gateway's 403 for what was asked, not for who asks
 Body = dict[str, Any]
 Asked = TypeVar("Asked")
@@ -151,7 +152,7 @@ class Endpoint:
                         f"{self.url}: refused the key ({status}: {self._clean(text)}); set {self.key_variable} to one "
                         "that may use this model"
                     )
-                if status == 402 or (status == 429 and USED_UP.search(text)):
+                if status == 402 or (status == 429 and USED_UP.search(str(_json(text) or text))):
                     raise ModelError(
                         f"{self.url}: the key's credit or quota is used up ({status}: {self._clean(text)}); once there "
                         "is more, or with another key, the same command goes on where it stopped"
@@ -223,7 +224,7 @@ class Endpoint:
             raw = (
                 about.get("raw") if isinstance(about, dict) else None
             )  # what a gateway was told by the model's host
-            message = message.get("message", message)
+            message = message.get("message") or message.get("status_msg") or message
             message = f"{message}: {raw}" if raw else message
         line = " ".join(str(message).split())
         return (line.replace(self.key, "***") if self.key else line)[:300]
@@ -263,7 +264,10 @@ def _json(text: str) -> Any:
 
 
 def _error(body: Any) -> Any:
-    """The error that a body holds, whatever its status: at the top, in its first choice, or in a list; else None."""
+    """The error that a body holds, whatever its status: at the top, in its first choice, or in a list; else None.
+
+    Where there is no answer, what gateways write in place of one counts too.
+    """
     if isinstance(body, list):
         return _error(body[0]) if body else None
     if not isinstance(body, dict):
@@ -272,7 +276,10 @@ def _error(body: Any) -> Any:
         return body
     choices = body.get("choices")
     of_choice = choices[0].get("error") if choices and _is_list_of_dicts(choices) else None
-    return body.get("error") or of_choice or None
+    error = body.get("error") or of_choice or None
+    if error is None and not choices and not body.get("candidates"):
+        error = next((body[name] for name in IN_PLACE_OF_AN_ANSWER if body.get(name)), None)
+    return error
 
 
 def _is_list_of_dicts(value: Any) -> bool:
@@ -285,7 +292,9 @@ def status_within(body: Any) -> int | None:
         return None
     code = error.get("code") if isinstance(error, dict) else None
     code = int(code) if isinstance(code, str) and re.fullmatch("[45][0-9]{2}", code) else code
-    return code if isinstance(code, int) and 400 <= code < 600 else 502
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    return 402 if USED_UP.search(str(error)) else 502
 
 
 def _retry_delay(text: str) -> str | None:
