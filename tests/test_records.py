@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tgsr.disk.jsonl import repair_jsonl
-from tgsr.errors import RecordError
+from tgsr.errors import DiskError, RecordError
 from tgsr.records import (
     Clip,
     Question,
@@ -437,7 +437,7 @@ def test_a_log_cut_by_a_full_disk_is_noticed_and_repaired(tmp_path: Path) -> Non
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
     try:
-        with pytest.raises(OSError, match="only 8 of 14 bytes"):
+        with pytest.raises(DiskError, match=r"log\.jsonl: No space left on device; free some space"):
             append_jsonl(path, {"step": 222})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
