@@ -20,7 +20,7 @@ OTHER_MEASURE = re.compile(
 )
 OTHER_BEFORE = re.compile(
     r"\b(?:coordinates?|points?|confidence|ci|odds|ratios?|scores?|ratings?|rated|values?|probabilit(?:y|ies)"
-    r"|vector|bbox|box|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?"
+    r"|weights?|vector|bbox|box|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?"
     r"|pp|lines?|steps?|options?|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range"
     r"|ranges?|[pxyn]|choose|python|magnitude|verses?|numbers?|(?:confidence|credible|prediction) intervals?)\.?"
     r"(?: (?:of|is|are|from|was|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
@@ -44,7 +44,10 @@ _LENGTH_NOUN = (
     r"|(?:reaction|response|delay|reverb(?:eration)?|decay|attack|release) times?)"
     r"(?: of| is| are| was| (?:in|de)creas[a-z]{1,3}| rose| grew| fell)?:?"
 )
-_ONLY = r"(?: (?:about|around|approximately|roughly|only|just|at least|at most|up to|between|an?|the|is|average)){0,3}"
+_ONLY = (
+    r"(?: (?:about|around|approximately|roughly|somewhere|only|just|at least|at most|up to|between|an?|the|is"
+    r"|average)){0,3}"
+)
 _LENGTH_BEFORE = re.compile(
     rf"(?:\b(?:{_LENGTH_WORD}|{_OF}|{_LENGTH_NOUN}){_ONLY}\s{{0,4}}[~≈]?"
     r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|用时|停了|用了|花了|等了|延迟|需要?|超过|至少|最多)(?:时间)?"
@@ -67,7 +70,7 @@ _LONG_BEFORE = re.compile(
 )
 _PLACE_BEFORE = re.compile(
     r"(?:(?:^|[^\w\s]|\n)\s{0,4}(?:by {1,2})?"
-    r"|\b(?:at|about|around|approximately|approx|roughly|near|from|between|during|and|or|then|the|in|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
+    r"|\b(?:at|about|around|approximately|approx|circa|roughly|near|from|between|during|and|or|then|the|in|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
     r"|(?:segment|interval|time-?stamp|time-?frame|time|region|portion|part|window)s?"
     r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$",
     re.IGNORECASE,
@@ -85,6 +88,8 @@ LATER_AFTER = re.compile(
 _LENGTH_AFTER = re.compile(
     r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals|between|pass|elapse|delay"
     r"|pauses?|gaps?|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
+    r"|(?:reaction|response) times?"
+    r"|(?:[a-z]{3,9} )?(?:clips|excerpts|snippets|recordings|chunks|frames|files|videos|tracks)"
     r"|in total|total|too (?:late|early)|late|early|more|in duration|after|before)\b"
     r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)",
     re.IGNORECASE,
@@ -173,7 +178,7 @@ def is_decade(pair: Pair, text: str) -> bool:
         time.is_decimal or time.is_mark or time.unit == "clock" or time.seconds % 10 for time in numbers
     ):
         return False
-    is_year = 1000 <= pair.first.seconds < 2100
+    is_year = any(1000 <= time.seconds < 2100 for time in numbers)
     return is_year or any((_DECADE_BEFORE.search(pair.before), _AGED_AFTER.match(pair.after)))
 
 

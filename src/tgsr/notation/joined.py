@@ -28,13 +28,13 @@ _DASH = (
 )
 # 3 s to about 5 s, 0:03 up until 0:07, 3秒一直持续到5秒
 _TO = (
-    rf"{CLOSE},?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?"
+    rf"{CLOSE}-?,?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?"
     rf"(?:(?:up )?(?:to|until|till|through|thru)|hasta|bis)\s{{1,4}}"
     rf"(?:the end (?:of the [a-z]{{1,12}} )?(?:at )?)?{NUMBER_HEAD}"
     rf"|-to-|(?:左右|处|时)?(?:开始|起)?[ ,]{{0,2}}(?:一?直)?(?:持续|延续)?(?:到|至|から|부터)了? ?{NUMBER_HEAD}"
 )
 # between 3 and 5 s, 3秒和5秒之间
-_AND = rf"{CLOSE}\s{{1,4}}(?:and|&|und|et|y|à|a)\s{{1,4}}{NUMBER_HEAD}| ?[和与跟及] ?{NUMBER_HEAD}"
+_AND = rf"{CLOSE}-?\s{{1,4}}(?:and|&|und|et|y|à|a)\s{{1,4}}{NUMBER_HEAD}| ?[和与跟及] ?{NUMBER_HEAD}"
 # at 3 s and it ends at 5 s, 3 s, fading out by 5 s, 3秒开始，5秒结束
 _ENDS = (
     rf"{CLOSE}{_AND_IT}(?:"
@@ -141,7 +141,7 @@ def _are_alike(one: Time, other: Time) -> bool:
 
 _SECONDS_BEFORE = re.compile(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?){NUMBER_HEAD}$", re.IGNORECASE)
 _TIME_WORD = (
-    r"(?:\btime-?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment|period)s?"
+    r"(?:\btime[- ]?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment|period)s?"
     r"|\bsegments?|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"
 )
 _TIME_BEFORE = re.compile(
