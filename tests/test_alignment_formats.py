@@ -371,6 +371,11 @@ GOOGLE_WORDS = [
             ]},
             "whisper.cpp",
         ),
+        (
+            {"text": "did say", "timestamp": {
+                "word": [{"start_offset": 6, **word("did", 0.5, 1.0)}, word("say", 1.5, 2.0)], "segment": []}},
+            "whisperx",
+        ),
         ({"text": " did say", "result": [word("did", 0.5, 1.0), word("say", 1.5, 2.0)]}, "vosk"),
         ([{"result": [{"conf": 1.0, **word("did", 0.5, 1.0)}]}, {"result": [word("say", 1.5, 2.0)]}], "vosk"),
         (  # Gentle: what is not found has no time, and offsets of characters are none

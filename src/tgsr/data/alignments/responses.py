@@ -1,8 +1,8 @@
 """JSON with words and their times, as recognisers and aligners answer.
 
 Whisper and what is built on it (openai, faster-whisper, whisper-timestamped, WhisperX, stable-ts, whisper.cpp,
-transformers' pipeline, OpenAI's API), Vosk, Gentle, the Montreal Forced Aligner, YouTube's json3; the services AWS
-Transcribe, AssemblyAI, Deepgram, ElevenLabs, Google, IBM, Rev AI and Speechmatics.
+transformers' pipeline, OpenAI's API), NeMo, Vosk, Gentle, the Montreal Forced Aligner, YouTube's json3; the services
+AWS Transcribe, AssemblyAI, Deepgram, ElevenLabs, Google, IBM, Rev AI and Speechmatics.
 """
 
 from __future__ import annotations
@@ -102,8 +102,10 @@ def _of_segments(segments: Sequence[tuple[str, Row]]) -> Iterable[Timed]:
 
 
 def _on_top(document: Row) -> Iterable[Timed] | None:
-    """A list of words: Gentle, AssemblyAI (whose times are milliseconds), ElevenLabs, OpenAI's API, WhisperX's."""
+    """A list of words: Gentle, AssemblyAI (whose times are milliseconds), ElevenLabs, NeMo, OpenAI's API, WhisperX."""
     words = document.get("words", document.get("word_segments"))
+    if words is None and isinstance(timestamp := document.get("timestamp"), dict):
+        words = timestamp.get("word")
     if not isinstance(words, list):
         return None
     rows = _objects(words, "word")
