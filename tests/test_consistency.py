@@ -54,6 +54,27 @@ def response(text: str) -> Response:
         ("2", None),
         ("", None),
         ("one", None),
+        ("-1", None),
+        ("+1", None),
+        ("1/2", None),
+        ("1?", None),
+        ("1\n0", None),
+        ("The answer is not 1.", None),
+        ("The reasoning mentions 1 sigh.", None),
+        ("Final answer: Worried is supported by 1 cue", None),
+        ("There is 1 reason to say so.", None),
+        ("The answer is 1.", True),
+        ("The verdict is: **0**", False),
+        ("1\n\nBecause she sighs", True),
+        ("0\n\nThe reasoning says 1 thing.", False),
+        ("Answer: 1\nExplanation: 0 would be wrong.", True),
+        ("The reasoning supports it. Verdict: 1", True),
+        ("<answer>1</answer>", True),
+        ("<answer>\n0\n</answer>", False),
+        ("\\boxed{1}", True),
+        ('{"verdict": 0}', False),
+        ("答案：1", True),
+        ("１", True),
     ],
 )
 def test_only_a_single_verdict_counts(reply, verdict):
@@ -82,6 +103,31 @@ def test_the_answer_does_not_leak_wherever_it_stands(text, reasoning):
     found = case_of(response(text))
     assert found.answer == "Worried"
     assert found.reasoning == reasoning
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [
+        ("She sighs from 1s to 2s, so B.", "She sighs from 1s to 2s, so"),
+        (
+            "From 1s to 2s she sighs, which suggests worry. (b) Worried",
+            "From 1s to 2s she sighs, which suggests worry.",
+        ),
+        ("Because she sighs, the correct answer is Worried.", "Because she sighs,"),
+        ("(b) Worried, because she sighs from 1s to 2s.", "because she sighs from 1s to 2s."),
+        ("B. She sighs from 1 to 2 s.", "She sighs from 1 to 2 s."),
+        ("She sighs at 1 s. Final answer: (b) Worried", "She sighs at 1 s."),
+        ("The answer is (b) since she sighs twice.", "since she sighs twice."),
+        ("<think>She sighs.</think>(b) Worried", "She sighs."),
+        ("She sighs and hesitates; therefore I choose Worried.", "She sighs and hesitates; therefore"),
+        ("Worried - her voice trembles at 3 s", "her voice trembles at 3 s"),
+        ("答案：B。她在叹气。", "她在叹气。"),
+        ("She sighs twice. So the answer is \\boxed{B}.", "She sighs twice. So"),
+    ],
+)
+def test_reasoning_on_one_line_with_its_answer_is_judged(text, reasoning):
+    found = case_of(response(text))
+    assert (found.reasoning, found.answer) == (reasoning, "Worried")
 
 
 def test_letters_become_the_choices_they_stand_for():
