@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tgsr.disk.lock import held
+from tgsr.disk.lock import held, held_folder
 from tgsr.errors import DiskError, RunError
 
 HOLDER = """
@@ -63,9 +63,33 @@ def test_one_folder_under_two_names_is_one(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "run").mkdir()
     (tmp_path / "link").symlink_to("run")
     monkeypatch.chdir(tmp_path / "run")
+    mine = rf"process {os.getpid()} "
     for name in (Path("."), tmp_path / "link", tmp_path / "run" / ".." / "run"):
-        with held(tmp_path / "run"), pytest.raises(RunError, match=rf"process {os.getpid()} "), held(name):
-            pass
+        with held_folder(tmp_path / "run"):
+            assert os.listdir(tmp_path / "run") == [".lock"]
+            with pytest.raises(RunError, match=mine), held_folder(name):
+                pass
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_a_folder_that_was_made_for_its_lock_goes_with_it_unless_it_is_used(tmp_path: Path) -> None:
+    with held_folder(tmp_path / "new" / "run"):
+        pass
+    assert os.listdir(tmp_path / "new") == []
+    with held_folder(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "run" / "run.json").touch()
+    assert os.listdir(tmp_path / "new" / "run") == ["run.json"]
+
+
+def test_a_folder_in_one_that_cannot_be_written_is_held(tmp_path: Path) -> None:
+    """As a volume in a container is: what is around it is somebody else's."""
+    (tmp_path / "run").mkdir()
+    tmp_path.chmod(0o555)  # a superuser would not notice: nothing but run/ is written to, all the same
+    try:
+        with held_folder(tmp_path / "run"):
+            assert os.listdir(tmp_path) == ["run"]
+    finally:
+        tmp_path.chmod(0o755)
 
 
 def test_what_is_no_file_has_as_many_writers_as_like(tmp_path: Path) -> None:

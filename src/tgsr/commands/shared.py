@@ -45,7 +45,7 @@ def finish(
 ) -> None:
     """Gives a command the function that runs it, an example, and what its line in `tgsr --help` leaves out.
 
-    A command that `holds_out` goes on in --out where it was stopped, and no second one may at the same time.
+    A command that `holds_out` goes on in the folder --out where it was stopped, and no second one may at the same time.
     """
     command.set_defaults(run=partial(_holding_out, run) if holds_out else run)
     command.description = f"{command.description} {more}"
@@ -54,9 +54,9 @@ def finish(
 
 
 def _holding_out(run: Callable[[Any], None], args: argparse.Namespace) -> None:
-    from tgsr.disk.lock import held
+    from tgsr.disk.lock import held_folder
 
-    with held(args.out):
+    with held_folder(args.out):
         run(args)
 
 

@@ -7,29 +7,54 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from tgsr.disk.whole import StrPath, disk_errors
 from tgsr.errors import RunError
 
+LOCK = ".lock"  # of a folder, in it: what is around it may not be writable
+
 
 @contextmanager
 def held(path: StrPath) -> Iterator[None]:
-    """Within it no other block of any process holds the file or folder `path`, which need not be there yet.
+    """Within it no other block of any process holds the file `path`, which need not be there yet.
 
     The lock is a file beside it, .NAME.lock, and the kernel's: it ends with the process, however that ends, and the
     file goes with the block. RunError where another one holds it, with its number, its machine and its start. What is
-    neither a file nor a folder (/dev/stdout, a pipe) is not held. A file system without locks is said on stderr.
+    no file (/dev/stdout, a pipe) is not held. A file system without locks is said on stderr.
     """
     target = Path(os.path.realpath(path))
-    if Path(path).exists() and not (target.is_file() or target.is_dir()):
+    if Path(path).exists() and not target.is_file():
         yield
         return
-    lock = target.with_name(f".{target.name}.lock")
+    with _held(target.with_name(f".{target.name}{LOCK}"), path):
+        yield
+
+
+@contextmanager
+def held_folder(path: StrPath) -> Iterator[None]:
+    """The same for a folder, which is made where it is missing, and goes again where the block leaves it empty.
+
+    RunError where a file has its name.
+    """
+    folder = Path(os.path.realpath(path))
+    is_new = not folder.exists()
+    if not is_new and not folder.is_dir():
+        raise RunError(f"{path}: is a file, and must be a folder; choose another --out")
+    try:
+        with _held(folder / LOCK, path):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # not empty, or gone
+                folder.rmdir()
+
+
+@contextmanager
+def _held(lock: Path, path: StrPath) -> Iterator[None]:
     with disk_errors(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock, path)
     try:
         with disk_errors(lock):
@@ -45,7 +70,11 @@ def held(path: StrPath) -> Iterator[None]:
 def _locked(lock: Path, path: StrPath) -> int:
     """The lock's file, open and held by this process alone."""
     while True:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # a folder that the one before has just removed again
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

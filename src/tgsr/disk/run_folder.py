@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tgsr.disk.jsonl import append_row, line_of
+from tgsr.disk.lock import LOCK
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.disk.whole import HALF, sha256_of, sweep, write_whole
 from tgsr.errors import RunError
@@ -275,8 +276,8 @@ def _listed(versions: object) -> str:
 
 
 def _is_half(path: Path) -> bool:
-    """Whether a file is what a death before run.json was whole leaves behind."""
-    return path.name == HALF_RUN_JSON or path.name.startswith(HALF)
+    """Whether a file is what a death before run.json was whole leaves behind, or the lock of its folder."""
+    return path.name in (HALF_RUN_JSON, LOCK) or path.name.startswith(HALF)
 
 
 def _as_json(values: Mapping[str, Any]) -> Any:

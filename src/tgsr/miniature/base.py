@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from tgsr.data.corpora.spoken_digits import DIGITS, compose, speakers_in_order
-from tgsr.disk.lock import held
+from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.disk.whole import whole_files
 from tgsr.engine.features import FeatureCache
@@ -395,7 +395,7 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     """The miniature's base from nothing but the encoder; resumes in `out`. Returns the folder of the weights."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("train base runs in one process; start it without torchrun")
-    with held(out), stop_on_sigterm() as stop:
+    with held_folder(out), stop_on_sigterm() as stop:
         return _train_base(open_run(out, "base", config), config, cache, stop)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.disk.lock import held
+from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
@@ -49,7 +49,7 @@ def start_run(
     """
     processes = start(out, config.tracker)
     with (
-        held(out) if processes.main else nullcontext(),
+        held_folder(out) if processes.main else nullcontext(),
         stop_on_sigterm(ONE_REQUEST if processes.n > 1 else 0.0) as stop,
     ):
         with processes.main_first():
