@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from test_answerable_by_text import save_tiny_llm
 from test_any_transformers import folder as generic_folder  # noqa: F401  a fixture
@@ -78,29 +79,43 @@ def with_settings(folder: Path, copy: Path, settings: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, WARM], ids=["greedy", "sampled"])
-def test_a_checkpoints_settings_change_no_word_of_a_text_model(
-    llm_folder: Path, tmp_path: Path, decoding: Decoding
-) -> None:
-    expected = LocalLlm.load(str(llm_folder)).write("Who says seven?", decoding)
-    assert isinstance(expected, str)
-    assert len(expected) > 5
-    for n, settings in enumerate(THEIRS):
-        theirs = LocalLlm.load(with_settings(llm_folder, tmp_path / str(n), settings))
-        assert theirs.write("Who says seven?", decoding) == expected, settings
-
-
-@pytest.mark.parametrize("decoding", [GREEDY, WARM], ids=["greedy", "sampled"])
-def test_a_checkpoints_settings_change_no_word_of_an_audio_model(
+def test_a_checkpoints_settings_change_no_word(
+    llm_folder: Path,
     generic_folder: Path,  # noqa: F811
-    tmp_path: Path,
     decoding: Decoding,
 ) -> None:
-    asked, clips = [ClipQuestion(0, "Who?", "Who?", id="q")], [noise(1.0)]
-    (expected,) = load_generic(str(generic_folder)).respond(clips, asked, decoding)
-    assert isinstance(expected, str)
-    for n, settings in enumerate(THEIRS[:8]):
-        theirs = load_generic(with_settings(generic_folder, tmp_path / str(n), settings))
-        assert theirs.respond(clips, asked, decoding) == [expected], settings
+    llm, generic = LocalLlm.load(str(llm_folder)), load_generic(str(generic_folder))
+    own = llm.model.generation_config.to_dict()
+    asked, clips = [ClipQuestion(0, "Who?", "Who?", id="q")], [noise(0.3)]
+    written, heard = llm.write("Who says seven?", decoding), generic.respond(clips, asked, decoding)
+    assert isinstance(written, str)
+    assert len(written) > 5
+    for n, settings in enumerate(THEIRS):
+        llm.model.generation_config = GenerationConfig.from_dict(own | settings)
+        assert llm.write("Who says seven?", decoding) == written, settings
+        if n < 8:
+            generic.model.generation_config = GenerationConfig.from_dict(own | settings)
+            assert generic.respond(clips, asked, decoding) == heard, settings
+
+
+def test_settings_in_a_checkpoints_folder_change_no_word(
+    llm_folder: Path,
+    generic_folder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "repetition_penalty": 5.0,
+        "top_k": 1,
+        "do_sample": True,
+        "suppress_tokens": list(range(20, 400)),
+    }
+    llms = [llm_folder, with_settings(llm_folder, tmp_path / "llm", settings)]
+    first, second = (LocalLlm.load(str(folder)).write("Who says seven?", WARM) for folder in llms)
+    assert first == second
+    asked, clips = [ClipQuestion(0, "Who?", "Who?", id="q")], [noise(0.3)]
+    folders = [generic_folder, with_settings(generic_folder, tmp_path / "generic", settings)]
+    heard = [load_generic(str(folder)).respond(clips, asked, GREEDY) for folder in folders]
+    assert heard[0] == heard[1]
 
 
 def test_every_end_token_ends_what_transformers_writes(llm_folder: Path, tmp_path: Path) -> None:
