@@ -14,6 +14,7 @@ from pathlib import Path
 from tgsr.disk.whole import StrPath, disk_errors
 from tgsr.errors import RunError
 
+N_TRIES = 20
 LOCK = ".lock"  # of a folder, in it: what is around it may not be writable
 
 
@@ -67,14 +68,23 @@ def _held(lock: Path, path: StrPath) -> Iterator[None]:
         os.close(file)
 
 
+def _open(lock: Path) -> int:
+    """The lock's file in its folder, which the one before may be removing again at this moment."""
+    for _ in range(N_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            return _made(lock)
+    return _made(lock)
+
+
+def _made(lock: Path) -> int:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+
+
 def _locked(lock: Path, path: StrPath) -> int:
     """The lock's file, open and held by this process alone."""
     while True:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # a folder that the one before has just removed again
-            continue
+        file = _open(lock)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
