@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["silence", "unknown"]
@@ -26,6 +27,7 @@ _SOMETHING_SAID = re.compile(
 _NAME = re.compile(r"\[?(?!.*[a-zà-ÿ])[^\W\d_]{2,}[\w.'-]*\]?:")
 
 
+@lru_cache(maxsize=1 << 16)  # a language has few words
 def kind(text: str) -> Kind | None:
     """What stands for a text that is no word: silence, which may be a sound, or something unknown; None for a word.
 

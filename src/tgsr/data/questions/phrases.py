@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
@@ -78,12 +78,15 @@ class Said:
 
     def count(self, phrase: Iterable[str]) -> int:
         """How often the words of `phrase` follow each other, whatever their case and the punctuation around them."""
-        wanted = plain_words(phrase)
+        return self.count_plain(tuple(plain_words(phrase)))
+
+    def count_plain(self, wanted: tuple[str, ...]) -> int:
+        """The same for plain words."""
         n = len(wanted)
         if n not in self._counts:
             starts = range(len(self.words) - n + 1)
             self._counts[n] = Counter(tuple(self.words[first : first + n]) for first in starts)
-        return self._counts[n][tuple(wanted)]
+        return self._counts[n][wanted]
 
 
 def plain_words(texts: Iterable[str]) -> list[str]:
@@ -162,7 +165,9 @@ def fitting_phrases(
 ) -> list[tuple[int, int]]:
     """(first, last + 1) of every phrase that `wanted` allows, by place; words in order of time."""
     sure = [word.confidence is None or word.confidence >= wanted.least_confidence for word in words]
-    good = [bool(plain_word(word.text)) and is_sure for word, is_sure in zip(words, sure, strict=True)]
+    parts = [plain_words([word.text]) for word in words]
+    flat, places = list(chain.from_iterable(parts)), [0, *accumulate(map(len, parts))]
+    good = [bool(plain) and is_sure for plain, is_sure in zip(parts, sure, strict=True)]
     joins = [
         is_whole and a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause
         for is_whole, (a, b) in zip(unbroken(words, holes), pairwise(words), strict=True)
@@ -177,7 +182,7 @@ def fitting_phrases(
                 all(good[first:stop])
                 and all(joins[first : stop - 1])
                 and wanted.shortest <= seconds <= wanted.longest
-                and said.count(word.text for word in words[first:stop]) <= 1
+                and said.count_plain(tuple(flat[places[first] : places[stop]])) <= 1
             ):
                 fitting.append((first, stop))
     return sorted(fitting)
