@@ -183,21 +183,32 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
     if mark == "bracket" or (mark == "call" and is_alone) or (mark == "quote" and text is None):
         return letter
     if text is None:
-        return letter if _is_letter(words, i, start, options) else None
+        is_letter = _is_letter(words, i, start, options) or _is_before_its_text(words, letter, options)
+        return letter if is_letter else None
     if not is_alone or text.index == letter.index:
         return text
     # A choice's text is a letter that another choice has. "C. E" is letter and text, "C (a)" text and letter, "C" alone
     # the text, and "C." nobody knows.
-    is_list = any(sign in words.gaps[i + 1] for sign in ",/&+")
-    for choice in () if is_list else options.starting.get(words.after(i), ()):
-        if choice.index == letter.index and words.low[i + 1 : i + 1 + len(choice.words)] == choice.words:
-            return letter
+    if _is_before_its_text(words, letter, options):
+        return letter
     is_whole = len(words) - start == 1 and not (words.gaps[i] if i > start else "").strip()
     if is_whole and words.raw[i] + words.gaps[i + 1].strip(WRAPS + "\n{}") == options.texts[text.index or 0]:
         return text
     if i + 1 < len(words) and _mark(words, i + 1, start) == "bracket":
         return text
     return Mention(i, i + 1, None)
+
+
+def _is_before_its_text(words: Words, letter: Mention, options: Options) -> bool:
+    """Whether a letter stands before the text of its own choice, and not in a list with it."""
+    gap, after = words.gaps[letter.last], words.low[letter.last : letter.last + 1]
+    if not after or not gap or any(sign in gap for sign in ",/&+"):
+        return False
+    return any(
+        choice.index == letter.index
+        and words.low[letter.last : letter.last + len(choice.words)] == choice.words
+        for choice in options.starting.get(after[0], ())
+    )
 
 
 def _text_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
@@ -237,7 +248,7 @@ _BEFORE = word_set(
     thus hence therefore must not than of or and either neither nor both between to definitely certainly
     clearly probably likely maybe perhaps possibly except but no wait actually instead rather leaves
     leaving only then isn't remains being chosen just simply obviously surely i'd correct guess meant
-    mean towards toward
+    mean towards toward get gives yields
     """
 )
 _AFTER = word_set(
@@ -253,7 +264,7 @@ _DASHES = ("-", "–", "—", "~")
 _WHO = ("it", "there", "she", "he", "they", "this", "that")
 _SAYS = ("is", "be", "say")
 _TAKES_BACK = word_set("it it's the that that's wait actually i")
-_TAKES = word_set("not but so than choose pick select either neither nor both thus hence therefore")
+_TAKES = word_set("or and not but so than choose pick select either neither nor both thus hence therefore")
 _BEGINS = tuple(".:;,!?\n>-–—|→/&+(")
 
 

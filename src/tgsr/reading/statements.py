@@ -37,7 +37,7 @@ class Reading:
 # --- what a sentence does with the options that it names -------------------------------------------------------
 
 Polarity = Literal["affirmed", "rejected", "open", "aside"]
-Role = Literal["reject", "open", "condition", "turn", "reason", "aside", "and"]
+Role = Literal["reject", "open", "condition", "turn", "reason", "aside", "and", "or"]
 
 _WORDS_OF: dict[Role, str] = {
     "reject": """
@@ -45,7 +45,7 @@ _WORDS_OF: dict[Role, str] = {
         excludes excluded eliminate eliminates eliminated eliminating reject rejected rejects dismiss dismissed
         rule ruled ruling unlike than wrong incorrect false unlikely inaccurate implausible impossible invalid
         irrelevant absurd unable inconsistent incompatible contradicts contradicted mistaken lack lacks lacking
-        fails fail doubt doubtful opposed no 不 没 未 错 排 除
+        fails fail doubt doubtful opposed absent inaudible no 不 没 未 错 排 除
     """,
     "open": """
         maybe perhaps possibly might could may possible plausible whether either uncertain unclear unsure
@@ -59,6 +59,7 @@ _WORDS_OF: dict[Role, str] = {
     """,
     "aside": "as that with when after before from by",
     "and": "and",
+    "or": "or",
 }
 _ROLES: dict[str, Role] = {word: role for role, words in _WORDS_OF.items() for word in words.split()}
 _CONTRASTS = word_set("but however yet 而")
@@ -232,6 +233,8 @@ class _Walk:
             self.is_leading = not (self.clause or self.named)
             self._end_clause()
             self.aside, self.rejecting = True, False
+        elif role == "or":
+            self.is_open |= bool(self.clause) and self.clause[-1].last == i  # "B or C", "B or so"
         elif role == "and":
             is_list = bool(self.clause) and self.clause[-1].last == i and is_named_next
             if after in _SUBJECTS or (
