@@ -290,6 +290,32 @@ def test_an_mp3_that_lost_frames_in_the_middle_is_refused(tmp_path: Path) -> Non
         audio.duration(tmp_path / "a.mp3")
 
 
+def test_a_clock_that_leaps_over_days_is_refused_at_once(tmp_path: Path) -> None:
+    muxed(tmp_path / "a.ts")
+    muxed(tmp_path / "b.mkv", late=100_000.0, picture=1.0)
+    assert audio.duration(tmp_path / "a.ts") == pytest.approx(LENGTH, abs=0.15)
+    with pytest.raises(AudioError, match=r"leaps over \d+ s"):
+        audio.duration(tmp_path / "b.mkv")
+
+
+@pytest.mark.parametrize("format_", ["CAF", "W64", "WAV", "AIFF"])
+def test_a_damaged_header_is_read_or_refused_and_never_raises_anything_else(
+    format_: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for _ in range(40):
+        spoilt = bytearray(in_channels(format_, "PCM_16", 16_000)[:8000])
+        for place in rng.integers(4, 120, 2):
+            spoilt[int(place)] = int(rng.choice([0, 255, rng.integers(256)]))
+        (tmp_path / "a").write_bytes(spoilt)
+        try:
+            audio.load(tmp_path / "a")
+        except AudioError:
+            n_refused += 1
+    assert n_refused > 0
+
+
 def test_two_channels_in_opposite_phase_are_refused_and_said(tmp_path: Path) -> None:
     tone = beep()[:, None]
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ its packets' times put it, counted from the beginning of the first track; silenc
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
@@ -34,6 +35,7 @@ WHOLE_IS_COUNTED = ("matroska,webm", "avi", "asf")  # and these how long the lon
 SLACK: Seconds = 0.5  # a header may count the silence that encoders add at both ends
 LOST: Seconds = 0.3  # of damaged packets is borne, as silence: tags amid joined files look like them
 GAP: Seconds = 0.05  # times of packets are rounded; where sound is missing longer than this, there is silence
+LONGEST_GAP: Seconds = 86_400.0  # a clock that leaps over a day is no clock
 RESTART: Seconds = 1.0  # a clock that falls back further begins anew, as in files that were joined
 MOST_BYTES = 1 << 20  # that are looked at together
 BLOCK_FRAMES = 1 << 18  # about as many samples are given at once
@@ -42,12 +44,7 @@ INAUDIBLE = 1e-7  # mean power: -70 dB of full scale; the last bits of silence m
 FETCH_AGAIN = "copy or download it again"
 REMUX = "ffmpeg -i IN OUT.flac"
 FLAC = b"fLaC\0\0\0\x22"  # how a flac stream with more than one block of metadata begins
-FULL_SCALE = {
-    "u8": 2.0**7,
-    "s16": 2.0**15,
-    "s32": 2.0**31,
-    "s64": 2.0**63,
-}  # of FFmpeg's integers; its floats have 1
+FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}  # of FFmpeg's samples
 
 
 class Mono:
@@ -153,8 +150,10 @@ def require_whole(name: str, claimed: Seconds, found: Seconds, slack: Seconds) -
 class _Clock:
     """Where in the file's time the next sample is: `now` seconds of sound and silence have been given."""
 
-    zero: Seconds
+    name: str
+    zero: Seconds = 0.0
     now: Seconds = 0.0
+    silent: Seconds = 0.0
     silent_first: Seconds = 0.0
 
     def missing(self, at: Seconds | None) -> Seconds:
@@ -164,7 +163,12 @@ class _Clock:
         ahead = at - self.zero - self.now
         if ahead < -RESTART:
             self.zero = at - self.now
-        return ahead if ahead > GAP else 0.0
+        missing = ahead if ahead > GAP else 0.0
+        self.silent += missing
+        if self.silent > LONGEST_GAP:
+            problem = f"its clock leaps over {ahead:.0f} s after {self.now:.2f} s"
+            raise AudioError(self.name, problem, "write its sound anew: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav")
+        return missing
 
 
 def _decoded(name: str, mono: Mono) -> Iterator[Piece]:
@@ -319,14 +323,14 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
 
     lost = reached = 0.0
     n_packets = 0
-    clock = _Clock(0.0)
+    clock = _Clock(name)
     try:
         with _opened(file) as container:
             track = _sound_track(name, container)
             mono.format = container.format.name
             clock.zero = _beginning(container)
             ticks = [float(stream.time_base or 0) for stream in container.streams]
-            for packet in container.demux():
+            for packet in _packets(container):
                 tick = ticks[packet.stream_index]
                 length = (packet.duration or 0) * tick
                 if packet.pts is not None:
@@ -347,7 +351,7 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
                     if clock.now == 0.0:
                         clock.silent_first = missing
                     yield from _silence(missing, frame.sample_rate)
-                    samples = mono.of(_by_channel(frame))
+                    samples = mono.of(_by_channel(name, frame))
                     clock.now += missing + len(samples) / frame.sample_rate
                     yield frame.sample_rate, samples
             _require_whole(name, container, track, clock, reached)
@@ -359,12 +363,46 @@ def _frames(name: str, file: BinaryIO, mono: Mono) -> Iterator[Piece]:
         raise _unreadable(name, error, clock.now) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Seekable:
+    """A file for FFmpeg, which a damaged header may send before its beginning: that is an error of FFmpeg's then."""
+
+    file: BinaryIO
+
+    def read(self, n: int) -> bytes:
+        return self.file.read(n)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -errno.EINVAL
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.file, "name", ""))
+
+
 def _opened(file: BinaryIO) -> Any:
     """The file as FFmpeg reads it: itself and nothing that it names, whatever it is called."""
     import av
 
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "none"}
-    return av.open(file, metadata_errors="ignore", options=options)
+    return av.open(_Seekable(file), metadata_errors="ignore", options=options)
+
+
+def _packets(container: Any) -> Iterator[Any]:
+    """Every packet. PyAV ends with an IndexError where a track appeared midway: it does not know it when it flushes."""
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):
+            return
+        yield packet
 
 
 def _sound_track(name: str, container: Any) -> Any:
@@ -386,11 +424,14 @@ def _beginning(container: Any) -> Seconds:
     return min(starts, default=0.0)
 
 
-def _by_channel(frame: Any) -> Samples:
+def _by_channel(name: str, frame: Any) -> Samples:
     """A frame's samples as (n_frames, n_channels), in [-1, 1] where the file's are."""
+    scale = FULL_SCALE.get(frame.format.name.removesuffix("p"))
+    if scale is None:
+        problem = f"its samples are {frame.format.name}, which is not read here"
+        raise AudioError(name, problem, "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav")
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
-    scale = FULL_SCALE.get(frame.format.name.removesuffix("p"), 1.0)
     if scale == FULL_SCALE["u8"]:
         values = values - 128.0
     return np.asarray(values / scale, np.float32)
