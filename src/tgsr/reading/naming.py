@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 WRAPS = "*_`\"'$~ \t"
@@ -106,15 +107,18 @@ class Options:
         self.n_letters = len(choices) if n_letters is None else n_letters
         self.last_letter = chr(96 + min(self.n_letters, 26))
         self.starting: dict[str, list[_Choice]] = {}
-        self.letters: set[str] = set()
         for index, text in enumerate(self.texts):
             text = folded(text)
             if words := _WORD.findall(text.lower()):
                 self.starting.setdefault(words[0], []).append(_Choice(words, text, index))
-                self.letters.update(capital.lower() for capital in _CAPITAL.findall(text))
         for alike in self.starting.values():
             if len(alike) > 1:
                 alike.sort(key=lambda choice: -len(choice.words))
+
+    @cached_property
+    def letters(self) -> set[str]:
+        """The single letters that are words of the choices, in lower case."""
+        return {capital.lower() for text in self.texts for capital in _CAPITAL.findall(folded(text))}
 
     def are_same(self, index: int | None, other: int | None) -> bool:
         """Whether both are one option, or two of one text."""

@@ -122,7 +122,7 @@ class _Walk:
         self.words, self.start, self.options = words, start, options
         self.mentions = mentions(words, start, options)
         self.firsts = [mention.first for mention in self.mentions]
-        self.is_crossed = any(_CROSSED.search(gap) for gap in words.gaps)
+        self.is_crossed = _CROSSED.search("".join(words.gaps)) is not None
         self.done: list[_Sentence] = []
         self._begin()
 
