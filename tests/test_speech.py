@@ -12,6 +12,7 @@ from tgsr.data.transcribe.again import AROUND, to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.speech import FRAME, is_speech, runs, shortened, speech_probability, unheard
 from tgsr.data.transcribe.transcript import judged
+from tgsr.data.transcribe.windows import Region
 from tgsr.records import INVENTED, NO_SPEECH, UNHEARD
 from tgsr.timeline import Word
 
@@ -45,6 +46,14 @@ def test_quiet_speech_is_found_as_well_as_loud_speech(gain: float) -> None:
     quiet = is_speech(speech_probability((samples * gain).astype(np.float32)))
     assert loud.sum() * FRAME > 3
     assert abs(int(quiet.sum()) - int(loud.sum())) <= 3
+
+
+def test_somebody_far_off_after_somebody_near_is_found() -> None:
+    samples = load(SPOKEN / "1363-135842-0000.flac")
+    both = np.concatenate([samples, 0.003 * samples]).astype(np.float32)
+    spoken = is_speech(speech_probability(both))
+    half = len(spoken) // 2
+    assert spoken[half:].sum() > 0.8 * spoken[:half].sum() > 0
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "quiet noise", "tone", "chord", "rounding", "nothing"])
@@ -117,10 +126,21 @@ def test_what_is_left_without_words_is_a_hole_and_no_silence() -> None:
     assert judged([loop], speech(4.0), 4.0, "whisper", "en", 1.0).flags == (INVENTED, UNHEARD)
 
 
+def test_words_where_nobody_speaks_are_invented() -> None:
+    thanks = Heard(words(("Thanks", 5.0, 5.4), ("for", 5.4, 5.6), ("watching!", 5.6, 6.2)), -0.3, 0.1)
+    heard = judged([thanks], speech(), 15.0, "whisper", "en", 1.0)
+    assert (heard.words, heard.flags) == ((), (INVENTED, NO_SPEECH))
+    assert judged([thanks], speech(0, 5.2, 0.5), 15.0, "whisper", "en", 1.0).words == thanks.words
+
+
 def again(spoken: np.ndarray, heard: list[Heard]) -> list[tuple[float, float]]:
     samples = np.zeros(len(spoken) * 512, np.float32)
     regions = to_hear_again(0, samples, np.where(spoken, 0.9, 0.0), heard)
     return [(region.start, region.start + region.duration) for region in regions]
+
+
+def region(start: float, seconds: float) -> Region:
+    return Region(0, start, np.zeros(round(seconds * 16000), np.float32))
 
 
 def test_speech_without_words_is_heard_again_by_itself_never_into_a_word() -> None:
@@ -138,7 +158,7 @@ def test_a_loop_is_heard_again_although_its_words_fill_the_time() -> None:
     (found,) = again(speech(4.0), [loop])
     assert found == pytest.approx((0.0, 4.0), abs=0.1)
     second = Heard(talk(0, 1.6, 0.4), -0.3, 0.0)
-    assert with_second([loop], second, speech(4.0)) == [second]
+    assert with_second([loop], region(0.0, 4.0), second, speech(4.0)) == [second]
 
 
 @pytest.mark.parametrize(
@@ -156,5 +176,5 @@ def test_a_second_hearing_is_taken_where_it_has_words_for_what_had_none(
     second: Heard, is_taken: bool
 ) -> None:
     first = [Heard(talk(0, 10.4), -0.2, 0.0)]
-    found = with_second(first, second, speech(14.0))
+    found = with_second(first, region(10.4, 3.6), second, speech(14.0))
     assert found == ([*first, second] if is_taken else first)

@@ -13,6 +13,7 @@ from tgsr.data.transcribe.speech import FRAME, is_speech, unheard
 from tgsr.data.transcribe.windows import Region, speech_regions
 from tgsr.timeline import Seconds, Span, Word
 
+SHORT: Seconds = 12.0  # of a stretch that is heard again: in a shorter one a text is less often a loop
 AROUND: Seconds = 0.3  # of sound on both sides of what is heard again, never into a word
 
 
@@ -39,13 +40,13 @@ def to_hear_again(
         start, end = max(before, hole.start - AROUND), min(after, hole.end + AROUND)
         first, stop = round(start / FRAME), round(end / FRAME)
         sound = samples[round(first * FRAME * SAMPLE_RATE) : round(stop * FRAME * SAMPLE_RATE)]
-        for region in speech_regions(sound, clip, probability[first:stop]):
+        for region in speech_regions(sound, clip, probability[first:stop], SHORT):
             regions.append(replace(region, start=region.start + first * FRAME))
     return regions
 
 
-def with_second(heard: Sequence[Heard], second: Heard, speech: np.ndarray) -> list[Heard]:
-    """A clip's stretches with what was heard of one of them again, where half of its speech or more has words then.
+def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: np.ndarray) -> list[Heard]:
+    """A clip's stretches with what was heard of a region again, where half of its speech or more has words then.
 
     What was invented there goes; words that stand already stay, and are not written twice.
     """
@@ -54,12 +55,13 @@ def with_second(heard: Sequence[Heard], second: Heard, speech: np.ndarray) -> li
     new = tuple(word for word in second.words if not any(_same_place(word, old) for old in words))
     if not new or doubt(second) or (second.logp is not None and second.logp < LEAST_LOGP):
         return list(heard)
-    span = Span(new[0].start, new[-1].end)
-    before, after = (
-        [one for one in unheard(speech, said) if one.overlap(span)] for said in (words, [*words, *new])
-    )
+    end = region.start + region.duration
+    there = [word for word in words if word.end > region.start and word.start < end]
+    first, stop = round(region.start / FRAME), round(end / FRAME)
+    before, after = (unheard(speech[first:stop], said, first * FRAME) for said in (there, [*there, *new]))
     if words and _seconds(after) > _seconds(before) / 2:
         return list(heard)
+    span = Span(new[0].start, new[-1].end)
     kept = [
         one
         for one in heard

@@ -17,6 +17,9 @@ SPEECH = 0.5  # the probability from which a frame is speech; silero's own bound
 STILL_SPEECH = 0.35  # and to which it stays so
 LOUD, QUIETEST = 0.3, 1e-6  # the peak that silero hears well; one below which there is nothing but rounding
 
+LONG_SILENCE: Seconds = 3.0
+EDGE: Seconds = 0.5
+
 LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
 A_WORD: Seconds = 0.4  # that a word may last, and
 A_LETTER: Seconds = 0.1  # for each of its letters; a word that lasts longer has swallowed others
@@ -27,24 +30,39 @@ LEAST_FOR_RATE: Seconds = 3.0  # of speech, before its rate is looked at
 def speech_probability(samples: np.ndarray) -> np.ndarray:
     """16 kHz mono -> the probability of speech in each frame of 0.032 s; the last may be cut short.
 
-    By silero, which comes with faster-whisper, of the sound made `audible`.
+    By silero, which comes with faster-whisper, of the sound made `audible`; where nothing is found for LONG_SILENCE or
+    longer, of that stretch made audible by itself: somebody may speak far off after somebody who is near.
     """
+    samples = audible(samples)
+    probability = _probability(samples)
+    for first, stop in runs(probability < STILL_SPEECH):
+        stretch = samples[first * 512 : stop * 512]
+        edge = round(EDGE * SAMPLE_RATE)  # what is loud may end in it
+        if (stop - first) * FRAME >= LONG_SILENCE and (gain := _gain(stretch[edge:-edge])) > 1:
+            probability[first:stop] = _probability(np.clip(stretch * gain, -1.0, 1.0).astype(np.float32))
+    return probability
+
+
+def _probability(samples: np.ndarray) -> np.ndarray:
     from faster_whisper.vad import get_vad_model
 
     n_frames = -(-len(samples) // 512)
     if not n_frames:
         return np.zeros(0, np.float32)
     sound = np.zeros(n_frames * 512, np.float32)
-    sound[: len(samples)] = audible(samples)
+    sound[: len(samples)] = samples
     return np.asarray(get_vad_model()(sound), np.float32).reshape(-1)[:n_frames]
 
 
 def audible(samples: np.ndarray) -> np.ndarray:
     """Quiet sound made louder: silero hears no speech below -60 dB, and Whisper less of it. Silence stays silence."""
+    gain = _gain(samples)
+    return samples if gain == 1 else np.clip(samples * gain, -1.0, 1.0).astype(np.float32)
+
+
+def _gain(samples: np.ndarray) -> float:
     peak = float(np.quantile(np.abs(samples), 0.999)) if len(samples) else 0.0  # not a click's
-    if not QUIETEST < peak < LOUD / 10:
-        return samples
-    return np.clip(samples * (LOUD / peak), -1.0, 1.0).astype(np.float32)
+    return LOUD / peak if QUIETEST < peak < LOUD / 10 else 1.0
 
 
 def is_speech(probability: np.ndarray) -> np.ndarray:
@@ -87,6 +105,16 @@ def unheard(speech: np.ndarray, words: Sequence[Word], start: Seconds = 0.0) -> 
             a, b = first + int(places[0]), first + int(places[-1]) + 1
             found.append(Span(start + a * FRAME, start + b * FRAME))
     return found
+
+
+def is_among(speech: np.ndarray, words: Sequence[Word]) -> bool:
+    """Whether somebody speaks in a quarter of these words' time; Whisper thanks for watching where music plays."""
+    said = {
+        frame
+        for word in map(shortened, words)
+        for frame in range(round(word.start / FRAME), round(word.end / FRAME))
+    }
+    return 4 * sum(frame < len(speech) and bool(speech[frame]) for frame in said) >= len(said)
 
 
 def shortened(word: Word) -> Word:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from tgsr.data.transcribe.hallucinations import Heard, doubt, with_room
-from tgsr.data.transcribe.speech import unheard
+from tgsr.data.transcribe.speech import is_among, unheard
 from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH, UNHEARD
 from tgsr.timeline import Hole, Seconds, Span, Word, cover
 
@@ -60,7 +60,8 @@ def judged(
     language: str | None,
     sure: float,
 ) -> Transcript:
-    """What is left of a back end's stretches: none of another language, none that is held to be invented.
+    """What is left of a back end's stretches: none of another language, none that is held to be invented, none where
+    nobody speaks.
 
     `speech` says of each frame whether somebody speaks (speech.py): where no words are left for it there is a hole, and
     the flag UNHEARD. `sure` is the probability of `language`, in [0, 1].
@@ -68,7 +69,7 @@ def judged(
     if language not in (None, ENGLISH) and sure >= SURE:
         return Transcript((), seconds, source, language, (NOT_ENGLISH,))
     shortened = [with_room(heard) for heard in stretches]
-    kept = [heard for heard in shortened if doubt(heard) is None]
+    kept = [heard for heard in shortened if doubt(heard) is None and is_among(speech, heard.words)]
     words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
     holes = holes_of(speech, words, seconds)
     flags: tuple[str, ...] = (INVENTED,) if kept != list(stretches) else ()

@@ -89,7 +89,7 @@ class FasterWhisper:
             for region in to_hear_again(index, clips[index], probabilities[index], heard[index])
         ]
         for region, second in self._hear(model, again, speech, WINDOW):
-            heard[region.clip] = with_second(heard[region.clip], second, speech[region.clip])
+            heard[region.clip] = with_second(heard[region.clip], region, second, speech[region.clip])
         return [
             judged(stretches, is_spoken, len(samples) / SAMPLE_RATE, SOURCE, *language)
             for stretches, is_spoken, samples, language in zip(heard, speech, clips, spoken, strict=True)
@@ -161,7 +161,7 @@ def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds) -> 
     )
     n_frames = round(seconds / MEL_STEP / 2) * 2  # the encoder halves them
     # Real silence behind the sound: faster-whisper's own padding, zeros of a normalised spectrogram, ends it early.
-    padded = [_as_long_as(window.region.samples, n_frames * MEL_STEP) for window in windows]
+    padded = [_as_long_as(audible(window.region.samples), n_frames * MEL_STEP) for window in windows]
     encoded = model.encode(np.stack([model.feature_extractor(sound)[..., :n_frames] for sound in padded]))
     for window, segments in zip(windows, _written(model, tokenizer, encoded, windows, None), strict=True):
         window.segments = segments

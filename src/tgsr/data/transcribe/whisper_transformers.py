@@ -58,8 +58,9 @@ class TransformersWhisper(Backend):
             if language != ENGLISH and sure >= SURE:
                 return judged((), speech, seconds, SOURCE, language, sure)
         heard = self._hear(regions, seconds)
-        for second in self._hear(to_hear_again(0, samples, probability, heard), seconds):
-            heard = with_second(heard, second, speech)
+        again = to_hear_again(0, samples, probability, heard)
+        for region, second in zip(again, self._hear(again, seconds), strict=True):
+            heard = with_second(heard, region, second, speech)
         return judged(heard, speech, seconds, SOURCE, language, sure)
 
     @cached_property
@@ -98,7 +99,7 @@ class TransformersWhisper(Backend):
         model, _, tokenizer = self._loaded
         is_multilingual = model.generation_config.is_multilingual
         spoken = {"language": ENGLISH, "task": "transcribe"} if is_multilingual else {}
-        features, mask = self._features([region.samples for region in regions])
+        features, mask = self._features([audible(region.samples) for region in regions])
         out = model.generate(
             features,
             attention_mask=mask,

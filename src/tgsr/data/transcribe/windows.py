@@ -38,8 +38,10 @@ def most_tokens(regions: Sequence[Region]) -> int:
     return MOST_FIRST + round(MOST_TOKENS_A_SECOND * max(region.duration for region in regions))
 
 
-def speech_regions(samples: np.ndarray, clip: int = 0, probability: np.ndarray | None = None) -> list[Region]:
-    """Stretches of up to 29 s around speech, in order, cut at pauses. None in silence.
+def speech_regions(
+    samples: np.ndarray, clip: int = 0, probability: np.ndarray | None = None, longest: Seconds = LONGEST
+) -> list[Region]:
+    """Stretches around speech, in order, of up to `longest` and a margin, cut at pauses. None in silence.
 
     What may be speech is heard, from MAYBE on (`probability`: speech.py's, found here where it is not given): Whisper
     says better than voice activity detection what is none.
@@ -54,7 +56,7 @@ def speech_regions(samples: np.ndarray, clip: int = 0, probability: np.ndarray |
         else:
             bounds.append([start, end])
     spoken = [(start, end) for start, end in bounds if maybe[start:end].sum() * FRAME >= SHORTEST]
-    cut = [part for start, end in spoken for part in _cut(probability, start, end)]
+    cut = [part for start, end in spoken for part in _cut(probability, start, end, longest)]
     regions = []
     for index, (start, end) in enumerate(cut):
         before, after = (
@@ -68,9 +70,9 @@ def speech_regions(samples: np.ndarray, clip: int = 0, probability: np.ndarray |
     return regions
 
 
-def _cut(probability: np.ndarray, start: int, end: int) -> list[tuple[int, int]]:
-    """Frames [start, end) in parts of LONGEST at most, each cut in the longest pause of its last quarter."""
-    longest = int(LONGEST / FRAME)
+def _cut(probability: np.ndarray, start: int, end: int, seconds: Seconds) -> list[tuple[int, int]]:
+    """Frames [start, end) in parts of so many seconds at most, each cut in the longest pause of its last quarter."""
+    longest = int(seconds / FRAME)
     if end - start <= longest:
         return [(start, end)]
     first = start + longest * 3 // 4
@@ -78,4 +80,4 @@ def _cut(probability: np.ndarray, start: int, end: int) -> list[tuple[int, int]]
     pauses = runs(last_quarter < MAYBE)
     a, b = max(pauses, key=lambda pause: pause[1] - pause[0], default=(int(last_quarter.argmin()),) * 2)
     middle = first + (a + b) // 2
-    return [(start, middle), *_cut(probability, middle, end)]
+    return [(start, middle), *_cut(probability, middle, end, seconds)]
