@@ -21,7 +21,7 @@ from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
 from tgsr.errors import ModelError
 from tgsr.models.packaged_weights import cache_folder
-from tgsr.records import NO_SPEECH, TOO_LONG, read_clips, read_questions, write_jsonl
+from tgsr.records import NO_SPEECH, TOO_LONG, UNHEARD, read_clips, read_questions, write_jsonl
 from tgsr.timeline import Hole
 
 NUMBERS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
@@ -117,6 +117,18 @@ def test_a_publishers_text_is_aligned_and_nobody_listens(tmp_path: Path) -> None
     assert [word.text for word in clip.words] == [word.text for word in made.clip.words]
     off = [abs(a.start - b.start) for a, b in zip(clip.words, made.clip.words, strict=True)]
     assert np.median(off) < 0.08
+
+
+def test_a_publishers_text_that_lacks_what_is_said_is_flagged_with_its_seconds(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "data" / "speech" / "103-1240-0000.flac", tmp_path / "a.flac")
+    (tmp_path / "a.txt").write_text("chapter one missus rachel lynde is surprised")
+    out = tmp_path / "out" / "clips.jsonl"
+    command = ["transcribe", str(tmp_path), "--language", "en", "--model", "no such model", "--out", str(out)]
+    assert cli.main(command) == 0
+    (clip,) = read_clips(out)
+    assert UNHEARD in clip.flags
+    (hole,) = clip.holes
+    assert (hole.start, hole.end) == pytest.approx((3.5, 14.1), abs=0.5)
 
 
 def test_a_text_in_another_language_is_not_aligned_as_if_it_were_english(tmp_path: Path) -> None:

@@ -93,17 +93,19 @@ def unheard(speech: np.ndarray, words: Sequence[Word], start: Seconds = 0.0) -> 
         free[max(0, first) : max(0, stop)] = False
         bounds.append(min(max(bounds[-1], stop), len(speech)))
     bounds.append(len(speech))
-    n_least = LEAST_UNHEARD / FRAME
-    letters = sum(_n_letters(word.text) for word in words)
-    seconds = float(speech.sum()) * FRAME
-    if words and seconds >= LEAST_FOR_RATE and letters < FEWEST_LETTERS * seconds:
-        bounds, n_least, free = [0, len(speech)], 0.0, speech
     found = []
+    rest = speech.copy()  # that words are there for
     for first, stop in pairwise(bounds):
         places = np.flatnonzero(free[first:stop])
-        if len(places) >= max(1.0, n_least):
+        if len(places) * FRAME >= LEAST_UNHEARD:
             a, b = first + int(places[0]), first + int(places[-1]) + 1
             found.append(Span(start + a * FRAME, start + b * FRAME))
+            rest[a:b] = False
+    letters = sum(_n_letters(word.text) for word in words)
+    seconds = float(rest.sum()) * FRAME
+    if words and seconds >= LEAST_FOR_RATE and letters < FEWEST_LETTERS * seconds:
+        places = np.flatnonzero(speech)
+        return [Span(start + int(places[0]) * FRAME, start + (int(places[-1]) + 1) * FRAME)]
     return found
 
 
