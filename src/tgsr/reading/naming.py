@@ -166,7 +166,28 @@ def mentions(words: Words, start: int, options: Options) -> list[Mention]:
                 before.last = mention.last
                 continue
         found.append(mention)
+    if any(mention.is_letter for mention in found):
+        found = sorted([*found, *_lone_letters(words, found, options)], key=lambda mention: mention.first)
     return found
+
+
+def _lone_letters(words: Words, found: Sequence[Mention], options: Options) -> list[Mention]:
+    """Capitals before a mark or the end, which are an option's beside another letter: "B as well as C", "B vs C"."""
+    taken = {i for mention in found for i in range(mention.first, mention.last)}
+    return [
+        Mention(i, i + 1, ord(word) - 97, is_letter=True)
+        for i, word in enumerate(words.low)
+        if len(word) == 1
+        and "a" <= word <= options.last_letter
+        and i not in taken
+        and words.raw[i].isupper()
+        and word not in options.letters
+        and not (i and words.gaps[i] in ("", "-", "'"))
+        and (
+            i + 1 == len(words) or words.gaps[i + 1].strip(WRAPS)[:1] in (",", ".", ";", ")", "!", "?", "\n")
+        )
+        and not (words.gaps[i + 1].startswith(".") and words.after(i) and words.raw[i + 1][:1].isupper())
+    ]
 
 
 def _may_name(words: Words, mention: Mention, before: Mention, options: Options) -> bool:
@@ -252,7 +273,7 @@ _BEFORE = word_set(
     thus hence therefore must not than of or and either neither nor both between to definitely certainly
     clearly probably likely maybe perhaps possibly except but no wait actually instead rather leaves
     leaving only then isn't remains being chosen just simply obviously surely i'd correct guess meant
-    mean towards toward get gives yields
+    mean towards toward get gives yields now
     """
 )
 _AFTER = word_set(

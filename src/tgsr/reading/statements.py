@@ -45,10 +45,12 @@ _WORDS_OF: dict[Role, str] = {
         excludes excluded eliminate eliminates eliminated eliminating reject rejected rejects dismiss dismissed
         rule ruled ruling unlike than wrong incorrect false unlikely inaccurate implausible impossible invalid
         irrelevant absurd unable inconsistent incompatible contradicts contradicted mistaken lack lacks lacking
-        fails fail doubt doubtful opposed absent inaudible no 不 没 未 错 排 除
+        fails fail doubt doubtful opposed absent inaudible least far hardly barely scarcely distractor
+        decoy out no 不 没 未 错 排 除
     """,
     "open": """
-        maybe perhaps possibly might could may possible plausible whether either uncertain unclear unsure
+        maybe perhaps possibly might could may possible less used alternatively plausible
+        whether either uncertain unclear unsure
         depends thought seemed between toss 或 否 可 也
     """,
     "condition": "if unless assuming suppose supposing provided otherwise 如 若 假",
@@ -77,7 +79,7 @@ _SUBJECTS = word_set(
 _FILLERS = word_set("a an the option choice answer letter of to be is it really exactly only 选 项")
 _COMMITS = word_set("i i'm we forced pressed pushed asked anything so needed required my")
 # What a sentence is to the one before.
-_CORRECTS = word_set("wait actually no sorry correction oops scratch second meant mean reconsider")
+_CORRECTS = word_set("wait actually no now hmm sorry correction oops scratch second meant mean reconsider")
 _RETRACTS = word_set("no wrong incorrect scratch mistake mistaken")
 _ADDS = word_set("or alternatively maybe perhaps possibly also equally else")
 _CONCLUDES = word_set(
@@ -189,7 +191,8 @@ class _Walk:
             self._end_sentence(gap)
         elif _DIVIDES.search(outside):
             self._end_clause()
-            may_go_on = ":" not in gap or words.low[i - 1] in _WRONG
+            noun = i - 2 if words.low[i - 1] in ("answer", "option", "choice") else i - 1
+            may_go_on = ":" not in gap or (noun >= 0 and words.low[noun] in _WRONG)
             self.rejecting = self.rejecting and may_go_on and word not in _SUBJECTS and not _DASH.search(gap)
             self.aside = False
         elif "," in gap:
@@ -208,7 +211,9 @@ class _Walk:
         word, before, after = self.words.low[i], self.words.before(i), self.words.after(i)
         if word == "which" and after in _POINTS:
             role = "turn"  # "which corresponds to B"
-        if word == "with" and before in _GOES:
+        if word == "with" and before in (*_GOES, "along", "together"):
+            return
+        if word == "as" and "well" in (before, after):
             return
         if role == "turn" and (after in ("than", "of") or (word == "but" and before in _ALL)):
             role = "reject"
@@ -252,6 +257,8 @@ class _Walk:
             self.is_conditional = True  # "not only B"
         elif word in _WRONG and self.named and not self.clause and self.words.gaps[i].strip() and not after:
             self.named = [(mention, "rejected") for mention, _ in self.named]  # "(b) Woman - wrong"
+        elif word == "false" and self.named and not self.clause and "," in self.words.gaps[i + 1]:
+            self.named[-1] = (self.named[-1][0], "rejected")  # {"A": false, "B": true}
         elif self.clause and word not in _FORWARD and not self._is_before_a_mention(i):
             self.named += [(mention, "rejected") for mention in self.clause]  # "B is wrong"
             self.clause = []
@@ -311,6 +318,12 @@ def _rejects(words: Words, i: int) -> bool:
         return before not in ("no", "without", "beyond", "any", "a")
     if word == "without":
         return after not in ("doubt", "a", "any")
+    if word == "least":
+        return before != "at"
+    if word == "far":
+        return after == "from"
+    if word == "out":
+        return before in ("is", "are", "was", "were")
     return True
 
 
@@ -473,7 +486,7 @@ _SUPERSEDES = re.compile(
     r"double|again|mistake\w*|instead|rather|wrong|no)\b|不对|等等|重新|但|更正"
 )
 _HEAD = re.compile(
-    r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
+    r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:\d{1,2}[.)]\s{1,3})?(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
     r"[a-zａ-ｚ](?:[).:,：．。\]*`_\"]|\s{0,4}$|\s+[-–—|]|(?=[^\x00-\x7f])))"
 )
 _AROUND = " \t\r*_\"'`>#•-.!"
