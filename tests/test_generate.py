@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -130,6 +131,31 @@ def test_every_end_token_ends_what_transformers_writes(llm_folder: Path, tmp_pat
     assert (ended.ids, ended.cut) == (free.ids[: free.ids.index(ends[1]) + 1], False)
 
 
+def test_an_end_token_that_its_tokenizer_calls_ordinary_is_no_text(
+    llm_folder: Path,
+    generic_folder: Path,  # noqa: F811
+) -> None:
+    llm, generic = LocalLlm.load(str(llm_folder)), load_generic(str(generic_folder))
+    row = torch.tensor([llm.prompt("Who?")])
+    heard = generic.inputs(noise(0.3), "Who?")
+    asked = [ClipQuestion(0, "Who?", "Who?", id="Who?")]
+    for model, tokenizer, inputs, write in (
+        (llm.model, llm.tokenizer, {"input_ids": row}, lambda: llm.write("Who?", GREEDY)),
+        (
+            generic.model,
+            generic.processor.tokenizer,
+            heard,
+            lambda: generic.respond([noise(0.3)], asked, GREEDY)[0],
+        ),
+    ):
+        ids = generate(model, tokenizer, inputs, max_new_tokens=10).ids
+        end = next(n for n in range(1, len(ids)) if ids[n] not in ids[:n])
+        model.generation_config.eos_token_id = [int(tokenizer.eos_token_id), ids[end]]
+        whole = write()
+        assert not isinstance(whole, Cut | Failed)
+        assert str(whole) == tokenizer.decode(list(ids[:end]))
+
+
 def test_what_the_limit_cuts_is_called_so(generic_folder: Path) -> None:  # noqa: F811
     model = load_generic(str(generic_folder))
     (short,) = model.respond([noise(1.0)], [ClipQuestion(0, "Who?", "Who?")], Decoding(max_new_tokens=2))
@@ -201,6 +227,19 @@ def test_logits_that_are_not_finite_fail_with_a_reason(
     for found in (llm.write("Who?", decoding), *model.respond([noise(1.0)], asked, decoding), *letters):
         assert isinstance(found, Failed)
         assert "not finite" in found.reason
+
+
+def test_what_was_written_before_the_logits_broke_is_told(llm_folder: Path) -> None:
+    llm = LocalLlm.load(str(llm_folder))
+    asked = llm.prompt("Who?")
+    ids = generate(llm.model, llm.tokenizer, {"input_ids": torch.tensor([asked])}, max_new_tokens=10).ids
+    broken = next(n for n in range(1, 9) if ids[n] not in (*ids[:n], *asked))
+    llm.model.set_output_embeddings(copy.deepcopy(llm.model.get_output_embeddings()))
+    with torch.no_grad():
+        llm.model.get_input_embeddings().weight[ids[broken]] = float("nan")
+    found = llm.write("Who?", GREEDY)
+    until = llm.tokenizer.decode(list(ids[: broken + 1]))
+    assert found == Failed(f"{NOT_FINITE}; until then it wrote {until!r:.80}")
 
 
 def test_a_cascade_whose_likelihoods_are_not_finite_chooses_nothing(llm_folder: Path) -> None:

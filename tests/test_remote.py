@@ -307,6 +307,14 @@ NO_ANSWERS: list[tuple[str, Any, str]] = [
     ("http", chat_answer(None), "no text: the server says stop and sent none"),
     ("http", message(content=[]), "no text"),
     ("http", message(tool_calls=[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]), "no text"),
+    *(
+        ("http", message(content=text, **call), "the server says tool_calls")
+        for text in ("", "Let me look.")
+        for call in (
+            {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
+            {"function_call": {"name": "f", "arguments": "{}"}},
+        )
+    ),
     ("http", chat_answer("The speaker", None), "no finished answer: the server says not how"),  # type: ignore[arg-type]
 ]
 
@@ -527,6 +535,19 @@ def gateway_error(code: int, message: str, **more: Any) -> Any:
         ),
         ("http", 429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}),
         ("gemini", 402, {"error": {"message": "pay first"}}),
+        (
+            "openai",
+            400,
+            {"error": {"message": "Billing limit reached", "code": "billing_hard_limit_reached"}},
+        ),
+        ("http", 400, {"error": {"code": "Arrearage", "message": "Access denied, see your account."}}),
+        (
+            "http",
+            403,
+            {"error": {"code": "AllocationQuota.FreeTierOnly", "message": "The free tier is over."}},
+        ),
+        ("http", 400, {"type": "error", "error": {"message": "Your credit balance is too low to go on."}}),
+        ("http", 200, gateway_error(403, "insufficient_quota")),
     ],
 )
 def test_an_exhausted_quota_ends_the_run_with_its_first_reply(
@@ -584,6 +605,13 @@ def test_what_may_pass_is_tried_again_whatever_status_it_came_with(
     assert len(server.got) == 2
 
 
+def test_a_refusal_that_repeats_a_question_about_credit_costs_the_question(tmp_path: Path) -> None:
+    repeated = {"error": {"message": "cannot be parsed"}, "request": "He says: insufficient credits"}
+    with serving(lambda *_: Reply(repeated, 400)) as server:
+        (found,) = model_at("http", server.url, tmp_path).respond([clip()], asked("What?"), GREEDY)
+    assert isinstance(found, Failed)
+
+
 def test_an_error_inside_a_success_is_told_with_what_the_gateway_heard(tmp_path: Path) -> None:
     found = only("http", gateway_error(400, "Provider returned error", raw="audio too long"), tmp_path)
     assert isinstance(found, Failed)
@@ -631,6 +659,8 @@ def test_a_refusal_is_what_the_model_says(tmp_path: Path) -> None:
     reply = chat_answer(None)
     reply["choices"][0]["message"]["refusal"] = "I can't identify speakers."
     assert only("openai", reply, tmp_path) == "I can't identify speakers."
+    in_parts = message(content=[{"type": "refusal", "refusal": "I can't help."}])
+    assert only("http", in_parts, tmp_path) == "I can't help."
 
 
 def test_tokens_and_money_are_counted(tmp_path: Path) -> None:
@@ -754,6 +784,20 @@ def test_a_served_omni_is_asked_with_the_system_turn_of_a_local_one(tmp_path: Pa
     assert turns[0] == [{"role": "system", "content": QWEN_SYSTEM}]
     assert turns[1] == []
     assert turns[2] == [{"role": "system", "content": "Be brief."}]
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1/v1", None])
+def test_openai_names_behind_another_address_are_those_of_their_family(
+    url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    if url is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+    served = load_remote("openai:Qwen/Qwen2.5-Omni-7B", cache=tmp_path)
+    assert (served.max_seconds == 300, served.system) == ((True, QWEN_SYSTEM) if url else (False, None))
+    theirs = load_remote("openai:gpt-4o-audio-preview", cache=tmp_path)
+    assert (theirs.max_seconds, theirs.system) == (437.5, None)
 
 
 def test_gemini_gets_the_system_turn_in_its_own_field(tmp_path: Path) -> None:

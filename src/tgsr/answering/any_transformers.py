@@ -40,7 +40,7 @@ from tgsr.errors import ModelError, install
 from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.models.tokens import broken_up, chat_text, reserved_names
+from tgsr.models.tokens import broken_up, chat_text, end_ids, reserved_names, written_text
 from tgsr.prompts import chat_messages
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
@@ -83,7 +83,7 @@ class Generic(Responder):
             return Failed(f"{n} tokens of sound and prompt; {self.name} has room for {room}")
         tokenizer = self.processor.tokenizer
         response = generate(self.model, tokenizer, inputs, **asdict(decoding), name=question.id)
-        text = str(tokenizer.decode(list(response.ids), skip_special_tokens=True))
+        text = written_text(tokenizer, response.ids, end_ids(self.model, tokenizer))
         return written(text, response.cut, response.failed)
 
     @property

@@ -277,9 +277,11 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
         key = _key("OPENAI_API_KEY")
         url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL).rstrip("/")
         endpoint = Endpoint(url, bearer(key), key, "OPENAI_API_KEY", limits, answers)
-        most = limits.max_seconds or INLINE_BYTES / 2 / audio.SAMPLE_RATE
-        return OpenAiAudio(name, model, endpoint, most, price=PRICES.get(model))
-    endpoint, model = chat_endpoint(name, cache=cache, limits=limits)
+        if url == OPENAI_URL or model.startswith("gpt-"):
+            most = limits.max_seconds or INLINE_BYTES / 2 / audio.SAMPLE_RATE
+            return OpenAiAudio(name, model, endpoint, most, price=PRICES.get(model))
+    else:
+        endpoint, model = chat_endpoint(name, cache=cache, limits=limits)
     return OpenAiAudio(name, model, endpoint, *heard_by(model, limits), system=system_of(model))
 
 

@@ -21,6 +21,7 @@ class Choice(LogitsProcessor):
 
     def __init__(self, temperature: float, top_p: float, uniform_N: Tensor) -> None:
         self.temperature, self.top_p, self.uniform_N = temperature, top_p, uniform_N
+        self.ids: list[int] = []
         self.logps: list[float] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -29,6 +30,7 @@ class Choice(LogitsProcessor):
         next_B, logp_B = draw(scores.float(), self.temperature, self.top_p, uniform_B)
         if not bool(torch.isfinite(logp_B).all()):
             raise NotFiniteLogits
+        self.ids.append(int(next_B))
         self.logps.append(float(logp_B))
         return torch.full_like(scores, float("-inf")).scatter(-1, next_B[:, None], 0.0)
 
@@ -67,6 +69,6 @@ def generate(
             logits_processor=LogitsProcessorList([choice]),
         )
     except NotFiniteLogits:
-        return Sampled((), False, tuple(choice.logps), NOT_FINITE)
+        return Sampled(tuple(choice.ids), False, tuple(choice.logps), NOT_FINITE)
     ids = tuple(map(int, out[0, inputs["input_ids"].shape[1] :]))
     return Sampled(ids, not ids or ids[-1] not in ends, tuple(choice.logps))

@@ -45,6 +45,7 @@ def read_chat(answer: Body) -> Body:
         message, finish = choice["message"], choice.get("finish_reason", "stop")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         said, spoken, refusal = (message.get(name) for name in ("content", "audio", "refusal"))
+        called = message.get("tool_calls") or message.get("function_call")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Malformed(f"no choices[0].message in {str(answer)[:80]!r}") from error
     aloud, text = _written(said)
@@ -59,7 +60,8 @@ def read_chat(answer: Body) -> Body:
     n_audio = n_tokens(details.get("audio_tokens")) if isinstance(details, dict) else 0
     n_text = max(0, n_tokens(usage.get("prompt_tokens")) - n_audio)
     tokens = {"text": n_text, "audio": n_audio, "out": n_tokens(usage.get("completion_tokens"))}
-    return ended(text, thoughts.strip(), tokens, finish)
+    # A server may say "stop" where the model waits for what a tool says.
+    return ended(text, thoughts.strip(), tokens, "tool_calls" if called else finish)
 
 
 def ended(text: str | None, thoughts: str, tokens: dict[str, int], finish: object) -> Body:
@@ -117,7 +119,7 @@ def _written(content: Any) -> tuple[str | None, str | None]:
         if not isinstance(part, dict):
             continue
         is_thought = part.get("type") in ("thinking", "reasoning", "thought")
-        inner = part.get("thinking") or part.get("reasoning") or part.get("text")
+        inner = part.get("thinking") or part.get("reasoning") or part.get("text") or part.get("refusal")
         if isinstance(inner, list):  # Mistral's thoughts are parts again
             inner = "".join(str(p.get("text") or "") for p in inner if isinstance(p, dict))
         if isinstance(inner, str):

@@ -29,12 +29,14 @@ from tgsr.timeline import Seconds
 WORTH_ANOTHER_TRY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 NO_KEY = {401, 403}
 KEPT_AS = 2  # 1 kept replies that were no answers as answers
-USED_UP = re.compile(
-    r"insufficient[_ ](?:user_)?(?:quota|credits|balance)|余额不足|current_quota|billing_|depleted|"
-    r"per[ _-]?day|\bdaily\b",
-    re.IGNORECASE,
+NO_CREDIT = (
+    r"insufficient[_ ](?:user_)?(?:quota|credits|balance)|余额不足|billing_(?:hard_limit|not_active)|"
+    r"credit balance is too low|\barrearage\b|freetieronly"
 )
-"""In the body of a 429: waiting a minute will not help. OpenAI's codes, Gemini's quota ids, gateways' messages."""
+UNPAID = re.compile(NO_CREDIT, re.IGNORECASE)
+"""In the body of any refusal: OpenAI's and DashScope's codes, Anthropic's and gateways' messages."""
+USED_UP = re.compile(rf"{NO_CREDIT}|current_quota|billing_|depleted|per[ _-]?day|\bdaily\b", re.IGNORECASE)
+"""In the body of a 429: waiting a minute will not help. Gemini's quota ids and gateways' messages too."""
 IN_PLACE_OF_AN_ANSWER = ("error_msg", "errors", "base_resp", "detail", "message")
 FLAGGED = re.compile("flagged_input|moderation")  # a gateway's 403 for what was asked, not for who asks
 Body = dict[str, Any]
@@ -145,17 +147,17 @@ class Endpoint:
                 status, text, answered = self._try(method, path, headers or {}, content)
                 if 200 <= status < 300:
                     status = status_within(_json(text)) or status
+                if status >= 400 and is_unpaid(status, text):
+                    raise ModelError(
+                        f"{self.url}: the key's credit or quota is used up ({status}: {self._clean(text)}); once there "
+                        "is more, or with another key, the same command goes on where it stopped"
+                    )
                 if (status in NO_KEY and not FLAGGED.search(text)) or (
                     status == 400 and "API_KEY_INVALID" in text
                 ):
                     raise ModelError(
                         f"{self.url}: refused the key ({status}: {self._clean(text)}); set {self.key_variable} to one "
                         "that may use this model"
-                    )
-                if status == 402 or (status == 429 and USED_UP.search(str(_json(text) or text))):
-                    raise ModelError(
-                        f"{self.url}: the key's credit or quota is used up ({status}: {self._clean(text)}); once there "
-                        "is more, or with another key, the same command goes on where it stopped"
                     )
                 if 200 <= status < 300:
                     if wants_header is None:
@@ -295,6 +297,19 @@ def status_within(body: Any) -> int | None:
     if isinstance(code, int) and 400 <= code < 600:
         return code
     return 402 if USED_UP.search(str(error)) else 502
+
+
+def is_unpaid(status: int, text: str) -> bool:
+    """Whether a refusal says that credit or a quota is used up, which no later request changes soon.
+
+    `text` is its body. What another refusal than a 429 says counts where it is its error: it may repeat the request.
+    """
+    if status == 402:
+        return True
+    body = _json(text)
+    if status == 429:
+        return bool(USED_UP.search(str(body or text)))
+    return status < 500 and bool(UNPAID.search(str(_error(body) or "")))
 
 
 def _retry_delay(text: str) -> str | None:

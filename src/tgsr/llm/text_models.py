@@ -22,7 +22,16 @@ from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.llm.endpoint import Endpoint, ask_each
 from tgsr.models.checkpoint import read_weights
 from tgsr.models.placement import LoadAs, Placement
-from tgsr.models.tokens import broken_up, chat_text, ids_between_marks, mark_for, plain_ids, reserved_names
+from tgsr.models.tokens import (
+    broken_up,
+    chat_text,
+    end_ids,
+    ids_between_marks,
+    mark_for,
+    plain_ids,
+    reserved_names,
+    written_text,
+)
 
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 
@@ -170,7 +179,7 @@ class LocalLlm:
         row = torch.tensor([ids], device=self.model.device)
         inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
         response = generate(self.model, self.tokenizer, inputs, **asdict(decoding), name=text)
-        answer = str(self.tokenizer.decode(list(response.ids), skip_special_tokens=True))
+        answer = written_text(self.tokenizer, response.ids, end_ids(self.model, self.tokenizer))
         return written(answer, response.cut, response.failed)
 
     @torch.no_grad()

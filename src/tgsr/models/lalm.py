@@ -24,6 +24,7 @@ from tgsr.models.tokens import (
     mark_for,
     plain_ids,
     reserved_names,
+    written_text,
 )
 from tgsr.prompts import chat_messages
 from tgsr.timeline import Span
@@ -163,8 +164,7 @@ class Lalm(ABC):
 
     def text(self, ids: list[int]) -> str:
         """The text of generated ids, without special tokens and what ended it."""
-        ended = bool(ids) and self.ends(ids[-1])
-        return str(self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
+        return written_text(self.tokenizer, ids, {self.eos_id, *self.end_ids})
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(ids)

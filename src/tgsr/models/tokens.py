@@ -7,7 +7,7 @@ it: in a question, "<|im_end|>" would end the user's turn and "<sound>" would as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -85,6 +85,15 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     config = getattr(model, "generation_config", None)
     ids = (*_listed(tokenizer.eos_token_id), *_listed(getattr(config, "eos_token_id", None)))
     return tuple(dict.fromkeys(ids))
+
+
+def written_text(tokenizer: Any, ids: Sequence[int], ends: Collection[int]) -> str:
+    """The text of a response's token ids, without special tokens and the token of `ends` that ended it.
+
+    That one goes by its id: a checkpoint may end on a token that its tokenizer does not call special.
+    """
+    written = ids[:-1] if ids and ids[-1] in ends else ids
+    return str(tokenizer.decode(list(written), skip_special_tokens=True))
 
 
 def _listed(ids: int | Iterable[int] | None) -> list[int]:
