@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from tgsr import cli
-from tgsr.answering.ask import moved_text
+from tgsr.answering.ask import moved_times
 from tgsr.commands import shared
 from tgsr.grounding import find_spans
 from tgsr.records import read_questions, read_responses
@@ -252,8 +252,40 @@ def test_a_clip_that_cannot_be_heard_is_recorded_and_the_others_go_on(tmp_path: 
 def test_times_are_moved_to_the_recordings_clock_as_they_were_written(
     text: str, by: float, moved: str
 ) -> None:
-    assert moved_text(text, by) == moved
-    assert moved_text(text, 0.0) == text
+    assert moved_times(text, by)[0] == moved
+    assert moved_times(text, 0.0) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("At 3.2s, 4.5s and 7s a dog barks.", "At 6.2s, 7.5s and 10s a dog barks."),
+        ("heard at 3, 5 and 7 seconds", "heard at 6, 8 and 10 seconds"),
+        ("at 3, 5 people speak", "at 3, 5 people speak"),
+        ("Around the 0:07 mark she sighs (0:08).", "Around the 0:10 mark she sighs (0:11)."),
+        ("[00:02] A: hi\n[00:59] B: ho", "[00:05] A: hi\n[01:02] B: ho"),
+        ("until 5 s, and from 7 s on", "until 8 s, and from 10 s on"),
+        ("the **4-second** mark", "the **7-second** mark"),
+        ("at 1200 ms; at 1 minute 5 seconds", "at 4.2 s; at 68 s"),
+        ("t=3.2s; 在第3秒", "t=6.2s; 在第6秒"),
+    ],
+)
+def test_points_in_time_are_moved_too(text: str, moved: str) -> None:
+    assert moved_times(text, 3.0) == (moved, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("The pause lasts around 3 s.", ("3 s",)),
+        ("a pause of 2 seconds, for 1:30, with a length of 0:05", ("2 seconds", "1:30", "0:05")),
+        ("2 seconds later, 3 s apart, a 10-second clip", ("2 seconds", "3 s", "10-second")),
+        ("(2.5s), after 5 seconds", ("2.5s", "5 seconds")),  # either may be a length
+        ("they meet at 9:30 am", ("9:30",)),
+    ],
+)
+def test_what_may_be_a_length_is_left_and_told(text: str, left: tuple[str, ...]) -> None:
+    assert moved_times(text, 3.0) == (text, left)
 
 
 def test_ask_prints_one_clock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

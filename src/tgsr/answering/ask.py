@@ -17,7 +17,7 @@ from tgsr.errors import ModelError
 from tgsr.grounding import Mention, find_asked, find_mentions
 from tgsr.llm.decoding import GREEDY, Cut, Failed
 from tgsr.models.lalm import Lalm
-from tgsr.notation.times import Time, plain, times_of
+from tgsr.notation.times import AFTER, BEFORE, NUMBER_HEAD, Time, plain, times_of
 from tgsr.overlap import evidence_crop
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
 from tgsr.records import MOST_CHOICES
@@ -29,19 +29,23 @@ class CitedAnswer:
     """A response and its evidence.
 
     `spans` are the distinct valid spans that the text cites, in order of appearance; `evidence` is their sound, each
-    padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited.
+    padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited. `unmoved` are the text's times that
+    `moved` has left as they were.
     """
 
     text: str
     spans: tuple[Span, ...]
     n_invalid: int
     evidence: np.ndarray
+    unmoved: tuple[str, ...] = ()
 
     def moved(self, by: Seconds) -> CitedAnswer:
         """The same on the clock of a recording of which `by` seconds were left out before what was heard."""
         spans = tuple(Span(span.start + by, span.end + by) for span in self.spans)
-        text = moved_text(self.text, by)
-        return replace(self, text=Cut(text) if isinstance(self.text, Cut) else text, spans=spans)
+        text, unmoved = moved_times(self.text, by)
+        return replace(
+            self, text=Cut(text) if isinstance(self.text, Cut) else text, spans=spans, unmoved=unmoved
+        )
 
 
 def ask(
@@ -89,23 +93,36 @@ def ask(
     return CitedAnswer(answer, spans, n_invalid, audio.crop(samples, cited))
 
 
-_POINT = re.compile(
-    r"\b(?:at|around)\s(?:about\s)?(?P<time>[0-9]+:[0-5][0-9](?:[.,][0-9]+)?|[0-9]+(?:\.[0-9]+)?(?=\s?(?:s|sec|seconds?)\b))",
+_NUMBER = re.compile(r"(?:\A-)?[0-9]+(?::[0-5][0-9])*(?:[.,][0-9]+)?")
+# What stands before and after a time that is a place in the recording, and one that is a length or a time of day.
+_PLACE = re.compile(
+    r"(?:\b(?:at|until|till|since|starts?|begins?|ends?|stops?|occurs?|second|t ?[=:])|@|第)\s?"
+    + NUMBER_HEAD
+    + r"\Z",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(?:\A-)?[0-9]+(?::[0-5][0-9])*(?:[.,][0-9]+)?")
+_PLACE_AFTER = re.compile(r"\s{1,3}(?:on|onwards?|into|marks?)\b", re.IGNORECASE)
+_LENGTH = re.compile(
+    r"\b(?:for|of|lasts?|lasting|(?:duration|length)(?: of| is|:)?)\s" + NUMBER_HEAD + r"\Z", re.IGNORECASE
+)
+_LENGTH_AFTER = re.compile(
+    r"[\s-]?(?:long|later|earlier|apart|of|in (?:length|total)|[ap]\.?m\b|o'clock)\b", re.IGNORECASE
+)
+_LISTED = re.compile(r"\s?(?:[,、&]|,?\s?(?:and|or))\s?(?:at\s)?" + NUMBER_HEAD, re.IGNORECASE)
 
 
-def moved_text(text: str, by: Seconds) -> str:
+def moved_times(text: str, by: Seconds) -> tuple[str, tuple[str, ...]]:
     """The text with its times `by` seconds later, each as it was written: "0:02", "2.5", "00:00:02,500".
 
-    Moved are the intervals that `find_mentions` reads, and points in time ("at 2.5 s"). An interval that cannot be
-    moved as it was written (minutes in words) is written anew.
+    Moved are the intervals that `find_mentions` reads, and points in time ("at 2.5 s", "the 4-second mark", "[0:02]").
+    What cannot be moved as it was written (minutes in words) is written anew. The second value are the other times as
+    they stand: lengths ("for 4 seconds"), and what may be either.
     """
     if not by:
-        return text
+        return text, ()
     pieces: list[tuple[int, int, str]] = []
-    times = times_of(plain(text))
+    levelled = plain(text)
+    times = times_of(levelled)
     for mention in find_mentions(text):
         apart = _apart(mention, times)
         if apart:  # a text stands between the two times: {"start": 1.2, "text": "...", "end": 3.4}
@@ -120,13 +137,47 @@ def moved_text(text: str, by: Seconds) -> str:
         if read != [expected]:
             anew = f"{expected[0]:.2f} s to {expected[1]:.2f} s"
         pieces.append((mention.text_start, mention.text_end, anew))
-    for point in _POINT.finditer(text):
-        start, end = point.span("time")
-        if not any(first <= start < last for first, last, _ in pieces):
-            pieces.append((start, end, later(point["time"], by)))
+    single = [time for time in times if not any(first <= time.at < last for first, last, _ in pieces)]
+    points = {time.at: time for time in _points(levelled, single)}
+    pieces += [_moved_point(time, by) for time in points.values()]
+    unmoved = tuple(text[time.at : time.unit_stop] for time in single if time.unit and time.at not in points)
     for start, end, anew in sorted(set(pieces), reverse=True):
         text = text[:start] + anew + text[end:]
-    return text
+    return text, unmoved
+
+
+def _points(text: str, times: Sequence[Time]) -> list[Time]:
+    """Those of a plain text's times that say where something is, and not for how long.
+
+    In a list ("at 3, 5 and 7 seconds") they are all of the kind of the first, but for those that are followed by a word
+    that says otherwise.
+    """
+    points: list[Time] = []
+    listed: list[Time] = []
+    for n, time in enumerate(times):
+        before, after = text[max(0, time.at - BEFORE) : time.at], text[time.stop : time.stop + AFTER]
+        goes_on = listed and _LISTED.fullmatch(text, listed[-1].stop, time.at)
+        is_place = _PLACE.search(before) or _PLACE_AFTER.match(after) or time.is_mark
+        is_place = is_place or (time.unit == "clock" and not _LENGTH.search(before))
+        if not (goes_on or is_place) or _LENGTH_AFTER.match(after):
+            listed = []
+            continue
+        listed = [*listed, time] if goes_on else [time]
+        is_last = n + 1 == len(times) or not _LISTED.fullmatch(text, time.stop, times[n + 1].at)
+        if time.unit or time.is_mark:
+            points += listed
+            listed = listed[-1:]
+        elif is_last:
+            listed = []
+    return points
+
+
+def _moved_point(time: Time, by: Seconds) -> tuple[int, int, str]:
+    """Where a time stands, and what to write there for the one `by` seconds later."""
+    as_written = time.unit in ("", "s", "clock") and _NUMBER.fullmatch(time.written)
+    if as_written and (time.unit == "clock" or "," not in time.written):
+        return time.at, time.number_stop, later(time.written, by)
+    return time.at, time.unit_stop, f"{round(time.seconds + by, 6):g} s"
 
 
 def _apart(mention: Mention, times: Sequence[Time]) -> list[Time]:

@@ -63,6 +63,8 @@ def ask(args: argparse.Namespace) -> None:
         print("the response was cut off at its limit and may lack its answer")
     if args.start:
         print(f"times are the recording's; the model heard it from {args.start:g} s on")
+    if answer.unmoved:
+        print(f"left as written, lengths or counted from {args.start:g} s on: {', '.join(answer.unmoved)}")
     if limits := getattr(model, "limits", ""):
         print(f"limits: {limits}")
     for span in answer.spans:
