@@ -201,10 +201,10 @@ def test_quotes_of_common_voice_are_text(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_never_closed_costs_its_row_only_in_a_long_table(tmp_path: Path) -> None:
     say(tmp_path / "a.wav")
-    write(tmp_path / "m.csv", "file,text", 'a.wav,"never closed', *("a.wav,x" for _ in range(20_000)))
+    write(tmp_path / "m.csv", "file,text", 'a.wav,"never closed', *("a.wav,x" for _ in range(4_000)))
     clips, bad = parted(folders.read(tmp_path))
     assert "a quote is opened" in bad[0].error
-    assert ([clip.id for clip in clips], len(bad)) == (["a.wav"], 20_000)
+    assert ([clip.id for clip in clips], len(bad)) == (["a.wav"], 4_000)
 
 
 def test_a_quoted_value_may_go_on_over_lines(tmp_path: Path) -> None:

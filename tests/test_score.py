@@ -248,8 +248,8 @@ def test_responses_that_were_cut_off_are_scored_and_counted(
     assert [json.loads(line).get("truncated") for line in items.read_text().splitlines()] == [None, True]
 
 
-def test_ten_megabytes_from_a_model_are_scored(tmp_path: Path) -> None:
-    text = "from 1 " * 1_430_000 + "\nFinal answer: (b)"
+def test_megabytes_from_a_model_are_scored(tmp_path: Path) -> None:
+    text = "from 1 " * 400_000 + "\nFinal answer: (b)"
     scores = _scored(tmp_path, [Response(CHOICE, "mini", text)]).models["mini"].all.choice
     assert scores is not None
     assert scores.accuracy_official.value == 1.0
@@ -543,7 +543,7 @@ def test_predictions_for_other_questions_alone_are_refused(tmp_path: Path) -> No
 
 
 def test_predictions_of_any_type_and_length_are_scored(tmp_path: Path) -> None:
-    long = "Woman " * 1_700_000
+    long = "Woman " * 400_000
     odd = (7, ["Woman"], {"a": "Woman"}, None, True, long, "\ud800", "(a) or (b)")
     rows = [{**MMAU_ROW, "id": f"r{at}", "model_output": value} for at, value in enumerate(odd)]
     scores = _owner(tmp_path, rows)
