@@ -298,23 +298,8 @@ def test_an_stm_shares_out_its_utterances(tmp_path: Path) -> None:
 
 # JSON
 
+TIMED = [word("I", 0.1, 0.2), word("did", 0.4, 0.6), word("say", 0.9, 1.2), word("it", 1.3, 1.6)]
 DID_SAY: Heard = [("did", 0.5, 1.0), ("say", 1.5, 2.0)]
-AWS = {
-    "results": {
-        "transcripts": [{"transcript": "did say."}],
-        "items": [
-            {"type": "pronunciation", "start_time": "0.5", "end_time": "1.0", "speaker_label": "spk_0",
-             "alternatives": [{"confidence": "0.99", "content": "did"}]},
-            {"type": "pronunciation", "start_time": "1.5", "end_time": "2.0",
-             "alternatives": [{"confidence": "0.9", "content": "say"}]},
-            {"type": "punctuation", "alternatives": [{"confidence": "0.0", "content": "."}]},
-        ],
-    }
-}  # fmt: skip
-GOOGLE_WORDS = [
-    {"startTime": "0.500s", "endTime": "1s", "word": "did"},
-    {"startTime": {"seconds": "1", "nanos": 500000000}, "endTime": {"seconds": 2}, "word": "say"},
-]
 
 
 @pytest.mark.parametrize(
@@ -391,46 +376,7 @@ GOOGLE_WORDS = [
                 {"text": "did", "start": 500, "end": 1000, "confidence": 0.9, "speaker": "A"},
                 {"text": "say", "start": 1500, "end": 2000, "confidence": 0.9, "speaker": "A"},
             ]},
-            "assemblyai",
-        ),
-        (
-            {"metadata": {}, "results": {"channels": [{"alternatives": [{"transcript": "did say", "words": [
-                {"word": "did", "start": 0.5, "end": 1.0, "confidence": 0.9, "punctuated_word": "did"},
-                {"word": "say", "start": 1.5, "end": 2.0, "confidence": 0.9},
-            ]}]}]}},
-            "deepgram",
-        ),
-        (AWS, "aws-transcribe"),
-        ({"results": [{"alternatives": [{"transcript": "did say", "words": GOOGLE_WORDS}]}]}, "google-speech"),
-        (
-            {"results": [
-                {"type": "word", "start_time": 0.5, "end_time": 1.0, "alternatives": [{"content": "did"}]},
-                {"type": "word", "start_time": 1.5, "end_time": 2.0, "alternatives": [{"content": "say"}]},
-                {"type": "punctuation", "start_time": 2.0, "end_time": 2.0, "alternatives": [{"content": "."}]},
-            ]},
-            "speechmatics",
-        ),
-        (
-            {"result_index": 0, "results": [{"final": True, "alternatives": [{
-                "transcript": "did say ", "timestamps": [["did", 0.5, 1.0], ["say", 1.5, 2.0]]}]}]},
-            "google-speech",
-        ),
-        (
-            {"monologues": [{"speaker": 0, "elements": [
-                {"type": "text", "value": "did", "ts": 0.5, "end_ts": 1.0, "confidence": 0.9},
-                {"type": "punct", "value": " "},
-                {"type": "text", "value": "say", "ts": 1.5, "end_ts": 2.0},
-            ]}]},
-            "rev",
-        ),
-        (
-            {"language_code": "en", "text": "did say", "words": [
-                {"text": "did", "start": 0.5, "end": 1.0, "type": "word", "speaker_id": "s0", "logprob": -0.1},
-                {"text": " ", "start": 1.0, "end": 1.5, "type": "spacing", "speaker_id": "s0"},
-                {"text": "(laughs)", "start": 1.2, "end": 1.4, "type": "audio_event"},
-                {"text": "say", "start": 1.5, "end": 2.0, "type": "word", "speaker_id": "s0"},
-            ]},
-            "elevenlabs",
+            "whisper-timestamped",
         ),
         (
             {"start": 0, "end": 3, "tiers": {
@@ -460,8 +406,7 @@ def test_recognisers_answers_are_read(tmp_path: Path, document: object, source: 
     "document",
     [
         {"text": "did say", "words": []},
-        {"results": [{"alternatives": [{"transcript": "did say", "confidence": 0.9}]}]},
-        {"results": {"channels": [{"alternatives": [{"transcript": "did say", "words": []}]}]}},
+        {"text": "did say", "segments": []},
     ],
 )
 def test_text_without_times_is_not_silence(tmp_path: Path, document: object) -> None:
@@ -500,10 +445,48 @@ def test_times_of_segments_are_shared_out_as_guesses(tmp_path: Path, document: o
 
 
 def test_speakers_that_are_numbers_have_names(tmp_path: Path) -> None:
-    tagged = [{**row, "speakerTag": n} for n, row in enumerate(GOOGLE_WORDS, 1)]
-    results = [{"alternatives": [{"words": GOOGLE_WORDS}]}, {"alternatives": [{"words": tagged}]}]
-    alignment = alignment_of(tmp_path, "a.json", {"results": results})
-    assert [(w.text, w.speaker) for w in alignment.words] == [("did", "speaker 1"), ("say", "speaker 2")]
+    words = [{**word("did", 0.5, 1.0), "speaker": 1}, {**word("say", 1.5, 2.0), "speaker": "B"}]
+    alignment = alignment_of(tmp_path, "a.json", {"words": words})
+    assert [(w.text, w.speaker) for w in alignment.words] == [("did", "speaker 1"), ("say", "B")]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"segments": [{"text": " I did, not - say it.", "words": TIMED}]},
+        {"segments": [{"text": "I did not say it"}], "words": TIMED, "text": "I did not say it"},
+        {"text": "I did NOT say it", "words": TIMED},
+    ],
+)
+def test_a_word_of_the_text_that_is_not_among_the_timed_ones_leaves_a_hole(
+    tmp_path: Path, document: object
+) -> None:
+    alignment = alignment_of(tmp_path, "a.json", document)
+    assert [w.text for w in alignment.words] == ["I", "did", "say", "it"]
+    assert [(hole.start, hole.end, str(hole.text).lower()) for hole in alignment.missing] == [
+        (0.6, 0.9, "not")
+    ]
+
+
+@pytest.mark.parametrize("text", ["I did say it", "I didn't! say, it", "I'd say it", "i DID say -- it", ""])
+def test_words_that_are_written_otherwise_leave_no_hole(tmp_path: Path, text: str) -> None:
+    segments = [{"text": text, "words": TIMED}]
+    assert alignment_of(tmp_path, "a.json", {"segments": segments}).missing == ()
+
+
+def test_what_begins_without_a_blank_is_a_piece_of_a_word(tmp_path: Path) -> None:
+    pieces = [(" It", 0.9), ("'s", 0.8), (" $", 0.9), ("10", 0.6), (",000", None), (" now", 0.7), ("?", 0.1)]
+    words = [{"word": text, "start": n, "end": n + 1, "probability": p} for n, (text, p) in enumerate(pieces)]
+    alignment = alignment_of(
+        tmp_path, "a.json", {"segments": [{"text": " It's $10,000 now?", "words": words}]}
+    )
+    assert heard(alignment) == [("It's", 0, 2), ("$10,000", 2, 5), ("now?", 5, 7)]
+    assert [w.confidence for w in alignment.words] == [0.8, 0.6, 0.1]
+    assert alignment.missing == ()
+    chinese = [{**one, "word": text} for one, text in zip(words, [" OK", "我", "是"], strict=False)]
+    assert len(alignment_of(tmp_path, "c.json", {"segments": [{"text": "", "words": chinese}]}).words) == 3
+    plain = [{**one, "word": str(one["word"]).strip()} for one in words]
+    assert len(alignment_of(tmp_path, "b.json", {"segments": [{"text": "", "words": plain}]}).words) == 6
 
 
 # Captions
@@ -741,8 +724,7 @@ SAMPLES = {
     "a.eaf": EAF,
     "a.ass": ASS + r"Dialogue: 0,0:00:01.00,0:00:02.00,Default,Ann,0,0,0,,{\k40}did {\k60}say",
     "a.lrc": "[00:01.00]did\n[00:02.50]<00:02.50>not <00:03.00>say\n",
-    "a.json": json.dumps(AWS),
-    "b.json": json.dumps({"results": [{"alternatives": [{"words": GOOGLE_WORDS}]}]}),
+    "a.json": json.dumps({"segments": [{"text": "I did not say it", "words": TIMED}]}),
     "a.stm": "a 1 ann 0.0 1.0 <o,f0,female> we did\n",
     "a.srt": cues("<u>We</u> did", "We <u>did</u>", "- (so)\n- John: it"),
 }

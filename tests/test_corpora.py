@@ -718,7 +718,7 @@ def test_a_lazy_speed_of_lhotse_is_undone(name: str, tmp_path: Path) -> None:
     write_json(
         tmp_path / "supervisions.jsonl",
         supervision("s1", "r1_sp1.25", start=0.4, duration=0.8, alignment=aligned),
-        supervision("s2", "r1_sp1.25", start=1.6, duration=0.4),
+        supervision("s2", "r1_sp1.25", start=1.6, duration=0.4, text=None),
     )
     (clip,), bad = parted(lhotse.read(tmp_path))
     assert (clip.duration, clip.flags) == (SECONDS, ("speed-undone",))
@@ -758,6 +758,33 @@ def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
         ("supervisions.jsonl", 2, None),
         ("supervisions.jsonl", 1, "alignment"),
     ]
+
+
+def test_what_lhotse_has_no_items_for_leaves_a_hole_and_supervisions_stand_in_any_order(
+    tmp_path: Path,
+) -> None:
+    say(tmp_path / "audio" / "r1.wav")
+    write_json(tmp_path / "recordings.jsonl", recording("r1"))
+    write_json(
+        tmp_path / "supervisions.jsonl",
+        supervision("s2", "r1", start=1.5, duration=0.5, text="so", alignment={"word": [["so", 1.5, 0.25]]}),
+        supervision("s3", "r1", start=1.0, duration=0.5, text="nobody aligned this"),
+        supervision(
+            "s1",
+            "r1",
+            duration=1.0,
+            text="I did not, say",
+            alignment={"word": [["i", 0.0, 0.25], ["say", 0.5, 0.25]]},
+        ),
+    )
+    (clip,), bad = parted(lhotse.read(tmp_path))
+    assert not bad
+    assert [w.text for w in clip.words] == ["i", "say", "so"]
+    assert [(hole.start, hole.end, hole.text) for hole in clip.holes] == [
+        (0.25, 0.5, "did not,"),
+        (1.0, 1.5, None),
+    ]
+    assert clip.flags == ("words-missing",)
 
 
 def test_a_channel_of_lhotse_is_that_channel(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -63,6 +64,28 @@ def shared_out(cues: Sequence[Cue]) -> Iterator[Timed]:
         bounds = [_between(start, end, n / total) for n in (0, *ends)]
         for (word, speaker), (first, last) in zip(words, pairwise(bounds), strict=True):
             yield Timed(source, word, first, last, line, speaker, confidence, recording, where)
+
+
+def completed(rows: Sequence[Timed], text: str | None) -> list[Timed]:
+    """The rows, and between them, without times, the words that the text has and no row has: nobody knows when.
+
+    Words are compared without case and signs; where others stand instead (10, ten), nothing is missing.
+    """
+    words = (text or "").split()
+    wanted, there = [_letters(word) for word in words], [_letters(row.text) for row in rows]
+    if not rows or "".join(wanted) == "".join(there):
+        return list(rows)
+    whole: list[Timed] = []
+    for what, first, last, here, end in SequenceMatcher(None, wanted, there, autojunk=False).get_opcodes():
+        if what == "delete":
+            like = rows[max(here - 1, 0)]._replace(start=None, end=None, confidence=None)
+            whole += [like._replace(text=word) for word in words[first:last] if _letters(word)]
+        whole += rows[here:end]
+    return whole
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def said(text: str, speaker: str | None = None) -> tuple[tuple[str, str | None], ...]:

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from tgsr import audio
 from tgsr.data.alignments.alignment import kept
-from tgsr.data.alignments.timed import Timed
+from tgsr.data.alignments.timed import Timed, completed
 from tgsr.data.corpora.folders import NOTHING, Given, clip_and_bad, cut_at, described, sound, written
 from tgsr.data.corpora.multispeaker import Turn, spoken
 from tgsr.data.transcribe.repair import WORDS_MISSING, mended
@@ -237,11 +238,15 @@ def _turn(supervision: Entry, factor: float, duration: Seconds, cut: list[bool])
 def _words(supervisions: Sequence[Entry], factor: float) -> tuple[list[Timed], list[Bad]]:
     """The items of "word" alignments, [symbol, start, duration, score] or objects of these, on the file's clock.
 
-    A blank symbol is silence. An item that is none of these is Bad, and nobody knows what is said there.
+    A blank symbol is silence. An item that is none of these is Bad, and nobody knows what is said there. Words of the
+    text that no item has are said at a time that nobody knows, and so is a text without items beside others that have
+    some. Supervisions may stand in any order.
     """
-    rows: list[Timed] = []
+    said: list[list[Timed]] = []
     bad: list[Bad] = []
+    has_items = False
     for supervision in supervisions:
+        rows: list[Timed] = []
         alignment = supervision.values.get("alignment")
         items = alignment.get("word") if isinstance(alignment, dict) else None
         speaker = supervision.maybe("speaker")
@@ -260,7 +265,23 @@ def _words(supervisions: Sequence[Entry], factor: float) -> tuple[list[Timed], l
             confidence = float(score) if isinstance(score, int | float) else None
             end = round(start + duration, 6)
             rows.append(Timed(SOURCE, text, round(start, 6), end, None, speaker, confidence))
-    return rows, bad
+        whole = supervision.maybe("text")
+        has_items = has_items or bool(rows)
+        if whole and not rows:
+            said.append([Timed(SOURCE, "<unk>", *_stretch(supervision, factor), None, speaker)])
+        else:
+            said.append(completed(rows, whole))
+    said.sort(key=lambda rows: min((row.start for row in rows if row.start is not None), default=math.inf))
+    return list(chain.from_iterable(said)) if has_items else [], bad
+
+
+def _stretch(supervision: Entry, factor: float) -> tuple[Seconds | None, Seconds | None]:
+    """When it is said, on the file's clock; (None, None) where its time is none, which `_turn` has told."""
+    try:
+        start, duration = supervision.number("start"), supervision.number("duration")
+    except RecordError:
+        return None, None
+    return round(start * factor, 6), round((start + duration) * factor, 6)
 
 
 def _labels(supervision: Entry) -> tuple[tuple[str, str], ...]:
