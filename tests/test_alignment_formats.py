@@ -614,6 +614,8 @@ def test_cues_of_a_token_each_make_words(tmp_path: Path) -> None:
         ("John: we did", "we did", {None}),
         ("MARY ANN: we did", "we did", {"MARY ANN"}),
         ("[MARY]: we did", "we did", {"MARY"}),
+        ("- John (off): we did", "we did", {None}),
+        ("we (she said): did", "we did", {None}),
         ("[Mary] we did", "we did", {None}),
     ],
 )
@@ -708,22 +710,9 @@ def test_ass_karaoke_highlights_and_names(tmp_path: Path) -> None:
     assert heard(alignment) == [("did", 1.0, 2.0), ("say,", 2.0, 3.0), ("so", 3.0, 4.0)]
 
 
-def test_lyrics_last_to_the_next_line(tmp_path: Path) -> None:
-    text = "[ti:Song]\n[00:01.00]did\n[00:02.50]<00:02.50>not <00:03.00>say<00:03.40>\n[00:05.00]so\n"
-    alignment = alignment_of(tmp_path, "a.lrc", text)
-    assert heard(alignment) == [("did", 1.0, 2.5), ("not", 2.5, 3.0), ("say", 3.0, 3.4)]
-    assert alignment.on(9.0)[1] == (Hole(3.4, 9.0, "so"),)
-
-
-def test_youtubes_sbv(tmp_path: Path) -> None:
-    text = "0:00:01.000,0:00:02.000\ndid\n\n0:00:03.000,0:00:04.000\nsay 5\n"
-    assert [w.text for w in alignment_of(tmp_path, "a.sbv", text).words] == ["did", "say", "5"]
-
-
 SAMPLES = {
     "a.eaf": EAF,
     "a.ass": ASS + r"Dialogue: 0,0:00:01.00,0:00:02.00,Default,Ann,0,0,0,,{\k40}did {\k60}say",
-    "a.lrc": "[00:01.00]did\n[00:02.50]<00:02.50>not <00:03.00>say\n",
     "a.json": json.dumps({"segments": [{"text": "I did not say it", "words": TIMED}]}),
     "a.stm": "a 1 ann 0.0 1.0 <o,f0,female> we did\n",
     "a.srt": cues("<u>We</u> did", "We <u>did</u>", "- (so)\n- John: it"),

@@ -300,6 +300,7 @@ def test_a_score_that_is_no_confidence_is_none(tmp_path: Path, score: str) -> No
         ("a 1 * 1 hi", "'*' or '1' of 'hi' is no number; a line is `file channel"),
         ("a 1 0.5 nan hi", "'0.5' or 'nan' of 'hi' is no number; a line is"),
         ("a 1 0.5 0.2", "has 4 fields: a 1 0.5 0.2; a line is `file channel start duration word"),
+        ("a b 1 0.5 0.2 hi", "'hi' of '0.2' is no confidence: a name may hold a blank; a line is"),
         ("a 1 0.5 0.2 New York 0.5", "has 7 fields: a 1 0.5 0.2 New York 0.5; a line is"),
     ],
 )
@@ -471,6 +472,8 @@ def test_captions_as_players_take_them(tmp_path: Path) -> None:
         (">> JOHN: Hello", "JOHN", ["Hello"]),
         ("[SPEAKER_00]: Hello", "SPEAKER_00", ["Hello"]),
         ("Speaker 2: Hello", "Speaker 2", ["Hello"]),
+        ("JOHN (on phone): Hello", "JOHN", ["Hello"]),
+        ("MRS. LEE [shouting] : Hello", "MRS. LEE", ["Hello"]),
         ("<b>JOHN:</b> Hello", "JOHN", ["Hello"]),
         ("JOHN:\nHello", "JOHN", ["Hello"]),
         ("Remember: at 10: 30", None, ["at", "10:", "30"]),  # said, or whoever Remember is

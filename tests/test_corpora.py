@@ -323,6 +323,20 @@ def test_segments_under_other_names(row: dict, id_: str, tmp_path: Path) -> None
     assert (clip.id, clip.duration, bad) == (id_, 0.75, [])
 
 
+def test_a_manifest_of_nemo_is_known_whatever_its_suffix(tmp_path: Path) -> None:
+    say(tmp_path / "in" / "a.wav")
+    for name in ("manifest.json", "manifest.jsonl"):
+        row = {"audio_filepath": "a.wav", "offset": 0.5, "duration": 1.0, "text": "one"}
+        write_json(tmp_path / "in" / name, row, {**row, "offset": 1.5, "text": "two"})
+        assert corpus_of(tmp_path / "in" / name) == "folder"
+    (tmp_path / "in" / "manifest.jsonl").unlink()
+    (tmp_path / "in" / "notes.json").write_text('{"audio": [1,')
+    for path in (tmp_path / "in", tmp_path / "in" / "manifest.json"):
+        clips, bad = parted(folders.read(path, Given(tmp_path / "out")))
+        assert [(clip.text, clip.duration) for clip in clips] == [("one", 1.0), ("two", 1.0)]
+        assert not bad
+
+
 def test_two_tables_are_not_chosen_between(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "file")
     write(tmp_path / "b.csv", "file")

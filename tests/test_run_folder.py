@@ -35,7 +35,17 @@ def test_a_death_before_run_json_was_whole_is_gone_on_from(tmp_path: Path, left:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff\xfe", b'{"a": "\xc3"}', b'{"config": 1}', b'{"data": [1]}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"a": "\xc3"}',
+        b'{"config": 1}',
+        b'{"data": [1]}',
+        b'{"went_on_with": 5}',
+    ],
 )
 def test_a_damaged_run_json_is_named_with_a_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)

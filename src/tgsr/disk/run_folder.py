@@ -130,6 +130,8 @@ def read_described(file: Path) -> dict[str, Any]:
     for name, part in parts.items():
         if not isinstance(part, dict):
             raise RunError(f"{file}: {name} must be a JSON object, got {part!r:.80}; {_COPY_BACK}")
+    if not isinstance(later := described.get("went_on_with", []), list):
+        raise RunError(f'{file}: "went_on_with" must be a list, got {later!r:.80}; {_COPY_BACK}')
     return dict(described)
 
 

@@ -1,4 +1,4 @@
-"""Captions: SRT, WebVTT, SBV, ASS and LRC. What a cue shows again is read once."""
+"""Captions: SRT, WebVTT and ASS. What a cue shows again is read once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, shared_out
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
-SRT, VTT, SBV, ASS, LRC = "srt", "vtt", "sbv", "ass", "lrc"
+SRT, VTT, ASS = "srt", "vtt", "ass"
 
 CLOCK = r"-?(?:\d{1,4}:)?\d{1,2}:(?:\d{2}(?:[.,]\d+)?|\d[.,]\d+)"
 TIMING = re.compile(rf"\s*({CLOCK})\s*-->\s*({CLOCK})(?:\s.*)?")
-SBV_TIMING = re.compile(rf"\s*({CLOCK}),({CLOCK})\s*")
-LRC_LINE = re.compile(r"\s*(?:\[\d{1,3}:\d{1,2}(?:\.\d+)?\])+.*")
-LRC_TIME = re.compile(r"\[(\d{1,3}:\d{1,2}(?:\.\d+)?)\]")
 # What is longer in brackets than 200 characters is none of these: time stays linear in the text.
 INLINE = re.compile(rf"<({CLOCK})>")
 VOICE = re.compile(r"<v(?:\.[^\s>]{0,200})?\s+([^>]{0,200})>")
@@ -35,7 +32,8 @@ ON, OFF = "\ue000", "\ue001"  # where a highlight begins and ends, in private ch
 MARK = re.compile(
     r"<(?!v[.\s>])[A-Za-z][^>]{0,200}>|\[[^\]]{0,200}\](?!:)|\([^)]{0,200}\)|\{[^}]{0,200}\}|(?<!\S)\*[^*\n]{1,200}\*(?!\S)"
 )
-SPEAKER = re.compile(r"\s*(?:[-–—]\s*|>>+\s*)?\[?([^\W\d][^:\[\]\n]{0,39})\]?:(?:\s+|$)")
+ASIDE = r"(?:\s*[\[(][^\[\]()\n]{0,60}[\])]\s*)?"  # JOHN (on phone):
+SPEAKER = re.compile(rf"\s*(?:[-–—]\s*|>>+\s*)?\[?([^\W\d][^:\[\](\n]{{0,39}})\]?{ASIDE}:(?:\s+|$)")
 NUMBERED = re.compile(r"\s*speaker[ _-]?\w+\s*", re.IGNORECASE)
 TITLED = re.compile(r"[^\W\d_a-zà-ÿ][\w.'-]*(?: (?:and |of |the )?[^\W\d_a-zà-ÿ][\w.'-]*){0,3}")
 CHANGE = re.compile(r"\s*(?:[-–—](?=\s*(?:[^\W\d_]|[\[(]))|>>+|\[[^\]]{0,200}\](?=\s*\S))\s*")
@@ -82,18 +80,18 @@ class _Cue:
         return lit[0] if len(lit) == 1 else None
 
 
-def srt(text: str, source: str = SRT, timing: re.Pattern[str] = TIMING) -> Iterator[Timed]:
+def srt(text: str, source: str = SRT) -> Iterator[Timed]:
     lines = text.split("\n")
-    cues = [n for n, line in enumerate(lines) if "-->" in line or (source == SBV and timing.fullmatch(line))]
+    cues = [n for n, line in enumerate(lines) if "-->" in line]
     if not cues and not text.lstrip().startswith("WEBVTT"):
         raise AlignmentError("has no cue", TIMING_REMEDY)
     shown = []
     for n, following in pairwise([*cues, len(lines)]):
-        times = timing.fullmatch(lines[n])
+        times = TIMING.fullmatch(lines[n])
         if times is None:
             raise AlignmentError(f"times cannot be read: {lines[n]:.60}", TIMING_REMEDY, n + 1)
         body = lines[n + 1 : following]
-        if source in (VTT, SBV):
+        if source == VTT:
             body = _block(body)
         elif following < len(lines) and body and body[-1].strip().isdigit():  # the next cue's number
             body.pop()
@@ -112,7 +110,6 @@ def _block(body: list[str]) -> list[str]:
 
 
 vtt = partial(srt, source=VTT)
-sbv = partial(srt, source=SBV, timing=SBV_TIMING)
 
 
 def ass(text: str) -> Iterator[Timed]:
@@ -151,22 +148,6 @@ def _karaoke(text: str, start: Seconds) -> str:
         return f"<{int(before // 60)}:{before % 60:06.3f}>" if before > start else ""
 
     return re.sub(r"\{\\[kK][fo]?(\d+)[^}]*\}", clock, text)
-
-
-def lrc(text: str) -> Iterator[Timed]:
-    """Lyrics: a line lasts to the next one; the last one's end is not known. Tags such as [ti:...] are passed over."""
-    offset = re.search(r"^\[offset:\s*([-+]?\d+)\s*\]", text, re.MULTILINE)
-    early = int(offset[1]) / 1000 if offset else 0.0  # a positive one shows lyrics sooner
-    found = []
-    for line, content in enumerate(text.split("\n"), 1):
-        if LRC_LINE.fullmatch(content):
-            words = LRC_TIME.sub("", content)
-            found += [(seconds(time[1]) - early, words, line) for time in LRC_TIME.finditer(content)]
-    if not found:
-        raise AlignmentError("has no line with a time", "a line is `[01:02.30]words`")
-    found.sort(key=lambda timed: timed[0])
-    ends = [start for start, *_ in found[1:]]
-    return read(LRC, [Shown(start, end, (words,), n) for (start, words, n), end in zip_longest(found, ends)])
 
 
 def seconds(clock: str) -> Seconds:

@@ -49,11 +49,23 @@ def ctm(text: str) -> Iterator[Timed]:
             yield Timed(CTM, "<unk>", None, None, line, speaker, None, recording)
             continue
         start, duration = number(first), number(length)
+        if confidence and confidence.casefold() not in NOBODY and not _is_number(confidence):
+            problem = f"{confidence!r} of {word!r} is no confidence: a name may hold a blank"
+            raise AlignmentError(problem, CTM_REMEDY, line)
         if start is None or duration is None:
             raise AlignmentError(f"{first!r} or {length!r} of {word!r} is no number", CTM_REMEDY, line)
         word = "<unk>" if is_alternative else NO_SPEECH_TYPES.get(type_.casefold(), word)
         end = round(start + duration, DECIMALS)
         yield Timed(CTM, word, start, end, line, speaker, number(confidence), recording)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it says a number, NaN and infinity among them."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def stm(text: str) -> Iterator[Timed]:

@@ -28,10 +28,8 @@ BY_SUFFIX: dict[str, Reader] = {
     ".json3": responses.json_words,
     ".srt": captions.srt,
     ".vtt": captions.vtt,
-    ".sbv": captions.sbv,
     ".ass": captions.ass,
     ".ssa": captions.ass,
-    ".lrc": captions.lrc,
 }
 OF_MANY = (lines.ctm, lines.stm, lines.librispeech)  # recordings, which they name
 
@@ -57,7 +55,6 @@ BY_LINES = (
     (lines.CTM_LINE, lines.ctm),
     (lines.STM_LINE, lines.stm),
     (captions.TIMING, captions.srt),
-    (captions.LRC_LINE, captions.lrc),
 )
 
 
@@ -72,7 +69,7 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
       they are its speakers. stm: a line's time is shared out.
     - librispeech-alignments: `id ",WORD,WORD," "end,end,end"`, an empty word being a silence.
     - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them).
-    - srt, vtt, sbv, ass, lrc: a cue's time is shared out over its words by their number of characters: a guess, so
+    - srt, vtt, ass: a cue's time is shared out over its words by their number of characters: a guess, so
       confidence 0.0. Times between words, and those of a highlighted word, are used as they are; lines that are shown
       again are read once. <v NAME> and NAME: tell the speaker for the rest of the cue.
 
@@ -137,7 +134,5 @@ def _reader(text: str, suffix: str) -> Reader:
     for pattern, reader in BY_LINES:
         if any(pattern.fullmatch(line) for line in first[: 2 if reader is captions.srt else 1]):
             return reader
-    remedy = (
-        "give a TextGrid, ELAN, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT, ASS or LRC"
-    )
+    remedy = "give a TextGrid, ELAN, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT or ASS"
     raise UnknownFormat(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)

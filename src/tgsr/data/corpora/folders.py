@@ -5,6 +5,7 @@ Readers are generators in flat memory: what must be remembered of all rows (the 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -58,6 +59,7 @@ FORMATS = {
     **dict.fromkeys((".mpg", ".mpeg", ".mp2", ".flv", ".amr", ".ogv", ".ac3", ".aifc", ".snd", ".nist"), ()),
 }
 TABLES = (".csv", ".tsv", ".jsonl")
+MANIFEST_FILE = "audio_filepath"
 DELIMITERS = (",", "\t", ";", "|")
 # The columns of a segment's start and end, the first that are both there counting; NeMo's have a length.
 STARTS = (
@@ -101,9 +103,10 @@ NOTHING = Given()
 def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) -> Iterator[Clip | Bad]:
     """Every audio file below the folder, or every row of the table that describes it; or the one file that is named.
 
-    The table is `metadata`, or metadata.csv, .tsv or .jsonl in the folder, or the only file there with such a suffix.
-    It names a file (see FILE; the suffix may be missing, as after a YouTube id, and so may the folder, where no other
-    file has that name) and may give id, text, speaker, language, split and licence; its other values become labels.
+    The table is `metadata`, or metadata.csv, .tsv or .jsonl in the folder, or the only file there with such a suffix,
+    or the only manifest of NeMo's (lines of JSON in a .json). It names a file (see FILE; the suffix may be missing, as
+    after a YouTube id, and so may the folder, where no other file has that name) and may give id, text, speaker,
+    language, split and licence; its other values become labels.
     Where it gives start and end (see STARTS), the row is that segment of the file, which is written to audio/ in
     `given.relative_to`; a file that lasts no longer than the segment is taken to be the segment. Values lie between
     commas, semicolons, tabs or bars; a table between bars without a header is LJSpeech's: file, text, and the text as
@@ -116,7 +119,7 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
     only = folder if folder.is_file() else None
     if only is not None:
         folder = only.parent
-        if only.suffix.lower() in TABLES:
+        if only.suffix.lower() in TABLES or is_manifest(only):
             only, metadata = None, only
     if not folder.is_dir():
         raise CorpusError(folder, "a folder of audio", "no folder" if not folder.exists() else "a file")
@@ -225,7 +228,7 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
 
     CorpusError where no column names a file: then the first row may be no header.
     """
-    if path.suffix.lower() == ".jsonl":
+    if path.suffix.lower() in (".jsonl", ".json"):
         yield from json_lines(path)
         return
     first = first_line(path)
@@ -404,11 +407,25 @@ def unnamed(folder: Path, named: OnDisk, by: str) -> Iterator[Bad]:
             yield Bad(shown(path), f"no row of {by} names this file", field="audio")
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether the file is NeMo's list of sounds: lines of JSON, also in a file.json."""
+    if path.suffix.lower() not in (".json", ".jsonl"):
+        return False
+    try:
+        row = json.loads(first_line(path))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and MANIFEST_FILE in row
+
+
 def _metadata(folder: Path) -> Path | None:
     for suffix in TABLES:
         if (folder / f"metadata{suffix}").is_file():
             return folder / f"metadata{suffix}"
-    tables = sorted(path for path in folder.iterdir() if path.suffix in TABLES and path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    tables = [path for path in files if path.suffix in TABLES] or [
+        path for path in files if is_manifest(path)
+    ]
     if len(tables) > 1:
         raise CorpusError(
             folder, "one table, or one named metadata.csv", f"{', '.join(p.name for p in tables)}; say which"

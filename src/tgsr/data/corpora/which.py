@@ -30,7 +30,7 @@ def corpus_of(path: Path) -> Corpus:
     if path.is_file():
         if webdataset.is_tar(path):
             return "webdataset"
-        if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv"):
+        if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv") or folders.is_manifest(path):
             return "folder"
         return "huggingface" if path.suffix.lower() in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
