@@ -168,6 +168,7 @@ def grid(*tiers: tuple[str, str], start: float = 0.0, end: float = 9.0) -> str:
         ([("phones", "d|I|d|n|s"), ("transcript", "did|not|say")], "did not say"),
         ([("x", "d|I|d|n|s|eI"), ("y", "did|not|say")], "did not say"),  # short labels: phones
         ([("sentence", "did not say")], "did not say"),
+        ([("PhonAlign", "d|I|d"), ("TokensAlign", "did|#|say"), ("IPUs", "ipu_1")], "did say"),  # SPPAS
         ([("ANN - words", "did|say"), ("ANN - phones", "d|s"), ("notes", "loud speech here")], "did say"),
         ([("words_ann", "did|say"), ("phones_ann", "d|s")], "did say"),
         ([("silences", "silent|sounding"), ("text", "did|say")], "did say"),
@@ -230,28 +231,6 @@ def test_a_textgrid_of_another_recording_is_refused(tmp_path: Path) -> None:
     alignment = alignment_of(tmp_path, "a.TextGrid", grid(("words", "did"), start=30.0, end=39.0))
     with pytest.raises(AlignmentError, match="is about 30 s to 39 s, the recording lasts 20 s"):
         alignment.on(20.0)
-
-
-EAF = """<?xml version="1.0" encoding="UTF-8"?>
-<ANNOTATION_DOCUMENT AUTHOR="" FORMAT="3.0">
-<HEADER TIME_UNITS="milliseconds"><MEDIA_DESCRIPTOR MEDIA_URL="a.wav" TIME_ORIGIN="500"/></HEADER>
-<TIME_ORDER><TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="500"/><TIME_SLOT TIME_SLOT_ID="ts2" TIME_VALUE="900"/>
-<TIME_SLOT TIME_SLOT_ID="ts3"/><TIME_SLOT TIME_SLOT_ID="ts4" TIME_VALUE="1500"/></TIME_ORDER>
-<TIER TIER_ID="A_utterance"><ANNOTATION>
-<ALIGNABLE_ANNOTATION ANNOTATION_ID="a9" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts4">
-<ANNOTATION_VALUE>did not say</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
-<TIER TIER_ID="words-A" PARTICIPANT="Ann">
-<ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts2">
-<ANNOTATION_VALUE>did</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
-<ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="ts2" TIME_SLOT_REF2="ts3">
-<ANNOTATION_VALUE>not</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
-</ANNOTATION_DOCUMENT>"""
-
-
-def test_elans_words_and_slots_without_times(tmp_path: Path) -> None:
-    alignment = alignment_of(tmp_path, "a.eaf", EAF)
-    assert [(w.text, w.start, w.end, w.speaker) for w in alignment.words] == [("did", 1.0, 1.4, "Ann")]
-    assert alignment.on(3.0)[1] == (Hole(1.4, 3.0, "not", "Ann"),)
 
 
 # Lines
@@ -711,7 +690,6 @@ def test_ass_karaoke_highlights_and_names(tmp_path: Path) -> None:
 
 
 SAMPLES = {
-    "a.eaf": EAF,
     "a.ass": ASS + r"Dialogue: 0,0:00:01.00,0:00:02.00,Default,Ann,0,0,0,,{\k40}did {\k60}say",
     "a.json": json.dumps({"segments": [{"text": "I did not say it", "words": TIMED}]}),
     "a.stm": "a 1 ann 0.0 1.0 <o,f0,female> we did\n",

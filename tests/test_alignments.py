@@ -580,7 +580,7 @@ def test_empty_and_binary_files_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_an_unknown_format_says_what_is_known(tmp_path: Path) -> None:
     error = error_of(tmp_path, "notes.txt", "Dear diary,\nnothing.\n")
-    assert error.startswith("notes.txt: is no alignment that is known: Dear diary,; give a TextGrid, ELAN, ")
+    assert error.startswith("notes.txt: is no alignment that is known: Dear diary,; give a TextGrid, CTM, ")
 
 
 def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:

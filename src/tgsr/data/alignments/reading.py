@@ -21,7 +21,6 @@ Reader = Callable[[str], Iterator[Timed]]
 
 BY_SUFFIX: dict[str, Reader] = {
     ".textgrid": tiers.textgrid,
-    ".eaf": tiers.eaf,
     ".ctm": lines.ctm,
     ".stm": lines.stm,
     ".json": responses.json_words,
@@ -48,7 +47,6 @@ BY_BEGINNING = (
     _Known(re.compile(r"WEBVTT"), captions.vtt),
     _Known(re.compile(r"\[Script Info\]", re.IGNORECASE), captions.ass),
     _Known(re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
-    _Known(re.compile(r"<\?xml[^<]*<ANNOTATION_DOCUMENT|<ANNOTATION_DOCUMENT"), tiers.eaf),
 )
 BY_LINES = (
     (lines.LIBRISPEECH_LINE, lines.librispeech),
@@ -63,7 +61,7 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
 
     The format is told from what the file says and, failing that, from its suffix; each word's `source` names it:
 
-    - textgrid, elan: the tiers of words, one or one a speaker (tiers.py says which); where there are only utterances,
+    - textgrid: the tiers of words, one or one a speaker (tiers.py says which); where there are only utterances,
       their times are shared out as those of cues are.
     - ctm: `file channel start duration word [confidence [type [speaker]]]`; where a recording has several channels,
       they are its speakers. stm: a line's time is shared out.
@@ -134,5 +132,5 @@ def _reader(text: str, suffix: str) -> Reader:
     for pattern, reader in BY_LINES:
         if any(pattern.fullmatch(line) for line in first[: 2 if reader is captions.srt else 1]):
             return reader
-    remedy = "give a TextGrid, ELAN, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT or ASS"
+    remedy = "give a TextGrid, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT or ASS"
     raise UnknownFormat(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)

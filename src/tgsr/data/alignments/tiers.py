@@ -1,4 +1,4 @@
-"""Alignments in tiers: Praat's TextGrid, ELAN's eaf, and which of their tiers hold words."""
+"""Alignments in tiers: Praat's TextGrid, and which tiers hold words."""
 
 from __future__ import annotations
 
@@ -6,61 +6,22 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import Cue, Timed, number, said, shared_out
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
-TEXTGRID, ELAN = "textgrid", "elan"
+TEXTGRID = "textgrid"
 
 # What a tier's name says that it holds. WebMAUS's ORT-MAU holds words, its MAU phones; Praat's "silences" neither.
-WORDS = ("words", "word", "ort", "token", "tokens")  # the first of them that a file has
-OTHERS = {
-    *(
-        "phones",
-        "phone",
-        "phonemes",
-        "phoneme",
-        "phon",
-        "phn",
-        "segments",
-        "segment",
-        "seg",
-        "mau",
-        "kan",
-        "sampa",
-        "ipa",
-    ),
-    *(
-        "syllables",
-        "syllable",
-        "syll",
-        "tones",
-        "tone",
-        "tobi",
-        "breaks",
-        "break",
-        "silences",
-        "silence",
-        "events",
-    ),
-    *(
-        "notes",
-        "note",
-        "comments",
-        "comment",
-        "misc",
-        "pos",
-        "lemma",
-        "gloss",
-        "translation",
-        "points",
-        "noise",
-        "vad",
-    ),
-}
+WORDS = ("words", "word", "ort", "token", "tokens", "tokensalign")  # the first of them that a file has
+NO_WORDS = (
+    "phones phone phonemes phoneme phon phn segments segment seg mau kan sampa ipa syllables syllable syll "
+    "tones tone tobi breaks break silences silence events notes note comments comment misc pos lemma gloss "
+    "translation points noise vad"
+)
+OTHERS = frozenset(NO_WORDS.split())
 PHONE = 2  # characters: a tier whose labels are mostly no longer holds phones
 FEWEST_LABELS = 5  # that can show it
 
@@ -227,37 +188,3 @@ def _tiers(tokens: _Tokens, n_tiers: int) -> Iterator[Tier]:
             intervals.append((start, end, tokens.string("a text"), line))
         if class_ == "IntervalTier":
             yield Tier(name, speaker_of(name), intervals)
-
-
-# ELAN
-
-
-def eaf(text: str) -> Iterator[Timed]:
-    """The words of ELAN's tiers; a slot may have no time, an annotation that refers to another has none."""
-    try:
-        root = ElementTree.fromstring(text.encode())
-    except ElementTree.ParseError as error:
-        raise AlignmentError(f"is not XML ({error})", "save it anew in ELAN", error.position[0]) from None
-    slots = {slot.get("TIME_SLOT_ID"): number(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
-    origins = [number(media.get("TIME_ORIGIN", "0")) or 0.0 for media in root.iter("MEDIA_DESCRIPTOR")]
-    origin = origins[0] if origins else 0.0
-
-    def seconds(slot: str | None) -> Seconds | None:
-        value = slots.get(slot)
-        return None if value is None else (value + origin) / 1000
-
-    tiers = []
-    for tier in root.iter("TIER"):
-        intervals = [
-            (
-                seconds(annotation.get("TIME_SLOT_REF1")),
-                seconds(annotation.get("TIME_SLOT_REF2")),
-                annotation.findtext("ANNOTATION_VALUE") or "",
-                0,
-            )
-            for annotation in tier.iter("ALIGNABLE_ANNOTATION")
-        ]
-        name = tier.get("TIER_ID", "")
-        if intervals:
-            tiers.append(Tier(name, tier.get("PARTICIPANT") or speaker_of(name), intervals))
-    return timed(ELAN, tiers)
