@@ -321,6 +321,39 @@ def test_a_wrong_model_leaves_no_run_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("stage", ["sta", "grpo", "sft"])
+def test_a_file_with_nothing_to_train_on_leaves_no_run_behind(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none.jsonl").write_text("")
+    given = "--responses" if stage == "sft" else "--questions"
+    words = ["train", stage, given, tmp_path / "none.jsonl", "--model", "mini:sta", "--out", tmp_path / "run"]
+    assert run(*words) == 2
+    assert "none.jsonl: no " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [["report", "--out"], ["tables", "--out"], ["view", "--export"]])
+def test_a_page_about_nothing_is_no_success(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "predictions.jsonl").write_text("")
+    command, flag = words
+    assert run(command, tmp_path / "predictions.jsonl", flag, tmp_path / "page") == 2
+    assert "respons" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
+
+
+def test_skip_bad_is_advised_where_it_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "q.jsonl").write_text('{"id": 5}\n')
+    questions = ["--questions", tmp_path / "q.jsonl", "--model", "mini", "--out", tmp_path / "out"]
+    for command, is_flag in (("predict", True), ("attend", False)):
+        assert run(command, *questions) == 2
+        told = capsys.readouterr().err
+        assert "q.jsonl:1: " in told
+        assert ("--skip-bad" in told) == is_flag
+
+
 def test_a_wrong_llm_leaves_no_folder_and_hears_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,8 +176,7 @@ def test_the_error_is_the_one_in_the_manual(tmp_path: Path) -> None:
     with pytest.raises(RecordError) as caught:
         read_questions(path)
     assert str(caught.value) == (
-        f'{path}:41: field "evidence": span end 3.2 s is not after its start 4.0 s; '
-        "correct the row or pass --skip-bad"
+        f'{path}:41: field "evidence": span end 3.2 s is not after its start 4.0 s; correct the row'
     )
 
 
@@ -508,7 +507,7 @@ def test_errors_survive_the_way_from_a_worker_process() -> None:
     assert (
         str(pickle.loads(pickle.dumps(error)))
         == str(error)
-        == ('a.jsonl:3: field "id": is odd; correct the row or pass --skip-bad')
+        == ('a.jsonl:3: field "id": is odd; correct the row')
     )
 
 

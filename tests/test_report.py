@@ -11,7 +11,7 @@ from page_reader import Page
 from tgsr import audio
 from tgsr.choices import letter
 from tgsr.data.corpora.spoken_digits import DigitClip, compose
-from tgsr.errors import RecordError
+from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.figures import line_panel, ticks, waveform_figure
@@ -301,9 +301,9 @@ def test_a_clip_that_is_missing_is_said_on_its_item_and_the_others_play(tmp_path
     ]
 
 
-def test_a_page_without_any_response_says_so(tmp_path: Path) -> None:
-    page = page_of(tmp_path, [])
-    assert "no responses" in page.text
+def test_no_page_is_made_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NothingDone, match=r"predictions\.jsonl: no response and no score"):
+        page_of(tmp_path, [])
 
 
 @pytest.mark.parametrize(

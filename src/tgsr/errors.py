@@ -84,7 +84,7 @@ class RecordError(TgsrError, ValueError):
         problem: str,
         file: str | None = None,
         line: int | None = None,
-        remedy: str = "correct the row or pass --skip-bad",
+        remedy: str = "correct the row",
     ) -> None:
         # all of them in args, so that worker processes can pickle it
         super().__init__(field, problem, file, line, remedy)

@@ -323,7 +323,7 @@ def _read(
                     raise RecordError(
                         "id",
                         f"{names[0]!r} was already on line {first}, and is again on line {line}",
-                        remedy="give one of them another id, drop one, or pass --skip-bad",
+                        remedy="give one of them another id, or drop one",
                     )
                 records.append(record)
             except RecordError as error:

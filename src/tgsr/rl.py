@@ -349,16 +349,18 @@ def train_grpo(
     `terms` are what a response is rewarded for, by default those of the settings.
     """
     data = [config.questions, *([config.clips] if config.clips is not None else ())]
-    with start_run("grpo", config, data, out, cache, load) as run:
-        return reinforce(run, config, reward_terms(config) if terms is None else terms)
-
-
-def reinforce(run: TrainingRun, config: GrpoConfig, terms: Sequence[RewardTerm]) -> Path:
-    """The folder of the run's adapter: sampled, rewarded and updated step by step."""
-    lalm, processes = run.lalm, run.processes
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
+    with start_run("grpo", config, data, out, cache, load) as run:
+        return reinforce(run, config, questions, reward_terms(config) if terms is None else terms)
+
+
+def reinforce(
+    run: TrainingRun, config: GrpoConfig, questions: Sequence[Question], terms: Sequence[RewardTerm]
+) -> Path:
+    """The folder of the run's adapter: sampled, rewarded and updated step by step."""
+    lalm, processes = run.lalm, run.processes
     steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
     words = words_by_clip(config, questions)
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)

@@ -5,6 +5,7 @@ The decoder is frozen; each clip's phrases share its prefix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tgsr.engine.features import FeatureCache
@@ -29,16 +30,16 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    with start_run("sta", config, config.questions, out, cache, load) as run:
-        return fit_phrases(run, config)
-
-
-def fit_phrases(run: TrainingRun, config: StaConfig) -> Path:
-    """The folder of the run's adapter, fitted to the phrases' times."""
-    lalm = run.lalm
     questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
+    with start_run("sta", config, config.questions, out, cache, load) as run:
+        return fit_phrases(run, config, questions)
+
+
+def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Question]) -> Path:
+    """The folder of the run's adapter, fitted to the phrases' times."""
+    lalm = run.lalm
     if config.lora_rank:
         with_lora(lalm, config.lora_rank, 2 * config.lora_rank, config.seed)
     else:

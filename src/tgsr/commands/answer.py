@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 
 from tgsr.commands import shared
-from tgsr.errors import NothingDone, OptionError
+from tgsr.errors import NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
 
@@ -120,7 +120,13 @@ def predict(args: argparse.Namespace) -> None:
 
     if args.official:
         require_scorer(args.questions)
-    questions = shared.questions_of(args, args.skip_bad)
+    try:
+        questions = shared.questions_of(args, args.skip_bad)
+    except RecordError as error:
+        if error.line is None or args.skip_bad:
+            raise
+        remedy = f"{error.remedy}, or pass --skip-bad"
+        raise RecordError(error.field, error.problem, error.file, error.line, remedy) from error
     if args.prompt:
         questions = asked_with(questions, args.prompt)
     model = shared.open_model(args, args.model)

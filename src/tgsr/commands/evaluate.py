@@ -154,7 +154,6 @@ def add_attend(command: argparse.ArgumentParser) -> None:
 
 def attend(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
-    shared.require_writable("--out", args.out, folder=True)
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention.kept import Attending, look_to_file
@@ -245,7 +244,6 @@ def add_control(command: argparse.ArgumentParser) -> None:
 
 def control(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
-    shared.require_writable("--out", args.out, folder=True)
     decoding = shared.config_of(args, Decoding)
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.evaluation.controls.alter import Settings
@@ -298,7 +296,6 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
 
 def behaviour(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs, args.whisper)
-    shared.require_writable("--out", args.out, folder=True)
     from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
@@ -333,8 +330,7 @@ def behaviour(args: argparse.Namespace) -> None:
             for steps in verify(chosen, path, cache_folder(), whisper, weights):
                 verified.setdefault(steps.response.model, []).append(steps)
     if not by_model:
-        problem = "no response to a question with choices: nothing to say about"
-        raise RecordError("kind", problem, str(args.runs[0]))
+        raise NothingDone(f"{args.runs[0]}: no response to a question with choices: nothing to say about")
     llm = llm_of(args.judge, cache_folder()) if args.judge else None
     variants = VARIANTS if args.bias else VARIANTS[:1]
     models = {}
@@ -363,7 +359,6 @@ def add_judge(command: argparse.ArgumentParser) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
-    shared.require_writable("--out", args.out, folder=True)
     import json
 
     from tgsr.disk.whole import write_whole

@@ -56,6 +56,7 @@ def finish(
 def _holding_out(run: Callable[[Any], None], args: argparse.Namespace) -> None:
     from tgsr.disk.lock import held_folder
 
+    require_writable("--out", args.out, folder=True)
     with held_folder(args.out):
         run(args)
 

@@ -29,7 +29,7 @@ def row_of(content: bytes) -> Row:
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of 4,300 digits
         if content.endswith(b"\n"):
             raise RecordError(None, f"is not JSON ({error})") from None
-        raise RecordError(None, HALF_WRITTEN, remedy="repair_jsonl drops it; or pass --skip-bad") from None
+        raise RecordError(None, HALF_WRITTEN, remedy="repair_jsonl drops it") from None
     if not isinstance(row, dict):
         raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
     return row

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tgsr.errors import RecordError
+from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.controls.metrics import Controls
@@ -62,7 +62,8 @@ def gather(
     are kept in the file `errors`, which is written anew, and only where there are any.
 
     Raises RecordError for a row that names no model, for a bad line of a prediction file and for a file of `runs`
-    that is not what it must be; FileNotFoundError where there is nothing to read.
+    that is not what it must be; FileNotFoundError where there is nothing to read, NothingDone where what was read holds
+    no response and no score.
     """
     files = find_files(runs)
     asked_for = {run.resolve() for run in runs}
@@ -102,6 +103,9 @@ def gather(
         + [name for metrics in stored for name in metrics.models]
         + [*behaviour, *controls, *attention]
     )
+    if not names and not curves:
+        listed = f"; {errors} says why" if errors is not None and errors.exists() else ""
+        raise NothingDone(f"{', '.join(map(str, runs))}: no response and no score to report{listed}")
     label_of = labels(list(names), rows)
     sources = [_relabelled(source, label_of) for source in sources]
     models = tuple(label_of.values())

@@ -8,6 +8,7 @@ that are right and cite nothing, so that a model learns to reason from itself, b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tgsr.choices import correct_letter, official_letter
@@ -49,31 +50,30 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    with start_run("sft", config, config.responses, out, cache, load) as run:
-        return fit_responses(run, config)
-
-
-def fit_responses(run: TrainingRun, config: SftConfig) -> Path:
-    """The folder of the run's adapter, fitted to the wanted responses."""
-    lalm = run.lalm
     responses = read_responses(config.responses, several=True)
     if not responses:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
-    clips: dict[str, list[Response]] = {}
-    for response in responses:
-        if wanted(response, config):
-            clips.setdefault(response.question.audio, []).append(response)
-    n_kept = sum(map(len, clips.values()))
-    if not n_kept:
+    kept = [response for response in responses if wanted(response, config)]
+    if not kept:
         raise RunError(
             f"{config.responses}: none of its {len(responses)} responses is wanted; sample more with "
             "`tgsr predict --temperature 0.7`, let them be longer (--max-new-tokens), or drop --right-only or "
             "--without-timestamps"
         )
-    if run.processes.main:
-        n_cut = 0 if config.keep_truncated else sum(response.truncated for response in responses)
-        cut = f"; {n_cut} were cut off and are left out (--keep-truncated)" if n_cut else ""
-        print(f"{n_kept} of {len(responses)} responses are learned from{cut}")
+    with start_run("sft", config, config.responses, out, cache, load) as run:
+        if run.processes.main:
+            n_cut = 0 if config.keep_truncated else sum(response.truncated for response in responses)
+            cut = f"; {n_cut} were cut off and are left out (--keep-truncated)" if n_cut else ""
+            print(f"{len(kept)} of {len(responses)} responses are learned from{cut}")
+        return fit_responses(run, config, kept)
+
+
+def fit_responses(run: TrainingRun, config: SftConfig, responses: Sequence[Response]) -> Path:
+    """The folder of the run's adapter, fitted to the responses."""
+    lalm = run.lalm
+    clips: dict[str, list[Response]] = {}
+    for response in responses:
+        clips.setdefault(response.question.audio, []).append(response)
     with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
     audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
     texts = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tgsr.disk.whole import whole, write_whole
-from tgsr.errors import AudioError, ViewError
+from tgsr.errors import AudioError, NothingDone, ViewError
 from tgsr.pages.view import index as data
 from tgsr.pages.view.index import Index, ViewedQuestion
 from tgsr.pages.view.server import static_files
@@ -31,8 +31,10 @@ def export(index: Index, out: Path) -> tuple[int, int]:
     """How many items of the folder that is written have sound, and how many have none.
 
     A clip is written once, however many items are about it; a missing one is said on its items. An export goes over an
-    earlier one of the same place. ViewError where `out` holds something else.
+    earlier one of the same place. ViewError where `out` holds something else, NothingDone for an index without items.
     """
+    if not index.items:
+        raise NothingDone(f"--export {out}: none of the runs holds a response")
     if out.is_dir() and any(out.iterdir()) and not (out / DONE).is_file():
         raise ViewError(f"--export {out}: holds other files; give a new folder")
     if out.exists() and not out.is_dir():
