@@ -13,7 +13,7 @@ from tgsr.choices import token_match
 from tgsr.errors import ImportFileError
 from tgsr.evaluation.scoring.importing import Imported, import_predictions
 from tgsr.evaluation.scoring.score import read_predictions, score
-from tgsr.records import Question, read_responses, write_jsonl
+from tgsr.records import Question, Response, read_responses, write_jsonl
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 MMAU: list[dict[str, Any]] = [
@@ -53,6 +53,34 @@ def errors_of(out: Path) -> list[dict[str, Any]]:
 
 def mmau_of(tmp_path: Path) -> Path:
     return write(tmp_path / "mmau.json", MMAU)
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_cut"),
+    [
+        ({"truncated": True}, True),
+        ({"truncated": "True"}, True),
+        ({"finish_reason": "length"}, True),
+        ({"stop_reason": "max_tokens"}, True),
+        ({"finishReason": "MAX_TOKENS"}, True),
+        ({"truncated": False}, False),
+        ({"finish_reason": "stop"}, False),
+        ({"finish_reason": None}, False),
+    ],
+)
+def test_a_response_that_was_cut_stays_so(ended: dict[str, Any], is_cut: bool, tmp_path: Path) -> None:
+    row = {"id": "q", "response": "The speaker", "question": "Who?", "choices": ["a", "b"], "answer": "a"}
+    row |= {"audio": "a.wav", "duration": 5.0, **ended}
+    _, out = imported(tmp_path, [row], model="m")
+    assert [response.truncated for response in read_responses(out)] == [is_cut]
+
+
+def test_our_own_responses_keep_what_they_say_of_how_they_were_asked(tmp_path: Path) -> None:
+    question = Question("q", "c", "a.wav", 5.0, "choice", "Who?", "a", ("a", "b"))
+    made = [Response(question, "m", "The speaker", truncated=True, system="Be brief.")]
+    write_jsonl(tmp_path / "p.jsonl", made)
+    import_predictions(tmp_path / "p.jsonl", tmp_path / "out.jsonl")
+    assert read_responses(tmp_path / "out.jsonl") == made
 
 
 def test_completions_reach_mmaus_official_score_as_choices(tmp_path: Path) -> None:
@@ -181,7 +209,7 @@ def test_own_questions_come_back_whole(tmp_path: Path) -> None:
         ),
         ('[{"id": 1, "said": "x"}]', {}, r"no column is known to be the response.*Columns: id, said"),
         ('[{"id": 1, "output": "x"}]', {"columns": {"colour": "x"}}, "no such field"),
-        ('[{"id": 1, "output": "x"}]', {"model": "m"}, "none of its 1 rows can be used"),
+        ('[{"id": 1, "output": "x"}]', {"model": "m"}, "none of its 1 rows can be used, the first for its "),
     ],
 )
 def test_a_file_that_cannot_be_used_says_what_to_give(

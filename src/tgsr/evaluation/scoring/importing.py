@@ -3,6 +3,7 @@
 MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, and any table (CSV,
 TSV, JSON, JSONL) whose columns are named. What belongs to a benchmark leaves as its owner's own file, so that the
 official score can be computed; everything else becomes responses with their questions, as `tgsr predict` writes them.
+What says that it was cut stays so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tgsr.disk.rows import Entry
 from tgsr.errors import AudioError, ImportFileError, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows
 from tgsr.evaluation.owners.owner import Owner, plain_id
+from tgsr.llm.chat import CUT
 from tgsr.records import Question, Response, append_jsonl, question_of, write_jsonl
 from tgsr.timeline import Span
 
@@ -102,6 +104,7 @@ def import_predictions(
     if owner is not None and owner.columns and has_durations:
         owner = None  # there is all that a response of ours needs
     n_bad = n_unread = n_more = 0
+    first_bad = ""
     for line, row in rows:
         try:
             if not _has(row, columns["response"]):
@@ -126,13 +129,16 @@ def import_predictions(
                 n_unread += unread
         except RecordError as error:
             n_bad += 1
+            first_bad = first_bad or f"its {error.field}: {error.problem}"
             where = {"file": str(path), "line": line}
             append_jsonl(errors, {**where, "field": error.field, "error": error.problem})
             continue
         seen[id_] = line
         n_more += n_others
     if not seen:
-        raise ImportFileError(f"{path}: none of its {len(rows)} rows can be used; {errors} says why")
+        raise ImportFileError(
+            f"{path}: none of its {len(rows)} rows can be used, the first for {first_bad}; {errors} has the others"
+        )
     if owner is None:
         write_jsonl(out, responses)
     else:
@@ -374,7 +380,9 @@ def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | N
     if not name:
         raise RecordError("model", "no name: give --model NAME, or --map model=COLUMN")
     if "clip_id" in mapped.row and "kind" in mapped.row:  # joined to questions.jsonl
-        return Response(question_of(mapped.row), str(name), text)
+        is_ours = "model" in mapped.row and isinstance(mapped.row.get("system"), str)
+        system = str(mapped.row["system"]) if is_ours else None
+        return Response(question_of(mapped.row), str(name), text, _is_cut(mapped.row), system)
     sound, id_ = str(mapped.need("audio")), str(mapped.need("id"))
     if mapped.maybe("duration") not in (None, ""):
         duration = mapped.seconds("duration")
@@ -403,4 +411,10 @@ def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | N
         choices = _choices(mapped.need("choices"))
         fields |= {"kind": "choice", "choices": choices, "answer": _answer(mapped.need("answer"), choices)}
         fields["question"] = str(mapped.need("question"))
-    return Response(Question(id_, sound, where, duration, **fields), str(name), text)
+    return Response(Question(id_, sound, where, duration, **fields), str(name), text, _is_cut(mapped.row))
+
+
+def _is_cut(row: Row) -> bool:
+    """Whether a row says that the limit cut its response: by our `truncated`, or by a server's word for its end."""
+    ends = (str(row.get(name) or "").lower() for name in ("finish_reason", "finishReason", "stop_reason"))
+    return str(row.get("truncated")).strip().lower() == "true" or any(end in CUT for end in ends)
