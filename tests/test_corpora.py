@@ -312,6 +312,8 @@ def test_start_and_end_columns_make_segments(tmp_path: Path) -> None:
     [
         ({"id": "u1", "audio": "talk.wav", "start_ms": 500, "end_ms": 1250}, "u1"),
         ({"audio_filepath": "talk.wav", "offset": 0.5, "duration": 0.75, "text": "one"}, "talk.wav-0.5-1.25"),
+        ({"file": "talk.wav", "start": 0.5, "duration": 0.75}, "talk.wav-0.5-1.25"),
+        ({"file": "talk.wav", "onset": 0.5, "offset": 1.25, "duration": 3}, "talk.wav-0.5-1.25"),
         ({"ytid": "talk", "start_s": 0.5, "end_s": 1.25}, "talk-0.5-1.25"),
         ({"segment_id": "s1", "path": "talk.wav", "start_time": "0.5", "end_time": "1.25"}, "s1"),
     ],
@@ -321,6 +323,13 @@ def test_segments_under_other_names(row: dict, id_: str, tmp_path: Path) -> None
     write_json(tmp_path / "m.jsonl", row)
     (clip,), bad = parted(folders.read(tmp_path, Given(tmp_path / "out")))
     assert (clip.id, clip.duration, bad) == (id_, 0.75, [])
+
+
+def test_columns_are_known_however_they_are_capitalised(tmp_path: Path) -> None:
+    say(tmp_path / "in" / "talk.wav")
+    write(tmp_path / "in" / "list.csv", "File Name,Start Time,End Time,Text", "talk.wav,0.5,1.25,one")
+    (clip,), bad = parted(folders.read(tmp_path / "in", Given(tmp_path / "out")))
+    assert (clip.text, clip.duration, bad) == ("one", 0.75, [])
 
 
 def test_a_manifest_of_nemo_is_known_whatever_its_suffix(tmp_path: Path) -> None:

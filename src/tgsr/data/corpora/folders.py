@@ -61,7 +61,7 @@ FORMATS = {
 TABLES = (".csv", ".tsv", ".jsonl")
 MANIFEST_FILE = "audio_filepath"
 DELIMITERS = (",", "\t", ";", "|")
-# The columns of a segment's start and end, the first that are both there counting; NeMo's have a length.
+# The columns of a segment's start and end, or start and length; the first pair that is there counts.
 STARTS = (
     *(
         ("start", "end"),
@@ -74,8 +74,9 @@ STARTS = (
         ("onset", "offset"),
         ("start", "stop"),
         ("start_time_seconds", "end_time_seconds"),
-        ("offset", "duration"),
+        ("starttime", "endtime"),
     ),
+    *((name, "duration") for name in ("offset", "start", "start_time", "begin", "onset")),
 )
 KNOWN = {*FILE, *ID, *TEXT, *SPEAKER, *LANGUAGE, *LICENCE, "split", *chain.from_iterable(STARTS)}
 SEGMENT_ID = ("segment_id", "utterance_id", "utt_id")
@@ -233,7 +234,10 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
         return
     first = first_line(path)
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    named = {mark: {name.strip(' "').lower() for name in first.split(mark)} for mark in (usual, *DELIMITERS)}
+    named = {
+        mark: {"_".join(name.strip(' "').lower().split()) for name in first.split(mark)}
+        for mark in (usual, *DELIMITERS)
+    }
     mark = next((mark for mark in named if named[mark] & {*FILE}), None)
     header = None
     if mark is None:
@@ -249,9 +253,10 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
 
 
 def _as_known(values: Mapping[str, object]) -> dict[str, object]:
-    """The values, under the names that are known here where only capitals differ."""
+    """The values, under the names that are known here where only capitals and blanks differ ("Start time")."""
+    plain = {name: "_".join(name.lower().split()) for name in values}
     return {
-        name.lower() if name.lower() in KNOWN and name.lower() not in values else name: value
+        plain[name] if plain[name] in KNOWN and plain[name] not in values else name: value
         for name, value in values.items()
     }
 
