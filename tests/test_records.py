@@ -487,7 +487,7 @@ def test_nothing_is_glued_to_a_half_written_line(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     append_jsonl(path, {"step": 1})
     path.write_bytes(path.read_bytes() + b'{"step": 2, "lo')
-    with pytest.raises(RecordError, match="half-written; repair_jsonl"):
+    with pytest.raises(RecordError, match="half-written; run the command that writes the file again"):
         append_jsonl(path, {"step": 3})
     assert path.read_bytes() == b'{"step": 1}\n{"step": 2, "lo'
 
@@ -495,7 +495,7 @@ def test_nothing_is_glued_to_a_half_written_line(tmp_path: Path) -> None:
 def test_a_reader_tells_a_half_written_line_from_a_wrong_one(tmp_path: Path) -> None:
     path = lines(tmp_path / "q.jsonl", question_row())
     path.write_bytes(path.read_bytes() + b'{"id": "q')
-    with pytest.raises(RecordError, match=r":2: the last line is half-written; repair_jsonl"):
+    with pytest.raises(RecordError, match=r":2: the last line is half-written; run the command"):
         read_questions(path)
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(RecordError, match=r":2: is not JSON .*; correct the row"):

@@ -15,6 +15,7 @@ from tgsr.errors import RecordError
 
 Row = Mapping[str, object]
 HALF_WRITTEN = "the last line is half-written"
+DROP_IT = "run the command that writes the file again, which drops the line, or delete it"
 
 
 def row_of(content: bytes) -> Row:
@@ -29,7 +30,7 @@ def row_of(content: bytes) -> Row:
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of 4,300 digits
         if content.endswith(b"\n"):
             raise RecordError(None, f"is not JSON ({error})") from None
-        raise RecordError(None, HALF_WRITTEN, remedy="repair_jsonl drops it") from None
+        raise RecordError(None, HALF_WRITTEN, remedy=DROP_IT) from None
     if not isinstance(row, dict):
         raise RecordError(None, f"must be a JSON object, got {row!r:.80}")
     return row
@@ -66,7 +67,7 @@ def append_row(path: StrPath, row: Row) -> None:
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                raise RecordError(None, HALF_WRITTEN, os.fspath(path), None, "repair_jsonl drops it")
+                raise RecordError(None, HALF_WRITTEN, os.fspath(path), None, DROP_IT)
         n_written = file.write(line)
         if n_written != len(line):  # a disk that fills up takes part of a line
             written = f"only {n_written} of {len(line)} bytes were written"
