@@ -254,6 +254,13 @@ def test_a_ctm_of_eight_fields_says_what_each_word_is(tmp_path: Path) -> None:
     assert alignment.on(2.0)[1] == (Hole(0.6, 0.7, None, "ann"),)
 
 
+@pytest.mark.parametrize("labels", ["SIL D_B IH1_I D_E", "sil D IH1 EY2 D UW0 AH0", "\u2581did \u2581not"])
+def test_a_ctm_of_phones_or_tokens_has_no_words(tmp_path: Path, labels: str) -> None:
+    text = "".join(f"a 1 {n} 0.5 {label}\n" for n, label in enumerate(labels.split()))
+    with pytest.raises(AlignmentError, match="holds phones or tokens"):
+        alignment_of(tmp_path, "a.ctm", text)
+
+
 def test_alternatives_of_a_ctm_are_a_hole(tmp_path: Path) -> None:
     either = ["a 1 * * <ALT_BEGIN>", "a 1 1 1 not", "a 1 * * <ALT>", "a 1 1 1 knot", "a 1 * * <ALT_END>"]
     text = "\n".join(["a 1 0 1 did", *either, "a 1 2 1 say"])
@@ -555,6 +562,13 @@ def test_what_is_said_again_is_read_again(tmp_path: Path, texts: list[str]) -> N
     assert " ".join(w.text for w in alignment.words) == " ".join(texts)
 
 
+def test_a_cue_that_is_there_twice_is_read_once(tmp_path: Path) -> None:
+    text = srt(
+        *[("00:00:01,000 --> 00:00:02,000", "we did")] * 2, ("00:00:02,000 --> 00:00:03,000", "we did")
+    )
+    assert [w.text for w in alignment_of(tmp_path, "a.srt", text).words] == ["we", "did", "we", "did"]
+
+
 def test_cues_that_stand_longer_than_to_the_next_one_end_there(tmp_path: Path) -> None:
     text = srt(("00:00:00,000 --> 00:00:04,000", "we did"), ("00:00:01,000 --> 00:00:05,000", "say so"))
     assert heard(alignment_of(tmp_path, "a.srt", text)) == [
@@ -584,6 +598,7 @@ def test_cues_of_a_token_each_make_words(tmp_path: Path) -> None:
     ("line", "words", "speakers"),
     [
         ("it&#39;s AT&amp;amp;T", "it's AT&T", {None}),
+        ("&lrm;we\u200b \u200e di\u00add", "we did", {None}),
         ("[DOOR\nSLAMS] we did", "we did", {None}),
         ("(laughs) we did", "we did", {None}),
         ("♪ we did ♪", "we did", {None}),

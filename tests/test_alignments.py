@@ -252,7 +252,8 @@ def test_other_praat_objects_are_refused(tmp_path: Path) -> None:
     assert "is binary" in error_of(tmp_path, "a.TextGrid", b"ooBinaryFile\x08TextGrid\0\0\0\0")
 
 
-spoken = st.text(st.characters(codec="utf-8", exclude_characters="\0&"), min_size=1).map(lambda t: f"x{t}z")
+seen = st.characters(codec="utf-8", exclude_characters="\0&", exclude_categories=["Cf"])
+spoken = st.text(seen, min_size=1).map(lambda t: f"x{t}z")
 spoken = spoken.filter(lambda text: kind(text) is None)
 
 

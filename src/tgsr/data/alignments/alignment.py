@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from tgsr.timeline import Hole, Seconds, Word
 
 EARLY: Seconds = 0.1  # a word may begin before the recording, by rounding, and is cut
 SAME_LENGTH: Seconds = 0.5  # a recording as long as its alignment
+# soft hyphens and marks of direction; joiners, which other scripts need, stay
+UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 CUES = 0.0  # the confidence of times that are shared out
 
 
@@ -116,8 +119,8 @@ def _joined(rows: Iterable[Timed]) -> list[Timed]:
 
 
 def _plain(text: str) -> str:
-    """Without entities, of which captions have even doubled ones (&amp;#39;), and with single blanks."""
-    return " ".join((html.unescape(html.unescape(text)) if "&" in text else text).split())
+    """Single blanks, nothing unseen, no entities, of which captions have even doubled ones (&amp;#39;)."""
+    return " ".join(UNSEEN.sub("", html.unescape(html.unescape(text)) if "&" in text else text).split())
 
 
 def missing_in(entries: Sequence[Word | Timed]) -> list[Missing]:

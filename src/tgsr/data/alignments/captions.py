@@ -162,6 +162,7 @@ def seconds(clock: str) -> Seconds:
 
 def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
     """Every cue's words. Captions that roll, grow or light up word by word show words again: these are read once."""
+    shown = list({(cue.start, cue.end, cue.lines): cue for cue in shown}.values())  # some are there twice
     prefixes = [
         match[1].strip()
         for cue in shown

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tgsr.data.alignments.alignment import kept
+from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, number, said, shared_out
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Word
@@ -19,6 +20,8 @@ CTM_REMEDY = "a line is `file channel start duration word [confidence [type [spe
 CTM_TYPES = {"lex", "frag", "fp", "un-lex", "for-lex", "non-lex", "misc", "noise", "na", "unknown"}
 NO_SPEECH_TYPES = {"non-lex": "<noise>", "noise": "<noise>", "misc": "<unk>", "un-lex": "<unk>"}
 NOBODY = {"unknown", "null", "na", "<na>", "-"}
+# Kaldi's phones tell their place in the word, the Montreal Forced Aligner's their stress; tokens begin with a mark
+NO_WORD = re.compile(r"\S+_[BIES]|[A-Z]{2}[012]|[▁Ġ]\S*")
 STM_REMEDY = "a line is `file channel speaker start end [<label>] words`, times in seconds"
 
 
@@ -38,6 +41,9 @@ def ctm(text: str) -> Iterator[Timed]:
         if len(fields) not in (5, 6) and not typed:
             raise AlignmentError(f"has {len(fields)} fields: {content:.60}", CTM_REMEDY, line)
         channels.setdefault(fields[0], set()).add(fields[1])
+    labels = [label for _, (_, _, _, _, label, *_), _ in rows if kind(label) is None]
+    if 2 * sum(NO_WORD.fullmatch(label) is not None for label in labels) > len(labels):
+        raise AlignmentError(f"holds phones or tokens: {' '.join(labels[:5])}", "give the CTM of words")
     is_alternative = False  # between <ALT_BEGIN> and <ALT_END>: one of several readings
     for line, (recording, channel, first, length, word, *more), _ in rows:
         confidence, type_, name = (*more, "", "", "")[:3]
