@@ -1,4 +1,4 @@
-"""Captions: SRT, WebVTT and ASS. What a cue shows again is read once."""
+"""Captions: SRT and WebVTT. What a cue shows again is read once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, shared_out
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
-SRT, VTT, ASS = "srt", "vtt", "ass"
+SRT, VTT = "srt", "vtt"
 
 CLOCK = r"-?(?:\d{1,4}:)?\d{1,2}:(?:\d{2}(?:[.,]\d+)?|\d[.,]\d+)"
 TIMING = re.compile(rf"\s*({CLOCK})\s*-->\s*({CLOCK})(?:\s.*)?")
@@ -43,13 +43,12 @@ ABUTS: Seconds = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A cue as the file has it: what it shows from when to when (None: to the next one, if any)."""
+    """A cue as the file has it: what it shows from when to when."""
 
     start: Seconds
-    end: Seconds | None
+    end: Seconds
     lines: tuple[str, ...]
     line: int
-    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,44 +111,6 @@ def _block(body: list[str]) -> list[str]:
 vtt = partial(srt, source=VTT)
 
 
-def ass(text: str) -> Iterator[Timed]:
-    """The dialogue lines; karaoke's \\k times are times between words."""
-    remedy = "a dialogue is `Dialogue: 0,0:00:01.00,0:00:02.00,Default,NAME,0,0,0,,words`"
-    names = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
-    shown = []
-    in_events = False
-    for line, content in enumerate(text.split("\n"), 1):
-        key, _, value = content.partition(":")
-        if content.startswith("["):
-            in_events = content.strip().casefold() == "[events]"
-        elif in_events and key.strip().casefold() == "format":
-            names = [name.strip().casefold() for name in value.split(",")]
-        elif in_events and key.strip().casefold() == "dialogue":
-            row = dict(zip(names, value.split(",", len(names) - 1), strict=False))
-            times = [row.get(name, "").strip() for name in ("start", "end")]
-            if not all(re.fullmatch(CLOCK, time) for time in times) or "text" not in row:
-                raise AlignmentError(f"is no dialogue: {content:.60}", remedy, line)
-            start, end = map(seconds, times)
-            speaker = row.get("name", row.get("actor", "")).strip() or None
-            words = _karaoke(re.sub(r"\\[Nn]", "\n", row["text"].replace("\\h", " ")), start)
-            shown.append(Shown(start, end, tuple(words.split("\n")), line, speaker))
-    if not shown:
-        raise AlignmentError("has no dialogue", remedy)
-    return read(ASS, shown)
-
-
-def _karaoke(text: str, start: Seconds) -> str:
-    """The text with \\k's lengths, in hundredths of a second, as the times where they end."""
-    at = start
-
-    def clock(match: re.Match[str]) -> str:
-        nonlocal at
-        before, at = at, at + int(match[1]) / 100
-        return f"<{int(before // 60)}:{before % 60:06.3f}>" if before > start else ""
-
-    return re.sub(r"\{\\[kK][fo]?(\d+)[^}]*\}", clock, text)
-
-
 def seconds(clock: str) -> Seconds:
     """Seconds of "1:02:03,5", "02:03.5" or "-00:00:01,000"."""
     parts = clock.lstrip("-").replace(",", ".").split(":")
@@ -210,7 +171,7 @@ def _rolled(shown: Sequence[Shown]) -> list[Shown]:
     before: set[str] = set()
     for cue in shown:
         kept = tuple(line for line in cue.lines if INLINE.search(line) or _bare(line) not in before)
-        new.append(Shown(cue.start, cue.end, kept, cue.line, cue.speaker))
+        new.append(Shown(cue.start, cue.end, kept, cue.line))
         before = {_bare(line) for line in cue.lines}
     return new
 
@@ -223,7 +184,7 @@ def _new(cues: Sequence[_Cue]) -> Sequence[_Cue]:
     """The cues without the words that they show again, where half of them begin with what the one before ends with."""
     repeated = [0] * min(1, len(cues))
     for before, cue in pairwise(cues):
-        abuts = before.shown.end is not None and cue.shown.start <= before.shown.end + ABUTS
+        abuts = cue.shown.start <= before.shown.end + ABUTS
         repeated.append(_overlap(before.texts, cue.texts) if abuts else 0)
     grows = any(1 < n < len(cue.tokens) for n, cue in zip(repeated, cues, strict=True))
     if not grows or 2 * sum(n > 1 for n in repeated) < len(cues) - 1:
@@ -269,11 +230,11 @@ def _shared(source: str, cues: Sequence[_Cue]) -> Iterator[Timed]:
     starts = [cue.shown.start for cue in cues]
     for cue, following in zip_longest(cues, starts[1:]):
         end = cue.shown.end
-        if end is not None and following is not None and cue.shown.start < following < end:
+        if following is not None and cue.shown.start < following < end:
             end = following
         parts = [(since, list(part)) for since, part in groupby(cue.tokens, key=lambda token: token.since)]
         bounds = [*(since for since, _ in parts), end]
-        runs_back = any(a is not None and b is not None and b < a for a, b in pairwise(bounds))
+        runs_back = any(b < a for a, b in pairwise(bounds))
         for (since, part), finish in zip(parts, bounds[1:], strict=True):
             words = tuple((token.text, token.speaker) for token in part)
             start, finish = (None, None) if runs_back else (since, finish)
@@ -287,7 +248,8 @@ def _tokens(cue: Shown, names: set[str]) -> list[_Token]:
     text = MARKUP.sub("", LOWLIGHT.sub(OFF, HIGHLIGHT.sub(ON, text)))
     text = MARK.sub(lambda mark: f" {'_'.join(mark[0].split())} ", text)
     tokens: list[_Token] = []
-    speaker, since, is_on, begins = cue.speaker, cue.start, False, True
+    speaker: str | None = None
+    since, is_on, begins = cue.start, False, True
     for piece in SPLIT.split(text):
         if inline := INLINE.fullmatch(piece):
             since = seconds(inline[1])

@@ -27,8 +27,6 @@ BY_SUFFIX: dict[str, Reader] = {
     ".json3": responses.json_words,
     ".srt": captions.srt,
     ".vtt": captions.vtt,
-    ".ass": captions.ass,
-    ".ssa": captions.ass,
 }
 OF_MANY = (lines.ctm, lines.stm, lines.librispeech)  # recordings, which they name
 
@@ -45,7 +43,6 @@ class _Known(NamedTuple):
 BY_BEGINNING = (
     _Known(re.compile(r'(File type\s*=\s*)?"ooTextFile'), tiers.textgrid),
     _Known(re.compile(r"WEBVTT"), captions.vtt),
-    _Known(re.compile(r"\[Script Info\]", re.IGNORECASE), captions.ass),
     _Known(re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
 )
 BY_LINES = (
@@ -67,7 +64,7 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
       they are its speakers. stm: a line's time is shared out.
     - librispeech-alignments: `id ",WORD,WORD," "end,end,end"`, an empty word being a silence.
     - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them).
-    - srt, vtt, ass: a cue's time is shared out over its words by their number of characters: a guess, so
+    - srt, vtt: a cue's time is shared out over its words by their number of characters: a guess, so
       confidence 0.0. Times between words, and those of a highlighted word, are used as they are; lines that are shown
       again are read once. <v NAME> and NAME: tell the speaker for the rest of the cue.
 
@@ -132,5 +129,5 @@ def _reader(text: str, suffix: str) -> Reader:
     for pattern, reader in BY_LINES:
         if any(pattern.fullmatch(line) for line in first[: 2 if reader is captions.srt else 1]):
             return reader
-    remedy = "give a TextGrid, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT or ASS"
+    remedy = "give a TextGrid, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT or WebVTT"
     raise UnknownFormat(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)

@@ -246,8 +246,6 @@ def _of_list(document: object) -> Iterable[Timed]:
     rows = _objects(document, "segment")
     if any("result" in row for _, row in rows):
         return chain.from_iterable(_vosk(row) or () for _, row in rows)
-    if all("duration" in row and "text" in row for _, row in rows):
-        return _transcript_api(rows)
     if any("word" in row for _, row in rows):
         return _words(rows)
     if any("words" in row or ("text" in row and "end" in row) for _, row in rows):
@@ -265,16 +263,6 @@ def _segment_of(row: list[object]) -> object:
         raise UnknownFormat('has no list "segments"', REMEDY)
     times = {"start": row[texts[0] - 2], "end": row[texts[0] - 1], "text": row[texts[0]]}
     return {**times, "words": [_segment_of(word) for word in words[0]] if words else None}
-
-
-def _transcript_api(rows: Sequence[tuple[str, Row]]) -> Iterator[Timed]:
-    """youtube-transcript-api's cues."""
-    cues = []
-    for where, row in rows:
-        start, length = (_time(row, key, where) for key in ("start", "duration"))
-        end = None if start is None or length is None else round(start + length, DECIMALS)
-        cues.append(_cue("youtube", row.get("text"), (start, end), where))
-    return shared_out(_one_by_one(cues))
 
 
 def _one_by_one(cues: Sequence[Cue]) -> list[Cue]:
