@@ -13,7 +13,7 @@ from tgsr.errors import RunError
 from tgsr.records import Question, Response, read_questions, write_jsonl
 from tgsr.timeline import Span
 from tgsr.training.config import SftConfig
-from tgsr.training.sft import train_sft, wanted
+from tgsr.training.sft import left_out_of, train_sft, wanted
 from tiny import tiny_base
 
 ALL = SftConfig(responses="")
@@ -74,6 +74,14 @@ def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
     assert (adapter / "adapter_model.safetensors").exists()
     said = f"1 of {len(questions)} responses are learned from; 1 were cut off and are left out (--keep-truncated)"
     assert said in capsys.readouterr().out
+    five = [
+        replace(q, choices=("v", "w", "x", "y", "z"), answer=answer)
+        for q, answer in zip(questions[:4], "zwzv", strict=True)
+    ]
+    said = left_out_of([Response(q, "m", "(b)") for q in five], 1, config)
+    assert said.endswith(
+        "; 2 are left out since their question's right answer is beyond (d), which Eq. 1 never pays"
+    )
     write_jsonl(path, [Response(q, "m", "So.\n(e)") for q in questions])
     with pytest.raises(RunError, match=f"none of its {len(questions)} responses is wanted; sample more"):
         train_sft(config, tmp_path / "other", FeatureCache(tmp_path / "cache"), tiny_base)

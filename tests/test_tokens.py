@@ -218,3 +218,8 @@ def test_a_chat_template_that_loses_the_system_turn_is_named(template: str, said
     lalm.system = "Be brief."
     with pytest.raises(ModelError, match=f"tiny: its chat template {said}"):
         lalm.prompt("?")
+
+
+def test_a_text_that_leaves_no_mark_free_is_named_and_costs_itself() -> None:
+    with pytest.raises(ModelError, match=r"U\+FDD0 to U\+FDEF.*take them out"):
+        tiny_lalm().prompt("Who?" + "".join(MARKS))

@@ -59,8 +59,12 @@ def broken_up(text: str, names: tuple[str, ...], mark: str) -> str:
 
 
 def mark_for(*texts: str) -> str:
-    """A character that is in none of the texts."""
-    return next(mark for mark in MARKS if not any(mark in text for text in texts))
+    """A character that is in none of the texts. ModelError for texts that hold all of MARKS."""
+    if (mark := next((mark for mark in MARKS if not any(mark in text for text in texts)), None)) is None:
+        raise ModelError(
+            f"the text holds all {len(MARKS)} characters U+FDD0 to U+FDEF, which no writing has: take them out"
+        )
+    return mark
 
 
 def ids_between_marks(tokenizer: Any, text: str, mark: str) -> list[int]:

@@ -21,6 +21,7 @@ from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.prompts import prompt_text
 from tgsr.records import Response, read_responses
+from tgsr.rewards import is_payable
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
 from tgsr.training.run import Load, TrainingRun, start_run
@@ -40,6 +41,21 @@ def wanted(response: Response, config: SftConfig) -> bool:
         if right is None or official_letter(text) != right:
             return False
     return not (config.without_timestamps and (count_mentions(text) or find_mentions(text)))
+
+
+def left_out_of(responses: Sequence[Response], n_kept: int, config: SftConfig) -> str:
+    """How many responses are learned from, and how many are left out for what is no fault of their reasoning."""
+    n_cut = 0 if config.keep_truncated else sum(response.truncated for response in responses)
+    n_beyond = sum(
+        config.right_only and r.question.kind == "choice" and not is_payable(correct_letter(r.question))
+        for r in responses
+    )
+    said = f"{n_kept} of {len(responses)} responses are learned from"
+    if n_cut:
+        said += f"; {n_cut} were cut off and are left out (--keep-truncated)"
+    if n_beyond:
+        said += f"; {n_beyond} are left out since their question's right answer is beyond (d), which Eq. 1 never pays"
+    return said
 
 
 def response_branch(lalm: Lalm, response: Response) -> Branch:
@@ -62,9 +78,7 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
         )
     with start_run("sft", config, config.responses, out, cache, load) as run:
         if run.processes.main:
-            n_cut = 0 if config.keep_truncated else sum(response.truncated for response in responses)
-            cut = f"; {n_cut} were cut off and are left out (--keep-truncated)" if n_cut else ""
-            print(f"{len(kept)} of {len(responses)} responses are learned from{cut}")
+            print(left_out_of(responses, len(kept), config))
         return fit_responses(run, config, kept)
 
 
