@@ -755,8 +755,9 @@ def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
     items = [
         ["one", 0.1, 0.2, 0.875],
         ["gone", 0.3, 0.0, 0.9],
-        {"symbol": "two", "start": 0.5, "duration": 0.25},
-        "what",
+        {"start": 0.5, "duration": 0.25, "symbol": "two"},
+        {"start": 0.8, "duration": 0.1},
+        "1234",
         ["three", 1.0, 0.25, -4.5],
         ["cut", SECONDS - 0.25, 9.0],
     ]
@@ -766,6 +767,7 @@ def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
         supervision("s1", "r1", alignment={"word": items}),
         supervision("s2", "r1", start=1.0, duration=0.0),
         supervision("s3", "r1", start=2.0, duration=99.0),
+        supervision("s4", "r1", start=2.0, duration=0.5, text=None, alignment={"word": 5}),
     )
     (clip,), bad = parted(lhotse.read(tmp_path))
     assert [(w.text, w.confidence) for w in clip.words] == [
@@ -780,6 +782,8 @@ def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
     assert [(Path(b.file).name, b.line, b.field) for b in bad] == [
         ("supervisions.jsonl", 2, None),
         ("supervisions.jsonl", 1, "alignment"),
+        ("supervisions.jsonl", 1, "alignment"),
+        ("supervisions.jsonl", 4, "alignment"),
     ]
 
 

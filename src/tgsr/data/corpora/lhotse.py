@@ -24,6 +24,7 @@ from tgsr.timeline import END_SLACK, Seconds, Span
 
 SPLIT = re.compile(r"train|dev|valid|test|eval")
 SOURCE = "lhotse-alignment"
+ITEM = ("symbol", "start", "duration", "score")
 SPEEDS = ("Speed", "Tempo")  # lazy transforms that change when things are said
 # and those that do not
 TIMELESS = (
@@ -248,13 +249,15 @@ def _words(supervisions: Sequence[Entry], factor: float) -> tuple[list[Timed], l
     for supervision in supervisions:
         rows: list[Timed] = []
         alignment = supervision.values.get("alignment")
-        items = alignment.get("word") if isinstance(alignment, dict) else None
+        items = alignment.get("word") or [] if isinstance(alignment, dict) else []
         speaker = supervision.maybe("speaker")
-        for item in items or ():
-            fields = [*item.values()] if isinstance(item, dict) else item
+        for item in items if isinstance(items, list) else [items]:
+            fields = [item.get(name) for name in ITEM] if isinstance(item, dict) else item
             try:
                 symbol, start, duration, score = (*fields, None)[:4]
-                text, start, duration = str(symbol).strip(), float(start) * factor, float(duration) * factor
+                if not isinstance(symbol, str) or isinstance(item, str):
+                    raise TypeError
+                text, start, duration = symbol.strip(), float(start) * factor, float(duration) * factor
             except (TypeError, ValueError):
                 problem = f"must be [symbol, start, duration], got {item!r:.80}"
                 bad.append(supervision.bad(RecordError("alignment", problem)))
