@@ -274,6 +274,14 @@ def test_points_in_time_are_moved_too(text: str, moved: str) -> None:
     assert moved_times(text, 3.0) == (moved, ())
 
 
+def test_the_times_of_a_choice_are_the_askers() -> None:
+    choices = ("At 2 s", "at 4-6 s", "two")
+    text = "From 1 s to 2.5 s two speak.\nFinal answer: (a) at 2 s"
+    moved = "From 4 s to 5.5 s two speak.\nFinal answer: (a) at 2 s"
+    assert moved_times(text, 3.0, choices) == (moved, ("2 s",))
+    assert moved_times("(b) at 4-6 s, heard at 5 s", 3.0, choices)[0] == "(b) at 4-6 s, heard at 8 s"
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [

@@ -605,6 +605,14 @@ def test_what_may_pass_is_tried_again_whatever_status_it_came_with(
     assert len(server.got) == 2
 
 
+def test_an_address_that_points_elsewhere_says_where(tmp_path: Path) -> None:
+    moved = Reply("", 301, {"location": "https://elsewhere/v1"})
+    with serving(lambda *_: moved) as server:
+        (found,) = model_at("http", server.url, tmp_path).respond([clip()], asked("What?"), GREEDY)
+    assert isinstance(found, Failed)
+    assert "301: it points to https://elsewhere/v1; give the server's own address" in found.reason
+
+
 def test_a_refusal_that_repeats_a_question_about_credit_costs_the_question(tmp_path: Path) -> None:
     repeated = {"error": {"message": "cannot be parsed"}, "request": "He says: insufficient credits"}
     with serving(lambda *_: Reply(repeated, 400)) as server:

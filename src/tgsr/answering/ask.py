@@ -39,10 +39,13 @@ class CitedAnswer:
     evidence: np.ndarray
     unmoved: tuple[str, ...] = ()
 
-    def moved(self, by: Seconds) -> CitedAnswer:
-        """The same on the clock of a recording of which `by` seconds were left out before what was heard."""
+    def moved(self, by: Seconds, choices: Sequence[str] = ()) -> CitedAnswer:
+        """The same on the clock of a recording of which `by` seconds were left out before what was heard.
+
+        Times in the words of one of the `choices` stay: they are the asker's.
+        """
         spans = tuple(Span(span.start + by, span.end + by) for span in self.spans)
-        text, unmoved = moved_times(self.text, by)
+        text, unmoved = moved_times(self.text, by, choices)
         return replace(
             self, text=Cut(text) if isinstance(self.text, Cut) else text, spans=spans, unmoved=unmoved
         )
@@ -111,19 +114,27 @@ _LENGTH_AFTER = re.compile(
 _LISTED = re.compile(r"\s?(?:[,、&]|,?\s?(?:and|or))\s?(?:at\s)?" + NUMBER_HEAD, re.IGNORECASE)
 
 
-def moved_times(text: str, by: Seconds) -> tuple[str, tuple[str, ...]]:
+def moved_times(text: str, by: Seconds, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
     """The text with its times `by` seconds later, each as it was written: "0:02", "2.5", "00:00:02,500".
 
     Moved are the intervals that `find_mentions` reads, and points in time ("at 2.5 s", "the 4-second mark", "[0:02]").
     What cannot be moved as it was written (minutes in words) is written anew. The second value are the other times as
-    they stand: lengths ("for 4 seconds"), and what may be either.
+    they stand: lengths ("for 4 seconds"), what may be either, and those in the words of one of the `choices`.
     """
     if not by:
         return text, ()
     pieces: list[tuple[int, int, str]] = []
     levelled = plain(text)
     times = times_of(levelled)
+    timed = [choice for choice in choices if any(time.unit for time in times_of(plain(choice)))]
+    kept = [found.span() for choice in timed for found in re.finditer(re.escape(choice), text, re.IGNORECASE)]
+
+    def is_kept(start: int, end: int) -> bool:
+        return any(first < end and start < last for first, last in kept)
+
     for mention in find_mentions(text):
+        if is_kept(mention.text_start, mention.text_end):
+            continue
         apart = _apart(mention, times)
         if apart:  # a text stands between the two times: {"start": 1.2, "text": "...", "end": 3.4}
             pieces += [(time.at, time.number_stop, later(time.written, by)) for time in apart]
@@ -138,7 +149,7 @@ def moved_times(text: str, by: Seconds) -> tuple[str, tuple[str, ...]]:
             anew = f"{expected[0]:.2f} s to {expected[1]:.2f} s"
         pieces.append((mention.text_start, mention.text_end, anew))
     single = [time for time in times if not any(first <= time.at < last for first, last, _ in pieces)]
-    points = {time.at: time for time in _points(levelled, single)}
+    points = {time.at: time for time in _points(levelled, single) if not is_kept(time.at, time.unit_stop)}
     pieces += [_moved_point(time, by) for time in points.values()]
     unmoved = tuple(text[time.at : time.unit_stop] for time in single if time.unit and time.at not in points)
     for start, end, anew in sorted(set(pieces), reverse=True):

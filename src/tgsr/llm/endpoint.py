@@ -169,6 +169,10 @@ class Endpoint:
                         return {wants_header: answered[wants_header]}
                     raise Malformed(f"no header {wants_header}")
                 reason = f"{status}: {self._clean(text)}"
+                if 300 <= status < 400:
+                    reason = (
+                        f"{status}: it points to {answered.get('location')}; give the server's own address"
+                    )
                 if status not in WORTH_ANOTHER_TRY:
                     return Failed(f"{self.url}: refused the request: {reason}")
                 wait = _seconds(answered.get("retry-after") or _retry_delay(text))
