@@ -416,6 +416,7 @@ def test_nobody_spoke_is_no_error(tmp_path: Path) -> None:
         ('{"text": "hello"}', 'a.json: has no list "segments"; give a recogniser'),
         ('[{"start": 0}]', 'a.json: has no list "segments"; give a recogniser'),
         ('{"segments": [{"words": 3}]}', 'a.json: segment 1 has no list "words"; run the recogniser with'),
+        ('[[1, 0, 0.5, 2.0, " a", [[0.5, 1.0, " a", 0.9], 5]]]', 'a.json: has no list "segments"; give a'),
         ('{"segments": [3]}', "a.json: segment 1 must be an object, got 3"),
         ('{"segments": [{"words": ["Hello"]}]}', "a.json: segment 1, word 1 must be an object, got 'Hello'"),
         (

@@ -758,6 +758,7 @@ def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
         {"start": 0.5, "duration": 0.25, "symbol": "two"},
         {"start": 0.8, "duration": 0.1},
         "1234",
+        ["huge", 10**400, 1],
         ["three", 1.0, 0.25, -4.5],
         ["cut", SECONDS - 0.25, 9.0],
     ]
@@ -783,8 +784,19 @@ def test_what_has_no_time_in_lhotse_costs_itself(tmp_path: Path) -> None:
         ("supervisions.jsonl", 2, None),
         ("supervisions.jsonl", 1, "alignment"),
         ("supervisions.jsonl", 1, "alignment"),
+        ("supervisions.jsonl", 1, "alignment"),
         ("supervisions.jsonl", 4, "alignment"),
     ]
+
+
+@pytest.mark.parametrize("channels", [5, "01", [[0]], {"0": 0}])
+def test_channels_that_are_none_cost_their_recording(tmp_path: Path, channels: object) -> None:
+    say(tmp_path / "audio" / "r1.wav")
+    sources = [{"type": "file", "channels": channels, "source": "audio/r1.wav"}]
+    write_json(tmp_path / "recordings.jsonl", recording("r1", sources=sources), recording("r2", id="r2"))
+    write_json(tmp_path / "supervisions.jsonl", supervision("s1", "r1"))
+    _, bad = parted(lhotse.read(tmp_path))
+    assert [b.field for b in bad if b.line == 1] == ["channels"]
 
 
 def test_what_lhotse_has_no_items_for_leaves_a_hole_and_supervisions_stand_in_any_order(

@@ -253,8 +253,10 @@ def _of_list(document: object) -> Iterable[Timed]:
     raise UnknownFormat('has no list "segments"', REMEDY)
 
 
-def _segment_of(row: list[object]) -> object:
+def _segment_of(row: object) -> object:
     """A segment of faster-whisper, or a word, as JSON has its tuple: (..., start, end, text, ..., words)."""
+    if not isinstance(row, list):
+        raise UnknownFormat('has no list "segments"', REMEDY)
     texts = [n for n, value in enumerate(row) if isinstance(value, str)]
     words = [value for value in row if isinstance(value, list) and value and isinstance(value[0], list)]
     if len(row) == 4 and texts == [2]:

@@ -152,8 +152,12 @@ def _recordings(path: Path, folder: Path, given: Given, ids: OnDisk) -> Iterator
         rows = [json.loads(row) for row in supervisions.get(id_)]
         said = [Entry(beside, line, values) for line, values in rows]
         by_channel: dict[int | None, list[Entry]] = {}
-        for row in said:
-            by_channel.setdefault(_only_channel(row, recording), []).append(row)
+        try:
+            for row in said:
+                by_channel.setdefault(_only_channel(row, recording), []).append(row)
+        except RecordError as error:
+            yield recording.bad(error)
+            continue
         if None in by_channel or not said:
             by_channel = {None: said}
         for channel, rows_of_it in by_channel.items():
@@ -174,13 +178,7 @@ def _of_channel(
 
 def _only_channel(about: Entry, recording: Entry) -> int | None:
     """The channel that a cut or supervision is about; None where it is about all that the recording has."""
-    sources = recording.values.get("sources")
-    there = {
-        channel
-        for source in (sources if isinstance(sources, list) else ())
-        if isinstance(source, dict)
-        for channel in (source.get("channels") or ())
-    }
+    there = {channel for source in _objects(recording, "sources") for channel in _channels(source)}
     channel = about.values.get("channel")
     if isinstance(channel, list) and len(channel) == 1:
         (channel,) = channel
@@ -215,14 +213,21 @@ def _file(recording: Entry, channel: int | None) -> tuple[str, int | None]:
     """
     sources = _objects(recording, "sources")
     if channel is not None:
-        sources = [source for source in sources if channel in (source.values.get("channels") or ())]  # type: ignore[operator]
+        sources = [source for source in sources if channel in _channels(source)]
     if len(sources) != 1:
         raise RecordError("sources", f"has {len(sources)}; a clip has one sound file")
     if sources[0].text("type") != "file":
         raise RecordError("sources", f"is of type {sources[0].text('type')!r}; a clip has a file")
-    channels = sources[0].values.get("channels")
-    place = channels.index(channel) if isinstance(channels, list) and channel is not None else None
+    place = None if channel is None else _channels(sources[0]).index(channel)
     return sources[0].text("source"), place
+
+
+def _channels(source: Entry) -> list[int]:
+    """The numbers of the channels that a source has. RecordError where they are none."""
+    channels = source.values.get("channels") or []
+    if not isinstance(channels, list) or not all(isinstance(channel, int) for channel in channels):
+        raise RecordError("channels", f"must be a list of numbers, got {channels!r:.80}")
+    return channels
 
 
 def _turn(supervision: Entry, factor: float, duration: Seconds, cut: list[bool]) -> Turn:
@@ -258,14 +263,14 @@ def _words(supervisions: Sequence[Entry], factor: float) -> tuple[list[Timed], l
                 if not isinstance(symbol, str) or isinstance(item, str):
                     raise TypeError
                 text, start, duration = symbol.strip(), float(start) * factor, float(duration) * factor
-            except (TypeError, ValueError):
+                confidence = float(score) if isinstance(score, int | float) else None
+            except (TypeError, ValueError, OverflowError):
                 problem = f"must be [symbol, start, duration], got {item!r:.80}"
                 bad.append(supervision.bad(RecordError("alignment", problem)))
                 rows.append(Timed(SOURCE, "<unk>", None, None, None, speaker))
                 continue
             if not text:
                 continue
-            confidence = float(score) if isinstance(score, int | float) else None
             end = round(start + duration, 6)
             rows.append(Timed(SOURCE, text, round(start, 6), end, None, speaker, confidence))
         whole = supervision.maybe("text")
