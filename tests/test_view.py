@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 
 pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
@@ -36,6 +37,7 @@ from tgsr.pages.view.server import Viewer, app, routes
 from tgsr.pages.view.sound import HEADER_BYTES, BrowserSound, Sounds, file_of, read_bytes, wav_header
 from tgsr.records import Clip, Question, Response, write_jsonl
 from tgsr.timeline import Span, Word
+from tiny import tiny_lalm
 
 HERE = "http://127.0.0.1:8731"
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -793,6 +795,19 @@ def test_a_models_text_comes_as_it_is_written_and_stops_when_cancelled(client, v
     assert names.count("text") == 1
     assert names[-1] == "cancelled"
     assert not lalm.lm_head._forward_hooks
+
+
+def test_no_text_is_streamed_from_logits_that_are_not_finite(client, viewer):
+    lalm = tiny_lalm()
+    with torch.no_grad():
+        lalm.lm_head.weight[3] = float("nan")
+    viewer.asker = Asker(["tiny"], lambda name: lalm, viewer.sounds)
+    key = client.get("/api/items").json()["items"][0]["key"]
+    asked = {"question": "Who?", "key": key}
+    told = events_of(client, client.post("/api/ask", params=asked, headers=OWN).json()["id"])
+    assert told[-1][0] == "failed"
+    assert "not finite" in told[-1][1]["problem"]
+    assert "text" not in dict(told)
 
 
 # --- the exported folder ---------------------------------------------------------------------------------

@@ -245,8 +245,10 @@ def _watched(model: Lalm | Responder, job: PendingQuestion) -> Iterator[None]:
 
     def see(module: Any, args: Any, logits: Any) -> None:
         job.require_wanted()
-        ids.append(int(logits.reshape(-1, logits.shape[-1])[-1].argmax()))
-        _tell_text(job, model.text(ids))
+        highest, token = logits.reshape(-1, logits.shape[-1])[-1].max(-1)
+        if bool(highest.isfinite()):  # else no token can be told from them, and the answer fails
+            ids.append(int(token))
+            _tell_text(job, model.text(ids))
 
     hook = model.lm_head.register_forward_hook(see)
     try:
