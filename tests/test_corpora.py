@@ -332,6 +332,14 @@ def test_columns_are_known_however_they_are_capitalised(tmp_path: Path) -> None:
     assert (clip.text, clip.duration, bad) == ("one", 0.75, [])
 
 
+def test_a_name_that_no_file_can_have_costs_its_row(tmp_path: Path) -> None:
+    say(tmp_path / "a.wav")
+    write(tmp_path / "m.csv", "file,text", f"{'a' * 5000},one", "a.wav,two")
+    (clip,), (bad,) = parted(folders.read(tmp_path))
+    assert (clip.text, bad.line, bad.field) == ("two", 2, "audio")
+    assert "name too long" in bad.error
+
+
 def test_a_manifest_of_nemo_is_known_whatever_its_suffix(tmp_path: Path) -> None:
     say(tmp_path / "in" / "a.wav")
     for name in ("manifest.json", "manifest.jsonl"):

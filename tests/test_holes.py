@@ -183,6 +183,19 @@ def test_a_manifests_words_without_times_cost_themselves(tmp_path: Path) -> None
     assert "start must be a number, got '0.4'" in c.error
 
 
+def test_a_length_that_no_number_has_is_named(tmp_path: Path) -> None:
+    row = {
+        "id": "a",
+        "audio": "a.wav",
+        "duration": 10**400,
+        "words": [{"word": "I", "start": None, "end": None}],
+    }
+    write_jsonl(tmp_path / "clips.jsonl", [row])
+    (bad,) = clips_of(tmp_path / "clips.jsonl", "clips", tmp_path)
+    assert isinstance(bad, Bad)
+    assert bad.field == "duration"
+
+
 def test_marks_among_words_are_in_no_phrase() -> None:
     marked = clip("I did <unk> say that [laughter] seven wise men look at JOHN: one blue moon")
     phrases = [str(q.phrase) for q in spread_phrases(marked, rng(), Phrases(n_a_clip=500))]

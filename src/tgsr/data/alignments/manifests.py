@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 
 from tgsr.data.alignments.alignment import Alignment, missing_in
@@ -18,7 +19,7 @@ def within(row: Row) -> Row:
     length leave holes. A row with values that are wrong in another way comes back as it is.
     """
     words, duration = row.get("words"), row.get("duration")
-    if not isinstance(words, list) or not isinstance(duration, int | float):
+    if not isinstance(words, list) or not isinstance(duration, int | float) or duration > sys.float_info.max:
         return row
     flags: list[str] = []
     kept: list[object] = []

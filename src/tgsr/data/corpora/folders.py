@@ -359,14 +359,17 @@ def suffix_of(path: Path) -> str:
 def locate(folder: Path, name: str) -> Path:
     """The folder's file of that name, or else of that name with another or a further suffix of audio.
 
-    Where there is none of them, the path as named, which does not exist.
+    Where there is none of them, the path as named, which does not exist. RecordError for a name that is too long.
     """
     path = folder / name
-    if path.is_file():
-        return path
-    bare = path.with_suffix("") if path.suffix.lower() in FORMATS else path
-    others = (bare.with_name(bare.name + suffix) for suffix in FORMATS)
-    return next((other for other in others if other.is_file()), path)
+    try:
+        if path.is_file():
+            return path
+        bare = path.with_suffix("") if path.suffix.lower() in FORMATS else path
+        others = (bare.with_name(bare.name + suffix) for suffix in FORMATS)
+        return next((other for other in others if other.is_file()), path)
+    except OSError as error:  # a name that no file can have
+        raise RecordError("audio", f"{name!r:.80}: {error.strerror}") from error
 
 
 def place(path: Path, relative_to: Path | None) -> str:
