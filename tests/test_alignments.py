@@ -223,6 +223,11 @@ def test_a_tier_for_each_speaker_names_the_speakers(tmp_path: Path) -> None:
     )
 
 
+def test_a_tier_of_words_is_nobodys_where_its_name_says_no_more(tmp_path: Path) -> None:
+    tiers = [("word_tier", [(0.0, 1.0, "hi")]), ("phone_tier", [(0.0, 1.0, "HH")])]
+    assert words_in(tmp_path, "a.TextGrid", grid(*tiers)) == (Word("hi", 0.0, 1.0, None, "textgrid"),)
+
+
 def test_phones_are_not_read_as_words(tmp_path: Path) -> None:
     error = error_of(tmp_path, "a.TextGrid", grid(("phones", [(0.0, 1.0, "HH")]), ("MAU", [])))
     assert error == (

@@ -101,7 +101,7 @@ def speaker_of(name: str) -> str | None:
         names = "|".join(WORDS)
         if match := re.fullmatch(pattern.format(names), name.strip(), re.IGNORECASE):
             speaker = next(part for part in match.groups() if part.casefold() not in WORDS)
-            return None if speaker.casefold() in OTHERS else speaker.strip()
+            return None if speaker.casefold() in {*OTHERS, "tier"} else speaker.strip()
     return None
 
 
