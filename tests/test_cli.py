@@ -274,6 +274,23 @@ def test_points_in_time_are_moved_too(text: str, moved: str) -> None:
     assert moved_times(text, 3.0) == (moved, ())
 
 
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("3 to 5", "6 to 8"),
+        ("<answer>[3, 5]</answer>", "<answer>[6, 8]</answer>"),
+        ("3.2, 5.6", "6.2, 8.6"),
+        ("- Start: 3\n- End: 5", "- Start: 6\n- End: 8"),
+        ("It is said between 3 and 5.", "It is said between 6 and 8."),
+        ("I looked from 1 s to 9 s. Answer: 3-5", "I looked from 4 s to 12 s. Answer: 6-8"),
+        ("start 3 end 5", "start 6 end 8"),
+        ('"at 3 we left": 0:03 0:05', '"at 3 we left": 0:06 0:08'),
+    ],
+)
+def test_the_span_that_answers_a_phrase_is_moved_however_it_is_read(text: str, moved: str) -> None:
+    assert moved_times(text, 3.0, phrase="at 3 we left")[0] == moved
+
+
 def test_the_times_of_a_choice_are_the_askers() -> None:
     choices = ("At 2 s", "at 4-6 s", "two")
     text = "From 1 s to 2.5 s two speak.\nFinal answer: (a) at 2 s"

@@ -319,6 +319,15 @@ def test_the_fast_counter_agrees_on_pieces_in_any_order(text: str) -> None:
     assert count_mentions(text) == plain_count(text)
 
 
+@pytest.mark.parametrize(
+    "answer", ["I looked from 1 s to 9 s. Answer: 3-5", "From 1 s to 9 s?\n<answer>\n  **3-5**\n</answer>"]
+)
+def test_an_interval_at_the_head_of_the_answer_is_read_there(answer: str) -> None:
+    (mention,) = find_asked(answer, "hello")
+    assert mention.span == Span(3.0, 5.0)
+    assert answer[mention.text_start : mention.text_end] == "3-5"
+
+
 @given(st.lists(st.sampled_from(PIECES + MENTIONS) | st.text(max_size=4), max_size=24).map("".join))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     find_asked(text, text[:9])

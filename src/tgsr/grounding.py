@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgsr.notation.intervals import stated, two_numbers
 from tgsr.notation.times import Stated, plain
@@ -141,12 +141,18 @@ def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
     """
     text = _without(text, phrase)
     for start, end in _answers(text):
-        answer = " " * start + plain(text[start:end])  # offsets stay those of the text
+        answer = plain(text[start:end]).rstrip()
+        place = start + len(answer) - len(answer.lstrip())
+        answer = answer.lstrip()  # an interval at its head stands at the head of a line
         for read in (stated, _stated_if_asked, two_numbers):
             if found := _distinct(read(answer)):
                 outside = _distinct(read(_QUOTED.sub(_blanks, answer))) if len(found) > 1 else []
-                return outside if len(outside) == 1 else found
+                return [_later_in_text(one, place) for one in (outside if len(outside) == 1 else found)]
     return []
+
+
+def _later_in_text(mention: Mention, by: int) -> Mention:
+    return replace(mention, text_start=mention.text_start + by, text_end=mention.text_end + by)
 
 
 def mentions_in(response: Response) -> list[Mention]:

@@ -39,13 +39,13 @@ class CitedAnswer:
     evidence: np.ndarray
     unmoved: tuple[str, ...] = ()
 
-    def moved(self, by: Seconds, choices: Sequence[str] = ()) -> CitedAnswer:
+    def moved(self, by: Seconds, choices: Sequence[str] = (), phrase: str | None = None) -> CitedAnswer:
         """The same on the clock of a recording of which `by` seconds were left out before what was heard.
 
-        Times in the words of one of the `choices` stay: they are the asker's.
+        Times in the words of one of the `choices` stay: they are the asker's. `phrase` is what was to be located.
         """
         spans = tuple(Span(span.start + by, span.end + by) for span in self.spans)
-        text, unmoved = moved_times(self.text, by, choices)
+        text, unmoved = moved_times(self.text, by, choices, phrase)
         return replace(
             self, text=Cut(text) if isinstance(self.text, Cut) else text, spans=spans, unmoved=unmoved
         )
@@ -114,10 +114,13 @@ _LENGTH_AFTER = re.compile(
 _LISTED = re.compile(r"\s?(?:[,、&]|,?\s?(?:and|or))\s?(?:at\s)?" + NUMBER_HEAD, re.IGNORECASE)
 
 
-def moved_times(text: str, by: Seconds, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+def moved_times(
+    text: str, by: Seconds, choices: Sequence[str] = (), phrase: str | None = None
+) -> tuple[str, tuple[str, ...]]:
     """The text with its times `by` seconds later, each as it was written: "0:02", "2.5", "00:00:02,500".
 
-    Moved are the intervals that `find_mentions` reads, and points in time ("at 2.5 s", "the 4-second mark", "[0:02]").
+    Moved are the intervals that `find_mentions` reads, of an answer to where `phrase` is said also that which
+    `find_asked` reads ("[3, 5]"), and points in time ("at 2.5 s", "the 4-second mark", "[0:02]").
     What cannot be moved as it was written (minutes in words) is written anew. The second value are the other times as
     they stand: lengths ("for 4 seconds"), what may be either, and those in the words of one of the `choices`.
     """
@@ -132,7 +135,7 @@ def moved_times(text: str, by: Seconds, choices: Sequence[str] = ()) -> tuple[st
     def is_kept(start: int, end: int) -> bool:
         return any(first < end and start < last for first, last in kept)
 
-    for mention in find_mentions(text):
+    for mention in _stated(text, phrase):
         if is_kept(mention.text_start, mention.text_end):
             continue
         apart = _apart(mention, times)
@@ -144,7 +147,7 @@ def moved_times(text: str, by: Seconds, choices: Sequence[str] = ()) -> tuple[st
         numbers = list(_NUMBER.finditer(written))
         anew = _at_both_ends(written, numbers, by)
         context = text[: mention.text_start] + anew + text[mention.text_end :]
-        read = [(m.start, m.end) for m in find_mentions(context) if m.text_start == mention.text_start]
+        read = [(m.start, m.end) for m in _stated(context, phrase) if m.text_start == mention.text_start]
         if read != [expected]:
             anew = f"{expected[0]:.2f} s to {expected[1]:.2f} s"
         pieces.append((mention.text_start, mention.text_end, anew))
@@ -155,6 +158,15 @@ def moved_times(text: str, by: Seconds, choices: Sequence[str] = ()) -> tuple[st
     for start, end, anew in sorted(set(pieces), reverse=True):
         text = text[:start] + anew + text[end:]
     return text, unmoved
+
+
+def _stated(text: str, phrase: str | None) -> list[Mention]:
+    asked = [] if phrase is None else find_asked(text, phrase)
+    return asked + [
+        mention
+        for mention in find_mentions(text)
+        if not any(mention.text_start < one.text_end and one.text_start < mention.text_end for one in asked)
+    ]
 
 
 def _points(text: str, times: Sequence[Time]) -> list[Time]:

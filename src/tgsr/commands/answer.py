@@ -57,7 +57,7 @@ def ask(args: argparse.Namespace) -> None:
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
     answer = ask(
         model, samples, args.question, tuple(args.choice), phrase=args.phrase, long_audio=args.long_audio
-    ).moved(args.start, args.choice)
+    ).moved(args.start, args.choice, args.question if args.phrase else None)
     print(answer.text)
     if isinstance(answer.text, Cut):
         print("the response was cut off at its limit and may lack its answer")

@@ -20,7 +20,7 @@ from typing import Any
 from tgsr import audio
 from tgsr.answering.responder import Responder
 from tgsr.errors import AudioError, ModelError
-from tgsr.grounding import find_spans
+from tgsr.grounding import find_asked, find_spans
 from tgsr.llm.decoding import Cut
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
@@ -198,7 +198,9 @@ class Asker:
             truncated=isinstance(answer.text, Cut),
             spans=[[span.start, span.end] for span in answer.spans],
             n_invalid=answer.n_invalid,
-            mentions=mention_rows(answer.text, seconds),
+            mentions=mention_rows(
+                answer.text, seconds, find_asked(answer.text, job.question) if job.is_phrase else None
+            ),
             evidence=[[span.start, span.end] for span in evidence_crop(answer.spans, seconds)],
             seconds=seconds,
         )
