@@ -917,6 +917,20 @@ def test_desed_as_published(tmp_path: Path) -> None:
     assert corpus_of(tmp_path) == "strong-labels"
 
 
+@pytest.mark.parametrize("named", ["", "dataset", "dataset/metadata", "dataset/metadata/validation.tsv"])
+def test_desed_is_known_by_its_folder_above_and_by_its_table(tmp_path: Path, named: str) -> None:
+    say(tmp_path / "dataset" / "audio" / "validation" / "0.wav")
+    write(
+        tmp_path / "dataset" / "metadata" / "validation.tsv",
+        "filename\tonset\toffset\tevent_label",
+        "0.wav\t0.5\t1.25\tDog",
+    )
+    assert corpus_of(tmp_path / named) == "strong-labels"
+    (clip,), bad = parted(strong_labels.read(tmp_path / named, Given(tmp_path)))
+    assert [(e.label, e.start, e.end) for e in clip.events] == [("Dog", 0.5, 1.25)]
+    assert (clip.id, clip.duration, bad) == ("validation/0.wav", SECONDS, [])
+
+
 def test_audioset_strong_with_display_names(tmp_path: Path) -> None:
     say(tmp_path / "audio" / "b0RFKhbpFJA_30000.flac")
     write(

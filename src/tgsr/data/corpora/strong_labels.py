@@ -28,6 +28,7 @@ TABLES = {
     "DESED": (("filename", "onset", "offset", "event_label"), None),  # its recordings have several
     "AudioSet": (("segment_id", "start_time_seconds", "end_time_seconds", "label"), "CC BY 4.0"),
 }
+METADATA = "metadata"  # DESED's folder of tables
 SPLITS = ("validation", "eval", "train")  # DESED has train/synthetic20_validation
 NAMES = ("class_labels_indices.csv", "mid_to_display_name.tsv")
 
@@ -35,18 +36,19 @@ NAMES = ("class_labels_indices.csv", "mid_to_display_name.tsv")
 def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> Iterator[Clip | Bad]:
     """Every recording that a table of strong labels names, with its events; other tables are passed over.
 
-    Tables are metadata/**/*.tsv with their recordings in audio/ under the same path (DESED's layout), or *.tsv in the
-    folder with the recordings in `audio`, by default audio/ or the folder itself. A recording's rows are found wherever
-    they stand; a row with nothing but a file's name is a recording without events. The split is train, validation or
-    eval, after the table's path; the id is that path with the recording's name. AudioSet's labels get names where one
-    of NAMES is in the folder. An event that ends after the recording is cut there, and the clip flagged "events-cut";
-    one that has no time in the recording is Bad, and the clip without it flagged "events-left-out"; Bad are also a
-    recording that is missing and one that no row names.
+    Tables are metadata/**/*.tsv with their recordings in audio/ under the same path (DESED's layout, which may lie in
+    dataset/), or *.tsv in the folder with the recordings in `audio`, by default audio/ or the folder itself. A
+    recording's rows are found wherever they stand; a row with nothing but a file's name is a recording without events.
+    The split is train, validation or eval, after the table's path; the id is that path with the recording's name.
+    AudioSet's labels get names where one of NAMES is in the folder. An event that ends after the recording is cut
+    there, and the clip flagged "events-cut"; one that has no time in the recording is Bad, and the clip without it
+    flagged "events-left-out"; Bad are also a recording that is missing and one that no row names.
 
     Raises CorpusError where there is no such table.
     """
     root, tables = tables_of(folder)
-    is_desed = root != folder
+    is_desed = _is_desed(root)
+    folder = root.parent if is_desed else root
     if not tables:
         columns = " or ".join(", ".join(columns) for columns, _ in TABLES.values())
         raise CorpusError(root, f"a .tsv with the columns {columns}", "none")
@@ -70,11 +72,20 @@ def read(folder: Path, given: Given = NOTHING, *, audio: Path | None = None) -> 
         yield from unnamed(recordings, seen, "the tables")
 
 
-def tables_of(folder: Path) -> tuple[Path, dict[Path, str]]:
-    """Where a folder's tables of strong labels begin, and whose each of them is, by its header."""
-    root = folder / "metadata" if (folder / "metadata").is_dir() else folder
-    paths = sorted(root.glob("*.tsv") if root == folder else walk(root, (".tsv",)))
+def tables_of(path: Path) -> tuple[Path, dict[Path, str]]:
+    """Where a folder's tables of strong labels begin, and whose each of them is, by its header; or the one table."""
+    if path.is_file():
+        root, paths = next(filter(_is_desed, path.parents), path.parent), [path]
+    else:
+        inside = (path / METADATA, path / "dataset" / METADATA)
+        root = next((folder for folder in inside if folder.is_dir()), path)
+        paths = sorted(root.glob("*.tsv") if root == path else walk(root, (".tsv",)))
     return root, {path: corpus for path in paths if (corpus := _corpus(path)) is not None}
+
+
+def _is_desed(root: Path) -> bool:
+    """Whether it is DESED's folder of tables, beside which its audio lies."""
+    return root.name == METADATA and (root.parent / "audio").is_dir()
 
 
 def _recording(

@@ -30,6 +30,8 @@ def corpus_of(path: Path) -> Corpus:
     if path.is_file():
         if webdataset.is_tar(path):
             return "webdataset"
+        if path.suffix.lower() == ".tsv" and strong_labels.tables_of(path)[1]:
+            return "strong-labels"
         if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv") or folders.is_manifest(path):
             return "folder"
         return "huggingface" if path.suffix.lower() in (".parquet", ".arrow") else "clips"
