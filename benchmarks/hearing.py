@@ -6,6 +6,9 @@ punctuation, numbers as they are said. Most of the manifest's transcripts are Wh
 against them tell sides apart and are no one's true error; those by people are a row of their own.
 
     OMP_NUM_THREADS=1 python benchmarks/hearing.py --manifest speech/manifest.jsonl
+
+With --recording N one long recording alone is heard, by ours and the sequential pass: 22 clips from the N-th on, half a
+second between two.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tgsr.models.packaged_weights import whisper
 Sounds = Sequence[np.ndarray]
 WRITTEN = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor"}
 JOINED = 20  # clips in a long recording
+OF_RECORDING, BETWEEN = 22, 0.5  # clips, and seconds between two, in the one of --recording
 
 
 def plain(text: str) -> list[str]:
@@ -84,6 +88,9 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="speech/manifest.jsonl")
     parser.add_argument("--every", type=int, default=6, help="take each so-many-th clip of LibriSpeech")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument(
+        "--recording", type=int, metavar="N", help="hear one long recording alone, clips from N on"
+    )
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.manifest.read_text().splitlines()]
     libri = [row for row in rows if "librispeech" in row["path"]][:: arguments.every]
@@ -98,6 +105,16 @@ def main() -> None:
     hearing = sides()
     for hears in hearing.values():
         hears(sets["people's transcripts"][0][:1])
+    if (first := arguments.recording) is not None:
+        libri = [row for row in rows if "librispeech" in row["path"]][first :: arguments.every][:OF_RECORDING]
+        silence = np.zeros(round(BETWEEN * audio.SAMPLE_RATE), np.float32)
+        sound = np.concatenate(
+            [part for row in libri for part in (audio.load(arguments.manifest.parent / row["path"]), silence)]
+        )
+        sets = {
+            f"recording {first}": ([sound], [[word for row in libri for word in plain(row["transcript"])]])
+        }
+        hearing = {side: hearing[side] for side in ("ours", "faster-whisper, sequential")}
     for name, (sounds, texts) in sets.items():
         seconds, n_words = sum(map(len, sounds)) / audio.SAMPLE_RATE, sum(map(len, texts))
         table = {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.speech import FRAME
+from tgsr.data.transcribe.whisper import PART
 from tgsr.data.transcribe.windows import LONGEST, LONGEST_PAUSE, MARGIN, speech_regions
 
 FRAME_SAMPLES = round(FRAME * SAMPLE_RATE)
@@ -48,6 +49,16 @@ def test_a_cut_is_in_the_longest_pause_of_the_last_quarter() -> None:
     (_, first), (second, _) = bounds(probability)
     assert first == pytest.approx(10 + 1.5 + 11 + 0.3 + 2 + 0.3, abs=2 * FRAME)
     assert second == pytest.approx(first)
+
+
+@pytest.mark.parametrize(("seconds", "n"), [(13.0, 1), (27.5, 1), (30.0, 2), (100.0, 7)])
+def test_speech_that_fits_is_heard_whole_and_longer_speech_in_short_parts(seconds: float, n: int) -> None:
+    """Attention costs the square of a stretch; a cut may cost a word, so what fits has none."""
+    probability = frames((seconds, 0.9))
+    samples = np.zeros(len(probability) * FRAME_SAMPLES, np.float32)
+    found = [region.duration for region in speech_regions(samples, 0, probability, part=PART)]
+    assert sum(found) == pytest.approx(seconds, abs=FRAME)
+    assert len(found) == 1 if n == 1 else n <= len(found) and max(found) <= PART + MARGIN
 
 
 def test_speech_without_any_pause_is_cut_where_it_is_least_sure() -> None:

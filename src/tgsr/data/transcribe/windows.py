@@ -39,9 +39,14 @@ def most_tokens(regions: Sequence[Region]) -> int:
 
 
 def speech_regions(
-    samples: np.ndarray, clip: int = 0, probability: np.ndarray | None = None, longest: Seconds = LONGEST
+    samples: np.ndarray,
+    clip: int = 0,
+    probability: np.ndarray | None = None,
+    longest: Seconds = LONGEST,
+    part: Seconds | None = None,
 ) -> list[Region]:
-    """Stretches around speech, in order, of up to `longest` and a margin, cut at pauses. None in silence.
+    """Stretches around speech, in order, of up to `longest` and a margin; longer speech is cut at pauses in parts of
+    up to `part` (None: `longest`). None in silence.
 
     What may be speech is heard, from MAYBE on (`probability`: speech.py's, found here where it is not given): Whisper
     says better than voice activity detection what is none.
@@ -56,7 +61,12 @@ def speech_regions(
         else:
             bounds.append([start, end])
     spoken = [(start, end) for start, end in bounds if maybe[start:end].sum() * FRAME >= SHORTEST]
-    cut = [part for start, end in spoken for part in _cut(probability, start, end, longest)]
+    parts = part or longest
+    cut = [
+        frames
+        for start, end in spoken
+        for frames in _cut(probability, start, end, longest if (end - start) * FRAME <= longest else parts)
+    ]
     regions = []
     for index, (start, end) in enumerate(cut):
         before, after = (
