@@ -11,9 +11,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tgsr.errors import FetchError
 from tgsr.models.packaged_weights import ENCODER_FILE, cache_folder, load_encoder
+
+# No bound on time, which a busy machine would miss; and the same examples each time, so that what passed passes.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
