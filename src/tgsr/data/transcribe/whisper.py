@@ -31,6 +31,7 @@ TAIL: Seconds = 3.0  # of silence behind a stretch; with less it begins to loop
 MEL_STEP: Seconds = 0.01
 BEAM = 3  # as few errors as with faster-whisper's 5, in less time
 PART: Seconds = 16.0  # of speech too long to be heard whole: attention costs the square of a stretch
+MOST_LONGER = 1.25  # than the shortest that is heard with it: all are made as long as the longest
 LEAST_GAP: Seconds = 0.5  # of speech between two segments, from which Whisper goes on there
 MOST_GAPS = 8  # of a window
 BEFORE, AFTER = (
@@ -100,9 +101,16 @@ class FasterWhisper:
         self, model: Any, regions: Sequence[Region], speech: Sequence[np.ndarray], tail: Seconds
     ) -> Iterator[tuple[Region, Heard]]:
         """Each region with what is said in it; `speech` says of each clip's frames whether they are."""
-        in_order = sorted(regions, key=lambda region: region.duration)
-        for first in range(0, len(in_order), self.at_once):
-            some = in_order[first : first + self.at_once]
+        batches: list[list[Region]] = []
+        for region in sorted(regions, key=lambda region: region.duration):
+            if (
+                not batches
+                or len(batches[-1]) == self.at_once
+                or region.duration + tail > MOST_LONGER * (batches[-1][0].duration + tail)
+            ):
+                batches.append([])
+            batches[-1].append(region)
+        for some in batches:
             windows = [_Window(region, speech[region.clip]) for region in some]
             seconds = min(WINDOW, some[-1].duration + tail)
             yield from zip(some, _hear_together(model, windows, seconds), strict=True)
