@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -157,10 +158,8 @@ NOTATIONS: dict[str, Callable[[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize("notation", NOTATIONS)
-@pytest.mark.parametrize("file", ["mmau/mmau-test-mini.json", "mmar/MMAR-meta.jsonl"])
-def test_every_choice_of_the_benchmarks_reads_as_itself(file: str, notation: str) -> None:
-    """Each tenth row's; only a letter that is another choice's text can be read as that."""
+def tenths(file: str) -> list[dict[str, Any]]:
+    """Each tenth row of a benchmark's file; skips the test where that is not there."""
     path = SHARED / file
     if not path.exists():
         pytest.skip(f"{path} is not there")
@@ -168,8 +167,15 @@ def test_every_choice_of_the_benchmarks_reads_as_itself(file: str, notation: str
     rows = (
         json.loads(content) if file.endswith(".json") else [json.loads(line) for line in content.splitlines()]
     )
+    return list(rows[::10])
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize("file", ["mmau/mmau-test-mini.json", "mmar/MMAR-meta.jsonl"])
+def test_every_choice_of_the_benchmarks_reads_as_itself(file: str, notation: str) -> None:
+    """Each tenth row's; only a letter that is another choice's text can be read as that."""
     misread = []
-    for row in rows[::10]:
+    for row in tenths(file):
         for index, text in enumerate(row["choices"]):
             chosen = extract_choice(NOTATIONS[notation](letter(index), text), row["choices"])
             if text.strip() and (chosen is None or row["choices"][chosen] != text):
@@ -202,16 +208,9 @@ UNSAID: dict[str, Callable[[str, str, str, str], str]] = {
 @pytest.mark.parametrize("file", ["mmau/mmau-test-mini.json", "mmar/MMAR-meta.jsonl"])
 def test_the_benchmarks_choices_are_seldom_unread_and_never_another(file: str) -> None:
     """Each tenth row, whose choices are no letters: at most 1 of 100 answers unread, none misread."""
-    path = SHARED / file
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    content = path.read_text(encoding="utf-8")
-    rows = (
-        json.loads(content) if file.endswith(".json") else [json.loads(line) for line in content.splitlines()]
-    )
     n = n_unread = 0
     misread = []
-    for number, row in enumerate(rows[::10]):
+    for number, row in enumerate(tenths(file)):
         texts = [text.strip().rstrip(".") for text in row["choices"]]
         if (
             len(set(texts)) < len(texts)

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tgsr import rl, sta
-from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.load import files_of, load, save_adapter
 from tgsr.records import read_questions
 from tgsr.training.config import GrpoConfig, StaConfig
-from tiny import rewarded_by, saved, tiny_base, tiny_lalm, uneven
+from tiny import questions_in, rewarded_by, saved, tiny_base, tiny_lalm, uneven
 
 STA = StaConfig(questions="", epochs=1, clips_per_step=2, learning_rate=1e-3)
 GRPO = GrpoConfig(questions="", prompts_per_step=2, group_size=2, max_new_tokens=3, max_steps=1)
@@ -24,16 +23,12 @@ GRPO = GrpoConfig(questions="", prompts_per_step=2, group_size=2, max_new_tokens
 
 @pytest.fixture(scope="module")
 def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sta")
-    clips = compose_clips(3, "train", 0, folder)
-    return write_questions(clips, ask_about(clips, "sta", 2, 0), folder)
+    return questions_in(tmp_path_factory.mktemp("sta"), "sta", 3, n_phrases=2)
 
 
 @pytest.fixture(scope="module")
 def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qa")
-    clips = compose_clips(2, "train", 0, folder)
-    return write_questions(clips, ask_about(clips, "qa", 0, 0)[:2], folder)
+    return questions_in(tmp_path_factory.mktemp("qa"), "qa", 2, most=2)
 
 
 def test_sound_that_was_replaced_under_its_name_is_refused_by_name(phrases: Path, tmp_path: Path) -> None:

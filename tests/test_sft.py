@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RunError
 from tgsr.records import Question, Response, read_questions, write_jsonl
 from tgsr.timeline import Span
 from tgsr.training.config import SftConfig
 from tgsr.training.sft import left_out_of, train_sft, wanted
-from tiny import tiny_base
+from tiny import questions_in, tiny_base
 
 ALL = SftConfig(responses="")
 STRICT = SftConfig(responses="", right_only=True, without_timestamps=True)
@@ -58,8 +57,7 @@ def test_a_response_that_was_cut_off_is_left_out_unless_told_otherwise() -> None
 def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clips = compose_clips(2, "train", 0, tmp_path / "qa")
-    questions = read_questions(write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path / "qa"))
+    questions = read_questions(questions_in(tmp_path / "qa", "qa", 2, most=4))
     letters = ["abcd"[q.choices.index(str(q.answer))] for q in questions]
     path = tmp_path / "qa" / "responses.jsonl"
     write_jsonl(

@@ -16,21 +16,18 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr import sta
 from tgsr.cli import main
-from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import Stopped
 from tgsr.training.config import StaConfig
 from tgsr.training.stop import stop_on_sigterm
-from tiny import tiny_base
+from tiny import questions_in, tiny_base
 
 STA = StaConfig(questions="", epochs=3, clips_per_step=2, learning_rate=1e-3, checkpoint_every=100)
 
 
 @pytest.fixture(scope="module")
 def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sta")
-    clips = compose_clips(3, "train", 0, folder)
-    return write_questions(clips, ask_about(clips, "sta", 2, 0), folder)
+    return questions_in(tmp_path_factory.mktemp("sta"), "sta", 3, n_phrases=2)
 
 
 def n_rows(run: Path) -> int:

@@ -24,7 +24,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr import rl, sta
 from tgsr.audio import save_wav
-from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
@@ -39,7 +38,7 @@ from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.run import Load
 from tgsr.training.steps import cosine, linear, spelled_out, step_or_stop
-from tiny import rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, tiny_qwen_omni, uneven
+from tiny import questions_in, rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, tiny_qwen_omni, uneven
 
 STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = GrpoConfig(
@@ -49,16 +48,12 @@ GRPO = GrpoConfig(
 
 @pytest.fixture(scope="module")
 def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sta")
-    clips = compose_clips(5, "train", 0, folder)
-    return write_questions(clips, ask_about(clips, "sta", 3, 0), folder)
+    return questions_in(tmp_path_factory.mktemp("sta"), "sta", 5, n_phrases=3)
 
 
 @pytest.fixture(scope="module")
 def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("qa")
-    clips = compose_clips(4, "train", 0, folder)
-    return write_questions(clips, ask_about(clips, "qa", 0, 0)[:6], folder)
+    return questions_in(tmp_path_factory.mktemp("qa"), "qa", 4, most=6)
 
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = tiny_base) -> None:

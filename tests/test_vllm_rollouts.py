@@ -22,7 +22,6 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from tgsr import rl
-from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import SharedPrefix, listen
 from tgsr.engine.vllm_rollouts import (
@@ -37,7 +36,7 @@ from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import with_lora, without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.training.config import GrpoConfig
-from tiny import rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
+from tiny import questions_in, rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
 
 
 class Recorded(BaseHTTPRequestHandler):
@@ -370,8 +369,7 @@ def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
     vllm: RecordedServer, tmp_path: Path
 ) -> None:
     """Two steps of GRPO: an adapter is pushed before each, and the recorded log-probs are far from the trainer's."""
-    clips = compose_clips(2, "train", 0, tmp_path)
-    questions = write_questions(clips, ask_about(clips, "qa", 0, 0)[:4], tmp_path)
+    questions = questions_in(tmp_path, "qa", 2, most=4)
     config = GrpoConfig(
         questions=str(questions),
         prompts_per_step=2,

@@ -29,6 +29,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.mini import feature_extractor, train_tokenizer
 from tgsr.models.qwen_omni import QwenOmni
@@ -62,6 +63,12 @@ def uneven(completions: Sequence[str], **columns: object) -> list[float]:
 def rewarded_by(function: Callable[..., Sequence[float]]) -> tuple[RewardTerm, ...]:
     """The paper's two terms by name; the whole reward is the function's."""
     return RewardTerm("answer", function), RewardTerm("timestamp_grounding", function, 0.0)
+
+
+def questions_in(folder: Path, stage: str, n_clips: int, n_phrases: int = 0, most: int | None = None) -> Path:
+    """A file with the first `most` questions about composed clips, which lie beside it."""
+    clips = compose_clips(n_clips, "train", 0, folder)
+    return write_questions(clips, ask_about(clips, stage, n_phrases, 0)[:most], folder)
 
 
 # --- Audio Flamingo 3 ------------------------------------------------------------------------------------------
