@@ -74,19 +74,7 @@ def _question(item: BenchmarkQuestion, root: Path, relative_to: Path) -> Questio
         where = " and ".join(str(path) for path in dict.fromkeys(paths))
         suffixes = ", ".join(FORMATS)
         raise RecordError("audio", f"no sound file: looked for {where}, or with another suffix ({suffixes})")
-    return Question(
-        id=item.id,
-        clip_id=item.clip_id,
-        audio=place(sound, relative_to),
-        duration=audio.duration(sound),
-        kind="choice",
-        question=item.question,
-        answer=item.answer,
-        choices=item.choices,
-        task=item.task,
-        split=item.split,
-        labels=item.labels,
-    )
+    return item.about(place(sound, relative_to), audio.duration(sound))
 
 
 # --- selection -----------------------------------------------------------------------------------------------------

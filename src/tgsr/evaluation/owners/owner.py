@@ -12,6 +12,8 @@ from tgsr.choices import extract_choice
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.ruling import Ruling
+from tgsr.records import Question
+from tgsr.timeline import Seconds
 
 Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
 Labels = tuple[tuple[str, str], ...]
@@ -38,6 +40,22 @@ class BenchmarkQuestion:
     task: str
     labels: Labels
     split: str = "test"
+
+    def about(self, audio: str, duration: Seconds) -> Question:
+        """The question about its sound: where that is, and how long. RecordError as Question raises it."""
+        return Question(
+            id=self.id,
+            clip_id=self.clip_id,
+            audio=audio,
+            duration=duration,
+            kind="choice",
+            question=self.question,
+            answer=self.answer,
+            choices=self.choices,
+            task=self.task,
+            split=self.split,
+            labels=self.labels,
+        )
 
 
 @dataclass(frozen=True, slots=True)

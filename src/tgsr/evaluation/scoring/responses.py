@@ -65,19 +65,8 @@ def read_any_responses(path: Path, errors: Path) -> list[Response]:
 def _question(item: BenchmarkQuestion, path: Path, text: str) -> Question:
     paths = [locate(path.parent, name) for name in item.places]
     sound = next((found for found in paths if found.is_file()), None)
-    return Question(
-        id=item.id,
-        clip_id=item.clip_id,
-        audio=item.places[0] if sound is None else place(sound, path.parent),
-        duration=_duration(sound, text),
-        kind="choice",
-        question=item.question,
-        answer=item.answer,
-        choices=item.choices,
-        task=item.task,
-        split=item.split,
-        labels=item.labels,
-    )
+    where = item.places[0] if sound is None else place(sound, path.parent)
+    return item.about(where, _duration(sound, text))
 
 
 def _duration(sound: Path | None, text: str) -> Seconds:
