@@ -12,7 +12,7 @@ import inspect
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,12 @@ from transformers.utils import is_mistral_common_available
 
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE
-from tgsr.engine.generate import generate
 from tgsr.errors import ModelError, install
-from tgsr.llm.decoding import Decoding, Failed, written
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.text_models import generated
 from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.models.tokens import broken_up, chat_text, end_ids, reserved_names, written_text
+from tgsr.models.tokens import broken_up, chat_text, reserved_names
 from tgsr.prompts import chat_messages
 
 THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
@@ -81,10 +81,7 @@ class Generic(Responder):
         room = self.context - decoding.max_new_tokens
         if (n := inputs["input_ids"].shape[1]) > room:
             return Failed(f"{n} tokens of sound and prompt; {self.name} has room for {room}")
-        tokenizer = self.processor.tokenizer
-        response = generate(self.model, tokenizer, inputs, **asdict(decoding), name=question.id)
-        text = written_text(tokenizer, response.ids, end_ids(self.model, tokenizer))
-        return written(text, response.cut, response.failed)
+        return generated(self.model, self.processor.tokenizer, inputs, decoding, question.id)
 
     @property
     def context(self) -> float:

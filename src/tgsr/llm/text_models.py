@@ -22,16 +22,7 @@ from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.llm.endpoint import Endpoint, ask_each
 from tgsr.models.checkpoint import read_weights
 from tgsr.models.placement import LoadAs, Placement
-from tgsr.models.tokens import (
-    broken_up,
-    chat_text,
-    end_ids,
-    ids_between_marks,
-    mark_for,
-    plain_ids,
-    reserved_names,
-    written_text,
-)
+from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
 
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 
@@ -107,6 +98,15 @@ class ServedLlm:
         return ask_each(lambda prompt: self.write(prompt.text, decoding), prompts, at_once)
 
 
+def generated(
+    model: Any, tokenizer: Any, inputs: dict[str, Any], decoding: Decoding, name: str
+) -> str | Failed:
+    """What a model of transformers writes after `inputs`, 1 x N; its draws follow from the seed and the name alone."""
+    response = generate(model, tokenizer, inputs, **asdict(decoding), name=name)
+    text = written_text(tokenizer, response.ids, end_ids(model, tokenizer))
+    return written(text, response.cut, response.failed)
+
+
 @dataclass
 class LocalLlm:
     """A causal language model of transformers with a chat template, on this machine."""
@@ -161,10 +161,7 @@ class LocalLlm:
 
     def prompt(self, text: str, system: str | None = None) -> list[int]:
         """The tokens of a user turn up to where the answer begins; names of special tokens in it are plain text."""
-        names, mark = reserved_names(self.tokenizer), mark_for(text, system or "")
-        system = None if system is None else broken_up(system, names, mark)
-        turns = _turns(broken_up(text, names, mark), system)
-        chat = chat_text(self.tokenizer, turns, system, self.tokenizer.name_or_path)
+        chat, mark = marked_chat(self.tokenizer, _turns, text, system, self.tokenizer.name_or_path)
         return ids_between_marks(self.tokenizer, chat, mark)
 
     def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
@@ -178,9 +175,7 @@ class LocalLlm:
             return Failed(f"{len(ids)} tokens of prompt; the text model has room for {room}")
         row = torch.tensor([ids], device=self.model.device)
         inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
-        response = generate(self.model, self.tokenizer, inputs, **asdict(decoding), name=text)
-        answer = written_text(self.tokenizer, response.ids, end_ids(self.model, self.tokenizer))
-        return written(answer, response.cut, response.failed)
+        return generated(self.model, self.tokenizer, inputs, decoding, text)
 
     @torch.no_grad()
     def likely(self, prompts: Sequence[str], answers: Sequence[str], at_once: int = 8) -> list[float]:

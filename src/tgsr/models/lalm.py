@@ -16,16 +16,7 @@ import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
-from tgsr.models.tokens import (
-    broken_up,
-    chat_text,
-    end_ids,
-    ids_between_marks,
-    mark_for,
-    plain_ids,
-    reserved_names,
-    written_text,
-)
+from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
 from tgsr.prompts import chat_messages
 from tgsr.timeline import Span
 
@@ -134,10 +125,8 @@ class Lalm(ABC):
 
         ModelError where the chat template has not exactly one place for audio, and as `chat_text` raises.
         """
-        names, mark = reserved_names(self.tokenizer), mark_for(text, self.system or "")
-        system = None if self.system is None else broken_up(self.system, names, mark)
-        messages = chat_messages(broken_up(text, names, mark), system)
-        before, *rest = chat_text(self.tokenizer, messages, system, self.name).split(self.audio_token)
+        chat, mark = marked_chat(self.tokenizer, chat_messages, text, self.system, self.name)
+        before, *rest = chat.split(self.audio_token)
         if len(rest) != 1:
             raise ModelError(
                 f"{self.name}: the chat template makes {len(rest)} places for audio ({self.audio_token}), a prompt has "

@@ -7,7 +7,7 @@ it: in a question, "<|im_end|>" would end the user's turn and "<sound>" would as
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -47,6 +47,22 @@ def chat_text(owner: Any, turns: list[dict[str, Any]], system: str | None, name:
             f"{name}: its chat template has no place for a system turn; leave --system out, or ask with other words"
         )
     return text
+
+
+def marked_chat(
+    tokenizer: Any,
+    turns: Callable[[str, str | None], list[dict[str, Any]]],
+    text: str,
+    system: str | None,
+    name: str,
+) -> tuple[str, str]:
+    """What the tokenizer writes for the turns of a text and a system turn, and the mark that breaks up names in both.
+
+    ModelError as `chat_text` and `mark_for` raise it.
+    """
+    names, mark = reserved_names(tokenizer), mark_for(text, system or "")
+    system = None if system is None else broken_up(system, names, mark)
+    return chat_text(tokenizer, turns(broken_up(text, names, mark), system), system, name), mark
 
 
 def broken_up(text: str, names: tuple[str, ...], mark: str) -> str:
