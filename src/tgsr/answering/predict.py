@@ -98,12 +98,12 @@ class LalmAnswers:
         return hear(self.lalm, question, path, self.cache).read()
 
     def prompt(self, question: Question, clip: int, features: Tensor) -> tuple[int, tuple[int, ...]]:
-        before = len(self.lalm.prompt("").before) + len(features)
+        prompt = self.lalm.prompt(prompt_text(self.lalm, question))
+        before = len(prompt.before) + len(features)
         room = context_of(self.lalm) - before - self.decoding.max_new_tokens
-        prompt = self.lalm.prompt(prompt_text(self.lalm, question)).after
-        if len(prompt) > room:
-            raise ModelError(f"{len(prompt)} tokens of prompt; {self.lalm.name} has room for {room}")
-        return clip, prompt
+        if len(prompt.after) > room:
+            raise ModelError(f"{len(prompt.after)} tokens of prompt; {self.lalm.name} has room for {room}")
+        return clip, prompt.after
 
     def answers(
         self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], ids: list[str]
@@ -201,50 +201,39 @@ def predict_to_file(
     Raises RecordError where `out` is not a file of ours, and where that name has answered there under another prompt
     or another system turn; RunError where another process is answering into `out`.
     """
+    name = name or model.name
     with held(out):
-        return _predict_to_file(model, questions, path, out, cache, decoding, name or model.name)
-
-
-def _predict_to_file(
-    model: Lalm | Responder,
-    questions: Sequence[Question],
-    path: Path,
-    out: Path,
-    cache: FeatureCache,
-    decoding: Decoding,
-    name: str,
-) -> tuple[int, int]:
-    done: set[str] = set()
-    errors = out.with_name(out.name + ".errors.jsonl")
-    if errors.exists():
-        repair_jsonl(errors)
-    listed = {
-        (entry.maybe("id"), entry.maybe("model"), entry.maybe("error"))
-        for entry in (json_lines(errors) if errors.exists() else ())
-        if isinstance(entry, Entry)
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        repair_jsonl(out)
-        before = [response for response in read_responses(out) if response.model == name]
-        _require_one_prompt([response.question for response in before], questions, name, out)
-        _require_one_system(before, _system_of(model), name, out)
-        done = {response.question.id for response in before}
-    _require_one_way(out, name, model, decoding, has_answered=bool(done))
-    n_done = n_unheard = 0
-    left = [question for question in questions if question.id not in done]
-    for result in predict(model, left, path, cache, decoding):
-        if isinstance(result, Response):
-            sound = os.path.relpath(resolve_audio(result, path).resolve(), out.parent.resolve())
-            append_jsonl(out, replace(result, question=replace(result.question, audio=sound), model=name))
-            n_done += 1
-        else:
-            question, reason = result.question, result.reason
-            if (question.id, name, reason.strip()) not in listed:
-                row = {"id": question.id, "audio": question.audio, "model": name, "error": reason}
-                append_jsonl(errors, row)
-            n_unheard += 1
-    return n_done, n_unheard
+        done: set[str] = set()
+        errors = out.with_name(out.name + ".errors.jsonl")
+        if errors.exists():
+            repair_jsonl(errors)
+        listed = {
+            (entry.maybe("id"), entry.maybe("model"), entry.maybe("error"))
+            for entry in (json_lines(errors) if errors.exists() else ())
+            if isinstance(entry, Entry)
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            repair_jsonl(out)
+            before = [response for response in read_responses(out) if response.model == name]
+            _require_one_prompt([response.question for response in before], questions, name, out)
+            _require_one_system(before, _system_of(model), name, out)
+            done = {response.question.id for response in before}
+        _require_one_way(out, name, model, decoding, has_answered=bool(done))
+        n_done = n_unheard = 0
+        left = [question for question in questions if question.id not in done]
+        for result in predict(model, left, path, cache, decoding):
+            if isinstance(result, Response):
+                sound = os.path.relpath(resolve_audio(result, path).resolve(), out.parent.resolve())
+                append_jsonl(out, replace(result, question=replace(result.question, audio=sound), model=name))
+                n_done += 1
+            else:
+                question, reason = result.question, result.reason
+                if (question.id, name, reason.strip()) not in listed:
+                    row = {"id": question.id, "audio": question.audio, "model": name, "error": reason}
+                    append_jsonl(errors, row)
+                n_unheard += 1
+        return n_done, n_unheard
 
 
 def _require_one_way(
