@@ -42,10 +42,6 @@ SIZES = {
     **{"AIFF": "SSND", "AU": "Data Size", "W64": "riff", "RF64": "Riff size"},
 }
 STREAMED_BYTES = 0x7FFF0000  # programs that write wav into a pipe claim 2 or 4 GiB, for want of the length
-GUESSED = (
-    "MP3",
-    "OGG",
-)  # formats whose length libsndfile guesses, or has of the first of several that were joined
 
 CONVERT = "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 

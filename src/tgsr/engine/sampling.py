@@ -117,13 +117,13 @@ def of_like_lengths(lengths: Sequence[int]) -> list[list[int]]:
     A group is at most half padding, unless it is small.
     """
     groups: list[list[int]] = [[]]
+    real = 0  # positions of the last group's rows, without their padding
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        group = [*groups[-1], place]
-        padded, real = len(group) * lengths[place], sum(lengths[member] for member in group)
-        if len(group) > 1 and padded > max(PADDED, 2 * real):
-            groups.append([place])
-        else:
-            groups[-1] = group
+        real += lengths[place]
+        if groups[-1] and (len(groups[-1]) + 1) * lengths[place] > max(PADDED, 2 * real):
+            groups.append([])
+            real = lengths[place]
+        groups[-1].append(place)
     return [sorted(group) for group in groups]
 
 
