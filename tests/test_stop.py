@@ -20,7 +20,7 @@ from tgsr.engine.features import FeatureCache
 from tgsr.errors import Stopped
 from tgsr.training.config import StaConfig
 from tgsr.training.stop import stop_on_sigterm
-from tiny import questions_in, tiny_base
+from tiny import logged, questions_in, tiny_base
 
 STA = StaConfig(questions="", epochs=3, clips_per_step=2, learning_rate=1e-3, checkpoint_every=100)
 
@@ -56,8 +56,9 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on_from_it(
     assert n_rows(tmp_path / "broken") == len(updates) == 2
     assert "stopped by SIGTERM after step 2, which is saved" in capsys.readouterr().err
     sta.train_sta(config, tmp_path / "broken", cache, tiny_base)
-    for file in ("metrics.jsonl", "adapter/aligner.safetensors"):
-        assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert logged(tmp_path / "broken") == logged(tmp_path / "whole")
+    broken, whole = (tmp_path / run / "adapter" / "aligner.safetensors" for run in ("broken", "whole"))
+    assert broken.read_bytes() == whole.read_bytes()
 
 
 def test_in_the_last_step_there_is_nothing_left_to_stop(phrases: Path, tmp_path: Path) -> None:

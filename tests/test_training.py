@@ -38,7 +38,17 @@ from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 from tgsr.training.run import Load
 from tgsr.training.steps import cosine, linear, spelled_out, step_or_stop
-from tiny import questions_in, rewarded_by, saved, tiny_base, tiny_features, tiny_lalm, tiny_qwen_omni, uneven
+from tiny import (
+    logged,
+    questions_in,
+    rewarded_by,
+    saved,
+    tiny_base,
+    tiny_features,
+    tiny_lalm,
+    tiny_qwen_omni,
+    uneven,
+)
 
 STA = StaConfig(questions="", epochs=2, clips_per_step=2, learning_rate=1e-3, checkpoint_every=1)
 GRPO = GrpoConfig(
@@ -74,10 +84,6 @@ def weights_of(lalm: AudioFlamingo3) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in lalm.inner.named_parameters()}
 
 
-def rows_of(run: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 FAMILIES = {"audio_flamingo3": tiny_lalm, "qwen_omni": lambda: tiny_qwen_omni(seconds=10)}
 
 
@@ -92,7 +98,7 @@ def test_stage_1_changes_the_aligner_and_nothing_else(family: str, phrases: Path
         family
     ]
     assert changed == {name for name in before if name.startswith(aligner)}
-    losses = [float(str(row["loss"])) for row in rows_of(tmp_path / "run")]
+    losses = [float(str(row["loss"])) for row in logged(tmp_path / "run")]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1  # the same clips: three steps are an epoch
 
 
@@ -123,7 +129,7 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(choices: Path, tmp_pat
         GRPO, questions=str(choices), epochs=12, group_size=8, learning_rate=3e-2, top_p=1.0, beta=0.0
     )
     train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm, brackets)
-    seen = [float(str(row["reward"])) for row in rows_of(tmp_path / "run")]
+    seen = [float(str(row["reward"])) for row in logged(tmp_path / "run")]
     assert wanted != lalm.eos_id
     assert np.mean(seen[-6:]) > np.mean(seen[:6]) + 1
 
@@ -134,7 +140,7 @@ def test_equal_rewards_and_no_kl_leave_the_model_alone(choices: Path, tmp_path: 
 
     config = replace(GRPO, questions=str(choices), beta=0.0)
     train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "c"), rewards=equal)
-    rows = rows_of(tmp_path / "run")
+    rows = logged(tmp_path / "run")
     assert all(row["grad_norm"] == 0 for row in rows)
     assert all(row["equal_groups"] == 2 for row in rows)
 
@@ -162,7 +168,7 @@ def test_each_option_trains_and_is_another_loss(
     ending.eos_id = max(set(drawn), key=drawn.count)
     for name, changed in (("plain", config), ("other", replace(config, **options))):  # type: ignore[arg-type]
         train_grpo(changed, tmp_path / name, cache, lambda *_: copy.deepcopy(ending))
-    plain, other = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
+    plain, other = logged(tmp_path / "plain"), logged(tmp_path / "other")
     assert plain[0]["reward"] == other[0]["reward"]  # the first responses are the same
     assert 0 < int(str(plain[0]["cut"])) < 6
     assert plain[1]["loss"] != pytest.approx(other[1]["loss"], rel=1e-4)
@@ -197,7 +203,7 @@ def test_what_saves_memory_changes_no_number(case: str, phrases: Path, choices: 
                 same["top_p"] = 1e-6  # the likeliest tokens: both learn from the same responses
             grpo = replace(GRPO, questions=str(choices), max_steps=2, **same)
             train_grpo(grpo if name == "plain" else replace(grpo, **options), tmp_path / name, cache)
-    rows, others = rows_of(tmp_path / "plain"), rows_of(tmp_path / "other")
+    rows, others = logged(tmp_path / "plain"), logged(tmp_path / "other")
     assert len(rows) == len(others) >= 2
     n_equal = 1 if "bfloat16" in case else 2  # rounding differs, and so will what is sampled next
     for row, other in zip(rows[:n_equal], others[:n_equal], strict=True):
@@ -225,7 +231,7 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
         pass
 
     def die_in_the_third_step(*_: object) -> None:
-        if (tmp_path / "broken/metrics.jsonl").exists() and len(rows_of(tmp_path / "broken")) == 2:
+        if (tmp_path / "broken/metrics.jsonl").exists() and len(logged(tmp_path / "broken")) == 2:
             raise Killed
 
     hook = register_optimizer_step_pre_hook(die_in_the_third_step)
@@ -235,7 +241,7 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
     for step in (3, 4):  # logged, but in no checkpoint
         RunFolder(tmp_path / "broken").log({"step": step, "loss": 99.0})
     train(tmp_path / "broken")
-    assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
+    assert logged(tmp_path / "broken") == logged(tmp_path / "whole")
     for name in ("aligner.safetensors", *(["adapter_model.safetensors"] if stage == "grpo" else [])):
         whole, broken = (tmp_path / run / "adapter" / name for run in ("whole", "broken"))
         assert whole.read_bytes() == broken.read_bytes()
@@ -448,7 +454,7 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     assert {row["audio"] for row in errors} == {"gone.wav", "long.wav"}
     assert any("hears 10 s, the audio lasts 11.00 s" in row["error"] for row in errors)
     assert "2 clips are left out" in capsys.readouterr().out
-    assert len(rows_of(tmp_path / "run")) == 2  # three clips are left, two a step
+    assert len(logged(tmp_path / "run")) == 2  # three clips are left, two a step
 
     split = FeatureCache(tmp_path / "cache", long_audio="split")
     train_sta(config, tmp_path / "split", split)
@@ -474,7 +480,7 @@ def test_fine_tuning_learns_to_write_the_responses(choices: Path, tmp_path: Path
         responses=str(path), epochs=25, clips_per_step=4, learning_rate=1e-2, schedule="linear"
     )
     sft.train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
-    rows = rows_of(tmp_path / "run")
+    rows = logged(tmp_path / "run")
     assert float(str(rows[-1]["loss"])) < 0.5 * float(str(rows[0]["loss"]))
     assert float(str(rows[-1]["lr"])) < 0.1 * 1e-2
     after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
@@ -489,7 +495,7 @@ def test_numbers_go_to_tensorboard_too(phrases: Path, tmp_path: Path) -> None:
     (folder,) = (tmp_path / "run").glob("tgsr-sta")
     events = reader.EventAccumulator(str(folder)).Reload()
     seen = [event.value for event in events.Scalars("loss")]
-    assert seen == pytest.approx([float(str(row["loss"])) for row in rows_of(tmp_path / "run")], rel=1e-6)
+    assert seen == pytest.approx([float(str(row["loss"])) for row in logged(tmp_path / "run")], rel=1e-6)
 
 
 def test_a_tracker_without_its_package_is_named(phrases: Path, tmp_path: Path) -> None:

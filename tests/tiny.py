@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -69,6 +70,12 @@ def questions_in(folder: Path, stage: str, n_clips: int, n_phrases: int = 0, mos
     """A file with the first `most` questions about composed clips, which lie beside it."""
     clips = compose_clips(n_clips, "train", 0, folder)
     return write_questions(clips, ask_about(clips, stage, n_phrases, 0)[:most], folder)
+
+
+def logged(run: Path, *, with_seconds: bool = False) -> list[dict[str, Any]]:
+    """The rows of a run's log, without the seconds, which no two runs have alike."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds" or with_seconds} for row in rows]
 
 
 # --- Audio Flamingo 3 ------------------------------------------------------------------------------------------

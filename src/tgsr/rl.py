@@ -126,9 +126,10 @@ def prompted(
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One response with what it earned."""
+    """One response with what it earned; `task` is its question's, "" where that has none."""
 
     question: str
+    task: str
     text: str
     sampled: Sampled
     rewards: dict[str, float]
@@ -212,6 +213,7 @@ def rollouts_of(
     return [
         Rollout(
             owners[i].question.id,
+            owners[i].question.task or "",
             texts[i],
             sampled[i],
             {name: values[i] for name, values in rewards.items()},
@@ -296,8 +298,9 @@ def padded_cat(measured: Sequence[Responses]) -> Responses:
 
 def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: GrpoConfig) -> Row:
     """A step's numbers for the log, from all processes' rollouts and log-probs."""
-    _, seen = grpo(padded_cat(measured), config.eq6)
-    rewards_PG = torch.tensor([r.reward for r in rollouts]).view(-1, config.group_size)
+    tokens = padded_cat(measured)
+    _, seen = grpo(tokens, config.eq6)
+    rewards_PG = torch.tensor([float(r.reward) for r in rollouts]).view(-1, config.group_size)
     others = [name for name in rollouts[0].rewards if name not in ("answer", "timestamp_grounding")]
     return {
         "reward": float(np.mean([r.reward for r in rollouts])),
@@ -312,7 +315,32 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
         "tokens": float(np.mean([len(r.sampled.ids) for r in rollouts])),
         "cut": sum(r.sampled.cut for r in rollouts),
         "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),
+        "reward_std_within": float(rewards_PG.std(1).mean()),
+        "reward_std_between": float(rewards_PG.mean(1).std()) if len(rewards_PG) > 1 else 0.0,
+        **entropy_of(rollouts, tokens),
+        "accuracy_by_task": accuracy_by_task(rollouts),
     }
+
+
+def entropy_of(rollouts: Sequence[Rollout], tokens: Responses) -> dict[str, float]:
+    """The policy's mean entropy at the tokens that it sampled, in nats, under softmax(logits / temperature).
+
+    `entropy` is exact, over the whole vocabulary, where our sampler drew them. A server does not say it: then
+    `entropy_sampled` is the mean of -log p of the tokens, which a nucleus below 1 makes too small.
+    """
+    exact = [entropy for r in rollouts for entropy in r.sampled.entropies]
+    if exact:
+        return {"entropy": float(np.mean(exact))}
+    return {"entropy_sampled": float(-tokens.old_logp_BT[tokens.mask_BT].mean())}
+
+
+def accuracy_by_task(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The share of right answers among the responses to each task's questions; those of no task are left out."""
+    right: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        if rollout.task:
+            right.setdefault(rollout.task, []).append(rollout.rewards["answer"])
+    return {task: float(np.mean(values)) for task, values in sorted(right.items())}
 
 
 def rollout_rows(rollouts: Sequence[Rollout]) -> list[Row]:
@@ -385,8 +413,11 @@ def reinforce(
         uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
         uniform_BN = uniform_BN[share.start * config.group_size : share.stop * config.group_size]
         prefix = prefix_of(lalm, mine)
+        trainer.stopwatch.lap("listen")
         sampled = sample_groups(prefix, mine, config, uniform_BN, server)
+        trainer.stopwatch.lap("sample")
         rollouts = rollouts_of(lalm, mine, sampled, terms, config)
+        trainer.stopwatch.lap("reward")
         micro_batches = micro_batches_of(prefix, mine, rollouts, config)
         n_taught = sum(len(r.sampled.ids) for r in rollouts if teaches(r, config))
         n_tokens = int(processes.total(torch.tensor(n_taught)))

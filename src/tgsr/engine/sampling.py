@@ -37,12 +37,16 @@ class Sampled:
     distribution that branch_logps computes at the same temperature and that GRPO's loss is about. The
     nucleus (top_p) decides what can be drawn and is left out of them, as it is left out of the loss.
     At temperature 0 they are those of temperature 1.
+
+    `entropies` are that distribution's, in nats, where each token was drawn; () where nothing was drawn (temperature 0)
+    and where the sampler does not say (a server, transformers' generate).
     """
 
     ids: tuple[int, ...]
     cut: bool
     logps: tuple[float, ...]
     failed: str = ""
+    entropies: tuple[float, ...] = ()
 
 
 def uniforms(n_branches: int, max_new_tokens: int, seed: int) -> Tensor:
@@ -158,17 +162,20 @@ def _sample_together(
     uniform_BN = uniform_BN.to(device)
     new: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
+    entropies: list[list[float]] = [[] for _ in prompts]
     failed = [""] * len(prompts)
     alive = list(range(len(prompts)))
     for n_new in range(1, max_new_tokens + 1):
         logits_BV = lalm.lm_head(hidden_BD).float()
         next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive, n_new - 1])
-        for b, token, logp in zip(alive, next_B.tolist(), logp_B.tolist(), strict=True):
+        entropy_B = entropy(logits_BV, temperature).tolist() if temperature else [None] * len(alive)
+        for b, token, logp, spread in zip(alive, next_B.tolist(), logp_B.tolist(), entropy_B, strict=True):
             if not _ended(lalm, new[b]):
                 if not math.isfinite(logp):
                     failed[b], token = NOT_FINITE, lalm.eos_id
                 new[b].append(token)
                 logps[b].append(logp)
+                entropies[b] += [] if spread is None else [spread]
         keep = [row for row, b in enumerate(alive) if not _ended(lalm, new[b])]
         if not keep or n_new == max_new_tokens:
             break
@@ -181,13 +188,18 @@ def _sample_together(
         hidden_BD = forward(next_B[:, None], visible, position_B[:, None])[:, -1]
         position_B = position_B + 1
     return [
-        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch), reason)
-        for ids, of_branch, reason in zip(new, logps, failed, strict=True)
+        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch), reason, tuple(spread))
+        for ids, of_branch, reason, spread in zip(new, logps, failed, entropies, strict=True)
     ]
 
 
 def _ended(lalm: Lalm, ids: list[int]) -> bool:
     return bool(ids) and lalm.ends(ids[-1])
+
+
+def entropy(logits_BV: Tensor, temperature: float) -> Tensor:
+    """The entropy of softmax(logits / temperature) over the whole vocabulary, B, in nats; a logit of -inf adds 0."""
+    return torch.special.entr((logits_BV / temperature).softmax(-1)).sum(-1)
 
 
 def draw(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ would have had.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -90,13 +90,23 @@ class Processes:
         """One row of metrics.jsonl, and its numbers to the tracker if there is one."""
         if self.main:
             run.log(row)
-        numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
-        self.accelerator.log(numbers, step=int(row["step"]))
+        self.accelerator.log(numbers_of(row), step=int(row["step"]))
 
     def finish(self) -> None:
         """Waits for all, and closes the tracker."""
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
+
+
+def numbers_of(row: Mapping[str, Any], within: str = "") -> dict[str, float]:
+    """A row's numbers by name, those of an object within it as "object/name", as trackers group them."""
+    numbers: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            numbers |= numbers_of(value, f"{within}{name}/")
+        elif isinstance(value, int | float):
+            numbers[within + name] = value
+    return numbers
 
 
 def shard_frozen(lalm: Lalm, processes: Processes) -> None:

@@ -26,6 +26,7 @@ from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stop
 from tgsr.training.config import TrainingConfig
 from tgsr.training.processes import shard_frozen
 from tgsr.training.run import TrainingRun
+from tgsr.training.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
@@ -140,6 +141,7 @@ class Trainer(Generic[T]):
         )
         with self.run.stop.steps():
             for step in self.bar:
+                self.stopwatch = Stopwatch()
                 yield step, chosen_at(step, self.items, self.per_step, self.steps_per_epoch, self.config.seed)
                 is_last, stops = step + 1 == self.n_steps, processes.any(self.run.stop.asked)
                 is_due = (step + 1) % self.config.checkpoint_every == 0
@@ -178,8 +180,12 @@ class Trainer(Generic[T]):
         return Update(float(loss), learning_rate, norm)
 
     def log(self, row: dict[str, Any], *shown: str) -> None:
-        """A row of metrics.jsonl; `shown` are its numbers that stand beside the progress bar."""
-        self.run.processes.log(self.run.folder, row)
+        """A row of metrics.jsonl, with the step's seconds; `shown` are its numbers that stand beside the progress bar.
+
+        What no lap of `stopwatch` has named belongs to the update.
+        """
+        self.stopwatch.lap("update")
+        self.run.processes.log(self.run.folder, row | {"seconds": self.stopwatch.seconds})
         self.bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
 
     def finish(self) -> Path:
