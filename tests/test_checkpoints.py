@@ -12,7 +12,7 @@ import torch
 
 from tgsr.disk.run_folder import RunFolder
 from tgsr.errors import RunError
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
+from tgsr.training.checkpoints import Best, kept_checkpoints, load_checkpoint, remove_old, save_checkpoint
 
 STATE = {"weights": {"w": torch.arange(300.0), "b": torch.ones(3)}, "items": "ab", "optimizer": {"lr": [0.1]}}
 
@@ -37,7 +37,7 @@ def is_state(state: dict[str, object] | None) -> bool:
 @pytest.mark.parametrize("part", ["anywhere", "its head and its table of contents"])
 def test_no_bit_of_a_checkpoint_changes_unnoticed(tmp_path: Path, part: str) -> None:
     folder = folder_of(tmp_path)
-    content, rng = folder.checkpoint.read_bytes(), np.random.default_rng(0)
+    content, rng = folder.checkpoint(4).read_bytes(), np.random.default_rng(0)
     places = rng.integers(len(content), size=250)
     if part != "anywhere":
         ends = [*range(600), *range(len(content) - 1200, len(content))]
@@ -46,7 +46,7 @@ def test_no_bit_of_a_checkpoint_changes_unnoticed(tmp_path: Path, part: str) -> 
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(rng.integers(8))
-        folder.checkpoint.write_bytes(damaged)
+        folder.checkpoint(4).write_bytes(damaged)
         try:
             assert is_state(load_checkpoint(folder))  # the bit meant nothing: padding, a date
         except RunError as error:
@@ -58,14 +58,14 @@ def test_no_bit_of_a_checkpoint_changes_unnoticed(tmp_path: Path, part: str) -> 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 50])
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     folder = RunFolder(tmp_path)
-    folder.checkpoint.write_bytes(content)
-    with pytest.raises(RunError, match=r"checkpoint\.pt: not a whole checkpoint .*delete it to start over"):
+    folder.checkpoint(4).write_bytes(content)
+    with pytest.raises(RunError, match=r"checkpoint-4\.pt: not a whole checkpoint .*delete it to start over"):
         load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("state", [{"weights": {}}, {"step": None}, ["a"]])
 def test_a_file_of_torch_that_is_no_checkpoint_is_named(tmp_path: Path, state: object) -> None:
-    torch.save(state, RunFolder(tmp_path).checkpoint)
+    torch.save(state, RunFolder(tmp_path).checkpoint(7))
     with pytest.raises(RunError, match="not a whole checkpoint"):
         load_checkpoint(RunFolder(tmp_path))
 
@@ -152,3 +152,61 @@ def test_ctrl_c_in_the_middle_of_a_checkpoint_is_no_full_disk(tmp_path: Path) ->
         save_checkpoint(folder, 5, {"weights": InterruptedWrite()})
     assert is_state(load_checkpoint(folder))
     assert [json.loads(row)["step"] for row in folder.metrics.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def steps_kept(folder: RunFolder) -> list[int]:
+    return list(kept_checkpoints(folder))
+
+
+def test_the_last_few_checkpoints_are_kept_and_the_best_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    best = {"step": 8, "measure": "evidence_hit", "value": 0.5}
+    for step in range(8, 14):
+        save_checkpoint(folder, step, {"best": best}, keep_last=2)
+    assert steps_kept(folder) == [8, 12, 13]  # by number, where names would put 8 last
+    save_checkpoint(folder, 14, {"best": {**best, "step": 14, "value": 0.6}}, keep_last=2)
+    assert steps_kept(folder) == [13, 14]
+    remove_old(folder, 1, Best(13, "evidence_hit", 0.6))
+    assert steps_kept(folder) == [13, 14]
+    state = load_checkpoint(folder)
+    assert state is not None
+    assert Best.of(state) == Best(14, "evidence_hit", 0.6)
+
+
+def test_files_that_only_look_like_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    names = (
+        "checkpoint-best.pt",
+        "checkpoint-007.pt",
+        "checkpoint-3.pt.bak",
+        ".half-3.pt",
+        "my-checkpoint-1.pt",
+    )
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    for step in (9, 10):
+        save_checkpoint(folder, step, {})
+    assert steps_kept(folder) == [10]
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+def test_a_run_of_an_earlier_version_goes_on_from_its_only_checkpoint(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    folder.checkpoint(4).rename(tmp_path / "checkpoint.pt")
+    assert steps_kept(folder) == [4]
+    assert is_state(load_checkpoint(folder))
+    save_checkpoint(folder, 6, STATE, keep_last=2)
+    assert steps_kept(folder) == [4, 6]
+    save_checkpoint(folder, 8, STATE, keep_last=2)
+    assert steps_kept(folder) == [6, 8]
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_where_the_newest_is_damaged_an_older_one_is_pointed_to(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    save_checkpoint(folder, 5, STATE, keep_last=2)
+    folder.checkpoint(5).write_bytes(b"half")
+    with pytest.raises(RunError, match=r"checkpoint-5\.pt: not a whole .*or delete it to go on from step 4"):
+        load_checkpoint(folder)
+    folder.checkpoint(5).unlink()
+    assert is_state(load_checkpoint(folder))

@@ -127,7 +127,7 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(runs: Path) -> Non
     stopped = run_of(runs, STOPPED)
     assert [(runs / f"{STOPPED}-stopped-{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
     assert [row["step"] for row in rows_of(stopped)] == [1]
-    assert torch.load(stopped / "checkpoint.pt")["step"] == 1
+    assert torch.load(stopped / "checkpoint-1.pt")["step"] == 1
     assert not (stopped / "adapter").exists()
 
 

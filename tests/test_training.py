@@ -290,12 +290,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     state = load_checkpoint(folder)
     assert state is not None
     assert state["step"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1.pt"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 def test_a_really_full_device_is_reported_with_its_remedy(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").symlink_to("/dev/full")
+    (tmp_path / "checkpoint-1.pt").symlink_to("/dev/full")
     with pytest.raises(RunError, match="free some space"):
         save_checkpoint(RunFolder(tmp_path), 1, {"weights": {"w": torch.ones(100_000)}})
 
@@ -303,7 +303,7 @@ def test_a_really_full_device_is_reported_with_its_remedy(tmp_path: Path) -> Non
 def test_a_cut_off_checkpoint_is_named(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     save_checkpoint(folder, 1, {"weights": {"w": torch.ones(1000)}})
-    folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:500])
+    folder.checkpoint(1).write_bytes(folder.checkpoint(1).read_bytes()[:500])
     with pytest.raises(RunError, match=r"not a whole checkpoint.*delete it"):
         load_checkpoint(folder)
 

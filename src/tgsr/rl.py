@@ -400,7 +400,7 @@ def reinforce(
     if processes.main and (warning := unpayable([p.question for p in prompts], config)):
         print(warning)
     names = [p.question.id for p in prompts]
-    trainer = Trainer(run, config, prompts, names, config.prompts_per_step, max_steps=config.max_steps)
+    trainer = Trainer(run, config, prompts, names, config.prompts_per_step)
     if server is not None:
         server = sync_server(server, run)
 

@@ -1,4 +1,4 @@
-"""The folder of one run: its settings and what it rests on, its logs, its checkpoint."""
+"""The folder of one run: its settings and what it rests on, its logs, its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -26,6 +27,9 @@ PACKAGES = ("tgsr", "torch", "transformers", "peft")
 N_NAMED = 3  # of the files that differ, in an error
 
 
+_STEP = re.compile(r"checkpoint-(0|[1-9]\d*)\.pt")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """One training run on disk."""
@@ -36,9 +40,23 @@ class RunFolder:
     def described(self) -> Path:
         return self.path / "run.json"
 
+    def checkpoint(self, step: int) -> Path:
+        """Where the state after so many steps is kept."""
+        return self.path / f"checkpoint-{step}.pt"
+
     @property
-    def checkpoint(self) -> Path:
+    def checkpoint_of_before(self) -> Path:
+        """Where earlier versions kept a run's only checkpoint."""
         return self.path / "checkpoint.pt"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """The numbered checkpoints that there are by their steps, in order."""
+        found = {
+            int(name[1]): path
+            for path in self.path.glob("checkpoint-*.pt")
+            if (name := _STEP.fullmatch(path.name))
+        }
+        return dict(sorted(found.items()))
 
     @property
     def metrics(self) -> Path:
@@ -114,7 +132,7 @@ def _summary(samples: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-_OBJECTS = ("config", "data", "features", "versions", "model", "sounds")  # in run.json
+_OBJECTS = ("config", "config_since", "data", "features", "versions", "model", "sounds")  # in run.json
 _COPY_BACK = "copy it back from elsewhere, or the one that the same command writes in another --out"
 
 
@@ -208,8 +226,13 @@ def describe_run(
     return description
 
 
-def find_run(path: Path, config: Any, asked_for: Mapping[str, Any]) -> RunFolder:
-    """The folder, new or of the same run; nothing is written. RunError as in `open_run`."""
+def find_run(
+    path: Path, config: Any, asked_for: Mapping[str, Any], may_change: Sequence[str] = ()
+) -> RunFolder:
+    """The folder, new or of the same run; nothing is written. RunError as in `open_run`.
+
+    The settings that `may_change` may be others than those that the run began with.
+    """
     folder = RunFolder(path)
     if not folder.described.exists():
         if path.exists() and any(not _is_half(file) for file in path.iterdir()):
@@ -219,7 +242,8 @@ def find_run(path: Path, config: Any, asked_for: Mapping[str, Any]) -> RunFolder
     if "config" in existing:
         # A setting that has been added since the run was started does what was done without it.
         added = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-        existing["config"] = _as_json(added) | existing["config"]
+        now = {name: asked_for["config"][name] for name in may_change if name in asked_for["config"]}
+        existing["config"] = _as_json(added) | existing["config"] | now
     data, before = asked_for.get("data", {}), existing.get("data", {})
     if data:
         existing["data"] = data | before  # a file that was not hashed when the run began is, from now on

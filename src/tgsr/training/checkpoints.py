@@ -1,7 +1,8 @@
-"""A run's folder: what was asked (run.json), what came out (metrics.jsonl), where to go on (checkpoint.pt).
+"""A run's folder: what was asked (run.json), what came out (metrics.jsonl), where to go on (checkpoint-STEP.pt).
 
 A checkpoint holds everything that a step changes; what a step draws at random follows from the seed and
 the step's number. So a run that was killed at any moment goes on with the numbers that it would have had.
+Each checkpoint is a file of its own that knows which one is the best so far: there is no second file to agree with.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,24 +32,59 @@ DAMAGED = (  # what a reader of a damaged zip file, pickle or tensor may raise
 )
 
 
-def save_checkpoint(folder: RunFolder, step: int, state: Mapping[str, Any]) -> None:
-    """`state` and the number of steps that are done, atomically: a kill leaves the old or the new one.
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The step whose checkpoint is kept because a measure was best there, and the measure's value."""
 
-    The log's rows are on disk before it. RunError where the disk is full.
+    step: int
+    measure: str
+    value: float
+
+    @staticmethod
+    def of(state: Mapping[str, Any]) -> Best | None:
+        """The best step that a checkpoint knows; None where nothing was measured."""
+        return None if state.get("best") is None else Best(**state["best"])
+
+
+def save_checkpoint(folder: RunFolder, step: int, state: Mapping[str, Any], keep_last: int = 1) -> None:
+    """`state` and the number of steps that are done, atomically: a kill leaves the old ones or the new one too.
+
+    The log's rows are on disk before it; after it all but the `keep_last` newest and the best are removed.
+    RunError where the disk is full.
     """
+    path = folder.checkpoint(step)
     try:
         if folder.metrics.exists():
             with folder.metrics.open("rb") as log:
                 os.fsync(log.fileno())
-        with whole(folder.checkpoint) as half:
+        with whole(path) as half:
             torch.save({"step": step, **state}, half)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         if (interruption := _interruption(error)) is not None:
             raise interruption from None
         raise RunError(
-            f"{folder.checkpoint}: could not be written ({error}); the last checkpoint is whole: "
-            "free some space and start the same command again"
+            f"{path}: could not be written ({error}); the last checkpoint is whole: "
+            "free some space and start the same command again; --keep-last 1 needs least"
         ) from error
+    remove_old(folder, keep_last, Best.of(state))
+
+
+def remove_old(folder: RunFolder, keep_last: int, best: Best | None) -> None:
+    """Removes all checkpoints but the `keep_last` newest and the best one."""
+    kept = kept_checkpoints(folder)
+    for step in list(kept)[:-keep_last]:
+        if best is None or step != best.step:
+            kept[step].unlink(missing_ok=True)
+
+
+def kept_checkpoints(folder: RunFolder) -> dict[int, Path]:
+    """The checkpoints that there are by their steps, in order; one of an earlier version is among them."""
+    kept = folder.checkpoints()
+    if folder.checkpoint_of_before.exists():
+        kept.setdefault(
+            int(read_checkpoint(folder.checkpoint_of_before)["step"]), folder.checkpoint_of_before
+        )
+    return dict(sorted(kept.items()))
 
 
 def _interruption(error: BaseException) -> KeyboardInterrupt | None:
@@ -61,33 +99,41 @@ def _interruption(error: BaseException) -> KeyboardInterrupt | None:
 def load_checkpoint(folder: RunFolder, main: bool = True) -> dict[str, Any] | None:
     """The last checkpoint, or None for a fresh run; the `main` process drops metrics that were logged after it.
 
-    Raises RunError for a file that is no checkpoint or in which a single bit was altered: each of its parts has a
-    checksum. Metrics that were lost are said on stderr.
+    Raises RunError as `read_checkpoint` does. Metrics that were lost are said on stderr.
     """
-    state = None
-    if folder.checkpoint.exists():
+    kept = kept_checkpoints(folder)
+    if not kept:
+        if main:
+            _drop_metrics(folder)
+        return None
+    state = read_checkpoint(list(kept.values())[-1])
+    if main:
+        _keep_metrics(folder, int(state["step"]))
+    return state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU.
+
+    RunError for a file that is no checkpoint or in which a single bit was altered: each of its parts has a checksum,
+    which torch.save writes and torch.load does not look at. FileNotFoundError where it is gone; once it is open, the
+    run that wrote it may remove it.
+    """
+    with path.open("rb") as file:
         try:
-            _require_checksums(folder)
-            state = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
-            step = int(state["step"])
+            damaged = zipfile.ZipFile(file).testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} is another one: it was altered on disk")
+            file.seek(0)
+            state = dict(torch.load(file, map_location="cpu", weights_only=True))
+            state["step"] = int(state["step"])
         except DAMAGED as error:
+            others = [step for step, other in RunFolder(path.parent).checkpoints().items() if other != path]
             raise RunError(
-                f"{folder.checkpoint}: not a whole checkpoint ({error}); copy it back from elsewhere, or delete it to "
-                "start over"
+                f"{path}: not a whole checkpoint ({error}); copy it back from elsewhere, or delete it to "
+                + (f"go on from step {max(others)}" if others else "start over")
             ) from error
-    if main and state is None:
-        _drop_metrics(folder)
-    elif main:
-        _keep_metrics(folder, step)
-    return None if state is None else dict(state)
-
-
-def _require_checksums(folder: RunFolder) -> None:
-    """ValueError for a part whose CRC-32, which torch.save writes and torch.load does not look at, is another one."""
-    with zipfile.ZipFile(folder.checkpoint) as parts:
-        damaged = parts.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} is another one: it was altered on disk")
+    return state
 
 
 def say_stopped(folder: RunFolder, step: int) -> None:

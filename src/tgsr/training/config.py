@@ -10,9 +10,13 @@ from tgsr.grpo import Eq6, KlEstimator, Normalisation
 from tgsr.models.placement import Devices, LoadAs
 from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, AnswerReader, check_compaction
 
-Schedule = Literal["cosine", "linear"]
+Schedule = Literal["cosine", "linear", "constant"]
 
 Tracker = Literal["none", "tensorboard", "trackio", "wandb"]
+
+
+MAY_CHANGE = ("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last")
+"""Settings that a run may go on with changed: no step's numbers rest on them."""
 
 
 def require(flag: str, value: float | None, wanted: str, holds: bool) -> None:
@@ -48,12 +52,23 @@ class TrainingConfig:
     schedule: Annotated[Schedule, "of the learning rate after the warm-up; the paper is silent"] = "cosine"
     warmup_share: Annotated[float, "of the steps"] = 0.03
     clip_norm: Annotated[float, "of the gradient; table 5 is silent"] = 1.0
+    max_steps: Annotated[
+        int,
+        "end after so many; 0: after the epochs. Lowered for a run that goes on it ends it early, raised it goes on",
+    ] = 0
     checkpoint_every: Annotated[int, "steps"] = 50
+    checkpoint_minutes: Annotated[float, "and whenever so many have passed since the last one; 0: never"] = (
+        0.0
+    )
+    keep_last: Annotated[int, "checkpoints; the best one by --best-by, if it is given, is kept besides"] = 2
     tracker: Annotated[Tracker, "where numbers go beside metrics.jsonl; needs its package"] = "none"
     seed: Annotated[int, "of the LoRA, of the order, and of the responses"] = 0
 
     def __post_init__(self) -> None:
-        require_counts(self, "epochs", "checkpoint_every")
+        require_counts(self, "epochs", "checkpoint_every", "keep_last")
+        require("max_steps", self.max_steps, "0 or more", self.max_steps >= 0)
+        minutes = self.checkpoint_minutes
+        require("checkpoint_minutes", minutes, "0 or more", minutes >= 0)
         require("learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
         require("warmup_share", self.warmup_share, "0 to 1", 0 <= self.warmup_share <= 1)
         require("clip_norm", self.clip_norm, "above 0", self.clip_norm > 0)
@@ -142,7 +157,6 @@ class GrpoConfig(TrainingConfig):
     weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
     prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
-    max_steps: Annotated[int, "stop after so many; 0: after the epochs"] = 0
     checkpoint_every: Annotated[int, "steps"] = 10
 
     def __post_init__(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tgsr.disk.lock import held_folder
@@ -14,7 +15,7 @@ from tgsr.errors import OptionError, RunError
 from tgsr.models.lalm import Lalm, n_spread
 from tgsr.models.load import files_of, load
 from tgsr.models.placement import Placement
-from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
+from tgsr.training.config import MAY_CHANGE, GrpoConfig, SftConfig, StaConfig
 from tgsr.training.processes import Processes, start
 from tgsr.training.stop import ONE_REQUEST, Stop, stop_on_sigterm
 
@@ -54,14 +55,32 @@ def start_run(
     ):
         with processes.main_first():
             asked_for = describe_run(stage, config, data, cache.settings)
-            folder = find_run(out, config, asked_for)
+            folder = find_run(out, config, asked_for, MAY_CHANGE)
         lalm = load_to_train(config, processes, load)
         with processes.main_first():
             if processes.main:
                 begin_run(folder, asked_for)
+                note_changes(folder, config)
                 folder.rest_on("model", files_of(config.model))
         processes.track(stage, config)
         yield TrainingRun(processes, folder, lalm, cache, stop)
+
+
+def note_changes(folder: RunFolder, config: StageConfig) -> None:
+    """Says, and keeps in run.json under `config_since`, what is set otherwise than when the run began."""
+    described = folder.read()
+    began, before = described["config"], described.get("config_since", {})
+    since = {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if field.name in MAY_CHANGE and getattr(config, field.name) != began.get(field.name, field.default)
+    }
+    if since:
+        listed = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in since.items())
+        print(f"{folder.path}: goes on with {listed}, which it did not begin with", file=sys.stderr)
+    if since != before:
+        kept = {name: part for name, part in described.items() if name != "config_since"}
+        folder.write(kept | ({"config_since": since} if since else {}))
 
 
 def load_to_train(config: StageConfig, processes: Processes, load: Load = load) -> Lalm:

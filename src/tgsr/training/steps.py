@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,7 +26,14 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import save_adapter
 from tgsr.records import write_jsonl
 from tgsr.training.batches import chosen_at, steps_per_epoch
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
+from tgsr.training.checkpoints import (
+    Best,
+    kept_checkpoints,
+    load_checkpoint,
+    remove_old,
+    save_checkpoint,
+    say_stopped,
+)
 from tgsr.training.config import TrainingConfig
 from tgsr.training.processes import shard_frozen
 from tgsr.training.run import TrainingRun
@@ -43,7 +54,12 @@ def linear(step: int, n_steps: int, n_warmup: int) -> float:
     return warm * (n_steps - step) / max(1, n_steps)
 
 
-SCHEDULES = {"cosine": cosine, "linear": linear}
+def constant(step: int, n_steps: int, n_warmup: int) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then all of it, however many steps there are."""
+    return min(1.0, (step + 1) / max(1, n_warmup))
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear, "constant": constant}
 
 
 def step_or_stop(
@@ -83,6 +99,9 @@ class Trainer(Generic[T]):
 
     The weights and the optimizer are those of the run's last checkpoint, if there is one. RunError where that was
     made with items of other names: then no step would be what it was.
+
+    The schedule's length is what was planned when the run began, so that lower --max-steps only end it; more than was
+    planned make it longer from then on. The warm-up stays as long as it was.
     """
 
     def __init__(
@@ -94,15 +113,14 @@ class Trainer(Generic[T]):
         per_step: int,
         *,
         weight_decay: float = 0.0,
-        max_steps: int = 0,
     ) -> None:
         if run.processes.main:
             print(parts_table(run.lalm))
         self.run, self.config, self.items, self.per_step = run, config, items, per_step
         self.steps_per_epoch = steps_per_epoch(len(items), per_step, run.processes, config.shard)
-        self.n_steps = config.epochs * self.steps_per_epoch
-        if max_steps:
-            self.n_steps = min(self.n_steps, max_steps)
+        self.n_steps = self.up_to(config.max_steps)
+        planned = self.up_to(run.folder.read()["config"].get("max_steps", 0))
+        self.n_warmup = round(config.warmup_share * planned)
         self.names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         self.weights = {name: w for name, w in run.lalm.model.named_parameters() if w.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -111,6 +129,9 @@ class Trainer(Generic[T]):
         self.n_done = 0
         with run.processes.main_first():
             state = load_checkpoint(run.folder, run.processes.main)
+            self.best = None if state is None else Best.of(state)
+            if run.processes.main:
+                remove_old(run.folder, config.keep_last, self.best)
         if state is not None:
             if state["items"] != self.names_hash:
                 raise RunError(
@@ -122,8 +143,32 @@ class Trainer(Generic[T]):
             run.lalm.model.load_state_dict(state["weights"], strict=False)  # the frozen ones are not in it
             self.optimizer.load_state_dict(state["optimizer"])
             self.n_done = int(state["step"])
+            planned = int(state.get("planned", planned))
+        self.n_planned = max(planned, self.n_steps)
+        if run.processes.main:
+            self._say_what_is_odd()
         if config.shard:
             shard_frozen(run.lalm, run.processes)
+
+    def up_to(self, max_steps: int) -> int:
+        """The steps of all epochs, or the first `max_steps` of them; 0: all."""
+        n_steps = self.config.epochs * self.steps_per_epoch
+        return min(n_steps, max_steps) if max_steps else n_steps
+
+    def keep_best(self, measure: str, value: float, *, higher_is_better: bool = True) -> bool:
+        """Whether `value` is the best so far of what the weights reach after the step in progress.
+
+        If it is, a checkpoint follows this step and is kept until a better one comes. The first value of a measure is
+        the best so far; one that is not finite never is. Only the main process's calls count, others may leave it out.
+        """
+        if not math.isfinite(value):
+            return False
+        if self.best is not None and self.best.measure == measure:
+            better = value > self.best.value if higher_is_better else value < self.best.value
+            if not better:
+                return False
+        self.best = Best(self.n_done + 1, measure, value)
+        return True
 
     def steps(self, title: str) -> Iterator[tuple[int, list[T]]]:
         """The number of each step to come, with all processes' items; a checkpoint follows where one is due.
@@ -139,21 +184,57 @@ class Trainer(Generic[T]):
             total=self.n_steps,
             disable=not processes.main,
         )
+        saved_at, patience = time.monotonic(), self.config.checkpoint_minutes * 60
         with self.run.stop.steps():
             for step in self.bar:
                 self.stopwatch = Stopwatch()
                 yield step, chosen_at(step, self.items, self.per_step, self.steps_per_epoch, self.config.seed)
+                self.n_done = step + 1
                 is_last, stops = step + 1 == self.n_steps, processes.any(self.run.stop.asked)
                 is_due = (step + 1) % self.config.checkpoint_every == 0
+                is_due |= patience > 0 and time.monotonic() - saved_at >= patience
+                is_due |= self.best is not None and self.best.step == step + 1
                 if processes.main and (is_due or is_last or stops):
-                    state = {"weights": self.weights, "optimizer": self.optimizer.state_dict()}
-                    save_checkpoint(self.run.folder, step + 1, {**state, "items": self.names_hash})
+                    self._save()
+                    saved_at = time.monotonic()
                 if stops and not is_last:
                     self.bar.close()
                     processes.finish()
                     if processes.main:
                         say_stopped(self.run.folder, step + 1)
                     raise Stopped
+
+    def _save(self) -> None:
+        state = {
+            "weights": self.weights,
+            "optimizer": self.optimizer.state_dict(),
+            "items": self.names_hash,
+            "planned": self.n_planned,
+            "best": None if self.best is None else asdict(self.best),
+        }
+        save_checkpoint(self.run.folder, self.n_done, state, self.config.keep_last)
+
+    def _say_what_is_odd(self) -> None:
+        """On stderr: a disk that will not hold the checkpoints, and an end that has been passed."""
+        path, keep_last = self.run.folder.path, self.config.keep_last
+        size = 3 * sum(
+            w.numel() * w.element_size() for w in self.weights.values()
+        )  # AdamW keeps two numbers a weight
+        n_more = keep_last + 1 - len(kept_checkpoints(self.run.folder))
+        free = shutil.disk_usage(path).free
+        if n_more * size > free:
+            print(
+                f"{path}: {free / 1e9:.2f} GB are free, and {n_more} more checkpoints of {size / 1e9:.2f} GB are to "
+                f"come: free some space, or choose another --out; --keep-last {keep_last} can be 1",
+                file=sys.stderr,
+            )
+        if self.n_done > self.n_steps:
+            print(
+                f"{path}: {self.n_done} steps are done, more than --max-steps {self.config.max_steps}: nothing more "
+                f"is trained, and adapter/ is that of step {self.n_done}; `tgsr adapter {path} --step N` takes an "
+                "earlier one that is kept",
+                file=sys.stderr,
+            )
 
     def update(self, step: int, loss: Tensor, rows: Callable[[], list[Row]]) -> Update:
         """One update by all processes' gradients, which are summed as their losses are.
@@ -164,8 +245,8 @@ class Trainer(Generic[T]):
         config, processes, parameters = self.config, self.run.processes, list(self.weights.values())
         processes.sum_gradients(parameters)
         loss = processes.total(loss).cpu()
-        n_warmup = round(config.warmup_share * self.n_steps)
-        learning_rate = config.learning_rate * SCHEDULES[config.schedule](step, self.n_steps, n_warmup)
+        share = SCHEDULES[config.schedule](step, self.n_planned, self.n_warmup)
+        learning_rate = config.learning_rate * share
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         try:
