@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "tgsr"
 PAPER = """
-    timeline records audio prompts choices grounding overlap rewards reasoning dense_reward grpo sta rl errors cli
+    timeline records audio prompts choices grounding overlap rewards reasoning dense_reward evidence grpo
+    sta rl errors cli
 """
 
 

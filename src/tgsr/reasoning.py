@@ -35,7 +35,7 @@ def word_agreement(heard: Sequence[str], said: Sequence[str]) -> float:
     """
     if not heard or not said:
         return 0.0
-    return 2 * _common_subsequence(heard, said) / (len(heard) + len(said))
+    return 2 * common_subsequence(heard, said) / (len(heard) + len(said))
 
 
 def plain_words(text: str) -> tuple[str, ...]:
@@ -198,8 +198,11 @@ def _without_notation(part: str) -> str:
     return part[:-80] + _NOTATION.sub("", part[-80:])
 
 
-def _common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the usual table at a time as the bits of one number."""
+def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many words both have in the same order, with others between or not: the longest common subsequence's length.
+
+    A row of the usual table at a time, as the bits of one number.
+    """
     places: dict[str, int] = {}
     for index, token in enumerate(a):
         places[token] = places.get(token, 0) | 1 << index

@@ -117,7 +117,7 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
     clips = [item.clip for item in choices]
     official, strict = [item.official for item in choices], [item.strict for item in choices]
     mentions, regions = [item.n_mentions for item in choices], [item.n_regions for item in choices]
-    means = bootstrap.means(
+    means: dict[str, Any] = bootstrap.means(
         {
             "accuracy_official": official,
             "accuracy_strict": strict,

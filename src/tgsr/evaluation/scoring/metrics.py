@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tgsr.evidence import EvidenceScores
 from tgsr.statistics.intervals import Mean, Quantiles
 
 Format = Literal["tgsr", "mmau", "mmar", "airbench", "meld"]
@@ -45,7 +46,7 @@ class ChoiceScores:
     an invalid interval counts as one of IoU 0, a trace without intervals is unscored.
     accuracy_by_label: official accuracy by the questions' labels, of those with at most 30 values. why: the
     reasons for which official and strict differ. accuracy_*_of_all count unanswered questions as wrong; None
-    where all were answered.
+    where all were answered. evidence: how often what is cited is evidence; None in files of earlier versions.
     """
 
     n: int
@@ -68,6 +69,7 @@ class ChoiceScores:
     why: dict[str, int] = field(default_factory=dict)
     accuracy_official_of_all: Mean | None = None
     accuracy_strict_of_all: Mean | None = None
+    evidence: EvidenceScores | None = None
 
 
 @dataclass(frozen=True, slots=True)
