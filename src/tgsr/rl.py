@@ -30,7 +30,7 @@ from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_
 from tgsr.errors import RunError
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import Responses, group_advantages, grpo
-from tgsr.models.aligner_and_lora import lora_off, with_lora
+from tgsr.models.aligner_and_lora import lora_off
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
@@ -46,7 +46,7 @@ from tgsr.timeline import Word
 from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch
 from tgsr.training.config import GrpoConfig
 from tgsr.training.processes import unsharded
-from tgsr.training.run import Load, TrainingRun, start_run
+from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.steps import Trainer, as_trained
 
 
@@ -391,7 +391,7 @@ def reinforce(
     lalm, processes = run.lalm, run.processes
     steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
     words = words_by_clip(config, questions)
-    with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+    make_trainable(lalm, config)
     server = None if config.vllm is None else connect(config.vllm, lalm)
     audio = hear_clips(run, questions, config.questions)
     prompts = [prompted(lalm, q, audio[q.audio], words.get(q.clip_id)) for q in questions if q.audio in audio]

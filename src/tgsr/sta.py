@@ -11,13 +11,12 @@ from pathlib import Path
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
-from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
-from tgsr.training.run import Load, TrainingRun, start_run
+from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.supervised import clip_texts, fit
 
 
@@ -40,12 +39,7 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
 def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Question]) -> Path:
     """The folder of the run's adapter, fitted to the phrases' times."""
     lalm = run.lalm
-    if config.lora_rank:
-        with_lora(lalm, config.lora_rank, 2 * config.lora_rank, config.seed)
-    else:
-        lalm.inner.requires_grad_(False)
-    # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
-    lalm.aligner.float().requires_grad_(True)
+    make_trainable(lalm, config)
     audio = hear_clips(run, questions, config.questions)
     texts = [
         clip_texts(audio[clip[0].audio], [(q.id, phrase_branch(lalm, q)) for q in clip])

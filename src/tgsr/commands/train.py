@@ -1,4 +1,4 @@
-"""fetch, demo, train, decoder, plan, merge."""
+"""fetch, demo, train, adapter, decoder, plan, merge."""
 
 from __future__ import annotations
 
@@ -77,6 +77,26 @@ def train(args: argparse.Namespace) -> None:
     adapter = trainer(config, args.out, shared.cache_of(args))
     if os.environ.get("RANK", "0") == "0":  # once, however many processes torchrun has started
         print(adapter)
+
+
+def add_adapter(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("folder", metavar="RUN", type=Path, help="the --out of a tgsr train, which may be going on")
+    flag(
+        "--step", default="last", help="of which a checkpoint is kept: a number, last, or best (of --best-by)"
+    )
+    flag("--out", type=Path, help="a new folder; adapter-STEP in the run's folder if not given")
+    flag("--model", help="where the run's model is now, if that has moved since the run began")
+    more = "Loads the model on the CPU: the GPU may be the training's. Any command takes it as --model."
+    shared.finish(command, adapter, "tgsr adapter runs/tgsr --step 200", more)
+
+
+def adapter(args: argparse.Namespace) -> None:
+    shared.require_there(args.folder)
+    shared.require_writable("--out", args.out, folder=True)
+    from tgsr.training.adapter import take_adapter
+
+    print(take_adapter(args.folder, args.step, args.out, args.model))
 
 
 def add_decoder(command: argparse.ArgumentParser) -> None:

@@ -45,16 +45,17 @@ FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
 log = logging.getLogger(__name__)
 
 
-def load(name: str, placement: Placement = AS_SAVED) -> Lalm:
+def load(name: str, placement: Placement = AS_SAVED, device: str | None = None) -> Lalm:
     """The model called `name`, where `placement` says. ModelError with the remedy where a file is unusable.
 
-    `mini` and what is made of it are always held as they are, on one device: they are small.
+    `mini` and what is made of it are always held as they are, on one device: they are small. `device` is that one, by
+    torch's name; else it is the first GPU, or the CPU where there is none.
     """
     if name == "mini-lm":  # and not where it is the base of an adapter: that one has been trained
         log.warning(mini_lm.UNTRAINED)
     lalm = _load(name, placement)
     if getattr(lalm.inner, "hf_device_map", None) is None:  # else transformers has put it in its place
-        lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        lalm.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return lalm
 
 

@@ -192,3 +192,7 @@ class GrpoConfig(TrainingConfig):
             self.kl,
             weight_cap=None if self.vllm is None else self.weight_cap,
         )
+
+
+StageConfig = StaConfig | SftConfig | GrpoConfig
+STAGES: dict[str, type[StageConfig]] = {"sta": StaConfig, "sft": SftConfig, "grpo": GrpoConfig}

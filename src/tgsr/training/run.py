@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm, n_spread
 from tgsr.models.load import files_of, load
 from tgsr.models.placement import Placement
-from tgsr.training.config import MAY_CHANGE, GrpoConfig, SftConfig, StaConfig
+from tgsr.training.config import MAY_CHANGE, STAGES, StaConfig, StageConfig
 from tgsr.training.processes import Processes, start
 from tgsr.training.stop import ONE_REQUEST, Stop, stop_on_sigterm
 
-StageConfig = StaConfig | SftConfig | GrpoConfig
 Load = Callable[[str, Placement], Lalm]
 
 
@@ -81,6 +81,40 @@ def note_changes(folder: RunFolder, config: StageConfig) -> None:
     if since != before:
         kept = {name: part for name, part in described.items() if name != "config_since"}
         folder.write(kept | ({"config_since": since} if since else {}))
+
+
+def config_of_run(folder: RunFolder) -> StageConfig:
+    """The settings that a run of a stage began with. RunError where the folder holds none."""
+    if not folder.described.exists():
+        raise RunError(
+            f"{folder.path}: has no run.json; give the --out of a `tgsr train sta`, `sft` or `grpo`"
+        )
+    described = folder.read()
+    stage = STAGES.get(described.get("stage", ""))
+    if stage is None:
+        raise RunError(
+            f"{folder.path}: is of {described.get('stage')!r:.40}, and only {', '.join(STAGES)} train adapters"
+        )
+    values, known = described.get("config", {}), {field.name: field.default for field in fields(stage)}
+    lacks = [name for name, default in known.items() if default is MISSING and name not in values]
+    if strange := sorted(values.keys() - known) or lacks:
+        raise RunError(
+            f"{folder.described}: is of another version of tgsr, by its setting {strange[0]!r}; take that version"
+        )
+    return stage(**values)
+
+
+def make_trainable(lalm: Lalm, config: StageConfig) -> None:
+    """What the stage trains is asked for gradients, and nothing else: the aligner, a fresh LoRA, or in stage 1 both."""
+    if not isinstance(config, StaConfig):
+        with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+        return
+    if config.lora_rank:
+        with_lora(lalm, config.lora_rank, 2 * config.lora_rank, config.seed)
+    else:
+        lalm.inner.requires_grad_(False)
+    # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
+    lalm.aligner.float().requires_grad_(True)
 
 
 def load_to_train(config: StageConfig, processes: Processes, load: Load = load) -> Lalm:

@@ -16,7 +16,6 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
 from tgsr.grounding import count_mentions, find_mentions
-from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.prompts import prompt_text
@@ -24,7 +23,7 @@ from tgsr.records import Response, read_responses
 from tgsr.rewards import is_payable
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
-from tgsr.training.run import Load, TrainingRun, start_run
+from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.supervised import clip_texts, fit
 
 
@@ -88,7 +87,7 @@ def fit_responses(run: TrainingRun, config: SftConfig, responses: Sequence[Respo
     clips: dict[str, list[Response]] = {}
     for response in responses:
         clips.setdefault(response.question.audio, []).append(response)
-    with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+    make_trainable(lalm, config)
     audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
     texts = [
         clip_texts(audio[path], [(r.question.id, response_branch(lalm, r)) for r in clip])

@@ -122,7 +122,7 @@ class Trainer(Generic[T]):
         planned = self.up_to(run.folder.read()["config"].get("max_steps", 0))
         self.n_warmup = round(config.warmup_share * planned)
         self.names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-        self.weights = {name: w for name, w in run.lalm.model.named_parameters() if w.requires_grad}
+        self.weights = trained_weights(run.lalm)
         self.optimizer = torch.optim.AdamW(
             list(self.weights.values()), lr=config.learning_rate, weight_decay=weight_decay
         )
@@ -139,8 +139,7 @@ class Trainer(Generic[T]):
                     f"{len(names)} that can be used now; bring back what is missing (see errors.jsonl), or start "
                     "in another --out"
                 )
-            _require_the_same(run.folder.path, state["weights"], self.weights)
-            run.lalm.model.load_state_dict(state["weights"], strict=False)  # the frozen ones are not in it
+            restore(run.lalm, state["weights"], run.folder.path)
             self.optimizer.load_state_dict(state["optimizer"])
             self.n_done = int(state["step"])
             planned = int(state.get("planned", planned))
@@ -278,10 +277,16 @@ class Trainer(Generic[T]):
         return adapter
 
 
-def _require_the_same(folder: Path, kept: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
-    """RunError where a checkpoint's weights are not those that train now, by name and shape."""
-    theirs, ours = ({name: tuple(w.shape) for name, w in of.items()} for of in (kept, trained))
+def trained_weights(lalm: Lalm) -> dict[str, Tensor]:
+    """The weights that train, by their names in the model."""
+    return {name: weight for name, weight in lalm.model.named_parameters() if weight.requires_grad}
+
+
+def restore(lalm: Lalm, kept: Mapping[str, Tensor], folder: Path) -> None:
+    """Gives the weights that train a checkpoint's values. RunError where they differ from its own by name or shape."""
+    theirs, ours = ({name: tuple(w.shape) for name, w in of.items()} for of in (kept, trained_weights(lalm)))
     if theirs == ours:
+        lalm.model.load_state_dict(dict(kept), strict=False)  # the frozen ones are not in it
         return
     strange = sorted(theirs.items() ^ ours.items())[0]
     known = (of.get(strange[0], "nothing of that name") for of in (theirs, ours))
