@@ -28,7 +28,7 @@ grpo() { # FOLDER OPTIONS...
 }
 grpo wo-grounding --grounding-weight 0
 grpo wo-compaction --no-compaction
-grpo dense --dense-weight 1 --clips "$OUT/train/clips.jsonl"
+grpo dense --reward dense --clips "$OUT/train/clips.jsonl"
 
 for seed in 0 1 2 3; do
     tgsr predict --questions "$OUT/train/questions.jsonl" --model mini --temperature 0.7 --top-p 0.9 \

@@ -32,7 +32,7 @@ grpo() { # FOLDER OPTIONS...
 grpo ours
 grpo wo-grounding --grounding-weight 0
 grpo wo-compaction --no-compaction
-if [ -n "${DENSE_CLIPS:-}" ]; then grpo dense --dense-weight 1 --clips "$DENSE_CLIPS"; fi
+if [ -n "${DENSE_CLIPS:-}" ]; then grpo dense --reward dense --clips "$DENSE_CLIPS"; fi
 
 # One process and one GPU each: a sample a question.
 running=()

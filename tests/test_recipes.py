@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tgsr.cli import parser
+from tgsr.training.config import REWARD_WEIGHTS
 
 Started = Callable[..., list[list[str]]]
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.sh"))
@@ -102,7 +103,13 @@ def test_the_papers_tables_are_in_its_presets(recipe: Path, started: Started) ->
     sampling = (grpo.group_size, grpo.temperature, grpo.top_p)
     assert (*sampling, grpo.beta, grpo.epsilon) == (8, 0.7, 0.9, 0.04, 0.2)
     assert grpo.prompts_per_step * grpo.group_size == 8 * 8 * 4
-    assert (grpo.answer_weight, grpo.grounding_weight, grpo.dense_weight) == (1, 1, 0)
+    assert (grpo.reward, grpo.answer_weight, grpo.grounding_weight, grpo.dense_weight) == (
+        None,
+        1,
+        None,
+        None,
+    )
+    assert REWARD_WEIGHTS[grpo.reward] == REWARD_WEIGHTS["paper"] == (1, 0)
     assert (grpo.compaction, grpo.k_ref, grpo.k_max, grpo.c_max, grpo.c_min) == (True, 1, 5, 0.5, 0.1)
 
 
@@ -137,7 +144,7 @@ def test_an_ablation_differs_from_ours_in_its_one_setting(name: str, started: St
     found.pop("ours", None)
     dense = found.pop("dense")
     assert found == {"wo-grounding": {"grounding_weight": 0.0}, "wo-compaction": {"compaction": False}}
-    assert set(dense) == {"dense_weight", "clips"}
+    assert set(dense) == {"reward", "clips"}
 
 
 @pytest.mark.parametrize("name", ["mini", "paper"])

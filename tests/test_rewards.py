@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgsr.data.other_trainers import to_trl
-from tgsr.dense_reward import dense_grounding_reward, step_credits
+from tgsr.dense_reward import dense_grounding_reward, grounded_reward, place_credits, step_credits
 from tgsr.errors import OptionError, RunError
 from tgsr.grounding import find_regions
 from tgsr.overlap import trace_iou
@@ -28,7 +29,7 @@ from tgsr.rewards import (
     score_completions,
     timestamp_grounding_reward,
 )
-from tgsr.rl import reward_terms, words_by_clip
+from tgsr.rl import clips_file, reward_terms, words_by_clip
 from tgsr.timeline import Span, Word
 from tgsr.training.config import GrpoConfig
 
@@ -321,12 +322,53 @@ def test_eq_2_is_set_from_the_command_line():
         ({"k_max": 1}, "k_max=1"),
         ({"c_min": 0.7}, "c_min=0.7"),
         ({"dense_weight": -1.0}, "--dense-weight"),
-        ({"dense_weight": 1.0}, "--clips"),
+        (
+            {"reward": "grounded", "grounding_weight": 1.0},
+            "--reward grounded: sets --grounding-weight; give either",
+        ),
+        ({"reward": "paper", "dense_weight": 0.0}, "--reward paper: sets --dense-weight; give either"),
+        (
+            {"reward": "dense", "grounding_weight": 0.0, "dense_weight": 1.0},
+            "--grounding-weight and --dense-weight",
+        ),
     ],
 )
 def test_settings_that_make_no_reward_are_refused_before_anything_runs(settings, said):
     with pytest.raises(OptionError, match=said):
         GrpoConfig(questions="", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "total"),
+    [  # two timestamps: R_tg is 0.4; one of them is false: half of C_max by place and by the dense reward
+        ({}, 1.4),
+        ({"reward": "paper"}, 1.4),
+        ({"reward": "dense"}, 1.4 + 0.25),
+        ({"reward": "grounded"}, 1 + 0.25),
+        ({"reward": "grounded", "c_max": 1.0}, 1 + 0.5),
+        ({"grounding_weight": 0.5, "dense_weight": 2.0}, 1.2 + 0.5),
+    ],
+)
+def test_a_reward_has_its_terms_and_each_is_logged_by_itself(settings, total):
+    text = 'From 0.2s to 1.4s, he says "five two". From 2.0s to 2.4s, he says "ten".\n(b)'
+    columns = {"label": ["b"], "words": [WORDS], "duration": [3.2], "evidence": [[Span(0.2, 1.4)]]}
+    terms = reward_terms(GrpoConfig(questions="", **settings))
+    rewards, totals = score_completions([text], terms, **columns)
+    assert totals == pytest.approx([total])
+    assert rewards["answer"] == [1.0]
+    assert rewards["timestamp_grounding"] == pytest.approx([0.4 if settings.get("c_max") is None else 0.775])
+
+
+def test_words_come_from_the_clips_beside_the_questions_unless_they_are_named(tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    config = GrpoConfig(questions=str(questions), reward="grounded")
+    with pytest.raises(OptionError, match=r"--reward grounded: needs the words .*is not there; give --clips"):
+        clips_file(config)
+    (tmp_path / "clips.jsonl").touch()
+    assert clips_file(config) == str(tmp_path / "clips.jsonl")
+    assert clips_file(replace(config, clips="mine.jsonl")) == "mine.jsonl"
+    assert clips_file(replace(config, reward="paper")) is None
+    assert clips_file(replace(config, reward=None, dense_weight=0.1)) == str(tmp_path / "clips.jsonl")
 
 
 def about(clip_id, evidence=()):
@@ -582,6 +624,86 @@ def test_a_clip_without_speech_is_judged_by_its_evidence():
     assert dense_grounding_reward([text], [[]], [4.0], [[Span(1, 2)]]) == pytest.approx([0.25])
 
 
+# The place of a grounded answer
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence", "credit"),
+    [
+        ('From 0.2s to 1.4s he says "five two".', [(0.2, 1.4)], 1),
+        ('From 0.2s to 1.4s he says "five two".', [(0.2, 0.6), (0.2, 1.4)], 1),  # the nearest piece
+        ('From 0.2s to 1.0s he says "five".', [(0.2, 0.6)], 0.5),  # the end is late: IoU 0.4 / 0.8
+        ('From 0.2s to 1.4s he says "five nine".', [(0.2, 1.4)], 0.5),  # one word of two
+        ('From 0.2s to 1.4s he says "ten".', [(0.2, 1.4)], 0),
+        ('From 2.0s to 2.4s he says "five".', [(0.2, 0.6)], 0),  # said there, and not what is asked about
+        ("From 0.2s to 1.4s it is heard.", [(0.2, 1.4)], 0.5),
+        ('From 0.2s to 1.4s it is " ".', [(0.2, 1.4)], 0.5),
+        ("(0.2-1.4 s)", [(0.2, 1.4)], 0),  # explains nothing
+        ("From 1.4s to 2.0s there is a pause.", [(1.4, 2.0)], 1),  # there is nothing to quote
+        ('From 1.4s to 2.0s he says "two".', [(1.4, 2.0)], 0),
+        ("From 0.0s to 3.2s it is heard.", [(0.2, 0.6)], 0),  # most of the clip
+        ('From 0.0s to 3.2s he says "five two five nine".', [(0.2, 3.0)], 2.8 / 3.2),  # so is the evidence
+        # Where no evidence is marked, the words alone decide.
+        ('From 0.2s to 1.4s he says "five two".', [], 1),
+        ('From 0.2s to 1.4s he says "five".', [], 2 / 3),
+        ('From 0.2s to 1.4s he says "six".', [], 0),  # nobody says it
+        ("From 0.2s to 1.4s nobody says six.", [], 0),
+        ("From 0.2s to 1.4s: five two.", [], 0.5),
+        ("From 1.4s to 2.0s there is a pause.", [], 0),
+        ('From 0.2s to 2.4s he says "five two five".', [], 0),  # most of the clip
+    ],
+)  # fmt: skip
+def test_a_place_is_where_the_evidence_is_and_what_is_quoted_is_said_there(text, evidence, credit):
+    steps = place_credits(text, WORDS, 3.2, [Span(*times) for times in evidence])
+    assert [step.credit for step in steps] == pytest.approx([credit])
+    assert steps[0].why
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(1,2)(a)", "from 0 to 0", "(0,0)", "From 9 to 2", "From 9s to 2s it is heard.", "0-1s (a)", "0-1s\n(a)", "0-1s",
+     "From 1s to 1s it is heard.", "999s-1000s it is heard", "999s-1000s", "From 0.2s to 9.9s it is heard.",
+     '(a) From 0.0s to 3.2s he says "five two five nine".', ""],
+)  # fmt: skip
+@pytest.mark.parametrize("evidence", [(), (Span(0.2, 0.9),)])
+def test_what_the_counters_pay_without_listening_has_no_place(text, evidence):
+    assert grounded_reward([text], [WORDS], [3.2], [evidence]) == [0.0]
+
+
+GOOD = 'From 0.2s to 0.6s he says "five". '
+ALSO = 'From 2.0s to 2.4s he says "five". '
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence", "place"),
+    [
+        (GOOD, [(0.2, 0.6)], 0.5),
+        (GOOD * 5, [(0.2, 0.6)], 0.1),
+        (GOOD + ALSO, [(0.2, 0.6)], 0.25),  # one place too many
+        (GOOD + "From 3.0s to 9.0s a bell.", [(0.2, 0.6)], 0.25),
+        (GOOD, [(0.2, 0.6), (2.0, 2.4)], 0.5),
+        (GOOD + ALSO, [(0.2, 0.6), (2.0, 2.4)], 0.5),  # no worse than one of both
+        (GOOD + GOOD, [(0.2, 0.6), (2.0, 2.4)], 0.25),
+        ('From 0.2s to 1.4s, "five two". From 0.8s to 2.4s, "two five".', [(0.2, 1.4), (0.8, 2.4)], 0.5),
+        ('From 0.2s to 0.6s, "five". From 0.8s to 1.4s, "two".', [(0.2, 1.4)], 0.5 * (0.4 + 0.6) / 1.2 / 2),
+        ('From 0.2s to 1.4s, "five two". From 2.0s to 3.0s, "five nine".', [], 0.5 * 1.6 / 2.2),  # nearly everything
+        (GOOD * 5, [], 0.1),
+    ],
+)  # fmt: skip
+def test_one_true_citation_a_place_is_best(text, evidence, place):
+    spans = [Span(*times) for times in evidence]
+    assert grounded_reward([text], [WORDS], [3.2], [spans]) == pytest.approx([place])
+
+
+@pytest.mark.parametrize("evidence", [[Span(0.8, 1.4)], []])
+def test_an_end_that_is_nearer_never_earns_less(evidence):
+    ends = [0.9 + 0.05 * n for n in range(11)]
+    texts = [f'From 0.8s to {end:.2f}s he says "two".' for end in ends]
+    places = grounded_reward(texts, [WORDS] * 11, [3.2] * 11, [evidence] * 11)
+    assert places == sorted(places)
+    assert places[-1] == pytest.approx(0.5)
+
+
 @given(
     st.text(max_size=200),
     st.lists(
@@ -592,8 +714,9 @@ def test_a_clip_without_speech_is_judged_by_its_evidence():
 def test_whatever_a_model_writes_earns_between_nothing_and_the_most(text, spans, is_marked):
     text += " ".join(f'From {a:.2f}s to {b:.2f}s {word} "five two". ' for a, b, word in spans)
     evidence = [[Span(0.2, 1.4)]] if is_marked else None
-    (reward,) = dense_grounding_reward([text], [WORDS], [3.2], evidence)
-    assert 0 <= reward <= 0.5
+    for reward_of in (dense_grounding_reward, grounded_reward):
+        (reward,) = reward_of([text], [WORDS], [3.2], evidence)
+        assert 0 <= reward <= 0.5
 
 
 @pytest.mark.parametrize(
@@ -603,6 +726,7 @@ def test_whatever_a_model_writes_earns_between_nothing_and_the_most(text, spans,
 def test_hostile_text_is_judged_in_time(hostile):
     began = time.process_time()
     step_credits(hostile, WORDS, 3.2)
+    place_credits(hostile, WORDS, 3.2, [Span(0.2, 1.4), Span(2.0, 3.0)])
     assert time.process_time() - began < 5
 
 

@@ -1,9 +1,12 @@
-"""The dense grounding reward of appendix D: each cited span earns what is said inside it."""
+"""Rewards that look where a response points: appendix D's dense reward, and the place of `--reward grounded`.
+
+Both are C_max times the mean credit of a response's reasoning steps: `step_credits`' and `place_credits`'.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,9 @@ from tgsr.rewards import C_MAX, Completion, completion_text
 from tgsr.timeline import END_SLACK, Seconds, Span, Word, merge
 
 UNMARKED_SHARE = 0.5  # of a clip that may be cited for nothing where nobody marked the evidence
+MOST = 0.5  # a span over a larger share of its clip points nowhere, unless the evidence is as large:
+MEETS = 0.5  # their IoU is at least this
+UNQUOTED = 0.5  # what a step without a quote is worth at most, of what a true quote is
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +45,45 @@ def dense_grounding_reward(
     c_max: float = C_MAX,
     **columns: Any,
 ) -> list[float]:
-    """c_max times the mean credit of a response's reasoning steps: one float in [0, c_max] a completion.
+    """c_max times the mean of a response's `step_credits`: one float in [0, c_max] a completion.
 
     `words` holds each clip's words with their times (Word, or {"word", "start", "end"} as clips.jsonl has
     them), `duration` its seconds, `evidence` the question's reference spans (Span or [start, end]); None or
-    empty where nobody marked them. The credit of a step is `step_credits`'; every stated interval is in the
-    mean, the invalid ones too, so that a false step costs a true one. 0.0 without any interval.
+    empty where nobody marked them. Every stated interval is in the mean, the invalid ones too, so that a false
+    step costs a true one. 0.0 without any interval.
 
     ValueError where the lengths differ or c_max < 0, and where there is nothing to judge by: `words[i]` is
     None, or it is empty and no evidence is known. An empty list means that nothing is said in the clip.
     Such rows are the caller's to leave out: 0 would say that the response is wrong.
     Source: ours; appendix D asks for dense rewards that supervise both reasoning steps and grounding accuracy.
     """
+    return _mean_credits(step_credits, completions, words, duration, evidence, c_max)
+
+
+def grounded_reward(
+    completions: Sequence[Completion],
+    words: Sequence[Sequence[Word | Mapping[str, Any]] | None],
+    duration: Sequence[Seconds],
+    evidence: Sequence[Sequence[Span | Sequence[Seconds]] | None] | None = None,
+    c_max: float = C_MAX,
+    **columns: Any,
+) -> list[float]:
+    """c_max times the mean of a response's `place_credits`: one float in [0, c_max] a completion.
+
+    The place of `--reward grounded`, beside the answer's reward. The columns, the mean and the errors are
+    `dense_grounding_reward`'s. Source: ours.
+    """
+    return _mean_credits(place_credits, completions, words, duration, evidence, c_max)
+
+
+def _mean_credits(
+    credits_of: Callable[[str, Sequence[Word], Seconds, Sequence[Span]], list[StepCredit]],
+    completions: Sequence[Completion],
+    words: Sequence[Sequence[Word | Mapping[str, Any]] | None],
+    duration: Sequence[Seconds],
+    evidence: Sequence[Sequence[Span | Sequence[Seconds]] | None] | None,
+    c_max: float,
+) -> list[float]:
     evidence = [None] * len(completions) if evidence is None else evidence
     for name, column in (("words", words), ("duration", duration), ("evidence", evidence)):
         if isinstance(column, str) or len(column) != len(completions):
@@ -67,7 +100,7 @@ def dense_grounding_reward(
                 "(`tgsr transcribe` finds them), or leave the question out of this reward"
             )
         in_clip = [_as_word(word, index) for word in said]
-        steps = step_credits(completion_text(completion), in_clip, duration[index], marked)
+        steps = credits_of(completion_text(completion), in_clip, duration[index], marked)
         mean = math.fsum(step.credit for step in steps) / len(steps) if steps else 0.0
         rewards.append(c_max * mean)
     return rewards
@@ -95,41 +128,130 @@ def step_credits(
     more than 0.05 s after the clip, for one without explanation, and for a quote where nothing is said.
     ValueError for a duration that is not positive. Source: ours.
     """
-    if not duration > 0:
-        raise ValueError(f"duration must be more than 0 s, got {duration}")
-    in_order = sorted(words, key=lambda word: (word.start, word.end))
-    steps = [(step, _inside(step.mention, duration)) for step in reasoning_steps(text)]
-    cited = _seconds_of(evidence_crop([span for _, span in steps if span is not None], duration, 0))
+    in_order = _in_order(words)
+    steps = _cited_steps(text, duration)
     allowed = _seconds_of(evidence_crop(evidence, duration)) if evidence else UNMARKED_SHARE * duration
-    thrift = min(1.0, allowed / cited) if cited else 1.0
+    thrift = _thrift(steps, allowed, duration)
     credits: list[StepCredit] = []
     before: list[Span] = []
     for step, span in steps:
-        mention = step.mention
         if span is None:
-            why = (
-                f"{mention.start:g} to {mention.end:g} s: past the clip's end at {duration:g} s"
-                if mention.is_valid
-                else "no interval"
-            )
-            credits.append(StepCredit(mention.span, (), step.heard, 0.0, why))
+            credits.append(_uncited(step, duration))
             continue
         said = words_said(in_order, span)
         agreement, place, why = _judged(step, span, said, in_order, evidence)
-        cited_again = [
-            Span(max(span.start, other.start), min(span.end, other.end))
-            for other in before
-            if span.overlap(other) > 0
-        ]
-        news = 1 - _seconds_of(evidence_crop(cited_again, duration, 0)) / span.duration
-        credit = min(1.0, max(0.0, agreement * place * news * thrift))
-        if credit:
-            why = f"agreement {agreement:.2f}, place {place:.2f}, news {news:.2f}, thrift {thrift:.2f}"
-        elif news <= 0:
-            why = "cited before"
-        credits.append(StepCredit(span, said, step.heard, credit, why))
+        news = _news(span, before, duration)
+        factors = {"agreement": agreement, "place": place, "news": news, "thrift": thrift}
+        credits.append(_credited(step, span, said, factors, why))
         before = merge([*before, span])
     return credits
+
+
+def place_credits(
+    text: str, words: Sequence[Word], duration: Seconds, evidence: Sequence[Span] = ()
+) -> list[StepCredit]:
+    """Each stated interval's credit in [0, 1], in order of appearance; [] where the text states none.
+
+    credit = place x agreement x news, for a span [a, b) inside the clip with an explanation:
+
+    - place: its IoU with the nearest piece of evidence.
+    - agreement: `word_agreement` of its quotes and of the words that lie in it, half of each word at least. A step
+      without a quote gets 0.5, or 1 where nothing is said in the piece of evidence, which then has no true quote.
+    - news: the share of the span that no earlier step cites for the same piece, so that pieces that overlap can all
+      be cited and none can be cited again.
+
+    Where no evidence is known, place is 1 and the agreement alone decides: without a quote it is half of the whole
+    text's. Its share falls where all spans together cover more than half of the clip (thrift).
+
+    No credit for a span that ends before it starts or more than 0.05 s after the clip; for one over more than half
+    of the clip, unless the evidence is as large (their IoU is 0.5 or more); for a quote that is not said there; and
+    for one without explanation, which an option's letter is not.
+    ValueError for a duration that is not positive. Source: ours.
+    """
+    in_order = _in_order(words)
+    steps = _cited_steps(text, duration)
+    thrift = {} if evidence else {"thrift": _thrift(steps, UNMARKED_SHARE * duration, duration)}
+    credits: list[StepCredit] = []
+    cited: dict[Span | None, list[Span]] = {}
+    for step, span in steps:
+        if span is None:
+            credits.append(_uncited(step, duration))
+            continue
+        said = words_said(in_order, span)
+        piece = max(evidence, key=span.iou, default=None)
+        place = 1.0 if piece is None else span.iou(piece)
+        is_silent = piece is not None and not words_said(in_order, piece)
+        agreement, why = _agreement(step, said, piece, is_silent)
+        if span.duration > MOST * duration and not (piece and place >= MEETS):
+            place, why = 0.0, f"over more than {MOST:.0%} of the clip"
+        elif not place:
+            why = "no evidence is near"
+        before = cited.setdefault(piece, [])
+        factors = {"place": place, "agreement": agreement, "news": _news(span, before, duration), **thrift}
+        credits.append(_credited(step, span, said, factors, why))
+        cited[piece] = merge([*before, span])
+    return credits
+
+
+def _in_order(words: Sequence[Word]) -> list[Word]:
+    return sorted(words, key=lambda word: (word.start, word.end))
+
+
+def _cited_steps(text: str, duration: Seconds) -> list[tuple[ReasoningStep, Span | None]]:
+    """The text's steps, each with its span inside the clip, None where it has none."""
+    if not duration > 0:
+        raise ValueError(f"duration must be more than 0 s, got {duration}")
+    return [(step, _inside(step.mention, duration)) for step in reasoning_steps(text)]
+
+
+def _thrift(steps: Sequence[tuple[ReasoningStep, Span | None]], allowed: Seconds, duration: Seconds) -> float:
+    cited = _seconds_of(evidence_crop([span for _, span in steps if span is not None], duration, 0))
+    return min(1.0, allowed / cited) if cited else 1.0
+
+
+def _news(span: Span, before: Sequence[Span], duration: Seconds) -> float:
+    """The share of the span that none of those before it covers."""
+    again = [
+        Span(max(span.start, other.start), min(span.end, other.end))
+        for other in before
+        if span.overlap(other) > 0
+    ]
+    return 1 - _seconds_of(evidence_crop(again, duration, 0)) / span.duration
+
+
+def _uncited(step: ReasoningStep, duration: Seconds) -> StepCredit:
+    """The credit of a step whose interval is none, or is past the clip's end."""
+    mention = step.mention
+    why = "no interval"
+    if mention.is_valid:
+        why = f"{mention.start:g} to {mention.end:g} s: past the clip's end at {duration:g} s"
+    return StepCredit(mention.span, (), step.heard, 0.0, why)
+
+
+def _credited(
+    step: ReasoningStep, span: Span, said: tuple[str, ...], factors: Mapping[str, float], why: str
+) -> StepCredit:
+    """The product of the factors, named in its reason; `why` is the reason where it is 0."""
+    credit = min(1.0, max(0.0, math.prod(factors.values())))
+    if credit:
+        why = ", ".join(f"{name} {value:.2f}" for name, value in factors.items())
+    elif factors["news"] <= 0:
+        why = "cited before"
+    return StepCredit(span, said, step.heard, credit, why)
+
+
+def _agreement(
+    step: ReasoningStep, said: tuple[str, ...], piece: Span | None, is_silent: bool
+) -> tuple[float, str]:
+    """How far what a step quotes is said in its span, and why there is no credit, should there be none."""
+    if step.is_quoted:
+        why = "what is said there is something else" if said else "a quote, and nothing is said there"
+        return word_agreement(step.heard, said), why
+    if not any(len(token) > 1 for token in step.heard):
+        return 0.0, "nothing is said to be heard there"
+    if piece is None:
+        return UNQUOTED * word_agreement(step.heard, said), "nothing of what it says is said there"
+    return 1.0 if is_silent else UNQUOTED, ""
 
 
 def _judged(

@@ -21,13 +21,13 @@ import torch
 from torch.nn.functional import pad
 
 from tgsr.choices import correct_letter
-from tgsr.dense_reward import dense_grounding_reward
+from tgsr.dense_reward import dense_grounding_reward, grounded_reward
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_by_vllm
-from tgsr.errors import RunError
+from tgsr.errors import OptionError, RunError
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import Responses, group_advantages, grpo
 from tgsr.models.aligner_and_lora import lora_off
@@ -51,7 +51,7 @@ from tgsr.training.steps import Trainer, as_trained
 
 
 def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
-    """Eq. 3's two terms with the run's weights and counter, and the dense one where it has a weight.
+    """Eq. 3's two terms with the run's weights and counter, and those that look where a response points, if any.
 
     Without compaction every response with a timestamp earns c_max, however many it has. Table 3 names this
     variant and does not define it.
@@ -64,31 +64,54 @@ def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
         c_min=config.c_min if config.compaction else config.c_max,
         counter=config.counter,
     )
-    dense = partial(dense_grounding_reward, c_max=config.c_max)
-    return (
+    grounding_weight, dense_weight = config.weights
+    terms = [
         RewardTerm("answer", partial(answer_reward, reader=config.answer_reader), config.answer_weight),
-        RewardTerm("timestamp_grounding", grounding, config.grounding_weight),
-        *([RewardTerm("dense_grounding", dense, config.dense_weight)] if config.dense_weight else ()),
-    )
+        RewardTerm("timestamp_grounding", grounding, grounding_weight),
+    ]
+    if config.reward == "grounded":
+        terms.append(RewardTerm("place", partial(grounded_reward, c_max=config.c_max)))
+    if dense_weight:
+        dense = partial(dense_grounding_reward, c_max=config.c_max)
+        terms.append(RewardTerm("dense_grounding", dense, dense_weight))
+    return tuple(terms)
+
+
+def clips_file(config: GrpoConfig) -> str | None:
+    """The file of the clips' words: --clips, else clips.jsonl beside the questions where a reward needs words.
+
+    OptionError where one does and neither is there.
+    """
+    if config.clips is not None or not config.needs_words:
+        return config.clips
+    beside = Path(config.questions).with_name("clips.jsonl")
+    if not beside.exists():
+        asked = "dense-weight" if config.reward is None else f"reward {config.reward}"
+        raise OptionError(
+            f"--{asked}: needs the words of the clips, and {beside} is not there; give --clips, as `tgsr build` or "
+            "`tgsr transcribe` writes it"
+        )
+    return str(beside)
 
 
 def words_by_clip(config: GrpoConfig, questions: Sequence[Question]) -> dict[str, tuple[Word, ...]]:
-    """The words of each question's clip by the clip's id, for the dense reward; {} where it is off.
+    """The words of each question's clip by the clip's id, for the rewards that need them; {} where none does.
 
     RunError for a question whose clip is not in --clips or has no words there, unless a step has flagged it as
     being without speech and the question's evidence is known: a reward that nobody can tell must not be 0.
     """
-    if not config.dense_weight or config.clips is None:
+    file = clips_file(config)
+    if not config.needs_words or file is None:
         return {}
-    clips = {clip.id: clip for clip in read_clips(config.clips)}
+    clips = {clip.id: clip for clip in read_clips(file)}
     for question in questions:
         clip = clips.get(question.clip_id)
         is_silent = clip is not None and NO_SPEECH in clip.flags and bool(question.evidence)
         if clip is None or not (clip.words or is_silent):
             raise RunError(
-                f"{config.clips}: {'is without the clip' if clip is None else 'has no word of'} {question.clip_id}, "
+                f"{file}: {'is without the clip' if clip is None else 'has no word of'} {question.clip_id}, "
                 f"that question {question.id} is about: make it with `tgsr transcribe`, leave the question out of "
-                f"{config.questions}, or train with --dense-weight 0"
+                f"{config.questions}, or train with --reward paper"
             )
     return {id_: clip.words for id_, clip in clips.items()}
 
@@ -376,7 +399,7 @@ def train_grpo(
 
     `terms` are what a response is rewarded for, by default those of the settings.
     """
-    data = [config.questions, *([config.clips] if config.clips is not None else ())]
+    data = [file for file in (config.questions, clips_file(config)) if file is not None]
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")

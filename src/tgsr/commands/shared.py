@@ -98,13 +98,14 @@ def add_config(command: argparse._ActionsContainer, config: type[DataclassInstan
         given: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
         if field.default is not dataclasses.MISSING:
             given = {"default": field.default}
-        alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if type(None) in typing.get_args(hint):
+            (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
         if hint is bool:
             given["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(hint) is typing.Literal:
-            given["choices"] = alternatives
-        else:  # a plain type, or one that may be None
-            given["type"] = alternatives[0] if alternatives else hint
+            given["choices"] = typing.get_args(hint)
+        else:
+            given["type"] = hint
         flag = command.add_argument("--" + field.name.replace("_", "-"), **given)
         flag.help = about  # no argument: Python 3.12's BooleanOptionalAction adds the default to it
 

@@ -212,7 +212,8 @@ def describe_run(
     stage: str, config: Any, data: str | Sequence[str] | None, features: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """What is asked for, as run.json says it. RunError where a file of `data` cannot be read."""
-    description: dict[str, Any] = {"stage": stage, "config": _as_json(asdict(config))}
+    settings = asdict(config) | getattr(config, "spelled_out", {})
+    description: dict[str, Any] = {"stage": stage, "config": _as_json(settings)}
     if data is not None:
         description["data"] = {}
         for name in [data] if isinstance(data, str) else data:

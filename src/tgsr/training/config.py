@@ -14,6 +14,15 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 Tracker = Literal["none", "tensorboard", "trackio", "wandb"]
 
+Reward = Literal["paper", "grounded", "dense"]
+REWARD_WEIGHTS: dict[Reward | None, tuple[float, float]] = {
+    None: (1.0, 0.0),  # the paper's
+    "paper": (1.0, 0.0),
+    "grounded": (0.0, 0.0),
+    "dense": (1.0, 1.0),
+}
+"""What each reward weighs: the paper's count of timestamps, and the dense reward."""
+
 
 MAY_CHANGE = ("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last")
 """Settings that a run may go on with changed: no step's numbers rest on them."""
@@ -138,8 +147,16 @@ class GrpoConfig(TrainingConfig):
     answer_reader: Annotated[
         AnswerReader, "how the answer is read in Eq. 1; official reads (a) to (d), strict any choice"
     ] = "official"
+    reward: Annotated[
+        Reward | None,
+        "what a response earns beside its answer. paper (the default): for having few timestamps, wherever they point "
+        "(Eq. 3); grounded: for citing where the evidence is and quoting what is said there; dense: the paper's and "
+        "the dense reward. It sets the weights of both, which cannot be given with it",
+    ] = None
     answer_weight: Annotated[float, "of the answer's reward in Eq. 3"] = 1.0
-    grounding_weight: Annotated[float, "of the grounding reward; 0 is the paper's w/o grounding"] = 1.0
+    grounding_weight: Annotated[
+        float | None, "of the paper's grounding reward, 1 if not given; 0 is its w/o grounding"
+    ] = None
     compaction: Annotated[
         bool, "without it any number of timestamps earns c_max: our reading of the paper's w/o compaction"
     ] = True
@@ -148,9 +165,13 @@ class GrpoConfig(TrainingConfig):
     c_max: Annotated[float, "most that timestamps earn"] = C_MAX
     c_min: Annotated[float, "least that timestamps earn"] = C_MIN
     dense_weight: Annotated[
-        float, "of the dense reward: what each cited span holds against what is said to be heard; 0 is off"
-    ] = 0.0
-    clips: Annotated[str | None, "clips.jsonl with the words' times, which the dense reward needs"] = None
+        float | None,
+        "of the dense reward, 0 (off) if not given: what each cited span holds against what is said to be heard",
+    ] = None
+    clips: Annotated[
+        str | None,
+        "with the words' times, which grounded and dense need; clips.jsonl beside the questions if not given",
+    ] = None
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
     vllm: Annotated[str | None, "url of a vLLM server that samples instead of us; see `tgsr decoder`"] = None
@@ -175,10 +196,32 @@ class GrpoConfig(TrainingConfig):
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
         except ValueError as error:
             raise OptionError(f"--k-ref, --k-max, --c-max, --c-min: {error}") from None
-        dense = self.dense_weight
-        require("dense_weight", dense, "0 or more", dense >= 0)
-        with_clips = not dense or self.clips is not None
-        require("dense_weight", dense, "given with --clips, whose words it needs", with_clips)
+        given = [name for name in ("grounding_weight", "dense_weight") if getattr(self, name) is not None]
+        if self.reward is not None and given:
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise OptionError(f"--reward {self.reward}: sets {flags}; give either it or the weights")
+        require("dense_weight", self.dense_weight, "0 or more", self.weights[1] >= 0)
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """What the paper's grounding reward and the dense one weigh, by their options or by --reward."""
+        grounding, dense = REWARD_WEIGHTS[self.reward]
+        return (
+            grounding if self.grounding_weight is None else self.grounding_weight,
+            dense if self.dense_weight is None else self.dense_weight,
+        )
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether a reward asks what is said in a clip."""
+        return self.reward == "grounded" or self.weights[1] > 0
+
+    @property
+    def spelled_out(self) -> dict[str, object]:
+        """As run.json has it, so that a run is the same however its reward was asked for."""
+        grounding, dense = self.weights
+        by_name = self.reward if self.reward == "grounded" else None  # the others are their weights
+        return {"reward": by_name, "grounding_weight": grounding, "dense_weight": dense}
 
     @property
     def eq6(self) -> Eq6:
