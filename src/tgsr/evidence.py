@@ -244,15 +244,19 @@ class EvidenceCase:
 def evidence_case(
     text: str,
     words: Sequence[Word] | None,
-    duration: Seconds,
+    duration: Seconds | None,
     evidence: Sequence[Span],
     clip: str,
-    task: str | None,
+    task: str | None = None,
 ) -> EvidenceCase:
-    """A response with the measures of `cited_evidence`, for `evidence_scores`."""
+    """A response with the measures of `cited_evidence`, for `evidence_scores`.
+
+    A clip whose duration nobody knows is taken to be as long as its evidence.
+    """
+    length = duration or max((piece.end for piece in evidence), default=0.0)
     first_word = min((word.start for word in words or ()), default=None)
     cited = cited_evidence(text, words, duration, evidence)
-    return EvidenceCase(clip, duration, task or "", tuple(evidence), first_word, cited)
+    return EvidenceCase(clip, length, task or "", tuple(evidence), first_word, cited)
 
 
 @dataclass(frozen=True, slots=True)

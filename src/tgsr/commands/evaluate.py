@@ -24,6 +24,8 @@ def add_score(command: argparse.ArgumentParser) -> None:
         "what is missing or foreign is listed"
     )
     flag("--questions", type=Path, help=about)
+    about = "their clips with words; clips.jsonl beside the questions or their sound if not given"
+    flag("--clips", type=Path, nargs="+", default=[], help=about)
     flag("--items", type=Path, help="also write a JSON line for each prediction: right or not, and why")
     flag("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
     more = (
@@ -34,13 +36,13 @@ def add_score(command: argparse.ArgumentParser) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    shared.require_there(args.predictions, args.questions)
+    shared.require_there(args.predictions, args.questions, *args.clips)
     shared.require_writable("--out", args.out)
     shared.require_writable("--items", args.items)
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import notes, summary
 
-    metrics = score_file(args.predictions, args.questions, args.items, seed=args.seed)
+    metrics = score_file(args.predictions, args.questions, args.items, clips=args.clips, seed=args.seed)
     write_metrics(metrics, args.out)
     for line in (summary(metrics), *notes(metrics), args.items, args.out):
         if line:

@@ -85,6 +85,7 @@ class Mmau(Owner):
             answer=answer_in(row, "answer"),
             prediction=self.prediction(row, self.key),
             labels=self.breakdown(self.labels(Entry(Path(), None, row))),
+            trace=self.trace(row),
         )
 
     def judged(self, text: str, choices: Choices, answer: str | None, chosen: int | None) -> Ruling:

@@ -12,8 +12,9 @@ from tgsr.choices import extract_choice
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.ruling import Ruling
+from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question
-from tgsr.timeline import Seconds
+from tgsr.timeline import Seconds, Word
 
 Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
 Labels = tuple[tuple[str, str], ...]
@@ -59,12 +60,20 @@ class BenchmarkQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """A whole completion beside a prediction, and what is said in its clip: segments with their times, as words."""
+
+    text: str
+    segments: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchmarkRow:
     """One question of a benchmark in its owner's form, with a model's prediction.
 
     `prediction` is None where the row lacks its key: the official scorers skip it. One that is null is an empty one,
     but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what scores are broken
-    down by, domain and categories among them.
+    down by, domain and categories among them. `trace` is what the paper's authors publish beside their predictions.
     """
 
     id: str
@@ -73,6 +82,7 @@ class BenchmarkRow:
     answer: str | None
     prediction: str | None
     labels: Labels = ()
+    trace: Trace | None = None
 
     def labelled(self, name: str) -> tuple[str, ...]:
         """The values of the labels of that name."""
@@ -124,6 +134,19 @@ class Owner(ABC):
     def prediction(self, row: Mapping[str, Any], key: str) -> str | None:
         """The prediction's text; None without one. null is an empty one, and what is no text is written out."""
         return None if key not in row else "" if row[key] is None else str(row[key])
+
+    def trace(self, row: Mapping[str, Any]) -> Trace | None:
+        """The completion and the clip's segments, from the columns of the paper's authors; None without them.
+
+        Their transcripts are written as `"You seem a little nervous." (3.69-4.61 s), ...`.
+        """
+        text, transcript = row.get("model_prediction"), row.get("gt_transcription")
+        if not isinstance(text, str) or not isinstance(transcript, str):
+            return None
+        segments = ((step.mention.span, " ".join(step.heard)) for step in reasoning_steps(transcript))
+        return Trace(
+            text, tuple(Word(said, span.start, span.end) for span, said in segments if span is not None)
+        )
 
     def breakdown(self, labels: Labels) -> Labels:
         """Those labels of a question of ours by which the owner's scores are broken down."""

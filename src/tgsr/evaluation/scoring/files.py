@@ -238,7 +238,7 @@ def _owners_row(known: Known | None, owner: Owner, key: str, row: Row) -> Benchm
     question_row = known.row_of(id_)
     if question_row is None:
         return Foreign(id_, "")
-    return replace(question_row, prediction=owner.prediction(row, key))
+    return replace(question_row, prediction=owner.prediction(row, key), trace=owner.trace(row))
 
 
 def _with_authority(question: Question, question_row: BenchmarkRow, benchmark: Benchmark) -> Question:

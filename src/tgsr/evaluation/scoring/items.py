@@ -14,10 +14,11 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import Ruling
 from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
-from tgsr.grounding import Mention, asked_span, count_mentions, find_asked, find_regions
-from tgsr.overlap import item_iou, trace_iou
+from tgsr.evidence import EvidenceCase, evidence_case
+from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions
+from tgsr.overlap import item_iou
 from tgsr.records import Question, Response
-from tgsr.timeline import END_SLACK, Seconds, Span
+from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
 
 class Item(Struct, frozen=True, kw_only=True, gc=False):
@@ -55,7 +56,8 @@ class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
 class ScoredChoice(ScoredResponse, frozen=True, kw_only=True, gc=False):
     """A response to a choice question. `n_regions` is the strict k; None is for a question without response.
 
-    `letter` is the one that the authors' rule reads, `chosen` the option that ours does.
+    `letter` is the one that the authors' rule reads, `chosen` the option that ours does. `trace_iou` is None for a
+    response without intervals, which counts as 0 in `evidence`.
     """
 
     task: str
@@ -69,13 +71,14 @@ class ScoredChoice(ScoredResponse, frozen=True, kw_only=True, gc=False):
     n_mentions: int | None = None
     n_regions: int | None = None
     trace_iou: float | None = None
+    evidence: EvidenceCase | None = None
 
 
 class ScoredAnswer(Item, frozen=True, kw_only=True, gc=False):
     """An answer to a benchmark's question, by its owner's rule; `truth` is the right one, `chosen` the option read.
 
     `as_is` is the rule's verdict on the whole completion, where `official` is that on the option in it; None for the
-    owners' own files.
+    owners' own files. `evidence` is of a row that has a trace beside its prediction.
     """
 
     benchmark: Benchmark
@@ -91,6 +94,7 @@ class ScoredAnswer(Item, frozen=True, kw_only=True, gc=False):
     chosen: str | None = None
     as_is: bool | None = None
     why_as_is: str | None = None
+    evidence: EvidenceCase | None = None
 
     @property
     def is_without_answer(self) -> bool:
@@ -126,8 +130,11 @@ def missing_response(question: Question, model: str) -> list[Scored]:
     ]
 
 
-def score_response(response: Response) -> list[Scored]:
-    """The items of `missing_response` with what the response makes of them. Any text has its scores."""
+def score_response(response: Response, words: Sequence[Word] | None = None) -> list[Scored]:
+    """The items of `missing_response` with what the response makes of them. Any text has its scores.
+
+    `words` are those of the question's clip, where they are known.
+    """
     question, text = response.question, response.text
     mentions = find_asked(text, question.phrase) if question.kind == "phrase" else find_regions(text)
     latest = question.duration + END_SLACK
@@ -150,7 +157,9 @@ def score_response(response: Response) -> list[Scored]:
     ruling = authors_ruling(text, choices, answer)
     k_strict = len({(mention.start, mention.end) for mention in mentions if mention.is_valid})
     counts = {"n_mentions": count_mentions(text), "n_regions": k_strict}
-    traced = {**counts, "trace_iou": _trace_iou(mentions, question.evidence)}
+    about = question.evidence, question.clip_id, question.task
+    evidence = evidence_case(text, words, question.duration, *about)
+    traced = {**counts, "evidence": evidence, "trace_iou": evidence.cited.trace_iou if mentions else None}
     scored: list[Scored] = [replace(blank, **written, **intervals, **_ruled(ruling, choices), **traced)]
     for blank_answer in blank_answers:
         assert isinstance(blank_answer, ScoredAnswer)
@@ -190,16 +199,6 @@ def _one_span(span: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
     return fields
 
 
-def _trace_iou(mentions: Sequence[Mention], evidence: Sequence[Span]) -> float | None:
-    """trace_iou, with each distinct invalid interval as one of IoU 0."""
-    if not evidence or not mentions:
-        return None
-    spans = {mention.span for mention in mentions if mention.span is not None}
-    n_invalid = len({(mention.start, mention.end) for mention in mentions if not mention.is_valid})
-    mean = trace_iou(list(spans), evidence)
-    return 0.0 if mean is None else mean * len(spans) / (len(spans) + n_invalid)
-
-
 # --- the owners' files -----------------------------------------------------------------------------------
 
 
@@ -213,6 +212,7 @@ def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> Score
         ruling = owner.ruling(row.prediction, row.choices, row.answer)
         fields |= _answered(owner, ruling, row.prediction, row.choices)
         fields["is_empty"] = not row.prediction.strip()
+        fields["evidence"] = _traced(row)
     return ScoredAnswer(
         id=row.id,
         model=model,
@@ -222,6 +222,14 @@ def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> Score
         truth=row.answer,
         **fields,
     )
+
+
+def _traced(row: BenchmarkRow) -> EvidenceCase | None:
+    """What a trace cites, where a row has one: its segments stand in for the evidence, which nobody has marked."""
+    if row.trace is None or not row.trace.segments:
+        return None
+    segments = row.trace.segments
+    return evidence_case(row.trace.text, segments, None, [segment.span for segment in segments], row.audio)
 
 
 # --- one line an item ------------------------------------------------------------------------------------
@@ -242,10 +250,14 @@ def item_line(items: Sequence[Scored]) -> Line:
             if isinstance(item, ScoredChoice):
                 line |= {**ruled, "mentions_official": item.n_mentions, "regions_strict": item.n_regions}
                 line["trace_iou"] = item.trace_iou
+                line |= _evidence_line(item.evidence)
             else:
                 line |= {"by_letter": line["official"]} if "official" in line else {}
                 line |= {"benchmark": item.benchmark, **ruled, "answer": item.truth}
-                line |= {"as_is": item.as_is, "why_as_is": item.why_as_is} if item.model else {}
+                if item.model:
+                    line |= {"as_is": item.as_is, "why_as_is": item.why_as_is}
+                else:
+                    line |= _evidence_line(item.evidence)
         if isinstance(item, ScoredResponse):
             line |= {"has_invalid": item.is_invalid, "is_past_end": item.is_past_end}
     if first.is_missing:
@@ -253,3 +265,15 @@ def item_line(items: Sequence[Scored]) -> Line:
     if first.is_truncated:
         line["truncated"] = True
     return line
+
+
+def _evidence_line(case: EvidenceCase | None) -> Line:
+    if case is None:
+        return {}
+    cited = case.cited
+    return {
+        "evidence_hit": cited.evidence_hit,
+        "quote_truth": cited.quote_truth,
+        "quote_errors": [list(errors) for errors in cited.errors],
+        "first_place": cited.first_place,
+    }

@@ -22,6 +22,7 @@ from tgsr.evaluation.scoring.metrics import (
     ModelScores,
     PhraseScores,
 )
+from tgsr.evidence import EvidenceCase, evidence_scores
 from tgsr.overlap import high_overlap, item_f1
 from tgsr.statistics.intervals import (
     LEVELS,
@@ -148,6 +149,7 @@ def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> Cho
         n_past_end=sum(item.is_past_end for item in answered),
         accuracy_by_label={name: official for name, (official, _) in by_label.items()},
         why=_reasons(item.why for item in choices),
+        evidence=evidence_scores([item.evidence for item in choices if item.evidence is not None], bootstrap),
         **means,
     )
 
@@ -216,8 +218,10 @@ def benchmark_scores(
     if benchmark == "meld":
         weighted, macro = _emotion_f1(scored, len(answers) - len(scored), bootstrap)
         always_neutral = sum(item.truth == "neutral" for item in scored) / len(scored) if scored else None
+    traced = [item.evidence for item in answers if item.evidence is not None]
     return BenchmarkScores(
         n=len(answers),
+        evidence=evidence_scores(traced, bootstrap) if traced else None,
         n_unscored=len(answers) - len(scored),
         chance=sum(chances) / len(chances) if chances else None,
         n_without_choice=sum(item.chosen is None for item in answered),
@@ -308,6 +312,11 @@ def _difference(
     accuracy_strict, p_accuracy_strict = bootstrap.paired(strict, clips)
     iou, p_iou = bootstrap.paired(ious, [a.clip for a, _ in phrases])
     n_only_model, n_only_other = official.count(-1.0), official.count(1.0)
+    cited = [
+        (a.evidence, b.evidence) for a, b in choices if a.evidence is not None and b.evidence is not None
+    ]
+    evidence_hit, p_evidence_hit = _paired(cited, "evidence_hit", bootstrap)
+    quote_truth, p_quote_truth = _paired(cited, "quote_truth", bootstrap)
     return Difference(
         model,
         other,
@@ -322,4 +331,17 @@ def _difference(
         p_accuracy_official=p_accuracy_official,
         p_accuracy_strict=p_accuracy_strict,
         p_iou=p_iou,
+        evidence_hit=evidence_hit,
+        quote_truth=quote_truth,
+        p_evidence_hit=p_evidence_hit,
+        p_quote_truth=p_quote_truth,
     )
+
+
+def _paired(
+    cited: Sequence[tuple[EvidenceCase, EvidenceCase]], name: str, bootstrap: Bootstrap
+) -> tuple[Mean | None, float | None]:
+    """What the other has more of a measure that is True or False, where it is known of both."""
+    values = [(a.clip, getattr(a.cited, name), getattr(b.cited, name)) for a, b in cited]
+    known = [(clip, float(more) - float(less)) for clip, less, more in values if None not in (less, more)]
+    return bootstrap.paired([difference for _, difference in known], [clip for clip, _ in known])

@@ -91,7 +91,7 @@ class BenchmarkScores:
 
     A row of several categories counts in each of them. speech is accuracy_official_by_domain["speech"]. Of MELD, whose
     owners score no texts, official is strict, weighted_f1 and macro_f1 are over the seven emotions, and always_neutral
-    is the accuracy of that answer.
+    is the accuracy of that answer. evidence: of traces beside the predictions, against the clip's segments.
 
     The lists hold ids in the file's order, at most 1000 of each; `n_listed` has the whole counts. missing: no
     prediction; duplicates: an id that occurs again, every row of which is scored, as the official scorers do; empty;
@@ -132,6 +132,7 @@ class BenchmarkScores:
     weighted_f1: Mean | None = None
     macro_f1: Mean | None = None
     always_neutral: float | None = None
+    evidence: EvidenceScores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Difference:
 
     n_only_model and n_only_other: questions that only one of them has right, officially; p_mcnemar: the exact test on
     these, as if questions were independent. The other p are of the paired randomisation test, which swaps whole clips;
-    None where no clip differs.
+    None where no clip differs. evidence_hit, quote_truth and their p: on those of the questions where both are known.
     """
 
     model: str
@@ -180,6 +181,10 @@ class Difference:
     p_accuracy_official: float | None = None
     p_accuracy_strict: float | None = None
     p_iou: float | None = None
+    evidence_hit: Mean | None = None
+    quote_truth: Mean | None = None
+    p_evidence_hit: float | None = None
+    p_quote_truth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,8 @@ class Metrics:
     """What metrics.json holds: `models` and `differences` for a file of ours, `benchmark` for an owner's file.
 
     `bootstrap` says how intervals were drawn: "multinomial" with replacement; "poisson" is in the files of earlier
-    versions only. `questions` is the file that said what was asked, where one was given.
+    versions only. `questions` is the file that said what was asked, where one was given. `clips` are the files that the
+    clips' words are from, `no_words` why there are none.
     """
 
     file: str
@@ -198,3 +204,5 @@ class Metrics:
     differences: tuple[Difference, ...] = ()
     bootstrap: Literal["multinomial", "poisson"] = "multinomial"
     questions: str | None = None
+    clips: tuple[str, ...] = ()
+    no_words: str | None = None

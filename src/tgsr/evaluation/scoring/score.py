@@ -31,6 +31,7 @@ from tgsr.evaluation.scoring.items import (
 )
 from tgsr.evaluation.scoring.means import benchmark_scores, differences, model_scores
 from tgsr.evaluation.scoring.metrics import Format, Metrics
+from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.records import Response
 from tgsr.statistics.intervals import Bootstrap
 
@@ -63,17 +64,25 @@ def read_predictions(path: StrPath) -> Predictions:
     )
 
 
-def score(predictions: Predictions, file: str = "", seed: int = 0, n_resamples: int = 1000) -> Metrics:
-    """Everything that can be said of predictions in memory; `file` is only noted down.
+def score(
+    predictions: Predictions,
+    file: str = "",
+    seed: int = 0,
+    n_resamples: int = 1000,
+    spoken: Spoken | None = None,
+) -> Metrics:
+    """Everything that can be said of predictions in memory; `file` is only noted down, `spoken` has the clips' words.
 
     Intervals are of the bootstrap by clip, from `seed`. No text raises, whatever it holds.
     """
+    spoken = Spoken() if spoken is None else spoken
     rows: list[Response | BenchmarkRow] = [*predictions.responses, *predictions.rows]
     by_model: dict[str, list[Scored]] = {}
     for row in rows:
-        scored = _scored(row, predictions.format)
+        scored = _scored(row, predictions.format, spoken)
         by_model.setdefault(scored[0].model, []).extend(scored)
-    return _metrics(by_model, {}, predictions.format, Bootstrap(seed, n_resamples), file=file, n=len(rows))
+    bootstrap = Bootstrap(seed, n_resamples)
+    return _metrics(by_model, {}, predictions.format, bootstrap, spoken, file=file, n=len(rows))
 
 
 def score_file(
@@ -81,16 +90,19 @@ def score_file(
     questions: StrPath | None = None,
     items: StrPath | None = None,
     *,
+    clips: Sequence[StrPath] = (),
     seed: int = 0,
     n_resamples: int = 1000,
 ) -> Metrics:
     """`score` of a file, whose predictions are read one after another, and of which only the scores are kept.
 
     `questions`, a benchmark's own file or questions.jsonl, is the authority on choices and answers; what it asks and
-    the file lacks is missing, what it does not ask is foreign. `items` gets a line for each prediction. Errors as in
-    `read_predictions`, and NothingDone where everything is foreign.
+    the file lacks is missing, what it does not ask is foreign. `items` gets a line for each prediction. The words of
+    the questions' clips are in `clips`, or in the clips.jsonl beside the questions, the predictions or their sound.
+    Errors as in `read_predictions`, and NothingDone where everything is foreign.
     """
     known = None if questions is None else read_known(questions)
+    spoken = Spoken(clips, beside=[file for file in (questions, path) if file is not None])
     is_short = os.stat(path).st_size < LONG_FILE
     with _line_writer(items) as write_line:
         format_, predictions = open_predictions(path, known)
@@ -104,7 +116,7 @@ def score_file(
                 by_model.setdefault(prediction.model, [])
                 foreign.setdefault(prediction.model, []).append(prediction.id)
                 continue
-            scored = _scored(prediction, format_)
+            scored = _scored(prediction, format_, spoken)
             by_model.setdefault(scored[0].model, []).extend(scored)
             answered.setdefault(scored[0].model, set()).add(scored[0].id)
             write_line(scored)
@@ -118,7 +130,8 @@ def score_file(
                 for scored in _missing(known, format_, model, ids):
                     by_model.setdefault(model, []).extend(scored)
                     write_line(scored)
-    metrics = _metrics(by_model, foreign, format_, Bootstrap(seed, n_resamples), file=os.fspath(path), n=n)
+    bootstrap = Bootstrap(seed, n_resamples)
+    metrics = _metrics(by_model, foreign, format_, bootstrap, spoken, file=os.fspath(path), n=n)
     return metrics if questions is None else replace(metrics, questions=os.fspath(questions))
 
 
@@ -127,9 +140,10 @@ def write_metrics(metrics: Metrics, path: StrPath) -> None:
     write_whole(path, json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 
-def _scored(prediction: Response | BenchmarkRow, format_: Format) -> list[Scored]:
+def _scored(prediction: Response | BenchmarkRow, format_: Format, spoken: Spoken) -> list[Scored]:
     if isinstance(prediction, Response):
-        return score_response(prediction)
+        is_choice = prediction.question.kind == "choice"
+        return score_response(prediction, spoken.words_of(prediction.question) if is_choice else None)
     assert format_ != "tgsr"
     return [score_row(prediction, format_)]
 
@@ -157,17 +171,20 @@ def _metrics(
     foreign: Mapping[str, Sequence[str]],
     format_: Format,
     bootstrap: Bootstrap,
+    spoken: Spoken,
     *,
     file: str,
     n: int,
 ) -> Metrics:
-    metrics = Metrics(file, format_, n, models={}, benchmark=None)
+    metrics = Metrics(file, format_, n, models={}, benchmark=None, clips=spoken.files)
     if format_ == "tgsr":
         models = {
             model: model_scores(scored, foreign.get(model, ()), bootstrap)
             for model, scored in by_model.items()
         }
-        return replace(metrics, models=models, differences=differences(by_model, bootstrap))
+        no_words = None if spoken.files else spoken.why_unknown()
+        compared = differences(by_model, bootstrap)
+        return replace(metrics, models=models, differences=compared, no_words=no_words)
     answers = [item for item in by_model.get("", ()) if isinstance(item, ScoredAnswer)]
     return replace(metrics, benchmark=benchmark_scores(format_, answers, foreign.get("", ()), bootstrap))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, GroupScores, Metrics, ModelScores
-from tgsr.statistics.intervals import number, percent
+from tgsr.evidence import WITHIN, EvidenceScores, ungrounded
+from tgsr.statistics.intervals import Mean, Quantiles, number, percent
 
 MOST_IDS = 5  # of a list that a note shows
 MOST_REASONS = 4
@@ -26,8 +27,58 @@ _LISTS_OF_MODEL = {
 }
 
 
-def _group_lines(name: str, group: GroupScores) -> list[str]:
-    """One line for phrases (table 1) and one for choices, where there are any."""
+def evidence_lines(
+    name: str, scores: EvidenceScores, no_words: str | None, is_marked: bool = True
+) -> list[str]:
+    """What is to be said of citations, in plain words.
+
+    `no_words` says why nobody knows what is said in the clips. Without `is_marked` something stands in for the
+    evidence, with whose place citations are not to be compared.
+    """
+    lines = []
+    if scores.n_with_evidence:
+        no_chance = "no other clips of like length to measure chance by"
+        above = number(scores.above_chance) if scores.above_chance.n else no_chance
+        lines.append(
+            f"evidence hit {percent(scores.evidence_hit)} of {scores.n_with_evidence} questions with evidence, "
+            f"trace IoU {number(scores.trace_iou)}, above chance {above}"
+        )
+    else:
+        lines.append("evidence hit, trace IoU, above chance: not known, no question has evidence marked")
+    if scores.n_with_words:
+        lines.append(
+            f"quote truth {percent(scores.quote_truth)} of {scores.n_with_words} responses about clips with words; "
+            f"quoted words start {_off(scores.start_error, scores.start_within)} and end "
+            f"{_off(scores.end_error, scores.end_within)}"
+        )
+    else:
+        lines.append(
+            f"quote truth, errors of quoted words: no words known: {no_words or 'these clips have none'}"
+        )
+    places = []
+    if scores.first_place.n:
+        there = f" (the evidence: {percent(scores.evidence_first_place)})" if is_marked else ""
+        places.append(
+            f"first citation at the clip's first word or at 0: {percent(scores.first_place)}{there}"
+        )
+    if scores.start_spread is not None:
+        is_known = is_marked and scores.evidence_spread is not None
+        there = f" (the evidence: {scores.evidence_spread:.2f} s)" if is_known else ""
+        places.append(f"first citations spread over {scores.start_spread:.2f} s{there}")
+    if scores.n_citations:
+        places.append(f"{scores.n_past_end} of {scores.n_citations} citations past the clip's end")
+    else:
+        places.append("nothing is cited")
+    return [f"{name}: {line}" for line in (*lines, "; ".join(places))]
+
+
+def _off(error: Quantiles, within: Mean) -> str:
+    """How far times are from those that are right."""
+    return "-" if error.median is None else f"{error.median:.2f} s off ({percent(within)} within {WITHIN} s)"
+
+
+def _group_lines(name: str, group: GroupScores, no_words: str | None) -> list[str]:
+    """One line for phrases (table 1), and for choices what they cite and what they answer, where there are any."""
     lines = []
     if (phrase := group.phrase) is not None:
         lines.append(
@@ -35,12 +86,25 @@ def _group_lines(name: str, group: GroupScores) -> list[str]:
             f"IoU >= 0.7 {percent(phrase.high_overlap)}, {phrase.n_without_span} without a readable span"
         )
     if (choice := group.choice) is not None:
+        if choice.evidence is not None and choice.evidence.n:
+            lines += evidence_lines(name, choice.evidence, no_words)
         lines.append(
             f"{name}: {choice.n} choices: accuracy {percent(choice.accuracy_official)}, "
-            f"k {number(choice.mentions_official)}, k = 1 {percent(choice.share_k1_official)}, "
-            f"trace IoU {number(choice.trace_iou)}{_unclear(choice)}"
+            f"k {number(choice.mentions_official)}, k = 1 {percent(choice.share_k1_official)}{_unclear(choice)}"
         )
+        if (told := _ungrounded(choice)) is not None:
+            lines.append(f"{name}: {told}")
     return lines
+
+
+def _ungrounded(scores: ChoiceScores) -> str | None:
+    """That k looks perfect over lost grounding, where it does."""
+    evidence = scores.evidence
+    if evidence is None:
+        return None
+    return ungrounded(
+        scores.share_k1_official.value, evidence.evidence_hit.value, evidence.above_chance.value
+    )
 
 
 def _unclear(scores: ChoiceScores | BenchmarkScores) -> str:
@@ -48,25 +112,47 @@ def _unclear(scores: ChoiceScores | BenchmarkScores) -> str:
     return f", {scores.n_without_choice} without a clear answer" if scores.n_without_choice else ""
 
 
+def _points(difference: Mean) -> str:
+    return percent(difference).replace(" %", " points", 1)
+
+
 def summary(metrics: Metrics) -> str:
     """The file's scores, a line a model, split and kind of question."""
     lines: list[str] = []
     for model, scores in metrics.models.items():
         for split, group in scores.by_split.items():
-            lines += _group_lines(f"{model}, {split}", group)
+            lines += _group_lines(f"{model}, {split}", group, metrics.no_words)
     for difference in metrics.differences:
         name = f"{difference.other} - {difference.model}"
         if difference.accuracy_official is not None:
-            points = percent(difference.accuracy_official).replace(" %", " points", 1)
+            points = _points(difference.accuracy_official)
             lines.append(f"{name}: accuracy {points}, {difference.n_choices} choices, paired")
+        for what, mean in (
+            ("evidence hit", difference.evidence_hit),
+            ("quote truth", difference.quote_truth),
+        ):
+            if mean is not None:
+                lines.append(f"{name}: {what} {_points(mean)}, {mean.n} choices, paired")
         if difference.iou is not None:
             lines.append(f"{name}: IoU {number(difference.iou)}, {difference.n_phrases} phrases, paired")
     if (benchmark := metrics.benchmark) is not None:
+        if benchmark.evidence is not None:
+            lines += _trace_lines(benchmark.evidence)
         lines.append(
             f"{benchmark.n} items, {benchmark.n_unscored} unscored: official accuracy "
             f"{percent(benchmark.accuracy_official)}, strict {percent(benchmark.accuracy_strict)}{_unclear(benchmark)}"
         )
     return "\n".join(lines)
+
+
+def _trace_lines(scores: EvidenceScores) -> list[str]:
+    """The same of traces that lie beside predictions, with what segments cannot say."""
+    return [
+        *evidence_lines("traces", scores, None, is_marked=False),
+        "traces: nobody marked which segment a question rests on, so that each is taken for evidence; times inside a "
+        "segment are not known, so that only quotes that begin or end with one have that error; how long the clips are "
+        "is not known, so that no citation is past the end",
+    ]
 
 
 def notes(metrics: Metrics) -> list[str]:
@@ -81,6 +167,12 @@ def notes(metrics: Metrics) -> list[str]:
                 f"{name}: right by one of them only: {difference.n_only_other} and {difference.n_only_model}, "
                 f"p {_p(difference.p_accuracy_official)} swapping clips, {_p(difference.p_mcnemar)} McNemar"
             )
+        for what, p in (
+            ("evidence hit", difference.p_evidence_hit),
+            ("quote truth", difference.p_quote_truth),
+        ):
+            if p is not None:
+                lines.append(f"{name}: {what}: p {_p(p)} swapping clips")
         if difference.n_phrases:
             lines.append(f"{name}: IoU: p {_p(difference.p_iou)} swapping clips")
     if metrics.benchmark is not None:
