@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     sharded = {
         "sta": {"shard": True, "gradient_checkpointing": True},
-        "grpo": {"shard": True, "prompts_at_once": 1, "updates_per_rollout": 2},
+        "grpo": {"shard": True, "prompts_at_once": 1, "responses_at_once": 2, "updates_per_rollout": 2},
     }
     jobs = [
         {

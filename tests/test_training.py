@@ -213,6 +213,38 @@ def test_what_saves_memory_changes_no_number(case: str, phrases: Path, choices: 
             )
 
 
+@pytest.mark.parametrize("normalisation", ["grpo", "dapo"])
+def test_a_group_that_is_split_over_passes_has_the_gradient_of_the_whole(
+    normalisation: str, choices: Path, tmp_path: Path
+) -> None:
+    """Of the first update and of the second one on the same responses, some of which are shorter."""
+    gradients: list[list[torch.Tensor]] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients.append([w.grad.clone() for w in optimizer.param_groups[0]["params"]])
+
+    ending = tiny_lalm()
+    ending.eos_id = ending.tokens("5")[0]
+    config = replace(
+        GRPO, questions=str(choices), max_steps=1, max_new_tokens=12, clip_norm=1e9, updates_per_rollout=2
+    )
+    config = replace(config, normalisation=normalisation, temperature=3.0, top_p=1.0, learning_rate=1e-4)  # type: ignore[arg-type]
+    hook = register_optimizer_step_pre_hook(keep)
+    passes: dict[str, Any] = {"whole": {}, "2": {"prompts_at_once": 1, "responses_at_once": 2}}
+    passes["4"] = {"responses_at_once": 4}
+    for name, at_once in passes.items():  # of groups of three: 4 are a group and a part of the next
+        cache = FeatureCache(tmp_path / "cache")
+        train_grpo(replace(config, **at_once), tmp_path / name, cache, lambda *_: copy.deepcopy(ending))
+    hook.remove()
+    assert 0 < int(logged(tmp_path / "whole")[0]["cut"]) < 6
+    whole = gradients[:2]
+    assert all(max(float(g.abs().max()) for g in update) > 1e-3 for update in whole)
+    for n, name in enumerate(list(passes)[1:], 1):
+        for update, other in zip(whole, gradients[2 * n : 2 * n + 2], strict=True):
+            for gradient, theirs in zip(update, other, strict=True):
+                assert torch.allclose(gradient, theirs, rtol=1e-4, atol=1e-6), name
+
+
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
     stage: str, phrases: Path, choices: Path, tmp_path: Path

@@ -250,15 +250,18 @@ def rollouts_of(
 def micro_batches_of(
     prefix: SharedPrefix, prompts: Sequence[Prompted], rollouts: Sequence[Rollout], config: GrpoConfig
 ) -> list[MicroBatch]:
-    """The rollouts, `prompts_at_once` whole groups together."""
+    """The rollouts, `prompts_at_once` whole groups together, and of these `responses_at_once`."""
     size = config.group_size
     branches = [Branch(i // size, prompts[i // size].last, r.sampled.ids) for i, r in enumerate(rollouts)]
-    return [
-        MicroBatch(
-            prefix.of(clips), of_clips(branches, clips), rollouts[clips.start * size : clips.stop * size]
-        )
-        for clips in passes(len(prompts), config.prompts_at_once)
-    ]
+    micro_batches = []
+    for groups in passes(len(prompts), config.prompts_at_once):
+        for part in passes((groups.stop - groups.start) * size, config.responses_at_once):
+            some = slice(groups.start * size + part.start, groups.start * size + part.stop)
+            clips = slice(some.start // size, (some.stop - 1) // size + 1)
+            micro_batches.append(
+                MicroBatch(prefix.of(clips), of_clips(branches[some], clips), rollouts[some])
+            )
+    return micro_batches
 
 
 def teaches(rollout: Rollout, config: GrpoConfig) -> bool:

@@ -178,12 +178,16 @@ class GrpoConfig(TrainingConfig):
     weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
     prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
+    responses_at_once: Annotated[
+        int | None,
+        "responses a pass of the update, where a whole group is too much; each pass reads the prompt anew",
+    ] = None
     checkpoint_every: Annotated[int, "steps"] = 10
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
         counts = ("prompts_per_step", "max_new_tokens", "updates_per_rollout", "lora_rank")
-        require_counts(self, *counts, "branches_at_once", "prompts_at_once")
+        require_counts(self, *counts, "branches_at_once", "prompts_at_once", "responses_at_once")
         require("group_size", self.group_size, "2 or more: rewards are compared", self.group_size >= 2)
         require("temperature", self.temperature, "above 0", self.temperature > 0)
         require("top_p", self.top_p, "above 0, up to 1", 0 < self.top_p <= 1)
