@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tgsr.cli import main
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.questions.by_rule import Choices, choice_questions_of
 from tgsr.data.questions.digits import choice_questions
+from tgsr.dense_reward import dense_grounding_reward, grounded_reward
 from tgsr.errors import RecordError
 from tgsr.evaluation.reward_hacking import (
     GROUNDING,
@@ -38,7 +40,7 @@ CHEATS = [policy for policy in POLICIES if policy.kind == "degenerate"]
 @pytest.fixture(scope="module")
 def digits() -> tuple[list[Question], dict[str, Words]]:
     """Real recordings of digits joined with exact word times, and the questions that stage 2 asks about them."""
-    clips = [compose(seed, "heldout-recordings").clip for seed in range(30)]
+    clips = [compose(seed, "heldout-recordings").clip for seed in range(20)]
     questions = [
         q for at, clip in enumerate(clips) for q in choice_questions(clip, np.random.default_rng(at))
     ]
@@ -59,7 +61,7 @@ def earned(found: Hacking, policy: str, reward: str) -> float:
 def test_policies_have_names_of_their_own_and_one_is_the_reference() -> None:
     assert len({policy.name for policy in POLICIES}) == len(POLICIES)
     assert [policy.kind == "reference" for policy in POLICIES] == [True] + [False] * (len(POLICIES) - 1)
-    assert len(CHEATS) >= 15
+    assert len(CHEATS) >= 30
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
@@ -75,7 +77,7 @@ def test_a_policy_writes_what_it_says_inside_the_clip(
             assert said_right
         if policy.name == "the same, wrong answer":  # type: ignore[attr-defined]
             assert not said_right
-        if policy.name != "fixed example":  # type: ignore[attr-defined]
+        if policy.name not in ("fixed example", "evidence, and past the end"):  # type: ignore[attr-defined]
             assert all(span.end <= question.duration + END_SLACK for span in find_spans(text))
 
 
@@ -98,33 +100,45 @@ def test_the_papers_reward_pays_templates_as_much_as_true_evidence(found: Hackin
     assert {"whole clip", "random span"} <= set(found.blind["R_tg strict"])
 
 
-def clearly_less(found: Hacking, share: float) -> dict[str, float]:
-    """The degenerate policies that earn more than `share` of the reference's dense reward."""
-    best = earned(found, "true evidence, quoted", "dense")
-    return {
-        c.name: earned(found, c.name, "dense") / best
-        for c in CHEATS
-        if earned(found, c.name, "dense") > share * best
-    }
+def more_than(share: float, reward: str, found: Hacking) -> dict[str, float]:
+    """The degenerate policies that earn more than `share` of what the reference does."""
+    best = earned(found, "true evidence, quoted", reward)
+    shares = {c.name: earned(found, c.name, reward) / best for c in CHEATS}
+    return {name: of for name, of in shares.items() if of > share}
 
 
 def test_the_dense_reward_pays_every_template_clearly_less_than_true_evidence(found: Hacking) -> None:
     assert earned(found, "true evidence, quoted", "dense") > 0.48  # of 0.5: two decimals cost a little
-    assert set(clearly_less(found, 0.4)) <= {"another word"}  # truly heard, beside the point
-    assert clearly_less(found, 0.55) == {}
+    # Truly heard and beside the point; and true, with one step too many.
+    assert set(more_than(0.4, "dense", found)) <= {"another word", "evidence, and past the end"}
+    assert more_than(0.6, "dense", found) == {}
     assert found.blind["dense"] == []
     assert found.blind["paper + dense"] == []
+
+
+def test_the_grounded_reward_pays_every_template_clearly_less_than_true_evidence(found: Hacking) -> None:
+    assert earned(found, "true evidence, quoted", "place") > 0.48
+    # The true place without its words, and with a false one beside it, are half of the truth.
+    half = {"evidence, empty quote", "evidence, and past the end"}
+    assert set(more_than(0.4, "place", found)) <= half
+    assert more_than(0.6, "place", found) == {}
+    assert found.blind["place"] == found.blind["grounded"] == []
+    assert earned(found, "right answer, no evidence", "grounded") == 1
+    assert earned(found, "true evidence, unquoted", "place") < 0.6 * earned(
+        found, "true evidence, quoted", "place"
+    )
 
 
 def test_a_wrong_answer_costs_its_own_reward_and_nothing_of_the_evidences(found: Hacking) -> None:
     same, wrong = "true evidence, quoted", "the same, wrong answer"
     assert earned(found, wrong, "dense") == earned(found, same, "dense")
+    assert earned(found, wrong, "grounded") == pytest.approx(earned(found, same, "grounded") - 1)
     assert earned(found, wrong, "answer") == 0
     assert earned(found, wrong, "paper + dense") == pytest.approx(earned(found, same, "paper + dense") - 1)
 
 
 def test_without_marked_evidence_a_true_word_anywhere_is_not_told_from_the_evidence(found: Hacking) -> None:
-    assert found.blind["dense, words only"] == ["another word"]
+    assert found.blind["dense, words only"] == found.blind["place, words only"] == ["another word"]
 
 
 def heard_badly(words: Words, rng: np.random.Generator) -> Words:
@@ -137,37 +151,39 @@ def heard_badly(words: Words, rng: np.random.Generator) -> Words:
     return tuple(found)
 
 
+@pytest.mark.parametrize("reward_of", [dense_grounding_reward, grounded_reward])
 def test_judged_by_a_recognizers_words_true_evidence_still_earns_the_most(
-    digits: tuple[list[Question], dict[str, Words]],
+    digits: tuple[list[Question], dict[str, Words]], reward_of: Callable[..., list[float]]
 ) -> None:
     """Policies know the true words, the reward has bad ones: digits of 0.4 s make this harder than speech is."""
     questions, words = digits
     rng = np.random.default_rng(0)
     noisy = {id_: heard_badly(of, rng) for id_, of in words.items()}
-    dense: dict[str, list[float]] = {policy.name: [] for policy in POLICIES}
-    for question in [q for q in questions if q.evidence]:
+    judged: dict[str, list[float]] = {policy.name: [] for policy in POLICIES}
+    for question in [q for q in questions if q.evidence][:30]:
         for policy in POLICIES:
             text = policy.write(question, words[question.clip_id], np.random.default_rng(1))
-            value = rewards_of(question, noisy[question.clip_id], text)["dense"]
-            dense[policy.name].append(float(str(value)))
-    means = {name: float(np.mean(of)) for name, of in dense.items()}
+            columns = [noisy[question.clip_id]], [question.duration], [question.evidence]
+            judged[policy.name] += reward_of([text], *columns)
+    means = {name: float(np.mean(of)) for name, of in judged.items()}
     best = means.pop(POLICIES[0].name)
     assert best > 0.3
-    assert max(means[cheat.name] for cheat in CHEATS) < 0.65 * best
+    assert max(means[cheat.name] for cheat in CHEATS) < 0.75 * best
 
 
 @pytest.mark.skipif(
     not SPEECH.exists(), reason="needs ../shared/data/speech: real speech that is not shipped"
 )
-def test_on_real_speech_the_dense_reward_tells_them_apart_too(tmp_path: Path) -> None:
+def test_on_real_speech_they_are_told_apart_too(tmp_path: Path) -> None:
     everything = read_clips(SPEECH, on_error=tmp_path / "errors.jsonl")  # some pseudo words have no length
-    clips = [clip for clip in everything if "librispeech" in clip.audio][:25]
+    clips = [clip for clip in everything if "librispeech" in clip.audio][:15]
     questions = [q for clip in clips for q in choice_questions_of(clip, clips, Choices())]
-    assert len(questions) >= 50
+    assert len(questions) >= 30
     found = compare(questions, {clip.id: clip.words for clip in clips}, n_resamples=200)
-    assert earned(found, "true evidence, quoted", "dense") > 0.45
-    assert clearly_less(found, 0.55) == {}
-    assert found.blind["dense"] == []
+    for reward in ("dense", "place"):
+        assert earned(found, "true evidence, quoted", reward) > 0.45
+        assert more_than(0.6, reward, found) == {}
+        assert found.blind[reward] == []
     assert "whole clip" in found.blind["R_tg official"]
 
 

@@ -646,6 +646,8 @@ def test_a_clip_without_speech_is_judged_by_its_evidence():
         # Where no evidence is marked, the words alone decide.
         ('From 0.2s to 1.4s he says "five two".', [], 1),
         ('From 0.2s to 1.4s he says "five".', [], 2 / 3),
+        ('From 0.1s to 0.7s he says "five".', [], 1),
+        ('From 1.2s to 2.5s he says "five".', [], 2 * 0.5 / 1.3),  # less than half of the span is its words
         ('From 0.2s to 1.4s he says "six".', [], 0),  # nobody says it
         ("From 0.2s to 1.4s nobody says six.", [], 0),
         ("From 0.2s to 1.4s: five two.", [], 0.5),

@@ -12,9 +12,17 @@ from typing import Any
 
 from tgsr.grounding import Mention
 from tgsr.overlap import evidence_crop, trace_iou
-from tgsr.reasoning import ReasoningStep, places_of, plain_words, reasoning_steps, word_agreement, words_said
+from tgsr.reasoning import (
+    ReasoningStep,
+    places_of,
+    plain_words,
+    reasoning_steps,
+    word_agreement,
+    words_in,
+    words_said,
+)
 from tgsr.rewards import C_MAX, Completion, completion_text
-from tgsr.timeline import END_SLACK, Seconds, Span, Word, merge
+from tgsr.timeline import END_SLACK, Seconds, Span, Word, cover, merge
 
 UNMARKED_SHARE = 0.5  # of a clip that may be cited for nothing where nobody marked the evidence
 MOST = 0.5  # a span over a larger share of its clip points nowhere, unless the evidence is as large:
@@ -160,8 +168,9 @@ def place_credits(
     - news: the share of the span that no earlier step cites for the same piece, so that pieces that overlap can all
       be cited and none can be cited again.
 
-    Where no evidence is known, place is 1 and the agreement alone decides: without a quote it is half of the whole
-    text's. Its share falls where all spans together cover more than half of the clip (thrift).
+    Where no evidence is known the agreement alone decides, without a quote half of the whole text's; but place falls
+    where less than half of the span is from the first to the last word in it, and all credits do where the spans
+    together cover more than half of the clip (thrift).
 
     No credit for a span that ends before it starts or more than 0.05 s after the clip; for one over more than half
     of the clip, unless the evidence is as large (their IoU is 0.5 or more); for a quote that is not said there; and
@@ -179,12 +188,12 @@ def place_credits(
             continue
         said = words_said(in_order, span)
         piece = max(evidence, key=span.iou, default=None)
-        place = 1.0 if piece is None else span.iou(piece)
+        place = _filled(span, in_order) if piece is None else span.iou(piece)
         is_silent = piece is not None and not words_said(in_order, piece)
         agreement, why = _agreement(step, said, piece, is_silent)
         if span.duration > MOST * duration and not (piece and place >= MEETS):
             place, why = 0.0, f"over more than {MOST:.0%} of the clip"
-        elif not place:
+        elif piece and not place:
             why = "no evidence is near"
         before = cited.setdefault(piece, [])
         factors = {"place": place, "agreement": agreement, "news": _news(span, before, duration), **thrift}
@@ -207,6 +216,12 @@ def _cited_steps(text: str, duration: Seconds) -> list[tuple[ReasoningStep, Span
 def _thrift(steps: Sequence[tuple[ReasoningStep, Span | None]], allowed: Seconds, duration: Seconds) -> float:
     cited = _seconds_of(evidence_crop([span for _, span in steps if span is not None], duration, 0))
     return min(1.0, allowed / cited) if cited else 1.0
+
+
+def _filled(span: Span, words: Sequence[Word]) -> float:
+    """1 where half of the span, at least, is from the first to the last word in it; less in proportion; 0 for none."""
+    spoken = cover(word.span for word in words_in(words, span))
+    return 0.0 if spoken is None else min(1.0, span.iou(spoken) / MEETS)
 
 
 def _news(span: Span, before: Sequence[Span], duration: Seconds) -> float:

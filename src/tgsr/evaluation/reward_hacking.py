@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from tgsr.choices import correct_letter, extract_choice, letter
 from tgsr.data.splits import drawn
-from tgsr.dense_reward import dense_grounding_reward
+from tgsr.dense_reward import dense_grounding_reward, grounded_reward
 from tgsr.disk.whole import StrPath, whole, write_whole
 from tgsr.errors import RecordError
 from tgsr.grounding import find_spans
@@ -40,9 +41,12 @@ REWARDS = {
     "R_tg official": "Eq. 2, the authors' counter",
     "R_tg strict": "Eq. 2, distinct intervals",
     "paper": "Eq. 3: R_answer + R_tg, official",
+    "place": "the place of --reward grounded",
+    "place, words only": "the same where no evidence is marked",
+    "grounded": "R_answer + place, as --reward grounded",
     "dense": "dense grounding reward",
     "dense, words only": "the same where no evidence is marked",
-    "paper + dense": "Eq. 3 + dense, as --dense-weight 1",
+    "paper + dense": "Eq. 3 + dense, as --reward dense",
     "trace IoU": "avg_iou; a measure, no reward",
 }
 """What is measured, with the meaning of each, in the table's order."""
@@ -206,6 +210,47 @@ def _recital_even_times(question: Question, words: Words, rng: np.random.Generat
     return _recital(question, tuple(even), rng)
 
 
+def _at_the_evidence(quote: Callable[[Question, Words], Sequence[str]]) -> Steps:
+    """Steps at the true places that quote something else."""
+    return lambda question, words, rng: [_quoted(span, quote(question, words)) for span in question.evidence]
+
+
+def _commonest_word_each_second(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    ((commonest, _),) = Counter(_texts(words)).most_common(1)
+    return [_quoted(span, [commonest]) for span in _windows(question.duration, 1.0)]
+
+
+def _overlapping_windows(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    windows = _windows(question.duration, 0.5)
+    return [_quoted(span, _texts(words_in(words, span))) for span in windows]
+
+
+def _windows(duration: float, hop: float) -> list[Span]:
+    """Spans of a second, `hop` seconds apart, cut to the clip."""
+    starts = np.arange(0, max(hop, duration - 0.05), hop)
+    return [Span(float(start), min(float(start) + 1.0, duration)) for start in starts]
+
+
+def _first_word_of_the_evidence_widely(
+    question: Question, words: Words, rng: np.random.Generator
+) -> list[str]:
+    """One word that is said in the evidence, in 0.45 of the clip around it."""
+    span = question.evidence[0]
+    start = min(max(0.0, span.start - 0.2 * question.duration), 0.55 * question.duration)
+    wide = Span(start, start + 0.45 * question.duration)
+    return [_quoted(wide, _texts(words_in(words, span))[:1])]
+
+
+def _past_the_end_too(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    past = Span(question.duration + 1.0, question.duration + 2.0)
+    return [*_evidence(question, words), _quoted(past, [str(question.answer)])]
+
+
+def _middle(question: Question, words: Words, rng: np.random.Generator) -> list[str]:
+    half = min(0.5, question.duration / 2)
+    return [_quoted(Span(question.duration / 2 - half, question.duration / 2 + half), [str(question.answer)])]
+
+
 POLICIES = (
     Policy("true evidence, quoted", "reference", "cites the evidence and quotes what is said there", _evidence),
     Policy("the same, wrong answer", "honest", "the same, and a wrong letter", _evidence, _wrong),
@@ -238,6 +283,23 @@ POLICIES = (
     Policy("another word", "degenerate", "a true word at its true place, beside the point", _another_word),
     Policy("recital", "degenerate", "the whole transcript in runs of four words, true times", _recital),
     Policy("recital, even times", "degenerate", "the same, times by dividing the clip evenly", _recital_even_times),
+    Policy("whole clip, question quoted", "degenerate", "one span over the whole clip, the question as its quote",
+           lambda question, words, rng: [_quoted(Span(0.0, question.duration), [question.question])]),
+    Policy("commonest word, each second", "degenerate", "the clip's commonest word, in a span for each second",
+           _commonest_word_each_second),
+    Policy("first second, first word", "degenerate", "0 to 1 s, the clip's first word as its quote",
+           lambda question, words, rng: [_quoted(Span(0.0, min(1.0, question.duration)), _texts(words[:1]))]),
+    Policy("overlapping windows", "degenerate", "a second each half second, what is said there", _overlapping_windows),
+    Policy("middle, answer quoted", "degenerate", "the clip's middle second, the right answer's text", _middle),
+    Policy("evidence's word, wide", "degenerate", "a word of the evidence, in 0.45 of the clip around it",
+           _first_word_of_the_evidence_widely),
+    Policy("evidence, empty quote", "degenerate", "the true spans, a blank as their quote",
+           _at_the_evidence(lambda question, words: [" "])),
+    Policy("evidence, choices quoted", "degenerate", "the true spans, all choices as their quote",
+           _at_the_evidence(lambda question, words: question.choices)),
+    Policy("evidence, transcript quoted", "degenerate", "the true spans, all that is said as their quote",
+           _at_the_evidence(lambda question, words: _texts(words))),
+    Policy("evidence, and past the end", "degenerate", "the true steps, and one after the clip", _past_the_end_too),
     Policy('"from 2 to 3 people"', "degenerate", "no time at all; counted by the authors' counter",
            lambda question, words, rng: ["The voices grow from 2 to 3 people."]),
     Policy('"(3, 5)"', "degenerate", "no time at all; counted by the authors' counter",
@@ -258,7 +320,9 @@ def rewards_of(question: Question, words: Words, text: str) -> dict[str, float |
     (official,) = timestamp_grounding_reward([text])
     (strict,) = timestamp_grounding_reward([text], counter="strict")
     (dense,) = dense_grounding_reward([text], [words], [question.duration], [question.evidence])
-    (words_only,) = dense_grounding_reward([text], [words], [question.duration])
+    (dense_words,) = dense_grounding_reward([text], [words], [question.duration])
+    (place,) = grounded_reward([text], [words], [question.duration], [question.evidence])
+    (place_words,) = grounded_reward([text], [words], [question.duration])
     chosen = extract_choice(text, question.choices)
     return {
         "answer": answer,
@@ -266,8 +330,11 @@ def rewards_of(question: Question, words: Words, text: str) -> dict[str, float |
         "R_tg official": official,
         "R_tg strict": strict,
         "paper": answer + official,
+        "place": place,
+        "place, words only": place_words,
+        "grounded": answer + place,
         "dense": dense,
-        "dense, words only": words_only,
+        "dense, words only": dense_words,
         "paper + dense": answer + official + dense,
         "trace IoU": trace_iou(find_spans(text), question.evidence),
     }
@@ -369,7 +436,7 @@ def draw(hacking: Hacking, path: StrPath) -> None:
     rows = [[policy.rewards[reward].value for reward in rewards] for policy in hacking.policies]
     values = np.array(rows, dtype=float)
     shares = np.minimum(1.0, values / values[0])
-    figure = Figure(figsize=(10.5, 1.4 + 0.3 * len(hacking.policies)), layout="constrained")
+    figure = Figure(figsize=(12.5, 1.4 + 0.3 * len(hacking.policies)), layout="constrained")
     axes = figure.subplots()
     shades = LinearSegmentedColormap.from_list("share", ("#ffffff", "#c7dbe0", "#20867a"))
     colours = shades.with_extremes(bad="#f3f1ec")  # not scored
@@ -392,7 +459,7 @@ def draw(hacking: Hacking, path: StrPath) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors="#24292f")
     legend = "dot: a degenerate policy that the reward does not tell from the reference"
-    legend = f"mean over {hacking.n_questions} questions; colour: share of the reference's; {legend}"
+    legend = f"mean over {hacking.n_questions} questions; colour: share of the reference's\n{legend}"
     axes.set_xlabel(legend, fontsize=9)
     with whole(path) as half:
         figure.savefig(half, dpi=110, format="png", facecolor="white")
