@@ -127,6 +127,7 @@ def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Pa
     page = page_in(report([full_run(tmp_path)], tmp_path / "report", title="A <b>run</b>", published=True))
     heads = [text for _, text in page.all("h2")]
     assert heads == [
+        "Does the evidence hold?",
         "Where is this phrase said?",
         "Which answer is right, and what supports it?",
         "How responses reason",
@@ -142,7 +143,7 @@ def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Pa
         "Responses without usable times",
     ]
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     for name in pictures:
         assert (tmp_path / "report" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for caption in [text for _, text in page.all("caption")]:

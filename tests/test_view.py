@@ -32,7 +32,7 @@ from tgsr.pages.study.serve import consent_of, kept_token
 from tgsr.pages.view import ask as asking
 from tgsr.pages.view.ask import Asker, Busy, suffix_of
 from tgsr.pages.view.export import export
-from tgsr.pages.view.index import Query, mention_rows, read_index, select, summary_row
+from tgsr.pages.view.index import Query, item_row, mention_rows, read_index, select, summary_row
 from tgsr.pages.view.server import Viewer, app, routes
 from tgsr.pages.view.sound import HEADER_BYTES, BrowserSound, Sounds, file_of, read_bytes, wav_header
 from tgsr.records import Clip, Question, Response, write_jsonl
@@ -189,6 +189,59 @@ def test_filters_and_orders(tmp_path):
     assert ids(sort="worst", model="first") == "1234"
 
 
+def test_responses_are_found_by_what_their_places_hold(tmp_path):
+    said = (Word("no", 0.2, 0.8), Word("yes", 1.0, 1.9), Word("sir", 4.0, 4.8))
+    texts = {
+        "1": 'From 1.0s to 2.0s, "yes".\n(a) yes',
+        "2": 'From 4.0s to 5.0s, "sir".\n(a) yes',  # true, and no evidence
+        "3": 'From 1.0s to 2.0s, "sir".\n(a) yes',  # the evidence, and it is not said there
+        "4": 'From 1.0s to 2.0s, "yes", and from 50.0s to 60.0s.\n(a) yes',
+        "5": "(a) yes",
+    }
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(choice(k), "m", text) for k, text in texts.items()])
+    unheard = read_index([tmp_path])
+    assert [item.verdicts["m"].quoted for item in unheard.items] == [None] * 5
+    assert "what is quoted" not in unheard.measures[0].text
+    write_jsonl(tmp_path / "clips.jsonl", [Clip("c-a.wav", "a.wav", 6.0, said)])
+    index = read_index([tmp_path])
+
+    def ids(**asked):
+        return "".join(item.question.id for item in select(index, Query(**asked)))
+
+    assert ids(missed=True) == "25"
+    assert ids(misquoted=True) == "35"
+    assert ids(late=True) == "4"
+    assert ids(missed=True, misquoted=True) == "5"
+    assert ids(sort="away") == "25413"
+    (measured,) = index.measures
+    assert measured.text.startswith(
+        "the evidence is cited in 60.0 % of 5 questions; what is quoted is said there in"
+    )
+    assert measured.warning is None
+    third, fourth = (item_row(index, item)["responses"][0]["mentions"] for item in index.items[2:4])
+    assert [(m["hit"], m["said"], m["quoted"], m["quote_true"]) for m in third] == [
+        (True, "yes", "sir", False)
+    ]
+    assert [(m["hit"], m["said"], m["problem"]) for m in fourth] == [
+        (True, "yes", None),
+        (False, "", "lies past the end of the clip"),
+    ]
+
+
+def test_a_model_that_cites_one_place_for_everything_is_warned_of(tmp_path):
+    rows = [
+        Response(
+            choice(str(k), f"{k}.wav", evidence=(Span(k, k + 1.0),)), "stuck", "From 5.0s to 5.9s.\n(a) yes"
+        )
+        for k in range(5)
+    ]
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    (measured,) = read_index([tmp_path]).measures
+    assert "k looks perfect" in measured.warning
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(phrase("p"), "m", "1.0 to 2.0")])
+    assert read_index([tmp_path]).measures == ()  # there is nothing to measure so
+
+
 def test_half_written_and_bad_rows_are_noted_and_the_rest_is_shown(run):
     path = run / "predictions.jsonl"
     content = path.read_bytes()
@@ -294,7 +347,9 @@ def test_a_browser_gets_the_run_its_items_and_one_of_them(client):
     assert client.get("/api/items?wrong=1&model=sharp").json()["n"] == 0
     assert client.get("/api/items?page=99").json()["items"] == []
     first = client.get("/api/items").json()["items"][0]
-    assert first["verdicts"]["sharp"] == {"right": True, "iou": 1.0, "k": 1, "grounded": True}
+    assert first["verdicts"]["sharp"] == {
+        "right": True, "iou": 1.0, "k": 1, "grounded": True, "hit": True, "quoted": None, "late": False
+    }  # fmt: skip
     item = client.get(f"/api/item/{first['key']}").json()
     assert item["evidence"] == [[1.0, 2.0]]
     assert item["words"] is None

@@ -133,7 +133,7 @@ def _quotes(steps: Sequence[ReasoningStep], words: Sequence[Word]) -> list[_Quot
     quotes = []
     for heard, alike in groupby((step for step in steps if step.is_quoted), key=lambda step: step.heard):
         spans = tuple(step.mention.span for step in alike)
-        quotes.append(_Quote(heard, spans, tuple(_said_about(span, words) for span in spans)))
+        quotes.append(_Quote(heard, spans, tuple(said_about(span, words) for span in spans)))
     return quotes
 
 
@@ -148,7 +148,8 @@ def _is_true(quotes: Sequence[_Quote]) -> bool:
     return 0 < QUOTE_SHARE * n_quoted <= n_said
 
 
-def _said_about(span: Span | None, words: Sequence[Word]) -> tuple[str, ...]:
+def said_about(span: Span | None, words: Sequence[Word]) -> tuple[str, ...]:
+    """The plain words that are said in the span with 0.2 s around it, of words in order of time; () of no span."""
     if span is None:
         return ()
     return words_said(words, Span(max(0.0, span.start - QUOTE_SLACK), span.end + QUOTE_SLACK))

@@ -19,6 +19,8 @@ RUNS = (
 
 
 def add_rows(command: argparse.ArgumentParser) -> None:
+    about = "clips.jsonl with the words that are said; those beside the questions' sound if not given"
+    command.add_argument("--clips", type=Path, nargs="+", default=[], help=about)
     flag = command.add_argument_group("rows of the tables").add_argument
     about = "a model and what readers know it as, in order; without any, all models under their own names"
     flag("--row", action="append", default=[], metavar="LABEL=MODEL", help=about)
@@ -39,7 +41,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs)
+    shared.require_there(*args.runs, *args.clips)
     shared.require_writable("--out", args.out, folder=args.out.suffix != ".html")
     from tgsr.report.write import report
 
@@ -57,7 +59,7 @@ def add_tables(command: argparse.ArgumentParser) -> None:
 
 
 def tables(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs)
+    shared.require_there(*args.runs, *args.clips)
     shared.require_writable("--out", args.out, folder=True)
     from tgsr.report.write import tables
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.disk.whole import whole
-from tgsr.statistics.pictures import MODEL_COLOURS, Dot, Dots, Lines, Stated, smoothed
+from tgsr.statistics.pictures import MODEL_COLOURS, Dot, Dots, Lines, Scatter, Stated, smoothed
 from tgsr.timeline import Seconds, Span
 
 WAVE_PX, LANE_PX, AXIS_PX = 84, 22, 20
@@ -166,6 +166,50 @@ def _short(text: str, n: int) -> str:
     return escape(text if len(text) <= n else text[: n - 1] + "…")
 
 
+# --- times against times ---------------------------------------------------------------------------------
+
+
+def scatter_panel(panel: Scatter) -> str:
+    """As SVG under its title."""
+    size, left, top, bottom = 220, 34, 6, 34
+    scale = size / panel.end
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return round(left + scale * x, 1), round(top + size - scale * min(y, panel.end), 1)
+
+    grid = []
+    for time in ticks(panel.end)[:: 1 if len(ticks(panel.end)) <= 6 else 2]:
+        x, y = place(time, time)
+        grid.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{top + size}"/>')
+        grid.append(f'<line class="grid" x1="{left}" x2="{left + size}" y1="{y}" y2="{y}"/>')
+        grid.append(f'<text x="{x}" y="{top + size + 14}" text-anchor="middle">{time:g}</text>')
+        grid.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{time:g}</text>')
+    points = []
+    for x, y, is_full in zip(panel.x, panel.y, panel.is_full, strict=True):
+        across, up = place(x, y)
+        is_beyond = y > panel.end
+        shape = (
+            f"M{across - 3.5} {up + 3}h7l-3.5-6z"
+            if is_beyond
+            else f"M{across - 3} {up}a3 3 0 1 0 6 0a3 3 0 1 0-6 0z"
+        )
+        points.append(f'<path class="{"full" if is_full else "ring"}" d="{shape}"/>')
+    diagonal = f'<line class="chance" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>'
+    middle = top + size / 2
+    turned = f'x="9" y="{middle}" text-anchor="middle" transform="rotate(-90 9 {middle})"'
+    names = (
+        f'<text x="{left + size}" y="{top + size + 28}" text-anchor="end">{escape(panel.x_label)}</text>'
+        f"<text {turned}>{escape(panel.y_label)}</text>"
+    )
+    title = escape(panel.title)
+    label = escape(f"{panel.title}: {panel.y_label} against {panel.x_label}")
+    return (
+        f'<figure class="panel scatter"><figcaption>{title}</figcaption>'
+        f'<svg viewBox="0 0 {left + size + 8} {top + size + bottom}" role="img" aria-label="{label}">'
+        f'{"".join(grid)}{diagonal}<g class="{panel.tint}">{"".join(points)}</g>{names}</svg></figure>'
+    )
+
+
 # --- lines -----------------------------------------------------------------------------------------------
 
 
@@ -183,7 +227,9 @@ def line_panel(panel: Lines) -> str:
 def _line_svg(panel: Lines) -> str:
     width, height, left, top, bottom = 320, 140, 48, 8, 20
     xs = [x for line in panel.lines for x in line.x]
-    ys = [y for line in panel.lines for y in line.y] + ([0.0] if panel.from_zero else [])
+    ys = [y for line in panel.lines for y in line.y] + ([0.0] if panel.from_zero or panel.is_share else [])
+    ys += [end for line in panel.lines for _, *ends in line.intervals for end in ends]
+    ys += [1.0] if panel.is_share else []
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
 
     def place(x: float, y: float) -> str:
@@ -198,8 +244,9 @@ def _line_svg(panel: Lines) -> str:
         raw = "".join(f"M{place(x, y)}h0" for x, y in zip(line.x, line.y, strict=True))
         middle = smoothed(line.y) if panel.is_noisy else line.y
         mean = "M" + "L".join(place(x, y) for x, y in zip(line.x, middle, strict=True))
+        ends = "".join(f"M{place(x, low)}L{place(x, high)}" for x, low, high in line.intervals)
         paths.append(
-            f'<g class="{line.tint}"><title>{escape(line.name)}</title>'
+            f'<g class="{line.tint}"><title>{escape(line.name)}</title><path class="spread" d="{ends}"/>'
             f'<path class="raw" d="{raw}"/><path class="mean" d="{mean}"/></g>'
         )
     base = height - bottom

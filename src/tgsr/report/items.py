@@ -16,8 +16,10 @@ from tgsr import audio
 from tgsr.choices import letter, official_letter
 from tgsr.evaluation.scoring.metrics import ChoiceScores, PhraseScores
 from tgsr.evaluation.scoring.score import Predictions, score
+from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.grounding import Mention, mentions_in
 from tgsr.records import Question, Response, resolve_audio
+from tgsr.report.cited import CitedPlace, cited_places
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
 from tgsr.statistics.pictures import Stated, stated, tint
 from tgsr.timeline import Seconds, Span
@@ -188,7 +190,7 @@ def sound_of(clip: Path, sounds: dict[Path, EmbeddedSound]) -> EmbeddedSound:
 # --- one item --------------------------------------------------------------------------------------------
 
 
-def item_html(asked: Answered, rule: str, models: Sequence[str], sound: EmbeddedSound) -> str:
+def item_html(asked: Answered, rule: str, models: Sequence[str], sound: EmbeddedSound, spoken: Spoken) -> str:
     question = asked.question
     responses = sorted(asked.responses, key=lambda response: models.index(response.model))
     text = (
@@ -199,7 +201,7 @@ def item_html(asked: Answered, rule: str, models: Sequence[str], sound: Embedded
     parts = [f'<p class="why">{escape(rule)}</p><h3>{text}</h3>']
     if question.kind == "choice":
         parts.append(choice_list(question, responses, models))
-    texts = "".join(response_html(response, models, sound.problem is None) for response in responses)
+    texts = "".join(response_html(response, models, sound.problem is None, spoken) for response in responses)
     details = ", ".join(escape(part) for part in (question.id, question.split, question.task) if part)
     parts += [
         player(question.duration, sound),
@@ -275,15 +277,45 @@ def named_lane(
     return f'<span class="name">{escape(name)}</span>{lane_svg(name, colour, bars, evidence, duration)}'
 
 
-def response_html(response: Response, models: Sequence[str], is_heard: bool) -> str:
+def response_html(response: Response, models: Sequence[str], is_heard: bool, spoken: Spoken) -> str:
     colour = tint(models, response.model)
     empty = '<span class="soft">(an empty response)</span>'
     body = cited_text(response, is_heard) if response.text.strip() else empty
+    places = cited_places(response, spoken.words_of(response.question))
+    held = "".join(place_html(place, response) for place in places)
+    held = f'<ul class="held">{held}</ul>' if held else ""
     return (
         f'<div class="response {colour}"><p class="who"><span class="key {colour}"></span>'
         f'<b>{escape(response.model)}</b><span class="verdict">{verdict(response)}</span></p>'
-        f'<p class="text" dir="auto">{body}</p></div>'
+        f'<p class="text" dir="auto">{body}</p>{held}</div>'
     )
+
+
+def place_html(place: CitedPlace, response: Response) -> str:
+    """What a cited place holds: whether it is evidence, what is said there, and what the response says is."""
+    span = stated(place.mention.start, place.mention.end, response.question.duration)
+    facts = [f'<span class="time">{span.start:g}–{span.end:g} s</span>']
+    if span.problem is not None:
+        facts.append(judged(False, escape(span.problem)))
+    elif place.is_hit is not None:
+        facts.append(judged(place.is_hit, "on the evidence" if place.is_hit else "off the evidence"))
+    if place.said is not None:
+        facts.append(f"said there: {quotation(place.said)}")
+    if place.quoted:
+        facts.append(f"quoted: {judged(place.is_quote_true, quotation(place.quoted))}")
+    return f"<li>{' · '.join(facts)}</li>" if len(facts) > 1 else ""
+
+
+def quotation(words: Sequence[str]) -> str:
+    return f"<q>{escape(' '.join(words))}</q>" if words else "nothing"
+
+
+def judged(is_good: bool | None, content: str) -> str:
+    """The markup after a sign for good or bad; None is neither."""
+    if is_good is None:
+        return content
+    kind, sign = ("good", "✓") if is_good else ("bad", "✗")
+    return f'<span class="{kind}">{sign} {content}</span>'
 
 
 def verdict(response: Response) -> str:

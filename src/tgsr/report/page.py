@@ -18,8 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from tgsr.disk.whole import write_whole
+from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.report import typeset
-from tgsr.report.figures import dot_panel, line_panel
+from tgsr.report.figures import dot_panel, line_panel, scatter_panel
 from tgsr.report.items import Answered, EmbeddedSound, choose_items, group_by_question, item_html, sound_of
 from tgsr.report.results import Results
 from tgsr.report.sections import Section
@@ -89,7 +90,7 @@ def page_parts(
         f"<header><h1>{escape(title)}</h1><p>{LEAD}</p>{legend}</header>",
         note_box(results.notes),
         *(section_html(section, models) for section in sections),
-        item_section(items, models),
+        item_section(items, models, results.spoken),
     ]
 
 
@@ -148,7 +149,10 @@ def section_html(section: Section, models: Sequence[str]) -> str:
         for other in models
         if one != other
     }
-    parts = [typeset.html(table, names) for table in section.tables]
+    parts = [sentence_list("warnings", section.warnings), sentence_list("findings", section.findings)]
+    if section.scatters:
+        parts.append(f'<div class="panels">{"".join(map(scatter_panel, section.scatters))}</div>')
+    parts += [typeset.html(table, names) for table in section.tables]
     if any(colour for _, colour in section.keys):
         listed = "".join(f"<li>{key(name, colour)}</li>" for name, colour in section.keys)
         parts.append(f'<ul class="legend">{listed}</ul>')
@@ -163,6 +167,11 @@ def section_html(section: Section, models: Sequence[str]) -> str:
     return f'<section id="{section.key}"><h2>{escape(section.title)}</h2>{body}</section>'
 
 
+def sentence_list(kind: str, sentences: Sequence[str]) -> str:
+    listed = "".join(f"<li>{escape(typeset.plain(sentence))}</li>" for sentence in sentences)
+    return f'<ul class="{kind}">{listed}</ul>' if sentences else ""
+
+
 def image_html(path: Path) -> str:
     """A PNG that another command drew, inside the page and folded: our own pictures come first."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -173,18 +182,19 @@ def image_html(path: Path) -> str:
     )
 
 
-def item_section(items: Sequence[tuple[Answered, str]], models: Sequence[str]) -> str:
+def item_section(items: Sequence[tuple[Answered, str]], models: Sequence[str], spoken: Spoken) -> str:
     head = '<section id="items"><h2>Questions, responses and their evidence</h2>'
     if not items:
         return f"{head}<p>There are no responses to show.</p></section>"
     sounds: dict[Path, EmbeddedSound] = {}
     articles = "\n".join(
-        item_html(asked, rule, models, sound_of(asked.audio, sounds)) for asked, rule in items
+        item_html(asked, rule, models, sound_of(asked.audio, sounds), spoken) for asked, rule in items
     )
     elements = "".join(sound.element for sound in sounds.values())
     return (
         f"{head}<p>Press a time, or a bar, to hear exactly that. The shaded columns are the true evidence. "
-        "A time that cannot be is crossed out. <kbd>space</kbd> pauses and resumes, <kbd>esc</kbd> stops. A located "
+        "A time that cannot be is crossed out. Below a response stands what each cited place "
+        "holds. <kbd>space</kbd> pauses and resumes, <kbd>esc</kbd> stops. A located "
         "phrase is right from an IoU of 0.7 on; best and worst go by IoU, for choices by accuracy and trace IoU."
         f"</p>\n{articles}\n{elements}</section>"
     )

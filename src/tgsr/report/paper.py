@@ -1,4 +1,4 @@
-"""The paper's tables 1 to 4, from what lies in run folders, with intervals, counts and paired differences.
+"""The paper's tables 1 to 4, after those of the evidence, with intervals, counts and paired differences.
 
 Rows are models in the order of `Results.models`. Percentages, decimals and columns are the paper's; what we add stands
 to their right, or in a table of its own. The paper's own numbers are facts in published.json: they come in groups of
@@ -19,6 +19,7 @@ from tgsr.disk.whole import write_whole
 from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.scoring.metrics import Difference
+from tgsr.report.evidence import evidence_tables
 from tgsr.report.question_sets import PARTS, QuestionSet, difference_to
 from tgsr.report.results import Results
 from tgsr.report.typeset import (
@@ -97,9 +98,11 @@ def went_through_sta(results: Results, named: Sequence[str]) -> set[str]:
 
 
 def paper_tables(results: Results, sta: Sequence[str] = (), *, published: bool = False) -> list[Table]:
-    """The tables that there is anything for, in the paper's order; all four with `published`."""
+    """The tables that there is anything for: of the evidence, then in the paper's order; all four with `published`."""
     values = published_values() if published else None
     tables = [
+        *evidence_tables(results),
+        evidence_differences(results),
         table_1(results, went_through_sta(results, sta), is_named=bool(sta), values=values),
         table_1_differences(results),
         table_2(results, "official", values),
@@ -185,6 +188,18 @@ def table_1(
         (Column("STA"), *columns),
         (*groups, *published_groups(1, keys, values)),
         tuple(notes),
+    )
+
+
+def evidence_differences(results: Results) -> Table:
+    """How often the evidence is hit less how often the first row hits it, on the same questions, paired, in points."""
+    return _differences(
+        results,
+        [questions for questions in results.sets if questions.choice],
+        "evidence-differences",
+        "Evidence hit: difference to the first row on the same questions",
+        Column("evidence hit", "points", 100, 1),
+        lambda d: (d.evidence_hit, d.p_evidence_hit, None if d.evidence_hit is None else d.evidence_hit.n),
     )
 
 

@@ -13,6 +13,7 @@ from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow
 from tgsr.evaluation.scoring.items import ScoredAnswer, score_response, score_row
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, Difference, Metrics, PhraseScores
 from tgsr.evaluation.scoring.score import Predictions, score
+from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.records import Question, Response
 from tgsr.statistics.intervals import Bootstrap, Mean
 
@@ -94,6 +95,12 @@ def part_of(question: Question) -> Part | None:
     return _part(benchmark, kinds or ((question.task,) if question.task else ()))
 
 
+def key_of(question: Question) -> str:
+    """The key of the set that a question belongs to."""
+    part = part_of(question)
+    return f"split {question.split}" if part is None else part.key
+
+
 def _part(benchmark: str, kinds: Sequence[str]) -> Part:
     """The part of questions of these kinds (AIR-Bench: tasks, else domains), of its own where table 2 has none."""
     for part in PARTS:
@@ -103,7 +110,9 @@ def _part(benchmark: str, kinds: Sequence[str]) -> Part:
     return Part(f"{benchmark}-{kind}", f"{BENCHMARKS[benchmark]}, {kind}", benchmark)
 
 
-def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -> list[QuestionSet]:
+def score_sources(
+    sources: Sequence[Source], models: Sequence[str], seed: int, spoken: Spoken
+) -> list[QuestionSet]:
     """Each set of questions scored by itself: splits of ours in order of name, then benchmarks in table 2's order.
 
     Models are scored in the order in which they are shown, so that differences are to earlier ones.
@@ -122,10 +131,10 @@ def score_sources(sources: Sequence[Source], models: Sequence[str], seed: int) -
         for row in source.rows:
             kinds = row.labelled("category" if source.benchmark == "airbench" else "domain")
             rows.setdefault(_part(source.benchmark, kinds), {}).setdefault(source.model, []).append(row)
-    sets = [_score_split(split, ours[split], seed) for split in sorted(ours)]
+    sets = [_score_split(split, ours[split], seed, spoken) for split in sorted(ours)]
     parts = sorted({*theirs, *rows}, key=_in_table_2)
     return sets + [
-        _score_part(part, theirs.get(part, []), rows.get(part, {}), models, seed) for part in parts
+        _score_part(part, theirs.get(part, []), rows.get(part, {}), models, seed, spoken) for part in parts
     ]
 
 
@@ -135,8 +144,8 @@ def _in_table_2(questions: Part | QuestionSet) -> tuple[int, str]:
     return keys.index(questions.key) if questions.key in keys else len(keys), questions.key
 
 
-def _score_split(split: str, responses: Sequence[Response], seed: int) -> QuestionSet:
-    metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
+def _score_split(split: str, responses: Sequence[Response], seed: int, spoken: Spoken) -> QuestionSet:
+    metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed, spoken=spoken)
     groups = {model: scores.all for model, scores in metrics.models.items()}
     return QuestionSet(
         key=f"split {split}",
@@ -153,6 +162,7 @@ def _score_part(
     rows: Mapping[str, Sequence[BenchmarkRow]],
     models: Sequence[str],
     seed: int,
+    spoken: Spoken,
 ) -> QuestionSet:
     """Responses of ours, and owners' files by model. A model that is in both keeps the scores of its responses."""
     benchmark = cast(Benchmark, part.benchmark)
@@ -164,7 +174,7 @@ def _score_part(
         if of_file is not None:
             scores[model] = of_file
         answers[model] = [score_row(row, benchmark, model) for row in model_rows]
-    metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed)
+    metrics = score(Predictions("tgsr", responses=tuple(responses)), seed=seed, spoken=spoken)
     for model, model_scores in metrics.models.items():
         scores[model] = model_scores.benchmarks[benchmark]
         if model_scores.all.choice is not None:
@@ -292,6 +302,8 @@ def difference_to(first: str, other: str, among: QuestionSet) -> Difference | No
                 other=other,
                 accuracy_official=_negated(difference.accuracy_official),
                 iou=_negated(difference.iou),
+                evidence_hit=_negated(difference.evidence_hit),
+                quote_truth=_negated(difference.quote_truth),
             )
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.controls.metrics import Controls
 from tgsr.evaluation.scoring.metrics import GroupScores, Metrics, ModelScores
 from tgsr.evaluation.scoring.score import read_predictions
+from tgsr.evaluation.scoring.spoken import Spoken
+from tgsr.evidence import ungrounded
 from tgsr.records import Response, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
 from tgsr.report.read import Kind, checked, find_files, log_number, log_rows, read_json, read_models
@@ -28,7 +31,29 @@ from tgsr.statistics.pictures import Curve
 
 T = TypeVar("T")
 
-CURVES = ("loss", "reward", "accuracy", "grounding_reward", "dense_grounding_reward", "k", "kl")
+WATCHED = {  # the measures of a watch that are drawn, and how they are called
+    "evidence_hit": "evidence hit",
+    "trace_iou": "trace IoU",
+    "above_chance": "trace IoU above chance",
+    "quote_truth": "quote truth",
+    "first_place": "first place",
+    "end_within": "ends within 0.1 s",
+    "phrase_iou": "phrase IoU",
+    "accuracy": "accuracy",
+    "k1": "share with k = 1",
+}
+CURVES = (
+    "loss",
+    "reward",
+    "accuracy",
+    "grounding_reward",
+    "dense_grounding_reward",
+    "k",
+    "kl",
+    "entropy",
+    "reward_std_within",
+    "reward_std_between",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +64,14 @@ class Results:
     written_by: dict[str, str]
     sources: tuple[Source, ...]
     sets: tuple[QuestionSet, ...]
+    spoken: Spoken
     behaviour: dict[str, Behaviour]
     controls: dict[str, Controls]
     attention: dict[str, Attention]
     pictures: tuple[Path, ...]  # attention.png, controls.png, ...
     curves: tuple[Curve, ...]
+    watched: tuple[Curve, ...]
+    watch_warnings: tuple[str, ...]  # where a watched run's k is perfect and its grounding gone
     others: tuple[Path, ...]  # JSON that was read
     notes: tuple[str, ...]
 
@@ -53,9 +81,15 @@ class Results:
 
 
 def gather(
-    runs: Sequence[Path], rows: Sequence[str] = (), seed: int = 0, errors: Path | None = None
+    runs: Sequence[Path],
+    rows: Sequence[str] = (),
+    seed: int = 0,
+    errors: Path | None = None,
+    clips: Sequence[Path] = (),
 ) -> Results:
     """Reads and scores all that `runs` hold: files, and folders with files in and below them.
+
+    `clips` are clips files with the words that are said; without any, `Spoken` looks for them.
 
     `rows` names models for readers, "LABEL=MODEL", in the order in which they are shown, and leaves out all others;
     without any, models go by their own names in order of appearance. `seed` is the bootstrap's. Rows that are left out
@@ -103,13 +137,15 @@ def gather(
         + [name for metrics in stored for name in metrics.models]
         + [*behaviour, *controls, *attention]
     )
-    if not names and not curves:
+    watches = [watch for path in files["log"] if (watch := attempt(read_watch, path)) is not None]
+    if not names and not curves and not any(watch.curves for watch in watches):
         listed = f"; {errors} says why" if errors is not None and errors.exists() else ""
         raise NothingDone(f"{', '.join(map(str, runs))}: no response and no score to report{listed}")
     label_of = labels(list(names), rows)
     sources = [_relabelled(source, label_of) for source in sources]
     models = tuple(label_of.values())
-    sets = score_sources(sources, models, seed)
+    spoken = Spoken(clips, beside=[source.path for source in sources])
+    sets = score_sources(sources, models, seed, spoken)
     for metrics in stored:
         sets = merge_sets(sets, sets_of(metrics, label_of), metrics.file, notes)
     summaries = [*files["behaviour"], *files["controls"], *files["attention"]]
@@ -118,11 +154,14 @@ def gather(
         written_by={label: name for name, label in label_of.items()},
         sources=tuple(sources),
         sets=tuple(sets),
+        spoken=spoken,
         behaviour=_chosen(behaviour, label_of),
         controls=_chosen(controls, label_of),
         attention=_chosen(attention, label_of),
         pictures=tuple(png for path in summaries if (png := path.with_suffix(".png")).is_file()),
         curves=tuple(curves),
+        watched=tuple(curve for watch in watches for curve in watch.curves),
+        watch_warnings=tuple(warning for watch in watches for warning in watch.warnings),
         others=(*files["metrics"], *summaries),
         notes=tuple(notes),
     )
@@ -232,6 +271,64 @@ def read_log(path: Path) -> list[Curve]:
         loss = f"{described['stage']} loss"
     curves = [replace(curve, name=path.parent.name) for curve in read_curves(path, CURVES)]
     return [replace(curve, y_label=loss) if curve.y_label == "loss" else curve for curve in curves]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLog:
+    """What a training's watch saw on held-out questions, over steps, and what is to be warned of."""
+
+    curves: tuple[Curve, ...]
+    warnings: tuple[str, ...]
+
+
+def read_watch(path: Path) -> WatchLog:
+    """The watched measures of a training log, under its run's name; none where it was not watched.
+
+    Errors as in `log_rows`, and RecordError for a watch that is no object of numbers.
+    """
+    looks: list[tuple[int, float, dict[str, object]]] = []
+    for line, step, row in log_rows(path):
+        watch = row.get("watch")
+        if isinstance(watch, dict):
+            looks.append((line, step, watch))
+        elif watch is not None:
+            raise RecordError(
+                "watch", f"must be an object, got {watch!r:.80}", str(path), line, "correct the row"
+            )
+    name = path.parent.name
+    curves = [_watched(name, measure, looks, path) for measure in WATCHED]
+    said = []
+    for line, step, watch in looks:
+        known = [log_number(watch, measure, line, path) for measure in ("k1", "evidence_hit", "above_chance")]
+        if warning := ungrounded(*known):
+            said.append(f"at step {step:g} {warning}")
+    warnings = (f"{name}: {said[-1]}; so in {len(said)} of {len(looks)} looks",) if said else ()
+    return WatchLog(tuple(curve for curve in curves if curve.x), warnings)
+
+
+def _watched(
+    run: str, measure: str, looks: Sequence[tuple[int, float, dict[str, object]]], path: Path
+) -> Curve:
+    points = [(step, log_number(watch, measure, line, path), watch) for line, step, watch in looks]
+    known = [(step, value, _ends(watch, measure)) for step, value, watch in points if value is not None]
+    return Curve(
+        run,
+        "step",
+        WATCHED[measure],
+        tuple(step for step, _, _ in known),
+        tuple(value for _, value, _ in known),
+        tuple(low for _, _, (low, _) in known),
+        tuple(high for _, _, (_, high) in known),
+    )
+
+
+def _ends(watch: dict[str, object], measure: str) -> tuple[float, float]:
+    """The ends of a measure's interval; NaN where it has none."""
+    intervals = watch.get("intervals")
+    match intervals.get(measure) if isinstance(intervals, dict) else None:
+        case [int() | float() as low, int() | float() as high]:
+            return float(low), float(high)
+    return math.nan, math.nan
 
 
 def read_curves(metrics_jsonl: Path, names: Sequence[str]) -> list[Curve]:

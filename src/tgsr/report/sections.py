@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, PhraseScores
+from tgsr.report.evidence import evidence_warnings, findings, place_panels
 from tgsr.report.paper import table_named
 from tgsr.report.question_sets import QuestionSet
 from tgsr.report.results import Results
 from tgsr.report.typeset import Column, Field, Group, Table, TableRow, model_rows
 from tgsr.statistics.intervals import Mean
-from tgsr.statistics.pictures import Dots, Lines, curve_panels, dots_by_model, line_of, tint
+from tgsr.statistics.pictures import Dots, Lines, Scatter, curve_panels, dots_by_model, line_of, tint
 
 PHASES = {"all": "all tokens", "reasoning": "reasoning", "answer": "the last line", "times": "cited times"}
 
@@ -21,7 +22,8 @@ PHASES = {"all": "all tokens", "reasoning": "reasoning", "answer": "the last lin
 @dataclass(frozen=True, slots=True)
 class Section:
     """One heading of the report. `key` names its pictures' files; `keys` are lines that need a legend: names with
-    their colour class. `images` are PNG files that another command drew."""
+    their colour class. `images` are PNG files that another command drew. `findings` are said in sentences, before the
+    tables, after the `warnings`."""
 
     key: str
     title: str
@@ -32,11 +34,16 @@ class Section:
     keys: tuple[tuple[str, str], ...] = ()
     images: tuple[Path, ...] = ()
     is_folded: bool = False
+    warnings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
 
 
 def sections(results: Results, tables: Sequence[Table]) -> list[Section]:
     """The sections that there is anything for; `tables` are the paper's (paper.py)."""
     parts = [
+        evidence_section(results, tables),
+        watch_section(results),
         phrase_section(results, tables),
         choice_section(results, tables),
         benchmark_section(results, tables),
@@ -101,6 +108,25 @@ def dots_of_means(
         for name, by_model in means.items()
     }
     return Dots(title, {name: dots for name, dots in groups.items() if dots}, marks or {})
+
+
+def evidence_section(results: Results, tables: Sequence[Table]) -> Section | None:
+    """What the project promises, first: that cited places are evidence."""
+    named = table_named(tables, "evidence", "evidence-differences", "evidence-times")
+    if not named:
+        return None
+    return Section(
+        "evidence",
+        "Does the evidence hold?",
+        "Whether models cite the place that the answer rests on, and quote what is said there. In the picture each "
+        "response is a point: where its first citation starts, against where the evidence does. True evidence is on "
+        "the diagonal; a level band is a place that is cited whatever is asked. Full points hit the evidence; a "
+        "triangle lies beyond the upper edge.",
+        named,
+        warnings=tuple(evidence_warnings(results)),
+        findings=tuple(findings(results)),
+        scatters=tuple(place_panels(results)),
+    )
 
 
 def phrase_section(results: Results, tables: Sequence[Table]) -> Section | None:
@@ -389,6 +415,23 @@ def trouble_section(results: Results) -> Section | None:
         "All of them are scored. Impossible: a span that ends before it starts.",
         score_tables(results, "trouble", "Number of responses", {"": scores}, columns),
         is_folded=True,
+    )
+
+
+def watch_section(results: Results) -> Section | None:
+    """What trainings' watches saw: whether models ground while they learn."""
+    if not results.watched:
+        return None
+    panels = [replace(panel, is_share=True) for panel in curve_panels(results.watched, is_noisy=False)]
+    keys = dict.fromkeys((line.name, line.tint) for panel in panels for line in panel.lines)
+    return Section(
+        "watched",
+        "Does it ground while it learns?",
+        "Greedy answers to held-out questions, now and then in the training, with 95 % intervals. k alone says "
+        "nothing: a model that cites one place for everything has k = 1.",
+        lines=tuple(panels),
+        keys=tuple(keys),
+        warnings=results.watch_warnings,
     )
 
 

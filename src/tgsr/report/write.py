@@ -12,7 +12,7 @@ from tgsr.report.read import find_files
 from tgsr.report.results import Results, gather
 from tgsr.report.sections import Section, sections
 from tgsr.report.typeset import escape_markdown, markdown
-from tgsr.statistics.pictures import dots_png, lines_png
+from tgsr.statistics.pictures import dots_png, lines_png, scatters_png
 
 ERRORS = ".errors.jsonl"
 
@@ -27,15 +27,17 @@ def report(
     rows: Sequence[str] = (),
     sta: Sequence[str] = (),
     published: bool = False,
+    clips: Sequence[Path] = (),
 ) -> Path:
     """Writes the page, and returns its path.
 
     Where `out` ends in .html it is the page, and all that is written. Otherwise it is a folder: index.html, report.md
     with its pictures, and tables/. Rows that could not be read go to errors.jsonl there, or beside the page.
-    `rows`, `sta` and `published` as `tables` takes them. Raises as `gather` does.
+    `rows`, `sta`, `published` and `clips` as `tables` takes them. Raises as `gather` does.
     """
     is_page = out.suffix.lower() in (".html", ".htm") and not out.is_dir()
-    results = gather(runs, rows, seed, out.with_name(out.name + ERRORS) if is_page else out / ERRORS[1:])
+    errors = out.with_name(out.name + ERRORS) if is_page else out / ERRORS[1:]
+    results = gather(runs, rows, seed, errors, clips)
     tables = paper_tables(results, sta, published=published)
     parts = sections(results, tables)
     page = out if is_page else out / "index.html"
@@ -54,13 +56,14 @@ def tables(
     sta: Sequence[str] = (),
     published: bool = False,
     seed: int = 0,
+    clips: Sequence[Path] = (),
 ) -> tuple[list[Path], str]:
-    """Writes the paper's tables into the folder `out`; returns their files, and all of them as Markdown.
+    """Writes the tables into the folder `out`; returns their files, and all of them as Markdown.
 
     `rows` are LABEL=MODEL, in order; `sta` the models that table 1 ticks; `published` adds the paper's own numbers in
-    groups of their own. Raises as `gather` does.
+    groups of their own; `clips` are files with the clips' words. Raises as `gather` does.
     """
-    results = gather(runs, rows, seed, out / ERRORS[1:])
+    results = gather(runs, rows, seed, out / ERRORS[1:], clips)
     made = paper_tables(results, sta, published=published)
     written = write_tables(made, out, results.notes)
     return written, written[-1].read_text(encoding="utf-8")
@@ -82,6 +85,12 @@ def write_markdown(out: Path, results: Results, parts: Sequence[Section], title:
     lines += notes_md(results.notes)
     for section in parts:
         lines += [f"## {section.title}\n", f"{section.lead}\n"]
+        lines += [f"- **{escape_markdown(warning)}**\n" for warning in section.warnings]
+        lines += [f"- {escape_markdown(finding)}" for finding in section.findings]
+        lines += [""] if section.findings else []
+        if section.scatters:
+            scatters_png(section.scatters, out / f"{section.key}-places.png")
+            lines.append(f"![{section.title}]({section.key}-places.png)\n")
         lines += [markdown(table, level=3) for table in section.tables]
         lines += [f"![{section.title}]({name})\n" for name in section_pictures(section, out)]
     lines.append("Intervals are 95 %, bootstrap over clips.\n")

@@ -1,10 +1,10 @@
-"""Plots: dots with intervals, lines over time, curves."""
+"""Plots: dots with intervals, lines over time, curves, times against times."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,18 @@ MODEL_COLOURS = ("#997700", "#bb5566", "#004488", "#20867a", "#7b4fa3", "#7a5230
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One quantity of the run `name` against training steps; x and y are of one length."""
+    """One quantity of the run `name` against training steps; x and y are of one length.
+
+    `low` and `high` are the ends of each y's interval, NaN where it has none; () where no y has one.
+    """
 
     name: str
     x_label: str
     y_label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +74,50 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points of one colour class, "" for ink. What is not a finite number is left out; n_points counted it."""
+    """Points of one colour class, "" for ink. What is not a finite number is left out; n_points counted it.
+
+    `intervals` are (x, low, high) of the points that have one.
+    """
 
     name: str
     tint: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     n_points: int
+    intervals: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines on common axes. `is_noisy`: points under their running mean; `from_zero`: the upright axis begins at 0."""
+    """Lines on common axes. `is_noisy`: points under their running mean; `from_zero`: the upright axis begins at 0.
+
+    `is_share`: it is from 0 to 1 at least.
+    """
 
     title: str
     x_label: str
     lines: tuple[Line, ...]
     is_noisy: bool = False
     from_zero: bool = False
+    is_share: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Times in seconds against the times that they should be: a point for each of `x` and `y`, which are of one length.
+
+    Both axes are from 0 to `end`, and the diagonal is where points belong. `is_full` are drawn full, the others as
+    rings; a point with y beyond `end` is a triangle at the upper edge.
+    """
+
+    title: str
+    tint: str
+    x_label: str
+    y_label: str
+    x: tuple[Seconds, ...]
+    y: tuple[Seconds, ...]
+    is_full: tuple[bool, ...]
+    end: Seconds
 
 
 def tint(models: Sequence[str], model: str) -> str:
@@ -127,15 +158,17 @@ def line_of(name: str, colour: str, x: Sequence[float], y: Sequence[float]) -> L
     return Line(name, colour, tuple(a for a, _ in points), tuple(b for _, b in points), len(x))
 
 
-def curve_panels(curves: Sequence[Curve]) -> list[Lines]:
+def curve_panels(curves: Sequence[Curve], is_noisy: bool = True) -> list[Lines]:
     """A panel a quantity, in order of appearance, with all runs that have it; several runs have colours."""
     runs = list(dict.fromkeys(curve.name for curve in curves))
     lines: dict[tuple[str, str], list[Line]] = {}
     for curve in curves:
         colour = tint(runs, curve.name) if len(runs) > 1 else ""
         line = line_of(curve.name, colour, curve.x, curve.y)
+        ends = zip(curve.x, curve.low, curve.high, strict=True) if curve.low else ()
+        line = replace(line, intervals=tuple(one for one in ends if all(map(math.isfinite, one))))
         lines.setdefault((curve.y_label.replace("_", " "), curve.x_label), []).append(line)
-    return [Lines(y, x, tuple(panel), is_noisy=True) for (y, x), panel in lines.items()]
+    return [Lines(y, x, tuple(panel), is_noisy=is_noisy) for (y, x), panel in lines.items()]
 
 
 def dots_png(panels: Sequence[Dots], path: audio.StrPath) -> None:
@@ -201,9 +234,13 @@ def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
                 axes.plot(line.x, line.y, ".", color=colour, ms=2, alpha=0.35)
             middle = smoothed(line.y) if panel.is_noisy else line.y
             (drawn,) = axes.plot(line.x, middle, color=colour, lw=1.4)
+            for x, low, high in line.intervals:
+                axes.plot([x, x], [low, high], color=colour, lw=2.5, alpha=0.3, solid_capstyle="butt")
             if line.tint:
                 named.setdefault(literal(one_line(line.name, 40)), drawn)
-        if panel.from_zero:
+        if panel.is_share:
+            axes.set_ylim(min(0, axes.get_ylim()[0]), max(1.02, axes.get_ylim()[1]))
+        elif panel.from_zero:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(literal(panel.x_label), fontsize=8, color=INK)
         _plain_axes(axes, panel.title)
@@ -213,6 +250,39 @@ def lines_png(panels: Sequence[Lines], path: audio.StrPath) -> None:
         figure.legend(
             named.values(), named.keys(), loc="outside lower left", ncols=3, fontsize=8, frameon=False
         )
+    with whole(path) as half:
+        figure.savefig(half, dpi=150, format="png", facecolor="white")
+
+
+def scatters_png(panels: Sequence[Scatter], path: audio.StrPath) -> None:
+    """The panels in rows of three, as on the page; ValueError where there are none."""
+    from matplotlib.figure import Figure
+
+    n_rows, n_columns = -(-len(panels) // 3), min(3, len(panels))
+    figure = Figure(figsize=(2.9 * n_columns, 3.1 * n_rows), layout="constrained")
+    places = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, panel in zip(places, panels, strict=False):
+        colour = MODEL_COLOURS[int(panel.tint[1:])]
+        axes.plot([0, panel.end], [0, panel.end], color=INK, ls=":", lw=1, zorder=1)
+        for full, face in ((True, colour), (False, "none")):
+            for is_beyond, marker in ((False, "o"), (True, "^")):
+                points = [
+                    (x, min(y, panel.end))
+                    for x, y, is_full in zip(panel.x, panel.y, panel.is_full, strict=True)
+                    if is_full == full and (y > panel.end) == is_beyond
+                ]
+                xs, ys = [x for x, _ in points], [y for _, y in points]
+                style = {"edgecolors": colour, "facecolors": face, "linewidths": 0.9, "alpha": 0.75}
+                axes.scatter(xs, ys, s=16, marker=marker, clip_on=False, zorder=2, **style)
+        axes.set(xlim=(0, panel.end), ylim=(0, panel.end), aspect="equal")
+        axes.grid(color="#e1ded7", zorder=0)
+        axes.set_axisbelow(True)
+        axes.locator_params(nbins=5, steps=[1, 2, 5, 10])
+        axes.set_xlabel(literal(panel.x_label), fontsize=8, color=INK)
+        axes.set_ylabel(literal(panel.y_label), fontsize=8, color=INK)
+        _plain_axes(axes, one_line(panel.title, 40))
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
     with whole(path) as half:
         figure.savefig(half, dpi=150, format="png", facecolor="white")
 

@@ -105,9 +105,9 @@ def _searched(item: ViewedQuestion) -> dict[str, object]:
     return data.summary_row(item) | {
         "search": item.text,
         "labels": data.labels_row(item.question),
-        "wrong": {model: verdict.right is False for model, verdict in verdicts},
-        "ungrounded": {model: not verdict.grounded for model, verdict in verdicts},
+        **{flag: {model: flag in verdict.flags for model, verdict in verdicts} for flag in data.FLAGS},
         "quality": {model: verdict.quality for model, verdict in verdicts},
+        "place": {model: verdict.place for model, verdict in verdicts},
         "disagree": item.disagree,
     }
 

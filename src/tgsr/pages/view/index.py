@@ -11,27 +11,33 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
-from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
+from tgsr.evaluation.scoring.items import Scored, ScoredChoice, ScoredPhrase, score_response
 from tgsr.evaluation.scoring.responses import owner_of_predictions, owners_responses
+from tgsr.evidence import HIT_IOU, evidence_scores, ungrounded
 from tgsr.grounding import Mention, count_mentions, find_mentions, mentions_in
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
 from tgsr.records import Clip, Question, Response, as_row, clip_of, response_of
+from tgsr.report.cited import CitedPlace, cited_places
+from tgsr.report.evidence import in_words
 from tgsr.report.write import prediction_files
+from tgsr.statistics.intervals import Bootstrap, percent
 from tgsr.statistics.pictures import stated
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
 T = TypeVar("T")
-Sort = Literal["order", "worst", "best"]
+Sort = Literal["order", "worst", "best", "away"]
+Flag = Literal["wrong", "ungrounded", "missed", "misquoted", "late"]
+FLAGS = get_args(Flag)
 GROUNDED_IOU = 0.3  # a trace of less has not heard its evidence where it says
 MOST_NOTES = 20  # of one file; the rest is counted
 MOST_VALUES = 200  # of a label, to be offered as a list; of more, none is
@@ -47,17 +53,35 @@ class ResponseScore:
 
     `right`: the official letter, or IoU >= 0.7; None where nobody knows. `iou`: a phrase's, or the trace's. `k`: the
     official count of mentions. `grounded`: False where no interval inside the clip is cited, or where the evidence is
-    known and IoU < 0.3. `quality` in [0, 1] as the report ranks: a phrase's IoU; for a choice the mean of right and
-    trace IoU, or right alone without evidence. `chosen`: the option that was read.
+    known and IoU < 0.3. `hit`: some cited interval has an IoU >= 0.5 with a piece of the evidence; `quoted`: what it
+    quotes is said there; None where nobody knows. `late`: it cites what is past the clip's end. `place`: IoU with the
+    evidence, 0 where nothing is cited. `quality` in [0, 1] as the report ranks: a phrase's IoU; for a choice the mean
+    of right and trace IoU, or right alone without evidence. `chosen`: the option that was read.
     """
 
     right: bool | None
     iou: float | None
     k: int
     grounded: bool
+    hit: bool | None
+    quoted: bool | None
+    late: bool
+    place: float | None
     quality: float | None
     chosen: str | None
     first: tuple[Seconds, Seconds] | None
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the response is; what nobody knows, it is not."""
+        known: dict[Flag, bool] = {
+            "wrong": self.right is False,
+            "ungrounded": not self.grounded,
+            "missed": self.hit is False,
+            "misquoted": self.quoted is False,
+            "late": self.late,
+        }
+        return tuple(flag for flag, is_so in known.items() if is_so)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +104,16 @@ class ViewedQuestion:
 class Query:
     """A search for questions. "" and False ask for nothing; all that is asked for must hold.
 
-    `wrong`, `ungrounded` and the order "worst" or "best" are about `model`, or the index's last one.
+    The flags (FLAGS) and all orders but "order" are about `model`, or the index's last one. "away" has first what is
+    farthest from the evidence.
     """
 
     model: str = ""
     wrong: bool = False
     ungrounded: bool = False
+    missed: bool = False
+    misquoted: bool = False
+    late: bool = False
     disagree: bool = False
     kind: str = ""
     task: str = ""
@@ -93,6 +121,19 @@ class Query:
     labels: tuple[tuple[str, str], ...] = ()
     text: str = ""
     sort: Sort = "order"
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        return tuple(flag for flag in FLAGS if getattr(self, flag))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How far a model's evidence holds, in words, and what is to be warned of."""
+
+    model: str
+    text: str
+    warning: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +143,7 @@ class Index:
     title: str
     models: tuple[str, ...]
     items: tuple[ViewedQuestion, ...]
+    measures: tuple[Measured, ...]
     notes: tuple[str, ...]
     roots: tuple[Path, ...]
     audio_roots: tuple[Path, ...]
@@ -110,10 +152,7 @@ class Index:
 
     def words_of(self, item: ViewedQuestion) -> tuple[Word, ...] | None:
         """The clip's words; None where no clips file has a clip of that id and length."""
-        for clip in self.words.get(item.question.clip_id, ()):
-            if abs(clip.duration - item.question.duration) <= 2 * END_SLACK:
-                return clip.words
-        return None
+        return _words(self.words, item.question)
 
 
 # --- reading ---------------------------------------------------------------------------------------------
@@ -147,6 +186,8 @@ def read_index(
             same = replace(response.question, audio=str(sound))  # each file has its own relative path
             _, _, by_model = by_question.setdefault(same, (response.question, sound, {}))
             by_model.setdefault(response.model, response)
+    words = _clips_with_words(clips or _clip_files(runs), by_question, notes)
+    cases: dict[str, list[ScoredChoice]] = {}
     by_key: dict[str, ViewedQuestion] = {}  # names that stay when files grow or come in
     bar = tqdm(by_question.values(), desc="score", unit="question", disable=len(by_question) < MANY)
     for question, sound, by_model in bar:
@@ -156,7 +197,12 @@ def read_index(
         key = next(key for key in keys if key not in by_key)
         responses = tuple(by_model.values())
         texts = (question.id, question.question, question.phrase or "", *(r.text for r in responses))
-        verdicts = {response.model: verdict_of(response) for response in responses}
+        said = _words(words, question)
+        scored = {response.model: score_response(response, said)[0] for response in responses}
+        verdicts = {response.model: verdict_of(response, scored[response.model]) for response in responses}
+        for model, item in scored.items():
+            if isinstance(item, ScoredChoice):
+                cases.setdefault(model, []).append(item)
         by_key[key] = ViewedQuestion(
             key,
             question,
@@ -166,23 +212,37 @@ def read_index(
             "\n".join(texts).lower(),
             _disagree(question, list(verdicts.values())),
         )
-    clips = clips or _clip_files(runs)
-    clip_ids = {question.clip_id for question, *_ in by_question.values()}
-    words: dict[str, tuple[Clip, ...]] = {}
-    for path in clips:
-        for clip in _rows(path, clip_of, notes):
-            if clip.words and clip.id in clip_ids:
-                words[clip.id] = (*words.get(clip.id, ()), clip)
     return Index(
         title=title or ", ".join(dict.fromkeys(Path(os.path.abspath(run)).name or str(run) for run in runs)),
         models=tuple(models),
         items=tuple(by_key.values()),
+        measures=tuple(measured(model, cases[model]) for model in models if model in cases),
         notes=tuple(notes),
         roots=roots,
         audio_roots=tuple(Path(os.path.realpath(root)) for root in audio_roots),
         words=words,
         by_key=by_key,
     )
+
+
+def _clips_with_words(
+    files: Sequence[Path], questions: Iterable[Question], notes: list[str]
+) -> dict[str, tuple[Clip, ...]]:
+    """The clips that have words, of those that the questions are about, by id."""
+    ids = {question.clip_id for question in questions}
+    clips: dict[str, tuple[Clip, ...]] = {}
+    for path in files:
+        for clip in _rows(path, clip_of, notes):
+            if clip.words and clip.id in ids:
+                clips[clip.id] = (*clips.get(clip.id, ()), clip)
+    return clips
+
+
+def _words(clips: Mapping[str, Sequence[Clip]], question: Question) -> tuple[Word, ...] | None:
+    alike = (
+        c for c in clips.get(question.clip_id, ()) if abs(c.duration - question.duration) <= 2 * END_SLACK
+    )
+    return next((clip.words for clip in alike), None)
 
 
 def _responses(path: Path, notes: list[str]) -> Iterator[Response]:
@@ -231,24 +291,44 @@ def _rows(path: Path, parse: Callable[[Row], T], notes: list[str]) -> Iterator[T
         notes.append(f"{path}: {n_bad - MOST_NOTES} more rows are left out")
 
 
-def verdict_of(response: Response) -> ResponseScore:
-    """One response as `tgsr score` scores it; any text has a verdict."""
+def verdict_of(response: Response, item: Scored) -> ResponseScore:
+    """One response as `tgsr score` scores it, by the first item of its scores."""
     question = response.question
-    item = score_response(response)[0]
     spans = [stated(m.start, m.end, question.duration) for m in mentions_in(response)]
     is_cited = any(span.is_audible for span in spans)
     right: bool | None
     if isinstance(item, ScoredPhrase):
         right = None if item.iou is None else high_overlap(item.iou)
         iou, chosen, first, quality = item.iou, None, item.first, item.iou
+        place, quoted = iou, None
+        hit = None if iou is None else iou >= HIT_IOU
     else:
         assert isinstance(item, ScoredChoice)
+        assert item.evidence is not None
+        cited = item.evidence.cited
+        hit, quoted, place = cited.evidence_hit, cited.quote_truth, cited.trace_iou
         right, iou, chosen, first = item.official, item.trace_iou, item.chosen, None
         quality = None if right is None else float(right)
         if quality is not None and question.evidence:
             quality = (quality + (iou or 0.0)) / 2
     is_grounded = is_cited and not (bool(question.evidence) and (iou or 0.0) < GROUNDED_IOU)
-    return ResponseScore(right, iou, count_mentions(response.text), is_grounded, quality, chosen, first)
+    k = count_mentions(response.text)
+    late = item.is_past_end
+    return ResponseScore(right, iou, k, is_grounded, hit, quoted, late, place, quality, chosen, first)
+
+
+def measured(model: str, items: Sequence[ScoredChoice]) -> Measured:
+    """How far a model's evidence holds in its responses to choice questions."""
+    bootstrap = Bootstrap()
+    evidence = evidence_scores([item.evidence for item in items if item.evidence is not None], bootstrap)
+    of_items = {
+        "right": [item.official for item in items],
+        "k1": [None if item.n_mentions is None else item.n_mentions == 1 for item in items],
+    }
+    means = bootstrap.means(of_items, [item.clip for item in items])
+    warning = ungrounded(means["k1"].value, evidence.evidence_hit.value, evidence.above_chance.value)
+    text = f"{in_words(evidence)}; accuracy {percent(means['right'])}"
+    return Measured(model, text, warning)
 
 
 def _disagree(question: Question, verdicts: Sequence[ResponseScore]) -> bool:
@@ -289,7 +369,7 @@ def _clip_files(runs: Sequence[Path]) -> list[Path]:
 
 
 def select(index: Index, query: Query) -> list[ViewedQuestion]:
-    """The items that a query asks for, in its order; those without a quality come last in "worst" and "best".
+    """The items that a query asks for, in its order; those without what it goes by come last.
 
     A model that the index has not gives [].
     """
@@ -300,8 +380,9 @@ def select(index: Index, query: Query) -> list[ViewedQuestion]:
         return chosen
 
     def rank(item: ViewedQuestion) -> tuple[bool, float]:
-        quality = item.verdicts[model].quality if model in item.verdicts else None
-        return quality is None, (quality or 0.0) * (1 if query.sort == "worst" else -1)
+        verdict = item.verdicts.get(model)
+        value = verdict and (verdict.place if query.sort == "away" else verdict.quality)
+        return value is None, (value or 0.0) * (-1 if query.sort == "best" else 1)
 
     return sorted(chosen, key=rank)
 
@@ -314,9 +395,8 @@ def _fits(item: ViewedQuestion, query: Query, model: str, text: str) -> bool:
         and query.split in ("", question.split)
         and (item.disagree or not query.disagree)
         and all(pair in question.labels for pair in query.labels)
-        and (verdict is not None or not (query.model or query.wrong or query.ungrounded))
-        and (verdict is None or verdict.right is False or not query.wrong)
-        and (verdict is None or not verdict.grounded or not query.ungrounded)
+        and (verdict is not None or not (query.model or query.flags))
+        and (verdict is None or set(query.flags) <= set(verdict.flags))
         and text in item.text
     )
 
@@ -340,6 +420,7 @@ def run_row(index: Index) -> dict[str, object]:
         "kinds": sorted({question.kind for question in questions}),
         "labels": offered,
         "n_items": len(questions),
+        "measures": [asdict(one) for one in index.measures],
         "notes": list(index.notes),
     }
 
@@ -362,7 +443,7 @@ def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
         "words": None
         if words is None
         else [{"word": w.text, "start": w.start, "end": w.end, "speaker": w.speaker} for w in words],
-        "responses": [_response_row(item, response) for response in item.responses],
+        "responses": [_response_row(item, response, words) for response in item.responses],
     }
 
 
@@ -396,15 +477,37 @@ def _units(text: str) -> int:
 
 
 def _verdict_row(verdict: ResponseScore) -> dict[str, object]:
-    return {"right": verdict.right, "iou": verdict.iou, "k": verdict.k, "grounded": verdict.grounded}
+    names = ("right", "iou", "k", "grounded", "hit", "quoted", "late")
+    return {name: getattr(verdict, name) for name in names}
 
 
-def _response_row(item: ViewedQuestion, response: Response) -> dict[str, object]:
+def _response_row(
+    item: ViewedQuestion, response: Response, words: Sequence[Word] | None
+) -> dict[str, object]:
     verdict = item.verdicts[response.model]
+    mentions = mentions_in(response)
+    places = {place.mention.text_start: place for place in cited_places(response, words)}
+    rows = mention_rows(response.text, item.question.duration, mentions)
     return {
         "model": response.model,
         "text": response.text,
-        "mentions": mention_rows(response.text, item.question.duration, mentions_in(response)),
+        "mentions": [
+            row | _place_row(places.get(mention.text_start))
+            for row, mention in zip(rows, mentions, strict=True)
+        ],
         "chosen": verdict.chosen,
         **_verdict_row(verdict),
+    }
+
+
+def _place_row(place: CitedPlace | None) -> dict[str, object]:
+    """What the place of a mention holds; one that is no citation (it stands in the answer's line) holds nothing."""
+    if place is None:
+        return {"cited": False, "hit": None, "said": None, "quoted": None, "quote_true": None}
+    return {
+        "cited": True,
+        "hit": place.is_hit,
+        "said": None if place.said is None else " ".join(place.said),
+        "quoted": " ".join(place.quoted) or None,
+        "quote_true": place.is_quote_true,
     }

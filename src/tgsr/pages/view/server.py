@@ -6,15 +6,19 @@ seconds; null is "nobody knows". What cannot be done is {"problem": text} with a
 GET  /                    index.html, in which the text CSP-NONCE is replaced (wavesurfer's cspNonce needs it)
 GET  /static/{name}       the other files of static/, those below static/vendor/ too
 GET  /api/run             {title, models: [{name, n}], tasks, splits, kinds, labels: {name: [values]}, n_items,
-                          notes: [text], ask: {models: [name], max_bytes, max_seconds} | null}
-GET  /api/items           ?page=0&size=50&model=&wrong=1&ungrounded=1&disagree=1&kind=&task=&split=&label=name:value
-                          &q=text&sort=order|worst|best; label may come several times, all must hold
+                          measures: [{model, text, warning: text|null}], notes: [text],
+                          ask: {models: [name], max_bytes, max_seconds} | null}
+GET  /api/items           ?page=0&size=50&model=&wrong=1&ungrounded=1&missed=1&misquoted=1&late=1&disagree=1&kind=&task=
+                          &split=&label=name:value&q=text&sort=order|worst|best|away; label may come several times, all
+                          must hold
                           {n, page, size, items: [{id, key, question, kind, task, split, duration,
-                          verdicts: {model: {right: bool|null, iou: number|null, k: int, grounded: bool|null}}}]}
+                          verdicts: {model: {right: bool|null, iou: number|null, k: int, grounded: bool|null,
+                          hit: bool|null, quoted: bool|null, late: bool}}}]}
 GET  /api/item/{key}      {key, id, question, kind, choices, answer, phrase, task, split, labels: {name: [values]},
                           duration, clip_id, evidence: [[start, end]], words: [{word, start, end, speaker|null}] | null,
                           responses: [{model, text, mentions: [{text_start, text_end, start, end, problem: text|null,
-                          audible}], right, iou, k, grounded, chosen: text|null}],
+                          audible, cited, hit: bool|null, said: text|null, quoted: text|null, quote_true: bool|null}],
+                          right, iou, k, grounded, hit, quoted, late, chosen: text|null}],
                           sound: {ok, problem: text|null, seconds, long}}
                           text_start and text_end count UTF-16 units, as JavaScript's strings do
 GET  /api/peaks/{key}     ?n=1200 -> {peaks: [[low, high], ...], seconds}
@@ -31,8 +35,9 @@ POST /api/reload          reads grown prediction files again -> as /api/run
 
 An exported folder (export.py) has no server: index.html names it in <meta name="tgsr-static" content="1">, and holds
 api/run.json, api/items.json (as /api/items with all items; each has "search", lower-cased text to be searched,
-"labels", "disagree", and "wrong", "ungrounded", "quality" by model), api/item/{key}.json (its sound may have
-"file": the path to load, or problem), api/peaks/{key}.json and sound/{key}.wav. All paths are relative.
+"labels", "disagree", and "wrong", "ungrounded", "missed", "misquoted", "late", "quality", "place" by model),
+api/item/{key}.json (its sound may have "file": the path to load, or problem), api/peaks/{key}.json and
+sound/{key}.wav. All paths are relative.
 """
 
 from __future__ import annotations
@@ -49,7 +54,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import anyio
 import uvicorn
@@ -79,7 +84,7 @@ MOST_PEAKS = 24_000
 BACKLOG = 200  # connections; so many are also accepted together, before those that are too many can be cut
 LOOKS_EVERY = 0.05  # seconds, for new events
 KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
-SORTS = ("order", "worst", "best")
+SORTS = get_args(data.Sort)
 NOT_KEPT = {"cache-control": "no-store"}
 
 
@@ -188,7 +193,7 @@ def _query(request: Request) -> tuple[Query, int, int]:
     if any(len(label) != 2 for label in labels):
         raise HTTPException(400, "label must be name:value")
     given: dict[str, Any] = {name: params.get(name, "") for name in ("model", "kind", "task", "split")}
-    given |= {name: params.get(name) == "1" for name in ("wrong", "ungrounded", "disagree")}
+    given |= {name: params.get(name) == "1" for name in (*data.FLAGS, "disagree")}
     pairs = tuple((name, value) for name, value in labels)
     query = Query(**given, labels=pairs, text=params.get("q", ""), sort=cast(data.Sort, sort))
     return query, _whole(params.get("page"), 0, 0, 10**9), _whole(params.get("size"), 50, 1, data.MOST_SIZE)

@@ -9,6 +9,7 @@ import { setUpAsk } from "./ask.js";
 
 const SHORT = 120; // seconds: longer clips are streamed, with the server's peaks and without a spectrogram
 const PAGE = 50;
+const FLAGS = ["wrong", "ungrounded", "missed", "misquoted", "late"]; // what one model's response may be
 const mostZoom = (seconds) => (seconds > SHORT ? 64 : 16);
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 const meta = (name) => document.querySelector(`meta[name="tgsr-${name}"]`).content;
@@ -60,10 +61,10 @@ function filtered(all, f) {
   let found = all.filter((item) =>
     (!f.kind || item.kind === f.kind) && (!f.task || item.task === f.task) && (!f.split || item.split === f.split)
     && (!f.label || (item.labels?.[label] || []).includes(value)) && (!f.model || item.verdicts[f.model])
-    && (!f.wrong || item.wrong?.[name]) && (!f.ungrounded || item.ungrounded?.[name])
+    && FLAGS.every((flag) => !f[flag] || item[flag][name])
     && (!f.disagree || item.disagree) && (!words || (item.search || item.question.toLowerCase()).includes(words)));
   if (f.sort !== "order") {
-    const quality = (item) => item.quality?.[name] ?? null, sign = f.sort === "worst" ? 1 : -1;
+    const quality = (item) => (f.sort === "away" ? item.place : item.quality)[name] ?? null, sign = f.sort === "best" ? -1 : 1;
     found = found.filter((item) => quality(item) !== null).sort((a, b) => sign * (quality(a) - quality(b)))
       .concat(found.filter((item) => quality(item) === null)); // what nobody can score comes last
   }
@@ -87,8 +88,8 @@ const isNarrow = () => matchMedia("(max-width: 52rem)").matches;
 function filters() {
   return {
     q: $("q").value.trim(), model: $("f-model").value, kind: $("f-kind").value, task: $("f-task").value,
-    split: $("f-split").value, label: $("f-label").value, sort: $("f-sort").value, wrong: $("f-wrong").checked,
-    ungrounded: $("f-ungrounded").checked, disagree: $("f-disagree").checked, page, size: PAGE,
+    split: $("f-split").value, label: $("f-label").value, sort: $("f-sort").value, disagree: $("f-disagree").checked,
+    ...Object.fromEntries(FLAGS.map((flag) => [flag, $(`f-${flag}`).checked])), page, size: PAGE,
   };
 }
 
@@ -119,11 +120,17 @@ async function choose(key) {
 }
 
 function dots(item) {
-  return el("span", { class: "dots" }, ...Object.entries(item.verdicts).map(([model, verdict]) => el("span", {
-    class: `dot ${tint(model)} ${verdict.right ? "right" : ""}`, role: "img", title: model,
-    "aria-label": `${model}: ${verdict.right === null ? "not scored" : verdict.right ? "right" : "wrong"}`,
-  })));
+  return el("span", { class: "dots" }, ...Object.entries(item.verdicts).map(([model, verdict]) => {
+    const told = [verdict.right === null ? "not scored" : verdict.right ? "right" : "wrong", placeOf(verdict.hit)].filter(Boolean).join(", ");
+    return el("span", {
+      class: `dot ${tint(model)} ${verdict.right ? "right" : ""} ${verdict.hit ? "hit" : ""}`, role: "img", title: `${model}: ${told}`,
+      "aria-label": `${model}: ${told}`,
+    });
+  }));
 }
+
+const placeOf = (hit) => (hit === null ? null : hit ? "on the evidence" : "off the evidence");
+const judged = (isGood, ...text) => el("span", { class: isGood === null ? "" : isGood ? "yes" : "no" }, ...text);
 
 async function step(by) {
   const next = shown.findIndex((item) => item.key === wanted) + by;
@@ -299,9 +306,24 @@ function responseOf(item, response) {
   const verdict = [];
   if (response.right !== null && item.kind === "choice") verdict.push(el("span", { class: response.right ? "yes" : "no" }, response.right ? "right" : "wrong"), " · ");
   if (response.iou !== null) verdict.push(el("span", { title: "the cited intervals' intersection over union with the true evidence" }, `IoU ${response.iou.toFixed(2)}`), " · ");
+  const isCiting = response.mentions.some((mention) => mention.cited);
+  if (!isCiting) verdict.push("cites nothing", " · ");
+  if (isCiting && response.hit !== null) verdict.push(judged(response.hit, placeOf(response.hit)), " · ");
+  if (isCiting && response.quoted !== null) verdict.push(judged(response.quoted, response.quoted ? "quotes what is said there" : "no true quote"), " · ");
   verdict.push(response.k === 1 ? "1 mention" : `${response.k} mentions`);
   return el("section", { class: `response ${tint(response.model)}`, "aria-label": `response of ${response.model}` },
-    el("h3", {}, el("span", { class: `key ${tint(response.model)}`, "aria-hidden": "true" }), response.model, " ", el("span", { class: "verdict" }, ...verdict)), text);
+    el("h3", {}, el("span", { class: `key ${tint(response.model)}`, "aria-hidden": "true" }), response.model, " ", el("span", { class: "verdict" }, ...verdict)), text, citations(response, who));
+}
+
+// Each cited place: whether it is evidence, what is said there, and what the response says is.
+function citations(response, who) {
+  const known = response.mentions.filter((mention) => mention.cited && (mention.problem || mention.hit !== null || mention.said !== null));
+  if (!known.length) return null;
+  return el("ul", { class: "citations", "aria-label": "What the cited places hold" }, ...known.map((mention) => el("li", marks(mention, who),
+    el("b", {}, `${mention.start.toFixed(2)} – ${time(mention.end)}`),
+    mention.problem ? judged(false, mention.problem) : mention.hit === null ? null : judged(mention.hit, placeOf(mention.hit)),
+    mention.said === null ? null : el("span", {}, "said there: ", mention.said ? el("q", {}, mention.said) : "nothing"),
+    mention.quoted ? el("span", {}, "quoted: ", judged(mention.quote_true, el("q", {}, mention.quoted))) : null)));
 }
 
 // --- sound ------------------------------------------------------------------------------------------------
@@ -467,6 +489,9 @@ async function begin() {
   fill($("f-task"), run.tasks, "all");
   fill($("f-split"), run.splits, "all");
   fill($("f-label"), Object.entries(run.labels).flatMap(([name, values]) => values.map((value) => `${name}:${value}`)), "all");
+  $("measures").replaceChildren(...run.measures.map(({ model, text, warning }) => el("li", {},
+    el("span", { class: `key ${tint(model)}`, "aria-hidden": "true" }), el("b", {}, model), ` ${text}`, warning ? el("strong", { class: "no" }, ` ${warning}`) : null)));
+  $("measures").hidden = run.measures.length === 0;
   $("notes").replaceChildren(...run.notes.map((note) => el("li", {}, note)));
   $("notes").hidden = run.notes.length === 0;
   $("reload").hidden = isStatic;

@@ -1,0 +1,59 @@
+"""What each place that a response cites holds: whether it is evidence, and what is said there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tgsr.evidence import HIT_IOU, QUOTE_SHARE, said_about
+from tgsr.grounding import Mention, find_asked
+from tgsr.reasoning import ROUNDING, common_subsequence, reasoning_steps, words_said
+from tgsr.records import Response
+from tgsr.timeline import Word
+
+
+@dataclass(frozen=True, slots=True)
+class CitedPlace:
+    """One interval that a response cites, as it was stated.
+
+    `is_hit`: its IoU with a piece of the evidence is at least 0.5; None where none is marked. `said` are the words in
+    it, None where the clip's are unknown. `quoted` are those that the response quotes there, and `is_quote_true`
+    whether at least 75 % of them are said, in order, in it with 0.2 s around it; None where nothing is quoted, or
+    nobody knows. An interval that ends before it starts is no hit and holds nothing.
+    """
+
+    mention: Mention
+    is_hit: bool | None
+    said: tuple[str, ...] | None
+    quoted: tuple[str, ...]
+    is_quote_true: bool | None
+
+
+def cited_places(response: Response, words: Sequence[Word] | None) -> list[CitedPlace]:
+    """The places in order of appearance: those of a choice's reasoning, and those that the answer to a phrase gives."""
+    question = response.question
+    if question.kind == "phrase":
+        return [
+            _place(mention, (), response, words) for mention in find_asked(response.text, question.phrase)
+        ]
+    return [
+        _place(step.mention, step.heard if step.is_quoted else (), response, words)
+        for step in reasoning_steps(response.text)
+    ]
+
+
+def _place(
+    mention: Mention, quoted: tuple[str, ...], response: Response, words: Sequence[Word] | None
+) -> CitedPlace:
+    span, evidence = mention.span, response.question.evidence
+    is_hit = None
+    if evidence:
+        is_hit = span is not None and any(span.iou(piece) >= HIT_IOU - ROUNDING for piece in evidence)
+    if not words:
+        return CitedPlace(mention, is_hit, None, quoted, None)
+    in_order = sorted(words, key=lambda word: (word.start, word.end))
+    is_true = None
+    if quoted:
+        about = said_about(span, in_order)
+        is_true = common_subsequence(quoted, about) >= QUOTE_SHARE * len(quoted)
+    return CitedPlace(mention, is_hit, words_said(in_order, span) if span else (), quoted, is_true)

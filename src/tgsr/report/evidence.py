@@ -1,0 +1,231 @@
+"""Does the evidence hold? How often what models cite is evidence, in tables, in sentences and in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores
+from tgsr.evidence import EvidenceScores, cited_evidence, ungrounded
+from tgsr.records import Response
+from tgsr.report.question_sets import key_of
+from tgsr.report.results import Results
+from tgsr.report.typeset import Column, Field, Group, Table, model_rows
+from tgsr.statistics.intervals import NOT_MEASURED, Mean, percent
+from tgsr.statistics.pictures import Scatter, tint
+from tgsr.timeline import Seconds
+
+MOST_POINTS = 400  # of a picture; of more, so many are drawn at random
+NOTES = (
+    "Evidence hit: of all questions with evidence, those where a cited span has an IoU of at least 0.5 with a piece of "
+    "it; citing nothing is a miss, and a trace IoU of 0. Above chance: trace IoU less what the same citations reach in "
+    "other clips of like length, so that one place for every clip is worth nothing.",
+    "Quote truth: of all responses about clips with known words, those of whose quoted words at least 75 % are said "
+    "there; quoting nothing is not true. First place: the first citation starts at the clip’s first word, or at 0.",
+)
+
+
+Scores = ChoiceScores | BenchmarkScores
+
+
+def evidence_of(results: Results) -> dict[str, dict[str, tuple[EvidenceScores, Scores]]]:
+    """The measures by set of questions and model, with the other scores of the same responses."""
+    found: dict[str, dict[str, tuple[EvidenceScores, Scores]]] = {}
+    for questions in results.sets:
+        of_set: dict[str, Scores] = {**questions.scores, **questions.choice}
+        for model, scores in of_set.items():
+            if scores.evidence is not None and scores.evidence.n:
+                found.setdefault(questions.name, {})[model] = scores.evidence, scores
+    return found
+
+
+def evidence_tables(results: Results) -> list[Table]:
+    """How often citations are evidence, and how exact their times are: a group a set of questions."""
+
+    def of(name: str) -> Field:
+        return lambda both: getattr(both[0], name)
+
+    def median(name: str) -> Field:
+        return lambda both: getattr(both[0], name).median
+
+    measures: dict[Column, Field] = {
+        Column("evidence hit", "%", 100, 1, "higher"): of("evidence_hit"),
+        Column("trace IoU", better="higher"): of("trace_iou"),
+        Column("above chance", "IoU", better="higher"): of("above_chance"),
+        Column("quote truth", "%", 100, 1, "higher"): of("quote_truth"),
+        Column("first place", "%", 100, 1): of("first_place"),
+        Column("starts within 0.1 s", "%", 100, 1, "higher"): of("start_within"),
+        Column("ends within 0.1 s", "%", 100, 1, "higher"): of("end_within"),
+        Column("past the end", "%", 100, 1, "lower"): of("past_end"),
+        Column("accuracy", "%", 100, 1, "higher"): lambda both: both[1].accuracy_official,
+    }
+    details: dict[Column, Field] = {
+        Column("start error", "s, median", digits=2, better="lower"): median("start_error"),
+        Column("end error", "s, median", digits=2, better="lower"): median("end_error"),
+        Column("spread of first starts", "s", digits=2): of("start_spread"),
+        Column("of the evidence’s", "s", digits=2): of("evidence_spread"),
+        Column("evidence at the first place", "%", 100, 1): of("evidence_first_place"),
+        Column("k = 1", "%", 100, 1): lambda both: share_k1(both[1]),
+        Column("citations"): of("n_citations"),
+        Column("past the end"): of("n_past_end"),
+        Column("with evidence"): of("n_with_evidence"),
+        Column("with words"): of("n_with_words"),
+        Column("n"): of("n"),
+    }
+    tables = []
+    for key, title, columns, notes in (
+        ("evidence", "Does the evidence hold?", measures, NOTES),
+        (
+            "evidence-times",
+            "How exact the cited times are, and of how many responses that is known",
+            details,
+            (),
+        ),
+    ):
+        groups = [
+            Group(name, model_rows(results.models, by_model, columns))
+            for name, by_model in evidence_of(results).items()
+        ]
+        shown = tuple(group for group in groups if group.rows)
+        tables.append(Table(key, title, "model", tuple(columns), shown, notes))
+    return tables
+
+
+def share_k1(scores: Scores) -> Mean | None:
+    """How often k is 1 by the official counter; None for an owner's file, whose texts are no responses of ours."""
+    return scores.share_k1_official if isinstance(scores, ChoiceScores) else None
+
+
+# --- in words --------------------------------------------------------------------------------------------
+
+
+def findings(results: Results) -> list[str]:
+    """What was found of each model in each set of questions, and what is unknown and why."""
+    sentences = []
+    for name, by_model in evidence_of(results).items():
+        place = f" ({name})" if len(results.sets) > 1 else ""
+        known = {model: by_model[model][0] for model in results.models if model in by_model}
+        sentences += [f"{model}{place}: {in_words(evidence)}." for model, evidence in known.items()]
+        unknown = _unknown([*known.values()], results.spoken.why_unknown())
+        sentences += [f"{name}: {reason}." for reason in unknown]
+    return sentences
+
+
+def in_words(evidence: EvidenceScores) -> str:
+    """One model's measures as a sentence without its subject and full stop."""
+    if not evidence.n_citations:
+        return f"no place is cited in any of {evidence.n} responses"
+    parts = []
+    if n := evidence.n_with_evidence:
+        parts.append(f"the evidence is cited in {percent(evidence.evidence_hit)} of {n} questions")
+    if n := evidence.n_with_words:
+        parts.append(f"what is quoted is said there in {percent(evidence.quote_truth)} of {n} responses")
+    if evidence.first_place.n:
+        marked = evidence.evidence_first_place
+        beside = f" (the evidence: in {percent(marked)})" if marked.n else ""
+        first = percent(evidence.first_place)
+        parts.append(f"the first citation starts at the clip’s first word, or at 0, in {first}{beside}")
+    return "; ".join(parts) or "neither the evidence nor the clips’ words are known"
+
+
+def _unknown(known: Sequence[EvidenceScores], why_no_words: str) -> list[str]:
+    """What cannot be measured, by the model of which most is known, and why."""
+    n = max(evidence.n for evidence in known)
+    without_evidence = n - max(evidence.n_with_evidence for evidence in known)
+    without_words = n - max(evidence.n_with_words for evidence in known)
+    reasons = []
+    if without_evidence:
+        reasons.append(
+            f"nobody marked the evidence of {_some(without_evidence, n)} questions, so that no evidence hit, trace IoU "
+            "or chance is known there"
+        )
+    if without_words:
+        reasons.append(
+            f"the words of the clip are not known for {_some(without_words, n)} responses, so that no quote can be "
+            f"checked there: {why_no_words}"
+        )
+    return reasons
+
+
+def _some(n: int, of: int) -> str:
+    return f"all {of}" if n == of else f"{n} of {of}"
+
+
+def evidence_warnings(results: Results) -> list[str]:
+    """Where k looks perfect and grounding is gone."""
+    warnings = []
+    for name, by_model in evidence_of(results).items():
+        for model, (evidence, scores) in by_model.items():
+            k1 = share_k1(scores) or NOT_MEASURED
+            hit, above = evidence.evidence_hit, evidence.above_chance
+            if warning := ungrounded(k1.value, hit.value, above.value):
+                warnings.append(f"{model}, {name}: {warning}")
+    return warnings
+
+
+# --- in a picture ----------------------------------------------------------------------------------------
+
+
+def place_panels(results: Results, seed: int = 0) -> list[Scatter]:
+    """Where each response's first citation starts, against where the evidence does: a panel a set and model.
+
+    A model that cites nothing has none, nor have scores without their responses. The panels of a set have one scale, up
+    to the last start inside a clip.
+    """
+    of_sets: dict[str, dict[str, list[Response]]] = {questions.key: {} for questions in results.sets}
+    for response in results.responses:
+        if response.question.kind == "choice" and response.question.evidence:
+            of_sets[key_of(response.question)].setdefault(response.model, []).append(response)
+    panels = []
+    for questions in results.sets:
+        places = {model: [*map(_place, of_model)] for model, of_model in of_sets[questions.key].items()}
+        inside = [
+            start
+            for of_model in places.values()
+            for place in of_model
+            for start in (place.evidence, place.cited)
+            if start is not None and start < place.duration
+        ]
+        for model in results.models:
+            cited = [place for place in places.get(model, ()) if place.cited is not None]
+            if cited:
+                name = f"{model}, {questions.name}" if len(results.sets) > 1 else model
+                n_hits = sum(place.is_hit for place in cited)
+                title = f"{name}: {n_hits} of {len(places[model])} hit"
+                panels.append(_panel(title, tint(results.models, model), cited, 1.02 * max(inside), seed))
+    return panels
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the evidence starts and the first citation does, if there is one, in a clip of `duration` seconds."""
+
+    evidence: Seconds
+    cited: Seconds | None
+    is_hit: bool
+    duration: Seconds
+
+
+def _place(response: Response) -> _Place:
+    question = response.question
+    cited = cited_evidence(response.text, None, question.duration, question.evidence)
+    start = min(piece.start for piece in question.evidence)
+    return _Place(start, cited.first_start, bool(cited.evidence_hit), question.duration)
+
+
+def _panel(title: str, colour: str, cited: Sequence[_Place], end: Seconds, seed: int) -> Scatter:
+    """At most MOST_POINTS of the places, drawn at random."""
+    order = np.random.default_rng(seed).permutation(len(cited))[:MOST_POINTS]
+    drawn = [cited[i] for i in sorted(order)]
+    return Scatter(
+        title if len(drawn) == len(cited) else f"{title} ({len(drawn)} shown)",
+        colour,
+        "evidence starts, s",
+        "first citation starts, s",
+        tuple(place.evidence for place in drawn),
+        tuple(place.cited or 0.0 for place in drawn),
+        tuple(place.is_hit for place in drawn),
+        end,
+    )
