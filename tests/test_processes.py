@@ -47,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "stage": stage,
             "questions": str(files[stage]),
             "out": str(folder / f"{stage}-{name}"),
-            "options": options,
+            "options": {**options, "watch": str(files[stage])},
         }
         for stage in STAGES
         for n, name, options in ((1, ONE, {}), (2, TWO, {}), (2, SHARDED, sharded[stage]))
@@ -100,8 +100,8 @@ def test_two_processes_are_one_with_twice_the_batch(stage: str, runs: Path) -> N
     one, two = run_of(runs, f"{stage}-{ONE}"), run_of(runs, f"{stage}-{TWO}")
     assert_same_gradients(one, two)
     assert (two / "gradients-1.pt").exists()
-    assert len(rows_of(one)) == len(rows_of(two)) == 2
-    for row, other in zip(rows_of(one), rows_of(two), strict=True):
+    assert len(rows_of(one)) == len(rows_of(two)) == 3  # two steps, and a look before them
+    for row, other in zip(rows_of(one)[1:], rows_of(two)[1:], strict=True):
         assert other["loss"] == pytest.approx(row["loss"], abs=1e-5)
         for name in ("sampled", "tokens", "reward", "cut", "equal_groups"):
             assert other.get(name) == row.get(name)
@@ -109,6 +109,17 @@ def test_two_processes_are_one_with_twice_the_batch(stage: str, runs: Path) -> N
         theirs = load_file(two / "adapter" / file.name)
         for name, weight in load_file(file).items():
             assert torch.allclose(theirs[name], weight, atol=1e-5), name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", [TWO, SHARDED])
+def test_processes_share_the_watched_questions_and_answer_as_one(stage: str, name: str, runs: Path) -> None:
+    """Before the first step, when all have the same weights."""
+    one, several = run_of(runs, f"{stage}-{ONE}"), run_of(runs, f"{stage}-{name}")
+    assert [row["step"] for row in rows_of(several) if "watch" in row] == [0, len(rows_of(several)) - 1]
+    assert rows_of(several)[0]["watch"] == rows_of(one)[0]["watch"]
+    answers = (run / "watch" / "step-0.jsonl" for run in (one, several))
+    assert next(answers).read_bytes() == next(answers).read_bytes()
 
 
 @pytest.mark.parametrize("stage", STAGES)

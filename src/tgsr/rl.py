@@ -28,6 +28,7 @@ from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_by_vllm
 from tgsr.errors import OptionError, RunError
+from tgsr.evaluation.watch import watch_of
 from tgsr.grounding import count_distinct, count_mentions
 from tgsr.grpo import Responses, group_advantages, grpo
 from tgsr.models.aligner_and_lora import lora_off
@@ -417,6 +418,7 @@ def reinforce(
     lalm, processes = run.lalm, run.processes
     steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
     words = words_by_clip(config, questions)
+    watch = watch_of(run, config, questions)
     make_trainable(lalm, config)
     server = None if config.vllm is None else connect(config.vllm, lalm)
     audio = hear_clips(run, questions, config.questions)
@@ -426,7 +428,7 @@ def reinforce(
     if processes.main and (warning := unpayable([p.question for p in prompts], config)):
         print(warning)
     names = [p.question.id for p in prompts]
-    trainer = Trainer(run, config, prompts, names, config.prompts_per_step)
+    trainer = Trainer(run, config, prompts, names, config.prompts_per_step, watch=watch)
     if server is not None:
         server = sync_server(server, run)
 

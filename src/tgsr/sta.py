@@ -11,6 +11,7 @@ from pathlib import Path
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
+from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.records import Question, by_clip, read_questions
@@ -39,6 +40,7 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
 def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Question]) -> Path:
     """The folder of the run's adapter, fitted to the phrases' times."""
     lalm = run.lalm
+    watch = watch_of(run, config, questions)
     make_trainable(lalm, config)
     audio = hear_clips(run, questions, config.questions)
     texts = [
@@ -46,4 +48,4 @@ def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Questio
         for clip in by_clip(questions)
         if clip[0].audio in audio
     ]
-    return fit(run, texts, config, "stage 1")
+    return fit(run, texts, config, "stage 1", watch)

@@ -51,11 +51,12 @@ def respond(
     prompts: Sequence[tuple[int, tuple[int, ...]]],
     decoding: Decoding = GREEDY,
     names: Sequence[str] | None = None,
+    branches_at_once: int | None = None,
 ) -> list[str | Failed]:
     """One response for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc.
 
     What a response draws follows from the seed and its name alone, up to rounding; without `names` its place is its
-    name.
+    name. At most `branches_at_once` decode together (None: all).
     """
     prefixes: dict[
         tuple[int, int], list[tuple[int, ...]]
@@ -81,6 +82,7 @@ def respond(
             decoding.max_new_tokens,
             decoding.seed,
         ),
+        at_once=branches_at_once,
     )
     return [written(lalm.text(list(response.ids)), response.cut, response.failed) for response in sampled]
 
@@ -92,6 +94,7 @@ class LalmAnswers:
     lalm: Lalm
     cache: FeatureCache
     decoding: Decoding
+    branches_at_once: int | None = None
     at_once: int = 8
 
     def hear(self, question: Question, path: Path) -> Tensor:
@@ -108,7 +111,7 @@ class LalmAnswers:
     def answers(
         self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], ids: list[str]
     ) -> list[str | Failed]:
-        return respond(self.lalm, clips, prompts, self.decoding, ids)
+        return respond(self.lalm, clips, prompts, self.decoding, ids, self.branches_at_once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +146,22 @@ def predict(
     path: Path,
     cache: FeatureCache,
     decoding: Decoding = GREEDY,
+    *,
+    branches_at_once: int | None = None,
+    shown: bool = True,
 ) -> Iterator[Response | Unheard]:
     """Responses clip by clip, in batches; what cannot be heard or asked comes out with its reason.
 
-    `path` is the questions' file, whose folder relative audio paths start from.
+    `path` is the questions' file, whose folder relative audio paths start from. `branches_at_once` is `respond`'s, of a
+    Lalm; unless `shown` there is no progress bar.
     """
     way: Any = (
-        LalmAnswers(model, cache, decoding) if isinstance(model, Lalm) else ResponderAnswers(model, decoding)
+        LalmAnswers(model, cache, decoding, branches_at_once)
+        if isinstance(model, Lalm)
+        else ResponderAnswers(model, decoding)
     )
     clips = by_clip(questions)
-    bar = tqdm(total=len(clips), desc=f"predict {model.name}", unit="clip")
+    bar = tqdm(total=len(clips), desc=f"predict {model.name}", unit="clip", disable=not shown)
     for first in range(0, len(clips), way.at_once):
         batch = clips[first : first + way.at_once]
         heard: list[Any] = []
@@ -224,8 +233,7 @@ def predict_to_file(
         left = [question for question in questions if question.id not in done]
         for result in predict(model, left, path, cache, decoding):
             if isinstance(result, Response):
-                sound = os.path.relpath(resolve_audio(result, path).resolve(), out.parent.resolve())
-                append_jsonl(out, replace(result, question=replace(result.question, audio=sound), model=name))
+                append_jsonl(out, named(result, name, path, out))
                 n_done += 1
             else:
                 question, reason = result.question, result.reason
@@ -234,6 +242,12 @@ def predict_to_file(
                     append_jsonl(errors, row)
                 n_unheard += 1
         return n_done, n_unheard
+
+
+def named(response: Response, name: str, path: Path, out: Path) -> Response:
+    """The response to a question of the file `path` as a row of the file `out`, under that model's name."""
+    sound = os.path.relpath(resolve_audio(response, path).resolve(), out.parent.resolve())
+    return replace(response, question=replace(response.question, audio=sound), model=name)
 
 
 def _require_one_way(

@@ -132,7 +132,9 @@ def _summary(samples: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-_OBJECTS = ("config", "config_since", "data", "features", "versions", "model", "sounds")  # in run.json
+_OBJECTS = (  # in run.json
+    *("config", "config_since", "data", "features", "versions", "model", "sounds", "watch"),
+)
 _COPY_BACK = "copy it back from elsewhere, or the one that the same command writes in another --out"
 
 

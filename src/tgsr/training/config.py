@@ -24,7 +24,21 @@ REWARD_WEIGHTS: dict[Reward | None, tuple[float, float]] = {
 """What each reward weighs: the paper's count of timestamps, and the dense reward."""
 
 
-MAY_CHANGE = ("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last")
+WatchFile = Annotated[
+    str | None, "held-out questions that the model answers now and then; their words: clips.jsonl beside them"
+]
+WatchEvery = Annotated[
+    int, "steps between two looks at --watch; before the first and after the last are two more"
+]
+BestBy = Literal[
+    "evidence_hit", "trace_iou", "above_chance", "quote_truth", "accuracy", "accuracy_strict", "phrase_iou"
+]
+WatchBestBy = Annotated[BestBy, "what of --watch says which checkpoint is the best, which is kept"]
+
+MAY_CHANGE = (
+    *("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last"),
+    *("watch", "watch_every", "best_by"),
+)
 """Settings that a run may go on with changed: no step's numbers rest on them."""
 
 
@@ -105,6 +119,13 @@ class StaConfig(SupervisedConfig):
     questions: Annotated[str, "questions of kind phrase, JSONL"]
     model: Annotated[str, "the model whose aligner is trained"] = "mini"
     lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
+    watch: WatchFile = None
+    watch_every: WatchEvery = 50
+    best_by: WatchBestBy = "phrase_iou"
+
+    def __post_init__(self) -> None:
+        SupervisedConfig.__post_init__(self)
+        require_counts(self, "watch_every")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,10 +204,13 @@ class GrpoConfig(TrainingConfig):
         "responses a pass of the update, where a whole group is too much; each pass reads the prompt anew",
     ] = None
     checkpoint_every: Annotated[int, "steps"] = 10
+    watch: WatchFile = None
+    watch_every: WatchEvery = 10
+    best_by: WatchBestBy = "evidence_hit"
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
-        counts = ("prompts_per_step", "max_new_tokens", "updates_per_rollout", "lora_rank")
+        counts = ("prompts_per_step", "max_new_tokens", "updates_per_rollout", "lora_rank", "watch_every")
         require_counts(self, *counts, "branches_at_once", "prompts_at_once", "responses_at_once")
         require("group_size", self.group_size, "2 or more: rewards are compared", self.group_size >= 2)
         require("temperature", self.temperature, "above 0", self.temperature > 0)

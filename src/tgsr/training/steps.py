@@ -38,6 +38,7 @@ from tgsr.training.config import TrainingConfig
 from tgsr.training.processes import shard_frozen
 from tgsr.training.run import TrainingRun
 from tgsr.training.stopwatch import Stopwatch
+from tgsr.training.watch import Watch
 
 T = TypeVar("T")
 
@@ -113,10 +114,12 @@ class Trainer(Generic[T]):
         per_step: int,
         *,
         weight_decay: float = 0.0,
+        watch: Watch | None = None,
     ) -> None:
         if run.processes.main:
             print(parts_table(run.lalm))
         self.run, self.config, self.items, self.per_step = run, config, items, per_step
+        self.watch = watch
         self.steps_per_epoch = steps_per_epoch(len(items), per_step, run.processes, config.shard)
         self.n_steps = self.up_to(config.max_steps)
         planned = self.up_to(run.folder.read()["config"].get("max_steps", 0))
@@ -183,6 +186,10 @@ class Trainer(Generic[T]):
             total=self.n_steps,
             disable=not processes.main,
         )
+        if self.n_done == 0:
+            self.stopwatch = Stopwatch()
+            if watched := self._watched(0):
+                processes.log(self.run.folder, {"step": 0, **watched, "seconds": self.stopwatch.seconds})
         saved_at, patience = time.monotonic(), self.config.checkpoint_minutes * 60
         with self.run.stop.steps():
             for step in self.bar:
@@ -260,13 +267,26 @@ class Trainer(Generic[T]):
         return Update(float(loss), learning_rate, norm)
 
     def log(self, row: dict[str, Any], *shown: str) -> None:
-        """A row of metrics.jsonl, with the step's seconds; `shown` are its numbers that stand beside the progress bar.
+        """A row of metrics.jsonl, with the step's seconds, and what the watch sees after it.
 
-        What no lap of `stopwatch` has named belongs to the update.
+        `shown` are the row's numbers that stand beside the progress bar. What no lap of `stopwatch` has named belongs
+        to the update.
         """
         self.stopwatch.lap("update")
+        row |= self._watched(int(row["step"]))
         self.run.processes.log(self.run.folder, row | {"seconds": self.stopwatch.seconds})
         self.bar.set_postfix({name: f"{row[name]:.3f}" for name in shown})
+
+    def _watched(self, n_done: int) -> dict[str, Any]:
+        """{"watch": what the model reaches after so many steps}, and {} where that is not looked at."""
+        if self.watch is None or (n_done % self.watch.every and n_done != self.n_steps):
+            return {}
+        seen = self.watch.look(n_done)
+        value = seen.get(self.watch.best_by)
+        if n_done and value is not None:  # before the first step there is nothing to keep
+            self.keep_best(self.watch.best_by, value)
+        self.stopwatch.lap("watch")
+        return {"watch": seen} if seen else {}
 
     def finish(self) -> Path:
         """The folder of the adapter, saved."""

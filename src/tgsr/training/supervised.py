@@ -21,6 +21,7 @@ from tgsr.training.batches import passes, require_room
 from tgsr.training.config import SupervisedConfig
 from tgsr.training.run import TrainingRun
 from tgsr.training.steps import Trainer, as_trained
+from tgsr.training.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,13 @@ def clip_texts(audio: KeptFeatures, named: Sequence[tuple[str, Branch]]) -> Clip
     return ClipTexts(audio, after, tuple(rest), tuple(name for name, _ in named))
 
 
-def fit(run: TrainingRun, clips: Sequence[ClipTexts], config: SupervisedConfig, title: str) -> Path:
+def fit(
+    run: TrainingRun,
+    clips: Sequence[ClipTexts],
+    config: SupervisedConfig,
+    title: str,
+    watch: Watch | None = None,
+) -> Path:
     """The folder of an adapter that has been fitted to the clips' texts; goes on from the last checkpoint."""
     lalm, processes = run.lalm, run.processes
     sizes = [
@@ -52,7 +59,9 @@ def fit(run: TrainingRun, clips: Sequence[ClipTexts], config: SupervisedConfig, 
     ]
     require_room(lalm, sizes)
     names = [name for name, _ in sizes]
-    trainer = Trainer(run, config, clips, names, config.clips_per_step, weight_decay=config.weight_decay)
+    trainer = Trainer(
+        run, config, clips, names, config.clips_per_step, weight_decay=config.weight_decay, watch=watch
+    )
     for step, chosen in trainer.steps(title):
         mine = chosen[processes.share(len(chosen))]
         n_tokens = sum(len(branch.answer) for clip in chosen for branch in clip.branches)

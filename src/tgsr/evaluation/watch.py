@@ -1,0 +1,231 @@
+"""A training that is watched: held-out questions, answered greedily now and then, and what the answers are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from tgsr.answering.predict import Unheard, named, predict
+from tgsr.errors import RunError
+from tgsr.evaluation.scoring.items import Scored, missing_response, score_response
+from tgsr.evaluation.scoring.means import model_scores
+from tgsr.evaluation.scoring.metrics import GroupScores
+from tgsr.evidence import EvidenceCase, evidence_case, evidence_scores, ungrounded
+from tgsr.llm.decoding import GREEDY, Decoding
+from tgsr.models.lalm import device_of
+from tgsr.records import Question, Response, by_clip, read_clips, read_questions, resolve_audio, write_jsonl
+from tgsr.statistics.intervals import Bootstrap, Mean
+from tgsr.timeline import Word
+from tgsr.training.config import GrpoConfig, StaConfig
+from tgsr.training.processes import unsharded
+from tgsr.training.run import TrainingRun
+from tgsr.training.watch import Watch
+
+N_DRAWS = 1000  # of the bootstrap, at each look
+EVIDENCE = (  # the means of EvidenceScores that the log has under the same names
+    *("evidence_hit", "trace_iou", "above_chance", "quote_truth", "first_place"),
+    *("start_within", "end_within", "past_end"),
+)
+SHARES = {"evidence_hit", "quote_truth", "first_place", "accuracy", "k1"}
+SPOKEN = {
+    "evidence_hit": "evidence hit",
+    "trace_iou": "trace IoU",
+    "above_chance": "above chance",
+    "quote_truth": "quote true",
+    "first_place": "first place",
+    "phrase_iou": "phrase IoU",
+    "accuracy": "accuracy",
+    "k": "k",
+    "k1": "k = 1 in",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The questions of a watch, their file, and each clip's words by its id; None where no words are known."""
+
+    path: Path
+    questions: tuple[Question, ...]
+    words: Mapping[str, tuple[Word, ...]] | None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What the answers are measured by, by its name."""
+        files = [self.path] if self.words is None else [self.path, clips_beside(self.path)]
+        return {str(file): file for file in files}
+
+
+def clips_beside(questions: Path) -> Path:
+    return questions.parent / "clips.jsonl"
+
+
+def read_held_out(path: Path) -> HeldOut:
+    """A file of questions with the words of its clips, which are in clips.jsonl beside it. RunError for no question."""
+    questions = tuple(read_questions(path))
+    if not questions:
+        raise RunError(f"{path}: holds no question to watch the training by; make some with `tgsr build`")
+    clips = clips_beside(path)
+    words = {clip.id: clip.words for clip in read_clips(clips)} if clips.exists() else None
+    return HeldOut(path, questions, words)
+
+
+def watch_of(
+    run: TrainingRun, config: StaConfig | GrpoConfig, trained_on: Sequence[Question]
+) -> Watch | None:
+    """The watch that the settings ask for; None where they ask for none.
+
+    RunError for a file without questions, and where the run has been watched by other questions or words before:
+    their measures cannot be compared. What the user should know of the questions is printed.
+    """
+    if config.watch is None:
+        return None
+    held_out = read_held_out(Path(config.watch))
+    with run.processes.main_first():
+        run.folder.rest_on("watch", held_out.files)
+    if run.processes.main:
+        for note in notes(held_out, config, trained_on):
+            print(note)
+    return Watch(config.watch_every, config.best_by, partial(look, run, config, held_out))
+
+
+def notes(held_out: HeldOut, config: StaConfig | GrpoConfig, trained_on: Sequence[Question]) -> list[str]:
+    """What is odd about a watch's questions: clips that are trained on, and what cannot be measured by them."""
+    path, said = held_out.path, []
+    trained = {resolve_audio(question, config.questions).resolve() for question in trained_on}
+    clips = {resolve_audio(question, path).resolve() for question in held_out.questions}
+    if n_trained := len(clips & trained):
+        said.append(
+            f"--watch {path}: {n_trained} of its {len(clips)} clips are trained on, too: not held out"
+        )
+    if held_out.words is None:
+        said.append(
+            f"--watch {path}: no clips.jsonl beside it: no words are known, so that quotes cannot be judged"
+        )
+    return said
+
+
+def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_done: int) -> dict[str, Any]:
+    """The measures of the model as it is now, by their names; its answers are kept in watch/step-N.jsonl.
+
+    The processes share the clips; only the main one measures, the others get {}, as all do where SIGTERM has asked a
+    process to stop. A question that could not be heard or answered is missing: it is listed in
+    watch/step-N.errors.jsonl.
+    """
+    lalm, processes = run.lalm, run.processes
+    clips = by_clip(held_out.questions)
+    mine = [question for clip in clips[processes.share(len(clips))] for question in clip]
+    decoding = GREEDY if isinstance(config, StaConfig) else Decoding(max_new_tokens=config.max_new_tokens)
+    at_once = None if isinstance(config, StaConfig) else config.branches_at_once
+    with (
+        unsharded(lalm),
+        torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
+    ):
+        answers = []
+        for answer in predict(
+            lalm, mine, held_out.path, run.cache, decoding, branches_at_once=at_once, shown=False
+        ):
+            answers.append(answer)
+            if run.stop.asked:
+                break
+        everyones = processes.gather(answers)
+    if processes.any(run.stop.asked) or not processes.main:
+        return {}
+    keep(run.folder.path / "watch", n_done, everyones, held_out.path)
+    seen = measures(everyones, held_out.words, config.seed)
+    tqdm.write(in_words(n_done, seen))
+    return seen
+
+
+def keep(folder: Path, n_done: int, answers: Sequence[Response | Unheard], path: Path) -> None:
+    """The answers as a file of predictions of the model "step-N", and beside it what there is no answer to."""
+    folder.mkdir(exist_ok=True)
+    file = folder / f"step-{n_done}.jsonl"
+    rows = [named(answer, file.stem, path, file) for answer in answers if isinstance(answer, Response)]
+    write_jsonl(file, rows)
+    unheard = [answer for answer in answers if isinstance(answer, Unheard)]
+    if unheard:
+        reasons = [{"id": u.question.id, "audio": u.question.audio, "error": u.reason} for u in unheard]
+        write_jsonl(file.with_suffix(".errors.jsonl"), reasons)
+
+
+def measures(
+    answers: Sequence[Response | Unheard], words: Mapping[str, tuple[Word, ...]] | None, seed: int = 0
+) -> dict[str, Any]:
+    """What the answers are worth, by the measures of `tgsr score`; those that cannot be told are left out.
+
+    `intervals` has each mean's 95 % interval by the bootstrap over clips. `k1` is the share of responses with exactly
+    one citation; start_error and end_error are medians, in seconds. `n_missing` are the questions without an answer,
+    which no measure counts.
+    """
+    responses = [answer for answer in answers if isinstance(answer, Response)]
+    items: list[Scored] = []
+    for answer in answers:
+        items += (
+            score_response(answer)
+            if isinstance(answer, Response)
+            else missing_response(answer.question, "missing")
+        )
+    bootstrap = Bootstrap(seed, N_DRAWS)
+    group = model_scores(items, (), bootstrap).all
+    means = means_of(group)
+    seen: dict[str, Any] = {"n": len(answers), "n_missing": len(answers) - len(responses)}
+    chosen = [response for response in responses if response.question.kind == "choice"]
+    if chosen:
+        evidence = evidence_scores([case_of(response, words) for response in chosen], bootstrap)
+        means = {
+            **{name: getattr(evidence, name) for name in EVIDENCE},
+            **means,
+        }
+        seen |= {"start_error": evidence.start_error.median, "end_error": evidence.end_error.median}
+        by_task = group.choice.accuracy_official_by_task if group.choice is not None else {}
+        seen["accuracy_by_task"] = {task: mean.value for task, mean in by_task.items()}
+    seen |= {name: mean.value for name, mean in means.items()}
+    seen["intervals"] = {
+        name: [round(mean.low, 4), round(mean.high, 4)]
+        for name, mean in means.items()
+        if mean.low is not None and mean.high is not None
+    }
+    return {name: value for name, value in seen.items() if value is not None}
+
+
+def means_of(group: GroupScores) -> dict[str, Mean]:
+    """The means of answers and citations' numbers, by the names that the log has."""
+    means: dict[str, Mean] = {}
+    if (choice := group.choice) is not None:
+        means |= {
+            "accuracy": choice.accuracy_official,
+            "accuracy_strict": choice.accuracy_strict,
+            "k": choice.mentions_official,
+            "k_strict": choice.regions_strict,
+            "k1": choice.share_k1_official,
+            "k1_strict": choice.share_k1_strict,
+        }
+    if (phrase := group.phrase) is not None:
+        means |= {"phrase_iou": phrase.iou, "phrase_high_overlap": phrase.high_overlap}
+    return means
+
+
+def case_of(response: Response, words: Mapping[str, tuple[Word, ...]] | None) -> EvidenceCase:
+    question = response.question
+    said = None if words is None else words.get(question.clip_id)
+    return evidence_case(
+        response.text, said, question.duration, question.evidence, question.clip_id, question.task
+    )
+
+
+def in_words(n_done: int, seen: Mapping[str, Any]) -> str:
+    """A look as a line, and the warning of `tgsr.evidence.ungrounded` where it applies."""
+    said = [
+        f"{words} {100 * seen[name]:.1f} %" if name in SHARES else f"{words} {seen[name]:.2f}"
+        for name, words in SPOKEN.items()
+        if name in seen
+    ]
+    line = f"watch, step {n_done}, {seen['n']} questions: {', '.join(said)}"
+    warning = ungrounded(seen.get("k1"), seen.get("evidence_hit"), seen.get("above_chance"))
+    return line if warning is None else f"{line}\nwarning: {warning}"
