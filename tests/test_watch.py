@@ -165,16 +165,20 @@ def test_what_cannot_be_heard_is_listed_and_the_run_goes_on(
 ) -> None:
     """And clips that are trained on, or have no words, are said."""
     rows = [json.loads(line) for line in trained.read_text().splitlines()]
+    watched = tmp_path / "elsewhere" / "watched.jsonl"
+    watched.parent.mkdir()
+    links = {audio: f"{n}.wav" for n, audio in enumerate(dict.fromkeys(row["audio"] for row in rows))}
+    for audio, link in links.items():
+        (watched.parent / link).symlink_to(trained.parent / audio)
+    for row in rows:
+        row["audio"] = links[row["audio"]]
     rows[0]["audio"] = "gone.wav"
-    for row in rows[1:]:
-        row["audio"] = str(trained.parent / row["audio"])
-    watched = tmp_path / "watched.jsonl"
     watched.write_text("".join(json.dumps(row) + "\n" for row in rows))
     train(replace(GRPO, questions=str(trained), watch=str(watched), max_steps=1), tmp_path / "run")
     said = capsys.readouterr().out
     n_clips = len({row["audio"] for row in rows})
     assert f"{n_clips - 1} of its {n_clips} clips are trained on, too: not held out" in said
-    assert "no clips.jsonl beside it" in said
+    assert f"--watch {watched}: no words known: the clips.jsonl that it was made from must" in said
     seen = logged(tmp_path / "run")[0]["watch"]
     assert seen["n_missing"] == 1
     assert "quote_truth" not in seen
@@ -220,7 +224,7 @@ FIRST = 'From 0.50s to 0.90s, "one" is said.'
 
 
 def measured(*answers: Response | Unheard) -> dict[str, Any]:
-    return measures(answers, {name: SAID for name in "abcd"})
+    return measures(answers, {answer.question.id: SAID for answer in answers})
 
 
 def test_measures_of_planted_answers() -> None:

@@ -16,10 +16,11 @@ from tgsr.errors import RunError
 from tgsr.evaluation.scoring.items import Scored, missing_response, score_response
 from tgsr.evaluation.scoring.means import model_scores
 from tgsr.evaluation.scoring.metrics import GroupScores
-from tgsr.evidence import EvidenceCase, evidence_case, evidence_scores, ungrounded
+from tgsr.evaluation.scoring.spoken import CLIPS, Spoken
+from tgsr.evidence import ungrounded
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.lalm import device_of
-from tgsr.records import Question, Response, by_clip, read_clips, read_questions, resolve_audio, write_jsonl
+from tgsr.records import Question, Response, by_clip, read_questions, resolve_audio, write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Mean
 from tgsr.timeline import Word
 from tgsr.training.config import GrpoConfig, StaConfig
@@ -45,34 +46,31 @@ SPOKEN = {
     "k1": "k = 1 in",
 }
 
+Words = Mapping[str, tuple[Word, ...] | None]
+"""What is said in each question's clip, by the question's id; None where nobody knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The questions of a watch, their file, and each clip's words by its id; None where no words are known."""
+    """The questions of a watch, the words of their clips, and the files that they are from, the questions' first."""
 
-    path: Path
     questions: tuple[Question, ...]
-    words: Mapping[str, tuple[Word, ...]] | None
+    words: Words
+    files: tuple[Path, ...]
 
     @property
-    def files(self) -> dict[str, Path]:
-        """What the answers are measured by, by its name."""
-        files = [self.path] if self.words is None else [self.path, clips_beside(self.path)]
-        return {str(file): file for file in files}
-
-
-def clips_beside(questions: Path) -> Path:
-    return questions.parent / "clips.jsonl"
+    def path(self) -> Path:
+        return self.files[0]
 
 
 def read_held_out(path: Path) -> HeldOut:
-    """A file of questions with the words of its clips, which are in clips.jsonl beside it. RunError for no question."""
+    """A file of questions with the words of its clips, from clips.jsonl beside it. RunError for no question."""
     questions = tuple(read_questions(path))
     if not questions:
         raise RunError(f"{path}: holds no question to watch the training by; make some with `tgsr build`")
-    clips = clips_beside(path)
-    words = {clip.id: clip.words for clip in read_clips(clips)} if clips.exists() else None
-    return HeldOut(path, questions, words)
+    spoken = Spoken(beside=[path])
+    words = {question.id: spoken.words_of(question) for question in questions if question.kind == "choice"}
+    return HeldOut(questions, words, (path, *map(Path, spoken.files)))
 
 
 def watch_of(
@@ -87,7 +85,7 @@ def watch_of(
         return None
     held_out = read_held_out(Path(config.watch))
     with run.processes.main_first():
-        run.folder.rest_on("watch", held_out.files)
+        run.folder.rest_on("watch", {str(file): file for file in held_out.files})
     if run.processes.main:
         for note in notes(held_out, config, trained_on):
             print(note)
@@ -103,10 +101,8 @@ def notes(held_out: HeldOut, config: StaConfig | GrpoConfig, trained_on: Sequenc
         said.append(
             f"--watch {path}: {n_trained} of its {len(clips)} clips are trained on, too: not held out"
         )
-    if held_out.words is None:
-        said.append(
-            f"--watch {path}: no clips.jsonl beside it: no words are known, so that quotes cannot be judged"
-        )
+    if held_out.words and len(held_out.files) == 1:
+        said.append(f"--watch {path}: no words known: the {CLIPS} that it was made from must lie beside it")
     return said
 
 
@@ -154,38 +150,33 @@ def keep(folder: Path, n_done: int, answers: Sequence[Response | Unheard], path:
         write_jsonl(file.with_suffix(".errors.jsonl"), reasons)
 
 
-def measures(
-    answers: Sequence[Response | Unheard], words: Mapping[str, tuple[Word, ...]] | None, seed: int = 0
-) -> dict[str, Any]:
+def measures(answers: Sequence[Response | Unheard], words: Words, seed: int = 0) -> dict[str, Any]:
     """What the answers are worth, by the measures of `tgsr score`; those that cannot be told are left out.
 
     `intervals` has each mean's 95 % interval by the bootstrap over clips. `k1` is the share of responses with exactly
     one citation; start_error and end_error are medians, in seconds. `n_missing` are the questions without an answer,
     which no measure counts.
     """
-    responses = [answer for answer in answers if isinstance(answer, Response)]
     items: list[Scored] = []
     for answer in answers:
+        question = answer.question
         items += (
-            score_response(answer)
+            score_response(answer, words.get(question.id))
             if isinstance(answer, Response)
-            else missing_response(answer.question, "missing")
+            else missing_response(question, "missing")
         )
-    bootstrap = Bootstrap(seed, N_DRAWS)
-    group = model_scores(items, (), bootstrap).all
+    group = model_scores(items, (), Bootstrap(seed, N_DRAWS)).all
     means = means_of(group)
-    seen: dict[str, Any] = {"n": len(answers), "n_missing": len(answers) - len(responses)}
-    chosen = [response for response in responses if response.question.kind == "choice"]
-    if chosen:
-        evidence = evidence_scores([case_of(response, words) for response in chosen], bootstrap)
-        means = {
-            **{name: getattr(evidence, name) for name in EVIDENCE},
-            **means,
-        }
-        seen |= {"start_error": evidence.start_error.median, "end_error": evidence.end_error.median}
-        by_task = group.choice.accuracy_official_by_task if group.choice is not None else {}
+    seen: dict[str, Any] = {
+        "n": len(answers),
+        "n_missing": sum(isinstance(answer, Unheard) for answer in answers),
+        **{name: mean.value for name, mean in means.items()},
+    }
+    if (choice := group.choice) is not None:
+        if choice.evidence is not None:
+            seen |= {name: getattr(choice.evidence, name).median for name in ("start_error", "end_error")}
+        by_task = choice.accuracy_official_by_task
         seen["accuracy_by_task"] = {task: mean.value for task, mean in by_task.items()}
-    seen |= {name: mean.value for name, mean in means.items()}
     seen["intervals"] = {
         name: [round(mean.low, 4), round(mean.high, 4)]
         for name, mean in means.items()
@@ -195,9 +186,11 @@ def measures(
 
 
 def means_of(group: GroupScores) -> dict[str, Mean]:
-    """The means of answers and citations' numbers, by the names that the log has."""
+    """The means of what is cited and answered, by the names that the log has."""
     means: dict[str, Mean] = {}
     if (choice := group.choice) is not None:
+        if choice.evidence is not None:
+            means |= {name: getattr(choice.evidence, name) for name in EVIDENCE}
         means |= {
             "accuracy": choice.accuracy_official,
             "accuracy_strict": choice.accuracy_strict,
@@ -209,14 +202,6 @@ def means_of(group: GroupScores) -> dict[str, Mean]:
     if (phrase := group.phrase) is not None:
         means |= {"phrase_iou": phrase.iou, "phrase_high_overlap": phrase.high_overlap}
     return means
-
-
-def case_of(response: Response, words: Mapping[str, tuple[Word, ...]] | None) -> EvidenceCase:
-    question = response.question
-    said = None if words is None else words.get(question.clip_id)
-    return evidence_case(
-        response.text, said, question.duration, question.evidence, question.clip_id, question.task
-    )
 
 
 def in_words(n_done: int, seen: Mapping[str, Any]) -> str:
