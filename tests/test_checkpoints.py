@@ -210,3 +210,13 @@ def test_where_the_newest_is_damaged_an_older_one_is_pointed_to(tmp_path: Path) 
         load_checkpoint(folder)
     folder.checkpoint(5).unlink()
     assert is_state(load_checkpoint(folder))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_why_a_checkpoint_could_not_be_written_is_said(tmp_path: Path) -> None:
+    """torch's own word for a full disk is "unexpected pos 576 vs 534"."""
+    (tmp_path / "checkpoint-1.pt").symlink_to("/dev/full")
+    with pytest.raises(
+        RunError, match=r"could not be written \(No space left on device\); the last checkpoint"
+    ):
+        save_checkpoint(RunFolder(tmp_path), 1, {"weights": {"w": torch.ones(1_000_000)}})

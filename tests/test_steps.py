@@ -218,7 +218,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_said_before_the_first_step(
     del aligner.linear_1.weight  # in its place one of 2 PB, which takes no memory
     aligner.linear_1.weight = torch.nn.Parameter(torch.empty(1).expand(10**7, 10**7 // 2))
     Trainer(trainer.run, trainer.config, range(3), "abc", 1)
-    assert "2 more checkpoints of 600000.00 GB are to come" in capsys.readouterr().err
+    assert "2 more checkpoints of 600,000,001 MB are to come" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,19 @@ def save_checkpoint(folder: RunFolder, step: int, state: Mapping[str, Any], keep
         if folder.metrics.exists():
             with folder.metrics.open("rb") as log:
                 os.fsync(log.fileno())
-        with whole(path) as half:
-            torch.save({"step": step, **state}, half)
+        # Python's own file: where torch opens one, nobody learns why it could not be written.
+        with whole(path) as half, half.open("wb") as file:
+            torch.save({"step": step, **state}, file)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        if (interruption := _interruption(error)) is not None:
-            raise interruption from None
+        causes = _causes(error)
+        for cause in causes:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+        reason = next(
+            (cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), error
+        )
         raise RunError(
-            f"{path}: could not be written ({error}); the last checkpoint is whole: "
+            f"{path}: could not be written ({reason}); the last checkpoint is whole: "
             "free some space and start the same command again; --keep-last 1 needs least"
         ) from error
     remove_old(folder, keep_last, Best.of(state))
@@ -87,13 +93,15 @@ def kept_checkpoints(folder: RunFolder) -> dict[int, Path]:
     return dict(sorted(kept.items()))
 
 
-def _interruption(error: BaseException) -> KeyboardInterrupt | None:
-    """Ctrl-C, where a write failed because of it: the writer then tells an error of its own."""
-    while not isinstance(error, KeyboardInterrupt):
-        if error.__context__ is None:
-            return None
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """The error and those in whose wake it came, the first one first: a full disk, Ctrl-C, of which writers only say
+    that something is not as it should be.
+    """
+    causes: list[BaseException] = []
+    while error is not None:
+        causes.insert(0, error)
         error = error.__context__
-    return error
+    return causes
 
 
 def load_checkpoint(folder: RunFolder, main: bool = True) -> dict[str, Any] | None:

@@ -230,8 +230,8 @@ class Trainer(Generic[T]):
         free = shutil.disk_usage(path).free
         if n_more * size > free:
             print(
-                f"{path}: {free / 1e9:.2f} GB are free, and {n_more} more checkpoints of {size / 1e9:.2f} GB are to "
-                f"come: free some space, or choose another --out; --keep-last {keep_last} can be 1",
+                f"{path}: {free / 1e6:,.0f} MB are free, and {n_more} more checkpoints of {size / 1e6:,.0f} MB are to "
+                f"come: free some space, or choose another --out or fewer --keep-last ({keep_last})",
                 file=sys.stderr,
             )
         if self.n_done > self.n_steps:
