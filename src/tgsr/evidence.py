@@ -30,6 +30,8 @@ QUOTE_SHARE = 0.75  # of the quoted words that must be said: Whisper and models 
 QUOTE_SLACK: Seconds = 0.2  # around a cited span: what is cut off at its edges is still said there
 WITHIN: Seconds = 0.1  # an error of quoted words that nobody hears
 LIKE_LENGTH = 1.25  # how much longer the longest of clips of like length may be than the shortest
+MOST_PLACES = 100  # where a quote may be said, that are looked at: the nearest
+MOST_SPANS = 4096  # of a response that are dealt out at once
 N_LIKE = 8  # clips of like length are as many at least, where there are more: the nearest
 
 
@@ -188,7 +190,7 @@ def _nearest_place(
     """
     first, last, score = _alignments(heard, tokens)
     away = np.nan_to_num(np.abs(starts[first] - span.start)) + np.nan_to_num(np.abs(ends[last] - span.end))
-    for place in np.argsort(away, kind="stable"):
+    for place in np.argsort(away, kind="stable")[:MOST_PLACES]:
         overlapping = (first <= last[place]) & (first[place] <= last)
         if (score[overlapping] > score[place]).any():
             continue
@@ -203,8 +205,9 @@ def _alignments(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The best place for the quote that ends at each token: its first token, its last, and how well it fits.
 
-    A word in common counts 2, a word more, less or other -1; only places that count more than 0 are given. Source: the
-    usual alignment of a whole pattern with a part of a text (Sellers 1980), a row a quoted word.
+    A word in common counts 2, a word more, less or other -1. Places that count less than 0.75 for each quoted word hold
+    too little of the quote and are left out. Source: the usual alignment of a whole pattern with a part of a text
+    (Sellers 1980), a row a quoted word.
     """
     n = len(tokens)
     numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
@@ -220,7 +223,7 @@ def _alignments(
         row = np.maximum.accumulate(best + column) - column
     score, first = np.divmod(row[1:], unit)
     last = np.arange(n)
-    is_place = (score > 0) & (first <= last)
+    is_place = (score >= QUOTE_SHARE * len(heard)) & (first <= last)
     return first[is_place], last[is_place], score[is_place]
 
 
@@ -401,34 +404,45 @@ def _of_like_length(indices: Sequence[int], cases: Sequence[EvidenceCase]) -> li
 
 
 def _above_chance(cases: Sequence[EvidenceCase]) -> list[float]:
-    codes = codes_of([case.clip for case in cases])
-    is_other_NN = codes[:, None] != codes
-    n_others = is_other_NN.sum(axis=1)
-    dealt = [np.where(is_other_NN, _dealt(cases, from_end), 0.0) for from_end in (False, True)]
-    iou_NN = max(dealt, key=lambda iou_NN: float((iou_NN.sum(axis=1) / n_others).mean()))
-    as_dealt, as_met = iou_NN.sum(axis=1) / n_others, iou_NN.sum(axis=0) / n_others
+    dealt = [_dealt(cases, from_end) for from_end in (False, True)]
+    as_dealt, as_met = max(dealt, key=lambda by_chance: float(by_chance[0].mean()))
     own = np.array([case.cited.trace_iou for case in cases])
     return [float(value) for value in own - as_dealt - (as_met - as_met.mean())]
 
 
-def _dealt(cases: Sequence[EvidenceCase], from_end: bool) -> Floats:
-    """The trace IoU of each case's citations (rows) with each case's evidence (columns), both counted from the clip's
-    start, or from its end.
+def _dealt(cases: Sequence[EvidenceCase], from_end: bool) -> tuple[Floats, Floats]:
+    """Of each case the mean trace IoU of its citations with the evidence of the cases about other clips, and of its
+    evidence with their citations. Times are counted from the clips' starts, or from their ends.
+
+    What several cases have as evidence in one clip (answers that were sampled to one question) is looked at once: U.
     """
-    origins = np.array([case.duration if from_end else 0.0 for case in cases])
-    n_pieces = [len(case.evidence) for case in cases]
+    clips = codes_of([case.clip for case in cases])
+    evidence = codes_of([(case.clip, case.evidence) for case in cases])
+    _, first_U, n_alike_U = np.unique(evidence, return_index=True, return_counts=True)
+    different = [cases[index] for index in first_U]
+    n_pieces = [len(case.evidence) for case in different]
     first_piece = np.cumsum([0, *n_pieces[:-1]])
-    bounds = np.array([(piece.start, piece.end) for case in cases for piece in case.evidence])
+    bounds = np.array([(piece.start, piece.end) for case in different for piece in case.evidence])
+    origins = np.array([case.duration if from_end else 0.0 for case in different])
     starts, ends = bounds.T - np.repeat(origins, n_pieces)
-    rows = []
-    for case, origin in zip(cases, origins, strict=True):
-        ious = np.zeros(len(cases))
-        for span in case.cited.spans:
-            start, end = span.start - origin, span.end - origin
+    as_dealt, met_U = np.zeros(len(cases)), np.zeros(len(different))
+    for row, case in enumerate(cases):
+        iou_U = np.zeros(len(different))
+        origin = case.duration if from_end else 0.0
+        cited = np.array([(span.start - origin, span.end - origin) for span in case.cited.spans]).reshape(
+            -1, 2
+        )
+        for first in range(0, len(cited), MOST_SPANS):
+            start, end = cited[first : first + MOST_SPANS].T[:, :, None]
             shared = np.maximum(0.0, np.minimum(end, ends) - np.maximum(start, starts))
-            ious += np.maximum.reduceat(shared / (end - start + (ends - starts) - shared), first_piece)
-        rows.append(ious / max(1, len(case.cited.spans) + case.cited.n_invalid))
-    return np.array(rows)
+            iou = shared / (end - start + (ends - starts) - shared)
+            iou_U += np.maximum.reduceat(iou, first_piece, axis=1).sum(axis=0)
+        iou_U[clips[first_U] == clips[row]] = 0.0
+        iou_U /= max(1, len(case.cited.spans) + case.cited.n_invalid)
+        as_dealt[row] = iou_U @ n_alike_U
+        met_U += iou_U
+    n_others = len(cases) - np.bincount(clips)[clips]
+    return as_dealt / n_others, met_U[evidence] / n_others
 
 
 # --- in words --------------------------------------------------------------------------------------------

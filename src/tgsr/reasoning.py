@@ -45,7 +45,11 @@ def plain_words(text: str) -> tuple[str, ...]:
 
 def words_in(words: Sequence[Word], span: Span) -> list[Word]:
     """The words of which at least half lies in the span, in the order given."""
-    return [word for word in words if span.overlap(word.span) >= 0.5 * word.span.duration - ROUNDING]
+    return [
+        word
+        for word in words
+        if min(span.end, word.end) - max(span.start, word.start) >= 0.5 * (word.end - word.start) - ROUNDING
+    ]
 
 
 def words_said(words: Sequence[Word], span: Span) -> tuple[str, ...]:
