@@ -17,7 +17,7 @@ from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tiny import tiny_lalm
 
 STAGES = ("sta", "grpo")
-ONE, TWO, SHARDED, UNEVEN, STOPPED = "one", "two", "sharded", "uneven", "stopped"
+ONE, TWO, SHARDED, UNEVEN, STOPPED, RAISED = "one", "two", "sharded", "uneven", "stopped", "raised"
 
 
 def free_port() -> int:
@@ -55,6 +55,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs.append({**jobs[-1], "out": str(folder / UNEVEN), "options": {"shard": True, "prompts_per_step": 3}})
     stops = {"stops": True, "clips_per_step": 2, "checkpoint_every": 100}
     jobs.append({**jobs[1], "out": str(folder / STOPPED), "port": free_port(), "options": stops})
+    by_clock = {"checkpoint_every": 100, "checkpoint_minutes": 1e-9, "keep_last": 3}
+    for more in ({"max_steps": 1}, {}):
+        jobs.append({**jobs[1], "out": str(folder / RAISED), "port": free_port(), "options": by_clock | more})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(
@@ -140,6 +143,15 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(runs: Path) -> Non
     assert [row["step"] for row in rows_of(stopped)] == [1]
     assert torch.load(stopped / "checkpoint-1.pt")["step"] == 1
     assert not (stopped / "adapter").exists()
+
+
+def test_processes_that_ended_early_go_on_together_and_save_by_the_main_ones_clock(runs: Path) -> None:
+    raised, two = run_of(runs, RAISED), run_of(runs, f"sta-{TWO}")
+    rows, whole = rows_of(raised), rows_of(two)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert [row["lr"] for row in rows] == [row["lr"] for row in whole if "lr" in row]
+    assert sorted(path.name for path in raised.glob("checkpoint-*")) == ["checkpoint-1.pt", "checkpoint-2.pt"]
+    assert (raised / "adapter/adapter.json").exists()
 
 
 def test_a_step_that_cannot_be_divided_is_refused_before_any_compute(runs: Path) -> None:
