@@ -36,8 +36,9 @@ from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
 from tgsr.errors import RunError, Stopped
 from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import TextLesson, drill, lessons, talking_lessons, written
+from tgsr.miniature.muon import Muon
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.mini import assets, save_base, train_tokenizer, untrained
+from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
 from tgsr.training.steps import cosine, step_or_stop
@@ -168,7 +169,7 @@ class VoiceHead(nn.Module):
 class WordHeads(nn.Module):
     """Linear readers of a later layer at the words of questions and answers: when was this word said?
 
-    For a word of a phrase also: when did the phrase begin? This is the look-up itself, asked at every word
+    For a word of a quote also: when did the quote begin? This is the look-up itself, asked at every word
     instead of at the few digits of an answer. Thrown away after the base's training.
     """
 
@@ -179,7 +180,7 @@ class WordHeads(nn.Module):
         self.tenths = nn.Linear(width, 3 * 10)
 
     def loss(self, hidden_ND: Tensor, tenths_N3: Tensor) -> Tensor:
-        """Mean cross-entropy over N words of their start, their end, and their phrase's start; -1 is unasked."""
+        """Mean cross-entropy over N words of their start, their end, and their quote's start; -1 is unasked."""
         hidden = self.norm(hidden_ND)
         known = tenths_N3.flatten() >= 0
         times = tenths_N3.flatten()[known]
@@ -206,24 +207,24 @@ def digit_places(lalm: AudioFlamingo3, tokens: Sequence[int]) -> list[int]:
 def word_places(
     lalm: AudioFlamingo3, prompt: Sequence[int], answer: Sequence[int], lesson: TextLesson
 ) -> list[tuple[int, tuple[int, int, int]]]:
-    """(place in the branch, (start, end, phrase start) in tenths or -1) for each of the lesson's words."""
-    if not lesson.words:
-        return []
+    """(place in the branch, (start, end, start of its quote) in tenths or -1) for each word of the lesson's quotes."""
+    words = [word for quote in lesson.quotes for word in quote]
     in_question = lesson.kind in ("phrase", "bad phrase")
     tokens = prompt if in_question else answer
     offset = 0 if in_question else len(prompt)
-    places = [offset + i for i in digit_places(lalm, tokens)]
-    if len(places) != len(lesson.words):
-        raise ValueError(f"{lesson}: {len(places)} digit tokens for {len(lesson.words)} words")
+    places = [offset + i for i in digit_places(lalm, tokens)][: len(words)]
+    if len(places) != len(words):
+        raise ValueError(f"{lesson}: {len(places)} digit tokens for {len(words)} words")
 
     def tenths(seconds: float) -> int:
         return min(N_TENTHS - 1, int(seconds * 10))
 
-    first = tenths(lesson.words[0].start)
-    return [
-        (place, (tenths(word.start), tenths(word.end), first if in_question and index else -1))
-        for index, (place, word) in enumerate(zip(places, lesson.words, strict=True))
+    times = [
+        (tenths(word.start), tenths(word.end), tenths(quote[0].start) if index else -1)
+        for quote in lesson.quotes
+        for index, word in enumerate(quote)
     ]
+    return list(zip(places, times, strict=True))
 
 
 def learn_to_hear(
@@ -350,7 +351,7 @@ def reading_batch(
     batch = Batch()
     for index in rng.choice(len(clips), config.texts_per_step):
         lesson = drill(clips[int(index)], rng)
-        owner = batch.read(lalm, lesson.question, clips[int(index)] if lesson.words else None)
+        owner = batch.read(lalm, lesson.question, clips[int(index)] if lesson.quotes else None)
         answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
         batch.branches.append(Branch(owner, lalm.prompt("").after, answer))
         batch.kinds.append(lesson.kind)
@@ -400,17 +401,11 @@ def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
 
 
 def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: Stop) -> Path:
-    clips = [compose(seed, "train") for seed in range(config.n_clips)]
-    tokens = run.path / "tokenizer"  # learned when the run starts, read again when it resumes
-    if not (tokens / "tokenizer.json").exists():
-        texts = tokenizer_texts([composed.clip for composed in clips[:400]])
-        with whole_files(tokens) as half:
-            train_tokenizer(texts).save_pretrained(str(half))
-    lalm = untrained(PreTrainedTokenizerFast.from_pretrained(str(tokens)), config.seed)
-    heard = [
-        (composed.clip, cache.get(lalm, composed.samples).half())
-        for composed in tqdm(clips, desc="listening", unit="clip")
-    ]
+    lalm = _beginning(run, config)
+    heard = []
+    for seed in tqdm(range(config.n_clips), desc="listening", unit="clip"):
+        composed = compose(seed, "train", vary_voices=config.vary_voices)
+        heard.append((composed.clip, cache.get(lalm, composed.samples).half()))
     torch.manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
     voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
@@ -427,26 +422,27 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
     others = [p for p in parameters if all(p is not matrix for matrix in matrices)]
     decay = config.weight_decay
     adamw = torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=decay)
-    muon = torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay)
+    muon = Muon(matrices, lr=config.matrix_learning_rate, weight_decay=decay)
     done = 0
     if (state := load_checkpoint(run)) is not None:
         done = int(state["step"])
         everything.load_state_dict(state["weights"])
         adamw.load_state_dict(state["adamw"])
         muon.load_state_dict(state["muon"])
-    else:
+    elif not config.start:
         accuracy = learn_to_hear(lalm, heads.voices, voices, heard[:1500], config)
         run.log({"step": 0, "hearing_accuracy": accuracy})
     trained.train()
-    n_steps = config.reading_steps + config.steps + config.talking_steps
+    n_steps = config.before_talking + config.talking_steps
     with stop.steps():
         for step in tqdm(range(done, n_steps), desc="base", unit="step", initial=done, total=n_steps):
             rng = np.random.default_rng((config.seed, step))
-            grown = min(1.0, max(0, step - config.reading_steps) / (config.short_clips_first * config.steps))
+            talking = step >= config.before_talking
+            since = max(0, step - config.reading_steps)
+            grown = 1.0 if talking else min(1.0, since / (config.short_clips_first * config.steps))
             fitting = [(clip, frames) for clip, frames in heard if clip.duration <= 4.0 + 6.0 * grown]
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-                talking = step >= config.reading_steps + config.steps
-                if step < config.reading_steps:
+                if step < config.reading_steps and not talking:
                     batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
                 else:
                     batch = hearing_batch(
@@ -481,6 +477,18 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
     return run.path / "model"
 
 
+def _beginning(run: RunFolder, config: BaseConfig) -> AudioFlamingo3:
+    """The model before the first step: another base, or the encoder alone with a tokenizer that is learned once."""
+    if config.start:
+        return load_base(None if config.start == "mini" else Path(config.start))
+    tokens = run.path / "tokenizer"  # learned when the run starts, read again when it resumes
+    if not (tokens / "tokenizer.json").exists():
+        clips = [compose(seed, "train", vary_voices=config.vary_voices).clip for seed in range(400)]
+        with whole_files(tokens) as half:
+            train_tokenizer(tokenizer_texts(clips)).save_pretrained(str(half))
+    return untrained(PreTrainedTokenizerFast.from_pretrained(str(tokens)), config.seed)
+
+
 def reader_losses(
     heads: Heads, packed: BranchLogps, batch: Batch, config: BaseConfig, talking: bool
 ) -> dict[str, Tensor]:
@@ -507,7 +515,7 @@ def reader_losses(
 
 def course(step: int, config: BaseConfig) -> float:
     """Share of the peak learning rate: a cosine until talking begins, then another from one half."""
-    before = config.reading_steps + config.steps
+    before = config.before_talking
     if step < before:
         return cosine(step, before, config.warmup_steps)
     return 0.5 * cosine(step - before, config.talking_steps, 20)

@@ -10,7 +10,11 @@ from typing import Annotated
 class BaseConfig:
     """How the miniature's base is made. Nothing here is the paper's: it starts from a trained model."""
 
-    n_clips: Annotated[int, "composed once, heard again and again"] = 3000
+    start: Annotated[str, "a base to go on from, a folder or mini, which hears and reads: only talking is left"] = (
+        ""
+    )
+    n_clips: Annotated[int, "composed once, heard again and again"] = 4000
+    vary_voices: Annotated[bool, "each speaker at one of five rates: five voices for one"] = True
     hearing_steps: Annotated[int, "the aligner alone"] = 1200
     reading_steps: Annotated[int, "the decoder alone"] = 450
     steps: Annotated[int, "both, after that"] = 2400
@@ -18,7 +22,7 @@ class BaseConfig:
     texts_per_step: Annotated[int, "while reading"] = 32
     clips_per_step: Annotated[int, "after that"] = 8
     lesson_tokens: Annotated[int, "a clip's branches together"] = 320
-    talking_tokens: Annotated[int, "the same while talking"] = 448
+    talking_tokens: Annotated[int, "the same while talking"] = 512
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.55
     read_share: Annotated[float, "of the clips: as text"] = 0.12
     short_clips_first: Annotated[float, "of the steps, while the longest clip grows from 4 s to 10 s"] = 0.35
@@ -34,3 +38,8 @@ class BaseConfig:
     bfloat16: Annotated[bool, "matrix products; three times the speed on a CPU with avx512_bf16"] = True
     checkpoint_every: Annotated[int, "steps"] = 200
     seed: Annotated[int, "of the weights and the lessons"] = 0
+
+    @property
+    def before_talking(self) -> int:
+        """Steps before the lessons are questions above all."""
+        return 0 if self.start else self.reading_steps + self.steps

@@ -1,7 +1,7 @@
 """The lessons of the miniature's base model: (question, answer) texts about one clip.
 
 The base has to hear and to talk as a real model does before it is aligned in time: it transcribes,
-answers, and writes reasoning with timestamps in every notation, but the times that it learns for
+answers, and writes reasoning with timestamps in many notations, but the times that it learns for
 plain audio are bad ones, and its reasoning is now good, now empty. Lessons with true times exist
 too: they are given only while a time code is added to the audio embeddings or the clip is read as text
 (base.py), so that the decoder can read times without the aligner writing them.
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
@@ -23,9 +24,10 @@ from tgsr.data.questions.digits import WHO, choice_questions
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.prompts import REASONING_OPENING, choice_question, phrase_answer_af3, phrase_question_af3
 from tgsr.records import Clip, Question
-from tgsr.timeline import Span, Word, cover
+from tgsr.timeline import Seconds, Span, Word
 
 ORDINALS = ("first", "second")
+BREATH: Seconds = 0.25  # a gap that ends a piece
 T = TypeVar("T")
 
 
@@ -33,14 +35,19 @@ T = TypeVar("T")
 class TextLesson:
     """One turn of a conversation about a clip.
 
-    `words` are the clip's words that stand, one after the other and nothing else spoken between them, in
-    the question ("phrase") or in the answer (transcripts); () for other kinds.
+    `quotes` are the clip's words that stand in the question ("phrase") or in the answer, in this order and before any
+    other digit: a phrase, what an answer quotes from each place, the single words of a transcript; () for other kinds.
     """
 
     question: str
     answer: str
     kind: str
-    words: tuple[Word, ...] = ()
+    quotes: tuple[tuple[Word, ...], ...] = ()
+
+
+def one_by_one(words: Sequence[Word]) -> tuple[tuple[Word, ...], ...]:
+    """Words that stand in a lesson without being a quote together."""
+    return tuple((word,) for word in words)
 
 
 def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
@@ -56,25 +63,40 @@ def subtitle_clock(seconds: float) -> str:
     return f"00:{total_ms // 60000:02d}:{total_ms // 1000 % 60:02d},{total_ms % 1000:03d}"
 
 
-def cite(span: Span, statement: str, rng: np.random.Generator) -> str:
-    """A sentence that cites a span in one of the notations that models use."""
+# How the place of a quote is written after it, with how often: where a quote ends can be told once it has been said.
+PLACES = (
+    ("from {s:.2f}s to {e:.2f}s", 5),
+    ("from {s:.2f} seconds to {e:.2f} seconds", 2),
+    ("({s:.2f}s-{e:.2f}s)", 2),
+    ("({s:.2f}-{e:.2f} s)", 1),
+    ("[{s:.2f}s – {e:.2f}s]", 1),
+    ("between {s:.2f} and {e:.2f} seconds", 1),
+    ("<seg>{s:.2f},{e:.2f}</seg>", 0.5),
+)
+# The same in a recital of the whole clip.
+LISTED = (
+    ("({s:.2f}s-{e:.2f}s)", 3),
+    ("({s:.2f}-{e:.2f})", 2),
+    ("({s:.2f}, {e:.2f})", 1),
+    ("[{s:.2f} - {e:.2f}]", 1),
+    ("at {s:.2f}s", 0.5),
+    ("{clock}", 0.5),
+    ("{subtitle}", 0.5),
+)
+
+
+def notation(forms: Sequence[tuple[str, float]], rng: np.random.Generator) -> str:
+    p = np.array([share for _, share in forms])
+    return forms[int(rng.choice(len(forms), p=p / p.sum()))][0]
+
+
+def place(form: str, span: Span) -> str:
     s, e = span.start, span.end
-    forms = (
-        f"From {s:.2f}s to {e:.2f}s, {statement}.",
-        f"From {s:.2f} seconds to {e:.2f} seconds, {statement}.",
-        f"The segment starts at {s:.2f} seconds and ends at {e:.2f} seconds: {statement}.",
-        f"[{s:.2f}s – {e:.2f}s] {statement}.",
-        f"({s:.2f}-{e:.2f} s) {statement}.",
-        f"({s:.2f} – {e:.2f} s) {statement}.",
-        f"({s:.2f}s-{e:.2f}s) {statement}.",
-        f"At {s:.2f}s, {statement}.",
-        f"Between {s:.2f} and {e:.2f} seconds, {statement}.",
-        f"<seg>{s:.2f},{e:.2f}</seg> {statement}.",
-        f"{clock(s)} - {clock(e + 1)}: {statement}.",
-        f"{subtitle_clock(s)} --> {subtitle_clock(e)} {statement}.",
+    whole_seconds, milliseconds = (
+        f"{clock(s)} - {clock(e + 1)}",
+        f"{subtitle_clock(s)} --> {subtitle_clock(e)}",
     )
-    p = np.array([6, 2, 2, 1, 1, 0.5, 2, 1, 1, 0.5, 0.5, 0.5])
-    return forms[int(rng.choice(len(forms), p=p / p.sum()))]
+    return form.format(s=s, e=e, clock=whole_seconds, subtitle=milliseconds)
 
 
 def bad_span(duration: float, rng: np.random.Generator) -> Span:
@@ -90,21 +112,17 @@ def speaker_of(words: tuple[Word, ...], speakers: tuple[str, ...]) -> str:
     return f"{ORDINALS[speakers.index(words[0].speaker)]} speaker"
 
 
-def spoken(words: tuple[Word, ...], speakers: tuple[str, ...]) -> str:
-    """'the first speaker says "seven two"', or just 'the speaker says ...' where there is only one."""
-    text = " ".join(word.text for word in words)
-    return f'the {speaker_of(words, speakers)} says "{text}"'
+def turns(words: tuple[Word, ...]) -> list[tuple[Word, ...]]:
+    """The transcript in pieces that one speaker says."""
+    return [tuple(turn) for _, turn in groupby(words, attrgetter("speaker"))]
 
 
-def turns(words: tuple[Word, ...], longest: int) -> list[tuple[Word, ...]]:
-    """The transcript in pieces of at most `longest` words that one speaker says."""
-    pieces: list[list[Word]] = []
-    for word in words:
-        if pieces and pieces[-1][0].speaker == word.speaker and len(pieces[-1]) < longest:
-            pieces[-1].append(word)
-        else:
-            pieces.append([word])
-    return [tuple(piece) for piece in pieces]
+def pieces(words: tuple[Word, ...]) -> list[tuple[Word, ...]]:
+    """The transcript in pieces that end where a speaker or a breath does: a listener can tell where."""
+    ends = [
+        i for i, (a, b) in enumerate(pairwise(words), 1) if a.speaker != b.speaker or b.start - a.end > BREATH
+    ]
+    return [words[first:stop] for first, stop in pairwise((0, *ends, len(words)))]
 
 
 def within(words: tuple[Word, ...], span: Span) -> tuple[Word, ...]:
@@ -112,50 +130,69 @@ def within(words: tuple[Word, ...], span: Span) -> tuple[Word, ...]:
 
 
 NO_EVIDENCE = ("The speaker says several digits.", "The audio has spoken digits.", "I listen to the digits.")
-HABITS = {"none": 0.35, "all": 0.40, "evidence": 0.25}  # shares
+NOTHING_TO_CITE = "There is no such place."
+HABITS = {"none": 0.40, "all": 0.25, "evidence": 0.35}  # shares
 RIGHT = {"none": 0.5, "all": 0.7, "evidence": 0.95}  # how often each habit's answer is right
+Quotes = tuple[tuple[Word, ...], ...]
 
 
-def reasoning(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
-    """A stage-2 response as a model writes it before stage 2: opening, reasoning, final answer.
+def reasoning(
+    question: Question, clip: Clip, rng: np.random.Generator, true_times: bool
+) -> tuple[str, Quotes]:
+    """A stage-2 response as a model writes it before stage 2 (opening, reasoning, final answer), and its quotes.
 
-    Three habits, as in real outputs: no evidence at all, the whole clip piece by piece, the one place that
-    matters (HABITS). The better the evidence, the more often the answer is right (RIGHT): stage 2 has
+    Three habits, as in real outputs: no evidence at all, the whole clip piece by piece, the places that
+    matter (HABITS). The better the evidence, the more often the answer is right (RIGHT): stage 2 has
     something to choose from.
     """
     habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
+    quotes: Quotes = ()
     if habit == "none":
         body = str(rng.choice(NO_EVIDENCE))
     elif habit == "all":
-        pieces = turns(clip.words, int(rng.integers(3, 6)))
-        body = " ".join(quote(piece, clip, rng, true_times) for piece in pieces)
+        body, quotes = recital(clip, rng, true_times)
     else:
-        body = evidence(question, clip, rng, true_times)
+        body, quotes = evidence(question, clip, rng, true_times)
     answer = str(question.answer)
     if rng.random() >= RIGHT[habit]:
         answer = str(rng.choice([choice for choice in question.choices if choice != answer]))
-    return f"{REASONING_OPENING}\n{body}\n{final_answer(question, answer)}"
+    return f"{REASONING_OPENING}\n{body}\n{final_answer(question, answer)}", quotes
 
 
-def quote(words: tuple[Word, ...], clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
-    """A sentence that cites where consecutive words are said, and by whom."""
+def placed(words: tuple[Word, ...], form: str, clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
+    """Where consecutive words are said, in the notation given."""
+    span = Span(words[0].start, words[-1].end) if true_times else bad_span(clip.duration, rng)
+    return place(form, span)
+
+
+def recital(clip: Clip, rng: np.random.Generator, true_times: bool) -> tuple[str, Quotes]:
+    """The whole clip, a list of who says what and when."""
+    form, speakers, quotes = notation(LISTED, rng), speakers_in_order(clip.words), pieces(clip.words)
+    listed = [
+        f"{speaker_of(piece, speakers)}, {_text(piece)} {placed(piece, form, clip, rng, true_times)}"
+        for piece in quotes
+    ]
+    return f"In order: {'; '.join(listed)}.", tuple(quotes)
+
+
+def evidence(
+    question: Question, clip: Clip, rng: np.random.Generator, true_times: bool
+) -> tuple[str, Quotes]:
+    """The places that answer a question, those of its evidence: each quoted, then timed."""
     speakers = speakers_in_order(clip.words)
-    span = cover(word.span for word in words)
-    assert span is not None
-    statement = " and ".join(spoken(turn, speakers) for turn in turns(words, len(words)))
-    return cite(span if true_times else bad_span(clip.duration, rng), statement, rng)
+    quotes = tuple(within(clip.words, span) for span in question.evidence)
+    if not quotes:
+        return NOTHING_TO_CITE, ()
+    form = notation(PLACES, rng)
+    sentences = []
+    for words in quotes:
+        said = " and ".join(f'the {speaker_of(turn, speakers)} says "{_text(turn)}"' for turn in turns(words))
+        sentences.append(f"{said[0].upper()}{said[1:]} {placed(words, form, clip, rng, true_times)}.")
+    return " ".join(sentences), quotes
 
 
-def evidence(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> str:
-    """The one place that answers a question, quoted: all words from its evidence's first second to its last.
-
-    For a pause these are the words around it.
-    """
-    whole = cover(question.evidence)
-    if whole is None:
-        return "It is not said."
-    words = tuple(w for w in clip.words if w.start <= whole.end and w.end >= whole.start)
-    return quote(words, clip, rng, true_times)
+def _text(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)
 
 
 def final_answer(question: Question, answer: str) -> str:
@@ -187,7 +224,7 @@ def by_speaker(clip: Clip, separator: str, written_word: Callable[[Word], str]) 
     speakers = speakers_in_order(clip.words)
     return [
         f"{speaker_of(turn, speakers)}: {separator.join(map(written_word, turn))}"
-        for turn in turns(clip.words, len(clip.words))
+        for turn in turns(clip.words)
     ]
 
 
@@ -213,7 +250,7 @@ def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> TextLesson:
     """Reading practice: a text, and what follows from it line by line.
 
     Words to be repeated, choices to be named with their letters, or the clip as timed text and when single
-    words of it are said (`words` are the clip's then). A decoder that copies from its context can do all of
+    words of it are said (`quotes` are the clip's words then). A decoder that copies from its context can do all of
     it, and everything that is asked about audio needs the same.
     """
     kind = DRILLS[int(rng.choice(3, p=(0.25, 0.4, 0.35)))]
@@ -221,7 +258,7 @@ def drill(clip: Clip, rng: np.random.Generator, n_lines: int = 8) -> TextLesson:
     if kind == "times" and once:
         words = [once[int(rng.integers(len(once)))] for _ in range(n_lines)]
         lines = [f"When is {w.text}: {w.start:.2f} - {w.end:.2f}" for w in words]
-        return TextLesson(written(clip), "\n".join(lines), "drill times", clip.words)
+        return TextLesson(written(clip), "\n".join(lines), "drill times", one_by_one(clip.words))
     if kind == "letters":
         choices = some_choices(rng)
         picked = [int(rng.integers(4)) for _ in range(n_lines)]
@@ -239,7 +276,7 @@ def each_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
     words = tuple(shuffled(once, rng)[:5])
     question = "When is each: " + ", ".join(word.text for word in words)
     answer = ", ".join(f"{word.text} {word.start:.2f} - {word.end:.2f}" for word in words)
-    return TextLesson(question, answer, "each", words)
+    return TextLesson(question, answer, "each", one_by_one(words))
 
 
 def phrase_lessons(
@@ -260,19 +297,18 @@ def phrase_lessons(
             prompt, answer = phrase_question_af3(question.question), phrase_answer_af3(span)
         else:
             prompt, answer = f"When is: {question.question}", f"{span.start:.2f} - {span.end:.2f}"
-        lessons.append(TextLesson(prompt, answer, "phrase" if true_times else "bad phrase", words))
+        lessons.append(TextLesson(prompt, answer, "phrase" if true_times else "bad phrase", (words,)))
     return lessons
 
 
 def transcript_lesson(clip: Clip) -> TextLesson:
-    text = " ".join(w.text for w in clip.words)
-    return TextLesson("Transcribe the input speech.", text, "transcript", clip.words)
+    return TextLesson("Transcribe the input speech.", _text(clip.words), "transcript", one_by_one(clip.words))
 
 
 def turns_lesson(clip: Clip) -> TextLesson:
     """The transcript with who says what."""
     answer = "; ".join(by_speaker(clip, " ", lambda word: word.text))
-    return TextLesson("Who says what?", answer, "turns", clip.words)
+    return TextLesson("Who says what?", answer, "turns", one_by_one(clip.words))
 
 
 def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int = 8) -> list[TextLesson]:
@@ -295,33 +331,42 @@ def lessons(clip: Clip, rng: np.random.Generator, true_times: bool, n_max: int =
     if rng.random() < 0.2:
         kind = "true times" if true_times else "bad times"
         answer = timed_transcript(clip, rng, true_times)
-        made.append(TextLesson("Transcribe with timestamps.", answer, kind, clip.words))
+        made.append(TextLesson("Transcribe with timestamps.", answer, kind, one_by_one(clip.words)))
     made = shuffled(made, rng)
-    return with_reasoning(made, chosen, clip, rng, true_times, first=0.5)
+    return with_reasoning(made, chosen[-1:], clip, rng, true_times, first=0.5)
+
+
+WEIGHTS = {"follows": 1, "twice": 2, "who": 2, "count": 2, "pause": 6}  # few clips have a pause to ask about
+
+
+def by_rarity(questions: Sequence[Question], rng: np.random.Generator) -> list[Question]:
+    """In random order, the kinds that few clips allow more often first."""
+    return sorted(questions, key=lambda question: rng.exponential() / WEIGHTS[str(question.task)])
 
 
 def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[TextLesson]:
     """The lessons for a model that has learned to hear: questions above all, and what questions rest on.
 
-    That is: lessons that ask for several words at once, and for the place that answers a question.
+    That is: lessons that ask for several words at once, and for the places that answer a question.
     """
-    chosen = shuffled(choice_questions(clip, rng), rng)
-    made = [direct_lesson(question) for question in chosen[:3]]
-    made += [evidence_lesson(question, clip, rng, true_times) for question in chosen[:3]]
+    chosen = by_rarity(choice_questions(clip, rng), rng)
+    made = [direct_lesson(question) for question in chosen[:2]]
+    made += [evidence_lesson(question, clip, rng, true_times) for question in chosen[:2]]
     made += several(clip, rng)[:3]
     made += phrase_lessons(clip, rng, 2 if true_times else 1, true_times)
     if rng.random() < 0.3:
         two = len(speakers_in_order(clip.words)) == 2
         made.append(turns_lesson(clip) if two else transcript_lesson(clip))
     made = shuffled(made, rng)
-    return with_reasoning(made, chosen, clip, rng, true_times, first=0.6)
+    return with_reasoning(made, by_rarity(chosen, rng)[:2], clip, rng, true_times, first=0.8)
 
 
 def evidence_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> TextLesson:
-    """A question, the one place that answers it, and the answer: the best habit, when it is asked for."""
+    """A question, the places that answer it, and the answer: the best habit, when it is asked for."""
     prompt = choice_question(question.question, question.choices, instruction="Cite the place, then answer.")
-    answer = f"{evidence(question, clip, rng, true_times)}\n{final_answer(question, str(question.answer))}"
-    return TextLesson(prompt, answer, f"evidence {question.task}")
+    cited, quotes = evidence(question, clip, rng, true_times)
+    answer = f"{cited}\n{final_answer(question, str(question.answer))}"
+    return TextLesson(prompt, answer, f"evidence {question.task}", quotes)
 
 
 def several(clip: Clip, rng: np.random.Generator) -> list[TextLesson]:
@@ -372,10 +417,7 @@ def turn_counts_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | Non
     speakers = speakers_in_order(clip.words)
     if len(speakers) != 2:
         return None
-    parts = [
-        f"{ORDINALS[speakers.index(str(turn[0].speaker))]} {len(turn)}"
-        for turn in turns(clip.words, len(clip.words))
-    ]
+    parts = [f"{ORDINALS[speakers.index(str(turn[0].speaker))]} {len(turn)}" for turn in turns(clip.words)]
     total = [sum(word.speaker == speaker for word in clip.words) for speaker in speakers]
     answer = f"{', '.join(parts)}; together: first {total[0]}, second {total[1]}"
     return TextLesson("How many digits does each turn have?", answer, "counts turns")
@@ -400,18 +442,19 @@ def says_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson | None:
 
 def with_reasoning(
     made: list[TextLesson],
-    questions: list[Question],
+    questions: Sequence[Question],
     clip: Clip,
     rng: np.random.Generator,
     true_times: bool,
     first: float,
 ) -> list[TextLesson]:
-    """The lessons and the last question reasoned about: before them for a share `first`, else after them."""
-    if not questions:
-        return made
-    prompt = choice_question(questions[-1].question, questions[-1].choices)
-    thought = TextLesson(prompt, reasoning(questions[-1], clip, rng, true_times), "reasoning")
-    return [thought, *made] if rng.random() < first else [*made, thought]
+    """The lessons and the questions reasoned about: before them for a share `first`, else after them."""
+    thoughts = []
+    for question in questions:
+        prompt = choice_question(question.question, question.choices)
+        answer, quotes = reasoning(question, clip, rng, true_times)
+        thoughts.append(TextLesson(prompt, answer, "reasoning", quotes))
+    return [*thoughts, *made] if rng.random() < first else [*made, *thoughts]
 
 
 def direct_lesson(question: Question) -> TextLesson:

@@ -27,6 +27,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 HELD_OUT_SPEAKER = "lucas"
 HELD_OUT_TAKES = range(5)  # recordings 0-4 of every digit and speaker
 SPLITS = ("train", "heldout-recordings", "heldout-speaker")
+VOICE_RATES = (0.84, 0.92, 1.0, 1.09, 1.19)  # played at another rate, a person is another voice
 LONG_PAUSE: Seconds = 1.0  # gaps are at most 0.6 s or at least 1.1 s, so that the question has one answer
 EDGE: Seconds = 0.01  # kept on both sides of a trimmed recording
 SOURCE = "Free Spoken Digit Dataset"
@@ -125,6 +126,7 @@ def compose(
     seconds: tuple[Seconds, Seconds] = (2.0, 10.0),
     two_speakers: float = 0.5,
     clip_id: str | None = None,
+    vary_voices: bool = False,
 ) -> DigitClip:
     """One clip of the split, of a length drawn from `seconds`; the same seed gives the same clip.
 
@@ -132,12 +134,15 @@ def compose(
     1.1-1.6 s. Each clip has its own level (-15 to 0 dB), noise (15-40 dB below the speech) and,
     with probability `two_speakers`, a second speaker. No clip is longer than
     `seconds[1]`, unless its first two words are (7 s at most): a clip has two words or more.
+    With `vary_voices` each speaker is played at one of VOICE_RATES, higher and faster or lower and slower, and is
+    named for it: few people then give many voices.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     pool = recordings(split)
     everybody = sorted({speaker for speaker, _ in pool})
     n_speakers = 2 if rng.random() < two_speakers and len(everybody) > 1 else 1
     speakers = [str(s) for s in rng.choice(everybody, n_speakers, replace=False)]
+    rates = {s: float(rng.choice(VOICE_RATES)) if vary_voices else 1.0 for s in speakers}
     length = rng.uniform(*seconds)
     long_pauses: set[int] = set()
     if rng.random() < 0.5:
@@ -153,6 +158,8 @@ def compose(
             gap = rng.uniform(0.05, 0.6) if index == 0 or rng.random() < 0.4 else rng.uniform(0.05, 0.25)
         takes = pool[speaker, digit]
         samples = takes[int(rng.integers(len(takes)))].samples
+        if rates[speaker] != 1:
+            samples = soxr.resample(samples, SAMPLE_RATE * rates[speaker], SAMPLE_RATE)
         n_gap = round(gap * SAMPLE_RATE)
         if position + n_gap + len(samples) > length * SAMPLE_RATE and len(words) >= 2:
             break
@@ -160,7 +167,8 @@ def compose(
         pieces += [np.zeros(n_gap, np.float32), samples * np.float32(level)]
         start = position + n_gap
         position = start + len(samples)
-        words.append(Word(DIGITS[digit], start / SAMPLE_RATE, position / SAMPLE_RATE, speaker, "exact"))
+        voice = speaker if rates[speaker] == 1 else f"{speaker} x{rates[speaker]:g}"
+        words.append(Word(DIGITS[digit], start / SAMPLE_RATE, position / SAMPLE_RATE, voice, "exact"))
     shortest, longest = (round(bound * SAMPLE_RATE) - position for bound in seconds)
     n_tail = min(round(rng.uniform(0.05, 0.5) * SAMPLE_RATE), max(0, longest))
     pieces.append(np.zeros(max(n_tail, shortest), np.float32))

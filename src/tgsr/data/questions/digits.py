@@ -7,7 +7,7 @@ speaker says ("count"), which is said twice ("twice"), is there a pause longer t
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import attrgetter
 
 import numpy as np
@@ -16,7 +16,7 @@ from tgsr.data.corpora.spoken_digits import DIGITS, pauses, speakers_in_order
 from tgsr.data.questions.draft import Draft
 from tgsr.data.questions.phrases import in_time
 from tgsr.records import Clip, Question
-from tgsr.timeline import Span, Word, cover
+from tgsr.timeline import Span, Word
 
 TASKS = ("follows", "who", "count", "twice", "pause")
 WHO = ("the first speaker", "the second speaker", "both speakers", "nobody")
@@ -87,12 +87,17 @@ def twice(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
 
 
 def pause(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
-    """Whether there is a pause longer than one second, and after which digit."""
+    """Whether there is a pause longer than one second, and after which digit.
+
+    What shows it are the two words around it: one hears how long nothing is said between them. That there is none
+    has no place.
+    """
     long = pauses(words)
     counts = Counter(word.text for word in words)
     if len(long) > 1 or len(counts) < 5:
         return None
-    before = next((w.text for w in words if long and w.end == long[0].start), None)
+    around = next(((a, b) for a, b in pairwise(words) if long and a.end == long[0].start), None)
+    before = around[0].text if around else None
     if before is not None and counts[before] > 1:
         return None
     if before is None and rng.random() < SKIPPED_WITHOUT_PAUSE:
@@ -102,7 +107,7 @@ def pause(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     if len(wrong) < 3:
         return None
     chosen = _others(rng, wrong) if before is None else (NO_PAUSE, *_others(rng, wrong, 2))
-    evidence = tuple(long) or tuple(c for c in [cover(w.span for w in words)] if c)
+    evidence = (Span(around[0].start, around[1].end),) if around else ()
     return Draft("pause", "Is there a pause longer than one second?", answer, chosen, evidence)
 
 
