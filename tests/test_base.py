@@ -13,6 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr.data.corpora.spoken_digits import DIGITS, compose
+from tgsr.data.questions.digits import choice_questions
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import Stopped
 from tgsr.miniature.base import (
@@ -30,7 +31,7 @@ from tgsr.miniature.base import (
     written_labels,
 )
 from tgsr.miniature.base_config import BaseConfig
-from tgsr.miniature.lessons import lessons, phrase_lessons, transcript_lesson
+from tgsr.miniature.lessons import evidence_lesson, lessons, phrase_lessons, transcript_lesson
 from tgsr.models.mini import load_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.timeline import Word
@@ -83,12 +84,20 @@ def test_words_are_found_at_their_tokens() -> None:
     lalm.tokenizer = train_tokenizer([*map(str, DIGITS), *(" " + d for d in DIGITS)] * 50)
     rng = np.random.default_rng(0)
     clip = compose(3, "train").clip
-    for lesson in (transcript_lesson(clip), *phrase_lessons(clip, rng, 3, True)):
+    cited = [evidence_lesson(question, clip, rng, True) for question in choice_questions(clip, rng)]
+    for lesson in (transcript_lesson(clip), *phrase_lessons(clip, rng, 3, True), *cited):
         prompt, answer = lalm.prompt(lesson.question).after, lalm.tokens(lesson.answer)
         places = word_places(lalm, prompt, answer, lesson)
         tokens = [*prompt, *answer]
-        assert [lalm.text([tokens[place]]).strip() for place, _ in places] == [w.text for w in lesson.words]
-        assert [times[0] for _, times in places] == [int(w.start * 10) for w in lesson.words]
+        words = [word for quote in lesson.quotes for word in quote]
+        assert [lalm.text([tokens[place]]).strip() for place, _ in places] == [w.text for w in words]
+        assert [times[0] for _, times in places] == [int(w.start * 10) for w in words]
+        starts = [
+            int(quote[0].start * 10) if index else -1
+            for quote in lesson.quotes
+            for index in range(len(quote))
+        ]
+        assert [times[2] for _, times in places] == starts
 
 
 def test_clips_come_in_three_ways_in_their_shares() -> None:
@@ -207,3 +216,11 @@ def test_the_base_trains_resumes_and_loads(whole: Path, cache: FeatureCache, tmp
 def test_another_seed_is_another_base(whole: Path, cache: FeatureCache, tmp_path: Path) -> None:
     other = train_base(replace(SMALL, seed=1), tmp_path, cache)
     assert (whole / "base.safetensors").read_bytes() != (other / "base.safetensors").read_bytes()
+
+
+def test_another_base_goes_on_with_talking_alone(whole: Path, cache: FeatureCache, tmp_path: Path) -> None:
+    talked = train_base(replace(SMALL, start=str(whole)), tmp_path, cache)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1]
+    assert (talked / "tokenizer.json").read_bytes() == (whole / "tokenizer.json").read_bytes()
+    assert (talked / "base.safetensors").read_bytes() != (whole / "base.safetensors").read_bytes()

@@ -19,6 +19,7 @@ from tgsr.data.corpora.spoken_digits import (
     HELD_OUT_TAKES,
     LONG_PAUSE,
     SPLITS,
+    VOICE_RATES,
     DigitClip,
     compose,
     pack,
@@ -248,3 +249,21 @@ def test_packing_refuses_another_rate_by_name(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "1_ann_0.wav", np.zeros(9, np.int16), 16000)
     with pytest.raises(ValueError, match=r"1_ann_0.wav: expected 8 kHz mono, got 16000 Hz"):
         pack(tmp_path, tmp_path)
+
+
+def test_varied_voices_say_the_same_words_at_other_rates_and_times_stay_exact() -> None:
+    rates = set()
+    for seed in range(30):
+        varied = compose(seed, "train", vary_voices=True)
+        for word in varied.clip.words:
+            name, _, rate = str(word.speaker).partition(" x")
+            assert name in {speaker for speaker, _ in recordings("train")}
+            rates.add(float(rate or 1))
+            lasts = [
+                len(r.samples) / float(rate or 1) for r in recordings("train")[name, DIGITS.index(word.text)]
+            ]
+            n_samples = (word.end - word.start) * SAMPLE_RATE
+            assert min(abs(n_samples - length) for length in lasts) <= 1.5
+        again = compose(seed, "train", vary_voices=True)
+        assert np.array_equal(varied.samples, again.samples)
+    assert rates == set(VOICE_RATES)
