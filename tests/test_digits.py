@@ -130,12 +130,11 @@ def test_the_evidence_is_the_words_that_decide() -> None:
             assert spans == tuple(word.span for word in by_text[str(question.answer)])
             assert len(spans) == 2
         elif question.answer == NO_PAUSE:
-            assert spans == (Span(clip.words[0].start, clip.words[-1].end),)
+            assert spans == ()
         else:
-            assert len(spans) == 1
-            assert spans[0].duration > 1.0
-            assert not any(w.span.overlap(spans[0]) for w in clip.words)
-            assert by_text[str(question.answer).removeprefix("yes, after ")][0].end == spans[0].start
+            (before, after) = [w for w in clip.words if w.span.overlap(spans[0])]
+            assert spans == (Span(before.start, after.end),)
+            assert after.start - before.end > 1.0
 
 
 def test_no_is_not_the_safe_guess_about_pauses() -> None:
@@ -222,7 +221,7 @@ def test_one_pause_after_a_digit_that_is_said_once_is_asked_about() -> None:
     assert draft is not None
     assert draft.answer == "yes, after three"
     assert NO_PAUSE in draft.wrong
-    assert draft.evidence[0].duration == pytest.approx(1.5)
+    assert draft.evidence[0].duration == pytest.approx(2.5)  # the words around it are part of it
     assert pause(words("one two three | three four five"), rng) is None  # after which three?
     assert pause(words("one two | three | four five"), rng) is None  # two pauses
     assert pause(words("one two | three four"), rng) is None  # too few digits for four choices
