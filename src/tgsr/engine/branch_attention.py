@@ -24,7 +24,9 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 
 NAME = "tgsr_branches"  # under which transformers knows the function below
-SMALL = 2**17  # scores up to which the fused backward takes 2 to 6 times longer in bfloat16 than in float32 (torch 2.13)
+SMALL = (
+    2**17
+)  # scores up to which the fused backward takes 2 to 6 times longer in bfloat16 than in float32 (torch 2.13)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Annotated
 class BaseConfig:
     """How the miniature's base is made. Nothing here is the paper's: it starts from a trained model."""
 
-    start: Annotated[str, "a base to go on from, a folder or mini, which hears and reads: only talking is left"] = (
-        ""
-    )
+    start: Annotated[
+        str, "a base to go on from, a folder or mini, which hears and reads: only talking is left"
+    ] = ""
     n_clips: Annotated[int, "composed once, heard again and again"] = 4000
     vary_voices: Annotated[bool, "each speaker at one of five rates: five voices for one"] = True
     hearing_steps: Annotated[int, "the aligner alone"] = 1200

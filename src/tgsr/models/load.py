@@ -30,7 +30,7 @@ from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 
-SHIPPED = {"mini:sta": "mini-sta", "mini:tgsr": "mini-tgsr"}
+SHIPPED = {"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"}
 OURS = ("mini", "mini-lm", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
@@ -125,7 +125,7 @@ def model_type_of(name: str) -> str:
     if folder.exists() and not (folder / "config.json").exists():
         raise ModelError(
             f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
-            "give mini, mini:sta, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
+            "give mini, mini:sta, mini:paper, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
         )
     try:
         return str(AutoConfig.from_pretrained(name).model_type)
