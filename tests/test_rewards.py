@@ -416,6 +416,8 @@ def test_the_dense_term_needs_words_for_every_question_and_says_which_it_lacks(t
         ("(1.0-2.0 s)\nFinal answer: (b) x", [""]),
         (REASONING_OPENING + " From 1s to 2s the speaker laughs.", ["the speaker laughs"]),
         ('From 1s to 2s he says "a of." It has 2 words: "a" and "of".', ["a of"]),
+        ('"the meeting starts" (4.4s-5.7s)', ["the meeting starts"]),
+        ('"look at" is said from 1 s to 2 s, "when it is" from 3 s to 4 s', ["look at", "when it is"]),
         ("", []),
         ("The voices grow from 2 to 3 people.", []),
         ("From 1s to 2s Ms. Lee says hello to Dr. No. (b)", ["ms lee says hello to dr no"]),

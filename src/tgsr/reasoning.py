@@ -198,8 +198,13 @@ def _explanations(text: str, first: int, stop: int, mentions: Sequence[Mention])
 
 
 def _without_notation(part: str) -> str:
-    """The part without the words that belong to the interval after it: "from", "starts at", an open bracket."""
-    return part[:-80] + _NOTATION.sub("", part[-80:])
+    """The part without the words that belong to the interval after it: "from", "starts at", an open bracket.
+
+    What a quote ends with belongs to it ('"when it starts" (1-2 s)').
+    """
+    quoted = max((match.end() for match in _QUOTE.finditer(part)), default=0)
+    kept = max(quoted, len(part) - 80)
+    return part[:kept] + _NOTATION.sub("", part[kept:])
 
 
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:

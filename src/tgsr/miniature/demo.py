@@ -11,7 +11,7 @@ from pathlib import Path
 from tgsr.answering.predict import GREEDY, predict_to_file
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.engine.features import FeatureCache
-from tgsr.evaluation.scoring.score import read_predictions, score, write_metrics
+from tgsr.evaluation.scoring.score import score_file, write_metrics
 from tgsr.evaluation.scoring.terminal import summary
 from tgsr.models.load import load
 from tgsr.records import read_questions
@@ -47,9 +47,16 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
     print("2/5 stage 1: the aligner learns to write time")
     stage_1 = StaConfig(questions=str(phrases), epochs=size.sta_epochs, learning_rate=STA_RATE, seed=seed)
     sta = train_sta(stage_1, out / "sta", cache)
-    print("3/5 stage 2: grounded reasoning by GRPO")
+    print("3/5 stage 2: GRPO, rewarded for right answers and for citing what they rest on")
     data, steps = str(choices), size.grpo_steps
-    stage_2 = GrpoConfig(questions=data, model=str(sta), max_steps=steps, learning_rate=GRPO_RATE, seed=seed)
+    stage_2 = GrpoConfig(
+        questions=data,
+        model=str(sta),
+        reward="grounded",
+        max_steps=steps,
+        learning_rate=GRPO_RATE,
+        seed=seed,
+    )
     tgsr = train_grpo(stage_2, out / "grpo", cache)
     print("4/5 held-out recordings, and a held-out speaker")
     predictions = out / "predictions.jsonl"
@@ -60,7 +67,7 @@ def demo(out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = 
                 lalm = load(model)
                 lalm.name = "mini" + trained
                 predict_to_file(lalm, read_questions(path), path, predictions, cache, GREEDY)
-    metrics = score(read_predictions(predictions), file=str(predictions))
+    metrics = score_file(predictions)
     write_metrics(metrics, out / "metrics.json")
     print("5/5 the page\n" + summary(metrics))
     return report([out], out / "report.html", title="tgsr demo: listen first, then answer", seed=seed)
