@@ -12,8 +12,8 @@ from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
 
 MODEL = (
-    "mini, mini:sta, mini:paper, mini:tgsr, mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: "
-    "a folder, hub id or http://HOST:PORT/v1#MODEL); gemini:MODEL, openai:MODEL, or any OpenAI-compatible "
+    "mini, mini:sta, mini:paper, mini:tgsr, mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then "
+    "a text LLM: a folder, hub id or http://HOST:PORT/v1#MODEL); gemini:MODEL, openai:MODEL, or any OpenAI-compatible "
     "server with audio as http://HOST:PORT/v1#MODEL"
 )
 
