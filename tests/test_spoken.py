@@ -257,6 +257,32 @@ def test_published_traces_are_held_against_their_segments(tmp_path: Path) -> Non
     assert told.startswith("traces: evidence hit 100.0 %")
     assert "nobody marked which segment a question rests on" in told
     assert "how long the clips are is not known" in told
+    assert "past the clip's end" not in told
+
+
+def test_an_owners_file_is_held_against_given_clips(tmp_path: Path) -> None:
+    rows = [
+        {**row, "audio_id": f"./sounds/c{n}.wav"}
+        for n, row in enumerate(_traces(("", ""), ("", ""), ("", "")))
+    ]
+    for row, text in zip(rows, (TRUE, FALSE, "Woman"), strict=True):
+        del row["gt_transcription"]
+        row["model_output"] = text
+    path = tmp_path / "mmau.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    write_jsonl(tmp_path / "spoken.jsonl", [clip(0, id="x", audio="a/c0.flac"), clip(1), clip(2)])
+    metrics = score_file(path, clips=[tmp_path / "spoken.jsonl"], n_resamples=20)
+    assert metrics.benchmark is not None
+    evidence = metrics.benchmark.evidence
+    assert evidence is not None
+    assert (evidence.n_with_words, evidence.quote_truth.value) == (3, pytest.approx(1 / 3))
+    assert evidence.evidence_hit.value is None
+    assert "predictions: quote truth 33.3 %" in summary(metrics)
+    write_jsonl(tmp_path / "spoken.jsonl", [clip(7)])
+    assert "no words known" in summary(score_file(path, clips=[tmp_path / "spoken.jsonl"], n_resamples=20))
+    assert "no words known" not in summary(
+        score_file(path, n_resamples=20)
+    )  # nobody expects words of letters
 
 
 def test_rows_without_a_transcript_have_no_traces(tmp_path: Path) -> None:

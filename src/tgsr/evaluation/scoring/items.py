@@ -17,7 +17,7 @@ from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_count
 from tgsr.evidence import EvidenceCase, evidence_case
 from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions
 from tgsr.overlap import item_iou
-from tgsr.records import Question, Response
+from tgsr.records import Clip, Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
 
@@ -202,8 +202,10 @@ def _one_span(span: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
 # --- the owners' files -----------------------------------------------------------------------------------
 
 
-def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> ScoredAnswer:
-    """A row of an owner's file by the owner's rule; nothing of it can raise."""
+def score_row(
+    row: BenchmarkRow, benchmark: Benchmark, model: str = "", clip: Clip | None = None
+) -> ScoredAnswer:
+    """A row of an owner's file by the owner's rule, and what it cites by its clip where that is known; none raises."""
     n_choices = sum(choice is not None for choice in row.choices)
     chance = row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None
     fields: dict[str, Any] = {"chance": chance, "is_missing": row.prediction is None}
@@ -212,7 +214,7 @@ def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> Score
         ruling = owner.ruling(row.prediction, row.choices, row.answer)
         fields |= _answered(owner, ruling, row.prediction, row.choices)
         fields["is_empty"] = not row.prediction.strip()
-        fields["evidence"] = _traced(row)
+        fields["evidence"] = _cited(row, row.prediction, clip)
     return ScoredAnswer(
         id=row.id,
         model=model,
@@ -224,12 +226,18 @@ def score_row(row: BenchmarkRow, benchmark: Benchmark, model: str = "") -> Score
     )
 
 
-def _traced(row: BenchmarkRow) -> EvidenceCase | None:
-    """What a trace cites, where a row has one: its segments stand in for the evidence, which nobody has marked."""
-    if row.trace is None or not row.trace.segments:
-        return None
-    segments = row.trace.segments
-    return evidence_case(row.trace.text, segments, None, [segment.span for segment in segments], row.audio)
+def _cited(row: BenchmarkRow, prediction: str, clip: Clip | None) -> EvidenceCase | None:
+    """What a row's trace cites, with its segments in the place of evidence that nobody has marked; without a trace what
+    its prediction cites, about a clip with words.
+    """
+    if row.trace is not None and row.trace.segments:
+        segments = row.trace.segments
+        return evidence_case(
+            row.trace.text, segments, None, [segment.span for segment in segments], row.audio
+        )
+    if clip is not None and clip.words:
+        return evidence_case(prediction, clip.words, clip.duration, (), row.audio)
+    return None
 
 
 # --- one line an item ------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def _scored(prediction: Response | BenchmarkRow, format_: Format, spoken: Spoken
         is_choice = prediction.question.kind == "choice"
         return score_response(prediction, spoken.words_of(prediction.question) if is_choice else None)
     assert format_ != "tgsr"
-    return [score_row(prediction, format_)]
+    return [score_row(prediction, format_, clip=spoken.clip_of(prediction.audio))]
 
 
 def _missing(known: Known, format_: Format, model: str, answered: set[str]) -> Iterator[list[Scored]]:
@@ -182,9 +182,11 @@ def _metrics(
             model: model_scores(scored, foreign.get(model, ()), bootstrap)
             for model, scored in by_model.items()
         }
-        no_words = None if spoken.files else spoken.why_unknown()
         compared = differences(by_model, bootstrap)
+        no_words = None if spoken.files else spoken.why_unknown()
         return replace(metrics, models=models, differences=compared, no_words=no_words)
+    if spoken.is_given and not spoken.files:
+        metrics = replace(metrics, no_words=spoken.why_unknown())
     answers = [item for item in by_model.get("", ()) if isinstance(item, ScoredAnswer)]
     return replace(metrics, benchmark=benchmark_scores(format_, answers, foreign.get("", ()), bootstrap))
 

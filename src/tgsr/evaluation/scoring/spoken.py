@@ -6,6 +6,7 @@ import codecs
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from tgsr.disk.jsonl import row_of
 from tgsr.disk.whole import StrPath
 from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, clip_of
-from tgsr.timeline import END_SLACK, Word
+from tgsr.timeline import END_SLACK, Seconds, Word
 
 CLIPS = "clips.jsonl"
 KEPT_CLIPS = 256  # those read last: questions about one clip mostly come together
@@ -43,8 +44,13 @@ class Spoken:
         self._used: dict[str, None] = {}
 
     @property
+    def is_given(self) -> bool:
+        """Whether clips files were named, where an owner's predictions are mostly letters, and need none."""
+        return bool(self._given)
+
+    @property
     def files(self) -> tuple[str, ...]:
-        """The clips files that had words which were asked for."""
+        """The clips files that had words of clips that were asked for."""
         return tuple(self._used)
 
     def words_of(self, question: Question) -> tuple[Word, ...] | None:
@@ -53,16 +59,25 @@ class Spoken:
         The clip is the one of the same id, or else of the same name of its sound file, and of the same length.
         RecordError, with file and line, for such a row that is no clip, and for a file of `clips` that holds none.
         """
-        for path in self._given or self._found(os.path.dirname(question.audio)):
+        clip = self._clip_of(question.audio, (question.clip_id,), question.duration)
+        return None if clip is None else clip.words
+
+    def clip_of(self, audio: str) -> Clip | None:
+        """The clip of a sound file of that name, whose length nobody has told; None where none is known."""
+        return self._clip_of(audio)
+
+    def _clip_of(self, audio: str, ids: tuple[str, ...] = (), duration: Seconds | None = None) -> Clip | None:
+        for path in self._given or self._found(os.path.dirname(audio)):
             if path not in self._places:
                 self._places[path] = _places_in(path, is_given=bool(self._given))
-            for name in (question.clip_id, _stem(question.audio)):
-                for place in self._places[path].get(name, ()):
-                    clip = self._clip(place)
-                    if abs(clip.duration - question.duration) <= 2 * END_SLACK:
-                        if clip.words:
-                            self._used.setdefault(os.fspath(path))
-                        return clip.words
+            for place in chain.from_iterable(
+                self._places[path].get(name, ()) for name in (*ids, _stem(audio))
+            ):
+                clip = self._clip(place)
+                if duration is None or abs(clip.duration - duration) <= 2 * END_SLACK:
+                    if clip.words:
+                        self._used.setdefault(os.fspath(path))
+                    return clip
         return None
 
     def why_unknown(self) -> str:

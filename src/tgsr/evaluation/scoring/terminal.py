@@ -65,10 +65,10 @@ def evidence_lines(
         is_known = is_marked and scores.evidence_spread is not None
         there = f" (the evidence: {scores.evidence_spread:.2f} s)" if is_known else ""
         places.append(f"first citations spread over {scores.start_spread:.2f} s{there}")
-    if scores.n_citations:
-        places.append(f"{scores.n_past_end} of {scores.n_citations} citations past the clip's end")
-    else:
+    if not scores.n_citations:
         places.append("nothing is cited")
+    elif is_marked:
+        places.append(f"{scores.n_past_end} of {scores.n_citations} citations past the clip's end")
     return [f"{name}: {line}" for line in (*lines, "; ".join(places))]
 
 
@@ -136,8 +136,7 @@ def summary(metrics: Metrics) -> str:
         if difference.iou is not None:
             lines.append(f"{name}: IoU {number(difference.iou)}, {difference.n_phrases} phrases, paired")
     if (benchmark := metrics.benchmark) is not None:
-        if benchmark.evidence is not None:
-            lines += _trace_lines(benchmark.evidence)
+        lines += _owners_lines(benchmark.evidence, metrics.no_words)
         lines.append(
             f"{benchmark.n} items, {benchmark.n_unscored} unscored: official accuracy "
             f"{percent(benchmark.accuracy_official)}, strict {percent(benchmark.accuracy_strict)}{_unclear(benchmark)}"
@@ -145,13 +144,19 @@ def summary(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def _trace_lines(scores: EvidenceScores) -> list[str]:
-    """The same of traces that lie beside predictions, with what segments cannot say."""
+def _owners_lines(scores: EvidenceScores | None, no_words: str | None) -> list[str]:
+    """The same of an owner's file: of its predictions, or of traces beside them, with what segments cannot say."""
+    if scores is None:
+        return (
+            [] if no_words is None else [f"quote truth, errors of quoted words: no words known: {no_words}"]
+        )
+    if not scores.n_with_evidence:
+        return evidence_lines("predictions", scores, None)
     return [
         *evidence_lines("traces", scores, None, is_marked=False),
         "traces: nobody marked which segment a question rests on, so that each is taken for evidence; times inside a "
         "segment are not known, so that only quotes that begin or end with one have that error; how long the clips are "
-        "is not known, so that no citation is past the end",
+        "is not known, so that no citation can be said to be past the end",
     ]
 
 
