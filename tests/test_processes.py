@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
-from tiny import tiny_lalm
+from tgsr.training.adapter import take_adapter
+from tiny import tiny_base, tiny_lalm
 
 STAGES = ("sta", "grpo")
 ONE, TWO, SHARDED, UNEVEN, STOPPED, RAISED = "one", "two", "sharded", "uneven", "stopped", "raised"
@@ -70,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
@@ -135,6 +136,17 @@ def test_a_sharded_decoder_has_the_same_gradients(stage: str, runs: Path) -> Non
     if stage == "sta":  # nothing of the decoder trains: each process holds half of its matrices
         vectors = sum(w.numel() for w in layers.parameters() if w.ndim == 1)
         assert held[0] == vectors + (sum(w.numel() for w in layers.parameters()) - vectors) // 2
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_sharded_runs_checkpoint_gives_the_adapter_that_it_ended_with(stage: str, runs: Path) -> None:
+    run = run_of(runs, f"{stage}-{SHARDED}")
+    taken = take_adapter(run, load=tiny_base)
+    assert [path.name for path in sorted(taken.iterdir())] == [
+        p.name for p in sorted((run / "adapter").iterdir())
+    ]
+    for file in taken.iterdir():
+        assert file.read_bytes() == (run / "adapter" / file.name).read_bytes()
 
 
 def test_sigterm_to_one_process_stops_all_after_the_same_step(runs: Path) -> None:
