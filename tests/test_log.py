@@ -15,8 +15,8 @@ from tgsr.engine.shared_prefix import listen
 from tgsr.grpo import Responses
 from tgsr.records import read_questions
 from tgsr.training.config import GrpoConfig
-from tgsr.training.processes import numbers_of
 from tgsr.training.stopwatch import Stopwatch
+from tgsr.training.trackers import numbers_of
 from tiny import logged, questions_in, rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
 
 

@@ -50,6 +50,8 @@ from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.steps import Trainer, as_trained
 
+N_SHOWN = 4  # responses that a tracker's table gets of a step
+
 
 def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
     """Eq. 3's two terms with the run's weights and counter, and those that look where a response points, if any.
@@ -386,6 +388,20 @@ def rollout_rows(rollouts: Sequence[Rollout]) -> list[Row]:
     ]
 
 
+def sample_rows(rollouts: Sequence[Rollout], step: int) -> list[Row]:
+    """Responses of a step with what they earned, for a table."""
+    return [
+        {
+            "step": step,
+            "question": r.question,
+            "response": r.text,
+            "reward": float(r.reward),
+            **{name: float(value) for name, value in r.rewards.items()},
+        }
+        for r in rollouts
+    ]
+
+
 def sync_server(server: VllmServer, run: TrainingRun) -> VllmServer:
     """The server with the LoRA as it is now; the main process hands it over, all sample with it."""
     servers = [push_adapter(server, run.lalm, run.folder.path / "vllm")] if run.processes.main else []
@@ -485,5 +501,6 @@ def reinforce(
         if step % 10 == 0:
             first = everyones[0]
             row |= {"question": first.question, "sampled": first.text, "sampled_rewards": first.rewards}
+            processes.table("samples", sample_rows(everyones[:N_SHOWN], step + 1))
         trainer.log(row, "reward", "accuracy", "k")
     return trainer.finish()

@@ -12,12 +12,13 @@ import torch
 from tqdm import tqdm
 
 from tgsr.answering.predict import Unheard, named, predict
+from tgsr.disk.jsonl import Row
 from tgsr.errors import RunError
 from tgsr.evaluation.scoring.items import Scored, missing_response, score_response
 from tgsr.evaluation.scoring.means import model_scores
 from tgsr.evaluation.scoring.metrics import GroupScores
 from tgsr.evaluation.scoring.spoken import CLIPS, Spoken
-from tgsr.evidence import ungrounded
+from tgsr.evidence import cited_evidence, ungrounded
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.lalm import device_of
 from tgsr.records import Question, Response, by_clip, read_questions, resolve_audio, write_jsonl
@@ -29,6 +30,7 @@ from tgsr.training.run import TrainingRun
 from tgsr.training.watch import Watch
 
 N_DRAWS = 1000  # of the bootstrap, at each look
+N_SHOWN = 4  # answers that a tracker's table gets of a look
 EVIDENCE = (  # the means of EvidenceScores that the log has under the same names
     *("evidence_hit", "trace_iou", "above_chance", "quote_truth", "first_place"),
     *("start_within", "end_within", "past_end"),
@@ -133,6 +135,7 @@ def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_
     if processes.any(run.stop.asked) or not processes.main:
         return {}
     keep(run.folder.path / "watch", n_done, everyones, held_out.path)
+    processes.table("watched", shown_rows(everyones, held_out.words, n_done))
     seen = measures(everyones, held_out.words, config.seed)
     tqdm.write(in_words(n_done, seen))
     return seen
@@ -202,6 +205,29 @@ def means_of(group: GroupScores) -> dict[str, Mean]:
     if (phrase := group.phrase) is not None:
         means |= {"phrase_iou": phrase.iou, "phrase_high_overlap": phrase.high_overlap}
     return means
+
+
+def shown_rows(answers: Sequence[Response | Unheard], words: Words, n_done: int) -> list[Row]:
+    """The first few questions, the same at each look, with what was answered, for a table."""
+    rows: list[Row] = []
+    for answer in answers[:N_SHOWN]:
+        question = answer.question
+        evidence = ", ".join(f"{span.start:.2f} to {span.end:.2f} s" for span in question.evidence)
+        text = answer.text if isinstance(answer, Response) else f"({answer.reason})"
+        cited = cited_evidence(text, words.get(question.id), question.duration, question.evidence)
+        rows.append(
+            {
+                "step": n_done,
+                "id": question.id,
+                "question": question.question,
+                "answer": question.answer or question.phrase or "",
+                "evidence": evidence,
+                "response": text,
+                "evidence_hit": cited.evidence_hit,
+                "quote_truth": cited.quote_truth,
+            }
+        )
+    return rows
 
 
 def in_words(n_done: int, seen: Mapping[str, Any]) -> str:

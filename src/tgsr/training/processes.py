@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from tgsr.disk.run_folder import RunFolder
 from tgsr.errors import RunError, install
 from tgsr.models.lalm import Lalm
 from tgsr.training.config import Tracker
+from tgsr.training.trackers import MOST_ROWS, log_table, numbers_of, opening
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class Processes:
     """This process among all; `main` writes the run's files."""
 
     accelerator: Accelerator
+    tables: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -80,11 +82,11 @@ class Processes:
         """All processes' items, in the order of their shares."""
         return list(items) if self.n == 1 else list(gather_object(list(items)))
 
-    def track(self, stage: str, config: Any) -> None:
+    def track(self, stage: str, config: Any, folder: RunFolder) -> None:
         """Opens the tracker's record of this run, with its settings, if there is a tracker."""
         settings = {k: v for k, v in asdict(config).items() if isinstance(v, (int, float, str))}
-        out = str(self.accelerator.project_dir)
-        self.accelerator.init_trackers(f"tgsr-{stage}", settings, {"wandb": {"dir": out}})
+        if self.accelerator.log_with:
+            self.accelerator.init_trackers(f"tgsr-{stage}", settings, opening(folder) if self.main else {})
 
     def log(self, run: RunFolder, row: dict[str, Any]) -> None:
         """One row of metrics.jsonl, and its numbers to the tracker if there is one."""
@@ -92,21 +94,22 @@ class Processes:
             run.log(row)
         self.accelerator.log(numbers_of(row), step=int(row["step"]))
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A few texts of one step as a table of the tracker's, if there is one: objects of the same names, the first
+        of them "step".
+        """
+        if not (self.main and rows and self.accelerator.trackers):
+            return
+        shown = self.tables.setdefault(name, [])
+        shown += rows
+        del shown[:-MOST_ROWS]
+        for tracker in self.accelerator.trackers:
+            log_table(tracker, name, shown, int(rows[0]["step"]))
+
     def finish(self) -> None:
         """Waits for all, and closes the tracker."""
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-
-
-def numbers_of(row: Mapping[str, Any], within: str = "") -> dict[str, float]:
-    """A row's numbers by name, those of an object within it as "object/name", as trackers group them."""
-    numbers: dict[str, float] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            numbers |= numbers_of(value, f"{within}{name}/")
-        elif isinstance(value, int | float):
-            numbers[within + name] = value
-    return numbers
 
 
 def shard_frozen(lalm: Lalm, processes: Processes) -> None:

@@ -62,7 +62,7 @@ def start_run(
                 begin_run(folder, asked_for)
                 note_changes(folder, config)
                 folder.rest_on("model", files_of(config.model))
-        processes.track(stage, config)
+        processes.track(stage, config, folder)
         yield TrainingRun(processes, folder, lalm, cache, stop)
 
 
