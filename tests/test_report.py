@@ -143,7 +143,7 @@ def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Pa
         "Responses without usable times",
     ]
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
-    assert len(pictures) == 9
+    assert len(pictures) == 10
     for name in pictures:
         assert (tmp_path / "report" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for caption in [text for _, text in page.all("caption")]:

@@ -129,6 +129,22 @@ def test_it_is_said_in_words_and_what_is_unknown_with_its_reason(tmp_path: Path,
     assert "--clips" in unknown[2]
 
 
+def test_segments_that_stand_in_for_the_evidence_of_traces_are_said_to(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": str(k), "audio_id": f"./{k}.wav", "question": "?", "choices": ["a", "b"], "answer": "a",
+            "task": "speech", "model_output": "a", "model_prediction": 'From 1.0s to 2.0s, "some words".\n(a) a',
+            "gt_transcription": '"some words" (1.0-2.0 s)',
+        }
+        for k in range(3)
+    ]  # fmt: skip
+    (tmp_path / "traces.json").write_text(json.dumps(rows))
+    said, about = findings(gather([tmp_path / "traces.json"]))
+    assert said.startswith("traces: the evidence is cited in 100.0 %")
+    assert "(the evidence: in" not in said
+    assert "nobody marked which segment a question rests on" in about
+
+
 def test_words_may_be_in_a_clips_file_that_is_named(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "true", n=4)
     elsewhere = tmp_path / "words.jsonl"

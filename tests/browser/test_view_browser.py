@@ -121,6 +121,14 @@ def test_models_stand_side_by_side_with_their_verdicts(url: str, opened: Any) ->
     crossed = shown.nth(1).locator("a.cite.wrong")
     assert crossed.get_attribute("title") == "runs past the end of the clip"
     assert page.locator(".word").all_inner_texts() == ["hum", "tone"]
+    assert "off the evidence" in shown.nth(0).locator("h3").inner_text()
+    held = shown.nth(0).locator(".citations li").all_inner_texts()
+    assert [" ".join(line.split()) for line in held] == [
+        "2.00 – 2.60 s off the evidence said there: hum",
+        "3.00 – 3.40 s off the evidence said there: nothing",
+    ]
+    assert "runs past the end of the clip" in shown.nth(1).locator(".citations").inner_text()
+    assert page.locator("#measures b").all_inner_texts() == ["steady", "shaky"]
 
 
 def test_filters_search_and_pages(url: str, opened: Any) -> None:
@@ -139,6 +147,12 @@ def test_filters_search_and_pages(url: str, opened: Any) -> None:
     page.select_option("#f-model", "steady")
     page.wait_for_function("() => document.getElementById('count').textContent === '0 questions'")
     page.uncheck("#f-wrong")
+    page.check("#f-missed")
+    page.wait_for_function("() => document.getElementById('count').textContent === '60 questions'")
+    page.check("#f-late")
+    page.wait_for_function("() => document.getElementById('count').textContent === '0 questions'")
+    page.uncheck("#f-missed")
+    page.uncheck("#f-late")
     page.select_option("#f-task", "first")
     page.wait_for_function("() => document.getElementById('count').textContent === '15 questions'")
     assert count.get_attribute("aria-live") == "polite"
@@ -353,6 +367,15 @@ def test_an_export_needs_a_file_server_only(run: Path, tmp_path: Path, opened: A
         page.select_option("#f-model", "steady")
         page.wait_for_function("() => document.getElementById('count').textContent === '0 questions'")
         page.uncheck("#f-wrong")
+        page.check("#f-misquoted")
+        page.wait_for_function("() => document.getElementById('count').textContent === '45 questions'")
+        page.uncheck("#f-misquoted")
+        page.select_option("#f-model", "shaky")
+        page.check("#f-late")
+        page.wait_for_function("() => document.getElementById('count').textContent === '59 questions'")
+        page.uncheck("#f-late")
+        page.select_option("#f-sort", "away")
+        page.wait_for_selector("#list li:first-child >> text=heard in 1?")  # cites nothing
         page.fill("#q", "noise")
         page.wait_for_function("() => document.getElementById('count').textContent === '60 questions'")
         assert page.locator("#reload").is_hidden()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores
+from tgsr.evaluation.scoring.terminal import SEGMENTS
 from tgsr.evidence import EvidenceScores, cited_evidence, ungrounded
 from tgsr.records import Response
 from tgsr.report.question_sets import key_of
@@ -27,17 +27,36 @@ NOTES = (
 )
 
 
-Scores = ChoiceScores | BenchmarkScores
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How often one model's evidence holds, with the accuracy of the same responses and how often k is 1.
+
+    Without `is_marked`, as of an owner's file of traces, segments of speech stand in for the evidence, and `share_k1`
+    is None.
+    """
+
+    evidence: EvidenceScores
+    accuracy: Mean
+    share_k1: Mean | None
+    is_marked: bool
 
 
-def evidence_of(results: Results) -> dict[str, dict[str, tuple[EvidenceScores, Scores]]]:
-    """The measures by set of questions and model, with the other scores of the same responses."""
-    found: dict[str, dict[str, tuple[EvidenceScores, Scores]]] = {}
+def evidence_of(results: Results) -> dict[str, dict[str, Held]]:
+    """By set of questions and model; of scores of earlier versions nothing is known."""
+    found: dict[str, dict[str, Held]] = {}
     for questions in results.sets:
-        of_set: dict[str, Scores] = {**questions.scores, **questions.choice}
-        for model, scores in of_set.items():
-            if scores.evidence is not None and scores.evidence.n:
-                found.setdefault(questions.name, {})[model] = scores.evidence, scores
+        held = {
+            model: Held(scores.evidence, scores.accuracy_official, None, is_marked=False)
+            for model, scores in questions.scores.items()
+            if scores.evidence is not None
+        }
+        held |= {
+            model: Held(scores.evidence, scores.accuracy_official, scores.share_k1_official, is_marked=True)
+            for model, scores in questions.choice.items()
+            if scores.evidence is not None and scores.evidence.n
+        }
+        if held:
+            found[questions.name] = held
     return found
 
 
@@ -45,10 +64,13 @@ def evidence_tables(results: Results) -> list[Table]:
     """How often citations are evidence, and how exact their times are: a group a set of questions."""
 
     def of(name: str) -> Field:
-        return lambda both: getattr(both[0], name)
+        return lambda held: getattr(held.evidence, name)
+
+    def of_marked(name: str) -> Field:
+        return lambda held: getattr(held.evidence, name) if held.is_marked else None
 
     def median(name: str) -> Field:
-        return lambda both: getattr(both[0], name).median
+        return lambda held: getattr(held.evidence, name).median
 
     measures: dict[Column, Field] = {
         Column("evidence hit", "%", 100, 1, "higher"): of("evidence_hit"),
@@ -59,15 +81,15 @@ def evidence_tables(results: Results) -> list[Table]:
         Column("starts within 0.1 s", "%", 100, 1, "higher"): of("start_within"),
         Column("ends within 0.1 s", "%", 100, 1, "higher"): of("end_within"),
         Column("past the end", "%", 100, 1, "lower"): of("past_end"),
-        Column("accuracy", "%", 100, 1, "higher"): lambda both: both[1].accuracy_official,
+        Column("accuracy", "%", 100, 1, "higher"): "accuracy",
     }
     details: dict[Column, Field] = {
         Column("start error", "s, median", digits=2, better="lower"): median("start_error"),
         Column("end error", "s, median", digits=2, better="lower"): median("end_error"),
         Column("spread of first starts", "s", digits=2): of("start_spread"),
-        Column("of the evidence’s", "s", digits=2): of("evidence_spread"),
-        Column("evidence at the first place", "%", 100, 1): of("evidence_first_place"),
-        Column("k = 1", "%", 100, 1): lambda both: share_k1(both[1]),
+        Column("of the evidence’s", "s", digits=2): of_marked("evidence_spread"),
+        Column("evidence at the first place", "%", 100, 1): of_marked("evidence_first_place"),
+        Column("k = 1", "%", 100, 1): "share_k1",
         Column("citations"): of("n_citations"),
         Column("past the end"): of("n_past_end"),
         Column("with evidence"): of("n_with_evidence"),
@@ -93,11 +115,6 @@ def evidence_tables(results: Results) -> list[Table]:
     return tables
 
 
-def share_k1(scores: Scores) -> Mean | None:
-    """How often k is 1 by the official counter; None for an owner's file, whose texts are no responses of ours."""
-    return scores.share_k1_official if isinstance(scores, ChoiceScores) else None
-
-
 # --- in words --------------------------------------------------------------------------------------------
 
 
@@ -106,14 +123,17 @@ def findings(results: Results) -> list[str]:
     sentences = []
     for name, by_model in evidence_of(results).items():
         place = f" ({name})" if len(results.sets) > 1 else ""
-        known = {model: by_model[model][0] for model in results.models if model in by_model}
-        sentences += [f"{model}{place}: {in_words(evidence)}." for model, evidence in known.items()]
-        unknown = _unknown([*known.values()], results.spoken.why_unknown())
+        known = {model: by_model[model] for model in results.models if model in by_model}
+        for model, held in known.items():
+            sentences.append(f"{model}{place}: {in_words(held.evidence, held.is_marked)}.")
+            if held.evidence.n_with_evidence and not held.is_marked:
+                sentences.append(f"{model}{place}: {SEGMENTS}.")
+        unknown = _unknown([held.evidence for held in known.values()], results.spoken.why_unknown())
         sentences += [f"{name}: {reason}." for reason in unknown]
     return sentences
 
 
-def in_words(evidence: EvidenceScores) -> str:
+def in_words(evidence: EvidenceScores, is_marked: bool = True) -> str:
     """One model's measures as a sentence without its subject and full stop."""
     if not evidence.n_citations:
         return f"no place is cited in any of {evidence.n} responses"
@@ -124,7 +144,7 @@ def in_words(evidence: EvidenceScores) -> str:
         parts.append(f"what is quoted is said there in {percent(evidence.quote_truth)} of {n} responses")
     if evidence.first_place.n:
         marked = evidence.evidence_first_place
-        beside = f" (the evidence: in {percent(marked)})" if marked.n else ""
+        beside = f" (the evidence: in {percent(marked)})" if marked.n and is_marked else ""
         first = percent(evidence.first_place)
         parts.append(f"the first citation starts at the clip’s first word, or at 0, in {first}{beside}")
     return "; ".join(parts) or "neither the evidence nor the clips’ words are known"
@@ -157,10 +177,9 @@ def evidence_warnings(results: Results) -> list[str]:
     """Where k looks perfect and grounding is gone."""
     warnings = []
     for name, by_model in evidence_of(results).items():
-        for model, (evidence, scores) in by_model.items():
-            k1 = share_k1(scores) or NOT_MEASURED
-            hit, above = evidence.evidence_hit, evidence.above_chance
-            if warning := ungrounded(k1.value, hit.value, above.value):
+        for model, held in by_model.items():
+            k1, hit = held.share_k1 or NOT_MEASURED, held.evidence.evidence_hit
+            if warning := ungrounded(k1.value, hit.value, held.evidence.above_chance.value):
                 warnings.append(f"{model}, {name}: {warning}")
     return warnings
 

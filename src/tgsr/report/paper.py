@@ -192,14 +192,19 @@ def table_1(
 
 
 def evidence_differences(results: Results) -> Table:
-    """How often the evidence is hit less how often the first row hits it, on the same questions, paired, in points."""
+    """Evidence hit and quote truth less the first row's on the same questions, paired, in points."""
     return _differences(
         results,
         [questions for questions in results.sets if questions.choice],
         "evidence-differences",
-        "Evidence hit: difference to the first row on the same questions",
-        Column("evidence hit", "points", 100, 1),
-        lambda d: (d.evidence_hit, d.p_evidence_hit, None if d.evidence_hit is None else d.evidence_hit.n),
+        "Does the evidence hold: difference to the first row on the same questions",
+        (
+            Column("evidence hit", "points", 100, 1, with_n=True),
+            P,
+            Column("quote truth", "points", 100, 1, with_n=True),
+            P,
+        ),
+        lambda d: (d.evidence_hit, d.p_evidence_hit, d.quote_truth, d.p_quote_truth),
     )
 
 
@@ -211,7 +216,7 @@ def table_1_differences(results: Results) -> Table:
         sets,
         "table-1-differences",
         "Table 1: difference to the first row on the same phrases",
-        Column("IoU", digits=4),
+        (Column("IoU", digits=4), P, Column("n")),
         lambda difference: (difference.iou, difference.p_iou, difference.n_phrases),
     )
 
@@ -221,22 +226,23 @@ def _differences(
     sets: Sequence[QuestionSet],
     key: str,
     title: str,
-    column: Column,
+    columns: tuple[Column, ...],
     cells: Callable[[Difference], tuple[Number, ...]],
 ) -> Table:
-    """A group a set of questions: each model against the first one there, where the first cell is known."""
+    """A group a set of questions: each model against the first one there, where a difference is known."""
     groups = []
     for questions in sets:
         first, *others = (model for model in results.models if model in questions.models)
         differences = [(other, difference_to(first, other, questions)) for other in others]
+        compared = [(other, cells(difference)) for other, difference in differences if difference is not None]
         rows = tuple(
             TableRow(f"{other} less {first}", row)
-            for other, difference in differences
-            if difference is not None and (row := cells(difference))[0] is not None
+            for other, row in compared
+            if any(isinstance(cell, Mean) for cell in row)
         )
         groups.append(Group(questions.name, rows))
     groups = [group for group in groups if group.rows]
-    return Table(key, title, "model", (column, P, Column("n")), tuple(groups))
+    return Table(key, title, "model", columns, tuple(groups))
 
 
 # --- table 2 ---------------------------------------------------------------------------------------------
@@ -294,7 +300,7 @@ def table_2_differences(results: Results) -> Table:
         sets,
         "table-2-differences",
         "Table 2: difference to the first row on the same questions, official accuracy",
-        Column("accuracy", "points", 100, 1),
+        (Column("accuracy", "points", 100, 1), P, Column("n")),
         lambda d: (d.accuracy_official, d.p_accuracy_official, d.n_choices),
     )
 

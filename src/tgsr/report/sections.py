@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, PhraseScores
-from tgsr.report.evidence import evidence_warnings, findings, place_panels
+from tgsr.report.evidence import evidence_of, evidence_warnings, findings, place_panels
 from tgsr.report.paper import table_named
 from tgsr.report.question_sets import QuestionSet
 from tgsr.report.results import Results
@@ -86,14 +86,22 @@ def dots_of(
     measures: Mapping[str, str],
     marks: Mapping[str, float] | None = None,
 ) -> tuple[Dots, ...]:
-    """A panel for each title with the name of a mean: a group a set of questions, a row a model that has the mean."""
+    """A panel for each title with the name of a mean: a group a set of questions, a row a model that has the mean.
+
+    A mean that nobody has a value of has no panel.
+    """
     panels = []
     for title, field in measures.items():
         means = {
             name: {m: getattr(s, field) for m, s in by_model.items()} for name, by_model in scores.items()
         }
         panels.append(dots_of_means(results, title, means, marks))
-    return tuple(panel for panel in panels if panel.groups)
+    dots = [[dot for of_group in panel.groups.values() for dot in of_group] for panel in panels]
+    return tuple(
+        panel
+        for panel, drawn in zip(panels, dots, strict=True)
+        if any(dot.mean.value is not None for dot in drawn)
+    )
 
 
 def dots_of_means(
@@ -123,6 +131,14 @@ def evidence_section(results: Results, tables: Sequence[Table]) -> Section | Non
         "the diagonal; a level band is a place that is cited whatever is asked. Full points hit the evidence; a "
         "triangle lies beyond the upper edge.",
         named,
+        dots_of(
+            results,
+            {
+                name: {m: held.evidence for m, held in held_by.items()}
+                for name, held_by in evidence_of(results).items()
+            },
+            {"Evidence hit": "evidence_hit", "Trace IoU": "trace_iou", "Quote truth": "quote_truth"},
+        ),
         warnings=tuple(evidence_warnings(results)),
         findings=tuple(findings(results)),
         scatters=tuple(place_panels(results)),
@@ -157,7 +173,7 @@ def choice_section(results: Results, tables: Sequence[Table]) -> Section | None:
         percent("chance"): "chance",
         Column("k", digits=2): "mentions_official",
         percent("k = 1"): "share_k1_official",
-        Column("trace IoU", better="higher"): "trace_iou",
+        Column("trace IoU where cited", better="higher"): "trace_iou",
     }
     title = "Mean over the questions, with its 95 % interval"
     # Where benchmarks are there too, the differences stand beside them.
@@ -166,15 +182,15 @@ def choice_section(results: Results, tables: Sequence[Table]) -> Section | None:
         "choices",
         "Which answer is right, and what supports it?",
         "Accuracy and k, the number of timestamps in a response, are counted as the paper’s authors count them; strict "
-        "is what the response ends up with. Trace IoU compares the cited spans with the evidence; a response without "
-        "spans has none.",
+        "is what the response ends up with. Trace IoU compares the cited spans with the evidence: here it is the mean "
+        "over the responses that cite any.",
         (
             *score_tables(results, "choices", title, scores, columns),
             *task_tables(results, sets),
             *(() if has_benchmarks else table_named(tables, "table-2-differences")),
         ),
         dots_of(results, scores, {"Accuracy; dashed: chance": "accuracy_official"}, chances(scores))
-        + dots_of(results, scores, {"Share with k = 1": "share_k1_official", "Trace IoU": "trace_iou"}),
+        + dots_of(results, scores, {"Share with k = 1": "share_k1_official"}),
     )
 
 

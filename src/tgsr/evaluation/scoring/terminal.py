@@ -10,6 +10,11 @@ from tgsr.statistics.intervals import Mean, Quantiles, number, percent
 
 MOST_IDS = 5  # of a list that a note shows
 MOST_REASONS = 4
+SEGMENTS = (  # what segments of speech cannot say, where they stand in for the evidence
+    "nobody marked which segment a question rests on, so that each is taken for evidence; times inside a segment are "
+    "not known, so that only quotes that begin or end with one have that error; how long the clips are is not known, "
+    "so that no citation can be said to be past the end"
+)
 _LISTS = {
     "missing": "without prediction",
     "duplicates": "ids that occur again",
@@ -154,9 +159,7 @@ def _owners_lines(scores: EvidenceScores | None, no_words: str | None) -> list[s
         return evidence_lines("predictions", scores, None)
     return [
         *evidence_lines("traces", scores, None, is_marked=False),
-        "traces: nobody marked which segment a question rests on, so that each is taken for evidence; times inside a "
-        "segment are not known, so that only quotes that begin or end with one have that error; how long the clips are "
-        "is not known, so that no citation can be said to be past the end",
+        f"traces: {SEGMENTS}",
     ]
 
 
