@@ -170,7 +170,7 @@ def _score_part(
     answers: dict[str, list[ScoredAnswer]] = {}
     choice: dict[str, ChoiceScores] = {}
     for model, model_rows in rows.items():
-        of_file = score(Predictions(benchmark, rows=tuple(model_rows)), seed=seed).benchmark
+        of_file = score(Predictions(benchmark, rows=tuple(model_rows)), seed=seed, spoken=spoken).benchmark
         if of_file is not None:
             scores[model] = of_file
         answers[model] = [score_row(row, benchmark, model) for row in model_rows]
