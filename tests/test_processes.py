@@ -18,7 +18,8 @@ from tgsr.training.adapter import take_adapter
 from tiny import tiny_base, tiny_lalm
 
 STAGES = ("sta", "grpo")
-ONE, TWO, SHARDED, UNEVEN, STOPPED, RAISED = "one", "two", "sharded", "uneven", "stopped", "raised"
+ONE, TWO, SHARDED, DYNAMIC, UNEVEN = "one", "two", "sharded", "dynamic", "uneven"
+STOPPED, RAISED = "stopped", "raised"
 
 
 def free_port() -> int:
@@ -53,6 +54,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stage in STAGES
         for n, name, options in ((1, ONE, {}), (2, TWO, {}), (2, SHARDED, sharded[stage]))
     ]
+    dynamic = {"dynamic_sampling": 2, "max_steps": 1, "prompts_per_step": 3}
+    for n, name in ((1, ONE), (2, TWO)):
+        out = str(folder / f"{DYNAMIC}-{name}")
+        jobs.append({**jobs[-1], "n_processes": n, "port": free_port(), "out": out, "options": dynamic})
     jobs.append({**jobs[-1], "out": str(folder / UNEVEN), "options": {"shard": True, "prompts_per_step": 3}})
     stops = {"stops": True, "clips_per_step": 2, "checkpoint_every": 100}
     jobs.append({**jobs[1], "out": str(folder / STOPPED), "port": free_port(), "options": stops})
@@ -113,6 +118,14 @@ def test_two_processes_are_one_with_twice_the_batch(stage: str, runs: Path) -> N
         theirs = load_file(two / "adapter" / file.name)
         for name, weight in load_file(file).items():
             assert torch.allclose(theirs[name], weight, atol=1e-5), name
+
+
+def test_what_is_drawn_for_equal_groups_does_not_depend_on_the_processes(runs: Path) -> None:
+    one, two = run_of(runs, f"{DYNAMIC}-{ONE}"), run_of(runs, f"{DYNAMIC}-{TWO}")
+    assert_same_gradients(one, two)
+    for name in ("reward", "tokens", "equal_groups", "drawn_groups", "learned_groups", "tokens_saved"):
+        assert rows_of(one)[0][name] == rows_of(two)[0][name]
+    assert rows_of(one)[0]["drawn_groups"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -145,6 +145,85 @@ def test_equal_rewards_and_no_kl_leave_the_model_alone(choices: Path, tmp_path: 
     assert all(row["equal_groups"] == 2 for row in rows)
 
 
+def equal_about(durations: set[float]) -> Callable[..., list[float]]:
+    """A reward that is equal for all responses about clips of these lengths, else by a response's length."""
+
+    def reward(completions: list[str], duration: list[float], **columns: object) -> list[float]:
+        return [
+            1.0 if d in durations else float(len(text) % 3)
+            for text, d in zip(completions, duration, strict=True)
+        ]
+
+    return reward
+
+
+def test_equal_groups_are_left_out_of_the_update_and_of_its_count(choices: Path, tmp_path: Path) -> None:
+    """Without KL they have no gradient, so that what changes is what the loss is divided by."""
+    cache = FeatureCache(tmp_path / "cache")
+    questions = read_questions(choices)
+    n = len(questions)
+    reward = equal_about({questions[0].duration})
+    config = replace(GRPO, questions=str(choices), prompts_per_step=n, beta=0.0, group_size=4)
+    for name, dynamic_sampling in (("paper", None), ("left out", 0)):
+        changed = replace(config, dynamic_sampling=dynamic_sampling)
+        train_grpo(changed, tmp_path / name, cache, rewards=reward)
+    (paper,), (left_out,) = logged(tmp_path / "paper"), logged(tmp_path / "left out")
+    n_equal = int(str(paper["equal_groups"]))
+    assert 1 <= n_equal < n
+    assert "tokens_saved" not in paper
+    assert (left_out["drawn_groups"], left_out["learned_groups"]) == (0, n - n_equal)
+    assert 0 < int(str(left_out["tokens_saved"])) <= n_equal * 4 * 6
+    for name in ("reward", "accuracy", "tokens", "equal_groups"):  # of all that was sampled
+        assert left_out[name] == paper[name]
+    for name in ("loss", "grad_norm"):
+        ratio = float(str(left_out[name])) / float(str(paper[name]))
+        assert ratio == pytest.approx(n / (n - n_equal), rel=1e-3)
+
+
+def test_other_questions_are_drawn_for_equal_groups_until_the_step_is_full(
+    choices: Path, tmp_path: Path
+) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+    questions = read_questions(choices)
+    durations = [q.duration for q in questions]
+    reward = equal_about(set(durations) - {max(durations, key=durations.count)})
+    config = replace(GRPO, questions=str(choices), group_size=6, max_steps=2, dynamic_sampling=5)
+    train_grpo(config, tmp_path / "run", cache, rewards=reward)
+    rows = logged(tmp_path / "run")
+    for row in rows:
+        drawn, learned = int(str(row["drawn_groups"])), int(str(row["learned_groups"]))
+        assert learned == 2 + drawn - int(str(row["equal_groups"]))
+        assert learned == 2 or drawn == len(questions) - 2  # no other questions are left
+    assert any(int(str(row["drawn_groups"])) for row in rows)
+    train_grpo(config, tmp_path / "again", cache, rewards=reward)
+    assert [row["loss"] for row in logged(tmp_path / "again")] == [row["loss"] for row in rows]
+
+
+def test_a_step_of_equal_groups_alone_makes_no_update(choices: Path, tmp_path: Path) -> None:
+    """Not even the KL's, or the optimizer's momentum's."""
+    lalm = tiny_lalm()
+    config = replace(GRPO, questions=str(choices), dynamic_sampling=1, max_steps=1)
+    train_grpo(
+        config, tmp_path / "run", FeatureCache(tmp_path / "c"), lambda *_: lalm, rewards=equal_about(set())
+    )
+    before = weights_of(lalm)
+    more = replace(config, max_steps=2)
+    everything = {q.duration for q in read_questions(choices)}
+    again = tiny_lalm()
+    train_grpo(
+        more,
+        tmp_path / "run",
+        FeatureCache(tmp_path / "c"),
+        lambda *_: again,
+        rewards=equal_about(everything),
+    )
+    row = logged(tmp_path / "run")[-1]
+    assert (row["step"], row["grad_norm"], row["learned_groups"], row["drawn_groups"]) == (2, 0, 0, 2)
+    assert "kl" not in row
+    assert row["tokens_saved"] == pytest.approx(float(str(row["tokens"])) * (2 + 2) * 3)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(again).items())
+
+
 @pytest.mark.parametrize(
     "options",
     [

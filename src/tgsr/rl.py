@@ -10,7 +10,7 @@ Axes: P prompts, G responses a prompt, B = P * G sequences, T tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ from tgsr.training.config import GrpoConfig
 from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.steps import Trainer, as_trained
+from tgsr.training.stopwatch import Stopwatch
 
 N_SHOWN = 4  # responses that a tracker's table gets of a step
 
@@ -186,6 +187,90 @@ def prefix_of(lalm: Lalm, prompts: Sequence[Prompted]) -> SharedPrefix:
     return listen(lalm, [p.audio.read() for p in prompts], after=[p.after for p in prompts])
 
 
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Prompts with the G responses to each, in the same order; the prefix holds the prompts."""
+
+    prompts: Sequence[Prompted]
+    prefix: SharedPrefix
+    rollouts: Sequence[Rollout]
+
+    @property
+    def unequal(self) -> Groups:
+        """Those whose responses do not all earn the same: the others have no gradient by Eq. 5.
+
+        A group with a response that failed is among them, so that its update is refused.
+        """
+        size = len(self.rollouts) // max(1, len(self.prompts))
+        groups = [self.rollouts[i * size : (i + 1) * size] for i in range(len(self.prompts))]
+        kept = [i for i, group in enumerate(groups) if any(r.advantage or r.sampled.failed for r in group)]
+        rollouts = [rollout for i in kept for rollout in groups[i]]
+        return Groups([self.prompts[i] for i in kept], self.prefix.only(kept), rollouts)
+
+    def and_also(self, more: Groups) -> Groups:
+        prefix = replace(
+            self.prefix,
+            rows=(*self.prefix.rows, *more.prefix.rows),
+            n_frames=(*self.prefix.n_frames, *more.prefix.n_frames),
+        )
+        return Groups([*self.prompts, *more.prompts], prefix, [*self.rollouts, *more.rollouts])
+
+
+def roll_out(
+    asked: Sequence[Prompted],
+    draw: int,
+    *,
+    step: int,
+    run: TrainingRun,
+    config: GrpoConfig,
+    terms: Sequence[RewardTerm],
+    server: VllmServer | None,
+    stopwatch: Stopwatch,
+) -> Groups:
+    """This process's share of what is asked, with G responses to each question, rewarded.
+
+    Drawn by random numbers for all that is asked: whose share a question is does not matter to our sampler. They
+    follow from the step and its number of the draw.
+    """
+    share, size = run.processes.share(len(asked)), config.group_size
+    prompts = asked[share]
+    seed = config.seed * 1_000_003 + step + (draw << 40)
+    uniform_BN = uniforms(len(asked) * size, config.max_new_tokens, seed)
+    uniform_BN = uniform_BN[share.start * size : share.stop * size]
+    prefix = prefix_of(run.lalm, prompts)
+    stopwatch.lap("listen")
+    sampled = sample_groups(prefix, prompts, config, uniform_BN, server)
+    stopwatch.lap("sample")
+    rollouts = rollouts_of(run.lalm, prompts, sampled, terms, config)
+    stopwatch.lap("reward")
+    return Groups(prompts, prefix, rollouts)
+
+
+def dynamically_sampled(
+    drawn: Groups,
+    n_wanted: int,
+    spare: Sequence[Prompted],
+    n_draws: int,
+    roll_out: Callable[[Sequence[Prompted], int], Groups],
+    total: Callable[[int], int],
+) -> tuple[Groups, Groups]:
+    """All that this process has drawn, and the unequal groups of it: n_wanted over all processes, if there are so many.
+
+    As many of the `spare` prompts as are missing are rolled out, at most n_draws times; a `roll_out` is told which time
+    it is, from 1 on. `total` sums over the processes. Source: DAPO, arXiv 2503.14476, which draws until its batch is
+    full and without a bound.
+    """
+    learned = drawn.unequal
+    for draw in range(1, n_draws + 1):
+        n_missing = n_wanted - total(len(learned.prompts))
+        asked, spare = spare[:n_missing], spare[n_missing:]
+        if not asked:
+            break
+        more = roll_out(asked, draw)
+        drawn, learned = drawn.and_also(more), learned.and_also(more.unequal)
+    return drawn, learned
+
+
 def sample_groups(
     prefix: SharedPrefix,
     prompts: Sequence[Prompted],
@@ -250,16 +335,23 @@ def rollouts_of(
     ]
 
 
-def micro_batches_of(
-    prefix: SharedPrefix, prompts: Sequence[Prompted], rollouts: Sequence[Rollout], config: GrpoConfig
-) -> list[MicroBatch]:
+def spare_at(step: int, chosen: Sequence[Prompted], prompts: Sequence[Prompted], seed: int) -> list[Prompted]:
+    """The prompts that a step has not chosen, in an order that follows from the seed and the step."""
+    taken = {id(prompt) for prompt in chosen}
+    order = np.random.default_rng((seed, step, 1)).permutation(len(prompts))
+    return [prompts[i] for i in order if id(prompts[i]) not in taken]
+
+
+def micro_batches_of(groups: Groups, config: GrpoConfig) -> list[MicroBatch]:
     """The rollouts, `prompts_at_once` whole groups together, and of these `responses_at_once`."""
+    prompts, prefix, rollouts = groups.prompts, groups.prefix, groups.rollouts
     size = config.group_size
     branches = [Branch(i // size, prompts[i // size].last, r.sampled.ids) for i, r in enumerate(rollouts)]
     micro_batches = []
-    for groups in passes(len(prompts), config.prompts_at_once):
-        for part in passes((groups.stop - groups.start) * size, config.responses_at_once):
-            some = slice(groups.start * size + part.start, groups.start * size + part.stop)
+    for some_groups in passes(len(prompts), config.prompts_at_once):
+        first = some_groups.start * size
+        for part in passes(some_groups.stop * size - first, config.responses_at_once):
+            some = slice(first + part.start, first + part.stop)
             clips = slice(some.start // size, (some.stop - 1) // size + 1)
             micro_batches.append(
                 MicroBatch(prefix.of(clips), of_clips(branches[some], clips), rollouts[some])
@@ -326,9 +418,8 @@ def padded_cat(measured: Sequence[Responses]) -> Responses:
 
 
 def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: GrpoConfig) -> Row:
-    """A step's numbers for the log, from all processes' rollouts and log-probs."""
-    tokens = padded_cat(measured)
-    _, seen = grpo(tokens, config.eq6)
+    """A step's numbers for the log, from all processes' rollouts and log-probs; without these where none learns."""
+    tokens = padded_cat(measured) if measured else None
     rewards_PG = torch.tensor([float(r.reward) for r in rollouts]).view(-1, config.group_size)
     others = [name for name in rollouts[0].rewards if name not in ("answer", "timestamp_grounding")]
     return {
@@ -338,9 +429,7 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
         **{f"{name}_reward": float(np.mean([r.rewards[name] for r in rollouts])) for name in others},
         "k": float(np.mean([count_mentions(r.text) for r in rollouts])),
         "k_strict": float(np.mean([count_distinct(r.text) for r in rollouts])),
-        "kl": seen.mean_kl,
-        "clipped": seen.clip_fraction,
-        "drift": seen.drift,
+        **({} if tokens is None else policy_row(tokens, config)),
         "tokens": float(np.mean([len(r.sampled.ids) for r in rollouts])),
         "cut": sum(r.sampled.cut for r in rollouts),
         "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),
@@ -351,7 +440,13 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
     }
 
 
-def entropy_of(rollouts: Sequence[Rollout], tokens: Responses) -> dict[str, float]:
+def policy_row(tokens: Responses, config: GrpoConfig) -> Row:
+    """How far the policy is from the reference and from the sampler."""
+    _, seen = grpo(tokens, config.eq6)
+    return {"kl": seen.mean_kl, "clipped": seen.clip_fraction, "drift": seen.drift}
+
+
+def entropy_of(rollouts: Sequence[Rollout], tokens: Responses | None) -> dict[str, float]:
     """The policy's mean entropy at the tokens that it sampled, in nats, under softmax(logits / temperature).
 
     `entropy` is exact, over the whole vocabulary, where our sampler drew them. A server does not say it: then
@@ -360,7 +455,7 @@ def entropy_of(rollouts: Sequence[Rollout], tokens: Responses) -> dict[str, floa
     exact = [entropy for r in rollouts for entropy in r.sampled.entropies]
     if exact:
         return {"entropy": float(np.mean(exact))}
-    return {"entropy_sampled": float(-tokens.old_logp_BT[tokens.mask_BT].mean())}
+    return {} if tokens is None else {"entropy_sampled": float(-tokens.old_logp_BT[tokens.mask_BT].mean())}
 
 
 def accuracy_by_task(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -449,22 +544,26 @@ def reinforce(
         server = sync_server(server, run)
 
     for step, chosen in trainer.steps("stage 2"):
-        share = processes.share(len(chosen))
-        mine = chosen[share]
-        n_responses = len(chosen) * config.group_size
-
-        # Rolled out, by random numbers for the whole step: whose share a question is does not matter to our sampler.
-        uniform_BN = uniforms(n_responses, config.max_new_tokens, config.seed * 1_000_003 + step)
-        uniform_BN = uniform_BN[share.start * config.group_size : share.stop * config.group_size]
-        prefix = prefix_of(lalm, mine)
-        trainer.stopwatch.lap("listen")
-        sampled = sample_groups(prefix, mine, config, uniform_BN, server)
-        trainer.stopwatch.lap("sample")
-        rollouts = rollouts_of(lalm, mine, sampled, terms, config)
-        trainer.stopwatch.lap("reward")
-        micro_batches = micro_batches_of(prefix, mine, rollouts, config)
-        n_taught = sum(len(r.sampled.ids) for r in rollouts if teaches(r, config))
-        n_tokens = int(processes.total(torch.tensor(n_taught)))
+        # Rolled out
+        rolled_out = partial(
+            roll_out,
+            step=step,
+            run=run,
+            config=config,
+            terms=terms,
+            server=server,
+            stopwatch=trainer.stopwatch,
+        )
+        drawn = learned = rolled_out(chosen, 0)
+        if config.dynamic_sampling is not None:
+            spare = spare_at(step, chosen, prompts, config.seed)
+            n_draws = config.dynamic_sampling
+            drawn, learned = dynamically_sampled(
+                drawn, len(chosen), spare, n_draws, rolled_out, processes.sum
+            )
+        micro_batches = micro_batches_of(learned, config)
+        n_responses = processes.sum(len(learned.rollouts))
+        n_tokens = processes.sum(sum(len(r.sampled.ids) for r in learned.rollouts if teaches(r, config)))
 
         # Reference: the log-probs without the LoRA.
         with torch.no_grad(), lora_off(lalm), as_trained(lalm, config):
@@ -485,12 +584,12 @@ def reinforce(
                     responses = replace(measured[index], logp_BT=policy.logp_BT)
                     measured[index] = replace(responses, logp_BT=policy.logp_BT.detach())
                     loss += backward(responses, micro_batch.rollouts, config, n_responses, n_tokens)
-            update = trainer.update(step, loss, partial(rollout_rows, rollouts))
+            update = trainer.update(step, loss, partial(rollout_rows, learned.rollouts))
         if server is not None:
             server = sync_server(server, run)
 
         # Log
-        everyones = processes.gather(rollouts)
+        everyones = processes.gather(drawn.rollouts)
         row: dict[str, Any] = {
             "step": step + 1,
             "loss": update.loss,
@@ -498,6 +597,14 @@ def reinforce(
             "lr": update.lr,
             "grad_norm": update.grad_norm,
         }
+        if config.dynamic_sampling is not None:
+            n_sampled = sum(len(r.sampled.ids) for r in everyones)
+            n_learned = processes.sum(sum(len(r.sampled.ids) for r in learned.rollouts))
+            row |= {
+                "drawn_groups": len(everyones) // config.group_size - len(chosen),
+                "learned_groups": n_responses // config.group_size,
+                "tokens_saved": n_sampled - n_learned,
+            }
         if step % 10 == 0:
             first = everyones[0]
             row |= {"question": first.question, "sampled": first.text, "sampled_rewards": first.rewards}

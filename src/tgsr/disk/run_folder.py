@@ -214,8 +214,7 @@ def describe_run(
     stage: str, config: Any, data: str | Sequence[str] | None, features: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """What is asked for, as run.json says it. RunError where a file of `data` cannot be read."""
-    settings = asdict(config) | getattr(config, "spelled_out", {})
-    description: dict[str, Any] = {"stage": stage, "config": _as_json(settings)}
+    description: dict[str, Any] = {"stage": stage, "config": _as_json(settings_of(config))}
     if data is not None:
         description["data"] = {}
         for name in [data] if isinstance(data, str) else data:
@@ -227,6 +226,11 @@ def describe_run(
     if features is not None:
         description["features"] = dict(features)
     return description
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """A config's settings by name, those that it has `spelled_out` as it does."""
+    return asdict(config) | getattr(config, "spelled_out", {})
 
 
 def find_run(

@@ -164,6 +164,11 @@ class GrpoConfig(TrainingConfig):
     normalisation: Annotated[Normalisation, "grpo is Eq. 6: each response alike, however long"] = "grpo"
     scale_rewards: Annotated[bool, "divide by the group's deviation (Eq. 5); Dr. GRPO does not"] = True
     updates_per_rollout: Annotated[int, "optimizer steps on the same responses"] = 1
+    dynamic_sampling: Annotated[
+        int | None,
+        "leave questions out of the update whose responses all earn the same, and draw others in their place, at most "
+        "so many times a step; 0: none are drawn (DAPO's; if not given all are in the update, as in the paper)",
+    ] = None
     counter: Annotated[Literal["official", "strict"], "how timestamps are counted in Eq. 2"] = "official"
     answer_reader: Annotated[
         AnswerReader, "how the answer is read in Eq. 1; official reads (a) to (d), strict any choice"
@@ -212,6 +217,10 @@ class GrpoConfig(TrainingConfig):
         TrainingConfig.__post_init__(self)
         counts = ("prompts_per_step", "max_new_tokens", "updates_per_rollout", "lora_rank", "watch_every")
         require_counts(self, *counts, "branches_at_once", "prompts_at_once", "responses_at_once")
+        draws = self.dynamic_sampling
+        require("dynamic_sampling", draws, "0 or more", draws is None or draws >= 0)
+        without_shards = "without --shard, whose processes need equal work"
+        require("dynamic_sampling", draws, without_shards, draws is None or not self.shard)
         require("group_size", self.group_size, "2 or more: rewards are compared", self.group_size >= 2)
         require("temperature", self.temperature, "above 0", self.temperature > 0)
         require("top_p", self.top_p, "above 0, up to 1", 0 < self.top_p <= 1)

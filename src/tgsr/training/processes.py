@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from tgsr.disk.run_folder import RunFolder
+from tgsr.disk.run_folder import RunFolder, settings_of
 from tgsr.errors import RunError, install
 from tgsr.models.lalm import Lalm
 from tgsr.training.config import Tracker
@@ -59,8 +59,13 @@ class Processes:
         return self.accelerator.main_process_first()
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Each parameter's gradient becomes the sum over all processes; none at all counts as zeros."""
+        """Each parameter's gradient becomes the sum over all processes; where one has none, it counts as zeros there.
+
+        Where none has any they stay without, so that no update follows.
+        """
         if self.n == 1:
+            return
+        if not self.any(any(p.grad is not None for p in parameters)):
             return
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         pieces = self.total(flat).split([p.numel() for p in parameters])
@@ -74,6 +79,10 @@ class Processes:
         reduced: Any = self.accelerator.reduce(value.to(self.device), "sum")
         return torch.as_tensor(reduced)
 
+    def sum(self, n: int) -> int:
+        """The sum over all processes of a whole number."""
+        return int(self.total(torch.tensor(n)))
+
     def any(self, holds: bool) -> bool:
         """Whether it holds for any of the processes."""
         return bool(self.total(torch.tensor(int(holds)))) if self.n > 1 else holds
@@ -84,7 +93,7 @@ class Processes:
 
     def track(self, stage: str, config: Any, folder: RunFolder) -> None:
         """Opens the tracker's record of this run, with its settings, if there is a tracker."""
-        settings = {k: v for k, v in asdict(config).items() if isinstance(v, (int, float, str))}
+        settings = {k: v for k, v in settings_of(config).items() if isinstance(v, (int, float, str))}
         if self.accelerator.log_with:
             self.accelerator.init_trackers(f"tgsr-{stage}", settings, opening(folder) if self.main else {})
 
