@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.questions.build import ask_about
 from tgsr.data.questions.digits import (
     NO_PAUSE,
     TASKS,
@@ -20,6 +21,7 @@ from tgsr.data.questions.digits import (
     twice,
     who,
 )
+from tgsr.errors import BuildError
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word
 
@@ -253,3 +255,11 @@ def test_a_clip_without_words_has_no_question() -> None:
     clip = Clip("c", "c.flac", 3.0)
     assert choice_questions(clip, np.random.default_rng(0)) == []
     assert choice_question(clip, "pause", np.random.default_rng(0)) is None
+
+
+def test_tasks_can_be_left_out_and_the_other_questions_stay_as_they_are() -> None:
+    clips = [compose(seed, "train").clip for seed in range(40)]
+    every, some = ask_about(clips, "qa", 4, 0), ask_about(clips, "qa", 4, 0, ("who", "count"))
+    assert some == [question for question in every if question.task not in ("who", "count")] != every
+    with pytest.raises(BuildError, match="--without whom: .*follows, who, count, twice, pause"):
+        ask_about(clips, "qa", 4, 0, ("whom",))

@@ -107,7 +107,7 @@ def build(args: argparse.Namespace) -> None:
         _build_from_clips(args)
         return
     clips = compose_clips(args.digits, args.split, args.first, args.out)
-    questions = ask_about(clips, args.stage, args.phrases, args.seed)
+    questions = ask_about(clips, args.stage, args.phrases, args.seed, args.without)
     path = write_questions(clips, questions, args.out)
     print(f"{path}: {len(questions)} questions about {len(clips)} clips")
 

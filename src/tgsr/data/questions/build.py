@@ -21,7 +21,7 @@ from tgsr.data.cards import Described, card, plot, statistics
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import clips_of
 from tgsr.data.questions.by_rule import Choices, choice_questions_of, unfit
-from tgsr.data.questions.digits import choice_questions
+from tgsr.data.questions.digits import TASKS, choice_questions
 from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrases
 from tgsr.data.shards import Made, Step, errors_of, run
 from tgsr.data.splits import Split, drawn, leaks
@@ -59,15 +59,22 @@ def compose_clips(n_clips: int, split: str, first_seed: int, out: Path) -> list[
     return clips
 
 
-def ask_about(clips: Sequence[Clip], stage: str, phrases_per_clip: int, seed: int) -> list[Question]:
-    """stage "sta": phrases of 2-8 words; stage "qa": one question a task that the clip allows."""
+def ask_about(
+    clips: Sequence[Clip], stage: str, phrases_per_clip: int, seed: int, without: Sequence[str] = ()
+) -> list[Question]:
+    """stage "sta": phrases of 2-8 words; stage "qa": one question a task that the clip allows, but those `without`.
+
+    The others are the same without as with them. Raises BuildError for a task that there is not.
+    """
+    if unknown := sorted(set(without) - set(TASKS)):
+        raise BuildError(f"--without {' '.join(unknown)}: about digits there are the tasks {', '.join(TASKS)}")
     questions: list[Question] = []
     for index, clip in enumerate(clips):
         rng = np.random.default_rng((seed, index))
         if stage == "sta":
             questions += phrase_questions(clip, rng, phrases_per_clip)
         else:
-            questions += choice_questions(clip, rng)
+            questions += [q for q in choice_questions(clip, rng) if q.task not in without]
     return questions
 
 
