@@ -261,5 +261,5 @@ def test_tasks_can_be_left_out_and_the_other_questions_stay_as_they_are() -> Non
     clips = [compose(seed, "train").clip for seed in range(40)]
     every, some = ask_about(clips, "qa", 4, 0), ask_about(clips, "qa", 4, 0, ("who", "count"))
     assert some == [question for question in every if question.task not in ("who", "count")] != every
-    with pytest.raises(BuildError, match="--without whom: .*follows, who, count, twice, pause"):
+    with pytest.raises(BuildError, match=r"--without whom: .*follows, who, count, twice, pause"):
         ask_about(clips, "qa", 4, 0, ("whom",))
