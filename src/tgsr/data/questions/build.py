@@ -67,7 +67,9 @@ def ask_about(
     The others are the same without as with them. Raises BuildError for a task that there is not.
     """
     if unknown := sorted(set(without) - set(TASKS)):
-        raise BuildError(f"--without {' '.join(unknown)}: about digits there are the tasks {', '.join(TASKS)}")
+        raise BuildError(
+            f"--without {' '.join(unknown)}: about digits there are the tasks {', '.join(TASKS)}"
+        )
     questions: list[Question] = []
     for index, clip in enumerate(clips):
         rng = np.random.default_rng((seed, index))
