@@ -139,7 +139,9 @@ def test_the_best_step_is_taken_by_that_name(
     assert take_adapter(run.path, "best") == run.path / "adapter-2"
     assert files_of(run.path / "adapter-2") == files_of(take_adapter(folder / "stage-1", "2", tmp_path / "2"))
     run.checkpoint(2).unlink()
-    with pytest.raises(RunError, match="step 2 was best by evidence_hit, and is gone; those of 3 are kept"):
+    with pytest.raises(
+        RunError, match=r"step 2 was the best by evidence_hit \(0\.625\), and is gone; those of 3 are"
+    ):
         take_adapter(run.path, "best")
 
 

@@ -43,7 +43,9 @@ def take_adapter(
     restore(lalm, state["weights"], run)
     out = run / f"adapter-{state['step']}" if out is None else out
     save_adapter(lalm, out)
-    print(f"{run}: step {state['step']}", file=sys.stderr)
+    best = Best.of(state)
+    is_best = best is not None and best.step == state["step"]
+    print(f"{run}: step {state['step']}" + (f", {best} up to then" if is_best else ""), file=sys.stderr)
     return out
 
 
@@ -68,9 +70,7 @@ def checkpoint_at(folder: RunFolder, step: str) -> dict[str, Any]:
         if best is None:
             raise RunError(f"{folder.path}: nothing was measured that could be best (--watch); {listed}")
         if best.step not in kept:
-            raise RunError(
-                f"{folder.path}: step {best.step} was best by {best.measure}, and is gone; {listed}"
-            )
+            raise RunError(f"{folder.path}: step {best.step} was {best}, and is gone; {listed}")
         return state if best.step == newest else read_checkpoint(kept[best.step])
     except FileNotFoundError:  # the run that goes on has removed it in this moment
         return checkpoint_at(folder, step)

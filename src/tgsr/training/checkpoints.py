@@ -40,6 +40,9 @@ class Best:
     measure: str
     value: float
 
+    def __str__(self) -> str:
+        return f"the best by {self.measure} ({self.value:.3f})"
+
     @staticmethod
     def of(state: Mapping[str, Any]) -> Best | None:
         """The best step that a checkpoint knows; None where nothing was measured."""

@@ -157,18 +157,16 @@ class Trainer(Generic[T]):
         n_steps = self.config.epochs * self.steps_per_epoch
         return min(n_steps, max_steps) if max_steps else n_steps
 
-    def keep_best(self, measure: str, value: float, *, higher_is_better: bool = True) -> bool:
-        """Whether `value` is the best so far of what the weights reach after the step in progress.
+    def keep_best(self, measure: str, value: float) -> bool:
+        """Whether `value` is the highest so far of what the weights reach after the step in progress.
 
         If it is, a checkpoint follows this step and is kept until a better one comes. The first value of a measure is
         the best so far; one that is not finite never is. Only the main process's calls count, others may leave it out.
         """
         if not math.isfinite(value):
             return False
-        if self.best is not None and self.best.measure == measure:
-            better = value > self.best.value if higher_is_better else value < self.best.value
-            if not better:
-                return False
+        if self.best is not None and self.best.measure == measure and value <= self.best.value:
+            return False
         self.best = Best(self.n_done + 1, measure, value)
         return True
 
@@ -289,10 +287,17 @@ class Trainer(Generic[T]):
         return {"watch": seen} if seen else {}
 
     def finish(self) -> Path:
-        """The folder of the adapter, saved."""
-        adapter = self.run.folder.path / "adapter"
+        """The folder of the adapter, saved. Where an earlier step was better, that is said on stderr."""
+        path, best = self.run.folder.path, self.best
+        adapter = path / "adapter"
         if self.run.processes.main:
             save_adapter(self.run.lalm, adapter)
+            if best is not None and best.step != self.n_done:
+                print(
+                    f"{path}: adapter/ is of step {self.n_done}; step {best.step} was {best}: `tgsr adapter {path} "
+                    "--step best` takes it",
+                    file=sys.stderr,
+                )
         self.run.processes.finish()
         return adapter
 
