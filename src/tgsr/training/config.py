@@ -39,7 +39,7 @@ MAY_CHANGE = (
     *("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last"),
     *("watch", "watch_every", "best_by"),
 )
-"""Settings that a run may go on with changed: no step's numbers rest on them."""
+"""Settings that a run may go on with changed: no step that is done rests on them."""
 
 
 def require(flag: str, value: float | None, wanted: str, holds: bool) -> None:
