@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tgsr.data.other_trainers import to_trl
 from tgsr.dense_reward import dense_grounding_reward, grounded_reward, place_credits, step_credits
+from tgsr.disk.run_folder import open_run, settings_of
 from tgsr.errors import OptionError, RunError
 from tgsr.grounding import find_regions
 from tgsr.overlap import trace_iou
@@ -357,6 +358,31 @@ def test_a_reward_has_its_terms_and_each_is_logged_by_itself(settings, total):
     assert totals == pytest.approx([total])
     assert rewards["answer"] == [1.0]
     assert rewards["timestamp_grounding"] == pytest.approx([0.4 if settings.get("c_max") is None else 0.775])
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({}, {"reward": "paper"}),
+        ({"reward": "dense"}, {"grounding_weight": 1.0, "dense_weight": 1.0}),
+        ({"grounding_weight": 0.0}, {"grounding_weight": 0.0, "dense_weight": 0.0}),
+    ],
+)
+def test_a_run_is_the_same_however_its_reward_was_asked_for(settings, same):
+    asked, other = (settings_of(GrpoConfig(questions="", **given)) for given in (settings, same))
+    assert asked == other
+    assert asked != settings_of(GrpoConfig(questions="", reward="grounded"))
+
+
+def test_a_run_of_before_there_were_names_of_rewards_goes_on(tmp_path):
+    config = GrpoConfig(questions="")
+    folder = open_run(tmp_path / "run", "grpo", config)
+    kept = folder.read()
+    assert (kept["config"]["grounding_weight"], kept["config"]["dense_weight"]) == (1.0, 0.0)
+    folder.write(kept | {"config": {k: v for k, v in kept["config"].items() if k != "reward"}})
+    open_run(tmp_path / "run", "grpo", replace(config, reward="paper"))
+    with pytest.raises(RunError, match=r"other arguments .*reward"):
+        open_run(tmp_path / "run", "grpo", replace(config, reward="grounded"))
 
 
 def test_words_come_from_the_clips_beside_the_questions_unless_they_are_named(tmp_path):

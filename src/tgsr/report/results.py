@@ -47,6 +47,7 @@ CURVES = (
     "reward",
     "accuracy",
     "grounding_reward",
+    "place_reward",
     "dense_grounding_reward",
     "k",
     "kl",
