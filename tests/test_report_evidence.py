@@ -66,7 +66,7 @@ def test_true_evidence_is_the_diagonal_and_a_stereotype_a_level_band(results: Re
     assert all(panels["true"].is_full)
     assert set(panels["stuck"].y) == {1.0}
     assert set(panels["stuck"].x) == {0.0, 1.0, 2.0, 3.0, 4.0, 5.0}
-    assert panels["stuck"].title == "stuck: 3 of 16 hit"
+    assert panels["stuck"].title == "stuck: 18.8 % hit"
     assert {panel.end for panel in panels.values()} == {5.1}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -190,8 +190,9 @@ def evidence_warnings(results: Results) -> list[str]:
 def place_panels(results: Results, seed: int = 0) -> list[Scatter]:
     """Where each response's first citation starts, against where the evidence does: a panel a set and model.
 
-    A model that cites nothing has none, nor have scores without their responses. The panels of a set have one scale, up
-    to the last start inside a clip.
+    A model that cites nothing has none, nor have scores without their responses. Of many responses MOST_POINTS are
+    drawn at random. The panels of a set have one scale, up to the last start inside a clip; where most start much
+    earlier it ends there, and those whose evidence is later are left out.
     """
     of_sets: dict[str, dict[str, list[Response]]] = {questions.key: {} for questions in results.sets}
     for response in results.responses:
@@ -199,21 +200,19 @@ def place_panels(results: Results, seed: int = 0) -> list[Scatter]:
             of_sets[key_of(response.question)].setdefault(response.model, []).append(response)
     panels = []
     for questions in results.sets:
-        places = {model: [*map(_place, of_model)] for model, of_model in of_sets[questions.key].items()}
-        inside = [
-            start
-            for of_model in places.values()
-            for place in of_model
-            for start in (place.evidence, place.cited)
-            if start is not None and start < place.duration
-        ]
-        for model in results.models:
-            cited = [place for place in places.get(model, ()) if place.cited is not None]
+        of_set = of_sets[questions.key]
+        places = {model: _places(of_set[model], seed) for model in results.models if model in of_set}
+        end = _end([place for of_model in places.values() for place in of_model])
+        for model, of_model in places.items():
+            cited = [place for place in of_model if place.cited is not None and place.evidence <= end]
             if cited:
                 name = f"{model}, {questions.name}" if len(results.sets) > 1 else model
-                n_hits = sum(place.is_hit for place in cited)
-                title = f"{name}: {n_hits} of {len(places[model])} hit"
-                panels.append(_panel(title, tint(results.models, model), cited, 1.02 * max(inside), seed))
+                n_shown = "" if len(of_model) == len(of_set[model]) else f" ({len(cited)} shown)"
+                hit = questions.choice[model].evidence
+                share = (
+                    "" if hit is None else f": {percent(replace(hit.evidence_hit, low=None))} hit{n_shown}"
+                )
+                panels.append(_panel(f"{name}{share}", tint(results.models, model), cited, end))
     return panels
 
 
@@ -227,24 +226,34 @@ class _Place:
     duration: Seconds
 
 
-def _place(response: Response) -> _Place:
-    question = response.question
-    cited = cited_evidence(response.text, None, question.duration, question.evidence)
-    start = min(piece.start for piece in question.evidence)
-    return _Place(start, cited.first_start, bool(cited.evidence_hit), question.duration)
+def _places(responses: Sequence[Response], seed: int) -> list[_Place]:
+    order = np.random.default_rng(seed).permutation(len(responses))[:MOST_POINTS]
+    places = []
+    for response in (responses[i] for i in sorted(order)):
+        question = response.question
+        cited = cited_evidence(response.text, None, question.duration, question.evidence)
+        start = min(piece.start for piece in question.evidence)
+        places.append(_Place(start, cited.first_start, bool(cited.evidence_hit), question.duration))
+    return places
 
 
-def _panel(title: str, colour: str, cited: Sequence[_Place], end: Seconds, seed: int) -> Scatter:
-    """At most MOST_POINTS of the places, drawn at random."""
-    order = np.random.default_rng(seed).permutation(len(cited))[:MOST_POINTS]
-    drawn = [cited[i] for i in sorted(order)]
+def _end(places: Sequence[_Place]) -> Seconds:
+    """The end of a picture's axes: a little after the last start, or after most of them where that is much earlier."""
+    starts = [
+        start for p in places for start in (p.evidence, p.cited) if start is not None and start < p.duration
+    ]
+    most, last = np.quantile(starts or [1.0], [0.95, 1.0])
+    return 1.02 * float(last if last <= 2 * most else most) or 1.0
+
+
+def _panel(title: str, colour: str, cited: Sequence[_Place], end: Seconds) -> Scatter:
     return Scatter(
-        title if len(drawn) == len(cited) else f"{title} ({len(drawn)} shown)",
+        title,
         colour,
         "evidence starts, s",
         "first citation starts, s",
-        tuple(place.evidence for place in drawn),
-        tuple(place.cited or 0.0 for place in drawn),
-        tuple(place.is_hit for place in drawn),
+        tuple(place.evidence for place in cited),
+        tuple(place.cited or 0.0 for place in cited),
+        tuple(place.is_hit for place in cited),
         end,
     )

@@ -171,14 +171,15 @@ def _short(text: str, n: int) -> str:
 
 def scatter_panel(panel: Scatter) -> str:
     """As SVG under its title."""
-    size, left, top, bottom = 220, 34, 6, 34
+    size, left, top, bottom = 220, 44, 6, 34
     scale = size / panel.end
 
     def place(x: float, y: float) -> tuple[float, float]:
         return round(left + scale * x, 1), round(top + size - scale * min(y, panel.end), 1)
 
     grid = []
-    for time in ticks(panel.end)[:: 1 if len(ticks(panel.end)) <= 6 else 2]:
+    times = ticks(panel.end)
+    for time in times[:: 1 + len(times) // 7]:
         x, y = place(time, time)
         grid.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{top + size}"/>')
         grid.append(f'<line class="grid" x1="{left}" x2="{left + size}" y1="{y}" y2="{y}"/>')
