@@ -58,6 +58,9 @@ EVIDENCE = (Span(2.0, 3.4),)
         ('From 1.0s to 1.4s and from 5.0s to 5.4s, "one".', False, 0.0, True, [(0, 0), (0, 0)], True),
         ('From 1.0s to 1.4s and from 8.0s to 8.4s, "one".', False, 0.0, False, [(0, 0), (3, 3)], True),
         ('From 1.0s to 1.4s and from 7.0s to 7.4s, "one" and "nine".', False, 0.0, True, [], True),
+        ('From 2.0s to 3.4s, he says "7 8".', True, 1.0, True, [(0, 0)], False),  # numbers as they are said
+        ('Von 2,0 s bis 3,4 s sagt er \u201eseven eight\u201c.', True, 1.0, True, [(0, 0)], False),
+        ('\u4ece2.0\u79d2\u52303.4\u79d2\uff1a\u300cseven eight\u300d', True, 1.0, True, [(0, 0)], False),
         # the answer's line cites nothing, and its option is no quote
         ('From 6.0s to 6.4s: "four".\nFinal answer: (b) "seven", 2.0 s to 3.4 s', False, 0.0, True, [(0, 0)], False),
         (f'{REASONING_OPENING}\nFrom 2.0s to 3.4s, "seven eight".\nnine (c)', True, 1.0, True, [(0, 0)], False),
@@ -112,6 +115,16 @@ def test_punctuation_case_and_apostrophes_do_not_matter() -> None:
     cited = cited_evidence("From 1.0 to 4.5 s, she says \u201ci don't know twenty one\u201d.", words, 9.0)
     assert cited.quote_truth is True
     assert cited.errors == ((0, 0),)
+
+
+def test_what_is_written_without_blanks_is_compared_character_by_character() -> None:
+    words = [
+        Word(text, 0.3 * i, 0.3 * i + 0.3)
+        for i, text in enumerate(("\u4f60\u597d", "\u6211\u5f88", "\u7d27\u5f20", "\u5417"))
+    ]
+    cited = cited_evidence("From 0.3s to 0.9s she says \u201c\u6211\u5f88\u7d27\u5f20\u201d.", words, 3.0)
+    assert cited.quote_truth is True
+    assert cited.errors == ((pytest.approx(0), pytest.approx(0)),)
 
 
 def test_times_inside_a_word_that_is_a_whole_segment_are_not_known() -> None:

@@ -18,9 +18,9 @@ from tgsr.reasoning import (
     ROUNDING,
     ReasoningStep,
     common_subsequence,
-    plain_words,
     reasoning_steps,
-    words_said,
+    spoken,
+    words_in,
 )
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, Quantiles, codes_of, quantiles
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
@@ -69,8 +69,8 @@ def cited_evidence(
     - trace_iou: `tgsr.overlap.trace_iou`, where an invalid interval (its end is not after its start) counts as one of
       IoU 0, and a response without intervals has 0: it was asked for its evidence.
     - quote_truth: of the words that it quotes about cited spans at least 75 % are said, in order, in these spans with
-      0.2 s around them. Citing nothing and quoting nothing are not true. Spans with the same quote share it: each must
-      hold some of its words.
+      0.2 s around them; "7" is seven. Citing nothing and quoting nothing are not true. Spans with the same quote share
+      it: each must hold some of its words.
     - errors: of each citation whose quote is said somewhere (75 % of its words, in order). None for a start or an end
       inside a word (where "words" are whole segments, whose inner times nobody knows).
     - first_place: the first citation starts at the clip's first word or at 0, to 0.1 s; None without a citation.
@@ -135,7 +135,9 @@ def _quotes(steps: Sequence[ReasoningStep], words: Sequence[Word]) -> list[_Quot
     quotes = []
     for heard, alike in groupby((step for step in steps if step.is_quoted), key=lambda step: step.heard):
         spans = tuple(step.mention.span for step in alike)
-        quotes.append(_Quote(heard, spans, tuple(said_about(span, words) for span in spans)))
+        quotes.append(
+            _Quote(spoken(" ".join(heard)), spans, tuple(said_about(span, words) for span in spans))
+        )
     return quotes
 
 
@@ -154,7 +156,8 @@ def said_about(span: Span | None, words: Sequence[Word]) -> tuple[str, ...]:
     """The plain words that are said in the span with 0.2 s around it, of words in order of time; () of no span."""
     if span is None:
         return ()
-    return words_said(words, Span(max(0.0, span.start - QUOTE_SLACK), span.end + QUOTE_SLACK))
+    about = Span(max(0.0, span.start - QUOTE_SLACK), span.end + QUOTE_SLACK)
+    return tuple(token for word in words_in(words, about) for token in spoken(word.text))
 
 
 # --- where a quote is said -------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def _errors(
     """Start and end error of each citation whose quote is said in the clip; none where several share it out."""
     if not quotes:
         return
-    timed = [(plain_words(word.text), word) for word in words]
+    timed = [(spoken(word.text), word) for word in words]
     tokens = [token for inside, _ in timed for token in inside]
     # NaN inside a word
     starts = [w.start if i == 0 else math.nan for inside, w in timed for i in range(len(inside))]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter as Bag
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from tgsr.grounding import Mention, find_regions
 from tgsr.prompts import REASONING_OPENING
@@ -41,6 +43,25 @@ def word_agreement(heard: Sequence[str], said: Sequence[str]) -> float:
 def plain_words(text: str) -> tuple[str, ...]:
     """The text's words as they sound: lower-cased, without punctuation, apostrophes alike."""
     return tuple(_PLAIN_WORD.findall(text.lower().replace("\u2019", "'")))
+
+
+def spoken(text: str) -> tuple[str, ...]:
+    """`plain_words` as they are said: numbers in words ("12" is twelve, "7" seven)."""
+    return tuple(part for word in plain_words(text) for part in _in_words(word))
+
+
+@functools.lru_cache(maxsize=65536)
+def _in_words(word: str) -> tuple[str, ...]:
+    if not word.isascii() or not word.isdigit() or len(word) > 9:
+        return (word,)
+    return tuple(re.findall(r"[a-z]+", str(_numbers().number_to_words(word, andword=""))))
+
+
+@functools.cache
+def _numbers() -> Any:
+    import inflect  # takes a second, and few texts have numbers
+
+    return inflect.engine()
 
 
 def words_in(words: Sequence[Word], span: Span) -> list[Word]:
@@ -88,6 +109,7 @@ def places_of(heard: Sequence[str], words: Sequence[Word]) -> list[Span]:
 # Quotes end in their line; single quotes are no apostrophes: nothing of a word is outside of them.
 _QUOTE = re.compile(
     r"\"([^\"\n]{1,4000})\"|\u201c([^\u201d\n]{1,4000})\u201d|``([^`'\n]{1,400})''"
+    r"|\u201e([^\u201c\u201d\n]{1,4000})[\u201c\u201d]|\u00ab([^\u00bb\n]{1,4000})\u00bb|\u300c([^\u300d\n]{1,4000})\u300d"
     r"|(?<!\w)['\u2018](?=\S)([^\n]{1,400}?)['\u2019](?!\w)"
 )
 _SECTION = re.compile(
@@ -108,7 +130,8 @@ _ABBREVIATIONS = tuple(
     )
 )
 _QUOTE_ENDS = re.compile(r"[.!?][\"'\u201d\u2019]{1,2}\s{1,4}[A-Z]")
-_PLAIN_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # written without blanks: each character is taken for a word
+_PLAIN_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:'[^\W_{_CJK}]+)*")
 _NOTATION = re.compile(
     r"(?:\b(?:is|are|from|between|during|start(?:s|ing)?|begin(?:s|ning)?|at|in|timestamps?|the|segment)\b\s{0,4})+"
     r"[(\[<\s\"':,-]{0,8}$",

@@ -6,17 +6,14 @@ explanation that the response gives for it. Source: section 5.4 and appendix C.4
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import inflect
 import numpy as np
 from tqdm import tqdm
 
@@ -24,7 +21,7 @@ from tgsr import audio
 from tgsr.data.transcribe.transcript import Backend
 from tgsr.disk.whole import StrPath, write_whole
 from tgsr.errors import AudioError
-from tgsr.reasoning import ReasoningStep, plain_words, reasoning_steps, word_agreement
+from tgsr.reasoning import ReasoningStep, reasoning_steps, spoken, word_agreement
 from tgsr.records import Response, resolve_audio
 from tgsr.timeline import END_SLACK, Seconds
 
@@ -94,23 +91,6 @@ class Verified:
 
 
 # --- how alike two texts are -----------------------------------------------------------------------------------
-
-
-def spoken(text: str) -> tuple[str, ...]:
-    """The words as they sound: lower-cased, no punctuation, numbers in words ("12" is twelve)."""
-    return tuple(part for word in plain_words(text) for part in _in_words(word))
-
-
-@functools.lru_cache(maxsize=65536)
-def _in_words(word: str) -> tuple[str, ...]:
-    if not word.isascii() or not word.isdigit() or len(word) > 9:
-        return (word,)
-    return tuple(re.findall(r"[a-z]+", str(_numbers().number_to_words(word, andword=""))))
-
-
-@functools.cache
-def _numbers() -> inflect.engine:
-    return inflect.engine()
 
 
 def token_f1(explanation: str, transcript: str) -> float:
