@@ -12,40 +12,32 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from tgsr import rl, sta
+from tgsr import sta
 from tgsr.cli import main
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
 from tgsr.training.checkpoints import Best, kept_checkpoints, load_checkpoint
-from tgsr.training.config import GrpoConfig, StaConfig
+from tgsr.training.config import StaConfig
 from tgsr.training.run import start_run
 from tgsr.training.steps import SCHEDULES, Trainer
-from tiny import logged, questions_in, rewarded_by, tiny_base, uneven
+from tiny import logged, questions_in, tiny_base
 
 STA = StaConfig(
     questions="", epochs=2, clips_per_step=1, learning_rate=1e-2, checkpoint_every=100
 )  # six steps
-GRPO = GrpoConfig(
-    questions="", epochs=2, prompts_per_step=1, group_size=2, max_new_tokens=3, checkpoint_every=100
-)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("steps")
-    questions_in(folder / "sta", "sta", 3, n_phrases=1)
-    questions_in(folder / "grpo", "qa", 2, most=3)
+    questions_in(folder, "sta", 3, n_phrases=1)
     return folder
 
 
-def train(stage: str, folder: Path, out: Path, **settings: Any) -> None:
-    cache, questions = FeatureCache(folder / "cache"), str(folder / stage / "questions.jsonl")
-    if stage == "sta":
-        sta.train_sta(replace(STA, questions=questions, **settings), out, cache, tiny_base)
-    else:
-        config = replace(GRPO, questions=questions, **settings)
-        rl.train_grpo(config, out, cache, tiny_base, rewarded_by(uneven))
+def train(folder: Path, out: Path, **settings: Any) -> None:
+    config = replace(STA, questions=str(folder / "questions.jsonl"), **settings)
+    sta.train_sta(config, out, FeatureCache(folder / "cache"), tiny_base)
 
 
 def rates(run: Path) -> list[float]:
@@ -54,15 +46,13 @@ def rates(run: Path) -> list[float]:
 
 def adapter(run: Path) -> bytes:
     """The trained weights of the run's adapter."""
-    names = ("adapter_model.safetensors", "aligner.safetensors")
-    return next(path for name in names if (path := run / "adapter" / name).exists()).read_bytes()
+    return (run / "adapter/aligner.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_run_ends_early_by_lower_max_steps_and_raised_again_is_the_run_that_it_would_have_been(
-    stage: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(stage, folder, tmp_path / "whole")
+    train(folder, tmp_path / "whole")
 
     class Killed(BaseException):
         pass
@@ -73,10 +63,10 @@ def test_a_run_ends_early_by_lower_max_steps_and_raised_again_is_the_run_that_it
 
     hook = register_optimizer_step_pre_hook(die_in_the_third_step)
     with pytest.raises(Killed):
-        train(stage, folder, tmp_path / "run", checkpoint_every=1)
+        train(folder, tmp_path / "run", checkpoint_every=1)
     hook.remove()
     assert not (tmp_path / "run/adapter").exists()
-    train(stage, folder, tmp_path / "run", max_steps=4)
+    train(folder, tmp_path / "run", max_steps=4)
     assert (
         "goes on with --max-steps 4, --checkpoint-every 100, which it did not begin with"
         in capsys.readouterr().err
@@ -86,7 +76,7 @@ def test_a_run_ends_early_by_lower_max_steps_and_raised_again_is_the_run_that_it
     assert described["config"]["max_steps"] == 0
     assert rates(tmp_path / "run") == rates(tmp_path / "whole")[:4]
     assert adapter(tmp_path / "run") != adapter(tmp_path / "whole")
-    train(stage, folder, tmp_path / "run", checkpoint_every=1)
+    train(folder, tmp_path / "run", checkpoint_every=1)
     assert logged(tmp_path / "run") == logged(tmp_path / "whole")
     assert adapter(tmp_path / "run") == adapter(tmp_path / "whole")
     assert "config_since" not in json.loads((tmp_path / "run/run.json").read_text())
@@ -96,13 +86,13 @@ def test_max_steps_from_the_start_are_the_plan_and_more_of_them_a_longer_one(
     folder: Path, tmp_path: Path
 ) -> None:
     run, plan = tmp_path / "run", {"warmup_share": 0.5, "schedule": "linear"}
-    train("sta", folder, run, max_steps=4, **plan)
+    train(folder, run, max_steps=4, **plan)
     peak = STA.learning_rate
     assert rates(run) == pytest.approx([peak * warm * (4 - s) / 4 for s, warm in enumerate((0.5, 1, 1, 1))])
-    train("sta", folder, run, max_steps=5, **plan)
+    train(folder, run, max_steps=5, **plan)
     assert rates(run)[4:] == pytest.approx([peak * (5 - 4) / 5])
-    train("sta", folder, run, max_steps=3, **plan)  # has been passed: nothing is taken back
-    train("sta", folder, run, max_steps=6, **plan)
+    train(folder, run, max_steps=3, **plan)  # has been passed: nothing is taken back
+    train(folder, run, max_steps=6, **plan)
     assert rates(run)[5:] == pytest.approx([peak * (6 - 5) / 6])
     state = load_checkpoint(RunFolder(run))
     assert state is not None
@@ -112,49 +102,42 @@ def test_max_steps_from_the_start_are_the_plan_and_more_of_them_a_longer_one(
 def test_an_end_that_was_passed_is_said_and_the_adapter_is_that_of_the_last_step(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train("sta", folder, tmp_path / "run", max_steps=3)
+    train(folder, tmp_path / "run", max_steps=3)
     before = adapter(tmp_path / "run")
     (tmp_path / "run/adapter/aligner.safetensors").unlink()
-    train("sta", folder, tmp_path / "run", max_steps=2)
+    train(folder, tmp_path / "run", max_steps=2)
     assert "3 steps are done, more than --max-steps 2: nothing more is trained" in capsys.readouterr().err
     assert adapter(tmp_path / "run") == before
     assert len(logged(tmp_path / "run")) == 3
 
 
 def test_more_max_steps_than_the_epochs_have_are_none(folder: Path, tmp_path: Path) -> None:
-    train("sta", folder, tmp_path / "run", epochs=1, max_steps=50)
+    train(folder, tmp_path / "run", epochs=1, max_steps=50)
     assert rates(tmp_path / "run") == pytest.approx(
         [STA.learning_rate * SCHEDULES["cosine"](step, 3, 0) for step in range(3)]
     )
 
 
 def test_other_settings_may_not_change(folder: Path, tmp_path: Path) -> None:
-    train("sta", folder, tmp_path / "run", max_steps=1)
+    train(folder, tmp_path / "run", max_steps=1)
     for settings in ({"schedule": "constant"}, {"epochs": 3}, {"seed": 1}, {"clips_per_step": 2}):
         with pytest.raises(RunError, match=rf"other arguments \({next(iter(settings))}\)"):
-            train("sta", folder, tmp_path / "run", max_steps=2, **settings)
+            train(folder, tmp_path / "run", max_steps=2, **settings)
 
 
 def test_a_constant_rate_warms_up_and_stays_however_long_the_run_gets(folder: Path, tmp_path: Path) -> None:
     settings = {"schedule": "constant", "warmup_share": 0.5}
-    train("sta", folder, tmp_path / "run", max_steps=4, **settings)
-    train("sta", folder, tmp_path / "run", **settings)
+    train(folder, tmp_path / "run", max_steps=4, **settings)
+    train(folder, tmp_path / "run", **settings)
     assert rates(tmp_path / "run") == pytest.approx(
         [STA.learning_rate * share for share in (0.5, 1, 1, 1, 1, 1)]
     )
 
 
-def test_steps_are_saved_by_the_clock_too(folder: Path, tmp_path: Path) -> None:
-    for minutes, kept in ((1e-9, [1, 2, 3, 4, 5, 6]), (600.0, [6]), (0.0, [6])):
-        out = tmp_path / str(minutes)
-        train("sta", folder, out, checkpoint_minutes=minutes, keep_last=9)
-        assert list(kept_checkpoints(RunFolder(out))) == kept
-
-
 @pytest.fixture
 def trainer(folder: Path, tmp_path: Path) -> Iterator[Trainer[int]]:
     """Six steps without a loss, in a run of stage 1."""
-    questions = str(folder / "sta/questions.jsonl")
+    questions = str(folder / "questions.jsonl")
     config = replace(STA, questions=questions, keep_last=1)
     with start_run(
         "sta", config, questions, tmp_path / "run", FeatureCache(folder / "cache"), tiny_base
@@ -179,6 +162,14 @@ def test_the_best_step_is_saved_and_stays_until_a_better_one_comes(
     trainer.finish()
     told = capsys.readouterr().err
     assert "adapter/ is of step 6; step 3 was the best by evidence_hit (0.500): `tgsr adapter" in told
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(1e-9, [1, 2, 3, 4, 5, 6]), (600.0, [6]), (0.0, [6])])
+def test_steps_are_saved_by_the_clock_too(trainer: Trainer[int], minutes: float, kept: list[int]) -> None:
+    config = replace(trainer.config, checkpoint_minutes=minutes, keep_last=9)
+    for _ in Trainer(trainer.run, config, range(3), "abc", 1).steps("steps"):
+        pass
+    assert list(kept_checkpoints(trainer.run.folder)) == kept
 
 
 def test_another_measure_starts_again(trainer: Trainer[int]) -> None:
