@@ -16,10 +16,10 @@ from tgsr.answering.predict import Unheard
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError, Stopped
 from tgsr.evaluation.scoring.score import read_predictions
-from tgsr.evaluation.watch import in_words, measures
+from tgsr.evaluation.watch import HeldOut, in_words, is_measured, measures, notes
 from tgsr.records import Question, Response, read_questions
 from tgsr.timeline import Span, Word
-from tgsr.training.config import GrpoConfig, StaConfig
+from tgsr.training.config import BestBy, GrpoConfig, StaConfig
 from tiny import logged, questions_in, rewarded_by, tiny_base, uneven
 
 GRPO = GrpoConfig(
@@ -33,6 +33,9 @@ GRPO = GrpoConfig(
     max_steps=3,
     best_by="accuracy",
 )
+
+
+SAID = tuple(Word(text, start, start + 0.4) for text, start in (("one", 0.5), ("two", 2.0), ("three", 4.0)))
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +189,30 @@ def test_what_cannot_be_heard_is_listed_and_the_run_goes_on(
     assert (json.loads(error)["audio"], "gone.wav" in json.loads(error)["error"]) == ("gone.wav", True)
 
 
+@pytest.mark.parametrize(
+    ("measure", "kind", "evidence", "words", "is_told"),
+    [
+        ("phrase_iou", "phrase", True, None, True),
+        ("phrase_iou", "choice", True, SAID, False),
+        ("evidence_hit", "choice", True, None, True),
+        ("above_chance", "choice", False, SAID, False),
+        ("quote_truth", "choice", True, None, False),
+        ("quote_truth", "choice", False, SAID, True),
+        ("accuracy", "choice", False, None, True),
+        ("accuracy_strict", "phrase", True, None, False),
+    ],
+)
+def test_a_best_by_that_no_question_tells_is_known_before(
+    measure: BestBy, kind: str, evidence: bool, words: tuple[Word, ...] | None, is_told: bool
+) -> None:
+    question = answer("a", "", "a").question
+    changed = replace(question, kind=kind, phrase="two", evidence=question.evidence if evidence else ())
+    assert is_measured(measure, changed, {question.id: words}) == is_told
+    watched = HeldOut((changed,), {question.id: words}, (Path("q.jsonl"), Path("clips.jsonl")))
+    config = replace(GRPO, best_by=measure)
+    assert any("no checkpoint will be the best" in note for note in notes(watched, config, ())) != is_told
+
+
 @pytest.mark.parametrize("content", ["", "\n"])
 def test_a_file_without_questions_is_refused_before_the_first_step(
     content: str, trained: Path, tmp_path: Path
@@ -199,8 +226,6 @@ def test_a_file_without_questions_is_refused_before_the_first_step(
 
 
 # --- the measures ------------------------------------------------------------------------------------------
-
-SAID = tuple(Word(text, start, start + 0.4) for text, start in (("one", 0.5), ("two", 2.0), ("three", 4.0)))
 
 
 def answer(clip: str, cited: str, letter: str, task: str = "after") -> Response:

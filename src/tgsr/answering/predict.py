@@ -148,12 +148,12 @@ def predict(
     decoding: Decoding = GREEDY,
     *,
     branches_at_once: int | None = None,
-    shown: bool = True,
+    title: str | None = None,
 ) -> Iterator[Response | Unheard]:
     """Responses clip by clip, in batches; what cannot be heard or asked comes out with its reason.
 
     `path` is the questions' file, whose folder relative audio paths start from. `branches_at_once` is `respond`'s, of a
-    Lalm; unless `shown` there is no progress bar.
+    Lalm; `title` is the progress bar's, "": none.
     """
     way: Any = (
         LalmAnswers(model, cache, decoding, branches_at_once)
@@ -161,7 +161,8 @@ def predict(
         else ResponderAnswers(model, decoding)
     )
     clips = by_clip(questions)
-    bar = tqdm(total=len(clips), desc=f"predict {model.name}", unit="clip", disable=not shown)
+    desc = f"predict {model.name}" if title is None else title
+    bar = tqdm(total=len(clips), desc=desc, unit="clip", disable=not desc, leave=None)
     for first in range(0, len(clips), way.at_once):
         batch = clips[first : first + way.at_once]
         heard: list[Any] = []

@@ -24,7 +24,7 @@ from tgsr.models.lalm import device_of
 from tgsr.records import Question, Response, by_clip, read_questions, resolve_audio, write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Mean
 from tgsr.timeline import Word
-from tgsr.training.config import GrpoConfig, StaConfig
+from tgsr.training.config import BestBy, GrpoConfig, StaConfig
 from tgsr.training.processes import unsharded
 from tgsr.training.run import TrainingRun
 from tgsr.training.watch import Watch
@@ -96,16 +96,25 @@ def watch_of(
 
 def notes(held_out: HeldOut, config: StaConfig | GrpoConfig, trained_on: Sequence[Question]) -> list[str]:
     """What is odd about a watch's questions: clips that are trained on, and what cannot be measured by them."""
-    path, said = held_out.path, []
+    said = []
     trained = {resolve_audio(question, config.questions).resolve() for question in trained_on}
-    clips = {resolve_audio(question, path).resolve() for question in held_out.questions}
+    clips = {resolve_audio(question, held_out.path).resolve() for question in held_out.questions}
     if n_trained := len(clips & trained):
-        said.append(
-            f"--watch {path}: {n_trained} of its {len(clips)} clips are trained on, too: not held out"
-        )
+        said.append(f"{n_trained} of its {len(clips)} clips are trained on, too: not held out")
     if held_out.words and len(held_out.files) == 1:
-        said.append(f"--watch {path}: no words known: the {CLIPS} that it was made from must lie beside it")
-    return said
+        said.append(f"no words known: the {CLIPS} that it was made from must lie beside it")
+    if not any(is_measured(config.best_by, question, held_out.words) for question in held_out.questions):
+        said.append(f"its questions do not tell {config.best_by} (--best-by): no checkpoint will be the best")
+    return [f"--watch {held_out.path}: {note}" for note in said]
+
+
+def is_measured(measure: BestBy, question: Question, words: Words) -> bool:
+    """Whether an answer to the question counts in a measure."""
+    if measure == "phrase_iou":
+        return question.kind == "phrase" and bool(question.evidence)
+    if measure in ("evidence_hit", "trace_iou", "above_chance"):
+        return question.kind == "choice" and bool(question.evidence)
+    return bool(words.get(question.id)) if measure == "quote_truth" else question.kind == "choice"
 
 
 def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_done: int) -> dict[str, Any]:
@@ -124,10 +133,9 @@ def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_
         unsharded(lalm),
         torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
     ):
-        answers = []
-        for answer in predict(
-            lalm, mine, held_out.path, run.cache, decoding, branches_at_once=at_once, shown=False
-        ):
+        answers: list[Response | Unheard] = []
+        way: dict[str, Any] = {"branches_at_once": at_once, "title": "watch" if processes.main else ""}
+        for answer in predict(lalm, mine, held_out.path, run.cache, decoding, **way):
             answers.append(answer)
             if run.stop.asked:
                 break
