@@ -10,8 +10,9 @@ import pytest
 
 from page_reader import Page
 from tgsr.errors import RecordError
+from tgsr.evaluation.scoring.score import score_file, write_metrics
 from tgsr.records import Clip, Question, Response, write_jsonl
-from tgsr.report.evidence import MOST_POINTS, evidence_warnings, findings, place_panels
+from tgsr.report.evidence import MOST_POINTS, evidence_tables, evidence_warnings, findings, place_panels
 from tgsr.report.figures import scatter_panel
 from tgsr.report.results import Results, gather, read_watch
 from tgsr.report.write import report, tables
@@ -155,6 +156,26 @@ def test_words_may_be_in_a_clips_file_that_is_named(tmp_path: Path) -> None:
         (row,) = csv.DictReader((tmp_path / "tables" / "evidence.csv").open(newline=""))
         found.append((row["quote truth (%)"], row["quote truth (%) n"]))
     assert found == [("", "0"), ("100", "4")]
+
+
+def test_stored_scores_give_the_same_tables_and_those_of_earlier_versions_say_so(
+    tmp_path: Path, results: Results
+) -> None:
+    run = run_of(tmp_path / "run")
+    stored = tmp_path / "metrics.json"
+    write_metrics(score_file(run / "predictions.jsonl"), stored)
+    again = gather([stored])
+    assert evidence_tables(again) == evidence_tables(results)
+    assert place_panels(again) == []
+    metrics = json.loads(stored.read_text())
+    for model in metrics["models"].values():
+        for group in (model["all"], *model["by_split"].values()):
+            del group["choice"]["evidence"]
+    stored.write_text(json.dumps(metrics))
+    report([stored], tmp_path / "report", title="t")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "- true: stored scores of an earlier version" in text
+    assert "evidence-places" not in text
 
 
 # --- what a watch saw ------------------------------------------------------------------------------------

@@ -130,7 +130,13 @@ def findings(results: Results) -> list[str]:
                 sentences.append(f"{model}{place}: {SEGMENTS}.")
         unknown = _unknown([held.evidence for held in known.values()], results.spoken.why_unknown())
         sentences += [f"{name}: {reason}." for reason in unknown]
-    return sentences
+    old = [
+        model
+        for model in results.models
+        if any(model in q.choice and q.choice[model].evidence is None for q in results.sets)
+    ]
+    again = "stored scores of an earlier version, which did not measure it: run `tgsr score` again, or give predictions"
+    return [*sentences, *(f"{model}: {again}." for model in old)]
 
 
 def in_words(evidence: EvidenceScores, is_marked: bool = True) -> str:

@@ -121,7 +121,8 @@ def dots_of_means(
 def evidence_section(results: Results, tables: Sequence[Table]) -> Section | None:
     """What the project promises, first: that cited places are evidence."""
     named = table_named(tables, "evidence", "evidence-differences", "evidence-times")
-    if not named:
+    found = findings(results)
+    if not named and not found:
         return None
     return Section(
         "evidence",
@@ -140,7 +141,7 @@ def evidence_section(results: Results, tables: Sequence[Table]) -> Section | Non
             {"Evidence hit": "evidence_hit", "Trace IoU": "trace_iou", "Quote truth": "quote_truth"},
         ),
         warnings=tuple(evidence_warnings(results)),
-        findings=tuple(findings(results)),
+        findings=tuple(found),
         scatters=tuple(place_panels(results)),
     )
 
