@@ -184,6 +184,13 @@ def test_lines_begin_with_evidence_and_say_when_k_hides_that_it_is_lost(tmp_path
     assert "k looks perfect (one citation in 100 %), but it does not point at the evidence" in lines[4]
 
 
+def test_a_model_that_cites_nothing_has_one_line(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "p.jsonl", responses(BLIND, BLIND))
+    first, second = summary(score_file(tmp_path / "p.jsonl", n_resamples=20)).split("\n")
+    assert first == "m, train: no response cites any seconds: evidence hit 0 of 2 questions with evidence"
+    assert second.startswith("m, train: 2 choices: accuracy 100.0 %")
+
+
 def test_items_say_what_became_of_each_citation(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "p.jsonl", responses(TRUE, FALSE, BLIND))
     write_jsonl(tmp_path / "clips.jsonl", map(clip, range(3)))

@@ -40,6 +40,13 @@ def evidence_lines(
     `no_words` says why nobody knows what is said in the clips. Without `is_marked` something stands in for the
     evidence, with whose place citations are not to be compared.
     """
+    if not scores.n_citations:
+        missed = (
+            f": evidence hit 0 of {scores.n_with_evidence} questions with evidence"
+            if scores.n_with_evidence
+            else ""
+        )
+        return [f"{name}: no response cites any seconds{missed}"]
     lines = []
     if scores.n_with_evidence:
         no_chance = "no other clips of like length to measure chance by"
@@ -70,9 +77,7 @@ def evidence_lines(
         is_known = is_marked and scores.evidence_spread is not None
         there = f" (the evidence: {scores.evidence_spread:.2f} s)" if is_known else ""
         places.append(f"first citations spread over {scores.start_spread:.2f} s{there}")
-    if not scores.n_citations:
-        places.append("nothing is cited")
-    elif is_marked:
+    if is_marked:
         places.append(f"{scores.n_past_end} of {scores.n_citations} citations past the clip's end")
     return [f"{name}: {line}" for line in (*lines, "; ".join(places))]
 
