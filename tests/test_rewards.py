@@ -374,6 +374,14 @@ def test_a_run_is_the_same_however_its_reward_was_asked_for(settings, same):
     assert asked != settings_of(GrpoConfig(questions="", reward="grounded"))
 
 
+@pytest.mark.parametrize("settings", [{}, *({"reward": name} for name in ("paper", "grounded", "dense"))])
+def test_what_run_json_says_of_a_reward_asks_for_the_same_reward_again(settings):
+    config = GrpoConfig(questions="q.jsonl", **settings)
+    again = GrpoConfig(**settings_of(config))
+    assert (again.weights, again.needs_words) == (config.weights, config.needs_words)
+    assert settings_of(again) == settings_of(config)
+
+
 def test_a_run_of_before_there_were_names_of_rewards_goes_on(tmp_path):
     config = GrpoConfig(questions="")
     folder = open_run(tmp_path / "run", "grpo", config)

@@ -255,10 +255,11 @@ class GrpoConfig(TrainingConfig):
 
     @property
     def spelled_out(self) -> dict[str, object]:
-        """As run.json has it, so that a run is the same however its reward was asked for."""
-        grounding, dense = self.weights
-        by_name = self.reward if self.reward == "grounded" else None  # the others are their weights
-        return {"reward": by_name, "grounding_weight": grounding, "dense_weight": dense}
+        """As run.json has it, so that a run is the same however its reward was asked for, and can be asked for again."""
+        if self.reward == "grounded":
+            return {"reward": "grounded", "grounding_weight": None, "dense_weight": None}
+        grounding, dense = self.weights  # the others are their weights
+        return {"reward": None, "grounding_weight": grounding, "dense_weight": dense}
 
     @property
     def eq6(self) -> Eq6:
