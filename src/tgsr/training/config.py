@@ -255,7 +255,7 @@ class GrpoConfig(TrainingConfig):
 
     @property
     def spelled_out(self) -> dict[str, object]:
-        """As run.json has it, so that a run is the same however its reward was asked for, and can be asked for again."""
+        """As run.json has it: a run is the same however its reward was asked for, and can be asked for again."""
         if self.reward == "grounded":
             return {"reward": "grounded", "grounding_weight": None, "dense_weight": None}
         grounding, dense = self.weights  # the others are their weights
