@@ -170,7 +170,7 @@ def place_credits(
 
     Where no evidence is known the agreement alone decides, without a quote half of the whole text's; but place falls
     where less than half of the span is from the first to the last word in it, and all credits do where the spans
-    together cover more than half of the clip (thrift).
+    together cover more than half of the clip, or where several hold more than half of its words (thrift).
 
     No credit for a span that ends before it starts or more than 0.05 s after the clip; for one over more than half
     of the clip, unless the evidence is as large (their IoU is 0.5 or more); for a quote that is not said there; and
@@ -179,7 +179,7 @@ def place_credits(
     """
     in_order = _in_order(words)
     steps = _cited_steps(text, duration)
-    thrift = {} if evidence else {"thrift": _thrift(steps, UNMARKED_SHARE * duration, duration)}
+    thrift = {} if evidence else {"thrift": _unmarked_thrift(steps, in_order, duration)}
     credits: list[StepCredit] = []
     cited: dict[Span | None, list[Span]] = {}
     for step, span in steps:
@@ -216,6 +216,18 @@ def _cited_steps(text: str, duration: Seconds) -> list[tuple[ReasoningStep, Span
 def _thrift(steps: Sequence[tuple[ReasoningStep, Span | None]], allowed: Seconds, duration: Seconds) -> float:
     cited = _seconds_of(evidence_crop([span for _, span in steps if span is not None], duration, 0))
     return min(1.0, allowed / cited) if cited else 1.0
+
+
+def _unmarked_thrift(
+    steps: Sequence[tuple[ReasoningStep, Span | None]], words: Sequence[Word], duration: Seconds
+) -> float:
+    """What is allowed over what is cited, of the clip's seconds and, by several spans, of its words; 1 at most."""
+    by_seconds = _thrift(steps, UNMARKED_SHARE * duration, duration)
+    spans = {span for _, span in steps if span is not None}
+    n_cited = len({word for span in spans for word in words_in(words, span)})
+    if len(spans) < 2 or not n_cited:
+        return by_seconds
+    return min(by_seconds, UNMARKED_SHARE * len(words) / n_cited)
 
 
 def _filled(span: Span, words: Sequence[Word]) -> float:
