@@ -138,8 +138,16 @@ def test_an_ablation_differs_from_ours_in_its_one_setting(name: str, started: St
     if name == "paper":
         base = next(run for run in runs if Path(run.out).name == "ours")
     else:  # ours is shipped: what made it is another recipe
-        (base,) = of("train grpo", started(recipe.with_name("mini.sh")))
-        base.questions, base.model = runs[0].questions, "mini:sta"
+        made = of("train grpo", started(recipe.with_name("mini.sh")))
+        assert [(run.reward, run.seed) for run in made] == [
+            (r, s) for r in ("paper", "grounded") for s in range(3)
+        ]
+        base = made[0]
+        base.questions, base.model, base.reward = (
+            runs[0].questions,
+            "mini:sta",
+            None,
+        )  # whose default is the paper's
     found = differences(runs, base)
     found.pop("ours", None)
     dense = found.pop("dense")
@@ -156,7 +164,7 @@ def test_all_variants_are_asked_the_same_and_stand_in_the_tables(name: str, star
         if run.temperature == 0:
             predicted.setdefault(run.model, set()).add((run.questions, *run.only))
     assert len(set(map(frozenset, predicted.values()))) == 1
-    assert len(predicted) == (7 if name == "mini" else 6)
+    assert len(predicted) == (8 if name == "mini" else 6)
     (tables,) = of("tables", commands)
     assert {row.partition("=")[2] for row in tables.row} == set(predicted)
     (sft,) = of("train sft", commands)
