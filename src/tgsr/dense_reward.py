@@ -15,8 +15,8 @@ from tgsr.overlap import evidence_crop, trace_iou
 from tgsr.reasoning import (
     ReasoningStep,
     places_of,
-    plain_words,
     reasoning_steps,
+    spoken,
     word_agreement,
     words_in,
     words_said,
@@ -293,8 +293,8 @@ def _judged(
     if not said:
         return 0.0, 0.0, "a quote, and nothing is said there"
     agreement = word_agreement(step.heard, said)
-    spoken = {token for word in words for token in plain_words(word.text)}
-    sought = step.heard if step.is_quoted else [token for token in step.heard if token in spoken]
+    in_clip = {token for word in words for token in spoken(word.text)}
+    sought = step.heard if step.is_quoted else [token for token in step.heard if token in in_clip]
     place = trace_iou([span], places_of(sought, words)) or 0.0
     return (agreement, place if near is None else (place + near) / 2, "what is said there is something else")
 

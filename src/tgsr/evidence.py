@@ -135,9 +135,7 @@ def _quotes(steps: Sequence[ReasoningStep], words: Sequence[Word]) -> list[_Quot
     quotes = []
     for heard, alike in groupby((step for step in steps if step.is_quoted), key=lambda step: step.heard):
         spans = tuple(step.mention.span for step in alike)
-        quotes.append(
-            _Quote(spoken(" ".join(heard)), spans, tuple(said_about(span, words) for span in spans))
-        )
+        quotes.append(_Quote(heard, spans, tuple(said_about(span, words) for span in spans)))
     return quotes
 
 

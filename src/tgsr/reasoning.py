@@ -21,7 +21,8 @@ ROUNDING: Seconds = 1e-9  # 0.6 - 0.4 is not quite 0.2
 class ReasoningStep:
     """C.4's reasoning step: an interval as it was stated, with the words of its explanation.
 
-    `heard` are the words of the quotes in it; where it quotes nothing, all its words, and `is_quoted` is False.
+    `heard` are the words of the quotes in it, as they are spoken; where it quotes nothing, all its words, and
+    `is_quoted` is False.
     """
 
     mention: Mention
@@ -32,8 +33,7 @@ class ReasoningStep:
 def word_agreement(heard: Sequence[str], said: Sequence[str]) -> float:
     """How well two texts agree word by word, in order: 2 LCS / (n + m), in [0, 1]; 0 where one is empty.
 
-    The F1 of the longest common subsequence of their words (ROUGE-L's), which are compared as they are: see
-    `plain_words`.
+    The F1 of the longest common subsequence of their words (ROUGE-L's), which are compared as they are: see `spoken`.
     """
     if not heard or not said:
         return 0.0
@@ -74,8 +74,8 @@ def words_in(words: Sequence[Word], span: Span) -> list[Word]:
 
 
 def words_said(words: Sequence[Word], span: Span) -> tuple[str, ...]:
-    """The plain words that are said in the span: `words_in` it."""
-    return tuple(token for word in words_in(words, span) for token in plain_words(word.text))
+    """The plain words that are said in the span, numbers as they are spoken: `words_in` it."""
+    return tuple(token for word in words_in(words, span) for token in spoken(word.text))
 
 
 def places_of(heard: Sequence[str], words: Sequence[Word]) -> list[Span]:
@@ -84,7 +84,7 @@ def places_of(heard: Sequence[str], words: Sequence[Word]) -> list[Span]:
     `words` in order of time. The order within a stretch doesn't matter (`word_agreement` looks at it). [] where no
     word is shared. Linear in the number of words.
     """
-    tokens = [(token, word) for word in words for token in plain_words(word.text)]
+    tokens = [(token, word) for word in words for token in spoken(word.text)]
     n = min(len(heard), len(tokens))
     if not n:
         return []
@@ -109,8 +109,29 @@ def places_of(heard: Sequence[str], words: Sequence[Word]) -> list[Span]:
 # Quotes end in their line; single quotes are no apostrophes: nothing of a word is outside of them.
 _QUOTE = re.compile(
     r"\"([^\"\n]{1,4000})\"|\u201c([^\u201d\n]{1,4000})\u201d|``([^`'\n]{1,400})''"
-    r"|\u201e([^\u201c\u201d\n]{1,4000})[\u201c\u201d]|\u00ab([^\u00bb\n]{1,4000})\u00bb|\u300c([^\u300d\n]{1,4000})\u300d"
+    r"|\u201e([^\u201c\u201d\n]{1,4000})[\u201c\u201d]|\u00ab([^\u00bb\n]{1,4000})\u00bb|\u00bb([^\u00ab\u00bb\n]{1,4000})\u00ab"
+    r"|\u2039([^\u203a\n]{1,4000})\u203a|\u300c([^\u300d\n]{1,4000})\u300d|\u300e([^\u300f\n]{1,4000})\u300f"
     r"|(?<!\w)['\u2018](?=\S)([^\n]{1,400}?)['\u2019](?!\w)"
+)
+# What stands in quotation marks and is no speech: the option that is chosen, (b) "seven", the answer is "seven".
+_OPTION_BEFORE = re.compile(
+    r"(?:\([A-Ja-j]\)|\b(?:options?|choices?|answer)\b(?:\s+[A-J]\b)?(?:\s+(?:is|would be|must be))?)[\s:,*]{0,4}$",
+    re.IGNORECASE,
+)
+_OBJECT = re.compile(r"\{[^{}]*\}")  # JSON without objects in it
+_FIELD = re.compile(r"\"(\w{1,40})\"\s*:\s*(?:\"((?:[^\"\\\n]|\\.)*)\"|[-+\d.eE]+|)")
+_ESCAPED = re.compile(r"\\[\"nt]")
+_SPEECH_FIELD = re.compile(
+    r"(?:^|_)(?:quot\w*|text|transcript\w*|words?|said|speech|utterance|phrase|heard|content|spoken)(?:_|$)",
+    re.IGNORECASE,
+)
+# A sentence of such words alone speaks of the one before it: "This is heard from 2 to 3 s."
+_POINTING = frozenset(
+    re.findall(
+        r"\w+",
+        "this that it these those they the is was are were be can in of phrase quote line words statement sentence "
+        "part segment audio clip heard said happens happened occurs occurred appears spoken found located runs lasts",
+    )
 )
 _SECTION = re.compile(
     r"</?(?:think(?:ing)?|reason(?:ing)?|summary|caption|evidence|conclusion|answer)>", re.IGNORECASE
@@ -148,41 +169,76 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     where the quotes come first ("one" (1-2 s), "two" (3-4 s)); two intervals with nothing but "and" between
     share an explanation. A sentence that is an interval alone is explained by what follows, up to the next
     interval; the response's last line, where the answer is, explains nothing, and nor does B.1.3's opening.
-    An interval in the answer's line is no step (`find_regions`).
+    An interval in the answer's line is no step (`find_regions`). A sentence that only points back ("This is heard from
+    1 to 2 s.") is explained by the quotes of the one before it. A JSON object is one sentence; its quotes are its
+    fields of speech ("quote", "text"). Beside another quote an option in quotation marks, (b) "seven", is none.
     """
     text = text.replace(REASONING_OPENING, "\n" * len(REASONING_OPENING))
     mentions = find_regions(text)
     text = _SECTION.sub(lambda tag: " " * len(tag[0]), text)
-    sentences = _sentences(text, mentions)
+    objects = [match.span() for match in _OBJECT.finditer(text) if _FIELD.search(match[0])]
+    text = _OBJECT.sub(_plain_object, text)
+    sentences = _sentences(text, mentions, objects)
     last_line = text.rstrip().rfind("\n") + 1
     steps: list[ReasoningStep] = []
     n_before = 0
+    previous = ""
     for first, stop in sentences:
         inside = []
         while n_before < len(mentions) and mentions[n_before].text_start < stop:
             inside.append(mentions[n_before])
             n_before += 1
         if not inside:
+            previous = text[first:stop] if text[first:stop].strip() else previous
             continue
         texts = _explanations(text, first, stop, inside)
         if not any(map(plain_words, texts)):
             answer = last_line if last_line >= stop else sentences[-1][0]
             end = mentions[n_before].text_start if n_before < len(mentions) else answer
             texts = [_without_notation(text[stop : max(stop, end)])] * len(inside)
+        elif _QUOTE.search(previous) and all(map(_only_points, texts)):
+            texts = [previous] * len(inside)
+        previous = ""
         for mention, explanation in zip(inside, texts, strict=True):
-            quoted = " ".join(part for quote in _QUOTE.findall(explanation) for part in quote)
-            heard = plain_words(quoted)
-            steps.append(ReasoningStep(mention, heard or plain_words(explanation), bool(heard)))
+            heard = spoken(" ".join(_quotes_in(explanation)))
+            steps.append(ReasoningStep(mention, heard or spoken(explanation), bool(heard)))
     return steps
 
 
-def _sentences(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
-    """Where each sentence begins and stops: at a line break, at . ! ? outside quotes and intervals, and at the
-    end of a quote that ends so where a capital follows.
+def _only_points(part: str) -> bool:
+    return _POINTING.issuperset(plain_words(part)) and not _QUOTE.search(part)
+
+
+def _quotes_in(text: str) -> list[str]:
+    """What stands in the text's quotation marks: the options that it chooses only where it quotes nothing else."""
+    quotes = list(_QUOTE.finditer(text))
+    heard = [q for q in quotes if not _OPTION_BEFORE.search(text[max(0, q.start() - 40) : q.start()])]
+    return ["".join(quote.groups("")) for quote in heard or quotes]
+
+
+def _plain_object(match: re.Match[str]) -> str:
+    """A JSON object's texts, of the same length; only speech stands in quotes, and its answer is left out."""
+    names = [field[1] for field in _FIELD.finditer(match[0])]
+
+    def value(field: re.Match[str]) -> str:
+        is_answer = field[1].lower() == "answer" and len(names) > 1
+        mark = '"' if _SPEECH_FIELD.search(field[1]) else " "
+        kept = "" if field[2] is None or is_answer else f"{mark}{_ESCAPED.sub('  ', field[2])}{mark}"
+        return kept.rjust(len(field[0]))
+
+    return _FIELD.sub(value, match[0]).replace("\n", " ") if names else match[0]
+
+
+def _sentences(
+    text: str, mentions: Sequence[Mention], objects: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Where each sentence begins and stops: at a line break, at . ! ? outside quotes and intervals, around a JSON
+    object, and at the end of a quote that ends so where a capital follows.
     """
     quotes = [match.span() for match in _QUOTE.finditer(text)]
-    closed = sorted((*quotes, *((mention.text_start, mention.text_end) for mention in mentions)))
-    stops = [stop for _, stop in quotes if _QUOTE_ENDS.search(text[max(0, stop - 4) : stop + 6])]
+    closed = sorted((*quotes, *objects, *((mention.text_start, mention.text_end) for mention in mentions)))
+    stops = [bound for one in objects for bound in one]
+    stops += [stop for _, stop in quotes if _QUOTE_ENDS.search(text[max(0, stop - 4) : stop + 6])]
     furthest = n_begun = 0
     for match in _SENTENCE_END.finditer(text):
         while n_begun < len(closed) and closed[n_begun][0] <= match.start():
@@ -208,7 +264,11 @@ def _explanations(text: str, first: int, stop: int, mentions: Sequence[Mention])
     parts = [*map(_without_notation, parts[:-1]), parts[-1]]
     if len(mentions) == 1:
         return [f"{parts[0]} {parts[1]}"]
-    quoted = [bool(_QUOTE.search(part)) for part in (parts[0], parts[-1])]
+    quoted = [bool(_quotes_in(part)) for part in parts]
+    if quoted.count(False) == 1:  # one quote for each interval, before it or after it
+        del parts[quoted.index(False)]
+        return parts
+    quoted = [quoted[0], quoted[-1]]
     comes_first = quoted == [True, False] or (
         not any(quoted) and bool(plain_words(parts[0])) and not plain_words(parts[-1])
     )
