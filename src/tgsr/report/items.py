@@ -14,10 +14,10 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.choices import letter, official_letter
-from tgsr.evaluation.scoring.metrics import ChoiceScores, PhraseScores
-from tgsr.evaluation.scoring.score import Predictions, score
+from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
 from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.grounding import Mention, mentions_in
+from tgsr.overlap import high_overlap
 from tgsr.records import Question, Response, resolve_audio
 from tgsr.report.cited import CitedPlace, cited_places
 from tgsr.report.figures import axis_svg, lane_svg, wave_svg
@@ -76,37 +76,32 @@ def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> lis
     ]
 
 
-def scores_of(response: Response) -> PhraseScores | ChoiceScores:
-    """One response as the tables score it."""
-    group = score(Predictions("tgsr", responses=(response,)), n_resamples=1).models[response.model].all
-    scores = group.phrase or group.choice
-    assert scores is not None
-    return scores
+def scores_of(response: Response) -> ScoredPhrase | ScoredChoice:
+    """One response as the tables score it, without the words of its clip."""
+    scored = score_response(response)[0]
+    assert isinstance(scored, ScoredPhrase | ScoredChoice)
+    return scored
 
 
-def quality(response: Response) -> float | None:
+def quality(scores: ScoredPhrase | ScoredChoice) -> float | None:
     """How good one response is, in [0, 1]: a phrase's IoU; the mean of accuracy and trace IoU for a choice.
 
     A trace without spans counts as one of IoU 0. Where the question has no evidence, accuracy alone; None where nobody
     knows what is right.
     """
-    scores = scores_of(response)
-    if isinstance(scores, PhraseScores):
-        return scores.iou.value
-    accuracy = scores.accuracy_official.value
-    if accuracy is None or not response.question.evidence:
-        return accuracy
-    return (accuracy + (scores.trace_iou.value or 0.0)) / 2
+    if isinstance(scores, ScoredPhrase):
+        return scores.iou
+    is_marked = scores.evidence is not None and scores.evidence.evidence
+    if scores.official is None or not is_marked:
+        return scores.official
+    return (scores.official + (scores.trace_iou or 0.0)) / 2
 
 
-def is_right(asked: Answered, model: str) -> bool | None:
-    """IoU >= 0.7, or the right letter; None where the model was not asked, or where nobody knows."""
-    response = response_of(asked, model)
-    if response is None:
-        return None
-    scores = scores_of(response)
-    mean = scores.high_overlap if isinstance(scores, PhraseScores) else scores.accuracy_official
-    return None if mean.value is None else mean.value == 1
+def is_right(scores: ScoredPhrase | ScoredChoice) -> bool | None:
+    """IoU >= 0.7, or the right letter; None where nobody knows."""
+    if isinstance(scores, ScoredChoice):
+        return scores.official
+    return None if scores.iou is None else high_overlap(scores.iou)
 
 
 def response_of(asked: Answered, model: str) -> Response | None:
@@ -127,15 +122,25 @@ def choose_items(
     drawn = np.random.default_rng(seed).permutation(len(asked))[:MOST_COMPARED]
     order = [asked[i] for i in drawn]
     first, last = models[0], models[-1]
+    scores = {
+        (item.question, model): scores_of(response)
+        for item in order
+        for model in {first, last}
+        if (response := response_of(item, model)) is not None
+    }
     rated = [
         (item, value)
         for item in order
-        if (response := response_of(item, last)) and (value := quality(response)) is not None
+        if (of_last := scores.get((item.question, last))) and (value := quality(of_last)) is not None
     ]
     falling = [item for item, _ in sorted(rated, key=lambda pair: -pair[1])]
     rising = [item for item, _ in sorted(rated, key=lambda pair: pair[1])]
     gained = [
-        item for item in order if first != last and is_right(item, last) and is_right(item, first) is False
+        item
+        for item in order
+        if all((item.question, model) in scores for model in (first, last))
+        and is_right(scores[item.question, last])
+        and is_right(scores[item.question, first]) is False
     ]
     among = "" if len(asked) <= MOST_COMPARED else f" of {MOST_COMPARED} questions drawn at random"
     chosen: list[tuple[Answered, str]] = []
@@ -321,13 +326,11 @@ def judged(is_good: bool | None, content: str) -> str:
 def verdict(response: Response) -> str:
     """What the tables' scores make of this one response."""
     scores = scores_of(response)
-    if isinstance(scores, PhraseScores):
-        iou = scores.iou.value
-        return "not scored: no reference" if iou is None else f"IoU {iou:.2f}"
-    wrong = "wrong: no letter" if scores.n_without_letter else "wrong"
-    right = "right" if scores.accuracy_official.value == 1 else wrong
-    trace = "" if scores.trace_iou.value is None else f", trace IoU {scores.trace_iou.value:.2f}"
-    return f"{right}, k = {scores.mentions_official.value:g}{trace}"
+    if isinstance(scores, ScoredPhrase):
+        return "not scored: no reference" if scores.iou is None else f"IoU {scores.iou:.2f}"
+    wrong = "wrong: no letter" if scores.letter is None else "wrong"
+    trace = "" if scores.trace_iou is None else f", trace IoU {scores.trace_iou:.2f}"
+    return f"{'right' if scores.official else wrong}, k = {scores.n_mentions}{trace}"
 
 
 def cited_text(response: Response, is_heard: bool) -> str:
