@@ -94,6 +94,16 @@ def test_a_run_logs_the_seconds_of_each_phase_and_each_task(tmp_path: Path) -> N
     assert set(row["accuracy_by_task"]) == {question.task for question in read_questions(questions)}
 
 
+def test_a_checkpoint_has_its_seconds_in_the_row_after_it(tmp_path: Path) -> None:
+    questions = questions_in(tmp_path, "qa", 2, most=2)
+    config = GrpoConfig(
+        questions=str(questions), prompts_per_step=1, group_size=2, max_new_tokens=3, checkpoint_every=1
+    )
+    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base, rewarded_by(uneven))
+    first, second = (list(row["seconds"]) for row in logged(tmp_path / "run", with_seconds=True))
+    assert (first, second) == (["listen", "sample", "reward", "update"], ["save", *first])
+
+
 def test_laps_of_one_phase_add_up() -> None:
     watch = Stopwatch()
     for phase in ("sample", "update", "sample"):

@@ -185,6 +185,7 @@ def test_what_cannot_be_heard_is_listed_and_the_run_goes_on(
     seen = logged(tmp_path / "run")[0]["watch"]
     assert seen["n_missing"] == 1
     assert "quote_truth" not in seen
+    assert f"watch, step 1, {len(rows)} questions (1 without an answer, not counted): " in said
     (error,) = (tmp_path / "run/watch/step-0.errors.jsonl").read_text().splitlines()
     assert (json.loads(error)["audio"], "gone.wav" in json.loads(error)["error"]) == ("gone.wav", True)
 

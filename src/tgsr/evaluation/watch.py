@@ -156,9 +156,11 @@ def keep(folder: Path, n_done: int, answers: Sequence[Response | Unheard], path:
     rows = [named(answer, file.stem, path, file) for answer in answers if isinstance(answer, Response)]
     write_jsonl(file, rows)
     unheard = [answer for answer in answers if isinstance(answer, Unheard)]
+    errors = file.with_suffix(".errors.jsonl")
+    errors.unlink(missing_ok=True)  # of the same look before a kill
     if unheard:
         reasons = [{"id": u.question.id, "audio": u.question.audio, "error": u.reason} for u in unheard]
-        write_jsonl(file.with_suffix(".errors.jsonl"), reasons)
+        write_jsonl(errors, reasons)
 
 
 def measures(answers: Sequence[Response | Unheard], words: Words, seed: int = 0) -> dict[str, Any]:
@@ -245,6 +247,7 @@ def in_words(n_done: int, seen: Mapping[str, Any]) -> str:
         for name, words in SPOKEN.items()
         if name in seen
     ]
-    line = f"watch, step {n_done}, {seen['n']} questions: {', '.join(said)}"
+    missing = f" ({seen['n_missing']} without an answer, not counted)" if seen["n_missing"] else ""
+    line = f"watch, step {n_done}, {seen['n']} questions{missing}: {', '.join(said)}"
     warning = ungrounded(seen.get("k1"), seen.get("evidence_hit"), seen.get("above_chance"))
     return line if warning is None else f"{line}\nwarning: {warning}"

@@ -189,11 +189,13 @@ class Trainer(Generic[T]):
             if watched := self._watched(0):
                 processes.log(self.run.folder, {"step": 0, **watched, "seconds": self.stopwatch.seconds})
         saved_at, patience = time.monotonic(), self.config.checkpoint_minutes * 60
+        self.stopwatch = Stopwatch()
         with self.run.stop.steps():
             for step in self.bar:
-                self.stopwatch = Stopwatch()
                 yield step, chosen_at(step, self.items, self.per_step, self.steps_per_epoch, self.config.seed)
                 self.n_done = step + 1
+                # A step's checkpoint follows its row: the next row has its seconds.
+                self.stopwatch = Stopwatch()
                 is_last, stops = step + 1 == self.n_steps, processes.any(self.run.stop.asked)
                 is_due = (step + 1) % self.config.checkpoint_every == 0
                 is_due |= patience > 0 and time.monotonic() - saved_at >= patience
@@ -201,6 +203,7 @@ class Trainer(Generic[T]):
                 if processes.main and (is_due or is_last or stops):
                     self._save()
                     saved_at = time.monotonic()
+                    self.stopwatch.lap("save")
                 if stops and not is_last:
                     self.bar.close()
                     processes.finish()
