@@ -118,9 +118,15 @@ _OPTION_BEFORE = re.compile(
     r"(?:\([A-Ja-j]\)|\b(?:options?|choices?|answer)\b(?:\s+[A-J]\b)?(?:\s+(?:is|would be|must be))?)[\s:,*]{0,4}$",
     re.IGNORECASE,
 )
-_OBJECT = re.compile(r"\{[^{}]*\}")  # JSON without objects in it
-_FIELD = re.compile(r"\"(\w{1,40})\"\s*:\s*(?:\"((?:[^\"\\\n]|\\.)*)\"|[-+\d.eE]+|)")
-_ESCAPED = re.compile(r"\\[\"nt]")
+# A JSON object, and what it holds: fields, and objects of times alone.
+_TIMES = (
+    r"\{(?:\s{0,20}[\"']\w{1,40}[\"']\s{0,20}:\s{0,20}[\"']?[\d.:s ]{1,20}[\"']?\s{0,20},?){1,4}\s{0,20}\}"
+)
+_OBJECT = re.compile(rf"\{{(?:[^{{}}]|{_TIMES})*\}}")
+_FIELD = re.compile(
+    r"[\"'](\w{1,40})[\"']\s*:\s*(?:\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'(?=\s*[,}])|[-+\d.eE]+|)"
+)
+_ESCAPED = re.compile(r"\\([\"nt])")
 _SPEECH_FIELD = re.compile(
     r"(?:^|_)(?:quot\w*|text|transcript\w*|words?|said|speech|utterance|phrase|heard|content|spoken)(?:_|$)",
     re.IGNORECASE,
@@ -130,7 +136,8 @@ _POINTING = frozenset(
     re.findall(
         r"\w+",
         "this that it these those they the is was are were be can in of phrase quote line words statement sentence "
-        "part segment audio clip heard said happens happened occurs occurred appears spoken found located runs lasts",
+        "part segment audio clip heard said happens happened occurs occurred appears spoken found located runs lasts "
+        "time times timestamp timestamps interval span start end seconds",
     )
 )
 _SECTION = re.compile(
@@ -168,7 +175,8 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     inside a quote. Of several intervals in one sentence each has the words after it, or those before it
     where the quotes come first ("one" (1-2 s), "two" (3-4 s)); two intervals with nothing but "and" between
     share an explanation. A sentence that is an interval alone is explained by what follows, up to the next
-    interval; the response's last line, where the answer is, explains nothing, and nor does B.1.3's opening.
+    interval, or, where nothing follows the last one, by the quote before it; the response's last line, where the
+    answer is, explains nothing, and nor does B.1.3's opening.
     An interval in the answer's line is no step (`find_regions`). A sentence that only points back ("This is heard from
     1 to 2 s.") is explained by the quotes of the one before it. A JSON object is one sentence; its quotes are its
     fields of speech ("quote", "text"). Beside another quote an option in quotation marks, (b) "seven", is none.
@@ -180,6 +188,7 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     text = _OBJECT.sub(_plain_object, text)
     sentences = _sentences(text, mentions, objects)
     last_line = text.rstrip().rfind("\n") + 1
+    is_quote_first = _is_quote_first(text, mentions, max(last_line, sentences[-1][0]))
     steps: list[ReasoningStep] = []
     n_before = 0
     previous = ""
@@ -192,17 +201,23 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
             previous = text[first:stop] if text[first:stop].strip() else previous
             continue
         texts = _explanations(text, first, stop, inside)
-        if not any(map(plain_words, texts)):
+        is_alone = not any(map(plain_words, texts))
+        if _QUOTE.search(previous) and (is_quote_first if is_alone else all(map(_only_points, texts))):
+            texts = [previous] * len(inside)
+        elif is_alone:
             answer = last_line if last_line >= stop else sentences[-1][0]
             end = mentions[n_before].text_start if n_before < len(mentions) else answer
             texts = [_without_notation(text[stop : max(stop, end)])] * len(inside)
-        elif _QUOTE.search(previous) and all(map(_only_points, texts)):
-            texts = [previous] * len(inside)
         previous = ""
         for mention, explanation in zip(inside, texts, strict=True):
             heard = spoken(" ".join(_quotes_in(explanation)))
             steps.append(ReasoningStep(mention, heard or spoken(explanation), bool(heard)))
     return steps
+
+
+def _is_quote_first(text: str, mentions: Sequence[Mention], answer: int) -> bool:
+    """Whether nothing is said between the last interval and the answer."""
+    return bool(mentions) and not plain_words(text[mentions[-1].text_end : answer])
 
 
 def _only_points(part: str) -> bool:
@@ -222,9 +237,13 @@ def _plain_object(match: re.Match[str]) -> str:
 
     def value(field: re.Match[str]) -> str:
         is_answer = field[1].lower() == "answer" and len(names) > 1
-        mark = '"' if _SPEECH_FIELD.search(field[1]) else " "
-        kept = "" if field[2] is None or is_answer else f"{mark}{_ESCAPED.sub('  ', field[2])}{mark}"
-        return kept.rjust(len(field[0]))
+        said = None if is_answer else field[2] or field[3]
+        if not said:
+            return " " * len(field[0])
+        is_speech = _SPEECH_FIELD.search(field[1]) and not find_regions(said)
+        inner, mark = ("  ", '"') if is_speech else (' "', " ")
+        said = _ESCAPED.sub(lambda escaped: inner if escaped[1] == '"' else "  ", said)
+        return f"{mark}{said}{mark}".rjust(len(field[0]))
 
     return _FIELD.sub(value, match[0]).replace("\n", " ") if names else match[0]
 
