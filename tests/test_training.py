@@ -224,6 +224,26 @@ def test_a_step_of_equal_groups_alone_makes_no_update(choices: Path, tmp_path: P
     assert all(torch.equal(weight, before[name]) for name, weight in weights_of(again).items())
 
 
+def test_a_group_whose_responses_are_all_cut_and_masked_is_left_out_too(
+    choices: Path, tmp_path: Path
+) -> None:
+    """Its rewards differ, and it has no gradient all the same: another question is drawn for it."""
+    lalm = tiny_lalm()
+    lalm.eos_id = -1  # no token: each response is cut
+    config = replace(GRPO, questions=str(choices), dynamic_sampling=1, max_steps=1, group_size=6)
+    for name, mask_cut, learned in (("taught", False, 2), ("masked", True, 0)):
+        train_grpo(
+            replace(config, mask_cut=mask_cut),
+            tmp_path / name,
+            FeatureCache(tmp_path / "c"),
+            lambda *_: copy.deepcopy(lalm),
+            rewards=equal_about(set()),
+        )
+        (row,) = logged(tmp_path / name)
+        assert (row["equal_groups"], row["learned_groups"], row["drawn_groups"]) == (0, learned, 2 - learned)
+        assert ("kl" in row) == (learned > 0)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -195,15 +195,19 @@ class Groups:
     prefix: SharedPrefix
     rollouts: Sequence[Rollout]
 
-    @property
-    def unequal(self) -> Groups:
-        """Those whose responses do not all earn the same: the others have no gradient by Eq. 5.
+    def with_gradient(self, config: GrpoConfig) -> Groups:
+        """Those with a response that teaches and does not earn what its group earns on average: the others have no
+        gradient by Eq. 5.
 
         A group with a response that failed is among them, so that its update is refused.
         """
         size = len(self.rollouts) // max(1, len(self.prompts))
         groups = [self.rollouts[i * size : (i + 1) * size] for i in range(len(self.prompts))]
-        kept = [i for i, group in enumerate(groups) if any(r.advantage or r.sampled.failed for r in group)]
+        kept = [
+            i
+            for i, group in enumerate(groups)
+            if any((r.advantage and teaches(r, config)) or r.sampled.failed for r in group)
+        ]
         rollouts = [rollout for i in kept for rollout in groups[i]]
         return Groups([self.prompts[i] for i in kept], self.prefix.only(kept), rollouts)
 
@@ -250,24 +254,25 @@ def dynamically_sampled(
     drawn: Groups,
     n_wanted: int,
     spare: Sequence[Prompted],
-    n_draws: int,
+    config: GrpoConfig,
     roll_out: Callable[[Sequence[Prompted], int], Groups],
     total: Callable[[int], int],
 ) -> tuple[Groups, Groups]:
-    """All that this process has drawn, and the unequal groups of it: n_wanted over all processes, if there are so many.
+    """All that this process has drawn, and the groups of it that have a gradient: n_wanted over all processes, if
+    there are so many.
 
-    As many of the `spare` prompts as are missing are rolled out, at most n_draws times; a `roll_out` is told which time
-    it is, from 1 on. `total` sums over the processes. Source: DAPO, arXiv 2503.14476, which draws until its batch is
-    full and without a bound.
+    As many of the `spare` prompts as are missing are rolled out, at most --dynamic-sampling times; a `roll_out` is told
+    which time it is, from 1 on. `total` sums over the processes. Source: DAPO, arXiv 2503.14476, which draws until its
+    batch is full and without a bound.
     """
-    learned = drawn.unequal
-    for draw in range(1, n_draws + 1):
+    learned = drawn.with_gradient(config)
+    for draw in range(1, (config.dynamic_sampling or 0) + 1):
         n_missing = n_wanted - total(len(learned.prompts))
         asked, spare = spare[:n_missing], spare[n_missing:]
         if not asked:
             break
         more = roll_out(asked, draw)
-        drawn, learned = drawn.and_also(more), learned.and_also(more.unequal)
+        drawn, learned = drawn.and_also(more), learned.and_also(more.with_gradient(config))
     return drawn, learned
 
 
@@ -557,10 +562,7 @@ def reinforce(
         drawn = learned = rolled_out(chosen, 0)
         if config.dynamic_sampling is not None:
             spare = spare_at(step, chosen, prompts, config.seed)
-            n_draws = config.dynamic_sampling
-            drawn, learned = dynamically_sampled(
-                drawn, len(chosen), spare, n_draws, rolled_out, processes.sum
-            )
+            drawn, learned = dynamically_sampled(drawn, len(chosen), spare, config, rolled_out, processes.sum)
         micro_batches = micro_batches_of(learned, config)
         n_responses = processes.sum(len(learned.rollouts))
         n_tokens = processes.sum(sum(len(r.sampled.ids) for r in learned.rollouts if teaches(r, config)))
