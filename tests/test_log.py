@@ -94,6 +94,24 @@ def test_a_run_logs_the_seconds_of_each_phase_and_each_task(tmp_path: Path) -> N
     assert set(row["accuracy_by_task"]) == {question.task for question in read_questions(questions)}
 
 
+def test_the_page_on_training_names_all_that_a_row_holds(tmp_path: Path) -> None:
+    questions = questions_in(tmp_path, "qa", 2, most=2)
+    config = GrpoConfig(
+        questions=str(questions),
+        prompts_per_step=2,
+        group_size=2,
+        max_new_tokens=3,
+        dynamic_sampling=0,
+        watch=str(questions),
+    )
+    rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base, rewarded_by(uneven))
+    row = logged(tmp_path / "run", with_seconds=True)[-1]
+    page = (Path(__file__).parents[1] / "docs/training.md").read_text(encoding="utf-8")
+    named = {*row, *row["watch"], *row["seconds"]}
+    assert {"kl", "tokens_saved", "intervals", "listen"} <= named
+    assert [key for key in sorted(named) if f"`{key}`" not in page] == []
+
+
 def test_a_checkpoint_has_its_seconds_in_the_row_after_it(tmp_path: Path) -> None:
     questions = questions_in(tmp_path, "qa", 2, most=2)
     config = GrpoConfig(
