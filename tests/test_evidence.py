@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tgsr.dense_reward import place_credits
 from tgsr.evidence import (
     EvidenceCase,
     EvidenceScores,
@@ -61,6 +62,9 @@ EVIDENCE = (Span(2.0, 3.4),)
         ('From 2.0s to 3.4s, he says "7 8".', True, 1.0, True, [(0, 0)], False),  # numbers as they are said
         ('Von 2,0 s bis 3,4 s sagt er \u201eseven eight\u201c.', True, 1.0, True, [(0, 0)], False),
         ('\u4ece2.0\u79d2\u52303.4\u79d2\uff1a\u300cseven eight\u300d', True, 1.0, True, [(0, 0)], False),
+        ('He says "seven 8". This is heard from 2.0s to 3.4s.', True, 1.0, True, [(0, 0)], False),
+        ('{"quote": "seven 8", "start": 2.0, "end": 3.4, "answer": "(b)"}', True, 1.0, True, [(0, 0)], False),
+        ('From 2.0s to 3.4s, "seven eight", as in (b) "one, four, nine".', True, 1.0, True, [(0, 0)], False),
         # the answer's line cites nothing, and its option is no quote
         ('From 6.0s to 6.4s: "four".\nFinal answer: (b) "seven", 2.0 s to 3.4 s', False, 0.0, True, [(0, 0)], False),
         (f'{REASONING_OPENING}\nFrom 2.0s to 3.4s, "seven eight".\nnine (c)', True, 1.0, True, [(0, 0)], False),
@@ -276,6 +280,15 @@ def test_a_stereotype_shows_in_the_spread_of_starts_and_the_first_place() -> Non
     assert scores.start_spread == pytest.approx(0)
     assert scores.evidence_spread is not None
     assert scores.evidence_spread > 0.5
+
+
+@pytest.mark.parametrize("said", ["7 8", "Seven, eight!"])
+@pytest.mark.parametrize("written", [("7", "8"), ("seven", "eight")])
+def test_the_reward_hears_numbers_as_the_measure_does(said: str, written: tuple[str, str]) -> None:
+    words = (Word(written[0], 2.0, 2.4), Word(written[1], 3.0, 3.4))
+    text = f'From 2.0s to 3.4s, he says "{said}".'
+    assert [step.credit for step in place_credits(text, words, 10.0, EVIDENCE)] == [pytest.approx(1.0)]
+    assert cited_evidence(text, words, 10.0, EVIDENCE).quote_truth
 
 
 def test_no_responses_have_no_scores() -> None:
