@@ -22,7 +22,7 @@ from tgsr.reasoning import (
     words_said,
 )
 from tgsr.rewards import C_MAX, Completion, completion_text
-from tgsr.timeline import END_SLACK, Seconds, Span, Word, cover, merge
+from tgsr.timeline import END_SLACK, Seconds, Span, Word, cover, in_order, merge
 
 UNMARKED_SHARE = 0.5  # of a clip that may be cited for nothing where nobody marked the evidence
 MOST = 0.5  # a span over a larger share of its clip points nowhere, unless the evidence is as large:
@@ -136,7 +136,7 @@ def step_credits(
     more than 0.05 s after the clip, for one without explanation, and for a quote where nothing is said.
     ValueError for a duration that is not positive. Source: ours.
     """
-    in_order = _in_order(words)
+    words = in_order(words)
     steps = _cited_steps(text, duration)
     allowed = _seconds_of(evidence_crop(evidence, duration)) if evidence else UNMARKED_SHARE * duration
     thrift = _thrift(steps, allowed, duration)
@@ -146,8 +146,8 @@ def step_credits(
         if span is None:
             credits.append(_uncited(step, duration))
             continue
-        said = words_said(in_order, span)
-        agreement, place, why = _judged(step, span, said, in_order, evidence)
+        said = words_said(words, span)
+        agreement, place, why = _judged(step, span, said, words, evidence)
         news = _news(span, before, duration)
         factors = {"agreement": agreement, "place": place, "news": news, "thrift": thrift}
         credits.append(_credited(step, span, said, factors, why))
@@ -177,19 +177,19 @@ def place_credits(
     for one without explanation, which an option's letter is not.
     ValueError for a duration that is not positive. Source: ours.
     """
-    in_order = _in_order(words)
+    words = in_order(words)
     steps = _cited_steps(text, duration)
-    thrift = {} if evidence else {"thrift": _unmarked_thrift(steps, in_order, duration)}
+    thrift = {} if evidence else {"thrift": _unmarked_thrift(steps, words, duration)}
     credits: list[StepCredit] = []
     cited: dict[Span | None, list[Span]] = {}
     for step, span in steps:
         if span is None:
             credits.append(_uncited(step, duration))
             continue
-        said = words_said(in_order, span)
+        said = words_said(words, span)
         piece = max(evidence, key=span.iou, default=None)
-        place = _filled(span, in_order) if piece is None else span.iou(piece)
-        is_silent = piece is not None and not words_said(in_order, piece)
+        place = _filled(span, words) if piece is None else span.iou(piece)
+        is_silent = piece is not None and not words_said(words, piece)
         agreement, why = _agreement(step, said, piece, is_silent)
         if span.duration > MOST * duration and not (piece and place >= MEETS):
             place, why = 0.0, f"over more than {MOST:.0%} of the clip"
@@ -200,10 +200,6 @@ def place_credits(
         credits.append(_credited(step, span, said, factors, why))
         cited[piece] = merge([*before, span])
     return credits
-
-
-def _in_order(words: Sequence[Word]) -> list[Word]:
-    return sorted(words, key=lambda word: (word.start, word.end))
 
 
 def _cited_steps(text: str, duration: Seconds) -> list[tuple[ReasoningStep, Span | None]]:

@@ -20,10 +20,10 @@ from tgsr.reasoning import (
     common_subsequence,
     reasoning_steps,
     spoken,
-    words_in,
+    words_said,
 )
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, Quantiles, codes_of, quantiles
-from tgsr.timeline import END_SLACK, Seconds, Span, Word
+from tgsr.timeline import END_SLACK, Seconds, Span, Word, in_order
 
 HIT_IOU = 0.5  # from which on a cited span meets a piece of evidence
 QUOTE_SHARE = 0.75  # of the quoted words that must be said: Whisper and models hear some words otherwise
@@ -89,22 +89,26 @@ def cited_evidence(
     ]
     said = CitedEvidence(spans, len(mentions), len(invalid), len(past_end), None, None, None, (), None)
     if evidence:
-        best = [max(span.iou(piece) for piece in evidence) for span in spans]
         said = replace(
             said,
-            evidence_hit=any(iou >= HIT_IOU - ROUNDING for iou in best),
+            evidence_hit=any(is_hit(span, evidence) for span in spans),
             trace_iou=(trace_iou(spans, evidence) or 0.0) * len(spans) / max(1, len(spans) + len(invalid)),
         )
     if not words:
         return said
-    in_order = sorted(words, key=lambda word: (word.start, word.end))
-    quotes = _quotes(steps, in_order)
+    words = in_order(words)
+    quotes = _quotes(steps, words)
     return replace(
         said,
         quote_truth=_is_true(quotes),
-        errors=tuple(_errors(quotes, in_order)),
-        first_place=_is_first(said.first_start, in_order[0].start),
+        errors=tuple(_errors(quotes, words)),
+        first_place=_is_first(said.first_start, words[0].start),
     )
+
+
+def is_hit(span: Span, evidence: Sequence[Span]) -> bool:
+    """Whether a cited span meets a piece of the evidence: their IoU is at least 0.5."""
+    return any(span.iou(piece) >= HIT_IOU - ROUNDING for piece in evidence)
 
 
 def _is_first(start: Seconds | None, first_word: Seconds) -> bool | None:
@@ -155,7 +159,7 @@ def said_about(span: Span | None, words: Sequence[Word]) -> tuple[str, ...]:
     if span is None:
         return ()
     about = Span(max(0.0, span.start - QUOTE_SLACK), span.end + QUOTE_SLACK)
-    return tuple(token for word in words_in(words, about) for token in spoken(word.text))
+    return words_said(words, about)
 
 
 # --- where a quote is said -------------------------------------------------------------------------------

@@ -73,6 +73,11 @@ class Word:
         return Span(self.start, self.end)
 
 
+def in_order(words: Iterable[Word]) -> list[Word]:
+    """The words in order of time: by their starts, those of one start by their ends."""
+    return sorted(words, key=lambda word: (word.start, word.end))
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that is heard and is no word, such as a sound or a stretch of music; `label` names it."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tgsr.evidence import HIT_IOU, QUOTE_SHARE, said_about
+from tgsr.evidence import QUOTE_SHARE, is_hit, said_about
 from tgsr.grounding import Mention, find_asked
-from tgsr.reasoning import ROUNDING, common_subsequence, reasoning_steps, words_said
+from tgsr.reasoning import common_subsequence, reasoning_steps, words_said
 from tgsr.records import Response
-from tgsr.timeline import Word
+from tgsr.timeline import Word, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class CitedPlace:
 
 def cited_places(response: Response, words: Sequence[Word] | None) -> list[CitedPlace]:
     """The places in order of appearance: those of a choice's reasoning, and those that the answer to a phrase gives."""
-    question = response.question
+    question, words = response.question, in_order(words or ())
     if question.kind == "phrase":
         return [
             _place(mention, (), response, words) for mention in find_asked(response.text, question.phrase)
@@ -43,17 +43,15 @@ def cited_places(response: Response, words: Sequence[Word] | None) -> list[Cited
 
 
 def _place(
-    mention: Mention, quoted: tuple[str, ...], response: Response, words: Sequence[Word] | None
+    mention: Mention, quoted: tuple[str, ...], response: Response, words: Sequence[Word]
 ) -> CitedPlace:
+    """One place by the clip's words in order of time, none where they are unknown."""
     span, evidence = mention.span, response.question.evidence
-    is_hit = None
-    if evidence:
-        is_hit = span is not None and any(span.iou(piece) >= HIT_IOU - ROUNDING for piece in evidence)
+    hit = (span is not None and is_hit(span, evidence)) if evidence else None
     if not words:
-        return CitedPlace(mention, is_hit, None, quoted, None)
-    in_order = sorted(words, key=lambda word: (word.start, word.end))
+        return CitedPlace(mention, hit, None, quoted, None)
     is_true = None
     if quoted:
-        about = said_about(span, in_order)
+        about = said_about(span, words)
         is_true = common_subsequence(quoted, about) >= QUOTE_SHARE * len(quoted)
-    return CitedPlace(mention, is_hit, words_said(in_order, span) if span else (), quoted, is_true)
+    return CitedPlace(mention, hit, words_said(words, span) if span else (), quoted, is_true)

@@ -24,7 +24,7 @@ from tgsr.report.figures import axis_svg, clip_svg, wave_svg
 from tgsr.report.items import EmbeddedSound, article, choice_list, cite_button, named_lane, player, sound_of
 from tgsr.report.page import write_document
 from tgsr.statistics.pictures import MODEL_COLOURS, stated
-from tgsr.timeline import END_SLACK, Seconds, Span, Word
+from tgsr.timeline import END_SLACK, Seconds, Span, Word, in_order
 
 UNSURE = 0.5  # words of less confidence are paler
 MOST_BAD = 500  # bad lines that are listed; the rest are counted
@@ -298,7 +298,7 @@ def colour_of(index: int) -> str:
 def by_speaker(words: Iterable[Word]) -> dict[str, list[Word]]:
     """Words in order of time, a lane a speaker in order of first word; without names they are just words."""
     lanes: dict[str, list[Word]] = {}
-    for word in sorted(words, key=lambda word: (word.start, word.end)):
+    for word in in_order(words):
         lanes.setdefault(word.speaker or "words", []).append(word)
     return lanes
 
