@@ -13,5 +13,7 @@ Corpus = Literal[
     "huggingface",
     "webdataset",
     "strong-labels",
+    "kaldi",
+    "amazon-queen",
 ]
 CORPORA: tuple[str, ...] = get_args(Corpus)

@@ -10,9 +10,11 @@ from pathlib import Path
 from tgsr.data.alignments.manifests import within
 from tgsr.data.corpora import (
     Corpus,
+    amazon_queen,
     covost,
     folders,
     huggingface,
+    kaldi,
     lhotse,
     librispeech,
     meld,
@@ -28,6 +30,8 @@ from tgsr.records import Clip, clip_of
 def corpus_of(path: Path) -> Corpus:
     """What `path` looks like; "folder" where it is a folder of none of the others. CorpusError where it is neither."""
     if path.is_file():
+        if amazon_queen.is_bundle(path):
+            return "amazon-queen"
         if webdataset.is_tar(path):
             return "webdataset"
         if path.suffix.lower() == ".tsv" and strong_labels.tables_of(path)[1]:
@@ -57,6 +61,10 @@ def corpus_of(path: Path) -> Corpus:
         return "multispeaker"
     if strong_labels.tables_of(path)[1]:
         return "strong-labels"
+    if kaldi.is_kaldi(path):
+        return "kaldi"
+    if any(map(amazon_queen.is_bundle, path.iterdir())):
+        return "amazon-queen"
     return "folder"
 
 
@@ -68,6 +76,7 @@ def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = No
     if corpus in ("huggingface", "webdataset"):
         return {"huggingface": huggingface, "webdataset": webdataset}[corpus].read(path, out, given)
     readers = {"folder": folders, "multispeaker": multispeaker, "librispeech": librispeech, "covost": covost}
+    readers |= {"kaldi": kaldi, "amazon-queen": amazon_queen}
     readers |= {"meld": meld, "lhotse": lhotse, "strong-labels": strong_labels}
     return readers[corpus].read(path, given)
 

@@ -1,0 +1,134 @@
+"""Kaldi's data folders, in small, from real recordings of spoken digits; and their faults."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tgsr import audio
+from tgsr.data.corpora import kaldi
+from tgsr.data.corpora.folders import Given
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.corpora.which import clips_of, corpus_of
+from tgsr.errors import Bad, CorpusError, RecordError
+from tgsr.records import Clip
+
+SPOKEN = compose(0, "train", seconds=(3.0, 4.0))
+SECONDS, WORDS = SPOKEN.clip.duration, SPOKEN.clip.words
+TEXT = " ".join(word.text for word in WORDS)
+
+
+def folder(path: Path, **files: str) -> Path:
+    """A data folder; wav/a.wav and wav/b.flac lie two folders above it."""
+    path.mkdir(parents=True)
+    for name in ("a.wav", "b.flac"):
+        sound_file = path.parent.parent / "wav" / name
+        sound_file.parent.mkdir(exist_ok=True)
+        soundfile.write(sound_file, SPOKEN.samples, 16_000)
+    for name, content in files.items():
+        (path / name.replace("_", ".")).write_text(content, encoding="utf-8", newline="")
+    return path
+
+
+def parted(read: Iterable[Clip | Bad]) -> tuple[list[Clip], list[Bad]]:
+    both = list(read)
+    return [r for r in both if isinstance(r, Clip)], [r for r in both if isinstance(r, Bad)]
+
+
+def test_utterances_with_text_speaker_and_labels(tmp_path: Path) -> None:
+    files = {
+        "wav_scp": "a wav/a.wav\r\nb flac -c -d -s wav/b.flac |\r\n",
+        "text": f"a {TEXT}\r\nb\tÜBER\u3000ALLES\r\n",
+        "utt2spk": "a anna\r\nb bert\r\n",
+        "spk2gender": "anna f\nbert m\n",
+    }
+    data = folder(tmp_path / "data" / "dev", **files)
+    assert corpus_of(data) == corpus_of(tmp_path / "data") == "kaldi"
+    clips, bad = parted(clips_of(tmp_path / "data", "kaldi", tmp_path / "out"))
+    assert [(c.id, c.text, c.speaker, c.split) for c in clips] == [
+        ("a", TEXT, "anna", "dev"),
+        ("b", "ÜBER\u3000ALLES", "bert", "dev"),
+    ]
+    assert [c.labels for c in clips] == [(("sex", "f"),), (("sex", "m"),)]
+    assert [c.audio for c in clips] == ["../wav/a.wav", "../wav/b.flac"]
+    assert (bad, clips[0].duration, clips[0].flags) == ([], SECONDS, ())
+
+
+def test_segments_are_files_of_their_own_with_the_words_of_their_recordings_ctm(tmp_path: Path) -> None:
+    middle = WORDS[len(WORDS) // 2]
+    ctm = "".join(f"a 1 {w.start} {w.end - w.start} {w.text}\n" for w in WORDS)
+    files = {
+        "wav_scp": "a wav/a.wav\n",
+        "segments": f"a-1 a 0 {middle.start}\na-2 a {middle.start} -1\n",
+        "text": f"a-1 {' '.join(w.text for w in WORDS[: len(WORDS) // 2])}\na-2 x\n",
+        "ctm": ctm,
+    }
+    clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files), Given(tmp_path / "out")))
+    assert bad == []
+    assert [c.audio for c in clips] == ["audio/a-1.flac", "audio/a-2.flac"]
+    assert sum(clip.duration for clip in clips) == pytest.approx(SECONDS, abs=1e-3)
+    assert audio.duration(tmp_path / "out" / clips[1].audio) == clips[1].duration
+    assert [w.text for c in clips for w in c.words] == [w.text for w in WORDS]
+    assert clips[1].words[0].start == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("a b.wav", "a b.wav"),
+        ("cat x.wav |", "x.wav"),
+        ("flac -c -d -s x.flac |", "x.flac"),
+        ("/usr/bin/flac -cds 'my x.flac' |", "my x.flac"),
+        ("sox x.sph -t wav - |", "x.sph"),
+        ("sph2pipe -f wav x.sph |", "x.sph"),
+        ("ffmpeg -v 8 -i x.m4a -f wav -acodec pcm_s16le - |", "x.m4a"),
+    ],
+)
+def test_a_command_that_only_writes_a_file_out_is_that_file(source: str, file: str) -> None:
+    assert kaldi.file_of(source) == file
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "sph2pipe -f wav -p -c 1 x.sph |",
+        "sox x.wav -r 8000 -t wav - |",
+        "sox x.wav -t wav - speed 1.1 |",
+        "sox x.wav y.wav -t wav - |",
+        "sox -v 0.5 x.wav -t wav - |",
+        "cat x.wav | sox -t wav - -r 16000 -t wav - |",
+        "flac -c -d 'x.flac |",
+        "gunzip -c x.gz |",
+        "|",
+        "wav.ark:1234",
+        "",
+    ],
+)
+def test_other_commands_and_archives_are_refused(source: str) -> None:
+    with pytest.raises(RecordError, match=r"wav\.scp"):
+        kaldi.file_of(source)
+
+
+def test_faults_of_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
+    files = {
+        "wav_scp": "a wav/a.wav\nb wav/b.flac\na wav/b.flac\nc wav/missing.wav\nd gunzip -c d.gz |\n",
+        "text": f"a {TEXT}\na {TEXT}\nz said without audio\n",
+    }
+    clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files)))
+    assert [(c.id, c.flags) for c in clips] == [("a", ()), ("b", ("no-text",))]
+    told = "\n".join(f"{b.file}:{b.line}: {b.error}" for b in bad)
+    for part in (
+        "wav.scp:3: 'a' was already",
+        "text:2: 'a' was already",
+        "missing.wav",
+        "'gunzip",
+        "z: wav.scp has no",
+    ):
+        assert part in told
+
+
+def test_a_folder_without_wav_scp_is_told(tmp_path: Path) -> None:
+    (tmp_path / "feats.scp").write_text("a raw_fbank.ark:10\n")
+    with pytest.raises(CorpusError, match=r"wav\.scp, found feats\.scp"):
+        list(kaldi.read(tmp_path))
