@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "data": {
         "transcribe": ("data", "Words with times for a corpus, a folder of audio, or a manifest."),
+        "compose": ("data", "Clips of one or two voices from sentences: pauses, levels, noise, a little room."),
         "build": ("data", "Make questions: sta (phrases to be located) or qa (choices that need the audio)."),
         "pack": ("data", "Clips or questions with their sound as shards: WebDataset tars, or Parquet."),
         "export": ("data", "Questions as another trainer reads them (ms-swift, trl, verl, nemo-rl), or back."),

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from tgsr.commands import shared
+from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, BuildError, NothingDone, OptionError
 
 
@@ -62,6 +63,58 @@ def transcribe(args: argparse.Namespace) -> None:
     print(f"{args.out}: {kept}, {counts.flagged} with flags{f' ({flags})' if flags else ''}{left_out}")
     if not counts.kept:
         raise NothingDone(f"{args.source}: no clip could be read{left_out or ': there is none'}")
+
+
+def add_compose(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    about = "sentences with words, times and a speaker (tgsr transcribe); several files become one set"
+    flag("sentences", type=Path, nargs="+", metavar="SENTENCES.jsonl", help=about)
+    flag("--n", type=int, required=True, help="clips")
+    flag("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    flag("--split", default="train", help="whose sentences: train, test, or what their publisher says")
+    about = 'voices for testing, a line "corpus speaker" or "speaker" each; all others are for training'
+    flag("--held-out", type=Path, metavar="FILE", help=about)
+    about = "length of a clip"
+    flag("--seconds", type=float, nargs=2, default=(4.0, 28.0), metavar=("LEAST", "MOST"), help=about)
+    flag("--two-speakers", type=float, default=0.5, help="share of the clips in which two take turns")
+    flag("--out", type=Path, required=True, help="a folder: clips.jsonl, audio/, card.md")
+    shared.add_shards(command)
+    example = (
+        "tgsr compose libri/clips.jsonl so762/clips.jsonl --n 1000 --held-out heldout.txt --out composed"
+    )
+    shared.finish(command, compose, example)
+
+
+def compose(args: argparse.Namespace) -> None:
+    shared.require_there(*args.sentences, args.held_out)
+    shared.require_writable("--out", args.out, folder=True)
+    least, most = args.seconds
+    if args.n < 1 or args.seed < 0 or not 0 <= args.two_speakers <= 1 or not 1 <= least <= most <= 600:
+        raise OptionError(
+            "--n must be 1 or more, --seed 0 or more, --two-speakers in [0, 1], --seconds 1 <= LEAST <= MOST <= 600"
+        )
+    from tgsr.data import compose as composing
+    from tgsr.data.corpora.which import clips_of
+    from tgsr.data.shards import Step, run
+
+    out = args.out.resolve()
+    held_out = composing.read_held_out(args.held_out) if args.held_out else None
+    clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.sentences)
+    sentences, bad = composing.chosen(clips, out, args.split, held_out)
+    settings = composing.Composition(args.seed, least, most, args.two_speakers)
+    rows: chain[Row | Bad] = chain(composing.plan(sentences, args.n, settings), bad)
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    path = out / "clips.jsonl"
+    step = Step(composing.render, composing.Rendering(str(out)))
+    counts = run(step, rows, path, root=out, **shared.shards_of(args))
+    if not counts.kept:
+        raise NothingDone(f"{args.sentences[0]}: nothing could be composed; see {out / 'errors.jsonl'}")
+    composing.describe(path, f"tgsr {shlex.join(sys.argv[1:])}")
+    n_voices = len({sentence.voice for sentence in sentences})
+    print(
+        f"{args.out / 'clips.jsonl'}: {counts.kept} clips of {len(sentences)} sentences of {n_voices} voices"
+        f"; {counts.left_out} left out, see errors.jsonl; the card is {args.out / 'card.md'}"
+    )
 
 
 def add_build(command: argparse.ArgumentParser) -> None:

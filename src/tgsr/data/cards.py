@@ -63,18 +63,19 @@ class Described:
 
 
 def card(described: Described, title: str, command: str, leaked: Iterable[Leak]) -> str:
-    """The card as Markdown."""
+    """The card of a set of questions, or of clips alone, as Markdown."""
     leaked = list(leaked)
     n = sum(described.tasks.values())
+    about = f"{n:,} questions about " if n else ""
     lines = [
         f"# {title}",
         "",
-        f"{n:,} questions about {sum(described.sources.values()):,} clips, {described.hours:.2f} hours, "
+        f"{about}{sum(described.sources.values()):,} clips, {described.hours:.2f} hours, "
         f"{len(described.speakers):,} speakers. Made by `{command}`.",
         "",
-        "![lengths and places of the evidence, and how much each speaker says](statistics.png)",
-        "",
     ]
+    if n:
+        lines += ["![lengths and places of the evidence, and how much each speaker says](statistics.png)", ""]
     for name, counts in (
         ("split", described.splits),
         ("task", described.tasks),

@@ -137,20 +137,26 @@ Quotes = tuple[tuple[Word, ...], ...]
 
 
 def reasoning(
-    question: Question, clip: Clip, rng: np.random.Generator, true_times: bool
+    question: Question,
+    clip: Clip,
+    rng: np.random.Generator,
+    true_times: bool,
+    *,
+    no_evidence: Sequence[str] = NO_EVIDENCE,
+    recited: Clip | None = None,
 ) -> tuple[str, Quotes]:
     """A stage-2 response as a model writes it before stage 2 (opening, reasoning, final answer), and its quotes.
 
-    Three habits, as in real outputs: no evidence at all, the whole clip piece by piece, the places that
-    matter (HABITS). The better the evidence, the more often the answer is right (RIGHT): stage 2 has
-    something to choose from.
+    `recited` is what of the clip is told where all of it is; all of it if not given. Three habits, as in real outputs:
+    no evidence at all, the whole clip piece by piece, the places that matter (HABITS). The better the evidence, the
+    more often the answer is right (RIGHT): stage 2 has something to choose from.
     """
     habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
     quotes: Quotes = ()
     if habit == "none":
-        body = str(rng.choice(NO_EVIDENCE))
+        body = str(rng.choice(no_evidence))
     elif habit == "all":
-        body, quotes = recital(clip, rng, true_times)
+        body, quotes = recital(recited or clip, rng, true_times)
     else:
         body, quotes = evidence(question, clip, rng, true_times)
     answer = str(question.answer)

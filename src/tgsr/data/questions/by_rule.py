@@ -181,7 +181,7 @@ def _number(n: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
 
 # --- what is said --------------------------------------------------------------------------------------------------
 
-SHORT = Phrases(n_min=3, n_max=8)
+SHORT = Phrases(n_min=3, n_max=6)
 
 
 def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain, pairwise
 
 import numpy as np
@@ -186,6 +186,19 @@ def fitting_phrases(
             ):
                 fitting.append((first, stop))
     return sorted(fitting)
+
+
+def followed_phrases(
+    words: tuple[Word, ...], wanted: Phrases, holes: Sequence[Hole] = (), n_next: int = 2
+) -> list[tuple[int, int]]:
+    """(first, last + 1) of every such phrase after which the same voice says `n_next` words more as `wanted` allows."""
+    longer = replace(wanted, n_max=wanted.n_max + n_next)
+    fitting = set(fitting_phrases(words, longer, holes))
+    return sorted(
+        (first, stop)
+        for first, stop in fitting
+        if stop - first <= wanted.n_max and (first, stop + n_next) in fitting
+    )
 
 
 def plain_word(text: str) -> str:

@@ -1,0 +1,155 @@
+"""The lessons of the miniature that hears English: (question, answer) texts about one clip of continuous speech.
+
+As the digits' lessons (lessons.py) they teach a base that hears and talks but cannot tell the time: with
+`true_times` the times are right, without they are bad ones, as anywhere in the clip. What is said is written
+in plain words: lower case, no punctuation. Every lesson is short enough for Whisper's decoder (448 tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tgsr.choices import correct_letter
+from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phrases, in_time, plain_words
+from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning
+from tgsr.prompts import phrase_answer_af3, phrase_question_af3, prompted
+from tgsr.records import Clip, Question
+from tgsr.timeline import Hole, Span, Word
+
+SHARES = {"phrase": 0.45, "next": 0.15, "choice": 0.25, "plain": 0.1, "transcript": 0.05}
+NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
+ASKED = Phrases(n_min=2, n_max=8)
+MOST_RECITED = 40  # words
+MOST_PIECES = 8  # of a recital: each has its times, which cost more tokens than its words
+MOST_QUOTED = 12  # words of one piece of evidence
+N_FIRST = 10  # words of a transcript's beginning
+TIME_TOKEN = 0.02  # seconds between two of Whisper's time tokens
+Ways = list[tuple[int, int]]
+
+
+def english_lessons(
+    clip: Clip,
+    questions: Sequence[Question],
+    rng: np.random.Generator,
+    true_times: bool,
+    *,
+    tokens: bool = False,
+) -> Iterator[TextLesson]:
+    """Lessons without end, of kinds drawn by SHARES among those that the clip allows; none for a clip without words.
+
+    `questions` are choice questions about this clip. With `tokens` a phrase is answered in Whisper's time tokens.
+    """
+    clip = plainly(clip)
+    words, holes = clip.words, clip.holes
+    if not words:
+        return
+    phrases = _by_length(fitting_phrases(words, ASKED, holes))
+    followed = _by_length(followed_phrases(words, ASKED, holes))
+    makers: dict[str, Callable[[], TextLesson]] = {"transcript": lambda: transcript_lesson(clip, rng)}
+    if phrases:
+        makers["phrase"] = lambda: phrase_lesson(clip, _drawn(phrases, rng), rng, true_times, tokens)
+    if followed:
+        makers["next"] = lambda: next_lesson(words, _drawn(followed, rng))
+    if questions:
+        makers["choice"] = lambda: choice_lesson(clip, _one_of(questions, rng), rng, true_times)
+        makers["plain"] = lambda: plain_lesson(_one_of(questions, rng))
+    kinds = sorted(makers)
+    shares = np.array([SHARES[kind] for kind in kinds])
+    while True:
+        yield makers[str(rng.choice(kinds, p=shares / shares.sum()))]()
+
+
+def plainly(clip: Clip) -> Clip:
+    """The clip with plain words in order of time, those that are marks or punctuation alone left out."""
+    spoken, holes = in_time(clip)
+    texts = (" ".join(plain_words([word.text])) for word in spoken)
+    words = tuple(replace(word, text=text) for word, text in zip(spoken, texts, strict=True) if text)
+    known = tuple(Hole(hole.start, hole.end, hole.text, hole.speaker) for hole in holes)
+    return replace(clip, words=words, holes=known)
+
+
+def phrase_lesson(
+    clip: Clip, phrase: tuple[int, int], rng: np.random.Generator, true_times: bool, tokens: bool = False
+) -> TextLesson:
+    """Stage 1's question in the paper's words, B.1.2; the answer too, or as two time tokens."""
+    words = clip.words[slice(*phrase)]
+    span = _span(words) if true_times else bad_span(clip.duration, rng)
+    answer = time_tokens(span) if tokens else phrase_answer_af3(span)
+    return TextLesson(phrase_question_af3(_text(words)), answer, "phrase", (words,))
+
+
+def time_tokens(span: Span) -> str:
+    """The span in Whisper's time tokens, which stand every 0.02 s: "<|7.40|><|9.40|>"; the end is after the start."""
+    start = round(span.start / TIME_TOKEN)
+    end = max(start + 1, round(span.end / TIME_TOKEN))
+    return f"<|{start * TIME_TOKEN:.2f}|><|{end * TIME_TOKEN:.2f}|>"
+
+
+def next_lesson(words: tuple[Word, ...], phrase: tuple[int, int]) -> TextLesson:
+    """The two words after a phrase."""
+    question = f'Which two words are said right after "{_text(words[slice(*phrase)])}"?'
+    follow = words[phrase[1] : phrase[1] + 2]
+    return TextLesson(question, _text(follow), "next", (words[slice(*phrase)], follow))
+
+
+def transcript_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson:
+    """All words, or the first ten."""
+    words = clip.words
+    question = "Transcribe the input speech."
+    if len(words) > N_FIRST and rng.random() < 0.5:
+        question, words = "Transcribe the first ten words of the input speech.", words[:N_FIRST]
+    return TextLesson(question, _text(words), "transcript", one_by_one(words))
+
+
+def choice_lesson(clip: Clip, question: Question, rng: np.random.Generator, true_times: bool) -> TextLesson:
+    """A stage-2 question (B.1.3) and a response of one of the three habits of `lessons.reasoning`."""
+    recited = pieces(clip.words[:MOST_RECITED])[:MOST_PIECES]
+    told = replace(clip, words=tuple(word for piece in recited for word in piece))
+    quoted = replace(question, evidence=quotable(clip.words, question.evidence))
+    answer, quotes = reasoning(quoted, clip, rng, true_times, no_evidence=NO_EVIDENCE, recited=told)
+    return TextLesson(prompted(question.question, question.choices), answer, "choice", quotes)
+
+
+def quotable(words: Sequence[Word], evidence: Sequence[Span]) -> tuple[Span, ...]:
+    """Each span of the evidence as far as its first twelve words reach; a span without words is left out."""
+    spans = []
+    for span in evidence:
+        inside = [word for word in words if span.start <= (word.start + word.end) / 2 < span.end]
+        if inside:
+            spans.append(_span(inside[:MOST_QUOTED]))
+    return tuple(spans)
+
+
+def plain_lesson(question: Question) -> TextLesson:
+    """A question that is answered by its letter alone."""
+    return TextLesson(
+        prompted(question.question, question.choices, "plain"), f"({correct_letter(question)})", "plain"
+    )
+
+
+def _by_length(phrases: Sequence[tuple[int, int]]) -> list[Ways]:
+    """Phrases of each length together, so that short ones, of which there are more, do not crowd out long ones."""
+    lengths: dict[int, Ways] = {}
+    for first, stop in phrases:
+        lengths.setdefault(stop - first, []).append((first, stop))
+    return list(lengths.values())
+
+
+def _drawn(by_length: list[Ways], rng: np.random.Generator) -> tuple[int, int]:
+    same = by_length[int(rng.integers(len(by_length)))]
+    return same[int(rng.integers(len(same)))]
+
+
+def _one_of(questions: Sequence[Question], rng: np.random.Generator) -> Question:
+    return questions[int(rng.integers(len(questions)))]
+
+
+def _text(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def _span(words: Sequence[Word]) -> Span:
+    return Span(words[0].start, max(word.end for word in words))

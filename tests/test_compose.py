@@ -1,0 +1,172 @@
+"""Composed clips: words where they are heard, voices of one split, sentences used equally often, the same bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tgsr.audio import SAMPLE_RATE, load, save_flac
+from tgsr.data.compose import Composition, Sentence, chosen, composed, cut, plan, read_held_out
+from tgsr.errors import BuildError
+from tgsr.records import Clip
+from tgsr.timeline import Hole, Word
+
+NAMES = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
+
+
+def sentence(
+    folder: Path, voice: str, n_words: int, pitch: float, *, pause: float = 0.3, split: str = "train"
+) -> Clip:
+    """Words that are tones of 0.3 s, a pitch a voice, with a pause of half a second around all of them."""
+    starts = [0.5 + i * (0.3 + pause) for i in range(n_words)]
+    seconds = starts[-1] + 0.8
+    samples = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    tone = 0.3 * np.sin(2 * np.pi * pitch * np.arange(round(0.3 * SAMPLE_RATE)) / SAMPLE_RATE)
+    for start in starts:
+        first = round(start * SAMPLE_RATE)
+        samples[first : first + len(tone)] = tone
+    name = f"{voice}-{n_words}-{pause}"
+    if not (folder / f"{name}.flac").exists():
+        save_flac(folder / f"{name}.flac", samples)
+    texts = (f"{NAMES[i % len(NAMES)].capitalize()}," for i in range(n_words))
+    words = tuple(Word(text, start, start + 0.3) for text, start in zip(texts, starts, strict=True))
+    return Clip(name, f"{name}.flac", seconds, words, split, "Trees", "CC0", voice)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sentences")
+
+
+@pytest.fixture(scope="module")
+def clips(folder: Path) -> list[Clip]:
+    return [
+        sentence(folder, voice, n, pitch)
+        for voice, pitch in (("Ann", 300.0), ("Bo", 500.0), ("Cy", 700.0))
+        for n in (3, 5, 30)
+    ]
+
+
+def sentences(clips: list[Clip], folder: Path) -> list[Sentence]:
+    return chosen(clips, folder, "train")[0]
+
+
+def test_every_word_is_where_it_is_heard_in_a_room_and_noise_too(clips: list[Clip], folder: Path) -> None:
+    for row in plan(sentences(clips, folder), 12, Composition(seed=3)):
+        samples, clip = composed(row, folder)
+        assert len(samples) == round(clip.duration * SAMPLE_RATE)
+        assert 4.0 <= clip.duration <= 28.0
+        power = np.convolve(samples.astype(np.float64) ** 2, np.ones(160) / 160, "same")
+        for word in clip.words:
+            first, stop = (round(time * SAMPLE_RATE) for time in (word.start, word.end))
+            middle = power[first + 400 : stop - 400].mean()
+            before = power[first - 480 : first - 160].mean()
+            assert middle > 10 * before, word  # the tone begins where the word does
+
+
+def test_words_are_plain_and_said_by_their_voice_and_turns_are_taken(clips: list[Clip], folder: Path) -> None:
+    composed_clips = [
+        composed(row, folder)[1] for row in plan(sentences(clips, folder), 40, Composition(seed=1))
+    ]
+    n_voices = Counter(len({word.speaker for word in clip.words}) for clip in composed_clips)
+    assert set(n_voices) == {1, 2}
+    assert 10 <= n_voices[2] <= 30
+    assert {word.text for clip in composed_clips for word in clip.words} <= set(NAMES)
+    assert {word.speaker for clip in composed_clips for word in clip.words} == {"Ann", "Bo", "Cy"}
+    assert all(clip.source == "Trees" and clip.licence == "CC0" for clip in composed_clips)
+
+
+def test_sentences_are_used_about_equally_often(clips: list[Clip], folder: Path) -> None:
+    used: Counter[str] = Counter()
+    lengths = {s.clip_id: s.seconds for s in sentences(clips, folder)}
+    for row in plan(sentences(clips, folder), 200, Composition(seed=0)):
+        for said in row["sentences"]:  # type: ignore[attr-defined]
+            used[said["clip_id"]] += said["end"] - said["start"]
+    times = [used[name] / lengths[name] for name in lengths]
+    assert max(times) < 1.15 * min(times)
+
+
+def test_the_same_seed_gives_the_same_sound_and_more_clips_begin_the_same(
+    clips: list[Clip], folder: Path
+) -> None:
+    few = list(plan(sentences(clips, folder), 3, Composition(seed=5)))
+    many = list(plan(sentences(clips, folder), 6, Composition(seed=5)))
+    assert many[:3] == few
+    assert list(plan(sentences(clips, folder), 3, Composition(seed=6))) != few
+    once, again = (composed(few[0], folder) for _ in range(2))
+    assert (once[0] == again[0]).all()
+    assert once[1] == again[1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_cut_goes_through_pauses_only(seed: int, folder: Path) -> None:
+    clip = sentence(folder, "Dee", 40, 400.0)
+    tight = replace(
+        clip, words=tuple(replace(w, end=w.start + 0.55) for w in clip.words[:20]) + clip.words[20:]
+    )
+    (whole,) = sentences([tight], folder)
+    pieces = cut(whole, np.random.default_rng(seed), 20.0)
+    assert [word for piece in pieces for word in piece.words] == list(whole.words)
+    assert all(a.end <= b.start for a, b in pairwise(pieces))
+    assert len(pieces[0].words) >= 20  # no pause of 0.2 s among them
+    assert all(2.0 <= piece.seconds <= 8.0 for piece in pieces[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"holes": (Hole(1.0, 1.2),)}, "no word"),
+        ({"flags": ("text-differs",)}, "text-differs"),
+        ({"flags": ("turns-left-out",)}, "turns-left-out"),
+        ({"speaker": None}, "nobody knows"),
+        ({"words": ()}, "no words"),
+        ({"audio": "gone.flac"}, "gone.flac"),
+    ],
+)
+def test_a_sentence_whose_words_or_voice_are_unknown_is_not_used(
+    change: dict[str, object], reason: str, clips: list[Clip], folder: Path
+) -> None:
+    good, bad = chosen([replace(clips[0], **change), clips[1]], folder, "train")  # type: ignore[arg-type]
+    assert [s.clip_id for s in good] == [clips[1].id]
+    assert reason in bad[0].error
+
+
+def test_held_out_voices_are_for_testing_and_all_others_for_training(
+    clips: list[Clip], folder: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "heldout.txt"
+    listed.write_text("# voices\ntrees ann\nother-corpus Bo\n\n")
+    held_out = read_held_out(listed)
+    test, _ = chosen(clips, folder, "test", held_out)
+    train, _ = chosen(clips, folder, "train", held_out)
+    assert {s.voice for s in test} == {"Ann"}
+    assert {s.voice for s in train} == {"Bo", "Cy"}
+    with pytest.raises(BuildError, match="never composed together"):
+        list(plan([*test, *train], 2, Composition()))
+    with pytest.raises(BuildError, match="no sentence of split 'dev'"):
+        chosen(clips, folder, "dev", held_out)
+
+
+def test_a_speaker_may_be_listed_with_the_name_of_the_corpus(folder: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "heldout.txt"
+    listed.write_text("librispeech libri-103\n")
+    held_out = read_held_out(listed)
+    assert held_out.split_of("LibriSpeech train-clean-100", "103", "train") == "test"
+    assert held_out.split_of("LibriSpeech via others", "libri-103", "train") == "test"
+    assert held_out.split_of("LibriSpeech train-clean-100", "1033", "train") == "train"
+    assert held_out.split_of("Amazon Queen", "103", "train") == "train"
+    assert held_out.split_of(None, "libri-103", "train") == "test"  # it might be
+
+
+def test_silence_where_a_word_should_be_does_not_blow_up(folder: Path) -> None:
+    clip = sentence(folder, "Eve", 3, 300.0)
+    save_flac(folder / "silent.flac", np.zeros(round(clip.duration * SAMPLE_RATE), np.float32))
+    (row,) = plan(sentences([replace(clip, audio="silent.flac")], folder), 1, Composition())
+    samples, _ = composed(row, folder)
+    assert np.isfinite(samples).all()
+    assert load(folder / "silent.flac").max() == 0
