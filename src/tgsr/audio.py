@@ -146,8 +146,13 @@ def save_wav(path: StrPath, samples: Samples) -> None:
 
 
 def save_flac(path: StrPath, samples: Samples) -> None:
-    """Write samples as `save_wav` does, as FLAC; those outside [-1, 1] are cut to it."""
-    write_whole(path, _encode(os.fspath(path), np.clip(samples, -1, 1), "FLAC"))
+    """Write samples as `save_wav` does, as FLAC; those outside [-1, 1] are cut to it.
+
+    A file that is so already is left alone: what was made of it under its time stays good.
+    """
+    content = _encode(os.fspath(path), np.clip(samples, -1, 1), "FLAC")
+    if not (os.path.isfile(path) and Path(path).read_bytes() == content):
+        write_whole(path, content)
 
 
 def wav_bytes(samples: Samples) -> bytes:

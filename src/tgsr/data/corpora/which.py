@@ -11,6 +11,7 @@ from tgsr.data.alignments.manifests import within
 from tgsr.data.corpora import (
     Corpus,
     amazon_queen,
+    amazon_queen_bundle,
     covost,
     folders,
     huggingface,
@@ -30,7 +31,7 @@ from tgsr.records import Clip, clip_of
 def corpus_of(path: Path) -> Corpus:
     """What `path` looks like; "folder" where it is a folder of none of the others. CorpusError where it is neither."""
     if path.is_file():
-        if amazon_queen.is_bundle(path):
+        if amazon_queen_bundle.is_bundle(path):
             return "amazon-queen"
         if webdataset.is_tar(path):
             return "webdataset"
@@ -63,7 +64,7 @@ def corpus_of(path: Path) -> Corpus:
         return "strong-labels"
     if kaldi.is_kaldi(path):
         return "kaldi"
-    if any(map(amazon_queen.is_bundle, path.iterdir())):
+    if any(map(amazon_queen_bundle.is_bundle, path.iterdir())):
         return "amazon-queen"
     return "folder"
 
