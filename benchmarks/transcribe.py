@@ -28,8 +28,8 @@ from tgsr.data.alignments.reading import read_alignment
 from tgsr.data.questions.phrases import plain_word
 from tgsr.data.transcribe.forced_alignment import Aligner, PocketSphinx, aligned, spell
 from tgsr.data.transcribe.whisper import FasterWhisper
-from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
+from tgsr.models.whisper_checkpoint import whisper_for_transformers
 from tgsr.timeline import Word
 
 Words = Sequence[Word]

@@ -212,11 +212,7 @@ class Groups:
         return Groups([self.prompts[i] for i in kept], self.prefix.only(kept), rollouts)
 
     def and_also(self, more: Groups) -> Groups:
-        prefix = replace(
-            self.prefix,
-            rows=(*self.prefix.rows, *more.prefix.rows),
-            n_frames=(*self.prefix.n_frames, *more.prefix.n_frames),
-        )
+        prefix = self.prefix.and_also(more.prefix)
         return Groups([*self.prompts, *more.prompts], prefix, [*self.rollouts, *more.rollouts])
 
 
@@ -540,7 +536,9 @@ def reinforce(
     audio = hear_clips(run, questions, config.questions)
     prompts = [prompted(lalm, q, audio[q.audio], words.get(q.clip_id)) for q in questions if q.audio in audio]
     n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
-    require_room(lalm, ((p.question.id, p.audio.n_frames + len(p.after) + n_own) for p in prompts))
+    require_room(
+        lalm, ((p.question.id, lalm.positions_of(p.audio.n_frames) + len(p.after) + n_own) for p in prompts)
+    )
     if processes.main and (warning := unpayable([p.question for p in prompts], config)):
         print(warning)
     names = [p.question.id for p in prompts]

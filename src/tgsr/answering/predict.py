@@ -102,7 +102,7 @@ class LalmAnswers:
 
     def prompt(self, question: Question, clip: int, features: Tensor) -> tuple[int, tuple[int, ...]]:
         prompt = self.lalm.prompt(prompt_text(self.lalm, question))
-        before = len(prompt.before) + len(features)
+        before = len(prompt.before) + self.lalm.positions_of(len(features))
         room = context_of(self.lalm) - before - self.decoding.max_new_tokens
         if len(prompt.after) > room:
             raise ModelError(f"{len(prompt.after)} tokens of prompt; {self.lalm.name} has room for {room}")

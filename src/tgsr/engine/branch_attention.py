@@ -35,7 +35,8 @@ class BranchLayout:
 
     prefixes[c] is clip c's slice of the row and runs[c] the slices of its branches, those that are
     neighbours in one; branches are all branches' slices. clip_N and branch_N name each token's clip and
-    branch (-1: it is a prefix's).
+    branch (-1: it is a prefix's). memory[c] is clip c's slice of all frames, which a decoder with cross-attention
+    looks into.
     """
 
     prefixes: tuple[slice, ...]
@@ -43,6 +44,7 @@ class BranchLayout:
     branches: tuple[slice, ...]
     clip_N: Tensor
     branch_N: Tensor
+    memory: tuple[slice, ...] = ()
     elsewhere: dict[torch.device, BranchLayout] = field(default_factory=dict, repr=False, compare=False)
 
     def sees(self, query: Tensor, key: Tensor) -> Tensor:
@@ -76,7 +78,11 @@ def row_slices(prefix_lengths: Sequence[int], branch_lengths: Sequence[int]) -> 
 
 
 def layout(
-    prefix_lengths: Sequence[int], branch_lengths: Sequence[int], owners: Sequence[int], device: torch.device
+    prefix_lengths: Sequence[int],
+    branch_lengths: Sequence[int],
+    owners: Sequence[int],
+    device: torch.device,
+    memory_lengths: Sequence[int] = (),
 ) -> BranchLayout:
     """The layout of a row that holds the prefixes in order and then the branches in order."""
     n_clips = len(prefix_lengths)
@@ -96,6 +102,7 @@ def layout(
         tuple(places[n_clips:]),
         clip_N.to(device),
         branch_N.to(device),
+        tuple(row_slices(memory_lengths, [])),
     )
 
 
@@ -199,6 +206,8 @@ def branch_attention(
         raise NotImplementedError(
             f"a sliding window of {sliding_window}: branches attend to all of their prefix"
         )
+    if branches.memory and not module.is_causal:
+        return over_memory(query, key, value, branches, scaling).transpose(1, 2), None
     device = query.device.type
     # Rotary embeddings come out in float32 under autocast: cast once here instead of in every product.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
@@ -211,6 +220,26 @@ def branch_attention(
     query_RKNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
     out_RKNW: Any = _OnCpu.apply(query_RKNW, key[0], value[0], branches, scale)
     return out_RKNW.transpose(0, 1).flatten(0, 1).transpose(0, 1)[None], None
+
+
+def over_memory(
+    query: Tensor, key: Tensor, value: Tensor, where: BranchLayout, scaling: float | None
+) -> Tensor:
+    """Cross-attention, 1 x H x N x W: each clip's tokens, prefix and branches alike, over its own frames."""
+    parts, places = [], []
+    for prefix, runs, frames in zip(where.prefixes, where.runs, where.memory, strict=True):
+        own = [prefix, *runs]
+        queries = torch.cat([query[:, :, tokens] for tokens in own], 2)
+        keys, values = key[:, :, frames], value[:, :, frames]
+        n_shared = query.shape[1] != key.shape[1]
+        parts.append(
+            nn.functional.scaled_dot_product_attention(
+                queries, keys, values, scale=scaling, enable_gqa=n_shared
+            )
+        )
+        places += [torch.arange(tokens.start, tokens.stop) for tokens in own]
+    order = torch.cat(places).argsort().to(query.device)
+    return torch.cat(parts, 2)[:, :, order]
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
 
 from tgsr.engine.shared_prefix import SharedPrefix
 from tgsr.models.lalm import device_of
@@ -25,24 +25,31 @@ NAME = "tgsr_branch_cache"  # under which transformers knows the function below
 
 @dataclass(frozen=True)
 class KeyValues:
-    """Keys and values of C prefixes, one tensor pair a layer, each C x heads x P x head width; left-padded."""
+    """Keys and values of C prefixes, one tensor pair a layer, each C x heads x P x head width; left-padded.
+
+    `memory` are those of the frames that a decoder with cross-attention looks into.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask_CP: Tensor
     lengths_C: Tensor
+    memory: KeyValues | None = None
 
     def of(self, clips: Sequence[int]) -> KeyValues:
         """Only these clips, in this order; nothing is copied where these are all."""
         if list(clips) == list(range(len(self.lengths_C))):
             return self
         keys, values = (tuple(layer[list(clips)] for layer in side) for side in (self.keys, self.values))
-        return KeyValues(keys, values, self.mask_CP[list(clips)], self.lengths_C[list(clips)])
+        memory = None if self.memory is None else self.memory.of(clips)
+        return KeyValues(keys, values, self.mask_CP[list(clips)], self.lengths_C[list(clips)], memory)
 
 
 @torch.no_grad()
 def prefill(prefix: SharedPrefix) -> KeyValues:
     """The prefixes' keys and values, each clip's computed once however many branches it has."""
+    if prefix.memory:
+        return _prefill_over_memory(prefix)
     lalm, device = prefix.lalm, device_of(prefix.lalm)
     lengths = torch.tensor([len(row) for row in prefix.rows], device=device)
     n_positions = int(lengths.max())
@@ -59,6 +66,36 @@ def prefill(prefix: SharedPrefix) -> KeyValues:
     return KeyValues(
         tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers), mask_CP, lengths
     )
+
+
+def _prefill_over_memory(prefix: SharedPrefix) -> KeyValues:
+    """Clip by clip: the rows hold a few tokens of text, and no decoder masks another clip's padded frames."""
+    rows, memories = [], []
+    for row_PD, frames_FD in zip(prefix.rows, prefix.memory, strict=True):
+        kept = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        prefix.lalm.language_model(
+            inputs_embeds=row_PD[None],
+            encoder_hidden_states=frames_FD[None],
+            past_key_values=kept,
+            use_cache=True,
+        )
+        rows.append(kept.self_attention_cache.layers)
+        memories.append(kept.cross_attention_cache.layers)
+    return _left_padded(rows, _left_padded(memories))
+
+
+def _left_padded(clips: Sequence[Any], memory: KeyValues | None = None) -> KeyValues:
+    """The caches' layers of single clips, 1 x heads x P_c x head width each, under each other."""
+    lengths = torch.tensor([layers[0].keys.shape[2] for layers in clips], device=clips[0][0].keys.device)
+    longest = int(lengths.max())
+
+    def stacked(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([nn.functional.pad(t, (0, 0, longest - t.shape[2], 0)) for t in tensors])
+
+    keys = tuple(stacked([layer.keys for layer in of_clips]) for of_clips in zip(*clips, strict=True))
+    values = tuple(stacked([layer.values for layer in of_clips]) for of_clips in zip(*clips, strict=True))
+    mask_CP = torch.arange(longest, device=lengths.device) >= (longest - lengths)[:, None]
+    return KeyValues(keys, values, mask_CP, lengths, memory)
 
 
 def _minus_infinity(hidden: Tensor) -> Tensor:
@@ -139,6 +176,17 @@ class BranchCache:
         from_own = (weights[..., n_prefix:].flatten(2, 3) @ values_BKSW).view(query_BKRNW.shape)
         return (from_prefix + from_own).flatten(1, 2)
 
+    def attend_memory(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+        """Cross-attention of the N newest tokens, B x heads x N x W, over their clips' frames."""
+        memory = self.prefix.memory
+        assert memory is not None
+        keys, values = memory.keys[layer], memory.values[layer]
+        query_BKRNW = (query * scaling).unflatten(1, (keys.shape[1], -1))
+        scores = self._by_clip(query_BKRNW) @ keys.transpose(-1, -2)
+        scores += _minus_infinity(~memory.mask_CP).to(scores.device)[:, None, None, :]
+        weights = scores.float().softmax(-1).to(values.dtype)
+        return self._by_branch(weights @ values, query_BKRNW.shape).flatten(1, 2)
+
     def _by_clip(self, x_BKRNX: Tensor) -> Tensor:
         """C x K x (G R N) x X: the rows of one clip's branches side by side."""
         return x_BKRNX[self.places_CG.to(x_BKRNX.device)].transpose(1, 2).flatten(2, 4)
@@ -162,6 +210,8 @@ def cached_attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: B x heads x N x W -> B x N x heads x W."""
+    if branch_cache.prefix.memory is not None and not module.is_causal:
+        return branch_cache.attend_memory(module.layer_idx, query, scaling).transpose(1, 2), None
     return branch_cache.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
 
 

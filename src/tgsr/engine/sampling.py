@@ -151,8 +151,12 @@ def _sample_together(
     def forward(ids_BN: Tensor, visible_BN: Tensor, position_BN: Tensor) -> Tensor:
         cache.extend(visible_BN)
         decoder, embeds = lalm.language_model, lalm.embed(ids_BN)
+        # A layer attends to a memory only where it is given one; whose keys it attends to, the cache says.
+        more = {} if prefix.memory is None else {"encoder_hidden_states": embeds[:, :1]}
         with attention_as(decoder, NAME):
-            out = decoder(inputs_embeds=embeds, position_ids=position_BN, use_cache=False, branch_cache=cache)
+            out = decoder(
+                inputs_embeds=embeds, position_ids=position_BN, use_cache=False, branch_cache=cache, **more
+            )
         return out.last_hidden_state
 
     positions_BT = lengths_B[:, None] + torch.arange(ids_BT.shape[1], device=device)

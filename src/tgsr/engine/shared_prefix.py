@@ -34,21 +34,35 @@ class SharedPrefix:
     n_frames[c]; gradients reach the aligner) and whatever all of the clip's branches begin with. Log-probs,
     sampling, scoring and attention analysis take this one object: branch_logps, sampling.sample,
     attention.block_attention.
+
+    Where the decoder hears by cross-attention (`Lalm.cross_attends`), a clip's aligned frames are its memory,
+    F_c x D, and its row holds text alone.
     """
 
     lalm: Lalm
     rows: tuple[Tensor, ...]
     n_before: int
     n_frames: tuple[int, ...]
+    memory: tuple[Tensor, ...] = ()
 
     def of(self, clips: slice) -> SharedPrefix:
         """Only these clips; nothing is copied."""
-        return replace(self, rows=self.rows[clips], n_frames=self.n_frames[clips])
+        return self.only(range(len(self.rows))[clips])
 
     def only(self, clips: Sequence[int]) -> SharedPrefix:
         """Only these clips, in this order; nothing is copied."""
         rows = tuple(self.rows[clip] for clip in clips)
-        return replace(self, rows=rows, n_frames=tuple(self.n_frames[clip] for clip in clips))
+        memory = tuple(self.memory[clip] for clip in clips) if self.memory else ()
+        return replace(self, rows=rows, n_frames=tuple(self.n_frames[clip] for clip in clips), memory=memory)
+
+    def and_also(self, more: SharedPrefix) -> SharedPrefix:
+        """These clips and then those; nothing is copied."""
+        return replace(
+            self,
+            rows=(*self.rows, *more.rows),
+            n_frames=(*self.n_frames, *more.n_frames),
+            memory=(*self.memory, *more.memory),
+        )
 
 
 def listen(
@@ -69,7 +83,7 @@ def listen(
     """
     device = device_of(lalm)
     head_ND = lalm.embed(torch.tensor(lalm.prompt("").before, device=device))
-    rows = []
+    rows, memory = [], []
     for index, frames in enumerate(audio):
         if frames.ndim != 2 or len(frames) == 0:
             raise AudioMissing(f"clip {index} of the batch has no audio frames: shape {tuple(frames.shape)}")
@@ -77,10 +91,15 @@ def listen(
             raise ModelError(
                 f"clip {index} of the batch has audio features that are not finite; look at its sound file"
             )
-        embedded = frames if aligned else lalm.align(frames)
+        embedded = (frames if aligned else lalm.align(frames)).to(head_ND.dtype)
         tail = torch.tensor(list(after[index]) if after else [], dtype=torch.long, device=device)
-        rows.append(torch.cat([head_ND, embedded.to(head_ND.dtype), lalm.embed(tail)]))
-    return SharedPrefix(lalm, tuple(rows), len(head_ND), tuple(len(frames) for frames in audio))
+        if lalm.cross_attends:
+            memory.append(embedded)
+            rows.append(torch.cat([head_ND, lalm.embed(tail)]))
+        else:
+            rows.append(torch.cat([head_ND, embedded, lalm.embed(tail)]))
+    n_frames = tuple(len(frames) for frames in audio)
+    return SharedPrefix(lalm, tuple(rows), len(head_ND), n_frames, tuple(memory))
 
 
 def pad_right(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -120,6 +139,26 @@ def without_start(branches: Sequence[Branch]) -> tuple[tuple[int, ...], list[Bra
     """common_start of one clip's branches, and the branches without it."""
     start = common_start([branch.prompt for branch in branches])
     return start, [replace(branch, prompt=branch.prompt[len(start) :]) for branch in branches]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTimes:
+    """Tokens that name times one tick apart, `n` of them from `first` on: a near one is nearly right.
+
+    The target of such a token is a Gaussian over all of them, `spread` ticks wide (TEMPO, 2026).
+    """
+
+    first: int
+    n: int
+    spread: float
+
+    def of(self, logp_MV: Tensor, ids_M: Tensor) -> Tensor:
+        """The log-probs of tokens ids_M, M; of a time the mean under its Gaussian."""
+        ticks = torch.arange(self.n, device=ids_M.device)
+        target_MK = torch.softmax(-0.5 * ((ticks - (ids_M[:, None] - self.first)) / self.spread) ** 2, -1)
+        soft_M = (target_MK * logp_MV[:, self.first : self.first + self.n]).sum(-1)
+        is_time_M = (ids_M >= self.first) & (ids_M < self.first + self.n)
+        return torch.where(is_time_M, soft_M, logp_MV.gather(-1, ids_M[:, None])[:, 0])
 
 
 @dataclass(frozen=True)
@@ -196,13 +235,17 @@ def forward(
     ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
     positions = [torch.arange(n) for n in prefix_lengths]
     positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
+    if prefix.memory:
+        more["encoder_hidden_states"] = torch.cat(prefix.memory)[None]
     with attention_as(lalm.language_model, attention):
         out = lalm.language_model(
             inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
             position_ids=torch.cat(positions).to(device)[None],
             use_cache=False,
             output_hidden_states=output_hidden_states,
-            branches=layout(prefix_lengths, lengths, owners, device),
+            branches=layout(
+                prefix_lengths, lengths, owners, device, [len(frames) for frames in prefix.memory]
+            ),
             **more,
         )
     n_clips = len(prefix.rows)
@@ -216,13 +259,14 @@ def branch_logps(
     temperature: float = 1.0,
     nucleus_of: float | None = None,
     output_hidden_states: bool = False,
+    soft_times: SoftTimes | None = None,
 ) -> BranchLogps:
     """Log-probs over branches with one forward over one row: the clips' prefixes, then all branches.
 
     A branch sees its clip's prefix and itself, and its positions continue the prefix's, so that the numbers
     are those of separate sequences; nothing is padded outside attention. Logits are computed where an
-    answer's token is predicted and nowhere else. `nucleus_of` is a top_p whose mass is wanted too. Raises
-    ModelError as check_branches does.
+    answer's token is predicted and nowhere else. `nucleus_of` is a top_p whose mass is wanted too; with `soft_times`
+    the log-prob of a time token is a mean over near ones. Raises ModelError as check_branches does.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
     done = forward(prefix, branches, output_hidden_states=output_hidden_states)
@@ -237,7 +281,9 @@ def branch_logps(
     def spread(value_N: Tensor) -> Tensor:
         return torch.zeros(mask_BT.shape, device=device).masked_scatter(mask_BT, value_N)
 
-    logp_BT = spread(picked_logps(lalm.lm_head, hidden_ND, answer_ids[mask_BT], temperature))
+    logp_BT = spread(
+        picked_logps(lalm.lm_head, hidden_ND, answer_ids[mask_BT], temperature, soft_times=soft_times)
+    )
     nucleus_BT = None
     if nucleus_of is not None:
         nucleus_BT = spread(nucleus_logp(lalm.lm_head, hidden_ND, temperature, nucleus_of))
@@ -255,6 +301,7 @@ def picked_logps(
     ids_N: Tensor,
     temperature: float,
     logits_at_once: int = LOGITS_AT_ONCE,
+    soft_times: SoftTimes | None = None,
 ) -> Tensor:
     """Log-prob of token ids_N[i] after hidden_ND[i], float32, without keeping all logits.
 
@@ -264,8 +311,11 @@ def picked_logps(
     """
 
     def picked(hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
-        logits_MV = lm_head(hidden_MD).float() / temperature
-        return torch.log_softmax(logits_MV, -1).gather(-1, ids_M[:, None])[:, 0]
+        logits_MV = lm_head(hidden_MD).float()
+        if temperature != 1:
+            logits_MV = logits_MV / temperature
+        logp_MV = torch.log_softmax(logits_MV, -1)
+        return soft_times.of(logp_MV, ids_M) if soft_times else logp_MV.gather(-1, ids_M[:, None])[:, 0]
 
     vocabulary: Any = lm_head.weight
     n_at_once = max(1, logits_at_once // len(vocabulary))

@@ -52,16 +52,16 @@ N_TENTHS = 100  # start times as classes: tenths of a second up to ten seconds
 
 
 class TimeCode(nn.Module):
-    """Frame number -> an embedding of its time, F -> F x D."""
+    """Frame number -> an embedding of its time, F -> F x D: sinusoids of these periods, through one linear layer."""
 
-    def __init__(self, width: int, seconds_per_frame: float) -> None:
+    def __init__(self, width: int, seconds_per_frame: float, periods: Sequence[float] = PERIODS) -> None:
         super().__init__()
-        self.seconds_per_frame = seconds_per_frame
-        self.linear = nn.Linear(2 * len(PERIODS), width)
+        self.seconds_per_frame, self.periods = seconds_per_frame, periods
+        self.linear = nn.Linear(2 * len(periods), width)
 
     def forward(self, n_frames: int) -> Tensor:
         times = (torch.arange(n_frames, device=self.linear.weight.device) + 0.5) * self.seconds_per_frame
-        angles = 2 * math.pi * times[:, None] / torch.tensor(PERIODS, device=times.device)
+        angles = 2 * math.pi * times[:, None] / torch.tensor(self.periods, device=times.device)
         return self.linear(torch.cat([angles.sin(), angles.cos()], -1))
 
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 
-# Module names: the language model's layers. The audio towers have layers of the same names, which are left alone.
-LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 BLOCKS = ("audio tower", "aligner", "language model", "head", "LoRA", "vision tower")
 
 
@@ -32,7 +30,7 @@ def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
         raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=LORA_TARGETS)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
     with without_renaming_warning():
         lalm.model = get_peft_model(lalm.inner, config)
     lalm.model.eval()

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 
+# The language model's layers. The audio towers have layers of the same names, which are left alone.
+LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+
 @dataclass(frozen=True, slots=True)
 class PromptParts:
     """A chat prompt, cut where the audio's embeddings go: token ids before and after them.
@@ -49,6 +53,10 @@ class Lalm(ABC):
     audio_token: ClassVar[str]  # where the audio's embeddings go, in the text that the chat template writes
     hub_decoder: ClassVar[str]  # how names of the decoder's weights begin in the hub's checkpoints
     seconds_per_frame: ClassVar[float] = 0.04
+    cross_attends: ClassVar[bool] = (
+        False  # the frames are a memory that the decoder looks into, not part of its row
+    )
+    lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names
 
     name: str
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
@@ -57,6 +65,7 @@ class Lalm(ABC):
     max_seconds: float  # official processors cut longer audio off, we refuse it
     system: str | None = None  # the system turn; None leaves that turn to the chat template
     base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
+    merged: str = ""  # the hash of an adapter that was merged into it
 
     def __post_init__(self) -> None:
         """Each of `end_ids` ends what is written; `eos_id`, the one that the chat template closes a turn with (the
@@ -114,6 +123,10 @@ class Lalm(ABC):
     @property
     def lm_head(self) -> nn.Module:
         return self.inner.lm_head
+
+    def positions_of(self, n_frames: int) -> int:
+        """How many of the decoder's positions a clip's frames take."""
+        return 0 if self.cross_attends else n_frames
 
     def align(self, features_FE: Tensor) -> Tensor:
         """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner."""
@@ -178,8 +191,9 @@ def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def context_of(lalm: Lalm) -> int:
-    """How many positions the decoder has: text, audio and answer together."""
-    return int(lalm.language_model.config.max_position_embeddings)
+    """How many positions the decoder has: text, audio (unless it is a memory) and answer together."""
+    config = lalm.language_model.config
+    return int(config.max_target_positions if lalm.cross_attends else config.max_position_embeddings)
 
 
 def device_of(lalm: Lalm) -> torch.device:

@@ -25,13 +25,17 @@ from transformers import AutoConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError
-from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni
+from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni, whisper
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 
-SHIPPED = {"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"}
-OURS = ("mini", "mini-lm", *SHIPPED)
+SHIPPED = {
+    **{"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"},
+    **{"mini-en": "mini-en", "mini-en:sta": "mini-en-sta", "mini-en:tokens": "mini-en-tokens"},
+    **{"mini-en:paper": "mini-en-paper", "mini-en:tgsr": "mini-en-tgsr"},
+}
+OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
 PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
@@ -69,6 +73,8 @@ def _load(name: str, placement: Placement) -> Lalm:
         lalm: Lalm = mini.load_base()
     elif name == "mini-lm":
         lalm = mini_lm.load_mini_lm()
+    elif name == "whisper-base":
+        lalm = whisper.load_whisper(name)
     elif (folder / BASE_FILE).exists():
         lalm = mini.load_base(folder, name)
     else:
@@ -171,6 +177,7 @@ def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
             }
     for _, vector in sorted(vectors.items()):
         digest.update(vector.numpy().tobytes())
+    digest.update(lalm.merged.encode())
     return digest.hexdigest()[:16]
 
 
@@ -182,6 +189,7 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     try:
         about = json.loads(described.read_text())
         base, files = str(about["base"]), dict(about.get("files", {}))
+        merged, times = bool(about.get("merged")), about.get("times")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{described}: is not what save_adapter writes ({error!r}); train it again"
@@ -202,6 +210,8 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
             f"give {described} the path of its own base, or train it again"
         )
     lalm.name = name
+    if times is not None and isinstance(lalm, whisper.Whisper):
+        lalm.times = times
     if (folder / ALIGNER_FILE).exists():
         try:
             weights = load_file(folder / ALIGNER_FILE)
@@ -226,6 +236,10 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
                 f"the LoRA of {base} that adapter_config.json describes; it would change nothing"
             )
         lalm.model.eval()
+        if merged:  # a model that others are made of, which a LoRA of their own goes on top of
+            lalm.model = lalm.model.merge_and_unload().requires_grad_(False)
+            lalm.merged = files["adapter_model.safetensors"]
+            lalm.base = name
     elif not (folder / ALIGNER_FILE).exists():
         raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
     return lalm
@@ -244,10 +258,11 @@ def _dtype(lalm: Lalm) -> str:
     return str(lalm.language_model.dtype).removeprefix("torch.")
 
 
-def save_adapter(lalm: Lalm, folder: Path) -> None:
+def save_adapter(lalm: Lalm, folder: Path, *, merged: bool = False) -> None:
     """The aligner, and the LoRA where there is one, under names that `load` finds again.
 
-    Complete over the base alone: stage 2's adapter holds stage 1's aligner too.
+    Complete over the base alone: stage 2's adapter holds stage 1's aligner too. `merged`: to be merged into its base
+    whenever it is loaded, as a model of its own.
     """
     aligner = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
     with whole(folder / ALIGNER_FILE) as half:
@@ -264,6 +279,8 @@ def save_adapter(lalm: Lalm, folder: Path) -> None:
         "rounded": fingerprint(lalm, torch.bfloat16),
         "dtype": _dtype(lalm),
         "files": {path.name: sha256_of(path) for path in files},
+        **({"merged": True} if merged else {}),
+        **({"times": lalm.times} if isinstance(lalm, whisper.Whisper) else {}),
     }
     write_whole(folder / ADAPTER_FILE, json.dumps(about, indent=2) + "\n")
 

@@ -53,7 +53,13 @@ def fit(
     """The folder of an adapter that has been fitted to the clips' texts; goes on from the last checkpoint."""
     lalm, processes = run.lalm, run.processes
     sizes = [
-        (name, clip.audio.n_frames + len(clip.after) + len(branch.prompt) + len(branch.answer))
+        (
+            name,
+            lalm.positions_of(clip.audio.n_frames)
+            + len(clip.after)
+            + len(branch.prompt)
+            + len(branch.answer),
+        )
         for clip in clips
         for name, branch in zip(clip.ids, clip.branches, strict=True)
     ]

@@ -19,8 +19,8 @@ from tgsr.data.alignments.reading import read_alignment
 from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.speech import is_speech, speech_probability
 from tgsr.data.transcribe.transcript import Backend, Transcript, judged
-from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.errors import ModelError
+from tgsr.models.whisper_checkpoint import whisper_for_transformers
 from tgsr.records import NO_SPEECH
 
 SOURCE = "whisper-timestamped"

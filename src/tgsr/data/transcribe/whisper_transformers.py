@@ -16,9 +16,9 @@ from tgsr.data.transcribe.again import to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.speech import audible, is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, SURE, Backend, Transcript, judged
-from tgsr.data.transcribe.whisper_checkpoint import whisper_for_transformers
 from tgsr.data.transcribe.windows import Region, most_tokens, speech_regions
 from tgsr.errors import ModelError
+from tgsr.models.whisper_checkpoint import whisper_for_transformers
 from tgsr.records import NO_SPEECH
 from tgsr.timeline import Seconds, Word
 

@@ -234,7 +234,7 @@ def _responses(
     prompting: Callable[[Lalm, Question], str],
 ) -> list[_Ready | Unheard]:
     """Each question with what was given as its response, or else with a new one."""
-    room = context_of(lalm) - len(lalm.prompt("").before) - len(features)
+    room = context_of(lalm) - len(lalm.prompt("").before) - lalm.positions_of(len(features))
     items: list[_Ready | Unheard] = []
     prompted: list[tuple[Question, tuple[int, ...]]] = []
     for question in questions:
