@@ -39,6 +39,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def add_train(command: argparse.ArgumentParser) -> None:
     from tgsr.miniature.base_config import BaseConfig
+    from tgsr.miniature.english_config import EnglishConfig
     from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 
     stages = command.add_subparsers(required=True, metavar="STAGE")
@@ -46,6 +47,13 @@ def add_train(command: argparse.ArgumentParser) -> None:
     sft = "Fine-tuning on given responses: a LoRA learns to write them (table 3)."
     for name, module, config, given, about in (
         ("base", "miniature.base", BaseConfig, "", "The miniature's base model, from the encoder alone."),
+        (
+            "english",
+            "miniature.english",
+            EnglishConfig,
+            "clips",
+            "The base that hears English, from Whisper base.",
+        ),
         ("sta", "sta", StaConfig, "questions", sta),
         (
             "grpo",

@@ -15,15 +15,16 @@ import numpy as np
 from tgsr.choices import correct_letter
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phrases, in_time, plain_words
 from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning
-from tgsr.prompts import phrase_answer_af3, phrase_question_af3, prompted
+from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
 from tgsr.timeline import Hole, Span, Word
 
 SHARES = {"phrase": 0.45, "next": 0.15, "choice": 0.25, "plain": 0.1, "transcript": 0.05}
+HABITS = {"none": (0.3, 0.7), "all": (0.2, 0.8), "evidence": (0.5, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
 ASKED = Phrases(n_min=2, n_max=8)
-MOST_RECITED = 40  # words
-MOST_PIECES = 8  # of a recital: each has its times, which cost more tokens than its words
+MOST_RECITED = 30  # words
+MOST_PIECES = 5  # of a recital: each has its times, which cost more tokens than its words
 MOST_QUOTED = 12  # words of one piece of evidence
 N_FIRST = 10  # words of a transcript's beginning
 TIME_TOKEN = 0.02  # seconds between two of Whisper's time tokens
@@ -74,11 +75,11 @@ def plainly(clip: Clip) -> Clip:
 def phrase_lesson(
     clip: Clip, phrase: tuple[int, int], rng: np.random.Generator, true_times: bool, tokens: bool = False
 ) -> TextLesson:
-    """Stage 1's question in the paper's words, B.1.2; the answer too, or as two time tokens."""
+    """Stage 1's question in the paper's words, B.1.1; the answer too, or as two time tokens."""
     words = clip.words[slice(*phrase)]
     span = _span(words) if true_times else bad_span(clip.duration, rng)
-    answer = time_tokens(span) if tokens else phrase_answer_af3(span)
-    return TextLesson(phrase_question_af3(_text(words)), answer, "phrase", (words,))
+    answer = time_tokens(span) if tokens else phrase_answer_qwen(_text(words), span)
+    return TextLesson(phrase_question_qwen(_text(words)), answer, "phrase", (words,))
 
 
 def time_tokens(span: Span) -> str:
@@ -109,7 +110,9 @@ def choice_lesson(clip: Clip, question: Question, rng: np.random.Generator, true
     recited = pieces(clip.words[:MOST_RECITED])[:MOST_PIECES]
     told = replace(clip, words=tuple(word for piece in recited for word in piece))
     quoted = replace(question, evidence=quotable(clip.words, question.evidence))
-    answer, quotes = reasoning(quoted, clip, rng, true_times, no_evidence=NO_EVIDENCE, recited=told)
+    answer, quotes = reasoning(
+        quoted, clip, rng, true_times, no_evidence=NO_EVIDENCE, habits=HABITS, recited=told
+    )
     return TextLesson(prompted(question.question, question.choices), answer, "choice", quotes)
 
 

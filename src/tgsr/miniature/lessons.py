@@ -10,7 +10,7 @@ too: they are given only while a time code is added to the audio embeddings or t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import attrgetter
@@ -131,8 +131,9 @@ def within(words: tuple[Word, ...], span: Span) -> tuple[Word, ...]:
 
 NO_EVIDENCE = ("The speaker says several digits.", "The audio has spoken digits.", "I listen to the digits.")
 NOTHING_TO_CITE = "There is no such place."
-HABITS = {"none": 0.40, "all": 0.25, "evidence": 0.35}  # shares
-RIGHT = {"none": 0.5, "all": 0.7, "evidence": 0.95}  # how often each habit's answer is right
+Habits = Mapping[str, tuple[float, float]]
+HABITS: Habits = {"none": (0.40, 0.5), "all": (0.25, 0.7), "evidence": (0.35, 0.95)}
+"""How often a response is of each habit, and how often the answer of one that is of it is right."""
 Quotes = tuple[tuple[Word, ...], ...]
 
 
@@ -143,15 +144,16 @@ def reasoning(
     true_times: bool,
     *,
     no_evidence: Sequence[str] = NO_EVIDENCE,
+    habits: Habits = HABITS,
     recited: Clip | None = None,
 ) -> tuple[str, Quotes]:
     """A stage-2 response as a model writes it before stage 2 (opening, reasoning, final answer), and its quotes.
 
     `recited` is what of the clip is told where all of it is; all of it if not given. Three habits, as in real outputs:
-    no evidence at all, the whole clip piece by piece, the places that matter (HABITS). The better the evidence, the
-    more often the answer is right (RIGHT): stage 2 has something to choose from.
+    no evidence at all, the whole clip piece by piece, the places that matter (`habits`). The better the evidence, the
+    more often the answer is right: stage 2 has something to choose from.
     """
-    habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
+    habit = str(rng.choice(list(habits), p=[share for share, _ in habits.values()]))
     quotes: Quotes = ()
     if habit == "none":
         body = str(rng.choice(no_evidence))
@@ -160,7 +162,7 @@ def reasoning(
     else:
         body, quotes = evidence(question, clip, rng, true_times)
     answer = str(question.answer)
-    if rng.random() >= RIGHT[habit]:
+    if rng.random() >= habits[habit][1]:
         answer = str(rng.choice([choice for choice in question.choices if choice != answer]))
     return f"{REASONING_OPENING}\n{body}\n{final_answer(question, answer)}", quotes
 

@@ -1,0 +1,238 @@
+"""The base of the miniature that hears English: Whisper base, taught to be asked, that cannot tell the time yet.
+
+Its encoder stays as it is; a LoRA on its decoder learns from lessons about clips that come in one of two ways: plain,
+or with a time code (sinusoids of the frame's time through one linear layer, added to the frames). Times in the lessons
+are true for clips with a time code; for plain ones they are bad, as those of models that nobody has taught time. The
+code is a scaffold and is thrown away at the end: writing it into the frames is what stage 1 teaches the aligner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tgsr.choices import letter
+from tgsr.data.questions.by_rule import Choices, choice_questions_of
+from tgsr.data.questions.phrases import phrase_questions
+from tgsr.disk.lock import held_folder
+from tgsr.disk.run_folder import RunFolder, open_run
+from tgsr.engine.features import FeatureCache, KeptFeatures, hear
+from tgsr.engine.sampling import sample
+from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
+from tgsr.errors import RunError, Stopped
+from tgsr.grounding import asked_span, find_asked
+from tgsr.miniature.base import TimeCode
+from tgsr.miniature.english_config import EnglishConfig
+from tgsr.miniature.english_lessons import english_lessons
+from tgsr.miniature.lessons import TextLesson, bad_span
+from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.load import load, save_adapter
+from tgsr.models.whisper import N_TICKS, Times, Whisper
+from tgsr.overlap import item_iou
+from tgsr.prompts import prompted
+from tgsr.records import Clip, Question, read_clips
+from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
+from tgsr.training.steps import cosine, step_or_stop
+from tgsr.training.stop import Stop, stop_on_sigterm
+
+N_OTHERS = 12  # clips whose words may be a clip's wrong choices
+PERIODS = (60.0, 30.0, 15.0, 7.5, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A clip, its frames on disk, and some other clips, whose words are wrong choices."""
+
+    clip: Clip
+    audio: KeptFeatures
+    others: tuple[Clip, ...]
+
+    def questions(self, seed: int) -> list[Question]:
+        """One question a task that a rule can ask about the clip, others for another seed."""
+        return choice_questions_of(self.clip, self.others, Choices(4, (), seed))
+
+
+def train_english(config: EnglishConfig, out: Path, cache: FeatureCache) -> Path:
+    """The folder of the base, an adapter that is merged when it is loaded; resumes in `out`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("train english runs in one process; start it without torchrun")
+    with held_folder(out), stop_on_sigterm() as stop:
+        return _train(open_run(out, "english", config), config, cache, stop)
+
+
+def hear_all(lalm: Whisper, path: str, cache: FeatureCache, title: str) -> list[Heard]:
+    """All clips of a file that are not too long."""
+    clips = [clip for clip in read_clips(path) if clip.words and clip.duration <= lalm.max_seconds]
+    if not clips:
+        raise RunError(
+            f"{path}: no clip with words and at most {lalm.max_seconds:g} s; make some with `tgsr compose`"
+        )
+    around = [*clips, *clips]
+    return [
+        Heard(
+            clip, hear(lalm, clip, path, cache), tuple(around[place + 1 : place + min(N_OTHERS, len(clips))])
+        )
+        for place, clip in enumerate(tqdm(clips, desc=title, unit="clip"))
+    ]
+
+
+def lessons_of(
+    lalm: Whisper, item: Heard, timed: bool, times: Times, budget: int, rng: np.random.Generator
+) -> list[tuple[Branch, str]]:
+    """Lessons about one clip as branches of clip 0, each with its kind: as many as `budget` tokens hold, or one."""
+    lalm.times = times
+    offered = (
+        english_lessons(item.clip, item.questions(int(rng.integers(2**31))), rng, timed)
+        if times == "words"
+        else time_token_lessons(lalm, item.clip, rng, timed)
+    )
+    chosen: list[tuple[Branch, str]] = []
+    for lesson in offered:
+        prompt, answer = lalm.prompt(lesson.question).after, (*lalm.tokens(lesson.answer), lalm.eos_id)
+        if len(prompt) + len(answer) > 440:
+            continue
+        budget -= len(prompt) + len(answer)
+        if budget < 0 and chosen:
+            break
+        chosen.append((Branch(0, prompt, answer), lesson.kind))
+    lalm.times = "words"
+    return chosen
+
+
+def time_token_lessons(
+    lalm: Whisper, clip: Clip, rng: np.random.Generator, true_times: bool
+) -> list[TextLesson]:
+    """Phrases, answered by two time tokens."""
+    return [
+        TextLesson(
+            lalm.phrase_question(str(question.phrase)),
+            lalm.phrase_answer(
+                str(question.phrase), question.evidence[0] if true_times else bad_span(clip.duration, rng)
+            ),
+            "token phrase" if true_times else "bad token phrase",
+        )
+        for question in phrase_questions(clip, rng, 12)
+    ]
+
+
+def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Stop) -> Path:
+    lalm = load(config.model)
+    if not isinstance(lalm, Whisper):
+        raise RunError(f"{config.model}: train english teaches whisper-base, or what was made of it")
+    heard = hear_all(lalm, config.clips, cache, "listening")
+    watched = hear_all(lalm, config.watch, cache, "listening to --watch") if config.watch else []
+    torch.manual_seed(config.seed)
+    with_lora(lalm, config.lora_rank, config.lora_rank, config.seed)
+    code = TimeCode(lalm.language_model.config.d_model, lalm.seconds_per_frame, PERIODS)
+    weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
+    weights |= {f"code.{name}": w for name, w in code.named_parameters()}
+    parameters = list(weights.values())
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    soft = SoftTimes(lalm.first_tick, N_TICKS, config.spread)
+    done = 0
+    if (state := load_checkpoint(run)) is not None:
+        done = int(state["step"])
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(state["weights"][name])
+        optimizer.load_state_dict(state["optimizer"])
+    with stop.steps():
+        for step in tqdm(range(done, config.steps), "english", unit="step", initial=done, total=config.steps):
+            if watched and step % config.watch_every == 0:
+                run.log({"step": step, **gates(lalm, code, watched)})
+            rng = np.random.default_rng((config.seed, step))
+            audio: list[Tensor] = []
+            branches: list[Branch] = []
+            kinds: list[str] = []
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                for place in rng.choice(len(heard), config.clips_per_step, replace=False):
+                    item, timed = heard[int(place)], rng.random() < config.timed_share
+                    times: Times = "tokens" if rng.random() < config.token_share else "words"
+                    frames = lalm.align(item.audio.read())
+                    for branch, kind in lessons_of(lalm, item, timed, times, config.lesson_tokens, rng):
+                        branches.append(Branch(len(audio), branch.prompt, branch.answer))
+                        kinds.append(kind)
+                    audio.append(frames + code(len(frames)) if timed else frames)
+                logps = branch_logps(listen(lalm, audio, aligned=True), branches, soft_times=soft)
+            loss = -logps.logp_BT.sum() / logps.mask_BT.sum()
+            rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+            loss.backward()
+            norm = step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
+            row: dict[str, Any] = {
+                "step": step + 1,
+                "loss": float(loss.detach()),
+                "lr": rate,
+                "grad_norm": norm,
+            }
+            of_branch = (-logps.logp_BT.detach().sum(1) / logps.mask_BT.sum(1)).tolist()
+            for kind in sorted(set(kinds)):
+                of_kind = [x for x, k in zip(of_branch, kinds, strict=True) if k == kind]
+                row[f"loss {kind}"] = float(np.mean(of_kind))
+            run.log(row)
+            stops = stop.asked and step + 1 < config.steps
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps or stops:
+                kept = {name: weight.detach() for name, weight in weights.items()}
+                save_checkpoint(run, step + 1, {"weights": kept, "optimizer": optimizer.state_dict()})
+            if stops:
+                say_stopped(run, step + 1)
+                raise Stopped
+    if watched:
+        run.log({"step": config.steps, **gates(lalm, code, watched)})
+    save_adapter(lalm, run.path / "model", merged=True)
+    return run.path / "model"
+
+
+@torch.no_grad()
+def gates(lalm: Whisper, code: TimeCode, watched: Sequence[Heard], n_phrases: int = 2) -> dict[str, float]:
+    """What the base can do on clips that it does not learn from, greedily: phrase IoU with the time code and plain, in
+    words and in time tokens; the share of choices that are right without reasoning; all of them 0 to 1.
+    """
+    measured: dict[str, list[float]] = {}
+    ways: tuple[tuple[str, bool, Times], ...] = (
+        ("iou_timed", True, "words"),
+        ("iou_plain", False, "words"),
+        ("iou_timed_tokens", True, "tokens"),
+        ("iou_plain_tokens", False, "tokens"),
+    )
+    for place, item in enumerate(watched):
+        phrases = phrase_questions(item.clip, np.random.default_rng(place), n_phrases, n_max=6)
+        frames = lalm.align(item.audio.read())
+        for name, timed, times in ways:
+            lalm.times = times
+            prompts = [lalm.prompt(lalm.phrase_question(str(q.phrase))).after for q in phrases]
+            texts = written(lalm, frames, code if timed else None, prompts, 48)
+            for question, text in zip(phrases, texts, strict=True):
+                span = asked_span(find_asked(text, question.phrase))
+                found = item_iou([span] if span else [], question.evidence[0])
+                measured.setdefault(name, []).append(found)
+        lalm.times = "words"
+        asked = item.questions(place)
+        prompts = [lalm.prompt(prompted(q.question, q.choices, "plain")).after for q in asked]
+        for question, text in zip(asked, written(lalm, frames, None, prompts, 6), strict=True):
+            right = f"({letter(question.choices.index(str(question.answer)))})" in text
+            measured.setdefault("choices", []).append(float(right))
+            measured.setdefault(f"choices {question.task}", []).append(float(right))
+    return {name: float(np.mean(values)) for name, values in measured.items()}
+
+
+def written(
+    lalm: Whisper, frames: Tensor, code: TimeCode | None, prompts: Sequence[Sequence[int]], n_tokens: int
+) -> list[str]:
+    """Greedy answers to prompts about one clip's aligned frames."""
+    if not prompts:
+        return []
+    heard = frames if code is None else frames + code(len(frames))
+    prefix = listen(lalm, [heard], aligned=True)
+    answers = sample(prefix, [0] * len(prompts), prompts, max_new_tokens=n_tokens, temperature=0)
+    return [lalm.text(list(answer.ids)) for answer in answers]

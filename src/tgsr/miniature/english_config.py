@@ -1,0 +1,30 @@
+"""The settings of the base that hears English."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnglishConfig:
+    """How the base is made. Nothing here is the paper's: it starts from a trained model."""
+
+    clips: Annotated[str, "clips with words and times (tgsr compose), JSONL"]
+    watch: Annotated[str, "other clips, of voices that are not in those; the gates are measured on them"] = ""
+    model: Annotated[str, "the model that is taught"] = "whisper-base"
+    steps: Annotated[int, "in all"] = 3000
+    clips_per_step: Annotated[int, "each with its lessons"] = 4
+    lesson_tokens: Annotated[int, "a clip's branches together"] = 640
+    timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.6
+    token_share: Annotated[float, "of the clips: asked for times as Whisper's time tokens"] = 0.2
+    spread: Annotated[float, "of a time token's soft target, in ticks of 0.02 s"] = 3.0
+    lora_rank: Annotated[int, "of the LoRA that is merged into the decoder"] = 64
+    learning_rate: Annotated[float, "peak"] = 1e-3
+    warmup_steps: Annotated[int, "to the peak"] = 50
+    weight_decay: Annotated[float, "of the LoRA and the time code"] = 0.01
+    clip_norm: Annotated[float, "of the gradient"] = 1.0
+    bfloat16: Annotated[bool, "matrix products; faster on a CPU with avx512_bf16"] = True
+    watch_every: Annotated[int, "steps between two looks at the gates"] = 250
+    checkpoint_every: Annotated[int, "steps"] = 100
+    seed: Annotated[int, "of the LoRA and of the lessons"] = 0
