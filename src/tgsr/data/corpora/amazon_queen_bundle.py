@@ -13,7 +13,7 @@ import re
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,13 +123,16 @@ def bundle(path: Path) -> Bundle:
             )
         path = found[0]
     if path.suffix.lower() == ".deb":
-        return Bundle(path, _in_package(path))
+        return Bundle(path, member_of_package(path, NAMES))
     table = next((file for file in path.parent.iterdir() if file.name.lower() == TABLE), None)
     return Bundle(path, path.read_bytes(), table.read_bytes() if table else None)
 
 
-def _in_package(path: Path) -> bytes:
-    """The game's file in a Debian package, which is an ar archive with a tar in it."""
+def member_of_package(path: Path, names: Collection[str]) -> bytes:
+    """The first file of one of these names in a Debian package, which is an ar archive with a tar in it.
+
+    Raises CorpusError where there is none, and where the package is cut off or altered.
+    """
     archive = Part(str(path), path.read_bytes())
     if archive.content[:8] != b"!<arch>\n":
         raise CorpusError(path, "a Debian package", f"a file that begins with {archive.content[:8]!r}")
@@ -143,19 +146,19 @@ def _in_package(path: Path) -> bytes:
         size = int(header[48:58])
         member = archive.taken(at + MEMBER, size)
         if header.startswith(b"data.tar"):
-            return _in_tar(path, member)
+            return _in_tar(path, member, names)
         at += MEMBER + size + size % 2
     raise CorpusError(path, "a Debian package", "one without data.tar")
 
 
-def _in_tar(path: Path, content: bytes) -> bytes:
+def _in_tar(path: Path, content: bytes, names: Collection[str]) -> bytes:
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             for member in tar:
-                if member.isreg() and Path(member.name).name.lower() in NAMES:
+                if member.isreg() and Path(member.name).name.lower() in names:
                     file = tar.extractfile(member)
                     assert file is not None  # of a regular file
                     return file.read()
     except DAMAGE as error:
         raise CorpusError(path, "a whole data.tar", f"one that cannot be read ({error})") from None
-    raise CorpusError(path, f"{NAMES[0]} in the package", "none")
+    raise CorpusError(path, f"{' or '.join(names)} in the package", "neither")
