@@ -12,14 +12,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tgsr.choices import letter
+from tgsr.choices import correct_letter
 from tgsr.data.questions.by_rule import Choices, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.disk.lock import held_folder
@@ -44,6 +44,7 @@ from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop, stop_on_sigterm
 
 N_OTHERS = 12  # clips whose words may be a clip's wrong choices
+CLIPS_AT_ONCE = 12  # while the gates are measured
 PERIODS = (60.0, 30.0, 15.0, 7.5, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12)  # seconds
 
 
@@ -195,44 +196,50 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
 
 @torch.no_grad()
 def gates(lalm: Whisper, code: TimeCode, watched: Sequence[Heard], n_phrases: int = 2) -> dict[str, float]:
-    """What the base can do on clips that it does not learn from, greedily: phrase IoU with the time code and plain, in
-    words and in time tokens; the share of choices that are right without reasoning; all of them 0 to 1.
+    """What the base can do on clips that it does not learn from, greedily, each from 0 to 1.
+
+    Phrase IoU with the time code and plain, in words and in time tokens; the share of choices that are right without
+    reasoning, together and by task.
     """
     measured: dict[str, list[float]] = {}
-    ways: tuple[tuple[str, bool, Times], ...] = (
-        ("iou_timed", True, "words"),
-        ("iou_plain", False, "words"),
-        ("iou_timed_tokens", True, "tokens"),
-        ("iou_plain_tokens", False, "tokens"),
-    )
-    for place, item in enumerate(watched):
-        phrases = phrase_questions(item.clip, np.random.default_rng(place), n_phrases, n_max=6)
-        frames = lalm.align(item.audio.read())
-        for name, timed, times in ways:
-            lalm.times = times
-            prompts = [lalm.prompt(lalm.phrase_question(str(q.phrase))).after for q in phrases]
-            texts = written(lalm, frames, code if timed else None, prompts, 48)
-            for question, text in zip(phrases, texts, strict=True):
-                span = asked_span(find_asked(text, question.phrase))
-                found = item_iou([span] if span else [], question.evidence[0])
-                measured.setdefault(name, []).append(found)
+    for first in range(0, len(watched), CLIPS_AT_ONCE):
+        some = watched[first : first + CLIPS_AT_ONCE]
+        frames = [lalm.align(item.audio.read()) for item in some]
+        timed = [frames_FD + code(len(frames_FD)) for frames_FD in frames]
+        phrases = [
+            (place, question)
+            for place, item in enumerate(some)
+            for question in phrase_questions(
+                item.clip, np.random.default_rng(first + place), n_phrases, n_max=6
+            )
+        ]
+        for name, heard in (("timed", timed), ("plain", frames)):
+            for times in get_args(Times):
+                lalm.times = times
+                prompts = [(place, lalm.phrase_question(str(q.phrase))) for place, q in phrases]
+                for (_, question), text in zip(phrases, written(lalm, heard, prompts, 48), strict=True):
+                    span = asked_span(find_asked(text, question.phrase))
+                    found = item_iou([span] if span else [], question.evidence[0])
+                    measured.setdefault(f"iou_{name}_{times}", []).append(found)
         lalm.times = "words"
-        asked = item.questions(place)
-        prompts = [lalm.prompt(prompted(q.question, q.choices, "plain")).after for q in asked]
-        for question, text in zip(asked, written(lalm, frames, None, prompts, 6), strict=True):
-            right = f"({letter(question.choices.index(str(question.answer)))})" in text
-            measured.setdefault("choices", []).append(float(right))
-            measured.setdefault(f"choices {question.task}", []).append(float(right))
+        asked = [(place, q) for place, item in enumerate(some) for q in item.questions(first + place)]
+        prompts = [(place, prompted(q.question, q.choices, "plain")) for place, q in asked]
+        for (_, question), text in zip(asked, written(lalm, frames, prompts, 6), strict=True):
+            right = f"({correct_letter(question)})" in text
+            for name in ("choices", f"choices {question.task}"):
+                measured.setdefault(name, []).append(float(right))
     return {name: float(np.mean(values)) for name, values in measured.items()}
 
 
 def written(
-    lalm: Whisper, frames: Tensor, code: TimeCode | None, prompts: Sequence[Sequence[int]], n_tokens: int
+    lalm: Whisper, heard: Sequence[Tensor], asked: Sequence[tuple[int, str]], n_tokens: int
 ) -> list[str]:
-    """Greedy answers to prompts about one clip's aligned frames."""
-    if not prompts:
+    """Greedy answers to what is asked, each about the clip of that place, whose frames went through the aligner."""
+    if not asked:
         return []
-    heard = frames if code is None else frames + code(len(frames))
-    prefix = listen(lalm, [heard], aligned=True)
-    answers = sample(prefix, [0] * len(prompts), prompts, max_new_tokens=n_tokens, temperature=0)
+    prompts = [lalm.prompt(text).after for _, text in asked]
+    owners = [place for place, _ in asked]
+    answers = sample(
+        listen(lalm, heard, aligned=True), owners, prompts, max_new_tokens=n_tokens, temperature=0
+    )
     return [lalm.text(list(answer.ids)) for answer in answers]
