@@ -2,7 +2,7 @@
 
 Numbers are big-endian. queen.1c (as ScummVM's tools write it): QTBL, a version (CEM10: C for talkie, E for English),
 two bytes, how sound is compressed, and a table of the parts. queen.1 (as it was sold): the parts alone; their table is
-in ScummVM's queen.tbl, at a place that is known for each version by the size of its queen.1.
+in ScummVM's queen.tbl.
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ EXPECTED = "queen.1c of the English talkie version of Flight of the Amazon Queen
 NAMES = ("queen.1c", "queen.1")
 PACKAGE = re.compile(r"flight-of-the-amazon-queen_.*\.deb")
 TABLE = "queen.tbl"
-SOLD_SIZE, SOLD_TABLE = (
-    190_787_021,
-    0x584E,
-)  # bytes of the English queen.1, and where its table begins in queen.tbl
+SOLD = 0x584E  # where the table of the English talkie version begins in queen.tbl
 ENTRY = struct.Struct(">12sBII")  # name, disk, offset, size
 MEMBER = 60  # bytes of a header in an ar archive
 # What reading a damaged tar raises.
@@ -63,7 +60,7 @@ class Part:
 
 
 class Bundle(Mapping[str, Part]):
-    """The game's parts by their names, in capitals."""
+    """The game's parts by their names, in capitals. `is_compressed`: its sound is MP3, Ogg or FLAC."""
 
     def __init__(self, path: Path, content: bytes, table: bytes | None = None) -> None:
         """`table` is ScummVM's queen.tbl, for a queen.1. CorpusError for another version, and for a broken table."""
@@ -74,10 +71,12 @@ class Bundle(Mapping[str, Part]):
             if not version.startswith("CE"):
                 raise CorpusError(path, f"{EXPECTED} (CEM10)", f"the version {version!r}")
             listed, at = self._whole, 13
-        elif len(content) == SOLD_SIZE and table is not None:
-            listed, at = Part(str(path.with_name(TABLE)), table), SOLD_TABLE
-        elif len(content) == SOLD_SIZE:
-            raise CorpusError(path, f"ScummVM's {TABLE} beside it, which says where its parts are", "none")
+        elif path.name.lower() == NAMES[1]:
+            if table is None:
+                raise CorpusError(
+                    path, f"ScummVM's {TABLE} beside it, which says where its parts are", "none"
+                )
+            listed, at = Part(str(path.with_name(TABLE)), table), SOLD
         else:
             raise CorpusError(
                 path, EXPECTED, f"a file of {len(content):,} bytes that begins with {content[:4]!r}"
@@ -87,8 +86,10 @@ class Bundle(Mapping[str, Part]):
         self._places = {
             name.split(b"\0")[0].decode("latin-1").upper(): (offset, size) for name, _, offset, size in rows
         }
-        for offset, size in self._places.values():
-            self._whole.taken(offset, size)
+        end = max((offset + size for offset, size in self._places.values()), default=0)
+        if end != len(content):
+            found = f"{len(content):,} bytes: it was cut off, or is of another version"
+            raise CorpusError(path, f"{EXPECTED}, of {end:,} bytes", found)
 
     def __getitem__(self, name: str) -> Part:
         offset, size = self._places[name]

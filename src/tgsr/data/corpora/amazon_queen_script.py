@@ -234,6 +234,8 @@ def _actors_at(part: Part, n_rooms: int, n_things: int) -> int:
     for _ in range(n_rooms):
         at += 4 + 16 * part.numbers(">h", at + 2)[0]  # where one can walk
     at += 8 * n_things
-    for size in (6, 8, 20, 6, 6, 6, 8):  # ways out, descriptions, commands and their effects
+    for size in (6, 8):  # ways out, descriptions
+        at += 2 + size * part.numbers(">H", at)[0]
+    for size in (20, 6, 6, 6, 8):  # commands and their effects, of which there is one where the number is 0
         at += 2 + size * max(1, part.numbers(">H", at)[0])
     return at + 4 + 4 * part.numbers(">H", at + 2)[0]  # the first room, furniture
