@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -21,6 +22,7 @@ from tgsr.data.questions.phrases import (
     Phrases,
     Said,
     fitting_phrases,
+    followed_phrases,
     in_time,
     plain_words,
     unbroken,
@@ -44,6 +46,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 TURN = "speaker "  # how events name a speaker's turn
 QUOTED = 10  # words of a turn
+TIMES = ("never", "once", "twice", "three times")  # a word is said
 MACHINE_ID = re.compile(r"/[a-z]+/\S+|[A-Za-z]{0,4}[_-]?\d+")  # /m/05tny_, 17, dd00125, ev_3
 PAUSE: Seconds = 0.05  # apart: what comes first must be heard to come first
 
@@ -60,7 +63,7 @@ class Choices:
 def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -> list[Question]:
     """One question a task that the clip allows; `others` are clips of the same corpus, whose phrases are wrong."""
     rng = np.random.default_rng(drawn(settings.seed, clip.id))
-    drafts = [*by_label(clip, others), *by_speaker(clip, rng)]
+    drafts = [*by_label(clip, others), *by_speaker(clip, rng, others)]
     drafts += [*by_words(clip, others, rng), *by_sound(clip, others, rng)]
     usable = (draft for draft in drafts if draft.wrong and draft.task not in settings.without)
     return [in_order(clip, draft, settings) for draft in usable]
@@ -118,11 +121,11 @@ def turns_of(clip: Clip) -> list[tuple[str, Span, tuple[Word, ...]]]:
     return [(event.label.removeprefix(TURN), event.span, ()) for event in events]
 
 
-def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
+def by_speaker(clip: Clip, rng: np.random.Generator, others: Sequence[Clip] = ()) -> list[Draft]:
     """How many speak, and, where two or more do, who says a phrase and who follows whom.
 
-    Nothing is asked where somebody may speak of whom no word is known: in a hole, in a turn that was left out, or
-    unnamed among named ones.
+    Wrong numbers are those of the other clips, where these differ. Nothing is asked where somebody may speak of whom no
+    word is known: in a hole, in a turn that was left out, or unnamed among named ones.
     """
     if TURNS_LEFT_OUT in clip.flags:
         return []
@@ -139,7 +142,12 @@ def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
         return []
     firsts = tuple(next(span for who, span, _ in turns if who == speaker) for speaker in speakers)
     question = "How many different people speak in the recording?"
-    drafts = [Draft("speaker count", question, *_number(n, rng), firsts)]
+    answer, wrong = _number(n, rng)
+    heard = {_number(m, rng)[0] for other in others if 0 < (m := n_speakers(other)) <= len(NUMBERS)} - {
+        answer
+    }
+    wrong = tuple(text for text in wrong if text in heard) or wrong
+    drafts = [Draft("speaker count", question, answer, wrong, firsts)]
     if n < 2:
         return drafts
     called = {speaker: f"the {ORDINALS[index]} speaker" for index, speaker in enumerate(speakers)}
@@ -150,21 +158,28 @@ def by_speaker(clip: Clip, rng: np.random.Generator) -> list[Draft]:
         drafts.append(Draft(task, question, called[speaker], wrong, evidence))
 
     said = Said(words, holes)
-    begun = [(speaker, span, _text(_pieces(words, holes)[0][:QUOTED])) for speaker, span, words in turns]
-    clear = [turn for turn in begun if len(turn[2].split()) >= 2 and said.count(turn[2].split()) == 1]
-    if clear:
-        speaker, span, text = clear[int(rng.integers(len(clear)))]
-        ask("who says it", f'who says "{text}"', speaker, span)
+    phrases: dict[str, list[tuple[Word, ...]]] = {}
+    for first, stop in fitting_phrases(words, SHORT, holes):
+        phrases.setdefault(str(words[first].speaker), []).append(words[first:stop])
+    if phrases:  # the speaker is drawn first: who speaks most is no likelier to be asked about
+        speaker = str(rng.choice(sorted(phrases)))
+        phrase = phrases[speaker][int(rng.integers(len(phrases[speaker])))]
+        ask("who says it", f'who says "{_text(phrase)}"', speaker, _span(phrase))
     followed = []
-    for (before, span, words), (after, its_span, next_words) in itertools.pairwise(turns):
-        text = _text(_pieces(words, holes)[-1][-QUOTED:])
+    for (before, span, words_before), (after, its_span, next_words) in itertools.pairwise(turns):
+        text = _text(_pieces(words_before, holes)[-1][-QUOTED:])
         is_clear = len(text.split()) >= 2 and said.count(text.split()) == 1
-        if is_clear and before != after and len(_pieces((words[-1], next_words[0]), holes)) == 1:
+        if is_clear and before != after and len(_pieces((words_before[-1], next_words[0]), holes)) == 1:
             followed.append((text, span, after, its_span))
     if n >= 3 and followed:
         text, span, speaker, its_span = followed[int(rng.integers(len(followed)))]
         ask("who speaks next", f'who speaks right after "{text}"', speaker, span, its_span)
     return drafts
+
+
+def n_speakers(clip: Clip) -> int:
+    """How many speakers are known of."""
+    return len({speaker for speaker, _, _ in turns_of(clip)})
 
 
 def _pieces(words: Sequence[Word], holes: Sequence[Hole]) -> list[Sequence[Word]]:
@@ -182,36 +197,169 @@ def _number(n: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
 # --- what is said --------------------------------------------------------------------------------------------------
 
 SHORT = Phrases(n_min=3, n_max=6)
+CUE = Phrases(n_min=2, n_max=4)  # what is quoted where words after it are asked for
+N_ELSEWHERE = 8  # other clips whose phrases and words are wrong choices
 
 
 def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:
-    """What is said first, what comes after a phrase, and which phrase is said at all."""
+    """Which of two phrases is said first, what follows one, which is said, whether one is, how often a word is.
+
+    Wrong choices are of the clip, of other clips, and near misses: a phrase with one word of another clip in it.
+    """
     words, holes = in_time(clip)
-    apart = _apart(words, holes, rng, 4)
-    drafts = []
-    if len(apart) >= 3:
-        first, *later = apart
-        question, wrong = "Which of these is said first?", tuple(map(_text, later))
-        drafts.append(Draft("said first", question, _text(first), wrong, (_span(first),)))
-        before = apart[int(rng.integers(len(apart) - 1))]
-        stop = words.index(before[-1]) + 1
-        follows = _pieces(words[stop - 1 : stop + 6], holes)[0][1:]
-        if len(follows) >= 3:
-            others_said = (_text(phrase) for phrase in apart if phrase not in (before, follows))
-            wrong = tuple(text for text in others_said if not _share(text, _text(follows)))
-            question, evidence = (
-                f'What is said right after "{_text(before)}"?',
-                (_span(before), _span(follows)),
-            )
-            drafts.append(Draft("said next", question, _text(follows), wrong, evidence))
-    elsewhere = _elsewhere(clip, others, rng, set(Said(words, holes).words))
-    if apart and len(elsewhere) >= 2:
-        phrase = apart[int(rng.integers(len(apart)))]
-        # Of like length, so that neither the longest nor the shortest gives itself away.
-        near = sorted(elsewhere, key=lambda text: abs(len(text) - len(_text(phrase))))
-        question = "Which of these is said in the recording?"
-        drafts.append(Draft("said at all", question, _text(phrase), tuple(near), (_span(phrase),)))
+    heard = _Heard(words, holes, Said(words, holes))
+    order = rng.permutation(len(others))
+    strangers = [others[int(index)] for index in order if others[int(index)].audio != clip.audio]
+    elsewhere = _Elsewhere.of(strangers, rng, heard.said)
+    drafts = [*_next(heard, elsewhere, rng), *_how_often(heard, strangers, rng)]
+    apart = _apart(words, holes, rng, 2)
+    if len(apart) == 2:
+        wrong = (_text(apart[1]), *elsewhere.like(apart[0])[:2])
+        spans = tuple(map(_span, apart))
+        drafts.append(Draft("said first", "Which of these is said first?", _text(apart[0]), wrong, spans))
+    if apart:
+        drafts += _at_all(heard, apart[int(rng.integers(len(apart)))], elsewhere, rng)
     return drafts
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A clip's words in order of time, its holes, and all that is known to be said."""
+
+    words: tuple[Word, ...]
+    holes: tuple[Hole, ...]
+    said: Said
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """Of some other clips: all words, and of each a phrase that is not said in this one, and what follows another."""
+
+    words: tuple[str, ...]
+    phrases: tuple[tuple[Word, ...], ...]
+    follow: tuple[tuple[Word, ...], ...]
+
+    @classmethod
+    def of(cls, strangers: Iterable[Clip], rng: np.random.Generator, said: Said) -> _Elsewhere:
+        texts: list[str] = []
+        phrases: list[tuple[Word, ...]] = []
+        follow: list[tuple[Word, ...]] = []
+        for other in strangers:
+            words, holes = in_time(other)
+            texts += (text for word in words if (text := word.text.strip(PUNCTUATION)))
+            phrases += (
+                one for one in _apart(words, holes, rng, 1) if not said.count(word.text for word in one)
+            )
+            if cues := followed_phrases(words, CUE, holes):
+                stop = cues[int(rng.integers(len(cues)))][1]
+                follow.append(words[stop : stop + 2])
+            if len(phrases) >= N_ELSEWHERE:
+                break
+        return cls(tuple(texts), tuple(phrases), tuple(follow))
+
+    def like(self, phrase: Sequence[Word]) -> list[str]:
+        """The phrases, those of like length first: neither the longest nor the shortest choice gives itself away."""
+        n = len(_text(phrase))
+        return sorted(map(_text, self.phrases), key=lambda text: abs(len(text) - n))
+
+    def near_miss(self, text: str, said: Said, rng: np.random.Generator) -> str | None:
+        """The text with one of its longer words replaced by one as long from another clip; None where none fits.
+
+        It is not said. Long words, because who mishears a short one has hardly misheard; as long ones, because then
+        neither word is the likelier one to who only reads.
+        """
+        words = text.split()
+        bare = [word.strip(PUNCTUATION) for word in words]
+        long = [n for n, word in enumerate(bare) if len(word) >= LONG_WORD]
+        for place in map(int, rng.permutation(long or len(words))):
+            old = bare[place]
+            alike = [word for word in self.words if len(word) == len(old) and word.lower() != old.lower()]
+            for new in (alike[int(index)] for index in rng.permutation(len(alike))):
+                cased = (new[0].upper() if old[0].isupper() else new[0].lower()) + new[1:]
+                changed = [*words[:place], words[place].replace(old, cased), *words[place + 1 :]]
+                if not said.count(changed):
+                    return " ".join(changed)
+        return None
+
+
+LONG_WORD = 4  # letters
+
+
+def _next(heard: _Heard, elsewhere: _Elsewhere, rng: np.random.Generator) -> list[Draft]:
+    """Which two words follow a phrase; the wrong ones are two neighbours too, of this clip and of others."""
+    words = heard.words
+    cues = followed_phrases(words, CUE, heard.holes)
+    if not cues:
+        return []
+    first, stop = cues[int(rng.integers(len(cues)))]
+    cue, follow = words[first:stop], words[stop : stop + 2]
+    here = [words[end : end + 2] for _, end in cues]  # drawn as the right one is: nobody sees which was
+    here = [
+        pair for index in rng.permutation(len(here)) if not {*(pair := here[int(index)])} & {*cue, *follow}
+    ]
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(here, elsewhere.follow))
+    wrong = (_text(pair) for pair in mixed if pair is not None)
+    unlike = dict.fromkeys(text for text in wrong if plain_words([text]) != plain_words([_text(follow)]))
+    question = f'Which words are said right after "{_text(cue)}"?'
+    return [Draft("said next", question, _text(follow), tuple(unlike), (_span(cue), _span(follow)))]
+
+
+def _at_all(
+    heard: _Heard, phrase: tuple[Word, ...], elsewhere: _Elsewhere, rng: np.random.Generator
+) -> list[Draft]:
+    """Which of four phrases is said, and whether one is.
+
+    Among the four are that phrase and another clip's, each with its near miss: who only reads sees two alike pairs.
+    """
+    text, said = _text(phrase), heard.said
+    strange = elsewhere.like(phrase)[:1]
+    pairs = [(one, elsewhere.near_miss(one, said, rng)) for one in (text, *strange)]
+    wrong = tuple(one for pair in pairs for one in pair if one is not None and one != text)
+    drafts = []
+    if len(wrong) >= 2:
+        question = "Which of these is said in the recording?"
+        drafts.append(Draft("said at all", question, text, wrong, (_span(phrase),)))
+    absent = [one for one in wrong if one in (pairs[0][1], *strange)]
+    if absent:
+        is_said = rng.random() < 0.5
+        asked = text if is_said else absent[int(rng.integers(len(absent)))]
+        answers = ("yes", "no") if is_said else ("no", "yes")
+        evidence = (_span(phrase),) if is_said else ()
+        drafts.append(
+            Draft("is it said", f'Is "{asked}" said in the recording?', answers[0], answers[1:], evidence)
+        )
+    return drafts
+
+
+def _how_often(heard: _Heard, strangers: Sequence[Clip], rng: np.random.Generator) -> list[Draft]:
+    """How often a word of three letters or more is said, never to three times; not where something is not known.
+
+    Only a word that some clips have each number of times is asked for, and the more frequent a number is, the more
+    seldom: who only knows the word cannot tell.
+    """
+    if heard.holes:
+        return []
+    here = Counter(heard.said.words)
+    known: dict[str, Counter[int]] = {}
+    for counts in (here, *(Counter(plain_words(word.text for word in other.words)) for other in strangers)):
+        for word, n in counts.items():
+            known.setdefault(word, Counter())[n] += 1
+    for numbers in known.values():
+        numbers[0] = len(strangers) + 1 - numbers.total()
+    rarest = {
+        word: min(numbers[n] for n in range(len(TIMES))) for word, numbers in known.items() if len(word) > 2
+    }
+    words = sorted(word for word, n in rarest.items() if n)
+    order = sorted(words, key=lambda word: rng.exponential() / rarest[word])
+    asked = next(
+        (w for w in order if rng.random() * known[w][here[w]] < rarest[w] and here[w] < len(TIMES)), None
+    )
+    if asked is None:
+        return []
+    answer = TIMES[here[asked]]
+    wrong = tuple(text for text in TIMES if text != answer)
+    spans = tuple(word.span for word in heard.words if asked in plain_words([word.text]))
+    return [Draft("word count", f'How often is the word "{asked}" said?', answer, wrong, spans)]
 
 
 def _apart(
@@ -230,33 +378,12 @@ def _apart(
     return sorted(chosen, key=lambda phrase: phrase[0].start)
 
 
-def _elsewhere(clip: Clip, others: Iterable[Clip], rng: np.random.Generator, said: set[str]) -> list[str]:
-    """Phrases of other clips of which half the words, at most, are said in this one too."""
-    phrases = []
-    for other in others:
-        if other.audio == clip.audio:
-            continue
-        for phrase in _apart(*in_time(other), rng, 1):
-            plain = plain_words(word.text for word in phrase)
-            if sum(word in said for word in plain) <= len(plain) / 2:
-                phrases.append(_text(phrase))
-        if len(phrases) >= 8:
-            break
-    return phrases
-
-
 def _text(phrase: Sequence[Word]) -> str:
     return " ".join(word.text for word in phrase).strip(PUNCTUATION)
 
 
 def _span(phrase: Sequence[Word]) -> Span:
     return Span(phrase[0].start, phrase[-1].end)
-
-
-def _share(text: str, other: str) -> bool:
-    """Whether two phrases share half of their words: then both might be called right."""
-    a, b = set(text.lower().split()), set(other.lower().split())
-    return len(a & b) * 2 >= min(len(a), len(b))
 
 
 # --- sounds and music ----------------------------------------------------------------------------------------------
