@@ -22,18 +22,22 @@ from transformers import (
     AudioFlamingo3ForConditionalGeneration,
     AudioFlamingo3Processor,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2Config,
     Qwen2Tokenizer,
     Qwen2TokenizerFast,
+    WhisperConfig,
     WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
 )
 
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.mini import feature_extractor, train_tokenizer
 from tgsr.models.qwen_omni import QwenOmni
+from tgsr.models.whisper import ResidualAligner, Whisper, with_time_tokens
 from tgsr.rewards import RewardTerm
 
 TEXTS = [
@@ -259,6 +263,52 @@ def _hub_name(name: str) -> str:
         if name.startswith(ours):
             return "thinker." + theirs + name.removeprefix(ours)
     return "thinker." + name
+
+
+# --- Whisper ---------------------------------------------------------------------------------------------------
+
+WHISPER_SPECIALS = (
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>"),
+    *("<|startofprev|>", "<|notimestamps|>"),
+)
+
+
+@cache
+def whisper_tokenizer() -> PreTrainedTokenizerBase:
+    """Pieces learned from a few sentences, Whisper's special tokens that a prompt needs, and its time tokens."""
+    learned = Qwen2TokenizerFast().train_new_from_iterator(
+        TEXTS, vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    state = json.loads(learned.backend_tokenizer.to_str())["model"]
+    backend = Tokenizer(models.BPE(state["vocab"], [tuple(pair) for pair in state["merges"]]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in WHISPER_SPECIALS]
+    )
+    end = "<|endoftext|>"
+    return with_time_tokens(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end))
+
+
+def tiny_whisper(seed: int = 0) -> Whisper:
+    """Two layers of width 32 on either side, windows of 30 s, a random aligner; float32, in evaluation mode."""
+    tokenizer = whisper_tokenizer()
+    end = int(tokenizer.convert_tokens_to_ids("<|endoftext|>"))
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        **{f"{part}_layers": 2 for part in ("encoder", "decoder")},
+        **{f"{part}_attention_heads": 4 for part in ("encoder", "decoder")},
+        **{f"{part}_ffn_dim": 64 for part in ("encoder", "decoder")},
+        init_std=0.3,
+        decoder_start_token_id=int(tokenizer.convert_tokens_to_ids("<|startoftranscript|>")),
+        **{f"{name}_token_id": end for name in ("bos", "eos", "pad")},
+    )
+    model = WhisperForConditionalGeneration(config).eval().requires_grad_(False)
+    model.model.aligner = ResidualAligner(config.d_model)
+    torch.nn.init.normal_(model.model.aligner.linear_2.weight, std=0.1)
+    return Whisper("tiny", model, tokenizer, WhisperFeatureExtractor())
 
 
 # --- the hub's folders -----------------------------------------------------------------------------------------

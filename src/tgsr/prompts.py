@@ -18,6 +18,9 @@ from tgsr.errors import ModelError, RecordError
 from tgsr.records import Question
 from tgsr.timeline import Span
 
+Times = Literal["words", "tokens"]
+"""How a model writes times: "7.40 seconds" as the paper's do, or one token for 7.40 s, as Whisper's <|7.40|>."""
+
 REASONING_OPENING = (
     "To determine the best description, let's analyze the audio content and the given timestamps:"
 )

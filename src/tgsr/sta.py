@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tgsr.engine.features import FeatureCache
-from tgsr.engine.shared_prefix import Branch
-from tgsr.errors import RunError
+from tgsr.engine.shared_prefix import Branch, SoftTimes
+from tgsr.errors import OptionError, RunError
 from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
+from tgsr.models.whisper import N_TICKS
 from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
@@ -24,7 +25,7 @@ from tgsr.training.supervised import clip_texts, fit
 def phrase_branch(lalm: Lalm, question: Question) -> Branch:
     """Prompt and target for one phrase, as a branch of clip 0, in the family's words (B.1.1 or B.1.2)."""
     prompt = lalm.prompt(lalm.phrase_question(str(question.phrase))).after
-    answer = lalm.plain_tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
+    answer = lalm.response_tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
     return Branch(0, prompt, (*answer, lalm.eos_id))
 
 
@@ -42,10 +43,20 @@ def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Questio
     lalm = run.lalm
     watch = watch_of(run, config, questions)
     make_trainable(lalm, config)
+    soft_times = soft_times_of(lalm, config.soft_times)
     audio = hear_clips(run, questions, config.questions)
     texts = [
         clip_texts(audio[clip[0].audio], [(q.id, phrase_branch(lalm, q)) for q in clip])
         for clip in by_clip(questions)
         if clip[0].audio in audio
     ]
-    return fit(run, texts, config, "stage 1", watch)
+    return fit(run, texts, config, "stage 1", watch, soft_times)
+
+
+def soft_times_of(lalm: Lalm, spread: float) -> SoftTimes | None:
+    """A model's time tokens with targets `spread` ticks wide; None for 0. OptionError for one that writes no tokens."""
+    if not spread:
+        return None
+    if lalm.times == "words" or lalm.first_tick is None:
+        raise OptionError(f"--soft-times {spread:g}: {lalm.name} writes times in words; add --times tokens")
+    return SoftTimes(lalm.first_tick, N_TICKS, spread)

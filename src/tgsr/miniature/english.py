@@ -35,9 +35,9 @@ from tgsr.miniature.english_lessons import english_lessons
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.load import load, save_adapter
-from tgsr.models.whisper import N_TICKS, Times, Whisper
+from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
-from tgsr.prompts import prompted
+from tgsr.prompts import Times, prompted
 from tgsr.records import Clip, Question, read_clips
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
 from tgsr.training.steps import cosine, step_or_stop

@@ -17,7 +17,7 @@ import numpy as np
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
-from tgsr.prompts import chat_messages
+from tgsr.prompts import Times, chat_messages
 from tgsr.timeline import Span
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Lalm(ABC):
     system: str | None = None  # the system turn; None leaves that turn to the chat template
     base: str = ""  # what an adapter of this model goes on top of: the model under all adapters
     merged: str = ""  # the hash of an adapter that was merged into it
+    times: Times = "words"  # "tokens" where the model has a `first_tick`
 
     def __post_init__(self) -> None:
         """Each of `end_ids` ends what is written; `eos_id`, the one that the chat template closes a turn with (the
@@ -85,6 +86,11 @@ class Lalm(ABC):
     @abstractmethod
     def aligner(self) -> Any:
         """The only part that stage 1 trains (table 5)."""
+
+    @property
+    def first_tick(self) -> int | None:
+        """The token of 0 s, where the tokenizer has one for each time that can be written; else None."""
+        return None
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +31,6 @@ from tgsr.timeline import Seconds, Span
 MAX_SECONDS = 30.0
 TICK: Seconds = 0.02  # of Whisper's time tokens, and of its encoder's frames
 N_TICKS = round(MAX_SECONDS / TICK) + 1
-Times = Literal["words", "tokens"]
-"""How times are written: "7.40 seconds" as the paper's models do, or Whisper's own token for 7.40 s, <|7.40|>."""
 
 
 class ResidualAligner(nn.Module):
@@ -63,7 +61,6 @@ class Whisper(Lalm):
     lora_targets = r".*model\.decoder\.layers\.\d+\.((self|encoder)_attn\.(q|k|v|out)_proj|fc[12])"
 
     max_seconds: float = MAX_SECONDS
-    times: Times = "words"
 
     @property
     def aligner(self) -> Any:
@@ -137,6 +134,12 @@ def tick_name(n: int) -> str:
     return f"<|{n * TICK:.2f}|>"
 
 
+def with_time_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer, with Whisper's time tokens after its own: they are written, and read, as text is."""
+    tokenizer.add_tokens([AddedToken(tick_name(n), special=False, normalized=False) for n in range(N_TICKS)])
+    return tokenizer
+
+
 def load_whisper(name: str = "whisper-base") -> Whisper:
     """The packaged Whisper base, frozen, with an aligner that changes nothing yet. FetchError as `tgsr fetch`."""
     folder = str(whisper_for_transformers())
@@ -144,10 +147,9 @@ def load_whisper(name: str = "whisper-base") -> Whisper:
     model.requires_grad_(False)
     model.model.aligner = ResidualAligner(model.config.d_model).requires_grad_(False)
     end = "<|endoftext|>"  # not as a WhisperTokenizer, whose texts leave time tokens out
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=f"{folder}/tokenizer.json", eos_token=end, pad_token=end
+    tokenizer = with_time_tokens(
+        PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", eos_token=end, pad_token=end)
     )
-    tokenizer.add_tokens([AddedToken(tick_name(n), special=False, normalized=False) for n in range(N_TICKS)])
     if len(tokenizer) != model.config.vocab_size:
         raise ModelError(
             f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model {model.config.vocab_size}"

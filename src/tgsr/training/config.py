@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tgsr.errors import OptionError
 from tgsr.grpo import Eq6, KlEstimator, Normalisation
 from tgsr.models.placement import Devices, LoadAs
+from tgsr.prompts import Times
 from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, AnswerReader, check_compaction
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -119,6 +120,16 @@ class StaConfig(SupervisedConfig):
     questions: Annotated[str, "questions of kind phrase, JSONL"]
     model: Annotated[str, "the model whose aligner is trained"] = "mini"
     lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
+    times: Annotated[
+        Times | None,
+        "how times are written from now on: in words, as the paper's models do, or in Whisper's time tokens; as the "
+        "model was taught if not given",
+    ] = None
+    soft_times: Annotated[
+        float,
+        "above 0: a time token's target is spread over near ones, a Gaussian of so many ticks of 0.02 s (TEMPO, not "
+        "the paper)",
+    ] = 0.0
     watch: WatchFile = None
     watch_every: WatchEvery = 50
     best_by: WatchBestBy = "phrase_iou"
@@ -126,6 +137,7 @@ class StaConfig(SupervisedConfig):
     def __post_init__(self) -> None:
         SupervisedConfig.__post_init__(self)
         require_counts(self, "watch_every")
+        require("soft_times", self.soft_times, "0 or more", self.soft_times >= 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

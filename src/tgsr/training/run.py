@@ -105,10 +105,18 @@ def config_of_run(folder: RunFolder) -> StageConfig:
 
 
 def make_trainable(lalm: Lalm, config: StageConfig) -> None:
-    """What the stage trains is asked for gradients, and nothing else: the aligner, a fresh LoRA, or in stage 1 both."""
+    """What the stage trains is asked for gradients, and nothing else: the aligner, a fresh LoRA, or in stage 1 both.
+
+    The model writes times as the stage has it. OptionError where it cannot.
+    """
     if not isinstance(config, StaConfig):
         with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
         return
+    if config.times == "tokens" and lalm.first_tick is None:
+        raise OptionError(
+            f"--times tokens: {lalm.name} has no tokens for times; leave it out, or take mini-en"
+        )
+    lalm.times = config.times or lalm.times
     if config.lora_rank:
         with_lora(lalm, config.lora_rank, 2 * config.lora_rank, config.seed)
     else:

@@ -15,7 +15,7 @@ import torch
 
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import KeptFeatures
-from tgsr.engine.shared_prefix import Branch, branch_logps, listen, without_start
+from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, without_start
 from tgsr.models.lalm import Lalm
 from tgsr.training.batches import passes, require_room
 from tgsr.training.config import SupervisedConfig
@@ -49,6 +49,7 @@ def fit(
     config: SupervisedConfig,
     title: str,
     watch: Watch | None = None,
+    soft_times: SoftTimes | None = None,
 ) -> Path:
     """The folder of an adapter that has been fitted to the clips' texts; goes on from the last checkpoint."""
     lalm, processes = run.lalm, run.processes
@@ -77,7 +78,7 @@ def fit(
             with as_trained(lalm, config):
                 audio = [clip.audio.read() for clip in mine[part]]
                 prefix = listen(lalm, audio, after=[clip.after for clip in mine[part]])
-                logps = branch_logps(prefix, together(mine[part]))
+                logps = branch_logps(prefix, together(mine[part]), soft_times=soft_times)
                 # Divided by the whole step's tokens, so that passes of unequal sizes add up to one mean.
                 share = -logps.logp_BT.sum() / n_tokens
                 share.backward()
