@@ -27,7 +27,7 @@ def folder(path: Path, **files: str) -> Path:
         sound_file.parent.mkdir(exist_ok=True)
         soundfile.write(sound_file, SPOKEN.samples, 16_000)
     for name, content in files.items():
-        (path / name.replace("_", ".")).write_text(content, encoding="utf-8", newline="")
+        (path / ("wav.scp" if name == "wav_scp" else name)).write_text(content, encoding="utf-8", newline="")
     return path
 
 
@@ -132,3 +132,101 @@ def test_a_folder_without_wav_scp_is_told(tmp_path: Path) -> None:
     (tmp_path / "feats.scp").write_text("a raw_fbank.ark:10\n")
     with pytest.raises(CorpusError, match=r"wav\.scp, found feats\.scp"):
         list(kaldi.read(tmp_path))
+
+
+def test_tabs_blank_lines_a_byte_order_mark_and_blanks_of_other_scripts(tmp_path: Path) -> None:
+    """As lhotse's and Kaldi's users met them: a tab after the name, an empty last line, a mark that Windows adds."""
+    files = {
+        "wav_scp": "\ufeffa\twav/a.wav\n\n",
+        "text": f"a\t\t{TEXT}\u00a0\n\n",
+        "segments": "a-1\ta\t0.5  1.5\r\n\r\n",
+        "utt2spk": "a-1  anna\n",
+    }
+    files["text"] = files["text"].replace("a\t", "a-1\t")
+    (clip,), bad = parted(kaldi.read(folder(tmp_path / "data" / "x", **files), Given(tmp_path, "dev")))
+    assert (clip.id, clip.text, clip.speaker, clip.duration, clip.split) == ("a-1", TEXT, "anna", 1.0, "dev")
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    ("segment", "seconds", "says"),
+    [
+        (f"a 1 {SECONDS + 0.4}", SECONDS - 1, ""),  # as far past the end as Kaldi allows
+        ("a 0 -1", SECONDS, ""),
+        ("a 0.25 0.75 0", 0.5, ""),
+        (f"a 1 {SECONDS + 0.6}", None, "is not in the recording"),
+        (f"a {SECONDS + 1} -1", None, "is not in the recording"),
+        ("a 2 1", None, "1 s is not after the start, 2 s"),
+        ("a -1 1", None, "is not after the start"),
+        ("a one two", None, "finite number, got 'one'"),
+        ("a 1", None, "UTTERANCE RECORDING START END"),
+        ("c 0 1", None, "no recording 'c'"),
+    ],
+)
+def test_segments(segment: str, seconds: float | None, says: str, tmp_path: Path) -> None:
+    files = {"wav_scp": "a wav/a.wav\nb wav/b.flac\n", "segments": f"a-1 {segment}\nb-1 b 0 1\n"}
+    clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files), Given(tmp_path)))
+    assert [clip.duration for clip in clips if clip.id == "a-1"] == (
+        [] if seconds is None else [pytest.approx(seconds)]
+    )
+    assert len(clips) == 2 - (seconds is None)
+    assert [one.file.endswith("segments") and one.line == 1 and says in one.error for one in bad[:1]] == [
+        True
+    ] * bool(says)
+
+
+def test_recordings_without_a_segment_and_texts_without_one_are_told(tmp_path: Path) -> None:
+    files = {"wav_scp": "a wav/a.wav\nb wav/b.flac\n", "segments": "a-1 a 0 1\n", "text": "a-1 x\na-2 y\n"}
+    _, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files), Given(tmp_path)))
+    assert [(Path(one.file).name, one.error.partition(":")[0]) for one in bad] == [
+        ("wav.scp", "b"),
+        ("text", "a-2"),
+    ]
+
+
+def ctm_of(name: str) -> str:
+    return "".join(f"{name} {w.start} {w.end - w.start} {w.text}\n" for w in WORDS)
+
+
+def test_words_by_utterance_by_recording_and_by_file_and_channel(tmp_path: Path) -> None:
+    files = {
+        "wav_scp": "a wav/a.wav\nb wav/b.flac\nc-B wav/a.wav\n",
+        "text": f"a {TEXT}\nb {TEXT} more\nc-B {TEXT}\n",
+        "reco2file_and_channel": "c-A c A\nc-B c B\n",
+        "ctm": f";; made by hand\n{ctm_of('a 1')}{ctm_of('b 1')}c A 0 0.2 nobody\n{ctm_of('c B')}",
+    }
+    clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files)))
+    assert bad == []
+    for clip in clips:
+        assert [w.text for w in clip.words] == [w.text for w in WORDS]
+        assert [w.end for w in clip.words] == pytest.approx([w.end for w in WORDS], abs=1e-5)
+    assert [clip.flags for clip in clips] == [(), ("words-missing",), ()]
+    assert [hole.text for clip in clips for hole in clip.holes] == ["more"]
+
+
+def test_a_broken_line_of_a_ctm_costs_its_recordings_words_alone(tmp_path: Path) -> None:
+    files = {
+        "wav_scp": "a wav/a.wav\nb wav/b.flac\n",
+        "text": f"a {TEXT}\nb {TEXT}\n",
+        "ctm": f"a 1 zero 0.2 one\n{ctm_of('b 1')}",
+    }
+    clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files)))
+    assert [clip.flags for clip in clips] == [("alignment-left-out",), ()]
+    assert [len(clip.words) for clip in clips] == [0, len(WORDS)]
+    assert [(one.line, one.field) for one in bad] == [(1, "ctm")]
+
+
+def test_a_folder_above_is_every_data_folder_nearest_below_it(tmp_path: Path) -> None:
+    for name, id_ in (("train", "a"), ("test", "b"), ("train/split2/1", "a")):
+        data = folder(tmp_path / "data" / name, wav_scp=f"{id_} {tmp_path}/data/../x.wav\n")
+    soundfile.write(tmp_path / "x.wav", SPOKEN.samples, 16_000)
+    assert corpus_of(data / "wav.scp") == "kaldi"
+    clips, bad = parted(kaldi.read(tmp_path / "data"))
+    assert ([(clip.id, clip.split) for clip in clips], bad) == ([("b", "test"), ("a", "train")], [])
+
+
+def test_a_line_that_is_not_utf8_is_told_and_its_recording_read(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data" / "train", wav_scp="a wav/a.wav\n")
+    (data / "text").write_bytes("a déjà\n".encode("latin-1"))
+    (clip,), (told,) = parted(kaldi.read(data))
+    assert (clip.flags, told.error) == (("no-text",), "byte 0xe9 is not UTF-8")

@@ -42,12 +42,15 @@ RATE = "1[6-9]\\d{3}|[2-9]\\d{4}|\\d{6}"
 COPIES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "cat": ("", {}),
     "flac": ("-c|-d|-s|--decode|--stdout|--silent|-[cds]{2,3}", {}),
-    "sox": ("-V[0-3]?|-G", {"-t": "wav|sph|flac|nist|mp3", "-r": RATE, "-b": "16|24", "-e": ".*", "-c": "1"}),
+    "sox": (
+        "-V[0-3]?|-G",
+        {"-t": "wav|wavpcm|sph|flac|nist|mp3", "-r": RATE, "-b": "16|24", "-e": ".*", "-c": "1"},
+    ),
     "sph2pipe": ("-p", {"-f": "wav|rif|riff"}),
     "ffmpeg": (
         "-nostdin|-hide_banner|-y|-vn",
         {
-            **{"-v": ".*", "-loglevel": ".*", "-i": ".+", "-f": "wav", "-ar": RATE, "-ac": "1"},
+            **{"-v": ".*", "-loglevel": ".*", "-ab": ".*", "-i": ".+", "-f": "wav", "-ar": RATE, "-ac": "1"},
             **dict.fromkeys(("-acodec", "-c:a", "-codec:a"), "pcm_s16le|pcm_s24le"),
         },
     ),
@@ -68,18 +71,19 @@ class Segment:
 def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """Every utterance of a data folder, in the order of its segments, or of wav.scp where there are none.
 
-    Where the folder has no wav.scp, all the folders nearest below it that have one are read. A path in wav.scp
-    starts at the folder or at one of those above it, the nearest that has the file, or where the program runs. A
-    command that only writes out a file's sound ("flac -c -d -s X |") is that file; other commands, and archives, are
-    Bad. A segment gets a file of its own in audio/ in `given.relative_to`; its end may be -1, the recording's end, and
-    is cut there where it lasts no more than 0.5 s past it. The split is what the folder's name says; the sex and age
-    of speakers are labels. Words are those of the file ctm: by utterance, or by recording, or by file and channel as
-    reco2file_and_channel names them; words of the text that it lacks are holes.
+    `folder` may also be its wav.scp. Where there is none in it, all the folders nearest below it that have one are
+    read. A path in wav.scp starts at the folder or at one of those above it, the nearest that has the file, or where
+    the program runs. A command that only writes out a file's sound ("flac -c -d -s X |") is that file; other
+    commands, and archives, are Bad. A segment gets a file of its own in audio/ in `given.relative_to`; its end may be
+    -1, the recording's end, and is cut there where it lasts no more than 0.5 s past it. The split is what the
+    folder's name says; the sex and age of speakers are labels. Words are those of the file ctm: by utterance, or by
+    recording, or by file and channel as reco2file_and_channel names them; words of the text that it lacks are holes.
 
     Flags: "no-text", "empty-text", "alignment-left-out", and those of `repair.py`. Bad: a second row of the same
     name, a row whose file is missing, a text without audio, a recording without a segment. Raises CorpusError where
     there is no wav.scp.
     """
+    folder = folder.parent if folder.name == "wav.scp" else folder
     folders = [folder] if (folder / "wav.scp").is_file() else _below(folder)
     if not folders:
         names = ", ".join(sorted(path.name for path in folder.glob("*"))[:5])
@@ -90,8 +94,9 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
         yield from _folder(data, replace(given, split=split), ids)
 
 
-def is_kaldi(folder: Path) -> bool:
-    return (folder / "wav.scp").is_file() or bool(_below(folder))
+def is_kaldi(path: Path) -> bool:
+    """Whether there is a wav.scp in the folder or at most two below it, or whether the file is one."""
+    return path.name == "wav.scp" or (path / "wav.scp").is_file() or bool(_below(path))
 
 
 def _below(folder: Path) -> list[Path]:

@@ -33,6 +33,8 @@ def corpus_of(path: Path) -> Corpus:
     if path.is_file():
         if amazon_queen_bundle.is_bundle(path):
             return "amazon-queen"
+        if kaldi.is_kaldi(path):
+            return "kaldi"
         if webdataset.is_tar(path):
             return "webdataset"
         if path.suffix.lower() == ".tsv" and strong_labels.tables_of(path)[1]:
