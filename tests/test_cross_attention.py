@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from transformers import GenerationMixin
 
+from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import FeatureCache
-from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
-from tgsr.errors import OptionError
+from tgsr.engine.sampling import sample, uniforms
+from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, without_start
+from tgsr.errors import ModelError, OptionError
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
+from tgsr.models.whisper import Whisper
 from tgsr.records import read_questions
 from tgsr.sta import phrase_branch, soft_times_of, train_sta
 from tgsr.timeline import Span
@@ -22,11 +29,225 @@ from tgsr.training.run import make_trainable
 from tiny import logged, questions_in, tiny_lalm, tiny_whisper
 
 STA = StaConfig(questions="", clips_per_step=2, learning_rate=1e-2)
+SECONDS = (0.1, 2.5, 30.0)
 
 
 @pytest.fixture(scope="module")
 def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return questions_in(tmp_path_factory.mktemp("sta"), "sta", 4, n_phrases=2)
+
+
+@pytest.fixture(scope="module")
+def lalm() -> Whisper:
+    return tiny_whisper()
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
+    return (0.1 * samples).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clips(lalm: Whisper) -> list[Tensor]:
+    """Of 0.1 s to 30 s, as the encoder leaves them."""
+    return [lalm.encode_audio(noise(seconds)) for seconds in SECONDS]
+
+
+def branches_for(lalm: Whisper) -> list[Branch]:
+    """Of three clips whose branches stand among each other's, of different lengths."""
+    asked = [
+        (1, "When?", "0.12 - 3"),
+        (0, "Which digit is said?", "(b) two"),
+        (2, "What is the timestamp of the following segment?", "four"),
+        (1, "x", "yes no yes <|7.40|>"),
+        (0, "When?", "0.12 - 3"),
+    ]
+    return [Branch(o, lalm.prompt(q).after, (*lalm.response_tokens(a), lalm.eos_id)) for o, q, a in asked]
+
+
+def official_logps(lalm: Whisper, features: Tensor, branches: Sequence[Branch]) -> list[Tensor]:
+    """transformers' own class: a padded batch of one clip's sequences over that clip's frames, masked."""
+    before = lalm.prompt("").before
+    rows = [torch.tensor([*before, *b.prompt, *b.answer]) for b in branches]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, True, lalm.pad_id)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], True, 0)
+    memory = lalm.align(features).expand(len(rows), -1, -1)
+    logits = lalm.inner(
+        encoder_outputs=(memory,), decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False
+    ).logits
+    logp = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    return [
+        logp[i, len(row) - len(b.answer) - 1 : len(row) - 1]
+        for i, (row, b) in enumerate(zip(rows, branches, strict=True))
+    ]
+
+
+def all_official(lalm: Whisper, clips: Sequence[Tensor], branches: Sequence[Branch]) -> list[Tensor]:
+    """`official_logps` of several clips, in the branches' order."""
+    found: dict[int, Tensor] = {}
+    for clip, features in enumerate(clips):
+        own = [b for b in branches if b.owner == clip]
+        places = [place for place, b in enumerate(branches) if b.owner == clip]
+        found |= zip(places, official_logps(lalm, features, own) if own else [], strict=True)
+    return [found[place] for place in range(len(branches))]
+
+
+# --- against the official class ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 17, 40])
+def test_branches_have_the_official_log_probs_whatever_their_prefix_holds(
+    lalm: Whisper, clips: list[Tensor], length: int
+) -> None:
+    branches = branches_for(lalm)
+    expected = all_official(lalm, clips, branches)
+    packed = branch_logps(listen(lalm, clips), branches)
+    for row, mask, official in zip(packed.logp_BT, packed.mask_BT, expected, strict=True):
+        assert torch.allclose(row[mask], official, atol=1e-5)
+    # What a clip's prompts begin with may stand in its row: as much as fits, a token, or the question in part.
+    after, cut = [], list(branches)
+    for clip in range(len(clips)):
+        places = [place for place, b in enumerate(branches) if b.owner == clip]
+        kept = without_start([branches[place] for place in places])[0][:length]
+        after.append(kept)
+        for place in places:
+            cut[place] = replace(branches[place], prompt=branches[place].prompt[len(kept) :])
+    shared = branch_logps(listen(lalm, clips, after=after), cut)
+    assert torch.allclose(shared.logp_BT, packed.logp_BT, atol=1e-5)
+
+
+def test_some_clips_of_a_prefix_are_a_prefix(lalm: Whisper, clips: list[Tensor]) -> None:
+    branches = branches_for(lalm)
+    whole = listen(lalm, clips)
+    every = branch_logps(whole, branches).logp_BT
+    for clip in range(len(clips)):
+        own = [replace(b, owner=0) for b in branches if b.owner == clip]
+        alone = branch_logps(whole.of(slice(clip, clip + 1)), own).logp_BT
+        same = every[[place for place, b in enumerate(branches) if b.owner == clip]]
+        assert torch.allclose(alone, same[:, : alone.shape[1]], atol=1e-5)
+    turned = whole.only([2, 0]).and_also(whole.only([1]))
+    assert [len(frames) for frames in turned.memory] == list(turned.n_frames) == [1500, 5, 125]
+    renamed = [replace(b, owner=[1, 2, 0][b.owner]) for b in branches]
+    assert torch.allclose(branch_logps(turned, renamed).logp_BT, every, atol=1e-5)
+
+
+def test_gradients_of_aligner_and_lora_are_the_official_ones(clips: list[Tensor]) -> None:
+    lalm = tiny_whisper()
+    branches = branches_for(lalm)
+    with_lora(lalm, 2, 4, 0)
+    lalm.aligner.requires_grad_(True)
+    for name, weight in lalm.model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    trained = [weight for weight in lalm.model.parameters() if weight.requires_grad]
+    assert len(trained) == 4 + 2 * (4 + 4 + 2) * 2  # aligner; layers, matrices, factors
+    together = torch.autograd.grad(branch_logps(listen(lalm, clips), branches).logp_BT.sum(), trained)
+    official = torch.cat(all_official(lalm, clips, branches)).sum()
+    for ours, theirs in zip(together, torch.autograd.grad(official, trained), strict=True):
+        scale = float(theirs.abs().max())
+        assert scale > 0
+        assert torch.allclose(ours, theirs, atol=1e-5 * max(1.0, scale))
+
+
+def test_greedy_sampling_is_transformers_generate(lalm: Whisper, clips: list[Tensor]) -> None:
+    prompts = [lalm.prompt(text).after for text in ("When?", "Which digit is said?", "x", "When?")]
+    owners, before = [2, 0, 1, 1], lalm.prompt("").before
+    ours = sample(listen(lalm, clips), owners, prompts, max_new_tokens=12, temperature=0)
+    for owner, prompt, sampled in zip(owners, prompts, ours, strict=True):
+        ids = torch.tensor([[*before, *prompt]])
+        # Whisper's own generate cuts the prompt and rules tokens out.
+        official = GenerationMixin.generate(
+            lalm.inner,
+            encoder_outputs=(lalm.align(clips[owner])[None],),
+            decoder_input_ids=ids,
+            max_new_tokens=12,
+            do_sample=False,
+        )
+        assert list(sampled.ids) == official[0, ids.shape[1] :].tolist()
+    assert len({sampled.ids for sampled in ours}) > 1
+
+
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_the_samplers_log_probs_are_those_of_the_loss(
+    lalm: Whisper, clips: list[Tensor], at_once: int | None
+) -> None:
+    before = lalm.prompt("When?").after
+    owners = [1, 0, 1, 2, 0]
+    prefix = listen(lalm, clips, after=[before[:3]] * 3)
+    drawn = sample(
+        prefix,
+        owners,
+        [before[3:]] * 5,
+        max_new_tokens=9,
+        temperature=0.7,
+        top_p=0.9,
+        uniform_BN=uniforms(5, 9, 0),
+        at_once=at_once,
+    )
+    branches = [Branch(o, before[3:], d.ids) for o, d in zip(owners, drawn, strict=True)]
+    again = branch_logps(prefix, branches, temperature=0.7)
+    for row, mask, one in zip(again.logp_BT, again.mask_BT, drawn, strict=True):
+        assert torch.allclose(row[mask], torch.tensor(one.logps), atol=1e-4)
+
+
+def test_bfloat16_products_round_and_change_nothing_else(lalm: Whisper, clips: list[Tensor]) -> None:
+    branches = branches_for(lalm)
+    exact = branch_logps(listen(lalm, clips), branches)
+    with torch.autocast("cpu", torch.bfloat16):
+        packed = branch_logps(listen(lalm, clips), branches)
+        official = all_official(lalm, clips, branches)
+    assert packed.logp_BT.dtype == torch.float32
+    error = (packed.logp_BT - exact.logp_BT)[exact.mask_BT].detach().abs()
+    theirs = (torch.cat(official) - exact.logp_BT[exact.mask_BT]).detach().abs()
+    assert 0 < float(error.mean()) < 2 * float(theirs.mean())
+
+
+def test_a_whole_window_is_encoded_as_the_official_encoder_does(lalm: Whisper) -> None:
+    samples = noise(30.0)
+    mels = lalm.feature_extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    official = lalm.inner.model.encoder(mels).last_hidden_state[0]
+    assert torch.allclose(lalm.encode_audio(samples), official, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n"), [(0.01, 1), (0.02, 1), (0.03, 2), (0.1, 5), (2.515, 126), (29.99, 1500)]
+)
+def test_a_short_clip_has_the_frames_that_it_lasts(lalm: Whisper, seconds: float, n: int) -> None:
+    assert lalm.encode_audio(noise(seconds)).shape == (n, 32)
+
+
+def test_a_clip_is_heard_as_if_nothing_came_after_it(lalm: Whisper) -> None:
+    """Its convolutions see the silence that the official padding begins with; its attention sees no padding."""
+    encoder, samples = lalm.inner.model.encoder, noise(2.5)
+    mels = lalm.feature_extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    gelu = torch.nn.functional.gelu
+    hidden = gelu(encoder.conv2(gelu(encoder.conv1(mels)))).permute(0, 2, 1) + encoder.embed_positions.weight
+    mask = torch.zeros(1500, 1500)
+    mask[:, 125:] = float("-inf")
+    for layer in encoder.layers:
+        hidden = layer(hidden, mask[None, None])
+    masked = encoder.layer_norm(hidden)[0, :125]
+    ours = lalm.encode_audio(samples)
+    assert torch.allclose(ours, masked, atol=1e-4)
+    assert not torch.allclose(ours, encoder(mels).last_hidden_state[0, :125], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [(0.0, "needs 0.01 s of audio or more"), (30.01, "hears 30 s, the audio lasts 30.01")],
+)
+def test_a_clip_that_cannot_be_heard_is_refused(lalm: Whisper, seconds: float, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        lalm.encode_audio(noise(seconds))
+
+
+def test_silence_instead_of_the_clip_changes_the_loss(lalm: Whisper) -> None:
+    branch = branches_for(lalm)[1]
+    loss, silent = (
+        branch_logps(listen(lalm, [lalm.encode_audio(s)]), [branch]).logp_BT.sum()
+        for s in (noise(2.5), 0 * noise(2.5))
+    )
+    assert abs(float((loss - silent).detach())) > 0.1
 
 
 # --- times in words and in tokens --------------------------------------------------------------------------------
