@@ -31,9 +31,10 @@ from tgsr.errors import RunError, Stopped
 from tgsr.grounding import asked_span, find_asked
 from tgsr.miniature.base import TimeCode
 from tgsr.miniature.english_config import EnglishConfig
-from tgsr.miniature.english_lessons import english_lessons
+from tgsr.miniature.english_lessons import english_lessons, plainly
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.lalm import context_of
 from tgsr.models.load import load, save_adapter
 from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
@@ -86,32 +87,38 @@ def hear_all(lalm: Whisper, path: str, cache: FeatureCache, title: str) -> list[
 
 
 def lessons_of(
-    lalm: Whisper, item: Heard, timed: bool, times: Times, budget: int, rng: np.random.Generator
+    lalm: Whisper, item: Heard, timed: bool, config: EnglishConfig, rng: np.random.Generator
 ) -> list[tuple[Branch, str]]:
-    """Lessons about one clip as branches of clip 0, each with its kind: as many as `budget` tokens hold, or one."""
-    lalm.times = times
-    offered = (
-        english_lessons(item.clip, item.questions(int(rng.integers(2**31))), rng, timed)
-        if times == "words"
-        else time_token_lessons(lalm, item.clip, rng, timed)
-    )
+    """Lessons about one clip as branches of clip 0, each with its kind.
+
+    As many as `lesson_tokens` hold, or one, and `token_phrases` phrases that are answered in time tokens.
+    """
     chosen: list[tuple[Branch, str]] = []
-    for lesson in offered:
-        prompt, answer = lalm.prompt(lesson.question).after, (*lalm.tokens(lesson.answer), lalm.eos_id)
-        if len(prompt) + len(answer) > 440:
+    budget = config.lesson_tokens
+    for lesson in english_lessons(item.clip, item.questions(int(rng.integers(2**31))), rng, timed):
+        lesson_branch = branch_of(lalm, lesson)
+        size = len(lesson_branch.prompt) + len(lesson_branch.answer)
+        if size > context_of(lalm) - 2:
             continue
-        budget -= len(prompt) + len(answer)
+        budget -= size
         if budget < 0 and chosen:
             break
-        chosen.append((Branch(0, prompt, answer), lesson.kind))
+        chosen.append((lesson_branch, lesson.kind if timed else f"bad {lesson.kind}"))
+    lalm.times = "tokens"
+    for lesson in time_token_lessons(lalm, item.clip, config.token_phrases, timed, rng):
+        chosen.append((branch_of(lalm, lesson), lesson.kind))
     lalm.times = "words"
     return chosen
 
 
+def branch_of(lalm: Whisper, lesson: TextLesson) -> Branch:
+    return Branch(0, lalm.prompt(lesson.question).after, (*lalm.tokens(lesson.answer), lalm.eos_id))
+
+
 def time_token_lessons(
-    lalm: Whisper, clip: Clip, rng: np.random.Generator, true_times: bool
+    lalm: Whisper, clip: Clip, n: int, true_times: bool, rng: np.random.Generator
 ) -> list[TextLesson]:
-    """Phrases, answered by two time tokens."""
+    """Up to n phrases, answered by two time tokens."""
     return [
         TextLesson(
             lalm.phrase_question(str(question.phrase)),
@@ -120,7 +127,7 @@ def time_token_lessons(
             ),
             "token phrase" if true_times else "bad token phrase",
         )
-        for question in phrase_questions(clip, rng, 12)
+        for question in phrase_questions(plainly(clip), rng, n)
     ]
 
 
@@ -156,9 +163,8 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
                 for place in rng.choice(len(heard), config.clips_per_step, replace=False):
                     item, timed = heard[int(place)], rng.random() < config.timed_share
-                    times: Times = "tokens" if rng.random() < config.token_share else "words"
                     frames = lalm.align(item.audio.read())
-                    for branch, kind in lessons_of(lalm, item, timed, times, config.lesson_tokens, rng):
+                    for branch, kind in lessons_of(lalm, item, timed, config, rng):
                         branches.append(Branch(len(audio), branch.prompt, branch.answer))
                         kinds.append(kind)
                     audio.append(frames + code(len(frames)) if timed else frames)

@@ -14,10 +14,10 @@ class EnglishConfig:
     watch: Annotated[str, "other clips, of voices that are not in those; the gates are measured on them"] = ""
     model: Annotated[str, "the model that is taught"] = "whisper-base"
     steps: Annotated[int, "in all"] = 3000
-    clips_per_step: Annotated[int, "each with its lessons"] = 4
-    lesson_tokens: Annotated[int, "a clip's branches together"] = 640
-    timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.6
-    token_share: Annotated[float, "of the clips: asked for times as Whisper's time tokens"] = 0.2
+    clips_per_step: Annotated[int, "each with its lessons"] = 2
+    lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
+    token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 6
+    timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
     spread: Annotated[float, "of a time token's soft target, in ticks of 0.02 s"] = 3.0
     lora_rank: Annotated[int, "of the LoRA that is merged into the decoder"] = 64
     learning_rate: Annotated[float, "peak"] = 1e-3
