@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tgsr.answering.any_transformers import load_generic
 from tgsr.answering.cascade import is_cascade, load_cascade
+from tgsr.answering.frames import is_frame_head, load_frames
 from tgsr.answering.remote import is_remote, load_remote
 from tgsr.answering.responder import Responder
 from tgsr.llm.endpoint import Limits
@@ -41,6 +42,8 @@ def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -
     if is_remote(name):
         return load_remote(name, cache=cache, limits=limits)
     folder = Path(name)
+    if is_frame_head(folder):
+        return load_frames(folder, cache)
     is_ours = name in loading.OURS or any((folder / file).exists() for file in loading.OUR_FILES)
     if is_ours or loading.model_type_of(name) in loading.FAMILIES:
         return loading.load(name, placement)

@@ -49,6 +49,7 @@ def demo(args: argparse.Namespace) -> None:
 def add_train(command: argparse.ArgumentParser) -> None:
     from tgsr.miniature.base_config import BaseConfig
     from tgsr.miniature.english_config import EnglishConfig
+    from tgsr.miniature.frames_config import FramesConfig
     from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 
     stages = command.add_subparsers(required=True, metavar="STAGE")
@@ -62,6 +63,13 @@ def add_train(command: argparse.ArgumentParser) -> None:
             EnglishConfig,
             "clips",
             "The base that hears English, from Whisper base.",
+        ),
+        (
+            "frames",
+            "miniature.frames",
+            FramesConfig,
+            "clips",
+            "The frame baseline of table 1: a head over the encoder's frames, which places phrases by Viterbi.",
         ),
         ("sta", "sta", StaConfig, "questions", sta),
         (
