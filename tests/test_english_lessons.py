@@ -13,7 +13,7 @@ from tgsr.choices import extract_choice
 from tgsr.data.questions.by_rule import Choices, choice_questions_of
 from tgsr.evidence import cited_evidence
 from tgsr.grounding import find_spans
-from tgsr.miniature.english_lessons import SHARES, english_lessons, quotable, time_tokens
+from tgsr.miniature.english_lessons import SHARES, english_lessons, quotable
 from tgsr.miniature.lessons import TextLesson
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Clip, Question
@@ -46,8 +46,8 @@ def about(clip: Clip) -> list[Question]:
     return choice_questions_of(clip, CLIPS, Choices())
 
 
-def taught(clip: Clip, n: int, true_times: bool, **how: bool) -> list[TextLesson]:
-    return list(islice(english_lessons(clip, about(clip), np.random.default_rng(0), true_times, **how), n))
+def taught(clip: Clip, n: int, true_times: bool) -> list[TextLesson]:
+    return list(islice(english_lessons(clip, about(clip), np.random.default_rng(0), true_times), n))
 
 
 def test_kinds_come_in_their_shares() -> None:
@@ -110,13 +110,6 @@ def test_a_clip_without_words_teaches_nothing_and_one_word_its_transcript() -> N
     assert list(english_lessons(replace(clip, words=()), (), np.random.default_rng(0), True)) == []
     one = islice(english_lessons(replace(clip, words=clip.words[:1]), (), np.random.default_rng(0), True), 3)
     assert [(lesson.kind, lesson.answer) for lesson in one] == [("transcript", "the")] * 3
-
-
-def test_time_tokens_stand_where_whispers_do() -> None:
-    assert time_tokens(Span(7.393, 9.409)) == "<|7.40|><|9.40|>"
-    assert time_tokens(Span(1.0, 1.001)) == "<|1.00|><|1.02|>"
-    lessons = taught(CLIPS[1], 50, True, tokens=True)
-    assert all(lesson.answer.startswith("<|") for lesson in lessons if lesson.kind == "phrase")
 
 
 def test_quotes_of_evidence_are_twelve_words_at_most() -> None:

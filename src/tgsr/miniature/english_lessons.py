@@ -17,41 +17,37 @@ from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phras
 from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning
 from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
-from tgsr.timeline import Hole, Span, Word
+from tgsr.timeline import Span, Word
 
 SHARES = {"phrase": 0.45, "next": 0.15, "choice": 0.25, "plain": 0.1, "transcript": 0.05}
 HABITS = {"none": (0.3, 0.7), "all": (0.2, 0.8), "evidence": (0.5, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
-ASKED = Phrases(n_min=2, n_max=8)
+MOST_ASKED = 8  # words of a phrase
+FITTING = Phrases(n_min=2, n_max=MOST_ASKED + 2)  # and the two after it
 MOST_RECITED = 30  # words
 MOST_PIECES = 5  # of a recital: each has its times, which cost more tokens than its words
 MOST_QUOTED = 12  # words of one piece of evidence
 N_FIRST = 10  # words of a transcript's beginning
-TIME_TOKEN = 0.02  # seconds between two of Whisper's time tokens
 Ways = list[tuple[int, int]]
 
 
 def english_lessons(
-    clip: Clip,
-    questions: Sequence[Question],
-    rng: np.random.Generator,
-    true_times: bool,
-    *,
-    tokens: bool = False,
+    clip: Clip, questions: Sequence[Question], rng: np.random.Generator, true_times: bool
 ) -> Iterator[TextLesson]:
     """Lessons without end, of kinds drawn by SHARES among those that the clip allows; none for a clip without words.
 
-    `questions` are choice questions about this clip. With `tokens` a phrase is answered in Whisper's time tokens.
+    `questions` are choice questions about this clip.
     """
     clip = plainly(clip)
     words, holes = clip.words, clip.holes
     if not words:
         return
-    phrases = _by_length(fitting_phrases(words, ASKED, holes))
-    followed = _by_length(followed_phrases(words, ASKED, holes))
+    fitting = fitting_phrases(words, FITTING, holes)
+    phrases = _by_length([(first, stop) for first, stop in fitting if stop - first <= MOST_ASKED])
+    followed = _by_length(followed_phrases(fitting, MOST_ASKED))
     makers: dict[str, Callable[[], TextLesson]] = {"transcript": lambda: transcript_lesson(clip, rng)}
     if phrases:
-        makers["phrase"] = lambda: phrase_lesson(clip, _drawn(phrases, rng), rng, true_times, tokens)
+        makers["phrase"] = lambda: phrase_lesson(clip, _drawn(phrases, rng), rng, true_times)
     if followed:
         makers["next"] = lambda: next_lesson(words, _drawn(followed, rng))
     if questions:
@@ -68,25 +64,17 @@ def plainly(clip: Clip) -> Clip:
     spoken, holes = in_time(clip)
     texts = (" ".join(plain_words([word.text])) for word in spoken)
     words = tuple(replace(word, text=text) for word, text in zip(spoken, texts, strict=True) if text)
-    known = tuple(Hole(hole.start, hole.end, hole.text, hole.speaker) for hole in holes)
-    return replace(clip, words=words, holes=known)
+    return replace(clip, words=words, holes=holes)
 
 
 def phrase_lesson(
-    clip: Clip, phrase: tuple[int, int], rng: np.random.Generator, true_times: bool, tokens: bool = False
+    clip: Clip, phrase: tuple[int, int], rng: np.random.Generator, true_times: bool
 ) -> TextLesson:
-    """Stage 1's question in the paper's words, B.1.1; the answer too, or as two time tokens."""
+    """Stage 1's question in the paper's words, B.1.1; the answer too."""
     words = clip.words[slice(*phrase)]
     span = _span(words) if true_times else bad_span(clip.duration, rng)
-    answer = time_tokens(span) if tokens else phrase_answer_qwen(_text(words), span)
-    return TextLesson(phrase_question_qwen(_text(words)), answer, "phrase", (words,))
-
-
-def time_tokens(span: Span) -> str:
-    """The span in Whisper's time tokens, which stand every 0.02 s: "<|7.40|><|9.40|>"; the end is after the start."""
-    start = round(span.start / TIME_TOKEN)
-    end = max(start + 1, round(span.end / TIME_TOKEN))
-    return f"<|{start * TIME_TOKEN:.2f}|><|{end * TIME_TOKEN:.2f}|>"
+    text = _text(words)
+    return TextLesson(phrase_question_qwen(text), phrase_answer_qwen(text, span), "phrase", (words,))
 
 
 def next_lesson(words: tuple[Word, ...], phrase: tuple[int, int]) -> TextLesson:

@@ -178,8 +178,9 @@ def by_speaker(clip: Clip, rng: np.random.Generator, others: Sequence[Clip] = ()
 
 
 def n_speakers(clip: Clip) -> int:
-    """How many speakers are known of."""
-    return len({speaker for speaker, _, _ in turns_of(clip)})
+    """How many speakers are known of: by words whose speaker is known, else by events."""
+    named = {word.speaker for word in clip.words if word.speaker}
+    return len(named or {event.label for event in clip.events if event.label.startswith(TURN)})
 
 
 def _pieces(words: Sequence[Word], holes: Sequence[Hole]) -> list[Sequence[Word]]:
@@ -196,8 +197,9 @@ def _number(n: int, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
 
 # --- what is said --------------------------------------------------------------------------------------------------
 
-SHORT = Phrases(n_min=3, n_max=6)
-CUE = Phrases(n_min=2, n_max=4)  # what is quoted where words after it are asked for
+SHORT = Phrases(n_min=2, n_max=6)
+LEAST_QUOTED = 3  # words of a phrase that is a choice
+CUE = 4  # words that are quoted, at most, where the two after them are asked for
 N_ELSEWHERE = 8  # other clips whose phrases and words are wrong choices
 
 
@@ -207,12 +209,12 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     Wrong choices are of the clip, of other clips, and near misses: a phrase with one word of another clip in it.
     """
     words, holes = in_time(clip)
-    heard = _Heard(words, holes, Said(words, holes))
+    heard = _Heard(words, holes, Said(words, holes), fitting_phrases(words, SHORT, holes))
     order = rng.permutation(len(others))
     strangers = [others[int(index)] for index in order if others[int(index)].audio != clip.audio]
     elsewhere = _Elsewhere.of(strangers, rng, heard.said)
     drafts = [*_next(heard, elsewhere, rng), *_how_often(heard, strangers, rng)]
-    apart = _apart(words, holes, rng, 2)
+    apart = _apart(words, heard.fitting, rng, 2)
     if len(apart) == 2:
         wrong = (_text(apart[1]), *elsewhere.like(apart[0])[:2])
         spans = tuple(map(_span, apart))
@@ -224,11 +226,12 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """A clip's words in order of time, its holes, and all that is known to be said."""
+    """A clip's words in order of time, its holes, all that is known to be said, and the phrases that may be quoted."""
 
     words: tuple[Word, ...]
     holes: tuple[Hole, ...]
     said: Said
+    fitting: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +250,9 @@ class _Elsewhere:
         for other in strangers:
             words, holes = in_time(other)
             texts += (text for word in words if (text := word.text.strip(PUNCTUATION)))
-            phrases += (
-                one for one in _apart(words, holes, rng, 1) if not said.count(word.text for word in one)
-            )
-            if cues := followed_phrases(words, CUE, holes):
+            fitting = fitting_phrases(words, SHORT, holes)
+            phrases += (one for one in _apart(words, fitting, rng, 1) if not said.count(w.text for w in one))
+            if cues := followed_phrases(fitting, CUE):
                 stop = cues[int(rng.integers(len(cues)))][1]
                 follow.append(words[stop : stop + 2])
             if len(phrases) >= N_ELSEWHERE:
@@ -288,7 +290,7 @@ LONG_WORD = 4  # letters
 def _next(heard: _Heard, elsewhere: _Elsewhere, rng: np.random.Generator) -> list[Draft]:
     """Which two words follow a phrase; the wrong ones are two neighbours too, of this clip and of others."""
     words = heard.words
-    cues = followed_phrases(words, CUE, heard.holes)
+    cues = followed_phrases(heard.fitting, CUE)
     if not cues:
         return []
     first, stop = cues[int(rng.integers(len(cues)))]
@@ -363,10 +365,10 @@ def _how_often(heard: _Heard, strangers: Sequence[Clip], rng: np.random.Generato
 
 
 def _apart(
-    words: tuple[Word, ...], holes: Sequence[Hole], rng: np.random.Generator, n: int
+    words: tuple[Word, ...], phrases: Iterable[tuple[int, int]], rng: np.random.Generator, n: int
 ) -> list[tuple[Word, ...]]:
-    """Up to n phrases in order, none of which overlaps another."""
-    fitting = [words[first:stop] for first, stop in fitting_phrases(words, SHORT, holes)]
+    """Up to n of the phrases that are long enough, in order, none of which overlaps another."""
+    fitting = [words[first:stop] for first, stop in phrases if stop - first >= LEAST_QUOTED]
     chosen: list[tuple[Word, ...]] = []
     for index in rng.permutation(len(fitting)):
         phrase = fitting[int(index)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 import numpy as np
@@ -189,16 +189,16 @@ def fitting_phrases(
 
 
 def followed_phrases(
-    words: tuple[Word, ...], wanted: Phrases, holes: Sequence[Hole] = (), n_next: int = 2
+    fitting: Collection[tuple[int, int]], n_max: int, n_next: int = 2
 ) -> list[tuple[int, int]]:
-    """(first, last + 1) of every such phrase after which the same voice says `n_next` words more as `wanted` allows."""
-    longer = replace(wanted, n_max=wanted.n_max + n_next)
-    fitting = set(fitting_phrases(words, longer, holes))
-    return sorted(
-        (first, stop)
-        for first, stop in fitting
-        if stop - first <= wanted.n_max and (first, stop + n_next) in fitting
-    )
+    """Those of `fitting_phrases` with at most n_max words after which the same voice says `n_next` words more.
+
+    For that the fitting phrases must reach n_max + n_next words.
+    """
+    there = set(fitting)
+    return [
+        (first, stop) for first, stop in fitting if stop - first <= n_max and (first, stop + n_next) in there
+    ]
 
 
 def plain_word(text: str) -> str:
