@@ -161,7 +161,7 @@ SCRIPT = {
     "06SSSSJ1": Line("Excuse me Bob.", "JOE", "BOB1.DOG"),
     "06001EJ1": Line("One", "JOE", "BOB1.DOG"),
     "06001EJ3": Line("Two", "JOE", "BOB1.DOG"),
-    "06001EP2": Line("Well , yes .", "BOB", "BOB1.DOG"),
+    "06001EP2": Line("Well, yes.", "BOB", "BOB1.DOG"),
     "06XXXXP1": Line("Howdy.", "BOB", "BOB1.DOG"),
     "06XXXXJ1": Line("Bye.", "JOE", "BOB1.DOG"),
     "C1A__011": Line("Look!", "JOE", "C1A.CUT"),

@@ -23,6 +23,7 @@ MARK = re.compile(r"\*(?:XY.{11}|..)", re.DOTALL)  # XY is followed by where som
 NOT_WORDS = re.compile(
     r"\^_?|@@|<[^>]*>|\([A-Za-z]+\)"
 )  # the game's trademark, notes, and sounds: <gulp>, (sigh)
+LONE_SIGNS = re.compile(r" (?=[^\w ]+(?: |$))")
 # What actors' names have besides the character's: X5_SPARKY, SPARKY-F, PRINCESS2
 VARIANT = re.compile(r"^X\d+_|[-_].*$|\d+$")
 OTHER_NAMES = {"JOHAN": "JOHN", "AZURA": "PRIN"}
@@ -64,7 +65,12 @@ def _put(
     for number, said in enumerate(MARK.split(text), 1):
         stem = f"{prefix}{number:x}".upper()
         if f"{stem}{SOUND}" in bundle:
-            lines.setdefault(stem, Line(" ".join(NOT_WORDS.sub(" ", said).split()), speaker, part))
+            lines.setdefault(stem, Line(_plain(said), speaker, part))
+
+
+def _plain(said: str) -> str:
+    """The words; signs that stand alone once what is no word is gone belong to the word before them."""
+    return LONE_SIGNS.sub("", " ".join(NOT_WORDS.sub("", said).split()))
 
 
 def _body(bundle: Bundle, name: str) -> Part:
