@@ -262,16 +262,17 @@ def save_adapter(lalm: Lalm, folder: Path, *, merged: bool = False) -> None:
     """The aligner, and the LoRA where there is one, under names that `load` finds again.
 
     Complete over the base alone: stage 2's adapter holds stage 1's aligner too. `merged`: to be merged into its base
-    whenever it is loaded, as a model of its own.
+    whenever it is loaded, as a model of its own; then it is a LoRA in float16 and no aligner.
     """
     aligner = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
-    with whole(folder / ALIGNER_FILE) as half:
-        save_file(aligner, half)
+    if not merged:
+        with whole(folder / ALIGNER_FILE) as half:
+            save_file(aligner, half)
     if hasattr(lalm.model, "peft_config"):
         with whole_files(folder) as half:
             lalm.model.save_pretrained(str(half), safe_serialization=True)
             (half / "README.md").unlink(missing_ok=True)  # PEFT's template of a model card, all blanks
-            _under_hub_names(lalm, half / "adapter_model.safetensors")
+            _under_hub_names(lalm, half / "adapter_model.safetensors", torch.float16 if merged else None)
     files = [path for path in sorted(folder.iterdir()) if path.name in PARTS]
     about = {
         "base": lalm.base,
@@ -285,15 +286,16 @@ def save_adapter(lalm: Lalm, folder: Path, *, merged: bool = False) -> None:
     write_whole(folder / ADAPTER_FILE, json.dumps(about, indent=2) + "\n")
 
 
-def _under_hub_names(lalm: Lalm, path: Path) -> None:
-    """Renames a LoRA's tensors to the names that the hub's checkpoint has for the decoder.
+def _under_hub_names(lalm: Lalm, path: Path, dtype: torch.dtype | None) -> None:
+    """Renames a LoRA's tensors to the names that the hub's checkpoint has for the decoder; in `dtype`, if it is given.
 
     vLLM reads those, and ignores transformers' own without a word; PEFT takes either, by transformers' table of old
     names (tests/test_merge.py).
     """
     weights = load_file(path)
     with whole(path) as half:
-        save_file({_hub_name(lalm, name): w for name, w in weights.items()}, half, metadata={"format": "pt"})
+        named = {_hub_name(lalm, name): w.to(dtype or w.dtype) for name, w in weights.items()}
+        save_file(named, half, metadata={"format": "pt"})
 
 
 def _hub_name(lalm: Lalm, name: str) -> str:
