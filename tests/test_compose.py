@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tgsr import cli
 from tgsr.audio import SAMPLE_RATE, load, save_flac
 from tgsr.data.compose import Composition, Sentence, chosen, composed, cut, plan, read_held_out
 from tgsr.errors import BuildError
-from tgsr.records import Clip
+from tgsr.records import Clip, read_clips, write_jsonl
 from tgsr.timeline import Hole, Word
 
 NAMES = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "yew"]
@@ -70,12 +71,11 @@ def test_every_word_is_where_it_is_heard_in_a_room_and_noise_too(clips: list[Cli
 
 
 def test_words_are_plain_and_said_by_their_voice_and_turns_are_taken(clips: list[Clip], folder: Path) -> None:
-    composed_clips = [
-        composed(row, folder)[1] for row in plan(sentences(clips, folder), 40, Composition(seed=1))
-    ]
-    n_voices = Counter(len({word.speaker for word in clip.words}) for clip in composed_clips)
+    rows = list(plan(sentences(clips, folder), 40, Composition(seed=1)))
+    n_voices = Counter(len({said["voice"] for said in row["sentences"]}) for row in rows)  # type: ignore[attr-defined]
     assert set(n_voices) == {1, 2}
     assert 10 <= n_voices[2] <= 30
+    composed_clips = [composed(row, folder)[1] for row in rows[:8]]
     assert {word.text for clip in composed_clips for word in clip.words} <= set(NAMES)
     assert {word.speaker for clip in composed_clips for word in clip.words} == {"Ann", "Bo", "Cy"}
     assert all(clip.source == "Trees" and clip.licence == "CC0" for clip in composed_clips)
@@ -134,6 +134,103 @@ def test_a_sentence_whose_words_or_voice_are_unknown_is_not_used(
     good, bad = chosen([replace(clips[0], **change), clips[1]], folder, "train")  # type: ignore[arg-type]
     assert [s.clip_id for s in good] == [clips[1].id]
     assert reason in bad[0].error
+
+
+def test_a_voice_of_one_long_utterance_each_still_takes_turns(folder: Path) -> None:
+    """LibriSpeech as it is often shared: two whole utterances do not fit into one clip, parts of them do."""
+    long = [sentence(folder, f"long{n}", 26, 300.0 + 50 * n) for n in range(6)]
+    rows = list(plan(sentences(long, folder), 60, Composition(seed=0, most=22.0)))
+    n_two = sum(len({said["voice"] for said in row["sentences"]}) == 2 for row in rows)  # type: ignore[attr-defined]
+    assert 20 <= n_two <= 40
+
+
+def test_a_word_ends_where_its_recording_does_and_one_after_it_is_none(
+    clips: list[Clip], folder: Path
+) -> None:
+    clip = clips[0]
+    last = replace(clip.words[-1], start=clip.duration - 0.2, end=clip.duration + 0.04)
+    good, _ = chosen([replace(clip, words=(*clip.words[:-1], last))], folder, "train")
+    assert good[0].words[-1].end == good[0].end == clip.duration
+    gone = replace(last, start=clip.duration, end=clip.duration + 0.04)
+    _, bad = chosen([replace(clip, words=(*clip.words[:-1], gone)), clips[1]], folder, "train")
+    assert "no length" in bad[0].error
+
+
+def test_a_file_that_is_given_twice_is_used_once(clips: list[Clip], folder: Path) -> None:
+    good, bad = chosen([*clips, *clips], folder, "train")
+    assert (len(good), len(bad)) == (len(clips), len(clips))
+
+
+def written(clips: list[Clip], folder: Path) -> Path:
+    write_jsonl(folder / "sentences.jsonl", clips)
+    return folder / "sentences.jsonl"
+
+
+def content(out: Path) -> dict[str, bytes]:
+    names = ("clips.jsonl", "audio/*.flac")
+    return {path.name: path.read_bytes() for name in names for path in sorted(out.glob(name))}
+
+
+def test_the_command_writes_the_same_bytes_whatever_the_folder_and_goes_on(
+    clips: list[Clip], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "heldout.txt"
+    listed.write_text("Trees Cy\nTrees Dee\n")
+    gone = replace(clips[0], id="gone", audio="gone.flac")
+    source = str(written([*clips, gone], folder))
+    compose = ["compose", source, "--seed", "7", "--held-out", str(listed), "--seconds", "4", "9", "--n"]
+    for name, n in (("a", "5"), ("b", "3"), ("b", "5")):
+        assert cli.main([*compose, n, "--out", str(tmp_path / name), "--rows-per-shard", "2"]) == 0
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    made = read_clips(tmp_path / "a" / "clips.jsonl")
+    assert len(made) == 5
+    assert {word.speaker for clip in made for word in clip.words} == {"Ann", "Bo"}
+    assert all((tmp_path / "a" / clip.audio).exists() for clip in made)
+    said = capsys.readouterr().out
+    assert "1 of 2 held-out voices" in said
+    assert "1 left out" in said
+    text = (tmp_path / "a" / "card.md").read_text()
+    for told in (
+        "Trees | 5",
+        "CC0 | 5",
+        "| Ann |",
+        "gone.flac",
+        "No speaker and no recording is in two splits",
+    ):
+        assert told in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--n", "0"], "--n must be 1 or more"),
+        (["--n", "1", "--seconds", "9", "4"], "--seconds"),
+        (["--n", "1", "--two-speakers", "2"], "--two-speakers"),
+        (["--n", "1", "--split", "test"], "no sentence of split 'test'"),
+        (["--n", "1", "--seconds", "1", "1"], "no sentence of at most 0.4 s"),
+    ],
+)
+def test_what_cannot_be_composed_is_said_and_nothing_is_written(
+    flags: list[str],
+    problem: str,
+    clips: list[Clip],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = str(written(clips, folder))
+    assert cli.main(["compose", source, *flags, "--out", str(tmp_path / "out")]) == 2
+    assert problem in capsys.readouterr().err
+    assert not list(tmp_path.rglob("clips.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("a b c\n", ":1: must be"), ("# nobody\n\n", "lists no voice")]
+)
+def test_a_list_of_voices_that_is_none_is_named(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "heldout.txt").write_text(text)
+    with pytest.raises(BuildError, match=problem):
+        read_held_out(tmp_path / "heldout.txt")
 
 
 def test_held_out_voices_are_for_testing_and_all_others_for_training(

@@ -110,9 +110,10 @@ def compose(args: argparse.Namespace) -> None:
     if not counts.kept:
         raise NothingDone(f"{args.sentences[0]}: nothing could be composed; see {out / 'errors.jsonl'}")
     composing.describe(path, f"tgsr {shlex.join(sys.argv[1:])}")
-    n_voices = len({sentence.voice for sentence in sentences})
+    n_voices = len({(sentence.source, sentence.voice) for sentence in sentences})
+    held = f"; {held_out}" if held_out else ""
     print(
-        f"{args.out / 'clips.jsonl'}: {counts.kept} clips of {len(sentences)} sentences of {n_voices} voices"
+        f"{args.out / 'clips.jsonl'}: {counts.kept} clips of {len(sentences)} sentences of {n_voices} voices{held}"
         f"; {counts.left_out} left out, see errors.jsonl; the card is {args.out / 'card.md'}"
     )
 

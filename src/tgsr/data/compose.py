@@ -105,15 +105,17 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
         return bad(f"has {len(voices)} speakers" if voices else "has no words", "words")
     if not voices[0]:
         return bad("nobody knows who speaks", "speaker")
-    words = tuple(
-        Word(" ".join(plain), word.start, word.end, voices[0], word.source, word.confidence)
-        for word in spoken
-        if (plain := plain_words([word.text.replace("\u2019", "'")]))
-    )
-    if not words:
+    timed = [(plain, word) for word in spoken if (plain := plain_words([word.text.replace("\u2019", "'")]))]
+    if not timed:
         return bad("has no words", "words")
-    if any(word.end - word.start < SHORTEST_WORD for word in words):
+    if any(min(word.end, clip.duration) - word.start < SHORTEST_WORD for _, word in timed):
         return bad("a word has no length", "words")
+    words = tuple(
+        Word(
+            " ".join(plain), word.start, min(word.end, clip.duration), voices[0], word.source, word.confidence
+        )
+        for plain, word in timed
+    )
     split = clip.split if held_out is None else held_out.split_of(clip.source, voices[0], clip.split)
     try:
         stat = os.stat(os.path.normpath(root / clip.audio))  # `root` need not be there yet
@@ -147,6 +149,10 @@ class HeldOut:
                 self.heard.add((corpus, name))
                 return "test"
         return "test" if published == "test" else "train"
+
+    def __str__(self) -> str:
+        """What `tgsr compose` says of them: a list that names nobody here is likely one of other names."""
+        return f"{len(self.heard)} of {len(self.listed)} held-out voices are among them"
 
 
 def read_held_out(path: Path) -> HeldOut:
@@ -217,18 +223,22 @@ class _Voice:
                 return self.left.pop(index)
         return None
 
-    def take_shortest(self, room: Seconds) -> Sentence | None:
-        shortest = min((sentence.seconds for sentence in self.left), default=room)
-        return self.take(shortest) if shortest <= room else None
+    def take_shortest(self, room: Seconds, rng: np.random.Generator, most: Seconds) -> Sentence | None:
+        """The shortest sentence left, taken out; a long one is cut where nothing fits otherwise."""
+        if all(sentence.seconds > room for sentence in self.left):
+            self.left = [piece for sentence in self.left for piece in cut(sentence, rng, most, whole_share=0)]
+        return self.take(min([room, *(sentence.seconds for sentence in self.left)]))
 
 
-def cut(sentence: Sentence, rng: np.random.Generator, most: Seconds) -> list[Sentence]:
+def cut(
+    sentence: Sentence, rng: np.random.Generator, most: Seconds, whole_share: float = WHOLE_SHARE
+) -> list[Sentence]:
     """The sentence whole, or where it is longer than 8 s in pieces of 2 to 8 s, as far as its pauses allow.
 
     It is cut in pauses of 0.2 s or more only; a piece without one is longer, and one longer than `most` is left out.
     """
     longest = min(PIECE[1], most)
-    if sentence.seconds <= longest or (sentence.seconds <= most and rng.random() < WHOLE_SHARE):
+    if sentence.seconds <= longest or (sentence.seconds <= most and rng.random() < whole_share):
         return [sentence]
     words = sentence.words
     ends = np.maximum.accumulate([word.end for word in words])
@@ -304,7 +314,7 @@ def _clip_of(talking: Sequence[_Voice], rng: np.random.Generator, settings: Comp
         sentence = voice.take(length - at - gap)
         if sentence is None and all(row["voice"] != voice.name for row in said):  # everybody gets a word in
             gap = min(gap, PAUSE[1])
-            sentence = voice.take_shortest(settings.most - at - gap)
+            sentence = voice.take_shortest(settings.most - at - gap, rng, settings.most - HEAD[1])
         if sentence is None:
             stuck += 1
         else:
@@ -433,11 +443,16 @@ def chosen(
     sentences: list[Sentence] = []
     bad: list[Bad] = []
     others: Counter[str] = Counter()
+    seen: set[tuple[str | None, str]] = set()
     for clip in clips:
         made = clip if isinstance(clip, Bad) else sentence_of(clip, root, held_out)
+        if isinstance(made, Sentence) and (made.source, made.clip_id) in seen:
+            made = Bad(made.clip_id, "the id of another sentence of the same source", None, "id")
         if isinstance(made, Bad):
             bad.append(made)
-        elif made.split == split:
+            continue
+        seen.add((made.source, made.clip_id))
+        if made.split == split:
             sentences.append(made)
         else:
             others[made.split] += 1
