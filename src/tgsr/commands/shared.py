@@ -104,6 +104,8 @@ def add_config(command: argparse._ActionsContainer, config: type[DataclassInstan
             given["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(hint) is typing.Literal:
             given["choices"] = typing.get_args(hint)
+        elif typing.get_origin(hint) is tuple:
+            given |= {"nargs": "+", "type": typing.get_args(hint)[0]}
         else:
             given["type"] = hint
         flag = command.add_argument("--" + field.name.replace("_", "-"), **given)

@@ -97,8 +97,9 @@ def train(args: argparse.Namespace) -> None:
     config = shared.config_of(args, args.config)
     shared.require_writable("--out", args.out, folder=True)
     if args.given:
-        files = (getattr(config, name, None) for name in (args.given, "watch"))
-        shared.require_there(*(Path(file) for file in files if file is not None))
+        given = [getattr(config, name, None) or () for name in (args.given, "watch")]
+        files = [file for one in given for file in ([one] if isinstance(one, str) else one)]
+        shared.require_there(*(Path(file) for file in files))
     trainer = getattr(import_module(f"tgsr.{args.module}"), f"train_{args.stage}")
     adapter = trainer(config, args.out, shared.cache_of(args))
     if os.environ.get("RANK", "0") == "0":  # once, however many processes torchrun has started

@@ -70,19 +70,24 @@ def train_english(config: EnglishConfig, out: Path, cache: FeatureCache) -> Path
         return _train(open_run(out, "english", config), config, cache, stop)
 
 
-def hear_all(lalm: Whisper, path: str, cache: FeatureCache, title: str) -> list[Heard]:
-    """All clips of a file that are not too long."""
-    clips = [clip for clip in read_clips(path) if clip.words and clip.duration <= lalm.max_seconds]
+def hear_all(lalm: Whisper, paths: Sequence[str], cache: FeatureCache, title: str) -> list[Heard]:
+    """All clips of some files that are not too long."""
+    clips = [
+        (path, clip)
+        for path in paths
+        for clip in read_clips(path)
+        if clip.words and clip.duration <= lalm.max_seconds
+    ]
     if not clips:
         raise RunError(
-            f"{path}: no clip with words and at most {lalm.max_seconds:g} s; make some with `tgsr compose`"
+            f"{paths[0]}: no clip with words and at most {lalm.max_seconds:g} s; make some with `tgsr compose`"
         )
-    around = [*clips, *clips]
+    around = [clip for _, clip in (*clips, *clips)]
     return [
         Heard(
             clip, hear(lalm, clip, path, cache), tuple(around[place + 1 : place + min(N_OTHERS, len(clips))])
         )
-        for place, clip in enumerate(tqdm(clips, desc=title, unit="clip"))
+        for place, (path, clip) in enumerate(tqdm(clips, desc=title, unit="clip"))
     ]
 
 

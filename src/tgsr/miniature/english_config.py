@@ -10,10 +10,14 @@ from typing import Annotated
 class EnglishConfig:
     """How the base is made. Nothing here is the paper's: it starts from a trained model."""
 
-    clips: Annotated[str, "clips with words and times (tgsr compose), JSONL"]
-    watch: Annotated[str, "other clips, of voices that are not in those; the gates are measured on them"] = ""
+    clips: Annotated[
+        tuple[str, ...], "clips with words and times (tgsr compose), JSONL; several become one set"
+    ]
+    watch: Annotated[
+        tuple[str, ...], "other clips, of voices that are not in those; the gates are measured on them"
+    ] = ()
     model: Annotated[str, "the model that is taught"] = "whisper-base"
-    steps: Annotated[int, "in all"] = 3000
+    steps: Annotated[int, "in all"] = 1800
     clips_per_step: Annotated[int, "each with its lessons"] = 2
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
     token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 6
@@ -25,6 +29,6 @@ class EnglishConfig:
     weight_decay: Annotated[float, "of the LoRA and the time code"] = 0.01
     clip_norm: Annotated[float, "of the gradient"] = 1.0
     bfloat16: Annotated[bool, "matrix products; faster on a CPU with avx512_bf16"] = True
-    watch_every: Annotated[int, "steps between two looks at the gates"] = 250
+    watch_every: Annotated[int, "steps between two looks at the gates"] = 200
     checkpoint_every: Annotated[int, "steps"] = 100
     seed: Annotated[int, "of the LoRA and of the lessons"] = 0

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The miniature that hears English, from Whisper base and public recordings: sentences with the times of their words,
+# clips composed of them, the base, stage 1 and stage 2. Two cores: about four hours. Each command resumes or is skipped.
+#
+#   LIBRISPEECH=... SPEECHOCEAN=... QUEEN=... recipes/mini_en.sh
+#
+# LIBRISPEECH: a folder as OpenSLR ships it. SPEECHOCEAN: speechocean762 as its owner ships it (a Kaldi folder, train/ and
+# test/ joined or one of them). QUEEN: what `tgsr fetch amazon-queen` prints. HELD_OUT: voices that nothing trains on, one
+# a line ("amazon-queen TAM"); those whose publisher says "test" are held out besides.
+set -euo pipefail
+runs=${RUNS:-runs/en}
+mkdir -p "$runs"
+clips_of() { [ -e "$runs/$1/clips.jsonl" ] || tgsr transcribe "$2" --corpus "$3" --out "$runs/$1/clips.jsonl"; }
+clips_of librispeech "$LIBRISPEECH" librispeech
+clips_of speechocean "$SPEECHOCEAN" kaldi
+clips_of queen "$QUEEN" amazon-queen
+
+compose() { # corpus, split, clips
+    [ -e "$runs/$1-$2/clips.jsonl" ] || tgsr compose "$runs/$1/clips.jsonl" --n "$3" --split "$2" --seconds 4 22 \
+        ${HELD_OUT:+--held-out "$HELD_OUT"} --out "$runs/$1-$2"
+}
+compose librispeech train 800
+compose speechocean train 700
+compose queen train 700
+for corpus in librispeech speechocean queen; do compose $corpus test 150; done
+trained="$runs/librispeech-train/clips.jsonl $runs/speechocean-train/clips.jsonl $runs/queen-train/clips.jsonl"
+
+# The base: asked and answering, without time (1,800 steps, 85 minutes of one core).
+tgsr train english --clips $trained --out "$runs/base"
+
+# Stage 1: the aligner alone; once for times in the paper's words, once for Whisper's time tokens.
+[ -e "$runs/data-sta" ] || tgsr build sta --clips $trained --phrases 6 --max-words 8 --out "$runs/data-sta"
+tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" \
+    --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/sta"
+tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --times tokens --soft-times 3 \
+    --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/tokens"
+
+# Stage 2: by the paper's reward and by the one that looks where citations point, two seeds each.
+[ -e "$runs/data-qa" ] || tgsr build qa --clips $trained --out "$runs/data-qa"
+for reward in grounded paper; do
+    for seed in 0 1; do
+        tgsr train grpo --questions "$runs/data-qa/questions.jsonl" --model "$runs/sta/adapter" --reward $reward \
+            --learning-rate 1e-3 --max-steps 60 --bfloat16 --seed $seed --out "$runs/$reward-$seed"
+    done
+done
