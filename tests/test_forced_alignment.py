@@ -39,9 +39,22 @@ def test_digits_are_found_where_they_are_said() -> None:
         made = compose(seed, "train", seconds=(4.0, 9.0))
         found = aligned_text(" ".join(word.text for word in made.clip.words), made.samples, PocketSphinx())
         assert found is not None
-        off += [abs(a.start - b.start) for a, b in zip(found, made.clip.words, strict=True)]
+        off += [abs(a.start - b.start) for a, b in zip(found.words, made.clip.words, strict=True)]
     assert np.median(off) < 0.05
     assert np.percentile(off, 90) < 0.3
+
+
+def test_marks_of_a_publishers_text_are_no_words() -> None:
+    made = compose(3, "train", seconds=(4.0, 6.0))
+    first, *middle, last = (word.text for word in made.clip.words)
+    plain = aligned_text(" ".join((first, *middle, last)), made.samples, PocketSphinx())
+    marked = f"[NOISE] {first} <unk> {' '.join(middle)} {{cough}} {last} [laughter on the phone]"
+    found = aligned_text(marked, made.samples, PocketSphinx())
+    assert plain is not None
+    assert found is not None
+    assert (found.words, plain.missing) == (plain.words, ())
+    assert [(gap.start, gap.end) for gap in found.missing] == [(plain.words[0].end, plain.words[1].start)]
+    assert aligned_text("[NOISE]", made.samples, PocketSphinx()) is None
 
 
 def test_what_was_aligned_before_does_not_matter() -> None:

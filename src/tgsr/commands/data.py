@@ -55,7 +55,7 @@ def transcribe(args: argparse.Namespace) -> None:
     settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
     models = (args.model, args.align.removeprefix("ctc:"))
-    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=2, models=models)
+    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=3, models=models)
     counts = run(step, rows, out, root=out.parent, **shared.shards_of(args))
     left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
     kept = f"{counts.kept} clips of {counts.given} ({corpus})"

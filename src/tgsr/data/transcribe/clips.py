@@ -111,13 +111,15 @@ def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Cl
     aligner = _aligner(settings)
     if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
         return None
-    words = aligned_text(clip.text, samples, aligner)
-    if words is None:
+    alignment = aligned_text(clip.text, samples, aligner)
+    if alignment is None:
         return None
+    words, missing = alignment.on(clip.duration)
+    missing = tuple(replace(hole, speaker=clip.speaker) for hole in missing)
     words, flags, holes = mended(_spoken_by(clip, words), clip.duration)
     # A text that lacks some of what is said is aligned all the same.
     unheard = holes_of(is_speech(speech_probability(samples)), words, clip.duration)
-    return _with(clip, words, (*flags, *((UNHEARD,) if unheard else ())), (*holes, *unheard))
+    return _with(clip, words, (*flags, *((UNHEARD,) if unheard else ())), (*missing, *holes, *unheard))
 
 
 def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Transcription) -> Clip:

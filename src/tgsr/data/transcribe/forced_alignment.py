@@ -10,12 +10,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import inflect
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.data.alignments.alignment import Alignment, missing_in
+from tgsr.data.alignments.marks import kind
+from tgsr.data.alignments.timed import Timed
 from tgsr.errors import ModelError
 from tgsr.records import UNALIGNED
 from tgsr.timeline import Seconds, Span, Word
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier
 PAUSE: Seconds = 0.4
 MARGIN: Seconds = 0.3  # of sound around a stretch, never more than half of the pause
+MARK = re.compile(r"(?<!\S)(\[[^\]]*\]|<[^>]*>|\{[^}]*\})(?!\S)")  # in a publisher's text
 FURTHEST: Seconds = 1.0  # from where a word was heard: an aligned start beyond is not believed
 
 
@@ -66,16 +71,29 @@ def aligned(
     return tuple(sorted(timed, key=lambda word: word.start)), (UNALIGNED,) if failed else ()
 
 
-def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> tuple[Word, ...] | None:
-    """A text that is all that is said, as words with times; None where alignment fails. For short clips."""
-    tokens = text.split()
+def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> Alignment | None:
+    """A text that is all that is said, as words with times; None where alignment fails. For short clips.
+
+    What stands alone in square, pointed or curly brackets is no word: of `<unk>` something is missing between the
+    words around it, of `[laughter]` nothing.
+    """
+    pieces = MARK.split(text)  # words, a mark, words, ...
+    said = [piece.split() if n % 2 == 0 else [piece] for n, piece in enumerate(pieces)]
+    tokens = [token for words in said[::2] for token in words]
     spans = aligner(samples, tokens) if tokens else None
     if spans is None:
         return None
-    return tuple(
-        Word(token, round(span.start, 3), round(span.end, 3), None, aligner.source)
-        for token, span in zip(tokens, spans, strict=True)
-    )
+    left = iter(spans)
+    entries: list[Word | Timed] = []
+    for n, texts in enumerate(said):
+        if n % 2:
+            if kind(texts[0]) == "unknown":
+                entries.append(Timed(aligner.source, "", None, None, None))
+            continue
+        timed = zip(texts, islice(left, len(texts)), strict=True)
+        entries += [Word(t, round(s.start, 3), round(s.end, 3), None, aligner.source) for t, s in timed]
+    words = tuple(entry for entry in entries if isinstance(entry, Word))
+    return Alignment(words, tuple(missing_in(entries)))
 
 
 def stretches(words: Sequence[Word], duration: Seconds) -> list[tuple[list[Word], Span]]:
