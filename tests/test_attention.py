@@ -26,14 +26,23 @@ from tgsr.evaluation.attention.look import (
     look,
     paper_questions,
 )
-from tgsr.evaluation.attention.scores import layer_to_show, relative_change, summarise, summarise_all
+from tgsr.evaluation.attention.scores import (
+    layer_to_show,
+    relative_change,
+    summarise,
+    summarise_all,
+    write_summary,
+)
 from tgsr.evaluation.attention.table import table
 from tgsr.evaluation.attention.tokens import PHASES, ends_of, mentions_of, phases_of, written_tokens
+from tgsr.grounding import find_mentions
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
+from tgsr.statistics.intervals import Mean
 from tgsr.timeline import Span
-from tiny import saved, tiny_lalm
+from tiny import saved, tiny_lalm, tiny_whisper
 
 TEXT = "let's analyze\nFrom 0.20s to 0.40s, seven two.\nFinal answer: (b) two"
 
@@ -350,6 +359,68 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same(lalm: AudioFlamin
     (tmp_path / "cut" / "attention.jsonl").write_text('{"id": "q0", "model": "m"}\n')
     with pytest.raises(RecordError, match=r"attention.jsonl:1: is not a line of tgsr attend"):
         read_looked(tmp_path / "cut" / "attention.jsonl", questions)
+
+
+def test_a_model_that_hears_by_cross_attention_has_no_audio_share_and_is_never_said_to_have_none(
+    lalm: AudioFlamingo3, tmp_path: Path
+) -> None:
+    """Beside one that has it: in the file, the table, the paper's table, and the pictures."""
+    questions, cache = questions_of(tmp_path)[:3], FeatureCache(tmp_path / "cache")
+    models: dict[str, Lalm] = {"tiny": lalm, "whisper": tiny_whisper()}
+    models["whisper"].name = "whisper"
+    looked = {}
+    for name, model in models.items():
+        more = {"responses": dict.fromkeys(("q0", "q1", "q2"), TEXT), "with_tokens": {"q0"}}
+        looked[name], _ = look_to_file(model, questions, tmp_path / "q.jsonl", tmp_path, cache, **more)
+    item = looked["whisper"][0]
+    assert "NaN" not in (tmp_path / "attention.jsonl").read_text()
+    assert np.isnan(np.array(item.share["all"])[:, 1]).all()
+    assert np.allclose(np.nansum(item.share["all"], 1), 1, atol=1e-4)
+    assert item.n_of_block["audio"] == 50  # frames of 0.02 s
+    times = item.cited["times"]
+    assert times is not None
+    assert times.audio == [1.0, 1.0]  # of cross-attention
+    assert times.covered == pytest.approx(0.2, abs=1e-5)
+    found = summarise_all(looked, {"tiny": 0, "whisper": 0})
+    assert [found[name].cross_attends for name in models] == [False, True]
+    summary = found["whisper"]
+    assert summary.by_phase["all"]["audio"] == Mean(None, None, None, 0, 3)
+    assert (
+        set(summary.by_layer["all"])
+        == set(summary.by_layer_per_token["all"])
+        == {"system", "question", "output"}
+    )
+    assert summary.audio_per_token.value is None  # type: ignore[union-attr]
+    assert summary.change is not None
+    assert summary.change["all"].value is None
+    assert summary.evidence["times"].ratio.n == 3
+    write_summary(tmp_path / "attention.json", found)
+    assert "NaN" not in (tmp_path / "attention.json").read_text()
+    said = table(found)
+    assert next(line.split()[-1] for line in said.splitlines() if line.startswith("All")) == "-"
+    assert "whisper: hears by cross-attention" in said
+    assert "tiny: hears" not in said
+    assert layer_to_show(found)["whisper"] == int(np.argmax(summary.evidence["all"].ratio_by_layer))
+    pictures = draw_all(tmp_path, tmp_path / "q.jsonl", found, looked, layer_to_show(found), questions[:1], 0)
+    assert [path.name for path in pictures] == ["attention.png", "heat-1.png", "tokens-1.png"]
+    draw(tmp_path / "alone.png", {"whisper": summary})
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        ("<|0.20|><|0.40|>", (0.2, 0.4)),
+        (" <|0.20|><|0.40|> ", (0.2, 0.4)),
+        ("<|0.20|> two <|0.40|>", (0.2, 0.4)),
+    ],
+)
+def test_two_time_tokens_are_the_interval_that_they_write(text: str, times: tuple[float, float]) -> None:
+    lalm = tiny_whisper()
+    mentions = [m for m in mentions_of(written_tokens(lalm, lalm.response_tokens(text))) if m]
+    assert (mentions[0].start, mentions[0].end) == times
+    assert (
+        find_mentions("<|0.00|> one <|0.40|><|0.90|> two <|1.20|>")[1].start == 0.9
+    )  # what is between two is none
 
 
 def test_the_papers_queries_are_asked_once_a_clip_in_their_own_words(

@@ -17,7 +17,8 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, forward, listen
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
-from tiny import tiny_lalm, tiny_qwen_omni
+from tgsr.models.whisper import Whisper
+from tiny import tiny_lalm, tiny_qwen_omni, tiny_whisper
 
 FAMILIES = {"audio flamingo 3": tiny_lalm, "qwen omni": tiny_qwen_omni}
 
@@ -191,3 +192,55 @@ def test_regions_of_another_clip_are_refused() -> None:
     lalm, clips, branches, _, _ = tiny_case("audio flamingo 3", False)
     with pytest.raises(ModelError, match=r"branch 1: regions of shape \(30, 2\) over a clip of 9 frames"):
         block_attention(listen(lalm, clips), branches, [torch.ones(30, 2)] * 3)
+
+
+def eager_cross(lalm: Whisper, clip: Tensor, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """One sequence through the official class: L x T x T of self-attention, L x T x F of cross-attention."""
+    lalm.inner.set_attn_implementation("eager")
+    out = lalm.inner(
+        encoder_outputs=(lalm.align(clip)[None],),
+        decoder_input_ids=torch.tensor([list(ids)]),
+        output_attentions=True,
+    )
+    own, cross = (
+        torch.stack([of[0].mean(0) for of in maps]) for maps in (out.decoder_attentions, out.cross_attentions)
+    )
+    return own, cross
+
+
+@pytest.mark.parametrize("question_in_prefix", [False, True])
+@pytest.mark.parametrize("path", ["blocks", "scores"])
+def test_audio_that_is_cross_attended_has_no_share_and_its_seconds_are_of_cross_attention(
+    question_in_prefix: bool, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if path == "scores":
+
+        def by_scores(query: Tensor, key: Tensor, value: Tensor, *blocks: Any) -> tuple[Tensor, Tensor]:
+            return in_blocks(query, key, value, *blocks)[0], attention._by_scores(query, key, *blocks)
+
+        in_blocks = attention._in_blocks
+        monkeypatch.setattr(attention, "_in_blocks", by_scores)
+        monkeypatch.setattr(attention, "SCORES_AT_ONCE", 300)
+    lalm = tiny_whisper()
+    clips = [torch.randn(n, 32, generator=torch.Generator().manual_seed(n)) for n in (9, 120)]
+    question, before = lalm.prompt("Who?").after, lalm.prompt("").before
+    n_after = len(question) - 1 if question_in_prefix else 0
+    prompt = question[n_after:]
+    branches = [Branch(1, prompt, (5, 6, 7)), Branch(0, prompt, (8,)), Branch(1, prompt, (9, 4))]
+    with torch.no_grad():
+        prefix = listen(lalm, clips, after=[question[:n_after]] * 2)
+        found = block_attention(prefix, branches, [torch.eye(len(clips[b.owner])) for b in branches])
+        maps = [eager_cross(lalm, clips[b.owner], (*before, *question, *b.answer)) for b in branches]
+    for index, (branch, (own, cross)) in enumerate(zip(branches, maps, strict=True)):
+        n, asked = len(branch.answer), len(question)
+        assert found.n_of_block_BK[index].tolist() == [1, len(clips[branch.owner]), asked, n]
+        share_LTK = torch.stack([block.sum(-1) for block in own.split([1, asked, n], -1)], -1)
+        first, start = found.first_token[index], found.first_question[index]
+        for ours, of_region, places in (
+            (found.share_LMK[:, first : first + n], found.region_LMR[index], slice(-n - 1, -1)),
+            (found.question_LQK[:, start : start + asked], found.region_LQR[index], slice(-n - asked, -n)),
+        ):
+            assert ours[..., AUDIO].isnan().all()
+            assert torch.allclose(ours[..., [0, 2, 3]], share_LTK[:, places], rtol=0, atol=1e-5)
+            assert torch.allclose(of_region, cross[:, places], rtol=0, atol=1e-5)
+            assert torch.allclose(of_region.sum(-1), torch.ones(()), rtol=0, atol=1e-5)

@@ -6,6 +6,9 @@ and a block's share of attention is exp(its log-sum-exp - that of all keys), whi
 single frames of the audio (regions) needs their scores: these are computed again for a few queries at a time, and go
 into the regions' sums at once. Source: section 5.1, A.2, A.3.
 
+Where the decoder hears by cross-attention, the frames are in no row: blocks are those of self-attention, regions those
+of cross-attention, a softmax of its own over the frames alone.
+
 Axes: L layers, M answer tokens of all branches, Q tokens of their questions, S places of the row whose sums are taken,
 K blocks, F frames, R regions; in attention N tokens of the row, H heads, G key heads, J heads to one key head
 (H = G * J), W head width.
@@ -49,6 +52,9 @@ class BlockAttention:
 
     Where regions were asked for, region_LMR[b] and region_LQR[b] hold, for branch b alone, the share of attention
     that falls on each of its regions of the audio: answer tokens, and the question's.
+
+    Of a decoder with cross-attention the audio's share is NaN, not defined: its blocks are those of self-attention, the
+    shares of the other three sum to 1, and its regions are shares of cross-attention, of which all falls on the audio.
     """
 
     share_LMK: Tensor
@@ -64,9 +70,9 @@ class BlockAttention:
 class _Blocks:
     """Where the blocks are in a batch's row, whose sums are taken, and the sums of each layer that has run.
 
-    audio[c] and tails[c] are the slices of clip c's frames and of what its prefix holds after them; answers[b] of
-    branch b's answer, which its prompt precedes. rows_S are all places after the audio. Of branch b, with regions:
-    queries[b], its question's and answer's places, and weights[b], F x R.
+    audio[c] and tails[c] are the slices of clip c's frames (none, if they are a memory) and of what its prefix holds
+    after them; answers[b] of branch b's answer, which its prompt precedes. rows_S are all places after the audio. Of
+    branch b, with regions: queries[b], its question's and answer's places, and weights[b], F x R.
     """
 
     audio: tuple[slice, ...]
@@ -98,6 +104,8 @@ def block_attention(
     place_N = torch.full((n_rows,), -1)
     place_N[blocks.rows_S] = torch.arange(len(blocks.rows_S))
     share_LSK = torch.stack(blocks.sums)
+    if prefix.memory:
+        share_LSK[..., AUDIO] = float("nan")
     asking = [place_N[queries[: -len(b.answer)]] for queries, b in zip(blocks.queries, branches, strict=True)]
     # The token before an answer's token predicts it.
     predicting = [place_N[answer.start - 1 : answer.stop - 1] for answer in blocks.answers]
@@ -131,7 +139,8 @@ def _blocks_of(prefix: SharedPrefix, branches: Sequence[Branch], regions: Sequen
     places = row_slices(lengths, [len(b.prompt) + len(b.answer) for b in branches])
     clips, own = places[: len(lengths)], places[len(lengths) :]
     firsts = [clip.start + prefix.n_before for clip in clips]
-    audio = [slice(first, first + n) for first, n in zip(firsts, prefix.n_frames, strict=True)]
+    in_row = [0] * len(clips) if prefix.memory else prefix.n_frames
+    audio = [slice(first, first + n) for first, n in zip(firsts, in_row, strict=True)]
     tails = [slice(frames.stop, clip.stop) for frames, clip in zip(audio, clips, strict=True)]
     answers = [slice(s.start + len(b.prompt), s.stop) for s, b in zip(own, branches, strict=True)]
     queries = [torch.cat([_places(tails[b.owner]), _places(s)]) for s, b in zip(own, branches, strict=True)]
@@ -161,6 +170,13 @@ def block_sums(
     """branch_attention, and on the side the sums that `blocks` wants; transformers' attention interface."""
     blocks: _Blocks = more.pop("blocks")
     where: BranchLayout = more["branches"]
+    if where.memory and not module.is_causal:
+        if blocks.weights:
+            scale = more.get("scaling") or query.shape[-1] ** -0.5
+            query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
+            all_JGN = query_JGNW.new_ones(query_JGNW.shape[:3])
+            blocks.of_regions.append(_of_regions(query_JGNW, key[0], all_JGN, where.memory, blocks, scale))
+        return branch_attention(module, query, key, value, attention_mask, **more)
     device = query.device.type
     if device == "cpu" and more.get("sliding_window") is None:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
@@ -176,8 +192,9 @@ def block_sums(
         lse_KJGN = _by_scores(query_JGNW, key[0], where, blocks, scale)
     share_KJGN = lse_KJGN.softmax(0)
     blocks.sums.append(share_KJGN.mean((1, 2))[:, blocks.rows_S.to(query.device)].T.cpu())
-    if blocks.weights:
-        blocks.of_regions.append(_of_regions(query_JGNW, key[0], share_KJGN[AUDIO], blocks, scale))
+    if blocks.weights and not where.memory:
+        audio_JGN = share_KJGN[AUDIO]
+        blocks.of_regions.append(_of_regions(query_JGNW, key[0], audio_JGN, blocks.audio, blocks, scale))
     return out, None
 
 
@@ -260,16 +277,22 @@ def _by_scores(
 
 
 def _of_regions(
-    query_JGNW: Tensor, key_GNW: Tensor, audio_JGN: Tensor, blocks: _Blocks, scale: float
+    query_JGNW: Tensor,
+    key_GNW: Tensor,
+    audio_JGN: Tensor,
+    frames: Sequence[slice],
+    blocks: _Blocks,
+    scale: float,
 ) -> list[Tensor]:
     """Each branch's queries x R: what falls on its regions, means over heads.
 
-    audio_JGN is the audio's share of each query's attention: the frames divide it among themselves.
+    frames[c] is where clip c's frames stand among the keys; audio_JGN, their share of each query's attention, is what
+    they divide among themselves.
     """
     n_shared, n_groups = query_JGNW.shape[:2]
     of_branches = []
     for owner, queries, weights in zip(blocks.owners, blocks.queries, blocks.weights, strict=True):
-        key_GWF = key_GNW[:, blocks.audio[owner]].float().transpose(1, 2)
+        key_GWF = key_GNW[:, frames[owner]].float().transpose(1, 2)
         weights_FR = weights.to(key_GWF.device, torch.float32)
         n_at_once = max(1, SCORES_AT_ONCE // (n_shared * n_groups * len(weights_FR)))
         sums = []

@@ -55,9 +55,10 @@ _TOKEN = re.compile(r"<\|([0-9]{1,6}(?:\.[0-9]{1,3})?)s?\|>")
 
 
 def _between_tokens(text: str) -> Iterator[Stated]:
-    """<|1.20|> text <|3.40|>: the times around each text, at the first of the two."""
+    """<|1.20|> text <|3.40|>: the times around each text, at the first of the two; or two that are all of the text."""
     for first, last in pairwise(_TOKEN.finditer(text)):
-        if text[first.end() : last.start()].strip():
+        is_all = text.strip() == text[first.start() : last.end()]
+        if is_all or text[first.end() : last.start()].strip():
             yield Stated(first.start(1), first.end(1), float(first[1]), float(last[1]))
 
 

@@ -41,6 +41,7 @@ POINTED = {
     ("reference", "reasoning"): "reference interval: reasoning",
     ("reference", "times"): "reference interval: times",
 }
+CROSS = "the audio is heard by cross-attention"
 MOST_TOKENS = 80  # rows of a heat map that can be read
 DPI = 110
 
@@ -72,6 +73,8 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
     for panel, phase in zip(panels, phases, strict=True):
         _lines(panel, {name: a.by_layer.get(phase, {}).get("audio") for name, a in models.items()})
     panels[0].set_ylim(bottom=0)  # of all panels, which share it: only now that all lines are there
+    if any(a.cross_attends for a in models.values()):
+        panels[0].plot([], [], " ", label=f"not defined where {CROSS}")
     panels[0].legend(fontsize=8, frameon=False)
     panels[0].set_ylabel("share of attention", fontsize=8)
     if pointed:
@@ -113,11 +116,16 @@ def _stacks(part: Any, models: Mapping[str, Attention]) -> None:
     what = "while times are written" if phase == "times" else "all tokens"
     panels = _panels(part, models, f"All blocks, summed: {what}")
     for panel, attention in zip(panels, models.values(), strict=True):
-        shares = [attention.by_layer[phase][block] for block in BLOCKS]
-        panel.stackplot(range(len(shares[AUDIO])), shares, labels=BLOCKS, colors=BLOCK_COLOURS)
+        shares = attention.by_layer[phase]
+        colours = [colour for block, colour in zip(BLOCKS, BLOCK_COLOURS, strict=True) if block in shares]
+        n_layers = len(shares["system"])
+        panel.stackplot(range(n_layers), shares.values(), labels=shares.keys(), colors=colours)
         panel.set_ylim(0, 1)
-        panel.set_xlim(0, max(1, len(shares[AUDIO]) - 1))
-    _legend_of_blocks(panels[0], panels[-1], 8)
+        panel.set_xlim(0, max(1, n_layers - 1))
+        if attention.cross_attends:
+            panel.set_xlabel(f"layer (self-attention; {CROSS})", fontsize=8)
+    most = max(panels, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
+    _legend_of_blocks(most, panels[-1], 8)
 
 
 def _legend_of_blocks(drawn: Any, beside: Any, size: int) -> None:
@@ -132,7 +140,7 @@ def _each_position(part: Any, models: Mapping[str, Attention]) -> None:
     panels = _panels(part, models, title)
     for panel, attention in zip(panels, models.values(), strict=True):
         for block, colour in zip(BLOCKS, BLOCK_COLOURS, strict=True):
-            each = attention.by_layer_per_token["all"][block]
+            each = attention.by_layer_per_token["all"].get(block, [])
             if any(each):
                 panel.plot(each, color=colour, label=block, marker=".", linewidth=1.6)
         panel.set_yscale("log")
@@ -155,7 +163,7 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
             for panel, block in zip(panels, BLOCKS, strict=True):
                 for (query, attention), colour in zip(queries.items(), MODEL_COLOURS, strict=False):
                     for phase, style in (("all", "-"), ("prefill", "--")):
-                        share = getattr(attention, field)[phase][block]
+                        share = getattr(attention, field)[phase].get(block, [])
                         if any(share):
                             label = query if phase == "all" else None
                             panel.plot(share, style, color=colour, label=label, marker=".", linewidth=1.3)
@@ -199,7 +207,8 @@ def draw_heat(
         wave, map_of = panels[:, column]
         plot_wave(wave, samples, 1200)
         wave.spines[:].set_visible(False)
-        wave.set_title(f"{item.model}, layer {layers[item.model]}", fontsize=10, fontweight="bold")
+        where = "; cross-attention" if np.isnan(tokens.share_LTK[..., AUDIO]).any() else ""
+        wave.set_title(f"{item.model}, layer {layers[item.model]}{where}", fontsize=10, fontweight="bold")
         edges = np.append(np.arange(heat.shape[1]) * tokens.seconds, duration)
         edges = np.maximum.accumulate(np.minimum(edges, duration))
         image = map_of.pcolormesh(edges, np.arange(len(rows) + 1), heat, cmap=WARMTH, norm=norm)
@@ -270,7 +279,10 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
         rows = _rows(tokens)
         share_TK = tokens.share_LTK[layers[item.model]][rows]
         bottom = np.zeros(len(rows))
-        for k in (AUDIO, 0, 2, 3):  # the audio at the bottom, where it can be compared
+        crosses = bool(np.isnan(share_TK[:, AUDIO]).any())
+        for k in (
+            (0, 2, 3) if crosses else (AUDIO, 0, 2, 3)
+        ):  # the audio at the bottom, where it can be compared
             panel.bar(
                 range(len(rows)), share_TK[:, k], 1.0, bottom=bottom, color=BLOCK_COLOURS[k], label=BLOCKS[k]
             )
@@ -286,8 +298,9 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
         panel.tick_params(length=0)
         panel.tick_params(axis="y", labelsize=7)
         panel.spines[:].set_visible(False)
-        panel.set_title(f"{item.model}, layer {layers[item.model]}", fontsize=9, loc="left")
-        panel.set_ylabel("share of attention", fontsize=7)
+        where = f"; {CROSS}" if crosses else ""
+        panel.set_title(f"{item.model}, layer {layers[item.model]}{where}", fontsize=9, loc="left")
+        panel.set_ylabel("share of self-attention" if crosses else "share of attention", fontsize=7)
     _legend_of_blocks(panels[0], panels[0], 7)
     figure.suptitle(literal(one_line(items[0][0].question.question, 110)), fontsize=9)
     with whole(path) as half:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from tgsr.disk.whole import write_whole
-from tgsr.evaluation.attention.metrics import Attention
+from tgsr.evaluation.attention.metrics import Attention, cross_attention_note
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.scoring.metrics import Difference
 from tgsr.report.evidence import evidence_tables
@@ -367,7 +367,8 @@ def table_4(results: Results, values: Collection[Published] | None = None) -> Ta
         "written. The two ratios compare single positions; 1 is no preference."
     )
     title = "Audio attention while generating a response (table 4)"
-    return Table("table-4", title, "model", tuple(columns), groups, (note,))
+    notes = tuple(filter(None, (note, cross_attention_note(results.attention))))
+    return Table("table-4", title, "model", tuple(columns), groups, notes)
 
 
 def table_named(tables: Sequence[Table], *keys: str) -> tuple[Table, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,8 +59,15 @@ def looked_row(item: Looked) -> Row:
     }
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [float(f"{value:.6g}") for value in values]
+def _rounded(values: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(value) else float(f"{value:.6g}") for value in values]
+
+
+def _shares(layers: list[list[float | None]] | None) -> list[list[float]] | None:
+    """A phase's shares as `looked_row` keeps them, null for NaN."""
+    if layers is None:
+        return None
+    return [[math.nan if share is None else share for share in layer] for layer in layers]
 
 
 def read_looked(path: Path, questions: Sequence[Question]) -> dict[str, dict[str, Looked]]:
@@ -74,7 +82,8 @@ def read_looked(path: Path, questions: Sequence[Question]) -> dict[str, dict[str
             question = by_id.get(str(row["id"]))
             if question is None:
                 continue
-            fields = [row[name] for name in ("model", "response", "n_tokens", "n_of_block", "share")]
+            fields = [row[name] for name in ("model", "response", "n_tokens", "n_of_block")]
+            fields.append({phase: _shares(layers) for phase, layers in row["share"].items()})
             pointed = [{phase: Pointed(**p) for phase, p in row[where].items()} for where in WHERE]
             item = Looked(question, *fields, *pointed)
         except (KeyError, TypeError, AttributeError) as error:

@@ -51,8 +51,9 @@ EVERYTHING = 0.999  # a span over more than this share of the frames leaves noth
 class Pointed:
     """Attention on the frames inside some span, layer by layer; means over a phase's tokens and over heads.
 
-    All three are shares of the tokens' whole attention: what falls inside, what falls on any audio, and what would fall
-    inside if each token spread what it gives the audio evenly over the frames.
+    All three are shares of the tokens' whole attention (of cross-attention, in a decoder that hears by it): what falls
+    inside, what falls on any audio, and what would fall inside if each token spread what it gives the audio evenly over
+    the frames.
     """
 
     inside: list[float]
@@ -97,8 +98,9 @@ class Looked:
     """One response's attention.
 
     share[phase][layer] are the shares of BLOCKS, means over the phase's tokens and over heads, which sum to 1; None
-    where the response has no token of that phase. n_tokens[phase] counts them; n_of_block counts each block's
-    positions, so that a share can be compared token by token (figure 3).
+    where the response has no token of that phase. The audio's is NaN where it is heard by cross-attention.
+    n_tokens[phase] counts them; n_of_block counts each block's positions, so that a share can be compared token by
+    token (figure 3).
 
     cited[phase]: on the frames inside the cited intervals: all of them together; in "times", for each token the very
     interval that it writes. reference[phase]: inside the question's evidence. ends["start"], ends["end"]: within NEAR
@@ -316,7 +318,8 @@ def _looked(
 
     def pointed(phase: str, region_T: Tensor | int) -> Pointed | None:
         """The attention of a phase's tokens to a region: one for all, or each token's own, -1 where it has none."""
-        return _pointed(shares[phase][..., AUDIO], insides[phase], torch.as_tensor(region_T), covered_R)
+        audio_LT = shares[phase][..., AUDIO].nan_to_num(1.0)  # cross-attention falls on audio alone
+        return _pointed(audio_LT, insides[phase], torch.as_tensor(region_T), covered_R)
 
     cited = {phase: pointed(phase, CITED) for phase in PHASES}
     mentions = mentions_of(tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tgsr.statistics.intervals import Mean
@@ -33,6 +34,9 @@ class Attention:
     reference[phase] those of the questions' evidence, and ends["start"], ends["end"] those within NEAR of the time that
     is being written; a phase without any is left out. change[phase]: the audio's
     share relative to the first model's, of the questions that both have in that phase; None for the first model.
+
+    A decoder that hears by cross-attention `cross_attends`: the audio has no share of its self-attention, so that block
+    "audio" is without a value, or left out; evidence, reference and ends are of its cross-attention.
     """
 
     n: int
@@ -45,3 +49,19 @@ class Attention:
     reference: dict[str, Evidence] = field(default_factory=dict)
     ends: dict[str, Evidence] = field(default_factory=dict)
     change: dict[str, Mean] | None = None
+
+    @property
+    def cross_attends(self) -> bool:
+        return any("audio" not in blocks for blocks in self.by_layer.values())
+
+
+CROSS_ATTENDS = (
+    "hears by cross-attention, all of which falls on the audio: table 4's share of it is not defined. The other blocks "
+    "are those of self-attention; what falls inside an interval is a share of cross-attention."
+)
+
+
+def cross_attention_note(models: Mapping[str, Attention]) -> str:
+    """Which of the models have no share of audio, and why; "" for none."""
+    names = [name for name, attention in models.items() if attention.cross_attends]
+    return f"{', '.join(names)}: {CROSS_ATTENDS}" if names else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
         share_LK = [None if (s := item.share[phase]) is None else torch.tensor(s) for item in looked]
         by_phase[phase] = {
             block: bootstrap_mean(
-                [None if s is None else float(s[:, k].mean()) for s in share_LK], clips, seed
+                [None if s is None else _known(float(s[:, k].mean())) for s in share_LK], clips, seed
             )
             for k, block in enumerate(BLOCKS)
         }
@@ -39,8 +40,9 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
             share_ILK = torch.stack([s for s, _ in scored])
             mean_LK = share_ILK.mean(0)
             each_LK = (share_ILK / counts_IK.clamp(min=1)[:, None]).mean(0)
-            by_layer[phase] = {block: mean_LK[:, k].tolist() for k, block in enumerate(BLOCKS)}
-            per_token[phase] = {block: each_LK[:, k].tolist() for k, block in enumerate(BLOCKS)}
+            defined = {block: k for k, block in enumerate(BLOCKS) if not mean_LK[:, k].isnan().any()}
+            by_layer[phase] = {block: mean_LK[:, k].tolist() for block, k in defined.items()}
+            per_token[phase] = {block: each_LK[:, k].tolist() for block, k in defined.items()}
     return Attention(
         len(looked),
         n_without,
@@ -54,12 +56,17 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
     )
 
 
+def _known(share: float) -> float | None:
+    """None for a share that is not defined (NaN)."""
+    return None if math.isnan(share) else share
+
+
 def _per_token(item: Looked) -> float | None:
     shares = torch.tensor(item.share["all"]).mean(0).tolist()
     each = {
         block: share / max(1, item.n_of_block[block]) for block, share in zip(BLOCKS, shares, strict=True)
     }
-    return each["audio"] / each["system"] if each["system"] > 0 else None
+    return _known(each["audio"] / each["system"]) if each["system"] > 0 else None
 
 
 def _evidence(
@@ -101,7 +108,11 @@ def relative_change(base: Sequence[Looked], other: Sequence[Looked], phase: str,
     With the percentile bootstrap's 95 % interval, whole clips being drawn; None as in bootstrap_mean.
     """
     before, after = (
-        {i.question.id: float(np.mean(s, 0)[AUDIO]) for i in items if (s := i.share[phase])}
+        {
+            i.question.id: share
+            for i in items
+            if (s := i.share[phase]) and not math.isnan(share := float(np.mean(s, 0)[AUDIO]))
+        }
         for items in (base, other)
     )
     questions = [i.question for i in other if i.question.id in before and i.question.id in after]
@@ -116,9 +127,10 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
     """For each model the layer that pictures of single items show.
 
     `layer`, or the one with the most attention to audio over all tokens: of all models together, so that they can be
-    compared, or where their depths differ each one's own. OptionError for a layer that a model does not have.
+    compared, or where their depths differ each one's own. Of a model that hears by cross-attention, the one that points
+    most at what is cited. OptionError for a layer that a model does not have.
     """
-    audio_of = {name: np.array(attention.by_layer["all"]["audio"]) for name, attention in models.items()}
+    audio_of = {name: np.array(_to_audio(attention)) for name, attention in models.items()}
     for name, share_L in audio_of.items():
         if layer is not None and not 0 <= layer < len(share_L):
             raise OptionError(f"--layer {layer}: {name} has layers 0 to {len(share_L) - 1}")
@@ -127,6 +139,14 @@ def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> 
     if len({len(share_L) for share_L in audio_of.values()}) == 1:
         return dict.fromkeys(models, int(np.sum(list(audio_of.values()), 0).argmax()))
     return {name: int(share_L.argmax()) for name, share_L in audio_of.items()}
+
+
+def _to_audio(attention: Attention) -> list[float]:
+    """How much each layer looks at the audio or, where all of it is audio, at what is cited (0 where nothing is)."""
+    if not attention.cross_attends:
+        return attention.by_layer["all"]["audio"]
+    cited = attention.evidence.get("all")
+    return cited.ratio_by_layer if cited else [0.0] * len(attention.by_layer["all"]["system"])
 
 
 def write_summary(path: Path, models: Mapping[str, Attention]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tgsr.evaluation.attention.look import NEAR
-from tgsr.evaluation.attention.metrics import Attention, Evidence
+from tgsr.evaluation.attention.metrics import Attention, Evidence, cross_attention_note
 from tgsr.statistics.intervals import number
 
 ROWS = {"all": "All", "reasoning": "Reasoning", "answer": "Answer", "times": "Times", "prefill": "Question"}
@@ -18,9 +18,9 @@ def table(models: Mapping[str, Attention]) -> str:
     rows = [
         [label, *(_of_audio(attention, phase) for attention in models.values())]
         for phase, label in ROWS.items()
-        if any(attention.by_phase[phase]["audio"].value is not None for attention in models.values())
+        if any(phase in attention.by_layer for attention in models.values())
     ]
-    text = _columns([head, *rows])
+    text = "\n".join(filter(None, [_columns([head, *rows]), cross_attention_note(models)]))
     labels = {**ROWS, "start": "Start", "end": "End"}
     for title, evidences in (
         ("Inside the cited interval", [attention.evidence for attention in models.values()]),
