@@ -179,7 +179,9 @@ def test_each_sound_files_line_and_who_says_it() -> None:
     assert script(Bundle(Path("queen.1c"), queen_1c(game()))) == SCRIPT
 
 
-@pytest.mark.parametrize("form", ["queen.1c", "share/queen.1c", QUEEN.file, "queen.1"])
+@pytest.mark.parametrize(
+    "form", ["queen.1c", "usr/share/scummvm/flight/queen.1c", "share/queen.1c", QUEEN.file, "queen.1"]
+)
 def test_the_bundle_the_package_and_the_version_that_was_sold_are_one_corpus(
     form: str, tmp_path: Path
 ) -> None:
@@ -199,7 +201,7 @@ def test_the_bundle_the_package_and_the_version_that_was_sold_are_one_corpus(
     else:
         file.write_bytes(package(queen_1c(parts)) if form.endswith(".deb") else queen_1c(parts))
     assert corpus_of(file) == "amazon-queen"
-    assert (corpus_of(tmp_path / "in") == "amazon-queen") == ("share" not in form)
+    assert (corpus_of(tmp_path / "in") == "amazon-queen") == (not form.startswith("share"))
     both = list(clips_of(tmp_path / "in", "amazon-queen", tmp_path / "out"))
     clips, bad = ([one for one in both if isinstance(one, kind)] for kind in (Clip, Bad))
     told = {name: line for name, line in SCRIPT.items() if line.speaker}
@@ -214,6 +216,15 @@ def test_the_bundle_the_package_and_the_version_that_was_sold_are_one_corpus(
     assert clips[0].duration == len(heard) / 16_000 == pytest.approx(seconds, abs=1e-4)
     assert np.abs(heard).max() == pytest.approx(0.5, abs=0.05)
     assert (clips[0].labels, clips[0].language) == ((("scene", "BOB1"),), "en")
+
+
+def test_a_sound_that_is_damaged_is_told_and_the_others_read(tmp_path: Path) -> None:
+    (tmp_path / "queen.1c").write_bytes(queen_1c(game() | {"C1A__011.SB": b"no sound at all" * 20}))
+    both = list(amazon_queen.read(tmp_path, Given(tmp_path)))
+    assert sum(isinstance(one, Clip) for one in both) == 11
+    (told,) = (one for one in both if isinstance(one, Bad) and one.field == "audio")
+    assert told.file.endswith("C1A__011.SB")
+    assert told.error.startswith("C1A__011.SB: ")
 
 
 def test_sound_that_is_there_already_is_left_as_it_was(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_utterances_with_text_speaker_and_labels(tmp_path: Path) -> None:
         "text": f"a {TEXT}\r\nb\tÜBER\u3000ALLES\r\n",
         "utt2spk": "a anna\r\nb bert\r\n",
         "spk2gender": "anna f\nbert m\n",
+        "utt2lang": "a English\nb deu\n",
     }
     data = folder(tmp_path / "data" / "dev", **files)
     assert corpus_of(data) == corpus_of(tmp_path / "data") == "kaldi"
@@ -50,6 +51,7 @@ def test_utterances_with_text_speaker_and_labels(tmp_path: Path) -> None:
         ("a", TEXT, "anna", "dev"),
         ("b", "ÜBER\u3000ALLES", "bert", "dev"),
     ]
+    assert [c.language for c in clips] == ["en", "deu"]
     assert [c.labels for c in clips] == [(("sex", "f"),), (("sex", "m"),)]
     assert [c.audio for c in clips] == ["../wav/a.wav", "../wav/b.flac"]
     assert (bad, clips[0].duration, clips[0].flags) == ([], SECONDS, ())

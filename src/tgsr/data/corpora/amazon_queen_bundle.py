@@ -23,6 +23,9 @@ from tgsr.errors import CorpusError
 EXPECTED = "queen.1c of the English talkie version of Flight of the Amazon Queen"
 NAMES = ("queen.1c", "queen.1")
 PACKAGE = re.compile(r"flight-of-the-amazon-queen_.*\.deb")
+UNPACK = (
+    "unpack it (dpkg-deb -x FILE FOLDER) and name the folder"  # Ubuntu's have a form that Python cannot read
+)
 TABLE = "queen.tbl"
 SOLD = 0x584E  # where the table of the English talkie version begins in queen.tbl
 ENTRY = struct.Struct(">12sBII")  # name, disk, offset, size
@@ -161,5 +164,5 @@ def _in_tar(path: Path, content: bytes, names: Collection[str]) -> bytes:
                     assert file is not None  # of a regular file
                     return file.read()
     except DAMAGE as error:
-        raise CorpusError(path, "a whole data.tar", f"one that cannot be read ({error})") from None
+        raise CorpusError(path, "a whole data.tar", f"one that cannot be read ({error}); {UNPACK}") from None
     raise CorpusError(path, f"{' or '.join(names)} in the package", "neither")

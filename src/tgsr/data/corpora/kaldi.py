@@ -163,6 +163,8 @@ def _clip(
     for file, (label, whose) in LABELS.items():
         if known := tables[file].get(utterance if whose == "utterance" else speaker or ""):
             values[label] = json.loads(known[0])
+    if str(values.get("language", "")).casefold().startswith("en"):  # eng, English, en-GB
+        values["language"] = "en"
     clip = described(Entry(entry.file, entry.line, values), utterance, path, duration, flags, given)
     words, holes, more = _words(utterance, segment, clip, aligned)
     more = (*(() if texts else ("no-text",)), *more)

@@ -66,7 +66,7 @@ def corpus_of(path: Path) -> Corpus:
         return "strong-labels"
     if kaldi.is_kaldi(path):
         return "kaldi"
-    if any(map(amazon_queen_bundle.is_bundle, path.iterdir())):
+    if has("usr/share/scummvm/*/queen.1c") or any(map(amazon_queen_bundle.is_bundle, path.iterdir())):
         return "amazon-queen"
     return "folder"
 
