@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -179,7 +181,8 @@ def test_frames_of_another_encoder_are_refused(tmp_path: Path, encoder: dict[str
 def digits(tmp_path_factory: pytest.TempPathFactory, encoder: dict[str, np.ndarray]) -> Path:
     """Clips of spoken digits, whose words an encoder hears at once."""
     folder = tmp_path_factory.mktemp("digits")
-    write_jsonl(folder / "clips.jsonl", compose_clips(10, "train", 0, folder))
+    clips = compose_clips(10, "train", 0, folder)
+    write_jsonl(folder / "clips.jsonl", [*clips, replace(clips[0], id="gone", audio="gone.flac")])
     return folder / "clips.jsonl"
 
 
@@ -187,8 +190,8 @@ def test_it_learns_to_hear_words_places_phrases_and_goes_on_where_it_was_stopped
     digits: Path, tmp_path: Path
 ) -> None:
     settings = FramesConfig(
-        clips=str(digits),
-        watch=str(digits),
+        clips=(str(digits),),
+        watch=(str(digits),),
         model="mini",
         steps=24,
         clips_per_step=6,
@@ -203,6 +206,8 @@ def test_it_learns_to_hear_words_places_phrases_and_goes_on_where_it_was_stopped
     last = logged(tmp_path / "run")[-1]
     assert last["pieces"] > 0.7
     assert last["iou"] > 0.7
+    (left_out,) = (json.loads(line) for line in (tmp_path / "run" / "errors.jsonl").read_text().splitlines())
+    assert left_out["clip"] == "gone"
 
     steps = iter(range(100))
 

@@ -19,7 +19,7 @@ from tgsr.data.questions.phrases import phrase_questions, plain_word
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures, hear
-from tgsr.errors import RunError, Stopped
+from tgsr.errors import AudioError, ModelError, RunError, Stopped
 from tgsr.miniature.frames_config import FramesConfig
 from tgsr.models.frame_head import (
     PAUSE,
@@ -32,7 +32,7 @@ from tgsr.models.frame_head import (
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.overlap import high_overlap
-from tgsr.records import Clip, read_clips
+from tgsr.records import Clip, read_clips, write_jsonl
 from tgsr.timeline import Seconds, Span
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
 from tgsr.training.steps import cosine, step_or_stop
@@ -50,8 +50,8 @@ class Labelled(NamedTuple):
 def train_frames(config: FramesConfig, out: Path, cache: FeatureCache) -> Path:
     """The folder of the head; resumes in `out`."""
     with held_folder(out), stop_on_sigterm() as stop:
-        data = [file for file in (config.clips, config.watch) if file]
-        return _train(open_run(out, "frames", config, data), config, cache, stop)
+        run = open_run(out, "frames", config, (*config.clips, *config.watch))
+        return _train(run, config, cache, stop)
 
 
 def frame_labels(clip: Clip, head: FrameHead, n_frames: int, seconds_per_frame: Seconds) -> Tensor:
@@ -64,32 +64,53 @@ def frame_labels(clip: Clip, head: FrameHead, n_frames: int, seconds_per_frame: 
     return torch.from_numpy(piece_F)
 
 
-def _heard(lalm: Lalm, path: str, head: FrameHead, cache: FeatureCache) -> list[Labelled]:
-    labelled = []
-    for clip in tqdm(_clips(lalm, path), desc=f"listening to {Path(path).name}", unit="clip"):
-        audio = hear(lalm, clip, path, cache)
-        labelled.append(
-            Labelled(clip, audio, frame_labels(clip, head, audio.n_frames, lalm.seconds_per_frame))
-        )
-    return labelled
-
-
-def _clips(lalm: Lalm, path: str) -> list[Clip]:
-    clips = [clip for clip in read_clips(path) if clip.words and clip.duration <= lalm.max_seconds]
+def _clips(lalm: Lalm, paths: Sequence[str]) -> list[tuple[str, Clip]]:
+    """The files' clips that have words and are not too long, each with its file."""
+    read = ((path, clip) for path in paths for clip in read_clips(path))
+    clips = [(path, clip) for path, clip in read if clip.words and clip.duration <= lalm.max_seconds]
     if not clips:
-        raise RunError(f"{path}: no clip with words that {lalm.name} hears; make some with `tgsr transcribe`")
+        raise RunError(
+            f"{', '.join(paths)}: no clip with words and at most {lalm.max_seconds:g} s; "
+            "make some with `tgsr transcribe`"
+        )
     return clips
+
+
+def _labelled(
+    lalm: Lalm, clips: Sequence[tuple[str, Clip]], head: FrameHead, cache: FeatureCache, errors: Path
+) -> list[Labelled]:
+    """Those of the clips that can be heard; the others are listed in `errors`."""
+    labelled: list[Labelled] = []
+    unheard: list[dict[str, str]] = []
+    for path, clip in tqdm(clips, desc="listening", unit="clip"):
+        try:
+            audio = hear(lalm, clip, path, cache)
+        except (AudioError, ModelError, FileNotFoundError) as error:
+            unheard.append({"clip": clip.id, "audio": clip.audio, "error": str(error)})
+            continue
+        piece_F = frame_labels(clip, head, audio.n_frames, lalm.seconds_per_frame)
+        labelled.append(Labelled(clip, audio, piece_F))
+    if unheard:
+        write_jsonl(errors, unheard)
+        print(f"{len(unheard)} clips are left out: {errors}")
+    if not labelled:
+        raise RunError(f"none of {len(clips)} clips can be heard; see {errors}")
+    return labelled
 
 
 def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop) -> Path:
     lalm = load(config.model)
     torch.manual_seed(config.seed)
-    said = [plain_word(word.text) for clip in _clips(lalm, config.clips) for word in clip.words]
+    clips = _clips(lalm, config.clips)
+    said = [plain_word(word.text) for _, clip in clips for word in clip.words]
     pieces = train_pieces(said, config.n_pieces)
     n_in = lalm.encode_audio(np.zeros(16000, np.float32)).shape[1]
     head = FrameHead(pieces, n_in, config.hidden, config.dropout)
-    items = _heard(lalm, config.clips, head, cache)
-    watched = _heard(lalm, config.watch, head, cache) if config.watch else []
+    items = _labelled(lalm, clips, head, cache, run.path / "errors.jsonl")
+    watched: list[Labelled] = []
+    if config.watch:
+        others = _clips(lalm, config.watch)
+        watched = _labelled(lalm, others, head, cache, run.path / "watch-errors.jsonl")
     counts = Counter(piece for item in items for piece in item.piece_F.tolist())
     heard_P = torch.tensor([counts[piece] + 1.0 for piece in range(pieces.get_vocab_size())])
     head.log_prior_P.copy_((heard_P / heard_P.sum()).log())

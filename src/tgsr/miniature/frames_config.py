@@ -10,8 +10,11 @@ from typing import Annotated
 class FramesConfig:
     """How the head over an encoder's frames is trained. Nothing here is the paper's."""
 
-    clips: Annotated[str, "clips with words and times (tgsr transcribe, tgsr compose), JSONL"]
-    watch: Annotated[str, "other clips, of voices that are not in those, to measure it on"] = ""
+    clips: Annotated[
+        tuple[str, ...],
+        "clips with words and times (tgsr transcribe, tgsr compose), JSONL; several become one set",
+    ]
+    watch: Annotated[tuple[str, ...], "other clips, of voices that are not in those, to measure it on"] = ()
     model: Annotated[str, "whose encoder hears the clips"] = "whisper-base"
     steps: Annotated[int, "in all"] = 3000
     clips_per_step: Annotated[int, "drawn at random"] = 16
