@@ -91,6 +91,19 @@ def test_sentences_are_used_about_equally_often(clips: list[Clip], folder: Path)
     assert max(times) < 1.15 * min(times)
 
 
+def test_pauses_between_sentences_are_short_or_longer_than_a_second(clips: list[Clip], folder: Path) -> None:
+    pauses = []
+    for row in plan(sentences(clips, folder), 20, Composition(seed=2)):
+        told = row["sentences"]
+        at, last = 0.0, None
+        for said in told:  # type: ignore[attr-defined]
+            shift = at + said["gap"] - said["start"]
+            pauses += [] if last is None else [said["words"][0]["start"] + shift - last]
+            last, at = said["words"][-1]["end"] + shift, said["end"] + shift
+    assert all(0.1 - 1e-9 <= pause <= 0.8 + 1e-9 or 1.1 - 1e-9 <= pause <= 2.0 + 1e-9 for pause in pauses)
+    assert 0 < sum(pause > 1 for pause in pauses) < len(pauses) / 4
+
+
 def test_the_same_seed_gives_the_same_sound_and_more_clips_begin_the_same(
     clips: list[Clip], folder: Path
 ) -> None:

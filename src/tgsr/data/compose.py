@@ -305,20 +305,24 @@ def _clip_of(talking: Sequence[_Voice], rng: np.random.Generator, settings: Comp
     for voice in talking:
         voice.begin(rng, settings.most - HEAD[1])
     said: list[Row] = []
-    at = 0.0
+    at = edge = 0.0  # the clip's length so far; what lies in it behind the last word
     who, n_in_turn = 0, int(rng.integers(1, 3))
     stuck = 0
     while stuck < len(talking):
         voice = talking[who]
-        gap = float(rng.uniform(*_pause(rng) if said else HEAD))
-        sentence = voice.take(length - at - gap)
+        pause = float(rng.uniform(*_pause(rng) if said else HEAD))
+        sentence = voice.take(length - at - pause)
         if sentence is None and all(row["voice"] != voice.name for row in said):  # everybody gets a word in
-            gap = min(gap, PAUSE[1])
-            sentence = voice.take_shortest(settings.most - at - gap, rng, settings.most - HEAD[1])
+            pause = min(pause, PAUSE[1])
+            sentence = voice.take_shortest(settings.most - at - pause, rng, settings.most - HEAD[1])
         if sentence is None:
             stuck += 1
         else:
             stuck = 0
+            gap = max(
+                0.0, pause - edge - (sentence.words[0].start - sentence.start)
+            )  # pauses are between words
+            edge = sentence.end - max(word.end for word in sentence.words)
             at += gap + sentence.seconds
             said.append({**asdict(sentence), "gap": gap, "start": sentence.start, "end": sentence.end})
             n_in_turn -= 1

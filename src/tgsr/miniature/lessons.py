@@ -20,13 +20,13 @@ import numpy as np
 
 from tgsr.choices import format_choices, letter
 from tgsr.data.corpora.spoken_digits import DIGITS, pauses, speakers_in_order
+from tgsr.data.questions.by_rule import ORDINALS
 from tgsr.data.questions.digits import WHO, choice_questions
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.prompts import REASONING_OPENING, choice_question, phrase_answer_af3, phrase_question_af3
 from tgsr.records import Clip, Question
 from tgsr.timeline import Seconds, Span, Word
 
-ORDINALS = ("first", "second")
 BREATH: Seconds = 0.25  # a gap that ends a piece
 T = TypeVar("T")
 
@@ -106,8 +106,8 @@ def bad_span(duration: float, rng: np.random.Generator) -> Span:
 
 
 def speaker_of(words: tuple[Word, ...], speakers: tuple[str, ...]) -> str:
-    """ "first speaker" or "second speaker", or "speaker" where there is only one or nobody knows."""
-    if len(speakers) < 2 or words[0].speaker is None:
+    """ "first speaker", "second speaker", ..., or "speaker" where there is only one, nobody knows, or they are many."""
+    if not 2 <= len(speakers) <= len(ORDINALS) or words[0].speaker is None:
         return "speaker"
     return f"{ORDINALS[speakers.index(words[0].speaker)]} speaker"
 
