@@ -156,6 +156,10 @@ def test_tabs_blank_lines_a_byte_order_mark_and_blanks_of_other_scripts(tmp_path
         (f"a 1 {SECONDS + 0.4}", SECONDS - 1, ""),  # as far past the end as Kaldi allows
         ("a 0 -1", SECONDS, ""),
         ("a 0.25 0.75 0", 0.5, ""),
+        ("a 0.25 0.75 -1", 0.5, ""),
+        ("a 0.25 0.75 3", None, "channel"),
+        ("a 0.25 0.75 A", None, "finite number, got 'A'"),
+        ("a 0.25 0.75 0.5", None, "a number of one, from 0"),
         (f"a 1 {SECONDS + 0.6}", None, "is not in the recording"),
         (f"a {SECONDS + 1} -1", None, "is not in the recording"),
         ("a 2 1", None, "1 s is not after the start, 2 s"),
@@ -232,3 +236,11 @@ def test_a_line_that_is_not_utf8_is_told_and_its_recording_read(tmp_path: Path) 
     (data / "text").write_bytes("a déjà\n".encode("latin-1"))
     (clip,), (told,) = parted(kaldi.read(data))
     assert (clip.flags, told.error) == (("no-text",), "byte 0xe9 is not UTF-8")
+
+
+def test_an_utterance_of_two_folders_keeps_the_sound_of_the_first(tmp_path: Path) -> None:
+    for name, start in (("dev", 0), ("train", 1)):
+        folder(tmp_path / "data" / name, wav_scp="a wav/a.wav\n", segments=f"u a {start} {start + 1}\n")
+    (clip,), (told,) = parted(kaldi.read(tmp_path / "data", Given(tmp_path)))
+    assert audio.load(tmp_path / clip.audio) == pytest.approx(SPOKEN.samples[:16_000], abs=1e-3)
+    assert (clip.split, "'u' was already at segments:1" in told.error) == ("dev", True)

@@ -26,12 +26,7 @@ from tgsr.timeline import Hole, Seconds, Word
 SPLIT = re.compile(r"train|dev|valid|test|eval")
 BLANKS = " \t"  # what parts a line's fields; others, as Unicode has them, belong to the text
 OVERSHOOT: Seconds = 0.5  # that a segment may last past its recording's end, where it is cut, as Kaldi does
-# Of each file beside wav.scp: what it says, and whether of the speaker or of the utterance.
-LABELS = {
-    "spk2gender": ("sex", "speaker"),
-    "spk2age": ("age", "speaker"),
-    "utt2lang": ("language", "utterance"),
-}
+LABELS = {"spk2gender": "sex", "spk2age": "age", "utt2lang": "language"}  # what files beside wav.scp say
 LEFT_OUT = "alignment-left-out"
 ARCHIVE = re.compile(r".+\.ark:\d+(\[.*\])?")
 REMEDY = "write its sound to a file (run the command into X.wav), and name that in wav.scp"
@@ -44,7 +39,13 @@ COPIES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "flac": ("-c|-d|-s|--decode|--stdout|--silent|-[cds]{2,3}", {}),
     "sox": (
         "-V[0-3]?|-G",
-        {"-t": "wav|wavpcm|sph|flac|nist|mp3", "-r": RATE, "-b": "16|24", "-e": ".*", "-c": "1"},
+        {
+            "-t": "wav|wavpcm|sph|flac|nist|mp3",
+            "-r": RATE,
+            "-b": "16|24",
+            "-e": "signed(-integer)?",
+            "-c": "1",
+        },
     ),
     "sph2pipe": ("-p", {"-f": "wav|rif|riff"}),
     "ffmpeg": (
@@ -118,10 +119,12 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
 
     def make(entry: Entry) -> Clip:
         utterance, rest = _parted(entry)
-        if first := there.put_new(utterance, entry.where):
-            raise RecordError(None, f"{utterance!r} was already at {first}")
         segment = _segment(rest) if rows is segments else Segment(utterance)
         used.put(segment.recording)
+        if first := there.put_new(utterance, entry.where) or next(iter(ids.get(utterance)), None):
+            raise RecordError(
+                None, f"{utterance!r} was already at {first}"
+            )  # before its sound is written over
         return _clip(entry, utterance, segment, folder, tables, aligned, given)
 
     yield from clips(lines(rows), make, ids)
@@ -145,7 +148,7 @@ def _clip(
     sources = tables["wav.scp"].get(segment.recording)
     if not sources:
         raise RecordError("wav.scp", f"has no recording {segment.recording!r}")
-    path = _found(folder, file_of(json.loads(sources[0])))
+    path = _found(folder, file_of(sources[0]))
     duration, flags = sound(path)
     start, end = segment.start, duration if segment.end is None else segment.end
     if start >= duration or end > duration + OVERSHOOT:
@@ -157,13 +160,12 @@ def _clip(
         samples = audio.load(path, start=start, end=end, channel=segment.channel, max_seconds=math.inf)
         path, duration = written(samples, utterance, given), len(samples) / audio.SAMPLE_RATE
     texts = tables["text"].get(utterance)
-    values: dict[str, object] = {"text": json.loads(texts[0])} if texts else {}
-    speaker = next(map(json.loads, tables["utt2spk"].get(utterance)), None)
-    values["speaker"] = speaker
-    for file, (label, whose) in LABELS.items():
-        if known := tables[file].get(utterance if whose == "utterance" else speaker or ""):
-            values[label] = json.loads(known[0])
-    if str(values.get("language", "")).casefold().startswith("en"):  # eng, English, en-GB
+    speaker = next(iter(tables["utt2spk"].get(utterance)), "")
+    values = {"speaker": speaker} | ({"text": texts[0]} if texts else {})
+    for file, label in LABELS.items():
+        for value in tables[file].get(speaker if file.startswith("spk") else utterance):
+            values[label] = value
+    if values.get("language", "").casefold().startswith("en"):  # eng, English, en-GB
         values["language"] = "en"
     clip = described(Entry(entry.file, entry.line, values), utterance, path, duration, flags, given)
     words, holes, more = _words(utterance, segment, clip, aligned)
@@ -181,7 +183,7 @@ def _parted(entry: Entry) -> tuple[str, str]:
 
 
 def _put(path: Path, table: OnDisk) -> Iterator[Bad]:
-    """Puts what follows each name of a file, as JSON; Bad for a line of a name that was there before."""
+    """Puts what follows each name of a file; Bad for a line of a name that was there before."""
     if not path.is_file():
         return
     where = OnDisk()
@@ -190,7 +192,7 @@ def _put(path: Path, table: OnDisk) -> Iterator[Bad]:
         name, rest = _parted(entry)
         if first := where.put_new(name, entry.where):
             raise RecordError(None, f"{name!r} was already at {first}")
-        table.put(name, json.dumps(rest))
+        table.put(name, rest)
 
     for bad in made(lines(path), put):
         if bad is not None:
@@ -212,8 +214,10 @@ def _segment(rest: str) -> Segment:
     start, end = row.number("start"), row.number("end")
     if start < 0 or (end != -1 and end <= start):
         raise RecordError("end", f"{end:g} s is not after the start, {start:g} s")
-    channel = int(row.number("channel")) if len(numbers) == 3 else None
-    return Segment(recording, start, None if end == -1 else end, channel)
+    channel = row.number("channel") if len(numbers) == 3 else -1
+    if channel != int(channel) or channel < -1:
+        raise RecordError("channel", f"must be a number of one, from 0, or -1 for all, got {numbers[2]!r}")
+    return Segment(recording, start, None if end == -1 else end, None if channel == -1 else int(channel))
 
 
 def file_of(source: str) -> str:
@@ -228,7 +232,7 @@ def file_of(source: str) -> str:
         program, *arguments = shlex.split(source[:-1])
         alone, valued = COPIES[os.path.basename(program)]
         files = list(_files_in(arguments, alone, valued))
-    except (ValueError, KeyError, StopIteration):
+    except (ValueError, KeyError):
         files = []
     if len(files) != 1:
         raise RecordError("wav.scp", f"{source!r:.200} is a command; {REMEDY}")
@@ -275,7 +279,7 @@ def _put_ctm(folder: Path, aligned: OnDisk) -> Iterator[Bad]:
     recordings = OnDisk()
     yield from _put(folder / "reco2file_and_channel", files := OnDisk())
     for recording in files.keys_as_put():
-        recordings.put(json.dumps(json.loads(files.get(recording)[0]).split()), recording)
+        recordings.put(" ".join(files.get(recording)[0].split()), recording)
 
     def named(entry: Entry) -> Entry:
         name, rest = _parted(entry)
@@ -298,7 +302,7 @@ def _put_ctm(folder: Path, aligned: OnDisk) -> Iterator[Bad]:
                 yield rows[0].bad(RecordError("ctm", f"{name} {channel}: {error.problem}"))
                 aligned.put(name, "null")
                 continue
-            recording = next(iter(recordings.get(json.dumps([name, channel]))), name)
+            recording = next(iter(recordings.get(f"{name} {channel}")), name)
             aligned.put(recording, json.dumps(words))
 
 
