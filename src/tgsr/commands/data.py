@@ -201,6 +201,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
         path.unlink()
         problem = f"no question could be made of {counts.given} clips"
         raise BuildError(f"{args.clips[0]}: {problem}; see {out / 'errors.jsonl'}")
+    making.keep_clips(args.clips, out)
     making.describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
     print(
         f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips"

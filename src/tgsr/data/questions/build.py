@@ -222,6 +222,15 @@ def _join(target: Path, *parts: Path) -> None:
                 file.writelines(lines)
 
 
+def keep_clips(clips: Sequence[Path], out: Path) -> Path:
+    """out/clips.jsonl: the clips of all files, line by line, where rewards and scores look for a question's words."""
+    ids = OnDisk()
+    read = chain.from_iterable(clips_of(path, "clips", out) for path in clips)
+    kept = (clip for clip in read if not isinstance(clip, Bad) and not ids.put_new(clip.id, "taken"))
+    write_jsonl(out / "clips.jsonl", kept)
+    return out / "clips.jsonl"
+
+
 def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> None:
     """card.md, statistics.json and statistics.png beside the questions in `out`, read line by line."""
     described = Described()
