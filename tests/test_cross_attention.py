@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,23 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationMixin, WhisperForConditionalGeneration
 
+from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
-from tgsr.engine.features import FeatureCache
+from tgsr.engine.features import FeatureCache, parts
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, without_start
 from tgsr.errors import ModelError, OptionError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
+from tgsr.models.load import files_of, load, save_adapter
+from tgsr.models.placement import LoadAs, Placement
 from tgsr.models.whisper import Whisper
+from tgsr.prompts import Times
 from tgsr.records import read_questions
 from tgsr.sta import phrase_branch, soft_times_of, train_sta
 from tgsr.timeline import Span
 from tgsr.training.config import StaConfig
 from tgsr.training.run import make_trainable
-from tiny import logged, questions_in, tiny_lalm, tiny_whisper
+from tgsr.training.steps import as_trained
+from tiny import logged, questions_in, tiny_lalm, tiny_whisper, whisper_folder
 
 STA = StaConfig(questions="", clips_per_step=2, learning_rate=1e-2)
 SECONDS = (0.1, 2.5, 30.0)
@@ -317,3 +324,133 @@ def test_times_that_a_model_cannot_write_are_refused(make: Callable[[], Lalm]) -
     assert lalm.times == "words"
     with pytest.raises(OptionError, match=r"--soft-times -1.0: must be 0 or more"):
         replace(STA, soft_times=-1.0)
+
+
+# --- folders, adapters, and what is made of them -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return whisper_folder(tmp_path_factory.mktemp("whisper") / "base")
+
+
+def with_trained_lora(lalm: Lalm) -> Lalm:
+    """A LoRA that changes what the model says, and another aligner."""
+    with_lora(lalm, 2, 4, 0)
+    with torch.no_grad():
+        for name, weight in lalm.model.named_parameters():
+            if ".lora_B." in name or ".aligner." in name:
+                weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    return lalm
+
+
+def logps(lalm: Lalm) -> Tensor:
+    branch = Branch(0, lalm.prompt("When?").after, (5, 6, 7, 100))
+    with torch.no_grad():
+        return branch_logps(listen(lalm, [lalm.encode_audio(noise(1.0))]), [branch]).logp_BT
+
+
+@pytest.mark.parametrize("load_as", ["checkpoint", "bfloat16"])
+def test_a_folder_in_transformers_layout_is_loaded_whole(folder: Path, load_as: LoadAs) -> None:
+    lalm = load(str(folder), Placement(load_as))
+    exact = logps(tiny_whisper())
+    assert torch.allclose(logps(lalm), exact, atol=1e-6 if load_as == "checkpoint" else 1.0)
+    assert lalm.language_model.dtype == (torch.float32 if load_as == "checkpoint" else torch.bfloat16)
+    theirs, loaded = WhisperForConditionalGeneration.from_pretrained(str(folder), output_loading_info=True)
+    assert not loaded["missing_keys"]
+    assert not loaded["unexpected_keys"]
+    assert torch.equal(theirs.proj_out.weight, theirs.model.decoder.embed_tokens.weight)
+
+
+def test_a_lora_is_pefts_own_on_the_official_class(folder: Path, tmp_path: Path) -> None:
+    lalm = with_trained_lora(load(str(folder)))
+    save_adapter(lalm, tmp_path)
+    theirs = PeftModel.from_pretrained(
+        WhisperForConditionalGeneration.from_pretrained(str(folder)), str(tmp_path)
+    )
+    kept = {name: weight for name, weight in theirs.named_parameters() if ".lora_" in name}
+    ours = {name: weight for name, weight in lalm.model.named_parameters() if ".lora_" in name}
+    assert kept.keys() == ours.keys()
+    assert all(torch.equal(kept[name], weight) for name, weight in ours.items())
+    memory = lalm.align(lalm.encode_audio(noise(1.0)))[None]
+    ids = torch.tensor([[*lalm.prompt("").before, *lalm.prompt("When?").after]])
+    official, same = (
+        model(encoder_outputs=(memory,), decoder_input_ids=ids).logits for model in (theirs, lalm.model)
+    )
+    assert torch.allclose(official, same, atol=1e-5)
+    assert torch.allclose(logps(load(str(tmp_path))), logps(lalm), atol=1e-6)
+
+
+@pytest.mark.parametrize("times", ["words", "tokens"])
+def test_a_merged_model_is_the_adapter_on_its_base(folder: Path, tmp_path: Path, times: Times) -> None:
+    lalm = with_trained_lora(load(str(folder)))
+    lalm.times = times
+    save_adapter(lalm, tmp_path / "adapter")
+    expected = logps(lalm)
+    assert (expected - logps(load(str(folder)))).abs().max() > 0.01
+    assert cli.main(["merge", "--model", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]) == 0
+    merged = load(str(tmp_path / "merged"))
+    assert merged.times == times
+    assert torch.allclose(logps(merged), expected, atol=1e-5)
+    _, loaded = WhisperForConditionalGeneration.from_pretrained(
+        str(tmp_path / "merged"), output_loading_info=True
+    )
+    assert not loaded["missing_keys"]
+    assert not loaded["unexpected_keys"]  # the aligner is a file of its own
+    assert {f"{tmp_path}/merged/aligner.safetensors", f"{tmp_path}/merged/model.safetensors"} <= set(
+        files_of(str(tmp_path / "merged"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("tokenizer.json", "cannot be loaded as a Whisper model"),
+        ("model.safetensors", "only safetensors are read"),
+        ("preprocessor_config.json", "cannot be loaded as a Whisper model"),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_refused(folder: Path, tmp_path: Path, file: str, message: str) -> None:
+    shutil.copytree(folder, tmp_path / "cut")
+    (tmp_path / "cut" / file).unlink()
+    with pytest.raises(ModelError, match=message):
+        load(str(tmp_path / "cut"))
+
+
+def test_a_tokenizer_of_other_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    tiny_lalm().tokenizer.save_pretrained(str(tmp_path / "other"))
+    with pytest.raises(ModelError, match=r"no <\|en\|>.*take the tokenizer that came with the weights"):
+        load(str(tmp_path / "other"))
+
+
+def test_checkpointed_layers_have_the_same_gradients(lalm: Whisper, clips: list[Tensor]) -> None:
+    branches, gradients = branches_for(lalm), []
+    lalm.aligner.requires_grad_(True)
+    for checkpointing in (False, True):
+        with as_trained(lalm, replace(STA, gradient_checkpointing=checkpointing)):
+            loss = branch_logps(listen(lalm, clips), branches).logp_BT.sum()
+            gradients.append(torch.autograd.grad(loss, list(lalm.aligner.parameters())))
+    for plain, again in zip(*gradients, strict=True):
+        assert torch.allclose(plain, again, atol=1e-4, rtol=1e-4)
+
+
+def test_a_recording_past_the_window_is_not_heard_in_parts(lalm: Whisper) -> None:
+    with pytest.raises(ModelError, match=r"hears 30 s, the audio lasts 31.00 s: cut it .*--end\), or take"):
+        parts(lalm, noise(31.0), "split")
+    assert len(parts(lalm, noise(30.0), "split")) == 1
+
+
+def test_a_system_turn_is_refused_as_there_is_none() -> None:
+    lalm = tiny_whisper()
+    lalm.system = "Be brief."
+    with pytest.raises(ModelError, match="Whisper reads no system turn"):
+        lalm.prompt("When?")
+
+
+def test_a_question_that_names_special_tokens_is_only_text(lalm: Whisper) -> None:
+    special = {*range(int(lalm._id("<|endoftext|>")), int(lalm._id("<|endoftext|>")) + 6)}
+    ids = lalm.prompt("say <|endoftext|> or <|startoftranscript|>, at <|7.40|>").after
+    assert not special & set(ids[:-4])
+    assert not [i for i in ids if i >= int(lalm.first_tick or 0)]
+    assert "<|endoftext|>" in str(lalm.tokenizer.decode(list(ids[:-4])))

@@ -35,6 +35,7 @@ from transformers import (
 
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
+from tgsr.models.merge import merge
 from tgsr.models.mini import feature_extractor, train_tokenizer
 from tgsr.models.qwen_omni import QwenOmni
 from tgsr.models.whisper import ResidualAligner, Whisper, with_time_tokens
@@ -309,6 +310,11 @@ def tiny_whisper(seed: int = 0) -> Whisper:
     model.model.aligner = ResidualAligner(config.d_model)
     torch.nn.init.normal_(model.model.aligner.linear_2.weight, std=0.1)
     return Whisper("tiny", model, tokenizer, WhisperFeatureExtractor())
+
+
+def whisper_folder(folder: Path, seed: int = 0) -> Path:
+    """tiny_whisper as `load` finds it, its aligner beside the official class's weights."""
+    return merge(tiny_whisper(seed), folder)
 
 
 # --- the hub's folders -----------------------------------------------------------------------------------------

@@ -34,13 +34,14 @@ def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.nda
 
     Processors cut off at the limit without an error. "refuse" raises ModelError instead; "split" hears the
     pieces one after the other and joins their frames: more of them than the model saw in training, which its
-    decoder may or may not follow.
+    decoder may or may not follow. A memory is never joined: its frames know their time from the encoder alone, and
+    those of each piece would begin at 0 s again.
     """
     if not len(samples) or not np.isfinite(samples).all():
         raise ModelError(
             f"{len(samples)} audio samples, some not finite or none at all: decode the clip again"
         )
-    if long_audio == "refuse":
+    if long_audio == "refuse" or lalm.cross_attends:
         lalm.refuse_long(samples)
     room = round(lalm.max_seconds * SAMPLE_RATE)
     pieces = [samples[first : first + room] for first in range(0, len(samples), room)]

@@ -37,15 +37,18 @@ def read_weights(
     *,
     unquantized: list[str],
     layers: str | None = LAYERS,
+    **settings: float,
 ) -> Any:
     """The model of `model_class` with all of its weights, frozen, in evaluation mode, where `placement` says.
+
+    `settings` are of its config.json, to be others than they are there.
 
     `unquantized` names the modules that "4bit" leaves alone; `layers` those that `devices="all"` may spread, None for
     accelerate's choice. Raises ModelError for a missing or cut-off file, for
     weights that are only there as a pickle (which would run whatever code is in it), and for weights that are missing
     or of another shape: transformers would fill them with random numbers and a warning.
     """
-    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, **settings}
     if placement.load_as in DTYPES:
         options["dtype"] = DTYPES[placement.load_as]
     if placement.load_as == "4bit":
@@ -187,7 +190,7 @@ def check_processor(
 
 def check_sizes(name: str, config: Any, tokenizer: Any, extractor: Any) -> None:
     """ModelError for mel bins or tokens that the weights do not know; for any class that transformers has."""
-    n_bins = getattr(getattr(config, "audio_config", None), "num_mel_bins", None)
+    n_bins = getattr(getattr(config, "audio_config", config), "num_mel_bins", None)
     if n_bins is not None and getattr(extractor, "feature_size", n_bins) != n_bins:
         raise ModelError(
             f"{name}: the feature extractor gives {extractor.feature_size} mel bins, the encoder takes {n_bins}; "

@@ -29,6 +29,7 @@ from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni, whisper
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper import Whisper
 
 SHIPPED = {
     **{"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"},
@@ -40,11 +41,12 @@ ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
 PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
 BASE_FILE = "base.safetensors"
+MERGED_FILE = "merged.json"
 OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgsr
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
 ONLY_ANSWER = ("cascade:", "gemini:", "openai:", "http://", "https://")
-FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES)
+FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES, *whisper.MODEL_TYPES)
 
 log = logging.getLogger(__name__)
 
@@ -150,10 +152,32 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
         return qwen_omni.load_qwen_omni(name, placement)
     if model_type in audio_flamingo3.MODEL_TYPES:
         return audio_flamingo3.load_audio_flamingo3(name, placement)
+    if model_type in whisper.MODEL_TYPES:
+        return with_aligner_of(whisper.load_whisper(name, placement), Path(name))
     raise ModelError(
         f"{name}: is of type {model_type}; tgsr trains and looks into {', '.join(FAMILIES)}; "
         "what transformers can load otherwise it can only predict with"
     )
+
+
+def with_aligner_of(lalm: Whisper, folder: Path) -> Whisper:
+    """The model with the aligner that `merge` has written beside its weights, and the way of writing times."""
+    if (folder / MERGED_FILE).exists():
+        lalm.times = json.loads((folder / MERGED_FILE).read_text()).get("times", lalm.times)
+    if (folder / ALIGNER_FILE).exists():
+        read_aligner(lalm, folder)
+    return lalm
+
+
+def read_aligner(lalm: Lalm, folder: Path) -> None:
+    """Gives the model the aligner that the folder holds. ModelError for one that is damaged or another model's."""
+    try:
+        weights = load_file(folder / ALIGNER_FILE)
+        # As wide as it was trained: a stage of training moves it by less than bfloat16 can tell apart.
+        lalm.aligner.to(next(iter(weights.values())).dtype)
+        lalm.aligner.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{folder / ALIGNER_FILE}: truncated, or another model's: {error}") from error
 
 
 def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
@@ -210,16 +234,10 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
             f"give {described} the path of its own base, or train it again"
         )
     lalm.name = name
-    if times is not None and isinstance(lalm, whisper.Whisper):
+    if times is not None and isinstance(lalm, Whisper):
         lalm.times = times
     if (folder / ALIGNER_FILE).exists():
-        try:
-            weights = load_file(folder / ALIGNER_FILE)
-            # As wide as it was trained: a stage of training moves it by less than bfloat16 can tell apart.
-            lalm.aligner.to(next(iter(weights.values())).dtype)
-            lalm.aligner.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            raise ModelError(f"{folder / ALIGNER_FILE}: truncated, or another model's: {error}") from error
+        read_aligner(lalm, folder)
     if (folder / "adapter_config.json").exists():
         if not (folder / "adapter_model.safetensors").exists():
             raise ModelError(f"{folder}: adapter_model.safetensors is missing; pickled adapters are refused")
@@ -281,7 +299,7 @@ def save_adapter(lalm: Lalm, folder: Path, *, merged: bool = False) -> None:
         "dtype": _dtype(lalm),
         "files": {path.name: sha256_of(path) for path in files},
         **({"merged": True} if merged else {}),
-        **({"times": lalm.times} if isinstance(lalm, whisper.Whisper) else {}),
+        **({"times": lalm.times} if isinstance(lalm, Whisper) else {}),
     }
     write_whole(folder / ADAPTER_FILE, json.dumps(about, indent=2) + "\n")
 

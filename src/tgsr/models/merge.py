@@ -17,7 +17,8 @@ from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import BASE_FILE, OURS
+from tgsr.models.load import ALIGNER_FILE, BASE_FILE, MERGED_FILE, OURS
+from tgsr.models.whisper import Whisper
 
 SHARD = "5GB"
 INDEX = "model.safetensors.index.json"
@@ -28,7 +29,8 @@ def merge(lalm: Lalm, out: Path) -> Path:
 
     A matrix is added up in float32 and kept in the base's type: in bfloat16 what a LoRA adds is rounded. The model in
     memory is changed. What the base's checkpoint holds besides (of Qwen2.5-Omni the talker and the vocoder) goes over
-    as it is, under the base's own config.json; a file of voices (spk_dict.pt, a pickle) does not. Raises ModelError
+    as it is, under the base's own config.json; a file of voices (spk_dict.pt, a pickle) does not. Of Whisper's family
+    the aligner, which the official class does not know, is a file of its own, in its own width. Raises ModelError
     where `out` exists, for a base in 4 bits, which would be merged into rounded matrices, and for layers that wait in
     the host's memory.
     """
@@ -50,20 +52,39 @@ def merge(lalm: Lalm, out: Path) -> Path:
             model = model.merge_and_unload()
     head: Any = lalm.lm_head
     embedding: Any = lalm.language_model.get_input_embeddings()
-    if head.weight is embedding.weight:  # mini-lm's, by hand: its class is not one that ties
+    if head.weight is embedding.weight and not isinstance(
+        lalm, Whisper
+    ):  # mini-lm's, by hand: its class is not one that ties
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         config: Any = model.config
         for part in (config, config.get_text_config()):
             part.tie_word_embeddings = False
-    model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
+    if not isinstance(lalm, Whisper):
+        model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
     lalm.model = model
+    about = {"from": lalm.name, "base": lalm.base}
     with whole_folder(out) as half:
-        model.save_pretrained(str(half), max_shard_size=SHARD)
+        if isinstance(lalm, Whisper):
+            about["times"] = lalm.times
+            _save_whisper(model, half)
+        else:
+            model.save_pretrained(str(half), max_shard_size=SHARD)
         _save_processor(lalm, half)
-        _carry_over(lalm.base, half, str(model.dtype).removeprefix("torch."))
-        about = {"from": lalm.name, "base": lalm.base}
-        write_whole(half / "merged.json", json.dumps(about, indent=1) + "\n")
+        if not isinstance(lalm, Whisper):
+            _carry_over(lalm.base, half, str(model.dtype).removeprefix("torch."))
+        write_whole(half / MERGED_FILE, json.dumps(about, indent=1) + "\n")
     return out
+
+
+def _save_whisper(model: Any, folder: Path) -> None:
+    """The official class, without the aligner, which has no place in it and stands beside it."""
+    aligner = model.model.aligner
+    del model.model.aligner
+    model.save_pretrained(str(folder), max_shard_size=SHARD)
+    model.model.aligner = aligner
+    weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
+    with whole(folder / ALIGNER_FILE) as half:
+        save_file(weights, half)
 
 
 @torch.no_grad()

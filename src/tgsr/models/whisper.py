@@ -20,14 +20,25 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+from transformers.utils import cached_file
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
+from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.lalm import Lalm, PromptParts, weights_hash
+from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_checkpoint import whisper_for_transformers
 from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Seconds, Span
 
+MODEL_TYPES = ("whisper",)
+OPENING = ("<|startofprev|>",)
+CLOSING = (
+    "<|startoftranscript|>",
+    "<|en|>",
+    "<|transcribe|>",
+    "<|notimestamps|>",
+)  # the last one: times in words
 MAX_SECONDS = 30.0
 TICK: Seconds = 0.02  # of Whisper's time tokens, and of its encoder's frames
 N_TICKS = round(MAX_SECONDS / TICK) + 1
@@ -107,10 +118,15 @@ class Whisper(Lalm):
         return encoder.layer_norm(hidden)[0].float().cpu()
 
     def prompt(self, text: str) -> PromptParts:
-        """Where Whisper reads what was said before the clip: the question, names of special tokens spelled out."""
-        names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
-        closing = [self._id(name) for name in (names if self.times == "words" else names[:-1])]
-        return PromptParts((self._id("<|startofprev|>"),), (*self.plain_tokens(f" {text}"), *closing))
+        """Where Whisper reads what was said before the clip: the question, names of special tokens spelled out.
+
+        ModelError where a system turn is set: there is none.
+        """
+        if self.system:
+            raise ModelError(f"{self.name}: Whisper reads no system turn; leave --system out")
+        closing = CLOSING if self.times == "words" else CLOSING[:-1]
+        after = (*self.plain_tokens(f" {text}"), *map(self._id, closing))
+        return PromptParts(tuple(map(self._id, OPENING)), after)
 
     def _id(self, name: str) -> int:
         token: Any = self.tokenizer.convert_tokens_to_ids(name)
@@ -140,18 +156,41 @@ def with_time_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerF
     return tokenizer
 
 
-def load_whisper(name: str = "whisper-base") -> Whisper:
-    """The packaged Whisper base, frozen, with an aligner that changes nothing yet. FetchError as `tgsr fetch`."""
-    folder = str(whisper_for_transformers())
-    model = WhisperForConditionalGeneration.from_pretrained(folder).float().eval()
-    model.requires_grad_(False)
-    model.model.aligner = ResidualAligner(model.config.d_model).requires_grad_(False)
+def load_whisper(name: str = "whisper-base", placement: Placement = AS_SAVED) -> Whisper:
+    """A Whisper in transformers' layout, by folder or hub id, frozen, with the aligner that `merge` wrote beside it.
+
+    `whisper-base` is the packaged one (FetchError as `tgsr fetch`). Where there is no aligner it changes nothing yet.
+    Raises ModelError for a missing or unreadable file, and where tokenizer or feature extractor belong to other
+    weights.
+    """
+    source = str(whisper_for_transformers()) if name == "whisper-base" else name
+    family = "a Whisper model"
+    model = read_weights(
+        WhisperForConditionalGeneration,
+        source,
+        family,
+        placement,
+        unquantized=["model.encoder", "proj_out"],
+        layers="model.decoder.layers",
+        **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "decoder_layerdrop"), 0.0),
+    )
+    try:
+        extractor = WhisperFeatureExtractor.from_pretrained(source)
+        described = str(cached_file(source, "tokenizer.json"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
     end = "<|endoftext|>"  # not as a WhisperTokenizer, whose texts leave time tokens out
     tokenizer = with_time_tokens(
-        PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", eos_token=end, pad_token=end)
+        PreTrainedTokenizerFast(tokenizer_file=described, eos_token=end, pad_token=end)
     )
-    if len(tokenizer) != model.config.vocab_size:
+    lacks = sorted({*OPENING, *CLOSING, end} - tokenizer.get_vocab().keys())
+    if lacks or len(tokenizer) > model.config.vocab_size:
+        missing = "".join(f", no {piece}" for piece in lacks)
         raise ModelError(
-            f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model {model.config.vocab_size}"
+            f"{name}: the tokenizer has {len(tokenizer)} pieces{missing}, the model {model.config.vocab_size}: they "
+            "are of different models; take the tokenizer that came with the weights"
         )
-    return Whisper(name, model, tokenizer, WhisperFeatureExtractor.from_pretrained(folder))
+    check_sizes(name, model.config, tokenizer, extractor)
+    model.model.aligner = ResidualAligner(model.config.d_model).requires_grad_(False)
+    model.model.aligner.to(model.proj_out.weight.device, model.dtype)
+    return Whisper(name, model, tokenizer, extractor)
