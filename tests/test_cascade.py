@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
-from tgsr.answering.cascade import NOT_SAID, load_cascade, located, transcript_prompt
+from tgsr.answering.cascade import NOT_SAID, found, load_cascade, transcript_prompt
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import official_letter
@@ -22,7 +22,7 @@ from tgsr.llm.decoding import GREEDY, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.prompts import REASONING_OPENING
-from tgsr.timeline import Word
+from tgsr.timeline import Span, Word
 from tiny import omni_tokenizer
 
 SAID = (
@@ -65,11 +65,9 @@ def require(name: str) -> None:
 
 
 def test_a_phrase_is_located_by_its_words() -> None:
-    assert located("the budget was cut", said().words) == (
-        "The segment starts at 4.00 seconds and ends at 5.90 seconds."
-    )
-    assert located("football results", said().words) == "The segment is not in the transcript."
-    assert located("anything", ()) == "The segment is not in the transcript."
+    assert found("the budget was cut", said().words) == Span(4.0, 5.9)
+    assert found("football results", said().words) is None
+    assert found("anything", ()) is None
 
 
 def test_a_long_transcript_keeps_the_lines_that_share_most() -> None:

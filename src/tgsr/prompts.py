@@ -129,6 +129,11 @@ def choice_question(question: str, choices: Sequence[str], instruction: str = RE
     return "\n".join(lines)
 
 
+def open_question(question: str) -> str:
+    """A question without choices, with B.1.3's instruction."""
+    return f"{question}\n{REASONING_INSTRUCTION}"
+
+
 def airbench_question(question: str, choices: Sequence[str]) -> str:
     """A multiple-choice question as AIR-Bench's owner asks it: options A to D, the missing ones "None".
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Literal
 
 import numpy as np
 
 from tgsr import audio
+from tgsr.answering.in_windows import answer_in_windows, cut, locate_in_windows
 from tgsr.answering.predict import respond
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.engine.features import LongAudio, without_cache
@@ -19,9 +21,12 @@ from tgsr.llm.decoding import GREEDY, Cut, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.notation.times import AFTER, BEFORE, NUMBER_HEAD, Time, plain, times_of
 from tgsr.overlap import evidence_crop
-from tgsr.prompts import REASONING_INSTRUCTION, choice_question
+from tgsr.prompts import choice_question, open_question
 from tgsr.records import MOST_CHOICES
 from tgsr.timeline import Seconds, Span
+
+AskedLong = LongAudio | Literal["windows"]
+"""What is done about a recording that is longer than a model hears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class CitedAnswer:
 
     `spans` are the distinct valid spans that the text cites, in order of appearance; `evidence` is their sound, each
     padded by 0.5 s, 16 kHz mono, empty where nothing inside the recording is cited. `unmoved` are the text's times that
-    `moved` has left as they were.
+    `moved` has left as they were. `window` is the part of a longer recording that was heard for it.
     """
 
     text: str
@@ -38,6 +43,7 @@ class CitedAnswer:
     n_invalid: int
     evidence: np.ndarray
     unmoved: tuple[str, ...] = ()
+    window: Span | None = None
 
     def moved(self, by: Seconds, choices: Sequence[str] = (), phrase: str | None = None) -> CitedAnswer:
         """The same on the clock of a recording of which `by` seconds were left out before what was heard.
@@ -46,8 +52,13 @@ class CitedAnswer:
         """
         spans = tuple(Span(span.start + by, span.end + by) for span in self.spans)
         text, unmoved = moved_times(self.text, by, choices, phrase)
+        window = None if self.window is None else Span(self.window.start + by, self.window.end + by)
         return replace(
-            self, text=Cut(text) if isinstance(self.text, Cut) else text, spans=spans, unmoved=unmoved
+            self,
+            text=Cut(text) if isinstance(self.text, Cut) else text,
+            spans=spans,
+            unmoved=tuple(dict.fromkeys((*self.unmoved, *unmoved))),
+            window=window,
         )
 
 
@@ -58,9 +69,11 @@ def ask(
     choices: tuple[str, ...] = (),
     *,
     phrase: bool = False,
-    long_audio: LongAudio = "refuse",
+    long_audio: AskedLong = "refuse",
 ) -> CitedAnswer:
     """The model's greedy response under the paper's prompts: B.1.1 or B.1.2 for a phrase, B.1.3 for a question.
+
+    With "windows" a recording longer than a Lalm hears is heard in several, and one of them answers (in_windows.py).
 
     Raises ModelError for a blank question, one choice, choices with a phrase, a recording that is too long for the
     model, and where the model gives no response.
@@ -79,16 +92,32 @@ def ask(
     elif choices:
         text = choice_question(question, choices)
     else:
-        text = f"{question}\n{REASONING_INSTRUCTION}"
+        text = model.open_question(question) if isinstance(model, Lalm) else open_question(question)
+    duration = len(samples) / audio.SAMPLE_RATE
+    if isinstance(model, Lalm) and long_audio == "windows" and duration > model.max_seconds:
+        located = question if phrase else None
+        one = (
+            locate_in_windows(model, samples, question, model.max_seconds)
+            if phrase
+            else answer_in_windows(model, samples, text, question, model.max_seconds)
+        )
+        cited = _cited(one.text, cut(samples, one.window), question, phrase, model.name)
+        moved = cited.moved(one.window.start, choices, located)
+        return replace(moved, window=one.window)
     if isinstance(model, Lalm):
-        heard = without_cache(model, samples, long_audio)
+        heard = without_cache(model, samples, "refuse" if long_audio == "windows" else long_audio)
         answer = respond(model, [heard], [(0, model.prompt(text).after)])[0]
     else:
-        require_heard(model, len(samples) / audio.SAMPLE_RATE)
+        require_heard(model, duration)
         about = ClipQuestion(0, text, question, choices, question if phrase else None)
         answer = model.respond([samples], [about], GREEDY)[0]
+    return _cited(answer, samples, question, phrase, model.name)
+
+
+def _cited(answer: str | Failed, samples: np.ndarray, question: str, phrase: bool, name: str) -> CitedAnswer:
+    """The answer about these samples with what it cites of them. ModelError where there is none."""
     if isinstance(answer, Failed):
-        raise ModelError(f"{model.name}: no response: {answer.reason}")
+        raise ModelError(f"{name}: no response: {answer.reason}")
     mentions = find_asked(answer, question) if phrase else find_mentions(answer)
     spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
     cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)

@@ -2,7 +2,8 @@
 
 A baseline to hold audio models against, and what `tgsr ask` uses for any English recording unless told otherwise.
 `cascade` answers with the packaged SmolLM2-135M-Instruct, `cascade:FOLDER_OR_ID` with another text model of
-transformers, `cascade:http://HOST:PORT/v1#MODEL` with any OpenAI-compatible server.
+transformers, `cascade:http://HOST:PORT/v1#MODEL` with any OpenAI-compatible server. `cascade+MODEL` lets another model
+listen where Whisper has found a phrase, and say its seconds.
 
 A model of 135M parameters cannot be trusted to copy times or to follow a format. It is asked for what it can do: how
 likely the question is after each line (which line answers it), and how likely each choice is after the lines that do.
@@ -21,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
+from tgsr.answering.in_windows import hear_windows, window_around
 from tgsr.answering.responder import ClipQuestion, Responder
-from tgsr.audio import content_hash
+from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.data.transcribe.whisper import HEARING, SOURCE, Transcript, transcribe
@@ -33,9 +35,10 @@ from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.llm.text_models import Llm, LocalLlm, ServedLlm
+from tgsr.models.lalm import Lalm
 from tgsr.models.packaged_weights import language_model
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3
-from tgsr.timeline import Hole, Seconds, Word
+from tgsr.timeline import Hole, Seconds, Span, Word
 
 LIMITS = (
     "cascade: hears English words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
@@ -50,19 +53,26 @@ WORTH = 0.5  # a second line is cited where it scores at least this share of the
 ANSWERED = 0.6  # relevance + LIKELIER x PMI of the best line, from which on the recording is taken to say it
 LIKELIER = 0.5
 NOT_SAID = "the recording does not say"
+NOT_THERE = "The segment is not in the transcript."
+LISTENING = "cascade+"  # how names begin that have a listener behind them
+HEARD_AROUND: Seconds = 12.0  # of the recording, around what was found
+NEAR = 0.2  # IoU with what Whisper found, from which on the listener is believed to mean the same words
 MAX_SECONDS: Seconds = 6 * 3600.0
 
 
 def is_cascade(name: str) -> bool:
-    return name == "cascade" or name.startswith("cascade:")
+    return name == "cascade" or name.startswith(("cascade:", LISTENING))
 
 
-def load_cascade(name: str, *, cache: Path, limits: Limits | None = None) -> Cascade:
-    """The cascade called `name`; `cache` keeps transcripts and a server's responses.
+def load_cascade(
+    name: str, *, cache: Path, limits: Limits | None = None, listener: Lalm | None = None
+) -> Cascade:
+    """The cascade called `name`; `cache` keeps transcripts and a server's responses; `listener` is the MODEL of
+    `cascade+MODEL`.
 
     Raises ModelError for an LLM that cannot be loaded, FetchError where the packaged models cannot be had.
     """
-    llm = name.partition(":")[2]
+    llm = "" if name.startswith(LISTENING) else name.partition(":")[2]
     if llm.startswith(("http://", "https://")):
         served = ServedLlm(*chat_endpoint(llm, cache=cache, limits=limits))
         return Cascade(name, cache, ByPrompt(served, served.characters))
@@ -70,7 +80,7 @@ def load_cascade(name: str, *, cache: Path, limits: Limits | None = None) -> Cas
         local = LocalLlm.load(llm)
         # Three characters are a token or more in English.
         return Cascade(name, cache, ByPrompt(local, 3 * (local.context - 1200)))
-    return Cascade(name, cache, ByLikelihood(LocalLlm.load(str(language_model()))))
+    return Cascade(name, cache, ByLikelihood(LocalLlm.load(str(language_model()))), listener=listener)
 
 
 @dataclass
@@ -83,6 +93,7 @@ class Cascade(Responder):
     max_seconds: Seconds = MAX_SECONDS
     at_once: int = 1
     system: str | None = None  # of the LLM's prompts
+    listener: Lalm | None = None  # hears again where a phrase was found, and says its seconds
 
     @property
     def limits(self) -> str:
@@ -92,11 +103,19 @@ class Cascade(Responder):
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
         transcripts = [self.transcript(samples) for samples in clips]
-        return [self._answer(transcripts[question.clip], question, decoding) for question in questions]
+        return [
+            self._answer(clips[question.clip], transcripts[question.clip], question, decoding)
+            for question in questions
+        ]
 
-    def _answer(self, transcript: Transcript, question: ClipQuestion, decoding: Decoding) -> str | Failed:
+    def _answer(
+        self, samples: np.ndarray, transcript: Transcript, question: ClipQuestion, decoding: Decoding
+    ) -> str | Failed:
         if question.phrase is not None:
-            return located(question.phrase, transcript.words)
+            span = found(question.phrase, transcript.words)
+            if span is not None and self.listener is not None:
+                span = refined(self.listener, samples, question.phrase, span)
+            return NOT_THERE if span is None else phrase_answer_af3(span)
         if not transcript.words:
             why = "Somebody speaks, but no word" if transcript.holes else "No word"
             return (
@@ -126,12 +145,26 @@ class Cascade(Responder):
         return transcript
 
 
-def located(phrase: str, words: Sequence[Word]) -> str:
-    """Where the phrase is said, in the words of B.1.2; without times where nothing reads like it."""
+def found(phrase: str, words: Sequence[Word]) -> Span | None:
+    """Where the transcript has the phrase; None where nothing reads like it."""
     span, likeness = find_phrase(phrase, words) or (None, 0.0)
-    if span is None or likeness < SAME:
-        return "The segment is not in the transcript."
-    return phrase_answer_af3(span)
+    return span if likeness >= SAME else None
+
+
+def refined(listener: Lalm, samples: np.ndarray, phrase: str, span: Span) -> Span:
+    """Where the listener hears the phrase near `span`, in the recording's seconds; `span` where that is not near it.
+
+    It hears up to HEARD_AROUND seconds, in whose middle the span is. ModelError as it refuses them.
+    """
+    duration = len(samples) / SAMPLE_RATE
+    window = window_around(
+        span, duration, min(listener.max_seconds, max(HEARD_AROUND, span.end - span.start + 2))
+    )
+    (heard,) = hear_windows(listener, samples, [window], listener.phrase_question(phrase))
+    if (at := heard.located(phrase)) is None:
+        return span
+    moved = Span(window.start + at.start, min(duration, window.start + at.end))
+    return moved if moved.iou(span) >= NEAR else span
 
 
 # --- an LLM that writes the response itself -------------------------------------------------------------------

@@ -22,7 +22,7 @@ from tgsr.disk.rows import Entry, json_lines
 from tgsr.disk.run_folder import changed, hashes_of, read_described
 from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache, hear
-from tgsr.engine.sampling import sample, uniforms_of
+from tgsr.engine.sampling import Sampled, sample, uniforms_of
 from tgsr.engine.shared_prefix import common_start, listen
 from tgsr.errors import AudioError, ModelError, RecordError
 from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed, written
@@ -53,7 +53,20 @@ def respond(
     names: Sequence[str] | None = None,
     branches_at_once: int | None = None,
 ) -> list[str | Failed]:
-    """One response for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc.
+    """One response for each (clip, prompt's tokens after the audio), as `sampled` draws them."""
+    drawn = sampled(lalm, heard, prompts, decoding, names, branches_at_once)
+    return [said_by(lalm, one) for one in drawn]
+
+
+def sampled(
+    lalm: Lalm,
+    heard: Sequence[Tensor],
+    prompts: Sequence[tuple[int, tuple[int, ...]]],
+    decoding: Decoding = GREEDY,
+    names: Sequence[str] | None = None,
+    branches_at_once: int | None = None,
+) -> list[Sampled]:
+    """The new tokens for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc.
 
     What a response draws follows from the seed and its name alone, up to rounding; without `names` its place is its
     name. At most `branches_at_once` decode together (None: all).
@@ -70,7 +83,7 @@ def respond(
     with torch.no_grad():
         prefix = listen(lalm, [heard[clip] for clip, _ in prefixes], after=list(after.values()))
     places = {owner: place for place, owner in enumerate(prefixes)}
-    sampled = sample(
+    return sample(
         prefix,
         [places[owner] for owner in owners],
         [prompt[len(after[owner]) :] for owner, (_, prompt) in zip(owners, prompts, strict=True)],
@@ -84,7 +97,11 @@ def respond(
         ),
         at_once=branches_at_once,
     )
-    return [written(lalm.text(list(response.ids)), response.cut, response.failed) for response in sampled]
+
+
+def said_by(lalm: Lalm, one: Sampled) -> str | Failed:
+    """What a response's tokens say."""
+    return written(lalm.text(list(one.ids)), one.cut, one.failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,23 @@ from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
 
 MODEL = (
-    "mini, mini:sta, mini:paper, mini:tgsr, mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then "
-    "a text LLM: a folder, hub id or http://HOST:PORT/v1#MODEL); gemini:MODEL, openai:MODEL, or any OpenAI-compatible "
-    "server with audio as http://HOST:PORT/v1#MODEL"
+    "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en:sta, mini-en:tgsr (English, 30 s at a time); "
+    "mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: a folder, hub id or "
+    "http://HOST:PORT/v1#MODEL), cascade+MODEL (MODEL says the seconds of phrases that the cascade has found); "
+    "gemini:MODEL, openai:MODEL, or any OpenAI-compatible server with audio as http://HOST:PORT/v1#MODEL"
+)
+
+TAUGHT = (
+    "mini-en:tgsr was taught questions with choices about which words follow others, are said first or at all, how "
+    "many speak and who says what, the words in quotation marks; without choices only 'Which two words are said right "
+    "after \"...\"?' and 'Transcribe the input speech.'; whatever else it says is a guess"
 )
 
 
 def add_ask(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("recording", type=Path, help="wav, flac, mp3 or ogg")
-    flag("question", help="the question; with --phrase the words to be located")
+    flag("question", help=f"the question; with --phrase the words to be located. {TAUGHT}")
     flag("--choice", action="append", default=[], help="an answer to choose from; give several")
     flag("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
     flag("--model", default="cascade", help=MODEL)
@@ -31,7 +38,7 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     shared.add_system(command)
     shared.add_config(command, Placement)
     shared.add_limits(command)
-    shared.add_long_audio(command)
+    shared.add_long_audio(command, windows=True)
     example = 'tgsr ask recording.wav "Which digit is said right after seven?" --choice two --choice four'
     shared.finish(command, ask, example)
 
@@ -45,13 +52,21 @@ def ask(args: argparse.Namespace) -> None:
     from tgsr.answering.ask import ask
 
     duration = audio.duration(args.recording)  # one that cannot be read is said before a model is loaded
+    from tgsr.answering.citing import SAME
+    from tgsr.answering.in_windows import likeness, written_down
     from tgsr.answering.responder import require_heard
     from tgsr.engine.features import seconds_to_decode
     from tgsr.llm.decoding import Cut
     from tgsr.models.lalm import Lalm
+    from tgsr.timeline import Span
 
     model = shared.open_model(args, args.model)
-    most = seconds_to_decode(args.long_audio) if isinstance(model, Lalm) else model.max_seconds
+    any_length = args.long_audio != "refuse"
+    most = (
+        seconds_to_decode("split" if any_length else "refuse")
+        if isinstance(model, Lalm)
+        else model.max_seconds
+    )
     if not isinstance(model, Lalm):
         require_heard(model, (duration if args.end is None else args.end) - args.start)
     samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
@@ -63,6 +78,17 @@ def ask(args: argparse.Namespace) -> None:
         print("the response was cut off at its limit and may lack its answer")
     if args.start:
         print(f"times are the recording's; the model heard it from {args.start:g} s on")
+    if answer.window:
+        heard = f"{answer.window.start:.2f} - {answer.window.end:.2f} s of {duration:.2f} s"
+        print(
+            f"the recording is longer than {model.name} hears; this is about {heard}, the best of its windows"
+        )
+    spans = [span for span in answer.spans[:1] if span.start - args.start < len(samples) / audio.SAMPLE_RATE]
+    if args.phrase and isinstance(model, Lalm) and spans:
+        heard_at = Span(max(0.0, spans[0].start - args.start), spans[0].end - args.start)
+        (words,) = written_down(model, samples, [heard_at])
+        other = "" if likeness(args.question, words) >= SAME else ": not the words that were asked for"
+        print(f'asked again, the model hears "{words}" there{other}')
     if answer.unmoved:
         print(f"left as written, lengths or counted from {args.start:g} s on: {', '.join(answer.unmoved)}")
     if limits := getattr(model, "limits", ""):

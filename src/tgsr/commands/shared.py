@@ -141,9 +141,14 @@ def cache_of(args: argparse.Namespace) -> FeatureCache:
     return FeatureCache(folder, getattr(torch, args.cache_as), args.long_audio)
 
 
-def add_long_audio(command: argparse.ArgumentParser) -> None:
+def add_long_audio(command: argparse.ArgumentParser, windows: bool = False) -> None:
+    """--long-audio; with `windows` one question is asked, which one window of a long recording may answer."""
     about = "of clips that are longer than the model hears: refuse them, or split: hear them in parts"
-    command.add_argument("--long-audio", choices=("refuse", "split"), default="refuse", help=about)
+    ways = ["refuse", "split"]
+    if windows:
+        about += "; windows: ask windows that overlap, and take the answer that the model is surest of"
+        ways.insert(0, "windows")
+    command.add_argument("--long-audio", choices=ways, default=ways[0], help=about)
 
 
 def add_system(command: argparse.ArgumentParser) -> None:

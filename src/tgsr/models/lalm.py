@@ -17,7 +17,7 @@ import numpy as np
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
-from tgsr.prompts import Times, chat_messages
+from tgsr.prompts import Times, chat_messages, open_question
 from tgsr.timeline import Span
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ class Lalm(ABC):
     @abstractmethod
     def phrase_answer(self, phrase: str, span: Span) -> str:
         """Stage 1's target in this family's words."""
+
+    def open_question(self, question: str) -> str:
+        """A question without choices; a family that was taught to answer some as they are leaves it so."""
+        return open_question(question)
 
     @property
     def inner(self) -> Any:

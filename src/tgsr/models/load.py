@@ -45,7 +45,7 @@ MERGED_FILE = "merged.json"
 OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgsr
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
-ONLY_ANSWER = ("cascade:", "gemini:", "openai:", "http://", "https://")
+ONLY_ANSWER = ("cascade:", "cascade+", "gemini:", "openai:", "http://", "https://")
 FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES, *whisper.MODEL_TYPES)
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ def files_of(name: str) -> dict[str, Path]:
     commit, whose files never change; none where nothing was downloaded. What `tgsr fetch` keeps is left out: it is
     checked against hashes of its own.
     """
+    name = name.removeprefix("cascade+")
     folder = mini.assets().parent / SHIPPED.get(name, mini.assets().name) if name in OURS else Path(name)
     if not folder.is_dir():
         described = try_to_load_from_cache(name, "config.json") if _is_hub_id(name) else None

@@ -136,6 +136,10 @@ class Whisper(Lalm):
         """Qwen2.5-Omni's words (B.1.1), the shorter ones."""
         return phrase_question_qwen(phrase)
 
+    def open_question(self, question: str) -> str:
+        """As it is: the base's lessons answer such questions with words alone (miniature/english_lessons.py)."""
+        return question
+
     def phrase_answer(self, phrase: str, span: Span) -> str:
         """B.1.1's answer, or two time tokens; ValueError as `phrase_answer_qwen` raises it."""
         answer = phrase_answer_qwen(phrase, span)

@@ -1,0 +1,134 @@
+"""A recording that is longer than a model hears: heard in windows that overlap, of which one answers.
+
+Words that are to be located, and words that a question quotes, say where to listen: the window where the model, asked
+to write down what it has pointed at, writes these words. How sure it is of the times says little: a model points
+somewhere in any window, and the last digits of times are the less sure ones everywhere. A question without such words
+is asked of every window, and the answer that the model is surest of is the one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tgsr.answering.citing import find_phrase
+from tgsr.answering.predict import said_by, sampled
+from tgsr.audio import SAMPLE_RATE
+from tgsr.engine.features import without_cache
+from tgsr.grounding import asked_span, find_asked
+from tgsr.llm.decoding import Failed
+from tgsr.models.lalm import Lalm
+from tgsr.timeline import Seconds, Span, Word
+
+OVERLAP = 0.25  # of a window: what is said across a border is whole in the next window
+AT_ONCE = 4  # windows; what Whisper base's decoder looks into is 37 MB for 30 s
+MARGIN: Seconds = 0.2  # of sound around a span that is written down
+TRANSCRIBE = "Transcribe the input speech."
+QUOTED = re.compile(r'["“”]([^"“”]{2,200})["“”]')
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A model's answer about one window of a recording, on the window's own clock.
+
+    `sure` is the mean log-prob of the tokens that it wrote, in nats; -inf where it failed. `likeness`, 0 to 1, says how
+    much what it writes down of the located span reads like the phrase.
+    """
+
+    window: Span
+    text: str | Failed
+    sure: float
+    likeness: float = 0.0
+
+    def located(self, phrase: str) -> Span | None:
+        """Where the phrase is said by the answer; None where that is no one span inside the window."""
+        span = None if isinstance(self.text, Failed) else asked_span(find_asked(self.text, phrase))
+        return span if span is not None and span.end <= self.window.end - self.window.start + 0.5 else None
+
+
+def windows(duration: Seconds, longest: Seconds, overlap: float = OVERLAP) -> list[Span]:
+    """The fewest windows as long as that which cover a recording and share about that part; one where it fits.
+
+    They begin at hundredths of a second, so that times that are moved by it stay short.
+    """
+    if duration <= longest:
+        return [Span(0.0, duration)]
+    n = math.ceil((duration - longest) / (longest * (1 - overlap)) - 1e-9) + 1
+    starts = [math.ceil(100 * i * (duration - longest) / (n - 1) - 1e-6) / 100 for i in range(n)]
+    return [Span(start, min(duration, start + longest)) for start in starts]
+
+
+def window_around(span: Span, duration: Seconds, longest: Seconds) -> Span:
+    """The window with the span in its middle, as far as the recording reaches."""
+    start = max(0.0, min((span.start + span.end - longest) / 2, duration - longest))
+    start = math.floor(100 * start) / 100
+    return Span(start, min(duration, start + longest))
+
+
+def cut(samples: np.ndarray, window: Span) -> np.ndarray:
+    """The window's samples."""
+    return samples[round(window.start * SAMPLE_RATE) : round(window.end * SAMPLE_RATE)]
+
+
+def hear_windows(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span], text: str) -> list[Heard]:
+    """The greedy answer to a user turn about each window, in order. ModelError as `without_cache` raises it."""
+    prompt = lalm.prompt(text).after
+    heard: list[Heard] = []
+    for first in range(0, len(spans), AT_ONCE):
+        some = spans[first : first + AT_ONCE]
+        features = [without_cache(lalm, cut(samples, span)) for span in some]
+        drawn = sampled(lalm, features, [(place, prompt) for place in range(len(some))])
+        for span, one in zip(some, drawn, strict=True):
+            sure = -math.inf if one.failed else float(np.mean(one.logps))
+            heard.append(Heard(span, said_by(lalm, one), sure))
+    return heard
+
+
+def written_down(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span]) -> list[str]:
+    """What the model hears in each span of the recording and a little around it, as words; "" where it fails."""
+    duration, longest = len(samples) / SAMPLE_RATE, lalm.max_seconds
+    wider = [Span(max(0.0, s.start - MARGIN), min(duration, s.end + MARGIN)) for s in spans]
+    wider = [Span(span.start, min(span.end, span.start + longest)) for span in wider]
+    heard = hear_windows(lalm, samples, wider, TRANSCRIBE)
+    return ["" if isinstance(one.text, Failed) else one.text for one in heard]
+
+
+def likeness(phrase: str, text: str) -> float:
+    """How much the best stretch of a text reads like the phrase, 0 to 1."""
+    words = [Word(word, float(n), n + 1.0) for n, word in enumerate(text.split())]
+    return (find_phrase(phrase, words) or (None, 0.0))[1]
+
+
+def locate_in_windows(lalm: Lalm, samples: np.ndarray, phrase: str, longest: Seconds) -> Heard:
+    """The answer of the window in whose span the phrase is heard; of several, and where none is, the surest."""
+    duration = len(samples) / SAMPLE_RATE
+    heard = hear_windows(lalm, samples, windows(duration, longest), lalm.phrase_question(phrase))
+    located = [
+        (one, Span(one.window.start + span.start, min(duration, one.window.start + span.end)))
+        for one in heard
+        if (span := one.located(phrase)) and one.window.start + span.start < duration
+    ]
+    if not located:
+        return max(heard, key=lambda one: one.sure)
+    texts = written_down(lalm, samples, [span for _, span in located])
+    held = [
+        replace(one, likeness=likeness(phrase, text)) for (one, _), text in zip(located, texts, strict=True)
+    ]
+    return max(held, key=lambda one: (round(one.likeness, 2), one.sure))
+
+
+def answer_in_windows(lalm: Lalm, samples: np.ndarray, text: str, question: str, longest: Seconds) -> Heard:
+    """The answer of one window to the user turn `text`, which was made of the question."""
+    duration = len(samples) / SAMPLE_RATE
+    spans = windows(duration, longest)
+    if quoted := QUOTED.search(question):
+        words = quoted[1]
+        found = locate_in_windows(lalm, samples, words, longest)
+        if span := found.located(words):
+            at = found.window.start
+            spans = [window_around(Span(at + span.start, at + span.end), duration, longest)]
+    return max(hear_windows(lalm, samples, spans, text), key=lambda one: one.sure)
