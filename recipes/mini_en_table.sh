@@ -3,7 +3,8 @@
 # on clips of voices that nothing was trained on, from recipes/mini_en.sh's folder (RUNS). Each command resumes.
 #
 # Beside the models: chance, the frame baseline (Viterbi over a head on the same encoder's frames), and Whisper base's
-# words with the phrase looked up in them (cascade). MODELS: others than those that ship, "NAME=MODEL ...".
+# words with the phrase looked up in them (cascade). MODELS: others than those that ship, "NAME=MODEL ...". MOST: so many
+# questions with choices a corpus, where all (about 850, with reasoning) take too long.
 set -euo pipefail
 runs=${RUNS:-runs/en} table=${TABLE:-${RUNS:-runs/en}/table}
 models=${MODELS:-mini-en=mini-en mini-en:sta=mini-en:sta mini-en:paper=mini-en:paper mini-en:tgsr=mini-en:tgsr}
@@ -22,8 +23,8 @@ for corpus in librispeech speechocean queen; do
             --out "$phrases.jsonl"
     done
     for model in $models; do # as the paper asks, and for the letter alone
-        tgsr predict --questions "$choices/questions.jsonl" --name "${model%%=*}" --model "${model#*=}" \
-            --out "$choices.jsonl"
+        tgsr predict --questions "$choices/questions.jsonl" ${MOST:+--limit "$MOST"} --name "${model%%=*}" \
+            --model "${model#*=}" --out "$choices.jsonl"
         tgsr predict --questions "$choices/questions.jsonl" --name "${model%%=*}, the letter alone" \
             --model "${model#*=}" --prompt plain --max-new-tokens 8 --out "$choices.jsonl"
     done

@@ -131,6 +131,14 @@ def test_frames_say_the_piece_in_whose_time_their_middle_is() -> None:
     assert said == ["\u2581seven", "", "\u2581two", "\u2581two", ""]
 
 
+def test_a_number_is_heard_as_it_is_said() -> None:
+    head = FrameHead(train_pieces(["nineteen", "eighty"], 40), 4, 8)
+    clip = replace(CLIP, words=(Word("1980", 0.0, 2.0),))
+    said = "".join(head.pieces.id_to_token(int(piece)) for piece in frame_labels(clip, head, 10, 0.2))
+    assert said.startswith("\u2581nineteen")
+    assert said.endswith("\u2581eighty")
+
+
 def test_letters_that_nobody_has_heard_are_left_out() -> None:
     head = FrameHead(train_pieces(WORDS, 30), 4, 8)
     assert head.spelled("\u00e9tw\u00e5o") == head.spelled("two")

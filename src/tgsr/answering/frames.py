@@ -55,7 +55,7 @@ class FrameAnswers(Responder):
 
     def _located(self, phrase: str, frames_FD: Tensor) -> str:
         """B.1.2's answer, numbers read as they are said; without times where nothing of the phrase can be read."""
-        place = self.head.place(frames_FD, (part for word in phrase.split() for part in spell(word)))
+        place = self.head.place(frames_FD, spell(phrase))
         if place is None:
             return UNHEARD
         unit = self.lalm.seconds_per_frame

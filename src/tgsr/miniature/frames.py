@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tgsr.data.questions.phrases import phrase_questions, plain_word
+from tgsr.data.questions.phrases import phrase_questions
+from tgsr.data.transcribe.forced_alignment import spell
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures, hear
@@ -59,7 +60,7 @@ def frame_labels(clip: Clip, head: FrameHead, n_frames: int, seconds_per_frame: 
     middles = (np.arange(n_frames) + 0.5) * seconds_per_frame
     piece_F = np.full(n_frames, PAUSE)
     for word in clip.words:
-        for piece, span in piece_spans(word, plain_word(word.text), head.pieces):
+        for piece, span in piece_spans(word, " ".join(spell(word.text)), head.pieces):
             piece_F[np.searchsorted(middles, span.start) : np.searchsorted(middles, span.end)] = piece
     return torch.from_numpy(piece_F)
 
@@ -102,7 +103,7 @@ def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop
     lalm = load(config.model)
     torch.manual_seed(config.seed)
     clips = _clips(lalm, config.clips)
-    said = [plain_word(word.text) for _, clip in clips for word in clip.words]
+    said = [part for _, clip in clips for word in clip.words for part in spell(word.text)]
     pieces = train_pieces(said, config.n_pieces)
     n_in = lalm.encode_audio(np.zeros(16000, np.float32)).shape[1]
     head = FrameHead(pieces, n_in, config.hidden, config.dropout)
@@ -182,8 +183,7 @@ def measured(head: FrameHead, watched: Sequence[Labelled], seconds_per_frame: Se
             if piece_F[of_piece[0]] != PAUSE:
                 whole.append(float(logp_FP[of_piece].mean(0).argmax() == piece_F[of_piece[0]]))
         for question in phrase_questions(clip, np.random.default_rng(place), 2, n_max=6):
-            words = [plain_word(word) for word in str(question.phrase).split()]
-            found = head.place(frames_FD, words)
+            found = head.place(frames_FD, spell(str(question.phrase)))
             span = found and Span(found.first * seconds_per_frame, found.stop * seconds_per_frame)
             ious.append(span.iou(question.evidence[0]) if span else 0.0)
     head.train()

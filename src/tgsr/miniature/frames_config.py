@@ -16,7 +16,7 @@ class FramesConfig:
     ]
     watch: Annotated[tuple[str, ...], "other clips, of voices that are not in those, to measure it on"] = ()
     model: Annotated[str, "whose encoder hears the clips"] = "whisper-base"
-    steps: Annotated[int, "in all"] = 3000
+    steps: Annotated[int, "in all"] = 2000
     clips_per_step: Annotated[int, "drawn at random"] = 16
     frames_per_clip: Annotated[int, "of each, drawn at random"] = 128
     n_pieces: Annotated[int, "of words, learned from the clips; the pause is one"] = 1000
@@ -28,6 +28,6 @@ class FramesConfig:
     warmup_steps: Annotated[int, "to the peak"] = 100
     weight_decay: Annotated[float, "of all weights"] = 0.05
     clip_norm: Annotated[float, "of the gradient"] = 1.0
-    watch_every: Annotated[int, "steps between two measurements"] = 1000
+    watch_every: Annotated[int, "steps between two measurements"] = 500
     checkpoint_every: Annotated[int, "steps"] = 500
     seed: Annotated[int, "of the weights, and of what is drawn"] = 0

@@ -121,7 +121,9 @@ def train_pieces(words: Iterable[str], n_pieces: int) -> Tokenizer:
 
 
 def piece_spans(word: Word, text: str, pieces: Tokenizer) -> list[tuple[int, Span]]:
-    """When each piece of a word is said, taken to last as its letters' share of the word; `text` is the plain word."""
+    """When each piece of a word is said, taken to last as its letters' share of it; `text` is what is said for it, in
+    lower case: "nineteen eighty" for 1980.
+    """
     encoded = pieces.encode(text, add_special_tokens=False)
     letters = [max(1, len(piece.strip(START))) for piece in encoded.tokens]
     edges = word.start + (word.end - word.start) * np.cumsum([0, *letters]) / max(1, sum(letters))
