@@ -244,3 +244,18 @@ def test_an_utterance_of_two_folders_keeps_the_sound_of_the_first(tmp_path: Path
     (clip,), (told,) = parted(kaldi.read(tmp_path / "data", Given(tmp_path)))
     assert audio.load(tmp_path / clip.audio) == pytest.approx(SPOKEN.samples[:16_000], abs=1e-3)
     assert (clip.split, "'u' was already at segments:1" in told.error) == ("dev", True)
+
+
+def test_segments_of_a_file_that_is_decoded_from_its_beginning_are_those_of_the_whole(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", wav_scp="a a.mp3\n", segments="u a 0.5 1.25\nv a 1 -1\nw a 0 -1\n")
+    for samples in (SPOKEN.samples, SPOKEN.samples[::-1]):  # the second time the file is another one
+        soundfile.write(data / "a.mp3", samples, 16_000)
+        clips, bad = parted(kaldi.read(data, Given(tmp_path)))
+        heard = [audio.load(tmp_path / clip.audio) for clip in clips]
+        alone = [
+            audio.load(data / "a.mp3", start=start, end=end)
+            for start, end in ((0.5, 1.25), (1, None), (0, None))
+        ]
+        assert bad == []
+        for part, whole in zip(heard, alone, strict=True):
+            assert part == pytest.approx(whole, abs=1e-3)

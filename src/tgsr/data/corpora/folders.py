@@ -11,10 +11,13 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
+
+import numpy as np
 
 from tgsr import audio
 from tgsr.audio import HEADER_SLACK, Samples
@@ -150,6 +153,8 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
             return described(entry, entry.first(ID) or inside, path, *sound(path), given)
         own = SEGMENT_ID if entry.maybe("id") == name else ("id", *SEGMENT_ID)
         id_ = entry.first(own) or f"{entry.first(ID) or inside}-{part[0]:g}-{part[1]:g}"
+        if before := ids.get(id_):  # before the other's sound is written over
+            raise RecordError("id", f"{id_!r} was already at {before[0]}")
         file, duration, flags = _cut(path, part, id_, given)
         named.put(os.path.relpath(file.resolve(), folder.resolve()))  # what is written there is no recording
         return described(entry, id_, file, duration, flags, given)
@@ -299,8 +304,47 @@ def _cut(
         return path, duration, flags
     if start == 0 and end >= duration - END_SLACK:
         return path, duration, flags
-    samples = audio.load(path, start=start, end=end, max_seconds=math.inf)
+    samples = stretch(path, start, end)
     return written(samples, id_, given), len(samples) / audio.SAMPLE_RATE, flags
+
+
+def stretch(path: Path, start: Seconds, end: Seconds, channel: int | None = None) -> Samples:
+    """What `audio.load` gives of the file between these seconds, also where many are asked for of one long file.
+
+    Of a file that must be decoded from its beginning each time (mp3, Opus, ...) a copy in FLAC is made at the first
+    stretch, and kept until another such file is asked for.
+    """
+    if channel is None and not audio.is_counted(path):
+        path = _copied(path, _stamp(path)).path
+    return audio.load(path, start=start, end=end, channel=channel, max_seconds=math.inf)
+
+
+class _Copy:
+    """A file's sound as FLAC, in a temporary folder that goes with the object."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = TemporaryDirectory()
+        self.path = Path(self._folder.name) / "sound.flac"
+        audio.save_flac(self.path, np.concatenate(list(audio.stream(path))))
+
+
+@lru_cache(maxsize=1)
+def _copied(path: Path, stamp: tuple[int, int] | None) -> _Copy:
+    return _Copy(path)
+
+
+@lru_cache(maxsize=1)
+def _content(path: Path, stamp: tuple[int, int] | None) -> audio.Content:
+    """`audio.content`, once for all that is cut out of one file."""
+    return audio.content(path)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """The size and time of a file, which tell whether it is still the same; None where it is missing."""
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def written(samples: Samples, id_: str, given: Given) -> Path:
@@ -342,7 +386,7 @@ def sound(path: Path) -> tuple[Seconds, tuple[str, ...]]:
 
     Raises AudioError where it is not sound, or damaged.
     """
-    content = audio.content(path)
+    content = _content(path, _stamp(path))
     expected = FORMATS.get(path.suffix.lower())
     return content.seconds, ("wrong-extension",) if expected and content.format not in expected else ()
 

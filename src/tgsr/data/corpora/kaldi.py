@@ -16,7 +16,7 @@ from tgsr import audio
 from tgsr.data.alignments import lines as alignment_lines
 from tgsr.data.alignments.alignment import kept
 from tgsr.data.alignments.timed import Timed, completed
-from tgsr.data.corpora.folders import NOTHING, Given, clips, described, sound, written
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, sound, stretch, written
 from tgsr.data.transcribe.repair import WORDS_MISSING, mended
 from tgsr.disk.rows import Entry, OnDisk, grouped, lines, made
 from tgsr.errors import AlignmentError, AudioError, Bad, CorpusError, RecordError
@@ -157,7 +157,7 @@ def _clip(
         )
     end = min(end, duration)
     if (start, end, segment.channel) != (0.0, duration, None):
-        samples = audio.load(path, start=start, end=end, channel=segment.channel, max_seconds=math.inf)
+        samples = stretch(path, start, end, segment.channel)
         path, duration = written(samples, utterance, given), len(samples) / audio.SAMPLE_RATE
     texts = tables["text"].get(utterance)
     speaker = next(iter(tables["utt2spk"].get(utterance)), "")
