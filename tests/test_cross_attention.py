@@ -13,10 +13,11 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import GenerationMixin, WhisperForConditionalGeneration
+from transformers import GenerationMixin, PreTrainedTokenizerFast, WhisperForConditionalGeneration
 
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
+from tgsr.audio import load as load_sound
 from tgsr.engine.features import FeatureCache, parts
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, without_start
@@ -24,8 +25,10 @@ from tgsr.errors import ModelError, OptionError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import files_of, load, save_adapter
+from tgsr.models.packaged_weights import cache_folder, whisper
 from tgsr.models.placement import LoadAs, Placement
 from tgsr.models.whisper import Whisper
+from tgsr.models.whisper_checkpoint import with_first_merge
 from tgsr.prompts import Times
 from tgsr.records import read_questions
 from tgsr.sta import phrase_branch, soft_times_of, train_sta
@@ -454,3 +457,52 @@ def test_a_question_that_names_special_tokens_is_only_text(lalm: Whisper) -> Non
     assert not special & set(ids[:-4])
     assert not [i for i in ids if i >= int(lalm.first_tick or 0)]
     assert "<|endoftext|>" in str(lalm.tokenizer.decode(list(ids[:-4])))
+
+
+# --- the packaged Whisper base -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base() -> Whisper:
+    if not (cache_folder() / "whisper-base").exists():
+        pytest.skip(f"{cache_folder() / 'whisper-base'} is not there: `make fetch` downloads it, once")
+    found = load("whisper-base")
+    assert isinstance(found, Whisper)
+    return found
+
+
+def test_the_packaged_tokenizer_has_whispers_own_pieces(base: Whisper, tmp_path: Path) -> None:
+    """Ids as OpenAI's multilingual vocabulary has them."""
+    known = {" the": 264, " to": 281, " that": 300, " of": 295, "<|0.00|>": 50364, "<|30.00|>": 51864}
+    assert {text: base.response_tokens(text) for text in known} == {text: [id] for text, id in known.items()}
+    assert base.prompt("").before == (50361,)
+    assert base.prompt("").after[-4:] == (50258, 50259, 50359, 50363)
+    assert base.eos_id == 50257
+    assert base.text(base.response_tokens("<|1.20|> the words <|3.40|>")) == "<|1.20|> the words <|3.40|>"
+    packaged = whisper() / "tokenizer.json"
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(packaged))
+    assert len(theirs(" the", add_special_tokens=False)["input_ids"]) == 2  # the merge that the file has lost
+    with_first_merge(packaged, tmp_path / "tokenizer.json")
+    with_first_merge(tmp_path / "tokenizer.json", tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "tokenizer.json").read_text()
+
+
+def test_whisper_base_has_the_official_log_probs_and_hears_which_clip_it_is(base: Whisper) -> None:
+    sounds = Path(__file__).parent / "data/speech"
+    heard = [
+        base.encode_audio(load_sound(sounds / f"{name}.flac")[: 5 * SAMPLE_RATE])
+        for name in ("1363-135842-0000", "103-1240-0000")
+    ]
+    texts = (" Chapter 34. Uncle Billy and Old Mrs. Possum.", " Chapter 1. Mrs. Rachel Lynde is surprised.")
+    prompt = base.prompt("Transcribe the input speech.").after
+    answers = [(*base.response_tokens(text), base.eos_id) for text in texts]
+    branches = [Branch(clip, prompt, answer) for clip in (0, 1) for answer in answers]
+    found = branch_logps(listen(base, heard), branches)
+    for row, mask, official in zip(
+        found.logp_BT, found.mask_BT, all_official(base, heard, branches), strict=True
+    ):
+        assert torch.allclose(row[mask], official, atol=1e-4)
+    # Each text is likelier over its own clip than over the other.
+    first_over_first, second_over_first, first_over_second, second_over_second = found.logp_BT.sum(1).tolist()
+    assert first_over_first > first_over_second + 5
+    assert second_over_second > second_over_first + 5

@@ -134,7 +134,7 @@ def model_type_of(name: str) -> str:
     if folder.exists() and not (folder / "config.json").exists():
         raise ModelError(
             f"{folder}: neither a model (config.json) nor an adapter ({ADAPTER_FILE}); "
-            "give mini, mini:sta, mini:paper, mini:tgsr, a folder that tgsr or transformers saved, or a hub id"
+            f"give {', '.join(OURS)}, a folder that tgsr or transformers saved, or a hub id"
         )
     try:
         return str(AutoConfig.from_pretrained(name).model_type)

@@ -35,7 +35,9 @@ def with_first_merge(source: Path, out: Path) -> None:
     """A tokenizer.json with the merge of a space and "t" in its first place, where it is missing.
 
     Uploads made by a converter that took the list's first line for a version have lost it. The pieces " t" and " the"
-    are in the vocabulary, but no text leads to them: 6 % of all pieces of English are then others than Whisper knows.
+    are in the vocabulary, but no text leads to them: in 343 transcripts of LibriSpeech 13 % of the right pieces are
+    missed (of every sixth word), and the texts are 15 % longer. What Whisper writes is decoded as ever. faster-whisper
+    reads the packaged file as it is, so that prompts, prefixes and hotwords, which tgsr gives none, would be affected.
     """
     described = json.loads(source.read_text(encoding="utf-8"))
     model = described["model"]

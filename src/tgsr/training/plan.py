@@ -23,7 +23,7 @@ from transformers import (
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, qwen_omni
+from tgsr.models import audio_flamingo3, qwen_omni, whisper
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
     GPUS,
@@ -101,7 +101,12 @@ def sizes_of(name: str) -> Sizes:
         model_class = Qwen2_5OmniThinkerForConditionalGeneration
     else:
         families = ", ".join((*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES))
-        raise ModelError(f"{name}: is of type {config.model_type}; tgsr trains {families}")
+        apart = (
+            ", and no audio that enters by cross-attention"
+            if config.model_type in whisper.MODEL_TYPES
+            else ""
+        )
+        raise ModelError(f"{name}: is of type {config.model_type}; the cost model knows {families}{apart}")
     with torch.device("meta"):  # shapes, and not a byte of weights
         model = model_class(config)
     return _sizes(model, source)
