@@ -215,7 +215,8 @@ def test_the_bundle_the_package_and_the_version_that_was_sold_are_one_corpus(
     heard = audio.load(tmp_path / "out" / clips[0].audio)
     assert clips[0].duration == len(heard) / 16_000 == pytest.approx(seconds, abs=1e-4)
     assert np.abs(heard).max() == pytest.approx(0.5, abs=0.05)
-    assert (clips[0].labels, clips[0].language) == ((("scene", "BOB1"),), "en")
+    (bobs, *_) = (clip for clip in clips if clip.speaker == "BOB")
+    assert (bobs.labels, bobs.language) == ((("scene", "BOB1"), ("actor", "Jon Coleman")), "en")
 
 
 def test_a_sound_that_is_damaged_is_told_and_the_others_read(tmp_path: Path) -> None:
@@ -288,5 +289,9 @@ def test_the_game_itself() -> None:
     lines = script(bundle(file))
     assert len(lines) == 6_587
     assert sum(line.speaker is None for line in lines.values()) == 124
+    characters = {line.speaker for line in lines.values()} - {None}
+    assert {name for name in characters if not amazon_queen.actor_of(name)} == {"LARIS", "SKULL"}
+    assert {name for names in amazon_queen.CAST.values() for name in names.split()} < characters
+    assert amazon_queen.actor_of("LOLA") == "Debbie Arnold or Regina Reagan"
     assert lines["680007P3"] == Line('We\'re going to the "Three Toed Sloth" restaurant.', "BOB", "BOB4.DOG")
     assert lines["C13B_021"] == Line("I wouldn't get too close to him.", "TAM", "C13B.CUT")

@@ -20,6 +20,21 @@ from tgsr.records import Clip
 
 SOURCE = "Flight of the Amazon Queen"
 LICENCE = "freeware (Flight-of-the-Amazon-Queen-License)"
+# Who speaks whom, by the game's credits (CREDIT2.CRD); some are said to be spoken by two.
+CAST = {
+    "Brad Lavelle": "JOE",
+    "Tom Hill": "APE DOG EDDY JIM LOU MAN RICO SPARKY WEDGE",
+    "Bill Hootkins": "BUD CHEF FRANK JOHN MAN MIKE",
+    "Enn Reitel": "AND DEATH HENRY KLUNK RICO",
+    "Penelope Keith": "ORACLE",
+    "Jon Coleman": "BOB",
+    "Debbie Arnold": "AMGUARD LOLA PRIN SHOWERAM",
+    "Barry James": "CHIEF IAN",
+    "Lisa Valdez": "FAYE RITA",
+    "Jessica Martin": "NAOMI SEC ZOMBIE",
+    "Regina Reagan": "LOLA TAM WITCH",
+    "Mike Hurley": "HUGH KLUNK",
+}
 SOLD_HZ = (
     11_025  # of the sound as it was sold: 8 bits a sample after a header, whose length its version tells
 )
@@ -30,7 +45,8 @@ def read(path: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     """A clip for every sound file whose line and speaker the game's script tells, in order of name.
 
     `path` is Debian's package, a folder that holds it, or one that has queen.1c or queen.1 with ScummVM's queen.tbl.
-    The speaker is the character, and where it is said (a dialogue's name, a scene's) the label "scene". Sound goes to
+    The speaker is the character, and where it is said (a dialogue's name, a scene's) the label "scene"; the label
+    "actor" is whose voice that is, one of several characters ("A or B" where the credits name two). Sound goes to
     audio/ in `given.relative_to`, as FLAC. Bad: sound without a line (noises of the game), and lines of which the game
     does not tell who says them, as any character's voice might be among them. A line that is only a sound ("<gulp>") is
     flagged
@@ -64,8 +80,14 @@ def _clip(stem: str, line: Line, content: bytes, part: Path, given: Given) -> Cl
     except AudioError as error:
         raise AudioError(f"{stem}{SOUND}", error.found, error.remedy) from None
     values = {"text": line.text or None, "speaker": line.speaker, "scene": line.part.partition(".")[0]}
+    values["actor"] = actor_of(line.speaker) or None
     file, seconds = written(samples, stem, given), len(samples) / audio.SAMPLE_RATE
     return described(Entry(part, None, values), stem, file, seconds, (), given)
+
+
+def actor_of(character: str | None) -> str:
+    """Whose voice a character has; "A or B" where the credits name two, "" where they name nobody."""
+    return " or ".join(actor for actor, characters in CAST.items() if character in characters.split())
 
 
 def _as_wav(content: bytes) -> bytes:
