@@ -216,7 +216,10 @@ def by_words(clip: Clip, others: Sequence[Clip], rng: np.random.Generator) -> li
     drafts = [*_next(heard, elsewhere, rng), *_how_often(heard, strangers, rng)]
     apart = _apart(words, heard.fitting, rng, 2)
     if len(apart) == 2:
-        wrong = (_text(apart[1]), *elsewhere.like(apart[0])[:2])
+        # One as long as each: were both as long as the first phrase, the later one would stand out.
+        absent = elsewhere.like(apart[0])[:1]
+        absent += [text for text in elsewhere.like(apart[1]) if text not in absent][:1]
+        wrong = (_text(apart[1]), *absent)
         spans = tuple(map(_span, apart))
         drafts.append(Draft("said first", "Which of these is said first?", _text(apart[0]), wrong, spans))
     if apart:
