@@ -214,7 +214,7 @@ def test_a_broken_line_of_a_ctm_costs_its_recordings_words_alone(tmp_path: Path)
     files = {
         "wav_scp": "a wav/a.wav\nb wav/b.flac\n",
         "text": f"a {TEXT}\nb {TEXT}\n",
-        "ctm": f"a 1 zero 0.2 one\n{ctm_of('b 1')}",
+        "words.ctm": f"a 1 zero 0.2 one\n{ctm_of('b 1')}",
     }
     clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files)))
     assert [clip.flags for clip in clips] == [("alignment-left-out",), ()]

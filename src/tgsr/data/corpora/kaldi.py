@@ -77,8 +77,9 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     the program runs. A command that only writes out a file's sound ("flac -c -d -s X |") is that file; other
     commands, and archives, are Bad. A segment gets a file of its own in audio/ in `given.relative_to`; its end may be
     -1, the recording's end, and is cut there where it lasts no more than 0.5 s past it. The split is what the
-    folder's name says; the sex and age of speakers are labels. Words are those of the file ctm: by utterance, or by
-    recording, or by file and channel as reco2file_and_channel names them; words of the text that it lacks are holes.
+    folder's name says; the sex and age of speakers are labels. Words are those of the file ctm, or of the only X.ctm:
+    by utterance, or by recording, or by file and channel as reco2file_and_channel names them; words of the text that
+    it lacks are holes.
 
     Flags: "no-text", "empty-text", "alignment-left-out", and those of `repair.py`. Bad: a second row of the same
     name, a row whose file is missing, a text without audio, a recording without a segment. Raises CorpusError where
@@ -273,7 +274,8 @@ def _found(folder: Path, name: str) -> Path:
 
 def _put_ctm(folder: Path, aligned: OnDisk) -> Iterator[Bad]:
     """Puts the rows of the folder's ctm, as JSON, under the recordings and utterances that they are of."""
-    path = folder / "ctm"
+    named_so = sorted(folder.glob("*.ctm"))
+    path = named_so[0] if len(named_so) == 1 else folder / "ctm"
     if not path.is_file():
         return
     recordings = OnDisk()
