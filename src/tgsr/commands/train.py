@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -27,8 +28,9 @@ def fetch(args: argparse.Namespace) -> None:
     from tgsr.data.corpora.amazon_queen_package import fetch_package, licence_of
 
     file = fetch_package(cache_folder() / "amazon-queen")
-    print(file, licence_of(file), sep="\n")
-    print(f"Read it with: tgsr transcribe {shlex.quote(str(file))} --out data/queen/clips.jsonl")
+    print(file)  # alone, for scripts
+    how = f"tgsr transcribe {shlex.quote(str(file))} --out data/queen/clips.jsonl"
+    print(licence_of(file), f"Read it with: {how}", sep="\n", file=sys.stderr)
 
 
 def add_demo(command: argparse.ArgumentParser) -> None:
