@@ -9,7 +9,7 @@ code is a scaffold and is thrown away at the end: writing it into the frames is 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -40,7 +40,14 @@ from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
 from tgsr.prompts import Times, prompted
 from tgsr.records import Clip, Question, read_clips
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
+from tgsr.rewards import answer_reward
+from tgsr.training.checkpoints import (
+    kept_checkpoints,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    say_stopped,
+)
 from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop, stop_on_sigterm
 
@@ -57,9 +64,9 @@ class Heard:
     audio: KeptFeatures
     others: tuple[Clip, ...]
 
-    def questions(self, seed: int) -> list[Question]:
-        """One question a task that a rule can ask about the clip, others for another seed."""
-        return choice_questions_of(self.clip, self.others, Choices(4, (), seed))
+    def questions(self, without: tuple[str, ...], seed: int) -> list[Question]:
+        """One question a task that a rule can ask about the clip, but those `without`; others for another seed."""
+        return choice_questions_of(self.clip, self.others, Choices(4, without, seed))
 
 
 def train_english(config: EnglishConfig, out: Path, cache: FeatureCache) -> Path:
@@ -100,7 +107,8 @@ def lessons_of(
     """
     chosen: list[tuple[Branch, str]] = []
     budget = config.lesson_tokens
-    for lesson in english_lessons(item.clip, item.questions(int(rng.integers(2**31))), rng, timed):
+    questions = item.questions(config.without, int(rng.integers(2**31)))
+    for lesson in english_lessons(item.clip, questions, rng, timed):
         lesson_branch = branch_of(lalm, lesson)
         size = len(lesson_branch.prompt) + len(lesson_branch.answer)
         if size > context_of(lalm) - 2:
@@ -151,16 +159,22 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     soft = SoftTimes(lalm.first_tick, N_TICKS, config.spread)
     done = 0
-    if (state := load_checkpoint(run)) is not None:
+    state = load_checkpoint(run)
+    if state is None and config.start:
+        last = list(kept_checkpoints(RunFolder(Path(config.start))).values())
+        if not last:
+            raise RunError(
+                f"{config.start}: has no checkpoint; give the --out of another `tgsr train english`"
+            )
+        put(weights, read_checkpoint(last[-1])["weights"])
+    if state is not None:
         done = int(state["step"])
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(state["weights"][name])
+        put(weights, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
     with stop.steps():
         for step in tqdm(range(done, config.steps), "english", unit="step", initial=done, total=config.steps):
             if watched and step % config.watch_every == 0:
-                run.log({"step": step, **gates(lalm, code, watched)})
+                run.log({"step": step, **gates(lalm, code, watched, config.without)})
             rng = np.random.default_rng((config.seed, step))
             audio: list[Tensor] = []
             branches: list[Branch] = []
@@ -200,17 +214,26 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
                 say_stopped(run, step + 1)
                 raise Stopped
     if watched:
-        run.log({"step": config.steps, **gates(lalm, code, watched)})
+        run.log({"step": config.steps, **gates(lalm, code, watched, config.without)})
     save_adapter(lalm, run.path / "model", merged=True)
     return run.path / "model"
 
 
 @torch.no_grad()
-def gates(lalm: Whisper, code: TimeCode, watched: Sequence[Heard], n_phrases: int = 2) -> dict[str, float]:
+def put(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    """The kept values, in their places."""
+    for name, weight in weights.items():
+        weight.copy_(kept[name])
+
+
+@torch.no_grad()
+def gates(
+    lalm: Whisper, code: TimeCode, watched: Sequence[Heard], without: tuple[str, ...] = (), n_phrases: int = 2
+) -> dict[str, float]:
     """What the base can do on clips that it does not learn from, greedily, each from 0 to 1.
 
-    Phrase IoU with the time code and plain, in words and in time tokens; the share of choices that are right without
-    reasoning, together and by task.
+    Phrase IoU with the time code and plain, in words and in time tokens; the share of choices that are right, each
+    after its reasoning (B.1.3), together and by task.
     """
     measured: dict[str, list[float]] = {}
     for first in range(0, len(watched), CLIPS_AT_ONCE):
@@ -221,24 +244,27 @@ def gates(lalm: Whisper, code: TimeCode, watched: Sequence[Heard], n_phrases: in
             (place, question)
             for place, item in enumerate(some)
             for question in phrase_questions(
-                item.clip, np.random.default_rng(first + place), n_phrases, n_max=6
+                plainly(item.clip), np.random.default_rng(first + place), n_phrases, n_max=6
             )
         ]
         for name, heard in (("timed", timed), ("plain", frames)):
             for times in get_args(Times):
                 lalm.times = times
                 prompts = [(place, lalm.phrase_question(str(q.phrase))) for place, q in phrases]
-                for (_, question), text in zip(phrases, written(lalm, heard, prompts, 48), strict=True):
+                n_tokens = 48 if times == "words" else 4
+                for (_, question), text in zip(phrases, written(lalm, heard, prompts, n_tokens), strict=True):
                     span = asked_span(find_asked(text, question.phrase))
                     found = item_iou([span] if span else [], question.evidence[0])
                     measured.setdefault(f"iou_{name}_{times}", []).append(found)
         lalm.times = "words"
-        asked = [(place, q) for place, item in enumerate(some) for q in item.questions(first + place)]
-        prompts = [(place, prompted(q.question, q.choices, "plain")) for place, q in asked]
-        for (_, question), text in zip(asked, written(lalm, frames, prompts, 6), strict=True):
-            right = f"({correct_letter(question)})" in text
+        asked = [
+            (place, q) for place, item in enumerate(some) for q in item.questions(without, first + place)
+        ]
+        prompts = [(place, prompted(q.question, q.choices)) for place, q in asked]
+        for (_, question), text in zip(asked, written(lalm, frames, prompts, 120), strict=True):
+            (right,) = answer_reward([text], [correct_letter(question)])
             for name in ("choices", f"choices {question.task}"):
-                measured.setdefault(name, []).append(float(right))
+                measured.setdefault(name, []).append(right)
     return {name: float(np.mean(values)) for name, values in measured.items()}
 
 

@@ -17,10 +17,12 @@ class EnglishConfig:
         tuple[str, ...], "other clips, of voices that are not in those; the gates are measured on them"
     ] = ()
     model: Annotated[str, "the model that is taught"] = "whisper-base"
+    start: Annotated[str, "another run of this command, whose last weights this one begins with"] = ""
+    without: Annotated[tuple[str, ...], "tasks of `tgsr build qa` that no lesson asks"] = ("speaker count",)
     steps: Annotated[int, "in all"] = 1800
     clips_per_step: Annotated[int, "each with its lessons"] = 2
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
-    token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 6
+    token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 3
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
     spread: Annotated[float, "of a time token's soft target, in ticks of 0.02 s"] = 3.0
     lora_rank: Annotated[int, "of the LoRA that is merged into the decoder"] = 64

@@ -19,8 +19,8 @@ from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word
 
-SHARES = {"phrase": 0.45, "next": 0.15, "choice": 0.25, "plain": 0.1, "transcript": 0.05}
-HABITS = {"none": (0.3, 0.7), "all": (0.2, 0.8), "evidence": (0.5, 0.95)}
+SHARES = {"phrase": 0.42, "next": 0.12, "choice": 0.36, "plain": 0.05, "transcript": 0.05}
+HABITS = {"none": (0.15, 0.6), "all": (0.15, 0.8), "evidence": (0.7, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
 MOST_ASKED = 8  # words of a phrase
 FITTING = Phrases(n_min=2, n_max=MOST_ASKED + 2)  # and the two after it
