@@ -2,11 +2,11 @@
 # The miniature that hears English, from Whisper base and public recordings: sentences with the times of their words,
 # clips composed of them, the base, stage 1 and stage 2. Two cores: about four hours. Each command resumes or is skipped.
 #
-#   LIBRISPEECH=... SPEECHOCEAN=... QUEEN=... recipes/mini_en.sh
+#   LIBRISPEECH=... SPEECHOCEAN=... QUEEN=... HELD_OUT=... recipes/mini_en.sh
 #
-# LIBRISPEECH: a folder as OpenSLR ships it. SPEECHOCEAN: speechocean762 as its owner ships it (a Kaldi folder, train/ and
-# test/ joined or one of them). QUEEN: what `tgsr fetch amazon-queen` prints. HELD_OUT: voices that nothing trains on, one
-# a line ("amazon-queen TAM"); those whose publisher says "test" are held out besides.
+# LIBRISPEECH: a folder as OpenSLR ships it. SPEECHOCEAN: speechocean762 as its owner ships it, the folder with train/ and
+# test/. QUEEN: what `tgsr fetch amazon-queen` prints. HELD_OUT: a file of voices that nothing trains on, one a line
+# ("amazon-queen BOB"); those whose publisher says "test" are held out besides, and the game has no such voice.
 set -euo pipefail
 runs=${RUNS:-runs/en}
 mkdir -p "$runs"
@@ -17,7 +17,7 @@ clips_of queen "$QUEEN" amazon-queen
 
 compose() { # corpus, split, clips
     [ -e "$runs/$1-$2/clips.jsonl" ] || tgsr compose "$runs/$1/clips.jsonl" --n "$3" --split "$2" --seconds 4 22 \
-        ${HELD_OUT:+--held-out "$HELD_OUT"} --out "$runs/$1-$2"
+        --held-out "$HELD_OUT" --out "$runs/$1-$2"
 }
 compose librispeech train 800
 compose speechocean train 700
@@ -36,7 +36,7 @@ tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/tokens"
 
 # Stage 2: by the paper's reward and by the one that looks where citations point, two seeds each.
-[ -e "$runs/data-qa" ] || tgsr build qa --clips $trained --out "$runs/data-qa"
+[ -e "$runs/data-qa" ] || tgsr build qa --clips $trained --without "speaker count" --out "$runs/data-qa"
 for reward in grounded paper; do
     for seed in 0 1; do
         tgsr train grpo --questions "$runs/data-qa/questions.jsonl" --model "$runs/sta/adapter" --reward $reward \

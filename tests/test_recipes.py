@@ -20,7 +20,7 @@ from tgsr.training.config import REWARD_WEIGHTS
 
 Started = Callable[..., list[list[str]]]
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.sh"))
-FILES = ("STA_QUESTIONS", "QA_QUESTIONS", "MMAU", "MMAR", "AIRBENCH", "MELD")
+FILES = ("STA_QUESTIONS", "QA_QUESTIONS", "MMAU", "MMAR", "AIRBENCH", "MELD", "HELD_OUT")
 FOLDERS = ("LIBRISPEECH", "COVOST", "DIALOGUES", "YOUTUBE", "SPEECHOCEAN", "QUEEN")
 STAND_IN = r"""#!/bin/sh
 # One line a start: the arguments, with a unit separator after each. Then what --out names is there.
