@@ -114,7 +114,8 @@ def control(
     questions = [replace(q, audio=str(resolve_audio(q, path).resolve())) for q in questions]
     sources = sources_of(questions, path)
     others = others_of(sources, settings.seed)
-    room = math.inf if isinstance(model, Lalm) and cache.long_audio == "split" else model.max_seconds
+    in_parts = isinstance(model, Lalm) and not model.cross_attends and cache.long_audio == "split"
+    room = math.inf if in_parts else model.max_seconds
 
     if predictions is not None:
         questions = _take_over(predictions, questions, model.name, folder / "answers-original.jsonl")
