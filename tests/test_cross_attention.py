@@ -400,6 +400,7 @@ def test_a_merged_model_is_the_adapter_on_its_base(folder: Path, tmp_path: Path,
     )
     assert not loaded["missing_keys"]
     assert not loaded["unexpected_keys"]  # the aligner is a file of its own
+    assert files_of("whisper-base") == {}  # what was fetched has hashes of its own
     assert {f"{tmp_path}/merged/aligner.safetensors", f"{tmp_path}/merged/model.safetensors"} <= set(
         files_of(str(tmp_path / "merged"))
     )
@@ -439,7 +440,9 @@ def test_checkpointed_layers_have_the_same_gradients(lalm: Whisper, clips: list[
 
 
 def test_a_recording_past_the_window_is_not_heard_in_parts(lalm: Whisper) -> None:
-    with pytest.raises(ModelError, match=r"hears 30 s, the audio lasts 31.00 s: cut it .*, hear it in windows"):
+    with pytest.raises(
+        ModelError, match=r"hears 30 s, the audio lasts 31.00 s: cut it .*, hear it in windows"
+    ):
         parts(lalm, noise(31.0), "split")
     assert len(parts(lalm, noise(30.0), "split")) == 1
 

@@ -439,6 +439,20 @@ def test_tables_3_and_4_come_from_their_files(tmp_path: Path) -> None:
     (attended,) = found["table-4"].groups[0].rows
     assert attended.cells[0].value == 0.1  # type: ignore[union-attr]
     assert attended.cells[2] is None  # no response had tokens of an answer
+    assert len(found["table-4"].notes) == 1
+
+
+def test_table_4_says_why_a_model_that_hears_by_cross_attention_is_not_in_it(tmp_path: Path) -> None:
+    run, looked = run_in(tmp_path), json.loads(attention_json("mini", "mini:sta"))
+    apart = looked["mini:sta"]
+    apart["by_layer"]["all"].pop("audio")
+    apart["by_phase"]["all"]["audio"] = asdict(Mean(None, None, None, 0, 20))
+    apart["audio_per_token"] = asdict(Mean(None, None, None, 0, 20))
+    (run / "attention.json").write_text(json.dumps(looked))
+    found = by_key(paper_tables(gather([run])))["table-4"]
+    _, row = found.groups[0].rows
+    assert row.cells[0] is None or row.cells[0].value is None  # type: ignore[union-attr]
+    assert found.notes[1].startswith("mini:sta: hears by cross-attention")
 
 
 def test_metrics_json_stands_in_for_predictions_that_are_not_there(tmp_path: Path) -> None:

@@ -185,7 +185,11 @@ class Lalm(ABC):
         """ModelError for 16 kHz samples that last longer than the model hears: processors cut without an error."""
         seconds = len(samples) / SAMPLE_RATE
         if seconds > self.max_seconds:
-            how = "windows (tgsr ask --long-audio windows)" if self.cross_attends else "parts (--long-audio split)"
+            how = (
+                "windows (tgsr ask --long-audio windows)"
+                if self.cross_attends
+                else "parts (--long-audio split)"
+            )
             raise ModelError(
                 f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
                 f"(tgsr ask --start/--end), hear it in {how}, or take a model that hears more"
