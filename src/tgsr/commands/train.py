@@ -35,17 +35,24 @@ def fetch(args: argparse.Namespace) -> None:
 
 def add_demo(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag("--out", type=Path, default=Path("runs/demo"), help="folder; resumed where it exists")
+    about = "digits: spoken digits, six minutes; english: sentences that people read aloud, ten minutes"
+    flag("--world", choices=("digits", "english"), default="digits", help=about)
+    flag(
+        "--out",
+        type=Path,
+        help="folder; resumed where it exists; runs/demo, or runs/demo-english, if not given",
+    )
     flag("--seed", type=int, default=0, help="seed of clips and training")
     shared.add_cache(command)
     shared.finish(command, demo, "tgsr demo --out runs/demo")
 
 
 def demo(args: argparse.Namespace) -> None:
-    shared.require_writable("--out", args.out, folder=True)
+    out = args.out or Path("runs/demo" if args.world == "digits" else "runs/demo-english")
+    shared.require_writable("--out", out, folder=True)
     from tgsr.miniature.demo import demo
 
-    print(demo(args.out, shared.cache_of(args), args.seed))
+    print(demo(out, shared.cache_of(args), args.seed, world=args.world))
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
