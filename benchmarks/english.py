@@ -148,10 +148,16 @@ def table_of(folder: Path, name: str, bootstrap: Bootstrap) -> list[str]:
     }
     for model in dict.fromkeys((*phrases, *choices)):
         cells = phrase_cells(phrases[model]) if model in phrases else {}
+        counted = ((phrases, "phrases"), (choices, "choices"))
+        fewer = [
+            f"{of[model]['n']} {kind}"
+            for of, kind in counted
+            if 0 < of.get(model, {"n": 0})["n"] < len(asked[kind])
+        ]
         if model in choices:
             of_four = mean_over_kinds(right[model], asked["choices"], bootstrap)
             cells |= choice_cells(choices[model], of_four)
-        rows[model] = cells
+        rows[f"{model} ({', '.join(fewer)})" if fewer else model] = cells
     counts = " and ".join(f"{len(asked[kind])} {kind}" for kind in asked)
     n_clips = len({q.clip_id for of_kind in asked.values() for q in of_kind.values()})
     return [

@@ -27,7 +27,7 @@ from tgsr.models.lalm import Lalm
 from tgsr.models.load import files_of, load, save_adapter
 from tgsr.models.packaged_weights import cache_folder, whisper
 from tgsr.models.placement import LoadAs, Placement
-from tgsr.models.whisper import Whisper
+from tgsr.models.whisper import Whisper, set_newline_apart
 from tgsr.models.whisper_checkpoint import with_first_merge
 from tgsr.prompts import Times
 from tgsr.records import read_questions
@@ -509,3 +509,32 @@ def test_whisper_base_has_the_official_log_probs_and_hears_which_clip_it_is(base
     first_over_first, second_over_first, first_over_second, second_over_second = found.logp_BT.sum(1).tolist()
     assert first_over_first > first_over_second + 5
     assert second_over_second > second_over_first + 5
+
+
+def test_no_other_token_has_the_newlines_logit() -> None:
+    """Rows that nobody trained are one and the same in Whisper: a newline was written as any of sixty tokens."""
+    model = tiny_whisper().inner
+    rows = model.get_input_embeddings().weight.detach()
+    before = rows.clone()
+    set_newline_apart(model, 7)
+    assert torch.equal(rows, before)  # nothing to do among rows that differ
+    with torch.no_grad():
+        rows[[3, 9]] = rows[7] * 1.001
+    set_newline_apart(model, None)
+    assert torch.equal(rows[3], rows[9])
+    set_newline_apart(model, 7)
+    others = [row for row in range(len(rows)) if row not in (3, 9)]
+    assert torch.equal(rows[others], before[others])
+    assert rows[[3, 9]].abs().sum() == 0
+    assert model.proj_out.weight.data_ptr() == rows.data_ptr()  # the head's as well
+
+
+def test_the_packaged_whisper_can_write_a_newline_and_still_opens_and_closes(base: Whisper) -> None:
+    rows = base.language_model.embed_tokens.weight
+    (newline,) = base.tokens("\n")
+    away = (rows - rows[newline]).norm(dim=1) / rows[newline].norm()
+    assert away.argsort()[0] == newline
+    assert away.sort().values[1] > 0.02
+    prompt = base.prompt("Which?\n(a) one")
+    used = [*prompt.before, *prompt.after, base.eos_id, base.first_tick, *base.tokens("caf\u00e9 \u2019")]
+    assert (rows[used].norm(dim=1) > 0.1).all()
