@@ -52,31 +52,21 @@ DPI = 110
 def draw(path: Path, models: Mapping[str, Attention]) -> None:
     """Four rows of panels by layer.
 
-    The audio's share in each phase, a line a model (figure 4; figure 5 in sums); of the audio's attention, cited
-    frames against chance; all four blocks of each model while it writes times, or all tokens (figure 7); and each
-    block's share for one of its positions (figure 3).
+    The audio's share in each phase, a line a model (figure 4; figure 5 in sums), where any has one; of the audio's
+    attention, cited frames against chance; all four blocks of each model while it writes times, or all tokens
+    (figure 7); and each block's share for one of its positions (figure 3).
     """
     pointed = {
         (which, phase): label
         for (which, phase), label in POINTED.items()
         if any(phase in getattr(attention, which) for attention in models.values())
     }
-    n_rows = 3 + bool(pointed)
+    has_shares = not all(attention.cross_attends for attention in models.values())
+    n_rows = 2 + has_shares + bool(pointed)
     figure = Figure(figsize=(14, 2.9 * n_rows), layout="constrained")
     parts = iter(figure.subfigures(n_rows, 1, squeeze=False)[:, 0])
-    phases = {
-        phase: label.lower() if phase != "prefill" else "question, while it is read"
-        for phase, label in ROWS.items()
-        if any(phase in attention.by_layer for attention in models.values())
-    }
-    panels = _panels(next(parts), phases.values(), "Share of attention that falls on the audio")
-    for panel, phase in zip(panels, phases, strict=True):
-        _lines(panel, {name: a.by_layer.get(phase, {}).get("audio") for name, a in models.items()})
-    panels[0].set_ylim(bottom=0)  # of all panels, which share it: only now that all lines are there
-    if any(a.cross_attends for a in models.values()):
-        panels[0].plot([], [], " ", label=f"not defined where {CROSS}")
-    panels[0].legend(fontsize=8, frameon=False)
-    panels[0].set_ylabel("share of attention", fontsize=8)
+    if has_shares:
+        _audio_shares(next(parts), models)
     if pointed:
         title = "Attention to audio inside an interval, times what it would be by chance (1: no preference)"
         panels = _panels(next(parts), pointed.values(), title)
@@ -90,6 +80,22 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
     _each_position(next(parts), models)
     with whole(path) as half:
         figure.savefig(half, dpi=DPI)
+
+
+def _audio_shares(part: Any, models: Mapping[str, Attention]) -> None:
+    phases = {
+        phase: label.lower() if phase != "prefill" else "question, while it is read"
+        for phase, label in ROWS.items()
+        if any(phase in attention.by_layer for attention in models.values())
+    }
+    panels = _panels(part, phases.values(), "Share of attention that falls on the audio")
+    for panel, phase in zip(panels, phases, strict=True):
+        _lines(panel, {name: a.by_layer.get(phase, {}).get("audio") for name, a in models.items()})
+    panels[0].set_ylim(bottom=0)  # of all panels, which share it: only now that all lines are there
+    if any(attention.cross_attends for attention in models.values()):
+        panels[0].plot([], [], " ", label=f"not defined where {CROSS}")
+    panels[0].legend(fontsize=8, frameon=False)
+    panels[0].set_ylabel("share of attention", fontsize=8)
 
 
 def _panels(part: Any, names: Collection[str], title: str) -> Any:
