@@ -51,7 +51,7 @@ from tgsr.training.checkpoints import (
 from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop, stop_on_sigterm
 
-N_OTHERS = 12  # clips whose words may be a clip's wrong choices
+N_OTHERS = 32  # clips whose words may be a clip's wrong choices
 CLIPS_AT_ONCE = 12  # while the gates are measured
 PERIODS = (60.0, 30.0, 15.0, 7.5, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12)  # seconds
 

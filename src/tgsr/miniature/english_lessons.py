@@ -15,11 +15,11 @@ import numpy as np
 from tgsr.choices import correct_letter
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phrases, in_time, plain_words
 from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning
-from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen, prompted
+from tgsr.prompts import choice_question, phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word
 
-SHARES = {"phrase": 0.42, "next": 0.12, "choice": 0.36, "plain": 0.05, "transcript": 0.05}
+SHARES = {"phrase": 0.34, "next": 0.1, "short": 0.34, "choice": 0.15, "plain": 0.02, "transcript": 0.05}
 HABITS = {"none": (0.15, 0.6), "all": (0.15, 0.8), "evidence": (0.7, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
 MOST_ASKED = 8  # words of a phrase
@@ -52,6 +52,7 @@ def english_lessons(
         makers["next"] = lambda: next_lesson(words, _drawn(followed, rng))
     if questions:
         makers["choice"] = lambda: choice_lesson(clip, _one_of(questions, rng), rng, true_times)
+        makers["short"] = lambda: short_lesson(_one_of(questions, rng))
         makers["plain"] = lambda: plain_lesson(_one_of(questions, rng))
     kinds = sorted(makers)
     shares = np.array([SHARES[kind] for kind in kinds])
@@ -112,6 +113,12 @@ def quotable(words: Sequence[Word], evidence: Sequence[Span]) -> tuple[Span, ...
         if inside:
             spans.append(_span(inside[:MOST_QUOTED]))
     return tuple(spans)
+
+
+def short_lesson(question: Question) -> TextLesson:
+    """A question without an instruction, answered by the choice and its letter: a third of the tokens of B.1.3's."""
+    asked = choice_question(question.question, question.choices, "")
+    return TextLesson(asked, f"{question.answer} ({correct_letter(question)})", "short")
 
 
 def plain_lesson(question: Question) -> TextLesson:
