@@ -42,6 +42,7 @@ CLOSING = (
 MAX_SECONDS = 30.0
 TICK: Seconds = 0.02  # of Whisper's time tokens, and of its encoder's frames
 NEWLINE = "\u010a"  # as byte-level vocabularies spell it
+NEVER = -1e4  # a logit that float16 can hold, too
 ALIKE = 0.02  # of a row's length: two that were never trained apart (float16's rounding is less)
 N_TICKS = round(MAX_SECONDS / TICK) + 1
 
@@ -164,19 +165,21 @@ def with_time_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerF
 
 @torch.no_grad()
 def set_newline_apart(model: Any, newline: int | None) -> None:
-    """Zeroes the rows of the tokens whose row is the newline's, so that a line's end can be learned and written.
+    """Takes the tokens whose row is the newline's out of what can be written, so that line ends can be learned.
 
     Whisper has heard no line end: that row is as it was before training, and the same in some 60 tokens that stand
     in no text (half bytes, <|startoflm|>). The rows are the head's too, so the newline would have a 60th of what all
-    of them get, whatever a LoRA learns. A row of zeros has a logit of 0; those of trained tokens are about 3 to 30.
-    Nothing is done where no token shares that row, without a newline, and where the weights are not here (on "meta").
+    of them get, whatever a LoRA learns. The head gets a bias for them, which is no weight and is not saved. Nothing is
+    done where no token shares that row, without a newline, and where the weights are not here (on "meta").
     """
-    rows = model.get_input_embeddings().weight
+    rows, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     if newline is None or rows.device.type == "meta":
         return
     alike = (rows - rows[newline]).norm(dim=1) < ALIKE * rows[newline].norm()
     alike[newline] = False
-    rows[alike] = 0
+    if alike.any():
+        del head.bias
+        head.register_buffer("bias", NEVER * alike.to(rows.dtype), persistent=False)
 
 
 def load_whisper(name: str = "whisper-base", placement: Placement = AS_SAVED) -> Whisper:
