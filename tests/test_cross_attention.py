@@ -384,6 +384,16 @@ def test_a_lora_is_pefts_own_on_the_official_class(folder: Path, tmp_path: Path)
     assert torch.allclose(logps(load(str(tmp_path))), logps(lalm), atol=1e-6)
 
 
+def test_an_adapter_finds_the_adapter_that_is_its_base_from_anywhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_adapter(with_trained_lora(load(str(folder))), tmp_path / "base", merged=True)
+    monkeypatch.chdir(tmp_path)
+    save_adapter(load("base"), tmp_path / "sta")
+    monkeypatch.chdir("/")
+    assert torch.equal(logps(load(str(tmp_path / "sta"))), logps(load(str(tmp_path / "base"))))
+
+
 @pytest.mark.parametrize("times", ["words", "tokens"])
 def test_a_merged_model_is_the_adapter_on_its_base(folder: Path, tmp_path: Path, times: Times) -> None:
     lalm = with_trained_lora(load(str(folder)))

@@ -12,7 +12,7 @@ from test_cascade import keep
 from tgsr import audio
 from tgsr.answering.ask import CitedAnswer, ask
 from tgsr.answering.cascade import refined
-from tgsr.answering.in_windows import OVERLAP, answer_in_windows, window_around, windows
+from tgsr.answering.in_windows import OVERLAP, answer_in_windows, window_around, windows, written_down
 from tgsr.answering.open import open_model
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
@@ -26,6 +26,7 @@ from tgsr.llm.decoding import GREEDY
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.timeline import Span, Word
+from tiny import tiny_whisper
 
 
 @pytest.mark.parametrize("duration", [0.5, 29.99, 30.0, 30.01, 52.5, 52.51, 75.0, 131.7, 3600.0])
@@ -126,11 +127,21 @@ def test_the_command_says_what_was_heard(
     assert main([*asked, *evidence]) == 0
     printed = capsys.readouterr().out
     assert "of 13.00 s, the best of its windows" in printed
-    assert f'the model hears "{phrase}" there' in printed
+    (heard,) = (line for line in printed.splitlines() if line.startswith("asked what is said around there"))
+    assert phrase.split(maxsplit=1)[1] in heard
     (cited,) = find_spans(printed.splitlines()[0])
     assert f"evidence: {cited.start:.2f} - {cited.end:.2f} s" in printed
     assert main([*asked, "--long-audio", "refuse"]) == 2
     assert "hears 10 s" in capsys.readouterr().err
+
+
+def test_a_model_that_writes_times_as_tokens_writes_down_words() -> None:
+    lalm = tiny_whisper()
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE).astype(np.float32)
+    in_words = written_down(lalm, noise, [Span(0.5, 1.0)])
+    lalm.times = "tokens"
+    assert written_down(lalm, noise, [Span(0.5, 1.0)]) == in_words
+    assert lalm.times == "tokens"
 
 
 # --- the cascade with a listener -----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """A recording that is longer than a model hears: heard in windows that overlap, of which one answers.
 
-Words that are to be located, and words that a question quotes, say where to listen: the window where the model, asked
-to write down what it has pointed at, writes these words. How sure it is of the times says little: a model points
-somewhere in any window, and the last digits of times are the less sure ones everywhere. A question without such words
-is asked of every window, and the answer that the model is surest of is the one.
+Words that are to be located, and words that a question quotes, say where to listen: the window where the model is sure
+of the place and, asked to write down what it hears there, writes these words. Sureness alone is not enough: the digits'
+miniature is as sure of any place, since the last digits of its times are guesses everywhere. A question without such
+words is asked of every window, and the answer that the model is surest of is the one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from tgsr.answering.predict import said_by, sampled
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import without_cache
 from tgsr.grounding import asked_span, find_asked
-from tgsr.llm.decoding import Failed
+from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.timeline import Seconds, Span, Word
 
 OVERLAP = 0.25  # of a window: what is said across a border is whole in the next window
 AT_ONCE = 4  # windows; what Whisper base's decoder looks into is 37 MB for 30 s
-MARGIN: Seconds = 0.2  # of sound around a span that is written down
+MARGIN: Seconds = 0.2  # of sound around a span that is written down, or more, so that it lasts
+LEAST: Seconds = 4.0  # in all: models write nonsense about a snatch
+MOST_FIRST, MOST_A_SECOND = 16, 8  # tokens that are written down: fast speech has five words a second
 TRANSCRIBE = "Transcribe the input speech."
 QUOTED = re.compile(r'["“”]([^"“”]{2,200})["“”]')
 
@@ -74,14 +76,16 @@ def cut(samples: np.ndarray, window: Span) -> np.ndarray:
     return samples[round(window.start * SAMPLE_RATE) : round(window.end * SAMPLE_RATE)]
 
 
-def hear_windows(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span], text: str) -> list[Heard]:
-    """The greedy answer to a user turn about each window, in order. ModelError as `without_cache` raises it."""
+def hear_windows(
+    lalm: Lalm, samples: np.ndarray, spans: Sequence[Span], text: str, decoding: Decoding = GREEDY
+) -> list[Heard]:
+    """The answer to a user turn about each window, in order. ModelError as `without_cache` raises it."""
     prompt = lalm.prompt(text).after
     heard: list[Heard] = []
     for first in range(0, len(spans), AT_ONCE):
         some = spans[first : first + AT_ONCE]
         features = [without_cache(lalm, cut(samples, span)) for span in some]
-        drawn = sampled(lalm, features, [(place, prompt) for place in range(len(some))])
+        drawn = sampled(lalm, features, [(place, prompt) for place in range(len(some))], decoding)
         for span, one in zip(some, drawn, strict=True):
             sure = -math.inf if one.failed else float(np.mean(one.logps))
             heard.append(Heard(span, said_by(lalm, one), sure))
@@ -91,9 +95,15 @@ def hear_windows(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span], text: s
 def written_down(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span]) -> list[str]:
     """What the model hears in each span of the recording and a little around it, as words; "" where it fails."""
     duration, longest = len(samples) / SAMPLE_RATE, lalm.max_seconds
-    wider = [Span(max(0.0, s.start - MARGIN), min(duration, s.end + MARGIN)) for s in spans]
-    wider = [Span(span.start, min(span.end, span.start + longest)) for span in wider]
-    heard = hear_windows(lalm, samples, wider, TRANSCRIBE)
+    wider = [
+        window_around(span, duration, min(longest, max(LEAST, span.duration + 2 * MARGIN))) for span in spans
+    ]
+    times, lalm.times = lalm.times, "words"  # a model that writes times as tokens would write some here too
+    try:
+        most = MOST_FIRST + round(MOST_A_SECOND * max(span.duration for span in wider))
+        heard = hear_windows(lalm, samples, wider, TRANSCRIBE, replace(GREEDY, max_new_tokens=most))
+    finally:
+        lalm.times = times
     return ["" if isinstance(one.text, Failed) else one.text for one in heard]
 
 
@@ -104,7 +114,7 @@ def likeness(phrase: str, text: str) -> float:
 
 
 def locate_in_windows(lalm: Lalm, samples: np.ndarray, phrase: str, longest: Seconds) -> Heard:
-    """The answer of the window in whose span the phrase is heard; of several, and where none is, the surest."""
+    """The answer of the window with the largest sum of `likeness` and `sure`; where none locates it, the surest."""
     duration = len(samples) / SAMPLE_RATE
     heard = hear_windows(lalm, samples, windows(duration, longest), lalm.phrase_question(phrase))
     located = [
@@ -118,7 +128,7 @@ def locate_in_windows(lalm: Lalm, samples: np.ndarray, phrase: str, longest: Sec
     held = [
         replace(one, likeness=likeness(phrase, text)) for (one, _), text in zip(located, texts, strict=True)
     ]
-    return max(held, key=lambda one: (round(one.likeness, 2), one.sure))
+    return max(held, key=lambda one: one.likeness + one.sure)
 
 
 def answer_in_windows(lalm: Lalm, samples: np.ndarray, text: str, question: str, longest: Seconds) -> Heard:

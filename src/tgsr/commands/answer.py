@@ -88,7 +88,7 @@ def ask(args: argparse.Namespace) -> None:
         heard_at = Span(max(0.0, spans[0].start - args.start), spans[0].end - args.start)
         (words,) = written_down(model, samples, [heard_at])
         other = "" if likeness(args.question, words) >= SAME else ": not the words that were asked for"
-        print(f'asked again, the model hears "{words}" there{other}')
+        print(f'asked what is said around there, the model writes "{words}"{other}')
     if answer.unmoved:
         print(f"left as written, lengths or counted from {args.start:g} s on: {', '.join(answer.unmoved)}")
     if limits := getattr(model, "limits", ""):

@@ -260,7 +260,7 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
         if merged:  # a model that others are made of, which a LoRA of their own goes on top of
             lalm.model = lalm.model.merge_and_unload().requires_grad_(False)
             lalm.merged = files["adapter_model.safetensors"]
-            lalm.base = name
+            lalm.base = name if name in OURS else str(folder.resolve())
     elif not (folder / ALIGNER_FILE).exists():
         raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
     return lalm
