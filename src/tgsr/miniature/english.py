@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,14 +25,15 @@ from tgsr.data.questions.by_rule import Choices, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
-from tgsr.engine.features import FeatureCache, KeptFeatures, hear
+from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
 from tgsr.errors import RunError, Stopped
 from tgsr.grounding import asked_span, find_asked
 from tgsr.miniature.base import TimeCode
 from tgsr.miniature.english_config import EnglishConfig
-from tgsr.miniature.english_lessons import english_lessons, plainly
+from tgsr.miniature.english_lessons import english_lessons, plainly, teaches
+from tgsr.miniature.hearing import hear_files
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import context_of
@@ -39,7 +41,7 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
 from tgsr.prompts import Times, prompted
-from tgsr.records import Clip, Question, read_clips
+from tgsr.records import Clip, Question
 from tgsr.rewards import answer_reward
 from tgsr.training.checkpoints import (
     kept_checkpoints,
@@ -52,6 +54,7 @@ from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop, stop_on_sigterm
 
 N_OTHERS = 32  # clips whose words may be a clip's wrong choices
+MOST_DRAWN = 100  # lessons of a clip: where each is too long for the context, none is taken
 CLIPS_AT_ONCE = 12  # while the gates are measured
 PERIODS = (60.0, 30.0, 15.0, 7.5, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12)  # seconds
 
@@ -74,27 +77,17 @@ def train_english(config: EnglishConfig, out: Path, cache: FeatureCache) -> Path
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("train english runs in one process; start it without torchrun")
     with held_folder(out), stop_on_sigterm() as stop:
-        return _train(open_run(out, "english", config), config, cache, stop)
+        run = open_run(out, "english", config, (*config.clips, *config.watch))
+        return _train(run, config, cache, stop)
 
 
-def hear_all(lalm: Whisper, paths: Sequence[str], cache: FeatureCache, title: str) -> list[Heard]:
-    """All clips of some files that are not too long."""
-    clips = [
-        (path, clip)
-        for path in paths
-        for clip in read_clips(path)
-        if clip.words and clip.duration <= lalm.max_seconds
-    ]
-    if not clips:
-        raise RunError(
-            f"{paths[0]}: no clip with words and at most {lalm.max_seconds:g} s; make some with `tgsr compose`"
-        )
-    around = [clip for _, clip in (*clips, *clips)]
+def among_others(heard: Sequence[tuple[Clip, KeptFeatures]]) -> list[Heard]:
+    """Each clip with those that come after it, as in a ring."""
+    around = [clip for clip, _ in (*heard, *heard)]
+    n_others = min(N_OTHERS, len(heard))
     return [
-        Heard(
-            clip, hear(lalm, clip, path, cache), tuple(around[place + 1 : place + min(N_OTHERS, len(clips))])
-        )
-        for place, (path, clip) in enumerate(tqdm(clips, desc=title, unit="clip"))
+        Heard(clip, audio, tuple(around[place + 1 : place + n_others]))
+        for place, (clip, audio) in enumerate(heard)
     ]
 
 
@@ -108,7 +101,7 @@ def lessons_of(
     chosen: list[tuple[Branch, str]] = []
     budget = config.lesson_tokens
     questions = item.questions(config.without, int(rng.integers(2**31)))
-    for lesson in english_lessons(item.clip, questions, rng, timed):
+    for lesson in islice(english_lessons(item.clip, questions, rng, timed), MOST_DRAWN):
         lesson_branch = branch_of(lalm, lesson)
         size = len(lesson_branch.prompt) + len(lesson_branch.answer)
         if size > context_of(lalm) - 2:
@@ -148,8 +141,9 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     lalm = load(config.model)
     if not isinstance(lalm, Whisper):
         raise RunError(f"{config.model}: train english teaches whisper-base, or what was made of it")
-    heard = hear_all(lalm, config.clips, cache, "listening")
-    watched = hear_all(lalm, config.watch, cache, "listening to --watch") if config.watch else []
+    heard = among_others(hear_files(run, lalm, config.clips, cache, teaches=teaches))
+    others = hear_files(run, lalm, config.watch, cache, "watch-errors.jsonl") if config.watch else []
+    watched = among_others(others)
     torch.manual_seed(config.seed)
     with_lora(lalm, config.lora_rank, config.lora_rank, config.seed)
     code = TimeCode(lalm.language_model.config.d_model, lalm.seconds_per_frame, PERIODS)
@@ -166,27 +160,36 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
             raise RunError(
                 f"{config.start}: has no checkpoint; give the --out of another `tgsr train english`"
             )
-        put(weights, read_checkpoint(last[-1])["weights"])
+        kept = read_checkpoint(last[-1])["weights"]
+        if {k: w.shape for k, w in kept.items()} != {k: w.shape for k, w in weights.items()}:
+            raise RunError(
+                f"{last[-1]}: has not this run's weights; give the --lora-rank and --model that {config.start} has"
+            )
+        put(weights, kept)
     if state is not None:
         done = int(state["step"])
         put(weights, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
     with stop.steps():
         for step in tqdm(range(done, config.steps), "english", unit="step", initial=done, total=config.steps):
-            if watched and step % config.watch_every == 0:
-                run.log({"step": step, **gates(lalm, code, watched, config.without)})
+            if watched and step == 0:
+                run.log({"step": 0, **gates(lalm, code, watched, config.without)})
             rng = np.random.default_rng((config.seed, step))
             audio: list[Tensor] = []
             branches: list[Branch] = []
             kinds: list[str] = []
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-                for place in rng.choice(len(heard), config.clips_per_step, replace=False):
+                for place in rng.choice(len(heard), min(config.clips_per_step, len(heard)), replace=False):
                     item, timed = heard[int(place)], rng.random() < config.timed_share
                     frames = lalm.align(item.audio.read())
                     for branch, kind in lessons_of(lalm, item, timed, config, rng):
                         branches.append(Branch(len(audio), branch.prompt, branch.answer))
                         kinds.append(kind)
                     audio.append(frames + code(len(frames)) if timed else frames)
+                if not branches:
+                    raise RunError(
+                        f"step {step}: every lesson about its clips is too long; shorten their words"
+                    )
                 logps = branch_logps(listen(lalm, audio, aligned=True), branches, soft_times=soft)
             loss = -logps.logp_BT.sum() / logps.mask_BT.sum()
             rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
@@ -205,16 +208,16 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
             for kind in sorted(set(kinds)):
                 of_kind = [x for x, k in zip(of_branch, kinds, strict=True) if k == kind]
                 row[f"loss {kind}"] = float(np.mean(of_kind))
+            is_last, stops = step + 1 == config.steps, stop.asked and step + 1 < config.steps
+            if watched and (is_last or (step + 1) % config.watch_every == 0):
+                row |= gates(lalm, code, watched, config.without)
             run.log(row)
-            stops = stop.asked and step + 1 < config.steps
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps or stops:
+            if is_last or stops or (step + 1) % config.checkpoint_every == 0:
                 kept = {name: weight.detach() for name, weight in weights.items()}
                 save_checkpoint(run, step + 1, {"weights": kept, "optimizer": optimizer.state_dict()})
             if stops:
                 say_stopped(run, step + 1)
                 raise Stopped
-    if watched:
-        run.log({"step": config.steps, **gates(lalm, code, watched, config.without)})
     save_adapter(lalm, run.path / "model", merged=True)
     return run.path / "model"
 
@@ -233,7 +236,7 @@ def gates(
     """What the base can do on clips that it does not learn from, greedily, each from 0 to 1.
 
     Phrase IoU with the time code and plain, in words and in time tokens; the share of choices that are right, each
-    after its reasoning (B.1.3), together and by task.
+    after its reasoning (B.1.3), together and by task. Raises RunError where nothing can be asked about the clips.
     """
     measured: dict[str, list[float]] = {}
     for first in range(0, len(watched), CLIPS_AT_ONCE):
@@ -265,6 +268,10 @@ def gates(
             (right,) = answer_reward([text], [correct_letter(question)])
             for name in ("choices", f"choices {question.task}"):
                 measured.setdefault(name, []).append(right)
+    if not measured:
+        raise RunError(
+            "--watch: no phrase and no choice can be asked about its clips; give clips with more words"
+        )
     return {name: float(np.mean(values)) for name, values in measured.items()}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from tgsr.training.config import require, require_counts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnglishConfig:
@@ -20,7 +22,7 @@ class EnglishConfig:
     start: Annotated[str, "another run of this command, whose last weights this one begins with"] = ""
     without: Annotated[tuple[str, ...], "tasks of `tgsr build qa` that no lesson asks"] = ("speaker count",)
     steps: Annotated[int, "in all"] = 1800
-    clips_per_step: Annotated[int, "each with its lessons"] = 2
+    clips_per_step: Annotated[int, "each with its lessons; all of them where there are fewer"] = 2
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
     token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 3
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
@@ -34,3 +36,10 @@ class EnglishConfig:
     watch_every: Annotated[int, "steps between two looks at the gates"] = 200
     checkpoint_every: Annotated[int, "steps"] = 100
     seed: Annotated[int, "of the LoRA and of the lessons"] = 0
+
+    def __post_init__(self) -> None:
+        require_counts(self, "steps", "clips_per_step", "lora_rank", "watch_every", "checkpoint_every")
+        require("token_phrases", self.token_phrases, "0 or more", self.token_phrases >= 0)
+        require("timed_share", self.timed_share, "0 to 1", 0 <= self.timed_share <= 1)
+        for name in ("spread", "learning_rate", "clip_norm"):
+            require(name, getattr(self, name), "above 0", getattr(self, name) > 0)

@@ -34,18 +34,18 @@ Ways = list[tuple[int, int]]
 def english_lessons(
     clip: Clip, questions: Sequence[Question], rng: np.random.Generator, true_times: bool
 ) -> Iterator[TextLesson]:
-    """Lessons without end, of kinds drawn by SHARES among those that the clip allows; none for a clip without words.
+    """Lessons without end, of kinds drawn by SHARES among those that the clip allows; none where it allows none.
 
     `questions` are choice questions about this clip.
     """
     clip = plainly(clip)
     words, holes = clip.words, clip.holes
-    if not words:
-        return
     fitting = fitting_phrases(words, FITTING, holes)
     phrases = _by_length([(first, stop) for first, stop in fitting if stop - first <= MOST_ASKED])
     followed = _by_length(followed_phrases(fitting, MOST_ASKED))
-    makers: dict[str, Callable[[], TextLesson]] = {"transcript": lambda: transcript_lesson(clip, rng)}
+    makers: dict[str, Callable[[], TextLesson]] = {}
+    if words and not holes:  # else not all that is said has a word
+        makers["transcript"] = lambda: transcript_lesson(clip, rng)
     if phrases:
         makers["phrase"] = lambda: phrase_lesson(clip, _drawn(phrases, rng), rng, true_times)
     if followed:
@@ -56,8 +56,13 @@ def english_lessons(
         makers["plain"] = lambda: plain_lesson(_one_of(questions, rng))
     kinds = sorted(makers)
     shares = np.array([SHARES[kind] for kind in kinds])
-    while True:
+    while kinds:
         yield makers[str(rng.choice(kinds, p=shares / shares.sum()))]()
+
+
+def teaches(clip: Clip) -> bool:
+    """Whether a clip allows a lesson, whatever may be asked about it."""
+    return next(english_lessons(clip, (), np.random.default_rng(0), True), None) is not None
 
 
 def plainly(clip: Clip) -> Clip:

@@ -19,9 +19,10 @@ from tgsr.data.questions.phrases import phrase_questions
 from tgsr.data.transcribe.forced_alignment import spell
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
-from tgsr.engine.features import FeatureCache, KeptFeatures, hear
-from tgsr.errors import AudioError, ModelError, RunError, Stopped
+from tgsr.engine.features import FeatureCache, KeptFeatures
+from tgsr.errors import Stopped
 from tgsr.miniature.frames_config import FramesConfig
+from tgsr.miniature.hearing import hear_files
 from tgsr.models.frame_head import (
     PAUSE,
     FrameHead,
@@ -30,10 +31,9 @@ from tgsr.models.frame_head import (
     save_frame_head,
     train_pieces,
 )
-from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.overlap import high_overlap
-from tgsr.records import Clip, read_clips, write_jsonl
+from tgsr.records import Clip
 from tgsr.timeline import Seconds, Span
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
 from tgsr.training.steps import cosine, step_or_stop
@@ -65,53 +65,22 @@ def frame_labels(clip: Clip, head: FrameHead, n_frames: int, seconds_per_frame: 
     return torch.from_numpy(piece_F)
 
 
-def _clips(lalm: Lalm, paths: Sequence[str]) -> list[tuple[str, Clip]]:
-    """The files' clips that have words and are not too long, each with its file."""
-    read = ((path, clip) for path in paths for clip in read_clips(path))
-    clips = [(path, clip) for path, clip in read if clip.words and clip.duration <= lalm.max_seconds]
-    if not clips:
-        raise RunError(
-            f"{', '.join(paths)}: no clip with words and at most {lalm.max_seconds:g} s; "
-            "make some with `tgsr transcribe`"
-        )
-    return clips
-
-
-def _labelled(
-    lalm: Lalm, clips: Sequence[tuple[str, Clip]], head: FrameHead, cache: FeatureCache, errors: Path
-) -> list[Labelled]:
-    """Those of the clips that can be heard; the others are listed in `errors`."""
-    labelled: list[Labelled] = []
-    unheard: list[dict[str, str]] = []
-    for path, clip in tqdm(clips, desc="listening", unit="clip"):
-        try:
-            audio = hear(lalm, clip, path, cache)
-        except (AudioError, ModelError, FileNotFoundError) as error:
-            unheard.append({"clip": clip.id, "audio": clip.audio, "error": str(error)})
-            continue
-        piece_F = frame_labels(clip, head, audio.n_frames, lalm.seconds_per_frame)
-        labelled.append(Labelled(clip, audio, piece_F))
-    if unheard:
-        write_jsonl(errors, unheard)
-        print(f"{len(unheard)} clips are left out: {errors}")
-    if not labelled:
-        raise RunError(f"none of {len(clips)} clips can be heard; see {errors}")
-    return labelled
-
-
 def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop) -> Path:
     lalm = load(config.model)
     torch.manual_seed(config.seed)
-    clips = _clips(lalm, config.clips)
-    said = [part for _, clip in clips for word in clip.words for part in spell(word.text)]
+    clips = hear_files(run, lalm, config.clips, cache)
+    others = hear_files(run, lalm, config.watch, cache, "watch-errors.jsonl") if config.watch else []
+    said = [part for clip, _ in clips for word in clip.words for part in spell(word.text)]
     pieces = train_pieces(said, config.n_pieces)
     n_in = lalm.encode_audio(np.zeros(16000, np.float32)).shape[1]
     head = FrameHead(pieces, n_in, config.hidden, config.dropout)
-    items = _labelled(lalm, clips, head, cache, run.path / "errors.jsonl")
-    watched: list[Labelled] = []
-    if config.watch:
-        others = _clips(lalm, config.watch)
-        watched = _labelled(lalm, others, head, cache, run.path / "watch-errors.jsonl")
+    items, watched = (
+        [
+            Labelled(clip, audio, frame_labels(clip, head, audio.n_frames, lalm.seconds_per_frame))
+            for clip, audio in heard
+        ]
+        for heard in (clips, others)
+    )
     counts = Counter(piece for item in items for piece in item.piece_F.tolist())
     heard_P = torch.tensor([counts[piece] + 1.0 for piece in range(pieces.get_vocab_size())])
     head.log_prior_P.copy_((heard_P / heard_P.sum()).log())
@@ -139,10 +108,11 @@ def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop
             optimizer.zero_grad()
             loss.backward()
             norm = step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
-            run.log({"step": step + 1, "loss": float(loss.detach()), "lr": rate, "grad_norm": norm})
+            row = {"step": step + 1, "loss": float(loss.detach()), "lr": rate, "grad_norm": norm}
             is_last, stops = step + 1 == config.steps, stop.asked and step + 1 < config.steps
             if watched and (is_last or (step + 1) % config.watch_every == 0):
-                run.log({"step": step + 1, **measured(head, watched, lalm.seconds_per_frame)})
+                row |= measured(head, watched, lalm.seconds_per_frame)
+            run.log(row)
             if is_last or stops or (step + 1) % config.checkpoint_every == 0:
                 kept = {"weights": head.state_dict(), "optimizer": optimizer.state_dict()}
                 save_checkpoint(run, step + 1, kept)
