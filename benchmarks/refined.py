@@ -1,6 +1,6 @@
 """Phrases in a long recording: Whisper's times of the cascade, and those of a model that listens there again.
 
-    python benchmarks/refined.py [--model mini-en:sta] [--clips CLIPS.jsonl ...] [--phrases 6]
+    python benchmarks/refined.py [--model mini-en:tokens] [--clips CLIPS.jsonl ...] [--phrases 6]
 
 Clips with words and times, one after the other with pauses between them, are one recording for each file; without
 --clips it is the shipped sentences of the held-out voices. Of each clip some phrases of 2 to 6 words are asked that are
@@ -101,7 +101,7 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="mini-en:sta")
+    parser.add_argument("--model", default="mini-en:tokens")
     parser.add_argument("--clips", type=Path, nargs="+", default=[sentences()])
     parser.add_argument("--phrases", type=int, default=6)
     args = parser.parse_args()

@@ -7,7 +7,7 @@
 # questions with choices a corpus, where all (about 850, with reasoning) take too long.
 set -euo pipefail
 runs=${RUNS:-runs/en} table=${TABLE:-${RUNS:-runs/en}/table}
-models=${MODELS:-mini-en=mini-en mini-en:sta=mini-en:sta mini-en:paper=mini-en:paper mini-en:tgsr=mini-en:tgsr}
+models=${MODELS:-mini-en=mini-en}
 locators=${LOCATORS:-mini-en:tokens=mini-en:tokens frames=$runs/frames/model cascade=cascade}
 clips=$(for corpus in librispeech speechocean queen; do echo "$runs/$corpus-train/clips.jsonl"; done)
 
@@ -17,7 +17,7 @@ tgsr train frames --clips $clips --out "$runs/frames"
 for corpus in librispeech speechocean queen; do
     phrases="$table/phrases-$corpus" choices="$table/choices-$corpus" test="$runs/$corpus-test/clips.jsonl"
     [ -e "$phrases" ] || tgsr build sta --clips "$test" --phrases 2 --max-words 6 --out "$phrases"
-    [ -e "$choices" ] || tgsr build qa --clips "$test" --out "$choices"
+    [ -e "$choices" ] || tgsr build qa --clips "$test" --without "speaker count" --out "$choices"
     for model in $locators $models; do
         tgsr predict --questions "$phrases/questions.jsonl" --name "${model%%=*}" --model "${model#*=}" \
             --out "$phrases.jsonl"

@@ -43,7 +43,7 @@ def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -
         listener = None if loading.only_answers(called) else _open(called, cache, placement, limits)
         if not isinstance(listener, Lalm):
             raise ModelError(
-                f"{name}: what listens must be a model on this machine, as in cascade+mini-en:sta"
+                f"{name}: what listens must be a model on this machine, as in cascade+mini-en:tokens"
             )
         return load_cascade(name, cache=cache, limits=limits, listener=listener)
     if is_cascade(name):

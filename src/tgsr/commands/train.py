@@ -179,7 +179,7 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def add_merge(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", required=True, help="an adapter's folder, mini:sta, mini-en:sta, ...")
+    command.add_argument("--model", required=True, help="an adapter's folder, mini:sta, mini-en:tokens, ...")
     command.add_argument("--out", type=Path, required=True, help="a new folder")
     shared.add_config(command, Placement)
     shared.finish(command, merge, "tgsr merge --model runs/tgsr/adapter --out merged")

@@ -12,14 +12,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from tgsr.choices import correct_letter
+from tgsr.choices import correct_letter, letter
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phrases, in_time, plain_words
 from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning
 from tgsr.prompts import choice_question, phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word
 
-SHARES = {"phrase": 0.34, "next": 0.1, "short": 0.34, "choice": 0.15, "plain": 0.02, "transcript": 0.05}
+SHARES = {
+    **{"phrase": 0.3, "next": 0.1, "transcript": 0.03},
+    **{"short": 0.27, "letter": 0.13, "choice": 0.15, "plain": 0.02},
+}
 HABITS = {"none": (0.15, 0.6), "all": (0.15, 0.8), "evidence": (0.7, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
 MOST_ASKED = 8  # words of a phrase
@@ -53,6 +56,7 @@ def english_lessons(
     if questions:
         makers["choice"] = lambda: choice_lesson(clip, _one_of(questions, rng), rng, true_times)
         makers["short"] = lambda: short_lesson(_one_of(questions, rng))
+        makers["letter"] = lambda: letter_lesson(_one_of(questions, rng), rng)
         makers["plain"] = lambda: plain_lesson(_one_of(questions, rng))
     kinds = sorted(makers)
     shares = np.array([SHARES[kind] for kind in kinds])
@@ -124,6 +128,13 @@ def short_lesson(question: Question) -> TextLesson:
     """A question without an instruction, answered by the choice and its letter: a third of the tokens of B.1.3's."""
     asked = choice_question(question.question, question.choices, "")
     return TextLesson(asked, f"{question.answer} ({correct_letter(question)})", "short")
+
+
+def letter_lesson(question: Question, rng: np.random.Generator) -> TextLesson:
+    """Which letter a choice has, that is named: a small decoder learns it late from questions that it has to hear."""
+    n = int(rng.integers(len(question.choices)))
+    asked = choice_question(f'Which of these is "{question.choices[n]}"?', question.choices, "")
+    return TextLesson(asked, f"{question.choices[n]} ({letter(n)})", "letter")
 
 
 def plain_lesson(question: Question) -> TextLesson:

@@ -33,8 +33,7 @@ from tgsr.models.whisper import Whisper
 
 SHIPPED = {
     **{"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"},
-    **{"mini-en": "mini-en", "mini-en:sta": "mini-en-sta", "mini-en:tokens": "mini-en-tokens"},
-    **{"mini-en:paper": "mini-en-paper", "mini-en:tgsr": "mini-en-tgsr"},
+    **{"mini-en": "mini-en", "mini-en:tokens": "mini-en-tokens"},
 }
 OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
