@@ -15,6 +15,7 @@ from tgsr.data.questions.by_rule import (
     by_speaker,
     by_words,
     choice_questions_of,
+    in_order,
     turns_of,
 )
 from tgsr.data.questions.draft import Draft
@@ -54,6 +55,41 @@ OTHERS = [Clip(c.id, f"{c.id}.wav", c.duration, c.words) for c in OTHERS]
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def test_no_two_choices_are_alike_but_for_case_and_punctuation() -> None:
+    draft = Draft(
+        "t", "Which?", "Set alarm", ("set alarm!", "Play Music", "play \u201cmusic\u201d", "?", "stop"), ()
+    )
+    question = in_order(CLIP, draft, Choices())
+    assert sorted(question.choices) == ["?", "Play Music", "Set alarm", "stop"]
+    assert question.answer == "Set alarm"
+    assert len(in_order(CLIP, draft, Choices(n=2)).choices) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hello world",
+        "no " * 20,
+        "1 2 3 4 5 6 7 1990 1991 12 7",
+        "... -- , !",
+        "мы пойдём домой завтра вместе",
+        "今天 天气 很 好\u3002 我们 去 公园 玩 吧",
+        "The Cat sat on the mat and the cat SAT on the mat . A dog ran",
+        " ".join(f"w{i % 97}" for i in range(300)),
+    ],
+)
+def test_any_text_gets_questions_with_different_choices_or_none(text: str) -> None:
+    others = [*OTHERS, clip_of(spoken("THE CAT sat on a ship that sails beyond Grey Rocks"), id="o4")]
+    clip = clip_of(spoken(text))
+    for seed in range(5):
+        for question in choice_questions_of(
+            clip, [replace(o, audio=o.id) for o in others], Choices(seed=seed)
+        ):
+            plain = {" ".join(map(plain_word, choice.split())) for choice in question.choices}
+            assert len(plain) == len(question.choices) >= 2
+            assert question.evidence or question.answer in ("no", "never")
 
 
 # --- phrases ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgsr.data.questions.phrases import occurrences, phrase_questions, phrase_spans
+from tgsr.data.questions.phrases import Phrases, fitting_phrases, phrase_questions, phrase_spans
 from tgsr.records import Clip
 from tgsr.timeline import Span, Word
 
@@ -36,11 +36,25 @@ def test_every_phrase_is_said_once_and_its_span_is_exactly_those_words(text: str
 
 
 def test_a_phrase_that_overlaps_itself_is_counted_at_each_place() -> None:
-    words = clip_of("a a a b").words
-    assert occurrences(("a", "a"), words) == 2
-    assert occurrences(("a", "a", "a"), words) == 1
-    assert occurrences(("c",), words) == 0
-    assert occurrences(("a", "b", "c", "d", "e"), words) == 0
+    assert phrase_spans(clip_of("a a a b").words, 2, 3) == [(2, 4), (0, 3), (1, 4)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u201cStop\u201d he stop he",
+        "\u00abStop\u00bb, he stop he",
+        "\u00bfStop, he? Stop! He",
+        "I\u2019m in I'm in",
+        "\u4f60\u597d\uff0c \u5417\u3002 \u4f60\u597d \u5417\uff1f",
+        "\u2014 \u2026 \u3002",
+    ],
+)
+def test_what_differs_in_case_and_punctuation_alone_is_said_twice(text: str) -> None:
+    clip = clip_of(text)
+    spans = phrase_spans(clip.words, 2, 2)
+    assert not {(0, 2), (2, 4)} & set(spans)
+    assert not {(0, 2), (2, 4)} & set(fitting_phrases(clip.words, Phrases(n_max=2)))
 
 
 def test_spans_worked_by_hand() -> None:

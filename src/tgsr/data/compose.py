@@ -28,6 +28,7 @@ from tgsr.data.questions.phrases import in_time, plain_words
 from tgsr.data.shards import Made, errors_of
 from tgsr.data.splits import leaks
 from tgsr.disk.jsonl import Row
+from tgsr.disk.rows import lines
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, Bad, BuildError
 from tgsr.records import TURNS_LEFT_OUT, Clip, read_clips
@@ -44,6 +45,7 @@ LONG_PAUSE_SHARE = 0.1
 HEAD: tuple[Seconds, Seconds] = (0.05, 0.6)
 TAIL: tuple[Seconds, Seconds] = (0.05, 0.5)
 SPEECH_RMS = 0.1
+SILENCE_RMS = 1e-5  # and below: nobody can be heard
 LEVEL_DB = (-3.0, 3.0)  # of a sentence
 OVERALL_DB = (-15.0, 0.0)
 NOISE_DB = (-40.0, -15.0)  # over the speech
@@ -105,7 +107,7 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
         return bad(f"has {len(voices)} speakers" if voices else "has no words", "words")
     if not voices[0]:
         return bad("nobody knows who speaks", "speaker")
-    timed = [(plain, word) for word in spoken if (plain := plain_words([word.text.replace("\u2019", "'")]))]
+    timed = [(plain, word) for word in spoken if (plain := plain_words([word.text]))]
     if not timed:
         return bad("has no words", "words")
     if any(min(word.end, clip.duration) - word.start < SHORTEST_WORD for _, word in timed):
@@ -158,13 +160,16 @@ class HeldOut:
 def read_held_out(path: Path) -> HeldOut:
     """Lines "corpus speaker" or "speaker"; blank ones and those that begin with # are passed over.
 
-    Raises BuildError where a line has more than two names, or no line has any.
+    Raises BuildError where a line has more than two names or is not UTF-8, or no line has any.
     """
     listed = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for row in lines(path):
+        if isinstance(row, Bad):
+            raise BuildError(f"{path}:{row.line}: {row.error}; save the file as UTF-8")
+        line = row.text("line")
         names = line.partition("#")[0].split()
         if len(names) > 2:
-            raise BuildError(f'{path}:{number}: must be "corpus speaker" or "speaker", got {line!r:.80}')
+            raise BuildError(f'{path}:{row.line}: must be "corpus speaker" or "speaker", got {line!r:.80}')
         if names:
             listed.add((_bare(names[0]) if len(names) == 2 else None, _bare(names[-1])))
     if not listed:
@@ -369,9 +374,10 @@ def composed(row: Row, root: Path) -> tuple[npt.NDArray[np.float32], Clip]:
     position = 0
     for said in given["sentences"]:
         first = round(said["start"] * SAMPLE_RATE)
-        samples = audio.load(root / said["audio"], start=said["start"], end=said["end"])
+        path = Path(os.path.normpath(root / said["audio"]))
+        samples = audio.load(path, start=said["start"], end=said["end"])
         spoken = [(word["start"] - said["start"], word["end"] - said["start"]) for word in said["words"]]
-        parts += [audio.silence(said["gap"]), _levelled(samples, spoken, rng.uniform(*LEVEL_DB))]
+        parts += [audio.silence(said["gap"]), _levelled(path, samples, spoken, rng.uniform(*LEVEL_DB))]
         shift = (position + len(parts[-2]) - first) / SAMPLE_RATE
         position += len(parts[-2]) + len(samples)
         for word in said["words"]:
@@ -403,12 +409,16 @@ def composed(row: Row, root: Path) -> tuple[npt.NDArray[np.float32], Clip]:
 
 
 def _levelled(
-    samples: npt.NDArray[np.float32], spoken: Sequence[tuple[float, float]], db: float
+    path: Path, samples: npt.NDArray[np.float32], spoken: Sequence[tuple[float, float]], db: float
 ) -> npt.NDArray[np.float32]:
-    """The sentence with its words at that level over SPEECH_RMS, faded in and out."""
+    """The sentence with its words at that level over SPEECH_RMS, faded in and out. AudioError where they are silent."""
     inside = np.concatenate([samples[round(a * SAMPLE_RATE) : round(b * SAMPLE_RATE)] for a, b in spoken])
     rms = float(np.sqrt((inside.astype(np.float64) ** 2).mean())) if len(inside) else 0.0
-    samples = samples * np.float32(SPEECH_RMS * 10 ** (db / 20) / max(1e-5, rms))
+    if rms < SILENCE_RMS:
+        raise AudioError(
+            str(path), "silence where its words are said", "correct their times, or leave the clip out"
+        )
+    samples = samples * np.float32(SPEECH_RMS * 10 ** (db / 20) / rms)
     n_fade = min(round(FADE * SAMPLE_RATE), len(samples) // 2)
     ramp = np.linspace(0, 1, n_fade, dtype=np.float32)
     samples[:n_fade] *= ramp

@@ -70,9 +70,15 @@ def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -
 
 
 def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
-    """The draft as a question. Where its right choice stands follows from its id, so that letters balance."""
+    """The draft as a question. Where its right choice stands follows from its id, so that letters balance.
+
+    No two choices are alike but for case and punctuation.
+    """
     id_ = question_id(clip, draft.task)
-    wrong = [text for text in dict.fromkeys(draft.wrong) if text != draft.answer][: settings.n - 1]
+    unlike: dict[str, str] = {}
+    for text in (draft.answer, *draft.wrong):
+        unlike.setdefault(" ".join(plain_words([text])) or text, text)
+    wrong = list(unlike.values())[1 : settings.n]
     order = np.random.default_rng(drawn(settings.seed, f"{id_} order")).permutation(len(wrong))
     choices = [wrong[int(index)] for index in order]
     choices.insert(drawn(settings.seed, f"{id_} letter") % (len(choices) + 1), draft.answer)

@@ -16,14 +16,9 @@ from tgsr.data.transcribe.repair import gaps
 from tgsr.records import Clip, Question
 from tgsr.timeline import Hole, Seconds, Span, Word
 
-PUNCTUATION = ".,!?;:\"'()[]-\u2013\u2014\u2026"
-
-
-def occurrences(phrase: tuple[str, ...], words: tuple[Word, ...]) -> int:
-    """How often the words of `phrase` follow each other in the transcript."""
-    texts = [word.text for word in words]
-    n = len(phrase)
-    return sum(tuple(texts[i : i + n]) == phrase for i in range(len(texts) - n + 1))
+QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a\u300a\u300b\u300c\u300d\u300e\u300f"
+FOREIGN = "\u00a1\u00bf\u3001\u3002\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\u060c\u061b\u061f\u0964"
+PUNCTUATION = ".,!?;:\"'()[]-\u2013\u2014\u2026" + QUOTES + FOREIGN
 
 
 def phrase_spans(
@@ -33,13 +28,13 @@ def phrase_spans(
 
     A phrase that is said twice has no one right place, so it is no question.
     """
-    joins = unbroken(words, holes)
+    joins, said = unbroken(words, holes), Said(words, ())
     return [
         (first, first + n)
         for n in range(n_min, min(n_max, len(words)) + 1)
         for first in range(len(words) - n + 1)
         if all(joins[first : first + n - 1])
-        and occurrences(tuple(w.text for w in words[first : first + n]), words) == 1
+        and said.count(word.text for word in words[first : first + n]) == 1
     ]
 
 
@@ -81,10 +76,10 @@ class Said:
         return self.count_plain(tuple(plain_words(phrase)))
 
     def count_plain(self, wanted: tuple[str, ...]) -> int:
-        """The same for plain words."""
+        """The same for plain words; 0 for none of them."""
         n = len(wanted)
         if n not in self._counts:
-            starts = range(len(self.words) - n + 1)
+            starts = range(len(self.words) - n + 1 if n else 0)
             self._counts[n] = Counter(tuple(self.words[first : first + n]) for first in starts)
         return self._counts[n][wanted]
 
@@ -202,8 +197,11 @@ def followed_phrases(
 
 
 def plain_word(text: str) -> str:
-    """The word as it sounds the same: lower-case, without punctuation around it; "" for punctuation alone."""
-    return text.strip(PUNCTUATION).lower()
+    """The word as it sounds the same: lower-case, without punctuation around it; "" for punctuation alone.
+
+    Apostrophes are alike.
+    """
+    return text.strip(PUNCTUATION).lower().replace("\u2019", "'")
 
 
 def _questions(clip: Clip, words: Sequence[Word], phrases: Sequence[tuple[int, int]]) -> list[Question]:
