@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -85,16 +86,40 @@ def test_segments_are_files_of_their_own_with_the_words_of_their_recordings_ctm(
         ("sox x.sph -t wav - |", "x.sph"),
         ("sph2pipe -f wav x.sph |", "x.sph"),
         ("ffmpeg -v 8 -i x.m4a -f wav -acodec pcm_s16le - |", "x.m4a"),
+        ("ffmpeg -threads 1 -i x.opus -ac 1 -ar 16k -f wav pipe:1 2>/dev/null |", "x.opus"),
+        ("ffmpeg -i x.mp4 -map 0:a:0 -f wav -|", "x.mp4"),
+        ("sox -G x.flac -c1 -r16k -b16 -t wav - |", "x.flac"),
+        ("opusdec --rate 16000 --force-wav --quiet x.opus - |", "x.opus"),
     ],
 )
 def test_a_command_that_only_writes_a_file_out_is_that_file(source: str, file: str) -> None:
-    assert kaldi.file_of(source) == file
+    assert kaldi.source_of(source) == (file, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "channel"),
+    [
+        ("sph2pipe -f wav -p -c 1 x.sph |", 0),
+        ("sph2pipe -p -c 2 -f wav x.sph |", 1),
+        ("sox x.wav -t wav - remix 2 |", 1),
+    ],
+)
+def test_a_command_that_keeps_one_channel_is_that_channel(source: str, channel: int) -> None:
+    file, kept = kaldi.source_of(source)
+    assert (file[:2], kept) == ("x.", channel)
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "sph2pipe -f wav -p -c 1 x.sph |",
+        "sph2pipe -f wav -c 0 x.sph |",
+        "sph2pipe -f wav x.sph -c |",
+        "sph2pipe -f wav -t 1:2 x.sph |",
+        "sox x.wav -t wav - remix 1,2 |",
+        "sox x.wav -t wav - remix 1 speed 1.1 |",
+        "ffmpeg -i x.wav -ar 8k -f wav - |",
+        "sox x.wav -r8k -t wav - |",
+        "ffmpeg -ss 3 -i x.wav -f wav - |",
         "sox x.wav -r 8000 -t wav - |",
         "sox x.wav -t wav - speed 1.1 |",
         "sox x.wav y.wav -t wav - |",
@@ -109,7 +134,7 @@ def test_a_command_that_only_writes_a_file_out_is_that_file(source: str, file: s
 )
 def test_other_commands_and_archives_are_refused(source: str) -> None:
     with pytest.raises(RecordError, match=r"wav\.scp"):
-        kaldi.file_of(source)
+        kaldi.source_of(source)
 
 
 def test_faults_of_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
@@ -201,8 +226,8 @@ def test_words_by_utterance_by_recording_and_by_file_and_channel(tmp_path: Path)
         "reco2file_and_channel": "c-A c A\nc-B c B\n",
         "ctm": f";; made by hand\n{ctm_of('a 1')}{ctm_of('b 1')}c A 0 0.2 nobody\n{ctm_of('c B')}",
     }
-    clips, bad = parted(kaldi.read(folder(tmp_path / "data" / "train", **files)))
-    assert bad == []
+    clips, (told,) = parted(kaldi.read(folder(tmp_path / "data" / "train", **files)))
+    assert told.error.startswith("words of 1 names, the first 'c-A': no utterance and no recording")
     for clip in clips:
         assert [w.text for w in clip.words] == [w.text for w in WORDS]
         assert [w.end for w in clip.words] == pytest.approx([w.end for w in WORDS], abs=1e-5)
@@ -220,6 +245,43 @@ def test_a_broken_line_of_a_ctm_costs_its_recordings_words_alone(tmp_path: Path)
     assert [clip.flags for clip in clips] == [("alignment-left-out",), ()]
     assert [len(clip.words) for clip in clips] == [0, len(WORDS)]
     assert [(one.line, one.field) for one in bad] == [(1, "ctm")]
+
+
+def test_both_channels_of_a_telephone_call(tmp_path: Path) -> None:
+    """As Switchboard's folders have them: by wav.scp's commands, or by the channels of segments."""
+    data = folder(
+        tmp_path / "data" / "train",
+        wav_scp="c-A sox wav/c.wav -t wav - remix 1 |\nc-B sox wav/c.wav -t wav - remix 2 |\n",
+    )
+    both = np.stack([SPOKEN.samples, np.zeros_like(SPOKEN.samples)], 1)
+    soundfile.write(tmp_path / "wav" / "c.wav", both, 16_000)
+    (data / "ctm").write_text("c A 0.1 0.2 here\nc B 0.1 0.2 there\nc B x 0.2 there\n")
+    (data / "reco2file_and_channel").write_text("c-A c A\nc-B c B\n")
+    (data / "text").write_text("c-A here\nc-B there\n")
+    clips, _ = parted(kaldi.read(data, Given(tmp_path)))
+    assert [(c.id, [w.text for w in c.words], c.flags) for c in clips] == [
+        ("c-A", ["here"], ()),
+        ("c-B", [], ("alignment-left-out",)),
+    ]
+    assert [audio.load(tmp_path / c.audio).max() > 0.1 for c in clips] == [True, False]
+
+    (data / "wav.scp").write_text("c wav/c.wav\n")
+    (data / "ctm").write_text("c A 0.1 0.2 here\nc B 0.1 0.2 there\nc B 0.4 0.2 too\n")
+    (data / "segments").write_text("u c 0 1 0\nv c 0 1 1\nw c 0 1\n")
+    (data / "reco2file_and_channel").unlink()
+    (data / "text").unlink()
+    clips, bad = parted(kaldi.read(data, Given(tmp_path)))
+    assert [[w.text for w in c.words] for c in clips[:2]] == [["here"], ["there", "too"]]
+    assert (len(clips[2].words), bad) == (3, [])
+
+
+def test_one_channel_of_a_file_that_has_no_other_is_the_file(tmp_path: Path) -> None:
+    data = folder(
+        tmp_path / "data" / "train",
+        wav_scp="a sph2pipe -f wav -p -c 1 wav/a.wav |\nb sph2pipe -f wav -c 2 wav/a.wav |\n",
+    )
+    (clip,), (told,) = parted(kaldi.read(data, Given(tmp_path)))
+    assert (clip.audio, "channel" in told.error) == ("wav/a.wav", True)
 
 
 def test_a_folder_above_is_every_data_folder_nearest_below_it(tmp_path: Path) -> None:

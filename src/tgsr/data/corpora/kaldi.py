@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from tgsr import audio
@@ -33,12 +32,12 @@ REMEDY = "write its sound to a file (run the command into X.wav), and name that 
 
 # Commands that give a file's sound as it is: of each program the flags alone, and those with a value and what it may
 # be. Sound is heard at 16 kHz, as the mean of its channels: what makes it so changes nothing.
-RATE = "1[6-9]\\d{3}|[2-9]\\d{4}|\\d{6}"
+RATE = "(?:1[6-9]|[2-9]\\d|\\d{3})(?:\\d{3}|k)"
 COPIES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "cat": ("", {}),
     "flac": ("-c|-d|-s|--decode|--stdout|--silent|-[cds]{2,3}", {}),
     "sox": (
-        "-V[0-3]?|-G",
+        f"-V[0-3]?|-G|-c1|-b(16|24)|-r{RATE}",
         {
             "-t": "wav|wavpcm|sph|flac|nist|mp3",
             "-r": RATE,
@@ -49,14 +48,18 @@ COPIES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "sph2pipe": ("-p", {"-f": "wav|rif|riff"}),
     "ffmpeg": (
-        "-nostdin|-hide_banner|-y|-vn",
+        "-nostdin|-hide_banner|-y|-vn",  # the first sound track is what is heard of a film
         {
             **{"-v": ".*", "-loglevel": ".*", "-ab": ".*", "-i": ".+", "-f": "wav", "-ar": RATE, "-ac": "1"},
+            **{"-threads": "\\d+", "-map": "0:a:0"},
             **dict.fromkeys(("-acodec", "-c:a", "-codec:a"), "pcm_s16le|pcm_s24le"),
         },
     ),
+    "opusdec": ("--force-wav|--quiet", {"--rate": RATE}),
 }
-STDOUT = ("-", "pipe:1", "pipe:")
+STREAMS = ("-", "pipe:1", "pipe:", "2>/dev/null")
+ONE_CHANNEL = {"sph2pipe": "-c", "sox": "remix"}  # what keeps one, by its number from 1
+CTM_CHANNELS = ("1A", "2B")  # what ctms call the first and the second
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +77,17 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
 
     `folder` may also be its wav.scp. Where there is none in it, all the folders nearest below it that have one are
     read. A path in wav.scp starts at the folder or at one of those above it, the nearest that has the file, or where
-    the program runs. A command that only writes out a file's sound ("flac -c -d -s X |") is that file; other
-    commands, and archives, are Bad. A segment gets a file of its own in audio/ in `given.relative_to`; its end may be
-    -1, the recording's end, and is cut there where it lasts no more than 0.5 s past it. The split is what the
-    folder's name says; the sex and age of speakers are labels. Words are those of the file ctm, or of the only X.ctm:
-    by utterance, or by recording, or by file and channel as reco2file_and_channel names them; words of the text that
-    it lacks are holes.
+    the program runs. A command that only writes out a file's sound, or one channel of it ("flac -c -d -s X |",
+    "sph2pipe -f wav -c 1 X |"), is that; other commands, and archives, are Bad. A segment, and one channel of several,
+    gets a file of its own in audio/ in `given.relative_to`; a segment's end may be -1, the recording's end, and is cut
+    there where it lasts no more than 0.5 s past it. The split is what the folder's name says; the sex and age of
+    speakers are labels. Words are those of the file ctm, or of the only X.ctm: by utterance, or by recording, or by
+    file and channel as reco2file_and_channel names them; of several channels those of a segment's own. Words of the
+    text that it lacks are holes.
 
     Flags: "no-text", "empty-text", "alignment-left-out", and those of `repair.py`. Bad: a second row of the same
-    name, a row whose file is missing, a text without audio, a recording without a segment. Raises CorpusError where
-    there is no wav.scp.
+    name, a row whose file is missing, a text without audio, a recording without a segment, words of
+    neither. Raises CorpusError where there is no wav.scp.
     """
     folder = folder.parent if folder.name == "wav.scp" else folder
     folders = [folder] if (folder / "wav.scp").is_file() else _below(folder)
@@ -134,6 +138,10 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
             tables["wav.scp"], used, folder / "wav.scp", "no row of segments is of this recording"
         )
     yield from _without(tables["text"], there, folder / "text", f"{rows.name} has no such utterance")
+    strange = [name for name in aligned.keys_as_put() if not there.get(name) and not used.get(name)]
+    if strange:
+        problem = "no utterance and no recording; reco2file_and_channel says which a file and channel are"
+        yield Bad(str(folder / "ctm"), f"words of {len(strange)} names, the first {strange[0]!r}: {problem}")
 
 
 def _clip(
@@ -149,7 +157,8 @@ def _clip(
     sources = tables["wav.scp"].get(segment.recording)
     if not sources:
         raise RecordError("wav.scp", f"has no recording {segment.recording!r}")
-    path = _found(folder, file_of(sources[0]))
+    file, channel = source_of(sources[0])
+    path = _found(folder, file)
     duration, flags = sound(path)
     start, end = segment.start, duration if segment.end is None else segment.end
     if start >= duration or end > duration + OVERSHOOT:
@@ -157,8 +166,11 @@ def _clip(
             "segments", f"[{start:g}, {end:g}) s is not in the recording, which lasts {duration:g} s"
         )
     end = min(end, duration)
-    if (start, end, segment.channel) != (0.0, duration, None):
-        samples = stretch(path, start, end, segment.channel)
+    channel = segment.channel if channel is None else channel
+    if channel == 0 and audio.n_channels(path) == 1:
+        channel = None
+    if (start, end, channel) != (0.0, duration, None):
+        samples = stretch(path, start, end, channel)
         path, duration = written(samples, utterance, given), len(samples) / audio.SAMPLE_RATE
     texts = tables["text"].get(utterance)
     speaker = next(iter(tables["utt2spk"].get(utterance)), "")
@@ -221,23 +233,32 @@ def _segment(rest: str) -> Segment:
     return Segment(recording, start, None if end == -1 else end, None if channel == -1 else int(channel))
 
 
-def file_of(source: str) -> str:
-    """The file whose sound a row of wav.scp gives. RecordError where it is an archive, or a command that does more."""
+def source_of(source: str) -> tuple[str, int | None]:
+    """The file whose sound a row of wav.scp gives, and which channel of it, from 0; None for all.
+
+    RecordError where it is an archive, or a command that does more.
+    """
     if not source:
         raise RecordError("wav.scp", "names no file")
     if ARCHIVE.fullmatch(source):
         raise RecordError("wav.scp", f"{source!r:.200} is a place in an archive; {REMEDY}")
     if not source.endswith("|"):
-        return source
+        return source, None
+    channel = None
     try:
         program, *arguments = shlex.split(source[:-1])
-        alone, valued = COPIES[os.path.basename(program)]
+        name = os.path.basename(program)
+        alone, valued = COPIES[name]
+        if (flag := ONE_CHANNEL.get(name, "")) in arguments[:-1]:
+            at = arguments.index(flag)
+            channel = "12345678".index(arguments[at + 1])
+            del arguments[at : at + 2]
         files = list(_files_in(arguments, alone, valued))
     except (ValueError, KeyError):
         files = []
     if len(files) != 1:
         raise RecordError("wav.scp", f"{source!r:.200} is a command; {REMEDY}")
-    return files[0]
+    return files[0], channel
 
 
 def _files_in(arguments: Sequence[str], alone: str, valued: Mapping[str, str]) -> Iterator[str]:
@@ -250,7 +271,7 @@ def _files_in(arguments: Sequence[str], alone: str, valued: Mapping[str, str]) -
                 raise ValueError(argument)
             if argument == "-i":
                 yield value
-        elif argument in STDOUT:
+        elif argument in STREAMS:
             continue
         elif argument.startswith("-") and re.fullmatch(alone, argument) is None:
             raise ValueError(argument)
@@ -298,14 +319,14 @@ def _put_ctm(folder: Path, aligned: OnDisk) -> Iterator[Bad]:
         for row in rows:
             by_channel.setdefault([*row.text("line").split(), ""][1], []).append(row.text("line"))
         for channel, of_it in by_channel.items():
+            recording = next(iter(recordings.get(f"{name} {channel}")), name)
             try:
                 words = list(alignment_lines.ctm("\n".join(of_it)))
             except AlignmentError as error:
                 yield rows[0].bad(RecordError("ctm", f"{name} {channel}: {error.problem}"))
-                aligned.put(name, "null")
-                continue
-            recording = next(iter(recordings.get(f"{name} {channel}")), name)
-            aligned.put(recording, json.dumps(words))
+                aligned.put(recording, "null")
+            else:
+                aligned.put(recording, json.dumps([channel, words]))
 
 
 def _words(
@@ -320,7 +341,11 @@ def _words(
         return (), (), ()
     if "null" in found:
         return (), (), (LEFT_OUT,)
-    rows = [Timed(*row) for row in chain.from_iterable(map(json.loads, found))]
+    by_channel = [json.loads(one) for one in found]
+    if segment.channel in (0, 1):
+        its_own = [one for one in by_channel if one[0] in CTM_CHANNELS[segment.channel]]
+        by_channel = its_own if len(by_channel) > 1 else by_channel
+    rows = [Timed(*row) for _, of_it in by_channel for row in of_it]
     inside = [row for row in rows if start <= _middle(row) < start + clip.duration]
     moved = [
         row._replace(start=round(row.start - start, 6), end=round(row.end - start, 6), speaker=clip.speaker)
