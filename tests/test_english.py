@@ -22,6 +22,7 @@ from tgsr.models.mini import assets
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import read_clips, read_responses
 from tgsr.statistics.intervals import Mean
+from tiny import whisper_folder
 
 
 def run(*words: object) -> None:
@@ -38,8 +39,7 @@ def require_whisper() -> None:
 
 
 def test_every_step_of_the_recipe_on_the_sentences_that_ship(tmp_path: Path) -> None:
-    require_whisper()
-    kept = ("--cache", tmp_path / "cache")
+    kept = ("--cache", tmp_path / "cache", "--model", whisper_folder(tmp_path / "tiny"))
     short = ("--seconds", 4, 6, "--two-speakers", 0.5)
     run("compose", sentences(), "--n", 4, *short, "--out", tmp_path / "clips")
     clips = tmp_path / "clips" / "clips.jsonl"

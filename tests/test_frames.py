@@ -189,7 +189,7 @@ def test_frames_of_another_encoder_are_refused(tmp_path: Path, encoder: dict[str
 def digits(tmp_path_factory: pytest.TempPathFactory, encoder: dict[str, np.ndarray]) -> Path:
     """Clips of spoken digits, whose words an encoder hears at once."""
     folder = tmp_path_factory.mktemp("digits")
-    clips = compose_clips(10, "train", 0, folder)
+    clips = compose_clips(6, "train", 0, folder)
     write_jsonl(folder / "clips.jsonl", [*clips, replace(clips[0], id="gone", audio="gone.flac")])
     return folder / "clips.jsonl"
 

@@ -57,11 +57,11 @@ def listener() -> Lalm:
 
 @pytest.fixture(scope="module")
 def long_recording() -> tuple[np.ndarray, list[Word]]:
-    """Digits of 27 s, of which mini hears ten at a time."""
+    """Digits of 17 s, of which mini hears ten at a time."""
     samples: list[np.ndarray] = []
     words: list[Word] = []
     at = 0.0
-    for seed in (9, 3, 5):
+    for seed in (9, 3):
         made = compose(60_000 + seed, "train", seconds=(8.0, 9.9), two_speakers=0)
         words += [Word(w.text, w.start + at, w.end + at, w.speaker, w.source) for w in made.clip.words]
         samples.append(made.samples)
@@ -77,17 +77,17 @@ def said_once(words: list[Word], n: int) -> list[tuple[str, Span]]:
 
 @pytest.fixture(scope="module")
 def located(listener: Lalm, long_recording: tuple[np.ndarray, list[Word]]) -> list[tuple[Span, CitedAnswer]]:
-    """Where three phrases are said, and what is answered."""
+    """Where two phrases are said, and what is answered."""
     samples, words = long_recording
     once = said_once(words, 4)
     return [
         (truth, ask(listener, samples, phrase, phrase=True, long_audio="windows"))
-        for phrase, truth in (once[0], once[len(once) // 3], once[-1])
+        for phrase, truth in (once[0], once[-1])
     ]
 
 
 def test_a_phrase_is_found_in_whichever_window_it_is(located: list[tuple[Span, CitedAnswer]]) -> None:
-    assert len({answer.window for _, answer in located}) == 3
+    assert len({answer.window for _, answer in located}) == 2
     for truth, answer in located:
         assert answer.spans[0].iou(truth) > 0.4
         assert answer.window is not None
