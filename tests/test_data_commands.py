@@ -281,6 +281,21 @@ def test_several_files_become_one_set_whose_ids_are_its_own(clips: Path, tmp_pat
     assert "the id of another clip of this set" in reasons
 
 
+def test_clips_that_lie_in_the_folder_of_the_questions_stay_as_they_are(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "set" / "clips.jsonl"
+    (tmp_path / "set" / "audio").mkdir(parents=True)
+    own.write_bytes(clips.read_bytes() + b"\nno JSON\n")
+    before = own.read_bytes()
+    command = ["build", "sta", "--out", str(own.parent), "--clips"]
+    assert cli.main([*command, str(own), str(clips)]) == 2
+    assert "set: holds clips.jsonl already; choose another --out" in capsys.readouterr().err
+    assert cli.main([*command, str(own.parent / "audio" / ".." / "clips.jsonl")]) == 0
+    assert own.read_bytes() == before
+    assert read_questions(own.parent / "questions.jsonl")
+
+
 def test_a_cluster_makes_the_same(clips: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="a cluster's runner: pip install -e '.[ray]'")
     texts = []

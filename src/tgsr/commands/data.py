@@ -156,7 +156,7 @@ def build(args: argparse.Namespace) -> None:
         raise OptionError("--phrases must be 1 or more, --max-words and --n-choices 2 or more")
     from tgsr.data.questions.build import ask_about, compose_clips, require_new, write_questions
 
-    require_new(args.out)
+    require_new(args.out, args.clips or ())
     if args.clips:
         _build_from_clips(args)
         return

@@ -41,10 +41,17 @@ from tgsr.records import (
 )
 
 
-def require_new(out: Path) -> None:
-    """Raises BuildError where `out` holds questions already."""
-    if (out / "questions.jsonl").exists():
-        raise BuildError(f"{out}: holds questions.jsonl already; choose another --out or delete that folder")
+def require_new(out: Path, clips: Sequence[Path] = ()) -> None:
+    """Raises BuildError where `out` holds questions already, or clips that are not just those asked about."""
+    names = ["questions.jsonl"] if not clips or _are_kept(clips, out) else ["questions.jsonl", "clips.jsonl"]
+    for name in names:
+        if (out / name).exists():
+            raise BuildError(f"{out}: holds {name} already; choose another --out or delete that folder")
+
+
+def _are_kept(clips: Sequence[Path], out: Path) -> bool:
+    """Whether the clips are just those of out/clips.jsonl."""
+    return [path.resolve() for path in clips] == [(out / "clips.jsonl").resolve()]
 
 
 def compose_clips(n_clips: int, split: str, first_seed: int, out: Path) -> list[Clip]:
@@ -224,6 +231,8 @@ def _join(target: Path, *parts: Path) -> None:
 
 def keep_clips(clips: Sequence[Path], out: Path) -> Path:
     """out/clips.jsonl: the clips of all files, line by line, where rewards and scores look for a question's words."""
+    if _are_kept(clips, out):
+        return out / "clips.jsonl"
     ids = OnDisk()
     read = chain.from_iterable(clips_of(path, "clips", out) for path in clips)
     kept = (clip for clip in read if not isinstance(clip, Bad) and not ids.put_new(clip.id, "taken"))
