@@ -29,14 +29,14 @@ trained="$runs/librispeech-train/clips.jsonl $runs/speechocean-train/clips.jsonl
 tgsr train english --clips $trained --out "$runs/base"
 
 # Stage 1: the aligner alone; once for times in the paper's words, once for Whisper's time tokens.
-[ -e "$runs/data-sta" ] || tgsr build sta --clips $trained --phrases 6 --max-words 8 --out "$runs/data-sta"
+[ -e "$runs/data-sta/questions.jsonl" ] || tgsr build sta --clips $trained --phrases 6 --max-words 8 --out "$runs/data-sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" \
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --times tokens --soft-times 3 \
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/tokens"
 
 # Stage 2: by the paper's reward and by the one that looks where citations point, two seeds each.
-[ -e "$runs/data-qa" ] || tgsr build qa --clips $trained --without "speaker count" --out "$runs/data-qa"
+[ -e "$runs/data-qa/questions.jsonl" ] || tgsr build qa --clips $trained --without "speaker count" --out "$runs/data-qa"
 for reward in grounded paper; do
     for seed in 0 1; do
         tgsr train grpo --questions "$runs/data-qa/questions.jsonl" --model "$runs/sta/adapter" --reward $reward \

@@ -16,8 +16,8 @@ tgsr train frames --clips $clips --out "$runs/frames"
 
 for corpus in librispeech speechocean queen; do
     phrases="$table/phrases-$corpus" choices="$table/choices-$corpus" test="$runs/$corpus-test/clips.jsonl"
-    [ -e "$phrases" ] || tgsr build sta --clips "$test" --phrases 2 --max-words 6 --out "$phrases"
-    [ -e "$choices" ] || tgsr build qa --clips "$test" --without "speaker count" --out "$choices"
+    [ -e "$phrases/questions.jsonl" ] || tgsr build sta --clips "$test" --phrases 2 --max-words 6 --out "$phrases"
+    [ -e "$choices/questions.jsonl" ] || tgsr build qa --clips "$test" --without "speaker count" --out "$choices"
     for model in $locators $models; do
         tgsr predict --questions "$phrases/questions.jsonl" --name "${model%%=*}" --model "${model#*=}" \
             --out "$phrases.jsonl"
