@@ -237,6 +237,17 @@ def test_what_cannot_be_composed_is_said_and_nothing_is_written(
     assert not list(tmp_path.rglob("clips.jsonl"))
 
 
+def test_the_sentences_own_file_is_never_written_over(
+    clips: list[Clip], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(clips, folder).rename(folder / "clips.jsonl")
+    before = source.read_bytes()
+    assert cli.main(["compose", str(source), "--n", "1", "--out", str(source.parent)]) == 2
+    assert "its clips.jsonl is read, and would be written over" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    source.unlink()
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

@@ -98,6 +98,10 @@ def compose(args: argparse.Namespace) -> None:
     from tgsr.data.shards import Step, run
 
     out = args.out.resolve()
+    if out / "clips.jsonl" in (path.resolve() for path in args.sentences):
+        raise OptionError(
+            f"--out {args.out}: its clips.jsonl is read, and would be written over; choose another"
+        )
     held_out = composing.read_held_out(args.held_out) if args.held_out else None
     clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.sentences)
     sentences, bad = composing.chosen(clips, out, args.split, held_out)
