@@ -394,6 +394,45 @@ def test_an_adapter_finds_the_adapter_that_is_its_base_from_anywhere(
     assert torch.equal(logps(load(str(tmp_path / "sta"))), logps(load(str(tmp_path / "base"))))
 
 
+def test_an_adapter_whose_base_was_moved_says_where_its_new_path_goes(folder: Path, tmp_path: Path) -> None:
+    lora = load(str(folder))
+    with_lora(lora, 2, 4, 0)
+    torch.nn.init.normal_(next(w for n, w in lora.model.named_parameters() if ".lora_B." in n), std=0.1)
+    save_adapter(lora, tmp_path / "base", merged=True)
+    merged = load(str(tmp_path / "base"))
+    assert torch.allclose(logps(merged), logps(lora), atol=1e-3)  # float16's rounding
+    save_adapter(with_trained_lora(merged), tmp_path / "sta")
+    expected = logps(merged)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(ModelError, match=r"sta/adapter\.json: its base .*where it was moved, give its new path"):
+        load(str(tmp_path / "sta"))
+    described = json.loads((tmp_path / "sta/adapter.json").read_text())
+    (tmp_path / "sta/adapter.json").write_text(json.dumps({**described, "base": "../moved"}))
+    assert torch.equal(logps(load(str(tmp_path / "sta"))), expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("merged.json", None, "is not what `tgsr merge` writes"),
+        ("merged.json", {"times": "minutes"}, "times 'minutes', not words or tokens"),
+        ("adapter.json", {"times": "minutes"}, "times 'minutes', not words or tokens"),
+        ("adapter.json", {"files": {}, "merged": True}, "is not what save_adapter writes"),
+    ],
+)
+def test_a_description_that_tgsr_does_not_write_is_refused(
+    folder: Path, tmp_path: Path, file: str, changes: dict[str, object] | None, says: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    if file == "adapter.json":
+        (tmp_path / "m").rename(tmp_path / "base")
+        save_adapter(load(str(tmp_path / "base")), tmp_path / "m")
+    described = json.loads((tmp_path / "m" / file).read_text())
+    (tmp_path / "m" / file).write_text("{" if changes is None else json.dumps(described | changes))
+    with pytest.raises(ModelError, match=f"{file}: .*{says}"):
+        load(str(tmp_path / "m"))
+
+
 @pytest.mark.parametrize("times", ["words", "tokens"])
 def test_a_merged_model_is_the_adapter_on_its_base(folder: Path, tmp_path: Path, times: Times) -> None:
     lalm = with_trained_lora(load(str(folder)))

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate.utils import align_module_device
@@ -30,6 +30,7 @@ from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper import Whisper
+from tgsr.prompts import Times
 
 SHIPPED = {
     **{"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"},
@@ -165,10 +166,24 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
 def with_aligner_of(lalm: Whisper, folder: Path) -> Whisper:
     """The model with the aligner that `merge` has written beside its weights, and the way of writing times."""
     if (folder / MERGED_FILE).exists():
-        lalm.times = json.loads((folder / MERGED_FILE).read_text()).get("times", lalm.times)
+        try:
+            about = dict(json.loads((folder / MERGED_FILE).read_text()))
+            lalm.times = times_of(about, lalm.times)
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"{folder / MERGED_FILE}: is not what `tgsr merge` writes ({error}); merge again"
+            ) from error
     if (folder / ALIGNER_FILE).exists():
         read_aligner(lalm, folder)
     return lalm
+
+
+def times_of(about: Mapping[str, Any], default: Times) -> Times:
+    """How a model writes times, by the JSON beside its weights. ValueError for a way that there is not."""
+    times: Times = about.get("times", default)
+    if times not in get_args(Times):
+        raise ValueError(f"times {times!r}, not {' or '.join(get_args(Times))}")
+    return times
 
 
 def read_aligner(lalm: Lalm, folder: Path) -> None:
@@ -215,7 +230,8 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     try:
         about = json.loads(described.read_text())
         base, files = str(about["base"]), dict(about.get("files", {}))
-        merged, times = bool(about.get("merged")), about.get("times")
+        merged_hash = str(files["adapter_model.safetensors"]) if about.get("merged") else ""
+        times = times_of(about, "words")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{described}: is not what save_adapter writes ({error!r}); train it again"
@@ -229,14 +245,16 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     try:
         lalm = _load(base if not (folder / base).exists() else str(folder / base), placement)
     except ModelError as error:
-        raise ModelError(f"{described}: its base {base} cannot be loaded: {error}") from error
+        raise ModelError(
+            f"{described}: its base {base} cannot be loaded (where it was moved, give its new path there): {error}"
+        ) from error
     if not _is_the_base(about, lalm):
         raise ModelError(
             f"{folder}: was trained on another model than {base} is now; "
             f"give {described} the path of its own base, or train it again"
         )
     lalm.name = name
-    if times is not None and isinstance(lalm, Whisper):
+    if "times" in about and isinstance(lalm, Whisper):
         lalm.times = times
     if (folder / ALIGNER_FILE).exists():
         read_aligner(lalm, folder)
@@ -256,9 +274,9 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
                 f"the LoRA of {base} that adapter_config.json describes; it would change nothing"
             )
         lalm.model.eval()
-        if merged:  # a model that others are made of, which a LoRA of their own goes on top of
+        if merged_hash:  # a model that others are made of, which a LoRA of their own goes on top of
             lalm.model = lalm.model.merge_and_unload().requires_grad_(False)
-            lalm.merged = files["adapter_model.safetensors"]
+            lalm.merged = merged_hash
             lalm.base = name if name in OURS else str(folder.resolve())
     elif not (folder / ALIGNER_FILE).exists():
         raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
