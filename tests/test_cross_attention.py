@@ -404,7 +404,9 @@ def test_an_adapter_whose_base_was_moved_says_where_its_new_path_goes(folder: Pa
     save_adapter(with_trained_lora(merged), tmp_path / "sta")
     expected = logps(merged)
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(ModelError, match=r"sta/adapter\.json: its base .*where it was moved, give its new path"):
+    with pytest.raises(
+        ModelError, match=r"sta/adapter\.json: its base .*where it was moved, give its new path"
+    ):
         load(str(tmp_path / "sta"))
     described = json.loads((tmp_path / "sta/adapter.json").read_text())
     (tmp_path / "sta/adapter.json").write_text(json.dumps({**described, "base": "../moved"}))
