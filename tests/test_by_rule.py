@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tgsr.data.questions.by_rule import (
+    TASKS,
     Choices,
     by_label,
     by_sound,
@@ -20,6 +21,7 @@ from tgsr.data.questions.by_rule import (
 )
 from tgsr.data.questions.draft import Draft
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, plain_word, spread_phrases
+from tgsr.errors import OptionError
 from tgsr.records import Clip, Question
 from tgsr.timeline import Event, Hole, Span, Word
 
@@ -90,6 +92,12 @@ def test_any_text_gets_questions_with_different_choices_or_none(text: str) -> No
             plain = {" ".join(map(plain_word, choice.split())) for choice in question.choices}
             assert len(plain) == len(question.choices) >= 2
             assert question.evidence or question.answer in ("no", "never")
+            assert question.task in TASKS
+
+
+def test_a_task_that_is_none_is_told() -> None:
+    with pytest.raises(OptionError, match="--without 'speakercount': is no task; tasks are intent"):
+        Choices(without=("said first", "speakercount"))
 
 
 # --- phrases ---------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from tgsr.data.questions.phrases import (
     unbroken,
 )
 from tgsr.data.splits import drawn
+from tgsr.errors import OptionError
 from tgsr.records import (
     EVENTS_LEFT_OUT,
     NO_SPEECH,
@@ -44,6 +45,11 @@ EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+TASKS = (
+    *("intent", "emotion", "sentiment", "speaker count", "who says it", "who speaks next"),
+    *("said next", "said first", "said at all", "is it said", "word count"),
+    *("sound first", "sound count", "sound at all"),
+)
 TURN = "speaker "  # how events name a speaker's turn
 QUOTED = 10  # words of a turn
 TIMES = ("never", "once", "twice", "three times")  # a word is said
@@ -53,11 +59,15 @@ PAUSE: Seconds = 0.05  # apart: what comes first must be heard to come first
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How many choices a question has, at most, and which tasks are left out."""
+    """How many choices a question has, at most, and which of TASKS are left out; OptionError for any other."""
 
     n: int = 4
     without: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if unknown := sorted({*self.without} - {*TASKS}):
+            raise OptionError(f"--without {unknown[0]!r}: is no task; tasks are {', '.join(TASKS)}")
 
 
 def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -> list[Question]:
