@@ -16,12 +16,14 @@ from torch import Tensor
 from transformers import GenerationMixin, PreTrainedTokenizerFast, WhisperForConditionalGeneration
 
 from tgsr import cli
+from tgsr.answering.predict import LalmAnswers
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
 from tgsr.engine.features import FeatureCache, parts
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, without_start
 from tgsr.errors import ModelError, OptionError
+from tgsr.llm.decoding import Decoding
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import files_of, load, save_adapter
@@ -249,6 +251,19 @@ def test_a_clip_is_heard_as_if_nothing_came_after_it(lalm: Whisper) -> None:
 def test_a_clip_that_cannot_be_heard_is_refused(lalm: Whisper, seconds: float, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         lalm.encode_audio(noise(seconds))
+
+
+def test_more_tokens_than_the_context_has_are_refused_with_the_remedy(lalm: Whisper, tmp_path: Path) -> None:
+    question = read_questions(questions_in(tmp_path, "qa", 1))[0]
+    for n_new, fits in ((20, True), (500, False)):
+        answers = LalmAnswers(lalm, FeatureCache(tmp_path), Decoding(max_new_tokens=n_new))
+        if fits:
+            assert answers.prompt(question, 0, torch.zeros(9, 32))[0] == 0
+            continue
+        with pytest.raises(
+            ModelError, match=r"and 500 to come; tiny has room for 447: lower --max-new-tokens"
+        ):
+            answers.prompt(question, 0, torch.zeros(9, 32))
 
 
 def test_silence_instead_of_the_clip_changes_the_loss(lalm: Whisper) -> None:

@@ -120,9 +120,12 @@ class LalmAnswers:
     def prompt(self, question: Question, clip: int, features: Tensor) -> tuple[int, tuple[int, ...]]:
         prompt = self.lalm.prompt(prompt_text(self.lalm, question))
         before = len(prompt.before) + self.lalm.positions_of(len(features))
-        room = context_of(self.lalm) - before - self.decoding.max_new_tokens
-        if len(prompt.after) > room:
-            raise ModelError(f"{len(prompt.after)} tokens of prompt; {self.lalm.name} has room for {room}")
+        room, n_new = context_of(self.lalm) - before, self.decoding.max_new_tokens
+        if len(prompt.after) + n_new > room:
+            raise ModelError(
+                f"{len(prompt.after)} tokens of prompt and {n_new} to come; {self.lalm.name} has room for {room}: "
+                "lower --max-new-tokens, or shorten the question"
+            )
         return clip, prompt.after
 
     def answers(
