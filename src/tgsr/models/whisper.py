@@ -217,6 +217,8 @@ def load_whisper(name: str = "whisper-base", placement: Placement = AS_SAVED) ->
             "are of different models; take the tokenizer that came with the weights"
         )
     check_sizes(name, model.config, tokenizer, extractor)
+    if name == "whisper-base":
+        model.name_or_path = ""  # PEFT would keep this machine's folder in an adapter's configuration
     set_newline_apart(model, tokenizer.get_vocab().get(NEWLINE))
     model.model.aligner = ResidualAligner(model.config.d_model).requires_grad_(False)
     model.model.aligner.to(model.proj_out.weight.device, model.dtype)
