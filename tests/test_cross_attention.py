@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import GenerationMixin, PreTrainedTokenizerFast, WhisperForConditionalGeneration
 
 from tgsr import cli
-from tgsr.answering.predict import LalmAnswers
+from tgsr.answering.ask import ask
+from tgsr.answering.predict import LalmAnswers, as_long_as_fits
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
 from tgsr.engine.features import FeatureCache, parts
@@ -264,6 +265,19 @@ def test_more_tokens_than_the_context_has_are_refused_with_the_remedy(lalm: Whis
             ModelError, match=r"and 500 to come; tiny has room for 447: lower --max-new-tokens"
         ):
             answers.prompt(question, 0, torch.zeros(9, 32))
+
+
+@pytest.mark.parametrize("n_letters", [1, 300, 500])
+def test_an_answer_may_be_as_long_as_its_question_leaves(lalm: Whisper, n_letters: int) -> None:
+    prompt = lalm.prompt("x" * n_letters).after
+    fitting = as_long_as_fits(lalm, prompt, [torch.zeros(1500, 32)])
+    assert fitting.max_new_tokens == max(1, min(Decoding().max_new_tokens, 447 - len(prompt)))
+
+
+def test_a_long_question_is_answered_and_one_without_any_room_is_refused(lalm: Whisper) -> None:
+    assert ask(lalm, noise(1.0), "x" * 250).text
+    with pytest.raises(ModelError, match="more than tiny's context of 448"):
+        ask(lalm, noise(1.0), "x" * 500)
 
 
 def test_silence_instead_of_the_clip_changes_the_loss(lalm: Whisper) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.answering.in_windows import answer_in_windows, cut, locate_in_windows
-from tgsr.answering.predict import respond
+from tgsr.answering.predict import as_long_as_fits, respond
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
@@ -73,6 +73,7 @@ def ask(
 ) -> CitedAnswer:
     """The model's greedy response under the paper's prompts: B.1.1 or B.1.2 for a phrase, B.1.3 for a question.
 
+    It is cut where the model's context ends.
     With "windows" a recording longer than a Lalm hears is heard in several, and one of them answers (in_windows.py).
 
     Raises ModelError for a blank question, one choice, choices with a phrase, a recording that is too long for the
@@ -106,7 +107,8 @@ def ask(
         return replace(moved, window=one.window)
     if isinstance(model, Lalm):
         heard = without_cache(model, samples, "refuse" if long_audio == "windows" else long_audio)
-        answer = respond(model, [heard], [(0, model.prompt(text).after)])[0]
+        prompt = model.prompt(text).after
+        answer = respond(model, [heard], [(0, prompt)], as_long_as_fits(model, prompt, [heard]))[0]
     else:
         require_heard(model, duration)
         about = ClipQuestion(0, text, question, choices, question if phrase else None)

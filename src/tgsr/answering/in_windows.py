@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tgsr.answering.citing import find_phrase
-from tgsr.answering.predict import said_by, sampled
+from tgsr.answering.predict import as_long_as_fits, said_by, sampled
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import without_cache
 from tgsr.grounding import asked_span, find_asked
@@ -85,7 +85,8 @@ def hear_windows(
     for first in range(0, len(spans), AT_ONCE):
         some = spans[first : first + AT_ONCE]
         features = [without_cache(lalm, cut(samples, span)) for span in some]
-        drawn = sampled(lalm, features, [(place, prompt) for place in range(len(some))], decoding)
+        prompts = [(place, prompt) for place in range(len(some))]
+        drawn = sampled(lalm, features, prompts, as_long_as_fits(lalm, prompt, features, decoding))
         for span, one in zip(some, drawn, strict=True):
             sure = -math.inf if one.failed else float(np.mean(one.logps))
             heard.append(Heard(span, said_by(lalm, one), sure))

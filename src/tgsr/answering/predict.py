@@ -58,6 +58,15 @@ def respond(
     return [said_by(lalm, one) for one in drawn]
 
 
+def as_long_as_fits(
+    lalm: Lalm, prompt: Sequence[int], heard: Sequence[Tensor], decoding: Decoding = GREEDY
+) -> Decoding:
+    """`decoding` with as many new tokens as the context leaves after a prompt about any of these clips; 1 at least."""
+    before = len(lalm.prompt("").before) + max(lalm.positions_of(len(frames)) for frames in heard)
+    room = context_of(lalm) - before - len(prompt)
+    return replace(decoding, max_new_tokens=max(1, min(decoding.max_new_tokens, room)))
+
+
 def sampled(
     lalm: Lalm,
     heard: Sequence[Tensor],
