@@ -33,7 +33,7 @@ tgsr train english --clips $trained --out "$runs/base"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" \
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --times tokens --soft-times 3 \
-    --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --out "$runs/tokens"
+    --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps 150 --out "$runs/tokens"
 
 # Stage 2: by the paper's reward and by the one that looks where citations point, two seeds each.
 [ -e "$runs/data-qa/questions.jsonl" ] || tgsr build qa --clips $trained --without "speaker count" --out "$runs/data-qa"
