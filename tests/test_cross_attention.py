@@ -615,5 +615,6 @@ def test_the_packaged_whisper_can_write_a_newline_and_still_opens_and_closes(bas
     (newline,) = base.tokens("\n")
     prompt = base.prompt("Which?\n(a) one")
     used = [*prompt.before, *prompt.after, base.eos_id, base.first_tick, *base.tokens("caf\u00e9 \u2019")]
-    assert 40 < int(never.sum()) < 100
-    assert not never[[newline, *used]].any()
+    text = "Laughing likely neighbours of the suburb misunderstood their weapons; a thousand raspberries disappeared."
+    assert 100 < int(never.sum()) < 200
+    assert not never[[newline, *used, *base.tokens(text)]].any()
