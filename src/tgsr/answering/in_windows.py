@@ -21,7 +21,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import without_cache
 from tgsr.grounding import asked_span, find_asked
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
-from tgsr.models.lalm import Lalm
+from tgsr.models.lalm import Lalm, writing_times
 from tgsr.timeline import Seconds, Span, Word
 
 OVERLAP = 0.25  # of a window: what is said across a border is whole in the next window
@@ -99,12 +99,9 @@ def written_down(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span]) -> list
     wider = [
         window_around(span, duration, min(longest, max(LEAST, span.duration + 2 * MARGIN))) for span in spans
     ]
-    times, lalm.times = lalm.times, "words"  # a model that writes times as tokens would write some here too
-    try:
-        most = MOST_FIRST + round(MOST_A_SECOND * max(span.duration for span in wider))
+    most = MOST_FIRST + round(MOST_A_SECOND * max(span.duration for span in wider))
+    with writing_times(lalm, "words"):  # a model that writes times as tokens would write some here too
         heard = hear_windows(lalm, samples, wider, TRANSCRIBE, replace(GREEDY, max_new_tokens=most))
-    finally:
-        lalm.times = times
     return ["" if isinstance(one.text, Failed) else one.text for one in heard]
 
 

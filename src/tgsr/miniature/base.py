@@ -33,14 +33,14 @@ from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.disk.whole import whole_files
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
-from tgsr.errors import RunError, Stopped
+from tgsr.errors import RunError
 from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import TextLesson, drill, lessons, talking_lessons, written
 from tgsr.miniature.muon import Muon
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
+from tgsr.training.checkpoints import keep_or_stop, load_checkpoint
 from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop, stop_on_sigterm
 
@@ -432,6 +432,11 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
     elif not config.start:
         accuracy = learn_to_hear(lalm, heads.voices, voices, heard[:1500], config)
         run.log({"step": 0, "hearing_accuracy": accuracy})
+
+    def state_now() -> dict[str, Any]:
+        optimizers = {"adamw": adamw.state_dict(), "muon": muon.state_dict()}
+        return {"weights": everything.state_dict(), **optimizers}
+
     trained.train()
     n_steps = config.before_talking + config.talking_steps
     with stop.steps():
@@ -465,13 +470,7 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
             row |= {reader: float(reader_loss.detach()) for reader, reader_loss in losses.items()}
             row |= {"lr": config.learning_rate * share, "grad_norm": norm}
             run.log({**row, **_by_kind(packed, batch.kinds)})
-            stops = stop.asked and step + 1 < n_steps
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == n_steps or stops:
-                optimizers = {"adamw": adamw.state_dict(), "muon": muon.state_dict()}
-                save_checkpoint(run, step + 1, {"weights": everything.state_dict(), **optimizers})
-            if stops:
-                say_stopped(run, step + 1)
-                raise Stopped
+            keep_or_stop(run, stop, step + 1, n_steps, config.checkpoint_every, state_now)
     trained.eval()
     save_base(lalm, run.path / "model")
     return run.path / "model"

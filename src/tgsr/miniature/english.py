@@ -28,7 +28,7 @@ from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
-from tgsr.errors import RunError, Stopped
+from tgsr.errors import RunError
 from tgsr.grounding import asked_span, find_asked
 from tgsr.miniature.base import TimeCode
 from tgsr.miniature.english_config import EnglishConfig
@@ -36,21 +36,15 @@ from tgsr.miniature.english_lessons import english_lessons, plainly, teaches
 from tgsr.miniature.hearing import hear_files
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.lalm import context_of
+from tgsr.models.lalm import context_of, writing_times
 from tgsr.models.load import load, save_adapter
 from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
 from tgsr.prompts import Times, prompted
 from tgsr.records import Clip, Question
 from tgsr.rewards import answer_reward
-from tgsr.training.checkpoints import (
-    kept_checkpoints,
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-    say_stopped,
-)
-from tgsr.training.steps import cosine, step_or_stop
+from tgsr.training.checkpoints import keep_or_stop, kept_checkpoints, load_checkpoint, read_checkpoint
+from tgsr.training.steps import cosine, descend
 from tgsr.training.stop import Stop, stop_on_sigterm
 
 N_OTHERS = 32  # clips whose words may be a clip's wrong choices
@@ -110,10 +104,9 @@ def lessons_of(
         if budget < 0 and chosen:
             break
         chosen.append((lesson_branch, lesson.kind if timed else f"bad {lesson.kind}"))
-    lalm.times = "tokens"
-    for lesson in time_token_lessons(lalm, item.clip, config.token_phrases, timed, rng):
-        chosen.append((branch_of(lalm, lesson), lesson.kind))
-    lalm.times = "words"
+    with writing_times(lalm, "tokens"):
+        for lesson in time_token_lessons(lalm, item.clip, config.token_phrases, timed, rng):
+            chosen.append((branch_of(lalm, lesson), lesson.kind))
     return chosen
 
 
@@ -141,6 +134,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     lalm = load(config.model)
     if not isinstance(lalm, Whisper):
         raise RunError(f"{config.model}: train english teaches whisper-base, or what was made of it")
+    lalm.times = "words"
     heard = among_others(hear_files(run, lalm, config.clips, cache, teaches=teaches))
     others = hear_files(run, lalm, config.watch, cache, "watch-errors.jsonl") if config.watch else []
     watched = among_others(others)
@@ -154,22 +148,17 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     soft = SoftTimes(lalm.first_tick, N_TICKS, config.spread)
     done = 0
     state = load_checkpoint(run)
-    if state is None and config.start:
-        last = list(kept_checkpoints(RunFolder(Path(config.start))).values())
-        if not last:
-            raise RunError(
-                f"{config.start}: has no checkpoint; give the --out of another `tgsr train english`"
-            )
-        kept = read_checkpoint(last[-1])["weights"]
-        if {k: w.shape for k, w in kept.items()} != {k: w.shape for k, w in weights.items()}:
-            raise RunError(
-                f"{last[-1]}: has not this run's weights; give the --lora-rank and --model that {config.start} has"
-            )
-        put(weights, kept)
     if state is not None:
         done = int(state["step"])
         put(weights, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
+    elif config.start:
+        begin_with(weights, config.start)
+
+    def state_now() -> dict[str, Any]:
+        kept = {name: weight.detach() for name, weight in weights.items()}
+        return {"weights": kept, "optimizer": optimizer.state_dict()}
+
     with stop.steps():
         for step in tqdm(range(done, config.steps), "english", unit="step", initial=done, total=config.steps):
             if watched and step == 0:
@@ -193,33 +182,30 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
                 logps = branch_logps(listen(lalm, audio, aligned=True), branches, soft_times=soft)
             loss = -logps.logp_BT.sum() / logps.mask_BT.sum()
             rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-            loss.backward()
-            norm = step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
-            row: dict[str, Any] = {
-                "step": step + 1,
-                "loss": float(loss.detach()),
-                "lr": rate,
-                "grad_norm": norm,
-            }
+            row = descend(optimizer, parameters, loss, rate, config.clip_norm, step)
             of_branch = (-logps.logp_BT.detach().sum(1) / logps.mask_BT.sum(1)).tolist()
             for kind in sorted(set(kinds)):
                 of_kind = [x for x, k in zip(of_branch, kinds, strict=True) if k == kind]
                 row[f"loss {kind}"] = float(np.mean(of_kind))
-            is_last, stops = step + 1 == config.steps, stop.asked and step + 1 < config.steps
-            if watched and (is_last or (step + 1) % config.watch_every == 0):
+            if watched and (step + 1 == config.steps or (step + 1) % config.watch_every == 0):
                 row |= gates(lalm, code, watched, config.without)
             run.log(row)
-            if is_last or stops or (step + 1) % config.checkpoint_every == 0:
-                kept = {name: weight.detach() for name, weight in weights.items()}
-                save_checkpoint(run, step + 1, {"weights": kept, "optimizer": optimizer.state_dict()})
-            if stops:
-                say_stopped(run, step + 1)
-                raise Stopped
+            keep_or_stop(run, stop, step + 1, config.steps, config.checkpoint_every, state_now)
     save_adapter(lalm, run.path / "model", merged=True)
     return run.path / "model"
+
+
+def begin_with(weights: Mapping[str, Tensor], start: str) -> None:
+    """The last weights of another run, in their places. RunError where it has none, or others than these."""
+    last = list(kept_checkpoints(RunFolder(Path(start))).values())
+    if not last:
+        raise RunError(f"{start}: has no checkpoint; give the --out of another `tgsr train english`")
+    kept = read_checkpoint(last[-1])["weights"]
+    if {k: w.shape for k, w in kept.items()} != {k: w.shape for k, w in weights.items()}:
+        raise RunError(
+            f"{last[-1]}: has not this run's weights; give the --lora-rank and --model that {start} has"
+        )
+    put(weights, kept)
 
 
 @torch.no_grad()
@@ -252,14 +238,13 @@ def gates(
         ]
         for name, heard in (("timed", timed), ("plain", frames)):
             for times in get_args(Times):
-                lalm.times = times
                 prompts = [(place, lalm.phrase_question(str(q.phrase))) for place, q in phrases]
-                n_tokens = 48 if times == "words" else 4
-                for (_, question), text in zip(phrases, written(lalm, heard, prompts, n_tokens), strict=True):
+                with writing_times(lalm, times):
+                    texts = written(lalm, heard, prompts, 48 if times == "words" else 4)
+                for (_, question), text in zip(phrases, texts, strict=True):
                     span = asked_span(find_asked(text, question.phrase))
                     found = item_iou([span] if span else [], question.evidence[0])
                     measured.setdefault(f"iou_{name}_{times}", []).append(found)
-        lalm.times = "words"
         asked = [
             (place, q) for place, item in enumerate(some) for q in item.questions(without, first + place)
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from tgsr.data.transcribe.forced_alignment import spell
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures
-from tgsr.errors import Stopped
 from tgsr.miniature.frames_config import FramesConfig
 from tgsr.miniature.hearing import hear_files
 from tgsr.models.frame_head import (
@@ -35,8 +34,8 @@ from tgsr.models.load import load
 from tgsr.overlap import high_overlap
 from tgsr.records import Clip
 from tgsr.timeline import Seconds, Span
-from tgsr.training.checkpoints import load_checkpoint, save_checkpoint, say_stopped
-from tgsr.training.steps import cosine, step_or_stop
+from tgsr.training.checkpoints import keep_or_stop, load_checkpoint
+from tgsr.training.steps import cosine, descend
 from tgsr.training.stop import Stop, stop_on_sigterm
 
 
@@ -72,8 +71,7 @@ def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop
     others = hear_files(run, lalm, config.watch, cache, "watch-errors.jsonl") if config.watch else []
     said = [part for clip, _ in clips for word in clip.words for part in spell(word.text)]
     pieces = train_pieces(said, config.n_pieces)
-    n_in = lalm.encode_audio(np.zeros(16000, np.float32)).shape[1]
-    head = FrameHead(pieces, n_in, config.hidden, config.dropout)
+    head = FrameHead(pieces, clips[0][1].read().shape[1], config.hidden, config.dropout)
     items, watched = (
         [
             Labelled(clip, audio, frame_labels(clip, head, audio.n_frames, lalm.seconds_per_frame))
@@ -93,6 +91,10 @@ def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop
         done = int(state["step"])
         head.load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
+
+    def state_now() -> dict[str, Any]:
+        return {"weights": head.state_dict(), "optimizer": optimizer.state_dict()}
+
     with stop.steps():
         for step in tqdm(range(done, config.steps), "frames", unit="step", initial=done, total=config.steps):
             rng = np.random.default_rng((config.seed, step))
@@ -103,22 +105,11 @@ def _train(run: RunFolder, config: FramesConfig, cache: FeatureCache, stop: Stop
             lost_F = nn.functional.nll_loss(logp_FP, piece_F, reduction="none")
             loss = (weight_F * lost_F).sum() / weight_F.sum()
             rate = config.learning_rate * cosine(step, config.steps, config.warmup_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-            loss.backward()
-            norm = step_or_stop(optimizer, parameters, loss, config.clip_norm, step)
-            row = {"step": step + 1, "loss": float(loss.detach()), "lr": rate, "grad_norm": norm}
-            is_last, stops = step + 1 == config.steps, stop.asked and step + 1 < config.steps
-            if watched and (is_last or (step + 1) % config.watch_every == 0):
+            row = descend(optimizer, parameters, loss, rate, config.clip_norm, step)
+            if watched and (step + 1 == config.steps or (step + 1) % config.watch_every == 0):
                 row |= measured(head, watched, lalm.seconds_per_frame)
             run.log(row)
-            if is_last or stops or (step + 1) % config.checkpoint_every == 0:
-                kept = {"weights": head.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(run, step + 1, kept)
-            if stops:
-                say_stopped(run, step + 1)
-                raise Stopped
+            keep_or_stop(run, stop, step + 1, config.steps, config.checkpoint_every, state_now)
     save_frame_head(head, HeardBy(config.model, lalm.encoder_key), run.path / "model")
     return run.path / "model"
 

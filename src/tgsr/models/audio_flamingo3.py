@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AudioFlamingo3ForConditionalGeneration
 
 from tgsr.audio import SAMPLE_RATE
@@ -16,6 +16,7 @@ from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper_encoder import encoded
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 
@@ -65,22 +66,11 @@ class AudioFlamingo3(Lalm):
 
     def _encode_window(self, samples: np.ndarray) -> Tensor:
         tower = self.inner.model.audio_tower
-        batch = self.feature_extractor(
-            samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
-        )
-        n_mels = int(batch["attention_mask"].sum())
-        n_positions = (n_mels - 1) // 2 + 1
-        if n_positions < 2:  # 0.02 s or less: two positions are pooled into a frame
+        hidden = encoded(self.feature_extractor, tower, samples)
+        if len(hidden) < 2:  # 0.02 s or less: two positions are pooled into a frame
             return torch.zeros(0, tower.layer_norm.weight.numel())
-        mels = batch["input_features"].to(tower.conv1.weight.device, tower.conv1.weight.dtype)
-        # Four frames more than there are, so that the convolutions see at the end what they see in a whole window.
-        mels = mels[..., : n_mels + 4]
-        hidden = nn.functional.gelu(tower.conv2(nn.functional.gelu(tower.conv1(mels)))).permute(0, 2, 1)
-        hidden = hidden[:, :n_positions] + tower.embed_positions.weight[:n_positions]
-        for layer in tower.layers:
-            hidden = layer(hidden, None)
-        hidden = tower.avg_pooler(hidden.permute(0, 2, 1)).permute(0, 2, 1)
-        return tower.layer_norm(hidden)[0].float().cpu()
+        pooled = tower.avg_pooler(hidden.T[None])[0].T
+        return tower.layer_norm(pooled).float().cpu()
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_af3(phrase)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -194,6 +195,16 @@ class Lalm(ABC):
                 f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
                 f"(tgsr ask --start/--end), hear it in {how}, or take a model that hears more"
             )
+
+
+@contextmanager
+def writing_times(lalm: Lalm, times: Times) -> Iterator[None]:
+    """Within it, the model is asked for times as words or as tokens, whatever it was taught."""
+    before, lalm.times = lalm.times, times
+    try:
+        yield
+    finally:
+        lalm.times = before
 
 
 def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:

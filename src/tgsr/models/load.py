@@ -33,8 +33,11 @@ from tgsr.models.whisper import Whisper
 from tgsr.prompts import Times
 
 SHIPPED = {
-    **{"mini:sta": "mini-sta", "mini:paper": "mini-paper", "mini:tgsr": "mini-tgsr"},
-    **{"mini-en": "mini-en", "mini-en:tokens": "mini-en-tokens"},
+    "mini:sta": "mini-sta",
+    "mini:paper": "mini-paper",
+    "mini:tgsr": "mini-tgsr",
+    "mini-en": "mini-en",
+    "mini-en:tokens": "mini-en-tokens",
 }
 OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
@@ -186,6 +189,13 @@ def times_of(about: Mapping[str, Any], default: Times) -> Times:
     return times
 
 
+def write_aligner(aligner: Any, folder: Path) -> None:
+    """The aligner's weights in a file of their own, in their own width."""
+    weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
+    with whole(folder / ALIGNER_FILE) as half:
+        save_file(weights, half)
+
+
 def read_aligner(lalm: Lalm, folder: Path) -> None:
     """Gives the model the aligner that the folder holds. ModelError for one that is damaged or another model's."""
     try:
@@ -302,10 +312,8 @@ def save_adapter(lalm: Lalm, folder: Path, *, merged: bool = False) -> None:
     Complete over the base alone: stage 2's adapter holds stage 1's aligner too. `merged`: to be merged into its base
     whenever it is loaded, as a model of its own; then it is a LoRA in float16 and no aligner.
     """
-    aligner = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
     if not merged:
-        with whole(folder / ALIGNER_FILE) as half:
-            save_file(aligner, half)
+        write_aligner(lalm.aligner, folder)
     if hasattr(lalm.model, "peft_config"):
         with whole_files(folder) as half:
             lalm.model.save_pretrained(str(half), safe_serialization=True)

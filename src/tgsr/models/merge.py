@@ -17,7 +17,7 @@ from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import ALIGNER_FILE, BASE_FILE, MERGED_FILE, OURS
+from tgsr.models.load import BASE_FILE, MERGED_FILE, OURS, write_aligner
 from tgsr.models.whisper import Whisper
 
 SHARD = "5GB"
@@ -50,17 +50,6 @@ def merge(lalm: Lalm, out: Path) -> Path:
         _add_up(model)
         with without_renaming_warning():
             model = model.merge_and_unload()
-    head: Any = lalm.lm_head
-    embedding: Any = lalm.language_model.get_input_embeddings()
-    if head.weight is embedding.weight and not isinstance(
-        lalm, Whisper
-    ):  # mini-lm's, by hand: its class is not one that ties
-        head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
-        config: Any = model.config
-        for part in (config, config.get_text_config()):
-            part.tie_word_embeddings = False
-    if not isinstance(lalm, Whisper):
-        model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
     lalm.model = model
     about = {"from": lalm.name, "base": lalm.base}
     with whole_folder(out) as half:
@@ -68,12 +57,23 @@ def merge(lalm: Lalm, out: Path) -> Path:
             about["times"] = lalm.times
             _save_whisper(model, half)
         else:
-            model.save_pretrained(str(half), max_shard_size=SHARD)
+            _save_all(lalm, model, half)
         _save_processor(lalm, half)
-        if not isinstance(lalm, Whisper):
-            _carry_over(lalm.base, half, str(model.dtype).removeprefix("torch."))
         write_whole(half / MERGED_FILE, json.dumps(about, indent=1) + "\n")
     return out
+
+
+def _save_all(lalm: Lalm, model: Any, folder: Path) -> None:
+    """The model with its aligner, all in the decoder's width, and what else the base's checkpoint holds."""
+    head: Any = lalm.lm_head
+    embedding: Any = lalm.language_model.get_input_embeddings()
+    if head.weight is embedding.weight:  # mini-lm's, by hand: its class is not one that ties
+        head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+        for part in (model.config, model.config.get_text_config()):
+            part.tie_word_embeddings = False
+    model.to(next(lalm.language_model.parameters()).dtype)  # training keeps an aligner in float32
+    model.save_pretrained(str(folder), max_shard_size=SHARD)
+    _carry_over(lalm.base, folder, str(model.dtype).removeprefix("torch."))
 
 
 def _save_whisper(model: Any, folder: Path) -> None:
@@ -82,9 +82,7 @@ def _save_whisper(model: Any, folder: Path) -> None:
     del model.model.aligner
     model.save_pretrained(str(folder), max_shard_size=SHARD)
     model.model.aligner = aligner
-    weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
-    with whole(folder / ALIGNER_FILE) as half:
-        save_file(weights, half)
+    write_aligner(aligner, folder)
 
 
 @torch.no_grad()

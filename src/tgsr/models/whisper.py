@@ -28,6 +28,7 @@ from tgsr.models.checkpoint import check_sizes, read_weights
 from tgsr.models.lalm import Lalm, PromptParts, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_checkpoint import whisper_for_transformers
+from tgsr.models.whisper_encoder import encoded
 from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen
 from tgsr.timeline import Seconds, Span
 
@@ -102,23 +103,12 @@ class Whisper(Lalm):
     def encode_audio(self, samples: np.ndarray) -> Tensor:
         self.refuse_long(samples)
         encoder = self.inner.model.encoder
-        batch = self.feature_extractor(
-            samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
-        )
-        n_frames = (int(batch["attention_mask"].sum()) - 1) // 2 + 1
-        if n_frames < 1:
+        hidden = encoded(self.feature_extractor, encoder, samples)
+        if not len(hidden):
             raise ModelError(
                 f"{self.name} needs 0.01 s of audio or more, got {len(samples) / SAMPLE_RATE:.3f} s"
             )
-        # Four more than there are, so that the convolutions see at the end what they see in a whole window.
-        mels = batch["input_features"][..., : 2 * n_frames + 4].to(
-            encoder.conv1.weight.device, encoder.conv1.weight.dtype
-        )
-        hidden = nn.functional.gelu(encoder.conv2(nn.functional.gelu(encoder.conv1(mels)))).permute(0, 2, 1)
-        hidden = hidden[:, :n_frames] + encoder.embed_positions.weight[:n_frames]
-        for layer in encoder.layers:
-            hidden = layer(hidden, None)
-        return encoder.layer_norm(hidden)[0].float().cpu()
+        return encoder.layer_norm(hidden).float().cpu()
 
     def prompt(self, text: str) -> PromptParts:
         """Where Whisper reads what was said before the clip: the question, names of special tokens spelled out.

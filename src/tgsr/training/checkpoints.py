@@ -14,7 +14,7 @@ import sys
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ import torch
 from tgsr.disk.jsonl import repair_jsonl, row_of
 from tgsr.disk.run_folder import RunFolder
 from tgsr.disk.whole import whole, write_whole
-from tgsr.errors import RecordError, RunError
+from tgsr.errors import RecordError, RunError, Stopped
+from tgsr.training.stop import Stop
 
 DAMAGED = (  # what a reader of a damaged zip file, pickle or tensor may raise
     *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError),
@@ -151,6 +152,26 @@ def say_stopped(folder: RunFolder, step: int) -> None:
     """The word with which a run ends that SIGTERM has stopped."""
     words = f"stopped by SIGTERM after step {step}, which is saved; the same command goes on from there"
     print(f"tgsr: {folder.path}: {words}", file=sys.stderr)
+
+
+def keep_or_stop(
+    folder: RunFolder,
+    stop: Stop,
+    n_done: int,
+    n_steps: int,
+    every: int,
+    state: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Ends a step of a loop in one process: its checkpoint, where one is due, at the end, and where SIGTERM has asked.
+
+    Raises Stopped where that was before the end.
+    """
+    stops = stop.asked and n_done < n_steps
+    if stops or n_done == n_steps or n_done % every == 0:
+        save_checkpoint(folder, n_done, state())
+    if stops:
+        say_stopped(folder, n_done)
+        raise Stopped
 
 
 def _drop_metrics(folder: RunFolder) -> None:

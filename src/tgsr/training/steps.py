@@ -78,6 +78,23 @@ def step_or_stop(
     return norm
 
 
+def descend(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    loss: Tensor,
+    learning_rate: float,
+    clip_norm: float,
+    step: int,
+) -> dict[str, Any]:
+    """One step down the loss' gradient at that rate, and its row of the log; NotFinite as `step_or_stop` raises it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.zero_grad()
+    loss.backward()
+    norm = step_or_stop(optimizer, parameters, loss, clip_norm, step)
+    return {"step": step + 1, "loss": float(loss.detach()), "lr": learning_rate, "grad_norm": norm}
+
+
 def spelled_out(value: Any) -> Any:
     """The value with each float that JSON has no number for (NaN, infinities) as text."""
     if isinstance(value, Mapping):

@@ -1,0 +1,33 @@
+"""Whisper's encoder as all families run it: only the frames that hold audio go through the transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import WhisperFeatureExtractor
+
+from tgsr.audio import SAMPLE_RATE
+
+
+def encoded(extractor: WhisperFeatureExtractor, encoder: Any, samples: np.ndarray) -> Tensor:
+    """16 kHz mono samples, one window of the extractor's at most -> P x D_enc before the last norm, 50 a second.
+
+    The official forward pads to the whole window; with the padding masked it gives the same numbers for more work.
+    Nothing for samples that are too short for one position.
+    """
+    batch = extractor(samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt")
+    n_mels = int(batch["attention_mask"].sum())
+    n_positions = (n_mels - 1) // 2 + 1
+    if n_positions < 1:
+        return torch.zeros(0, encoder.layer_norm.weight.numel())
+    mels = batch["input_features"].to(encoder.conv1.weight.device, encoder.conv1.weight.dtype)
+    # Four frames more than there are, so that the convolutions see at the end what they see in a whole window.
+    mels = mels[..., : n_mels + 4]
+    hidden = nn.functional.gelu(encoder.conv2(nn.functional.gelu(encoder.conv1(mels)))).permute(0, 2, 1)
+    hidden = hidden[:, :n_positions] + encoder.embed_positions.weight[:n_positions]
+    for layer in encoder.layers:
+        hidden = layer(hidden, None)
+    return hidden[0]
