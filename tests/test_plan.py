@@ -33,9 +33,10 @@ def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_pat
     [
         ("Qwen/Qwen2.5-Omni-7B", 8_931_813_888, 676_550_144, 152_064),
         ("nvidia/audio-flamingo-3-hf", 8_267_215_360, 0, 151_672),
+        ("nvidia/audio-flamingo-next-hf", 8_267_215_360, 0, 151_672),
     ],
 )
-def test_the_papers_models_are_known_without_the_hub(
+def test_published_models_are_known_without_the_hub(
     name: str, parameters: int, vision: int, vocabulary: int
 ) -> None:
     sizes = sizes_of(name)

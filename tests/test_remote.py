@@ -729,6 +729,7 @@ def test_a_longest_clip_that_cannot_be_is_refused(seconds: float) -> None:
         ("Qwen/Qwen3-Omni-30B-A3B-Thinking", 300),
         ("nvidia/audio-flamingo-3-hf", 600),
         ("nvidia/music-flamingo-hf", 1200),
+        ("nvidia/audio-flamingo-next-hf", 1800),
         ("mistralai/Voxtral-Mini-3B-2507", 2400),
         ("google/gemma-3n-E4B-it", 30),
         ("whatever", 30),

@@ -21,6 +21,9 @@ from transformers import (
     AudioFlamingo3EncoderConfig,
     AudioFlamingo3ForConditionalGeneration,
     AudioFlamingo3Processor,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
+    MusicFlamingoProcessor,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2_5OmniThinkerConfig,
@@ -37,6 +40,7 @@ from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.merge import merge
 from tgsr.models.mini import feature_extractor, train_tokenizer
+from tgsr.models.music_flamingo import AFTER_AUDIO, BEFORE_AUDIO
 from tgsr.models.qwen_omni import QwenOmni
 from tgsr.models.whisper import ResidualAligner, Whisper, with_time_tokens
 from tgsr.rewards import RewardTerm
@@ -125,6 +129,48 @@ def saved(lalm: AudioFlamingo3, folder: Path) -> str:
 def tiny_base(name: str = "tiny", placement: object = None) -> AudioFlamingo3:
     """tiny_lalm in the place of tgsr.models.load.load."""
     return tiny_lalm()
+
+
+# --- Music Flamingo --------------------------------------------------------------------------------------------
+
+MF_TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou hear music.<|im_end|>\n{% endif %}"
+    "{% for m in messages if m.content is not none %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content if part.type == 'audio' %}<sound>{% endfor %}"
+    "{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def mf_folder(folder: Path, seed: int = 0, window: int = 2, max_audio_len: int = 120) -> Path:
+    """As nvidia/audio-flamingo-next-hf, with a small vocabulary and windows of `window` s (there of 30 s, 1,800 s in
+    all): two decoder layers of width 32, one tower layer of width 16, and two end tokens.
+    """
+    tokenizer = train_tokenizer(TEXTS)
+    tokenizer.add_special_tokens(
+        {"extra_special_tokens": [BEFORE_AUDIO, AFTER_AUDIO]}, replace_extra_special_tokens=False
+    )
+    tokenizer.chat_template = MF_TEMPLATE
+    torch.manual_seed(seed)
+    like = af3_config(tokenizer, len(tokenizer), {"max_source_positions": 50 * window}, initializer_range=0.3)
+    before, after = tokenizer.convert_tokens_to_ids([BEFORE_AUDIO, AFTER_AUDIO])
+    config = MusicFlamingoConfig(
+        audio_config=like.audio_config,
+        text_config=like.text_config,
+        audio_token_id=like.audio_token_id,
+        audio_bos_token_id=before,
+        audio_eos_token_id=after,
+        initializer_range=0.3,
+    )
+    model = MusicFlamingoForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    model.save_pretrained(str(folder), max_shard_size="50KB")
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=window)
+    MusicFlamingoProcessor(
+        extractor, tokenizer, chat_template=MF_TEMPLATE, max_audio_len=max_audio_len
+    ).save_pretrained(str(folder))
+    return folder
 
 
 # --- Qwen2.5-Omni ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from tgsr.timeline import END_SLACK, Seconds, Span
 StrPath = str | os.PathLike[str]
 
 SAMPLE_RATE = 16_000
-MAX_SECONDS: Seconds = 600.0  # Audio Flamingo 3 hears 600 s; Qwen2.5-Omni hears the first 300 s of them
+MAX_SECONDS: Seconds = 600.0  # what Audio Flamingo 3 hears; who hears more says so
 HEADER_SLACK: Seconds = 0.3
 RUN_UP: Seconds = 0.05  # on both sides of a stretch that is resampled: the filter's length, and more
 MAX_PEAK = 4.0  # decoders overshoot 1.0 a little; a float file that passes 4.0 is not scaled to [-1, 1]

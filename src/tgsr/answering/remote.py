@@ -38,7 +38,7 @@ HEARD: tuple[tuple[str, Seconds], ...] = (
     ("qwen25omni", 300),
     ("qwen3omni", 300),
     ("audioflamingo3", 600),
-    ("audioflamingonext", 1200),
+    ("audioflamingonext", 1800),
     ("musicflamingo", 1200),
     ("voxtral", 2400),
 )

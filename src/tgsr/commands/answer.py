@@ -63,7 +63,7 @@ def ask(args: argparse.Namespace) -> None:
     model = shared.open_model(args, args.model)
     any_length = args.long_audio != "refuse"
     most = (
-        seconds_to_decode("split" if any_length else "refuse")
+        seconds_to_decode(model, "split" if any_length else "refuse")
         if isinstance(model, Lalm)
         else model.max_seconds
     )

@@ -24,9 +24,9 @@ CHECKSUM = "crc32"  # where a file of kept features has it
 LongAudio = Literal["refuse", "split"]
 
 
-def seconds_to_decode(long_audio: LongAudio) -> float:
-    """The longest file to decode: without "split" no family hears more than audio.MAX_SECONDS."""
-    return math.inf if long_audio == "split" else MAX_SECONDS
+def seconds_to_decode(lalm: Lalm, long_audio: LongAudio) -> float:
+    """The longest file to decode: without "split" as much as the model hears, and audio.MAX_SECONDS at least."""
+    return math.inf if long_audio == "split" else max(MAX_SECONDS, lalm.max_seconds)
 
 
 def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.ndarray]:
@@ -34,14 +34,13 @@ def parts(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio) -> list[np.nda
 
     Processors cut off at the limit without an error. "refuse" raises ModelError instead; "split" hears the
     pieces one after the other and joins their frames: more of them than the model saw in training, which its
-    decoder may or may not follow. A memory is never joined: its frames know their time from the encoder alone, and
-    those of each piece would begin at 0 s again.
+    decoder may or may not follow. Pieces of a model that `hears_whole` are never joined: each would begin at 0 s again.
     """
     if not len(samples) or not np.isfinite(samples).all():
         raise ModelError(
             f"{len(samples)} audio samples, some not finite or none at all: decode the clip again"
         )
-    if long_audio == "refuse" or lalm.cross_attends:
+    if long_audio == "refuse" or lalm.hears_whole:
         lalm.refuse_long(samples)
     room = round(lalm.max_seconds * SAMPLE_RATE)
     pieces = [samples[first : first + room] for first in range(0, len(samples), room)]
@@ -113,7 +112,7 @@ def hear(lalm: Lalm, record: Clip | Question, jsonl: StrPath, cache: FeatureCach
 
     Raises AudioError for a file that cannot be decoded, ModelError as FeatureCache.keep does.
     """
-    samples = load(resolve_audio(record, jsonl), max_seconds=seconds_to_decode(cache.long_audio))
+    samples = load(resolve_audio(record, jsonl), max_seconds=seconds_to_decode(lalm, cache.long_audio))
     return cache.keep(lalm, samples)
 
 

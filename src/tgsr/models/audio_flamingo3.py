@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AudioFlamingo3ForConditionalGeneration
+from transformers import AudioFlamingo3ForConditionalGeneration, AudioFlamingo3Processor
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
@@ -34,6 +34,9 @@ class AudioFlamingo3(Lalm):
 
     audio_token = AUDIO_TOKEN
     hub_decoder = "language_model.model."
+    called: ClassVar[str] = "an Audio Flamingo 3 model"
+    model_class: ClassVar[Any] = AudioFlamingo3ForConditionalGeneration
+    processor_class: ClassVar[Any] = AudioFlamingo3Processor
 
     max_seconds: float = 600.0
 
@@ -79,21 +82,30 @@ class AudioFlamingo3(Lalm):
         return phrase_answer_af3(span)
 
 
-def load_audio_flamingo3(name: str, placement: Placement = AS_SAVED) -> AudioFlamingo3:
-    """An Audio Flamingo 3 checkpoint in the hub's layout, by folder or hub id, frozen.
+def load_audio_flamingo3(
+    name: str, placement: Placement = AS_SAVED, family: type[AudioFlamingo3] = AudioFlamingo3
+) -> AudioFlamingo3:
+    """A checkpoint of this family, or of one that is made like it, in the hub's layout, by folder or hub id, frozen.
 
-    `max_seconds` is the processor's own (600 s where it says nothing). Raises ModelError for a missing or unreadable
-    file, for another model's processor, and where weights are missing.
+    `max_seconds` is the processor's own, in whole windows (the family's where it says nothing). Raises ModelError for
+    a missing or unreadable file, for another model's processor, and where weights are missing.
     """
-    family = "an Audio Flamingo 3 model"
-    tokenizer, extractor, about = read_processor(name, family)
+    tokenizer, extractor, about = read_processor(name, family.called)
     model = read_weights(
-        AudioFlamingo3ForConditionalGeneration,
+        family.model_class,
         name,
-        family,
+        family.called,
         placement,
         unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
-    max_seconds = float(about.get("max_audio_len", 600))
-    return AudioFlamingo3(name, model, tokenizer, extractor, max_seconds=max_seconds)
+    n_positions = model.config.audio_config.max_source_positions
+    if extractor.nb_max_frames != 2 * n_positions:
+        raise ModelError(
+            f"{name}: the feature extractor has windows of {extractor.chunk_length} s, {extractor.nb_max_frames} "
+            f"frames, the encoder takes {2 * n_positions}; take the processor files that came with the weights"
+        )
+    n_windows = about.get("max_audio_len", family.max_seconds) // extractor.chunk_length
+    return family(
+        name, model, tokenizer, extractor, max_seconds=float(max(1, n_windows) * extractor.chunk_length)
+    )

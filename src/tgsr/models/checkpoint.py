@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from bisect import bisect
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
@@ -15,10 +17,12 @@ from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
     WhisperFeatureExtractor,
 )
+from transformers import __version__ as transformers_version
 
 from tgsr.errors import ModelError, install
 from tgsr.models.placement import AS_SAVED, Placement
@@ -27,6 +31,51 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bf
 LAYERS = "model.language_model.layers"  # where both families have the decoder's layers
 FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
 HOST = "cpu"
+CHANGES_NOTHING = {
+    *("model_type", "auto_map", "quantization_config", "model_max_length", "initializer_range", "init_std"),
+    *("torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "use_cache"),
+    *("is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_word_embeddings", "prefix"),
+    *("finetuning_task", "task_specific_params", "tokenizer_class"),
+}
+"""Fields that stand in published configs whose class has none of them: what transformers 4 wrote into each, what is for
+drawing the first weights, and what something else reads."""
+
+log = logging.getLogger(__name__)
+
+
+def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]:
+    """The fields of a config.json that its class does not know, by their names there (text_config.NAME), with values.
+
+    transformers keeps them as attributes and computes without them. Those of CHANGES_NOTHING and null are left out.
+    """
+    given = {key: value for key, value in vars(config).items() if value is not None and key[0] != "_"}
+    extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING  # type: ignore[arg-type]
+    if extra:
+        extra -= vars(type(config)()).keys()  # which a class sets beside its fields
+    unknown = {f"{within}{key}": given[key] for key in sorted(extra)}
+    for key, value in given.items():
+        if isinstance(value, PreTrainedConfig):
+            unknown |= unknown_fields(value, f"{within}{key}.")
+    return unknown
+
+
+def name_unknown_fields(name: str, config: PreTrainedConfig) -> None:
+    """A warning with the checkpoint's fields that this version of its class computes without."""
+    if unknown := unknown_fields(config):
+        named = ", ".join(f"{key} = {str(value)[:40]}" for key, value in unknown.items())
+        log.warning(
+            "%s: config.json has what transformers %s does not know for a %s and computes without: %s; "
+            "if the model needs it, take the version of transformers that its card names",
+            *(name, transformers_version, config.model_type, named),
+        )
+
+
+def unknown_value(name: str, error: KeyError) -> ModelError:
+    """The error for a model that cannot be made because its config.json names what there is none of."""
+    return ModelError(
+        f"{name}: config.json says {error}, which transformers {transformers_version} does not know; take the "
+        "config.json that came with the weights, or the version of transformers that the model's card names"
+    )
 
 
 def read_weights(
@@ -60,6 +109,8 @@ def read_weights(
                 "auto" if layers is None else _device_map(model_class, name, placement, layers)
             )
         model, loaded = model_class.from_pretrained(name, **options)
+    except KeyError as error:  # an activation, a type of rotary embeddings
+        raise unknown_value(name, error) from error
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         remedy = "see that the id or folder is right and download it again"
         if "safetensors" in str(error) and (".bin" in str(error) or "model.safetensors" in str(error)):
@@ -179,13 +230,18 @@ def check_processor(
     Each of these would run, and give wrong numbers: another id for the audio's place, tokens without an embedding,
     features of another height.
     """
-    token_id = tokenizer.get_vocab().get(audio_token)
-    if token_id != config.audio_token_id:
+    check_token(name, tokenizer, audio_token, config.audio_token_id)
+    check_sizes(name, config, tokenizer, extractor)
+
+
+def check_token(name: str, tokenizer: PreTrainedTokenizerBase, token: str, expected: int) -> None:
+    """ModelError where the tokenizer has the token under another id than the weights' config, or not at all."""
+    token_id = tokenizer.get_vocab().get(token)
+    if token_id != expected:
         raise ModelError(
-            f"{name}: the tokenizer has {audio_token} as {token_id}, the weights expect {config.audio_token_id}: "
+            f"{name}: the tokenizer has {token} as {token_id}, the weights expect {expected}: "
             "they are of different models; take the processor files that came with the weights"
         )
-    check_sizes(name, config, tokenizer, extractor)
 
 
 def check_sizes(name: str, config: Any, tokenizer: Any, extractor: Any) -> None:

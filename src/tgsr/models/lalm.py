@@ -57,6 +57,7 @@ class Lalm(ABC):
     cross_attends: ClassVar[bool] = (
         False  # the frames are a memory that the decoder looks into, not part of its row
     )
+    hears_whole: ClassVar[bool] = False  # frames know their time: those of two pieces do not join
     lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names
 
     name: str
@@ -188,7 +189,7 @@ class Lalm(ABC):
         if seconds > self.max_seconds:
             how = (
                 "windows (tgsr ask --long-audio windows)"
-                if self.cross_attends
+                if self.hears_whole
                 else "parts (--long-audio split)"
             )
             raise ModelError(

@@ -25,8 +25,9 @@ from transformers import AutoConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError
-from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, mini, mini_lm, music_flamingo, qwen_omni, whisper
 from tgsr.models.aligner_and_lora import without_renaming_warning
+from tgsr.models.checkpoint import name_unknown_fields
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper import Whisper
@@ -49,7 +50,12 @@ OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgs
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
 ONLY_ANSWER = ("cascade:", "cascade+", "gemini:", "openai:", "http://", "https://")
-FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES, *whisper.MODEL_TYPES)
+FAMILIES = (
+    *audio_flamingo3.MODEL_TYPES,
+    *music_flamingo.MODEL_TYPES,
+    *qwen_omni.MODEL_TYPES,
+    *whisper.MODEL_TYPES,
+)
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +137,8 @@ def only_answers(name: str) -> bool:
     return name == "cascade" or name.startswith(ONLY_ANSWER)
 
 
-def model_type_of(name: str) -> str:
-    """The model type in a checkpoint's config.json, by folder or hub id. ModelError where there is none."""
+def config_of(name: str) -> Any:
+    """A checkpoint's config.json, by folder or hub id. ModelError where there is none, or none that can be used."""
     folder = Path(name)
     if only_answers(name):
         raise ModelError(f"{name}: only answers (tgsr predict, ask); it cannot be trained or looked into")
@@ -142,7 +148,7 @@ def model_type_of(name: str) -> str:
             f"give {', '.join(OURS)}, a folder that tgsr or transformers saved, or a hub id"
         )
     try:
-        return str(AutoConfig.from_pretrained(name).model_type)
+        return AutoConfig.from_pretrained(name)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(
             f"{name}: cannot be loaded: not a folder here, and as a hub id: {error}"
@@ -151,13 +157,26 @@ def model_type_of(name: str) -> str:
         ) from error
 
 
+def model_type_of(name: str) -> str:
+    """The model type in a checkpoint's config.json; errors as `config_of`."""
+    return str(config_of(name).model_type)
+
+
 def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
-    """A checkpoint of one of the families in the hub's layout, by folder or hub id, frozen."""
-    model_type = model_type_of(name)
+    """A checkpoint of one of the families in the hub's layout, by folder or hub id, frozen.
+
+    Warns of fields of its config.json that this version of transformers does not know. ModelError for another type.
+    """
+    config = config_of(name)
+    model_type = config.model_type
+    if model_type in FAMILIES:
+        name_unknown_fields(name, getattr(config, "thinker_config", config))
     if model_type in qwen_omni.MODEL_TYPES:
         return qwen_omni.load_qwen_omni(name, placement)
     if model_type in audio_flamingo3.MODEL_TYPES:
         return audio_flamingo3.load_audio_flamingo3(name, placement)
+    if model_type in music_flamingo.MODEL_TYPES:
+        return music_flamingo.load_music_flamingo(name, placement)
     if model_type in whisper.MODEL_TYPES:
         return with_aligner_of(whisper.load_whisper(name, placement), Path(name))
     raise ModelError(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AudioFlamingo3Processor
 from transformers.utils import cached_file
 
 from tgsr.disk.whole import whole, whole_folder, write_whole
@@ -137,7 +136,7 @@ def _where(folder: Path) -> dict[str, str]:
 
 def _save_processor(lalm: Lalm, folder: Path) -> None:
     if isinstance(lalm, AudioFlamingo3):
-        processor = AudioFlamingo3Processor(
+        processor = lalm.processor_class(
             lalm.feature_extractor,
             lalm.tokenizer,
             chat_template=lalm.tokenizer.chat_template,

@@ -71,6 +71,7 @@ class Whisper(Lalm):
     """
 
     cross_attends = True
+    hears_whole = True
     hub_decoder = "model.decoder."
     seconds_per_frame = TICK
     lora_targets = r".*model\.decoder\.layers\.\d+\.((self|encoder)_attn\.(q|k|v|out)_proj|fc[12])"

@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
     AutoConfig,
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, music_flamingo, qwen_omni, whisper
+from tgsr.models.checkpoint import unknown_value
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
     GPUS,
@@ -61,22 +65,28 @@ class Sizes:
         return self.language_model + self.aligner + self.audio_tower + self.vision_tower
 
 
+QWEN_7B = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 151672,
+}
 PAPERS = {
     # The class's defaults are the 7B's, but for the vision tower's width.
     "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(vision_config={"hidden_size": 1280}),
-    "nvidia/audio-flamingo-3-hf": AudioFlamingo3Config(
-        text_config={
-            "model_type": "qwen2",
-            "hidden_size": 3584,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "intermediate_size": 18944,
-            "vocab_size": 151672,
-        }
+    "nvidia/audio-flamingo-3-hf": AudioFlamingo3Config(text_config=QWEN_7B),
+    # As transformers' own scripts convert them (convert_*_to_hf.py under models/musicflamingo, read on 2026-11-29):
+    # the sizes of Audio Flamingo 3; the hub says 8 B of each.
+    "nvidia/music-flamingo-2601-hf": MusicFlamingoConfig(text_config=QWEN_7B),
+    **dict.fromkeys(
+        (f"nvidia/audio-flamingo-next{kind}-hf" for kind in ("", "-think", "-captioner")),
+        MusicFlamingoConfig(text_config=QWEN_7B | {"max_position_embeddings": 131072}),
     ),
 }
-"""The paper's two models by heart, for a machine that cannot reach their config.json."""
+"""Models by heart, for a machine that cannot reach their config.json: the paper's two, and Audio Flamingo 3's heirs."""
 KNOWN_SINCE = "2026-11-28"  # when PAPERS were last held against the hub's own numbers of parameters
 
 
@@ -85,7 +95,7 @@ def sizes_of(name: str) -> Sizes:
     source = "its config.json"
     try:
         config: Any = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         if name not in PAPERS:
             raise ModelError(
                 f"{name}: its config.json cannot be read ({error}); give a folder that holds one, or one of "
@@ -96,19 +106,25 @@ def sizes_of(name: str) -> Sizes:
     model_class: Any
     if config.model_type in audio_flamingo3.MODEL_TYPES:
         model_class = AudioFlamingo3ForConditionalGeneration
+    elif config.model_type in music_flamingo.MODEL_TYPES:
+        model_class = MusicFlamingoForConditionalGeneration
     elif config.model_type in qwen_omni.MODEL_TYPES:
         config = getattr(config, "thinker_config", config)
         model_class = Qwen2_5OmniThinkerForConditionalGeneration
     else:
-        families = ", ".join((*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES))
+        known = (audio_flamingo3, music_flamingo, qwen_omni)
+        families = ", ".join(name for family in known for name in family.MODEL_TYPES)
         apart = (
             ", and no audio that enters by cross-attention"
             if config.model_type in whisper.MODEL_TYPES
             else ""
         )
         raise ModelError(f"{name}: is of type {config.model_type}; the cost model knows {families}{apart}")
-    with torch.device("meta"):  # shapes, and not a byte of weights
-        model = model_class(config)
+    try:
+        with torch.device("meta"):  # shapes, and not a byte of weights
+            model = model_class(config)
+    except KeyError as error:
+        raise unknown_value(name, error) from error
     return _sizes(model, source)
 
 

@@ -114,7 +114,7 @@ def control(
     questions = [replace(q, audio=str(resolve_audio(q, path).resolve())) for q in questions]
     sources = sources_of(questions, path)
     others = others_of(sources, settings.seed)
-    in_parts = isinstance(model, Lalm) and not model.cross_attends and cache.long_audio == "split"
+    in_parts = isinstance(model, Lalm) and not model.hears_whole and cache.long_audio == "split"
     room = math.inf if in_parts else model.max_seconds
 
     if predictions is not None:
