@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoProcessor, MusicFlamingoForConditionalGeneration, MusicFlamingoProcessor
 
-from test_hub import noise, official
+from test_hub import edit, noise, official
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
+from tgsr.engine.features import parts, seconds_to_decode
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
@@ -172,9 +174,8 @@ def test_greedy_text_is_what_generate_writes_and_every_end_token_ends_it(
     prompts = [lalm.prompt(text).after for text in TEXTS]
     free = sample(listen(lalm, heard(lalm)), [0, 1, 2, 3], prompts, max_new_tokens=10, temperature=0)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    described = json.loads((copy / "generation_config.json").read_text())
     ends = [lalm.eos_id, free[0].ids[3], free[1].ids[5]]
-    (copy / "generation_config.json").write_text(json.dumps(described | {"eos_token_id": ends}))
+    edit(copy / "generation_config.json", eos_token_id=ends)
     ended = load(str(copy))
     assert {*ended.end_ids} == {*ends}
     ours = sample(listen(ended, heard(lalm)), [0, 1, 2, 3], prompts, max_new_tokens=10, temperature=0)
@@ -209,6 +210,14 @@ def test_an_adapter_is_pefts_on_the_official_class_and_merged_it_is_the_same_mod
         for rows in (official_logps(lalm, theirs, batch), official_logps(lalm, merged.inner, batch)):
             for row, mask, official_row in zip(expected.logp_BT, expected.mask_BT, rows, strict=True):
                 assert torch.allclose(row[mask], official_row, atol=1e-5)
+    weights = [json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].keys()]
+    weights.append(load_file(tmp_path / "merged" / "model.safetensors").keys())
+    assert {name.split(".")[0] for name in weights[0]} == {
+        "audio_tower",
+        "multi_modal_projector",
+        "language_model",
+    }
+    assert weights[0] == weights[1]
     processor = AutoProcessor.from_pretrained(str(tmp_path / "merged"))
     assert isinstance(processor, MusicFlamingoProcessor)
     assert (processor.max_audio_len, merged.max_seconds) == (120, 120)
@@ -267,7 +276,21 @@ def test_every_command_takes_the_folder(
 def test_longer_clips_are_refused_in_parts_too(lalm: MusicFlamingo) -> None:
     """Turned frames know their time: a second part's would begin at 0 s again."""
     with pytest.raises(ModelError, match=r"hears 120 s, the audio lasts 120.10 s.*windows"):
-        lalm.encode_audio(np.zeros(round(120.1 * SAMPLE_RATE), np.float32))
+        parts(lalm, np.zeros(round(120.1 * SAMPLE_RATE), np.float32), "split")
+    assert seconds_to_decode(replace(lalm, max_seconds=1800.0), "refuse") == 1800
+
+
+def test_a_limit_that_is_no_number_of_windows_is_the_whole_ones_before_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As in the official processor, which cuts there."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    edit(copy / "processor_config.json", max_audio_len=9)
+    assert load(str(copy)).max_seconds == 8
+    described = json.loads((copy / "processor_config.json").read_text())["feature_extractor"]
+    edit(copy / "processor_config.json", feature_extractor=described | {"chunk_length": 30})
+    with pytest.raises(ModelError, match="windows of 30 s, 3000 frames, the encoder takes 200"):
+        load(str(copy))
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
@@ -286,7 +309,7 @@ def test_what_does_not_fit_the_weights_is_named(
     folder: Path, tmp_path: Path, file: str, changes: dict[str, Any], says: str
 ) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (copy / file).write_text(json.dumps(json.loads((copy / file).read_text()) | changes))
+    edit(copy / file, **changes)
     with pytest.raises(ModelError, match=says):
         load(str(copy))
 
