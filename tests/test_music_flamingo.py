@@ -320,7 +320,7 @@ def test_fields_that_this_version_does_not_know_are_named(
     """Also in a part; and none of those that published configs hold and that change nothing."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     config = json.loads((copy / "config.json").read_text())
-    config |= {"rotary_dim": 256, "torchscript": False, "rope_scaling": None}
+    config |= {"rotary_dim": 256, "torchscript": False, "rope_scaling": None, "vision_token_id": 9}
     config["text_config"] |= {"gate": "sigmoid", "model_max_length": 8192, "top_k": 50, "sep_token_id": None}
     (copy / "config.json").write_text(json.dumps(config))
     load(str(copy))

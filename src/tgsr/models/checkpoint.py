@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import fields
@@ -35,10 +36,12 @@ CHANGES_NOTHING = {
     *("model_type", "auto_map", "quantization_config", "model_max_length", "initializer_range", "init_std"),
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "use_cache"),
     *("is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_word_embeddings", "prefix"),
-    *("finetuning_task", "task_specific_params", "tokenizer_class"),
+    *("finetuning_task", "task_specific_params", "tokenizer_class", "encoder_layerdrop", "ignore_index"),
+    "forced_decoder_ids",
 }
+NOT_HEARD = re.compile(r"vision_.+|.+_token_id")
 """Fields that stand in published configs whose class has none of them: what transformers 4 wrote into each, what is for
-drawing the first weights, and what something else reads."""
+training from nothing, what something else reads; and what is about pictures, and ids that the tokenizer has."""
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +49,14 @@ log = logging.getLogger(__name__)
 def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]:
     """The fields of a config.json that its class does not know, by their names there (text_config.NAME), with values.
 
-    transformers keeps them as attributes and computes without them. Those of CHANGES_NOTHING and null are left out.
+    transformers keeps them as attributes and computes without them. null, and what CHANGES_NOTHING and NOT_HEARD name
+    is left out.
     """
-    given = {key: value for key, value in vars(config).items() if value is not None and key[0] != "_"}
+    given = {
+        key: value
+        for key, value in vars(config).items()
+        if value is not None and key[0] != "_" and not NOT_HEARD.fullmatch(key)
+    }
     extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING  # type: ignore[arg-type]
     if extra:
         extra -= vars(type(config)()).keys()  # which a class sets beside its fields
