@@ -57,7 +57,7 @@ def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]
         for key, value in vars(config).items()
         if value is not None and key[0] != "_" and not NOT_HEARD.fullmatch(key)
     }
-    extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING  # type: ignore[arg-type]
+    extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING
     if extra:
         extra -= vars(type(config)()).keys()  # which a class sets beside its fields
     unknown = {f"{within}{key}": given[key] for key in sorted(extra)}
