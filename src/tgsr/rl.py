@@ -21,7 +21,6 @@ import torch
 from torch.nn.functional import pad
 
 from tgsr.choices import correct_letter
-from tgsr.dense_reward import dense_grounding_reward, grounded_reward
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
@@ -36,13 +35,7 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, read_clips, read_questions
-from tgsr.rewards import (
-    RewardTerm,
-    answer_reward,
-    is_payable,
-    score_completions,
-    timestamp_grounding_reward,
-)
+from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
 from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch
 from tgsr.training.config import GrpoConfig
@@ -50,35 +43,9 @@ from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.steps import Trainer, as_trained
 from tgsr.training.stopwatch import Stopwatch
+from tgsr.training.terms import reward_terms
 
 N_SHOWN = 4  # responses that a tracker's table gets of a step
-
-
-def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
-    """Eq. 3's two terms with the run's weights and counter, and those that look where a response points, if any.
-
-    Without compaction every response with a timestamp earns c_max, however many it has. Table 3 names this
-    variant and does not define it.
-    """
-    grounding = partial(
-        timestamp_grounding_reward,
-        k_ref=config.k_ref,
-        k_max=config.k_max,
-        c_max=config.c_max,
-        c_min=config.c_min if config.compaction else config.c_max,
-        counter=config.counter,
-    )
-    grounding_weight, dense_weight = config.weights
-    terms = [
-        RewardTerm("answer", partial(answer_reward, reader=config.answer_reader), config.answer_weight),
-        RewardTerm("timestamp_grounding", grounding, grounding_weight),
-    ]
-    if config.reward == "grounded":
-        terms.append(RewardTerm("place", partial(grounded_reward, c_max=config.c_max)))
-    if dense_weight:
-        dense = partial(dense_grounding_reward, c_max=config.c_max)
-        terms.append(RewardTerm("dense_grounding", dense, dense_weight))
-    return tuple(terms)
 
 
 def clips_file(config: GrpoConfig) -> str | None:
