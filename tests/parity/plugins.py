@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
 FOLDER = Path(__file__).parent
 LOGS = FOLDER.parent / "data" / "trainer_logs"
 sys.path.insert(0, str(FOLDER.parent))
@@ -60,7 +59,7 @@ def answered() -> list[tuple[int, str]]:
     return [(n, text) for n, question in enumerate(asked()) for text in responses(question)]
 
 
-def by_ms_swift(folder: Path) -> Earned:
+def by_ms_swift(folder: Path, logs: Path) -> Earned:
     os.environ["MODELSCOPE_CACHE"] = str(folder / "modelscope")
     import torch
     from swift.dataset import load_dataset
@@ -90,13 +89,13 @@ def by_ms_swift(folder: Path) -> Earned:
         "advantages": [0.0] * len(some),
         "solution": [s.extra["solution"] for s in some],
     }
-    log = LOGS / "ms_swift" / "completions.jsonl"
+    log = logs / "ms_swift" / "completions.jsonl"
     log.unlink(missing_ok=True)
     JsonlWriter(str(log)).append(table)
     return earned
 
 
-def by_trl(folder: Path) -> Earned:
+def by_trl(folder: Path, logs: Path) -> Earned:
     import datasets
     import transformers
     import trl
@@ -151,12 +150,12 @@ def by_trl(folder: Path) -> Earned:
                 column.clear()  # what the hundred have logged; the step logs its own
             trainer.train()
             (log,) = (folder / name / "completions").glob("*.parquet")
-            (LOGS / "trl" / "completions").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(log, LOGS / "trl" / "completions" / log.name)
+            (logs / "trl" / "completions").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, logs / "trl" / "completions" / log.name)
     return earned
 
 
-def by_verl(folder: Path) -> Earned:
+def by_verl(folder: Path, logs: Path) -> Earned:
     import omegaconf
     from verl.trainer.ppo.ray_trainer import RayPPOTrainer
     from verl.trainer.ppo.reward import get_custom_reward_fn
@@ -194,7 +193,7 @@ def by_verl(folder: Path) -> Earned:
             earned[name] = [result["score"] for result in results]
     some = answered()[:20]
     prompts = tokenizer.apply_chat_template([rows[n]["raw_prompt"][1:] for n, _ in some], tokenize=False)
-    log = LOGS / "verl"
+    log = logs / "verl"
     log.mkdir(parents=True, exist_ok=True)
     RayPPOTrainer._write_generations(
         [prompt.replace("<|AUDIO|>", "") for prompt in prompts],  # special tokens are skipped there
@@ -208,7 +207,7 @@ def by_verl(folder: Path) -> Earned:
     return earned
 
 
-def by_nemo_rl(folder: Path) -> Earned:
+def by_nemo_rl(folder: Path, logs: Path) -> Earned:
     import ray
     from nemo_rl.data.datasets import load_response_dataset
     from nemo_rl.environments.utils import create_env
@@ -232,23 +231,24 @@ def by_nemo_rl(folder: Path) -> Earned:
     return earned
 
 
-ASKED_OF: dict[str, tuple[str, Callable[[Path], Earned]]] = {
-    "ms-swift": ("ms-swift", by_ms_swift),
+ASKED_OF: dict[str, tuple[str, Callable[[Path, Path], Earned]]] = {
+    "ms-swift": ("swift", by_ms_swift),
     "trl": ("trl", by_trl),
     "verl": ("verl", by_verl),
-    "nemo-rl": ("nemo-rl", by_nemo_rl),
+    "nemo-rl": ("nemo_rl", by_nemo_rl),
 }
-"""Each trainer's package, and who asks it."""
+"""The package that each trainer is imported by, and who asks it."""
 
 
 def main(names: list[str]) -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
     out = FOLDER / "plugins.json"
     results = json.loads(out.read_text()) if out.exists() else {}
     for name in names:
-        package, ask = ASKED_OF[name]
+        _, ask = ASKED_OF[name]
         with tempfile.TemporaryDirectory() as folder:
-            earned = ask(Path(folder).resolve())
-        results[name] = {"version": version(package), **earned}
+            earned = ask(Path(folder).resolve(), LOGS)
+        results[name] = {"version": version(name), **earned}
         print(name, {reward: sum(values) for reward, values in earned.items()})
     ordered = {name: results[name] for name in ASKED_OF if name in results}
     out.write_text(json.dumps(ordered, indent=1) + "\n")

@@ -55,11 +55,8 @@ def rewards(
     if any(term.name in BY_PLACE and term.weight for term in terms):
         for question, words in asked:
             if words is None or not (words or question.evidence):
-                problem = (
-                    f"question {question.id!r} is without the words of its clip, which this reward needs"
-                )
-                remedy = "export again with --clips, or leave the question out"
-                raise RecordError(KEPT, problem, remedy=remedy)
+                what = f"question {question.id!r} is without the words of its clip, which this reward needs"
+                raise RecordError(KEPT, f"{what}: export again with --clips, or leave the question out")
     return score_completions(
         completions,
         terms,
@@ -71,19 +68,23 @@ def rewards(
     )
 
 
-def term_rewards(term: RewardTerm, completions: Sequence[Completion], kept: object) -> list[float]:
-    """One term's rewards, unweighted. `kept` is the column `tgsr`; RecordError where there is none, and as above."""
-    if kept is None:
-        _asked_of(None)
-    assert isinstance(kept, Sequence)
-    return rewards(completions, kept, [term])[0][term.name]
+def term_rewards(
+    term: RewardTerm, completions: Sequence[Completion], kept: Sequence[object] | None
+) -> list[float]:
+    """One term's rewards, unweighted. `kept` is the column `tgsr`, None where there is none. Errors as in `rewards`."""
+    rows = [None] * len(completions) if kept is None else kept
+    return rewards(completions, rows, [term])[0][term.name]
 
 
 def _asked_of(kept: object) -> tuple[Question, tuple[Word, ...] | None]:
+    if kept is None:
+        raise RecordError(
+            KEPT, "no such column: rewards are for files that `tgsr export` wrote; export again"
+        )
     question, words = kept_in(kept)
     if question.kind != "choice":
-        problem = f"question {question.id!r} is a {question.kind}: rewards are for choice questions"
-        raise RecordError(KEPT, problem, remedy="export with --kind choice")
+        problem = f"question {question.id!r} is a {question.kind}, and rewards are for choice questions"
+        raise RecordError(KEPT, f"{problem}: export with --kind choice")
     return question, words
 
 

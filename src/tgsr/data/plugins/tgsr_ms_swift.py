@@ -24,7 +24,9 @@ class Term(ORM):
 
     term: RewardTerm
 
-    def __call__(self, completions: Sequence[Completion], tgsr: object = None, **columns: Any) -> list[float]:
+    def __call__(
+        self, completions: Sequence[Completion], tgsr: Sequence[object] | None = None, **columns: Any
+    ) -> list[float]:
         return term_rewards(self.term, completions, tgsr)
 
 

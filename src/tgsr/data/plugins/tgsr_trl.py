@@ -17,7 +17,9 @@ Reward = Callable[..., list[float]]
 
 
 def _of(term: RewardTerm, name: str) -> Reward:
-    def reward(completions: Sequence[Completion], tgsr: object = None, **columns: Any) -> list[float]:
+    def reward(
+        completions: Sequence[Completion], tgsr: Sequence[object] | None = None, **columns: Any
+    ) -> list[float]:
         return term_rewards(term, completions, tgsr)
 
     reward.__name__ = name  # what TRL logs it under
