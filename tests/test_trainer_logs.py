@@ -19,7 +19,7 @@ from tgsr.evaluation.scoring.score import read_predictions, score_file
 from tgsr.evaluation.scoring.trainer_logs import is_log, log_files, read_log
 from tgsr.prompts import choice_question
 from tgsr.records import Clip, Question, Response, write_jsonl
-from tgsr.report.write import report
+from tgsr.report.results import gather
 
 LOGS = Path(__file__).parent / "data" / "trainer_logs"
 SWIFT = LOGS / "ms_swift" / "completions.jsonl"
@@ -58,7 +58,7 @@ def test_a_log_is_scored_as_the_responses_in_it_are(log: Path, questions: Path, 
     write_jsonl(tmp_path / "same.jsonl", [Response(question, "m", text) for question, text in FIRST_TWENTY])
     (same,) = score_file(tmp_path / "same.jsonl", clips=[questions.with_name("clips.jsonl")]).models.values()
     metrics = score_file(log, questions)
-    assert metrics.n_predictions == 20
+    assert metrics.n == 20
     assert metrics.models == {f"{log.parent.name}/{log.stem}": same}
     assert read_predictions(log).format == "tgsr" if log == VERL else is_log(log)
 
@@ -71,7 +71,7 @@ def test_trls_log_holds_its_questions(questions: Path) -> None:
     assert {response.question.id for response in found} <= {question.id for question in asked()}
     assert all(response.question in asked() for response in found)
     metrics = score_file(TRL, questions)
-    assert (metrics.n_predictions, set(metrics.models)) == (10, {"completions/completions_00001"})
+    assert (metrics.n, set(metrics.models)) == (10, {"completions/completions_00001"})
 
 
 def test_what_a_step_did_not_ask_is_not_missing(questions: Path) -> None:
@@ -89,11 +89,14 @@ def test_a_log_without_questions_says_where_they_may_come_from(tmp_path: Path) -
 
 
 def test_a_log_is_reported_and_so_is_a_folder_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "rollouts"
+    folder.mkdir()
     for name in ("10.jsonl", "9.jsonl"):
-        (tmp_path / name).write_bytes(VERL.read_bytes())
-    assert [path.name for path in log_files(tmp_path)] == ["9.jsonl", "10.jsonl"]
-    report([tmp_path], tmp_path / "report", title="t", n_items=1)
-    assert tmp_path.name in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+        (folder / name).write_bytes(VERL.read_bytes())
+    assert [path.name for path in log_files(folder)] == ["9.jsonl", "10.jsonl"]
+    results = gather([folder, VERL])
+    assert results.models == ("rollouts", "verl/7")
+    assert len(results.responses) == 60
     assert len(read_any_responses(VERL, tmp_path / "errors.jsonl")) == 20
 
 
