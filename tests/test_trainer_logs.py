@@ -12,13 +12,14 @@ import pytest
 
 from answered import WORDS, asked, responses
 from tgsr.data.other_trainers import kept
-from tgsr.errors import NothingDone, RecordError
+from tgsr.errors import ImportFileError, NothingDone, RecordError
 from tgsr.evaluation.scoring.files import Foreign
+from tgsr.evaluation.scoring.importing import import_predictions
 from tgsr.evaluation.scoring.responses import read_any_responses
 from tgsr.evaluation.scoring.score import read_predictions, score_file
 from tgsr.evaluation.scoring.trainer_logs import is_log, log_files, read_log
 from tgsr.prompts import choice_question
-from tgsr.records import Clip, Question, Response, write_jsonl
+from tgsr.records import Clip, Question, Response, read_responses, write_jsonl
 from tgsr.report.results import gather
 
 LOGS = Path(__file__).parent / "data" / "trainer_logs"
@@ -98,6 +99,16 @@ def test_a_log_is_reported_and_so_is_a_folder_of_them(tmp_path: Path) -> None:
     assert results.models == ("rollouts", "verl/7")
     assert len(results.responses) == 60
     assert len(read_any_responses(VERL, tmp_path / "errors.jsonl")) == 20
+
+
+def test_a_log_is_imported_for_what_wants_predictions(questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "predictions.jsonl"
+    imported = import_predictions(SWIFT, out, questions=questions, model="step 1")
+    assert (imported.format, imported.n, imported.n_bad, imported.n_unanswered) == ("tgsr", 20, 0, 8)
+    assert read_responses(out, several=True) == [Response(q, "step 1", text) for q, text in FIRST_TWENTY]
+    write_jsonl(questions, asked()[2:])
+    with pytest.raises(ImportFileError, match="none of its 20 completions"):
+        import_predictions(SWIFT, out, questions=questions)
 
 
 # --- whose question it was
