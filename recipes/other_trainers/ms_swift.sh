@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Stage 2 with ms-swift 4.6, as the paper's authors train: table 6, rewarded by our plug-in.
 #
-# In ms-swift's environment: pip install --no-deps tgsr msgspec inflect. QA_QUESTIONS is what `tgsr build qa` wrote,
-# with clips.jsonl beside it. The plug-in was loaded by ms-swift 4.6 itself (tests/parity/plugins.json); nobody has run
-# this command on a GPU yet.
+# QA_QUESTIONS is what `tgsr build qa` wrote, with clips.jsonl beside it. ms-swift's environment needs this repository
+# (pip install --no-deps -e FOLDER), msgspec and inflect; `tgsr` may be that of another one. The plug-in was loaded by
+# ms-swift 4.6 itself (tests/parity/plugins.json); nobody has run this command on a GPU yet.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen2.5-Omni-7B}
 OUT=${OUT:-runs/ms-swift}

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Stage 2 with NeMo-RL (August 2026), rewarded by our environment.
 #
-# Run in a checkout of NeMo-RL with tgsr in its environment: uv pip install --no-deps tgsr msgspec inflect soxr. NeMo-RL
-# is not on PyPI, and was read and not run here. Everything that is not data, reward or table 6's is CONFIG's, one of
-# NeMo-RL's for audio. QA_QUESTIONS is what `tgsr build qa` wrote, with clips.jsonl beside it.
+# Run in a checkout of NeMo-RL, whose environment needs this repository (uv pip install --no-deps -e FOLDER), msgspec,
+# inflect and soxr; `tgsr` may be that of another one. NeMo-RL is not on PyPI, and was read and not run here. Everything
+# that is not data, reward or table 6's is CONFIG's, one of NeMo-RL's for audio. QA_QUESTIONS is what `tgsr build qa`
+# wrote, with clips.jsonl beside it.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen2.5-Omni-7B}
 OUT=$(realpath -m "${OUT:-runs/nemo-rl}")

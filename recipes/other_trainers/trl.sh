@@ -2,8 +2,9 @@
 # Stage 2 with TRL 1.16's command line, rewarded by our plug-in.
 #
 # TRL 1.16 gives its model text and images and no sound: this trains a model that does not hear, and is here for those
-# whose TRL does. In TRL's environment: pip install --no-deps tgsr msgspec inflect. QA_QUESTIONS is what `tgsr build qa`
-# wrote, with clips.jsonl beside it. The plug-in was loaded and rewarded with by TRL 1.16 itself (tests/parity/plugins.json).
+# whose TRL does. Its environment needs this repository (pip install --no-deps -e FOLDER), msgspec and inflect; `tgsr`
+# may be that of another one. QA_QUESTIONS is what `tgsr build qa` wrote, with clips.jsonl beside it. The plug-in was
+# loaded and rewarded with by TRL 1.16 itself (tests/parity/plugins.json).
 set -euo pipefail
 : "${IT_HEARS:?TRL 1.16 trains without the sound; set IT_HEARS=yes where yours does not}"
 MODEL=${MODEL:?the model}

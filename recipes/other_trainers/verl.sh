@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Stage 2 with verl 0.9: table 6, rewarded by our plug-in.
 #
-# In verl's environment: pip install --no-deps tgsr msgspec inflect. QA_QUESTIONS is what `tgsr build qa` wrote, with
-# clips.jsonl beside it; so is VAL_QUESTIONS, of other clips. The plug-in was loaded by verl 0.9.1 itself
-# (tests/parity/plugins.json); nobody has run this command on a GPU yet.
+# QA_QUESTIONS is what `tgsr build qa` wrote, with clips.jsonl beside it; so is VAL_QUESTIONS, of other clips. verl's
+# environment needs this repository (pip install --no-deps -e FOLDER), msgspec and inflect; `tgsr` may be that of another
+# one. The plug-in was loaded by verl 0.9.1 itself (tests/parity/plugins.json); nobody has run this on a GPU yet.
 set -euo pipefail
 MODEL=${MODEL:-Qwen/Qwen2.5-Omni-7B}
 OUT=${OUT:-runs/verl}

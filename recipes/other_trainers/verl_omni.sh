@@ -2,8 +2,9 @@
 # Stage 2 of Qwen3-Omni's thinker with verl-omni (August 2026), rewarded by our plug-in for verl.
 #
 # verl-omni takes verl's reward functions, by verl's own loader; it is not on PyPI, and was read and not run here. The
-# settings besides data, reward and table 6's are those of its own script, examples/gspo_trainer/qwen3_omni. In its
-# environment: pip install --no-deps tgsr msgspec inflect. QA_QUESTIONS and VAL_QUESTIONS are what `tgsr build qa` wrote.
+# settings besides data, reward and table 6's are those of its own script, examples/gspo_trainer/qwen3_omni. Its
+# environment needs this repository (pip install --no-deps -e FOLDER), msgspec and inflect; `tgsr` may be that of another
+# one. QA_QUESTIONS and VAL_QUESTIONS are what `tgsr build qa` wrote, with clips.jsonl beside them.
 set -euo pipefail
 export VERL_USE_EXTERNAL_MODULES=verl_omni
 MODEL=${MODEL:-Qwen/Qwen3-Omni-30B-A3B-Instruct}
