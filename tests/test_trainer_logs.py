@@ -101,6 +101,13 @@ def test_a_log_is_reported_and_so_is_a_folder_of_them(tmp_path: Path) -> None:
     assert len(read_any_responses(VERL, tmp_path / "errors.jsonl")) == 20
 
 
+def test_a_table_with_a_prompt_and_a_completion_is_no_log(questions: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    write_jsonl(table, [{"id": "q0", "prompt": "?", "completion": "(c)"}])
+    assert not is_log(table)
+    assert import_predictions(table, tmp_path / "p.jsonl", questions=questions, model="m").n == 1
+
+
 def test_a_log_is_imported_for_what_wants_predictions(questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "predictions.jsonl"
     imported = import_predictions(SWIFT, out, questions=questions, model="step 1")
@@ -148,7 +155,13 @@ def test_a_log_about_other_questions_is_refused(questions: Path, tmp_path: Path)
     log.write_text(swift_row(["What is 1 + 1?"], ["2"]))
     with pytest.raises(NothingDone, match="none of its 1 predictions is for a question of"):
         score_file(log, questions)
-    row = {"input": "", "output": "(a)", "score": 0.0, "tgsr_question": kept(replace(asked()[0], id="else"))}
+    row = {
+        "input": "",
+        "output": "(a)",
+        "score": 0.0,
+        "step": 1,
+        "tgsr_question": kept(replace(asked()[0], id="else")),
+    }
     log.write_text(json.dumps(row))
     (foreign,) = read_log(log, {question.id: question for question in asked()})
     assert isinstance(foreign, Foreign)
@@ -159,10 +172,16 @@ def test_a_log_about_other_questions_is_refused(questions: Path, tmp_path: Path)
     ("row", "message"),
     [
         (swift_row(["a"], ["b"], solution=[]), r":1: .*differ in length"),
-        ('{"input": "a", "output": "b", "score": 1}\n{"input": "a"', ":2: the last line is half-written"),
-        ('{"input": "a", "output": "b", "score": 1}\n{"in": "a"}', ":2: is no row of a completions log"),
         (
-            json.dumps({"input": "a", "output": "b", "score": 1, "tgsr_question": "{}"}),
+            '{"input": "a", "output": "b", "score": 1, "step": 1}\n{"input": "a"',
+            ":2: the last line is half-written",
+        ),
+        (
+            '{"input": "a", "output": "b", "score": 1, "step": 1}\n{"in": "a"}',
+            ":2: is no row of a completions log",
+        ),
+        (
+            json.dumps({"input": "a", "output": "b", "score": 1, "step": 1, "tgsr_question": "{}"}),
             ':1: field "tgsr": is no question',
         ),
     ],
@@ -183,7 +202,11 @@ def test_other_parquet_is_no_log(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"prompt": ["x"]}), path)
     assert not is_log(path)
     messages = [{"role": "assistant", "content": "(a)"}]
-    table = {"prompt": [[{"role": "user", "content": prompt_of(asked()[0])}]], "completion": [messages]}
+    table = {
+        "step": [1],
+        "prompt": [[{"role": "user", "content": prompt_of(asked()[0])}]],
+        "completion": [messages],
+    }
     pyarrow.parquet.write_table(pyarrow.table(table), path)  # as TRL's other trainers log conversations
     (response,) = read_log(path, {question.id: question for question in asked()})
     assert (response.question, response.text) == (asked()[0], "(a)")

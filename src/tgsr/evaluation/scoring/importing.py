@@ -80,7 +80,7 @@ def import_predictions(
     Raises ImportFileError where nothing can be read, where columns are missing or the response could be in several,
     and where no row is left.
     """
-    if is_log(path):
+    if not columns and is_log(path):  # columns that are named make a table of it
         return _import_log(path, out, model, questions)
     columns = dict(columns or {})
     for field in columns:

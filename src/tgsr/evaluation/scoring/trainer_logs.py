@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -55,14 +55,20 @@ def is_log(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(PARQUET):
-        return {"prompt", "completion"} <= set(pyarrow_for("TRL's log").parquet.read_schema(path).names)
+        return _is_logged(set(pyarrow_for("TRL's log").parquet.read_schema(path).names))
     if not start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         return False
     try:
         _, row = next(read_rows(path))
     except RecordError:
         return False
-    return {"prompt", "completion"} <= row.keys() or {"input", "output", "score"} <= row.keys()
+    return _is_logged(row.keys())
+
+
+def _is_logged(columns: Set[str]) -> bool:
+    """Every log says its steps (Megatron's in ms-swift gen_step), which tables of other programs do not."""
+    is_one = {"prompt", "completion"} <= columns or {"input", "output", "score"} <= columns
+    return is_one and ("step" in columns or "gen_step" in columns)
 
 
 def log_files(path: Path) -> list[Path]:
