@@ -117,6 +117,10 @@ def test_verl_gets_the_terms_beside_their_sum_and_the_question() -> None:
     assert kept_in(result[ASKED]) == (CHOICE, None)
     columns = to_verl(CHOICE, "/a.wav", "qwen_omni", 0, WORDS).keys()
     assert not result.keys() & columns  # verl joins both and refuses what is in them twice
+    assert "reward" not in result  # verl's validation has one of its own and would add this to it
+    empty = asked_of_verl("", reward="dense")
+    assert list(empty) == list(result)  # verl takes the first response's keys for all
+    assert None not in empty.values()
 
 
 def test_verls_reward_kwargs_are_settings_of_the_loop() -> None:
