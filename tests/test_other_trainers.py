@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -15,6 +16,8 @@ from tgsr.data.other_trainers import (
     PLACE,
     export,
     import_back,
+    kept,
+    kept_in,
     to_ms_swift,
     to_nemo_rl,
     to_trl,
@@ -24,7 +27,7 @@ from tgsr.errors import RecordError
 from tgsr.prompts import QWEN_SYSTEM, REASONING_INSTRUCTION
 from tgsr.records import Question, append_jsonl, read_questions, write_jsonl
 from tgsr.rewards import answer_reward
-from tgsr.timeline import Span
+from tgsr.timeline import Span, Word
 from tiny import tiny_lalm, tiny_qwen_omni
 
 needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="parquet: pip install pyarrow")
@@ -115,6 +118,8 @@ def test_trls_columns_are_what_our_reward_is_called_with():
 def test_verls_columns_are_the_documented_ones():
     row = to_verl(CHOICE, "/c1.wav", "qwen_omni", 7)
     assert row["reward_model"] == {"style": "rule", "ground_truth": "b"}
+    kept_there = row["extra_info"].pop(KEPT)  # the only column that a reward function of verl's gets
+    assert kept_there == row[KEPT]
     assert row["extra_info"] == {"split": "dev", "index": 7, "id": "q1", "task": "speaker order"}
     assert row["audios"] == ["/c1.wav"]
     assert row["data_source"] == "tgsr/choice"
@@ -249,6 +254,22 @@ def test_a_file_of_questions_goes_there_and_back(tmp_path):
     )
     write_jsonl(tmp_path / "back.jsonl", import_back(out, "trl"))
     assert (tmp_path / "back.jsonl").read_bytes() == (tmp_path / "questions.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_words_of_a_clip_go_along_and_are_no_part_of_the_question(target, tmp_path):
+    words = {CHOICE.clip_id: (Word("ten", 0.25, 0.5, "A", "whisper", 0.5), Word("past", 0.5, 0.75))}
+    silent = replace(CHOICE, id="q2", clip_id="silent")
+    out = export([CHOICE, silent], tmp_path / "q.jsonl", target, tmp_path / "out", "qwen_omni", words)
+    assert list(import_back(out, target)) == [CHOICE, silent]
+    row = {"trl": to_trl, "ms-swift": to_ms_swift, "nemo-rl": to_nemo_rl}.get(target)
+    said = (Word("ten", 0.25, 0.5), Word("past", 0.5, 0.75))
+    kept_row = (
+        row(CHOICE, "", "qwen_omni", said) if row else to_verl(CHOICE, "", "qwen_omni", 0, said)["extra_info"]
+    )
+    assert kept_in(kept_row[KEPT]) == (CHOICE, said)
+    assert kept_in(kept(CHOICE, ())) == (CHOICE, ())
+    assert kept_in(kept(CHOICE)) == (CHOICE, None)
 
 
 def test_audio_is_found_from_another_folder(tmp_path, monkeypatch):

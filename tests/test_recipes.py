@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tgsr.cli import parser
+from tgsr.data import plugins
+from tgsr.data.plugged_rewards import TERMS
 from tgsr.training.config import REWARD_WEIGHTS
 
 Started = Callable[..., list[list[str]]]
@@ -171,3 +173,64 @@ def test_all_variants_are_asked_the_same_and_stand_in_the_tables(name: str, star
     assert sft.right_only
     assert sft.without_timestamps
     assert sft.model == ("mini" if name == "mini" else "Qwen/Qwen2.5-Omni-7B")
+
+
+OTHERS = sorted((Path(__file__).parent.parent / "recipes" / "other_trainers").glob("*.sh"))
+BESIDE = r"""#!/bin/sh
+printf '%s\n' "$(printf '%s\037' "$(basename "$0")" "$@")" >> "$LOG"
+[ "$(basename "$0") $1" = "tgsr export" ] && echo "rewards: $PLUGIN; 2 are without their clip's words"
+exit 0
+"""
+
+
+@pytest.mark.parametrize("recipe", OTHERS, ids=lambda path: path.stem)
+def test_another_trainer_gets_our_file_our_reward_and_the_papers_numbers(
+    recipe: Path, tmp_path: Path
+) -> None:
+    for program in ("tgsr", "swift", "trl", "python3", "uv"):
+        stand_in = tmp_path / "bin" / program
+        stand_in.parent.mkdir(exist_ok=True)
+        stand_in.write_text(BESIDE)
+        stand_in.chmod(0o755)
+    given = {"QA_QUESTIONS": "qa/questions.jsonl", "VAL_QUESTIONS": "val/questions.jsonl", "MODEL": "m"}
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    env = {
+        "PATH": path,
+        "LOG": str(tmp_path / "log"),
+        "PLUGIN": "/p/tgsr_ms_swift.py",
+        "IT_HEARS": "yes",
+        **given,
+    }
+    subprocess.run(["bash", str(recipe)], cwd=tmp_path, env=env, check=True, timeout=120, capture_output=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    (program, *first), *rest = [line.rstrip("\x1f").split("\x1f") for line in lines]
+    assert program == "tgsr"
+    exported = parsed(first)
+    target = "verl" if recipe.stem == "verl_omni" else recipe.stem.replace("_", "-")
+    assert (exported.to, exported.kind) == (target, "choice")
+    for name, *arguments in rest:
+        if name == "tgsr":
+            assert str(parsed(arguments).out).startswith("runs/")
+    (trainer,) = [words for words in rest if words[0] != "tgsr"]
+    asked = " ".join(trainer)
+    assert str(exported.out) in asked or str(exported.out.parent) in asked
+    assert {"0.7", "0.9", "5e-6", "8"} <= {word.rpartition("=")[2] for word in trainer}
+    names = trainer[trainer.index("--reward_funcs") + 1 :][:2] if "--reward_funcs" in trainer else []
+    if recipe.stem == "ms_swift":
+        assert trainer[trainer.index("--external_plugins") + 1] == "/p/tgsr_ms_swift.py"
+        assert {f"tgsr_{term}" for term in TERMS} >= set(names)
+    elif recipe.stem == "trl":
+        assert [name.rpartition(".")[0] for name in names] == ["tgsr.data.plugins.tgsr_trl"] * 2
+        assert all(name.rpartition(".")[2] in TERMS for name in names)
+    else:
+        assert f"tgsr.data.plugins.{plugins.FILES[target].removesuffix('.py')}" in asked
+        assert any(word.endswith("reward=paper") for word in trainer)
+
+
+def test_trl_is_not_started_on_a_model_that_would_not_hear(tmp_path: Path) -> None:
+    recipe = next(path for path in OTHERS if path.stem == "trl")
+    done = subprocess.run(
+        ["bash", str(recipe)], cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True
+    )
+    assert done.returncode != 0
+    assert b"trains without the sound" in done.stderr

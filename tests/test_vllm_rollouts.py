@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,17 @@ from tgsr import rl
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import SharedPrefix, listen
 from tgsr.engine.vllm_rollouts import (
+    VllmServer,
     connect,
+    connect_all,
     decoder_name,
     export_decoder,
     push_adapter,
+    push_to_all,
     sample_by_vllm,
     server_command,
 )
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, OptionError
 from tgsr.models.aligner_and_lora import with_lora, without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.training.config import GrpoConfig
@@ -128,15 +132,37 @@ def lalm() -> AudioFlamingo3:
     return tiny_lalm()
 
 
-@pytest.fixture
-def vllm(lalm: AudioFlamingo3) -> Iterator[RecordedServer]:
+@contextmanager
+def running(lalm: AudioFlamingo3) -> Iterator[RecordedServer]:
     server = RecordedServer([decoder_name(lalm)])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def vllm(lalm: AudioFlamingo3) -> Iterator[RecordedServer]:
+    with running(lalm) as server:
+        yield server
+
+
+@pytest.fixture
+def second(lalm: AudioFlamingo3) -> Iterator[RecordedServer]:
+    with running(lalm) as server:
+        yield server
+
+
+@pytest.fixture
+def gone() -> str:
+    """The URL of a server that is no longer there."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
 
 
 def as_tensor(sent: str) -> torch.Tensor:
@@ -365,8 +391,8 @@ def test_an_updated_lora_gets_a_name_and_a_path_of_its_own(vllm: RecordedServer,
     assert vllm.completions()[0]["model"] == second.adapter
 
 
-def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
-    vllm: RecordedServer, tmp_path: Path
+def test_a_group_of_the_loop_is_sampled_by_the_servers_and_weighed(
+    vllm: RecordedServer, second: RecordedServer, tmp_path: Path
 ) -> None:
     """Two steps of GRPO: an adapter is pushed before each, and the recorded log-probs are far from the trainer's."""
     questions = questions_in(tmp_path, "qa", 2, most=4)
@@ -376,16 +402,101 @@ def test_a_group_of_the_loop_is_sampled_by_the_server_and_weighed(
         group_size=2,
         max_new_tokens=3,
         learning_rate=1e-2,
-        vllm=vllm.url,
+        vllm=f"{vllm.url},{second.url}",
     )
     rl.train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), tiny_base, rewarded_by(uneven))
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     assert [row["cut"] for row in rows] == [2, 2]  # of a recorded group every second answer
     assert all(row["drift"] > 1 for row in rows)
+    assert len(vllm.completions()) == len(second.completions()) == 2
     models = [body["model"] for body in vllm.completions()]
+    assert models == [body["model"] for body in second.completions()]
     assert len(set(models)) == 2
     assert all(model.startswith("tgsr-lora-") for model in models)
+
+
+PROMPTS = [[5], [6], [7], [8], [9], [10]]  # as many requests
+
+
+def test_servers_take_turns_and_draw_what_one_would(
+    vllm: RecordedServer, second: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    prefix, settings = prefix_of(lalm), {"max_new_tokens": 3, "seed": 4}
+    servers = connect_all(f"{vllm.url}, {second.url}/,{vllm.url}", lalm)
+    assert [server.url for server in servers] == [vllm.url, second.url]
+    spread = sample_by_vllm(servers, prefix, [0] * 6, PROMPTS, **settings)
+    asked = [*vllm.completions(), *second.completions()]
+    assert (len(vllm.completions()), len(second.completions())) == (3, 3)
+    assert spread == sample_by_vllm(servers[0], prefix, [0] * 6, PROMPTS, **settings)
+    alone = vllm.completions()[3:]
+    assert {body["seed"] for body in alone} == {body["seed"] for body in asked}
+
+
+def test_what_a_dead_server_was_asked_another_is(
+    vllm: RecordedServer, gone: str, lalm: AudioFlamingo3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix, model = prefix_of(lalm), decoder_name(lalm)
+    servers = [VllmServer(gone, model), VllmServer(vllm.url, model)]
+    sampled = sample_by_vllm(servers, prefix, [0] * 6, PROMPTS, max_new_tokens=3)
+    assert sampled == sample_by_vllm(servers[1], prefix, [0] * 6, PROMPTS, max_new_tokens=3)
+    assert capsys.readouterr().err.count(f"left out: {gone}") == 1
+    with pytest.raises(ModelError, match=r"no answer.*start the server"):
+        sample_by_vllm(servers[:1], prefix, [0] * 6, PROMPTS, max_new_tokens=3)
+
+
+@pytest.mark.parametrize("status", [500, 404])
+def test_a_server_with_an_error_of_its_own_is_left_out_and_one_that_refuses_is_not(
+    status: int, vllm: RecordedServer, second: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    servers, prefix = connect_all(f"{vllm.url},{second.url}", lalm), prefix_of(lalm)
+    vllm.instead["/v1/completions"] = (status, "EngineDeadError")
+    assert len(sample_by_vllm(servers, prefix, [0] * 6, PROMPTS, max_new_tokens=3)) == 6
+    assert len(second.completions()) == 6
+    vllm.instead["/v1/completions"] = (400, "enable-prompt-embeds")
+    with pytest.raises(ModelError, match="HTTP 400"):
+        sample_by_vllm(servers, prefix, [0] * 6, PROMPTS, max_new_tokens=3)
+
+
+def test_servers_that_do_not_answer_are_left_out_from_the_start(
+    vllm: RecordedServer,
+    second: RecordedServer,
+    gone: str,
+    lalm: AudioFlamingo3,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (server,) = connect_all(f"{gone},{vllm.url}", lalm)
+    assert server.url == vllm.url
+    assert f"left out: {gone}" in capsys.readouterr().err
+    with pytest.raises(ModelError, match="no answer"):
+        connect_all(gone, lalm)
+    second.served = ["another-decoder"]
+    with pytest.raises(ModelError, match="serves another-decoder"):
+        connect_all(f"{vllm.url},{second.url}", lalm)
+    with pytest.raises(ModelError, match="is no URL"):
+        connect_all("http://[,", lalm)
+
+
+def test_a_server_that_was_started_again_gets_the_next_adapter(
+    vllm: RecordedServer, second: RecordedServer, gone: str, tmp_path: Path
+) -> None:
+    lalm = with_random_lora()
+    servers = push_to_all(connect_all(f"{vllm.url},{second.url}", lalm), lalm, tmp_path)
+    second.served = [decoder_name(lalm)]
+    prefix = prefix_of(lalm)
+    sample_by_vllm(servers, prefix, [0] * 6, PROMPTS, max_new_tokens=3)
+    assert len(vllm.completions()) == 6
+    next(w for name, w in lalm.model.named_parameters() if "lora_B" in name).data += 0.01
+    dead = VllmServer(gone, servers[0].model, servers[0].adapter)
+    again = push_to_all([*servers, dead], lalm, tmp_path)
+    assert [server.url for server in again] == [vllm.url, second.url]
+    assert vllm.served == second.served == [decoder_name(lalm), again[0].adapter]
+    assert [path.name for path in tmp_path.iterdir()] == [again[0].adapter]
+
+
+def test_several_servers_are_named_with_commas_between() -> None:
+    with pytest.raises(OptionError, match="--vllm a,: must be URL, or URL,URL"):
+        GrpoConfig(questions="", vllm="a,")
 
 
 def test_a_resumed_trainer_finds_its_adapter_loaded(vllm: RecordedServer, tmp_path: Path) -> None:

@@ -21,12 +21,11 @@ import torch
 from torch.nn.functional import pad
 
 from tgsr.choices import correct_letter
-from tgsr.dense_reward import dense_grounding_reward, grounded_reward
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
-from tgsr.engine.vllm_rollouts import VllmServer, connect, push_adapter, sample_by_vllm
+from tgsr.engine.vllm_rollouts import VllmServer, connect_all, push_to_all, sample_by_vllm
 from tgsr.errors import OptionError, RunError
 from tgsr.evaluation.watch import watch_of
 from tgsr.grounding import count_distinct, count_mentions
@@ -36,13 +35,7 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, read_clips, read_questions
-from tgsr.rewards import (
-    RewardTerm,
-    answer_reward,
-    is_payable,
-    score_completions,
-    timestamp_grounding_reward,
-)
+from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
 from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch
 from tgsr.training.config import GrpoConfig
@@ -50,35 +43,9 @@ from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.steps import Trainer, as_trained
 from tgsr.training.stopwatch import Stopwatch
+from tgsr.training.terms import reward_terms
 
 N_SHOWN = 4  # responses that a tracker's table gets of a step
-
-
-def reward_terms(config: GrpoConfig) -> tuple[RewardTerm, ...]:
-    """Eq. 3's two terms with the run's weights and counter, and those that look where a response points, if any.
-
-    Without compaction every response with a timestamp earns c_max, however many it has. Table 3 names this
-    variant and does not define it.
-    """
-    grounding = partial(
-        timestamp_grounding_reward,
-        k_ref=config.k_ref,
-        k_max=config.k_max,
-        c_max=config.c_max,
-        c_min=config.c_min if config.compaction else config.c_max,
-        counter=config.counter,
-    )
-    grounding_weight, dense_weight = config.weights
-    terms = [
-        RewardTerm("answer", partial(answer_reward, reader=config.answer_reader), config.answer_weight),
-        RewardTerm("timestamp_grounding", grounding, grounding_weight),
-    ]
-    if config.reward == "grounded":
-        terms.append(RewardTerm("place", partial(grounded_reward, c_max=config.c_max)))
-    if dense_weight:
-        dense = partial(dense_grounding_reward, c_max=config.c_max)
-        terms.append(RewardTerm("dense_grounding", dense, dense_weight))
-    return tuple(terms)
 
 
 def clips_file(config: GrpoConfig) -> str | None:
@@ -224,7 +191,7 @@ def roll_out(
     run: TrainingRun,
     config: GrpoConfig,
     terms: Sequence[RewardTerm],
-    server: VllmServer | None,
+    servers: Sequence[VllmServer],
     stopwatch: Stopwatch,
 ) -> Groups:
     """This process's share of what is asked, with G responses to each question, rewarded.
@@ -239,7 +206,7 @@ def roll_out(
     uniform_BN = uniform_BN[share.start * size : share.stop * size]
     prefix = prefix_of(run.lalm, prompts)
     stopwatch.lap("listen")
-    sampled = sample_groups(prefix, prompts, config, uniform_BN, server)
+    sampled = sample_groups(prefix, prompts, config, uniform_BN, servers)
     stopwatch.lap("sample")
     rollouts = rollouts_of(run.lalm, prompts, sampled, terms, config)
     stopwatch.lap("reward")
@@ -277,9 +244,9 @@ def sample_groups(
     prompts: Sequence[Prompted],
     config: GrpoConfig,
     uniform_BN: torch.Tensor,
-    server: VllmServer | None,
+    servers: Sequence[VllmServer],
 ) -> list[Sampled]:
-    """G responses to each prompt, in the prompts' order, by our sampler or by a server; none for no prompt."""
+    """G responses to each prompt, in the prompts' order, by our sampler or by servers; none for no prompt."""
     if not prompts:
         return []
     owners = [owner for owner in range(len(prompts)) for _ in range(config.group_size)]
@@ -289,8 +256,8 @@ def sample_groups(
         "temperature": config.temperature,
         "top_p": config.top_p,
     }
-    if server is not None:
-        return sample_by_vllm(server, prefix, owners, last, seed=int(uniform_BN[0, 0] * 2**53), **limits)
+    if servers:
+        return sample_by_vllm(servers, prefix, owners, last, seed=int(uniform_BN[0, 0] * 2**53), **limits)
     lalm, at_once = prefix.lalm, config.branches_at_once
     with (
         unsharded(lalm),
@@ -498,10 +465,12 @@ def sample_rows(rollouts: Sequence[Rollout], step: int) -> list[Row]:
     ]
 
 
-def sync_server(server: VllmServer, run: TrainingRun) -> VllmServer:
-    """The server with the LoRA as it is now; the main process hands it over, all sample with it."""
-    servers = [push_adapter(server, run.lalm, run.folder.path / "vllm")] if run.processes.main else []
-    return run.processes.gather(servers)[0]
+def sync_servers(servers: Sequence[VllmServer], run: TrainingRun) -> Sequence[VllmServer]:
+    """The servers with the LoRA as it is now, without those that are down; the main process hands it over, all sample
+    with them.
+    """
+    pushed = [push_to_all(servers, run.lalm, run.folder.path / "vllm")] if run.processes.main else []
+    return run.processes.gather(pushed)[0]
 
 
 def train_grpo(
@@ -532,7 +501,7 @@ def reinforce(
     words = words_by_clip(config, questions)
     watch = watch_of(run, config, questions)
     make_trainable(lalm, config)
-    server = None if config.vllm is None else connect(config.vllm, lalm)
+    servers: Sequence[VllmServer] = () if config.vllm is None else connect_all(config.vllm, lalm)
     audio = hear_clips(run, questions, config.questions)
     prompts = [prompted(lalm, q, audio[q.audio], words.get(q.clip_id)) for q in questions if q.audio in audio]
     n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
@@ -543,8 +512,8 @@ def reinforce(
         print(warning)
     names = [p.question.id for p in prompts]
     trainer = Trainer(run, config, prompts, names, config.prompts_per_step, watch=watch)
-    if server is not None:
-        server = sync_server(server, run)
+    if servers:
+        servers = sync_servers(servers, run)
 
     for step, chosen in trainer.steps("stage 2"):
         # Rolled out
@@ -554,7 +523,7 @@ def reinforce(
             run=run,
             config=config,
             terms=terms,
-            server=server,
+            servers=servers,
             stopwatch=trainer.stopwatch,
         )
         drawn = learned = rolled_out(chosen, 0)
@@ -577,7 +546,7 @@ def reinforce(
             for index, micro_batch in enumerate(micro_batches):
                 with as_trained(lalm, config):
                     if n_updates == 0:
-                        policy = micro_batch.logps(config, None if server is None else config.top_p)
+                        policy = micro_batch.logps(config, config.top_p if servers else None)
                         measured.append(responses_of(micro_batch.rollouts, policy, references[index]))
                     else:
                         policy = micro_batch.logps(config)
@@ -585,8 +554,8 @@ def reinforce(
                     measured[index] = replace(responses, logp_BT=policy.logp_BT.detach())
                     loss += backward(responses, micro_batch.rollouts, config, n_responses, n_tokens)
             update = trainer.update(step, loss, partial(rollout_rows, learned.rollouts))
-        if server is not None:
-            server = sync_server(server, run)
+        if servers:
+            servers = sync_servers(servers, run)
 
         # Log
         everyones = processes.gather(drawn.rollouts)

@@ -261,16 +261,20 @@ def add_export(command: argparse.ArgumentParser) -> None:
     families = ("qwen_omni", "audio_flamingo3")
     flag("--family", choices=families, default="qwen_omni", help="whose words prompts have")
     flag("--kind", choices=("phrase", "choice"), help="where the file has both: stage 1's or stage 2's")
+    about = "with the words' times, which some rewards need; clips.jsonl beside the questions if not given"
+    flag("--clips", type=Path, help=about)
     flag("--back", action="store_true", help="the other way: from that trainer's file to questions")
     flag("--out", type=Path, required=True, help=".jsonl; .parquet for verl")
-    shared.finish(command, export, "tgsr export data/qa/questions.jsonl --to trl --out qa-trl.jsonl")
+    more = "The rewards of tgsr train grpo come as a plug-in for each trainer: docs/rewards.md, recipes/."
+    shared.finish(command, export, "tgsr export data/qa/questions.jsonl --to trl --out qa-trl.jsonl", more)
 
 
 def export(args: argparse.Namespace) -> None:
-    shared.require_there(args.questions)
+    shared.require_there(args.questions, args.clips)
     shared.require_writable("--out", args.out)
-    from tgsr.data.other_trainers import export, import_back
-    from tgsr.records import read_questions, write_jsonl
+    from tgsr.data import plugins
+    from tgsr.data.other_trainers import export, import_back, known_words
+    from tgsr.records import read_clips, read_questions, write_jsonl
 
     if args.back:
         write_jsonl(args.out, import_back(args.questions, args.to))
@@ -278,9 +282,16 @@ def export(args: argparse.Namespace) -> None:
         return
     questions = [q for q in read_questions(args.questions) if args.kind in (None, q.kind)]
     exported = [q for q in questions if q.kind == "choice" or q.evidence]
-    path = export(exported, args.questions, args.to, args.out, args.family)
+    choices = [question for question in exported if question.kind == "choice"]
+    clips = args.clips or args.questions.with_name("clips.jsonl")
+    words = known_words(read_clips(clips)) if choices and (args.clips or clips.exists()) else {}
+    path = export(exported, args.questions, args.to, args.out, args.family, words)
     n_left_out = len(questions) - len(exported)
     left_out = f"; {n_left_out} phrases without a span left out" if n_left_out else ""
     print(f"{path}: {len(exported)} questions{left_out}")
+    if choices:
+        n_mute = sum(question.clip_id not in words for question in choices)
+        why = f"; {n_mute} are without their clip's words, for the paper's reward only" if n_mute else ""
+        print(f"rewards: {Path(plugins.__file__).with_name(plugins.FILES[args.to])}{why}")
     if not exported:
         raise NothingDone(f"{args.questions}: no question was written{left_out}")

@@ -17,7 +17,7 @@ from tgsr.models.placement import Placement
 
 def add_score(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag("predictions", type=Path, help="a prediction file of any length")
+    flag("predictions", type=Path, help="a prediction file of any length, or a trainer's completions log")
     flag("--out", type=Path, required=True, help="metrics.json")
     about = (
         "what was asked, as the authority on choices and answers: a benchmark's own file, or questions.jsonl; "
@@ -103,7 +103,10 @@ def add_import(command: argparse.ArgumentParser) -> None:
     about = "official scorers get whole completions, not the choice in them"
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
-    more = "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, or any table."
+    more = (
+        "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, the completions logs of ms-swift, TRL and "
+        "verl, or any table."
+    )
     shared.finish(command, import_, example, more)
 
 

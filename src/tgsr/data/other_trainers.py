@@ -2,8 +2,8 @@
 
 Prompts and targets are those of our own loops: stage 1's question and answer in the family's words (B.1.1 or B.1.2),
 stage 2's choices with the instruction (B.1.3), and the same system turn. A phrase becomes a lesson with its target, a
-choice question a prompt with the right letter, which a reward function gets. `tgsr` holds the whole question as JSON
-text: no loader reads it, `import_back` reads nothing else.
+choice question a prompt with the right letter. `tgsr` holds the whole question as JSON text, and the words of its clip
+where they are given: no loader reads it, the reward plug-ins (data/plugins) and `import_back` read nothing else.
 
 Text stays text: where a name in angle brackets would open a place for audio or become a special token, a space goes
 after its "<", as our models' prompts have it.
@@ -15,7 +15,7 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,13 +24,16 @@ from tgsr import prompts
 from tgsr.choices import correct_letter
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.errors import RecordError
-from tgsr.records import Question, resolve_audio, write_jsonl
-from tgsr.timeline import Span
+from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
+from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
 Family = Literal["qwen_omni", "audio_flamingo3"]
+Words = Sequence[Word] | None
+"""What is said in a clip, () where nothing is; None where nobody knows."""
 
 KEPT = "tgsr"  # the column that holds the question itself
+WORDS = "words"  # in it, beside the question's fields: [word, start, end] of its clip
 PLACE = "<audio>"  # where the audio goes, in texts that mark it
 # Names that ms-swift (swift.template.Template.special_tokens) and verl (RLHFDataset) read in a text as something else.
 MARKERS = re.compile(r"<(?=(?:audio|image|video|img|bbox|ref-object|cot-process|start-image)>)")
@@ -38,13 +41,12 @@ ROWS_AT_ONCE = 1000  # of a parquet file; so many are in memory
 PURPOSE = "verl's Parquet"
 
 
-def to_ms_swift(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
+def to_ms_swift(question: Question, audio_path: str, family: Family, words: Words = None) -> dict[str, Any]:
     """ms-swift's standard format: messages whose user turn begins with <audio>, and audios.
 
     A phrase ends in the assistant's turn, for `swift sft`. A choice question has no such turn, for `swift rlhf
     --rlhf_type grpo`, and `solution` holds the letter: columns that the format does not know go to the reward
-    functions (`label` it does know, as a number). Ours is called as answer_reward(completions, label=solution).
-    `tgsr` goes there too; sft drops it.
+    functions (`label` it does know, as a number), and so does `tgsr`, which our plug-in reads; sft drops it.
     Source: ms-swift 4.6, docs/source_en/Customization/Custom-dataset.md.
     """
     messages = [*_system(family), {"role": "user", "content": PLACE + _unmarked(prompt_of(question, family))}]
@@ -53,14 +55,14 @@ def to_ms_swift(question: Question, audio_path: str, family: Family) -> dict[str
     row: dict[str, Any] = {"messages": messages, "audios": [audio_path]}
     if question.kind == "choice":
         row["solution"] = target_of(question, family)
-    return {**row, KEPT: _kept(question)}
+    return {**row, KEPT: kept(question, words)}
 
 
-def to_trl(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
+def to_trl(question: Question, audio_path: str, family: Family, words: Words = None) -> dict[str, Any]:
     """TRL's conversational format with parts: {"type": "audio", "audio": path}, then the text.
 
-    A phrase is prompt and completion, for SFT. A choice question is a prompt and `label`, for GRPO with
-    tgsr.rewards.answer_reward and timestamp_grounding_reward as they are, which take `tgsr` and leave it.
+    A phrase is prompt and completion, for SFT. A choice question is a prompt and `label`, for GRPO: with our plug-in,
+    which reads `tgsr`, or with tgsr.rewards' functions as they are.
     JSONL, and read by datasets 4.7 or newer: older ones, and parquet, fill each part with the others' keys, and
     chat templates that ask whether a part has "audio" then see two.
     The prompt reaches the processor's chat template, which loads the path. TRL 1.16 itself knows images only: its
@@ -73,19 +75,23 @@ def to_trl(question: Question, audio_path: str, family: Family) -> dict[str, Any
         row["completion"] = [{"role": "assistant", "content": completion}]
     else:
         row["label"] = target_of(question, family)
-    return {**row, KEPT: _kept(question)}
+    return {**row, KEPT: kept(question, words)}
 
 
-def to_verl(question: Question, audio_path: str, family: Family, index: int) -> dict[str, Any]:
+def to_verl(
+    question: Question, audio_path: str, family: Family, index: int, words: Words = None
+) -> dict[str, Any]:
     """verl's columns for RL; `index` is the row's number.
 
     ground_truth is the right letter, or stage 1's target. data_source is "tgsr/choice" or "tgsr/phrase", for which verl
-    has no reward of its own: set custom_reward_function. verl's data set for SFT takes no audio.
+    has no reward of its own: our plug-in is its custom_reward_function, which gets extra_info and no other column, so
+    that `tgsr` is there as well, with the words. verl's data set for SFT takes no audio.
     Source: https://verl.readthedocs.io/en/latest/preparation/prepare_data.html; `audios` and <audio> as in
     RLHFDataset of verl 0.9.
     """
     user = {"role": "user", "content": PLACE + _unmarked(prompt_of(question, family))}
     extra = {"split": question.split, "index": index, "id": question.id, "task": question.task or ""}
+    extra[KEPT] = kept(question, words)
     return {
         "data_source": f"tgsr/{question.kind}",
         "prompt": [*_system(family), user],
@@ -93,11 +99,11 @@ def to_verl(question: Question, audio_path: str, family: Family, index: int) -> 
         "reward_model": {"style": "rule", "ground_truth": target_of(question, family)},
         "extra_info": extra,
         "audios": [audio_path],
-        KEPT: _kept(question),
+        KEPT: kept(question),
     }
 
 
-def to_nemo_rl(question: Question, audio_path: str, family: Family) -> dict[str, Any]:
+def to_nemo_rl(question: Question, audio_path: str, family: Family, words: Words = None) -> dict[str, Any]:
     """NeMo-RL's chat format, which its ResponseDataset takes as it is: messages, the assistant's turn last.
 
     That turn is stage 1's target (SFT) or the right letter (GRPO, where it becomes the environment's ground truth).
@@ -112,20 +118,25 @@ def to_nemo_rl(question: Question, audio_path: str, family: Family) -> dict[str,
     if question.kind == "choice":
         turns = turns[-1:]
     last_turn = {"role": "assistant", "content": target_of(question, family)}
-    return {"messages": [*turns, last_turn], KEPT: _kept(question)}
+    return {"messages": [*turns, last_turn], KEPT: kept(question, words)}
 
 
 _TO_JSON = {"ms-swift": to_ms_swift, "trl": to_trl, "nemo-rl": to_nemo_rl}
 
 
 def export(
-    questions: Iterable[Question], questions_path: Path, target: Target, out: Path, family: Family
+    questions: Iterable[Question],
+    questions_path: Path,
+    target: Target,
+    out: Path,
+    family: Family,
+    words: Mapping[str, Sequence[Word]] | None = None,
 ) -> Path:
     """Writes `out`, as parquet for verl and JSONL for the others, and returns it.
 
     `questions_path` is the file that the questions are from: their audio is looked for from its folder and written as
-    an absolute path. Questions go by one at a time. `out` is replaced as a whole, and stays as it was where anything
-    fails.
+    an absolute path. `words` are those of clips, by the clip's id: rewards that look at the place of a time need them.
+    Questions go by one at a time. `out` is replaced as a whole, and stays as it was where anything fails.
 
     Raises ValueError for an unknown target or family, and RecordError where there is no question, where one has
     another kind than those before it (a training file is for one stage), where a phrase has no span, and where a
@@ -133,7 +144,7 @@ def export(
     """
     _require_one_of("target", target, get_args(Target))
     _require_one_of("family", family, get_args(Family))
-    rows = _rows(questions, questions_path, target, family)
+    rows = _rows(questions, questions_path, target, family, words or {})
     if target != "verl":
         write_jsonl(out, rows)
         return out
@@ -151,6 +162,13 @@ def import_back(path: Path, target: Target) -> Iterator[Question]:
     """
     _require_one_of("target", target, get_args(Target))
     return _questions(path, _parquet_rows(path) if target == "verl" else _jsonl_rows(path))
+
+
+def known_words(clips: Iterable[Clip]) -> dict[str, tuple[Word, ...]]:
+    """The words of each clip by its id; not of a clip without any, unless a step has flagged it as being without
+    speech: a reward that nobody can tell must not be 0.
+    """
+    return {clip.id: clip.words for clip in clips if clip.words or NO_SPEECH in clip.flags}
 
 
 # --- what is said ----------------------------------------------------------------------------------------------
@@ -205,22 +223,27 @@ def _in_parts(question: Question, audio_path: str, family: Family) -> list[dict[
 # --- the question itself ---------------------------------------------------------------------------------------
 
 
-def _kept(question: Question) -> str:
+def kept(question: Question, words: Words = None) -> str:
     """One text, not an object: loaders that give columns a type would fill in or cast its fields."""
     row = {name: getattr(question, name) for name in Question.__dataclass_fields__}
     row["evidence"] = [[span.start, span.end] for span in question.evidence]
+    if words is not None:
+        row[WORDS] = [[word.text, word.start, word.end] for word in words]
     return json.dumps({name: value for name, value in row.items() if value is not None})
 
 
-def _question(stored: Any) -> Question:
+def kept_in(stored: object) -> tuple[Question, tuple[Word, ...] | None]:
+    """The question that `kept` wrote and its clip's words, None where nobody knew them. RecordError for others."""
     if stored is None:
         raise RecordError(KEPT, "is missing", remedy="only files that `tgsr export` wrote can be read back")
     try:
-        fields = json.loads(stored)
+        fields = json.loads(stored)  # type: ignore[arg-type]  # no text is a TypeError
+        said = fields.pop(WORDS, None)
+        words = None if said is None else tuple(Word(text, start, end) for text, start, end in said)
         fields["choices"] = tuple(fields.get("choices", ()))
         fields["evidence"] = tuple(Span(start, end) for start, end in fields.get("evidence", ()))
         fields["labels"] = tuple((str(name), str(value)) for name, value in fields.get("labels", ()))
-        return Question(**fields)
+        return Question(**fields), words
     except RecordError:
         raise
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -230,7 +253,7 @@ def _question(stored: Any) -> Question:
 def _questions(path: Path, rows: Iterator[tuple[int, object]]) -> Iterator[Question]:
     for number, row in rows:
         try:
-            question = _question(row.get(KEPT) if isinstance(row, dict) else None)
+            question, _ = kept_in(row.get(KEPT) if isinstance(row, dict) else None)
         except RecordError as error:
             raise error.at(str(path), number) from None
         yield question
@@ -240,7 +263,11 @@ def _questions(path: Path, rows: Iterator[tuple[int, object]]) -> Iterator[Quest
 
 
 def _rows(
-    questions: Iterable[Question], questions_path: Path, target: Target, family: Family
+    questions: Iterable[Question],
+    questions_path: Path,
+    target: Target,
+    family: Family,
+    words: Mapping[str, Sequence[Word]],
 ) -> Iterator[dict[str, Any]]:
     file = str(questions_path)
     kind = None
@@ -250,13 +277,14 @@ def _rows(
             raise RecordError(None, problem, file, remedy="export the kinds apart")
         kind = question.kind
         audio_path = os.path.abspath(resolve_audio(question, questions_path))
+        said = words.get(question.clip_id)
         try:
             if target == "verl":
-                row = to_verl(question, audio_path, family, index)
+                row = to_verl(question, audio_path, family, index, said)
                 # parquet has no place for half of a surrogate pair
                 json.dumps(row, ensure_ascii=False).encode()
             else:
-                row = _TO_JSON[target](question, audio_path, family)
+                row = _TO_JSON[target](question, audio_path, family, said)
         except ValueError as error:
             problem = error.problem if isinstance(error, RecordError) else str(error)
             problem = f"question {question.id!r}: {problem}"
@@ -287,7 +315,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
 def _verl_schema(pyarrow: Any) -> Any:
     text = pyarrow.string()
     message = pyarrow.struct([("role", text), ("content", text)])
-    extra = [("split", text), ("index", pyarrow.int64()), ("id", text), ("task", text)]
+    extra = [("split", text), ("index", pyarrow.int64()), ("id", text), ("task", text), (KEPT, text)]
     columns = [("data_source", text), ("prompt", pyarrow.list_(message)), ("ability", text)]
     columns += [("reward_model", pyarrow.struct([("style", text), ("ground_truth", text)]))]
     columns += [("extra_info", pyarrow.struct(extra)), ("audios", pyarrow.list_(text)), (KEPT, text)]

@@ -9,9 +9,9 @@ GPU, 128 on a CPU).
 
     export_decoder(lalm, folder)                      # once
     $ python -m vllm.entrypoints.openai.api_server ... # what server_command(folder) says, in vLLM's environment
-    server = connect("http://127.0.0.1:8000", lalm)
-    server = push_adapter(server, lalm, adapters)     # after each update of the LoRA
-    sampled = sample_by_vllm(server, prefix, owners, prompts, max_new_tokens=200, ...)
+    servers = connect_all("http://127.0.0.1:8000,http://127.0.0.1:8001", lalm)
+    servers = push_to_all(servers, lalm, adapters)    # after each update of the LoRA
+    sampled = sample_by_vllm(servers, prefix, owners, prompts, max_new_tokens=200, ...)
 
 Seen to work: vLLM 0.32 (tests/parity/vllm_rollouts.py measures it). Axes: C clips, N_c positions of a
 clip's prefix, D the decoder's width, B branches.
@@ -26,11 +26,12 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2 as httpx
 import torch
@@ -44,7 +45,9 @@ from tgsr.engine.shared_prefix import SharedPrefix, check_branches
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, device_of
 
-AT_ONCE = 32  # requests under way; vLLM batches them itself
+Place = TypeVar("Place")
+AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
+TO_CONNECT = 10.0  # seconds, at most: a machine that is gone does not refuse
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 START_OF_BODY = 300  # characters of a refusal that an error repeats
 NAME_KEY = "tgsr_decoder"  # in config.json: the name under which a folder's decoder is served
@@ -58,6 +61,10 @@ class VllmServer:
     model: str
     adapter: str = ""
     timeout: float = 600.0  # seconds, of one request
+
+
+class ServerDown(ModelError):
+    """A server that does not answer, has an error of its own, or was started again and lacks what it served."""
 
 
 # --- the decoder's folder and the server's command ---------------------------------------------------------
@@ -180,6 +187,36 @@ def connect(url: str, lalm: Lalm, timeout: float = 600.0) -> VllmServer:
     return server
 
 
+def connect_all(urls: str, lalm: Lalm, timeout: float = 600.0) -> tuple[VllmServer, ...]:
+    """The servers at these URLs, with commas between; one that does not answer is left out, and said so on stderr.
+
+    ModelError where none answers, and as `connect` for one that serves something else.
+    """
+    return _each(dict.fromkeys(urls.split(",")), lambda url: connect(url.strip(), lalm, timeout))
+
+
+def push_to_all(servers: Sequence[VllmServer], lalm: Lalm, folder: Path) -> tuple[VllmServer, ...]:
+    """`push_adapter` to each; one that is down is left out from then on. ModelError where all are."""
+    return _each(servers, lambda server: push_adapter(server, lalm, folder))
+
+
+def _each(places: Iterable[Place], do: Callable[[Place], VllmServer]) -> tuple[VllmServer, ...]:
+    done, down = [], None
+    for place in places:
+        try:
+            done.append(do(place))
+        except ServerDown as error:
+            down = _left_out(error)
+    if down is not None and not done:
+        raise down
+    return tuple(done)
+
+
+def _left_out(error: ServerDown) -> ServerDown:
+    print(f"left out: {error}", file=sys.stderr)
+    return error
+
+
 def _served(server: VllmServer) -> list[str]:
     answer = _ask(server, "/v1/models", None)
     try:
@@ -202,7 +239,8 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     name = f"tgsr-lora-{_digest(described.encode(), dict(sorted(weights.items())))}"
     if name == server.adapter:
         return server
-    if name not in _served(server):  # a trainer that was resumed may have pushed it already
+    served = _served(server)
+    if name not in served:  # a trainer that was resumed may have pushed it already
         path = folder.resolve() / name
         with whole(path / "adapter_model.safetensors") as half:
             save_file(weights, half, metadata={"format": "pt"})
@@ -210,7 +248,8 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
             config.save_pretrained(str(half))
         _ask(server, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
     if server.adapter:
-        _ask(server, "/v1/unload_lora_adapter", {"lora_name": server.adapter})
+        if server.adapter in served:  # else the server was started again
+            _ask(server, "/v1/unload_lora_adapter", {"lora_name": server.adapter})
         shutil.rmtree(folder.resolve() / server.adapter, ignore_errors=True)
     return replace(server, adapter=name)
 
@@ -246,7 +285,7 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
 
 
 def sample_by_vllm(
-    server: VllmServer,
+    server: VllmServer | Sequence[VllmServer],
     prefix: SharedPrefix,
     owners: Sequence[int],
     prompts: Sequence[Sequence[int]],
@@ -261,25 +300,27 @@ def sample_by_vllm(
     prompts[b] are the token ids that go on from clip owners[b]'s prefix in branch b. Branches of equal clip
     and prompt are one request with `n`; requests run at the same time. A request's seed comes from `seed` and
     its first branch's place, its answers' from that one by counting: no draw depends on what else the server
-    does. temperature 0 is greedy: equal branches are then asked once.
+    does. temperature 0 is greedy: equal branches are then asked once. Several servers take turns; what one that is
+    down was asked, the next one is.
 
     `logps` are those of softmax(logits / temperature) in the server's precision. With top_p < 1 vLLM
     renormalises them within the nucleus, which `sample` does not: they are then higher, by up to
     -log(top_p); let the loss take the trainer's own. At temperature 0 they are those of temperature 1.
 
-    ModelError as in `sample`, and where the server refuses or answers otherwise than we need.
+    ModelError as in `sample`, where a server refuses or answers otherwise than we need, and where all are down.
     """
     lalm = prefix.lalm
+    servers = [server] if isinstance(server, VllmServer) else list(server)
+    down: dict[str, ServerDown] = {}
     check_branches(prefix, owners, prompts, [max_new_tokens] * len(prompts))
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for b, (owner, prompt) in enumerate(zip(owners, prompts, strict=True)):
         groups.setdefault((owner, tuple(prompt)), []).append(b)
 
-    def answers_to(group: tuple[tuple[int, tuple[int, ...]], list[int]]) -> list[Sampled]:
+    def answers_to(place: int, group: tuple[tuple[int, tuple[int, ...]], list[int]]) -> list[Sampled]:
         (owner, prompt), branches = group
         n = len(branches) if temperature else 1
         body = {
-            "model": server.adapter or server.model,
             "prompt_embeds": _prompt_embeds(lalm, prefix.rows[owner], prompt),
             "n": n,
             "max_tokens": max_new_tokens,
@@ -293,14 +334,27 @@ def sample_by_vllm(
             "logprobs": 0,
             "return_token_ids": True,
         }
-        answers = _answers(server, _ask(server, "/v1/completions", body), n, lalm.ends)
-        return answers if temperature else answers * len(branches)
+        first = place % len(servers)
+        for one in [*servers[first:], *servers[:first]]:
+            if one.url in down:
+                continue
+            try:
+                answer = _ask(one, "/v1/completions", {"model": one.adapter or one.model, **body})
+            except ServerDown as error:
+                down.setdefault(one.url, error)
+                continue
+            answers = _answers(one, answer, n, lalm.ends)
+            return answers if temperature else answers * len(branches)
+        raise next(iter(down.values()))
 
     sampled: dict[int, Sampled] = {}
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(groups))) as pool:
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE * len(servers), len(groups))) as pool:
         # Where one fails, map cancels those that did not begin.
-        for branches, answers in zip(groups.values(), pool.map(answers_to, groups.items()), strict=True):
+        answered = pool.map(answers_to, range(len(groups)), groups.items())
+        for branches, answers in zip(groups.values(), answered, strict=True):
             sampled |= zip(branches, answers, strict=True)
+    for error in down.values():
+        _left_out(error)
     return [sampled[b] for b in range(len(prompts))]
 
 
@@ -350,15 +404,19 @@ def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
     """The body of an answer to a POST, or to a GET where there is no body; anything but a 200 is a ModelError."""
     try:
         # No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
-        with httpx.Client(trust_env=False, timeout=server.timeout) as client:
+        timeout = httpx.Timeout(server.timeout, connect=min(TO_CONNECT, server.timeout))
+        with httpx.Client(trust_env=False, timeout=timeout) as client:
             answer = client.request("POST" if body else "GET", server.url + path, json=body)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ModelError(
+    except httpx.InvalidURL as error:
+        raise ModelError(f"{server.url}: is no URL ({error}); give one like http://127.0.0.1:8000") from error
+    except httpx.HTTPError as error:
+        raise ServerDown(
             f"{server.url}{path}: no answer ({error}; we wait {server.timeout:g} s at most); "
             "start the server as server_command says and wait until its /health answers"
         ) from error
     if answer.status_code != httpx.codes.OK:
-        raise ModelError(
+        is_down = answer.status_code >= 500 or answer.status_code == httpx.codes.NOT_FOUND
+        raise (ServerDown if is_down else ModelError)(
             f"{server.url}{path}: HTTP {answer.status_code}: {answer.text[:START_OF_BODY]!r}; "
             + _remedy(answer.status_code, answer.text)
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from tgsr.errors import RecordError
+from tgsr.evaluation.scoring.trainer_logs import is_log
 
 T = TypeVar("T")
 Kind = Literal["predictions", "metrics", "behaviour", "controls", "attention", "log"]
@@ -32,7 +33,8 @@ AGAIN = "write it again with the command that made it"
 def find_files(runs: Sequence[Path]) -> dict[Kind, list[Path]]:
     """The files of each kind among `runs`, and in and below the folders among them, in order, each once.
 
-    A file that is given by its path is of the kind that its content shows. Raises FileNotFoundError for a path that
+    A file that is given by its path is of the kind that its content shows; a folder with a trainer's completions logs
+    in it is predictions. Raises FileNotFoundError for a path that
     does not exist, and where there is nothing of any kind.
     """
     found: dict[Kind, list[Path]] = {kind: [] for kind in _NAMES}
@@ -41,6 +43,8 @@ def find_files(runs: Sequence[Path]) -> dict[Kind, list[Path]]:
             for kind, names in _NAMES.items():
                 paths = sorted({path for name in names for path in run.rglob(name) if path.is_file()})
                 found[kind] += [path for path in paths if not path.name.endswith(".errors.jsonl")]
+            if is_log(run):
+                found["predictions"].append(run)
         elif run.exists():
             found[kind_of(run)].append(run)
         else:

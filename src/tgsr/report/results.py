@@ -23,6 +23,7 @@ from tgsr.evaluation.controls.metrics import Controls
 from tgsr.evaluation.scoring.metrics import GroupScores, Metrics, ModelScores
 from tgsr.evaluation.scoring.score import read_predictions
 from tgsr.evaluation.scoring.spoken import Spoken
+from tgsr.evaluation.scoring.trainer_logs import log_files
 from tgsr.evidence import ungrounded
 from tgsr.records import Response, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
@@ -217,7 +218,7 @@ def read_source(path: Path, notes: list[str], errors: Path | None = None) -> Sou
 
     Raises RecordError for any other bad line: a mean without it would be another one.
     """
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in log_files(path))).hexdigest()[:12]
     if not is_ours(path):
         read = read_predictions(path)
         return Source(path, digest, read.responses, read.rows, read.format, path.stem if read.rows else "")

@@ -43,7 +43,7 @@ MAY_CHANGE = (
 """Settings that a run may go on with changed: no step that is done rests on them."""
 
 
-def require(flag: str, value: float | None, wanted: str, holds: bool) -> None:
+def require(flag: str, value: object, wanted: str, holds: bool) -> None:
     """OptionError that names the flag, its value and what it may be, unless that `holds`."""
     if not holds:
         raise OptionError(f"--{flag.replace('_', '-')} {value}: must be {wanted}")
@@ -212,7 +212,9 @@ class GrpoConfig(TrainingConfig):
     ] = None
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
-    vllm: Annotated[str | None, "url of a vLLM server that samples instead of us; see `tgsr decoder`"] = None
+    vllm: Annotated[
+        str | None, "URL of a vLLM server that samples instead of us, or URL,URL,...; see `tgsr decoder`"
+    ] = None
     weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
     prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
@@ -240,6 +242,8 @@ class GrpoConfig(TrainingConfig):
         high = self.epsilon_high
         require("epsilon_high", high, "above 0", high is None or high > 0)
         require("beta", self.beta, "0 or more", self.beta >= 0)
+        blank = self.vllm is not None and not all(url.strip() for url in self.vllm.split(","))
+        require("vllm", self.vllm, "URL, or URL,URL", not blank)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
         try:
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)

@@ -1,9 +1,9 @@
 """`tgsr import`: predictions that other programs wrote, in a form that `tgsr score` reads.
 
-MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, and any table (CSV,
-TSV, JSON, JSONL) whose columns are named. What belongs to a benchmark leaves as its owner's own file, so that the
-official score can be computed; everything else becomes responses with their questions, as `tgsr predict` writes them.
-What says that it was cut stays so.
+MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, the completions logs
+of ms-swift, TRL and verl, and any table (CSV, TSV, JSON, JSONL) whose columns are named. What belongs to a benchmark
+leaves as its owner's own file, so that the official score can be computed; everything else becomes responses with their
+questions, as `tgsr predict` writes them. What says that it was cut stays so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from tgsr.disk.rows import Entry
 from tgsr.errors import AudioError, ImportFileError, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows
 from tgsr.evaluation.owners.owner import Owner, plain_id
+from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.llm.chat import CUT
-from tgsr.records import Question, Response, append_jsonl, question_of, write_jsonl
+from tgsr.records import Question, Response, append_jsonl, question_of, read_questions, write_jsonl
 from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (
@@ -74,11 +75,13 @@ def import_predictions(
     choices), or "=constant". `questions` holds what the predictions lack, joined by id: a benchmark's own file, or
     questions.jsonl. `as_is` keeps whole completions where the official scorers want a choice's text or letter.
     AIR-Bench's and MELD's rows become responses of ours, labelled as the benchmark's, where `columns` or `audio_root`
-    say how long the clips are; the owners' files name no model.
+    say how long the clips are; the owners' files name no model. Of a trainer's log all responses are kept.
 
     Raises ImportFileError where nothing can be read, where columns are missing or the response could be in several,
     and where no row is left.
     """
+    if not columns and is_log(path):  # columns that are named make a table of it
+        return _import_log(path, out, model, questions)
     columns = dict(columns or {})
     for field in columns:
         if field not in FIELDS:
@@ -146,6 +149,25 @@ def import_predictions(
     n_unanswered = len(set(known) - set(seen)) if known else 0
     format_ = "tgsr" if owner is None else owner.name
     return Imported(format_, columns["response"], len(seen), n_bad, n_unread, n_more, n_unanswered)
+
+
+def _import_log(path: Path, out: Path, model: str | None, questions: Path | None) -> Imported:
+    known = None if questions is None else {question.id: question for question in read_questions(questions)}
+    errors = out.with_name(out.name + ".errors.jsonl")
+    errors.unlink(missing_ok=True)
+    responses: list[Response] = []
+    n_bad = 0
+    for row in read_log(path, known):
+        if isinstance(row, Response):
+            responses.append(row if model is None else replace(row, model=model))
+        else:
+            n_bad += 1
+            append_jsonl(errors, {"file": str(path), "error": f"answers no question that is known: {row.id}"})
+    if not responses:
+        raise ImportFileError(f"{path}: none of its {n_bad} completions answers a question of {questions}")
+    write_jsonl(out, responses)
+    n_unanswered = len({*(known or {})} - {response.question.id for response in responses})
+    return Imported("tgsr", COMPLETION, len(responses), n_bad, 0, 0, n_unanswered)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

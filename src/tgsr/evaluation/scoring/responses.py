@@ -13,6 +13,7 @@ from tgsr.errors import AudioError, Bad, RecordError
 from tgsr.evaluation.owners.files import OWNERS
 from tgsr.evaluation.owners.owner import BenchmarkQuestion, Owner
 from tgsr.evaluation.scoring.files import format_of, read_rows
+from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.grounding import find_mentions
 from tgsr.records import Question, Response, append_jsonl, read_responses
 from tgsr.timeline import Seconds
@@ -45,15 +46,16 @@ def owners_responses(path: Path, owner: Owner) -> Iterator[Response | Bad]:
 
 
 def read_any_responses(path: Path, errors: Path) -> list[Response]:
-    """The responses of a file of ours, or of a benchmark's own; of the latter, rows without one go to `errors`.
+    """The responses of a file of ours, of a trainer's log or of a benchmark's own; of these, rows without one go to
+    `errors`.
 
     Raises RecordError as `read_responses` does.
     """
     owner = owner_of_predictions(path)
-    if owner is None:
+    if owner is None and not is_log(path):
         return read_responses(path, several=True)
     responses = []
-    for row in owners_responses(path, owner):
+    for row in read_log(path) if owner is None else owners_responses(path, owner):
         if isinstance(row, Response):
             responses.append(row)
         else:

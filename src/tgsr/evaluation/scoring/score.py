@@ -13,14 +13,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from tqdm import tqdm
 
 from tgsr.disk.whole import StrPath, whole, write_whole
-from tgsr.errors import NothingDone
+from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.owners.files import owner_of_question
 from tgsr.evaluation.owners.owner import BenchmarkRow, plain_id
-from tgsr.evaluation.scoring.files import Foreign, Known, open_predictions, read_known
+from tgsr.evaluation.scoring.files import Foreign, Known, Prediction, open_predictions, read_known
 from tgsr.evaluation.scoring.items import (
     Scored,
     ScoredAnswer,
@@ -32,6 +33,7 @@ from tgsr.evaluation.scoring.items import (
 from tgsr.evaluation.scoring.means import benchmark_scores, differences, model_scores
 from tgsr.evaluation.scoring.metrics import Format, Metrics
 from tgsr.evaluation.scoring.spoken import Spoken
+from tgsr.evaluation.scoring.trainer_logs import REMEDY, is_log, read_log
 from tgsr.records import Response
 from tgsr.statistics.intervals import Bootstrap
 
@@ -51,11 +53,12 @@ def read_predictions(path: StrPath) -> Predictions:
     """A prediction file in any format, whole in memory; told apart by what it holds, not by its name.
 
     MMAU's json (a list of rows, `model_output`), MMAR's jsonl (`answer_prediction`; a list will do), AIR-Bench's rows
-    (`response`), MELD's table with a column `prediction`, and our own JSONL, where a model may answer a question
-    several times. RecordError, with file and line (in a json list: the row's number), for what is not JSON, an empty
-    file, a row without an id or choices, and rows that are none of these. OSError where the file can't be read.
+    (`response`), MELD's table with a column `prediction`, our own JSONL, where a model may answer a question several
+    times, and the completions logs of other trainers (trainer_logs.py). RecordError, with file and line (in a json
+    list: the row's number), for what is not JSON, an empty file, a row without an id or choices, and rows that are none
+    of these. OSError where the file can't be read.
     """
-    format_, read = open_predictions(path)
+    format_, read = _open(Path(path), None)
     predictions = list(read)
     return Predictions(
         format_,
@@ -97,15 +100,16 @@ def score_file(
     """`score` of a file, whose predictions are read one after another, and of which only the scores are kept.
 
     `questions`, a benchmark's own file or questions.jsonl, is the authority on choices and answers; what it asks and
-    the file lacks is missing, what it does not ask is foreign. `items` gets a line for each prediction. The words of
-    the questions' clips are in `clips`, or in the clips.jsonl beside the questions, the predictions or their sound.
+    the file lacks is missing (but from a trainer's log, which may be of one step), what it does not ask is foreign.
+    `items` gets a line for each prediction. The words of the questions' clips are in `clips`, or in the clips.jsonl
+    beside the questions, the predictions or their sound.
     Errors as in `read_predictions`, and NothingDone where everything is foreign.
     """
     known = None if questions is None else read_known(questions)
     spoken = Spoken(clips, beside=[file for file in (questions, path) if file is not None])
     is_short = os.stat(path).st_size < LONG_FILE
     with _line_writer(items) as write_line:
-        format_, predictions = open_predictions(path, known)
+        format_, predictions = _open(Path(path), known)
         by_model: dict[str, list[Scored]] = {}
         foreign: dict[str, list[str]] = {}
         answered: dict[str, set[str]] = {}
@@ -126,7 +130,8 @@ def score_file(
                 problem = f"none of its {n} predictions is for a question of {questions}"
                 example = f"ids here are like {found!r}, there like {wanted!r}"
                 raise NothingDone(f"{path}: {problem} ({example}): give the questions that were asked")
-            for model, ids in (answered or {"": set()}).items():
+            is_whole = not is_log(Path(path))
+            for model, ids in (answered or {"": set()}).items() if is_whole else ():
                 for scored in _missing(known, format_, model, ids):
                     by_model.setdefault(model, []).extend(scored)
                     write_line(scored)
@@ -138,6 +143,20 @@ def score_file(
 def write_metrics(metrics: Metrics, path: StrPath) -> None:
     """Write metrics.json as a whole or not at all: a reader never sees half of it. Folders are made."""
     write_whole(path, json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def _open(path: Path, known: Known | None) -> tuple[Format, Iterator[Prediction]]:
+    """`open_predictions`, and of a trainer's log its responses."""
+    if not is_log(path):
+        return open_predictions(path, known)
+    if known is not None and not known.questions:
+        raise RecordError(
+            None,
+            "is a trainer's log, whose questions are none of a benchmark's file",
+            str(path),
+            remedy=REMEDY,
+        )
+    return "tgsr", read_log(path, None if known is None else known.questions)
 
 
 def _scored(prediction: Response | BenchmarkRow, format_: Format, spoken: Spoken) -> list[Scored]:
