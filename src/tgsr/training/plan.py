@@ -19,11 +19,13 @@ from transformers import (
     AutoConfig,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
 )
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, qwen2_audio, qwen_omni, whisper
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
     GPUS,
@@ -61,7 +63,14 @@ class Sizes:
         return self.language_model + self.aligner + self.audio_tower + self.vision_tower
 
 
-PAPERS = {
+CLASSES: dict[str, Any] = {
+    **dict.fromkeys(audio_flamingo3.MODEL_TYPES, AudioFlamingo3ForConditionalGeneration),
+    **dict.fromkeys(qwen2_audio.MODEL_TYPES, Qwen2AudioForConditionalGeneration),
+    **dict.fromkeys(qwen_omni.MODEL_TYPES, Qwen2_5OmniThinkerForConditionalGeneration),
+}
+"""The class whose parameters are counted, by model type."""
+
+KNOWN = {
     # The class's defaults are the 7B's, but for the vision tower's width.
     "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(vision_config={"hidden_size": 1280}),
     "nvidia/audio-flamingo-3-hf": AudioFlamingo3Config(
@@ -75,9 +84,21 @@ PAPERS = {
             "vocab_size": 151672,
         }
     ),
+    **dict.fromkeys(
+        ("Qwen/Qwen2-Audio-7B-Instruct", "Qwen/Qwen2-Audio-7B"),
+        Qwen2AudioConfig(
+            text_config={
+                "model_type": "qwen2",
+                "intermediate_size": 11008,
+                "max_position_embeddings": 8192,
+                "vocab_size": 156032,
+            }
+        ),
+    ),
 }
-"""The paper's two models by heart, for a machine that cannot reach their config.json."""
-KNOWN_SINCE = "2026-11-28"  # when PAPERS were last held against the hub's own numbers of parameters
+"""Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
+hub's numbers of parameters; of Qwen2-Audio as four public repositories quote it (the hub could not be reached)."""
+KNOWN_SINCE = "2026-11-28"  # when they were last looked up
 
 
 def sizes_of(name: str) -> Sizes:
@@ -86,29 +107,24 @@ def sizes_of(name: str) -> Sizes:
     try:
         config: Any = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        if name not in PAPERS:
+        if name not in KNOWN:
             raise ModelError(
                 f"{name}: its config.json cannot be read ({error}); give a folder that holds one, or one of "
-                f"{', '.join(PAPERS)}, whose sizes are known here"
+                f"{', '.join(KNOWN)}, whose sizes are known here"
             ) from error
-        config = PAPERS[name]
+        config = KNOWN[name]
         source = f"what was known by heart on {KNOWN_SINCE}: its config.json could not be reached"
-    model_class: Any
-    if config.model_type in audio_flamingo3.MODEL_TYPES:
-        model_class = AudioFlamingo3ForConditionalGeneration
-    elif config.model_type in qwen_omni.MODEL_TYPES:
-        config = getattr(config, "thinker_config", config)
-        model_class = Qwen2_5OmniThinkerForConditionalGeneration
-    else:
-        families = ", ".join((*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES))
+    if config.model_type not in CLASSES:
         apart = (
             ", and no audio that enters by cross-attention"
             if config.model_type in whisper.MODEL_TYPES
             else ""
         )
-        raise ModelError(f"{name}: is of type {config.model_type}; the cost model knows {families}{apart}")
+        raise ModelError(
+            f"{name}: is of type {config.model_type}; the cost model knows {', '.join(CLASSES)}{apart}"
+        )
     with torch.device("meta"):  # shapes, and not a byte of weights
-        model = model_class(config)
+        model = CLASSES[config.model_type](getattr(config, "thinker_config", config))
     return _sizes(model, source)
 
 
