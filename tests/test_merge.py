@@ -1,4 +1,4 @@
-"""Merged checkpoints against the adapter on its base, in both families and the miniature."""
+"""Merged checkpoints against the adapter on its base, in each family and the miniature."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers import (
     Qwen2_5OmniConfig,
     Qwen2_5OmniForConditionalGeneration,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2AudioForConditionalGeneration,
 )
 
 from tgsr import cli
@@ -28,11 +29,12 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.models.placement import LoadAs, Placement
-from tiny import af3_folder, omni_folder, saved, tiny_lalm
+from tiny import af3_folder, omni_folder, qwen2_audio_folder, saved, tiny_lalm
 
-MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
+MAKE = {"audio_flamingo3": af3_folder, "qwen2_audio": qwen2_audio_folder, "qwen_omni": omni_folder}
 CLASSES: dict[str, Any] = {
     "audio_flamingo3": AudioFlamingo3ForConditionalGeneration,
+    "qwen2_audio": Qwen2AudioForConditionalGeneration,
     "qwen_omni": Qwen2_5OmniThinkerForConditionalGeneration,
 }
 
@@ -110,6 +112,7 @@ def test_a_merged_checkpoint_holds_what_its_base_holds(
 def test_an_adapter_has_the_hubs_names_which_vllm_reads(family: str, adapter: Path) -> None:
     begins = {
         "audio_flamingo3": "base_model.model.language_model.model.",
+        "qwen2_audio": "base_model.model.language_model.model.",
         "qwen_omni": "base_model.model.thinker.model.",
     }
     names = list(load_file(adapter / "adapter_model.safetensors"))

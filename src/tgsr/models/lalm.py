@@ -1,7 +1,7 @@
 """What the stages need of a model family, and no more.
 
-A family is a subclass of Lalm: audio_flamingo3.py, qwen2_audio.py, qwen_omni.py, whisper.py. Shapes: F audio frames, D_enc the encoder's width,
-D the language model's width.
+A family is a subclass of Lalm: audio_flamingo3.py, qwen2_audio.py, qwen_omni.py, whisper.py. Shapes: F audio
+frames, D_enc the encoder's width, D the language model's width.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_processor, read_weights
 from tgsr.models.lalm import Lalm, too_short, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
