@@ -47,6 +47,18 @@ def test_the_papers_models_are_known_without_the_hub(
     assert "could not be reached" in sizes.source
 
 
+def test_qwen2_audio_is_known_without_the_hub() -> None:
+    """Blocks that train, and what 24 GB hold; its decoder has keys for each of 32 heads."""
+    sizes, gpu = sizes_of("Qwen/Qwen2-Audio-7B-Instruct"), GPUS["rtx4090"]
+    assert (sizes.parameters, sizes.aligner, sizes.audio_tower) == (8_397_094_912, 5_246_976, 636_968_960)
+    assert (sizes.vision_tower, sizes.decoder.vocabulary) == (0, 156_032)
+    assert lora_size(sizes.decoder, 16) == 39_976_960
+    made = {(row.stage, row.options): row.memory <= gpu.memory for row in rows(sizes, gpu, 1, Work())}
+    assert made["sta", "--gradient-checkpointing"]
+    assert made["grpo", "--gradient-checkpointing"]
+    assert not made["sta", "(none)"]
+
+
 def test_each_saving_saves_what_it_is_for() -> None:
     made = rows(sizes_of("Qwen/Qwen2.5-Omni-7B"), GPUS["h100"], 8, Work())
     of = {(row.stage, row.options): row for row in made}

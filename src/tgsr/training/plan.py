@@ -70,7 +70,7 @@ CLASSES: dict[str, Any] = {
 }
 """The class whose parameters are counted, by model type."""
 
-KNOWN = {
+PAPERS = {
     # The class's defaults are the 7B's, but for the vision tower's width.
     "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(vision_config={"hidden_size": 1280}),
     "nvidia/audio-flamingo-3-hf": AudioFlamingo3Config(
@@ -107,12 +107,12 @@ def sizes_of(name: str) -> Sizes:
     try:
         config: Any = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        if name not in KNOWN:
+        if name not in PAPERS:
             raise ModelError(
                 f"{name}: its config.json cannot be read ({error}); give a folder that holds one, or one of "
-                f"{', '.join(KNOWN)}, whose sizes are known here"
+                f"{', '.join(PAPERS)}, whose sizes are known here"
             ) from error
-        config = KNOWN[name]
+        config = PAPERS[name]
         source = f"what was known by heart on {KNOWN_SINCE}: its config.json could not be reached"
     if config.model_type not in CLASSES:
         apart = (
