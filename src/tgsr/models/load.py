@@ -25,7 +25,7 @@ from transformers import AutoConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError
-from tgsr.models import audio_flamingo3, mini, mini_lm, qwen2_audio, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, mini, mini_lm, qwen2_audio, qwen_omni, voxtral, whisper
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
@@ -53,6 +53,7 @@ FAMILIES = (
     *audio_flamingo3.MODEL_TYPES,
     *qwen2_audio.MODEL_TYPES,
     *qwen_omni.MODEL_TYPES,
+    *voxtral.MODEL_TYPES,
     *whisper.MODEL_TYPES,
 )
 
@@ -165,6 +166,8 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
         return audio_flamingo3.load_audio_flamingo3(name, placement)
     if model_type in qwen2_audio.MODEL_TYPES:
         return qwen2_audio.load_qwen2_audio(name, placement)
+    if model_type in voxtral.MODEL_TYPES:
+        return voxtral.load_voxtral(name, placement)
     if model_type in whisper.MODEL_TYPES:
         return with_aligner_of(whisper.load_whisper(name, placement), Path(name))
     raise ModelError(

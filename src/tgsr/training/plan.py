@@ -21,13 +21,17 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
 )
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, qwen2_audio, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, qwen2_audio, qwen_omni, voxtral, whisper
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
+    FRAMES_PER_SECOND,
     GPUS,
     DecoderShape,
     Machine,
@@ -56,6 +60,7 @@ class Sizes:
     aligner: int
     audio_tower: int
     vision_tower: int
+    frames_per_second: float = FRAMES_PER_SECOND
 
     @property
     def parameters(self) -> int:
@@ -63,12 +68,16 @@ class Sizes:
         return self.language_model + self.aligner + self.audio_tower + self.vision_tower
 
 
-CLASSES: dict[str, Any] = {
-    **dict.fromkeys(audio_flamingo3.MODEL_TYPES, AudioFlamingo3ForConditionalGeneration),
-    **dict.fromkeys(qwen2_audio.MODEL_TYPES, Qwen2AudioForConditionalGeneration),
-    **dict.fromkeys(qwen_omni.MODEL_TYPES, Qwen2_5OmniThinkerForConditionalGeneration),
+CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
+    **dict.fromkeys(
+        audio_flamingo3.MODEL_TYPES,
+        (AudioFlamingo3ForConditionalGeneration, audio_flamingo3.AudioFlamingo3),
+    ),
+    **dict.fromkeys(qwen2_audio.MODEL_TYPES, (Qwen2AudioForConditionalGeneration, qwen2_audio.Qwen2Audio)),
+    **dict.fromkeys(qwen_omni.MODEL_TYPES, (Qwen2_5OmniThinkerForConditionalGeneration, qwen_omni.QwenOmni)),
+    **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
 }
-"""The class whose parameters are counted, by model type."""
+"""By model type: the class whose parameters are counted, and the family, whose frames are."""
 
 PAPERS = {
     # The class's defaults are the 7B's, but for the vision tower's width.
@@ -95,10 +104,11 @@ PAPERS = {
             }
         ),
     ),
+    "mistralai/Voxtral-Mini-3B-2507": VoxtralConfig(),  # the class's defaults are its
 }
 """Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
-hub's numbers of parameters; of Qwen2-Audio as four public repositories quote it (the hub could not be reached)."""
-KNOWN_SINCE = "2026-11-28"  # when they were last looked up
+hub's numbers of parameters; of Qwen2-Audio as four public repositories quote it; of Voxtral as transformers has it."""
+KNOWN_SINCE = "2026-11-28"  # when the paper's two were last looked up; the others a day later
 
 
 def sizes_of(name: str) -> Sizes:
@@ -123,9 +133,10 @@ def sizes_of(name: str) -> Sizes:
         raise ModelError(
             f"{name}: is of type {config.model_type}; the cost model knows {', '.join(CLASSES)}{apart}"
         )
+    model_class, family = CLASSES[config.model_type]
     with torch.device("meta"):  # shapes, and not a byte of weights
-        model = CLASSES[config.model_type](getattr(config, "thinker_config", config))
-    return _sizes(model, source)
+        model = model_class(getattr(config, "thinker_config", config))
+    return replace(_sizes(model, source), frames_per_second=1 / family.seconds_per_frame)
 
 
 def _sizes(model: Any, source: str) -> Sizes:
@@ -189,6 +200,8 @@ def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
 
 def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> PlanRow:
     clip = work.stage_1 if stage == "sta" else work.stage_2
+    fewer = round(work.seconds * (FRAMES_PER_SECOND - sizes.frames_per_second))
+    clip = replace(clip, prefix=max(1, clip.prefix - fewer))
     four_bits, checkpointing, shard = (flag in options for flag in (FOUR_BITS, CHECKPOINTING, SHARD))
     decoder = sizes.decoder
     others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower
