@@ -86,7 +86,7 @@ def official(processor: Any, texts: list[str], clips: list[np.ndarray]) -> Any:
 # --- against the official class ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds", [0.0201, 0.1, 0.515, 9.87, 29.99, 30.0])
+@pytest.mark.parametrize("seconds", [0.0201, 0.1, 9.87, 30.0])
 def test_tokens_and_embeddings_are_the_official_ones(
     lalm: Qwen2Audio, processor: Any, seconds: float
 ) -> None:

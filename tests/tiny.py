@@ -309,9 +309,22 @@ def tiny_qwen2_audio(seed: int = 0, seconds: int = 30) -> Qwen2Audio:
 
 
 def qwen2_audio_folder(folder: Path, seed: int = 0) -> Path:
-    """As Qwen/Qwen2-Audio-7B-Instruct: shards, the hub's names of weights, and no template that knows of audio."""
+    """As Qwen/Qwen2-Audio-7B-Instruct: shards, the hub's names of weights, its old spelling of a configuration.
+
+    No file has a template that knows of audio.
+    """
     lalm = tiny_qwen2_audio(seed)
     lalm.inner.save_pretrained(str(folder), max_shard_size="100KB")
+    config = json.loads((folder / "config.json").read_text())
+    text = config["text_config"]
+    text |= {
+        "rope_theta": text.pop("rope_parameters")["rope_theta"],
+        "use_mrope": False,
+        "sliding_window": 32768,
+    }
+    del text["layer_types"]
+    config |= {"ignore_index": -100, "vocab_size": text["vocab_size"]}
+    (folder / "config.json").write_text(json.dumps(config))
     extractor = lalm.feature_extractor.to_dict() | {"processor_class": "Qwen2AudioProcessor"}
     extractor.pop("mel_filters", None)
     (folder / "preprocessor_config.json").write_text(json.dumps(extractor))

@@ -68,7 +68,7 @@ class Voxtral(Lalm):
         mels = extractor(  # of all windows together: they are scaled by the loudest
             samples,
             sampling_rate=SAMPLE_RATE,
-            padding=True,
+            padding="longest",
             truncation=False,
             pad_to_multiple_of=extractor.n_samples,
             return_tensors="pt",
