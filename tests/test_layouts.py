@@ -1,7 +1,7 @@
 """The engine's one row of clips and branches against the usual way: whole sequences, placeholders, padded batches.
 
-Both families, padded on the left and on the right, through the official forward: token ids with one
-placeholder a frame, features and their mask as the official extractor makes them, an attention mask.
+Families whose audio stands in the row, padded on the left and on the right, through the official forward: token ids
+with one placeholder a frame, features and their mask as the official extractor makes them, an attention mask.
 
 Axes: C clips, B branches, T answer tokens, N tokens of a padded row, V vocabulary.
 """
@@ -21,9 +21,13 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tiny import tiny_features, tiny_lalm, tiny_qwen_omni
+from tiny import tiny_features, tiny_lalm, tiny_qwen2_audio, tiny_qwen_omni
 
-FAMILIES = {"Audio Flamingo 3": tiny_lalm, "Qwen2.5-Omni": partial(tiny_qwen_omni, seconds=10)}
+FAMILIES = {
+    "Audio Flamingo 3": tiny_lalm,
+    "Qwen2-Audio": partial(tiny_qwen2_audio, seconds=10),
+    "Qwen2.5-Omni": partial(tiny_qwen_omni, seconds=10),
+}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

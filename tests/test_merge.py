@@ -1,4 +1,4 @@
-"""Merged checkpoints against the adapter on its base, in both families and the miniature."""
+"""Merged checkpoints against the adapter on its base, in each family and the miniature."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers import (
     Qwen2_5OmniConfig,
     Qwen2_5OmniForConditionalGeneration,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2AudioForConditionalGeneration,
 )
 
 from tgsr import cli
@@ -28,13 +29,18 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.models.placement import LoadAs, Placement
-from tiny import af3_folder, omni_folder, saved, tiny_lalm
+from tiny import af3_folder, omni_folder, qwen2_audio_folder, saved, tiny_lalm
 
-MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
+MAKE = {"audio_flamingo3": af3_folder, "qwen2_audio": qwen2_audio_folder, "qwen_omni": omni_folder}
 CLASSES: dict[str, Any] = {
     "audio_flamingo3": AudioFlamingo3ForConditionalGeneration,
+    "qwen2_audio": Qwen2AudioForConditionalGeneration,
     "qwen_omni": Qwen2_5OmniThinkerForConditionalGeneration,
 }
+
+
+# For what no family has a part in: the one with the smallest vocabulary.
+in_one_family = pytest.mark.parametrize("family", ["qwen2_audio"], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module", params=MAKE)
@@ -110,6 +116,7 @@ def test_a_merged_checkpoint_holds_what_its_base_holds(
 def test_an_adapter_has_the_hubs_names_which_vllm_reads(family: str, adapter: Path) -> None:
     begins = {
         "audio_flamingo3": "base_model.model.language_model.model.",
+        "qwen2_audio": "base_model.model.language_model.model.",
         "qwen_omni": "base_model.model.thinker.model.",
     }
     names = list(load_file(adapter / "adapter_model.safetensors"))
@@ -177,6 +184,7 @@ def test_mini_lm_becomes_a_folder_of_its_own(tmp_path: Path) -> None:
     assert torch.allclose(logps(load(str(merge(lalm, tmp_path / "mini-lm")))), expected, atol=1e-4)
 
 
+@in_one_family
 @pytest.mark.parametrize("part", ["aligner.safetensors", "adapter_config.json", "adapter_model.safetensors"])
 def test_an_adapter_that_lost_a_file_is_no_other_model(adapter: Path, tmp_path: Path, part: str) -> None:
     copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
@@ -185,6 +193,7 @@ def test_an_adapter_that_lost_a_file_is_no_other_model(adapter: Path, tmp_path: 
         load(str(copy))
 
 
+@in_one_family
 def test_damage_to_an_adapter_is_named_with_its_file(adapter: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
     about = json.loads((copy / "adapter.json").read_text())

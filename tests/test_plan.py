@@ -12,10 +12,10 @@ from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
-from tiny import af3_folder, omni_folder
+from tiny import af3_folder, omni_folder, qwen2_audio_folder
 
 
-@pytest.mark.parametrize("make", [af3_folder, omni_folder])
+@pytest.mark.parametrize("make", [af3_folder, qwen2_audio_folder, omni_folder])
 def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")  # type: ignore[operator]
     sizes, lalm = sizes_of(str(folder)), load(str(folder))
@@ -46,6 +46,18 @@ def test_published_models_are_known_without_the_hub(
     assert sizes.decoder.vocabulary == vocabulary
     assert "known by heart on 2026-" in sizes.source
     assert "could not be reached" in sizes.source
+
+
+def test_qwen2_audio_is_known_without_the_hub() -> None:
+    """Blocks that train, and what 24 GB hold; its decoder has keys for each of 32 heads."""
+    sizes, gpu = sizes_of("Qwen/Qwen2-Audio-7B-Instruct"), GPUS["rtx4090"]
+    assert (sizes.parameters, sizes.aligner, sizes.audio_tower) == (8_397_094_912, 5_246_976, 636_968_960)
+    assert (sizes.vision_tower, sizes.decoder.vocabulary) == (0, 156_032)
+    assert lora_size(sizes.decoder, 16) == 39_976_960
+    made = {(row.stage, row.options): row.memory <= gpu.memory for row in rows(sizes, gpu, 1, Work())}
+    assert made["sta", "--gradient-checkpointing"]
+    assert made["grpo", "--gradient-checkpointing"]
+    assert not made["sta", "(none)"]
 
 
 def test_each_saving_saves_what_it_is_for() -> None:

@@ -1,4 +1,4 @@
-"""The paper's two models, random and tiny, in memory and as folders in the layout of their hub repositories.
+"""The families that train, random and tiny, in memory and as folders in the layout of their hub repositories.
 
 Real are the classes, the special tokens and the chat formats; in the folders also the files and their names, the old
 names of Omni's weights, and the tokens' ids (a vocabulary of 151,643 pieces comes before them, most of it filler).
@@ -28,6 +28,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
     Qwen2Config,
     Qwen2Tokenizer,
     Qwen2TokenizerFast,
@@ -41,6 +44,7 @@ from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.merge import merge
 from tgsr.models.mini import feature_extractor, train_tokenizer
 from tgsr.models.music_flamingo import AFTER_AUDIO, BEFORE_AUDIO
+from tgsr.models.qwen2_audio import Qwen2Audio
 from tgsr.models.qwen_omni import QwenOmni
 from tgsr.models.whisper import ResidualAligner, Whisper, with_time_tokens
 from tgsr.rewards import RewardTerm
@@ -310,6 +314,69 @@ def _hub_name(name: str) -> str:
         if name.startswith(ours):
             return "thinker." + theirs + name.removeprefix(ours)
     return "thinker." + name
+
+
+# --- Qwen2-Audio -----------------------------------------------------------------------------------------------
+
+TEXT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)  # of a tokenizer that was made for text
+
+
+def tiny_qwen2_audio(seed: int = 0, seconds: int = 30) -> Qwen2Audio:
+    """Two decoder layers of width 32, one encoder layer of width 16, windows of `seconds`; a small vocabulary."""
+    tokenizer = omni_tokenizer()
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=seconds)
+    tokenizer.chat_template = Qwen2AudioProcessor(extractor, tokenizer).chat_template
+    token_id = tokenizer.get_vocab()
+    torch.manual_seed(seed)
+    config = Qwen2AudioConfig(
+        audio_config={
+            "d_model": 16,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "max_source_positions": 50 * seconds,
+            "initializer_range": 0.3,
+        },
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer) + 8,  # more rows than tokens
+            eos_token_id=token_id["<|im_end|>"],
+            pad_token_id=token_id["<|endoftext|>"],
+            **DECODER,
+        ),
+        audio_token_index=token_id["<|AUDIO|>"],
+        initializer_range=0.3,
+    )
+    model = Qwen2AudioForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = [token_id["<|endoftext|>"], token_id["<|im_end|>"]]
+    return Qwen2Audio("tiny", model, tokenizer, extractor, max_seconds=float(seconds))
+
+
+def qwen2_audio_folder(folder: Path, seed: int = 0) -> Path:
+    """As Qwen/Qwen2-Audio-7B-Instruct: shards, the hub's names of weights, its old spelling of a configuration.
+
+    No file has a template that knows of audio.
+    """
+    lalm = tiny_qwen2_audio(seed)
+    lalm.inner.save_pretrained(str(folder), max_shard_size="100KB")
+    config = json.loads((folder / "config.json").read_text())
+    text = config["text_config"]
+    text |= {
+        "rope_theta": text.pop("rope_parameters")["rope_theta"],
+        "use_mrope": False,
+        "sliding_window": 32768,
+    }
+    del text["layer_types"]
+    config |= {"ignore_index": -100, "vocab_size": text["vocab_size"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    extractor = lalm.feature_extractor.to_dict() | {"processor_class": "Qwen2AudioProcessor"}
+    extractor.pop("mel_filters", None)
+    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    lalm.tokenizer.chat_template = TEXT_TEMPLATE
+    lalm.tokenizer.save_pretrained(str(folder), save_jinja_files=False)
+    return folder
 
 
 # --- Whisper ---------------------------------------------------------------------------------------------------

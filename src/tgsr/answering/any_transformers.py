@@ -6,17 +6,14 @@ opens as many places as there are frames; the model's own generate answers.
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 import inspect
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 import transformers
@@ -28,14 +25,12 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     ProcessorMixin,
-    VoxtralProcessor,
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-from transformers.utils import is_mistral_common_available
 
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE
-from tgsr.errors import ModelError, install
+from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.llm.text_models import generated
 from tgsr.models.checkpoint import check_sizes, read_weights
@@ -47,7 +42,6 @@ THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
 """Models that also speak: the part that reads and writes, without the rest."""
 PICTURES = ("image_processor", "video_processor")
 SPEECH_LORA = "speech-lora"
-VOXTRAL_SECONDS = 2400.0  # what its makers name; its processor hears any number of windows of 30 s
 
 
 @dataclass
@@ -102,15 +96,10 @@ class Generic(Responder):
         system = None if self.system is None else broken_up(self.system, names, " ")
         if self.rate != SAMPLE_RATE:
             samples = soxr.resample(samples, SAMPLE_RATE, self.rate)
-        batch: Any
-        if isinstance(self.processor, VoxtralProcessor):
-            chat = _as_a_file(samples, self.rate, text, system)
-            batch = self.processor.apply_chat_template(chat, return_tensors="pt")
-        else:
-            prompt = chat_text(self.processor, chat_messages(text, system), system, self.name)
-            batch = self.processor(
-                text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
-            )
+        prompt = chat_text(self.processor, chat_messages(text, system), system, self.name)
+        batch: Any = self.processor(
+            text=[prompt], audio=[samples], audio_kwargs={"sampling_rate": self.rate}, return_tensors="pt"
+        )
         n_places = int((batch["input_ids"] == self.audio_id).sum())
         features = [name for name in batch if name not in ("input_ids", "attention_mask", "token_type_ids")]
         if not n_places or not features:
@@ -121,21 +110,10 @@ class Generic(Responder):
         return batch.to(self.model.device, self.model.dtype)  # BatchFeature casts what is not whole numbers
 
 
-def _as_a_file(samples: np.ndarray, rate: int, text: str, system: str | None = None) -> list[dict[str, Any]]:
-    """The chat as Voxtral's processor takes it, which reads sound files and no samples."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
-    sound = {"type": "audio", "base64": base64.b64encode(file.getvalue()).decode("ascii")}
-    turns = [] if system is None else [{"role": "system", "content": system}]
-    return [*turns, {"role": "user", "content": [sound, {"type": "text", "text": text}]}]
-
-
 def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     """By folder or hub id. ModelError for a model that takes no audio, and for parts that cannot be loaded."""
     try:
         config = AutoConfig.from_pretrained(name)
-        if config.model_type == "voxtral" and not is_mistral_common_available():
-            raise ModelError(f"{name}: its tokenizer needs mistral-common, {install('voxtral')}")
         processor = _processor(name, config)
     except ImportError as error:
         raise ModelError(
@@ -193,7 +171,7 @@ def _processor(name: str, config: Any) -> Any:
         return AutoProcessor.from_pretrained(name)
     except (ImportError, ValueError):
         whole: Any = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(config.model_type, ""), None)
-        if whole is None or whole is VoxtralProcessor or importlib.util.find_spec("torchvision"):
+        if whole is None or importlib.util.find_spec("torchvision"):
             raise
 
     class Hearing(whole):
@@ -230,7 +208,7 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
         raise ModelError(
             f"{name}: its processor ({type(processor).__name__}) takes no audio; give an audio model"
         )
-    if not isinstance(processor, VoxtralProcessor) and not getattr(processor, "chat_template", None):
+    if not getattr(processor, "chat_template", None):
         raise ModelError(f"{name}: its processor has no chat template; download the model's files again")
     token = getattr(processor, "audio_token", None)
     inner = getattr(config, "thinker_config", config)
@@ -238,7 +216,7 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
     names = ("audio_token_id", "audio_token_index")
     expected = next((getattr(part, key) for part in parts for key in names if hasattr(part, key)), None)
     audio_id = getattr(processor, "audio_token_id", None)
-    if token and not isinstance(processor, VoxtralProcessor):
+    if token:
         audio_id = tokenizer.get_vocab().get(token)
     audio_id = expected if audio_id is None and not token else audio_id
     if audio_id is None or (expected is not None and audio_id != expected):
@@ -247,7 +225,6 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
             "the processor that came with the weights"
         )
     seconds = getattr(processor, "max_audio_len", None) or getattr(extractor, "chunk_length", None)
-    seconds = VOXTRAL_SECONDS if isinstance(processor, VoxtralProcessor) else seconds
     return int(audio_id), int(extractor.sampling_rate), float(seconds or 3600.0)
 
 

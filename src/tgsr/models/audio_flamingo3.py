@@ -14,9 +14,9 @@ from transformers import AudioFlamingo3ForConditionalGeneration, AudioFlamingo3P
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_processor, read_weights
-from tgsr.models.lalm import Lalm, weights_hash
+from tgsr.models.lalm import Lalm, too_short, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.models.whisper_encoder import encoded
+from tgsr.models.whisper_encoder import pooled
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 
@@ -60,20 +60,11 @@ class AudioFlamingo3(Lalm):
         self.refuse_long(samples)
         window = self.feature_extractor.chunk_length * SAMPLE_RATE
         pieces = [samples[i : i + window] for i in range(0, max(1, len(samples)), window)]
-        frames = torch.cat([self._encode_window(piece) for piece in pieces])
-        if not len(frames):
-            raise ModelError(
-                f"{self.name} needs more than 0.02 s of audio, got {len(samples) / SAMPLE_RATE:.3f} s"
-            )
-        return frames
-
-    def _encode_window(self, samples: np.ndarray) -> Tensor:
         tower = self.inner.model.audio_tower
-        hidden = encoded(self.feature_extractor, tower, samples)
-        if len(hidden) < 2:  # 0.02 s or less: two positions are pooled into a frame
-            return torch.zeros(0, tower.layer_norm.weight.numel())
-        pooled = tower.avg_pooler(hidden.T[None])[0].T
-        return tower.layer_norm(pooled).float().cpu()
+        frames = torch.cat([pooled(self.feature_extractor, tower, piece) for piece in pieces])
+        if not len(frames):
+            raise too_short(self.name, samples)
+        return frames
 
     def phrase_question(self, phrase: str) -> str:
         return phrase_question_af3(phrase)

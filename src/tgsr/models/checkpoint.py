@@ -29,7 +29,7 @@ from tgsr.errors import ModelError, install
 from tgsr.models.placement import AS_SAVED, Placement
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bfloat16}
-LAYERS = "model.language_model.layers"  # where both families have the decoder's layers
+LAYERS = "model.language_model.layers"  # where most families have the decoder's layers
 FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
 HOST = "cpu"
 CHANGES_NOTHING = {
@@ -37,7 +37,7 @@ CHANGES_NOTHING = {
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "use_cache"),
     *("is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_word_embeddings", "prefix"),
     *("finetuning_task", "task_specific_params", "tokenizer_class", "encoder_layerdrop", "ignore_index"),
-    "forced_decoder_ids",
+    *("forced_decoder_ids", "vocab_size", "use_mrope"),
 }
 NOT_HEARD = re.compile(r"vision_.+|.+_token_id")
 """Fields that stand in published configs whose class has none of them: what transformers 4 wrote into each, what is for
@@ -207,11 +207,12 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
 
 
 def read_processor(
-    name: str, family: str
+    name: str, family: str, processor_class: Any = None
 ) -> tuple[PreTrainedTokenizerBase, WhisperFeatureExtractor, dict[str, Any]]:
     """A checkpoint's tokenizer, its feature extractor, and what its processor's files say.
 
-    The chat template is the processor's, as in official processors; where it has none, the tokenizer's. Raises
+    The chat template is the processor's, as in official processors; where it has none, the tokenizer's. A
+    `processor_class` is one that brings a template for checkpoints without, whose tokenizer's knows no audio. Raises
     ModelError for a missing or unreadable file, and where there is no chat template.
     """
     try:
@@ -220,7 +221,10 @@ def read_processor(
         about = ProcessorMixin.get_processor_dict(name)[0]
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
-    tokenizer.chat_template = about.get("chat_template") or tokenizer.chat_template
+    template = about.get("chat_template")
+    if processor_class is not None:
+        template = processor_class(extractor, tokenizer, chat_template=template).chat_template
+    tokenizer.chat_template = template or tokenizer.chat_template
     if not tokenizer.chat_template:
         raise ModelError(f"{name}: no chat template (chat_template.json or .jinja); download it again")
     return tokenizer, extractor, about

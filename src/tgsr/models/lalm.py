@@ -1,7 +1,7 @@
 """What the stages need of a model family, and no more.
 
-A family is a subclass of Lalm: audio_flamingo3.py, qwen_omni.py. Shapes: F audio frames, D_enc the encoder's width,
-D the language model's width.
+A family is a subclass of Lalm: audio_flamingo3.py, qwen2_audio.py, qwen_omni.py, whisper.py. Shapes: F audio
+frames, D_enc the encoder's width, D the language model's width.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Lalm(ABC):
     """A large audio-language model: frozen encoder, aligner, language model.
 
     A family says where its aligner is, how sound is encoded, and how it is spoken to. The rest is how transformers lays
-    out the models of both families: model.language_model, lm_head.
+    out most of its audio models: model.language_model, lm_head.
     """
 
     audio_token: ClassVar[str]  # where the audio's embeddings go, in the text that the chat template writes
@@ -145,12 +145,16 @@ class Lalm(ABC):
         weight = next(self.aligner.parameters())
         return self.aligner(features_FE.to(weight.device, weight.dtype))
 
+    def turns(self, text: str, system: str | None) -> list[dict[str, Any]]:
+        """The chat that the template reads: a system turn, unless it is None; a place for audio, then the text."""
+        return chat_messages(text, system)
+
     def prompt(self, text: str) -> PromptParts:
         """The chat prompt in two parts; names of special tokens in the text are characters like all others.
 
         ModelError where the chat template has not exactly one place for audio, and as `chat_text` raises.
         """
-        chat, mark = marked_chat(self.tokenizer, chat_messages, text, self.system, self.name)
+        chat, mark = marked_chat(self.tokenizer, self.turns, text, self.system, self.name)
         before, *rest = chat.split(self.audio_token)
         if len(rest) != 1:
             raise ModelError(
@@ -196,6 +200,12 @@ class Lalm(ABC):
                 f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
                 f"(tgsr ask --start/--end), hear it in {how}, or take a model that hears more"
             )
+
+
+def too_short(name: str, samples: np.ndarray) -> ModelError:
+    """The error for samples that do not fill one pooled frame of a Whisper encoder."""
+    seconds = len(samples) / SAMPLE_RATE
+    return ModelError(f"{name} needs more than 0.02 s of audio, got {seconds:.3f} s")
 
 
 @contextmanager

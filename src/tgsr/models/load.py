@@ -25,7 +25,16 @@ from transformers import AutoConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError
-from tgsr.models import audio_flamingo3, mini, mini_lm, music_flamingo, qwen_omni, whisper
+from tgsr.models import (
+    audio_flamingo3,
+    mini,
+    mini_lm,
+    music_flamingo,
+    qwen2_audio,
+    qwen_omni,
+    voxtral,
+    whisper,
+)
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.checkpoint import name_unknown_fields
 from tgsr.models.lalm import Lalm
@@ -53,7 +62,9 @@ ONLY_ANSWER = ("cascade:", "cascade+", "gemini:", "openai:", "http://", "https:/
 FAMILIES = (
     *audio_flamingo3.MODEL_TYPES,
     *music_flamingo.MODEL_TYPES,
+    *qwen2_audio.MODEL_TYPES,
     *qwen_omni.MODEL_TYPES,
+    *voxtral.MODEL_TYPES,
     *whisper.MODEL_TYPES,
 )
 
@@ -177,6 +188,10 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
         return audio_flamingo3.load_audio_flamingo3(name, placement)
     if model_type in music_flamingo.MODEL_TYPES:
         return music_flamingo.load_music_flamingo(name, placement)
+    if model_type in qwen2_audio.MODEL_TYPES:
+        return qwen2_audio.load_qwen2_audio(name, placement)
+    if model_type in voxtral.MODEL_TYPES:
+        return voxtral.load_voxtral(name, placement)
     if model_type in whisper.MODEL_TYPES:
         return with_aligner_of(whisper.load_whisper(name, placement), Path(name))
     raise ModelError(

@@ -31,3 +31,14 @@ def encoded(extractor: WhisperFeatureExtractor, encoder: Any, samples: np.ndarra
     for layer in encoder.layers:
         hidden = layer(hidden, None)
     return hidden[0]
+
+
+def pooled(extractor: WhisperFeatureExtractor, tower: Any, samples: np.ndarray) -> Tensor:
+    """`encoded`, each two positions pooled into a frame, and the last norm: F x D_enc float32 on the CPU, 25 a second.
+
+    Nothing for samples that are too short for two positions: 0.02 s or less.
+    """
+    hidden = encoded(extractor, tower, samples)
+    if len(hidden) < 2:
+        return torch.zeros(0, tower.layer_norm.weight.numel())
+    return tower.layer_norm(tower.avg_pooler(hidden.T[None])[0].T).float().cpu()

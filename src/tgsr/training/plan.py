@@ -22,14 +22,20 @@ from transformers import (
     MusicFlamingoForConditionalGeneration,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
 )
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, music_flamingo, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, music_flamingo, qwen2_audio, qwen_omni, voxtral, whisper
 from tgsr.models.checkpoint import unknown_value
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import OURS, only_answers
 from tgsr.training.cost import (
+    FRAMES_PER_SECOND,
     GPUS,
     DecoderShape,
     Machine,
@@ -58,12 +64,28 @@ class Sizes:
     aligner: int
     audio_tower: int
     vision_tower: int
+    frames_per_second: float = FRAMES_PER_SECOND
 
     @property
     def parameters(self) -> int:
         """All of them."""
         return self.language_model + self.aligner + self.audio_tower + self.vision_tower
 
+
+CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
+    **dict.fromkeys(
+        audio_flamingo3.MODEL_TYPES,
+        (AudioFlamingo3ForConditionalGeneration, audio_flamingo3.AudioFlamingo3),
+    ),
+    **dict.fromkeys(
+        music_flamingo.MODEL_TYPES,
+        (MusicFlamingoForConditionalGeneration, music_flamingo.MusicFlamingo),
+    ),
+    **dict.fromkeys(qwen2_audio.MODEL_TYPES, (Qwen2AudioForConditionalGeneration, qwen2_audio.Qwen2Audio)),
+    **dict.fromkeys(qwen_omni.MODEL_TYPES, (Qwen2_5OmniThinkerForConditionalGeneration, qwen_omni.QwenOmni)),
+    **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
+}
+"""By model type: the class whose parameters are counted, and the family, whose frames are."""
 
 QWEN_7B = {
     "model_type": "qwen2",
@@ -85,9 +107,23 @@ PAPERS = {
         (f"nvidia/audio-flamingo-next{kind}-hf" for kind in ("", "-think", "-captioner")),
         MusicFlamingoConfig(text_config=QWEN_7B | {"max_position_embeddings": 131072}),
     ),
+    **dict.fromkeys(
+        ("Qwen/Qwen2-Audio-7B-Instruct", "Qwen/Qwen2-Audio-7B"),
+        Qwen2AudioConfig(
+            text_config={
+                "model_type": "qwen2",
+                "intermediate_size": 11008,
+                "max_position_embeddings": 8192,
+                "vocab_size": 156032,
+            }
+        ),
+    ),
+    "mistralai/Voxtral-Mini-3B-2507": VoxtralConfig(),  # the class's defaults are its
 }
-"""Models by heart, for a machine that cannot reach their config.json: the paper's two, and Audio Flamingo 3's heirs."""
-KNOWN_SINCE = "2026-11-28"  # when PAPERS were last held against the hub's own numbers of parameters
+"""Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
+hub's numbers of parameters; of Audio Flamingo 3's heirs as transformers' own scripts convert them; of Qwen2-Audio as
+four public repositories quote it; of Voxtral as transformers has it."""
+KNOWN_SINCE = "2026-11-28"  # when the paper's two were last looked up; the others a day later
 
 
 def sizes_of(name: str) -> Sizes:
@@ -103,29 +139,22 @@ def sizes_of(name: str) -> Sizes:
             ) from error
         config = PAPERS[name]
         source = f"what was known by heart on {KNOWN_SINCE}: its config.json could not be reached"
-    model_class: Any
-    if config.model_type in audio_flamingo3.MODEL_TYPES:
-        model_class = AudioFlamingo3ForConditionalGeneration
-    elif config.model_type in music_flamingo.MODEL_TYPES:
-        model_class = MusicFlamingoForConditionalGeneration
-    elif config.model_type in qwen_omni.MODEL_TYPES:
-        config = getattr(config, "thinker_config", config)
-        model_class = Qwen2_5OmniThinkerForConditionalGeneration
-    else:
-        known = (audio_flamingo3, music_flamingo, qwen_omni)
-        families = ", ".join(name for family in known for name in family.MODEL_TYPES)
+    if config.model_type not in CLASSES:
         apart = (
             ", and no audio that enters by cross-attention"
             if config.model_type in whisper.MODEL_TYPES
             else ""
         )
-        raise ModelError(f"{name}: is of type {config.model_type}; the cost model knows {families}{apart}")
+        raise ModelError(
+            f"{name}: is of type {config.model_type}; the cost model knows {', '.join(CLASSES)}{apart}"
+        )
+    model_class, family = CLASSES[config.model_type]
     try:
         with torch.device("meta"):  # shapes, and not a byte of weights
-            model = model_class(config)
+            model = model_class(getattr(config, "thinker_config", config))
     except KeyError as error:
         raise unknown_value(name, error) from error
-    return _sizes(model, source)
+    return replace(_sizes(model, source), frames_per_second=1 / family.seconds_per_frame)
 
 
 def _sizes(model: Any, source: str) -> Sizes:
@@ -189,6 +218,8 @@ def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
 
 def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> PlanRow:
     clip = work.stage_1 if stage == "sta" else work.stage_2
+    fewer = round(work.seconds * (FRAMES_PER_SECOND - sizes.frames_per_second))
+    clip = replace(clip, prefix=max(1, clip.prefix - fewer))
     four_bits, checkpointing, shard = (flag in options for flag in (FOUR_BITS, CHECKPOINTING, SHARD))
     decoder = sizes.decoder
     others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower

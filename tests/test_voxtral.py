@@ -1,0 +1,239 @@
+"""Voxtral behind our protocol, against transformers' own class, processor and generate; through every command.
+
+Its tokenizer is mistral-common's, which no test environment must have: without it these tests are skipped, by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoProcessor, VoxtralForConditionalGeneration
+from transformers.utils import is_mistral_common_available
+
+from others import voxtral_folder
+from tgsr import cli
+from tgsr.audio import SAMPLE_RATE
+from tgsr.audio import load as load_sound
+from tgsr.engine.sampling import sample
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.errors import ModelError
+from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.load import load, save_adapter
+from tgsr.models.merge import merge
+from tgsr.models.voxtral import Voxtral, as_a_file
+from tgsr.records import Question, read_questions, read_responses, write_jsonl
+from tgsr.timeline import Span
+from tgsr.training.cost import GPUS, Work
+from tgsr.training.plan import lora_size, rows, sizes_of
+from tiny import questions_in
+
+needs_tokenizer = pytest.mark.skipif(
+    not is_mistral_common_available(), reason="Voxtral's tokenizer: pip install -e '.[voxtral]'"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return voxtral_folder(tmp_path_factory.mktemp("hub") / "voxtral")
+
+
+@pytest.fixture(scope="module")
+def lalm(folder: Path) -> Voxtral:
+    loaded = load(str(folder))
+    assert isinstance(loaded, Voxtral)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def processor(folder: Path) -> Any:
+    return AutoProcessor.from_pretrained(str(folder))
+
+
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.5 s at 44.1 kHz, one voice a channel."""
+    path = tmp_path_factory.mktemp("sound") / "stereo.wav"
+    rng = np.random.default_rng(4)
+    soundfile.write(path, 0.1 * rng.standard_normal((66_150, 2)), 44_100)
+    return path
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
+    return (0.1 * samples).astype(np.float32)
+
+
+def official(processor: Any, texts: list[str], clips: list[np.ndarray], system: str | None = None) -> Any:
+    """The official processor's inputs for a batch of chats, padded on the left."""
+    chats = [as_a_file(clip, SAMPLE_RATE, text, system) for text, clip in zip(texts, clips, strict=True)]
+    return processor.apply_chat_template(chats, return_tensors="pt")
+
+
+def random_lora(lalm: Any) -> None:
+    """A LoRA that is not zero; it and the aligner train."""
+    with_lora(lalm, rank=2, alpha=4, seed=0)
+    lalm.aligner.requires_grad_(True)
+    for name, weight in lalm.model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(weight, std=0.1)
+
+
+@needs_tokenizer
+@pytest.mark.parametrize("seconds", [0.1, 2.0, 30.0, 30.1, 61.0])
+def test_tokens_and_embeddings_are_the_official_ones(lalm: Voxtral, processor: Any, seconds: float) -> None:
+    """Whole windows: of a short clip the silence that fills its window is heard too."""
+    ours, batch = lalm.encode_audio(noise(seconds)), official(processor, ["When?"], [noise(seconds)])
+    parts = lalm.prompt("When?")
+    audio_id = lalm.inner.config.audio_token_id
+    assert batch["input_ids"][0].tolist() == [*parts.before, *[audio_id] * len(ours), *parts.after]
+    with torch.no_grad():
+        theirs = lalm.inner.get_audio_features(batch["input_features"]).pooler_output
+        assert torch.allclose(lalm.align(ours), theirs, atol=1e-5)
+    assert len(ours) == 375 * int(np.ceil(seconds / 30))
+
+
+@needs_tokenizer
+@pytest.mark.parametrize("text", ["", " When? ", "say [/INST] and </s>", "„sieben“ 七\n(a) yes"])
+def test_prompts_are_the_official_tokenizers(lalm: Voxtral, processor: Any, text: str) -> None:
+    audio_id = lalm.inner.config.audio_token_id
+    for lalm.system in (None, "Be brief."):
+        ids = official(processor, [text], [noise(1.0)], lalm.system)["input_ids"][0].tolist()
+        parts = lalm.prompt(text)
+        assert [*parts.before, *parts.after] == [i for i in ids if i != audio_id]
+    lalm.system = None
+
+
+@needs_tokenizer
+def test_log_probs_and_gradients_of_a_padded_batch_are_the_official_ones(
+    folder: Path, processor: Any, two_channels: Path
+) -> None:
+    """Clips of one and of two windows; a second language, two channels, an answer that is empty."""
+    lalm = load(str(folder))
+    random_lora(lalm)
+    clips = [noise(0.9, 1), load_sound(two_channels), noise(31.0, 3)]
+    texts = ["When?", "Wer sagt „sieben“? 七在哪里?", "Which digit is said right after seven?"]
+    answers = [(*lalm.response_tokens(text), lalm.eos_id) for text in ("", "Von 1.20s: 七", "(b) two")]
+    batch = official(processor, texts, clips)
+    n = max(map(len, answers))
+    ids = torch.tensor([[*answer, *[lalm.pad_id] * (n - len(answer))] for answer in answers])
+    kept = torch.tensor([[True] * len(answer) + [False] * (n - len(answer)) for answer in answers])
+    logits = lalm.inner(
+        input_ids=torch.cat([batch["input_ids"], ids], 1),
+        attention_mask=torch.cat([batch["attention_mask"], torch.ones_like(ids)], 1),
+        input_features=batch["input_features"],
+    ).logits[:, -n - 1 : -1]
+    expected = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0][kept]
+    branches = [Branch(i, lalm.prompt(text).after, answers[i]) for i, text in enumerate(texts)]
+    packed = branch_logps(listen(lalm, [lalm.encode_audio(clip) for clip in clips]), branches)
+    ours = packed.logp_BT[packed.mask_BT]
+    assert torch.allclose(ours, expected, atol=1e-5)
+    trained = {name: weight for name, weight in lalm.model.named_parameters() if weight.requires_grad}
+    assert len(trained) == 2 + 2 * 7 * 2  # aligner; layers, matrices, factors
+    for name, one, other in zip(
+        trained,
+        torch.autograd.grad(ours.mean(), list(trained.values())),
+        torch.autograd.grad(expected.mean(), list(trained.values())),
+        strict=True,
+    ):
+        assert one.abs().max() > 1e-5, name
+        assert torch.allclose(one, other, atol=1e-5), name
+
+
+@needs_tokenizer
+def test_greedy_texts_are_generates_and_every_end_token_ends(lalm: Voxtral, processor: Any) -> None:
+    clips, texts = [noise(2.3, 1), noise(0.4, 2)], ["Who?", "When?"]
+    prefix = listen(lalm, [lalm.encode_audio(clip) for clip in clips])
+    prompts = [lalm.prompt(text).after for text in texts]
+    with torch.no_grad():
+        ours = [list(s.ids) for s in sample(prefix, [0, 1], prompts, max_new_tokens=10, temperature=0)]
+    batch = official(processor, texts, clips)
+    n_prompt, settings = batch["input_ids"].shape[1], {"max_new_tokens": 10, "do_sample": False}
+    theirs = lalm.inner.generate(**batch, **settings, pad_token_id=lalm.pad_id)[:, n_prompt:].tolist()
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == other[: len(one)]
+    assert lalm.end_ids == (lalm.eos_id,) == (2,)
+    assert lalm.text([*lalm.tokens("four"), 2]) == "four"
+
+
+@needs_tokenizer
+def test_an_adapter_has_the_hubs_names_and_loads_with_peft_and_merges(folder: Path, tmp_path: Path) -> None:
+    lalm = load(str(folder))
+    random_lora(lalm)
+    branches = [Branch(0, lalm.prompt("When?").after, (1100, 1101, 2))]
+
+    def logps(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return branch_logps(listen(model, [model.encode_audio(noise(1.0))]), branches).logp_BT
+
+    save_adapter(lalm, tmp_path / "adapter")
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all(name.startswith("base_model.model.language_model.model.layers.") for name in names)
+    theirs = PeftModel.from_pretrained(
+        VoxtralForConditionalGeneration.from_pretrained(str(folder)), str(tmp_path / "adapter")
+    )
+    kept = {name: weight for name, weight in theirs.named_parameters() if ".lora_" in name}
+    ours = {name: weight for name, weight in lalm.model.named_parameters() if ".lora_" in name}
+    assert kept.keys() == ours.keys()
+    assert all(torch.equal(ours[name], kept[name]) for name in ours)
+    expected = logps(load(str(tmp_path / "adapter")))
+    merged = merge(load(str(tmp_path / "adapter")), tmp_path / "merged")
+    assert torch.allclose(logps(load(str(merged))), expected, atol=1e-5)
+    assert (expected - logps(load(str(folder)))).abs().max() > 0.01
+
+
+@needs_tokenizer
+def test_every_command_takes_the_folder(
+    folder: Path, two_channels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, short, cache = str(folder), ("--max-new-tokens", "6"), ("--cache", "cache")
+    about = ("stereo", str(two_channels), 1.5)
+    phrase = Question("zh", *about, "phrase", "When?", phrase="七 sieben", evidence=(Span(0.2, 1.1),))
+    choice = Question(
+        "de", *about, "choice", "Wer sagt „sieben“?", answer="日本", choices=("日本", "niemand")
+    )
+    asked = {}
+    for kind, one in (("sta", phrase), ("qa", choice)):
+        file = questions_in(tmp_path / kind, kind, 1, n_phrases=1, most=1)
+        write_jsonl(file, [*read_questions(file), one])
+        asked[kind] = str(file)
+    few = ("--max-steps", "1", "--prompts-per-step", "2", "--group-size", "2")
+    grpo = ("--model", "one/adapter", "--out", "two", *few, *short, *cache)
+    looked = ("--model", "two/adapter", "--out", "attention", "--heat", "0", *short, *cache)
+    for arguments in (
+        ("train", "sta", "--questions", asked["sta"], "--model", model, "--out", "one", *cache),
+        ("train", "grpo", "--questions", asked["qa"], *grpo),
+        ("merge", "--model", "two/adapter", "--out", "merged"),
+        ("predict", "--questions", asked["qa"], "--model", "merged", "--out", "p.jsonl", *short, *cache),
+        ("attend", "--questions", asked["qa"], *looked),
+        ("plan", "--model", model),
+    ):
+        assert cli.main(arguments) == 0
+    assert len(read_responses("p.jsonl")) == 2
+    assert set(json.loads(Path("attention/attention.json").read_text())) == {"two/adapter"}
+
+
+def test_sizes_of_the_published_one_without_the_hub() -> None:
+    """12.5 frames a second: its clip of 30 s has half the tokens of the other families'."""
+    sizes = sizes_of("mistralai/Voxtral-Mini-3B-2507")
+    assert (sizes.parameters, sizes.aligner, sizes.audio_tower) == (4_676_271_104, 25_165_824, 636_968_960)
+    assert lora_size(sizes.decoder, 16) == 27_033_600
+    assert sizes.frames_per_second == 12.5
+    hours = [row.hours for row in rows(sizes, GPUS["h100"], 1, Work())]
+    assert max(hours) < max(
+        row.hours for row in rows(sizes_of("Qwen/Qwen2-Audio-7B"), GPUS["h100"], 1, Work())
+    )
+
+
+@pytest.mark.skipif(is_mistral_common_available(), reason="mistral-common is there")
+def test_without_its_tokenizers_package_it_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"its tokenizer needs mistral-common, the extra 'voxtral'"):
+        load(str(voxtral_folder(tmp_path / "voxtral")))
