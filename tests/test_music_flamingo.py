@@ -19,7 +19,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoProcessor, MusicFlamingoForConditionalGeneration, MusicFlamingoProcessor
+from transformers import (
+    AutoProcessor,
+    MusicFlamingoForConditionalGeneration,
+    MusicFlamingoProcessor,
+    Qwen2AudioConfig,
+    VoxtralConfig,
+)
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
 from test_hub import edit, noise, official
 from tgsr import cli
@@ -29,6 +36,7 @@ from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import parts_of, with_lora
+from tgsr.models.checkpoint import unknown_fields
 from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.music_flamingo import MusicFlamingo
@@ -330,3 +338,17 @@ def test_fields_that_this_version_does_not_know_are_named(
     caplog.clear()
     load(str(folder))
     assert not caplog.text
+
+
+def test_fields_of_other_families_published_configs_that_change_nothing_are_not_named() -> None:
+    old_qwen = {"model_type": "qwen2", "use_mrope": False, "rope_theta": 10000, "vocab_size": 156032}
+    qwen = Qwen2AudioConfig.from_dict({"ignore_index": -100, "text_config": old_qwen, "vocab_size": 156032})
+    heads = {"hidden_size": 1280, "num_attention_heads": 20, "num_key_value_heads": 20, "head_dim": 64}
+    voxtral = VoxtralConfig.from_dict({"audio_config": heads, "hidden_size": 3072, "vocab_size": 131072})
+    mixture = {"head_dim": 128, "shared_expert_intermediate_size": 0, "use_qk_norm": True}
+    thinker = Qwen3OmniMoeThinkerConfig.from_dict(
+        {"seconds_per_chunk": 2, "text_config": mixture | {"use_sliding_window": False}}
+    )
+    assert not unknown_fields(qwen) | unknown_fields(voxtral) | unknown_fields(thinker)
+    other = Qwen2AudioConfig.from_dict({"text_config": old_qwen | {"use_mrope": True}})
+    assert unknown_fields(other) == {"text_config.use_mrope": True}

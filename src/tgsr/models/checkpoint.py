@@ -37,11 +37,13 @@ CHANGES_NOTHING = {
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "use_cache"),
     *("is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_word_embeddings", "prefix"),
     *("finetuning_task", "task_specific_params", "tokenizer_class", "encoder_layerdrop", "ignore_index"),
-    *("forced_decoder_ids", "vocab_size", "use_mrope"),
+    *("forced_decoder_ids", "vocab_size", "head_dim", "num_key_value_heads", "use_qk_norm"),
+    *("shared_expert_intermediate_size", "seconds_per_chunk"),
 }
 NOT_HEARD = re.compile(r"vision_.+|.+_token_id")
 """Fields that stand in published configs whose class has none of them: what transformers 4 wrote into each, what is for
-training from nothing, what something else reads; and what is about pictures, and ids that the tokenizer has."""
+training from nothing, what something else reads, what the weights' names and shapes say, too; and what is about
+pictures, and ids that the tokenizer has."""
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,14 @@ log = logging.getLogger(__name__)
 def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]:
     """The fields of a config.json that its class does not know, by their names there (text_config.NAME), with values.
 
-    transformers keeps them as attributes and computes without them. null, and what CHANGES_NOTHING and NOT_HEARD name
-    is left out.
+    transformers keeps them as attributes and computes without them. null, `use_...` = false, and what CHANGES_NOTHING
+    and NOT_HEARD name is left out.
     """
     given = {
         key: value
         for key, value in vars(config).items()
         if value is not None and key[0] != "_" and not NOT_HEARD.fullmatch(key)
+        if value is not False or not key.startswith("use_")
     }
     extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING
     if extra:
