@@ -30,7 +30,13 @@ def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
         raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=lalm.lora_targets,
+        exclude_modules=lalm.lora_excludes,
+    )
     with without_renaming_warning():
         lalm.model = get_peft_model(lalm.inner, config)
     lalm.model.eval()

@@ -25,7 +25,7 @@ from transformers import AutoConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError
-from tgsr.models import audio_flamingo3, mini, mini_lm, qwen_omni, whisper
+from tgsr.models import audio_flamingo3, mini, mini_lm, qwen3_omni, qwen_omni, whisper
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
@@ -49,7 +49,12 @@ OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgs
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
 ONLY_ANSWER = ("cascade:", "cascade+", "gemini:", "openai:", "http://", "https://")
-FAMILIES = (*audio_flamingo3.MODEL_TYPES, *qwen_omni.MODEL_TYPES, *whisper.MODEL_TYPES)
+FAMILIES = (
+    *audio_flamingo3.MODEL_TYPES,
+    *qwen_omni.MODEL_TYPES,
+    *qwen3_omni.MODEL_TYPES,
+    *whisper.MODEL_TYPES,
+)
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +161,8 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
     model_type = model_type_of(name)
     if model_type in qwen_omni.MODEL_TYPES:
         return qwen_omni.load_qwen_omni(name, placement)
+    if model_type in qwen3_omni.MODEL_TYPES:
+        return qwen3_omni.load_qwen3_omni(name, placement)
     if model_type in audio_flamingo3.MODEL_TYPES:
         return audio_flamingo3.load_audio_flamingo3(name, placement)
     if model_type in whisper.MODEL_TYPES:
