@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,18 @@ from transformers import (
 from test_layouts import ragged_branches
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
+from tgsr.choices import extract_choice, official_letter
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
+from tgsr.evaluation.attention.tokens import written_tokens
+from tgsr.grounding import find_spans
 from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load, save_adapter
-from tgsr.models.qwen3_omni import Qwen3Omni
 from tgsr.prompts import chat_messages
+from tgsr.records import Question, read_responses, write_jsonl
+from tgsr.rewards import answer_reward, timestamp_grounding_reward
+from tgsr.timeline import Span
 from tiny import qwen3_omni_folder
 
 
@@ -77,13 +81,17 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def processor_of(lalm: Any) -> Any:
-    return Hearing(None, None, lalm.feature_extractor, lalm.tokenizer, chat_template=lalm.tokenizer.chat_template)
+    return Hearing(
+        None, None, lalm.feature_extractor, lalm.tokenizer, chat_template=lalm.tokenizer.chat_template
+    )
 
 
 def official(lalm: Any, text: str, samples: np.ndarray) -> Any:
     """The official processor's inputs for one prompt and clip."""
     processor = processor_of(lalm)
-    prompt = processor.apply_chat_template(chat_messages(text, None), tokenize=False, add_generation_prompt=True)
+    prompt = processor.apply_chat_template(
+        chat_messages(text, None), tokenize=False, add_generation_prompt=True
+    )
     audio_kwargs = {"sampling_rate": SAMPLE_RATE}
     return processor(text=[prompt], audio=[samples], audio_kwargs=audio_kwargs, return_tensors="pt")
 
@@ -95,7 +103,12 @@ def padded(
     heard = [official(lalm, "", clips[branch.owner]) for branch in branches]
     audio_id = lalm.inner.config.audio_token_id
     rows = [
-        [*lalm.prompt("").before, *[audio_id] * int((batch["input_ids"] == audio_id).sum()), *b.prompt, *b.answer]
+        [
+            *lalm.prompt("").before,
+            *[audio_id] * int((batch["input_ids"] == audio_id).sum()),
+            *b.prompt,
+            *b.answer,
+        ]
         for b, batch in zip(branches, heard, strict=True)
     ]
     n, n_mels = max(map(len, rows)), max(batch["input_features"].shape[-1] for batch in heard)
@@ -105,7 +118,10 @@ def padded(
         ids[index, n - len(row) :] = torch.tensor(row)
         mask[index, n - len(row) :] = 1
         labels[index, n - len(branch.answer) :] = torch.tensor(branch.answer)
-    wide = [torch.nn.functional.pad(b["input_features"], (0, n_mels - b["input_features"].shape[-1])) for b in heard]
+    wide = [
+        torch.nn.functional.pad(b["input_features"], (0, n_mels - b["input_features"].shape[-1]))
+        for b in heard
+    ]
     seen = [torch.arange(n_mels)[None] < b["feature_attention_mask"].sum() for b in heard]
     inputs = {"input_features": torch.cat(wide), "feature_attention_mask": torch.cat(seen).long()}
     return {"input_ids": ids, "attention_mask": mask, **inputs}, labels
@@ -163,7 +179,7 @@ def test_greedy_sampling_is_the_official_generate(lalm: Any) -> None:
 
 
 def test_what_is_too_short_or_longer_than_published_is_refused(lalm: Any) -> None:
-    with pytest.raises(ModelError, match=r"more than 0\.0125 s of audio, got 0\.012 s"):
+    with pytest.raises(ModelError, match=r"more than 0\.0125 s of audio, got 0\.0125 s"):
         lalm.encode_audio(np.zeros(200, np.float32))
     with pytest.raises(ModelError, match=r"hears 2400 s, the audio lasts 2400\.50 s.*--long-audio split"):
         lalm.encode_audio(np.zeros(round(2400.5 * SAMPLE_RATE), np.float32))
@@ -192,7 +208,7 @@ def test_nothing_but_attention_and_the_aligner_trains(lalm: Any) -> None:
 def test_an_adapter_is_pefts_own_on_the_thinker_and_at_the_whole_models(
     lalm: Any, folder: Path, tmp_path: Path
 ) -> None:
-    """Under the hub's names, which are vLLM's; no matrix is missing, and no other module of the whole gets one."""
+    """Under the hub's names, which vLLM's table takes; no matrix is missing, and no tower gets one."""
     save_adapter(lalm, tmp_path)
     kept = load_file(tmp_path / "adapter_model.safetensors")
     assert all(name.startswith("base_model.model.thinker.model.layers.") for name in kept)
@@ -208,7 +224,9 @@ def test_an_adapter_is_pefts_own_on_the_thinker_and_at_the_whole_models(
         found = {name: weight for name, weight in theirs.named_parameters() if ".lora_" in name}
         assert len(found) == len(ours) == 2 * 4 * 2
         for name, weight in ours.items():
-            assert torch.equal(weight, found[begins + name.removeprefix("base_model.model.") if begins else name])
+            assert torch.equal(
+                weight, found[begins + name.removeprefix("base_model.model.") if begins else name]
+            )
 
 
 def test_a_merged_checkpoint_is_the_adapter_on_its_base(lalm: Any, folder: Path, tmp_path: Path) -> None:
@@ -222,7 +240,10 @@ def test_a_merged_checkpoint_is_the_adapter_on_its_base(lalm: Any, folder: Path,
             for one in (lalm, load(str(tmp_path / "merged")))
         ]
     assert torch.allclose(*of_both, atol=1e-5)
-    names = [{n: w for f in where.glob("*.safetensors") for n, w in load_file(f).items()} for where in (folder, tmp_path / "merged")]
+    names = [
+        {n: w for f in where.glob("*.safetensors") for n, w in load_file(f).items()}
+        for where in (folder, tmp_path / "merged")
+    ]
     assert names[0].keys() == names[1].keys()
     changed = {name for name, weight in names[0].items() if not torch.equal(weight, names[1][name])}
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -249,3 +270,56 @@ def test_an_answer_that_is_taught_without_a_thought_stands_outside_of_one(thinki
     assert thinking.text(ids) == f"<think>\n\n</think>\n\n{answer}"
     assert thinking.response_tokens("") == thinking.tokens("\n</think>\n\n")
     assert lalm.response_tokens(answer) == lalm.tokens(answer)  # Instruct's prompt opens none
+
+
+@pytest.mark.parametrize(
+    ("said", "letter"),
+    [
+        ("<think>\nIt is (b) two", None),
+        ("<think>\nNot (a).\n</think>\n\n(b) two", "b"),
+        ("Not (a).\n</think>\n\n(b) two", "b"),
+        ("(b) two", "b"),
+    ],
+)
+def test_a_thought_that_has_no_end_is_no_answer(said: str, letter: str | None) -> None:
+    choices = ["one", "two"]
+    assert official_letter(said) == letter
+    assert extract_choice(said, choices) == (None if letter is None else 1)
+    assert answer_reward([said], ["b"]) == [float(letter == "b")]
+
+
+def test_a_cut_thought_still_shows_the_spans_that_it_cites(thinking: Any) -> None:
+    text = thinking.text(thinking.tokens("From 1.20s to 3.40s, then from 4s to 5s"))
+    assert find_spans(text) == [Span(1.2, 3.4), Span(4, 5)]
+    assert timestamp_grounding_reward([text]) == [0.4]
+    written = written_tokens(thinking, thinking.tokens("From 1.20s"))
+    assert written.pieces[0].strip() == "From"
+    assert "".join(written.pieces) == "From 1.20s"
+
+
+# --- by command --------------------------------------------------------------------------------------------------
+
+
+def test_every_command_takes_thinking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sta -> grpo -> predict -> attend over a file of two channels, a phrase in Chinese."""
+    monkeypatch.chdir(tmp_path)
+    model = str(qwen3_omni_folder(Path("model"), thinking=True))
+    two = np.stack([noise(1.4, 1), noise(1.4, 2)], 1)
+    soundfile.write("two.wav", two, SAMPLE_RATE)
+    about = {"clip_id": "two", "audio": "two.wav", "duration": 1.4, "evidence": (Span(0.2, 0.9),)}
+    phrase = Question("p", kind="phrase", question="\u4e16\u754c", phrase="\u4e16\u754c", **about)
+    choice = Question("c", kind="choice", question="Who?", choices=("one", "two"), answer="two", **about)
+    write_jsonl("q.jsonl", [phrase, choice])
+    few = ("--max-new-tokens", "4", "--cache", "cache")
+    run("train", "sta", "--questions", "q.jsonl", "--model", model, "--out", "one", "--cache", "cache")
+    run(
+        *("train", "grpo", "--questions", "q.jsonl", "--model", "one/adapter", "--out", "two"),
+        *("--max-steps", "1", "--prompts-per-step", "1", "--group-size", "2", *few),
+    )
+    run("predict", "--questions", "q.jsonl", "--model", "two/adapter", "--out", "said.jsonl", *few)
+    assert all(response.text.startswith("<think>\n") for response in read_responses("said.jsonl"))
+    run("attend", "--questions", "q.jsonl", "--model", "two/adapter", "--out", "attention", "--heat", "0", *few)
+
+
+def run(*arguments: str) -> None:
+    assert cli.main(arguments) == 0

@@ -1,7 +1,7 @@
 """What the stages need of a model family, and no more.
 
-A family is a subclass of Lalm: audio_flamingo3.py, qwen_omni.py, qwen3_omni.py. Shapes: F audio frames, D_enc the encoder's width,
-D the language model's width.
+A family is a subclass of Lalm: audio_flamingo3.py, qwen_omni.py, qwen3_omni.py. Shapes: F audio frames, D_enc the
+encoder's width, D the language model's width.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Lalm(ABC):
         False  # the frames are a memory that the decoder looks into, not part of its row
     )
     lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names
-    lora_excludes: ClassVar[str | None] = None  # modules that never get a LoRA, whatever PEFT makes of the pattern
+    lora_excludes: ClassVar[str | None] = (
+        None  # modules that never get a LoRA, whatever PEFT makes of the pattern
+    )
 
     name: str
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA

@@ -22,7 +22,9 @@ from tgsr.models.qwen_omni import QwenOmni, load_thinker
 
 AUDIO_TOKEN = "<|audio_pad|>"
 MODEL_TYPES = ("qwen3_omni_moe", "qwen3_omni_moe_thinker")  # the whole Omni, or what the thinker itself saves
-MOST_SECONDS = 2400.0  # the technical report's 40 minutes (arXiv 2509.17765); the processor would take any length
+MOST_SECONDS = (
+    2400.0  # the technical report's 40 minutes (arXiv 2509.17765); the processor would take any length
+)
 STRIDE = 8  # mel columns to a frame: three convolutions, each of stride 2
 
 
@@ -72,7 +74,7 @@ class Qwen3Omni(QwenOmni):
         if len(samples) <= least:
             raise ModelError(
                 f"{self.name} needs more than {least / SAMPLE_RATE:g} s of audio, "
-                f"got {len(samples) / SAMPLE_RATE:.3f} s"
+                f"got {len(samples) / SAMPLE_RATE:.4f} s"
             )
         # The extractor's own default cuts at its chunk_length, 30 s in the published files.
         return self.feature_extractor(
