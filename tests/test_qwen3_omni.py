@@ -19,6 +19,7 @@ from transformers import (
     Qwen3OmniMoeForConditionalGeneration,
     Qwen3OmniMoeProcessor,
     Qwen3OmniMoeThinkerForConditionalGeneration,
+    WhisperFeatureExtractor,
 )
 
 from test_layouts import ragged_branches
@@ -32,11 +33,13 @@ from tgsr.evaluation.attention.tokens import written_tokens
 from tgsr.grounding import find_spans
 from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load, save_adapter
+from tgsr.models.qwen3_omni import Qwen3Omni
 from tgsr.prompts import chat_messages
 from tgsr.records import Question, read_responses, write_jsonl
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
-from tiny import qwen3_omni_folder
+from tgsr.training.plan import PAPERS, lora_size, sizes_of
+from tiny import qwen3_omni_folder, qwen3_tokenizer
 
 
 class Hearing(Qwen3OmniMoeProcessor):
@@ -245,10 +248,31 @@ def test_a_merged_checkpoint_is_the_adapter_on_its_base(lalm: Any, folder: Path,
         for where in (folder, tmp_path / "merged")
     ]
     assert names[0].keys() == names[1].keys()
+    assert {f"thinker.model.layers.0.mlp.{part}.weight" for part in ("gate", "experts.3.up_proj")} < names[
+        0
+    ].keys()
     changed = {name for name, weight in names[0].items() if not torch.equal(weight, names[1][name])}
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert all(name.startswith("thinker.model.layers.") for name in changed)
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["model_type"] == "qwen3_omni_moe"
+
+
+def test_the_published_size_has_its_published_parameters_and_trains_what_plan_says() -> None:
+    """Without a byte of weights. Decoder and head: Qwen3-30B-A3B's count, and 128 more rows of vocabulary."""
+    sizes = sizes_of("Qwen/Qwen3-Omni-30B-A3B-Instruct")
+    assert sizes.language_model == 30_532_122_624 + 2 * 128 * 2048
+    assert sizes.audio_tower + sizes.aligner == pytest.approx(650e6, rel=0.01)  # the technical report's
+    assert sizes.vision_tower == pytest.approx(540e6, rel=0.01)
+    assert sizes.parameters == 31_719_205_488
+    assert sizes.decoder.layers * sizes.decoder.layer_weights == pytest.approx(3.3e9 - 0.6e9, rel=0.03)
+    with torch.device("meta"):
+        model = Qwen3OmniMoeThinkerForConditionalGeneration(PAPERS["Qwen/Qwen3-Omni-30B-A3B-Instruct"])
+    lalm = Qwen3Omni("real", model, qwen3_tokenizer(), WhisperFeatureExtractor(feature_size=128))
+    with_lora(lalm, rank=16, alpha=32, seed=0)
+    lalm.aligner.requires_grad_(True)
+    trained = {part.block: part.n_trained for part in parts_of(lalm) if part.n_trained}
+    assert trained == {"aligner": sizes.aligner, "LoRA": lora_size(sizes.decoder, 16)}
+    assert trained == {"aligner": 4_263_168, "LoRA": 13_369_344}
 
 
 # --- Thinking ----------------------------------------------------------------------------------------------------
@@ -318,7 +342,18 @@ def test_every_command_takes_thinking(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     run("predict", "--questions", "q.jsonl", "--model", "two/adapter", "--out", "said.jsonl", *few)
     assert all(response.text.startswith("<think>\n") for response in read_responses("said.jsonl"))
-    run("attend", "--questions", "q.jsonl", "--model", "two/adapter", "--out", "attention", "--heat", "0", *few)
+    run(
+        "attend",
+        "--questions",
+        "q.jsonl",
+        "--model",
+        "two/adapter",
+        "--out",
+        "attention",
+        "--heat",
+        "0",
+        *few,
+    )
 
 
 def run(*arguments: str) -> None:
