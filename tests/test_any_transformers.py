@@ -20,7 +20,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from others import phi4_folder, qwen3_omni_folder, voxtral_folder
+from others import phi4_folder, voxtral_folder
 from tgsr.answering.any_transformers import Generic, load_generic
 from tgsr.answering.open import open_model
 from tgsr.answering.responder import ClipQuestion
@@ -133,8 +133,8 @@ def test_any_folder_of_another_family_opens_as_one_that_only_answers(folder: Pat
 
 # --- other families: their own classes, processors and tokenizers ----------------------------------------------
 
-OTHERS = {"voxtral": voxtral_folder, "qwen3_omni": qwen3_omni_folder, "phi4": phi4_folder}
-FRAMES = {"voxtral": 375, "qwen3_omni": 26, "phi4": 25}  # of 2 s: Voxtral's windows are filled up to 30 s
+OTHERS = {"voxtral": voxtral_folder, "phi4": phi4_folder}
+FRAMES = {"voxtral": 375, "phi4": 25}  # of 2 s: Voxtral's windows are filled up to 30 s
 
 
 @pytest.fixture(scope="module", params=OTHERS)
