@@ -31,15 +31,16 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
 from tgsr.evaluation.attention.tokens import written_tokens
 from tgsr.grounding import find_spans
-from tgsr.models.aligner_and_lora import parts_of, with_lora
+from tgsr.models.aligner_and_lora import lora_off, parts_of, with_lora
 from tgsr.models.load import load, save_adapter
+from tgsr.models.merge import merge
 from tgsr.models.qwen3_omni import Qwen3Omni
 from tgsr.prompts import chat_messages
 from tgsr.records import Question, read_responses, write_jsonl
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
 from tgsr.training.plan import PAPERS, lora_size, sizes_of
-from tiny import qwen3_omni_folder, qwen3_tokenizer
+from tiny import qwen3_omni_folder, qwen3_tokenizer, tiny_lalm
 
 
 class Hearing(Qwen3OmniMoeProcessor):
@@ -67,8 +68,8 @@ def lalm(folder: Path) -> Any:
     return trainable(load(str(folder)))
 
 
-def trainable(lalm: Any) -> Any:
-    with_lora(lalm, rank=2, alpha=4, seed=0)
+def trainable(lalm: Any, mixture: Sequence[str] = ()) -> Any:
+    with_lora(lalm, 2, 4, 0, mixture)
     lalm.aligner.requires_grad_(True)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -76,6 +77,12 @@ def trainable(lalm: Any) -> Any:
             if ".lora_B." in name:
                 weight += 0.1 * torch.randn(weight.shape, generator=generator)
     return lalm
+
+
+def logps_of(lalm: Any) -> Tensor:
+    """Four tokens' log-probs about a short clip."""
+    branches = [Branch(0, lalm.prompt("When?").after, (5, 6, 7, 100))]
+    return branch_logps(listen(lalm, [lalm.encode_audio(noise(1.3))]), branches).logp_BT
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -236,13 +243,8 @@ def test_a_merged_checkpoint_is_the_adapter_on_its_base(lalm: Any, folder: Path,
     """The talker goes over; an expert's matrices are files' entries of their own again."""
     save_adapter(lalm, tmp_path / "adapter")
     assert cli.main(["merge", "--model", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]) == 0
-    clip, branches = [noise(1.3)], [Branch(0, lalm.prompt("When?").after, (5, 6, 7, 100))]
     with torch.no_grad():
-        of_both = [
-            branch_logps(listen(one, [one.encode_audio(clip[0])]), branches).logp_BT
-            for one in (lalm, load(str(tmp_path / "merged")))
-        ]
-    assert torch.allclose(*of_both, atol=1e-5)
+        assert torch.allclose(logps_of(lalm), logps_of(load(str(tmp_path / "merged"))), atol=1e-5)
     names = [
         {n: w for f in where.glob("*.safetensors") for n, w in load_file(f).items()}
         for where in (folder, tmp_path / "merged")
@@ -255,6 +257,40 @@ def test_a_merged_checkpoint_is_the_adapter_on_its_base(lalm: Any, folder: Path,
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert all(name.startswith("thinker.model.layers.") for name in changed)
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["model_type"] == "qwen3_omni_moe"
+
+
+@pytest.mark.parametrize("width", ["float32", "bfloat16"])
+def test_experts_and_router_train_where_they_are_asked_for(
+    folder: Path, tmp_path: Path, width: LoadAs
+) -> None:
+    """The adapter is PEFT's own, another base's weights are not touched, and a merged checkpoint is the same model."""
+    lalm = trainable(load(str(folder)), ["experts", "router"])
+    trained = next(part.trained for part in parts_of(lalm) if part.block == "LoRA")
+    assert {name.split(".mlp.")[1] for name in trained if ".mlp." in name} == {
+        *("experts", "experts.base_layer", "gate"),
+    }
+    said = logps_of(lalm)
+    said.sum().backward()
+    assert all(
+        weight.grad.abs().max() > 0 for name, weight in lalm.model.named_parameters() if ".lora_A." in name
+    )
+    with lora_off(lalm):
+        before = logps_of(lalm)
+    assert torch.equal(before, logps_of(load(str(folder))))
+    save_adapter(lalm, tmp_path / "adapter")
+    assert torch.equal(logps_of(load(str(tmp_path / "adapter"))), said)
+    alone = Qwen3OmniMoeThinkerForConditionalGeneration.from_pretrained(str(folder))
+    kept = dict(PeftModel.from_pretrained(alone, str(tmp_path / "adapter")).named_parameters())
+    ours = {name: weight for name, weight in lalm.model.named_parameters() if ".lora_" in name}
+    assert all(torch.equal(weight, kept[name]) for name, weight in ours.items())
+    merged = load(str(merge(load(str(tmp_path / "adapter")), tmp_path / "merged")))
+    assert torch.allclose(logps_of(merged), said, atol=1e-5)
+    assert (said - before).abs().max() > 0.3
+
+
+def test_experts_of_a_model_that_has_none_are_refused() -> None:
+    with pytest.raises(ModelError, match="tiny: is no mixture of experts; leave --lora-experts out"):
+        with_lora(tiny_lalm(), rank=2, alpha=4, seed=0, mixture=["experts"])
 
 
 def test_the_published_size_has_its_published_parameters_and_trains_what_plan_says() -> None:

@@ -221,7 +221,13 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
     used = lalm.model.active_adapter
     ours = lalm.model.peft_config[used]
-    beyond_plain = (ours.use_dora, ours.modules_to_save, ours.rank_pattern, ours.alpha_pattern)
+    beyond_plain = (
+        ours.use_dora,
+        ours.modules_to_save,
+        ours.rank_pattern,
+        ours.alpha_pattern,
+        ours.target_parameters,
+    )
     if ours.bias != "none" or any(beyond_plain):
         raise ModelError(f"{lalm.name}: an adapter with more than plain LoRA weights; vLLM cannot apply it")
     weights = {
