@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
+    AutoModelForCausalLM,
     Qwen3OmniMoeConfig,
     Qwen3OmniMoeForConditionalGeneration,
     Qwen3OmniMoeProcessor,
@@ -28,6 +30,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import extract_choice, official_letter
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.engine.vllm_rollouts import export_decoder
 from tgsr.errors import ModelError
 from tgsr.evaluation.attention.tokens import written_tokens
 from tgsr.grounding import find_spans
@@ -40,7 +43,7 @@ from tgsr.records import Question, read_responses, write_jsonl
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
 from tgsr.training.plan import PAPERS, lora_size, sizes_of
-from tiny import qwen3_omni_folder, qwen3_tokenizer, tiny_lalm
+from tiny import qwen3_omni_folder, qwen3_tokenizer, tiny_lalm, tiny_qwen_omni
 
 
 class Hearing(Qwen3OmniMoeProcessor):
@@ -308,6 +311,23 @@ def test_the_published_size_has_its_published_parameters_and_trains_what_plan_sa
     assert trained == {"aligner": 4_263_168, "LoRA": 13_369_344}
 
 
+@pytest.mark.parametrize("family", ["qwen3", "qwen2.5"])
+def test_the_decoder_of_a_thinker_is_a_text_model_that_vllm_knows(
+    family: str, lalm: Any, tmp_path: Path
+) -> None:
+    """Its positions on several axes are ordinary ones where there is sound and text alone."""
+    one = lalm if family == "qwen3" else tiny_qwen_omni(seconds=10)
+    export_decoder(one, tmp_path)
+    text, found = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(text).__name__ == {"qwen3": "Qwen3MoeForCausalLM", "qwen2.5": "Qwen2ForCausalLM"}[family]
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    with torch.no_grad(), lora_off(one) if family == "qwen3" else nullcontext():
+        row = listen(one, [one.encode_audio(noise(1.3))], after=[one.prompt("When?").after]).rows[0][None]
+        ours = one.lm_head(one.language_model(inputs_embeds=row).last_hidden_state)
+        assert torch.allclose(text(inputs_embeds=row).logits, ours, atol=1e-5)
+
+
 # --- Thinking ----------------------------------------------------------------------------------------------------
 
 
@@ -363,7 +383,7 @@ def test_every_command_takes_thinking(tmp_path: Path, monkeypatch: pytest.Monkey
     model = str(qwen3_omni_folder(Path("model"), thinking=True))
     two = np.stack([noise(1.4, 1), noise(1.4, 2)], 1)
     soundfile.write("two.wav", two, SAMPLE_RATE)
-    about = {"clip_id": "two", "audio": "two.wav", "duration": 1.4, "evidence": (Span(0.2, 0.9),)}
+    about: Any = {"clip_id": "two", "audio": "two.wav", "duration": 1.4, "evidence": (Span(0.2, 0.9),)}
     phrase = Question("p", kind="phrase", question="\u4e16\u754c", phrase="\u4e16\u754c", **about)
     choice = Question("c", kind="choice", question="Who?", choices=("one", "two"), answer="two", **about)
     write_jsonl("q.jsonl", [phrase, choice])
