@@ -189,6 +189,8 @@ def test_greedy_sampling_is_the_official_generate(lalm: Any) -> None:
     for sampled, row in zip(ours, theirs[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
         assert list(sampled.ids) == row[: len(sampled.ids)]
     assert len({sampled.ids for sampled in ours}) > 1
+    assert [lalm.tokenizer.decode([end]) for end in lalm.end_ids] == ["<|im_end|>", "<|endoftext|>"]
+    assert lalm.eos_id == lalm.end_ids[0]
 
 
 def test_what_is_too_short_or_longer_than_published_is_refused(lalm: Any) -> None:

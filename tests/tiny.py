@@ -495,6 +495,8 @@ def qwen3_omni_folder(folder: Path, seed: int = 0, *, thinking: bool = False) ->
         "thinker_config": thinker.config.to_dict(),
     }
     (folder / "config.json").write_text(json.dumps(config))
+    ends = [qwen3_tokenizer().get_vocab()[name] for name in ("<|im_end|>", "<|endoftext|>")]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends, "do_sample": True}))
     extractor = WhisperFeatureExtractor(feature_size=128).to_dict()
     extractor |= {"processor_class": "Qwen3OmniMoeProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
     extractor.pop("mel_filters", None)
