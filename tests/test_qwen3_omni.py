@@ -347,6 +347,9 @@ def test_an_answer_that_is_taught_without_a_thought_stands_outside_of_one(thinki
     answer = "The segment starts at 0.12 seconds"
     ids = thinking.response_tokens(answer)
     assert thinking.text(ids) == f"<think>\n\n</think>\n\n{answer}"
+    assert thinking.response_tokens(f"Hm.\n</think>\n\n{answer}") == thinking.tokens(
+        f"Hm.\n</think>\n\n{answer}"
+    )
     assert thinking.response_tokens("") == thinking.tokens("\n</think>\n\n")
     assert lalm.response_tokens(answer) == lalm.tokens(answer)  # Instruct's prompt opens none
 

@@ -102,12 +102,8 @@ def _text_config(lalm: Lalm) -> Any:
     kind, architecture = TEXT_MODELS[ours.model_type]
     known = {field.name for field in fields(CONFIG_MAPPING[kind])}
     given = {key: value for key, value in ours.to_dict().items() if key in known}
-    of_axes = (
-        "type",
-        "mrope_section",
-        "mrope_interleaved",
-        "interleaved",
-    )  # how several axes share the turning
+    # How several axes of positions share the turning, which one axis does not need.
+    of_axes = ("type", "mrope_section", "mrope_interleaved", "interleaved")
     rope = {key: value for key, value in ours.rope_parameters.items() if key not in of_axes}
     config: Any = AutoConfig.for_model(kind, **given | {"rope_parameters": rope})
     config.architectures = [architecture]

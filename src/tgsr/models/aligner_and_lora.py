@@ -20,8 +20,6 @@ from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 
 BLOCKS = ("audio tower", "aligner", "language model", "head", "LoRA", "vision tower")
-
-
 # A mixture's parameters that may have a LoRA besides attention: all experts of a layer are one tensor, the router one.
 IN_MIXTURE = {
     "experts": r".*language_model\.layers\.\d+\.mlp\.experts\.(gate_up|down)_proj",

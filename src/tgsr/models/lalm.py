@@ -60,9 +60,8 @@ class Lalm(ABC):
         False  # the frames are a memory that the decoder looks into, not part of its row
     )
     lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names
-    lora_excludes: ClassVar[str | None] = (
-        None  # modules that never get a LoRA, whatever PEFT makes of the pattern
-    )
+    # Modules that never get a LoRA, whatever PEFT makes of that pattern.
+    lora_excludes: ClassVar[str | None] = None
 
     name: str
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
@@ -187,12 +186,13 @@ class Lalm(ABC):
     def response_tokens(self, text: str) -> list[int]:
         """Token ids of what a model wrote: for markup such as <think> its token, special tokens' names spelled out.
 
-        What the prompt has written of it already is left out. Where the prompt opens a thought and the text has none,
-        the thought is closed first: what follows is an answer.
+        What the prompt has written of it already is left out. Where the prompt opens a thought and the text neither
+        opens nor ends one, the thought is closed first: what follows is an answer.
         """
         tag = self.opening.rstrip()
-        if tag and not text.startswith(tag):
-            text = f"\n</{tag[1:]}\n\n{text}"
+        end = f"</{tag[1:]}"
+        if tag and not text.startswith(tag) and end not in text:
+            text = f"\n{end}\n\n{text}"
         text = text.removeprefix(self.opening) if text.startswith(self.opening) else text.removeprefix(tag)
         return plain_ids(self.tokenizer, text, markup=False)
 

@@ -22,9 +22,7 @@ from tgsr.models.qwen_omni import QwenOmni, load_thinker
 
 AUDIO_TOKEN = "<|audio_pad|>"
 MODEL_TYPES = ("qwen3_omni_moe", "qwen3_omni_moe_thinker")  # the whole Omni, or what the thinker itself saves
-MOST_SECONDS = (
-    2400.0  # the technical report's 40 minutes (arXiv 2509.17765); the processor would take any length
-)
+MOST_SECONDS = 2400.0  # the technical report's (arXiv 2509.17765); the processor would take any length
 STRIDE = 8  # mel columns to a frame: three convolutions, each of stride 2
 
 
@@ -37,8 +35,8 @@ class Qwen3Omni(QwenOmni):
     official processor hears it alone. In a batch that processor pads shorter clips, which moves their last frame, and
     all frames of a clip of less than 1 s, by what they see of the padding.
 
-    Each token chooses its experts by itself, so that a row of branches is routed as separate sequences are. Experts and
-    router stay frozen: the LoRA is on attention.
+    Each token chooses its experts by itself, so that a row of branches is routed as separate sequences are. The LoRA
+    is on attention: experts and router stay frozen unless `with_lora` is asked for them.
     """
 
     audio_token = AUDIO_TOKEN

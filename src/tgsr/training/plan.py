@@ -98,9 +98,7 @@ PAPERS = {
     ),
 }
 """The paper's two models by heart, and Qwen3-Omni, for a machine that cannot reach their config.json."""
-KNOWN_SINCE = (
-    "2026-11-28"  # when the paper's two were last held against the hub's numbers; Qwen3-Omni a day later
-)
+KNOWN_SINCE = "2026-11-28"  # when PAPERS were last held against published numbers; Qwen3-Omni a day later
 
 
 def sizes_of(name: str) -> Sizes:
