@@ -100,7 +100,8 @@ def _text_config(lalm: Lalm) -> Any:
             "sample with tgsr.engine.sampling"
         )
     kind, architecture = TEXT_MODELS[ours.model_type]
-    known = {field.name for field in fields(CONFIG_MAPPING[kind])}
+    text_config: Any = CONFIG_MAPPING[kind]
+    known = {field.name for field in fields(text_config)}
     given = {key: value for key, value in ours.to_dict().items() if key in known}
     # How several axes of positions share the turning, which one axis does not need.
     of_axes = ("type", "mrope_section", "mrope_interleaved", "interleaved")
