@@ -8,20 +8,17 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
 from transformers import (
     Phi4MultimodalConfig,
     Phi4MultimodalFeatureExtractor,
     Phi4MultimodalForCausalLM,
     PreTrainedTokenizerBase,
-    Qwen3OmniMoeThinkerForConditionalGeneration,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
 )
-from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
-from tiny import CHAT_TEMPLATE, DECODER, omni_tokenizer
+from tiny import DECODER, omni_tokenizer
 
 VOXTRAL_SPECIALS = {
     **dict(
@@ -105,80 +102,6 @@ def voxtral_folder(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     VoxtralForConditionalGeneration(config).save_pretrained(str(folder))
-    return folder
-
-
-def qwen3_omni_folder(folder: Path) -> Path:
-    """As Qwen/Qwen3-Omni-30B-A3B-Instruct, of which only the thinker is read."""
-    tokenizer = omni_tokenizer()
-    token_id = tokenizer.get_vocab()
-    config = Qwen3OmniMoeThinkerConfig(
-        audio_config={
-            "d_model": 16,
-            "encoder_layers": 1,
-            "encoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "downsample_hidden_size": 8,
-            "output_dim": 32,
-            "initializer_range": 0.3,
-        },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "deepstack_visual_indexes": [0],
-        },
-        text_config={
-            **DECODER,
-            "vocab_size": len(tokenizer),
-            "moe_intermediate_size": 16,
-            "num_experts": 4,
-            "num_experts_per_tok": 2,
-            "eos_token_id": token_id["<|im_end|>"],
-            "pad_token_id": token_id["<|endoftext|>"],
-            "rope_parameters": {
-                "rope_theta": 1e6,
-                "rope_type": "default",
-                "mrope_section": [2, 1, 1],
-                "interleaved": True,
-            },
-        },
-        audio_token_id=token_id["<|AUDIO|>"],
-        image_token_id=token_id["<|IMAGE|>"],
-        video_token_id=token_id["<|VIDEO|>"],
-        audio_start_token_id=token_id["<|audio_bos|>"],
-        vision_start_token_id=token_id["<|vision_bos|>"],
-    )
-    torch.manual_seed(0)
-    thinker = Qwen3OmniMoeThinkerForConditionalGeneration(config)
-    thinker.save_pretrained(str(folder))
-    weights = load_file(folder / "model.safetensors")
-    whole = {f"thinker.{name}": weight for name, weight in weights.items()} | {"talker.a": torch.zeros(1)}
-    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
-    described = {
-        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
-        "model_type": "qwen3_omni_moe",
-        "thinker_config": thinker.config.to_dict(),
-    }
-    (folder / "config.json").write_text(json.dumps(described))
-    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=300).to_dict()
-    extractor |= {"processor_class": "Qwen3OmniMoeProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
-    extractor.pop("mel_filters", None)
-    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
-    save_tokenizer(
-        tokenizer,
-        folder,
-        image_token="<|IMAGE|>",
-        audio_token="<|AUDIO|>",
-        video_token="<|VIDEO|>",
-        vision_bos_token="<|vision_bos|>",
-        vision_eos_token="<|vision_eos|>",
-        audio_bos_token="<|audio_bos|>",
-        audio_eos_token="<|audio_eos|>",
-    )
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}))
     return folder
 
 

@@ -100,15 +100,17 @@ def test_a_time_is_written_by_the_tokens_of_its_number(lalm: AudioFlamingo3) -> 
 
 # --- frames ------------------------------------------------------------------------------------------------
 
+EDGES = 0.04 * torch.arange(5, dtype=torch.float64)
+
 
 def test_a_frame_at_an_edge_counts_for_what_is_inside_of_it() -> None:
-    covered = frames_inside([Span(0.02, 0.10)], 4, 0.04)
+    covered = frames_inside([Span(0.02, 0.10)], EDGES)
     assert torch.allclose(covered, torch.tensor([0.5, 1.0, 0.5, 0.0]))
-    twice = frames_inside([Span(0.02, 0.10), Span(0.04, 0.10)], 4, 0.04)
+    twice = frames_inside([Span(0.02, 0.10), Span(0.04, 0.10)], EDGES)
     assert torch.equal(twice, covered)  # what two spans share counts once
-    assert frames_inside([Span(0.1, 99.0)], 4, 0.04).tolist() == pytest.approx([0, 0, 0.5, 1])
-    assert frames_inside([Span(5.0, 6.0)], 4, 0.04).sum() == 0
-    assert frames_inside([], 4, 0.04).sum() == 0
+    assert frames_inside([Span(0.1, 99.0)], EDGES).tolist() == pytest.approx([0, 0, 0.5, 1])
+    assert frames_inside([Span(5.0, 6.0)], EDGES).sum() == 0
+    assert frames_inside([], EDGES).sum() == 0
 
 
 # --- responses ---------------------------------------------------------------------------------------------

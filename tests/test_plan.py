@@ -12,10 +12,10 @@ from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
-from tiny import af3_folder, omni_folder, qwen2_audio_folder
+from tiny import af3_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
 
 
-@pytest.mark.parametrize("make", [af3_folder, qwen2_audio_folder, omni_folder])
+@pytest.mark.parametrize("make", [af3_folder, qwen2_audio_folder, omni_folder, qwen3_omni_folder])
 def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")  # type: ignore[operator]
     sizes, lalm = sizes_of(str(folder)), load(str(folder))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AudioFlamingo3Config,
@@ -34,10 +34,12 @@ from transformers import (
     Qwen2Config,
     Qwen2Tokenizer,
     Qwen2TokenizerFast,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
@@ -510,4 +512,114 @@ def omni_folder(folder: Path, seed: int = 0) -> Path:
     extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=300)
     folder.mkdir(parents=True, exist_ok=True)
     save_like_the_hub(QwenOmni("tiny", model, tokenizer, extractor), folder)
+    return folder
+
+
+# --- Qwen3-Omni ------------------------------------------------------------------------------------------------
+
+QWEN3_SPECIALS = (
+    *(*QWEN, "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+    *("<|audio_start|>", "<|audio_end|>", "<|audio_pad|>"),
+)
+# A system turn only where one is given, as the published template has it.
+QWEN3_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'audio' %}<|audio_start|><|audio_pad|><|audio_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+THINKING_TEMPLATE = QWEN3_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
+
+
+@cache
+def qwen3_tokenizer() -> PreTrainedTokenizerBase:
+    """Pieces learned from a few sentences, special tokens, and <think>, a token that decoded responses show."""
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(
+        TEXTS,
+        vocab_size=600,
+        new_special_tokens=list(QWEN3_SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.pad_token = "<|endoftext|>"
+    return tokenizer
+
+
+def qwen3_omni_config() -> Qwen3OmniMoeThinkerConfig:
+    """Two decoder layers of width 32 with 4 experts, of which a token takes 2; chunks and windows are the real ones."""
+    token_id = qwen3_tokenizer().get_vocab()
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1], "interleaved": True}
+    return Qwen3OmniMoeThinkerConfig(
+        audio_config={
+            "d_model": 16,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "downsample_hidden_size": 8,
+            "output_dim": 32,
+            "initializer_range": 0.3,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "deepstack_visual_indexes": [0],
+        },
+        text_config={
+            **DECODER,
+            "vocab_size": len(token_id) + 9,
+            "moe_intermediate_size": 16,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "eos_token_id": token_id["<|im_end|>"],
+            "pad_token_id": token_id["<|endoftext|>"],
+            "rope_parameters": rope,
+            "max_position_embeddings": 65536,
+        },
+        audio_token_id=token_id["<|audio_pad|>"],
+        image_token_id=token_id["<|image_pad|>"],
+        video_token_id=token_id["<|video_pad|>"],
+        audio_start_token_id=token_id["<|audio_start|>"],
+        audio_end_token_id=token_id["<|audio_end|>"],
+        vision_start_token_id=token_id["<|vision_start|>"],
+        vision_end_token_id=token_id["<|vision_end|>"],
+        initializer_range=0.3,
+    )
+
+
+def qwen3_omni_folder(folder: Path, seed: int = 0, *, thinking: bool = False) -> Path:
+    """As Qwen/Qwen3-Omni-30B-A3B-Instruct, or -Thinking, which has no talker; an expert's matrices by themselves."""
+    torch.manual_seed(seed)
+    thinker = Qwen3OmniMoeThinkerForConditionalGeneration(qwen3_omni_config()).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    thinker.save_pretrained(str(folder))
+    weights = load_file(folder / "model.safetensors")
+    whole = {f"thinker.{name.removeprefix('thinker.')}": weight for name, weight in weights.items()}
+    whole |= {} if thinking else {"talker.codec_head.weight": torch.zeros(4, 4)}
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+        "model_type": "qwen3_omni_moe",
+        "enable_audio_output": not thinking,
+        "thinker_config": thinker.config.to_dict(),
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    ends = [qwen3_tokenizer().get_vocab()[name] for name in ("<|im_end|>", "<|endoftext|>")]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends, "do_sample": True}))
+    extractor = WhisperFeatureExtractor(feature_size=128).to_dict()
+    extractor |= {"processor_class": "Qwen3OmniMoeProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
+    extractor.pop("mel_filters", None)
+    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    qwen3_tokenizer().save_pretrained(str(folder))
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    described |= {f"{kind}_token": f"<|{kind}_pad|>" for kind in ("image", "audio", "video")}
+    described |= {f"{kind}_bos_token": f"<|{kind}_start|>" for kind in ("vision", "audio")}
+    described |= {f"{kind}_eos_token": f"<|{kind}_end|>" for kind in ("vision", "audio")}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    template = THINKING_TEMPLATE if thinking else QWEN3_TEMPLATE
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     return folder

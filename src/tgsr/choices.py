@@ -52,9 +52,11 @@ def official_letter(completion: str | None) -> str | None:
     """The first "(a)" to "(d)", any case, in the last line that is not blank; None where it has none.
 
     "(e)" is no letter here, whatever the number of choices. Source: the paper's answer reward, as its
-    authors compute it.
+    authors compute it. Their models do not think: a response that ends inside <think> has no answer yet (ours).
     """
     text = (completion or "").rstrip()
+    if text.lstrip().startswith("<think>") and "</think>" not in text:
+        return None
     match = _OFFICIAL_LETTER.search(text[text.rfind("\n") + 1 :].lower())
     return match[1] if match else None
 

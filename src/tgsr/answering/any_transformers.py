@@ -38,8 +38,6 @@ from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.tokens import broken_up, chat_text, reserved_names
 from tgsr.prompts import chat_messages
 
-THINKERS = {"qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration"}
-"""Models that also speak: the part that reads and writes, without the rest."""
 PICTURES = ("image_processor", "video_processor")
 SPEECH_LORA = "speech-lora"
 
@@ -80,8 +78,7 @@ class Generic(Responder):
     @property
     def context(self) -> float:
         """How many positions its decoder was trained for; past them it would go on, and write nonsense."""
-        config = self.model.config
-        text = getattr(config, "thinker_config", config).get_text_config()
+        text = self.model.config.get_text_config()
         return float(getattr(text, "max_position_embeddings", None) or math.inf)
 
     def inputs(self, samples: np.ndarray, text: str) -> Any:
@@ -126,7 +123,7 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
         raise ModelError(f"{name}: has no processor that can be loaded: {_first_line(error)}") from error
     audio_id, rate, seconds = _hearing(name, config, processor)
     extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
-    check_sizes(name, getattr(config, "thinker_config", config), processor.tokenizer, extractor)
+    check_sizes(name, config, processor.tokenizer, extractor)
     model = read_weights(
         _class_of(name, config),
         name,
@@ -190,8 +187,6 @@ def _processor(name: str, config: Any) -> Any:
 
 
 def _class_of(name: str, config: Any) -> Any:
-    if config.model_type in THINKERS:
-        return getattr(transformers, THINKERS[config.model_type])
     if type(config) not in AutoModelForMultimodalLM._model_mapping:
         raise ModelError(
             f"{name}: is of type {config.model_type}, which transformers has no class for that takes sound and writes "
@@ -211,8 +206,7 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"{name}: its processor has no chat template; download the model's files again")
     token = getattr(processor, "audio_token", None)
-    inner = getattr(config, "thinker_config", config)
-    parts = (inner, getattr(inner, "audio_config", None))
+    parts = (config, getattr(config, "audio_config", None))
     names = ("audio_token_id", "audio_token_index")
     expected = next((getattr(part, key) for part in parts for key in names if hasattr(part, key)), None)
     audio_id = getattr(processor, "audio_token_id", None)

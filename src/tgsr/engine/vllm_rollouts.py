@@ -20,7 +20,6 @@ clip's prefix, D the decoder's width, B branches.
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 import io
 import json
@@ -29,7 +28,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +37,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from tgsr.disk.whole import whole, whole_files, write_whole
 from tgsr.engine.sampling import NOT_FINITE, Sampled
@@ -46,6 +46,12 @@ from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, device_of
 
 Place = TypeVar("Place")
+TEXT_MODELS = {
+    "qwen2": ("qwen2", "Qwen2ForCausalLM"),
+    "qwen2_5_omni_text": ("qwen2", "Qwen2ForCausalLM"),
+    "qwen3_omni_moe_text": ("qwen3_moe", "Qwen3MoeForCausalLM"),
+}
+"""The text model, by type and class, that a decoder is; by the decoder's type."""
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
 TO_CONNECT = 10.0  # seconds, at most: a machine that is gone does not refuse
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
@@ -71,18 +77,13 @@ class ServerDown(ModelError):
 
 
 def export_decoder(lalm: Lalm, folder: Path) -> str:
-    """Writes the language model and its head as a Hugging Face Qwen2ForCausalLM folder, without any LoRA.
+    """Writes the language model and its head as a Hugging Face folder of a text model, without any LoRA.
 
-    Returns the name under which server_command serves it: a hash of its weights, so that a server of other
-    weights refuses our requests. ModelError where the decoder is no Qwen2.
+    Positions of sound and text are one a token in every decoder of TEXT_MODELS, as in the text model. Returns the
+    name under which server_command serves it: a hash of its weights, so that a server of other
+    weights refuses our requests. ModelError where the decoder is none of TEXT_MODELS.
     """
-    config: Any = copy.deepcopy(lalm.language_model.config)
-    if config.model_type != "qwen2":
-        raise ModelError(
-            f"{lalm.name}: its decoder is a {config.model_type}, but vLLM rollouts know qwen2 only; "
-            "sample with tgsr.engine.sampling"
-        )
-    config.architectures = ["Qwen2ForCausalLM"]
+    config = _text_config(lalm)
     config.dtype = lalm.lm_head.weight.dtype
     config.tie_word_embeddings = _tied(lalm)
     name = decoder_name(lalm)
@@ -95,6 +96,26 @@ def export_decoder(lalm: Lalm, folder: Path) -> str:
     with whole(folder / "model.safetensors") as half:
         save_file(weights, half, metadata={"format": "pt"})
     return name
+
+
+def _text_config(lalm: Lalm) -> Any:
+    """The decoder's config as that of the text model which it is."""
+    ours: Any = lalm.language_model.config
+    if ours.model_type not in TEXT_MODELS:
+        raise ModelError(
+            f"{lalm.name}: its decoder is a {ours.model_type}, but vLLM rollouts know {', '.join(TEXT_MODELS)} only; "
+            "sample with tgsr.engine.sampling"
+        )
+    kind, architecture = TEXT_MODELS[ours.model_type]
+    text_config: Any = CONFIG_MAPPING[kind]
+    known = {field.name for field in fields(text_config)}
+    given = {key: value for key, value in ours.to_dict().items() if key in known}
+    # How several axes of positions share the turning, which one axis does not need.
+    of_axes = ("type", "mrope_section", "mrope_interleaved", "interleaved")
+    rope = {key: value for key, value in ours.rope_parameters.items() if key not in of_axes}
+    config: Any = AutoConfig.for_model(kind, **given | {"rope_parameters": rope})
+    config.architectures = [architecture]
+    return config
 
 
 def decoder_name(lalm: Lalm) -> str:
@@ -118,14 +139,27 @@ def _tied(lalm: Lalm) -> bool:
 
 
 def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
-    """Names as in Qwen2ForCausalLM; PEFT puts a layer's own weight one level deeper, as base_layer."""
-    weights = {
-        "model." + name.replace(".base_layer.", "."): weight
-        for name, weight in lalm.language_model.state_dict().items()
-        if ".lora_" not in name
-    }
+    """Names as in the text model; PEFT puts a layer's own weight one or two levels deeper, as base_layer."""
+    weights: dict[str, Tensor] = {}
+    for name, weight in lalm.language_model.state_dict().items():
+        if ".lora_" not in name:
+            weights |= _each_expert("model." + name.replace(".base_layer", ""), weight)
     head: Any = lalm.lm_head.weight
     return weights if _tied(lalm) else {**weights, "lm_head.weight": head.detach()}
+
+
+def _each_expert(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """A mixture's experts, which transformers 5 holds as one tensor a layer, by themselves, as vLLM reads them."""
+    layer, mixture, part = name.partition(".mlp.experts.")
+    if not mixture:
+        return {name: weight}
+    halves = weight.chunk(2, 1) if part == "gate_up_proj" else (weight,)
+    names = ("gate_proj", "up_proj") if part == "gate_up_proj" else (part,)
+    return {
+        f"{layer}.mlp.experts.{index}.{its}.weight": matrix
+        for its, half in zip(names, halves, strict=True)
+        for index, matrix in enumerate(half)
+    }
 
 
 def server_command(
@@ -260,7 +294,13 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
     used = lalm.model.active_adapter
     ours = lalm.model.peft_config[used]
-    beyond_plain = (ours.use_dora, ours.modules_to_save, ours.rank_pattern, ours.alpha_pattern)
+    beyond_plain = (
+        ours.use_dora,
+        ours.modules_to_save,
+        ours.rank_pattern,
+        ours.alpha_pattern,
+        ours.target_parameters,
+    )
     if ours.bias != "none" or any(beyond_plain):
         raise ModelError(f"{lalm.name}: an adapter with more than plain LoRA weights; vLLM cannot apply it")
     weights = {

@@ -7,8 +7,9 @@ nothing.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -20,18 +21,39 @@ from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 
 BLOCKS = ("audio tower", "aligner", "language model", "head", "LoRA", "vision tower")
+# A mixture's parameters that may have a LoRA besides attention: all experts of a layer are one tensor, the router one.
+IN_MIXTURE = {
+    "experts": r".*language_model\.layers\.\d+\.mlp\.experts\.(gate_up|down)_proj",
+    "router": r".*language_model\.layers\.\d+\.mlp\.gate\.weight",
+}
 
 
-def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int) -> None:
+def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int, mixture: Sequence[str] = ()) -> None:
     """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
 
-    Raises ModelError for a model that has a LoRA: a second one would hide the first.
+    `mixture` names the keys of IN_MIXTURE that get one too; an expert's has the rank. Raises ModelError for a model
+    that has a LoRA (a second one would hide the first), and for `mixture` where there are no experts.
     """
     if hasattr(lalm.model, "peft_config"):
         raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=lalm.lora_targets)
+    parameters = [
+        name.removeprefix("model.")
+        for name, _ in lalm.inner.named_parameters()
+        if any(re.fullmatch(IN_MIXTURE[part], name) for part in mixture)
+    ]
+    if mixture and not parameters:
+        flags = " ".join(f"--lora-{part}" for part in mixture)
+        raise ModelError(f"{lalm.name}: is no mixture of experts; leave {flags} out")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=lalm.lora_targets,
+        exclude_modules=lalm.lora_excludes,
+        target_parameters=parameters or None,
+    )
     with without_renaming_warning():
         lalm.model = get_peft_model(lalm.inner, config)
     lalm.model.eval()

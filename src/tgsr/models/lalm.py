@@ -1,12 +1,13 @@
 """What the stages need of a model family, and no more.
 
-A family is a subclass of Lalm: audio_flamingo3.py, qwen2_audio.py, qwen_omni.py, whisper.py. Shapes: F audio
-frames, D_enc the encoder's width, D the language model's width.
+A family is a subclass of Lalm in a file of its own: audio_flamingo3.py, qwen_omni.py and their neighbours. Shapes:
+F audio frames, D_enc the encoder's width, D the language model's width.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 
+THOUGHT_OPENED = re.compile(r"<think(?:ing)?>\s*\Z")
 # The language model's layers. The audio towers have layers of the same names, which are left alone.
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 
@@ -59,6 +61,8 @@ class Lalm(ABC):
     )
     hears_whole: ClassVar[bool] = False  # frames know their time: those of two pieces do not join
     lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names
+    # Modules that never get a LoRA, whatever PEFT makes of that pattern.
+    lora_excludes: ClassVar[str | None] = None
 
     name: str
     model: Any  # the transformers model, in PEFT's wrapper once it has a LoRA
@@ -72,7 +76,8 @@ class Lalm(ABC):
 
     def __post_init__(self) -> None:
         """Each of `end_ids` ends what is written; `eos_id`, the one that the chat template closes a turn with (the
-        tokenizer's own, where it closes none), ends what is taught. Padding is masked, whatever it is.
+        tokenizer's own, where it closes none), ends what is taught. Padding is masked, whatever it is. `opening` is
+        what the template writes of the response, "<think>" and a line break where it opens the model's thinking.
         """
         self.end_ids = end_ids(self.model, self.tokenizer)
         if not self.end_ids:
@@ -80,6 +85,8 @@ class Lalm(ABC):
                 f"{self.name}: the tokenizer has no end token; take the one that came with the model"
             )
         closing = self.prompt("").after if self.tokenizer.chat_template else ()
+        opened = THOUGHT_OPENED.search(str(self.tokenizer.decode(list(closing))))
+        self.opening = opened[0] if opened else ""
         self.eos_id = next((token for token in closing if token in self.end_ids), self.end_ids[0])
         pad = cast(int | None, self.tokenizer.pad_token_id)
         self.pad_id = self.eos_id if pad is None else int(pad)
@@ -101,7 +108,7 @@ class Lalm(ABC):
 
     @abstractmethod
     def encode_audio(self, samples: np.ndarray) -> Tensor:
-        """16 kHz mono -> F x D_enc, frozen, float32 on the CPU, F about 25 a second.
+        """16 kHz mono -> F x D_enc, frozen, float32 on the CPU, F 12.5 to 50 a second.
 
         Raises ModelError past max_seconds, and for audio that is too short for one frame.
         """
@@ -136,6 +143,15 @@ class Lalm(ABC):
     def lm_head(self) -> nn.Module:
         return self.inner.lm_head
 
+    @property
+    def audio_place(self) -> str:
+        """What the chat template writes where the audio's embeddings go."""
+        return self.audio_token
+
+    def frame_edges(self, n_frames: int) -> np.ndarray:
+        """Where each of a clip's frames begins and the last one ends: n_frames + 1 times in seconds."""
+        return np.arange(n_frames + 1) * self.seconds_per_frame
+
     def positions_of(self, n_frames: int) -> int:
         """How many of the decoder's positions a clip's frames take."""
         return 0 if self.cross_attends else n_frames
@@ -155,10 +171,10 @@ class Lalm(ABC):
         ModelError where the chat template has not exactly one place for audio, and as `chat_text` raises.
         """
         chat, mark = marked_chat(self.tokenizer, self.turns, text, self.system, self.name)
-        before, *rest = chat.split(self.audio_token)
+        before, *rest = chat.split(self.audio_place)
         if len(rest) != 1:
             raise ModelError(
-                f"{self.name}: the chat template makes {len(rest)} places for audio ({self.audio_token}), a prompt has "
+                f"{self.name}: the chat template makes {len(rest)} places for audio ({self.audio_place}), a prompt has "
                 "exactly one; take the template of the model's own processor"
             )
         before_ids, after_ids = (ids_between_marks(self.tokenizer, part, mark) for part in (before, rest[0]))
@@ -173,7 +189,16 @@ class Lalm(ABC):
         return plain_ids(self.tokenizer, text)
 
     def response_tokens(self, text: str) -> list[int]:
-        """Token ids of what a model wrote: for markup such as <think> its token, special tokens' names spelled out."""
+        """Token ids of what a model wrote: for markup such as <think> its token, special tokens' names spelled out.
+
+        What the prompt has written of it already is left out. Where the prompt opens a thought and the text neither
+        opens nor ends one, the thought is closed first: what follows is an answer.
+        """
+        tag = self.opening.rstrip()
+        end = f"</{tag[1:]}"
+        if tag and not text.startswith(tag) and end not in text:
+            text = f"\n{end}\n\n{text}"
+        text = text.removeprefix(self.opening) if text.startswith(self.opening) else text.removeprefix(tag)
         return plain_ids(self.tokenizer, text, markup=False)
 
     def ends(self, token: int) -> bool:
@@ -181,8 +206,9 @@ class Lalm(ABC):
         return token == self.eos_id or token in self.end_ids
 
     def text(self, ids: list[int]) -> str:
-        """The text of generated ids, without special tokens and what ended it."""
-        return written_text(self.tokenizer, ids, {self.eos_id, *self.end_ids})
+        """The response that generated ids are: with what the prompt opened it with, without special tokens and what
+        ended it."""
+        return self.opening + written_text(self.tokenizer, ids, {self.eos_id, *self.end_ids})
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(ids)

@@ -31,6 +31,7 @@ from tgsr.models import (
     mini_lm,
     music_flamingo,
     qwen2_audio,
+    qwen3_omni,
     qwen_omni,
     voxtral,
     whisper,
@@ -64,6 +65,7 @@ FAMILIES = (
     *music_flamingo.MODEL_TYPES,
     *qwen2_audio.MODEL_TYPES,
     *qwen_omni.MODEL_TYPES,
+    *qwen3_omni.MODEL_TYPES,
     *voxtral.MODEL_TYPES,
     *whisper.MODEL_TYPES,
 )
@@ -184,6 +186,8 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
         name_unknown_fields(name, getattr(config, "thinker_config", config))
     if model_type in qwen_omni.MODEL_TYPES:
         return qwen_omni.load_qwen_omni(name, placement)
+    if model_type in qwen3_omni.MODEL_TYPES:
+        return qwen3_omni.load_qwen3_omni(name, placement)
     if model_type in audio_flamingo3.MODEL_TYPES:
         return audio_flamingo3.load_audio_flamingo3(name, placement)
     if model_type in music_flamingo.MODEL_TYPES:

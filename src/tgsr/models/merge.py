@@ -89,7 +89,8 @@ def _add_up(model: Any) -> None:
     """Merges each LoRA in float32: PEFT would add in the base's type, which loses more than rounding at the end."""
     for module in model.modules():
         if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
-            weight = module.base_layer.weight
+            is_mixture = hasattr(module, "get_param")  # a LoRA on a parameter, not on a linear layer
+            weight = module.get_param() if is_mixture else module.base_layer.weight
             for adapter in module.active_adapters:
                 delta = module.get_delta_weight(adapter).float()
                 weight.copy_((weight.float() + delta).to(weight.dtype))

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    PreTrainedTokenizerBase,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
@@ -60,18 +65,23 @@ class QwenOmni(Lalm):
     def aligner(self) -> Any:
         return self.inner.model.audio_tower.proj
 
+    @property
+    def windows(self) -> str:
+        """How the tower cuts sound up, which its weights do not say."""
+        return f"qwen-omni {self.inner.model.audio_tower.n_window}"
+
     @cached_property
     def encoder_key(self) -> str:
-        """A hash of the tower's weights without the aligner and of the chunk's length."""
-        tower = self.inner.model.audio_tower
-        weights = tower.state_dict().items()
-        encoder = [(name, weight) for name, weight in weights if not name.startswith("proj.")]
-        return weights_hash(f"qwen-omni {tower.n_window}", encoder)
+        """A hash of the tower's weights without the aligner and of `windows`."""
+        weights = self.inner.model.audio_tower.state_dict().items()
+        encoder = [(name, weight) for name, weight in weights if not name.startswith("proj")]
+        return weights_hash(self.windows, encoder)
 
-    @torch.no_grad()
-    def encode_audio(self, samples: np.ndarray) -> Tensor:
-        """16 kHz mono samples -> F x D_enc: what the official forward gives to `proj`."""
-        self.refuse_long(samples)
+    def mels(self, samples: np.ndarray) -> Any:
+        """The official extractor's `input_features` and `attention_mask` for one clip, without what no frame sees.
+
+        Raises ModelError for a clip that is too short for a frame.
+        """
         hop = self.feature_extractor.hop_length
         n_mels = -(-len(samples) // hop)
         if n_mels < 3:  # two convolved positions, which the pooling makes one frame
@@ -81,7 +91,7 @@ class QwenOmni(Lalm):
             )
         # The official call pads to 300 s of zeros. One window of them gives the same: no kept column sees further.
         window = self.feature_extractor.n_fft
-        batch = self.feature_extractor(
+        return self.feature_extractor(
             samples,
             sampling_rate=SAMPLE_RATE,
             padding="max_length",
@@ -89,14 +99,21 @@ class QwenOmni(Lalm):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        weight = self.aligner.weight
+
+    @torch.no_grad()
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        """16 kHz mono samples -> F x D_enc: what the official forward gives to the aligner's first layer."""
+        self.refuse_long(samples)
+        batch = self.mels(samples)
+        first = next(layer for layer in self.aligner.modules() if isinstance(layer, nn.Linear))
+        weight = first.weight
         pooled: list[Tensor] = []
 
         def keep(_: nn.Module, arguments: tuple[Tensor]) -> Tensor:
             pooled.append(arguments[0])
             return arguments[0].to(weight.dtype)  # training keeps the aligner in float32 in a bfloat16 tower
 
-        hook = self.aligner.register_forward_pre_hook(keep)
+        hook = first.register_forward_pre_hook(keep)
         try:
             self.inner.get_audio_features(
                 batch["input_features"].to(weight.device), batch["attention_mask"].to(weight.device)
@@ -113,25 +130,34 @@ class QwenOmni(Lalm):
 
 
 def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:
-    """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen.
+    """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen; as `load_thinker`."""
+    model, tokenizer, extractor = load_thinker(
+        name, "a Qwen2.5-Omni model", Qwen2_5OmniThinkerForConditionalGeneration, MODEL_TYPES, placement
+    )
+    check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
+    return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))
+
+
+def load_thinker(
+    name: str, family: str, thinker: Any, model_types: tuple[str, ...], placement: Placement
+) -> tuple[Any, PreTrainedTokenizerBase, WhisperFeatureExtractor]:
+    """A thinker without its talker, its tokenizer and its feature extractor.
 
     Raises ModelError for a missing or unreadable file, for another family's checkpoint or processor, and where
     weights are missing.
     """
-    family = "a Qwen2.5-Omni model"
     try:
         model_type = AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
-    if model_type not in MODEL_TYPES:
-        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(MODEL_TYPES)}")
+    if model_type not in model_types:
+        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(model_types)}")
     tokenizer, extractor, _ = read_processor(name, family)
     model = read_weights(
-        Qwen2_5OmniThinkerForConditionalGeneration,
+        thinker,
         name,
         family,
         placement,
         unquantized=["model.audio_tower", "model.visual", "lm_head"],
     )
-    check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
-    return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))
+    return model, tokenizer, extractor

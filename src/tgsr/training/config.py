@@ -25,6 +25,13 @@ REWARD_WEIGHTS: dict[Reward | None, tuple[float, float]] = {
 """What each reward weighs: the paper's count of timestamps, and the dense reward."""
 
 
+LoraExperts = Annotated[
+    bool,
+    "of a mixture: a LoRA on its experts too, which are frozen otherwise; needs --gradient-checkpointing",
+]
+LoraRouter = Annotated[
+    bool, "of a mixture: a LoRA on what chooses the experts too, which is frozen otherwise"
+]
 WatchFile = Annotated[
     str | None, "held-out questions that the model answers now and then; their words: clips.jsonl beside them"
 ]
@@ -151,6 +158,8 @@ class SftConfig(SupervisedConfig):
     keep_truncated: Annotated[bool, "learn from responses, too, that were cut off before their end"] = False
     lora_rank: Annotated[int, "the paper is silent"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
+    lora_experts: LoraExperts = False
+    lora_router: LoraRouter = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +221,8 @@ class GrpoConfig(TrainingConfig):
     ] = None
     lora_rank: Annotated[int, "the paper is silent about the LoRA's size"] = 16
     lora_alpha: Annotated[int, "scale of the LoRA, as PEFT has it"] = 32
+    lora_experts: LoraExperts = False
+    lora_router: LoraRouter = False
     vllm: Annotated[
         str | None, "URL of a vLLM server that samples instead of us, or URL,URL,...; see `tgsr decoder`"
     ] = None

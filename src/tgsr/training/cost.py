@@ -21,7 +21,11 @@ PHRASE_PROMPT, PHRASE_ANSWER, QUESTION = 60, 25, 100  # tokens
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """The sizes of a Qwen2-type decoder that costs follow from."""
+    """The sizes of a Qwen-type decoder that costs follow from.
+
+    Of a mixture `feed_forward` is the width of the experts that a token goes through together, and `idle` that of the
+    layer's others, which are held all the same.
+    """
 
     layers: int
     width: int
@@ -29,17 +33,23 @@ class DecoderShape:
     key_width: int  # key heads x head width
     feed_forward: int
     vocabulary: int
+    idle: int = 0
 
     @property
     def layer_weights(self) -> int:
-        """Weights of one layer's matrices; norms and biases are left out."""
+        """Weights of one layer's matrices that a token meets; norms, biases and a router are left out."""
         attention = self.width * (2 * self.query_width + 2 * self.key_width)
         return attention + 3 * self.width * self.feed_forward
 
     @property
+    def held_weights(self) -> int:
+        """Weights of one layer's matrices."""
+        return self.layer_weights + 3 * self.width * self.idle
+
+    @property
     def weights(self) -> int:
         """All matrices, the embedding and the head counted apart."""
-        return self.layers * self.layer_weights + 2 * self.vocabulary * self.width
+        return self.layers * self.held_weights + 2 * self.vocabulary * self.width
 
 
 QWEN2_7B = DecoderShape(
@@ -68,7 +78,7 @@ class ClipTokens:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How much there is to do. Defaults: section 4.1's counts, clips of 30 s."""
+    """How much there is to do. Defaults: section 4.1's counts, clips of 30 s, FRAMES_PER_SECOND."""
 
     seconds: Annotated[float, "of a clip"] = 30.0
     phrases: Annotated[int, "of stage 1 (section 4.1)"] = 268_000
@@ -175,8 +185,9 @@ def sampling_seconds(
 ) -> float:
     """Prefill and `new_tokens` decoding steps for all branches of `clips` together on one machine.
 
-    A decoding step reads all weights once and every branch's keys and values; with sharing a prefix's are
-    read once a clip. Its arithmetic is taken as hidden behind the reading.
+    A decoding step reads all weights once (of a mixture all experts: many branches need most of them) and every
+    branch's keys and values; with sharing a prefix's are read once a clip. Its arithmetic is taken as hidden behind
+    the reading.
     """
     prefill = 0.0
     kept = own = 0.0

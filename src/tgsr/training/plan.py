@@ -24,13 +24,15 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
 )
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, music_flamingo, qwen2_audio, qwen_omni, voxtral, whisper
+from tgsr.models import audio_flamingo3, music_flamingo, qwen2_audio, qwen3_omni, qwen_omni, voxtral, whisper
 from tgsr.models.checkpoint import unknown_value
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import OURS, only_answers
@@ -83,6 +85,9 @@ CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
     ),
     **dict.fromkeys(qwen2_audio.MODEL_TYPES, (Qwen2AudioForConditionalGeneration, qwen2_audio.Qwen2Audio)),
     **dict.fromkeys(qwen_omni.MODEL_TYPES, (Qwen2_5OmniThinkerForConditionalGeneration, qwen_omni.QwenOmni)),
+    **dict.fromkeys(
+        qwen3_omni.MODEL_TYPES, (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3_omni.Qwen3Omni)
+    ),
     **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
 }
 """By model type: the class whose parameters are counted, and the family, whose frames are."""
@@ -118,11 +123,28 @@ PAPERS = {
             }
         ),
     ),
+    # As public repositories quote its config.json; decoder and head have Qwen3-30B-A3B's published 30,532,122,624
+    # parameters and 128 more rows of vocabulary.
+    **dict.fromkeys(
+        (f"Qwen/Qwen3-Omni-30B-A3B-{kind}" for kind in ("Instruct", "Thinking", "Captioner")),
+        Qwen3OmniMoeThinkerConfig(
+            audio_config={"output_dim": 2048},
+            vision_config={"out_hidden_size": 2048},
+            text_config={
+                "num_hidden_layers": 48,
+                "num_attention_heads": 32,
+                "head_dim": 128,
+                "intermediate_size": 768,
+                "vocab_size": 152064,
+                "max_position_embeddings": 65536,
+            },
+        ),
+    ),
     "mistralai/Voxtral-Mini-3B-2507": VoxtralConfig(),  # the class's defaults are its
 }
 """Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
 hub's numbers of parameters; of Audio Flamingo 3's heirs as transformers' own scripts convert them; of Qwen2-Audio as
-four public repositories quote it; of Voxtral as transformers has it."""
+four public repositories quote it, of Qwen3-Omni likewise; of Voxtral as transformers has it."""
 KNOWN_SINCE = "2026-11-28"  # when the paper's two were last looked up; the others a day later
 
 
@@ -148,39 +170,43 @@ def sizes_of(name: str) -> Sizes:
         raise ModelError(
             f"{name}: is of type {config.model_type}; the cost model knows {', '.join(CLASSES)}{apart}"
         )
-    model_class, family = CLASSES[config.model_type]
+    model_class, _ = CLASSES[config.model_type]
     try:
         with torch.device("meta"):  # shapes, and not a byte of weights
             model = model_class(getattr(config, "thinker_config", config))
     except KeyError as error:
         raise unknown_value(name, error) from error
-    return replace(_sizes(model, source), frames_per_second=1 / family.seconds_per_frame)
+    return _sizes(model, source)
 
 
 def _sizes(model: Any, source: str) -> Sizes:
     text = model.config.get_text_config()
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    used, experts = getattr(text, "num_experts_per_tok", 0), getattr(text, "num_experts", 0)
+    each = text.moe_intermediate_size if experts else text.intermediate_size
     decoder = DecoderShape(
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         query_width=text.num_attention_heads * head_width,
         key_width=text.num_key_value_heads * head_width,
-        feed_forward=text.intermediate_size,
+        feed_forward=each * used if experts else each,
         vocabulary=text.vocab_size,
+        idle=each * (experts - used) if experts else 0,
     )
     counts = {"aligner": 0, "audio_tower": 0, "visual": 0, "language_model": 0, "lm_head": 0}
     for name, weight in model.named_parameters():
-        if ".multi_modal_projector." in name or ".audio_tower.proj." in name:
+        if ".multi_modal_projector." in name or ".audio_tower.proj" in name:
             part = "aligner"
         else:
             part = next(piece for piece in counts if f"{piece}." in name)
         counts[part] += weight.numel()
     matrices, language_model = (
-        decoder.layers * decoder.layer_weights,
+        decoder.layers * decoder.held_weights,
         counts["language_model"] + counts["lm_head"],
     )
     others = (counts["aligner"], counts["audio_tower"], counts["visual"])
-    return Sizes(source, decoder, language_model, matrices, *others)
+    rate = 1 / CLASSES[model.config.model_type][1].seconds_per_frame
+    return Sizes(source, decoder, language_model, matrices, *others, frames_per_second=rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +229,17 @@ class PlanRow:
 
 
 def lora_size(decoder: DecoderShape, rank: int) -> int:
-    """Parameters of a LoRA on all seven matrices of each layer (table 6's targets)."""
+    """Parameters of a LoRA on all seven matrices of each layer (table 6); of a mixture on attention's four."""
     d, q, k, f = decoder.width, decoder.query_width, decoder.key_width, decoder.feed_forward
-    return decoder.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + 3 * (d + f))
+    experts = 0 if decoder.idle else 3 * (d + f)
+    return decoder.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + experts)
 
 
 def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
     """Each stage in each way that the command line offers, one clip a pass and a GPU (--clips-at-once 1)."""
-    ways = ["", CHECKPOINTING, f"{FOUR_BITS} {CHECKPOINTING}"]
+    ways = ["", CHECKPOINTING]
+    if not sizes.decoder.idle:  # bitsandbytes leaves experts as they are, which is nearly all of a mixture
+        ways.append(f"{FOUR_BITS} {CHECKPOINTING}")
     if n_gpus > 1:
         ways.append(f"{CHECKPOINTING} {SHARD}")
     return [_row(stage, way, sizes, gpu, n_gpus, work) for stage in ("sta", "grpo") for way in ways]
@@ -225,7 +254,7 @@ def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work
     others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower
     matrices = sizes.matrices * (BYTES_4BIT if four_bits else 2.0)
     # FSDP2 holds a part of each layer and gathers two layers at a time; stage 2 samples with the whole decoder.
-    held = matrices / n_gpus + 2 * 2.0 * decoder.layer_weights if shard and stage == "sta" else matrices
+    held = matrices / n_gpus + 2 * 2.0 * decoder.held_weights if shard and stage == "sta" else matrices
     n_trained = sizes.aligner if stage == "sta" else lora_size(decoder, work.lora_rank)
     logits = 2 * 4.0 * decoder.vocabulary * sum(clip.predicted)
     activations = activation_bytes(decoder, clip, True, checkpointing=checkpointing)
@@ -244,9 +273,11 @@ def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work
 
 def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, work: Work) -> str:
     """The plan as text: sizes, a table for each stage, and the fastest way that fits as a command."""
+    idle = 3 * sizes.decoder.layers * sizes.decoder.width * sizes.decoder.idle
+    active = f" ({(sizes.language_model - idle) / 1e9:.1f} B of them for a token)" if idle else ""
     lines = [
         f"{name}, sizes from {sizes.source}:",
-        f"  {sizes.parameters:,} parameters: decoder {sizes.language_model / 1e9:.2f} B, "
+        f"  {sizes.parameters:,} parameters: decoder {sizes.language_model / 1e9:.2f} B{active}, "
         f"aligner {sizes.aligner / 1e6:.2f} M, "
         f"audio tower {sizes.audio_tower / 1e6:.0f} M, vision tower {sizes.vision_tower / 1e6:.0f} M",
         f"{n_gpus} x {gpu}: {machine.memory / 1e9:.0f} GB, {machine.flops / 1e12:.0f} TFLOP/s at "

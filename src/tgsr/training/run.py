@@ -110,7 +110,10 @@ def make_trainable(lalm: Lalm, config: StageConfig) -> None:
     The model writes times as the stage has it. OptionError where it cannot.
     """
     if not isinstance(config, StaConfig):
-        with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed)
+        more = {"experts": config.lora_experts, "router": config.lora_router}
+        with_lora(
+            lalm, config.lora_rank, config.lora_alpha, config.seed, [part for part in more if more[part]]
+        )
         return
     if config.times == "tokens" and lalm.first_tick is None:
         raise OptionError(
@@ -129,6 +132,10 @@ def load_to_train(config: StageConfig, processes: Processes, load: Load = load) 
     """The model where its settings say; before it is read, OptionError or RunError where it cannot be trained there."""
     if config.shard and config.load_as == "4bit":
         raise OptionError("--shard: spreads whole matrices, not those in 4 bits; take --load-as bfloat16")
+    if config.shard and (getattr(config, "lora_experts", False) or getattr(config, "lora_router", False)):
+        raise OptionError(
+            "--shard: gathers a mixture's matrices without a LoRA on them; leave --lora-experts out"
+        )
     if config.devices == "all" and processes.n > 1:
         raise OptionError(
             f"--devices all: one process's layers over all GPUs, and there are {processes.n} processes; start one, "

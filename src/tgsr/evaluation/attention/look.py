@@ -146,13 +146,12 @@ def regions_of(question: Question, text: str) -> Regions:
     return Regions(spans, own)
 
 
-def frames_inside(spans: Sequence[Span], n_frames: int, seconds_per_frame: Seconds) -> Tensor:
-    """How much of each frame the spans cover together, F numbers in [0, 1]. Frame f is [f, f + 1) of those seconds."""
-    edges = torch.arange(n_frames + 1, dtype=torch.float64) * seconds_per_frame
-    covered = torch.zeros(n_frames, dtype=torch.float64)
+def frames_inside(spans: Sequence[Span], edges: Tensor) -> Tensor:
+    """How much of each frame the spans cover together, F numbers in [0, 1]. Frame f is [edges[f], edges[f + 1])."""
+    covered = torch.zeros(len(edges) - 1, dtype=torch.float64)
     for span in merge(spans):
         covered += (edges[1:].clamp(max=span.end) - edges[:-1].clamp(min=span.start)).clamp(min=0)
-    return (covered / seconds_per_frame).clamp(max=1).float()
+    return (covered / edges.diff()).clamp(max=1).float()
 
 
 def paper_questions(questions: Sequence[Question]) -> list[Question]:
@@ -276,13 +275,14 @@ def _look(
     lalm: Lalm, features: Tensor, ready: Sequence[_Ready], with_tokens: Collection[str]
 ) -> Iterator[Looked]:
     """The attention of each response, from one forward for all."""
-    n_frames, frame = len(features), lalm.seconds_per_frame
+    n_frames = len(features)
+    edges = torch.as_tensor(lalm.frame_edges(n_frames), dtype=torch.float64)
     per_column = math.ceil(n_frames / MOST_COLUMNS)
     n_columns = math.ceil(n_frames / per_column)
     column_FC = torch.eye(n_columns).repeat_interleave(per_column, 0)[:n_frames]
     tokens = [written_tokens(lalm, item.ids) for item in ready]
     regions = [regions_of(item.question, written.text) for item, written in zip(ready, tokens, strict=True)]
-    inside = [torch.stack([frames_inside(s, n_frames, frame) for s in r.spans], 1) for r in regions]
+    inside = [torch.stack([frames_inside(s, edges) for s in r.spans], 1) for r in regions]
     weights = [
         torch.cat([inside_FR, column_FC], 1) if item.question.id in with_tokens else inside_FR
         for item, inside_FR in zip(ready, inside, strict=True)
@@ -290,7 +290,7 @@ def _look(
     branches = [Branch(0, item.prompt, item.ids) for item in ready]
     attention = block_attention(listen(lalm, [features]), branches, weights)
     for index, item in enumerate(ready):
-        seconds = per_column * frame if item.question.id in with_tokens else None
+        seconds = per_column * float(edges[-1]) / n_frames if item.question.id in with_tokens else None
         covered_R = inside[index].mean(0)
         yield _looked(lalm.name, item, tokens[index], regions[index], attention, index, covered_R, seconds)
 

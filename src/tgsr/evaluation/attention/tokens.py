@@ -29,12 +29,12 @@ class WrittenTokens:
 
 
 def written_tokens(lalm: Lalm, ids: Sequence[int]) -> WrittenTokens:
-    """Which token writes what. A character of several tokens belongs to its last one."""
+    """Which token writes what. A character of several tokens belongs to its last one, the prompt's own to none."""
     texts = [lalm.text(list(ids[: n + 1])) for n in range(len(ids))]
     whole = texts[-1] if texts else ""
     # Up to where an unfinished character could begin, what has been written stays.
     ends = [min(len(text.rstrip("\ufffd")), len(whole)) for text in texts]
-    return WrittenTokens(whole, (0, *ends[:-1]), tuple(ends))
+    return WrittenTokens(whole, (len(lalm.opening), *ends[:-1]), tuple(ends))
 
 
 def mentions_of(tokens: WrittenTokens) -> list[Mention | None]:
