@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import time
@@ -15,7 +16,7 @@ from tgsr.audio import load as load_sound
 from tgsr.check.bench import Bench, with_both_stages
 from tgsr.check.rows import Row
 from tgsr.engine.branch_cache import prefill
-from tgsr.engine.sampling import sample, uniforms
+from tgsr.engine.sampling import Sampled, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.lalm import device_of
 from tgsr.records import by_clip, read_questions
@@ -34,6 +35,7 @@ from tgsr.training.plan import report, sizes_of_model
 PEAK_SIDE = 2048  # of the square matrices by whose product a device's peak is measured
 PEAK_SIDE_GPU = 8192
 N_BRANCHES = 4
+LEAST_DECODING = 0.1  # of prefill and decoding together: on a busy machine their difference may be nothing
 """Where a device's peak is not known by its vendor, it is that of one large product."""
 
 
@@ -79,8 +81,6 @@ def memory_of(device: torch.device) -> float:
     """How many bytes the device has."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
-    import os
-
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
@@ -100,14 +100,20 @@ def cost(bench: Bench) -> Row:
     with torch.no_grad(), bench.rounded():
         prefix = listen(lalm, heard)
         prefilling = seconds_of(lambda: prefill(prefix), device)
-        drawn = sample(
-            prefix, owners, [prompt] * len(owners), max_new_tokens=n_new, temperature=1.0, uniform_BN=draws
-        )
-        began = time.perf_counter()
-        drawn = sample(
-            prefix, owners, [prompt] * len(owners), max_new_tokens=n_new, temperature=1.0, uniform_BN=draws
-        )
-        decoding = max(1e-9, time.perf_counter() - began - prefilling)
+        drawn: list[Sampled] = []
+
+        def draw() -> None:
+            drawn[:] = sample(
+                prefix,
+                owners,
+                [prompt] * len(owners),
+                max_new_tokens=n_new,
+                temperature=1.0,
+                uniform_BN=draws,
+            )
+
+        both = seconds_of(draw, device)
+        decoding = max(both - prefilling, LEAST_DECODING * both)
     branches = [Branch(owner, prompt, one.ids) for owner, one in zip(owners, drawn, strict=True)]
     with with_both_stages(lalm) as trained:
 

@@ -58,8 +58,9 @@ def measured(part: int, name: str, measure: Callable[[], Row]) -> Row:
     except MemoryError as error:
         why = str(error) or "out of memory"
     except FAULTS as error:
-        why = f"{type(error).__name__}: {error}" if not isinstance(error, TgsrError) else str(error)
+        why = str(error)
         if not is_out_of_memory(error):
+            why = why if isinstance(error, TgsrError) else f"{type(error).__name__}: {why}"
             remedy = "mend what the message says, then look at this row again: nothing was measured"
             return Row(part, name, why, "it can be computed", False, remedy)
     gc.collect()

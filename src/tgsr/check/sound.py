@@ -40,7 +40,8 @@ def audio_tokens(bench: Bench) -> Row:
         1,
         "audio tokens",
         ", ".join(counts),
-        f"{rate:g} a second (2 more or fewer), as many as the official class makes",
+        f"{rate:g} a second (2 more or fewer)"
+        + ("" if lalm.cross_attends else ", as many as the official class makes"),
         right,
         "frames are lost or doubled: take the preprocessor_config.json and processor that came with the weights",
         {"tokens_per_second": rate},
