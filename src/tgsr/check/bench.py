@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tgsr.audio import load as load_sound
+from tgsr.check.official import Side, official_logps
 from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.data.questions.by_rule import Choices, choice_questions_of
@@ -27,6 +28,9 @@ from tgsr.sta import phrase_branch
 SHORTEST_ENGLISH = 16.0  # seconds that a model hears at least that gets whole sentences, and not digits
 B_DEVIATION = 0.02  # of the B matrices of a LoRA whose gradients are looked at
 N_OTHERS = 12  # clips whose words may be a clip's wrong choices
+MEAN, LARGEST = 1e-4, 1e-3  # nats a token, in float32
+MEAN_ROUNDED, LARGEST_ROUNDED = 5e-3, 0.1  # the least that is allowed where products are rounded
+ROUNDINGS = 5  # times what the official class differs from itself
 KNOWS_TEXT = 0.75  # of a uniform guess' nats a token: a decoder that needs less has been trained
 
 
@@ -113,6 +117,23 @@ class Bench:
             Branch(1, other, (*answers[1], lalm.eos_id)),
             replace(one, owner=0),
         )
+
+    @cached_property
+    def tolerance(self) -> tuple[float, float]:
+        """How far log-probs may be off, mean and largest, in nats a token.
+
+        Where products are rounded it follows from the official class itself: from what it makes of the same sequences
+        when they are padded on the other side.
+        """
+        if self.is_exact:
+            return MEAN, LARGEST
+        sides: tuple[Side, ...] = ("left", "right")
+        with torch.no_grad(), self.rounded():
+            left, right = (
+                torch.cat(official_logps(self.lalm, self.sounds, self.branches, side)) for side in sides
+            )
+        noise = ROUNDINGS * (left - right).abs()
+        return max(MEAN_ROUNDED, float(noise.mean())), max(LARGEST_ROUNDED, float(noise.max()))
 
     @cached_property
     def has_learned_to_write(self) -> bool:

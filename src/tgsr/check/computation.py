@@ -16,11 +16,6 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import lora_off
 from tgsr.models.foreign_adapter import AdapterRead
 
-MEAN, LARGEST = 1e-4, 1e-3  # nats a token, in float32
-MEAN_ROUNDED, LARGEST_ROUNDED = (
-    5e-3,
-    0.1,
-)  # where products are rounded, at least: else 3 times the official's own
 TEMPERATURE, N_DRAWN = 0.7, 8
 
 
@@ -32,10 +27,10 @@ def ours(bench: Bench) -> list[Tensor]:
     return [row[mask] for row, mask in zip(made.logp_BT, made.mask_BT, strict=True)]
 
 
-def theirs(bench: Bench, side: str = "right") -> list[Tensor]:
+def theirs(bench: Bench) -> list[Tensor]:
     """The same by the official forward."""
     with bench.rounded():
-        return official_logps(bench.lalm, bench.sounds, bench.branches, "left" if side == "left" else "right")
+        return official_logps(bench.lalm, bench.sounds, bench.branches)
 
 
 def apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
@@ -46,13 +41,8 @@ def apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def log_probs(bench: Bench) -> Row:
     """Branches that share their prefixes against the official forward of whole sequences."""
-    official = theirs(bench)
-    moved = apart(ours(bench), official)
-    mean_bar, largest_bar = MEAN, LARGEST
-    if not bench.is_exact:  # what the same class makes of the same sequences, padded on the other side
-        noise = apart(theirs(bench, "left"), official)
-        mean_bar = max(MEAN_ROUNDED, 3 * float(noise.mean()))
-        largest_bar = max(LARGEST_ROUNDED, 3 * float(noise.max()))
+    moved = apart(ours(bench), theirs(bench))
+    mean_bar, largest_bar = bench.tolerance
     mean, largest = float(moved.mean()), float(moved.max())
     return Row(
         2,
@@ -130,7 +120,7 @@ def sampler(bench: Bench) -> Row:
         if same is not None:  # how much less likely the engine finds what generate took there
             branch = Branch(0, prompt, tuple(official[: same + 1]))
             gap = mine.logps[same] - float(branch_logps(heard, [branch]).logp_BT[0, same])
-    bar = LARGEST if bench.is_exact else LARGEST_ROUNDED
+    bar = bench.tolerance[1]
     as_long = same is not None or len(mine.ids) == len(official)
     return Row(
         2,
@@ -138,7 +128,7 @@ def sampler(bench: Bench) -> Row:
         f"the first {len(official) if same is None else same} of {len(official)} greedy tokens are generate's"
         + ("" if same is None else f", then one that is {gap:.1e} nats likelier")
         + ("" if as_long else f"; ours ends after {len(mine.ids)}"),
-        f"all of them, or a tie ({bar:g} nats) where they part",
+        f"all of them, or a tie ({bar:.1g} nats) where they part",
         as_long and abs(gap) <= bar,
         "responses would be drawn from another model than the one asked elsewhere: compare the end tokens first",
         {"gap": gap, "n_same": len(official) if same is None else same},
@@ -164,12 +154,12 @@ def drawn(bench: Bench) -> Row:
         again = branch_logps(heard, branches, temperature=TEMPERATURE)
     sampled = torch.tensor([logp for one in made for logp in one.logps], device=again.logp_BT.device)
     moved = (again.logp_BT[again.mask_BT] - sampled).abs()
-    bar = LARGEST if bench.is_exact else LARGEST_ROUNDED
+    bar = bench.tolerance[1]
     return Row(
         2,
         "drawn tokens",
         f"largest {float(moved.max()):.1e}, mean {float(moved.mean()):.1e} nats off over {len(moved)} tokens",
-        f"the trainer's log-probs of them, to {bar:g}",
+        f"the trainer's log-probs of them, to {bar:.1g}",
         float(moved.max()) <= bar,
         "ratio and KL of stage 2 would begin away from 1 and 0: sampler and trainer compute different things",
         {"largest": float(moved.max()), "mean": float(moved.mean())},

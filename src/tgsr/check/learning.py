@@ -231,7 +231,7 @@ def stage_2(bench: Bench) -> Row:
     ratio, n_cut = math.exp(first["drift"]), sum(row["cut"] for row in rows)
     n_groups = size.prompts * len(rows)
     n_equal = sum(row["equal_groups"] for row in rows)
-    bar = 1e-3 if bench.is_exact else 0.1
+    bar = math.expm1(bench.tolerance[1])
     learns = any(row["grad_norm"] > 0 for row in rows)
     begins = abs(first["kl"]) <= 1e-6 if bench.is_exact else abs(first["kl"]) <= 1e-3
     may_cut = n_cut == 0 or not knows
@@ -240,7 +240,8 @@ def stage_2(bench: Bench) -> Row:
         "GRPO",
         f"KL {first['kl']:.1e} and largest ratio {ratio:.4f} at the first of {len(rows)} steps; reward "
         f"{first['reward']:.2f} -> {rows[-1]['reward']:.2f}, {n_equal} of {n_groups} groups alike, {n_cut} cut",
-        f"KL 0, ratio 1 to {bar:g}, a gradient" + (", nothing cut" if knows else "; random weights are cut"),
+        f"KL 0, ratio 1 to {bar:.1g}, a gradient"
+        + (", nothing cut" if knows else "; random weights are cut"),
         begins and ratio <= 1 + bar and learns and may_cut,
         "KL or ratio: sampler and trainer differ, see part 2. Cut: raise --max-new-tokens, or see the end tokens. No "
         "gradient: every group earned the same; ask harder or easier questions (--data), more responses to each",

@@ -108,6 +108,7 @@ def put_on(lalm: Lalm, folder: Path) -> AdapterRead:
     read = AdapterRead(str(folder), len(found), tuple(unread), n_zero, len(b_matrices))
     if found:
         settings |= {"target_modules": sorted(set(targets)), "modules_to_save": None, "inference_mode": True}
+        settings["base_model_name_or_path"] = lalm.inner.name_or_path  # where it is now
         try:
             with without_renaming_warning():
                 lalm.model = get_peft_model(lalm.inner, LoraConfig(**settings))
