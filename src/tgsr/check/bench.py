@@ -20,6 +20,7 @@ from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.data.questions.by_rule import Choices, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.records import Clip, Question, by_clip, read_clips, read_questions, resolve_audio, write_jsonl
@@ -208,13 +209,15 @@ def _written(
 def with_questions_of(speech: Speech, data: Path, folder: Path, errors: Path) -> tuple[Speech, int]:
     """The speech with the user's own questions in place of those that ship, and how many rows of `data` were bad.
 
-    A fifth of the clips with phrases is held out. A kind of question that `data` lacks stays as it ships. Bad rows are
-    listed in `errors`.
+    A fifth of the clips with phrases is held out, so that two are needed. A kind of question that `data` lacks stays as
+    it ships, and `about` says so. Bad rows are listed in `errors`. RunError for a file without any question.
     """
     questions = [
         replace(q, audio=str(resolve_audio(q, data).resolve())) for q in read_questions(data, errors)
     ]
     n_bad = len(errors.read_bytes().splitlines()) if errors.exists() else 0
+    if not questions:
+        raise RunError(f"{data}: holds no question; make some with `tgsr build`, or leave --data out")
     phrases = by_clip([q for q in questions if q.kind == "phrase" and q.evidence])
     choices = [q for q in questions if q.kind == "choice"]
     n_held_out = max(1, len(phrases) // 5)
@@ -228,13 +231,16 @@ def with_questions_of(speech: Speech, data: Path, folder: Path, errors: Path) ->
     if len(phrases) > 1:
         speech = replace(
             speech,
-            about=f"{data}, {speech.about}",
             phrases=file("phrases", [q for clip in phrases[n_held_out:] for q in clip]),
             held_out=file("held-out", [q for clip in phrases[:n_held_out] for q in clip]),
         )
     if choices:
-        speech = replace(speech, about=f"{data}, {speech.about}", choices=file("choices", choices))
-    return speech, n_bad
+        speech = replace(speech, choices=file("choices", choices))
+    kinds = [
+        name for name, is_there in (("phrases", len(phrases) > 1), ("choices", bool(choices))) if is_there
+    ]
+    about = f"{' and '.join(kinds) or 'nothing'} of {data}, all else {speech.about}"
+    return replace(speech, about=about), n_bad
 
 
 # --- a model that is given back as it was ---------------------------------------------------------------------------

@@ -74,12 +74,11 @@ def _random_stage_1(bench: Bench) -> Row:
     Where the same sound is silent the loss cannot fall below what all of them have in common.
     """
     size, reached = bench.size, []
-    width = bench.lalm.language_model.get_input_embeddings().weight.shape[1]
     for name in ("sound", "silence"):
         path = bench.out / f"random-{name}.jsonl"
         write_jsonl(path, alike(bench, bench.out / name, silent=name == "silence"))
         with borrowed(bench.lalm):
-            rate = RATES_BY_HEART[width <= NARROW]
+            rate = RATES_BY_HEART[is_narrow(bench.lalm)]
             rows = sta_rows(
                 bench,
                 f"sta-{name}",
@@ -162,10 +161,9 @@ def loaded(lalm: Lalm) -> Any:
 def sta_rows(bench: Bench, name: str, questions: Path, n_steps: int, **settings: Any) -> list[dict[str, Any]]:
     """The log of so many steps of stage 1's loop in the run folder `name`, which goes on where it was."""
     per_step = settings.pop("clips_per_step", bench.size.clips_per_step)
-    width = bench.lalm.language_model.get_input_embeddings().weight.shape[1]
     config = StaConfig(
         **{
-            "learning_rate": bench.learning_rate or RATES[width <= NARROW],
+            "learning_rate": bench.learning_rate or RATES[is_narrow(bench.lalm)],
             "schedule": "constant",
             "warmup_share": 0.0,
             **settings,
@@ -176,10 +174,16 @@ def sta_rows(bench: Bench, name: str, questions: Path, n_steps: int, **settings:
         epochs=max(bench.size.sta_steps, N_RESUMED),  # more than enough, and always the same
         max_steps=n_steps,
         bfloat16=bench.bfloat16,
+        gradient_checkpointing=not is_narrow(bench.lalm),
     )
     with quietly(bench):
         train_sta(config, bench.out / name, cache_of(bench), loaded(bench.lalm))
     return logged(bench.out / name)
+
+
+def is_narrow(lalm: Lalm) -> bool:
+    """Whether the decoder is a miniature: it takes larger steps, and its activations need no saving."""
+    return bool(lalm.language_model.get_input_embeddings().weight.shape[1] <= NARROW)
 
 
 def name_of(lalm: Lalm) -> str:
@@ -223,6 +227,7 @@ def stage_2(bench: Bench) -> Row:
         max_steps=size.grpo_steps,
         epochs=size.grpo_steps,
         bfloat16=bench.bfloat16,
+        gradient_checkpointing=not is_narrow(lalm),
     )
     with borrowed(lalm), quietly(bench):
         train_grpo(config, bench.out / "grpo", cache_of(bench), loaded(lalm), terms)
