@@ -23,6 +23,10 @@ from tgsr.engine.shared_prefix import Branch
 from tgsr.models.lalm import Lalm, device_of
 
 FEATURE_MASKS = ("input_features_mask", "feature_attention_mask")
+PADDING: dict[str, dict[str, Any]] = {
+    "qwen3_omni_moe_thinker": {"padding": "longest", "truncation": False},
+}
+"""How official processors pad features, by model type, where it is not to a window, the extractor's own way."""
 Side = Literal["left", "right"]
 
 
@@ -37,6 +41,7 @@ def official_inputs(
     device, audio_id = device_of(lalm), lalm.inner.config.audio_token_id
     features = lalm.feature_extractor(
         [clips[branch.owner] for branch in branches],
+        **PADDING.get(lalm.inner.config.model_type, {}),
         sampling_rate=SAMPLE_RATE,
         return_attention_mask=True,
         return_tensors="pt",
@@ -70,13 +75,17 @@ def official_logps(
     """Log-probs of each branch's answer by the official class, float32, in the branches' order; with gradients."""
     if lalm.cross_attends:
         return memory_logps(lalm, [lalm.encode_audio(clip) for clip in clips], branches)
-    inputs, labels_BN = official_inputs(lalm, clips, branches, side)
-    with aligner_of_any_width(lalm):
-        logits = lalm.inner(**inputs, use_cache=False).logits
-    return [
-        _picked(logits[row, :-1][labels[1:] != -100], labels[labels != -100])
-        for row, labels in enumerate(labels_BN)
-    ]
+    found: dict[int, Tensor] = {}
+    for clip in range(len(clips)):  # one by one: a batch pads the features of shorter clips
+        places = [place for place, branch in enumerate(branches) if branch.owner == clip]
+        if not places:
+            continue
+        inputs, labels_BN = official_inputs(lalm, clips, [branches[place] for place in places], side)
+        with aligner_of_any_width(lalm):
+            logits = lalm.inner(**inputs, use_cache=False).logits
+        for row, (place, labels) in enumerate(zip(places, labels_BN, strict=True)):
+            found[place] = _picked(logits[row, :-1][labels[1:] != -100], labels[labels != -100])
+    return [found[place] for place in range(len(branches))]
 
 
 def memory_logps(lalm: Lalm, heard: Sequence[Tensor], branches: Sequence[Branch]) -> list[Tensor]:
@@ -173,19 +182,18 @@ def official_greedy(lalm: Lalm, samples: np.ndarray, prompt: Sequence[int], n: i
 @contextmanager
 def aligner_of_any_width(lalm: Lalm) -> Iterator[None]:
     """Within it the official class takes an aligner that training keeps in float32 among bfloat16 weights."""
-    aligner = lalm.aligner
-    inside, outside = (
-        next(aligner.parameters()).dtype,
-        lalm.language_model.get_input_embeddings().weight.dtype,
-    )
+    outside = lalm.language_model.get_input_embeddings().weight.dtype
 
-    def widen(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (given[0].to(inside), *given[1:])
+    def widen(layer: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given[0].to(layer.weight.dtype), *given[1:])
 
     def narrow(_: Any, __: Any, made: Tensor) -> Tensor:
         return made.to(outside)
 
-    hooks = [aligner.register_forward_pre_hook(widen), aligner.register_forward_hook(narrow)]
+    # Of its layers, not of the whole: a family may put the aligner together from parts of its tower.
+    layers = [layer for layer in lalm.aligner.modules() if isinstance(getattr(layer, "weight", None), Tensor)]
+    hooks = [layer.register_forward_pre_hook(widen) for layer in layers]
+    hooks += [layer.register_forward_hook(narrow) for layer in layers]
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from jinja2 import TemplateError
 
 from tgsr.errors import TgsrError
 
@@ -20,7 +21,7 @@ PARTS = {
 }
 DECIDING = range(1, 6)  # parts whose rows decide: what a run costs is no fault
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-FAULTS = (TgsrError, ValueError, RuntimeError, IndexError, AssertionError)
+FAULTS = (TgsrError, TemplateError, ValueError, RuntimeError, IndexError, AssertionError)
 """What a model that is put together wrongly raises: a row's answer, after which the other rows still run."""
 
 
