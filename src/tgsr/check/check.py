@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import textwrap
 import time
@@ -147,8 +148,8 @@ def as_json(checked: Checked) -> dict[str, object]:
     }
 
 
-def _plain(value: object) -> object:
-    is_odd = isinstance(value, float) and not abs(value) < float("inf")
+def _plain(value: float | str | None) -> float | str | None:
+    is_odd = isinstance(value, float) and not math.isfinite(value)
     return str(value) if is_odd else value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +175,8 @@ def head(bench: Bench) -> Row:
         getattr(config, "tie_word_embeddings", False)
         or getattr(config.get_text_config(), "tie_word_embeddings", False)
     )
-    rows, columns = lalm.lm_head.weight, lalm.language_model.get_input_embeddings().weight
+    rows: Any = lalm.lm_head.weight
+    columns: Any = lalm.language_model.get_input_embeddings().weight
     is_same = rows is columns or (rows.shape == columns.shape and bool(torch.equal(rows, columns)))
     return Row(
         2,

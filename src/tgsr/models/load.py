@@ -96,13 +96,13 @@ def _load(name: str, placement: Placement) -> Lalm:
     if name not in OURS and (folder / ADAPTER_FILE).exists():
         return load_adapter(folder, name, placement)
     if name not in OURS and is_foreign(folder):
-        lalm, read = load_foreign(folder, placement)
+        adapted, read = load_foreign(folder, placement)
         if read.unread:
             raise ModelError(
                 f"{folder}: {len(read.unread)} of its tensors have no place in its base, first {read.unread[0]}, and "
                 "without them this is another model; `tgsr check` says what is read"
             )
-        return lalm
+        return adapted
     if name == "mini":
         lalm: Lalm = mini.load_base()
     elif name == "mini-lm":
