@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test tests test-browser bench lint style types fetch clean
+.PHONY: help check demo test tests test-browser bench lint style types fetch clean
 
 help:
 	@echo "make demo    the whole story on real speech, into runs/demo"
 	@echo "make test    lint and all tests, a process a core; those that need the encoder are skipped without it"
 	@echo "make test-browser  installs a Chromium if there is none, then the tests of the local pages in it"
+	@echo "make check   the whole of tgsr check on the miniatures, some minutes each; make test runs it shortened"
 	@echo "make bench   speed and memory: the shared prefix against the usual way, six minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make fetch   Whisper base and SmolLM2-135M, downloaded once and checked each time"
@@ -36,6 +37,10 @@ test-browser: $(INSTALLED)
 		|| $(BIN)/python -m playwright install chromium \
 		|| { echo "no browser: apt install chromium, or name one in TGSR_CHROMIUM" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+check: fetch
+	$(BIN)/tgsr check --model mini --out runs/check-mini
+	$(BIN)/tgsr check --model mini-en --out runs/check-mini-en
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py --rows grpo stage1 audio memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tgsr.answering.ask import ask
 from tgsr.answering.predict import LalmAnswers, as_long_as_fits
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
+from tgsr.check.official import memory_logps
 from tgsr.engine.features import FeatureCache, parts
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, without_start
@@ -78,33 +79,6 @@ def branches_for(lalm: Whisper) -> list[Branch]:
     return [Branch(o, lalm.prompt(q).after, (*lalm.response_tokens(a), lalm.eos_id)) for o, q, a in asked]
 
 
-def official_logps(lalm: Whisper, features: Tensor, branches: Sequence[Branch]) -> list[Tensor]:
-    """transformers' own class: a padded batch of one clip's sequences over that clip's frames, masked."""
-    before = lalm.prompt("").before
-    rows = [torch.tensor([*before, *b.prompt, *b.answer]) for b in branches]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, True, lalm.pad_id)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], True, 0)
-    memory = lalm.align(features).expand(len(rows), -1, -1)
-    logits = lalm.inner(
-        encoder_outputs=(memory,), decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False
-    ).logits
-    logp = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-    return [
-        logp[i, len(row) - len(b.answer) - 1 : len(row) - 1]
-        for i, (row, b) in enumerate(zip(rows, branches, strict=True))
-    ]
-
-
-def all_official(lalm: Whisper, clips: Sequence[Tensor], branches: Sequence[Branch]) -> list[Tensor]:
-    """`official_logps` of several clips, in the branches' order."""
-    found: dict[int, Tensor] = {}
-    for clip, features in enumerate(clips):
-        own = [b for b in branches if b.owner == clip]
-        places = [place for place, b in enumerate(branches) if b.owner == clip]
-        found |= zip(places, official_logps(lalm, features, own) if own else [], strict=True)
-    return [found[place] for place in range(len(branches))]
-
-
 # --- against the official class ----------------------------------------------------------------------------------
 
 
@@ -113,7 +87,7 @@ def test_branches_have_the_official_log_probs_whatever_their_prefix_holds(
     lalm: Whisper, clips: list[Tensor], length: int
 ) -> None:
     branches = branches_for(lalm)
-    expected = all_official(lalm, clips, branches)
+    expected = memory_logps(lalm, clips, branches)
     packed = branch_logps(listen(lalm, clips), branches)
     for row, mask, official in zip(packed.logp_BT, packed.mask_BT, expected, strict=True):
         assert torch.allclose(row[mask], official, atol=1e-5)
@@ -155,7 +129,7 @@ def test_gradients_of_aligner_and_lora_are_the_official_ones(clips: list[Tensor]
     trained = [weight for weight in lalm.model.parameters() if weight.requires_grad]
     assert len(trained) == 4 + 2 * (4 + 4 + 2) * 2  # aligner; layers, matrices, factors
     together = torch.autograd.grad(branch_logps(listen(lalm, clips), branches).logp_BT.sum(), trained)
-    official = torch.cat(all_official(lalm, clips, branches)).sum()
+    official = torch.cat(memory_logps(lalm, clips, branches)).sum()
     for ours, theirs in zip(together, torch.autograd.grad(official, trained), strict=True):
         scale = float(theirs.abs().max())
         assert scale > 0
@@ -208,7 +182,7 @@ def test_bfloat16_products_round_and_change_nothing_else(lalm: Whisper, clips: l
     exact = branch_logps(listen(lalm, clips), branches)
     with torch.autocast("cpu", torch.bfloat16):
         packed = branch_logps(listen(lalm, clips), branches)
-        official = all_official(lalm, clips, branches)
+        official = memory_logps(lalm, clips, branches)
     assert packed.logp_BT.dtype == torch.float32
     error = (packed.logp_BT - exact.logp_BT)[exact.mask_BT].detach().abs()
     theirs = (torch.cat(official) - exact.logp_BT[exact.mask_BT]).detach().abs()
@@ -582,7 +556,7 @@ def test_whisper_base_has_the_official_log_probs_and_hears_which_clip_it_is(base
     branches = [Branch(clip, prompt, answer) for clip in (0, 1) for answer in answers]
     found = branch_logps(listen(base, heard), branches)
     for row, mask, official in zip(
-        found.logp_BT, found.mask_BT, all_official(base, heard, branches), strict=True
+        found.logp_BT, found.mask_BT, memory_logps(base, heard, branches), strict=True
     ):
         assert torch.allclose(row[mask], official, atol=1e-4)
     # Each text is likelier over its own clip than over the other.

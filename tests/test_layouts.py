@@ -17,10 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tgsr.audio import SAMPLE_RATE
+from tgsr.check.official import Side, official_inputs
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tiny import tiny_features, tiny_lalm, tiny_qwen2_audio, tiny_qwen_omni
 
 FAMILIES = {
@@ -69,46 +68,13 @@ def engine_logps(lalm: Any, audio: Sequence[Tensor], branches: Sequence[Branch])
     return packed.logp_BT, packed.mask_BT
 
 
-def padded(
-    lalm: Any, clips: Sequence[np.ndarray], branches: Sequence[Branch], side: str
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The official forward's inputs for a batch of whole sequences padded on `side`, and its labels, B x N."""
-    audio_id = lalm.inner.config.audio_token_id
-    features = lalm.feature_extractor(
-        [clips[branch.owner] for branch in branches],
-        sampling_rate=SAMPLE_RATE,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    n_frames = [len(lalm.encode_audio(clip)) for clip in clips]
-    rows = [
-        [*lalm.prompt("").before, *[audio_id] * n_frames[b.owner], *b.prompt, *b.answer] for b in branches
-    ]
-    n = max(map(len, rows))
-    ids_BN, mask_BN = torch.full((len(rows), n), lalm.pad_id), torch.zeros(len(rows), n, dtype=torch.long)
-    labels_BN = torch.full((len(rows), n), -100)
-    for index, (row, branch) in enumerate(zip(rows, branches, strict=True)):
-        end = n if side == "left" else len(row)
-        ids_BN[index, end - len(row) : end] = torch.tensor(row)
-        mask_BN[index, end - len(row) : end] = 1
-        labels_BN[index, end - len(branch.answer) : end] = torch.tensor(branch.answer, dtype=torch.long)
-    feature_mask = "input_features_mask" if isinstance(lalm, AudioFlamingo3) else "feature_attention_mask"
-    inputs = {
-        "input_ids": ids_BN,
-        "attention_mask": mask_BN,
-        "input_features": features["input_features"],
-        feature_mask: features["attention_mask"],
-    }
-    return inputs, labels_BN
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_one_row_of_branches_is_the_official_padded_batch(
-    lalm: Any, clips: list[np.ndarray], side: str
+    lalm: Any, clips: list[np.ndarray], side: Side
 ) -> None:
     """Log-probs, the loss, and the gradients of every aligner and LoRA weight."""
     branches = ragged_branches(lalm)
-    inputs, labels_BN = padded(lalm, clips, branches, side)
+    inputs, labels_BN = official_inputs(lalm, clips, branches, side)
     official = lalm.inner(**inputs, labels=labels_BN)
     logp_BNV = official.logits[:, :-1].log_softmax(-1)
     expected_BN = logp_BNV.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]

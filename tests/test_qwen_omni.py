@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from test_layouts import engine_logps, padded, ragged_branches
+from test_layouts import engine_logps, ragged_branches
 from tgsr.audio import SAMPLE_RATE
+from tgsr.check.official import official_inputs
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, listen
 from tgsr.errors import ModelError
@@ -172,7 +173,7 @@ def test_greedy_sampling_is_the_thinkers_own_generate() -> None:
     ours = sample(
         prefix, [b.owner for b in branches], [b.prompt for b in branches], max_new_tokens=12, temperature=0
     )
-    inputs, _ = padded(lalm, clips, branches, "left")
+    inputs, _ = official_inputs(lalm, clips, branches, "left")
     n_prompt = inputs["input_ids"].shape[1]
     theirs = lalm.inner.generate(
         **inputs, max_new_tokens=12, do_sample=False, eos_token_id=lalm.eos_id, pad_token_id=lalm.pad_id

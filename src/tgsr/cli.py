@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "train": {
         "plan": ("train", "What both stages need of memory and time, before anyone rents a machine."),
         "train": ("train", "Train stage 1 (sta), stage 2 (grpo), on given responses (sft), or the miniature's base."),
+        "check": ("train", "Whether a model hears, computes as its authors' code does, and learns to say when."),
         "adapter": ("train", "An adapter from any checkpoint of a training run, also while it goes on."),
         "decoder": ("train", "Write a model's decoder for vLLM, and print the command that serves it."),
         "merge": ("train", "An adapter and its base as one checkpoint in transformers' layout."),

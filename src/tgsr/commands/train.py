@@ -1,4 +1,4 @@
-"""fetch, demo, train, adapter, decoder, plan, merge."""
+"""fetch, demo, train, check, adapter, decoder, plan, merge."""
 
 from __future__ import annotations
 
@@ -113,6 +113,58 @@ def train(args: argparse.Namespace) -> None:
     adapter = trainer(config, args.out, shared.cache_of(args))
     if os.environ.get("RANK", "0") == "0":  # once, however many processes torchrun has started
         print(adapter)
+
+
+def add_check(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag(
+        "--model",
+        required=True,
+        help="a checkpoint or an adapter, also one that another trainer wrote (PEFT's format)",
+    )
+    flag("--base", help="of another trainer's adapter, where it names a model that is not here")
+    flag(
+        "--data",
+        type=Path,
+        help="your questions.jsonl: what is trained on, shown and planned for; else shipped speech",
+    )
+    flag(
+        "--out",
+        type=Path,
+        default=Path("runs/check"),
+        help="folder of check.json and page.html, which are made anew",
+    )
+    flag(
+        "--parts",
+        type=int,
+        nargs="+",
+        choices=range(1, 7),
+        default=list(range(1, 7)),
+        metavar="N",
+        help="1 to 6",
+    )
+    flag("--bfloat16", action="store_true", help="products in bfloat16, as in training")
+    flag("--learning-rate", type=float, help="of stage 1; by the decoder's width if not given")
+    shared.add_config(command, Placement)
+    more = (
+        "Six parts: the sound enters, the computation is the authors', the labels, it learns, it goes on, its cost. "
+        "Exit code 1 if a row of parts 1 to 5 fails."
+    )
+    shared.finish(command, check, "tgsr check --model runs/sta/adapter --data data/sta/questions.jsonl", more)
+
+
+def check(args: argparse.Namespace) -> None:
+    shared.require_there(args.data)
+    shared.require_writable("--out", args.out, folder=True)
+    from tgsr.check.check import check, line_of, summary
+    from tgsr.models.load import load_to_check
+
+    lalm, read = load_to_check(args.model, shared.config_of(args, Placement), args.base)
+    given = {name: getattr(args, name) for name in ("data", "bfloat16", "parts", "learning_rate")}
+    checked = check(lalm, args.out, **given, read=read, tell=lambda row: print(line_of(row), flush=True))
+    print(f"\n{summary(checked, args.out)}")
+    if not checked.passed:
+        raise SystemExit(1)
 
 
 def add_adapter(command: argparse.ArgumentParser) -> None:

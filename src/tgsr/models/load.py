@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
-from tgsr.errors import ModelError
+from tgsr.errors import ModelError, OptionError
 from tgsr.models import (
     audio_flamingo3,
     mini,
@@ -38,6 +38,7 @@ from tgsr.models import (
 )
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.checkpoint import name_unknown_fields
+from tgsr.models.foreign_adapter import AdapterRead, base_of, is_foreign, put_on
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper import Whisper
@@ -87,12 +88,40 @@ def load(name: str, placement: Placement = AS_SAVED, device: str | None = None) 
     return lalm
 
 
+def load_to_check(
+    name: str, placement: Placement = AS_SAVED, base: str | None = None
+) -> tuple[Lalm, AdapterRead | None]:
+    """As `load`, but another trainer's adapter is loaded as far as it can be read: how far is said beside it.
+
+    `base` is its base, where that is not the one that it names; OptionError for any other model.
+    """
+    folder = Path(name)
+    if name in OURS or (folder / ADAPTER_FILE).exists() or not is_foreign(folder):
+        if base is not None:
+            raise OptionError(
+                f"--base {base}: is for another trainer's adapter, and {name} is none; leave it out"
+            )
+        return load(name, placement), None
+    lalm, read = load_foreign(folder, placement, base)
+    if getattr(lalm.inner, "hf_device_map", None) is None:
+        lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return lalm, read
+
+
 def _load(name: str, placement: Placement) -> Lalm:
     if name in SHIPPED:
         return load_adapter(mini.assets().parent / SHIPPED[name], name, placement)
     folder = Path(name)
     if name not in OURS and (folder / ADAPTER_FILE).exists():
         return load_adapter(folder, name, placement)
+    if name not in OURS and is_foreign(folder):
+        adapted, read = load_foreign(folder, placement)
+        if read.unread:
+            raise ModelError(
+                f"{folder}: {len(read.unread)} of its tensors have no place in its base, first {read.unread[0]}, and "
+                "without them this is another model; `tgsr check` says what is read"
+            )
+        return adapted
     if name == "mini":
         lalm: Lalm = mini.load_base()
     elif name == "mini-lm":
@@ -200,7 +229,7 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
         return with_aligner_of(whisper.load_whisper(name, placement), Path(name))
     raise ModelError(
         f"{name}: is of type {model_type}; tgsr trains and looks into {', '.join(FAMILIES)}; "
-        "what transformers can load otherwise it can only predict with"
+        "what transformers can load otherwise it can only predict with (tgsr predict --model, tgsr ask)"
     )
 
 
@@ -329,6 +358,23 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
     elif not (folder / ALIGNER_FILE).exists():
         raise ModelError(f"{folder}: holds neither {ALIGNER_FILE} nor adapter_config.json")
     return lalm
+
+
+def load_foreign(
+    folder: Path, placement: Placement = AS_SAVED, base: str | None = None
+) -> tuple[Lalm, AdapterRead]:
+    """Another trainer's adapter on its base, or on the one given, and how it was read. ModelError as `put_on` says."""
+    named = base or base_of(folder)
+    try:
+        lalm = _load(named, placement)
+    except ModelError as error:
+        raise ModelError(
+            f"{folder / 'adapter_config.json'}: its base {named} cannot be loaded; give the one that is here "
+            f"(tgsr check --base): {error}"
+        ) from error
+    read = put_on(lalm, folder)
+    lalm.name, lalm.base = str(folder), str(folder.resolve())
+    return lalm, read
 
 
 def _is_the_base(about: Mapping[str, Any], lalm: Lalm) -> bool:

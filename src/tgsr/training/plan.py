@@ -176,10 +176,11 @@ def sizes_of(name: str) -> Sizes:
             model = model_class(getattr(config, "thinker_config", config))
     except KeyError as error:
         raise unknown_value(name, error) from error
-    return _sizes(model, source)
+    return sizes_of_model(model, source)
 
 
-def _sizes(model: Any, source: str) -> Sizes:
+def sizes_of_model(model: Any, source: str) -> Sizes:
+    """Of a transformers model of one of the families; `source` says where it is from."""
     text = model.config.get_text_config()
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     used, experts = getattr(text, "num_experts_per_tok", 0), getattr(text, "num_experts", 0)
@@ -271,8 +272,14 @@ def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work
     return PlanRow(stage, options or "(none)", weights, trained, activations, kept, hours)
 
 
-def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, work: Work) -> str:
-    """The plan as text: sizes, a table for each stage, and the fastest way that fits as a command."""
+def report(
+    name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, work: Work, *, assumed: bool = True
+) -> str:
+    """The plan as text: sizes, a table for each stage, and the fastest way that fits as a command.
+
+    Without `assumed` the machine's numbers are those that `tgsr check` has measured.
+    """
+    how_known = "assumed" if assumed else "measured"
     idle = 3 * sizes.decoder.layers * sizes.decoder.width * sizes.decoder.idle
     active = f" ({(sizes.language_model - idle) / 1e9:.1f} B of them for a token)" if idle else ""
     lines = [
@@ -280,8 +287,8 @@ def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, wor
         f"  {sizes.parameters:,} parameters: decoder {sizes.language_model / 1e9:.2f} B{active}, "
         f"aligner {sizes.aligner / 1e6:.2f} M, "
         f"audio tower {sizes.audio_tower / 1e6:.0f} M, vision tower {sizes.vision_tower / 1e6:.0f} M",
-        f"{n_gpus} x {gpu}: {machine.memory / 1e9:.0f} GB, {machine.flops / 1e12:.0f} TFLOP/s at "
-        f"{machine.utilisation:.0%} of it (assumed), {machine.bandwidth / 1e12:.2f} TB/s",
+        f"{n_gpus} x {gpu}: {machine.memory / 1e9:.0f} GB, {machine.flops / 1e12:.3g} TFLOP/s at "
+        f"{machine.utilisation:.0%} of it ({how_known}), {machine.bandwidth / 1e12:.2f} TB/s",
     ]
     planned = rows(sizes, machine, n_gpus, work)
     about = {
@@ -302,12 +309,17 @@ def report(name: str, sizes: Sizes, gpu: str, machine: Machine, n_gpus: int, wor
                 f"{row.options:42}{w:9.1f}{t:9.2f}{a:7.1f}{s:9.2f}{m:8.1f}{'yes' if fits else 'no':>6}{row.hours:8.1f}"
             )
         lines.append(_advice(name, stage, [row for row in of_stage if row.memory <= machine.memory], n_gpus))
-    lines += [
-        "",
-        f"Assumed: {machine.utilisation:.0%} of the peak, {BESIDE_TENSORS / 1e9:g} GB a process beside tensors, "
-        f"{FRAGMENTED - 1:.0%} lost to fragments. Sampling is taken one prompt at a time; a vLLM server (--vllm) is "
-        "faster. The GPUs' figures are their vendors', by heart. Nothing here was measured: run a few steps first.",
-    ]
+    beside = (
+        f"{BESIDE_TENSORS / 1e9:g} GB a process beside tensors, {FRAGMENTED - 1:.0%} lost to fragments. Sampling is "
+        "taken one prompt at a time; a vLLM server (--vllm) is faster."
+    )
+    about_it = (
+        f"Assumed: {machine.utilisation:.0%} of the peak, {beside} The GPUs' figures are their vendors', by heart. "
+        "Nothing here was measured: run a few steps first, or `tgsr check`."
+        if assumed
+        else f"Measured: the share of the peak that an update reaches, and decoding's bandwidth. Assumed: {beside}"
+    )
+    lines += ["", about_it]
     return "\n".join(lines)
 
 

@@ -1,0 +1,453 @@
+"""A check passes on each family, and each of ten broken models is named by the row that is about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AudioFlamingo3ForConditionalGeneration
+
+from tgsr import cli
+from tgsr.check import computation, learning
+from tgsr.check.bench import Bench, Size, Speech, borrowed, shipped_speech
+from tgsr.check.check import ROWS, check
+from tgsr.check.rows import Row, measured
+from tgsr.check.sound import word_errors
+from tgsr.errors import ModelError, OptionError
+from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.foreign_adapter import base_of, put_on
+from tgsr.models.lalm import LORA_TARGETS, Lalm
+from tgsr.models.load import load, load_to_check
+from tgsr.models.mini import feature_extractor, train_tokenizer
+from tiny import TEXTS, af3_config, questions_in, saved, tiny_lalm, tiny_qwen_omni, tiny_whisper
+
+SMALL = Size(
+    clips=4,
+    held_out=2,
+    phrases=2,
+    sta_steps=16,
+    random_clips=4,
+    prompts=1,
+    group=2,
+    greedy_tokens=8,
+    timed_clips=2,
+    timed_tokens=8,
+)
+SHORT = (1, 2, 3)  # the parts that train nothing
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
+    return shipped_speech(tiny_lalm(), tmp_path_factory.mktemp("speech"), SMALL)
+
+
+def rows_of(lalm: Lalm, speech: Speech, out: Path, parts: tuple[int, ...] = SHORT) -> dict[str, Row]:
+    bench = Bench(lalm, speech, out, size=SMALL)
+    return {
+        name: measured(part, name, partial(measure, bench)) for part, name, measure in ROWS if part in parts
+    }
+
+
+def failing(rows: dict[str, Row]) -> set[str]:
+    return {name for name, row in rows.items() if row.fails}
+
+
+# --- whole models -------------------------------------------------------------------------------------------------
+
+
+def test_a_check_of_a_tiny_model_passes_and_gives_it_back_as_it_was(tmp_path: Path) -> None:
+    lalm, told = tiny_lalm(), []
+    before = {name: weight.clone() for name, weight in lalm.inner.state_dict().items()}
+    checked = check(lalm, tmp_path, size=SMALL, tell=told.append)
+    assert checked.passed, [row for row in checked.rows if row.fails]
+    assert list(checked.rows) == told
+    rows = {row.name: row for row in checked.rows}
+    assert rows["GRPO"].values["kl"] == 0
+    assert rows["stage 1"].passed
+    assert float(rows["stage 1"].values["with_sound"] or 0) < float(
+        rows["stage 1"].values["with_silence"] or 0
+    )
+    assert rows["resumed"].values["broken"] == rows["resumed"].values["unbroken"]
+    assert rows["transcription"].passed is None  # random weights are not asked
+    assert float(rows["tokens a second"].values["update_share_of_peak"] or 0) > 0
+    assert "(measured)" in checked.plan
+    after = lalm.inner.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    written = json.loads((tmp_path / "check.json").read_text())
+    assert written["passed"] is True
+    assert [row["name"] for row in written["rows"]] == [row.name for row in checked.rows]
+    page = (tmp_path / "page.html").read_text()
+    assert all(row.name in page for row in checked.rows)
+
+
+@pytest.mark.parametrize("make", [partial(tiny_qwen_omni, seconds=10), tiny_whisper])
+def test_the_other_families_pass_what_trains_nothing(
+    make: Callable[[], Lalm], speech: Speech, tmp_path: Path
+) -> None:
+    rows = rows_of(make(), speech, tmp_path)
+    assert not failing(rows), [row for row in rows.values() if row.fails]
+
+
+def test_a_model_in_bfloat16_is_held_to_its_own_rounding(speech: Speech, tmp_path: Path) -> None:
+    lalm = tiny_lalm()
+    lalm.model.bfloat16()
+    rows = rows_of(lalm, speech, tmp_path, (2,))
+    assert "in bfloat16" in rows["log-probs"].bar
+    assert not failing(rows), [row for row in rows.values() if row.fails]
+
+
+# --- ten broken ones ----------------------------------------------------------------------------------------------
+
+
+class ZeroFeatures(AudioFlamingo3):
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        return torch.zeros_like(super().encode_audio(samples))
+
+
+class AnotherClipsFeatures(AudioFlamingo3):
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        return super().encode_audio(np.ascontiguousarray(samples[::-1]))
+
+
+class OneFrameFewer(AudioFlamingo3):
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        return super().encode_audio(samples)[:-1]
+
+
+class SwappedLayers(AudioFlamingo3):
+    @property
+    def aligner(self) -> Any:
+        projector = self.inner.model.multi_modal_projector
+        return nn.Sequential(projector.linear_2, nn.GELU(), projector.linear_1)
+
+
+@dataclass
+class Through:
+    """A module whose calls go through a function of their keywords; all else is its own."""
+
+    module: Any
+    change: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def __call__(self, **given: Any) -> Any:
+        return self.module(**self.change(given))
+
+
+class OffByOne(AudioFlamingo3):
+    @property
+    def language_model(self) -> Any:
+        def shifted(given: dict[str, Any]) -> dict[str, Any]:
+            if "branches" not in given:
+                return given
+            is_branch = given["branches"].branch_N >= 0
+            return given | {"position_ids": given["position_ids"] + is_branch[None].long()}
+
+        return Through(self.inner.model.language_model, shifted)
+
+
+class ShiftedTargets(AudioFlamingo3):
+    def response_tokens(self, text: str) -> list[int]:
+        return super().response_tokens(text)[1:]
+
+
+def built_as(kind: type[AudioFlamingo3], lalm: AudioFlamingo3 | None = None) -> AudioFlamingo3:
+    lalm = lalm or tiny_lalm()
+    return kind("tiny", lalm.model, lalm.tokenizer, lalm.feature_extractor, max_seconds=10.0)
+
+
+def square() -> AudioFlamingo3:
+    """A model whose projector's two layers have one shape, so that they can be swapped unseen."""
+    tokenizer = train_tokenizer(TEXTS)
+    torch.manual_seed(0)
+    config = af3_config(tokenizer, len(tokenizer), {"num_mel_bins": 80, "max_source_positions": 500}, 16)
+    model = AudioFlamingo3ForConditionalGeneration(config).eval()
+    return AudioFlamingo3("tiny", model, tokenizer, feature_extractor(), max_seconds=10.0)
+
+
+def adapter_off() -> AudioFlamingo3:
+    lalm = with_random_lora(tiny_lalm())
+    lalm.model.base_model.disable_adapter_layers()
+    return lalm
+
+
+def with_random_lora(lalm: AudioFlamingo3) -> AudioFlamingo3:
+    with_lora(lalm, rank=2, alpha=4, seed=0)
+    for name, weight in lalm.model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(weight.data, std=0.1)
+    lalm.model.requires_grad_(False)
+    return lalm
+
+
+def untied() -> AudioFlamingo3:
+    lalm = tiny_lalm()
+    lalm.inner.config.tie_word_embeddings = True  # what the checkpoint means; its head has other weights
+    return lalm
+
+
+def wrong_end() -> AudioFlamingo3:
+    lalm = tiny_lalm()
+    lalm.eos_id, lalm.end_ids = lalm.pad_id, (lalm.pad_id,)
+    return lalm
+
+
+def overflowing() -> AudioFlamingo3:
+    lalm = tiny_lalm()
+    with torch.no_grad():
+        lalm.inner.model.language_model.layers[0].mlp.down_proj.weight *= 3e4
+    lalm.model.half()
+    return lalm
+
+
+OFF = {"embeddings", "log-probs", "gradients", "sampler"}
+BROKEN: dict[str, tuple[Callable[[], AudioFlamingo3], str, set[str]]] = {
+    "zero features": (partial(built_as, ZeroFeatures), "silence", {"another clip", "a shift by 1 s", *OFF}),
+    "features of another clip": (partial(built_as, AnotherClipsFeatures), "embeddings", OFF),
+    "a branch's positions off by one": (partial(built_as, OffByOne), "log-probs", {"gradients", "drawn tokens"}),
+    "the projector's layers swapped": (lambda: built_as(SwappedLayers, square()), "embeddings", OFF),
+    "answers shifted by one": (partial(built_as, ShiftedTargets), "targets", set()),
+    "adapter not applied": (adapter_off, "adapter", {"gradients"}),
+    "placeholder count off by one": (partial(built_as, OneFrameFewer), "audio tokens", OFF),
+    "tied head untied": (untied, "head", set()),
+    "wrong end token": (wrong_end, "end tokens", set()),
+    "float16 overflow": (overflowing, "range", {"*"}),
+}  # fmt: skip
+"""Each with the row that is about it, and others that may fail with it; "*": any."""
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_model_is_named_by_the_right_row(broken: str, speech: Speech, tmp_path: Path) -> None:
+    make, row, may_fail = BROKEN[broken]
+    rows = rows_of(make(), speech, tmp_path)
+    failed = failing(rows)
+    assert row in failed
+    assert "*" in may_fail or failed <= {row, *may_fail}
+    assert rows[row].remedy
+
+
+def test_a_deaf_model_learns_no_more_by_heart_with_sound_than_without(speech: Speech, tmp_path: Path) -> None:
+    row = learning.stage_1(Bench(built_as(ZeroFeatures), speech, tmp_path, size=SMALL))
+    assert row.fails
+    assert row.values["with_sound"] == row.values["with_silence"]
+
+
+def test_a_lora_that_changes_something_passes(speech: Speech, tmp_path: Path) -> None:
+    bench = Bench(with_random_lora(tiny_lalm()), speech, tmp_path, size=SMALL)
+    assert computation.adapter(bench).passed
+    assert computation.log_probs(bench).passed
+    assert learning.stage_2(bench).passed is None  # a second LoRA is refused
+
+
+def test_what_was_borrowed_comes_back_when_a_row_raises() -> None:
+    lalm = tiny_lalm()
+    before = {name: weight.clone() for name, weight in lalm.aligner.state_dict().items()}
+
+    def break_off() -> None:
+        with borrowed(lalm):
+            with_lora(lalm, rank=2, alpha=4, seed=0)
+            nn.init.zeros_(lalm.aligner.linear_1.weight.data)
+            raise ValueError("broken off")
+
+    with pytest.raises(ValueError, match="broken off"):
+        break_off()
+    assert not hasattr(lalm.model, "peft_config")
+    assert all(torch.equal(weight, before[name]) for name, weight in lalm.aligner.state_dict().items())
+
+
+# --- without memory, with bad input -------------------------------------------------------------------------------
+
+
+class NoMemory(AudioFlamingo3):
+    def encode_audio(self, samples: np.ndarray) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nsecond line")
+
+
+def test_a_row_without_memory_says_so_and_the_others_run(speech: Speech, tmp_path: Path) -> None:
+    rows = rows_of(built_as(NoMemory), speech, tmp_path, (1, 3))
+    assert {"audio tokens", "silence"} <= failing(rows)
+    assert rows["silence"].number == "out of memory (CUDA out of memory. Tried to allocate 20.00 GiB.)"
+    assert "--load-as bfloat16" in rows["silence"].remedy
+    assert all(rows[name].passed for name in ("targets", "end tokens", "special tokens"))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ModelError("too long"), False),
+    ],
+)
+def test_what_a_row_raises_is_its_answer(error: Exception, is_memory: bool) -> None:
+    def measure() -> Row:
+        raise error
+
+    row = measured(2, "log-probs", measure)
+    assert row.fails
+    assert ("out of memory" in row.number) is is_memory
+    assert is_memory or str(error) in row.number
+
+
+def test_a_fault_of_ours_is_no_answer() -> None:
+    def measure() -> Row:
+        raise KeyError("loss")
+
+    with pytest.raises(KeyError):
+        measured(2, "log-probs", measure)
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "n"),
+    [("a b c", "a b c", 0), ("a b c", "", 3), ("", "a", 1), ("a b c", "a x c d", 2), ("a b", "b", 1)],
+)
+def test_word_errors_are_the_fewest_edits(said: str, written: str, n: int) -> None:
+    assert word_errors(said.split(), written.split()) == n
+
+
+def test_the_command_line_takes_the_users_questions_and_goes_on_after_a_bad_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved(tiny_lalm(), tmp_path / "model")
+    data = questions_in(tmp_path / "data", "sta", 3, n_phrases=2)
+    data.write_text(data.read_text() + '{"id": "half\n')
+    phrase = json.loads(data.read_text().splitlines()[2])["phrase"]
+    out = tmp_path / "out"
+    words = ["check", "--model", model, "--data", str(data), "--out", str(out), "--parts", "3"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert phrase in " ".join(said.split())
+    assert "1 rows of the data could not be read" in said
+    assert len((out / "errors.jsonl").read_text().splitlines()) == 1
+    assert json.loads((out / "check.json").read_text())["bad_rows_of_data"] == 1
+
+
+def test_an_unknown_family_is_told_which_there_are_and_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert cli.main(["check", "--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "audioflamingo3, " in said
+    assert "tgsr predict" in said
+
+
+# --- other trainers' adapters -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A LoRA that PEFT trained on the official class, its base beside it."""
+    base = saved(tiny_lalm(), tmp_path / "base")
+    model = AudioFlamingo3ForConditionalGeneration.from_pretrained(base)
+    wrapped = get_peft_model(
+        model, LoraConfig(r=2, lora_alpha=4, target_modules=LORA_TARGETS, init_lora_weights=False)
+    )
+    wrapped.save_pretrained(str(tmp_path / "adapter"))
+    return tmp_path / "adapter"
+
+
+def rewritten(adapter: Path, change: Callable[[str, Tensor], tuple[str, Tensor]]) -> None:
+    file = adapter / "adapter_model.safetensors"
+    save_file(dict(change(name, w.clone()) for name, w in load_file(file).items()), file)
+
+
+def test_peft_on_the_official_class_is_read_whole(foreign: Path, speech: Speech, tmp_path: Path) -> None:
+    lalm, read = load_to_check(str(foreign))
+    assert read is not None
+    assert (read.n_read, read.unread, read.n_zero) == (28, (), 0)
+    assert computation.adapter_file(read).passed
+    bench = Bench(lalm, speech, tmp_path, size=SMALL)
+    assert computation.adapter(bench).passed
+    assert computation.log_probs(bench).passed  # the official class with that adapter
+    again = load(str(foreign))
+    assert torch.equal(again.lm_head.weight, lalm.lm_head.weight)
+    assert hasattr(again.model, "peft_config")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("model.model.language_model.", "model.thinker.model."),  # the whole Omni, as ms-swift trains it
+        ("model.model.language_model.", "model.thinker.model.language_model."),
+        ("model.model.language_model.", "model.model."),  # the thinker, before transformers 5
+        (".lora_A.weight", ".lora_A.default.weight"),  # a state dict as it is
+    ],
+)
+def test_the_names_of_other_trainers_are_known(ours: str, theirs: str, tmp_path: Path) -> None:
+    lalm, trained = tiny_qwen_omni(seconds=10), tiny_qwen_omni(seconds=10)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=LORA_TARGETS, init_lora_weights=False)
+    wrapped: Any = get_peft_model(trained.inner, config)
+    wrapped.save_pretrained(str(tmp_path))
+    rewritten(tmp_path, lambda name, weight: (name.replace(ours, theirs, 1), weight))
+    read = put_on(lalm, tmp_path)
+    assert (read.n_read, read.unread) == (28, ())
+    weights = dict(wrapped.named_parameters())
+    for name, weight in lalm.model.named_parameters():
+        assert torch.equal(weight, weights[name]), name
+
+
+def test_an_adapter_that_changes_nothing_or_is_not_read_fails(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["check", "--model", str(foreign), "--out", str(tmp_path / "out"), "--parts", "2"]
+    rewritten(foreign, lambda name, weight: (name, weight * (".lora_B." not in name)))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 1
+    assert "14 of 14 pairs are zero" in " ".join(capsys.readouterr().out.split())
+    rewritten(foreign, lambda name, weight: (name.replace("layers.1", "layers.7"), weight))
+    read = load_to_check(str(foreign))[1]
+    assert read is not None
+    assert (read.n_read, len(read.unread)) == (14, 14)
+    assert not computation.adapter_file(read).passed
+    with pytest.raises(ModelError, match=r"14 of its tensors have no place .*layers\.7"):
+        load(str(foreign))
+
+
+def test_an_adapter_that_cannot_be_used_says_what_to_do(foreign: Path) -> None:
+    config = foreign / "adapter_config.json"
+    about = json.loads(config.read_text())
+    base = about["base_model_name_or_path"]
+    config.write_text(json.dumps(about | {"base_model_name_or_path": "/nowhere/model"}))
+    with pytest.raises(ModelError, match=r"base /nowhere/model cannot be loaded; .*--base"):
+        load(str(foreign))
+    assert load_to_check(str(foreign), base=base)[1] is not None
+    config.write_text(json.dumps(about | {"peft_type": "IA3"}))
+    with pytest.raises(ModelError, match="only a LoRA is read"):
+        base_of(foreign)
+    config.write_text(json.dumps(about))
+    (foreign / "adapter_model.safetensors").rename(foreign / "adapter_model.bin")
+    with pytest.raises(ModelError, match="a pickle"):
+        load(str(foreign))
+    with pytest.raises(OptionError, match="--base x: is for another trainer's adapter"):
+        load_to_check("mini", base="x")
+
+
+def test_a_rank_and_a_scale_of_their_own_are_kept(tmp_path: Path) -> None:
+    """As published configurations have them: ranks by pattern, a scale by the root of the rank."""
+    lalm, trained = tiny_lalm(), tiny_lalm()
+    config = LoraConfig(
+        r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], rank_pattern={"q_proj": 3}, use_rslora=True
+    )
+    wrapped: Any = get_peft_model(trained.inner, replace(config, init_lora_weights=False))
+    wrapped.save_pretrained(str(tmp_path))
+    read = put_on(lalm, tmp_path)
+    assert read.unread == ()
+    theirs = trained.inner.model.language_model.layers[0].self_attn.q_proj
+    mine = lalm.inner.model.language_model.layers[0].self_attn.q_proj
+    assert torch.allclose(mine.get_delta_weight("default"), theirs.get_delta_weight("default"))
