@@ -30,7 +30,18 @@ from tgsr.models.foreign_adapter import base_of, put_on
 from tgsr.models.lalm import LORA_TARGETS, Lalm
 from tgsr.models.load import load, load_to_check
 from tgsr.models.mini import feature_extractor, train_tokenizer
-from tiny import TEXTS, af3_config, questions_in, saved, tiny_lalm, tiny_qwen_omni, tiny_whisper
+from tiny import (
+    TEXTS,
+    af3_config,
+    mf_folder,
+    questions_in,
+    qwen2_audio_folder,
+    qwen3_omni_folder,
+    saved,
+    tiny_lalm,
+    tiny_qwen_omni,
+    tiny_whisper,
+)
 
 SMALL = Size(
     clips=4,
@@ -97,6 +108,12 @@ def test_the_other_families_pass_what_trains_nothing(
     make: Callable[[], Lalm], speech: Speech, tmp_path: Path
 ) -> None:
     rows = rows_of(make(), speech, tmp_path)
+    assert not failing(rows), [row for row in rows.values() if row.fails]
+
+
+@pytest.mark.parametrize("make", [partial(mf_folder, window=10), qwen2_audio_folder, qwen3_omni_folder])
+def test_so_do_those_in_the_hubs_layout(make: Callable[[Path], Path], speech: Speech, tmp_path: Path) -> None:
+    rows = rows_of(load(str(make(tmp_path / "model"))), speech, tmp_path / "out")
     assert not failing(rows), [row for row in rows.values() if row.fails]
 
 

@@ -19,9 +19,11 @@ from transformers import AutoProcessor, VoxtralForConditionalGeneration
 from transformers.utils import is_mistral_common_available
 
 from others import voxtral_folder
+from test_check import SMALL, failing, rows_of
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
+from tgsr.check.bench import shipped_speech
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
@@ -221,12 +223,22 @@ def test_every_command_takes_the_folder(
     assert set(json.loads(Path("attention/attention.json").read_text())) == {"two/adapter"}
 
 
+@needs_tokenizer
+def test_a_check_passes_in_what_trains_nothing(lalm: Voxtral, tmp_path: Path) -> None:
+    speech = shipped_speech(lalm, tmp_path / "speech", SMALL)
+    rows = rows_of(lalm, speech, tmp_path / "out")
+    assert rows["audio tokens"].number.startswith("375 of ")
+    assert not failing(rows), [row for row in rows.values() if row.fails]
+
+
 def test_sizes_of_the_published_one_without_the_hub() -> None:
     """12.5 frames a second: its clip of 30 s has half the tokens of the other families'."""
     sizes = sizes_of("mistralai/Voxtral-Mini-3B-2507")
     assert (sizes.parameters, sizes.aligner, sizes.audio_tower) == (4_676_271_104, 25_165_824, 636_968_960)
     assert lora_size(sizes.decoder, 16) == 27_033_600
     assert sizes.frames_per_second == 12.5
+    short, whole = (rows(sizes, GPUS["h100"], 1, Work(seconds=seconds)) for seconds in (1.0, 30.0))
+    assert short == whole  # windows are filled up
     hours = [row.hours for row in rows(sizes, GPUS["h100"], 1, Work())]
     assert max(hours) < max(
         row.hours for row in rows(sizes_of("Qwen/Qwen2-Audio-7B"), GPUS["h100"], 1, Work())

@@ -11,7 +11,6 @@ from tgsr.check.bench import Bench
 from tgsr.check.rows import Row
 from tgsr.models.lalm import Lalm
 from tgsr.models.tokens import reserved_names
-from tgsr.prompts import chat_messages
 from tgsr.records import Question, read_questions
 from tgsr.sta import phrase_branch
 
@@ -25,7 +24,7 @@ MOST_NAMES = 64  # of special tokens that are tried: Whisper has one for each ti
 def learned_text(lalm: Lalm, question: Question) -> str:
     """A question of stage 1 as it is learned from: the prompt after MASKED, the answer and its end after LEARNED."""
     branch, before = phrase_branch(lalm, question), lalm.prompt("").before
-    decode, n_frames = lalm.tokenizer.decode, round(question.duration / lalm.seconds_per_frame)
+    decode, n_frames = lalm.tokenizer.decode, round(lalm.heard(question.duration) / lalm.seconds_per_frame)
     prompt = f"{decode(list(before))}({n_frames} frames){decode(list(branch.prompt))}"
     return f"{MASKED}{prompt}{LEARNED}{decode(list(branch.answer))}"
 
@@ -96,7 +95,7 @@ def closing_token(lalm: Lalm) -> int | None:
     tokenizer = lalm.tokenizer
     if not tokenizer.chat_template:
         return None
-    asked = chat_messages("When?", lalm.system)
+    asked = lalm.turns("When?", lalm.system)
     try:
         answer = {"role": "assistant", "content": [{"type": "text", "text": PROBE}]}
         chat = str(tokenizer.apply_chat_template([*asked, answer], tokenize=False))

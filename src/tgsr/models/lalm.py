@@ -7,6 +7,7 @@ F audio frames, D_enc the encoder's width, D the language model's width.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -56,6 +57,7 @@ class Lalm(ABC):
     audio_token: ClassVar[str]  # where the audio's embeddings go, in the text that the chat template writes
     hub_decoder: ClassVar[str]  # how names of the decoder's weights begin in the hub's checkpoints
     seconds_per_frame: ClassVar[float] = 0.04
+    filled_up: ClassVar[float] = 0.0  # seconds: to a multiple of so many a clip is filled up, and heard
     cross_attends: ClassVar[bool] = (
         False  # the frames are a memory that the decoder looks into, not part of its row
     )
@@ -151,6 +153,11 @@ class Lalm(ABC):
     def frame_edges(self, n_frames: int) -> np.ndarray:
         """Where each of a clip's frames begins and the last one ends: n_frames + 1 times in seconds."""
         return np.arange(n_frames + 1) * self.seconds_per_frame
+
+    @classmethod
+    def heard(cls, seconds: float) -> float:
+        """How many seconds of frames a clip that lasts `seconds` has."""
+        return math.ceil(seconds / cls.filled_up) * cls.filled_up if cls.filled_up else seconds
 
     def positions_of(self, n_frames: int) -> int:
         """How many of the decoder's positions a clip's frames take."""

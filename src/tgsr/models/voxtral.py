@@ -43,6 +43,7 @@ class Voxtral(Lalm):
     audio_token = AUDIO_TOKEN
     hub_decoder = "language_model.model."
     seconds_per_frame = 0.08
+    filled_up = 30.0
 
     max_seconds: float = MAX_SECONDS
     chats: dict[str | None, PromptParts] = field(default_factory=dict, repr=False)

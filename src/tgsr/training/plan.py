@@ -8,6 +8,7 @@ assumptions, and the table names them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Sizes:
     audio_tower: int
     vision_tower: int
     frames_per_second: float = FRAMES_PER_SECOND
+    heard: Callable[[float], float] = Lalm.heard  # seconds of frames, by seconds of sound
 
     @property
     def parameters(self) -> int:
@@ -206,8 +208,9 @@ def sizes_of_model(model: Any, source: str) -> Sizes:
         counts["language_model"] + counts["lm_head"],
     )
     others = (counts["aligner"], counts["audio_tower"], counts["visual"])
-    rate = 1 / CLASSES[model.config.model_type][1].seconds_per_frame
-    return Sizes(source, decoder, language_model, matrices, *others, frames_per_second=rate)
+    _, family = CLASSES[model.config.model_type]
+    rate = 1 / family.seconds_per_frame
+    return Sizes(source, decoder, language_model, matrices, *others, rate, family.heard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +251,8 @@ def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
 
 def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> PlanRow:
     clip = work.stage_1 if stage == "sta" else work.stage_2
-    fewer = round(work.seconds * (FRAMES_PER_SECOND - sizes.frames_per_second))
-    clip = replace(clip, prefix=max(1, clip.prefix - fewer))
+    n_more = sizes.heard(work.seconds) * sizes.frames_per_second - work.seconds * FRAMES_PER_SECOND
+    clip = replace(clip, prefix=max(1, clip.prefix + round(n_more)))
     four_bits, checkpointing, shard = (flag in options for flag in (FOUR_BITS, CHECKPOINTING, SHARD))
     decoder = sizes.decoder
     others = sizes.language_model - sizes.matrices + sizes.audio_tower + sizes.vision_tower
