@@ -11,8 +11,8 @@ MODEL=${MODEL:-Qwen/Qwen3-Omni-30B-A3B-Instruct}
 OUT=${OUT:-runs/verl-omni}
 REWARD=${REWARD:-paper}   # or grounded, dense, as for tgsr train grpo
 mkdir -p "$OUT"
-tgsr export "$QA_QUESTIONS" --to verl --kind choice --out "$OUT/qa.parquet"
-tgsr export "$VAL_QUESTIONS" --to verl --kind choice --out "$OUT/val.parquet"
+tgsr export "$QA_QUESTIONS" --to verl --family qwen3_omni --kind choice --out "$OUT/qa.parquet"
+tgsr export "$VAL_QUESTIONS" --to verl --family qwen3_omni --kind choice --out "$OUT/val.parquet"
 python3 -m verl_omni.trainer.main_omni algorithm.adv_estimator=grpo algorithm.use_kl_in_reward=False \
     data.train_files="$OUT/qa.parquet" data.val_files="$OUT/val.parquet" \
     data.custom_cls.path=pkg://verl_omni.utils.dataset.omni_rl_datasets \

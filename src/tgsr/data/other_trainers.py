@@ -28,7 +28,9 @@ from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
 from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
-Family = Literal["qwen_omni", "audio_flamingo3"]
+Family = Literal["qwen_omni", "qwen2_audio", "qwen3_omni", "audio_flamingo3", "music_flamingo", "voxtral"]
+"""Those that other trainers have, by the names of their files in models/."""
+FLAMINGOS = ("audio_flamingo3", "music_flamingo")  # in the words of B.1.2, all others in those of B.1.1
 Words = Sequence[Word] | None
 """What is said in a clip, () where nothing is; None where nobody knows."""
 
@@ -178,10 +180,10 @@ def prompt_of(question: Question, family: Family) -> str:
     """The user's text, as sta.py and rl.py have it."""
     if question.kind == "choice":
         text = prompts.choice_question(question.question, question.choices)
-    elif family == "qwen_omni":
-        text = prompts.phrase_question_qwen(str(question.phrase))
-    else:
+    elif family in FLAMINGOS:
         text = prompts.phrase_question_af3(str(question.phrase))
+    else:
+        text = prompts.phrase_question_qwen(str(question.phrase))
     return _plain(text, family)
 
 
@@ -191,18 +193,18 @@ def target_of(question: Question, family: Family) -> str:
         return correct_letter(question)
     if not question.evidence:
         raise RecordError("evidence", "has no span, so there is no target", remedy="leave the question out")
-    if family == "qwen_omni":
-        text = prompts.phrase_answer_qwen(str(question.phrase), question.evidence[0])
-    else:
+    if family in FLAMINGOS:
         text = prompts.phrase_answer_af3(question.evidence[0])
+    else:
+        text = prompts.phrase_answer_qwen(str(question.phrase), question.evidence[0])
     return _plain(text, family)
 
 
 def _plain(text: str, family: Family) -> str:
-    """The names of special tokens as text, as the models' `prompt` writes them."""
-    if family == "qwen_omni":
-        return re.sub(r"<\|(?=\w+\|>)", "< |", text)
-    return text.replace("<sound>", "< sound >")
+    """The names of special tokens as text, as the models' `prompt` writes them; Voxtral's tokenizer reads none."""
+    if family in FLAMINGOS:
+        text = text.replace("<sound>", "< sound >")
+    return text if family in ("audio_flamingo3", "voxtral") else re.sub(r"<\|(?=\w+\|>)", "< |", text)
 
 
 def _unmarked(text: str) -> str:
