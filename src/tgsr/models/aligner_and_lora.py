@@ -1,8 +1,8 @@
 """What trains: the aligner in stage 1 (table 5), a LoRA on the language model in stage 2 (table 6).
 
-The aligner is `lalm.aligner`: Audio Flamingo 3's and Qwen2-Audio's multi_modal_projector, Qwen2.5-Omni's
-audio_tower.proj. A table of all parts, and which of them train, is printed before training, so that a surprise costs
-nothing.
+The aligner is `lalm.aligner`: the multi_modal_projector of the Flamingos, Qwen2-Audio and Voxtral, what an Omni's
+audio_tower projects with, and Whisper's own. A table of all parts, and which of them train, is printed before training,
+so that a surprise costs nothing.
 """
 
 from __future__ import annotations
