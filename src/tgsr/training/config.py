@@ -27,7 +27,7 @@ REWARD_WEIGHTS: dict[Reward | None, tuple[float, float]] = {
 
 LoraExperts = Annotated[
     bool,
-    "of a mixture: a LoRA on its experts too, which are frozen otherwise; needs --gradient-checkpointing",
+    "of a mixture: a LoRA on its experts too, which are frozen otherwise; needs gradient checkpointing",
 ]
 LoraRouter = Annotated[
     bool, "of a mixture: a LoRA on what chooses the experts too, which is frozen otherwise"
