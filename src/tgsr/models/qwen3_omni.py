@@ -78,7 +78,7 @@ class Qwen3Omni(QwenOmni):
         return self.feature_extractor(
             samples,
             sampling_rate=SAMPLE_RATE,
-            padding=True,
+            padding="longest",
             truncation=False,
             return_attention_mask=True,
             return_tensors="pt",

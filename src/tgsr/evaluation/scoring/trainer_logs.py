@@ -122,7 +122,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _logged(row: Row) -> Iterator[Logged]:
     """The completions of a row: one, or a table's."""
     if {"prompt", "completion"} <= row.keys():
-        columns = {name: row[name] for name in ("prompt", "completion", "solution", ASKED) if name in row}
+        kept = ("prompt", "completion", "solution", ASKED)
+        columns: dict[str, Any] = {name: row[name] for name in kept if name in row}
         if (
             not isinstance(row["prompt"], list)
             or not isinstance(row["completion"], list)
