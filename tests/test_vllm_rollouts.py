@@ -313,7 +313,7 @@ def test_no_server_is_said_with_its_address(lalm: AudioFlamingo3) -> None:
 
 
 def test_an_address_that_is_no_url_is_said(lalm: AudioFlamingo3) -> None:
-    with pytest.raises(ModelError, match=r"http://localhost:port/v1/models: no answer .*Invalid port"):
+    with pytest.raises(ModelError, match=r"http://localhost:port: is no URL .*Invalid port"):
         connect("http://localhost:port", lalm)
 
 

@@ -447,7 +447,7 @@ def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
         timeout = httpx.Timeout(server.timeout, connect=min(TO_CONNECT, server.timeout))
         with httpx.Client(trust_env=False, timeout=timeout) as client:
             answer = client.request("POST" if body else "GET", server.url + path, json=body)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ModelError(f"{server.url}: is no URL ({error}); give one like http://127.0.0.1:8000") from error
     except httpx.HTTPError as error:
         raise ServerDown(
