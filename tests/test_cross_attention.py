@@ -330,7 +330,8 @@ def test_soft_times_are_the_mean_log_prob_under_a_gaussian_over_ticks(spread: fl
     lalm = tiny_whisper()
     lalm.times = "tokens"
     soft = soft_times_of(lalm, spread)
-    assert soft == SoftTimes(lalm.first_tick, 1501, spread)
+    first = int(lalm.first_tick)
+    assert soft == (SoftTimes(tuple(range(first, first + 1501)), spread),)
     prefix = listen(lalm, [torch.randn(40, 32)])
     prompt = lalm.prompt("when?").after
     tick = int(lalm.first_tick) + 20
@@ -340,14 +341,27 @@ def test_soft_times_are_the_mean_log_prob_under_a_gaussian_over_ticks(spread: fl
     weight = torch.exp(-0.5 * (torch.arange(-20, 21) / spread) ** 2)
     assert float(logp[0]) == pytest.approx(float((weight * near).sum() / weight.sum()), abs=1e-4)
     text = Branch(0, prompt, (5, 6, lalm.eos_id))
-    hard, same = (branch_logps(prefix, [text], soft_times=s).logp_BT for s in (None, soft))
+    hard, same = (branch_logps(prefix, [text], soft_times=s).logp_BT for s in ((), soft))
     assert torch.equal(hard, same)  # what is no time is as it was
+
+
+def test_soft_times_in_words_are_hundredths_of_a_second(base: Whisper) -> None:
+    (soft,) = soft_times_of(base, 3.0)
+    answer = base.tokens(base.phrase_answer("the cat", Span(2.05, 17.5)))
+    named = [(token, soft.ids.index(token)) for token in answer if token in soft.ids]
+    assert [n for _, n in named] == [5, 50]
+    assert soft.spread == pytest.approx(6)
+    logp = torch.log_softmax(torch.randn(2, base.lm_head.weight.shape[0]), -1)
+    found = soft.of(logp, torch.tensor([named[0][0], base.eos_id]))
+    weight = torch.exp(-0.5 * ((torch.arange(100) - 5) / 6) ** 2)
+    assert float(found[0]) == pytest.approx(float((weight * logp[0, list(soft.ids)]).sum() / weight.sum()), abs=1e-4)
+    assert found[1] == 0
 
 
 @pytest.mark.parametrize("make", [tiny_whisper, tiny_lalm])
 def test_times_that_a_model_cannot_write_are_refused(make: Callable[[], Lalm]) -> None:
     lalm = make()
-    with pytest.raises(OptionError, match=r"--soft-times 3: tiny writes times in words; add --times tokens"):
+    with pytest.raises(OptionError, match=r"--soft-times 3: tiny writes hundredths of a second as two tokens"):
         soft_times_of(lalm, 3.0)
     if lalm.first_tick is None:
         with pytest.raises(OptionError, match="--times tokens: tiny has no tokens for times"):
@@ -594,27 +608,29 @@ def test_whisper_base_has_the_official_log_probs_and_hears_which_clip_it_is(base
 def test_no_other_token_is_written_in_the_newlines_place() -> None:
     """Rows that nobody trained are one and the same in Whisper: a newline was written as any of sixty tokens."""
     model = tiny_whisper().inner
-    set_newline_apart(model, 7)
-    assert model.proj_out.bias is None  # nothing to do among rows that differ
     rows = model.get_input_embeddings().weight.detach()
+    before = rows.clone()
+    set_newline_apart(model, 7)
+    assert torch.equal(rows, before)  # nothing to do among rows that differ
     with torch.no_grad():
         rows[[3, 9]] = rows[7] * 1.001
+    shared = rows.clone()
     set_newline_apart(model, None)
-    assert model.proj_out.bias is None
-    saved, names = set(model.state_dict()), {name for name, _ in model.named_parameters()}
+    assert torch.equal(rows, shared)
     set_newline_apart(model, 7)
-    assert (model.proj_out.bias < -1000).nonzero()[:, 0].tolist() == [3, 9]
-    assert (set(model.state_dict()), {name for name, _ in model.named_parameters()}) == (saved, names)
-    logits = model.proj_out(rows[7] * 5)
-    assert logits.softmax(-1)[[3, 9]].sum() == 0
-    assert logits[7] == pytest.approx(float(5 * rows[7] @ rows[7]), rel=1e-5)
+    moved = (rows != shared).any(1).nonzero()[:, 0].tolist()
+    assert moved == [7] and model.proj_out.weight.data_ptr() == rows.data_ptr()
+    own = rows[7].clone()
+    set_newline_apart(model, 7)  # as when a merged model is loaded
+    assert torch.equal(rows[7], own)
+    assert model.proj_out(5 * (own - rows.mean(0))).argmax() == 7
 
 
-def test_the_packaged_whisper_can_write_a_newline_and_still_opens_and_closes(base: Whisper) -> None:
-    never = base.lm_head.bias < 0
+def test_the_packaged_whisper_has_a_newline_unlike_all_else(base: Whisper) -> None:
+    rows = base.lm_head.weight
     (newline,) = base.tokens("\n")
-    prompt = base.prompt("Which?\n(a) one")
-    used = [*prompt.before, *prompt.after, base.eos_id, base.first_tick, *base.tokens("caf\u00e9 \u2019")]
-    text = "Laughing likely neighbours of the suburb misunderstood their weapons; a thousand raspberries disappeared."
-    assert 100 < int(never.sum()) < 200
-    assert not never[[newline, *used, *base.tokens(text)]].any()
+    apart = (rows - rows[newline]).norm(dim=1) / rows[newline].norm()
+    apart[newline] = torch.inf
+    assert apart.min() > 0.3
+    assert base.text(list(base.tokens("one\ntwo"))) == "one\ntwo"
+

@@ -27,22 +27,23 @@ from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import sample
-from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.grounding import asked_span, find_asked
 from tgsr.miniature.base import TimeCode
 from tgsr.miniature.english_config import EnglishConfig
-from tgsr.miniature.english_lessons import english_lessons, plainly, teaches
+from tgsr.miniature.english_lessons import EARLY, SHARES, english_lessons, plainly, teaches
 from tgsr.miniature.hearing import hear_files
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import context_of, writing_times
 from tgsr.models.load import load, save_adapter
-from tgsr.models.whisper import N_TICKS, Whisper
+from tgsr.models.whisper import Whisper
 from tgsr.overlap import item_iou
 from tgsr.prompts import Times, prompted
 from tgsr.records import Clip, Question
 from tgsr.rewards import answer_reward
+from tgsr.sta import soft_times_of
 from tgsr.training.checkpoints import keep_or_stop, kept_checkpoints, load_checkpoint, read_checkpoint
 from tgsr.training.steps import cosine, descend
 from tgsr.training.stop import Stop, stop_on_sigterm
@@ -86,7 +87,7 @@ def among_others(heard: Sequence[tuple[Clip, KeptFeatures]]) -> list[Heard]:
 
 
 def lessons_of(
-    lalm: Whisper, item: Heard, timed: bool, config: EnglishConfig, rng: np.random.Generator
+    lalm: Whisper, item: Heard, timed: bool, config: EnglishConfig, rng: np.random.Generator, step: int
 ) -> list[tuple[Branch, str]]:
     """Lessons about one clip as branches of clip 0, each with its kind.
 
@@ -95,7 +96,8 @@ def lessons_of(
     chosen: list[tuple[Branch, str]] = []
     budget = config.lesson_tokens
     questions = item.questions(config.without, int(rng.integers(2**31)))
-    for lesson in islice(english_lessons(item.clip, questions, rng, timed), MOST_DRAWN):
+    shares = EARLY if step < config.early_share * config.steps else SHARES
+    for lesson in islice(english_lessons(item.clip, questions, rng, timed, shares), MOST_DRAWN):
         lesson_branch = branch_of(lalm, lesson)
         size = len(lesson_branch.prompt) + len(lesson_branch.answer)
         if size > context_of(lalm) - 2:
@@ -145,7 +147,9 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     weights |= {f"code.{name}": w for name, w in code.named_parameters()}
     parameters = list(weights.values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    soft = SoftTimes(lalm.first_tick, N_TICKS, config.spread)
+    soft = soft_times_of(lalm, config.spread)
+    with writing_times(lalm, "tokens"):
+        soft += soft_times_of(lalm, config.spread)
     done = 0
     state = load_checkpoint(run)
     if state is not None:
@@ -171,7 +175,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
                 for place in rng.choice(len(heard), min(config.clips_per_step, len(heard)), replace=False):
                     item, timed = heard[int(place)], rng.random() < config.timed_share
                     frames = lalm.align(item.audio.read())
-                    for branch, kind in lessons_of(lalm, item, timed, config, rng):
+                    for branch, kind in lessons_of(lalm, item, timed, config, rng, step):
                         branches.append(Branch(len(audio), branch.prompt, branch.answer))
                         kinds.append(kind)
                     audio.append(frames + code(len(frames)) if timed else frames)

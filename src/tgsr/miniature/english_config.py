@@ -25,8 +25,9 @@ class EnglishConfig:
     clips_per_step: Annotated[int, "each with its lessons; all of them where there are fewer"] = 2
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
     token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 3
+    early_share: Annotated[float, "of the steps, at the beginning, which hold few questions with choices"] = 0.35
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
-    spread: Annotated[float, "of a time token's soft target, in ticks of 0.02 s"] = 3.0
+    spread: Annotated[float, "of the soft target of a time, in ticks of 0.02 s"] = 3.0
     lora_rank: Annotated[int, "of the LoRA that is merged into the decoder"] = 64
     learning_rate: Annotated[float, "peak"] = 1e-3
     warmup_steps: Annotated[int, "to the peak"] = 50
@@ -40,6 +41,7 @@ class EnglishConfig:
     def __post_init__(self) -> None:
         require_counts(self, "steps", "clips_per_step", "lora_rank", "watch_every", "checkpoint_every")
         require("token_phrases", self.token_phrases, "0 or more", self.token_phrases >= 0)
-        require("timed_share", self.timed_share, "0 to 1", 0 <= self.timed_share <= 1)
+        for name in ("early_share", "timed_share"):
+            require(name, getattr(self, name), "0 to 1", 0 <= getattr(self, name) <= 1)
         for name in ("spread", "learning_rate", "clip_norm"):
             require(name, getattr(self, name), "above 0", getattr(self, name) > 0)
