@@ -21,10 +21,10 @@ class EnglishConfig:
     model: Annotated[str, "the model that is taught"] = "whisper-base"
     start: Annotated[str, "another run of this command, whose last weights this one begins with"] = ""
     without: Annotated[tuple[str, ...], "tasks of `tgsr build qa` that no lesson asks"] = ("speaker count",)
-    steps: Annotated[int, "in all"] = 1800
+    steps: Annotated[int, "in all"] = 2000
     clips_per_step: Annotated[int, "each with its lessons; all of them where there are fewer"] = 2
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
-    token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 3
+    token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 2
     early_share: Annotated[float, "of the steps, at the beginning, which hold few questions with choices"] = 0.35
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
     spread: Annotated[float, "of the soft target of a time, in ticks of 0.02 s"] = 3.0
@@ -34,7 +34,7 @@ class EnglishConfig:
     weight_decay: Annotated[float, "of the LoRA and the time code"] = 0.01
     clip_norm: Annotated[float, "of the gradient"] = 1.0
     bfloat16: Annotated[bool, "matrix products; faster on a CPU with avx512_bf16"] = True
-    watch_every: Annotated[int, "steps between two looks at the gates"] = 200
+    watch_every: Annotated[int, "steps between two looks at the gates"] = 400
     checkpoint_every: Annotated[int, "steps"] = 100
     seed: Annotated[int, "of the LoRA and of the lessons"] = 0
 

@@ -25,7 +25,7 @@ EARLY = {  # first to find what is asked for, by lessons that cost few tokens
 }
 SHARES = {
     **{"phrase": 0.3, "timed": 0.02, "next": 0.06, "transcript": 0.02},
-    **{"short": 0.19, "letter": 0.04, "choice": 0.35, "plain": 0.02},
+    **{"short": 0.13, "letter": 0.03, "choice": 0.42, "plain": 0.02},
 }
 HABITS = {"none": (0.15, 0.6), "all": (0.15, 0.8), "evidence": (0.7, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
