@@ -354,14 +354,18 @@ def test_soft_times_in_words_are_hundredths_of_a_second(base: Whisper) -> None:
     logp = torch.log_softmax(torch.randn(2, base.lm_head.weight.shape[0]), -1)
     found = soft.of(logp, torch.tensor([named[0][0], base.eos_id]))
     weight = torch.exp(-0.5 * ((torch.arange(100) - 5) / 6) ** 2)
-    assert float(found[0]) == pytest.approx(float((weight * logp[0, list(soft.ids)]).sum() / weight.sum()), abs=1e-4)
+    assert float(found[0]) == pytest.approx(
+        float((weight * logp[0, list(soft.ids)]).sum() / weight.sum()), abs=1e-4
+    )
     assert found[1] == 0
 
 
 @pytest.mark.parametrize("make", [tiny_whisper, tiny_lalm])
 def test_times_that_a_model_cannot_write_are_refused(make: Callable[[], Lalm]) -> None:
     lalm = make()
-    with pytest.raises(OptionError, match=r"--soft-times 3: tiny writes hundredths of a second as two tokens"):
+    with pytest.raises(
+        OptionError, match=r"--soft-times 3: tiny writes hundredths of a second as two tokens"
+    ):
         soft_times_of(lalm, 3.0)
     if lalm.first_tick is None:
         with pytest.raises(OptionError, match="--times tokens: tiny has no tokens for times"):
@@ -633,4 +637,3 @@ def test_the_packaged_whisper_has_a_newline_unlike_all_else(base: Whisper) -> No
     apart[newline] = torch.inf
     assert apart.min() > 0.3
     assert base.text(list(base.tokens("one\ntwo"))) == "one\ntwo"
-

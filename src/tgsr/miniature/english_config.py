@@ -25,7 +25,9 @@ class EnglishConfig:
     clips_per_step: Annotated[int, "each with its lessons; all of them where there are fewer"] = 2
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
     token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 2
-    early_share: Annotated[float, "of the steps, at the beginning, which hold few questions with choices"] = 0.35
+    early_share: Annotated[float, "of the steps, at the beginning, which hold few questions with choices"] = (
+        0.35
+    )
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
     spread: Annotated[float, "of the soft target of a time, in ticks of 0.02 s"] = 3.0
     lora_rank: Annotated[int, "of the LoRA that is merged into the decoder"] = 64

@@ -38,6 +38,9 @@ SHIPPED = {
     "mini:tgsr": "mini-tgsr",
     "mini-en": "mini-en",
     "mini-en:tokens": "mini-en-tokens",
+    "mini-en:sta": "mini-en-sta",
+    "mini-en:paper": "mini-en-paper",
+    "mini-en:tgsr": "mini-en-tgsr",
 }
 OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
