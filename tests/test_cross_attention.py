@@ -330,8 +330,7 @@ def test_soft_times_are_the_mean_log_prob_under_a_gaussian_over_ticks(spread: fl
     lalm = tiny_whisper()
     lalm.times = "tokens"
     soft = soft_times_of(lalm, spread)
-    first = int(lalm.first_tick)
-    assert soft == (SoftTimes(tuple(range(first, first + 1501)), spread),)
+    assert soft == SoftTimes(lalm.first_tick, 1501, spread)
     prefix = listen(lalm, [torch.randn(40, 32)])
     prompt = lalm.prompt("when?").after
     tick = int(lalm.first_tick) + 20
@@ -341,23 +340,22 @@ def test_soft_times_are_the_mean_log_prob_under_a_gaussian_over_ticks(spread: fl
     weight = torch.exp(-0.5 * (torch.arange(-20, 21) / spread) ** 2)
     assert float(logp[0]) == pytest.approx(float((weight * near).sum() / weight.sum()), abs=1e-4)
     text = Branch(0, prompt, (5, 6, lalm.eos_id))
-    hard, same = (branch_logps(prefix, [text], soft_times=s).logp_BT for s in ((), soft))
+    hard, same = (branch_logps(prefix, [text], soft_times=s).logp_BT for s in (None, soft))
     assert torch.equal(hard, same)  # what is no time is as it was
 
 
-def test_soft_times_in_words_are_hundredths_of_a_second(base: Whisper) -> None:
-    (soft,) = soft_times_of(base, 3.0)
-    answer = base.tokens(base.phrase_answer("the cat", Span(2.05, 17.5)))
-    named = [(token, soft.ids.index(token)) for token in answer if token in soft.ids]
-    assert [n for _, n in named] == [5, 50]
-    assert soft.spread == pytest.approx(6)
-    logp = torch.log_softmax(torch.randn(2, base.lm_head.weight.shape[0]), -1)
-    found = soft.of(logp, torch.tensor([named[0][0], base.eos_id]))
-    weight = torch.exp(-0.5 * ((torch.arange(100) - 5) / 6) ** 2)
-    assert float(found[0]) == pytest.approx(
-        float((weight * logp[0, list(soft.ids)]).sum() / weight.sum()), abs=1e-4
-    )
-    assert found[1] == 0
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("at 17.05 seconds", ["at", " 17", ".", "0", "5", " seconds"]),
+        ("(0.40-12.3)", ["(", "0", ".", "4", "0", "-", "12", ".", "3", ")"]),
+        ("<|7.40|> in 1985.", ["<|7.40|>", " in", " 1985", "."]),
+    ],
+)
+def test_digits_after_a_point_are_written_one_by_one(base: Whisper, text: str, pieces: list[str]) -> None:
+    ids = base.tokens(text)
+    assert [base.text([token]) for token in ids] == pieces
+    assert base.text(list(ids)) == text
 
 
 @pytest.mark.parametrize("make", [tiny_whisper, tiny_lalm])

@@ -14,7 +14,7 @@ from tgsr.errors import OptionError, RunError
 from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
-from tgsr.models.whisper import N_TICKS, TICK
+from tgsr.models.whisper import N_TICKS
 from tgsr.records import Question, by_clip, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
@@ -53,18 +53,10 @@ def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Questio
     return fit(run, texts, config, "stage 1", watch, soft_times)
 
 
-def soft_times_of(lalm: Lalm, spread: float) -> tuple[SoftTimes, ...]:
-    """What a model writes times with, each with targets `spread` ticks of 0.02 s wide; nothing for 0.
-
-    In words those are the hundredths of a second. OptionError for a model that writes them as two tokens.
-    """
+def soft_times_of(lalm: Lalm, spread: float) -> SoftTimes | None:
+    """A model's time tokens with targets `spread` ticks wide; None for 0. OptionError for one that writes no tokens."""
     if not spread:
-        return ()
-    if lalm.times == "tokens" and lalm.first_tick is not None:
-        return (SoftTimes(tuple(range(lalm.first_tick, lalm.first_tick + N_TICKS)), spread),)
-    hundredths = [lalm.tokens(f"{n:02d}") for n in range(100)]
-    if any(len(ids) != 1 for ids in hundredths):
-        raise OptionError(
-            f"--soft-times {spread:g}: {lalm.name} writes hundredths of a second as two tokens; leave it out"
-        )
-    return (SoftTimes(tuple(ids[0] for ids in hundredths), spread * TICK / 0.01),)
+        return None
+    if lalm.times == "words" or lalm.first_tick is None:
+        raise OptionError(f"--soft-times {spread:g}: {lalm.name} writes times in words; add --times tokens")
+    return SoftTimes(lalm.first_tick, N_TICKS, spread)

@@ -143,22 +143,22 @@ def without_start(branches: Sequence[Branch]) -> tuple[tuple[int, ...], list[Bra
 
 @dataclass(frozen=True, slots=True)
 class SoftTimes:
-    """Tokens that name times one tick apart, in order: a near one is nearly right.
+    """Tokens that name times one tick apart, `n` of them from `first` on: a near one is nearly right.
 
     The target of such a token is a Gaussian over all of them, `spread` ticks wide (TEMPO, 2026).
     """
 
-    ids: tuple[int, ...]
+    first: int
+    n: int
     spread: float
 
     def of(self, logp_MV: Tensor, ids_M: Tensor) -> Tensor:
-        """The mean of log-probs under the Gaussian of each token ids_M, M; 0 for one that names no time."""
-        ids_K = torch.tensor(self.ids, device=ids_M.device)
-        is_it_MK = ids_M[:, None] == ids_K
-        ticks_K = torch.arange(len(ids_K), device=ids_M.device)
-        away_MK = ticks_K - is_it_MK.float().argmax(-1, keepdim=True)
-        target_MK = torch.softmax(-0.5 * (away_MK / self.spread) ** 2, -1) * is_it_MK.any(-1, keepdim=True)
-        return (target_MK * logp_MV[:, ids_K]).sum(-1)
+        """The log-probs of tokens ids_M, M; of a time the mean under its Gaussian."""
+        ticks = torch.arange(self.n, device=ids_M.device)
+        target_MK = torch.softmax(-0.5 * ((ticks - (ids_M[:, None] - self.first)) / self.spread) ** 2, -1)
+        soft_M = (target_MK * logp_MV[:, self.first : self.first + self.n]).sum(-1)
+        is_time_M = (ids_M >= self.first) & (ids_M < self.first + self.n)
+        return torch.where(is_time_M, soft_M, logp_MV.gather(-1, ids_M[:, None])[:, 0])
 
 
 @dataclass(frozen=True)
@@ -259,14 +259,14 @@ def branch_logps(
     temperature: float = 1.0,
     nucleus_of: float | None = None,
     output_hidden_states: bool = False,
-    soft_times: Sequence[SoftTimes] = (),
+    soft_times: SoftTimes | None = None,
 ) -> BranchLogps:
     """Log-probs over branches with one forward over one row: the clips' prefixes, then all branches.
 
     A branch sees its clip's prefix and itself, and its positions continue the prefix's, so that the numbers
     are those of separate sequences; nothing is padded outside attention. Logits are computed where an
-    answer's token is predicted and nowhere else. `nucleus_of` is a top_p whose mass is wanted too; the log-prob of a
-    token that one of `soft_times` holds is a mean over near ones. Raises ModelError as check_branches does.
+    answer's token is predicted and nowhere else. `nucleus_of` is a top_p whose mass is wanted too; with `soft_times`
+    the log-prob of a time token is a mean over near ones. Raises ModelError as check_branches does.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
     done = forward(prefix, branches, output_hidden_states=output_hidden_states)
@@ -301,7 +301,7 @@ def picked_logps(
     ids_N: Tensor,
     temperature: float,
     logits_at_once: int = LOGITS_AT_ONCE,
-    soft_times: Sequence[SoftTimes] = (),
+    soft_times: SoftTimes | None = None,
 ) -> Tensor:
     """Log-prob of token ids_N[i] after hidden_ND[i], float32, without keeping all logits.
 
@@ -315,11 +315,7 @@ def picked_logps(
         if temperature != 1:
             logits_MV = logits_MV / temperature
         logp_MV = torch.log_softmax(logits_MV, -1)
-        logp_M = logp_MV.gather(-1, ids_M[:, None])[:, 0]
-        for times in soft_times:
-            is_time_M = torch.isin(ids_M, torch.tensor(times.ids, device=ids_M.device))
-            logp_M = torch.where(is_time_M, times.of(logp_MV, ids_M), logp_M)
-        return logp_M
+        return soft_times.of(logp_MV, ids_M) if soft_times else logp_MV.gather(-1, ids_M[:, None])[:, 0]
 
     vocabulary: Any = lm_head.weight
     n_at_once = max(1, logits_at_once // len(vocabulary))

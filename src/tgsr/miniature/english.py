@@ -27,7 +27,7 @@ from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import sample
-from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.grounding import asked_span, find_asked
 from tgsr.miniature.base import TimeCode
@@ -38,12 +38,11 @@ from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import context_of, writing_times
 from tgsr.models.load import load, save_adapter
-from tgsr.models.whisper import Whisper
+from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
 from tgsr.prompts import Times, prompted
 from tgsr.records import Clip, Question
 from tgsr.rewards import answer_reward
-from tgsr.sta import soft_times_of
 from tgsr.training.checkpoints import keep_or_stop, kept_checkpoints, load_checkpoint, read_checkpoint
 from tgsr.training.steps import cosine, descend
 from tgsr.training.stop import Stop, stop_on_sigterm
@@ -147,9 +146,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     weights |= {f"code.{name}": w for name, w in code.named_parameters()}
     parameters = list(weights.values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    soft = soft_times_of(lalm, config.spread)
-    with writing_times(lalm, "tokens"):
-        soft += soft_times_of(lalm, config.spread)
+    soft = SoftTimes(lalm.first_tick, N_TICKS, config.spread)
     done = 0
     state = load_checkpoint(run)
     if state is not None:

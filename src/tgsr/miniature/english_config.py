@@ -29,7 +29,7 @@ class EnglishConfig:
         0.35
     )
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
-    spread: Annotated[float, "of the soft target of a time, in ticks of 0.02 s"] = 3.0
+    spread: Annotated[float, "of a time token's soft target, in ticks of 0.02 s"] = 3.0
     lora_rank: Annotated[int, "of the LoRA that is merged into the decoder"] = 64
     learning_rate: Annotated[float, "peak"] = 1e-3
     warmup_steps: Annotated[int, "to the peak"] = 50

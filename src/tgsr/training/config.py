@@ -127,8 +127,8 @@ class StaConfig(SupervisedConfig):
     ] = None
     soft_times: Annotated[
         float,
-        "above 0: the target of a time token, or of hundredths of a second where they are one token, is spread over "
-        "near ones, a Gaussian of so many ticks of 0.02 s (TEMPO, not the paper)",
+        "above 0: a time token's target is spread over near ones, a Gaussian of so many ticks of 0.02 s (TEMPO, not "
+        "the paper)",
     ] = 0.0
     watch: WatchFile = None
     watch_every: WatchEvery = 50

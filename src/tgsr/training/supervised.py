@@ -49,7 +49,7 @@ def fit(
     config: SupervisedConfig,
     title: str,
     watch: Watch | None = None,
-    soft_times: Sequence[SoftTimes] = (),
+    soft_times: SoftTimes | None = None,
 ) -> Path:
     """The folder of an adapter that has been fitted to the clips' texts; goes on from the last checkpoint."""
     lalm, processes = run.lalm, run.processes
