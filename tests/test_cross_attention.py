@@ -621,7 +621,8 @@ def test_no_other_token_is_written_in_the_newlines_place() -> None:
     assert torch.equal(rows, shared)
     set_newline_apart(model, 7)
     moved = (rows != shared).any(1).nonzero()[:, 0].tolist()
-    assert moved == [7] and model.proj_out.weight.data_ptr() == rows.data_ptr()
+    assert moved == [7]
+    assert model.proj_out.weight.data_ptr() == rows.data_ptr()
     own = rows[7].clone()
     set_newline_apart(model, 7)  # as when a merged model is loaded
     assert torch.equal(rows[7], own)

@@ -150,8 +150,8 @@ def tick_name(n: int) -> str:
 def with_single_decimals(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The tokenizer, with digits after a point one by one: 17.05 as " 17", ".", "0", "5".
 
-    The models of the paper write all digits so. Whisper's pieces of two digits are a hundred classes that know no order:
-    a base that was taught phrases for an hour wrote four of them for all hundredths of a second.
+    The models of the paper write all digits so. Whisper's pieces of two digits are a hundred classes that know no
+    order: a base that was taught phrases for an hour wrote four of them for all hundredths of a second.
     """
     backend: Any = tokenizer.backend_tokenizer
     singly = pre_tokenizers.Split(Regex(r"(?<=\.)\d"), "isolated")
