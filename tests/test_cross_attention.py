@@ -26,7 +26,7 @@ from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, w
 from tgsr.errors import ModelError, OptionError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.lalm import Lalm
+from tgsr.models.lalm import Lalm, writing_times
 from tgsr.models.load import files_of, load, save_adapter
 from tgsr.models.packaged_weights import cache_folder, whisper
 from tgsr.models.placement import LoadAs, Placement
@@ -347,15 +347,34 @@ def test_soft_times_are_the_mean_log_prob_under_a_gaussian_over_ticks(spread: fl
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
-        ("at 17.05 seconds", ["at", " 17", ".", "0", "5", " seconds"]),
-        ("(0.40-12.3)", ["(", "0", ".", "4", "0", "-", "12", ".", "3", ")"]),
-        ("<|7.40|> in 1985.", ["<|7.40|>", " in", " 1985", "."]),
+        ("at 17.06 seconds", ["at", " ", "<|17.06|>", " seconds"]),
+        ("(0.40-12.38s)", ["(", "<|0.40|>", "-", "<|12.38|>", "s", ")"]),
+        ("v2.40 at 31.20, 07.40, 1:07.40, 1.20.3", []),
     ],
 )
-def test_digits_after_a_point_are_written_one_by_one(base: Whisper, text: str, pieces: list[str]) -> None:
+def test_seconds_in_words_are_time_tokens(base: Whisper, text: str, pieces: list[str]) -> None:
     ids = base.tokens(text)
-    assert [base.text([token]) for token in ids] == pieces
     assert base.text(list(ids)) == text
+    with writing_times(base, "tokens"):
+        named = [base.text([token]) for token in ids]
+    assert named == pieces if pieces else not any("|" in piece for piece in named)
+
+
+def test_odd_hundredths_are_written_to_the_nearest_tick(base: Whisper) -> None:
+    ids = base.response_tokens("from 2.03s to 2.99s")
+    assert base.text(list(ids)) in (
+        "from 2.02s to 3.00s",
+        "from 2.04s to 3.00s",
+        "from 2.04s to 2.98s",
+        "from 2.02s to 2.98s",
+    )
+    answer = base.phrase_answer("the cat", Span(2.031, 2.032))
+    assert (
+        base.text(list(base.response_tokens(answer)))
+        == "The segment the cat starts at 2.04 seconds and ends at 2.06 seconds."
+    )
+    prompt = base.prompt("version 2.03").after
+    assert "2.03" in base.text(list(prompt))  # what is asked is read as it is
 
 
 @pytest.mark.parametrize("make", [tiny_whisper, tiny_lalm])

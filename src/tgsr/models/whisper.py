@@ -7,13 +7,13 @@ a residual two-layer aligner, are what every layer of the decoder looks into; it
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Regex, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
     AddedToken,
@@ -46,6 +46,8 @@ TICK: Seconds = 0.02  # of Whisper's time tokens, and of its encoder's frames
 NEWLINE = "\u010a"  # as byte-level vocabularies spell it
 ALIKE = 0.06  # of a row's length: two that were hardly trained apart
 N_TICKS = round(MAX_SECONDS / TICK) + 1
+TICK_NAME = re.compile(r"<\|(\d{1,2}\.\d\d)\|>")
+SECONDS = re.compile(r"(?<![\w.:|])(?:[12]?\d|30)\.\d\d(?![\d|]|\.\d)")
 
 
 class ResidualAligner(nn.Module):
@@ -121,6 +123,19 @@ class Whisper(Lalm):
         after = (*self.plain_tokens(f" {text}"), *map(self._id, closing))
         return PromptParts(tuple(map(self._id, OPENING)), after)
 
+    def tokens(self, text: str) -> list[int]:
+        """As every family's, but that seconds with two decimals are one token; to the nearest tick."""
+        return super().tokens(with_ticks(text))
+
+    def response_tokens(self, text: str) -> list[int]:
+        """As every family's, but that seconds with two decimals are one token; to the nearest tick."""
+        return super().response_tokens(with_ticks(text))
+
+    def text(self, ids: list[int]) -> str:
+        """As every family's; a time token is a number in words, and its name where times are written in tokens."""
+        text = super().text(ids)
+        return text if self.times == "tokens" else TICK_NAME.sub(r"\1", text)
+
     def _id(self, name: str) -> int:
         token: Any = self.tokenizer.convert_tokens_to_ids(name)
         return int(token)
@@ -135,11 +150,11 @@ class Whisper(Lalm):
 
     def phrase_answer(self, phrase: str, span: Span) -> str:
         """B.1.1's answer, or two time tokens; ValueError as `phrase_answer_qwen` raises it."""
-        answer = phrase_answer_qwen(phrase, span)
-        if self.times == "words":
-            return answer
         start = min(round(span.start / TICK), N_TICKS - 2)
-        return tick_name(start) + tick_name(min(max(round(span.end / TICK), start + 1), N_TICKS - 1))
+        end = min(max(round(span.end / TICK), start + 1), N_TICKS - 1)
+        if self.times == "words":
+            return phrase_answer_qwen(phrase, Span(start * TICK, end * TICK))
+        return tick_name(start) + tick_name(end)
 
 
 def tick_name(n: int) -> str:
@@ -147,16 +162,18 @@ def tick_name(n: int) -> str:
     return f"<|{n * TICK:.2f}|>"
 
 
-def with_single_decimals(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer, with digits after a point one by one: 17.05 as " 17", ".", "0", "5".
+def with_ticks(text: str) -> str:
+    """The text with the names of time tokens for its seconds: numbers with two decimals, up to thirty.
 
-    The models of the paper write all digits so. Whisper's pieces of two digits are a hundred classes that know no
-    order: a base that was taught phrases for an hour wrote four of them for all hundredths of a second.
+    Whisper has learned the order of those, and not that of its pieces of two digits: a base that was taught phrases
+    for an hour wrote four of these for all hundredths of a second.
     """
-    backend: Any = tokenizer.backend_tokenizer
-    singly = pre_tokenizers.Split(Regex(r"(?<=\.)\d"), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence([singly, backend.pre_tokenizer])
-    return tokenizer
+
+    def name(number: re.Match[str]) -> str:
+        seconds = float(number[0])
+        return tick_name(round(seconds / TICK)) if seconds <= MAX_SECONDS else number[0]
+
+    return SECONDS.sub(name, text)
 
 
 def with_time_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -211,7 +228,7 @@ def load_whisper(name: str = "whisper-base", placement: Placement = AS_SAVED) ->
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
     end = "<|endoftext|>"  # not as a WhisperTokenizer, whose texts leave time tokens out
     tokenizer = with_time_tokens(
-        with_single_decimals(PreTrainedTokenizerFast(tokenizer_file=described, eos_token=end, pad_token=end))
+        PreTrainedTokenizerFast(tokenizer_file=described, eos_token=end, pad_token=end)
     )
     lacks = sorted({*OPENING, *CLOSING, end} - tokenizer.get_vocab().keys())
     if lacks or len(tokenizer) > model.config.vocab_size:
