@@ -12,7 +12,7 @@ from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
 
 MODEL = (
-    "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en, and the same three and mini-en:tokens (English); "
+    "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en, mini-en:sta, mini-en:tokens (English); "
     "mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: a folder, hub id or "
     "http://HOST:PORT/v1#MODEL), cascade+MODEL (MODEL says the seconds of phrases that the cascade has found); "
     "gemini:MODEL, openai:MODEL, or any OpenAI-compatible server with audio as http://HOST:PORT/v1#MODEL"
