@@ -21,7 +21,8 @@ MODEL = (
 TAUGHT = (
     "mini-en was taught questions with choices about which words follow others, are said first, at all or how often, "
     "the words in quotation marks (six to nine of ten are right, but not how often; its seconds are made up); without "
-    "choices only 'Which two words are said right after \"...\"?' and 'Transcribe the input speech.'; all else is a guess"
+    "choices only 'Which two words are said right after \"...\"?' and 'Transcribe the input speech.'; all else is a "
+    "guess"
 )
 
 
