@@ -279,13 +279,21 @@ def test_a_near_miss_keeps_case_and_punctuation() -> None:
     assert any("Walking" in text or "Evening" in text or "Crowds" in text or "Again" in text for text in near)
 
 
-def test_what_is_not_said_has_no_evidence() -> None:
+def test_what_is_not_said_has_the_words_that_are_said_instead_as_evidence() -> None:
     drafts = [draft for draft in drafts_of(CLIP, OTHERS, 60) if draft.task == "is it said"]
     assert {draft.answer for draft in drafts} == {"yes", "no"}
+    found: list[int] = []
     for draft in drafts:
         asked = draft.question.split('"')[1]
         assert (draft.answer == "yes") == (asked in SAID)
-        assert said_in(CLIP, draft.evidence) == ([asked] if draft.answer == "yes" else [])
+        heard = said_in(CLIP, draft.evidence)
+        if draft.answer == "yes":
+            assert heard == [asked]
+        else:  # one word is another's, or all are and there is nothing to point at
+            unlike = [a != b for said in heard for a, b in zip(said.split(), asked.split(), strict=True)]
+            assert sum(unlike) == len(heard) <= 1
+            found.append(len(heard))
+    assert {*found} == {0, 1}
 
 
 def counted(n: int, name: str) -> Clip:

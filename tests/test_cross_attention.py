@@ -27,7 +27,7 @@ from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen, w
 from tgsr.errors import ModelError, OptionError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.lalm import Lalm
+from tgsr.models.lalm import Lalm, writing_times
 from tgsr.models.load import files_of, load, save_adapter
 from tgsr.models.packaged_weights import cache_folder, whisper
 from tgsr.models.placement import LoadAs, Placement
@@ -318,12 +318,45 @@ def test_soft_times_are_the_mean_log_prob_under_a_gaussian_over_ticks(spread: fl
     assert torch.equal(hard, same)  # what is no time is as it was
 
 
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("at 17.06 seconds", ["at", " ", "<|17.06|>", " seconds"]),
+        ("(0.40-12.38s)", ["(", "<|0.40|>", "-", "<|12.38|>", "s", ")"]),
+        ("v2.40 at 31.20, 07.40, 1:07.40, 1.20.3", []),
+    ],
+)
+def test_seconds_in_words_are_time_tokens(base: Whisper, text: str, pieces: list[str]) -> None:
+    ids = base.tokens(text)
+    assert base.text(list(ids)) == text
+    with writing_times(base, "tokens"):
+        named = [base.text([token]) for token in ids]
+    assert named == pieces if pieces else not any("|" in piece for piece in named)
+
+
+def test_odd_hundredths_are_written_to_the_nearest_tick(base: Whisper) -> None:
+    ids = base.response_tokens("from 2.03s to 2.99s")
+    assert base.text(list(ids)) in (
+        "from 2.02s to 3.00s",
+        "from 2.04s to 3.00s",
+        "from 2.04s to 2.98s",
+        "from 2.02s to 2.98s",
+    )
+    answer = base.phrase_answer("the cat", Span(2.031, 2.032))
+    assert (
+        base.text(list(base.response_tokens(answer)))
+        == "The segment the cat starts at 2.04 seconds and ends at 2.06 seconds."
+    )
+    prompt = base.prompt("version 2.03").after
+    assert "2.03" in base.text(list(prompt))  # what is asked is read as it is
+
+
 @pytest.mark.parametrize("make", [tiny_whisper, tiny_lalm])
 def test_times_that_a_model_cannot_write_are_refused(make: Callable[[], Lalm]) -> None:
     lalm = make()
-    with pytest.raises(OptionError, match=r"--soft-times 3: tiny writes times in words; add --times tokens"):
-        soft_times_of(lalm, 3.0)
     if lalm.first_tick is None:
+        with pytest.raises(OptionError, match=r"--soft-times 3: tiny has no tokens for times"):
+            soft_times_of(lalm, 3.0)
         with pytest.raises(OptionError, match="--times tokens: tiny has no tokens for times"):
             make_trainable(lalm, replace(STA, times="tokens"))
     make_trainable(lalm, replace(STA, times="words"))
@@ -535,7 +568,8 @@ def test_the_packaged_tokenizer_has_whispers_own_pieces(base: Whisper, tmp_path:
     assert base.prompt("").before == (50361,)
     assert base.prompt("").after[-4:] == (50258, 50259, 50359, 50363)
     assert base.eos_id == 50257
-    assert base.text(base.response_tokens("<|1.20|> the words <|3.40|>")) == "<|1.20|> the words <|3.40|>"
+    with writing_times(base, "tokens"):
+        assert base.text(base.response_tokens("<|1.20|> the words <|3.40|>")) == "<|1.20|> the words <|3.40|>"
     packaged = whisper() / "tokenizer.json"
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(packaged))
     assert len(theirs(" the", add_special_tokens=False)["input_ids"]) == 2  # the merge that the file has lost
@@ -568,27 +602,29 @@ def test_whisper_base_has_the_official_log_probs_and_hears_which_clip_it_is(base
 def test_no_other_token_is_written_in_the_newlines_place() -> None:
     """Rows that nobody trained are one and the same in Whisper: a newline was written as any of sixty tokens."""
     model = tiny_whisper().inner
-    set_newline_apart(model, 7)
-    assert model.proj_out.bias is None  # nothing to do among rows that differ
     rows = model.get_input_embeddings().weight.detach()
+    before = rows.clone()
+    set_newline_apart(model, 7)
+    assert torch.equal(rows, before)  # nothing to do among rows that differ
     with torch.no_grad():
         rows[[3, 9]] = rows[7] * 1.001
+    shared = rows.clone()
     set_newline_apart(model, None)
-    assert model.proj_out.bias is None
-    saved, names = set(model.state_dict()), {name for name, _ in model.named_parameters()}
+    assert torch.equal(rows, shared)
     set_newline_apart(model, 7)
-    assert (model.proj_out.bias < -1000).nonzero()[:, 0].tolist() == [3, 9]
-    assert (set(model.state_dict()), {name for name, _ in model.named_parameters()}) == (saved, names)
-    logits = model.proj_out(rows[7] * 5)
-    assert logits.softmax(-1)[[3, 9]].sum() == 0
-    assert logits[7] == pytest.approx(float(5 * rows[7] @ rows[7]), rel=1e-5)
+    moved = (rows != shared).any(1).nonzero()[:, 0].tolist()
+    assert moved == [7]
+    assert model.proj_out.weight.data_ptr() == rows.data_ptr()
+    own = rows[7].clone()
+    set_newline_apart(model, 7)  # as when a merged model is loaded
+    assert torch.equal(rows[7], own)
+    assert model.proj_out(5 * (own - rows.mean(0))).argmax() == 7
 
 
-def test_the_packaged_whisper_can_write_a_newline_and_still_opens_and_closes(base: Whisper) -> None:
-    never = base.lm_head.bias < 0
+def test_the_packaged_whisper_has_a_newline_unlike_all_else(base: Whisper) -> None:
+    rows = base.lm_head.weight
     (newline,) = base.tokens("\n")
-    prompt = base.prompt("Which?\n(a) one")
-    used = [*prompt.before, *prompt.after, base.eos_id, base.first_tick, *base.tokens("caf\u00e9 \u2019")]
-    text = "Laughing likely neighbours of the suburb misunderstood their weapons; a thousand raspberries disappeared."
-    assert 100 < int(never.sum()) < 200
-    assert not never[[newline, *used, *base.tokens(text)]].any()
+    apart = (rows - rows[newline]).norm(dim=1) / rows[newline].norm()
+    apart[newline] = torch.inf
+    assert apart.min() > 0.3
+    assert base.text(list(base.tokens("one\ntwo"))) == "one\ntwo"

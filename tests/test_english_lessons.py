@@ -115,8 +115,20 @@ def test_speakers_are_named_in_order_and_more_than_there_are_ordinals_are_no_obs
 def test_a_clip_without_words_teaches_nothing_and_one_word_its_transcript() -> None:
     clip = CLIPS[0]
     assert list(english_lessons(replace(clip, words=()), (), np.random.default_rng(0), True)) == []
-    one = islice(english_lessons(replace(clip, words=clip.words[:1]), (), np.random.default_rng(0), True), 3)
+    alone = replace(clip, words=clip.words[:1])
+    one = islice(english_lessons(alone, (), np.random.default_rng(0), False), 3)
     assert [(lesson.kind, lesson.answer) for lesson in one] == [("transcript", "the")] * 3
+
+
+def test_timed_transcripts_are_true_or_not_taught() -> None:
+    lessons = [lesson for lesson in taught(CLIPS[1], 400, True) if lesson.kind == "timed"]
+    assert lessons
+    for lesson in lessons:
+        starts, words = lesson.answer.split()[::2], lesson.answer.split()[1::2]
+        (*said,) = CLIPS[1].words[:40]
+        assert words == [word.text for word in said]
+        assert starts == [f"{word.start:.2f}" for word in said]
+    assert not [lesson for lesson in taught(CLIPS[1], 400, False) if lesson.kind == "timed"]
 
 
 def test_quotes_of_evidence_are_twelve_words_at_most() -> None:

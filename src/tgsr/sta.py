@@ -54,9 +54,9 @@ def fit_phrases(run: TrainingRun, config: StaConfig, questions: Sequence[Questio
 
 
 def soft_times_of(lalm: Lalm, spread: float) -> SoftTimes | None:
-    """A model's time tokens with targets `spread` ticks wide; None for 0. OptionError for one that writes no tokens."""
+    """A model's time tokens with targets `spread` ticks wide; None for 0. OptionError for one that has no tokens."""
     if not spread:
         return None
-    if lalm.times == "words" or lalm.first_tick is None:
-        raise OptionError(f"--soft-times {spread:g}: {lalm.name} writes times in words; add --times tokens")
+    if lalm.first_tick is None:
+        raise OptionError(f"--soft-times {spread:g}: {lalm.name} has no tokens for times; leave it out")
     return SoftTimes(lalm.first_tick, N_TICKS, spread)

@@ -32,7 +32,7 @@ from tgsr.errors import RunError
 from tgsr.grounding import asked_span, find_asked
 from tgsr.miniature.base import TimeCode
 from tgsr.miniature.english_config import EnglishConfig
-from tgsr.miniature.english_lessons import english_lessons, plainly, teaches
+from tgsr.miniature.english_lessons import EARLY, SHARES, english_lessons, plainly, teaches
 from tgsr.miniature.hearing import hear_files
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
@@ -86,7 +86,7 @@ def among_others(heard: Sequence[tuple[Clip, KeptFeatures]]) -> list[Heard]:
 
 
 def lessons_of(
-    lalm: Whisper, item: Heard, timed: bool, config: EnglishConfig, rng: np.random.Generator
+    lalm: Whisper, item: Heard, timed: bool, config: EnglishConfig, rng: np.random.Generator, step: int
 ) -> list[tuple[Branch, str]]:
     """Lessons about one clip as branches of clip 0, each with its kind.
 
@@ -95,7 +95,8 @@ def lessons_of(
     chosen: list[tuple[Branch, str]] = []
     budget = config.lesson_tokens
     questions = item.questions(config.without, int(rng.integers(2**31)))
-    for lesson in islice(english_lessons(item.clip, questions, rng, timed), MOST_DRAWN):
+    shares = EARLY if step < config.early_share * config.steps else SHARES
+    for lesson in islice(english_lessons(item.clip, questions, rng, timed, shares), MOST_DRAWN):
         lesson_branch = branch_of(lalm, lesson)
         size = len(lesson_branch.prompt) + len(lesson_branch.answer)
         if size > context_of(lalm) - 2:
@@ -171,7 +172,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
                 for place in rng.choice(len(heard), min(config.clips_per_step, len(heard)), replace=False):
                     item, timed = heard[int(place)], rng.random() < config.timed_share
                     frames = lalm.align(item.audio.read())
-                    for branch, kind in lessons_of(lalm, item, timed, config, rng):
+                    for branch, kind in lessons_of(lalm, item, timed, config, rng, step):
                         branches.append(Branch(len(audio), branch.prompt, branch.answer))
                         kinds.append(kind)
                     audio.append(frames + code(len(frames)) if timed else frames)

@@ -7,21 +7,25 @@ in plain words: lower case, no punctuation. Every lesson is short enough for Whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tgsr.choices import correct_letter, letter
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phrases, in_time, plain_words
-from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning
+from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning, timed_transcript
 from tgsr.prompts import choice_question, phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word
 
+EARLY = {  # first to find what is asked for, by lessons that cost few tokens
+    **{"phrase": 0.4, "timed": 0.12, "next": 0.16, "transcript": 0.02},
+    **{"short": 0.17, "letter": 0.08, "choice": 0.04, "plain": 0.01},
+}
 SHARES = {
-    **{"phrase": 0.3, "next": 0.1, "transcript": 0.03},
-    **{"short": 0.27, "letter": 0.13, "choice": 0.15, "plain": 0.02},
+    **{"phrase": 0.3, "timed": 0.02, "next": 0.06, "transcript": 0.02},
+    **{"short": 0.13, "letter": 0.03, "choice": 0.42, "plain": 0.02},
 }
 HABITS = {"none": (0.15, 0.6), "all": (0.15, 0.8), "evidence": (0.7, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
@@ -30,14 +34,19 @@ FITTING = Phrases(n_min=2, n_max=MOST_ASKED + 2)  # and the two after it
 MOST_RECITED = 30  # words
 MOST_PIECES = 5  # of a recital: each has its times, which cost more tokens than its words
 MOST_QUOTED = 12  # words of one piece of evidence
+MOST_TIMED = 40  # words
 N_FIRST = 10  # words of a transcript's beginning
 Ways = list[tuple[int, int]]
 
 
 def english_lessons(
-    clip: Clip, questions: Sequence[Question], rng: np.random.Generator, true_times: bool
+    clip: Clip,
+    questions: Sequence[Question],
+    rng: np.random.Generator,
+    true_times: bool,
+    shares: Mapping[str, float] = SHARES,
 ) -> Iterator[TextLesson]:
-    """Lessons without end, of kinds drawn by SHARES among those that the clip allows; none where it allows none.
+    """Lessons without end, of kinds drawn by `shares` among those that the clip allows; none where it allows none.
 
     `questions` are choice questions about this clip.
     """
@@ -49,6 +58,8 @@ def english_lessons(
     makers: dict[str, Callable[[], TextLesson]] = {}
     if words and not holes:  # else not all that is said has a word
         makers["transcript"] = lambda: transcript_lesson(clip, rng)
+        if true_times:
+            makers["timed"] = lambda: timed_lesson(clip, rng)
     if phrases:
         makers["phrase"] = lambda: phrase_lesson(clip, _drawn(phrases, rng), rng, true_times)
     if followed:
@@ -59,9 +70,9 @@ def english_lessons(
         makers["letter"] = lambda: letter_lesson(_one_of(questions, rng), rng)
         makers["plain"] = lambda: plain_lesson(_one_of(questions, rng))
     kinds = sorted(makers)
-    shares = np.array([SHARES[kind] for kind in kinds])
+    p = np.array([shares[kind] for kind in kinds])
     while kinds:
-        yield makers[str(rng.choice(kinds, p=shares / shares.sum()))]()
+        yield makers[str(rng.choice(kinds, p=p / p.sum()))]()
 
 
 def teaches(clip: Clip) -> bool:
@@ -101,6 +112,13 @@ def transcript_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson:
     if len(words) > N_FIRST and rng.random() < 0.5:
         question, words = "Transcribe the first ten words of the input speech.", words[:N_FIRST]
     return TextLesson(question, _text(words), "transcript", one_by_one(words))
+
+
+def timed_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson:
+    """Up to forty words, each after its start: a time every five tokens, where a phrase has two in fifty."""
+    told = replace(clip, words=clip.words[:MOST_TIMED])
+    answer = timed_transcript(told, rng, True)
+    return TextLesson("Transcribe with timestamps.", answer, "timed", one_by_one(told.words))
 
 
 def choice_lesson(clip: Clip, question: Question, rng: np.random.Generator, true_times: bool) -> TextLesson:

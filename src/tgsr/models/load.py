@@ -50,6 +50,7 @@ SHIPPED = {
     "mini:tgsr": "mini-tgsr",
     "mini-en": "mini-en",
     "mini-en:tokens": "mini-en-tokens",
+    "mini-en:sta": "mini-en-sta",
 }
 OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"

@@ -345,7 +345,7 @@ def _at_all(
         is_said = rng.random() < 0.5
         asked = text if is_said else absent[int(rng.integers(len(absent)))]
         answers = ("yes", "no") if is_said else ("no", "yes")
-        evidence = (_span(phrase),) if is_said else ()
+        evidence = () if asked in strange else (_span(phrase),)  # of a near miss: what is said instead
         drafts.append(
             Draft("is it said", f'Is "{asked}" said in the recording?', answers[0], answers[1:], evidence)
         )
