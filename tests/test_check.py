@@ -111,7 +111,15 @@ def test_the_other_families_pass_what_trains_nothing(
     assert not failing(rows), [row for row in rows.values() if row.fails]
 
 
-@pytest.mark.parametrize("make", [partial(mf_folder, window=10), qwen2_audio_folder, qwen3_omni_folder])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(mf_folder, window=10),
+        qwen2_audio_folder,
+        qwen3_omni_folder,
+        partial(qwen3_omni_folder, thinking=True),
+    ],
+)
 def test_so_do_those_in_the_hubs_layout(make: Callable[[Path], Path], speech: Speech, tmp_path: Path) -> None:
     rows = rows_of(load(str(make(tmp_path / "model"))), speech, tmp_path / "out")
     assert not failing(rows), [row for row in rows.values() if row.fails]

@@ -58,8 +58,9 @@ def targets_of(lalm: Lalm, question: Question) -> tuple[str, str]:
     answer = lalm.phrase_answer(str(question.phrase), question.evidence[0])
     end = str(lalm.tokenizer.decode([lalm.eos_id]))
     ids = list(phrase_branch(lalm, question).answer)
-    # Blanks: a tokenizer may put one before the first word.
-    return f"{answer}{end}".strip(), str(lalm.tokenizer.decode(ids)).strip()
+    # As the family reads it: Whisper's times are tokens. Blanks: a tokenizer may put one before the first word.
+    found = lalm.text(ids) + (end if ids and ids[-1] == lalm.eos_id else "")
+    return f"{answer}{end}".strip(), found.strip()
 
 
 def end_tokens(bench: Bench) -> Row:
