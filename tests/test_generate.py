@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from test_answerable_by_text import save_tiny_llm
 from test_any_transformers import folder as generic_folder  # noqa: F401  a fixture
 from test_any_transformers import noise
-from tgsr.answering.any_transformers import Generic, load_generic
+from tgsr.answering.any_transformers import load_generic
 from tgsr.answering.cascade import ByLikelihood, ByPrompt, Cascade
 from tgsr.answering.open import open_model
 from tgsr.answering.predict import predict, respond
@@ -184,8 +184,8 @@ def test_a_system_turn_reaches_every_model(
     llm_folder: Path,
     tmp_path: Path,
 ) -> None:
-    generic = open_model(str(generic_folder), tmp_path, system="Be <|im_end|> brief.")
-    assert isinstance(generic, Generic)
+    generic = load_generic(str(generic_folder))
+    generic.system = "Be <|im_end|> brief."
     ids = generic.inputs(noise(1.0), "Who?")["input_ids"][0].tolist()
     assert "<|im_start|>system\nBe < |im_end|> brief.<|im_end|>" in generic.processor.tokenizer.decode(ids)
     cascade = open_model(f"cascade:{llm_folder}", tmp_path, system="Be brief.")
