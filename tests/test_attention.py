@@ -418,6 +418,7 @@ def test_a_model_that_hears_by_cross_attention_has_no_audio_share_and_is_never_s
 )
 def test_two_time_tokens_are_the_interval_that_they_write(text: str, times: tuple[float, float]) -> None:
     lalm = tiny_whisper()
+    lalm.times = "tokens"
     mentions = [m for m in mentions_of(written_tokens(lalm, lalm.response_tokens(text))) if m]
     assert (mentions[0].start, mentions[0].end) == times
     assert (

@@ -337,12 +337,14 @@ ALLOWED = {
     # logs, which only grow
     ("disk/jsonl.py", "append_row"): "appends a line",
     ("disk/jsonl.py", "repair_jsonl"): "cuts a log's half-written last line off",
+    ("check/learning.py", "quietly"): "appends what the loops print",
     # a download that is gone on with after an interruption
     ("data/corpora/amazon_queen_package.py", "_download"): "gives it its name once its hash is right",
     # not on disk
     ("audio.py", "_encode"): "writes to memory",
     ("answering/any_transformers.py", "_as_a_file"): "writes to memory",
     ("engine/vllm_rollouts.py", "_prompt_embeds"): "writes to memory",
+    ("models/voxtral.py", "as_a_file"): "writes to memory",
     # inside a file or folder that `whole` or `whole_folder` of the caller gives
     # temporary files, which nobody reads by name
     ("data/corpora/webdataset.py", "_add"): "a part in a temporary folder",
