@@ -342,7 +342,6 @@ ALLOWED = {
     ("data/corpora/amazon_queen_package.py", "_download"): "gives it its name once its hash is right",
     # not on disk
     ("audio.py", "_encode"): "writes to memory",
-    ("answering/any_transformers.py", "_as_a_file"): "writes to memory",
     ("engine/vllm_rollouts.py", "_prompt_embeds"): "writes to memory",
     ("models/voxtral.py", "as_a_file"): "writes to memory",
     # inside a file or folder that `whole` or `whole_folder` of the caller gives
