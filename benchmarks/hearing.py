@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from tgsr import audio
+from tgsr.check.sound import word_errors
 from tgsr.data.transcribe.forced_alignment import spell
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.models.packaged_weights import whisper
@@ -39,17 +40,6 @@ def plain(text: str) -> list[str]:
     """The words as they are said, lower case, without punctuation."""
     words = re.sub(r"[-—–]", " ", text).lower().split()
     return [part.replace("'", "") for word in words for part in spell(WRITTEN.get(word.rstrip(","), word))]
-
-
-def n_errors(heard: Sequence[str], said: Sequence[str]) -> int:
-    """Words to be replaced, added or left out, at least: Levenshtein."""
-    costs = np.arange(len(heard) + 1)
-    for i, word in enumerate(said, 1):
-        above, costs = costs, np.empty_like(costs)
-        costs[0] = i
-        for j, other in enumerate(heard, 1):
-            costs[j] = min(above[j] + 1, costs[j - 1] + 1, above[j - 1] + (word != other))
-    return int(costs[-1])
 
 
 def sides() -> dict[str, Callable[[Sounds], list[str]]]:
@@ -122,7 +112,7 @@ def main() -> None:
             start = time.process_time()
             heard = [plain(text) for text in hears(sounds)]
             spent = time.process_time() - start
-            errors = sum(n_errors(a, b) for a, b in zip(heard, texts, strict=True))
+            errors = sum(word_errors(b, a) for a, b in zip(heard, texts, strict=True))
             row = {"word_errors": round(errors / n_words, 4), "words": sum(map(len, heard))}
             table[side] = row | {"processor_s": round(spent, 1), "x_real_time": round(seconds / spent, 1)}
             print(

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tgsr.audio import load as load_sound
 from tgsr.check.official import Side, official_logps
 from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
-from tgsr.data.questions.by_rule import Choices, choice_questions_of
+from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import RunError
@@ -104,6 +105,12 @@ class Bench:
         return tuple(load_sound(path) for _, path in (ordered[0], ordered[len(ordered) // 2]))
 
     @cached_property
+    def heard(self) -> tuple[Tensor, ...]:
+        """What the encoder makes of `sounds`, in the run's precision: it is frozen, whatever a row trains."""
+        with self.rounded():
+            return tuple(self.lalm.encode_audio(sound) for sound in self.sounds)
+
+    @cached_property
     def branches(self) -> tuple[Branch, ...]:
         """Stage 1's branches about `sounds`: two of the first clip and one of the second, with a long one between."""
         question = read_questions(self.speech.phrases)[0]
@@ -140,8 +147,7 @@ class Bench:
     def has_learned_to_write(self) -> bool:
         """Whether the decoder knows English from noise: weights that were drawn at random do not."""
         with torch.no_grad(), self.rounded():
-            heard = listen(self.lalm, [self.lalm.encode_audio(sound) for sound in self.sounds])
-            made = branch_logps(heard, self.branches)
+            made = branch_logps(listen(self.lalm, self.heard), self.branches)
         nats = -float(made.logp_BT[made.mask_BT].mean())
         vocabulary: Any = self.lalm.lm_head.weight
         return nats < KNOWS_TEXT * math.log(len(vocabulary))
@@ -170,7 +176,7 @@ def shipped_speech(lalm: Lalm, folder: Path, size: Size = WHOLE) -> Speech:
     choices = [
         question
         for place, clip in enumerate(said[: size.prompts])
-        for question in choice_questions_of(clip, [*said[place + 1 :], *said][:N_OTHERS], Choices())
+        for question in choice_questions_of(clip, after(said, place, N_OTHERS), Choices())
     ]
     return _written(folder, "sentences of LibriSpeech", learned, held_out, choices, size)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from html import escape
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from tgsr.models.aligner_and_lora import parts_table
 from tgsr.models.foreign_adapter import AdapterRead
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.report.page import write_document
+from tgsr.training.steps import spelled_out
 
 WORK = ".check"  # in --out: questions, runs and features of the rows that train
 MARKS = {True: "ok", False: "FAILS", None: "-"}
@@ -131,9 +131,6 @@ def check(
 
 def as_json(checked: Checked) -> dict[str, object]:
     """What check.json holds; a number that JSON has no name for is text."""
-    rows = [
-        asdict(replace(row, values={k: _plain(v) for k, v in row.values.items()})) for row in checked.rows
-    ]
     return {
         "model": checked.model,
         "passed": checked.passed,
@@ -143,14 +140,9 @@ def as_json(checked: Checked) -> dict[str, object]:
         "bad_rows_of_data": checked.n_bad,
         "seconds": round(checked.seconds, 1),
         "versions": {name: version(name) for name in VERSIONS},
-        "rows": rows,
+        "rows": [spelled_out(asdict(row)) for row in checked.rows],
         "plan": checked.plan,
     }
-
-
-def _plain(value: float | str | None) -> float | str | None:
-    is_odd = isinstance(value, float) and not math.isfinite(value)
-    return str(value) if is_odd else value
 
 
 # --- in the terminal ------------------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ TEMPERATURE, N_DRAWN = 0.7, 8
 def ours(bench: Bench) -> list[Tensor]:
     """Each branch's log-probs by the engine, as float32; with gradients where something trains."""
     with bench.rounded():
-        heard = listen(bench.lalm, [bench.lalm.encode_audio(sound) for sound in bench.sounds])
-        made = branch_logps(heard, bench.branches)
+        made = branch_logps(listen(bench.lalm, bench.heard), bench.branches)
     return [row[mask] for row, mask in zip(made.logp_BT, made.mask_BT, strict=True)]
 
 
@@ -113,7 +112,7 @@ def sampler(bench: Bench) -> Row:
     lalm, n = bench.lalm, bench.size.greedy_tokens
     prompt = lalm.prompt("What is said?").after
     with bench.rounded():
-        heard = listen(lalm, [lalm.encode_audio(bench.sounds[0])])
+        heard = listen(lalm, bench.heard[:1])
         mine = sample(heard, [0], [prompt], max_new_tokens=n, temperature=0)[0]
         official = official_greedy(lalm, bench.sounds[0], prompt, n)
         same = next((i for i, (a, b) in enumerate(zip(mine.ids, official, strict=False)) if a != b), None)
@@ -142,7 +141,7 @@ def drawn(bench: Bench) -> Row:
     lalm = bench.lalm
     prompt = lalm.prompt("What is said?").after
     with bench.rounded():
-        heard = listen(lalm, [lalm.encode_audio(sound) for sound in bench.sounds])
+        heard = listen(lalm, bench.heard)
         made = sample(
             heard,
             [0, 1, 1],

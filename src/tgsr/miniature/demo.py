@@ -16,7 +16,7 @@ from tgsr.answering.predict import GREEDY, predict_to_file
 from tgsr.data import compose as composing
 from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.questions.build import ask_about, compose_clips, moved, write_questions
-from tgsr.data.questions.by_rule import Choices, choice_questions_of
+from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.data.shards import Step, run
 from tgsr.engine.features import FeatureCache
@@ -143,7 +143,7 @@ def _english_questions(
     asked = [
         phrase_questions(clip, np.random.default_rng((seed, place)), PHRASES_PER_CLIP, n_max=6)
         if stage == "sta"
-        else choice_questions_of(clip, [*clips[place + 1 :], *clips][:N_OTHERS], Choices(seed=seed))
+        else choice_questions_of(clip, after(clips, place, N_OTHERS), Choices(seed=seed))
         for place, clip in enumerate(clips)
     ]
     folder.mkdir(parents=True, exist_ok=True)

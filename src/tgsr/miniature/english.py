@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tgsr.choices import correct_letter
-from tgsr.data.questions.by_rule import Choices, choice_questions_of
+from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
@@ -77,12 +77,9 @@ def train_english(config: EnglishConfig, out: Path, cache: FeatureCache) -> Path
 
 def among_others(heard: Sequence[tuple[Clip, KeptFeatures]]) -> list[Heard]:
     """Each clip with those that come after it, as in a ring."""
-    around = [clip for clip, _ in (*heard, *heard)]
-    n_others = min(N_OTHERS, len(heard))
-    return [
-        Heard(clip, audio, tuple(around[place + 1 : place + n_others]))
-        for place, (clip, audio) in enumerate(heard)
-    ]
+    clips = [clip for clip, _ in heard]
+    n_others = min(N_OTHERS, len(heard)) - 1
+    return [Heard(clip, audio, after(clips, place, n_others)) for place, (clip, audio) in enumerate(heard)]
 
 
 def lessons_of(

@@ -13,8 +13,8 @@ from transformers import AudioFlamingo3ForConditionalGeneration, AudioFlamingo3P
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
-from tgsr.models.checkpoint import check_processor, read_processor, read_weights
-from tgsr.models.lalm import Lalm, too_short, weights_hash
+from tgsr.models.checkpoint import PROJECTED, check_processor, read_processor, read_weights
+from tgsr.models.lalm import Lalm, too_short, tower_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_encoder import pooled
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
@@ -46,9 +46,7 @@ class AudioFlamingo3(Lalm):
 
     @cached_property
     def encoder_key(self) -> str:
-        """A hash of the encoder's weights and of the window."""
-        weights = self.inner.model.audio_tower.state_dict()
-        return weights_hash(f"af3 {self.feature_extractor.chunk_length}", weights.items())
+        return tower_hash(self, "af3")
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -87,7 +85,7 @@ def load_audio_flamingo3(
         name,
         family.called,
         placement,
-        unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
+        unquantized=PROJECTED,
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     n_positions = model.config.audio_config.max_source_positions

@@ -30,6 +30,7 @@ from tgsr.models.placement import AS_SAVED, Placement
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bfloat16}
 LAYERS = "model.language_model.layers"  # where most families have the decoder's layers
+PROJECTED = ["model.audio_tower", "model.multi_modal_projector", "lm_head"]  # what 4 bits leave alone there
 FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
 HOST = "cpu"
 CHANGES_NOTHING = {

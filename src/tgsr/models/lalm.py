@@ -20,7 +20,13 @@ import numpy as np
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
-from tgsr.prompts import Times, chat_messages, open_question
+from tgsr.prompts import (
+    Times,
+    chat_messages,
+    open_question,
+    phrase_answer_qwen,
+    phrase_question_qwen,
+)
 from tgsr.timeline import Span
 
 if TYPE_CHECKING:
@@ -115,13 +121,13 @@ class Lalm(ABC):
         Raises ModelError past max_seconds, and for audio that is too short for one frame.
         """
 
-    @abstractmethod
     def phrase_question(self, phrase: str) -> str:
-        """Stage 1's question in this family's words (B.1.1, B.1.2)."""
+        """Stage 1's question: in B.1.1's words, where a family has none of its own."""
+        return phrase_question_qwen(phrase)
 
-    @abstractmethod
     def phrase_answer(self, phrase: str, span: Span) -> str:
-        """Stage 1's target in this family's words."""
+        """Stage 1's target, in the words of `phrase_question`."""
+        return phrase_answer_qwen(phrase, span)
 
     def open_question(self, question: str) -> str:
         """A question without choices; a family that was taught to answer some as they are leaves it so."""
@@ -258,6 +264,12 @@ def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def tower_hash(lalm: Lalm, family: str) -> str:
+    """Changes with the weights of a model's audio_tower, and with the window of its feature extractor."""
+    weights = lalm.inner.model.audio_tower.state_dict()
+    return weights_hash(f"{family} {lalm.feature_extractor.chunk_length}", weights.items())
 
 
 def context_of(lalm: Lalm) -> int:

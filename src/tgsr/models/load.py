@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -62,15 +62,17 @@ OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgs
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
 ONLY_ANSWER = ("cascade:", "cascade+", "gemini:", "openai:", "http://", "https://")
-FAMILIES = (
-    *audio_flamingo3.MODEL_TYPES,
-    *music_flamingo.MODEL_TYPES,
-    *qwen2_audio.MODEL_TYPES,
-    *qwen_omni.MODEL_TYPES,
-    *qwen3_omni.MODEL_TYPES,
-    *voxtral.MODEL_TYPES,
-    *whisper.MODEL_TYPES,
-)
+LOADERS: dict[str, Callable[[str, Placement], Lalm]] = {
+    **dict.fromkeys(audio_flamingo3.MODEL_TYPES, audio_flamingo3.load_audio_flamingo3),
+    **dict.fromkeys(music_flamingo.MODEL_TYPES, music_flamingo.load_music_flamingo),
+    **dict.fromkeys(qwen2_audio.MODEL_TYPES, qwen2_audio.load_qwen2_audio),
+    **dict.fromkeys(qwen_omni.MODEL_TYPES, qwen_omni.load_qwen_omni),
+    **dict.fromkeys(qwen3_omni.MODEL_TYPES, qwen3_omni.load_qwen3_omni),
+    **dict.fromkeys(voxtral.MODEL_TYPES, voxtral.load_voxtral),
+    **dict.fromkeys(whisper.MODEL_TYPES, whisper.load_whisper),
+}
+"""What reads a checkpoint in the hub's layout, by its model type."""
+FAMILIES = tuple(LOADERS)
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +85,7 @@ def load(name: str, placement: Placement = AS_SAVED, device: str | None = None) 
     """
     if name == "mini-lm":  # and not where it is the base of an adapter: that one has been trained
         log.warning(mini_lm.UNTRAINED)
-    lalm = _load(name, placement)
-    if getattr(lalm.inner, "hf_device_map", None) is None:  # else transformers has put it in its place
-        lalm.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return lalm
+    return placed(_load(name, placement), device)
 
 
 def load_to_check(
@@ -104,9 +103,14 @@ def load_to_check(
             )
         return load(name, placement), None
     lalm, read = load_foreign(folder, placement, base)
-    if getattr(lalm.inner, "hf_device_map", None) is None:
-        lalm.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return lalm, read
+    return placed(lalm), read
+
+
+def placed(lalm: Lalm, device: str | None = None) -> Lalm:
+    """The model on that device, by torch's name; else on the first GPU, or the CPU where there is none."""
+    if getattr(lalm.inner, "hf_device_map", None) is None:  # else transformers has put it in its place
+        lalm.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return lalm
 
 
 def _load(name: str, placement: Placement) -> Lalm:
@@ -212,22 +216,10 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
     """
     config = config_of(name)
     model_type = config.model_type
-    if model_type in FAMILIES:
+    if model_type in LOADERS:
         name_unknown_fields(name, getattr(config, "thinker_config", config))
-    if model_type in qwen_omni.MODEL_TYPES:
-        return qwen_omni.load_qwen_omni(name, placement)
-    if model_type in qwen3_omni.MODEL_TYPES:
-        return qwen3_omni.load_qwen3_omni(name, placement)
-    if model_type in audio_flamingo3.MODEL_TYPES:
-        return audio_flamingo3.load_audio_flamingo3(name, placement)
-    if model_type in music_flamingo.MODEL_TYPES:
-        return music_flamingo.load_music_flamingo(name, placement)
-    if model_type in qwen2_audio.MODEL_TYPES:
-        return qwen2_audio.load_qwen2_audio(name, placement)
-    if model_type in voxtral.MODEL_TYPES:
-        return voxtral.load_voxtral(name, placement)
-    if model_type in whisper.MODEL_TYPES:
-        return with_aligner_of(whisper.load_whisper(name, placement), Path(name))
+        lalm = LOADERS[model_type](name, placement)
+        return with_aligner_of(lalm, Path(name)) if isinstance(lalm, Whisper) else lalm
     raise ModelError(
         f"{name}: is of type {model_type}; tgsr trains and looks into {', '.join(FAMILIES)}; "
         "what transformers can load otherwise it can only predict with (tgsr predict --model, tgsr ask)"

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-from tgsr.models.checkpoint import check_processor, read_processor, read_weights
-from tgsr.models.lalm import Lalm, too_short, weights_hash
+from tgsr.models.checkpoint import PROJECTED, check_processor, read_processor, read_weights
+from tgsr.models.lalm import Lalm, too_short, tower_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_encoder import pooled
-from tgsr.prompts import chat_messages, phrase_answer_qwen, phrase_question_qwen
-from tgsr.timeline import Span
+from tgsr.prompts import chat_messages
 
 AUDIO_TOKEN = "<|AUDIO|>"
 MODEL_TYPES = ("qwen2_audio",)
@@ -42,9 +41,7 @@ class Qwen2Audio(Lalm):
 
     @cached_property
     def encoder_key(self) -> str:
-        """A hash of the encoder's weights and of the window."""
-        weights = self.inner.model.audio_tower.state_dict()
-        return weights_hash(f"qwen2-audio {self.feature_extractor.chunk_length}", weights.items())
+        return tower_hash(self, "qwen2-audio")
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -61,12 +58,6 @@ class Qwen2Audio(Lalm):
         chat[-1]["content"][0]["audio_url"] = ""
         return chat
 
-    def phrase_question(self, phrase: str) -> str:
-        return phrase_question_qwen(phrase)
-
-    def phrase_answer(self, phrase: str, span: Span) -> str:
-        return phrase_answer_qwen(phrase, span)
-
 
 def load_qwen2_audio(name: str, placement: Placement = AS_SAVED) -> Qwen2Audio:
     """A Qwen2-Audio checkpoint in the hub's layout, by folder or hub id, frozen.
@@ -80,7 +71,7 @@ def load_qwen2_audio(name: str, placement: Placement = AS_SAVED) -> Qwen2Audio:
         name,
         family,
         placement,
-        unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
+        unquantized=PROJECTED,
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return Qwen2Audio(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))

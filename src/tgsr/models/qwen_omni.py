@@ -25,8 +25,7 @@ from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, read_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.prompts import QWEN_SYSTEM, phrase_answer_qwen, phrase_question_qwen
-from tgsr.timeline import Span
+from tgsr.prompts import QWEN_SYSTEM
 
 AUDIO_TOKEN = "<|AUDIO|>"
 END_TOKEN = "<|im_end|>"
@@ -121,12 +120,6 @@ class QwenOmni(Lalm):
         finally:
             hook.remove()
         return pooled[0].float().cpu()
-
-    def phrase_question(self, phrase: str) -> str:
-        return phrase_question_qwen(phrase)
-
-    def phrase_answer(self, phrase: str, span: Span) -> str:
-        return phrase_answer_qwen(phrase, span)
 
 
 def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:

@@ -21,11 +21,9 @@ from transformers.utils import is_mistral_common_available
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError, install
-from tgsr.models.checkpoint import check_processor, read_weights
-from tgsr.models.lalm import Lalm, PromptParts, weights_hash
+from tgsr.models.checkpoint import PROJECTED, check_processor, read_weights
+from tgsr.models.lalm import Lalm, PromptParts, tower_hash
 from tgsr.models.placement import AS_SAVED, Placement
-from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen
-from tgsr.timeline import Span
 
 AUDIO_TOKEN = "[AUDIO]"
 MODEL_TYPES = ("voxtral",)
@@ -55,9 +53,7 @@ class Voxtral(Lalm):
 
     @cached_property
     def encoder_key(self) -> str:
-        """A hash of the encoder's weights and of the window."""
-        weights = self.inner.model.audio_tower.state_dict()
-        return weights_hash(f"voxtral {self.feature_extractor.chunk_length}", weights.items())
+        return tower_hash(self, "voxtral")
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -95,12 +91,6 @@ class Voxtral(Lalm):
         around = self.chats[self.system]
         return PromptParts(around.before, (*self.plain_tokens(text), *around.after))
 
-    def phrase_question(self, phrase: str) -> str:
-        return phrase_question_qwen(phrase)
-
-    def phrase_answer(self, phrase: str, span: Span) -> str:
-        return phrase_answer_qwen(phrase, span)
-
 
 def as_a_file(samples: np.ndarray, rate: int, text: str, system: str | None = None) -> list[dict[str, Any]]:
     """The chat as Voxtral's tokenizer takes it, which reads sound files and no samples."""
@@ -130,7 +120,7 @@ def load_voxtral(name: str, placement: Placement = AS_SAVED) -> Voxtral:
         name,
         family,
         placement,
-        unquantized=["model.audio_tower", "model.multi_modal_projector", "lm_head"],
+        unquantized=PROJECTED,
     )
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return Voxtral(name, model, tokenizer, extractor)

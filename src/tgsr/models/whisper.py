@@ -30,7 +30,7 @@ from tgsr.models.lalm import Lalm, PromptParts, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_checkpoint import whisper_for_transformers
 from tgsr.models.whisper_encoder import encoded
-from tgsr.prompts import phrase_answer_qwen, phrase_question_qwen
+from tgsr.prompts import phrase_answer_qwen
 from tgsr.timeline import Seconds, Span
 
 MODEL_TYPES = ("whisper",)
@@ -47,7 +47,7 @@ NEWLINE = "\u010a"  # as byte-level vocabularies spell it
 ALIKE = 0.06  # of a row's length: two that were hardly trained apart
 N_TICKS = round(MAX_SECONDS / TICK) + 1
 TICK_NAME = re.compile(r"<\|(\d{1,2}\.\d\d)\|>")
-SECONDS = re.compile(r"(?<![\w.:|])(?:[12]?\d|30)\.\d\d(?![\d|]|\.\d)")
+SECONDS = re.compile(r"(?<![\w.:|])(?:[12]?\d\.\d\d|30\.00)(?![\d|]|\.\d)")
 
 
 class ResidualAligner(nn.Module):
@@ -141,10 +141,6 @@ class Whisper(Lalm):
         token: Any = self.tokenizer.convert_tokens_to_ids(name)
         return int(token)
 
-    def phrase_question(self, phrase: str) -> str:
-        """Qwen2.5-Omni's words (B.1.1), the shorter ones."""
-        return phrase_question_qwen(phrase)
-
     def open_question(self, question: str) -> str:
         """As it is: the base's lessons answer such questions with words alone (miniature/english_lessons.py)."""
         return question
@@ -169,12 +165,7 @@ def with_ticks(text: str) -> str:
     Whisper has learned the order of those, and not that of its pieces of two digits: a base that was taught phrases
     for an hour wrote four of these for all hundredths of a second.
     """
-
-    def name(number: re.Match[str]) -> str:
-        seconds = float(number[0])
-        return tick_name(round(seconds / TICK)) if seconds <= MAX_SECONDS else number[0]
-
-    return SECONDS.sub(name, text)
+    return SECONDS.sub(lambda number: tick_name(round(float(number[0]) / TICK)), text)
 
 
 def with_time_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

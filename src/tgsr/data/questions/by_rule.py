@@ -79,6 +79,11 @@ def choice_questions_of(clip: Clip, others: Sequence[Clip], settings: Choices) -
     return [in_order(clip, draft, settings) for draft in usable]
 
 
+def after(clips: Sequence[Clip], place: int, n: int) -> tuple[Clip, ...]:
+    """The n clips that come after one, as in a ring: whose phrases may be its wrong choices."""
+    return tuple([*clips[place + 1 :], *clips][:n])
+
+
 def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
     """The draft as a question. Where its right choice stands follows from its id, so that letters balance.
 
