@@ -9,8 +9,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it: no test
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, settings
 
 from tgsr.errors import FetchError
@@ -33,3 +36,12 @@ def encoder() -> dict[str, np.ndarray]:
         return load_encoder()
     except FetchError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.5 s at 44.1 kHz, one voice a channel."""
+    path = tmp_path_factory.mktemp("sound") / "stereo.wav"
+    rng = np.random.default_rng(4)
+    soundfile.write(path, 0.1 * rng.standard_normal((66_150, 2)), 44_100)
+    return path

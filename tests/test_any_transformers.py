@@ -22,7 +22,7 @@ from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed
-from tiny import CHAT_TEMPLATE, omni_tokenizer, qwen2_audio_folder
+from tiny import CHAT_TEMPLATE, noise, omni_tokenizer, qwen2_audio_folder
 
 FEW = Decoding(max_new_tokens=8)
 
@@ -35,11 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Generic:
     return load_generic(str(folder))
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    n = round(seconds * SAMPLE_RATE)
-    return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 
 
 def test_it_answers_as_the_models_own_generate_does(model: Generic) -> None:

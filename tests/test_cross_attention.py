@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -40,7 +39,7 @@ from tgsr.timeline import Span
 from tgsr.training.config import StaConfig
 from tgsr.training.run import make_trainable
 from tgsr.training.steps import as_trained
-from tiny import logged, questions_in, tiny_lalm, tiny_whisper, whisper_folder
+from tiny import logged, noise, questions_in, tiny_lalm, tiny_whisper, whisper_folder
 
 STA = StaConfig(questions="", clips_per_step=2, learning_rate=1e-2)
 SECONDS = (0.1, 2.5, 30.0)
@@ -54,11 +53,6 @@ def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def lalm() -> Whisper:
     return tiny_whisper()
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
-    return (0.1 * samples).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

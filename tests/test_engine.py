@@ -16,17 +16,12 @@ from tgsr.engine.sampling import draw, keep_top_p, sample, uniforms
 from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen, picked_logps
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tiny import tiny_features, tiny_lalm
+from tiny import noise, tiny_features, tiny_lalm
 
 
 @pytest.fixture(scope="module")
 def lalm() -> AudioFlamingo3:
     return tiny_lalm()
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
-    return (0.1 * samples).astype(np.float32)
 
 
 def branches_for(lalm: AudioFlamingo3) -> list[Branch]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,15 +20,11 @@ from tgsr.models.mini import assets
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import read_clips, read_responses
 from tgsr.statistics.intervals import Mean
-from tiny import whisper_folder
+from tiny import logged, whisper_folder
 
 
 def run(*words: object) -> None:
     assert main([str(word) for word in words]) == 0, words
-
-
-def logged(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def require_whisper() -> None:

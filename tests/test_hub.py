@@ -20,7 +20,7 @@ from tgsr.errors import ModelError
 from tgsr.models.load import load
 from tgsr.prompts import chat_messages
 from tgsr.records import read_responses
-from tiny import AF3_SPECIALS, OMNI_SPECIALS, af3_folder, omni_folder
+from tiny import AF3_SPECIALS, OMNI_SPECIALS, af3_folder, noise, omni_folder
 
 MAKE = {"audio_flamingo3": af3_folder, "qwen_omni": omni_folder}
 LONGEST = {"audio_flamingo3": 600.0, "qwen_omni": 300.0}
@@ -59,11 +59,6 @@ def processor(family: str, folders: dict[str, Path]) -> Any:
         audio_bos_token="<|audio_bos|>",
         audio_eos_token="<|audio_eos|>",
     )
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    n = round(seconds * SAMPLE_RATE)
-    return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 
 
 def official(lalm: Any, processor: Any, texts: list[str], clips: list[np.ndarray]) -> Any:

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from tgsr.check.official import Side, official_inputs
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.models.aligner_and_lora import with_lora
-from tiny import tiny_features, tiny_lalm, tiny_qwen2_audio, tiny_qwen_omni
+from tiny import tiny_features, tiny_lalm, tiny_qwen2_audio, tiny_qwen_omni, trainable
 
 FAMILIES = {
     "Audio Flamingo 3": tiny_lalm,
@@ -32,15 +31,7 @@ FAMILIES = {
 @pytest.fixture(scope="module", params=FAMILIES)
 def lalm(request: pytest.FixtureRequest) -> Any:
     """The family's tiny model with a LoRA that is not zero; LoRA and aligner train."""
-    lalm = FAMILIES[request.param]()
-    with_lora(lalm, rank=2, alpha=4, seed=0)
-    lalm.aligner.requires_grad_(True)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, weight in lalm.model.named_parameters():
-            if ".lora_B." in name:
-                weight += 0.1 * torch.randn(weight.shape, generator=generator)
-    return lalm
+    return trainable(FAMILIES[request.param]())
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
-from test_hub import edit, noise, official
+from test_hub import edit, official
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import parts, seconds_to_decode
@@ -41,7 +41,7 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.music_flamingo import MusicFlamingo
 from tgsr.models.placement import LoadAs, Placement
-from tiny import mf_folder, questions_in
+from tiny import mf_folder, noise, questions_in
 
 TEXTS = ["When?", "Où est-elle ? それは何時?", "Who?", "When?"]
 ANSWERS = ["From 1.20s to 3.40s", "八月の朝に", "", "(b) two"]  # one in another language, one empty

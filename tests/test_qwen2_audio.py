@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from transformers import AutoProcessor
 
@@ -26,7 +25,7 @@ from tgsr.models.qwen2_audio import Qwen2Audio
 from tgsr.prompts import chat_messages
 from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
 from tgsr.timeline import Span
-from tiny import TEXT_TEMPLATE, questions_in, qwen2_audio_folder, tiny_qwen2_audio
+from tiny import TEXT_TEMPLATE, noise, questions_in, qwen2_audio_folder, tiny_qwen2_audio
 
 # What the family's templates asked before June 2025: an audio is known by a key, and not by its type.
 BY_KEY = (
@@ -52,20 +51,6 @@ def lalm(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Qwen2Audio:
 @pytest.fixture(scope="module")
 def processor(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(str(folder))
-
-
-@pytest.fixture(scope="module")
-def two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1.5 s at 44.1 kHz, one voice a channel."""
-    path = tmp_path_factory.mktemp("sound") / "stereo.wav"
-    rng = np.random.default_rng(4)
-    soundfile.write(path, 0.1 * rng.standard_normal((66_150, 2)), 44_100)
-    return path
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
-    return (0.1 * samples).astype(np.float32)
 
 
 def official(processor: Any, texts: list[str], clips: list[np.ndarray]) -> Any:

@@ -43,7 +43,7 @@ from tgsr.records import Question, read_responses, write_jsonl
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
 from tgsr.training.plan import PAPERS, lora_size, sizes_of
-from tiny import qwen3_omni_folder, qwen3_tokenizer, tiny_lalm, tiny_qwen_omni
+from tiny import noise, qwen3_omni_folder, qwen3_tokenizer, tiny_lalm, tiny_qwen_omni, trainable
 
 
 class Hearing(Qwen3OmniMoeProcessor):
@@ -71,26 +71,10 @@ def lalm(folder: Path) -> Any:
     return trainable(load(str(folder)))
 
 
-def trainable(lalm: Any, mixture: Sequence[str] = ()) -> Any:
-    with_lora(lalm, 2, 4, 0, mixture)
-    lalm.aligner.requires_grad_(True)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, weight in lalm.model.named_parameters():
-            if ".lora_B." in name:
-                weight += 0.1 * torch.randn(weight.shape, generator=generator)
-    return lalm
-
-
 def logps_of(lalm: Any) -> Tensor:
     """Four tokens' log-probs about a short clip."""
     branches = [Branch(0, lalm.prompt("When?").after, (5, 6, 7, 100))]
     return branch_logps(listen(lalm, [lalm.encode_audio(noise(1.3))]), branches).logp_BT
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    n = round(seconds * SAMPLE_RATE)
-    return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 
 
 def processor_of(lalm: Any) -> Any:

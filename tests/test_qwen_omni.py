@@ -19,7 +19,7 @@ from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.qwen_omni import QwenOmni, load_qwen_omni
 from tgsr.prompts import QWEN_SYSTEM
 from tgsr.timeline import Span
-from tiny import save_like_the_hub, tiny_lalm, tiny_qwen_omni
+from tiny import noise, save_like_the_hub, tiny_lalm, tiny_qwen_omni
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,6 @@ def folder(lalm: QwenOmni, tmp_path: Path) -> Path:
     """The tiny model in the layout of the hub's Qwen/Qwen2.5-Omni-7B."""
     save_like_the_hub(lalm, tmp_path)
     return tmp_path
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
-    return (0.1 * samples).astype(np.float32)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -35,7 +34,7 @@ from tgsr.records import Question, read_questions, read_responses, write_jsonl
 from tgsr.timeline import Span
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
-from tiny import questions_in
+from tiny import noise, questions_in
 
 needs_tokenizer = pytest.mark.skipif(
     not is_mistral_common_available(), reason="Voxtral's tokenizer: pip install -e '.[voxtral]'"
@@ -57,20 +56,6 @@ def lalm(folder: Path) -> Voxtral:
 @pytest.fixture(scope="module")
 def processor(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(str(folder))
-
-
-@pytest.fixture(scope="module")
-def two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1.5 s at 44.1 kHz, one voice a channel."""
-    path = tmp_path_factory.mktemp("sound") / "stereo.wav"
-    rng = np.random.default_rng(4)
-    soundfile.write(path, 0.1 * rng.standard_normal((66_150, 2)), 44_100)
-    return path
-
-
-def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
-    return (0.1 * samples).astype(np.float32)
 
 
 def official(processor: Any, texts: list[str], clips: list[np.ndarray], system: str | None = None) -> Any:

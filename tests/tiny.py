@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -41,7 +42,9 @@ from transformers import (
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
+from tgsr.audio import SAMPLE_RATE
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
 from tgsr.models.merge import merge
 from tgsr.models.mini import feature_extractor, train_tokenizer
@@ -85,6 +88,24 @@ def questions_in(folder: Path, stage: str, n_clips: int, n_phrases: int = 0, mos
     """A file with the first `most` questions about composed clips, which lie beside it."""
     clips = compose_clips(n_clips, "train", 0, folder)
     return write_questions(clips, ask_about(clips, stage, n_phrases, 0)[:most], folder)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Mono samples at 16 kHz."""
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
+    return (0.1 * samples).astype(np.float32)
+
+
+def trainable(lalm: Any, mixture: Sequence[str] = ()) -> Any:
+    """The model with a LoRA that is not zero; it and the aligner train."""
+    with_lora(lalm, 2, 4, 0, mixture)
+    lalm.aligner.requires_grad_(True)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in lalm.model.named_parameters():
+            if ".lora_B." in name:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    return lalm
 
 
 def logged(run: Path, *, with_seconds: bool = False) -> list[dict[str, Any]]:
@@ -194,18 +215,37 @@ CHAT_TEMPLATE = (
 )
 
 
-def omni_tokenizer() -> PreTrainedTokenizerBase:
-    """Qwen2's class with Omni's special tokens and pieces learned from a few sentences."""
+def learned_tokenizer(specials: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Qwen2's class with these special tokens, and pieces learned from a few sentences."""
     tokenizer = Qwen2Tokenizer().train_new_from_iterator(
         TEXTS,
         vocab_size=600,
-        new_special_tokens=list(SPECIALS),
+        new_special_tokens=list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.eos_token = "<|im_end|>"
     tokenizer.pad_token = "<|endoftext|>"
     return tokenizer
+
+
+def omni_tokenizer() -> PreTrainedTokenizerBase:
+    """With Omni's special tokens."""
+    return learned_tokenizer(SPECIALS)
+
+
+def narrow_qwen2(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    """A text model for other trainers, which need one and learn nothing that is looked at."""
+    return Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
 
 
 def tiny_qwen_omni(seed: int = 0, seconds: int = 300) -> QwenOmni:
@@ -533,17 +573,9 @@ THINKING_TEMPLATE = QWEN3_TEMPLATE.replace("assistant\n", "assistant\n<think>\n"
 
 @cache
 def qwen3_tokenizer() -> PreTrainedTokenizerBase:
-    """Pieces learned from a few sentences, special tokens, and <think>, a token that decoded responses show."""
-    tokenizer = Qwen2Tokenizer().train_new_from_iterator(
-        TEXTS,
-        vocab_size=600,
-        new_special_tokens=list(QWEN3_SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    """With <think>, too, a token that decoded responses show."""
+    tokenizer = learned_tokenizer(QWEN3_SPECIALS)
     tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.eos_token = "<|im_end|>"
-    tokenizer.pad_token = "<|endoftext|>"
     return tokenizer
 
 

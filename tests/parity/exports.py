@@ -118,16 +118,7 @@ def read_by_trl(folder: Path) -> dict[str, Any]:
     }
     tokenizer = tiny.omni_tokenizer()
     tokenizer.chat_template = tiny.CHAT_TEMPLATE
-    config = transformers.Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    config = tiny.narrow_qwen2(tokenizer)
     common = {"use_cpu": True, "report_to": [], "bf16": False, "save_strategy": "no", "max_steps": 1}
     sft = trl.SFTTrainer(
         model=transformers.Qwen2ForCausalLM(config),

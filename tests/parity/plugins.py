@@ -107,16 +107,7 @@ def by_trl(folder: Path, logs: Path) -> Earned:
     )
     tokenizer = tiny.omni_tokenizer()
     tokenizer.chat_template = tiny.CHAT_TEMPLATE
-    config = transformers.Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    config = tiny.narrow_qwen2(tokenizer)
     earned = {}
     for name, terms in REWARDS.items():
         module = importlib.import_module("tgsr.data.plugins.tgsr_trl")  # as trl/scripts/grpo.py finds it
