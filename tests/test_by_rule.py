@@ -18,6 +18,7 @@ from tgsr.data.questions.by_rule import (
     choice_questions_of,
     in_order,
     turns_of,
+    with_neighbour,
 )
 from tgsr.data.questions.draft import Draft
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, plain_word, spread_phrases
@@ -312,10 +313,25 @@ def test_every_number_of_times_is_asked_for_alike_and_all_places_are_evidence() 
         assert len(word) > 2
         n = sum(said.text == word for said in clip.words)
         assert draft.answer == ("never", "once", "twice", "three times")[n]
-        assert said_in(clip, draft.evidence) == [word] * n
+        said = said_in(clip, draft.evidence)  # each with a word beside it
+        assert [place.split().count(word) for place in said] == [1] * n
+        assert {len(place.split()) for place in said} <= {2}
         assert len(draft.wrong) == 3
     answers = Counter(draft.answer for _, draft in drafts if '"tree"' in draft.question)
     assert max(answers.values()) < 2 * min(answers.values())
+
+
+def test_a_counted_word_is_evidence_with_its_neighbour_unless_a_pause_or_another_voice_is_between() -> None:
+    words = (
+        Word("the", 1.0, 1.1, "Ann"),
+        Word("end", 1.2, 1.5, "Ann"),
+        Word("the", 2.5, 2.6, "Ann"),
+        Word("no", 2.7, 2.9, "Bob"),
+        Word("to", 2.9, 3.0, "Bob"),
+        Word("the", 3.1, 3.2, "Bob"),
+    )
+    pairs = [" ".join(word.text for word in with_neighbour(words, place)) for place in (0, 2, 5)]
+    assert pairs == ["the end", "the", "to the"]
 
 
 def test_words_are_not_counted_where_some_are_not_known_nor_where_no_other_clip_tells_how_often() -> None:

@@ -116,8 +116,22 @@ def test_a_clip_without_words_teaches_nothing_and_one_word_its_transcript() -> N
     clip = CLIPS[0]
     assert list(english_lessons(replace(clip, words=()), (), np.random.default_rng(0), True)) == []
     alone = replace(clip, words=clip.words[:1])
-    one = islice(english_lessons(alone, (), np.random.default_rng(0), False), 3)
-    assert [(lesson.kind, lesson.answer) for lesson in one] == [("transcript", "the")] * 3
+    some = islice(english_lessons(alone, (), np.random.default_rng(0), False), 60)
+    answers = {(lesson.kind, lesson.answer) for lesson in some}
+    assert answers == {("transcript", "the"), ("count", "never"), ("count", '"the": once')}
+
+
+def test_counted_are_as_many_places_as_are_quoted_and_those_of_no_word_are_never() -> None:
+    told = "the tree and the house are the end you know all was said"
+    words = tuple(Word(text, 0.4 * n, 0.4 * n + 0.3) for n, text in enumerate(told.split()))
+    clip = Clip("told", "told.wav", 6.0, words)
+    lessons = [lesson for lesson in taught(clip, 600, False) if lesson.kind == "count"]
+    for lesson in lessons:
+        word, quotes = lesson.question.split('"')[1], lesson.answer.split('"')[1::2]
+        assert len(quotes) == told.split().count(word)
+        assert all(word in quote.split() and quote in told for quote in quotes)
+        assert lesson.answer.split(": ")[-1] == ("never", "once", "twice", "three times")[len(quotes)]
+    assert {lesson.answer.split(": ")[-1] for lesson in lessons} == {"never", "once", "three times"}
 
 
 def test_timed_transcripts_are_true_or_not_taught() -> None:

@@ -26,7 +26,7 @@ class EnglishConfig:
     lesson_tokens: Annotated[int, "a clip's lessons in words together"] = 560
     token_phrases: Annotated[int, "a clip's phrases that are answered in Whisper's time tokens"] = 2
     early_share: Annotated[float, "of the steps, at the beginning, which hold few questions with choices"] = (
-        0.35
+        0.25
     )
     timed_share: Annotated[float, "of the clips: with time code and true times"] = 0.7
     spread: Annotated[float, "of a time token's soft target, in ticks of 0.02 s"] = 3.0

@@ -7,12 +7,14 @@ in plain words: lower case, no punctuation. Every lesson is short enough for Whi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tgsr.choices import correct_letter, letter
+from tgsr.data.questions.by_rule import TIMES, with_neighbour
 from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phrases, in_time, plain_words
 from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning, timed_transcript
 from tgsr.prompts import choice_question, phrase_answer_qwen, phrase_question_qwen, prompted
@@ -20,12 +22,12 @@ from tgsr.records import Clip, Question
 from tgsr.timeline import Span, Word
 
 EARLY = {  # first to find what is asked for, by lessons that cost few tokens
-    **{"phrase": 0.4, "timed": 0.12, "next": 0.16, "transcript": 0.02},
-    **{"short": 0.17, "letter": 0.08, "choice": 0.04, "plain": 0.01},
+    **{"phrase": 0.36, "timed": 0.1, "next": 0.16, "transcript": 0.02, "count": 0.08},
+    **{"short": 0.15, "letter": 0.08, "choice": 0.04, "plain": 0.01},
 }
 SHARES = {
-    **{"phrase": 0.3, "timed": 0.02, "next": 0.06, "transcript": 0.02},
-    **{"short": 0.13, "letter": 0.03, "choice": 0.42, "plain": 0.02},
+    **{"phrase": 0.2, "timed": 0.02, "next": 0.06, "transcript": 0.02, "count": 0.06},
+    **{"short": 0.14, "letter": 0.03, "choice": 0.45, "plain": 0.02},
 }
 HABITS = {"none": (0.15, 0.6), "all": (0.15, 0.8), "evidence": (0.7, 0.95)}
 NO_EVIDENCE = ("Somebody speaks English.", "The audio has spoken words.", "I listen to what is said.")
@@ -36,6 +38,10 @@ MOST_PIECES = 5  # of a recital: each has its times, which cost more tokens than
 MOST_QUOTED = 12  # words of one piece of evidence
 MOST_TIMED = 40  # words
 N_FIRST = 10  # words of a transcript's beginning
+COUNTED = (  # words that many clips have, and many have not: who only knows the word cannot tell
+    *("the", "and", "you", "that", "was", "his", "with", "not", "for", "have", "her", "but", "from", "this"),
+    *("they", "are", "him", "what", "there", "all", "when", "were", "said", "one", "your", "out", "she"),
+)
 Ways = list[tuple[int, int]]
 
 
@@ -58,6 +64,7 @@ def english_lessons(
     makers: dict[str, Callable[[], TextLesson]] = {}
     if words and not holes:  # else not all that is said has a word
         makers["transcript"] = lambda: transcript_lesson(clip, rng)
+        makers["count"] = lambda: count_lesson(words, rng)
         if true_times:
             makers["timed"] = lambda: timed_lesson(clip, rng)
     if phrases:
@@ -103,6 +110,20 @@ def next_lesson(words: tuple[Word, ...], phrase: tuple[int, int]) -> TextLesson:
     question = f'Which two words are said right after "{_text(words[slice(*phrase)])}"?'
     follow = words[phrase[1] : phrase[1] + 2]
     return TextLesson(question, _text(follow), "next", (words[slice(*phrase)], follow))
+
+
+def count_lesson(words: tuple[Word, ...], rng: np.random.Generator) -> TextLesson:
+    """Each place where a word is said, then their number: a decoder that says the number at once guesses it."""
+    often = Counter(word.text for word in words)
+    asked = [word for word in COUNTED if often[word] < len(TIMES)]
+    number = int(rng.choice(sorted({often[word] for word in asked})))  # each as often as another
+    word = str(rng.choice([word for word in asked if often[word] == number]))
+    quotes = tuple(
+        tuple(with_neighbour(words, place)) for place, said in enumerate(words) if said.text == word
+    )
+    listed = ", ".join(f'"{_text(quote)}"' for quote in quotes)
+    answer = f"{listed}: {TIMES[number]}" if quotes else TIMES[0]
+    return TextLesson(f'Where is the word "{word}" said, and how often?', answer, "count", quotes)
 
 
 def transcript_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson:
