@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import TopPLogitsWarper
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import FeatureCache, without_cache
-from tgsr.engine.sampling import draw, keep_top_p, sample, uniforms
+from tgsr.engine.sampling import draw, nucleus, sample, uniforms
 from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen, picked_logps
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -284,7 +285,7 @@ def test_branchesdraw_the_same_tokens_whoever_shares_their_batch(lalm: AudioFlam
         draw(0)
 
 
-def testdraws_follow_the_nucleus_of_the_distribution() -> None:
+def test_draws_follow_the_nucleus_of_the_distribution() -> None:
     logits_BV = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
     uniform_B = torch.rand(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     drawn_B, logp_B = draw(logits_BV, 1.0, 0.75, uniform_B)
@@ -313,10 +314,19 @@ def test_a_nucleus_has_the_mass_that_renormalising_within_it_took_away(lalm: Aud
 
 
 def test_top_p_keeps_the_fewest_tokens_that_reach_the_mass() -> None:
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    assert torch.isfinite(keep_top_p(logits, 0.7)).tolist() == [[True, True, False, False]]
-    assert torch.isfinite(keep_top_p(logits, 0.81)).tolist() == [[True, True, True, False]]
-    assert torch.isfinite(keep_top_p(logits, 0.01)).tolist() == [[True, False, False, False]]
+    logits = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log()
+    for top_p, kept in ((0.7, [1, 3]), (0.81, [1, 2, 3]), (0.01, [1]), (1.0, [0, 1, 2, 3])):
+        logits_BK, ids_BK = nucleus(logits, top_p)
+        assert ids_BK[torch.isfinite(logits_BK)].tolist() == kept
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 8.0])
+def test_a_nucleus_is_the_official_one_however_many_tokens_it_holds(spread: float) -> None:
+    logits_BV = spread * torch.randn(3, 2000, generator=torch.Generator().manual_seed(0))
+    logits_BV[1] *= 8 / spread  # a narrow one beside wide ones
+    logits_BK, ids_BK = nucleus(logits_BV, 0.9)
+    found = torch.full_like(logits_BV, -torch.inf).scatter(-1, ids_BK, logits_BK)
+    assert torch.equal(found, TopPLogitsWarper(0.9)(torch.zeros(3, 1, dtype=torch.long), logits_BV))
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.515, 2.0, 9.99, 10.0])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
-from tgsr.engine.shared_prefix import SharedPrefix, check_branches, keep_top_p, pad_right
+from tgsr.engine.shared_prefix import SharedPrefix, check_branches, nucleus, pad_right
 from tgsr.models.lalm import Lalm, device_of
 
 LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this share goes on
@@ -215,9 +215,10 @@ def draw(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor)
     if temperature == 0:
         next_B = scaled_BV.argmax(-1)
     else:
-        cumulated_BV = keep_top_p(scaled_BV, top_p).softmax(-1).double().cumsum(-1)
-        drawn_B1 = (uniform_B * cumulated_BV[:, -1])[:, None]
-        next_B = torch.searchsorted(cumulated_BV, drawn_B1, right=True)[:, 0]
-        next_B = next_B.clamp(max=logits_BV.shape[1] - 1)
+        logits_BK, ids_BK = nucleus(scaled_BV, top_p)
+        cumulated_BK = logits_BK.softmax(-1).double().cumsum(-1)
+        drawn_B1 = (uniform_B * cumulated_BK[:, -1])[:, None]
+        place_B1 = torch.searchsorted(cumulated_BK, drawn_B1, right=True).clamp(max=ids_BK.shape[1] - 1)
+        next_B = ids_BK.gather(-1, place_B1)[:, 0]
     logp_B = scaled_BV.gather(-1, next_B[:, None])[:, 0] - scaled_BV.logsumexp(-1)
     return next_B, logp_B

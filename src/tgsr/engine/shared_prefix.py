@@ -325,15 +325,27 @@ def picked_logps(
     return torch.cat([checkpoint(picked, hidden, ids, use_reentrant=False) for hidden, ids in pieces])
 
 
-def keep_top_p(logits_BV: Tensor, top_p: float) -> Tensor:
-    """Logits with -inf outside the nucleus: the fewest most probable tokens whose mass reaches top_p."""
+NUCLEUS = 256  # tokens among which a nucleus is looked for first: it is seldom larger, and a vocabulary slow to sort
+
+
+def nucleus(logits_BV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The fewest most probable tokens whose mass reaches top_p (1: all): logits and ids, each B x K.
+
+    In the vocabulary's order. K is the same for all rows: a row's logits of tokens that are outside its nucleus are
+    -inf.
+    """
     if top_p >= 1:
-        return logits_BV
-    ordered, index = logits_BV.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(-1)
-    mass_before = probabilities.cumsum(-1) - probabilities
-    outside = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(-1, index, mass_before >= top_p)
-    return logits_BV.masked_fill(outside, float("-inf"))
+        return logits_BV, torch.arange(logits_BV.shape[1], device=logits_BV.device).expand_as(logits_BV)
+    total_B1 = logits_BV.logsumexp(-1, keepdim=True)
+    for n in (NUCLEUS, logits_BV.shape[1]):
+        logits_BK, ids_BK = logits_BV.topk(min(n, logits_BV.shape[1]))
+        probability_BK = (logits_BK - total_B1).exp()
+        mass_BK = probability_BK.cumsum(-1)
+        if (mass_BK[:, -1] >= top_p).all():
+            break
+    outside_BK = mass_BK - probability_BK >= top_p
+    ids_BK, order_BK = ids_BK.sort(-1)
+    return logits_BK.masked_fill(outside_BK, float("-inf")).gather(-1, order_BK), ids_BK
 
 
 @torch.no_grad()
@@ -343,5 +355,5 @@ def nucleus_logp(lm_head: nn.Module, hidden_ND: Tensor, temperature: float, top_
     masses = []
     for hidden_MD in hidden_ND.split(max(1, LOGITS_AT_ONCE // len(vocabulary))):
         logits_MV = lm_head(hidden_MD).float() / temperature
-        masses.append(keep_top_p(logits_MV, top_p).logsumexp(-1) - logits_MV.logsumexp(-1))
+        masses.append(nucleus(logits_MV, top_p)[0].logsumexp(-1) - logits_MV.logsumexp(-1))
     return torch.cat(masses)
