@@ -20,7 +20,11 @@ from tgsr.models.load import load
 from tgsr.models.whisper import Whisper
 from tiny import tiny_lalm, tiny_qwen_omni, tiny_whisper
 
-FAMILIES = {"audio flamingo 3": tiny_lalm, "qwen omni": tiny_qwen_omni}
+FAMILIES = {
+    "audio flamingo 3": tiny_lalm,
+    "qwen omni": tiny_qwen_omni,
+    "a sliding window": lambda: tiny_lalm(window=6),
+}
 
 
 def eager_maps(

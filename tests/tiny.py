@@ -132,11 +132,17 @@ def af3_config(
     )
 
 
-def tiny_lalm(seed: int = 0) -> AudioFlamingo3:
-    """As the miniature: its mel bins, windows of 10 s, and a tokenizer learned from a few sentences."""
+def tiny_lalm(seed: int = 0, window: int | None = None) -> AudioFlamingo3:
+    """As the miniature: its mel bins, windows of 10 s, and a tokenizer learned from a few sentences.
+
+    With a `window` the decoder's first layer attends to so many positions and the second to all.
+    """
     tokenizer = train_tokenizer(TEXTS)
     torch.manual_seed(seed)
     config = af3_config(tokenizer, len(tokenizer), {"num_mel_bins": 80, "max_source_positions": 500})
+    if window:
+        config.text_config.sliding_window = window
+        config.text_config.layer_types = ["sliding_attention", "full_attention"]
     model = AudioFlamingo3ForConditionalGeneration(config).eval()
     return AudioFlamingo3("tiny", model, tokenizer, feature_extractor(), max_seconds=10.0)
 
