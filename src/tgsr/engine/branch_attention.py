@@ -123,7 +123,8 @@ class BranchLayout:
             hidden = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
             return _Part(queries, keys, hidden=None if bool(seen.all()) else hidden)
 
-        own, shared = [], []
+        own: list[_Part] = []
+        shared: list[_Part] = []
         for row in (*self.prefixes, *self.branches):
             for first in range(row.start, row.stop, window):
                 queries = slice(first, min(first + window, row.stop))

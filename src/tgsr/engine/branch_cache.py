@@ -57,7 +57,7 @@ def layer_of_keys(module: Any) -> int:
         return int(module.layer_idx)
     config = module.config
     kinds = config.layer_types[: config.num_hidden_layers - config.num_kv_shared_layers]
-    return len(kinds) - 1 - kinds[::-1].index(module.layer_type)
+    return int(len(kinds) - 1 - kinds[::-1].index(module.layer_type))
 
 
 @torch.no_grad()
@@ -202,9 +202,14 @@ class BranchCache:
             self.keys[layer], self.values[layer] = key.new_empty(room), value.new_empty(room)
         new = slice(self.n_seen - n_new, self.n_seen)
         self.keys[layer][:, :, new], self.values[layer][:, :, new] = key, value
-        keys_BKSW, values_BKSW = (x[layer][:, :, : self.n_seen] for x in (self.keys, self.values))
+        # On another device only where a layer looks at the keys of one that is there.
+        keys_BKSW, values_BKSW = (
+            x[layer][:, :, : self.n_seen].to(query.device) for x in (self.keys, self.values)
+        )
         query_BKRNW = (query * scaling).view(n_branches, n_keys, -1, n_new, width)
-        prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
+        prefix_keys, prefix_values = (
+            x[layer].to(query.device) for x in (self.prefix.keys, self.prefix.values)
+        )
         n_prefix = prefix_keys.shape[2]
         prefix_mask_BNP, own_mask_BNS = (mask.to(query.device) for mask in self.mask(window))
 

@@ -97,7 +97,7 @@ def listen(
             memory.append(embedded)
             rows.append(torch.cat([head_ND, lalm.embed(tail)]))
         else:
-            rows.append(torch.cat([head_ND, embedded, lalm.embed(tail)]))
+            rows.append(torch.cat([head_ND, lalm.in_row(embedded), lalm.embed(tail)]))
     n_frames = tuple(len(frames) for frames in audio)
     return SharedPrefix(lalm, tuple(rows), len(head_ND), n_frames, tuple(memory))
 
