@@ -107,7 +107,7 @@ class Gemma4(Lalm):
         extractor, tower = self.feature_extractor, self.inner.model.audio_tower
         least = (
             extractor.frame_length // 2
-        )  # a mel frame is heard where all of it is sound; the first has so many
+        )  # half of the first mel frame lies before the sound, the rest within it
         if len(samples) <= least:
             raise self.too_short(samples, least)
         mels = extractor([samples], sampling_rate=SAMPLE_RATE, return_tensors="pt")
