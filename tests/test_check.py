@@ -120,7 +120,6 @@ def test_the_other_families_pass_what_trains_nothing(
         qwen3_omni_folder,
         partial(qwen3_omni_folder, thinking=True),
         gemma4_folder,
-        partial(gemma4_folder, unified=True),
     ],
 )
 def test_so_do_those_in_the_hubs_layout(make: Callable[[Path], Path], speech: Speech, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_log_probs_and_gradients_are_those_of_whole_sequences(window: int) -> No
         assert not torch.allclose(whole.logp_BT, packed.logp_BT, atol=1e-2)
 
 
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("window", [2, 24])
 @torch.no_grad()
 def test_greedy_samples_are_those_of_whole_sequences(window: int) -> None:
     lalm = tiny_lalm(window=window)
