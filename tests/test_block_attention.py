@@ -18,9 +18,13 @@ from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.whisper import Whisper
-from tiny import tiny_lalm, tiny_qwen_omni, tiny_whisper
+from tiny import tiny_gemma4, tiny_lalm, tiny_qwen_omni, tiny_whisper
 
-FAMILIES = {"audio flamingo 3": tiny_lalm, "qwen omni": tiny_qwen_omni}
+FAMILIES = {
+    "audio flamingo 3": tiny_lalm,
+    "qwen omni": tiny_qwen_omni,
+    "gemma 4": tiny_gemma4,
+}
 
 
 def eager_maps(
@@ -34,8 +38,8 @@ def eager_maps(
     lalm.inner.set_attn_implementation("eager")
     before = lalm.embed(torch.tensor(lalm.prompt("").before))
     rows = [
-        torch.cat([before, lalm.align(clips[b.owner]), lalm.embed(torch.tensor([*question, *b.answer]))])
-        for b in branches
+        torch.cat([before, lalm.in_row(frames), lalm.embed(torch.tensor([*question, *b.answer]))])
+        for b, frames in ((b, lalm.align(clips[b.owner])) for b in branches)
     ]
     decoder = lalm.language_model.to(dtype)
     maps = [decoder(inputs_embeds=row[None].to(dtype), output_attentions=True).attentions for row in rows]

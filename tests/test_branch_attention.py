@@ -17,28 +17,33 @@ BRANCHES = [3, 40, 4, 7, 1]
 OWNERS = [1, 0, 2, 1, 1]
 
 
-def dense_mask() -> torch.Tensor:
+def dense_mask(window: int | None = None) -> torch.Tensor:
     """Who may see whom in the row of PREFIXES and BRANCHES, written out pair by pair."""
-    block = [(clip, -1) for clip, n in enumerate(PREFIXES) for _ in range(n)]
-    block += [(OWNERS[b], b) for b, n in enumerate(BRANCHES) for _ in range(n)]
+    block = [(clip, -1, place) for clip, n in enumerate(PREFIXES) for place in range(n)]
+    block += [(OWNERS[b], b, PREFIXES[OWNERS[b]] + i) for b, n in enumerate(BRANCHES) for i in range(n)]
     n = len(block)
     seen = torch.zeros(n, n, dtype=torch.bool)
-    for i, (clip, branch) in enumerate(block):
-        for j, (other_clip, other_branch) in enumerate(block[: i + 1]):
+    for i, (clip, branch, place) in enumerate(block):
+        for j, (other_clip, other_branch, other_place) in enumerate(block[: i + 1]):
             seen[i, j] = clip == other_clip and other_branch in (-1, branch)
+            seen[i, j] &= window is None or place - other_place < window
     return seen
 
 
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_it_is_dense_attention_under_the_mask_of_who_may_see_whom(kv_heads: int) -> None:
+@pytest.mark.parametrize(
+    ("kv_heads", "window"), [(4, None), (2, None), (1, None), (2, 1), (2, 2), (1, 6), (2, 12), (2, 100)]
+)
+def test_it_is_dense_attention_under_the_mask_of_who_may_see_whom(kv_heads: int, window: int | None) -> None:
+    """A window may be shorter than a prefix or a branch, or end anywhere in either."""
     generator = torch.Generator().manual_seed(0)
     n = sum(PREFIXES) + sum(BRANCHES)
     query = torch.randn(1, 4, n, 8, generator=generator, requires_grad=True)
     key, value = (torch.randn(1, kv_heads, n, 8, generator=generator, requires_grad=True) for _ in range(2))
     where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
-    out, _ = branch_attention(nn.Identity(), query, key, value, None, branches=where, scaling=0.3)
+    asked = {"branches": where, "scaling": 0.3, "sliding_window": window}
+    out, _ = branch_attention(nn.Identity(), query, key, value, None, **asked)
     scores = 0.3 * query @ key.repeat_interleave(4 // kv_heads, 1).transpose(-1, -2)
-    weights = scores.masked_fill(~dense_mask(), float("-inf")).softmax(-1)
+    weights = scores.masked_fill(~dense_mask(window), float("-inf")).softmax(-1)
     expected = (weights @ value.repeat_interleave(4 // kv_heads, 1)).transpose(1, 2)
     assert torch.allclose(out, expected, atol=1e-6)
     direction = torch.randn(out.shape, generator=generator)
@@ -46,23 +51,25 @@ def test_it_is_dense_attention_under_the_mask_of_who_may_see_whom(kv_heads: int)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, wanted, strict=True))
 
 
-def test_the_layouts_rule_is_who_may_see_whom() -> None:
+@pytest.mark.parametrize("window", [None, 6])
+def test_the_layouts_rule_is_who_may_see_whom(window: int | None) -> None:
     """What flex attention gets as its block mask on a GPU."""
     where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
     places = torch.arange(len(where.clip_N))
-    assert torch.equal(where.sees(places[:, None], places[None]), dense_mask())
+    assert torch.equal(where.sees(places[:, None], places[None], window), dense_mask(window))
 
 
-def test_flex_attention_gives_the_same_numbers_under_the_layouts_block_mask() -> None:
+@pytest.mark.parametrize("window", [None, 6])
+def test_flex_attention_gives_the_same_numbers_under_the_layouts_block_mask(window: int | None) -> None:
     generator = torch.Generator().manual_seed(0)
     n = sum(PREFIXES) + sum(BRANCHES)
     query = torch.randn(1, 4, n, 16, generator=generator)
     key, value = (torch.randn(1, 2, n, 16, generator=generator) for _ in range(2))
     where = layout(PREFIXES, BRANCHES, OWNERS, torch.device("cpu"))
-    ours, _ = branch_attention(nn.Identity(), query, key, value, None, branches=where)
+    ours, _ = branch_attention(nn.Identity(), query, key, value, None, branches=where, sliding_window=window)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is not compiled
-        theirs = flex_attention(query, key, value, block_mask=where.block_mask, enable_gqa=True)
+        theirs = flex_attention(query, key, value, block_mask=where.block_mask(window), enable_gqa=True)
     assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-5)
 
 
@@ -98,7 +105,8 @@ def test_bfloat16_rounds_and_changes_nothing_else() -> None:
     assert cosine > 0.99
 
 
-def test_a_cache_of_branches_is_dense_attention_step_by_step() -> None:
+@pytest.mark.parametrize("window", [None, 1, 3, 7])
+def test_a_cache_of_branches_is_dense_attention_step_by_step(window: int | None) -> None:
     """Clips of unlike length, branches in any order, padded prompts, and a branch that leaves."""
     generator = torch.Generator().manual_seed(0)
 
@@ -119,12 +127,15 @@ def test_a_cache_of_branches_is_dense_attention_step_by_step() -> None:
         new = torch.tensor(visible, dtype=torch.bool)
         query, key, value = (draw(len(owners), heads, n_new, 8) for heads in (4, 2, 2))
         cache.extend(new)
-        out = cache.attend(0, query, key, value, 0.3)
+        out = cache.attend(0, query, key, value, 0.3, window)
         keys, values = torch.cat([keys, key], 2), torch.cat([values, value], 2)
         seen = torch.cat([seen, new], 1)
         scores = 0.3 * query @ keys.repeat_interleave(2, 1).transpose(-1, -2)
         earlier = torch.ones(n_new, keys.shape[2], dtype=torch.bool).tril(keys.shape[2] - n_new)
-        weights = scores.masked_fill(~(seen[:, None, None] & earlier), float("-inf")).softmax(-1)
+        place = seen.cumsum(1)
+        near = place[:, -n_new:, None] - place[:, None] < (window or 100)
+        hidden = ~(seen[:, None, None] & earlier & near[:, None])
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
         expected = weights @ values.repeat_interleave(2, 1)
         real = new[:, None, :, None].expand_as(out)
         assert torch.allclose(out[real], expected[real], atol=1e-6)

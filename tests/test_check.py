@@ -33,6 +33,7 @@ from tgsr.models.mini import feature_extractor, train_tokenizer
 from tiny import (
     TEXTS,
     af3_config,
+    gemma4_folder,
     mf_folder,
     questions_in,
     qwen2_audio_folder,
@@ -118,6 +119,7 @@ def test_the_other_families_pass_what_trains_nothing(
         qwen2_audio_folder,
         qwen3_omni_folder,
         partial(qwen3_omni_folder, thinking=True),
+        gemma4_folder,
     ],
 )
 def test_so_do_those_in_the_hubs_layout(make: Callable[[Path], Path], speech: Speech, tmp_path: Path) -> None:

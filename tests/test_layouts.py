@@ -19,10 +19,11 @@ from torch import Tensor
 
 from tgsr.check.official import Side, official_inputs
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tiny import tiny_features, tiny_lalm, tiny_qwen2_audio, tiny_qwen_omni, trainable
+from tiny import tiny_features, tiny_gemma4, tiny_lalm, tiny_qwen2_audio, tiny_qwen_omni, trainable
 
 FAMILIES = {
     "Audio Flamingo 3": tiny_lalm,
+    "Gemma 4": tiny_gemma4,
     "Qwen2-Audio": partial(tiny_qwen2_audio, seconds=10),
     "Qwen2.5-Omni": partial(tiny_qwen_omni, seconds=10),
 }

@@ -25,6 +25,7 @@ from tgsr.data.other_trainers import (
 )
 from tgsr.errors import RecordError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.gemma4 import Gemma4
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.music_flamingo import MusicFlamingo
@@ -36,7 +37,7 @@ from tgsr.prompts import QWEN_SYSTEM, REASONING_INSTRUCTION
 from tgsr.records import Question, append_jsonl, read_questions, write_jsonl
 from tgsr.rewards import answer_reward
 from tgsr.timeline import Span, Word
-from tiny import af3_folder, mf_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
+from tiny import af3_folder, gemma4_folder, mf_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
 
 needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="parquet: pip install pyarrow")
 TARGETS = (
@@ -51,6 +52,7 @@ FAMILIES = {
     "qwen3_omni": (Qwen3Omni, "<|audio_pad|>", qwen3_omni_folder),
     "audio_flamingo3": (AudioFlamingo3, "<sound>", af3_folder),
     "music_flamingo": (MusicFlamingo, "<sound>", mf_folder),
+    "gemma4": (Gemma4, "<|audio|>", gemma4_folder),
     "voxtral": (Voxtral, "[AUDIO]", None),  # which mistral-common writes, and no template
 }
 """The class, the name of audio's place in its template, and a tiny model of each."""
@@ -197,7 +199,7 @@ MARKS = st.sampled_from(
             "<|AUDIO|>",
             "<sound>",
         ),
-        "<|audio_pad|>",
+        *("<|audio_pad|>", "<|audio|>", "<audio|>"),
     ]
 )
 TEXTS = (

@@ -12,10 +12,12 @@ from tgsr.models.aligner_and_lora import parts_of, with_lora
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
-from tiny import af3_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
+from tiny import af3_folder, gemma4_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
 
 
-@pytest.mark.parametrize("make", [af3_folder, qwen2_audio_folder, omni_folder, qwen3_omni_folder])
+@pytest.mark.parametrize(
+    "make", [af3_folder, qwen2_audio_folder, omni_folder, qwen3_omni_folder, gemma4_folder]
+)
 def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_path: Path) -> None:
     folder = make(tmp_path / "model")  # type: ignore[operator]
     sizes, lalm = sizes_of(str(folder)), load(str(folder))
@@ -24,7 +26,9 @@ def test_sizes_from_a_config_are_those_of_the_loaded_model(make: object, tmp_pat
     assert sizes.aligner == of["aligner"]
     assert sizes.audio_tower == of["audio tower"]
     assert sizes.vision_tower == of.get("vision tower", 0)
-    assert sizes.language_model == of["language model"] + of["head"]
+    assert sizes.language_model == of["language model"] + of.get(
+        "head", 0
+    )  # none of its own where it is tied
     assert lora_size(sizes.decoder, 4) == of["LoRA"]
 
 
@@ -58,6 +62,24 @@ def test_qwen2_audio_is_known_without_the_hub() -> None:
     assert made["sta", "--gradient-checkpointing"]
     assert made["grpo", "--gradient-checkpointing"]
     assert not made["sta", "(none)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "in_the_file", "ours", "aligner", "lora", "hubs"),
+    [
+        ("google/gemma-4-E2B-it", 18_880_512 + 35, 5_104_297_504, 2_359_296, 24_158_208, 5_123_178_051),
+        ("google/gemma-4-E4B-it", 55_055_616 + 42, 7_941_100_832, 3_932_160, 34_881_536, 7_996_156_490),
+        ("google/gemma-4-12B-it", 48, 11_959_730_176, 2_457_600, 65_568_768, 11_959_730_224),
+    ],
+)
+def test_gemma_4_is_known_without_the_hub(
+    name: str, in_the_file: int, ours: int, aligner: int, lora: int, hubs: int
+) -> None:
+    """The hub counts what its files hold besides: keys that no layer has, and a scale for each layer."""
+    sizes = sizes_of(name)
+    assert (sizes.parameters, sizes.aligner) == (ours, aligner)
+    assert sizes.parameters + in_the_file == hubs
+    assert lora_size(sizes.decoder, 16) == lora
 
 
 def test_each_saving_saves_what_it_is_for() -> None:

@@ -16,12 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3EncoderConfig,
     AudioFlamingo3ForConditionalGeneration,
     AudioFlamingo3Processor,
+    Gemma4AudioFeatureExtractor,
+    Gemma4Config,
+    Gemma4ForConditionalGeneration,
+    Gemma4UnifiedAudioFeatureExtractor,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedForConditionalGeneration,
+    GemmaTokenizer,
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
     MusicFlamingoProcessor,
@@ -46,6 +53,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
+from tgsr.models.gemma4 import Gemma4, Gemma4Unified
 from tgsr.models.merge import merge
 from tgsr.models.mini import feature_extractor, train_tokenizer
 from tgsr.models.music_flamingo import AFTER_AUDIO, BEFORE_AUDIO
@@ -132,11 +140,17 @@ def af3_config(
     )
 
 
-def tiny_lalm(seed: int = 0) -> AudioFlamingo3:
-    """As the miniature: its mel bins, windows of 10 s, and a tokenizer learned from a few sentences."""
+def tiny_lalm(seed: int = 0, window: int | None = None) -> AudioFlamingo3:
+    """As the miniature: its mel bins, windows of 10 s, and a tokenizer learned from a few sentences.
+
+    With a `window` the decoder's first layer attends to so many positions and the second to all.
+    """
     tokenizer = train_tokenizer(TEXTS)
     torch.manual_seed(seed)
     config = af3_config(tokenizer, len(tokenizer), {"num_mel_bins": 80, "max_source_positions": 500})
+    if window:
+        config.text_config.sliding_window = window
+        config.text_config.layer_types = ["sliding_attention", "full_attention"]
     model = AudioFlamingo3ForConditionalGeneration(config).eval()
     return AudioFlamingo3("tiny", model, tokenizer, feature_extractor(), max_seconds=10.0)
 
@@ -654,4 +668,139 @@ def qwen3_omni_folder(folder: Path, seed: int = 0, *, thinking: bool = False) ->
     (folder / "tokenizer_config.json").write_text(json.dumps(described))
     template = THINKING_TEMPLATE if thinking else QWEN3_TEMPLATE
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    return folder
+
+
+# --- Gemma 4 ---------------------------------------------------------------------------------------------------
+
+GEMMA_NAMED = {
+    **{"sot_token": "<|turn>", "eot_token": "<turn|>", "soc_token": "<|channel>", "eoc_token": "<channel|>"},
+    **{
+        "boa_token": "<|audio>",
+        "audio_token": "<|audio|>",
+        "eoa_token": "<audio|>",
+        "think_token": "<|think|>",
+    },
+    **{"boi_token": "<|image>", "image_token": "<|image|>", "eoi_token": "<image|>"},
+    "str_token": "<|tool_response>",
+}
+# A system turn only where one is given, and of one text; texts lose blanks at their ends, as in a published template.
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{% if m.content is string or m.role == 'system' %}{{ m.content | trim }}{% else %}{% for part in m.content %}"
+    "{% if part.type == 'audio' %}<|audio|>{% elif part.type == 'text' %}{{ part.text | trim }}{% endif %}"
+    "{% endfor %}{% endif %}<turn|>\n{% endfor %}{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
+
+
+# The large models' opens and ends a thought where nobody asks for one.
+LARGE_GEMMA_TEMPLATE = GEMMA_TEMPLATE.replace("<|turn>model\n", "<|turn>model\n<|channel>thought\n<channel|>")
+
+
+@cache
+def gemma_tokenizer(template: str = GEMMA_TEMPLATE) -> PreTrainedTokenizerBase:
+    """Pieces of a few sentences, bytes for all else, and Gemma 4's special tokens."""
+    learned = Tokenizer(models.BPE())
+    learned.train_from_iterator(
+        [text.replace(" ", "▁") for text in TEXTS], trainers.BpeTrainer(vocab_size=300, show_progress=False)
+    )
+    state = json.loads(learned.to_str())["model"]
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += sorted(state["vocab"], key=lambda piece: state["vocab"][piece])
+    return GemmaTokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[tuple(pair) for pair in state["merges"]],
+        add_bos_token=False,
+        extra_special_tokens=GEMMA_NAMED | {"video_token": "<|video|>"},
+        chat_template=template,
+    )
+
+
+def tiny_gemma4(seed: int = 0, *, unified: bool = False) -> Gemma4:
+    """Four layers of width 32, a sliding window of 12; without `unified` the last two attend to the keys of the others.
+
+    Frames are 16 wide, with `unified` 640 samples of the sound itself.
+    """
+    tokenizer = gemma_tokenizer(LARGE_GEMMA_TEMPLATE if unified else GEMMA_TEMPLATE)
+    token_id = tokenizer.get_vocab()
+    text: dict[str, Any] = {
+        **DECODER,
+        **{"num_hidden_layers": 4, "head_dim": 8, "global_head_dim": 16, "sliding_window": 12},
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "final_logit_softcapping": 5.0,
+        "vocab_size": len(tokenizer) + 8,
+        "initializer_range": 0.15,
+        **{"attention_k_eq_v": True, "num_global_key_value_heads": 1},
+    }
+    shared = {"num_kv_shared_layers": 2, "use_double_wide_mlp": True, "attention_k_eq_v": False}
+    pieces = {"hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": text["vocab_size"]}
+    ids = {
+        **{f"{kind}_token_id": token_id[f"<|{kind}|>"] for kind in ("audio", "image", "video")},
+        **{"boa_token_id": token_id["<|audio>"], "eoa_token_index": token_id["<audio|>"]},
+        **{"boi_token_id": token_id["<|image>"], "eoi_token_id": token_id["<image|>"]},
+    }
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.3}
+    heard = tower | {"subsampling_conv_channels": [128, 4], "output_proj_dims": 16}
+    seen = tower | {"intermediate_size": 16, "head_dim": 8, "num_key_value_heads": 2}
+    raw = {"mm_embed_dim": 8, "mm_posemb_size": 4, "output_proj_dims": 32}
+    torch.manual_seed(seed)
+    kind, model_class, config, extractor = (
+        (
+            Gemma4Unified,
+            Gemma4UnifiedForConditionalGeneration,
+            Gemma4UnifiedConfig(text_config=text, audio_config={}, vision_config=raw, **ids),
+            Gemma4UnifiedAudioFeatureExtractor(),
+        )
+        if unified
+        else (
+            Gemma4,
+            Gemma4ForConditionalGeneration,
+            Gemma4Config(
+                text_config=text | shared | pieces,
+                audio_config=heard,
+                vision_config=seen | {"position_embedding_size": 16},
+                **ids,
+            ),
+            Gemma4AudioFeatureExtractor(),
+        )
+    )
+    model: Any = model_class(config).eval()
+    with torch.no_grad():
+        torch.nn.init.normal_(model.model.embed_audio.embedding_projection.weight, std=0.3)
+        fills = {"layer_scalar": 0.7, "output_max": 2.0}
+        # Calmer than at random: each rounding would else grow from layer to layer.
+        fills |= {"q_norm.weight": 0.25, "post_per_layer_input_norm.weight": 0.3}
+        fills |= {f"post_{part}_layernorm.weight": 0.3 for part in ("attention", "feedforward")}
+        for name, weight in model.state_dict().items():
+            for end in (end for end in fills if name.endswith(end)):
+                weight.fill_(fills[end])
+    model.generation_config.eos_token_id = [
+        token_id[name] for name in ("<eos>", "<turn|>", "<|tool_response>")
+    ]
+    return kind("tiny", model, tokenizer, extractor)
+
+
+def gemma4_folder(folder: Path, seed: int = 0, *, unified: bool = False) -> Path:
+    """As google/gemma-4-E2B-it, or with `unified` google/gemma-4-12B-it.
+
+    Keys of layers that attend to others' lie in the former's file all the same.
+    """
+    lalm = tiny_gemma4(seed, unified=unified)
+    lalm.inner.save_pretrained(str(folder))
+    if not unified:
+        weights = load_file(folder / "model.safetensors")
+        for kind in ("k_proj", "v_proj", "k_norm"):
+            of_layer = "model.language_model.layers.{}.self_attn." + kind + ".weight"
+            for layer in (2, 3):
+                weights[of_layer.format(layer)] = torch.zeros_like(weights[of_layer.format(layer - 2)])
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    lalm.tokenizer.save_pretrained(str(folder))
+    described = {
+        "processor_class": "Gemma4UnifiedProcessor" if unified else "Gemma4Processor",
+        "audio_seq_length": 750,
+        "feature_extractor": json.loads(lalm.feature_extractor.to_json_string()),
+        "image_processor": {"image_processor_type": "Gemma4ImageProcessor"},
+        "video_processor": {"video_processor_type": "Gemma4VideoProcessor"},
+    }
+    (folder / "processor_config.json").write_text(json.dumps(described))
     return folder

@@ -59,12 +59,13 @@ def official_inputs(
         mask_BN[index, end - len(row) : end] = 1
         labels_BN[index, end - len(branch.answer) : end] = torch.tensor(branch.answer, dtype=torch.long)
     known = inspect.signature(type(lalm.inner).forward).parameters
-    encoder = next(lalm.inner.model.audio_tower.parameters())
+    outside = lalm.language_model.get_input_embeddings().weight
+    heard = next(features[name] for name in ("attention_mask", *FEATURE_MASKS) if name in features)
     inputs = {
         "input_ids": ids_BN.to(device),
         "attention_mask": mask_BN.to(device),
-        "input_features": features["input_features"].to(encoder.device, encoder.dtype),
-        **{name: features["attention_mask"].to(device) for name in FEATURE_MASKS if name in known},
+        "input_features": features["input_features"].to(device, outside.dtype),
+        **{name: heard.to(device) for name in FEATURE_MASKS if name in known},
     }
     return inputs, labels_BN.to(device)
 

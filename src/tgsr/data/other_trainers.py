@@ -28,7 +28,9 @@ from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
 from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
-Family = Literal["qwen_omni", "qwen2_audio", "qwen3_omni", "audio_flamingo3", "music_flamingo", "voxtral"]
+Family = Literal[
+    "qwen_omni", "qwen2_audio", "qwen3_omni", "audio_flamingo3", "music_flamingo", "voxtral", "gemma4"
+]
 """Those that other trainers have, by the names of their files in models/."""
 FLAMINGOS = ("audio_flamingo3", "music_flamingo")  # in the words of B.1.2, all others in those of B.1.1
 Words = Sequence[Word] | None
@@ -204,7 +206,11 @@ def _plain(text: str, family: Family) -> str:
     """The names of special tokens as text, as the models' `prompt` writes them; Voxtral's tokenizer reads none."""
     if family in FLAMINGOS:
         text = text.replace("<sound>", "< sound >")
-    return text if family in ("audio_flamingo3", "voxtral") else re.sub(r"<\|(?=\w+\|>)", "< |", text)
+    if family in ("audio_flamingo3", "voxtral"):
+        return text
+    # Gemma 4 has names that open or close with a bar: <|turn>, <turn|>.
+    names = r"<(?=\|\w+\|?>|\w+\|>)" if family == "gemma4" else r"<(?=\|\w+\|>)"
+    return re.sub(names, "< ", text)
 
 
 def _unmarked(text: str) -> str:

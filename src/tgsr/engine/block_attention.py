@@ -16,7 +16,7 @@ K blocks, F frames, R regions; in attention N tokens of the row, H heads, G key 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,8 +177,8 @@ def block_sums(
             all_JGN = query_JGNW.new_ones(query_JGNW.shape[:3])
             blocks.of_regions.append(_of_regions(query_JGNW, key[0], all_JGN, where.memory, blocks, scale))
         return branch_attention(module, query, key, value, attention_mask, **more)
-    device = query.device.type
-    if device == "cpu" and more.get("sliding_window") is None:
+    device, window = query.device.type, more.get("sliding_window")
+    if device == "cpu" and window is None:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
         query, key, value = (x.to(dtype) for x in (query, key, value))
         scale = more.get("scaling") or query.shape[-1] ** -0.5
@@ -189,12 +189,15 @@ def block_sums(
         out, _ = branch_attention(module, query, key, value, attention_mask, **more)
         scale = more.get("scaling") or query.shape[-1] ** -0.5
         query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
-        lse_KJGN = _by_scores(query_JGNW, key[0], where, blocks, scale)
+        lse_KJGN = _by_scores(query_JGNW, key[0], where, blocks, scale, window)
     share_KJGN = lse_KJGN.softmax(0)
     blocks.sums.append(share_KJGN.mean((1, 2))[:, blocks.rows_S.to(query.device)].T.cpu())
     if blocks.weights and not where.memory:
         audio_JGN = share_KJGN[AUDIO]
-        blocks.of_regions.append(_of_regions(query_JGNW, key[0], audio_JGN, blocks.audio, blocks, scale))
+        near = None if window is None else (lambda query, key: where.is_near(query, key, window))
+        blocks.of_regions.append(
+            _of_regions(query_JGNW, key[0], audio_JGN, blocks.audio, blocks, scale, near)
+        )
     return out, None
 
 
@@ -236,9 +239,16 @@ def _in_blocks(
 
 
 def _by_scores(
-    query_JGNW: Tensor, key_GNW: Tensor, where: BranchLayout, blocks: _Blocks, scale: float
+    query_JGNW: Tensor,
+    key_GNW: Tensor,
+    where: BranchLayout,
+    blocks: _Blocks,
+    scale: float,
+    window: int | None = None,
 ) -> Tensor:
     """The same log-sum-exps from scores, on any device, for the places after the audio; 0 for the others.
+
+    Of a layer with a sliding window: -inf for a block that lies before it.
 
     The kernels of other devices give no log-sum-exps that could be used alike, so that a few queries' scores are
     computed again at a time.
@@ -266,8 +276,11 @@ def _by_scores(
             for block in keys:
                 key_GWK = key_GNW[:, block].to(dtype).transpose(1, 2)
                 scores = query_JGNW[:, :, some].to(dtype) @ key_GWK * scale
-                later = _places(block).to(scores.device) > places  # a prefix stands before all branches
-                of_keys.append(scores.masked_fill(later, float("-inf")).logsumexp(-1))
+                key_places = _places(block).to(scores.device)
+                hidden = key_places > places  # a prefix stands before all branches
+                if window is not None:
+                    hidden |= ~where.is_near(places, key_places, window)
+                of_keys.append(scores.masked_fill(hidden, float("-inf")).logsumexp(-1))
             if len(of_keys) == 5:
                 of_keys[2:4] = [torch.logaddexp(of_keys[2], of_keys[3])]
             else:
@@ -283,11 +296,12 @@ def _of_regions(
     frames: Sequence[slice],
     blocks: _Blocks,
     scale: float,
+    is_near: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> list[Tensor]:
     """Each branch's queries x R: what falls on its regions, means over heads.
 
     frames[c] is where clip c's frames stand among the keys; audio_JGN, their share of each query's attention, is what
-    they divide among themselves.
+    they divide among themselves. `is_near` says which places of the row lie in a query's sliding window.
     """
     n_shared, n_groups = query_JGNW.shape[:2]
     of_branches = []
@@ -299,7 +313,12 @@ def _of_regions(
         for places in queries.to(key_GWF.device).split(n_at_once):
             query_GSW = query_JGNW[:, :, places].float().transpose(0, 1).flatten(1, 2) * scale
             of_audio_GS1 = audio_JGN[:, :, places].transpose(0, 1).flatten(1, 2)[..., None]
-            share_GSF = (query_GSW @ key_GWF).softmax(-1).mul_(of_audio_GS1)
+            scores_GSF = query_GSW @ key_GWF
+            if is_near is not None:
+                hidden_SF = ~is_near(places[:, None], _places(frames[owner]).to(places.device))
+                # Finite: where no frame is near, all are hidden alike, and divide a share of 0.
+                scores_GSF.masked_fill_(hidden_SF.repeat(n_shared, 1), torch.finfo(scores_GSF.dtype).min)
+            share_GSF = scores_GSF.softmax(-1).mul_(of_audio_GS1)
             share_SF = share_GSF.unflatten(1, (n_shared, -1)).mean((0, 1))
             sums.append((share_SF @ weights_FR).cpu())
         of_branches.append(torch.cat(sums))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
 
+from tgsr.engine.branch_attention import refuse_unknown
 from tgsr.engine.shared_prefix import SharedPrefix
 from tgsr.models.lalm import device_of
 
@@ -26,6 +27,8 @@ NAME = "tgsr_branch_cache"  # under which transformers knows the function below
 @dataclass(frozen=True)
 class KeyValues:
     """Keys and values of C prefixes, one tensor pair a layer, each C x heads x P x head width; left-padded.
+
+    Layers that attend to an earlier layer's have none (`layer_of_keys`).
 
     `memory` are those of the frames that a decoder with cross-attention looks into.
     """
@@ -43,6 +46,18 @@ class KeyValues:
         keys, values = (tuple(layer[list(clips)] for layer in side) for side in (self.keys, self.values))
         memory = None if self.memory is None else self.memory.of(clips)
         return KeyValues(keys, values, self.mask_CP[list(clips)], self.lengths_C[list(clips)], memory)
+
+
+def layer_of_keys(module: Any) -> int:
+    """The layer whose keys and values an attention module looks at: its own, or the one that it shares them with.
+
+    Where a decoder's last layers have no keys (Gemma 3n and 4), it is the last one of the module's kind that has.
+    """
+    if not getattr(module, "is_kv_shared_layer", False):
+        return int(module.layer_idx)
+    config = module.config
+    kinds = config.layer_types[: config.num_hidden_layers - config.num_kv_shared_layers]
+    return int(len(kinds) - 1 - kinds[::-1].index(module.layer_type))
 
 
 @torch.no_grad()
@@ -113,7 +128,6 @@ class BranchCache:
         self.visible_BS = torch.zeros(len(owners_B), room, dtype=torch.bool, device=owners_B.device)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        self.prefix_mask_CP = _minus_infinity(~prefix.mask_CP)
         self._group(owners_B)
 
     def _group(self, owners_B: Tensor) -> None:
@@ -139,7 +153,30 @@ class BranchCache:
         hidden_BNS = later_NS | ~self.visible_BS[:, None, : self.n_seen]
         # Padding sees itself, so that its softmax is defined.
         hidden_BNS[:, range(n), range(self.n_seen - n, self.n_seen)] = False
-        self.own_mask_BNS = _minus_infinity(hidden_BNS)
+        self.hidden_BNS = hidden_BNS
+        self.masks: dict[int | None, tuple[Tensor, Tensor]] = {}  # by a layer's window
+
+    def mask(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """What is added to the N newest tokens' scores: over the prefix, B x N x P, and over their own, B x N x S.
+
+        Where all new tokens see the same of the prefix it is B x 1 x P.
+        """
+        if window not in self.masks:
+            self.masks[window] = self._mask(window)
+        return self.masks[window]
+
+    def _mask(self, window: int | None) -> tuple[Tensor, Tensor]:
+        hidden_BNP, hidden_BNS = ~self.prefix.mask_CP[self.owners_B][:, None], self.hidden_BNS
+        if window is not None:
+            n_prefix = self.prefix.mask_CP.shape[1]
+            place_BS = self.visible_BS[:, : self.n_seen].cumsum(1) - 1
+            place_BN = place_BS[:, -self.hidden_BNS.shape[1] :, None]
+            # Prefixes end where the branches begin, whatever their lengths.
+            hidden_BNP = hidden_BNP | (
+                place_BN + n_prefix - torch.arange(n_prefix, device=place_BN.device) >= window
+            )
+            hidden_BNS = hidden_BNS | (place_BN - place_BS[:, None] >= window)
+        return _minus_infinity(hidden_BNP), _minus_infinity(hidden_BNS)
 
     def select(self, rows: Tensor) -> None:
         """Keeps only these branches, in this order."""
@@ -148,7 +185,15 @@ class BranchCache:
         self.values = {layer: values[rows.to(values.device)] for layer, values in self.values.items()}
         self._group(self.owners_B[rows])
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float,
+        window: int | None = None,
+    ) -> Tensor:
         """B x heads x N x W for the N newest tokens, whose keys and values are kept, on the layer's own device."""
         n_branches, _, n_new, width = query.shape
         n_keys = key.shape[1]
@@ -157,17 +202,19 @@ class BranchCache:
             self.keys[layer], self.values[layer] = key.new_empty(room), value.new_empty(room)
         new = slice(self.n_seen - n_new, self.n_seen)
         self.keys[layer][:, :, new], self.values[layer][:, :, new] = key, value
-        keys_BKSW, values_BKSW = (x[layer][:, :, : self.n_seen] for x in (self.keys, self.values))
-        query_BKRNW = (query * scaling).view(n_branches, n_keys, -1, n_new, width)
-        prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
-        n_prefix = prefix_keys.shape[2]
-        prefix_mask_CP, own_mask_BNS = (
-            self.prefix_mask_CP.to(query.device),
-            self.own_mask_BNS.to(query.device),
+        # On another device only where a layer looks at the keys of one that is there.
+        keys_BKSW, values_BKSW = (
+            x[layer][:, :, : self.n_seen].to(query.device) for x in (self.keys, self.values)
         )
+        query_BKRNW = (query * scaling).view(n_branches, n_keys, -1, n_new, width)
+        prefix_keys, prefix_values = (
+            x[layer].to(query.device) for x in (self.prefix.keys, self.prefix.values)
+        )
+        n_prefix = prefix_keys.shape[2]
+        prefix_mask_BNP, own_mask_BNS = (mask.to(query.device) for mask in self.mask(window))
 
         by_clip = self._by_clip(query_BKRNW) @ prefix_keys.transpose(-1, -2)
-        scores_prefix = self._by_branch(by_clip + prefix_mask_CP[:, None, None, :], query_BKRNW.shape)
+        scores_prefix = self._by_branch(by_clip, query_BKRNW.shape) + prefix_mask_BNP[:, None, None]
         scores_own = query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)
         scores_own = scores_own.view(*query_BKRNW.shape[:-1], self.n_seen) + own_mask_BNS[:, None, None]
         weights = torch.cat([scores_prefix, scores_own], -1).float().softmax(-1).to(prefix_values.dtype)
@@ -207,12 +254,15 @@ def cached_attention(
     *,
     branch_cache: BranchCache,
     scaling: float,
-    **_: Any,
+    sliding_window: int | None = None,
+    **more: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: B x heads x N x W -> B x N x heads x W."""
+    """transformers' attention interface: B x heads x N x W -> B x N x heads x W. ModelError as `refuse_unknown`."""
+    refuse_unknown(module, more, branch_cache.prefix.memory is not None)
     if branch_cache.prefix.memory is not None and not module.is_causal:
         return branch_cache.attend_memory(module.layer_idx, query, scaling).transpose(1, 2), None
-    return branch_cache.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+    out = branch_cache.attend(layer_of_keys(module), query, key, value, scaling, sliding_window)
+    return out.transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, cached_attention)

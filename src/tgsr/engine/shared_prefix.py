@@ -97,7 +97,7 @@ def listen(
             memory.append(embedded)
             rows.append(torch.cat([head_ND, lalm.embed(tail)]))
         else:
-            rows.append(torch.cat([head_ND, embedded, lalm.embed(tail)]))
+            rows.append(torch.cat([head_ND, lalm.in_row(embedded), lalm.embed(tail)]))
     n_frames = tuple(len(frames) for frames in audio)
     return SharedPrefix(lalm, tuple(rows), len(head_ND), n_frames, tuple(memory))
 
@@ -233,19 +233,16 @@ def forward(
     lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
     starts = row_starts(prefix_lengths, lengths)
     ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
-    positions = [torch.arange(n) for n in prefix_lengths]
-    positions += [prefix_lengths[owner] + torch.arange(n) for owner, n in zip(owners, lengths, strict=True)]
+    where = layout(prefix_lengths, lengths, owners, device, [len(frames) for frames in prefix.memory])
     if prefix.memory:
         more["encoder_hidden_states"] = torch.cat(prefix.memory)[None]
     with attention_as(lalm.language_model, attention):
         out = lalm.language_model(
             inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
-            position_ids=torch.cat(positions).to(device)[None],
+            position_ids=where.position_N[None],
             use_cache=False,
             output_hidden_states=output_hidden_states,
-            branches=layout(
-                prefix_lengths, lengths, owners, device, [len(frames) for frames in prefix.memory]
-            ),
+            branches=where,
             **more,
         )
     n_clips = len(prefix.rows)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm
 
+VISION = re.compile(r"\.(visual|vision_tower|embed_vision)\.")
 BLOCKS = ("audio tower", "aligner", "language model", "head", "LoRA", "vision tower")
 # A mixture's parameters that may have a LoRA besides attention: all experts of a layer are one tensor, the router one.
 IN_MIXTURE = {
@@ -103,7 +104,7 @@ def parts_of(lalm: Lalm) -> list[ModelPart]:
             block = "LoRA"
         else:
             module = module.rpartition(".")[0]
-            block = "vision tower" if ".visual." in name else block_of.get(id(weight), "audio tower")
+            block = "vision tower" if VISION.search(name) else block_of.get(id(weight), "audio tower")
         n[block] += size(weight)
         if weight.requires_grad:
             n_trained[block] += size(weight)

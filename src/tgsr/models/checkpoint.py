@@ -39,8 +39,9 @@ CHANGES_NOTHING = {
     *("is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_word_embeddings", "prefix"),
     *("finetuning_task", "task_specific_params", "tokenizer_class", "encoder_layerdrop", "ignore_index"),
     *("forced_decoder_ids", "vocab_size", "head_dim", "num_key_value_heads", "use_qk_norm"),
-    *("shared_expert_intermediate_size", "seconds_per_chunk"),
+    *("shared_expert_intermediate_size", "seconds_per_chunk", "vocab_size_per_layer_input"),
 }
+SWITCHES = ("use_", "enable_", "hidden_size_per_layer_input")  # off where they are 0 or false
 NOT_HEARD = re.compile(r"vision_.+|.+_token_id")
 """Fields that stand in published configs whose class has none of them: what transformers 4 wrote into each, what is for
 training from nothing, what something else reads, what the weights' names and shapes say, too; and what is about
@@ -52,14 +53,14 @@ log = logging.getLogger(__name__)
 def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]:
     """The fields of a config.json that its class does not know, by their names there (text_config.NAME), with values.
 
-    transformers keeps them as attributes and computes without them. null, `use_...` = false, and what CHANGES_NOTHING
-    and NOT_HEARD name is left out.
+    transformers keeps them as attributes and computes without them. null, 0 and false of what SWITCHES names, and what
+    CHANGES_NOTHING and NOT_HEARD name is left out.
     """
     given = {
         key: value
         for key, value in vars(config).items()
         if value is not None and key[0] != "_" and not NOT_HEARD.fullmatch(key)
-        if value is not False or not key.startswith("use_")
+        if value or not key.startswith(SWITCHES)
     }
     extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING
     if extra:
@@ -105,7 +106,7 @@ def read_weights(
     `settings` are of its config.json, to be others than they are there.
 
     `unquantized` names the modules that "4bit" leaves alone; `layers` those that `devices="all"` may spread, None for
-    accelerate's choice. Raises ModelError for a missing or cut-off file, for
+    accelerate's choice. Raises ModelError for a missing or cut-off file, for a missing package, for
     weights that are only there as a pickle (which would run whatever code is in it), and for weights that are missing
     or of another shape: transformers would fill them with random numbers and a warning.
     """
@@ -123,6 +124,11 @@ def read_weights(
         model, loaded = model_class.from_pretrained(name, **options)
     except KeyError as error:  # an activation, a type of rotary embeddings
         raise unknown_value(name, error) from error
+    except ImportError as error:  # what a part of the class is built with, as Gemma 3n's pictures
+        raise ModelError(
+            f"{name}: a part of {family} needs a package that is not installed: {' '.join(str(error).split())} Or "
+            "serve the model with vLLM and name it http://HOST:PORT/v1#MODEL"
+        ) from error
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         remedy = "see that the id or folder is right and download it again"
         if "safetensors" in str(error) and (".bin" in str(error) or "model.safetensors" in str(error)):
@@ -211,7 +217,7 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
 
 
 def read_processor(
-    name: str, family: str, processor_class: Any = None
+    name: str, family: str, processor_class: Any = None, extractor_class: Any = WhisperFeatureExtractor
 ) -> tuple[PreTrainedTokenizerBase, WhisperFeatureExtractor, dict[str, Any]]:
     """A checkpoint's tokenizer, its feature extractor, and what its processor's files say.
 
@@ -221,7 +227,7 @@ def read_processor(
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        extractor = extractor_class.from_pretrained(name)
         about = ProcessorMixin.get_processor_dict(name)[0]
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error

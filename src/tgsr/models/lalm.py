@@ -174,6 +174,10 @@ class Lalm(ABC):
         weight = next(self.aligner.parameters())
         return self.aligner(features_FE.to(weight.device, weight.dtype))
 
+    def in_row(self, frames_FD: Tensor) -> Tensor:
+        """A clip's aligned frames as they stand in the decoder's row, F x as wide as `embed` makes tokens."""
+        return frames_FD
+
     def turns(self, text: str, system: str | None) -> list[dict[str, Any]]:
         """The chat that the template reads: a system turn, unless it is None; a place for audio, then the text."""
         return chat_messages(text, system)
@@ -224,6 +228,7 @@ class Lalm(ABC):
         return self.opening + written_text(self.tokenizer, ids, {self.eos_id, *self.end_ids})
 
     def embed(self, ids: Tensor) -> Tensor:
+        """Token ids of any shape as they stand in the decoder's row."""
         return self.language_model.get_input_embeddings()(ids)
 
     def refuse_long(self, samples: np.ndarray) -> None:

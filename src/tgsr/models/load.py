@@ -27,6 +27,7 @@ from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError, OptionError
 from tgsr.models import (
     audio_flamingo3,
+    gemma4,
     mini,
     mini_lm,
     music_flamingo,
@@ -69,6 +70,8 @@ LOADERS: dict[str, Callable[[str, Placement], Lalm]] = {
     **dict.fromkeys(qwen_omni.MODEL_TYPES, qwen_omni.load_qwen_omni),
     **dict.fromkeys(qwen3_omni.MODEL_TYPES, qwen3_omni.load_qwen3_omni),
     **dict.fromkeys(voxtral.MODEL_TYPES, voxtral.load_voxtral),
+    **dict.fromkeys(gemma4.MODEL_TYPES, gemma4.load_gemma4),
+    **dict.fromkeys(gemma4.WITHOUT_ENCODER, gemma4.load_gemma4_unified),
     **dict.fromkeys(whisper.MODEL_TYPES, whisper.load_whisper),
 }
 """What reads a checkpoint in the hub's layout, by its model type."""

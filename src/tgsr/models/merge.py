@@ -66,7 +66,8 @@ def _save_all(lalm: Lalm, model: Any, folder: Path) -> None:
     """The model with its aligner, all in the decoder's width, and what else the base's checkpoint holds."""
     head: Any = lalm.lm_head
     embedding: Any = lalm.language_model.get_input_embeddings()
-    if head.weight is embedding.weight:  # mini-lm's, by hand: its class is not one that ties
+    # mini-lm's, by hand: its class is not one that ties.
+    if head.weight is embedding.weight and not model._tied_weights_keys:
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         for part in (model.config, model.config.get_text_config()):
             part.tie_word_embeddings = False

@@ -35,13 +35,18 @@ def reserved_names(tokenizer: Any, *, markup: bool = True) -> tuple[str, ...]:
 def chat_text(owner: Any, turns: list[dict[str, Any]], system: str | None, name: str) -> str:
     """What `owner`, a tokenizer or a processor, writes for a chat, up to where the answer begins.
 
-    `system` is the text of the system turn among `turns`. ModelError where the chat template refuses the chat, and
-    where it leaves the system turn out.
+    `system` is the text of the system turn among `turns`. ModelError where the chat template refuses the chat, where it
+    writes a turn's parts as they stand in Python, and where it leaves the system turn out.
     """
     try:
         text = str(owner.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
     except (TemplateError, TypeError) as error:  # TypeError: content in parts where it wants one text
         raise ModelError(f"{name}: its chat template refuses the chat: {error}") from error
+    if any(str(turn["content"]) in text for turn in turns if isinstance(turn["content"], list)):
+        raise ModelError(
+            f"{name}: its chat template writes the parts of a turn as a list, brackets and all; take the template of "
+            "the model's own processor, or leave --system out"
+        )
     if system and system.strip() not in text:
         raise ModelError(
             f"{name}: its chat template has no place for a system turn; leave --system out, or ask with other words"

@@ -24,7 +24,8 @@ class DecoderShape:
     """The sizes of a Qwen-type decoder that costs follow from.
 
     Of a mixture `feed_forward` is the width of the experts that a token goes through together, and `idle` that of the
-    layer's others, which are held all the same.
+    layer's others, which are held all the same. Where layers are unlike, widths are means. `lora_width` is how many
+    parameters a LoRA of rank 1 has in all.
     """
 
     layers: int
@@ -34,6 +35,7 @@ class DecoderShape:
     feed_forward: int
     vocabulary: int
     idle: int = 0
+    lora_width: int = 0
 
     @property
     def layer_weights(self) -> int:

@@ -8,6 +8,7 @@ assumptions, and the table names them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,15 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
     AutoConfig,
+    Gemma4Config,
+    Gemma4ForConditionalGeneration,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedForConditionalGeneration,
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
     Qwen2_5OmniThinkerConfig,
@@ -33,7 +39,17 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, music_flamingo, qwen2_audio, qwen3_omni, qwen_omni, voxtral, whisper
+from tgsr.models import (
+    audio_flamingo3,
+    gemma4,
+    music_flamingo,
+    qwen2_audio,
+    qwen3_omni,
+    qwen_omni,
+    voxtral,
+    whisper,
+)
+from tgsr.models.aligner_and_lora import VISION
 from tgsr.models.checkpoint import unknown_value
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import OURS, only_answers
@@ -91,9 +107,12 @@ CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
         qwen3_omni.MODEL_TYPES, (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3_omni.Qwen3Omni)
     ),
     **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
+    **dict.fromkeys(gemma4.MODEL_TYPES, (Gemma4ForConditionalGeneration, gemma4.Gemma4)),
+    **dict.fromkeys(gemma4.WITHOUT_ENCODER, (Gemma4UnifiedForConditionalGeneration, gemma4.Gemma4Unified)),
 }
 """By model type: the class whose parameters are counted, and the family, whose frames are."""
 
+ALIGNER = re.compile(r"\.(multi_modal_projector|embed_audio)\.|\.audio_tower\.proj")
 QWEN_7B = {
     "model_type": "qwen2",
     "hidden_size": 3584,
@@ -103,6 +122,27 @@ QWEN_7B = {
     "intermediate_size": 18944,
     "vocab_size": 151672,
 }
+
+
+def _gemma4(width: int, layers: int, feed_forward: int, keys: int, sharing: int, turn: int) -> Gemma4Config:
+    """Of a Gemma 4 with an encoder: `sharing` layers have no keys, every `turn`-th attends to all positions."""
+    is_whole = [(layer + 1) % turn == 0 for layer in range(layers)]
+    return Gemma4Config(
+        audio_config={},
+        vision_config={},
+        text_config={
+            "hidden_size": width,
+            "intermediate_size": feed_forward,
+            "num_hidden_layers": layers,
+            "num_key_value_heads": keys,
+            "num_kv_shared_layers": sharing,
+            "use_double_wide_mlp": turn == 5,
+            "layer_types": ["full_attention" if whole else "sliding_attention" for whole in is_whole],
+            "final_logit_softcapping": 30.0,
+        },
+    )
+
+
 PAPERS = {
     # The class's defaults are the 7B's, but for the vision tower's width.
     "Qwen/Qwen2.5-Omni-7B": Qwen2_5OmniThinkerConfig(vision_config={"hidden_size": 1280}),
@@ -143,6 +183,25 @@ PAPERS = {
         ),
     ),
     "mistralai/Voxtral-Mini-3B-2507": VoxtralConfig(),  # the class's defaults are its
+    **dict.fromkeys(("google/gemma-4-E2B-it", "google/gemma-4-E2B"), _gemma4(1536, 35, 6144, 1, 20, 5)),
+    **dict.fromkeys(("google/gemma-4-E4B-it", "google/gemma-4-E4B"), _gemma4(2560, 42, 10240, 2, 18, 6)),
+    **dict.fromkeys(
+        ("google/gemma-4-12B-it", "google/gemma-4-12B"),
+        Gemma4UnifiedConfig(
+            audio_config={},
+            vision_config={},
+            text_config={
+                "hidden_size": 3840,
+                "intermediate_size": 15360,
+                "num_hidden_layers": 48,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "num_global_key_value_heads": 1,
+                "attention_k_eq_v": True,
+                "final_logit_softcapping": 30.0,
+            },
+        ),
+    ),
 }
 """Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
 hub's numbers of parameters; of Audio Flamingo 3's heirs as transformers' own scripts convert them; of Qwen2-Audio as
@@ -183,23 +242,39 @@ def sizes_of(name: str) -> Sizes:
 
 def sizes_of_model(model: Any, source: str) -> Sizes:
     """Of a transformers model of one of the families; `source` says where it is from."""
-    text = model.config.get_text_config()
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    text, (_, family) = model.config.get_text_config(), CLASSES[model.config.model_type]
+    linear = {
+        name.removesuffix(".base_layer"): module  # a loaded model may have a LoRA
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "language_model.layers." in name
+    }
+    in_all = {
+        kind: sum(module.out_features for name, module in linear.items() if name.endswith(f".{kind}"))
+        for kind in ("q_proj", "k_proj", "gate_proj")
+    }
+    query, key, gate = (round(n / text.num_hidden_layers) for n in in_all.values())
     used, experts = getattr(text, "num_experts_per_tok", 0), getattr(text, "num_experts", 0)
-    each = text.moe_intermediate_size if experts else text.intermediate_size
+    each = text.moe_intermediate_size if experts else gate
     decoder = DecoderShape(
         layers=text.num_hidden_layers,
         width=text.hidden_size,
-        query_width=text.num_attention_heads * head_width,
-        key_width=text.num_key_value_heads * head_width,
+        query_width=query,
+        key_width=key,
         feed_forward=each * used if experts else each,
         vocabulary=text.vocab_size,
         idle=each * (experts - used) if experts else 0,
+        lora_width=sum(
+            module.in_features + module.out_features
+            for name, module in linear.items()
+            if re.fullmatch(family.lora_targets, name)
+        ),
     )
     counts = {"aligner": 0, "audio_tower": 0, "visual": 0, "language_model": 0, "lm_head": 0}
     for name, weight in model.named_parameters():
-        if ".multi_modal_projector." in name or ".audio_tower.proj" in name:
+        if ALIGNER.search(name):
             part = "aligner"
+        elif VISION.search(name):
+            part = "visual"
         else:
             part = next(piece for piece in counts if f"{piece}." in name)
         counts[part] += weight.numel()
@@ -208,7 +283,6 @@ def sizes_of_model(model: Any, source: str) -> Sizes:
         counts["language_model"] + counts["lm_head"],
     )
     others = (counts["aligner"], counts["audio_tower"], counts["visual"])
-    _, family = CLASSES[model.config.model_type]
     rate = 1 / family.seconds_per_frame
     return Sizes(source, decoder, language_model, matrices, *others, rate, family.heard)
 
@@ -233,10 +307,8 @@ class PlanRow:
 
 
 def lora_size(decoder: DecoderShape, rank: int) -> int:
-    """Parameters of a LoRA on all seven matrices of each layer (table 6); of a mixture on attention's four."""
-    d, q, k, f = decoder.width, decoder.query_width, decoder.key_width, decoder.feed_forward
-    experts = 0 if decoder.idle else 3 * (d + f)
-    return decoder.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + experts)
+    """Parameters of a LoRA on the family's matrices: all seven of a layer (table 6), of a mixture attention's four."""
+    return rank * decoder.lora_width
 
 
 def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
