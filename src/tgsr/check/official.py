@@ -59,7 +59,7 @@ def official_inputs(
         mask_BN[index, end - len(row) : end] = 1
         labels_BN[index, end - len(branch.answer) : end] = torch.tensor(branch.answer, dtype=torch.long)
     known = inspect.signature(type(lalm.inner).forward).parameters
-    encoder = next(lalm.inner.model.audio_tower.parameters())
+    encoder = next(lalm.audio_tower.parameters())
     inputs = {
         "input_ids": ids_BN.to(device),
         "attention_mask": mask_BN.to(device),

@@ -16,6 +16,7 @@ from accelerate import init_empty_weights
 from accelerate.utils import CustomDtype, compute_module_sizes
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -31,6 +32,9 @@ from tgsr.models.placement import AS_SAVED, Placement
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bfloat16}
 LAYERS = "model.language_model.layers"  # where most families have the decoder's layers
 PROJECTED = ["model.audio_tower", "model.multi_modal_projector", "lm_head"]  # what 4 bits leave alone there
+# Of a folder where no adapter is: one that lies beside the weights transformers would load by itself, and then say what
+# is missing of the adapter, not of the model.
+NO_ADAPTER = {"subfolder": "no-adapter"}
 FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
 HOST = "cpu"
 CHANGES_NOTHING = {
@@ -98,11 +102,11 @@ def read_weights(
     *,
     unquantized: list[str],
     layers: str | None = LAYERS,
-    **settings: float,
+    **settings: Any,
 ) -> Any:
     """The model of `model_class` with all of its weights, frozen, in evaluation mode, where `placement` says.
 
-    `settings` are of its config.json, to be others than they are there.
+    `settings` are of its config.json, to be others than they are there, and what else from_pretrained takes.
 
     `unquantized` names the modules that "4bit" leaves alone; `layers` those that `devices="all"` may spread, None for
     accelerate's choice. Raises ModelError for a missing or cut-off file, for
@@ -210,8 +214,19 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
     )
 
 
+def check_type(name: str, family: str, model_types: Sequence[str]) -> str:
+    """A checkpoint's model type. ModelError for one that is not of `model_types`, and where there is no config.json."""
+    try:
+        model_type = str(AutoConfig.from_pretrained(name).model_type)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
+    if model_type not in model_types:
+        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(model_types)}")
+    return model_type
+
+
 def read_processor(
-    name: str, family: str, processor_class: Any = None
+    name: str, family: str, processor_class: Any = None, extractor_class: Any = WhisperFeatureExtractor
 ) -> tuple[PreTrainedTokenizerBase, WhisperFeatureExtractor, dict[str, Any]]:
     """A checkpoint's tokenizer, its feature extractor, and what its processor's files say.
 
@@ -221,7 +236,7 @@ def read_processor(
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        extractor = WhisperFeatureExtractor.from_pretrained(name)
+        extractor = extractor_class.from_pretrained(name)
         about = ProcessorMixin.get_processor_dict(name)[0]
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error

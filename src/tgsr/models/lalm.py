@@ -100,6 +100,11 @@ class Lalm(ABC):
         self.pad_id = self.eos_id if pad is None else int(pad)
 
     @property
+    def audio_tower(self) -> Any:
+        """What hears; an Omni's ends in the aligner."""
+        return self.inner.model.audio_tower
+
+    @property
     @abstractmethod
     def aligner(self) -> Any:
         """The only part that stage 1 trains (table 5)."""
@@ -268,7 +273,7 @@ def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
 
 def tower_hash(lalm: Lalm, family: str) -> str:
     """Changes with the weights of a model's audio_tower, and with the window of its feature extractor."""
-    weights = lalm.inner.model.audio_tower.state_dict()
+    weights = lalm.audio_tower.state_dict()
     return weights_hash(f"{family} {lalm.feature_extractor.chunk_length}", weights.items())
 
 

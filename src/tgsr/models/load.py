@@ -27,6 +27,7 @@ from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError, OptionError
 from tgsr.models import (
     audio_flamingo3,
+    granite_speech,
     mini,
     mini_lm,
     music_flamingo,
@@ -69,6 +70,7 @@ LOADERS: dict[str, Callable[[str, Placement], Lalm]] = {
     **dict.fromkeys(qwen_omni.MODEL_TYPES, qwen_omni.load_qwen_omni),
     **dict.fromkeys(qwen3_omni.MODEL_TYPES, qwen3_omni.load_qwen3_omni),
     **dict.fromkeys(voxtral.MODEL_TYPES, voxtral.load_voxtral),
+    **dict.fromkeys(granite_speech.MODEL_TYPES, granite_speech.load_granite_speech),
     **dict.fromkeys(whisper.MODEL_TYPES, whisper.load_whisper),
 }
 """What reads a checkpoint in the hub's layout, by its model type."""

@@ -33,7 +33,16 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, music_flamingo, qwen2_audio, qwen3_omni, qwen_omni, voxtral, whisper
+from tgsr.models import (
+    audio_flamingo3,
+    granite_speech,
+    music_flamingo,
+    qwen2_audio,
+    qwen3_omni,
+    qwen_omni,
+    voxtral,
+    whisper,
+)
 from tgsr.models.checkpoint import unknown_value
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import OURS, only_answers
@@ -91,8 +100,19 @@ CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
         qwen3_omni.MODEL_TYPES, (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3_omni.Qwen3Omni)
     ),
     **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
+    **{
+        model_type: (model_class, granite_speech.GraniteSpeech)
+        for model_type, model_class in granite_speech.CLASSES.items()
+    },
 }
 """By model type: the class whose parameters are counted, and the family, whose frames are."""
+PARTS = {
+    "aligner": (".multi_modal_projector.", ".audio_tower.proj", "model.projector."),
+    "audio_tower": (".audio_tower.", "model.encoder."),
+    "vision_tower": (".visual.",),
+    "language_model": (".language_model.", "lm_head."),
+}
+"""How names of parameters go on in each part; the first that fits is a parameter's."""
 
 QWEN_7B = {
     "model_type": "qwen2",
@@ -196,21 +216,19 @@ def sizes_of_model(model: Any, source: str) -> Sizes:
         vocabulary=text.vocab_size,
         idle=each * (experts - used) if experts else 0,
     )
-    counts = {"aligner": 0, "audio_tower": 0, "visual": 0, "language_model": 0, "lm_head": 0}
+    counts = dict.fromkeys(PARTS, 0)
     for name, weight in model.named_parameters():
-        if ".multi_modal_projector." in name or ".audio_tower.proj" in name:
-            part = "aligner"
-        else:
-            part = next(piece for piece in counts if f"{piece}." in name)
+        part = next(part for part, within in PARTS.items() if any(piece in name for piece in within))
         counts[part] += weight.numel()
-    matrices, language_model = (
-        decoder.layers * decoder.held_weights,
-        counts["language_model"] + counts["lm_head"],
-    )
-    others = (counts["aligner"], counts["audio_tower"], counts["visual"])
     _, family = CLASSES[model.config.model_type]
-    rate = 1 / family.seconds_per_frame
-    return Sizes(source, decoder, language_model, matrices, *others, rate, family.heard)
+    return Sizes(
+        source,
+        decoder,
+        matrices=decoder.layers * decoder.held_weights,
+        frames_per_second=1 / family.seconds_per_frame,
+        heard=family.heard,
+        **counts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
