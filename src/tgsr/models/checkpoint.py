@@ -64,6 +64,7 @@ def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]
         for key, value in vars(config).items()
         if value is not None and key[0] != "_" and not NOT_HEARD.fullmatch(key)
         if value is not False or not key.startswith("use_")
+        if (key, value) != ("position_embedding_type", "absolute")  # the Q-Former's, which knows no other
     }
     extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING
     if extra:

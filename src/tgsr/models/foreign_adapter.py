@@ -60,7 +60,7 @@ def own_lora(name: str, subfolder: str = "") -> Path | None:
 
 
 def merge_own_lora(lalm: Lalm, folder: Path) -> None:
-    """Merges the LoRA that `own_lora` found. ModelError as `put_on` and `merge_lora`, and for a tensor without a place."""
+    """Merges the LoRA that `own_lora` found. ModelError as `put_on` and `merge_lora`; for a tensor without a place."""
     read = put_on(lalm, folder)
     if read.unread or not read.n_read:
         raise ModelError(

@@ -19,6 +19,7 @@ from transformers import (
     AudioFlamingo3Config,
     AudioFlamingo3ForConditionalGeneration,
     AutoConfig,
+    GraniteSpeechConfig,
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
     Qwen2_5OmniThinkerConfig,
@@ -163,10 +164,33 @@ PAPERS = {
         ),
     ),
     "mistralai/Voxtral-Mini-3B-2507": VoxtralConfig(),  # the class's defaults are its
+    # As public ports quote its config.json; the hub says 2.3 B. Later checkpoints have no LoRA of their own.
+    "ibm-granite/granite-4.0-1b-speech": GraniteSpeechConfig(
+        encoder_config={"num_layers": 16, "output_dim": 348},
+        projector_config={
+            "hidden_size": 1024,
+            "encoder_hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 16,
+            "cross_attention_frequency": 1,
+        },
+        text_config={
+            "hidden_size": 2048,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "vocab_size": 100353,
+            "max_position_embeddings": 4096,
+        },
+        has_lora_adapter=False,
+        tie_word_embeddings=False,
+    ),
 }
 """Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
 hub's numbers of parameters; of Audio Flamingo 3's heirs as transformers' own scripts convert them; of Qwen2-Audio as
-four public repositories quote it, of Qwen3-Omni likewise; of Voxtral as transformers has it."""
+four public repositories quote it, of Qwen3-Omni and Granite Speech likewise; of Voxtral as transformers has it."""
 KNOWN_SINCE = "2026-11-28"  # when the paper's two were last looked up; the others a day later
 
 
