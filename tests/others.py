@@ -110,17 +110,34 @@ def voxtral_folder(folder: Path) -> Path:
     return folder
 
 
-def phi4_folder(folder: Path) -> Path:
-    """As microsoft/Phi-4-multimodal-instruct in the layout of transformers' own class."""
+def phi4_folder(folder: Path, *, tied: bool = False) -> Path:
+    """As microsoft/Phi-4-multimodal-instruct in the layout of transformers' own class.
+
+    Its head is the embedding's where `tied`, as there; a tiny one that is so says one token again and again.
+    """
     tokenizer = omni_tokenizer()
-    tokenizer.add_tokens(["<|image|>", "<|audio|>"], special_tokens=True)
+    tokenizer.add_tokens(
+        ["<|image|>", "<|audio|>", "<|end|>", "<|user|>", "<|assistant|>"], special_tokens=True
+    )
+    tokenizer.eos_token = "<|endoftext|>"
     token_id = tokenizer.get_vocab()
     config = Phi4MultimodalConfig(
         **DECODER,
         vocab_size=len(tokenizer),
-        eos_token_id=token_id["<|im_end|>"],
-        bos_token_id=token_id["<|im_start|>"],
+        eos_token_id=token_id["<|endoftext|>"],
+        bos_token_id=token_id["<|endoftext|>"],
         pad_token_id=token_id["<|endoftext|>"],
+        tie_word_embeddings=tied,
+        max_position_embeddings=131072,
+        original_max_position_embeddings=4096,
+        sliding_window=262144,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0, 1.0, 1.0],
+            "long_factor": [1.0, 2.0, 4.0],
+        },
         vision_config={
             "hidden_size": 16,
             "intermediate_size": 32,
@@ -143,6 +160,7 @@ def phi4_folder(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     model = Phi4MultimodalForCausalLM(config)
+    model.generation_config.eos_token_id = [token_id["<|end|>"], token_id["<|endoftext|>"]]
     model.save_pretrained(str(folder))
     speech = get_peft_model(
         model, LoraConfig(r=2, target_modules=["qkv_proj", "o_proj"], init_lora_weights=False)

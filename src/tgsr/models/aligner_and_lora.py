@@ -29,6 +29,9 @@ IN_MIXTURE = {
 }
 
 
+SEES = re.compile(r"\.(visual|image_embed)\.")  # in names of what is for pictures
+
+
 def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int, mixture: Sequence[str] = ()) -> None:
     """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
 
@@ -125,8 +128,9 @@ class ModelPart:
 
 def parts_of(lalm: Lalm) -> list[ModelPart]:
     """All of the model's blocks that have parameters, in the order of BLOCKS. A tied head is counted once."""
-    block_of = {id(weight): "aligner" for weight in lalm.aligner.parameters()}
-    block_of |= {id(weight): "language model" for weight in lalm.language_model.parameters()}
+    # The later within the earlier: a decoder may hold the tower, and a tower the aligner.
+    within = {"language model": lalm.language_model, "audio tower": lalm.audio_tower, "aligner": lalm.aligner}
+    block_of = {id(weight): block for block, module in within.items() for weight in module.parameters()}
     for weight in lalm.lm_head.parameters():
         block_of.setdefault(id(weight), "head")
     n = dict.fromkeys(BLOCKS, 0)
@@ -138,7 +142,7 @@ def parts_of(lalm: Lalm) -> list[ModelPart]:
             block = "LoRA"
         else:
             module = module.rpartition(".")[0]
-            block = "vision tower" if ".visual." in name else block_of.get(id(weight), "audio tower")
+            block = "vision tower" if SEES.search(name) else block_of.get(id(weight), "audio tower")
         n[block] += size(weight)
         if weight.requires_grad:
             n_trained[block] += size(weight)

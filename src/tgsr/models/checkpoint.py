@@ -37,6 +37,7 @@ PROJECTED = ["model.audio_tower", "model.multi_modal_projector", "lm_head"]  # w
 NO_ADAPTER = {"subfolder": "no-adapter"}
 FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
 HOST = "cpu"
+MERGED_FILE = "merged.json"  # beside what `tgsr merge` has written
 CHANGES_NOTHING = {
     *("model_type", "auto_map", "quantization_config", "model_max_length", "initializer_range", "init_std"),
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "use_cache"),

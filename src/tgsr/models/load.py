@@ -31,6 +31,7 @@ from tgsr.models import (
     mini,
     mini_lm,
     music_flamingo,
+    phi4,
     qwen2_audio,
     qwen3_omni,
     qwen_omni,
@@ -38,7 +39,7 @@ from tgsr.models import (
     whisper,
 )
 from tgsr.models.aligner_and_lora import without_renaming_warning
-from tgsr.models.checkpoint import name_unknown_fields
+from tgsr.models.checkpoint import MERGED_FILE, name_unknown_fields
 from tgsr.models.foreign_adapter import AdapterRead, base_of, is_foreign, put_on
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
@@ -58,7 +59,6 @@ ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
 PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
 BASE_FILE = "base.safetensors"
-MERGED_FILE = "merged.json"
 OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgsr
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
@@ -70,6 +70,7 @@ LOADERS: dict[str, Callable[[str, Placement], Lalm]] = {
     **dict.fromkeys(qwen_omni.MODEL_TYPES, qwen_omni.load_qwen_omni),
     **dict.fromkeys(qwen3_omni.MODEL_TYPES, qwen3_omni.load_qwen3_omni),
     **dict.fromkeys(voxtral.MODEL_TYPES, voxtral.load_voxtral),
+    **dict.fromkeys(phi4.MODEL_TYPES, phi4.load_phi4),
     **dict.fromkeys(granite_speech.MODEL_TYPES, granite_speech.load_granite_speech),
     **dict.fromkeys(whisper.MODEL_TYPES, whisper.load_whisper),
 }

@@ -15,9 +15,10 @@ from tgsr.disk.whole import whole, whole_folder, write_whole
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import merge_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.checkpoint import MERGED_FILE
 from tgsr.models.foreign_adapter import WEIGHTS_FILE
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import BASE_FILE, MERGED_FILE, OURS, write_aligner
+from tgsr.models.load import BASE_FILE, OURS, write_aligner
 from tgsr.models.whisper import Whisper
 
 SHARD = "5GB"

@@ -34,6 +34,7 @@ class DecoderShape:
     feed_forward: int
     vocabulary: int
     idle: int = 0
+    is_fused: bool = False  # q, k and v are one matrix, gate and up another
 
     @property
     def layer_weights(self) -> int:

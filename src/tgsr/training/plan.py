@@ -22,6 +22,8 @@ from transformers import (
     GraniteSpeechConfig,
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
+    Phi4MultimodalConfig,
+    Phi4MultimodalForCausalLM,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
@@ -38,6 +40,7 @@ from tgsr.models import (
     audio_flamingo3,
     granite_speech,
     music_flamingo,
+    phi4,
     qwen2_audio,
     qwen3_omni,
     qwen_omni,
@@ -101,6 +104,7 @@ CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
         qwen3_omni.MODEL_TYPES, (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3_omni.Qwen3Omni)
     ),
     **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
+    **dict.fromkeys(phi4.MODEL_TYPES, (Phi4MultimodalForCausalLM, phi4.Phi4)),
     **{
         model_type: (model_class, granite_speech.GraniteSpeech)
         for model_type, model_class in granite_speech.CLASSES.items()
@@ -108,10 +112,10 @@ CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
 }
 """By model type: the class whose parameters are counted, and the family, whose frames are."""
 PARTS = {
-    "aligner": (".multi_modal_projector.", ".audio_tower.proj", "model.projector."),
-    "audio_tower": (".audio_tower.", "model.encoder."),
-    "vision_tower": (".visual.",),
-    "language_model": (".language_model.", "lm_head."),
+    "aligner": (".multi_modal_projector.", ".audio_tower.proj", "model.projector.", "_proj_for_speech."),
+    "audio_tower": (".audio_tower.", "model.encoder.", ".audio_embed."),
+    "vision_tower": (".visual.", ".image_embed."),
+    "language_model": ("",),
 }
 """How names of parameters go on in each part; the first that fits is a parameter's."""
 
@@ -164,6 +168,11 @@ PAPERS = {
         ),
     ),
     "mistralai/Voxtral-Mini-3B-2507": VoxtralConfig(),  # the class's defaults are its
+    # Phi-4-mini's published 3,836,021,760 parameters (arXiv 2503.01743) and both encoders; the card's 5.6 B have two
+    # LoRAs with them, 0.46 B for sound and 0.37 B for pictures.
+    "microsoft/Phi-4-multimodal-instruct": Phi4MultimodalConfig(
+        num_attention_heads=24, tie_word_embeddings=True
+    ),
     # As public ports quote its config.json; the hub says 2.3 B. Later checkpoints have no LoRA of their own.
     "ibm-granite/granite-4.0-1b-speech": GraniteSpeechConfig(
         encoder_config={"num_layers": 16, "output_dim": 348},
@@ -239,6 +248,7 @@ def sizes_of_model(model: Any, source: str) -> Sizes:
         feed_forward=each * used if experts else each,
         vocabulary=text.vocab_size,
         idle=each * (experts - used) if experts else 0,
+        is_fused=isinstance(model, Phi4MultimodalForCausalLM),
     )
     counts = dict.fromkeys(PARTS, 0)
     for name, weight in model.named_parameters():
@@ -277,6 +287,8 @@ class PlanRow:
 def lora_size(decoder: DecoderShape, rank: int) -> int:
     """Parameters of a LoRA on all seven matrices of each layer (table 6); of a mixture on attention's four."""
     d, q, k, f = decoder.width, decoder.query_width, decoder.key_width, decoder.feed_forward
+    if decoder.is_fused:
+        return decoder.layers * rank * ((d + q + 2 * k) + (q + d) + (d + 2 * f) + (f + d))
     experts = 0 if decoder.idle else 3 * (d + f)
     return decoder.layers * rank * ((d + q) + 2 * (d + k) + (q + d) + experts)
 
