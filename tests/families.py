@@ -17,10 +17,12 @@ from tgsr import cli
 from tgsr.check.official import official_greedy, official_logps
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.models.aligner_and_lora import parts_of
 from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
 from tgsr.timeline import Span
+from tgsr.training.plan import lora_size, sizes_of
 from tiny import noise, questions_in
 
 TEXTS = ("When?", "Wer sagt „sieben“? 七在哪里?", "Which digit is said right after seven?")
@@ -88,6 +90,14 @@ def held_to_the_official_class(lalm: Any, clips: Sequence[np.ndarray]) -> None:
     ):
         assert one.abs().max() > 1e-6 or name.endswith("key.bias"), name  # which softmax does not see
         assert torch.allclose(one, other, atol=1e-5), name
+
+
+def counted_as_loaded(lalm: Any, folder: Path, rank: int = 2) -> None:
+    """A plan counts from config.json, part by part, what the loaded model with its LoRA has."""
+    sizes, of = sizes_of(str(folder)), {part.block: part.n for part in parts_of(lalm)}
+    ours = sizes.aligner, sizes.audio_tower, sizes.vision_tower, lora_size(sizes.decoder, rank)
+    assert ours == (of["aligner"], of["audio tower"], of.get("vision tower", 0), of["LoRA"])
+    assert sizes.language_model == of["language model"] + of.get("head", 0)
 
 
 def greedy_as_generate(lalm: Any, clips: Sequence[np.ndarray], n: int = 10) -> list[list[int]]:

@@ -21,6 +21,7 @@ from transformers import (
 
 from families import (
     an_adapter_loads_and_merges,
+    counted_as_loaded,
     greedy_as_generate,
     held_to_the_official_class,
     through_every_command,
@@ -71,6 +72,7 @@ def test_log_probs_and_gradients_are_the_official_classs(folder: Path, two_chann
     n_trained = sum(weight.requires_grad for weight in lalm.model.parameters())
     assert n_trained == len(list(lalm.aligner.parameters())) + 2 * 7 * 2  # layers, matrices, factors
     held_to_the_official_class(lalm, [noise(0.9, 1), load_sound(two_channels), noise(7.3, 3)])
+    counted_as_loaded(lalm, folder)
 
 
 def test_greedy_texts_are_generates_and_every_end_token_ends(

@@ -15,6 +15,7 @@ from transformers import Phi4MultimodalForCausalLM
 
 from families import (
     an_adapter_loads_and_merges,
+    counted_as_loaded,
     greedy_as_generate,
     held_to_the_official_class,
     logps_of,
@@ -28,7 +29,6 @@ from tgsr.check.bench import shipped_speech
 from tgsr.check.official import official_frames
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
-from tgsr.models.aligner_and_lora import parts_of
 from tgsr.models.load import load
 from tgsr.models.phi4 import Phi4
 from tgsr.training.plan import lora_size, sizes_of
@@ -77,11 +77,7 @@ def test_log_probs_and_gradients_are_the_official_classs(folder: Path, two_chann
     lalm = trainable(load(str(folder)))
     assert sum(weight.requires_grad for weight in lalm.model.parameters()) == 4 + 2 * 4 * 2
     held_to_the_official_class(lalm, [noise(0.9, 1), load_sound(two_channels), noise(7.3, 3)])
-    of = {part.block: part.n for part in parts_of(lalm)}
-    sizes = sizes_of(str(folder))
-    counted = sizes.aligner, sizes.audio_tower, sizes.vision_tower, lora_size(sizes.decoder, 2)
-    assert counted == (of["aligner"], of["audio tower"], of["vision tower"], of["LoRA"])
-    assert sizes.language_model == of["language model"] + of["head"]
+    counted_as_loaded(lalm, folder)
 
 
 def test_greedy_texts_are_generates_and_every_end_token_ends(
@@ -125,6 +121,16 @@ def test_the_checkpoints_own_lora_is_merged_and_must_be_there(
         load(str(copy))
 
 
+def test_the_layout_that_runs_code_of_its_own_is_named_with_the_way_out(folder: Path, tmp_path: Path) -> None:
+    """The main revision of its repository."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    auto = {"AutoConfig": "configuration_phi4mm.Phi4MMConfig"}
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "phi4mm", "auto_map": auto}))
+    with pytest.raises(ModelError, match=r"is of type phi4mm, whose code lies .*--revision refs/pr/70"):
+        load(str(copy))
+
+
 def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, tmp_path: Path) -> None:
     lalm = trainable(load(str(folder)))
     an_adapter_loads_and_merges(lalm, folder, load(str(folder)).inner, "model.layers.", tmp_path)
@@ -155,7 +161,7 @@ def test_a_check_passes_in_what_trains_nothing(lalm: Phi4, tmp_path: Path) -> No
 
 def test_sizes_of_the_published_one_without_the_hub() -> None:
     sizes = sizes_of("microsoft/Phi-4-multimodal-instruct")
-    assert (sizes.language_model, sizes.aligner) == (3_836_021_760, 18_880_512)
+    assert (sizes.language_model, sizes.aligner) == (3_836_021_760, 12_589_056)
     assert (sizes.audio_tower, sizes.vision_tower) == (453_843_200, 441_550_016)
     assert lora_size(sizes.decoder, 16) == 23_068_672
     assert sizes.frames_per_second == 12.5

@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError, OptionError
@@ -198,13 +198,22 @@ def config_of(name: str) -> Any:
             f"give {', '.join(OURS)}, a folder that tgsr or transformers saved, or a hub id"
         )
     try:
-        return AutoConfig.from_pretrained(name)
+        about = PreTrainedConfig.get_config_dict(name)[0]
+        brings_code = "auto_map" in about and about.get("model_type") not in CONFIG_MAPPING
+        config = None if brings_code else AutoConfig.from_pretrained(name)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(
             f"{name}: cannot be loaded: not a folder here, and as a hub id: {error}"
             if not folder.exists()
             else f"{name}: config.json cannot be used: {error}"
         ) from error
+    if config is None:
+        raise ModelError(
+            f"{name}: is of type {about.get('model_type')}, whose code lies beside its weights and is not run; name "
+            "a folder in transformers' own layout, where there is one (of microsoft/Phi-4-multimodal-instruct: hf "
+            "download ID --revision refs/pr/70 --local-dir FOLDER)"
+        )
+    return config
 
 
 def model_type_of(name: str) -> str:

@@ -21,7 +21,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import MERGED_FILE, check_sizes, read_processor, read_weights
 from tgsr.models.foreign_adapter import merge_own_lora, own_lora
-from tgsr.models.lalm import Lalm, weights_hash
+from tgsr.models.lalm import Lalm, context_of, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 
 MODEL_TYPES = ("phi4_multimodal",)
@@ -105,6 +105,8 @@ def load_phi4(name: str, placement: Placement = AS_SAVED) -> Phi4:
     )
     check_sizes(name, model.config, tokenizer, extractor)
     lalm = Phi4(name, model, tokenizer, extractor)
+    if (model.config.sliding_window or 0) >= context_of(lalm):  # as published: it holds nothing back
+        model.config.sliding_window = None
     if folder := own_lora(name, SPEECH_LORA):
         merge_own_lora(lalm, folder)
     elif not (Path(name) / MERGED_FILE).exists():
