@@ -208,7 +208,7 @@ def test_what_does_not_belong_to_the_weights_is_named(folder: Path, tmp_path: Pa
 
 
 def test_a_lora_that_is_missing_or_cut_and_weights_that_are_missing_beside_it_are_named(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where an adapter lies beside the weights, transformers itself would say what is missing of that alone."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
@@ -225,8 +225,8 @@ def test_a_lora_that_is_missing_or_cut_and_weights_that_are_missing_beside_it_ar
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors: is missing"):
         load(str(copy))
     (copy / "adapter_config.json").unlink()
-    with pytest.raises(ModelError, match="has a LoRA of its own, without which it was not trained to hear"):
-        load(str(copy))
+    assert load(str(copy)).merged == ""
+    assert "hears by a LoRA of its own, and adapter_config.json is not there: unless somebody" in caplog.text
     lacking = Path(shutil.copytree(folder, tmp_path / "lacking"))
     shard = max(lacking.glob("model-*.safetensors"))
     weights = load_file(shard)

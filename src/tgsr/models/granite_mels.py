@@ -44,7 +44,10 @@ class GraniteMels:
         write_whole(Path(folder) / "preprocessor_config.json", json.dumps(about, indent=2) + "\n")
 
     def __call__(self, clips: np.ndarray | Sequence[np.ndarray], **_: object) -> dict[str, Tensor]:
-        rows = [torch.as_tensor(clip) for clip in ([clips] if isinstance(clips, np.ndarray) else clips)]
+        rows = [
+            torch.as_tensor(clip, dtype=torch.float32)
+            for clip in ([clips] if isinstance(clips, np.ndarray) else clips)
+        ]
         window = torch.hann_window(self.win_length)
         spectra = torch.stft(
             pad_sequence(rows, True),

@@ -6,6 +6,7 @@ merged when the model is loaded: all that is asked here is asked about sound.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -38,6 +39,8 @@ SYSTEM = (
     "Knowledge Cutoff Date: April 2024.\nToday's Date: April 9, 2025.\n"
     "You are Granite, developed by IBM. You are a helpful AI assistant"
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -104,8 +107,8 @@ class GraniteSpeech(Lalm):
 def load_granite_speech(name: str, placement: Placement = AS_SAVED) -> GraniteSpeech:
     """A Granite Speech checkpoint in the hub's layout, by folder or hub id, frozen, its own LoRA in its matrices.
 
-    Raises ModelError for a missing or unreadable file, for another model's processor, where weights are missing, and
-    where the LoRA is that config.json says there is.
+    Raises ModelError for a missing or unreadable file, for another model's processor, and where weights are
+    missing, the LoRA's included; warns where config.json says that there is a LoRA and there is none.
     """
     family = "a Granite Speech model"
     model_class = CLASSES[check_type(name, family, MODEL_TYPES)]
@@ -135,9 +138,10 @@ def load_granite_speech(name: str, placement: Placement = AS_SAVED) -> GraniteSp
         merge_own_lora(lalm, folder)
         config.has_lora_adapter = False  # not any more
     elif config.has_lora_adapter:
-        raise ModelError(
-            f"{name}: config.json says that the model has a LoRA of its own, without which it was not trained to hear, "
-            "and there is no adapter_config.json; download the whole repository again"
+        log.warning(
+            "%s: config.json says that the model hears by a LoRA of its own, and adapter_config.json is not there: "
+            "unless somebody has merged it, download the whole repository again",
+            name,
         )
     return lalm
 
