@@ -98,7 +98,7 @@ def test_a_row_ends_where_the_rotary_factors_change(lalm: Phi4) -> None:
     """Past 4,096 positions the official class turns all of them otherwise, those of shorter clips in the row, too."""
     prefix = listen(lalm, [lalm.encode_audio(noise(240.0))])
     with pytest.raises(ModelError, match=r"more than .*'s context of 4096"):
-        branch_logps(prefix, [Branch(0, lalm.prompt("When?").after * 200, (5,))])
+        branch_logps(prefix, [Branch(0, lalm.prompt("When?").after * 400, (5,))])
 
 
 def test_the_checkpoints_own_lora_is_merged_and_must_be_there(

@@ -229,7 +229,7 @@ def check_type(name: str, family: str, model_types: Sequence[str]) -> str:
 
 def read_processor(
     name: str, family: str, processor_class: Any = None, extractor_class: Any = WhisperFeatureExtractor
-) -> tuple[PreTrainedTokenizerBase, WhisperFeatureExtractor, dict[str, Any]]:
+) -> tuple[PreTrainedTokenizerBase, Any, dict[str, Any]]:
     """A checkpoint's tokenizer, its feature extractor, and what its processor's files say.
 
     The chat template is the processor's, as in official processors; where it has none, the tokenizer's. A

@@ -291,12 +291,13 @@ def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
             shape = getattr(getattr(weight, "quant_state", None), "shape", weight.shape)
             digest.update(f"{name.replace('.base_layer', '')} {tuple(shape)}".encode())
     vectors: dict[str, torch.Tensor] = {}
+    trained = {id(weight) for weight in lalm.aligner.parameters()}  # which a decoder may hold
     for within, module in lalm.language_model.named_modules():
         with align_module_device(module):  # what waits in the host's memory is not there until its turn
             vectors |= {
                 f"{within}.{name}": weight.detach().to(width).float().cpu()
                 for name, weight in module.named_parameters(recurse=False)
-                if weight.ndim == 1
+                if weight.ndim == 1 and id(weight) not in trained
             }
     for _, vector in sorted(vectors.items()):
         digest.update(vector.numpy().tobytes())

@@ -84,7 +84,7 @@ class Phi4(Lalm):
         encoder, weight = self.audio_tower.encoder, self.audio_tower.up_proj_for_vision_speech.weight
         encoder.eval()  # its mask is drawn at random while the model around it trains
         mels = self.feature_extractor(samples, sampling_rate=SAMPLE_RATE)["audio_input_features"]
-        return encoder(mels.to(weight.device, weight.dtype), None)[0].float().cpu()  # type: ignore[no-any-return]
+        return encoder(mels.to(weight.device, weight.dtype), None)[0].float().cpu()
 
 
 def load_phi4(name: str, placement: Placement = AS_SAVED) -> Phi4:
