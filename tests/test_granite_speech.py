@@ -203,6 +203,12 @@ def test_what_does_not_belong_to_the_weights_is_named(folder: Path, tmp_path: Pa
     ):
         with pytest.raises(ModelError, match=named):
             load(str(edited(folder, tmp_path / next(iter(changes)), features, **changes)))
+    other = {"projector_downsample_rate": 3, "projector_window_size": 9}
+    slow = edited(folder, tmp_path / "slow", features, **other)
+    config = json.loads((slow / "config.json").read_text())
+    (slow / "config.json").write_text(json.dumps(config | {"downsample_rate": 3, "window_size": 9}))
+    with pytest.raises(ModelError, match=r"a token of its audio 0\.06 s; known here are granite and 0\.1 s"):
+        load(str(slow))
     with pytest.raises(ModelError, match=r"the tokenizer has <\|audio\|> as \d+, the weights expect 7"):
         load(str(edited(folder, tmp_path / "audio", "config.json", audio_token_index=7)))
 

@@ -123,13 +123,7 @@ def load_granite_speech(name: str, placement: Placement = AS_SAVED) -> GraniteSp
     )
     config = model.config
     check_processor(name, config, tokenizer, extractor, AUDIO_TOKEN)
-    made = 2 * extractor.feature_size, extractor.projector_window_size, extractor.projector_downsample_rate
-    taken = config.encoder_config.input_dim, config.window_size, config.downsample_rate
-    if made != taken:
-        raise ModelError(
-            f"{name}: features, frames a window and frames a token are {made} in the feature extractor's file and "
-            f"{taken} in config.json; take the preprocessor_config.json that came with the weights"
-        )
+    check_parts(name, config, extractor)
     # The class leaves out what GraniteForCausalLM does and what the model was trained with.
     model.lm_head.register_forward_hook(partial(divided, config.text_config.logits_scaling))
     system = SYSTEM if "strftime_now" in str(tokenizer.chat_template) else None
@@ -144,6 +138,23 @@ def load_granite_speech(name: str, placement: Placement = AS_SAVED) -> GraniteSp
             name,
         )
     return lalm
+
+
+def check_parts(name: str, config: Any, mels: GraniteMels) -> None:
+    """ModelError for another model's features, and for a decoder or a token's length that no published model has."""
+    made = 2 * mels.feature_size, mels.projector_window_size, mels.projector_downsample_rate
+    taken = config.encoder_config.input_dim, config.window_size, config.downsample_rate
+    if made != taken:
+        raise ModelError(
+            f"{name}: features, frames a window and frames a token are {made} in the feature extractor's file and "
+            f"{taken} in config.json; take the preprocessor_config.json that came with the weights"
+        )
+    decoder, seconds = config.text_config.model_type, 2 * mels.hop_length * made[2] / SAMPLE_RATE
+    if (decoder, seconds) != ("granite", GraniteSpeech.seconds_per_frame):
+        raise ModelError(
+            f"{name}: its decoder is of type {decoder} and a token of its audio {seconds:g} s; known here are granite "
+            f"and {GraniteSpeech.seconds_per_frame:g} s, as in 3.3, 4.0-1b-speech and 4.1"
+        )
 
 
 def divided(by: float, head: nn.Module, given: Any, logits: Tensor) -> Tensor:
