@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from tgsr import cli
+from families import through_every_command
 from tgsr.answering.open import open_model
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
@@ -23,9 +23,7 @@ from tgsr.errors import ModelError
 from tgsr.models.load import load
 from tgsr.models.qwen2_audio import Qwen2Audio
 from tgsr.prompts import chat_messages
-from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
-from tgsr.timeline import Span
-from tiny import TEXT_TEMPLATE, noise, questions_in, qwen2_audio_folder, tiny_qwen2_audio
+from tiny import TEXT_TEMPLATE, noise, qwen2_audio_folder, tiny_qwen2_audio
 
 # What the family's templates asked before June 2025: an audio is known by a key, and not by its type.
 BY_KEY = (
@@ -211,77 +209,11 @@ def test_a_processor_of_other_weights_is_refused(folder: Path, tmp_path: Path) -
 # --- from the command line -------------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> None:
-    assert cli.main(arguments) == 0
-
-
 def test_every_command_takes_the_folder(
     folder: Path, two_channels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    """Stage 1, stage 2, attend, merge, predict and score, over a second language, two channels, an empty answer."""
     monkeypatch.chdir(tmp_path)
-    model, short, cache = str(folder), ("--max-new-tokens", "6"), ("--cache", "cache")
-    about = ("stereo", str(two_channels), 1.5)
-    phrase = Question("zh", *about, "phrase", "When?", phrase="七 sieben", evidence=(Span(0.2, 1.1),))
-    choice = Question(
-        "de", *about, "choice", "Wer sagt „sieben“?", answer="日本", choices=("日本", "niemand")
-    )
-    asked = {}
-    for kind, one in (("sta", phrase), ("qa", choice)):
-        file = questions_in(tmp_path / kind, kind, 1, n_phrases=1, most=1)
-        write_jsonl(file, [*read_questions(file), one])
-        asked[kind] = str(file)
-    run("train", "sta", "--questions", asked["sta"], "--model", model, "--out", "one", *cache)
-    few = ("--max-steps", "1", "--prompts-per-step", "2", "--group-size", "2")
-    run(
-        "train",
-        "grpo",
-        "--questions",
-        asked["qa"],
-        "--model",
-        "one/adapter",
-        "--out",
-        "two",
-        *few,
-        *short,
-        *cache,
-    )
+    through_every_command(folder, two_channels)
     said = capsys.readouterr().out
     assert "model.multi_modal_projector.linear" in said
     assert "model.language_model.layers.*.self_attn.{q_proj, k_proj, v_proj, o_proj}" in said
-    run("merge", "--model", "two/adapter", "--out", "merged")
-    for name in ("two/adapter", "merged"):
-        run(
-            "predict",
-            "--questions",
-            asked["qa"],
-            "--model",
-            name,
-            "--out",
-            "predictions.jsonl",
-            *short,
-            *cache,
-        )
-    predicted = read_responses("predictions.jsonl")
-    of = {name: [r.text for r in predicted if r.model == name] for name in ("two/adapter", "merged")}
-    assert of["two/adapter"] == of["merged"]
-    assert len(of["merged"]) == 2
-    write_jsonl("written.jsonl", [Response(q, "someone", "") for q in read_questions(asked["qa"])])
-    run(
-        "train",
-        "sft",
-        "--responses",
-        "written.jsonl",
-        "--model",
-        model,
-        "--out",
-        "empty",
-        "--max-steps",
-        "1",
-        *cache,
-    )
-    run("score", "written.jsonl", "--out", "metrics.json")
-    assert json.loads(Path("metrics.json").read_text())["models"]["someone"]
-    models = ("--model", model, "--model", "two/adapter")
-    run("attend", "--questions", asked["qa"], *models, "--out", "attention", "--heat", "0", *short, *cache)
-    assert set(json.loads(Path("attention/attention.json").read_text())) == {model, "two/adapter"}

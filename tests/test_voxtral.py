@@ -5,36 +5,29 @@ Its tokenizer is mistral-common's, which no test environment must have: without 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file
 from transformers import AutoProcessor, VoxtralForConditionalGeneration
 from transformers.utils import is_mistral_common_available
 
+from families import an_adapter_loads_and_merges, through_every_command
 from others import voxtral_folder
 from test_check import SMALL, failing, rows_of
-from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
 from tgsr.check.bench import shipped_speech
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
-from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.load import load, save_adapter
-from tgsr.models.merge import merge
+from tgsr.models.load import load
 from tgsr.models.voxtral import Voxtral, as_a_file
-from tgsr.records import Question, read_questions, read_responses, write_jsonl
-from tgsr.timeline import Span
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
-from tiny import noise, questions_in
+from tiny import noise, trainable
 
 needs_tokenizer = pytest.mark.skipif(
     not is_mistral_common_available(), reason="Voxtral's tokenizer: pip install -e '.[voxtral]'"
@@ -62,15 +55,6 @@ def official(processor: Any, texts: list[str], clips: list[np.ndarray], system: 
     """The official processor's inputs for a batch of chats, padded on the left."""
     chats = [as_a_file(clip, SAMPLE_RATE, text, system) for text, clip in zip(texts, clips, strict=True)]
     return processor.apply_chat_template(chats, return_tensors="pt")
-
-
-def random_lora(lalm: Any) -> None:
-    """A LoRA that is not zero; it and the aligner train."""
-    with_lora(lalm, rank=2, alpha=4, seed=0)
-    lalm.aligner.requires_grad_(True)
-    for name, weight in lalm.model.named_parameters():
-        if ".lora_B." in name:
-            torch.nn.init.normal_(weight, std=0.1)
 
 
 @needs_tokenizer
@@ -103,8 +87,7 @@ def test_log_probs_and_gradients_of_a_padded_batch_are_the_official_ones(
     folder: Path, processor: Any, two_channels: Path
 ) -> None:
     """Clips of one and of two windows; a second language, two channels, an answer that is empty."""
-    lalm = load(str(folder))
-    random_lora(lalm)
+    lalm = trainable(load(str(folder)))
     clips = [noise(0.9, 1), load_sound(two_channels), noise(31.0, 3)]
     texts = ["When?", "Wer sagt „sieben“? 七在哪里?", "Which digit is said right after seven?"]
     answers = [(*lalm.response_tokens(text), lalm.eos_id) for text in ("", "Von 1.20s: 七", "(b) two")]
@@ -152,28 +135,9 @@ def test_greedy_texts_are_generates_and_every_end_token_ends(lalm: Voxtral, proc
 
 @needs_tokenizer
 def test_an_adapter_has_the_hubs_names_and_loads_with_peft_and_merges(folder: Path, tmp_path: Path) -> None:
-    lalm = load(str(folder))
-    random_lora(lalm)
-    branches = [Branch(0, lalm.prompt("When?").after, (1100, 1101, 2))]
-
-    def logps(model: Any) -> torch.Tensor:
-        with torch.no_grad():
-            return branch_logps(listen(model, [model.encode_audio(noise(1.0))]), branches).logp_BT
-
-    save_adapter(lalm, tmp_path / "adapter")
-    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert all(name.startswith("base_model.model.language_model.model.layers.") for name in names)
-    theirs = PeftModel.from_pretrained(
-        VoxtralForConditionalGeneration.from_pretrained(str(folder)), str(tmp_path / "adapter")
-    )
-    kept = {name: weight for name, weight in theirs.named_parameters() if ".lora_" in name}
-    ours = {name: weight for name, weight in lalm.model.named_parameters() if ".lora_" in name}
-    assert kept.keys() == ours.keys()
-    assert all(torch.equal(ours[name], kept[name]) for name in ours)
-    expected = logps(load(str(tmp_path / "adapter")))
-    merged = merge(load(str(tmp_path / "adapter")), tmp_path / "merged")
-    assert torch.allclose(logps(load(str(merged))), expected, atol=1e-5)
-    assert (expected - logps(load(str(folder)))).abs().max() > 0.01
+    official = VoxtralForConditionalGeneration.from_pretrained(str(folder))
+    lalm = trainable(load(str(folder)))
+    an_adapter_loads_and_merges(lalm, folder, official, "language_model.model.layers.", tmp_path)
 
 
 @needs_tokenizer
@@ -181,31 +145,7 @@ def test_every_command_takes_the_folder(
     folder: Path, two_channels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model, short, cache = str(folder), ("--max-new-tokens", "6"), ("--cache", "cache")
-    about = ("stereo", str(two_channels), 1.5)
-    phrase = Question("zh", *about, "phrase", "When?", phrase="七 sieben", evidence=(Span(0.2, 1.1),))
-    choice = Question(
-        "de", *about, "choice", "Wer sagt „sieben“?", answer="日本", choices=("日本", "niemand")
-    )
-    asked = {}
-    for kind, one in (("sta", phrase), ("qa", choice)):
-        file = questions_in(tmp_path / kind, kind, 1, n_phrases=1, most=1)
-        write_jsonl(file, [*read_questions(file), one])
-        asked[kind] = str(file)
-    few = ("--max-steps", "1", "--prompts-per-step", "2", "--group-size", "2")
-    grpo = ("--model", "one/adapter", "--out", "two", *few, *short, *cache)
-    looked = ("--model", "two/adapter", "--out", "attention", "--heat", "0", *short, *cache)
-    for arguments in (
-        ("train", "sta", "--questions", asked["sta"], "--model", model, "--out", "one", *cache),
-        ("train", "grpo", "--questions", asked["qa"], *grpo),
-        ("merge", "--model", "two/adapter", "--out", "merged"),
-        ("predict", "--questions", asked["qa"], "--model", "merged", "--out", "p.jsonl", *short, *cache),
-        ("attend", "--questions", asked["qa"], *looked),
-        ("plan", "--model", model),
-    ):
-        assert cli.main(arguments) == 0
-    assert len(read_responses("p.jsonl")) == 2
-    assert set(json.loads(Path("attention/attention.json").read_text())) == {"two/adapter"}
+    through_every_command(folder, two_channels)
 
 
 @needs_tokenizer

@@ -17,7 +17,6 @@ import numpy as np
 import soxr
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -39,7 +38,6 @@ from tgsr.models.tokens import broken_up, chat_text, reserved_names
 from tgsr.prompts import chat_messages
 
 PICTURES = ("image_processor", "video_processor")
-SPEECH_LORA = "speech-lora"
 
 
 @dataclass
@@ -132,8 +130,6 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
         unquantized=["lm_head"],
         layers=None,
     )
-    if config.model_type == "phi4_multimodal":
-        _with_speech(name, model)
     if placement.devices == "one" and placement.load_as != "4bit":
         model.to("cuda" if torch.cuda.is_available() else "cpu")
     generic = Generic(name, model, processor, seconds, rate, audio_id)
@@ -146,20 +142,6 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
             f"{name}: its processor cannot take a second of silence: {_first_line(error)}"
         ) from error
     return generic
-
-
-def _with_speech(name: str, model: Any) -> None:
-    """Phi-4-multimodal hears by a LoRA of its own, which lies beside its weights."""
-    try:
-        model.load_adapter(name, adapter_name="speech", adapter_kwargs={"subfolder": SPEECH_LORA})
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(
-            f"{name}: {SPEECH_LORA}/ (adapter_config.json, adapter_model.safetensors) cannot be loaded, without which "
-            f"the model was not trained to hear: {_first_line(error)}; download the whole repository again"
-        ) from error
-    model.set_adapter("speech")
-    model.requires_grad_(False)
-    model.eval()
 
 
 def _processor(name: str, config: Any) -> Any:

@@ -38,7 +38,7 @@ def official_inputs(
     `clips` are 16 kHz samples, none longer than a window of the feature extractor. Each sequence has as many
     placeholders as `lalm` hears frames; the class refuses another number than it computes itself.
     """
-    device, audio_id = device_of(lalm), lalm.inner.config.audio_token_id
+    device, audio_id = device_of(lalm), lalm.audio_id
     features = lalm.feature_extractor(
         [clips[branch.owner] for branch in branches],
         **PADDING.get(lalm.inner.config.model_type, {}),
@@ -59,14 +59,14 @@ def official_inputs(
         mask_BN[index, end - len(row) : end] = 1
         labels_BN[index, end - len(branch.answer) : end] = torch.tensor(branch.answer, dtype=torch.long)
     known = inspect.signature(type(lalm.inner).forward).parameters
-    outside = lalm.language_model.get_input_embeddings().weight
-    heard = next(features[name] for name in ("attention_mask", *FEATURE_MASKS) if name in features)
-    inputs = {
-        "input_ids": ids_BN.to(device),
-        "attention_mask": mask_BN.to(device),
-        "input_features": features["input_features"].to(device, outside.dtype),
-        **{name: heard.to(device) for name in FEATURE_MASKS if name in known},
-    }
+    # Where it has no encoder, sound is as wide as the decoder's embeddings.
+    encoder = next(lalm.audio_tower.parameters(), lalm.language_model.get_input_embeddings().weight)
+    heard = {name: features[name] for name in features if name in known and name != "attention_mask"}
+    if "attention_mask" in features:
+        heard |= {name: features["attention_mask"] for name in FEATURE_MASKS if name in known}
+    inputs = {"input_ids": ids_BN.to(device), "attention_mask": mask_BN.to(device)}
+    for name, value in heard.items():
+        inputs[name] = value.to(encoder.device, encoder.dtype if value.is_floating_point() else None)
     return inputs, labels_BN.to(device)
 
 
@@ -137,17 +137,20 @@ def official_frames(lalm: Lalm, samples: np.ndarray) -> Tensor:
         return lalm.align(encoder(mels.to(weight.device, weight.dtype)).last_hidden_state[0].float()).float()
     entered: list[Tensor] = []
 
-    def keep(_: Any, __: Any, given: dict[str, Any]) -> None:
-        entered.append(given["inputs_embeds"][0])
+    def keep(_: Any, hidden: tuple[Tensor, ...], given: dict[str, Any]) -> None:
+        entered.append(given["inputs_embeds"][0] if "inputs_embeds" in given else hidden[0][0])
 
     inputs, _ = official_inputs(lalm, [samples], [Branch(0, lalm.prompt("x").after, (lalm.eos_id,))])
-    hook = lalm.inner.model.language_model.register_forward_pre_hook(keep, with_kwargs=True)
+    decoder = lalm.language_model
+    if decoder is lalm.inner.model:  # it puts the frames in by itself, before its first layer
+        decoder = decoder.layers[0]
+    hook = decoder.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         with aligner_of_any_width(lalm):
             lalm.inner(**inputs, use_cache=False)
     finally:
         hook.remove()
-    return entered[0][inputs["input_ids"][0] == lalm.inner.config.audio_token_id].float()
+    return entered[0][inputs["input_ids"][0] == lalm.audio_id].float()
 
 
 @torch.no_grad()

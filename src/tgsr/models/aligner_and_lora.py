@@ -12,15 +12,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from tgsr.errors import ModelError
-from tgsr.models.lalm import Lalm
+from tgsr.models.lalm import Lalm, n_spread
 
-VISION = re.compile(r"\.(visual|vision_tower|embed_vision)\.")
+VISION = re.compile(r"\.(visual|vision_tower|embed_vision|image_embed)\.")  # in names of what is for pictures
 BLOCKS = ("audio tower", "aligner", "language model", "head", "LoRA", "vision tower")
 # A mixture's parameters that may have a LoRA besides attention: all experts of a layer are one tensor, the router one.
 IN_MIXTURE = {
@@ -65,6 +66,40 @@ def lora_off(lalm: Lalm) -> AbstractContextManager[None]:
     return lalm.model.disable_adapter()
 
 
+def merge_lora(lalm: Lalm) -> None:
+    """The model's LoRA, where it has one, into its matrices, in place.
+
+    A matrix is added up in float32 and kept in its own type: PEFT would add in the base's, which loses more than
+    rounding at the end. Raises ModelError for a base in 4 bits, which would be merged into rounded matrices, and for
+    layers that wait in the host's memory, LoRA or none.
+    """
+    if getattr(lalm.inner, "is_quantized", False):
+        raise ModelError(
+            f"{lalm.name}: its base is held in 4 bits; merge with --load-as checkpoint or bfloat16"
+        )
+    if waiting := n_spread(lalm)[1]:
+        raise ModelError(
+            f"{lalm.name}: {waiting} of its layers wait in the host's memory; merge with --devices one, on a machine "
+            "whose memory holds it (CUDA_VISIBLE_DEVICES= for the CPU's)"
+        )
+    if hasattr(lalm.model, "merge_and_unload"):
+        _add_up(lalm.model)
+        with without_renaming_warning():
+            lalm.model = lalm.model.merge_and_unload()
+
+
+@torch.no_grad()
+def _add_up(model: Any) -> None:
+    for module in model.modules():
+        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
+            is_mixture = hasattr(module, "get_param")  # a LoRA on a parameter, not on a linear layer
+            weight = module.get_param() if is_mixture else module.base_layer.weight
+            for adapter in module.active_adapters:
+                delta = module.get_delta_weight(adapter).float()
+                weight.copy_((weight.float() + delta).to(weight.dtype))
+                module.lora_B[adapter].weight.zero_()  # it is in the matrix now
+
+
 @contextmanager
 def without_renaming_warning() -> Iterator[None]:
     """Silence about PEFT 0.21's old names of checkpointing, which transformers 5.23 renames; a user can do nothing."""
@@ -91,8 +126,9 @@ class ModelPart:
 
 def parts_of(lalm: Lalm) -> list[ModelPart]:
     """All of the model's blocks that have parameters, in the order of BLOCKS. A tied head is counted once."""
-    block_of = {id(weight): "aligner" for weight in lalm.aligner.parameters()}
-    block_of |= {id(weight): "language model" for weight in lalm.language_model.parameters()}
+    # The later within the earlier: a decoder may hold the tower, and a tower the aligner.
+    within = {"language model": lalm.language_model, "audio tower": lalm.audio_tower, "aligner": lalm.aligner}
+    block_of = {id(weight): block for block, module in within.items() for weight in module.parameters()}
     for weight in lalm.lm_head.parameters():
         block_of.setdefault(id(weight), "head")
     n = dict.fromkeys(BLOCKS, 0)

@@ -16,6 +16,7 @@ from accelerate import init_empty_weights
 from accelerate.utils import CustomDtype, compute_module_sizes
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -31,8 +32,12 @@ from tgsr.models.placement import AS_SAVED, Placement
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "4bit": torch.bfloat16}
 LAYERS = "model.language_model.layers"  # where most families have the decoder's layers
 PROJECTED = ["model.audio_tower", "model.multi_modal_projector", "lm_head"]  # what 4 bits leave alone there
+# Of a folder where no adapter is: one that lies beside the weights transformers would load by itself, and then say what
+# is missing of the adapter, not of the model.
+NO_ADAPTER = {"subfolder": "no-adapter"}
 FILLED = 0.85  # of a GPU's free memory, by weights; the rest is for what a step keeps
 HOST = "cpu"
+MERGED_FILE = "merged.json"  # beside what `tgsr merge` has written
 CHANGES_NOTHING = {
     *("model_type", "auto_map", "quantization_config", "model_max_length", "initializer_range", "init_std"),
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "use_cache"),
@@ -61,6 +66,7 @@ def unknown_fields(config: PreTrainedConfig, within: str = "") -> dict[str, Any]
         for key, value in vars(config).items()
         if value is not None and key[0] != "_" and not NOT_HEARD.fullmatch(key)
         if value or not key.startswith(SWITCHES)
+        if (key, value) != ("position_embedding_type", "absolute")  # the Q-Former's, which knows no other
     }
     extra = given.keys() - {field.name for field in fields(config)} - CHANGES_NOTHING
     if extra:
@@ -99,11 +105,11 @@ def read_weights(
     *,
     unquantized: list[str],
     layers: str | None = LAYERS,
-    **settings: float,
+    **settings: Any,
 ) -> Any:
     """The model of `model_class` with all of its weights, frozen, in evaluation mode, where `placement` says.
 
-    `settings` are of its config.json, to be others than they are there.
+    `settings` are of its config.json, to be others than they are there, and what else from_pretrained takes.
 
     `unquantized` names the modules that "4bit" leaves alone; `layers` those that `devices="all"` may spread, None for
     accelerate's choice. Raises ModelError for a missing or cut-off file, for a missing package, for
@@ -216,9 +222,20 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
     )
 
 
+def check_type(name: str, family: str, model_types: Sequence[str]) -> str:
+    """A checkpoint's model type. ModelError for one that is not of `model_types`, and where there is no config.json."""
+    try:
+        model_type = str(AutoConfig.from_pretrained(name).model_type)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
+    if model_type not in model_types:
+        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(model_types)}")
+    return model_type
+
+
 def read_processor(
     name: str, family: str, processor_class: Any = None, extractor_class: Any = WhisperFeatureExtractor
-) -> tuple[PreTrainedTokenizerBase, WhisperFeatureExtractor, dict[str, Any]]:
+) -> tuple[PreTrainedTokenizerBase, Any, dict[str, Any]]:
     """A checkpoint's tokenizer, its feature extractor, and what its processor's files say.
 
     The chat template is the processor's, as in official processors; where it has none, the tokenizer's. A

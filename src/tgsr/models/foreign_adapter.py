@@ -18,9 +18,11 @@ from peft import LoraConfig, PeftConfig, get_peft_model, set_peft_model_state_di
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils import cached_file
 
+from tgsr.disk.whole import sha256_of
 from tgsr.errors import ModelError
-from tgsr.models.aligner_and_lora import without_renaming_warning
+from tgsr.models.aligner_and_lora import merge_lora, without_renaming_warning
 from tgsr.models.lalm import Lalm
 
 CONFIG_FILE = "adapter_config.json"
@@ -44,8 +46,29 @@ class AdapterRead:
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether the folder holds an adapter in PEFT's format."""
-    return (folder / CONFIG_FILE).exists()
+    """Whether the folder holds an adapter in PEFT's format, and no model that comes with one."""
+    return (folder / CONFIG_FILE).exists() and not any(folder.glob("model*.safetensors"))
+
+
+def own_lora(name: str, subfolder: str = "") -> Path | None:
+    """Where a checkpoint, by folder or hub id, has the LoRA that its makers ship with it; None where it has none."""
+    files = [
+        cached_file(name, file, subfolder=subfolder, _raise_exceptions_for_missing_entries=False)
+        for file in (WEIGHTS_FILE, CONFIG_FILE)
+    ]
+    return None if files[-1] is None else Path(files[-1]).parent
+
+
+def merge_own_lora(lalm: Lalm, folder: Path) -> None:
+    """Merges the LoRA that `own_lora` found. ModelError as `put_on` and `merge_lora`; for a tensor without a place."""
+    read = put_on(lalm, folder)
+    if read.unread or not read.n_read:
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE}: {len(read.unread)} of the tensors of the model's own LoRA have no place in it, "
+            f"first {min(read.unread, default='none at all')}; download it again"
+        )
+    merge_lora(lalm)
+    lalm.merged = sha256_of(folder / WEIGHTS_FILE)
 
 
 def base_of(folder: Path) -> str:

@@ -98,13 +98,13 @@ class Gemma4(Lalm):
     @cached_property
     def encoder_key(self) -> str:
         about = f"gemma4 {self.feature_extractor.to_json_string()}"
-        return weights_hash(about, self.inner.model.audio_tower.state_dict().items())
+        return weights_hash(about, self.audio_tower.state_dict().items())
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
         """16 kHz mono samples -> F x D_enc: what the official forward, which masks its padding, gives the aligner."""
         self.refuse_long(samples)
-        extractor, tower = self.feature_extractor, self.inner.model.audio_tower
+        extractor, tower = self.feature_extractor, self.audio_tower
         least = (
             extractor.frame_length // 2
         )  # half of the first mel frame lies before the sound, the rest within it
@@ -156,6 +156,10 @@ class Gemma4Unified(Gemma4):
     """One loaded model without an encoder (12B): a frame is 40 ms of the sound itself, the last filled with zeros."""
 
     model_class = Gemma4UnifiedForConditionalGeneration
+
+    @property
+    def audio_tower(self) -> Any:
+        return nn.Identity()
 
     @cached_property
     def encoder_key(self) -> str:

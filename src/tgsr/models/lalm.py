@@ -100,6 +100,16 @@ class Lalm(ABC):
         self.pad_id = self.eos_id if pad is None else int(pad)
 
     @property
+    def audio_id(self) -> int:
+        """The token that stands for a frame in the official class's rows."""
+        return int(self.inner.config.audio_token_id)
+
+    @property
+    def audio_tower(self) -> Any:
+        """What hears; an Omni's ends in the aligner."""
+        return self.inner.model.audio_tower
+
+    @property
     @abstractmethod
     def aligner(self) -> Any:
         """The only part that stage 1 trains (table 5)."""
@@ -273,14 +283,20 @@ def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
 
 def tower_hash(lalm: Lalm, family: str) -> str:
     """Changes with the weights of a model's audio_tower, and with the window of its feature extractor."""
-    weights = lalm.inner.model.audio_tower.state_dict()
+    weights = lalm.audio_tower.state_dict()
     return weights_hash(f"{family} {lalm.feature_extractor.chunk_length}", weights.items())
 
 
 def context_of(lalm: Lalm) -> int:
-    """How many positions the decoder has: text, audio (unless it is a memory) and answer together."""
+    """How many positions the decoder has: text, audio (unless it is a memory) and answer together.
+
+    With rotary factors of two kinds only those of the first: past them all positions of a row are turned by the second.
+    """
     config = lalm.language_model.config
-    return int(config.max_target_positions if lalm.cross_attends else config.max_position_embeddings)
+    if lalm.cross_attends:
+        return int(config.max_target_positions)
+    is_longrope = (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "longrope"
+    return int(config.original_max_position_embeddings if is_longrope else config.max_position_embeddings)
 
 
 def device_of(lalm: Lalm) -> torch.device:

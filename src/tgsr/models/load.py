@@ -21,16 +21,18 @@ from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError, OptionError
 from tgsr.models import (
     audio_flamingo3,
     gemma4,
+    granite_speech,
     mini,
     mini_lm,
     music_flamingo,
+    phi4,
     qwen2_audio,
     qwen3_omni,
     qwen_omni,
@@ -38,7 +40,7 @@ from tgsr.models import (
     whisper,
 )
 from tgsr.models.aligner_and_lora import without_renaming_warning
-from tgsr.models.checkpoint import name_unknown_fields
+from tgsr.models.checkpoint import MERGED_FILE, name_unknown_fields
 from tgsr.models.foreign_adapter import AdapterRead, base_of, is_foreign, put_on
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
@@ -58,7 +60,6 @@ ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"
 PARTS = (ALIGNER_FILE, "adapter_config.json", "adapter_model.safetensors")
 BASE_FILE = "base.safetensors"
-MERGED_FILE = "merged.json"
 OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgsr
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
@@ -72,6 +73,8 @@ LOADERS: dict[str, Callable[[str, Placement], Lalm]] = {
     **dict.fromkeys(voxtral.MODEL_TYPES, voxtral.load_voxtral),
     **dict.fromkeys(gemma4.MODEL_TYPES, gemma4.load_gemma4),
     **dict.fromkeys(gemma4.WITHOUT_ENCODER, gemma4.load_gemma4_unified),
+    **dict.fromkeys(phi4.MODEL_TYPES, phi4.load_phi4),
+    **dict.fromkeys(granite_speech.MODEL_TYPES, granite_speech.load_granite_speech),
     **dict.fromkeys(whisper.MODEL_TYPES, whisper.load_whisper),
 }
 """What reads a checkpoint in the hub's layout, by its model type."""
@@ -198,13 +201,22 @@ def config_of(name: str) -> Any:
             f"give {', '.join(OURS)}, a folder that tgsr or transformers saved, or a hub id"
         )
     try:
-        return AutoConfig.from_pretrained(name)
+        about = PreTrainedConfig.get_config_dict(name)[0]
+        brings_code = "auto_map" in about and about.get("model_type") not in CONFIG_MAPPING
+        config = None if brings_code else AutoConfig.from_pretrained(name)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(
             f"{name}: cannot be loaded: not a folder here, and as a hub id: {error}"
             if not folder.exists()
             else f"{name}: config.json cannot be used: {error}"
         ) from error
+    if config is None:
+        raise ModelError(
+            f"{name}: is of type {about.get('model_type')}, whose code lies beside its weights and is not run; name "
+            "a folder in transformers' own layout, where there is one (of microsoft/Phi-4-multimodal-instruct: hf "
+            "download ID --revision refs/pr/70 --local-dir FOLDER)"
+        )
+    return config
 
 
 def model_type_of(name: str) -> str:
@@ -282,12 +294,13 @@ def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
             shape = getattr(getattr(weight, "quant_state", None), "shape", weight.shape)
             digest.update(f"{name.replace('.base_layer', '')} {tuple(shape)}".encode())
     vectors: dict[str, torch.Tensor] = {}
+    trained = {id(weight) for weight in lalm.aligner.parameters()}  # which a decoder may hold
     for within, module in lalm.language_model.named_modules():
         with align_module_device(module):  # what waits in the host's memory is not there until its turn
             vectors |= {
                 f"{within}.{name}": weight.detach().to(width).float().cpu()
                 for name, weight in module.named_parameters(recurse=False)
-                if weight.ndim == 1
+                if weight.ndim == 1 and id(weight) not in trained
             }
     for _, vector in sorted(vectors.items()):
         digest.update(vector.numpy().tobytes())

@@ -13,10 +13,12 @@ from transformers.utils import cached_file
 
 from tgsr.disk.whole import whole, whole_folder, write_whole
 from tgsr.errors import ModelError
-from tgsr.models.aligner_and_lora import without_renaming_warning
+from tgsr.models.aligner_and_lora import merge_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import BASE_FILE, MERGED_FILE, OURS, write_aligner
+from tgsr.models.checkpoint import MERGED_FILE
+from tgsr.models.foreign_adapter import WEIGHTS_FILE
+from tgsr.models.lalm import Lalm
+from tgsr.models.load import BASE_FILE, OURS, write_aligner
 from tgsr.models.whisper import Whisper
 
 SHARD = "5GB"
@@ -35,21 +37,8 @@ def merge(lalm: Lalm, out: Path) -> Path:
     """
     if out.exists():
         raise ModelError(f"{out}: exists; choose another --out")
-    if getattr(lalm.inner, "is_quantized", False):
-        raise ModelError(
-            f"{lalm.name}: its base is held in 4 bits; merge with --load-as checkpoint or bfloat16"
-        )
-    if waiting := n_spread(lalm)[1]:
-        raise ModelError(
-            f"{lalm.name}: {waiting} of its layers wait in the host's memory; merge with --devices one, on a machine "
-            "whose memory holds it (CUDA_VISIBLE_DEVICES= for the CPU's)"
-        )
+    merge_lora(lalm)
     model: Any = lalm.model
-    if hasattr(model, "merge_and_unload"):
-        _add_up(model)
-        with without_renaming_warning():
-            model = model.merge_and_unload()
-    lalm.model = model
     about = {"from": lalm.name, "base": lalm.base}
     with whole_folder(out) as half:
         if isinstance(lalm, Whisper):
@@ -66,8 +55,7 @@ def _save_all(lalm: Lalm, model: Any, folder: Path) -> None:
     """The model with its aligner, all in the decoder's width, and what else the base's checkpoint holds."""
     head: Any = lalm.lm_head
     embedding: Any = lalm.language_model.get_input_embeddings()
-    # mini-lm's, by hand: its class is not one that ties.
-    if head.weight is embedding.weight and not model._tied_weights_keys:
+    if head.weight is embedding.weight and not model._tied_weights_keys:  # mini-lm's, by hand
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         for part in (model.config, model.config.get_text_config()):
             part.tie_word_embeddings = False
@@ -83,19 +71,6 @@ def _save_whisper(model: Any, folder: Path) -> None:
     model.save_pretrained(str(folder), max_shard_size=SHARD)
     model.model.aligner = aligner
     write_aligner(aligner, folder)
-
-
-@torch.no_grad()
-def _add_up(model: Any) -> None:
-    """Merges each LoRA in float32: PEFT would add in the base's type, which loses more than rounding at the end."""
-    for module in model.modules():
-        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
-            is_mixture = hasattr(module, "get_param")  # a LoRA on a parameter, not on a linear layer
-            weight = module.get_param() if is_mixture else module.base_layer.weight
-            for adapter in module.active_adapters:
-                delta = module.get_delta_weight(adapter).float()
-                weight.copy_((weight.float() + delta).to(weight.dtype))
-                module.lora_B[adapter].weight.zero_()  # it is in the matrix now
 
 
 def _carry_over(base: str, folder: Path, dtype: str) -> None:
@@ -122,6 +97,7 @@ def _carry_over(base: str, folder: Path, dtype: str) -> None:
         written |= dict.fromkeys(weights, carried)
     write_whole(folder / INDEX, json.dumps({"metadata": {}, "weight_map": written}, indent=1) + "\n")
     config = json.loads(described.read_text())
+    config |= {key: False for key in ("has_lora_adapter",) if key in config}  # it is in the matrices
     for part in (config, *(section for section in config.values() if isinstance(section, dict))):
         part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -130,7 +106,7 @@ def _carry_over(base: str, folder: Path, dtype: str) -> None:
 def _where(folder: Path) -> dict[str, str]:
     """Each weight's file in a folder of safetensors."""
     files: dict[str, str] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(set(folder.glob("*.safetensors")) - {folder / WEIGHTS_FILE}):
         with safe_open(file, "pt") as tensors:
             files |= dict.fromkeys(tensors.keys(), file.name)
     return files

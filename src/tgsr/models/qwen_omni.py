@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     PreTrainedTokenizerBase,
     Qwen2_5OmniThinkerForConditionalGeneration,
     WhisperFeatureExtractor,
@@ -22,7 +21,7 @@ from transformers import (
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
-from tgsr.models.checkpoint import check_processor, read_processor, read_weights
+from tgsr.models.checkpoint import check_processor, check_type, read_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.prompts import QWEN_SYSTEM
@@ -139,12 +138,7 @@ def load_thinker(
     Raises ModelError for a missing or unreadable file, for another family's checkpoint or processor, and where
     weights are missing.
     """
-    try:
-        model_type = AutoConfig.from_pretrained(name).model_type
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
-    if model_type not in model_types:
-        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(model_types)}")
+    check_type(name, family, model_types)
     tokenizer, extractor, _ = read_processor(name, family)
     model = read_weights(
         thinker,

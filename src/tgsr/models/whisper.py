@@ -81,6 +81,10 @@ class Whisper(Lalm):
     max_seconds: float = MAX_SECONDS
 
     @property
+    def audio_tower(self) -> Any:
+        return self.inner.model.encoder
+
+    @property
     def aligner(self) -> Any:
         return self.inner.model.aligner
 

@@ -25,8 +25,11 @@ from transformers import (
     Gemma4ForConditionalGeneration,
     Gemma4UnifiedConfig,
     Gemma4UnifiedForConditionalGeneration,
+    GraniteSpeechConfig,
     MusicFlamingoConfig,
     MusicFlamingoForConditionalGeneration,
+    Phi4MultimodalConfig,
+    Phi4MultimodalForCausalLM,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
@@ -42,7 +45,9 @@ from tgsr.errors import ModelError, OptionError
 from tgsr.models import (
     audio_flamingo3,
     gemma4,
+    granite_speech,
     music_flamingo,
+    phi4,
     qwen2_audio,
     qwen3_omni,
     qwen_omni,
@@ -109,10 +114,23 @@ CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
     **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
     **dict.fromkeys(gemma4.MODEL_TYPES, (Gemma4ForConditionalGeneration, gemma4.Gemma4)),
     **dict.fromkeys(gemma4.WITHOUT_ENCODER, (Gemma4UnifiedForConditionalGeneration, gemma4.Gemma4Unified)),
+    **dict.fromkeys(phi4.MODEL_TYPES, (Phi4MultimodalForCausalLM, phi4.Phi4)),
+    **{
+        model_type: (model_class, granite_speech.GraniteSpeech)
+        for model_type, model_class in granite_speech.CLASSES.items()
+    },
 }
 """By model type: the class whose parameters are counted, and the family, whose frames are."""
+PARTS = {
+    "aligner": re.compile(
+        r"\.(multi_modal_projector|embed_audio|(up|down)_proj_for_speech)\.|\.audio_tower\.proj|^model\.projector\."
+    ),
+    "audio_tower": re.compile(r"\.(audio_tower|audio_embed)\.|^model\.encoder\."),
+    "vision_tower": VISION,
+    "language_model": re.compile(""),
+}
+"""What names of parameters have in each part; the first that fits is a parameter's."""
 
-ALIGNER = re.compile(r"\.(multi_modal_projector|embed_audio)\.|\.audio_tower\.proj")
 QWEN_7B = {
     "model_type": "qwen2",
     "hidden_size": 3584,
@@ -202,10 +220,38 @@ PAPERS = {
             },
         ),
     ),
+    # Phi-4-mini's published 3,836,021,760 parameters (arXiv 2503.01743) and both encoders; the card's 5.6 B have two
+    # LoRAs with them, 0.46 B for sound and 0.37 B for pictures.
+    "microsoft/Phi-4-multimodal-instruct": Phi4MultimodalConfig(
+        num_attention_heads=24, tie_word_embeddings=True
+    ),
+    # As public ports quote its config.json; the hub says 2.3 B. Later checkpoints have no LoRA of their own.
+    "ibm-granite/granite-4.0-1b-speech": GraniteSpeechConfig(
+        encoder_config={"num_layers": 16, "output_dim": 348},
+        projector_config={
+            "hidden_size": 1024,
+            "encoder_hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 16,
+            "cross_attention_frequency": 1,
+        },
+        text_config={
+            "hidden_size": 2048,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "vocab_size": 100353,
+            "max_position_embeddings": 4096,
+        },
+        has_lora_adapter=False,
+        tie_word_embeddings=False,
+    ),
 }
 """Configurations by heart, for a machine that cannot reach config.json: of the paper's two models, held against the
 hub's numbers of parameters; of Audio Flamingo 3's heirs as transformers' own scripts convert them; of Qwen2-Audio as
-four public repositories quote it, of Qwen3-Omni likewise; of Voxtral as transformers has it."""
+four public repositories quote it, of Qwen3-Omni and Granite Speech likewise; of Voxtral as transformers has it."""
 KNOWN_SINCE = "2026-11-28"  # when the paper's two were last looked up; the others a day later
 
 
@@ -243,48 +289,48 @@ def sizes_of(name: str) -> Sizes:
 def sizes_of_model(model: Any, source: str) -> Sizes:
     """Of a transformers model of one of the families; `source` says where it is from."""
     text, (_, family) = model.config.get_text_config(), CLASSES[model.config.model_type]
-    linear = {
-        name.removesuffix(".base_layer"): module  # a loaded model may have a LoRA
+    matrices = {
+        name: module  # a loaded model may have a LoRA
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "language_model.layers." in name
+        if isinstance(module, nn.Linear)
+        and re.fullmatch(family.lora_targets, name.removesuffix(".base_layer"))
     }
-    in_all = {
-        kind: sum(module.out_features for name, module in linear.items() if name.endswith(f".{kind}"))
-        for kind in ("q_proj", "k_proj", "gate_proj")
-    }
-    query, key, gate = (round(n / text.num_hidden_layers) for n in in_all.values())
+    query, key, fused, feed_forward = (
+        round(
+            sum(getattr(of, side) for name, of in matrices.items() if f".{kind}" in name)
+            / text.num_hidden_layers
+        )
+        for kind, side in (
+            ("o_proj", "in_features"),
+            ("k_proj", "out_features"),
+            ("qkv_proj", "out_features"),
+            ("down_proj", "in_features"),
+        )
+    )
     used, experts = getattr(text, "num_experts_per_tok", 0), getattr(text, "num_experts", 0)
-    each = text.moe_intermediate_size if experts else gate
+    each = text.moe_intermediate_size if experts else feed_forward
     decoder = DecoderShape(
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         query_width=query,
-        key_width=key,
+        key_width=(fused - query) // 2 if fused else key,
         feed_forward=each * used if experts else each,
         vocabulary=text.vocab_size,
         idle=each * (experts - used) if experts else 0,
-        lora_width=sum(
-            module.in_features + module.out_features
-            for name, module in linear.items()
-            if re.fullmatch(family.lora_targets, name)
-        ),
+        lora_width=sum(module.in_features + module.out_features for module in matrices.values()),
     )
-    counts = {"aligner": 0, "audio_tower": 0, "visual": 0, "language_model": 0, "lm_head": 0}
+    counts = dict.fromkeys(PARTS, 0)
     for name, weight in model.named_parameters():
-        if ALIGNER.search(name):
-            part = "aligner"
-        elif VISION.search(name):
-            part = "visual"
-        else:
-            part = next(piece for piece in counts if f"{piece}." in name)
+        part = next(part for part, pattern in PARTS.items() if pattern.search(name))
         counts[part] += weight.numel()
-    matrices, language_model = (
-        decoder.layers * decoder.held_weights,
-        counts["language_model"] + counts["lm_head"],
+    return Sizes(
+        source,
+        decoder,
+        matrices=decoder.layers * decoder.held_weights,
+        frames_per_second=1 / family.seconds_per_frame,
+        heard=family.heard,
+        **counts,
     )
-    others = (counts["aligner"], counts["audio_tower"], counts["visual"])
-    rate = 1 / family.seconds_per_frame
-    return Sizes(source, decoder, language_model, matrices, *others, rate, family.heard)
 
 
 @dataclass(frozen=True, slots=True)
