@@ -419,6 +419,18 @@ def test_a_group_of_the_loop_is_sampled_by_the_servers_and_weighed(
 PROMPTS = [[5], [6], [7], [8], [9], [10]]  # as many requests
 
 
+def test_a_branch_with_a_seed_of_its_own_draws_the_same_whoever_else_is_asked(
+    vllm: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    """As one process of two asks for its share of a step, and one alone for all of it."""
+    seeds = [11, 12, 13]
+    ask(vllm, lalm, owners=[0, 1, 0], prompts=PROMPTS[:3], seed=seeds)
+    ask(vllm, lalm, owners=[1, 0], prompts=PROMPTS[1:3], seed=seeds[1:])
+    asked = [(body["prompt_embeds"], body["seed"]) for body in vllm.completions()]
+    assert len(set(asked)) == 3
+    assert set(asked[:3]) > set(asked[3:])
+
+
 def test_servers_take_turns_and_draw_what_one_would(
     vllm: RecordedServer, second: RecordedServer, lalm: AudioFlamingo3
 ) -> None:

@@ -196,8 +196,8 @@ def roll_out(
 ) -> Groups:
     """This process's share of what is asked, with G responses to each question, rewarded.
 
-    Drawn by random numbers for all that is asked: whose share a question is does not matter to our sampler. They
-    follow from the step and its number of the draw.
+    Drawn by random numbers for all that is asked: whose share a question is does not matter to our sampler, nor to
+    what a server is asked. They follow from the step and its number of the draw.
     """
     share, size = run.processes.share(len(asked)), config.group_size
     prompts = asked[share]
@@ -257,7 +257,8 @@ def sample_groups(
         "top_p": config.top_p,
     }
     if servers:
-        return sample_by_vllm(servers, prefix, owners, last, seed=int(uniform_BN[0, 0] * 2**53), **limits)
+        seeds = [int(first * 2**53) for first in uniform_BN[:, 0].tolist()]
+        return sample_by_vllm(servers, prefix, owners, last, seed=seeds, **limits)
     lalm, at_once = prefix.lalm, config.branches_at_once
     with (
         unsharded(lalm),
@@ -497,7 +498,8 @@ def reinforce(
 ) -> Path:
     """The folder of the run's adapter: sampled, rewarded and updated step by step."""
     lalm, processes = run.lalm, run.processes
-    steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
+    # Refuses early what no number of questions makes right.
+    steps_per_epoch(len(questions), config.prompts_per_step, processes.n, config.shard, config.shard)
     words = words_by_clip(config, questions)
     watch = watch_of(run, config, questions)
     make_trainable(lalm, config)
