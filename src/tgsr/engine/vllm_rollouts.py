@@ -50,6 +50,8 @@ TEXT_MODELS = {
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen2_5_omni_text": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3_omni_moe_text": ("qwen3_moe", "Qwen3MoeForCausalLM"),
+    "llama": ("llama", "LlamaForCausalLM"),
+    "mistral": ("mistral", "MistralForCausalLM"),
 }
 """The text model, by type and class, that a decoder is; by the decoder's type."""
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
