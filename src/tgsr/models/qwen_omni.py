@@ -6,6 +6,7 @@ is left alone: it imports torchvision, and audio and text need no more than its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,7 +30,8 @@ from tgsr.prompts import QWEN_SYSTEM
 
 AUDIO_TOKEN = "<|AUDIO|>"
 END_TOKEN = "<|im_end|>"
-MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the whole Omni, or what the thinker itself saves
+# Of the whole Omni, or of what the thinker itself saves.
+CLASSES = dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), Qwen2_5OmniThinkerForConditionalGeneration)
 
 
 @dataclass
@@ -124,15 +126,13 @@ class QwenOmni(Lalm):
 
 def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:
     """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen; as `load_thinker`."""
-    model, tokenizer, extractor = load_thinker(
-        name, "a Qwen2.5-Omni model", Qwen2_5OmniThinkerForConditionalGeneration, MODEL_TYPES, placement
-    )
+    model, tokenizer, extractor = load_thinker(name, "a Qwen2.5-Omni model", CLASSES, placement)
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))
 
 
 def load_thinker(
-    name: str, family: str, thinker: Any, model_types: tuple[str, ...], placement: Placement
+    name: str, family: str, classes: Mapping[str, Any], placement: Placement
 ) -> tuple[Any, PreTrainedTokenizerBase, WhisperFeatureExtractor]:
     """A thinker without its talker, its tokenizer and its feature extractor.
 
@@ -143,11 +143,11 @@ def load_thinker(
         model_type = AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
-    if model_type not in model_types:
-        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(model_types)}")
+    if model_type not in classes:
+        raise ModelError(f"{name}: is of type {model_type}, not one of {', '.join(classes)}")
     tokenizer, extractor, _ = read_processor(name, family)
     model = read_weights(
-        thinker,
+        classes[model_type],
         name,
         family,
         placement,

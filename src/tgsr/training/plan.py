@@ -17,26 +17,20 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
     AutoConfig,
     MusicFlamingoConfig,
-    MusicFlamingoForConditionalGeneration,
     Qwen2_5OmniThinkerConfig,
-    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
-    Qwen2AudioForConditionalGeneration,
-    Qwen3OmniMoeThinkerForConditionalGeneration,
     VoxtralConfig,
-    VoxtralForConditionalGeneration,
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import audio_flamingo3, music_flamingo, qwen2_audio, qwen3_omni, qwen_omni, voxtral, whisper
+from tgsr.models import whisper
 from tgsr.models.checkpoint import unknown_value
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import OURS, only_answers
+from tgsr.models.load import FAMILIES, OURS, only_answers
 from tgsr.training.cost import (
     FRAMES_PER_SECOND,
     GPUS,
@@ -75,24 +69,6 @@ class Sizes:
         """All of them."""
         return self.language_model + self.aligner + self.audio_tower + self.vision_tower
 
-
-CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
-    **dict.fromkeys(
-        audio_flamingo3.MODEL_TYPES,
-        (AudioFlamingo3ForConditionalGeneration, audio_flamingo3.AudioFlamingo3),
-    ),
-    **dict.fromkeys(
-        music_flamingo.MODEL_TYPES,
-        (MusicFlamingoForConditionalGeneration, music_flamingo.MusicFlamingo),
-    ),
-    **dict.fromkeys(qwen2_audio.MODEL_TYPES, (Qwen2AudioForConditionalGeneration, qwen2_audio.Qwen2Audio)),
-    **dict.fromkeys(qwen_omni.MODEL_TYPES, (Qwen2_5OmniThinkerForConditionalGeneration, qwen_omni.QwenOmni)),
-    **dict.fromkeys(
-        qwen3_omni.MODEL_TYPES, (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3_omni.Qwen3Omni)
-    ),
-    **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
-}
-"""By model type: the class whose parameters are counted, and the family, whose frames are."""
 
 QWEN_7B = {
     "model_type": "qwen2",
@@ -163,16 +139,13 @@ def sizes_of(name: str) -> Sizes:
             ) from error
         config = PAPERS[name]
         source = f"what was known by heart on {KNOWN_SINCE}: its config.json could not be reached"
-    if config.model_type not in CLASSES:
-        apart = (
-            ", and no audio that enters by cross-attention"
-            if config.model_type in whisper.MODEL_TYPES
-            else ""
-        )
+    known = [model_type for model_type in FAMILIES if model_type not in whisper.CLASSES]
+    if config.model_type not in known:
+        apart = ", and no audio that enters by cross-attention" if config.model_type in FAMILIES else ""
         raise ModelError(
-            f"{name}: is of type {config.model_type}; the cost model knows {', '.join(CLASSES)}{apart}"
+            f"{name}: is of type {config.model_type}; the cost model knows {', '.join(known)}{apart}"
         )
-    model_class, _ = CLASSES[config.model_type]
+    model_class = FAMILIES[config.model_type].official
     try:
         with torch.device("meta"):  # shapes, and not a byte of weights
             model = model_class(getattr(config, "thinker_config", config))
@@ -208,7 +181,7 @@ def sizes_of_model(model: Any, source: str) -> Sizes:
         counts["language_model"] + counts["lm_head"],
     )
     others = (counts["aligner"], counts["audio_tower"], counts["visual"])
-    _, family = CLASSES[model.config.model_type]
+    family = FAMILIES[model.config.model_type].kind
     rate = 1 / family.seconds_per_frame
     return Sizes(source, decoder, language_model, matrices, *others, rate, family.heard)
 
