@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,21 @@ def test_the_head_is_the_embedding_and_only_the_decoder_gets_a_lora(lalm: AudioF
     trained = [name for name, weight in lalm.model.named_parameters() if weight.requires_grad]
     assert len(trained) == 2 * 7 * 2
     assert all(".language_model.layers." in name for name in trained)
+
+
+def test_merged_it_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Its head is the embedding, which its class does not tie: the folder has both."""
+    lalm = tiny_mini_lm()
+    branches = [Branch(0, lalm.prompt("When?").after, tuple(lalm.tokens(TEXTS[1])))]
+
+    def logps(of: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return branch_logps(listen(of, [tiny_features(20, 0)]), branches).logp_BT
+
+    expected = logps(lalm)
+    merged = load(str(merge(lalm, tmp_path / "merged")))
+    assert merged.lm_head.weight is not merged.language_model.get_input_embeddings().weight
+    assert torch.allclose(logps(merged), expected, atol=1e-5)
 
 
 def test_the_aligner_speaks_as_loud_as_text() -> None:

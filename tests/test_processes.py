@@ -19,7 +19,7 @@ from tiny import tiny_base, tiny_lalm
 
 STAGES = ("sta", "grpo")
 ONE, TWO, SHARDED, DYNAMIC, UNEVEN = "one", "two", "sharded", "dynamic", "uneven"
-STOPPED, RAISED, MOVED = "stopped", "raised", "moved"
+STOPPED, MOVED = "stopped", "moved"
 
 
 def free_port() -> int:
@@ -62,8 +62,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stops = {"stops": True, "clips_per_step": 2, "checkpoint_every": 100}
     jobs.append({**jobs[1], "out": str(folder / STOPPED), "port": free_port(), "options": stops})
     by_clock = {"checkpoint_every": 100, "checkpoint_minutes": 1e-9, "keep_last": 3}
-    for more in ({"max_steps": 1}, {}):
-        jobs.append({**jobs[1], "out": str(folder / RAISED), "port": free_port(), "options": by_clock | more})
     moves = {
         "sta": ((1, {}), (2, {"shard": True, "clips_at_once": 1})),
         "grpo": ((2, {"prompts_at_once": 1}), (1, {"responses_at_once": 2, "gradient_checkpointing": True})),
@@ -75,8 +73,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "out": str(folder / f"{stage}-{MOVED}"),
         }
         jobs += [
-            {**of_stage, "n_processes": before, "port": free_port(), "options": {"max_steps": 1, **begins}},
-            {**of_stage, "n_processes": after, "port": free_port(), "options": goes_on},
+            {**of_stage, "n_processes": n, "port": free_port(), "options": {**by_clock, **options}}
+            for n, options in ((before, {"max_steps": 1, **begins}), (after, goes_on))
         ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -184,15 +182,6 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(runs: Path) -> Non
     assert not (stopped / "adapter").exists()
 
 
-def test_processes_that_ended_early_go_on_together_and_save_by_the_main_ones_clock(runs: Path) -> None:
-    raised, two = run_of(runs, RAISED), run_of(runs, f"sta-{TWO}")
-    rows, whole = rows_of(raised), rows_of(two)
-    assert [row["step"] for row in rows] == [1, 2]
-    assert [row["lr"] for row in rows] == [row["lr"] for row in whole if "lr" in row]
-    assert sorted(path.name for path in raised.glob("checkpoint-*")) == ["checkpoint-1.pt", "checkpoint-2.pt"]
-    assert (raised / "adapter/adapter.json").exists()
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_goes_on_with_another_number_of_processes_as_if_it_had_never_stopped(
     stage: str, runs: Path
@@ -209,6 +198,7 @@ def test_a_run_goes_on_with_another_number_of_processes_as_if_it_had_never_stopp
         theirs = load_file(moved / "adapter" / file.name)
         for name, weight in load_file(file).items():
             assert torch.allclose(theirs[name], weight, atol=1e-5), name
+    assert sorted(path.name for path in moved.glob("checkpoint-*")) == ["checkpoint-1.pt", "checkpoint-2.pt"]
     since = json.loads((moved / "run.json").read_text())["config_since"]
     assert since.pop("max_steps") == 0
     assert (
