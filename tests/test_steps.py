@@ -17,7 +17,7 @@ from tgsr.cli import main
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
-from tgsr.training.batches import steps_per_epoch
+from tgsr.training.batches import chosen_at, steps_per_epoch
 from tgsr.training.checkpoints import Best, kept_checkpoints, load_checkpoint
 from tgsr.training.config import StaConfig
 from tgsr.training.run import start_run
@@ -137,6 +137,10 @@ def test_an_epochs_steps_are_those_that_the_run_began_with(
 ) -> None:
     if isinstance(steps, int):
         assert steps_per_epoch(14, 4, *goes_on, began_sharded) == steps
+        for epoch in range(2):
+            numbers = range(epoch * steps, (epoch + 1) * steps)
+            seen = [item for n in numbers for item in chosen_at(n, range(14), 4, steps, seed=0)]
+            assert len(set(seen)) == len(seen) == min(14, 4 * steps)  # each once
         return
     with pytest.raises(OptionError, match=steps):
         steps_per_epoch(14, 4, *goes_on, began_sharded)
