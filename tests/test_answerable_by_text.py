@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -113,11 +114,12 @@ def test_a_reply_with_half_of_a_character_is_read_and_kept(tmp_path: Path) -> No
         assert len(server.got) == 1
 
 
-def test_in_two_processes_the_same_stays(tmp_path: Path) -> None:
+def test_as_another_process_gets_it_the_same_stays(tmp_path: Path) -> None:
     save_tiny_llm(tmp_path / "llm")
     step = Step(heard_only, TextOnly(str(tmp_path / "llm"), tmp_path))
     rows = [as_row(question) for question in (COLOUR, CAPITAL, TWO, PHRASE)]
-    run(step, rows, tmp_path / "two" / "out.jsonl", root=tmp_path, rows_per_shard=2, workers=2)
+    sent = pickle.loads(pickle.dumps(step))
+    run(sent, rows, tmp_path / "two" / "out.jsonl", root=tmp_path, rows_per_shard=2)
     assert read_questions(tmp_path / "two" / "out.jsonl") == list(heard_only(step.settings, rows).rows)
 
 

@@ -23,8 +23,9 @@ from tgsr.check.bench import Bench, Size, Speech, borrowed, shipped_speech
 from tgsr.check.check import ROWS, check
 from tgsr.check.rows import Row, measured
 from tgsr.check.sound import word_errors
+from tgsr.engine.shared_prefix import branch_logps, listen
 from tgsr.errors import ModelError, OptionError
-from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.aligner_and_lora import lora_off, with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.foreign_adapter import base_of, put_on
 from tgsr.models.lalm import LORA_TARGETS, Lalm
@@ -276,7 +277,47 @@ def test_a_lora_that_changes_something_passes(speech: Speech, tmp_path: Path) ->
     bench = Bench(with_random_lora(tiny_lalm()), speech, tmp_path, size=SMALL)
     assert computation.adapter(bench).passed
     assert computation.log_probs(bench).passed
-    assert learning.stage_2(bench).passed is None  # a second LoRA is refused
+
+
+def test_stage_2_begins_at_a_model_with_the_lora_that_it_came_with(speech: Speech, tmp_path: Path) -> None:
+    lalm = with_random_lora(tiny_lalm())
+    before = {name: weight.clone() for name, weight in lalm.model.state_dict().items()}
+    bench = Bench(lalm, speech, tmp_path, size=SMALL)
+    nats = log_probs_of(bench)
+    row = learning.stage_2(bench)
+    assert row.passed
+    assert row.values["kl"] == 0
+    after = lalm.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    assert lalm.model.active_adapters == ["default"]
+    assert torch.equal(log_probs_of(bench), nats)
+    assert not torch.equal(log_probs_of(Bench(tiny_lalm(), speech, tmp_path)), nats)
+
+
+@torch.no_grad()
+def log_probs_of(bench: Bench) -> Tensor:
+    return branch_logps(listen(bench.lalm, bench.heard), bench.branches).logp_BT
+
+
+def test_the_reference_of_a_lora_on_top_is_the_model_with_the_one_under_it(
+    speech: Speech, tmp_path: Path
+) -> None:
+    lalm = with_random_lora(tiny_lalm())
+    bench = Bench(lalm, speech, tmp_path)
+    nats = log_probs_of(bench)
+    with borrowed(lalm):
+        with_lora(lalm, rank=2, alpha=4, seed=1, on_top=True)
+        trained = [name for name, weight in lalm.model.named_parameters() if weight.requires_grad]
+        assert trained
+        assert all(".on_top." in name for name in trained)
+        for name, weight in lalm.model.named_parameters():
+            if ".lora_B.on_top." in name:
+                torch.nn.init.normal_(weight.data, std=0.1)
+        assert not torch.equal(log_probs_of(bench), nats)
+        with lora_off(lalm):
+            assert torch.equal(log_probs_of(bench), nats)
+        assert not torch.equal(log_probs_of(bench), nats)
 
 
 def test_what_was_borrowed_comes_back_when_a_row_raises() -> None:

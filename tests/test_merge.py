@@ -175,15 +175,6 @@ def test_the_miniature_becomes_a_folder_of_its_own(tmp_path: Path) -> None:
     assert merged.max_seconds == 10
 
 
-def test_mini_lm_becomes_a_folder_of_its_own(tmp_path: Path) -> None:
-    for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
-        if not (cache_folder() / needed).exists():
-            pytest.skip(f"{needed} is not there: `make fetch` downloads it, once")
-    lalm = load("mini-lm")
-    expected = logps(lalm)
-    assert torch.allclose(logps(load(str(merge(lalm, tmp_path / "mini-lm")))), expected, atol=1e-4)
-
-
 @in_one_family
 @pytest.mark.parametrize("part", ["aligner.safetensors", "adapter_config.json", "adapter_model.safetensors"])
 def test_an_adapter_that_lost_a_file_is_no_other_model(adapter: Path, tmp_path: Path, part: str) -> None:

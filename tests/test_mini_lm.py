@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,13 +18,14 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load
+from tgsr.models.merge import merge
 from tgsr.models.mini_lm import CHAT_TEMPLATE, as_loud_as_text, assembled, tokenizer_of
 from tgsr.models.packaged_weights import cache_folder
+from tgsr.records import read_responses
 from tiny import TEXTS, omni_tokenizer, tiny_features
 
 
-@pytest.fixture(scope="module")
-def lalm() -> AudioFlamingo3:
+def tiny_mini_lm() -> AudioFlamingo3:
     tokenizer = tokenizer_of(
         omni_tokenizer().backend_tokenizer.to_str().replace("<|IMAGE|>", "<empty_output>")
     )
@@ -39,7 +41,13 @@ def lalm() -> AudioFlamingo3:
     )
     model = assembled(decoder, tokenizer, 0, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     model.eval()
-    return AudioFlamingo3("tiny mini-lm", model, tokenizer, WhisperFeatureExtractor(feature_size=80))
+    extractor = WhisperFeatureExtractor(feature_size=80)
+    return AudioFlamingo3("tiny mini-lm", model, tokenizer, extractor, base="mini-lm")
+
+
+@pytest.fixture(scope="module")
+def lalm() -> AudioFlamingo3:
+    return tiny_mini_lm()
 
 
 def test_a_llama_decoder_has_the_log_probs_of_transformers_own_forward(lalm: AudioFlamingo3) -> None:
@@ -66,6 +74,21 @@ def test_the_head_is_the_embedding_and_only_the_decoder_gets_a_lora(lalm: AudioF
     assert all(".language_model.layers." in name for name in trained)
 
 
+def test_merged_it_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Its head is the embedding, which its class does not tie: the folder has both."""
+    lalm = tiny_mini_lm()
+    branches = [Branch(0, lalm.prompt("When?").after, tuple(lalm.tokens(TEXTS[1])))]
+
+    def logps(of: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return branch_logps(listen(of, [tiny_features(20, 0)]), branches).logp_BT
+
+    expected = logps(lalm)
+    merged = load(str(merge(lalm, tmp_path / "merged")))
+    assert merged.lm_head.weight is not merged.language_model.get_input_embeddings().weight
+    assert torch.allclose(logps(merged), expected, atol=1e-5)
+
+
 def test_the_aligner_speaks_as_loud_as_text() -> None:
     tokenizer = tokenizer_of(
         omni_tokenizer().backend_tokenizer.to_str().replace("<|IMAGE|>", "<empty_output>")
@@ -81,10 +104,14 @@ def test_the_aligner_speaks_as_loud_as_text() -> None:
     assert heard.norm(dim=-1).mean() == pytest.approx(float(embeddings.norm(dim=-1).mean()), rel=0.2)
 
 
-def test_the_real_one_says_that_it_is_untrained_and_writes_english(caplog: pytest.LogCaptureFixture) -> None:
+def require_weights() -> None:
     for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
         if not (cache_folder() / needed).exists():
             pytest.skip(f"{cache_folder() / needed} is not there: `make fetch` downloads it, once")
+
+
+def test_the_real_one_says_that_it_is_untrained_and_writes_english(caplog: pytest.LogCaptureFixture) -> None:
+    require_weights()
     with caplog.at_level(logging.WARNING):
         lalm = load("mini-lm")
     assert "untrained" in caplog.text
@@ -95,24 +122,46 @@ def test_the_real_one_says_that_it_is_untrained_and_writes_english(caplog: pytes
     assert "Paris" in text
 
 
-def test_all_commands_run_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for needed in ("smollm2-135m-instruct", "whisper-base-encoder.safetensors"):
-        if not (cache_folder() / needed).exists():
-            pytest.skip(f"{cache_folder() / needed} is not there: `make fetch` downloads it, once")
-    clips = compose_clips(1, "train", 0, tmp_path)
-    sta = write_questions(clips, ask_about(clips, "sta", 2, 0), tmp_path).rename(tmp_path / "sta.jsonl")
-    qa = write_questions(clips, ask_about(clips, "qa", 0, 0)[:1], tmp_path).rename(tmp_path / "qa.jsonl")
+def asked(folder: Path) -> tuple[str, str]:
+    """The files of two phrases and of a question about one clip."""
+    clips = compose_clips(1, "train", 0, folder)
+    questions = {"sta": ask_about(clips, "sta", 2, 0), "qa": ask_about(clips, "qa", 0, 0)[:1]}
+    sta, qa = (
+        write_questions(clips, of, folder).rename(folder / f"{k}.jsonl") for k, of in questions.items()
+    )
+    return str(sta), str(qa)
+
+
+def test_all_commands_run_on_a_tiny_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, (sta, qa) = str(merge(tiny_mini_lm(), tmp_path / "tiny")), asked(tmp_path)
     aligned, tuned = str(tmp_path / "sta"), str(tmp_path / "grpo")
     few = ["--max-steps", "1", "--group-size", "2", "--max-new-tokens", "3", "--prompts-per-step", "1"]
     short = ["--max-new-tokens", "3"]
     predicted, attended = tmp_path / "p.jsonl", tmp_path / "attention"
     for command in (
-        ["train", "sta", "--questions", str(sta), "--model", "mini-lm", "--out", aligned],
-        ["train", "grpo", "--questions", str(qa), "--model", f"{aligned}/adapter", "--out", tuned, *few],
-        ["predict", "--questions", str(sta), "--model", f"{tuned}/adapter", "--out", str(predicted), *short],
+        ["train", "sta", "--questions", sta, "--model", model, "--out", aligned],
+        ["train", "grpo", "--questions", qa, "--model", f"{aligned}/adapter", "--out", tuned, *few],
+        ["predict", "--questions", sta, "--model", f"{tuned}/adapter", "--out", str(predicted), *short],
         ["score", str(predicted), "--out", str(tmp_path / "metrics.json")],
-        ["attend", "--questions", str(qa), "--model", "mini-lm", "--out", str(attended), *short],
+        ["attend", "--questions", qa, "--model", model, "--out", str(attended), *short],
     ):
         assert cli.main(command) == 0, capsys.readouterr().err
     assert json.loads((tmp_path / "metrics.json").read_text())
     assert (attended / "attention.png").stat().st_size > 0
+
+
+def test_the_real_one_trains_and_answers_with_its_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_weights()
+    sta, _ = asked(tmp_path)
+    aligned, predicted = str(tmp_path / "sta"), tmp_path / "p.jsonl"
+    for command in (
+        ["train", "sta", "--questions", sta, "--model", "mini-lm", "--out", aligned],
+        [
+            *("predict", "--questions", sta, "--model", f"{aligned}/adapter", "--out", str(predicted)),
+            *("--max-new-tokens", "3"),
+        ],
+    ):
+        assert cli.main(command) == 0, capsys.readouterr().err
+    assert len(read_responses(predicted)) == 2

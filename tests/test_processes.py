@@ -19,7 +19,7 @@ from tiny import tiny_base, tiny_lalm
 
 STAGES = ("sta", "grpo")
 ONE, TWO, SHARDED, DYNAMIC, UNEVEN = "one", "two", "sharded", "dynamic", "uneven"
-STOPPED, RAISED = "stopped", "raised"
+STOPPED, MOVED = "stopped", "moved"
 
 
 def free_port() -> int:
@@ -62,8 +62,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stops = {"stops": True, "clips_per_step": 2, "checkpoint_every": 100}
     jobs.append({**jobs[1], "out": str(folder / STOPPED), "port": free_port(), "options": stops})
     by_clock = {"checkpoint_every": 100, "checkpoint_minutes": 1e-9, "keep_last": 3}
-    for more in ({"max_steps": 1}, {}):
-        jobs.append({**jobs[1], "out": str(folder / RAISED), "port": free_port(), "options": by_clock | more})
+    moves = {
+        "sta": ((1, {}), (2, {"shard": True, "clips_at_once": 1})),
+        "grpo": ((2, {"prompts_at_once": 1}), (1, {"responses_at_once": 2, "gradient_checkpointing": True})),
+    }
+    for stage, ((before, begins), (after, goes_on)) in moves.items():
+        of_stage = {
+            "stage": stage,
+            "questions": str(files[stage]),
+            "out": str(folder / f"{stage}-{MOVED}"),
+        }
+        jobs += [
+            {**of_stage, "n_processes": n, "port": free_port(), "options": {**by_clock, **options}}
+            for n, options in ((before, {"max_steps": 1, **begins}), (after, goes_on))
+        ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(
@@ -170,13 +182,32 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(runs: Path) -> Non
     assert not (stopped / "adapter").exists()
 
 
-def test_processes_that_ended_early_go_on_together_and_save_by_the_main_ones_clock(runs: Path) -> None:
-    raised, two = run_of(runs, RAISED), run_of(runs, f"sta-{TWO}")
-    rows, whole = rows_of(raised), rows_of(two)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_goes_on_with_another_number_of_processes_as_if_it_had_never_stopped(
+    stage: str, runs: Path
+) -> None:
+    """Stage 1 from one process to two that share the decoder, stage 2 from two to one, each with other passes."""
+    one, moved = run_of(runs, f"{stage}-{ONE}"), run_of(runs, f"{stage}-{MOVED}")
+    unbroken, rows = [row for row in rows_of(one) if "loss" in row], rows_of(moved)
     assert [row["step"] for row in rows] == [1, 2]
-    assert [row["lr"] for row in rows] == [row["lr"] for row in whole if "lr" in row]
-    assert sorted(path.name for path in raised.glob("checkpoint-*")) == ["checkpoint-1.pt", "checkpoint-2.pt"]
-    assert (raised / "adapter/adapter.json").exists()
+    for row, other in zip(unbroken, rows, strict=True):
+        assert other["loss"] == pytest.approx(row["loss"], abs=1e-5)
+        for name in ("lr", "question", "sampled", "tokens", "reward", "cut", "equal_groups"):
+            assert other.get(name) == row.get(name)
+    for file in (one / "adapter").glob("*.safetensors"):
+        theirs = load_file(moved / "adapter" / file.name)
+        for name, weight in load_file(file).items():
+            assert torch.allclose(theirs[name], weight, atol=1e-5), name
+    assert sorted(path.name for path in moved.glob("checkpoint-*")) == ["checkpoint-1.pt", "checkpoint-2.pt"]
+    since = json.loads((moved / "run.json").read_text())["config_since"]
+    assert since.pop("max_steps") == 0
+    assert (
+        since
+        == {
+            "sta": {"shard": True, "clips_at_once": 1},
+            "grpo": {"prompts_at_once": None, "responses_at_once": 2, "gradient_checkpointing": True},
+        }[stage]
+    )
 
 
 def test_a_step_that_cannot_be_divided_is_refused_before_any_compute(runs: Path) -> None:

@@ -10,46 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from doubling import Settings, doubled, numbers
 from tgsr.data.questions.build import Stage1, phrases_of
 from tgsr.data.questions.phrases import Phrases
-from tgsr.data.shards import Counts, Made, Step, errors_of, run
+from tgsr.data.shards import Counts, Step, errors_of, run
 from tgsr.data.splits import Split
 from tgsr.data.transcribe.clips import Transcription, transcribe_rows
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, ShardError
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where the step says that it ran, and how long it takes a row."""
-
-    log: str
-    seconds: float = 0.0
-    times: int = 1
-
-
-def doubled(settings: Settings, rows: Sequence[Row]) -> Made:
-    with open(settings.log, "a") as log:
-        log.write("x")
-    time.sleep(settings.seconds * len(rows))
-    bad = [Bad("rows", "is odd", None, "n") for row in rows if int(str(row["n"])) % 5 == 4]
-    kept = [
-        {**row, "m": i, "flags": ["even"] if int(str(row["n"])) % 2 == 0 else []}
-        for row in rows
-        if int(str(row["n"])) % 5 != 4
-        for i in range(settings.times)
-    ]
-    return Made(kept, bad)
-
-
-def numbers(n: int) -> list[Row | Bad]:
-    return [{"n": i} for i in range(n)]
 
 
 def written(out: Path) -> list[int]:
@@ -174,7 +147,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_shards import Settings, doubled, numbers
+from doubling import Settings, doubled, numbers
 from tgsr.data.shards import Step, run
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tgsr.cli import main
 from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
+from tgsr.training.batches import chosen_at, steps_per_epoch
 from tgsr.training.checkpoints import Best, kept_checkpoints, load_checkpoint
 from tgsr.training.config import StaConfig
 from tgsr.training.run import start_run
@@ -116,6 +117,33 @@ def test_more_max_steps_than_the_epochs_have_are_none(folder: Path, tmp_path: Pa
     assert rates(tmp_path / "run") == pytest.approx(
         [STA.learning_rate * SCHEDULES["cosine"](step, 3, 0) for step in range(3)]
     )
+
+
+@pytest.mark.parametrize(
+    ("began_sharded", "goes_on", "steps"),
+    [
+        (False, (1, False), 4),
+        (False, (2, False), 4),
+        (False, (2, True), 4),  # the last step's two items are one each
+        (True, (1, False), 3),  # what was left over of an epoch stays so
+        (True, (4, True), 3),
+        (False, (4, True), "last step has 2 of the 14 items, which 4 processes cannot share evenly; leave it out"),
+        (True, (3, True), "4 items a step must be a multiple of 3 processes"),
+        (True, (1, True), "needs several processes.*a run that began with it goes on without"),
+    ],
+)  # fmt: skip
+def test_an_epochs_steps_are_those_that_the_run_began_with(
+    began_sharded: bool, goes_on: tuple[int, bool], steps: int | str
+) -> None:
+    if isinstance(steps, int):
+        assert steps_per_epoch(14, 4, *goes_on, began_sharded) == steps
+        for epoch in range(2):
+            numbers = range(epoch * steps, (epoch + 1) * steps)
+            seen = [item for n in numbers for item in chosen_at(n, range(14), 4, steps, seed=0)]
+            assert len(set(seen)) == len(seen) == min(14, 4 * steps)  # each once
+        return
+    with pytest.raises(OptionError, match=steps):
+        steps_per_epoch(14, 4, *goes_on, began_sharded)
 
 
 def test_other_settings_may_not_change(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen2ForCausalLM,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
+)
 
 from tgsr import rl
 from tgsr.engine.features import FeatureCache
@@ -39,8 +45,10 @@ from tgsr.engine.vllm_rollouts import (
 from tgsr.errors import ModelError, OptionError
 from tgsr.models.aligner_and_lora import with_lora, without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.mini import feature_extractor, train_tokenizer
+from tgsr.models.voxtral import Voxtral
 from tgsr.training.config import GrpoConfig
-from tiny import questions_in, rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
+from tiny import DECODER, TEXTS, questions_in, rewarded_by, tiny_base, tiny_features, tiny_lalm, uneven
 
 
 class Recorded(BaseHTTPRequestHandler):
@@ -358,6 +366,29 @@ def test_tied_embeddings_are_exported_once(tmp_path: Path) -> None:
     torch.testing.assert_close(logits, logits_of(lalm, embeds), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_voxtrals_decoder_is_exported_as_the_text_model_that_it_is(kind: str, tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "rope_theta": 1e8}  # as published, and not the class's default
+    text = {**DECODER, "model_type": kind, "head_dim": 16, "vocab_size": 600, "rope_parameters": rope}
+    audio = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    model = VoxtralForConditionalGeneration(VoxtralConfig(audio_config=audio, text_config=text)).eval()
+    tokenizer = train_tokenizer(TEXTS)
+    tokenizer.chat_template = None  # Voxtral's own has none
+    lalm = Voxtral("tiny", model, tokenizer, feature_extractor())
+    name = export_decoder(lalm, tmp_path)
+    decoder, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert decoder.config.architectures == [f"{kind.title()}ForCausalLM"] == [type(decoder).__name__]
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    embeds = torch.randn(300, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logps = decoder(inputs_embeds=embeds[None]).logits[0].log_softmax(-1)
+    torch.testing.assert_close(logps, logits_of(lalm, embeds).log_softmax(-1), atol=1e-5, rtol=1e-5)
+    with_lora(lalm, rank=4, alpha=8, seed=0)
+    assert decoder_name(lalm) == name
+
+
 def test_the_pushed_adapter_fits_the_plain_decoder(vllm: RecordedServer, tmp_path: Path) -> None:
     lalm = with_random_lora()
     export_decoder(lalm, tmp_path / "decoder")
@@ -417,6 +448,18 @@ def test_a_group_of_the_loop_is_sampled_by_the_servers_and_weighed(
 
 
 PROMPTS = [[5], [6], [7], [8], [9], [10]]  # as many requests
+
+
+def test_a_branch_with_a_seed_of_its_own_draws_the_same_whoever_else_is_asked(
+    vllm: RecordedServer, lalm: AudioFlamingo3
+) -> None:
+    """As one process of two asks for its share of a step, and one alone for all of it."""
+    seeds = [11, 12, 13]
+    ask(vllm, lalm, owners=[0, 1, 0], prompts=PROMPTS[:3], seed=seeds)
+    ask(vllm, lalm, owners=[1, 0], prompts=PROMPTS[1:3], seed=seeds[1:])
+    asked = [(body["prompt_embeds"], body["seed"]) for body in vllm.completions()]
+    assert len(set(asked)) == 3
+    assert set(asked[:3]) > set(asked[3:])
 
 
 def test_servers_take_turns_and_draw_what_one_would(

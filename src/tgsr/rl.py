@@ -196,8 +196,8 @@ def roll_out(
 ) -> Groups:
     """This process's share of what is asked, with G responses to each question, rewarded.
 
-    Drawn by random numbers for all that is asked: whose share a question is does not matter to our sampler. They
-    follow from the step and its number of the draw.
+    Drawn by random numbers for all that is asked: whose share a question is does not matter to our sampler, nor to
+    what a server is asked. They follow from the step and its number of the draw.
     """
     share, size = run.processes.share(len(asked)), config.group_size
     prompts = asked[share]
@@ -257,7 +257,8 @@ def sample_groups(
         "top_p": config.top_p,
     }
     if servers:
-        return sample_by_vllm(servers, prefix, owners, last, seed=int(uniform_BN[0, 0] * 2**53), **limits)
+        seeds = [int(first * 2**53) for first in uniform_BN[:, 0].tolist()]
+        return sample_by_vllm(servers, prefix, owners, last, seed=seeds, **limits)
     lalm, at_once = prefix.lalm, config.branches_at_once
     with (
         unsharded(lalm),
@@ -479,28 +480,31 @@ def train_grpo(
     cache: FeatureCache,
     load: Load = load,
     terms: Sequence[RewardTerm] | None = None,
+    prepare: Callable[[Lalm, GrpoConfig], None] = make_trainable,
 ) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on.
 
-    `terms` are what a response is rewarded for, by default those of the settings.
+    `terms` are what a response is rewarded for, by default those of the settings; `prepare` makes trainable what
+    trains.
     """
     data = [file for file in (config.questions, clips_file(config)) if file is not None]
     questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
     with start_run("grpo", config, data, out, cache, load) as run:
+        prepare(run.lalm, config)
         return reinforce(run, config, questions, reward_terms(config) if terms is None else terms)
 
 
 def reinforce(
     run: TrainingRun, config: GrpoConfig, questions: Sequence[Question], terms: Sequence[RewardTerm]
 ) -> Path:
-    """The folder of the run's adapter: sampled, rewarded and updated step by step."""
+    """The folder of the run's adapter: sampled, rewarded and updated step by step, by what trains in its model."""
     lalm, processes = run.lalm, run.processes
-    steps_per_epoch(len(questions), config.prompts_per_step, processes, config.shard)  # refuses early
+    # Refuses early what no number of questions makes right.
+    steps_per_epoch(len(questions), config.prompts_per_step, processes.n, config.shard, config.shard)
     words = words_by_clip(config, questions)
     watch = watch_of(run, config, questions)
-    make_trainable(lalm, config)
     servers: Sequence[VllmServer] = () if config.vllm is None else connect_all(config.vllm, lalm)
     audio = hear_clips(run, questions, config.questions)
     prompts = [prompted(lalm, q, audio[q.audio], words.get(q.clip_id)) for q in questions if q.audio in audio]

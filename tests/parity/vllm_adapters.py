@@ -50,7 +50,7 @@ from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load, save_adapter
 from tgsr.prompts import choice_question
-from tiny import af3_folder, omni_folder
+from tiny import N_PIECES, af3_folder, omni_folder
 
 RANK = 16
 N_TOKENS = 40
@@ -162,7 +162,7 @@ def main() -> None:
     url = f"http://127.0.0.1:{arguments.port}"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        base = af3_folder(folder / "af3", width=128, deviation=0.1)
+        base = af3_folder(folder / "af3", width=128, deviation=0.1, n_pieces=N_PIECES)
         lalm = tuned(base, folder / "af3-adapter")
         command = [
             *("env", "VLLM_NO_USAGE_STATS=1", "HF_HUB_OFFLINE=1", arguments.vllm_python),
@@ -183,7 +183,7 @@ def main() -> None:
             version = json.loads(read(f"{url}/version"))["version"]
             served = compare(url, {"base": load(str(base)), "tuned": lalm})
             served["tuned_by_our_own_client_says_the_same"] = by_name(url, lalm, folder / "cache")
-        omni = tuned(omni_folder(folder / "omni"), folder / "omni-adapter")
+        omni = tuned(omni_folder(folder / "omni", n_pieces=N_PIECES), folder / "omni-adapter")
         listed = subprocess.run(
             [arguments.vllm_python, "-c", READ_OMNI, str(folder / "omni-adapter")],
             capture_output=True,

@@ -22,7 +22,7 @@ from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import RunError
-from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.aligner_and_lora import with_lora, without_top
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.records import Clip, Question, by_clip, read_clips, read_questions, resolve_audio, write_jsonl
 from tgsr.sta import phrase_branch
@@ -254,7 +254,9 @@ def with_questions_of(speech: Speech, data: Path, folder: Path, errors: Path) ->
 
 @contextmanager
 def borrowed(lalm: Lalm) -> Iterator[None]:
-    """After it the model is as it was: its aligner and that one's width, no LoRA that was added, nothing to train."""
+    """After it the model is as it was: its aligner and that one's width, no LoRA that was added to it or on top of its
+    own, nothing to train.
+    """
     had_lora, times = hasattr(lalm.model, "peft_config"), lalm.times
     aligner = {name: weight.detach().clone() for name, weight in lalm.aligner.state_dict().items()}
     width = next(lalm.aligner.parameters()).dtype
@@ -263,6 +265,7 @@ def borrowed(lalm: Lalm) -> Iterator[None]:
     finally:
         if hasattr(lalm.model, "peft_config") and not had_lora:
             lalm.model = lalm.model.unload()
+        without_top(lalm)
         lalm.aligner.to(width)
         lalm.aligner.load_state_dict(aligner)
         lalm.model.requires_grad_(False)

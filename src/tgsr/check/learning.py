@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,14 @@ from tgsr.answering.predict import predict
 from tgsr.audio import SAMPLE_RATE, save_flac
 from tgsr.audio import load as load_sound
 from tgsr.check.bench import Bench, borrowed
-from tgsr.check.rows import Row, not_asked
+from tgsr.check.rows import Row
 from tgsr.engine.features import FeatureCache
 from tgsr.evaluation.scoring.items import ScoredPhrase, score_response
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import Placement
 from tgsr.records import Question, Response, read_questions, write_jsonl
+from tgsr.report.read import log_rows
 from tgsr.rewards import RewardTerm
 from tgsr.rl import train_grpo
 from tgsr.sta import train_sta
@@ -181,6 +182,11 @@ def sta_rows(bench: Bench, name: str, questions: Path, n_steps: int, **settings:
     return logged(bench.out / name)
 
 
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log."""
+    return [row for _, _, row in log_rows(run / "metrics.jsonl")]
+
+
 def is_narrow(lalm: Lalm) -> bool:
     """Whether the decoder is a miniature: it takes larger steps, and its activations need no saving."""
     return bool(lalm.language_model.get_input_embeddings().weight.shape[1] <= NARROW)
@@ -189,10 +195,6 @@ def is_narrow(lalm: Lalm) -> bool:
 def name_of(lalm: Lalm) -> str:
     """What the runs of a check call their model: no file of that name is hashed again for each of them."""
     return f"(checked) {lalm.name}"
-
-
-def logged(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @contextlib.contextmanager
@@ -207,11 +209,17 @@ def distinct_letters(completions: Sequence[str], **columns: object) -> list[floa
     return [float(len(set(text))) for text in completions]
 
 
+def lora_on_top(lalm: Lalm, config: GrpoConfig) -> None:
+    """What stage 2 trains, of a model with a LoRA of its own too."""
+    with_lora(lalm, config.lora_rank, config.lora_alpha, config.seed, on_top=True)
+
+
 def stage_2(bench: Bench) -> Row:
-    """Steps of GRPO by its own loop: where it begins, what advantages come of the rewards, what was cut."""
+    """Steps of GRPO by its own loop: where it begins, what advantages come of the rewards, what was cut.
+
+    It begins at the model as it is: a LoRA that it came with is a part of the reference.
+    """
     lalm, size = bench.lalm, bench.size
-    if hasattr(lalm.model, "peft_config"):
-        return not_asked(4, "GRPO", "it has a LoRA, stage 2 starts from the model under it")
     knows, terms = bench.has_learned_to_write, None
     if not knows:
         terms = (
@@ -230,7 +238,7 @@ def stage_2(bench: Bench) -> Row:
         gradient_checkpointing=not is_narrow(lalm),
     )
     with borrowed(lalm), quietly(bench):
-        train_grpo(config, bench.out / "grpo", cache_of(bench), loaded(lalm), terms)
+        train_grpo(config, bench.out / "grpo", cache_of(bench), loaded(lalm), terms, lora_on_top)
     rows = logged(bench.out / "grpo")
     first = rows[0]
     ratio, n_cut = math.exp(first["drift"]), sum(row["cut"] for row in rows)

@@ -50,6 +50,8 @@ TEXT_MODELS = {
     "qwen2": ("qwen2", "Qwen2ForCausalLM"),
     "qwen2_5_omni_text": ("qwen2", "Qwen2ForCausalLM"),
     "qwen3_omni_moe_text": ("qwen3_moe", "Qwen3MoeForCausalLM"),
+    "llama": ("llama", "LlamaForCausalLM"),
+    "mistral": ("mistral", "MistralForCausalLM"),
 }
 """The text model, by type and class, that a decoder is; by the decoder's type."""
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
@@ -333,15 +335,15 @@ def sample_by_vllm(
     max_new_tokens: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> list[Sampled]:
     """One continuation a branch, as tgsr.engine.sampling.sample gives them, in the branches' order.
 
     prompts[b] are the token ids that go on from clip owners[b]'s prefix in branch b. Branches of equal clip
-    and prompt are one request with `n`; requests run at the same time. A request's seed comes from `seed` and
-    its first branch's place, its answers' from that one by counting: no draw depends on what else the server
-    does. temperature 0 is greedy: equal branches are then asked once. Several servers take turns; what one that is
-    down was asked, the next one is.
+    and prompt are one request with `n`; requests run at the same time. A request's seed comes from its first branch's:
+    that one's own, or the `seed` of all and the branch's place; its answers' come from it by counting. No draw depends
+    on what else the server does nor, where branches have seeds, on what else is asked. temperature 0 is greedy: equal
+    branches are then asked once. Several servers take turns; what one that is down was asked, the next one is.
 
     `logps` are those of softmax(logits / temperature) in the server's precision. With top_p < 1 vLLM
     renormalises them within the nucleus, which `sample` does not: they are then higher, by up to
@@ -353,6 +355,7 @@ def sample_by_vllm(
     servers = [server] if isinstance(server, VllmServer) else list(server)
     down: dict[str, ServerDown] = {}
     check_branches(prefix, owners, prompts, [max_new_tokens] * len(prompts))
+    seeds = [f"{seed} {b}" for b in range(len(prompts))] if isinstance(seed, int) else [str(s) for s in seed]
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for b, (owner, prompt) in enumerate(zip(owners, prompts, strict=True)):
         groups.setdefault((owner, tuple(prompt)), []).append(b)
@@ -367,7 +370,7 @@ def sample_by_vllm(
             "temperature": temperature,
             "top_p": top_p,
             # 63 bits, less the room to count up a group's answers, that differ for each seed and place.
-            "seed": int.from_bytes(hashlib.sha256(f"{seed} {branches[0]}".encode()).digest()[:8], "big") >> 2,
+            "seed": int.from_bytes(hashlib.sha256(seeds[branches[0]].encode()).digest()[:8], "big") >> 2,
             # The end tokens are the checkpoint's and no other: what the server thinks of them is left out.
             "ignore_eos": True,
             "stop_token_ids": sorted({lalm.eos_id, *lalm.end_ids}),

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from tgsr.errors import ModelError
@@ -28,15 +29,20 @@ IN_MIXTURE = {
     "experts": r".*language_model\.layers\.\d+\.mlp\.experts\.(gate_up|down)_proj",
     "router": r".*language_model\.layers\.\d+\.mlp\.gate\.weight",
 }
+ON_TOP = "on_top"  # the name of a second LoRA
 
 
-def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int, mixture: Sequence[str] = ()) -> None:
+def with_lora(
+    lalm: Lalm, rank: int, alpha: int, seed: int, mixture: Sequence[str] = (), *, on_top: bool = False
+) -> None:
     """A fresh LoRA on the language model's layers and nowhere else (table 6); everything else is frozen.
 
-    `mixture` names the keys of IN_MIXTURE that get one too; an expert's has the rank. Raises ModelError for a model
-    that has a LoRA (a second one would hide the first), and for `mixture` where there are no experts.
+    `mixture` names the keys of IN_MIXTURE that get one too; an expert's has the rank. `on_top`: of the LoRA that the
+    model came with, which stays as it is, as a part of the model; nothing saves the two as one. Raises ModelError for a
+    model that has a LoRA otherwise, and for `mixture` where there are no experts.
     """
-    if hasattr(lalm.model, "peft_config"):
+    has_one = hasattr(lalm.model, "peft_config")
+    if has_one and not on_top:
         raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
@@ -57,13 +63,41 @@ def with_lora(lalm: Lalm, rank: int, alpha: int, seed: int, mixture: Sequence[st
         target_parameters=parameters or None,
     )
     with without_renaming_warning():
-        lalm.model = get_peft_model(lalm.inner, config)
+        if has_one:
+            under = lalm.model.active_adapters
+            lalm.model.add_adapter(ON_TOP, config)
+            lalm.model.base_model.set_adapter([*under, ON_TOP])
+            for name, weight in lalm.model.named_parameters():
+                weight.requires_grad_(f".{ON_TOP}." in name)
+        else:
+            lalm.model = get_peft_model(lalm.inner, config)
     lalm.model.eval()
 
 
-def lora_off(lalm: Lalm) -> AbstractContextManager[None]:
-    """The model without its LoRA: stage 2's reference policy, with no second copy in memory."""
-    return lalm.model.disable_adapter()
+def without_top(lalm: Lalm) -> None:
+    """Takes the LoRA on top of another away again; nothing where there is none."""
+    if ON_TOP in getattr(lalm.model, "peft_config", ()):
+        under = [name for name in lalm.model.active_adapters if name != ON_TOP]
+        lalm.model.delete_adapter(ON_TOP)
+        lalm.model.base_model.set_adapter(under, inference_mode=True)
+
+
+@contextmanager
+def lora_off(lalm: Lalm) -> Iterator[None]:
+    """The model without its LoRA, or the one on top: stage 2's reference policy, with no second copy in memory."""
+    if ON_TOP not in lalm.model.peft_config:
+        with lalm.model.disable_adapter():
+            yield
+        return
+    layers = [m for m in lalm.model.modules() if isinstance(m, LoraLayer) and ON_TOP in m.scaling]
+    scales = [layer.scaling[ON_TOP] for layer in layers]
+    try:
+        for layer in layers:
+            layer.scaling[ON_TOP] = 0.0
+        yield
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling[ON_TOP] = scale
 
 
 def merge_lora(lalm: Lalm) -> None:

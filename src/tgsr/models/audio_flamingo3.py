@@ -21,7 +21,7 @@ from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.timeline import Span
 
 AUDIO_TOKEN = "<sound>"
-MODEL_TYPES = ("audioflamingo3",)
+CLASSES = {"audioflamingo3": AudioFlamingo3ForConditionalGeneration}
 
 
 @dataclass

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import re
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from itertools import accumulate
 from typing import Any
@@ -222,7 +222,7 @@ def _four_bits(name: str, unquantized: list[str]) -> BitsAndBytesConfig:
     )
 
 
-def check_type(name: str, family: str, model_types: Sequence[str]) -> str:
+def check_type(name: str, family: str, model_types: Collection[str]) -> str:
     """A checkpoint's model type. ModelError for one that is not of `model_types`, and where there is no config.json."""
     try:
         model_type = str(AutoConfig.from_pretrained(name).model_type)

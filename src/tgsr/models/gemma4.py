@@ -29,8 +29,8 @@ from tgsr.models.placement import AS_SAVED, Placement
 
 AUDIO_TOKEN = "<|audio|>"
 BEFORE_AUDIO, AFTER_AUDIO = "<|audio>", "<audio|>"  # the processor's, not the chat template's
-MODEL_TYPES = ("gemma4",)
-WITHOUT_ENCODER = ("gemma4_unified",)
+CLASSES = {"gemma4": Gemma4ForConditionalGeneration}
+WITHOUT_ENCODER = {"gemma4_unified": Gemma4UnifiedForConditionalGeneration}
 MAX_SECONDS = 30.0  # the model's card; its processor cuts there without a word
 UNQUANTIZED = [
     *("model.audio_tower", "model.embed_audio", "model.vision_tower", "model.embed_vision", "lm_head"),

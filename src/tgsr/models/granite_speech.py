@@ -32,7 +32,6 @@ CLASSES = {
     "granite_speech": GraniteSpeechForConditionalGeneration,
     "granite_speech_plus": GraniteSpeechPlusForConditionalGeneration,
 }
-MODEL_TYPES = tuple(CLASSES)
 MAX_SECONDS = 500.0  # for which vLLM makes room; the official code has no limit but the decoder's context
 # The cards' of 3.3; their template would write the day on which it is asked, another prompt every day.
 SYSTEM = (
@@ -111,7 +110,7 @@ def load_granite_speech(name: str, placement: Placement = AS_SAVED) -> GraniteSp
     missing, the LoRA's included; warns where config.json says that there is a LoRA and there is none.
     """
     family = "a Granite Speech model"
-    model_class = CLASSES[check_type(name, family, MODEL_TYPES)]
+    model_class = CLASSES[check_type(name, family, CLASSES)]
     tokenizer, extractor, _ = read_processor(name, family, extractor_class=GraniteMels)
     model = read_weights(
         model_class,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,21 +65,35 @@ OUR_FILES = (ADAPTER_FILE, BASE_FILE)  # a folder with either was written by tgs
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".model", ".py")
 TOKEN_FILES = ("merges.txt", "vocab.txt")
 ONLY_ANSWER = ("cascade:", "cascade+", "gemini:", "openai:", "http://", "https://")
-LOADERS: dict[str, Callable[[str, Placement], Lalm]] = {
-    **dict.fromkeys(audio_flamingo3.MODEL_TYPES, audio_flamingo3.load_audio_flamingo3),
-    **dict.fromkeys(music_flamingo.MODEL_TYPES, music_flamingo.load_music_flamingo),
-    **dict.fromkeys(qwen2_audio.MODEL_TYPES, qwen2_audio.load_qwen2_audio),
-    **dict.fromkeys(qwen_omni.MODEL_TYPES, qwen_omni.load_qwen_omni),
-    **dict.fromkeys(qwen3_omni.MODEL_TYPES, qwen3_omni.load_qwen3_omni),
-    **dict.fromkeys(voxtral.MODEL_TYPES, voxtral.load_voxtral),
-    **dict.fromkeys(gemma4.MODEL_TYPES, gemma4.load_gemma4),
-    **dict.fromkeys(gemma4.WITHOUT_ENCODER, gemma4.load_gemma4_unified),
-    **dict.fromkeys(phi4.MODEL_TYPES, phi4.load_phi4),
-    **dict.fromkeys(granite_speech.MODEL_TYPES, granite_speech.load_granite_speech),
-    **dict.fromkeys(whisper.MODEL_TYPES, whisper.load_whisper),
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Models of one type: our class, the official one, and what reads a checkpoint."""
+
+    kind: type[Lalm]
+    official: Any
+    load: Callable[[str, Placement], Lalm]
+
+
+FAMILIES: dict[str, Family] = {
+    model_type: Family(kind, official, load)
+    for kind, classes, load in (
+        (audio_flamingo3.AudioFlamingo3, audio_flamingo3.CLASSES, audio_flamingo3.load_audio_flamingo3),
+        (music_flamingo.MusicFlamingo, music_flamingo.CLASSES, music_flamingo.load_music_flamingo),
+        (qwen2_audio.Qwen2Audio, qwen2_audio.CLASSES, qwen2_audio.load_qwen2_audio),
+        (qwen_omni.QwenOmni, qwen_omni.CLASSES, qwen_omni.load_qwen_omni),
+        (qwen3_omni.Qwen3Omni, qwen3_omni.CLASSES, qwen3_omni.load_qwen3_omni),
+        (voxtral.Voxtral, voxtral.CLASSES, voxtral.load_voxtral),
+        (gemma4.Gemma4, gemma4.CLASSES, gemma4.load_gemma4),
+        (gemma4.Gemma4Unified, gemma4.WITHOUT_ENCODER, gemma4.load_gemma4_unified),
+        (phi4.Phi4, phi4.CLASSES, phi4.load_phi4),
+        (granite_speech.GraniteSpeech, granite_speech.CLASSES, granite_speech.load_granite_speech),
+        (Whisper, whisper.CLASSES, whisper.load_whisper),
+    )
+    for model_type, official in classes.items()
 }
-"""What reads a checkpoint in the hub's layout, by its model type."""
-FAMILIES = tuple(LOADERS)
+"""The families that train, by the model type in config.json of a checkpoint in the hub's layout."""
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +116,20 @@ def load_to_check(
 
     `base` is its base, where that is not the one that it names; OptionError for any other model.
     """
+    if is_other_trainers(name):
+        lalm, read = load_foreign(Path(name), placement, base)
+        return placed(lalm), read
+    if base is not None:
+        raise OptionError(
+            f"--base {base}: is for another trainer's adapter, and {name} is none; leave it out"
+        )
+    return load(name, placement), None
+
+
+def is_other_trainers(name: str) -> bool:
+    """Whether the name is one of a folder with an adapter that another trainer wrote; ours hold ADAPTER_FILE."""
     folder = Path(name)
-    if name in OURS or (folder / ADAPTER_FILE).exists() or not is_foreign(folder):
-        if base is not None:
-            raise OptionError(
-                f"--base {base}: is for another trainer's adapter, and {name} is none; leave it out"
-            )
-        return load(name, placement), None
-    lalm, read = load_foreign(folder, placement, base)
-    return placed(lalm), read
+    return name not in OURS and not (folder / ADAPTER_FILE).exists() and is_foreign(folder)
 
 
 def placed(lalm: Lalm, device: str | None = None) -> Lalm:
@@ -125,7 +145,7 @@ def _load(name: str, placement: Placement) -> Lalm:
     folder = Path(name)
     if name not in OURS and (folder / ADAPTER_FILE).exists():
         return load_adapter(folder, name, placement)
-    if name not in OURS and is_foreign(folder):
+    if is_other_trainers(name):
         adapted, read = load_foreign(folder, placement)
         if read.unread:
             raise ModelError(
@@ -231,9 +251,9 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
     """
     config = config_of(name)
     model_type = config.model_type
-    if model_type in LOADERS:
+    if model_type in FAMILIES:
         name_unknown_fields(name, getattr(config, "thinker_config", config))
-        lalm = LOADERS[model_type](name, placement)
+        lalm = FAMILIES[model_type].load(name, placement)
         return with_aligner_of(lalm, Path(name)) if isinstance(lalm, Whisper) else lalm
     raise ModelError(
         f"{name}: is of type {model_type}; tgsr trains and looks into {', '.join(FAMILIES)}; "

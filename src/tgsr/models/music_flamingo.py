@@ -21,7 +21,7 @@ from tgsr.models.checkpoint import check_token
 from tgsr.models.lalm import PromptParts, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 
-MODEL_TYPES = ("musicflamingo",)
+CLASSES = {"musicflamingo": MusicFlamingoForConditionalGeneration}
 BEFORE_AUDIO, AFTER_AUDIO = "<|sound_bos|>", "<|sound_eos|>"  # the processor's, not the chat template's
 POOLED = 4  # mel frames in a frame
 

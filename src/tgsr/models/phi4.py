@@ -24,7 +24,7 @@ from tgsr.models.foreign_adapter import merge_own_lora, own_lora
 from tgsr.models.lalm import Lalm, context_of, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 
-MODEL_TYPES = ("phi4_multimodal",)
+CLASSES = {"phi4_multimodal": Phi4MultimodalForCausalLM}
 SPEECH_LORA = "speech-lora"
 MAX_SECONDS = 240.0  # 3,000 of the 4,096 positions that the decoder's rotary factors are the same for
 

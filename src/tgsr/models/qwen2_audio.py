@@ -18,7 +18,7 @@ from tgsr.models.whisper_encoder import pooled
 from tgsr.prompts import chat_messages
 
 AUDIO_TOKEN = "<|AUDIO|>"
-MODEL_TYPES = ("qwen2_audio",)
+CLASSES = {"qwen2_audio": Qwen2AudioForConditionalGeneration}
 
 
 @dataclass

@@ -21,7 +21,10 @@ from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.qwen_omni import QwenOmni, load_thinker
 
 AUDIO_TOKEN = "<|audio_pad|>"
-MODEL_TYPES = ("qwen3_omni_moe", "qwen3_omni_moe_thinker")  # the whole Omni, or what the thinker itself saves
+# Of the whole Omni, or of what the thinker itself saves.
+CLASSES = dict.fromkeys(
+    ("qwen3_omni_moe", "qwen3_omni_moe_thinker"), Qwen3OmniMoeThinkerForConditionalGeneration
+)
 MOST_SECONDS = 2400.0  # the technical report's (arXiv 2509.17765); the processor would take any length
 STRIDE = 8  # mel columns to a frame: three convolutions, each of stride 2
 
@@ -87,9 +90,7 @@ class Qwen3Omni(QwenOmni):
 
 def load_qwen3_omni(name: str, placement: Placement = AS_SAVED) -> Qwen3Omni:
     """The thinker of a Qwen3-Omni checkpoint in the hub's layout, by folder or hub id, frozen; as `load_thinker`."""
-    model, tokenizer, extractor = load_thinker(
-        name, "a Qwen3-Omni model", Qwen3OmniMoeThinkerForConditionalGeneration, MODEL_TYPES, placement
-    )
+    model, tokenizer, extractor = load_thinker(name, "a Qwen3-Omni model", CLASSES, placement)
     named = getattr(tokenizer, "audio_token", None)  # by which the official processor knows it
     check_processor(name, model.config, tokenizer, extractor, str(named or AUDIO_TOKEN))
     return Qwen3Omni(name, model, tokenizer, extractor)

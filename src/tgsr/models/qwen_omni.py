@@ -6,6 +6,7 @@ is left alone: it imports torchvision, and audio and text need no more than its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,7 +29,8 @@ from tgsr.prompts import QWEN_SYSTEM
 
 AUDIO_TOKEN = "<|AUDIO|>"
 END_TOKEN = "<|im_end|>"
-MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the whole Omni, or what the thinker itself saves
+# Of the whole Omni, or of what the thinker itself saves.
+CLASSES = dict.fromkeys(("qwen2_5_omni", "qwen2_5_omni_thinker"), Qwen2_5OmniThinkerForConditionalGeneration)
 
 
 @dataclass
@@ -123,25 +125,23 @@ class QwenOmni(Lalm):
 
 def load_qwen_omni(name: str, placement: Placement = AS_SAVED) -> QwenOmni:
     """The thinker of a Qwen2.5-Omni checkpoint in the hub's layout, by folder or hub id, frozen; as `load_thinker`."""
-    model, tokenizer, extractor = load_thinker(
-        name, "a Qwen2.5-Omni model", Qwen2_5OmniThinkerForConditionalGeneration, MODEL_TYPES, placement
-    )
+    model, tokenizer, extractor = load_thinker(name, "a Qwen2.5-Omni model", CLASSES, placement)
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return QwenOmni(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))
 
 
 def load_thinker(
-    name: str, family: str, thinker: Any, model_types: tuple[str, ...], placement: Placement
+    name: str, family: str, classes: Mapping[str, Any], placement: Placement
 ) -> tuple[Any, PreTrainedTokenizerBase, WhisperFeatureExtractor]:
     """A thinker without its talker, its tokenizer and its feature extractor.
 
     Raises ModelError for a missing or unreadable file, for another family's checkpoint or processor, and where
     weights are missing.
     """
-    check_type(name, family, model_types)
+    model_class = classes[check_type(name, family, classes)]
     tokenizer, extractor, _ = read_processor(name, family)
     model = read_weights(
-        thinker,
+        model_class,
         name,
         family,
         placement,

@@ -26,7 +26,7 @@ from tgsr.models.lalm import Lalm, PromptParts, tower_hash
 from tgsr.models.placement import AS_SAVED, Placement
 
 AUDIO_TOKEN = "[AUDIO]"
-MODEL_TYPES = ("voxtral",)
+CLASSES = {"voxtral": VoxtralForConditionalGeneration}
 MAX_SECONDS = 2400.0  # what its makers name; its processor hears any number of windows of 30 s
 
 

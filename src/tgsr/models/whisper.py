@@ -33,7 +33,7 @@ from tgsr.models.whisper_encoder import encoded
 from tgsr.prompts import phrase_answer_qwen
 from tgsr.timeline import Seconds, Span
 
-MODEL_TYPES = ("whisper",)
+CLASSES = {"whisper": WhisperForConditionalGeneration}
 OPENING = ("<|startofprev|>",)
 CLOSING = (
     "<|startoftranscript|>",

@@ -14,7 +14,6 @@ from tgsr.engine.features import KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.records import Question, write_jsonl
-from tgsr.training.processes import Processes
 from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
@@ -66,24 +65,30 @@ def chosen_at(step: int, items: Sequence[T], per_step: int, steps_per_epoch: int
     return [items[i] for i in order[place * per_step : (place + 1) * per_step]]
 
 
-def steps_per_epoch(n_items: int, per_step: int, processes: Processes, shard: bool) -> int:
+def steps_per_epoch(n_items: int, per_step: int, n_processes: int, shard: bool, began_sharded: bool) -> int:
     """How many steps see all items once, the last one perhaps fewer than the others.
 
-    Sharded processes gather layers together and must do the same number of passes: each step is then full
-    and divided evenly, and a rest waits for another epoch's order. OptionError where that cannot be.
+    Sharded processes gather layers together and must do the same number of passes, so that each step is divided
+    evenly: in a run that began so each is full, and a rest waits for another epoch's order. That stays so, whatever
+    the run goes on with: its steps are those of a run that was never stopped. OptionError where that cannot be.
     """
-    if not shard:
-        return math.ceil(n_items / per_step)
-    if processes.n == 1:
+    rest = 0 if began_sharded else n_items % per_step
+    if shard and n_processes == 1:
         raise OptionError(
-            "--shard: needs several processes; start them with torchrun --nproc-per-node N -m tgsr.cli"
+            "--shard: needs several processes; start them with torchrun --nproc-per-node N -m tgsr.cli, or leave it "
+            "out: a run that began with it goes on without"
         )
-    if per_step % processes.n or n_items < per_step:
+    if shard and (per_step % n_processes or n_items < per_step):
         raise OptionError(
-            f"--shard: {per_step} items a step must be a multiple of {processes.n} processes, "
+            f"--shard: {per_step} items a step must be a multiple of {n_processes} processes, "
             f"and no more than there are, {n_items}"
         )
-    return n_items // per_step
+    if shard and rest % n_processes:
+        raise OptionError(
+            f"--shard: the run began without it, and an epoch's last step has {rest} of the {n_items} items, which "
+            f"{n_processes} processes cannot share evenly; leave it out, or start as many processes as divide that"
+        )
+    return n_items // per_step if began_sharded else math.ceil(n_items / per_step)
 
 
 def passes(n: int, at_once: int | None) -> list[slice]:

@@ -46,8 +46,11 @@ WatchBestBy = Annotated[BestBy, "what of --watch says which checkpoint is the be
 MAY_CHANGE = (
     *("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last"),
     *("watch", "watch_every", "best_by"),
+    # Another machine's, or another number of processes': the same steps, to rounding.
+    *("shard", "devices", "gradient_checkpointing", "clips_at_once", "prompts_at_once", "responses_at_once"),
+    *("branches_at_once", "vllm"),
 )
-"""Settings that a run may go on with changed: no step that is done rests on them."""
+"""Settings that a run may go on with changed: no step that is done rests on them, and none to come has other items."""
 
 
 def require(flag: str, value: object, wanted: str, holds: bool) -> None:

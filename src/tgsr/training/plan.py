@@ -19,45 +19,25 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
     AutoConfig,
     Gemma4Config,
-    Gemma4ForConditionalGeneration,
     Gemma4UnifiedConfig,
-    Gemma4UnifiedForConditionalGeneration,
     GraniteSpeechConfig,
     MusicFlamingoConfig,
-    MusicFlamingoForConditionalGeneration,
     Phi4MultimodalConfig,
-    Phi4MultimodalForCausalLM,
     Qwen2_5OmniThinkerConfig,
-    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
-    Qwen2AudioForConditionalGeneration,
-    Qwen3OmniMoeThinkerForConditionalGeneration,
     VoxtralConfig,
-    VoxtralForConditionalGeneration,
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import (
-    audio_flamingo3,
-    gemma4,
-    granite_speech,
-    music_flamingo,
-    phi4,
-    qwen2_audio,
-    qwen3_omni,
-    qwen_omni,
-    voxtral,
-    whisper,
-)
+from tgsr.models import whisper
 from tgsr.models.aligner_and_lora import VISION
 from tgsr.models.checkpoint import unknown_value
 from tgsr.models.lalm import Lalm
-from tgsr.models.load import OURS, only_answers
+from tgsr.models.load import FAMILIES, OURS, only_answers
 from tgsr.training.cost import (
     FRAMES_PER_SECOND,
     GPUS,
@@ -97,30 +77,6 @@ class Sizes:
         return self.language_model + self.aligner + self.audio_tower + self.vision_tower
 
 
-CLASSES: dict[str, tuple[Any, type[Lalm]]] = {
-    **dict.fromkeys(
-        audio_flamingo3.MODEL_TYPES,
-        (AudioFlamingo3ForConditionalGeneration, audio_flamingo3.AudioFlamingo3),
-    ),
-    **dict.fromkeys(
-        music_flamingo.MODEL_TYPES,
-        (MusicFlamingoForConditionalGeneration, music_flamingo.MusicFlamingo),
-    ),
-    **dict.fromkeys(qwen2_audio.MODEL_TYPES, (Qwen2AudioForConditionalGeneration, qwen2_audio.Qwen2Audio)),
-    **dict.fromkeys(qwen_omni.MODEL_TYPES, (Qwen2_5OmniThinkerForConditionalGeneration, qwen_omni.QwenOmni)),
-    **dict.fromkeys(
-        qwen3_omni.MODEL_TYPES, (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3_omni.Qwen3Omni)
-    ),
-    **dict.fromkeys(voxtral.MODEL_TYPES, (VoxtralForConditionalGeneration, voxtral.Voxtral)),
-    **dict.fromkeys(gemma4.MODEL_TYPES, (Gemma4ForConditionalGeneration, gemma4.Gemma4)),
-    **dict.fromkeys(gemma4.WITHOUT_ENCODER, (Gemma4UnifiedForConditionalGeneration, gemma4.Gemma4Unified)),
-    **dict.fromkeys(phi4.MODEL_TYPES, (Phi4MultimodalForCausalLM, phi4.Phi4)),
-    **{
-        model_type: (model_class, granite_speech.GraniteSpeech)
-        for model_type, model_class in granite_speech.CLASSES.items()
-    },
-}
-"""By model type: the class whose parameters are counted, and the family, whose frames are."""
 PARTS = {
     "aligner": re.compile(
         r"\.(multi_modal_projector|embed_audio|(up|down)_proj_for_speech)\.|\.audio_tower\.proj|^model\.projector\."
@@ -268,16 +224,13 @@ def sizes_of(name: str) -> Sizes:
             ) from error
         config = PAPERS[name]
         source = f"what was known by heart on {KNOWN_SINCE}: its config.json could not be reached"
-    if config.model_type not in CLASSES:
-        apart = (
-            ", and no audio that enters by cross-attention"
-            if config.model_type in whisper.MODEL_TYPES
-            else ""
-        )
+    known = [model_type for model_type in FAMILIES if model_type not in whisper.CLASSES]
+    if config.model_type not in known:
+        apart = ", and no audio that enters by cross-attention" if config.model_type in FAMILIES else ""
         raise ModelError(
-            f"{name}: is of type {config.model_type}; the cost model knows {', '.join(CLASSES)}{apart}"
+            f"{name}: is of type {config.model_type}; the cost model knows {', '.join(known)}{apart}"
         )
-    model_class, _ = CLASSES[config.model_type]
+    model_class = FAMILIES[config.model_type].official
     try:
         with torch.device("meta"):  # shapes, and not a byte of weights
             model = model_class(getattr(config, "thinker_config", config))
@@ -288,7 +241,7 @@ def sizes_of(name: str) -> Sizes:
 
 def sizes_of_model(model: Any, source: str) -> Sizes:
     """Of a transformers model of one of the families; `source` says where it is from."""
-    text, (_, family) = model.config.get_text_config(), CLASSES[model.config.model_type]
+    text, family = model.config.get_text_config(), FAMILIES[model.config.model_type].kind
     matrices = {
         name: module  # a loaded model may have a LoRA
         for name, module in model.named_modules()

@@ -137,9 +137,12 @@ class Trainer(Generic[T]):
             print(parts_table(run.lalm))
         self.run, self.config, self.items, self.per_step = run, config, items, per_step
         self.watch = watch
-        self.steps_per_epoch = steps_per_epoch(len(items), per_step, run.processes, config.shard)
+        began = run.folder.read()["config"]
+        self.steps_per_epoch = steps_per_epoch(
+            len(items), per_step, run.processes.n, config.shard, began.get("shard", False)
+        )
         self.n_steps = self.up_to(config.max_steps)
-        planned = self.up_to(run.folder.read()["config"].get("max_steps", 0))
+        planned = self.up_to(began.get("max_steps", 0))
         self.n_warmup = round(config.warmup_share * planned)
         self.names_hash = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         self.weights = trained_weights(run.lalm)

@@ -58,7 +58,7 @@ def read_predictions(path: StrPath) -> Predictions:
     list: the row's number), for what is not JSON, an empty file, a row without an id or choices, and rows that are none
     of these. OSError where the file can't be read.
     """
-    format_, read = _open(Path(path), None)
+    format_, read = _open(Path(path), None, is_log(Path(path)))
     predictions = list(read)
     return Predictions(
         format_,
@@ -109,7 +109,8 @@ def score_file(
     spoken = Spoken(clips, beside=[file for file in (questions, path) if file is not None])
     is_short = os.stat(path).st_size < LONG_FILE
     with _line_writer(items) as write_line:
-        format_, predictions = _open(Path(path), known)
+        of_trainer = is_log(Path(path))
+        format_, predictions = _open(Path(path), known, of_trainer)
         by_model: dict[str, list[Scored]] = {}
         foreign: dict[str, list[str]] = {}
         answered: dict[str, set[str]] = {}
@@ -130,8 +131,7 @@ def score_file(
                 problem = f"none of its {n} predictions is for a question of {questions}"
                 example = f"ids here are like {found!r}, there like {wanted!r}"
                 raise NothingDone(f"{path}: {problem} ({example}): give the questions that were asked")
-            is_whole = not is_log(Path(path))
-            for model, ids in (answered or {"": set()}).items() if is_whole else ():
+            for model, ids in () if of_trainer else (answered or {"": set()}).items():
                 for scored in _missing(known, format_, model, ids):
                     by_model.setdefault(model, []).extend(scored)
                     write_line(scored)
@@ -145,9 +145,9 @@ def write_metrics(metrics: Metrics, path: StrPath) -> None:
     write_whole(path, json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 
-def _open(path: Path, known: Known | None) -> tuple[Format, Iterator[Prediction]]:
+def _open(path: Path, known: Known | None, of_trainer: bool) -> tuple[Format, Iterator[Prediction]]:
     """`open_predictions`, and of a trainer's log its responses."""
-    if not is_log(path):
+    if not of_trainer:
         return open_predictions(path, known)
     if known is not None and not known.questions:
         raise RecordError(
