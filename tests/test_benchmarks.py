@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from tgsr.errors import OptionError
+from tgsr.models.load import load
 from tiny import saved, tiny_lalm
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -85,10 +87,10 @@ def test_its_weights_have_the_names_that_the_class_saves_and_stay_in_their_files
     assert len(files) > 2
     lalm = tiny_lalm()
     saved(lalm, tmp_path / "like")
-    with import_module("safetensors").safe_open(tmp_path / "like" / "model.safetensors", "pt") as like:
+    with safe_open(tmp_path / "like" / "model.safetensors", "pt") as like:
         theirs = {name.replace(".1.", ".0.") for name in like.keys()}  # noqa: SIM118
     assert {name.replace(".1.", ".0.") for name in index} == theirs
-    loaded = import_module("tgsr.models.load").load(str(folder))
+    loaded = load(str(folder))
     assert loaded.inner.dtype == torch.bfloat16
     assert not in_memory_of_its_own(loaded.lm_head.weight)
 
