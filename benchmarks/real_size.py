@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from timing import about, in_turn, resident
+from timing import about, resident
 from torch import Tensor
 from transformers import (
     AudioFlamingo3Config,
@@ -166,9 +166,14 @@ def write_checkpoint(folder: Path, size: str, seed: int = 0, most: int = SHARD_B
 
 
 def fastest(n: int, width: int, wider: int, dtype: torch.dtype) -> float:
-    """Seconds of a product of `n` tokens with a matrix on this machine's threads."""
+    """Seconds of a product of `n` tokens with a matrix, by the threads' processor time: others may be busy, too."""
     a, b = torch.ones(n, width, dtype=dtype), torch.ones(wider, width, dtype=dtype)
-    return min(in_turn({"": lambda: torch.nn.functional.linear(a, b)}, 3)[""])
+    seconds = []
+    for _ in range(4):  # the first warms up
+        began = time.process_time()
+        torch.nn.functional.linear(a, b)
+        seconds.append((time.process_time() - began) / torch.get_num_threads())
+    return min(seconds[1:])
 
 
 def machine_here(dtype: torch.dtype) -> Machine:
@@ -200,9 +205,9 @@ def one_step(
 
     gc.collect()  # what another stage has loaded
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is resident now
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     run = train(timed).parent
-    seconds = time.perf_counter() - began
+    seconds, worked = time.perf_counter() - began, time.process_time() - worked
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         "stage": name,
@@ -210,6 +215,7 @@ def one_step(
         "own_bytes_of_loading": loading["own_bytes"],
         "step_s": row["seconds"],
         "before_and_after_s": seconds - loading["seconds"] - sum(row["seconds"].values()),
+        "processor_s": worked,
         "peak_bytes": resident("VmHWM"),
         "mapped_bytes": resident("RssFile"),
         "loss": row["loss"],
@@ -266,7 +272,7 @@ def told(step: dict[str, Any], plan: dict[str, float]) -> str:
     return (
         f"{step['stage']}: loaded in {step['loading_s']:.1f} s, {gb['own_bytes_of_loading']} beside the files'\n"
         f"  the step {sum(step['step_s'].values()):.1f} s ({parts}), by plan {plan['step_s']:.1f} s; "
-        f"before and after it {step['before_and_after_s']:.1f} s\n"
+        f"before and after it {step['before_and_after_s']:.1f} s; {step['processor_s']:.1f} s of the processor in all\n"
         f"  peak {gb['peak_bytes']}, {gb['mapped_bytes']} of them the files', by plan {plan['bytes'] / 1e9:.2f} GB\n"
         f"  loss {step['loss']:.3f}, gradient's norm {step['grad_norm']:.2g}"
     )
