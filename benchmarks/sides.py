@@ -11,7 +11,7 @@ Axes: B branches, T answer tokens (right-padded), N tokens of a padded row, P pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -36,7 +36,9 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, p
 from tgsr.grpo import grpo_loss
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
+from tgsr.models.lalm import device_of
 from tgsr.models.mini import assets
+from tgsr.models.whisper_encoder import spectrogram
 from tgsr.prompts import choice_question
 from tgsr.sta import phrase_branch
 from tgsr.training.cost import ClipTokens, DecoderShape
@@ -112,16 +114,21 @@ def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
     model.eval()
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
     lalm = AudioFlamingo3("under test", model, tokenizer, extractor, max_seconds=600.0)
+    make_trainable(lalm, trains)
+    return lalm
+
+
+def make_trainable(lalm: AudioFlamingo3, trains: str) -> None:
+    """The part that trains, as `model_under_test` names it, in float32; all else is frozen."""
     if trains == "aligner":
         lalm.inner.requires_grad_(False)
-        lalm.aligner.requires_grad_(True)
-        return lalm
+        lalm.aligner.float().requires_grad_(True)
+        return
     with_lora(lalm, rank=16, alpha=32, seed=0)
     with torch.no_grad():
         for name, weight in lalm.model.named_parameters():
             if ".lora_B." in name:
                 weight.normal_(std=0.01)
-    return lalm
 
 
 def audio_of(seconds: float, seed: int = 0) -> np.ndarray:
@@ -149,13 +156,13 @@ class Case:
 
     @cached_property
     def mels(self) -> tuple[Tensor, Tensor]:
-        """mels_WMF and mel_mask_WF: a window each 30 s, each as long as a whole one."""
+        """mels_WMF and mel_mask_WF, where the encoder is: a window each 30 s, each as long as a whole one."""
         window = WINDOW_SECONDS * SAMPLE_RATE
         pieces = [self.samples[first : first + window] for first in range(0, len(self.samples), window)]
-        batch = self.lalm.feature_extractor(
-            pieces, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt"
-        )
-        return batch["input_features"], batch["attention_mask"]
+        batch = spectrogram(self.lalm.feature_extractor, pieces, return_attention_mask=True)
+        weight = self.lalm.inner.model.audio_tower.conv1.weight
+        mels_WMF = batch["input_features"].to(weight.device, weight.dtype)
+        return mels_WMF, batch["attention_mask"].to(weight.device)
 
     @cached_property
     def prompt(self) -> tuple[int, ...]:
@@ -227,7 +234,7 @@ def usual_logps(case: Case) -> tuple[Tensor, Tensor]:
     The log-softmax is taken row by row and only of the tokens that were drawn, which needs less memory.
     """
     lalm, n = case.lalm, len(case.branches)
-    device = torch.device("cpu")
+    device = device_of(lalm)
     flipped, real_BP = pad_right(
         [(*case.prompt, *b.prompt)[::-1] for b in case.branches], lalm.pad_id, device
     )
@@ -258,8 +265,8 @@ def kv_cache_logps(case: Case) -> tuple[Tensor, Tensor]:
     ids_BN, real_BN = pad_right([(*b.prompt, *b.answer) for b in case.branches], lalm.pad_id, row_PD.device)
     hidden_BND = lalm.language_model(
         inputs_embeds=lalm.embed(ids_BN),
-        attention_mask=torch.cat([torch.ones(n, len(row_PD), dtype=torch.bool), real_BN], 1).long(),
-        position_ids=(len(row_PD) + torch.arange(ids_BN.shape[1])).expand(n, -1),
+        attention_mask=torch.cat([real_BN.new_ones(n, len(row_PD)), real_BN], 1).long(),
+        position_ids=(len(row_PD) + torch.arange(ids_BN.shape[1], device=row_PD.device)).expand(n, -1),
         past_key_values=kept,
         use_cache=True,
     ).last_hidden_state
@@ -269,7 +276,7 @@ def kv_cache_logps(case: Case) -> tuple[Tensor, Tensor]:
     ]
     answers_BT, mask_BT = pad_right([b.answer for b in case.branches], lalm.pad_id, row_PD.device)
     picked = picked_logps(lalm.lm_head, torch.cat(predicting), answers_BT[mask_BT], case.temperature)
-    return torch.zeros(answers_BT.shape).masked_scatter(mask_BT, picked), mask_BT
+    return picked.new_zeros(answers_BT.shape).masked_scatter(mask_BT, picked), mask_BT
 
 
 Side = Callable[[Case], tuple[Tensor, Tensor]]
@@ -285,7 +292,7 @@ def loss_of(case: Case, logp_BT: Tensor, mask_BT: Tensor, reference_BT: Tensor |
     """GRPO's loss with advantages from a seed, or stage 1's mean over the answers' tokens."""
     if case.temperature == 1.0:
         return -logp_BT.sum() / mask_BT.sum()
-    advantages_B = torch.randn(len(logp_BT), generator=torch.Generator().manual_seed(0))
+    advantages_B = torch.randn(len(logp_BT), generator=torch.Generator().manual_seed(0)).to(logp_BT.device)
     old_BT = logp_BT.detach()
     return grpo_loss(logp_BT, old_BT, old_BT if reference_BT is None else reference_BT, mask_BT, advantages_B)
 
@@ -297,8 +304,13 @@ def update(case: Case, side: str) -> None:
     loss_of(case, logp_BT, mask_BT).backward()
 
 
-def check_same(case: Case, sides: list[str], tolerance: float = 1e-4) -> dict[str, float]:
-    """Largest difference to "shared" in log-probs, nats; RuntimeError where it, or a gradient's, is too large."""
+def check_same(
+    case: Case, sides: Sequence[str], tolerance: float = 1e-4, of_gradient: float = 1e-3
+) -> dict[str, float]:
+    """Largest difference to "shared" in log-probs, nats; RuntimeError where it, or a gradient's, is too large.
+
+    `of_gradient` is the gradients' tolerance, of their largest number.
+    """
     differences = {}
     expected: tuple[Tensor, dict[str, Tensor]] | None = None
     for side in ["shared", *sides]:
@@ -313,7 +325,7 @@ def check_same(case: Case, sides: list[str], tolerance: float = 1e-4) -> dict[st
         differences[side] = float((logp_BT.detach() - expected[0]).abs().max())
         largest = max(float(g.abs().max()) for g in expected[1].values())
         of_gradients = max(float((gradients[name] - g).abs().max()) for name, g in expected[1].items())
-        if differences[side] > tolerance or of_gradients > 1e-3 * largest:
+        if differences[side] > tolerance or of_gradients > of_gradient * largest:
             raise RuntimeError(
                 f"{side} and shared differ: log-probs by {differences[side]:.1e}, gradients by "
                 f"{of_gradients:.1e} of {largest:.1e}; timing them would compare different work"

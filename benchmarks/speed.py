@@ -46,6 +46,7 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.sampling import sample, uniforms
 from tgsr.engine.shared_prefix import branch_logps, listen
 from tgsr.models.aligner_and_lora import lora_off
+from tgsr.models.lalm import device_of
 
 PARTS = ("encode", "prefill", "decoding", "reference", "forward", "backward", "rest")
 ROW = dict[str, Any]
@@ -88,7 +89,7 @@ def sample_shared(case: Case, n_new: int) -> None:
 @torch.no_grad()
 def sample_usual(case: Case, n_new: int) -> None:
     """The group's answers by transformers' generate, from token ids and spectrograms."""
-    ids = torch.tensor([[*case.prompt, *case.branches[0].prompt]])
+    ids = torch.tensor([[*case.prompt, *case.branches[0].prompt]], device=device_of(case.lalm))
     mels_WMF, mel_mask_WF = case.mels
     case.lalm.model.generate(
         input_ids=ids,

@@ -33,6 +33,8 @@ def in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, l
         for side, call in calls.items():
             start = time.perf_counter()
             call()
+            if torch.cuda.is_available():  # what was asked of a GPU is not yet done
+                torch.cuda.synchronize()
             seconds[side].append(time.perf_counter() - start)
     return seconds
 
@@ -90,16 +92,18 @@ class Stopwatch:
                 hook.remove()
 
 
-def _status(key: str) -> int:
-    return int(re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+def resident(key: str = "VmRSS") -> int:
+    """Bytes of this process's memory by a name in /proc/self/status; MemTotal is the machine's (Linux)."""
+    file = "/proc/meminfo" if key.startswith("Mem") else "/proc/self/status"
+    return int(re.findall(rf"{key}:\s+(\d+) kB", Path(file).read_text())[0]) * 1024
 
 
 def peak_memory(call: Callable[[], object]) -> int:
     """Bytes of resident memory that the call needed at its peak, above what was resident before (Linux)."""
-    before = _status("VmRSS")
+    before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is resident now
     call()
-    return _status("VmHWM") - before
+    return resident("VmHWM") - before
 
 
 def in_fresh_process(setting: Any, side: str, **options: str | int | float | bool) -> dict[str, Any]:
@@ -127,8 +131,10 @@ def about() -> dict[str, Any]:
     # `python` stands for the interpreter, whose path means nothing elsewhere.
     script = Path(sys.argv[0]).resolve()
     named = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "machine": {
+            **({"gpu": gpu.name, "gpu_memory_gib": round(gpu.total_memory / 2**30, 1)} if gpu else {}),
             "cpu": cpu.group(1) if cpu else platform.processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),

@@ -65,8 +65,10 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
     return shipped_speech(tiny_lalm(), tmp_path_factory.mktemp("speech"), SMALL)
 
 
-def rows_of(lalm: Lalm, speech: Speech, out: Path, parts: tuple[int, ...] = SHORT) -> dict[str, Row]:
-    bench = Bench(lalm, speech, out, size=SMALL)
+def rows_of(
+    lalm: Lalm, speech: Speech, out: Path, parts: tuple[int, ...] = SHORT, *, bfloat16: bool = False
+) -> dict[str, Row]:
+    bench = Bench(lalm, speech, out, bfloat16, size=SMALL)
     return {
         name: measured(part, name, partial(measure, bench)) for part, name, measure in ROWS if part in parts
     }
@@ -128,10 +130,13 @@ def test_so_do_those_in_the_hubs_layout(make: Callable[[Path], Path], speech: Sp
     assert not failing(rows), [row for row in rows.values() if row.fails]
 
 
-def test_a_model_in_bfloat16_is_held_to_its_own_rounding(speech: Speech, tmp_path: Path) -> None:
+@pytest.mark.parametrize("load_as", ["bfloat16", "float32"])
+def test_a_model_in_bfloat16_is_held_to_its_own_rounding(
+    load_as: str, speech: Speech, tmp_path: Path
+) -> None:
     lalm = tiny_lalm()
-    lalm.model.bfloat16()
-    rows = rows_of(lalm, speech, tmp_path, (2,))
+    lalm.model.to(getattr(torch, load_as))
+    rows = rows_of(lalm, speech, tmp_path, (1, 2), bfloat16=True)
     assert "in bfloat16" in rows["log-probs"].bar
     assert not failing(rows), [row for row in rows.values() if row.fails]
 

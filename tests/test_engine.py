@@ -386,6 +386,14 @@ def test_the_cache_gives_the_same_numbers_warm_cold_and_rebuilt(lalm: AudioFlami
     assert [p.name for p in tmp_path.rglob("*.safetensors")] == [file.name]
 
 
+def test_a_clip_is_heard_alike_by_a_watch_in_bfloat16_and_by_the_training(lalm: AudioFlamingo3) -> None:
+    """What a watch hears inside autocast goes to the cache from which the training reads."""
+    samples = noise(1.0)
+    heard = without_cache(lalm, samples)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(without_cache(lalm, samples), heard)
+
+
 def test_a_kept_file_of_something_else_is_encoded_again(lalm: AudioFlamingo3, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     right, other = cache.get(lalm, noise(0.5)), cache.get(lalm, noise(0.7, 1))

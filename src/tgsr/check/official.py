@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin
 
-from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.shared_prefix import Branch
 from tgsr.models.lalm import Lalm, device_of
+from tgsr.models.whisper_encoder import spectrogram
 
 FEATURE_MASKS = ("input_features_mask", "feature_attention_mask")
 PADDING: dict[str, dict[str, Any]] = {
@@ -39,12 +39,11 @@ def official_inputs(
     placeholders as `lalm` hears frames; the class refuses another number than it computes itself.
     """
     device, audio_id = device_of(lalm), lalm.audio_id
-    features = lalm.feature_extractor(
+    features = spectrogram(
+        lalm.feature_extractor,
         [clips[branch.owner] for branch in branches],
         **PADDING.get(lalm.inner.config.model_type, {}),
-        sampling_rate=SAMPLE_RATE,
         return_attention_mask=True,
-        return_tensors="pt",
     )
     n_frames = [len(lalm.encode_audio(clip)) for clip in clips]
     rows = [
@@ -132,7 +131,7 @@ def official_frames(lalm: Lalm, samples: np.ndarray) -> Tensor:
     """
     if lalm.cross_attends:
         encoder = lalm.inner.model.encoder
-        mels = lalm.feature_extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        mels = spectrogram(lalm.feature_extractor, samples).input_features
         weight = encoder.conv1.weight
         return lalm.align(encoder(mels.to(weight.device, weight.dtype)).last_hidden_state[0].float()).float()
     entered: list[Tensor] = []

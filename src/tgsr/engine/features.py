@@ -17,7 +17,7 @@ from torch import Tensor
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
 from tgsr.disk.whole import StrPath, write_whole
 from tgsr.errors import ModelError
-from tgsr.models.lalm import Lalm
+from tgsr.models.lalm import Lalm, device_of
 from tgsr.records import Clip, Question, resolve_audio
 
 CHECKSUM = "crc32"  # where a file of kept features has it
@@ -148,7 +148,9 @@ def without_cache(lalm: Lalm, samples: np.ndarray, long_audio: LongAudio = "refu
 
 
 def _encoded(lalm: Lalm, pieces: list[np.ndarray], dtype: torch.dtype) -> Tensor:
-    features = torch.cat([lalm.encode_audio(piece) for piece in pieces]).to(dtype)
+    # In the encoder's own width, whoever hears: a watch inside autocast fills the cache that training reads.
+    with torch.autocast(device_of(lalm).type, enabled=False):
+        features = torch.cat([lalm.encode_audio(piece) for piece in pieces]).to(dtype)
     if not torch.isfinite(features).all():
         raise ModelError(
             f"{lalm.name}: features that {dtype} cannot hold; keep them as bfloat16 (--cache-as)"

@@ -19,6 +19,7 @@ from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.qwen_omni import QwenOmni, load_thinker
+from tgsr.models.whisper_encoder import spectrogram
 
 AUDIO_TOKEN = "<|audio_pad|>"
 # Of the whole Omni, or of what the thinker itself saves.
@@ -78,13 +79,8 @@ class Qwen3Omni(QwenOmni):
                 f"got {len(samples) / SAMPLE_RATE:.4f} s"
             )
         # The extractor's own default cuts at its chunk_length, 30 s in the published files.
-        return self.feature_extractor(
-            samples,
-            sampling_rate=SAMPLE_RATE,
-            padding="longest",
-            truncation=False,
-            return_attention_mask=True,
-            return_tensors="pt",
+        return spectrogram(
+            self.feature_extractor, samples, padding="longest", truncation=False, return_attention_mask=True
         )
 
 

@@ -25,6 +25,7 @@ from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, check_type, read_processor, read_weights
 from tgsr.models.lalm import Lalm, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper_encoder import spectrogram
 from tgsr.prompts import QWEN_SYSTEM
 
 AUDIO_TOKEN = "<|AUDIO|>"
@@ -91,13 +92,12 @@ class QwenOmni(Lalm):
             )
         # The official call pads to 300 s of zeros. One window of them gives the same: no kept column sees further.
         window = self.feature_extractor.n_fft
-        return self.feature_extractor(
+        return spectrogram(
+            self.feature_extractor,
             samples,
-            sampling_rate=SAMPLE_RATE,
             padding="max_length",
             max_length=min(n_mels * hop + window, round(self.max_seconds * SAMPLE_RATE)),
             return_attention_mask=True,
-            return_tensors="pt",
         )
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from tgsr.errors import ModelError, install
 from tgsr.models.checkpoint import PROJECTED, check_processor, read_weights
 from tgsr.models.lalm import Lalm, PromptParts, tower_hash
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper_encoder import spectrogram
 
 AUDIO_TOKEN = "[AUDIO]"
 CLASSES = {"voxtral": VoxtralForConditionalGeneration}
@@ -62,13 +63,12 @@ class Voxtral(Lalm):
         if not len(samples):
             raise ModelError(f"{self.name} needs audio, got no sample")
         extractor, tower = self.feature_extractor, self.inner.model.audio_tower
-        mels = extractor(  # of all windows together: they are scaled by the loudest
+        mels = spectrogram(  # of all windows together: they are scaled by the loudest
+            extractor,
             samples,
-            sampling_rate=SAMPLE_RATE,
             padding="longest",
             truncation=False,
             pad_to_multiple_of=extractor.n_samples,
-            return_tensors="pt",
         )["input_features"]
         windows = mels.to(tower.conv1.weight.device).split(extractor.nb_max_frames, dim=-1)
         frames = [tower(window).last_hidden_state.flatten() for window in windows]

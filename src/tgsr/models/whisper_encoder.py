@@ -12,13 +12,22 @@ from transformers import WhisperFeatureExtractor
 from tgsr.audio import SAMPLE_RATE
 
 
+def spectrogram(extractor: Any, samples: Any, **how: Any) -> Any:
+    """What the official extractor makes of 16 kHz mono samples, or of a list of clips, as tensors in float32.
+
+    Under a CPU's autocast its mel filters would be rounded to bfloat16, and NumPy refuses what comes out.
+    """
+    with torch.autocast("cpu", enabled=False):
+        return extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **how)
+
+
 def encoded(extractor: WhisperFeatureExtractor, encoder: Any, samples: np.ndarray) -> Tensor:
     """16 kHz mono samples, one window of the extractor's at most -> P x D_enc before the last norm, 50 a second.
 
     The official forward pads to the whole window; with the padding masked it gives the same numbers for more work.
     Nothing for samples that are too short for one position.
     """
-    batch = extractor(samples, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt")
+    batch = spectrogram(extractor, samples, return_attention_mask=True)
     n_mels = int(batch["attention_mask"].sum())
     n_positions = (n_mels - 1) // 2 + 1
     if n_positions < 1:
