@@ -21,6 +21,7 @@ import torch
 from torch.nn.functional import pad
 
 from tgsr.choices import correct_letter
+from tgsr.data.sound_folder import moved
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
@@ -485,7 +486,7 @@ def train_grpo(
     `terms` are what a response is rewarded for, by default those of the settings.
     """
     data = [file for file in (config.questions, clips_file(config)) if file is not None]
-    questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
+    questions = [q for q in moved(read_questions(config.questions), config.audio) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
     with start_run("grpo", config, data, out, cache, load) as run:

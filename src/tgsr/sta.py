@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tgsr.data.sound_folder import moved
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, SoftTimes
 from tgsr.errors import OptionError, RunError
@@ -31,7 +32,9 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
+    questions = [
+        q for q in moved(read_questions(config.questions), config.audio) if q.kind == "phrase" and q.evidence
+    ]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
     with start_run("sta", config, config.questions, out, cache, load) as run:

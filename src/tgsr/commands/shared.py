@@ -191,6 +191,11 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     return open_model(name, cache_folder(), config_of(args, Placement), limits, args.system)
 
 
+def add_audio(flag: Callable[..., Any]) -> None:
+    """Adds --audio by an `add_argument`, for every command that opens the sound of records."""
+    flag("--audio", type=Path, metavar="FOLDER", help="where the sound files lie now, if they have moved")
+
+
 def add_shards(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument_group("many clips").add_argument
     flag("--workers", type=int, default=1, help="processes")
@@ -214,7 +219,8 @@ def add_questions(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--questions", type=Path, required=True, help=about)
     flag = command.add_argument_group("of a benchmark, or of many questions").add_argument
-    flag("--audio", type=Path, help="the benchmark's sound files; beside its file if not given")
+    about = "the sound files: a benchmark's, where they do not lie beside its file, or those that have moved"
+    flag("--audio", type=Path, metavar="FOLDER", help=about)
     about = "speech, SER, SNV, SIC, ... or LABEL=VALUE (difficulty=hard); values of one label widen, labels narrow"
     flag("--only", nargs="+", default=[], metavar="WHAT", help=about)
     flag("--limit", type=int, metavar="N", help="N of them at random, drawn by --seed")

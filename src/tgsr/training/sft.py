@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tgsr.choices import correct_letter, official_letter
+from tgsr.data.sound_folder import moved
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
@@ -65,7 +66,7 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    responses = read_responses(config.responses, several=True)
+    responses = moved(read_responses(config.responses, several=True), config.audio)
     if not responses:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
     kept = [response for response in responses if wanted(response, config)]
