@@ -21,7 +21,6 @@ import torch
 from torch.nn.functional import pad
 
 from tgsr.choices import correct_letter
-from tgsr.data.sound_folder import moved
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import Sampled, sample, uniforms
@@ -35,7 +34,7 @@ from tgsr.models.aligner_and_lora import lora_off
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
-from tgsr.records import NO_SPEECH, Question, read_clips, read_questions
+from tgsr.records import NO_SPEECH, Question, moved, read_clips, read_questions
 from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
 from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch

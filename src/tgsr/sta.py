@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tgsr.data.sound_folder import moved
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, SoftTimes
 from tgsr.errors import OptionError, RunError
@@ -16,7 +15,7 @@ from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.whisper import N_TICKS
-from tgsr.records import Question, by_clip, read_questions
+from tgsr.records import Question, by_clip, moved, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run

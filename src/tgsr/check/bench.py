@@ -20,12 +20,20 @@ from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
-from tgsr.data.sound_folder import moved
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.records import Clip, Question, by_clip, read_clips, read_questions, resolve_audio, write_jsonl
+from tgsr.records import (
+    Clip,
+    Question,
+    by_clip,
+    moved,
+    read_clips,
+    read_questions,
+    resolve_audio,
+    write_jsonl,
+)
 from tgsr.sta import phrase_branch
 
 SHORTEST_ENGLISH = 16.0  # seconds that a model hears at least that gets whole sentences, and not digits

@@ -280,8 +280,7 @@ def export(args: argparse.Namespace) -> None:
     shared.require_writable("--out", args.out)
     from tgsr.data import plugins
     from tgsr.data.other_trainers import export, import_back, known_words
-    from tgsr.data.sound_folder import moved
-    from tgsr.records import read_clips, read_questions, write_jsonl
+    from tgsr.records import moved, read_clips, read_questions, write_jsonl
 
     if args.back:
         write_jsonl(args.out, import_back(args.questions, args.to))

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from tgsr.audio import CONVERT
 from tgsr.data.corpora.folders import FORMATS
-from tgsr.data.sound_folder import SoundFolder
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.disk.rows import Entry, OnDisk, json_lines, made
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import Bad, PackError, RecordError
 from tgsr.records import Clip, Question, as_row, clip_of, question_of, resolve_audio

@@ -17,13 +17,12 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.data.corpora.folders import FORMATS, locate, place
-from tgsr.data.sound_folder import moved
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import benchmark_questions, owner_of_file
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
-from tgsr.records import Question, append_jsonl, read_questions
+from tgsr.records import Question, append_jsonl, moved, read_questions
 
 NAMED = ("domain", "column", "task")  # where --only looks for a word without a name
 MOST_NAMED = 12  # values that an error message lists

@@ -17,10 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr.choices import letter
-from tgsr.data.sound_folder import moved
 from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
-from tgsr.records import Clip, Question, clip_of, question_of, resolve_audio
+from tgsr.records import Clip, Question, clip_of, moved, question_of, resolve_audio
 from tgsr.report.figures import axis_svg, clip_svg, wave_svg
 from tgsr.report.items import EmbeddedSound, article, choice_list, cite_button, named_lane, player, sound_of
 from tgsr.report.page import write_document

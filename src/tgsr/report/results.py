@@ -17,7 +17,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
-from tgsr.data.sound_folder import moved
 from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.behaviour.metrics import Behaviour
@@ -27,7 +26,7 @@ from tgsr.evaluation.scoring.score import read_predictions
 from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.evaluation.scoring.trainer_logs import log_files
 from tgsr.evidence import ungrounded
-from tgsr.records import Response, read_responses
+from tgsr.records import Response, moved, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
 from tgsr.report.read import Kind, checked, find_files, log_number, log_rows, read_json, read_models
 from tgsr.statistics.pictures import Curve

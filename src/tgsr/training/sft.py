@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tgsr.choices import correct_letter, official_letter
-from tgsr.data.sound_folder import moved
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch
 from tgsr.errors import RunError
@@ -20,7 +19,7 @@ from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.prompts import prompt_text
-from tgsr.records import Response, read_responses
+from tgsr.records import Response, moved, read_responses
 from tgsr.rewards import is_payable
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig

@@ -37,31 +37,11 @@ from tgsr.disk.rows import (
     table,
     utf8,
 )
+from tgsr.disk.sound_folder import FORMATS
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Seconds
 
-# What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
-MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
-FORMATS = {
-    ".wav": WAV,
-    ".rf64": WAV,
-    ".w64": ("W64",),
-    ".flac": ("FLAC",),
-    ".mp3": ("MP3",),
-    ".aac": ("AAC",),
-    ".au": ("AU",),
-    ".caf": ("CAF",),
-    ".sph": ("NIST", "NISTSPHERE"),
-    ".avi": ("AVI",),
-    **dict.fromkeys((".ogg", ".opus", ".oga"), ("OGG",)),
-    **dict.fromkeys((".aiff", ".aif"), ("AIFF",)),
-    **dict.fromkeys((".m4a", ".mp4", ".m4b", ".m4r", ".m4v", ".mov", ".3gp", ".3g2"), MP4),
-    **dict.fromkeys((".mka", ".mkv", ".webm", ".weba"), MATROSKA),
-    **dict.fromkeys((".ts", ".m2ts"), ("MPEGTS",)),
-    **dict.fromkeys((".wma", ".wmv"), ("ASF",)),
-    **dict.fromkeys((".mpg", ".mpeg", ".mp2", ".flv", ".amr", ".ogv", ".ac3", ".aifc", ".snd", ".nist"), ()),
-}
 TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
 MANIFEST_FILE = "audio_filepath"
 # The columns of a segment's start and end, or start and length; the first pair that is there counts.

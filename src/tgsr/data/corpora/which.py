@@ -23,8 +23,8 @@ from tgsr.data.corpora import (
     strong_labels,
     webdataset,
 )
-from tgsr.data.sound_folder import SoundFolder
 from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, clip_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tgsr.data.sound_folder import parts_of
+from tgsr.disk.sound_folder import parts_of
 from tgsr.errors import RecordError
 
 

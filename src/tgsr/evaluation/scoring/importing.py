@@ -20,9 +20,9 @@ from typing import Any
 
 from tgsr import audio
 from tgsr.choices import extract_choice
-from tgsr.data.sound_folder import SoundFolder
 from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import Entry, seconds_in, table
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.workbook import is_workbook
 from tgsr.errors import AudioError, Bad, ImportFileError, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows

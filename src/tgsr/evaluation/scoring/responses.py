@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tgsr import audio
 from tgsr.data.corpora.folders import locate, place
-from tgsr.data.sound_folder import moved
 from tgsr.disk.rows import Entry
 from tgsr.errors import AudioError, Bad, RecordError
 from tgsr.evaluation.owners.files import OWNERS
@@ -16,7 +15,7 @@ from tgsr.evaluation.owners.owner import BenchmarkQuestion, Owner
 from tgsr.evaluation.scoring.files import format_of, read_rows
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.grounding import find_mentions
-from tgsr.records import Question, Response, append_jsonl, read_responses
+from tgsr.records import Question, Response, append_jsonl, moved, read_responses
 from tgsr.timeline import Seconds
 
 

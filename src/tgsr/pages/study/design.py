@@ -23,12 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.data.sound_folder import moved
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, StudyError
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.overlap import evidence_crop, trace_iou
-from tgsr.records import Question, Response, read_responses, resolve_audio
+from tgsr.records import Question, Response, moved, read_responses, resolve_audio
 from tgsr.timeline import Seconds, Span
 
 Condition = Literal["evidence", "full"]

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from tgsr.data.corpora.folders import FORMATS
 from tgsr.errors import RecordError
-from tgsr.records import Clip, Question, Response
 
-T = TypeVar("T", bound=Clip | Question | Response)
+# What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
+MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
+FORMATS = {
+    ".wav": WAV,
+    ".rf64": WAV,
+    ".w64": ("W64",),
+    ".flac": ("FLAC",),
+    ".mp3": ("MP3",),
+    ".aac": ("AAC",),
+    ".au": ("AU",),
+    ".caf": ("CAF",),
+    ".sph": ("NIST", "NISTSPHERE"),
+    ".avi": ("AVI",),
+    **dict.fromkeys((".ogg", ".opus", ".oga"), ("OGG",)),
+    **dict.fromkeys((".aiff", ".aif"), ("AIFF",)),
+    **dict.fromkeys((".m4a", ".mp4", ".m4b", ".m4r", ".m4v", ".mov", ".3gp", ".3g2"), MP4),
+    **dict.fromkeys((".mka", ".mkv", ".webm", ".weba"), MATROSKA),
+    **dict.fromkeys((".ts", ".m2ts"), ("MPEGTS",)),
+    **dict.fromkeys((".wma", ".wmv"), ("ASF",)),
+    **dict.fromkeys((".mpg", ".mpeg", ".mp2", ".flv", ".amr", ".ogv", ".ac3", ".aifc", ".snd", ".nist"), ()),
+}
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -70,34 +87,3 @@ class SoundFolder:
         )
         n_alike = min(len(parts), len(wanted)) if n_alike is None else n_alike
         return n_alike, audio.lower().endswith(path.suffix.lower()), -len(parts)
-
-
-def moved(records: Iterable[T], folder: str | Path | None) -> list[T]:
-    """The records, their sound where it lies below the folder now; what is not there stays as it is written.
-
-    All as they are where no folder is given. RecordError where none of their sound is there, and as `SoundFolder` says.
-    """
-    given = list(records)
-    if folder is None or not given:
-        return given
-    sounds = SoundFolder.of(Path(folder))
-    names = {_audio(record) for record in given}
-    found = {name: str(path.absolute()) for name in names if (path := sounds.find(name)) is not None}
-    if not found:
-        problem = f"holds none of the {len(names)} sound files, such as {parts_of(min(names))[-1]}"
-        raise RecordError(
-            None, problem, str(folder), remedy="give --audio the folder that they have moved to"
-        )
-    return [_at(record, found.get(_audio(record))) for record in given]
-
-
-def _audio(record: Clip | Question | Response) -> str:
-    return record.question.audio if isinstance(record, Response) else record.audio
-
-
-def _at(record: T, audio: str | None) -> T:
-    if audio is None:
-        return record
-    if isinstance(record, Response):
-        return replace(record, question=replace(record.question, audio=audio))
-    return replace(record, audio=audio)
