@@ -34,29 +34,22 @@ def sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         if file.read(4) == OLE:
             problem = "is a workbook of Excel before 2007, or has a password"
             raise RecordError(None, problem, where, remedy=f"{AS_XLSX}, without a password")
-    try:
-        import openpyxl
-    except ImportError:
-        raise MissingPackage(f"{path}: Excel's files need openpyxl, {install('excel')}") from None
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        openpyxl.utils.exceptions.InvalidFileException,
-    ) as error:
-        problem = f"is no workbook that can be read ({error!s:.80})"
-        raise RecordError(None, problem, where, remedy=AS_XLSX) from None
-    try:
+        try:
+            import openpyxl
+        except ImportError:
+            raise MissingPackage(f"{path}: Excel's files need openpyxl, {install('excel')}") from None
+        try:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            problem = f"is no workbook that can be read ({error!s:.80})"
+            raise RecordError(None, problem, where, remedy=AS_XLSX) from None
         filled = []
         for sheet in book.worksheets:
             sheet.reset_dimensions()  # what a file says of its own size is often wrong
             if any(any(value is not None for value in row) for row in sheet.iter_rows(values_only=True)):
                 filled.append(sheet)
         if len(filled) > 1:
-            names = ", ".join(sheet.title for sheet in filled)
-            problem = f"has {len(filled)} sheets with rows: {names}"
+            problem = f"has {len(filled)} sheets with rows: {', '.join(sheet.title for sheet in filled)}"
             raise RecordError(None, problem, where, remedy="save the one that is meant in a file of its own")
         for sheet in filled:
             for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
@@ -65,8 +58,6 @@ def sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     values.pop()
                 if values:
                     yield number, values
-    finally:
-        book.close()
 
 
 def _text(value: Any) -> str:

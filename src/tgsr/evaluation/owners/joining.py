@@ -31,15 +31,16 @@ class Joining:
         return cls(frozenset(sounds), by_sound)
 
     def find(self, ids: Iterable[str | None], sound: str | None) -> str | None:
-        """The question of a row: the first of its `ids` that there is, else the one about its sound.
+        """The question of a row: the first of its `ids` that there is; of a row without an id the one about its sound.
 
-        An id may be the sound's path itself. None where nothing fits; RecordError where several questions are about it.
+        An id may be the sound's name or path itself. An id that is none of these is another question's, whatever the
+        sound: None, as where nothing fits. RecordError where several questions are about the sound.
         """
         given = [id_ for id_ in ids if id_]
         known = next((id_ for id_ in given if id_ in self.ids), None)
         if known is not None:
             return known
-        names = [sound_name(name) for name in (sound, *given) if name]
+        names = [sound_name(name) for name in given or [sound] if name]
         about = next((self.by_sound[name] for name in names if name in self.by_sound), ())
         if len(about) > 1:
             some = ", ".join(about[:3]) + (", ..." if len(about) > 3 else "")

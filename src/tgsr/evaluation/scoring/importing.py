@@ -359,7 +359,8 @@ def _joined(asked: Mapped, joining: Joining) -> str:
     # MELD's also without the split that ours have before it
     found = joining.find([id_, plain_id(id_)], None if sound is None else str(sound))
     if found is None:
-        raise RecordError("id", f"{id_ or sound!r} is not in the questions' file")
+        hint = "" if sound is None or not id_ else "; --map id=COLUMN of the sound's name joins by that"
+        raise RecordError("id", f"{id_ or sound!r} is not in the questions' file{hint}")
     return found
 
 
