@@ -88,9 +88,14 @@ def results_of(commands: list[str], heavy: set[str], folder: Path) -> list[tuple
 
 
 def test_help_and_what_is_wrong_import_nothing_heavy(tmp_path: Path) -> None:
-    helps = ["--help", "--version", *(f"{' '.join(words)} --help" for words in COMMANDS)]
-    typos = [
+    helps = [
         "",
+        "--help",
+        "--version",
+        "ask --help-all",
+        *(f"{' '.join(words)} --help" for words in COMMANDS),
+    ]
+    typos = [
         "scroe",
         "score --typo",
         "train grop",

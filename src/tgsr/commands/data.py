@@ -180,7 +180,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.questions.phrases import Phrases
     from tgsr.data.shards import Step, run
     from tgsr.data.splits import Split
-    from tgsr.llm.text_models import require_llm
+    from tgsr.llm.by_name import require_llm
     from tgsr.models.packaged_weights import cache_folder
 
     split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)

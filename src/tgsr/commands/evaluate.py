@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tgsr.commands import shared
-from tgsr.errors import NothingDone, OptionError, RecordError
+from tgsr.errors import MissingPackage, NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.placement import Placement
 
@@ -310,11 +311,20 @@ def behaviour(args: argparse.Namespace) -> None:
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
     from tgsr.evaluation.scoring.responses import read_any_responses
-    from tgsr.llm.text_models import llm_of, require_llm
+    from tgsr.llm.by_name import llm_of, require_llm
     from tgsr.models.packaged_weights import cache_folder
     from tgsr.records import Response
     from tgsr.report.write import prediction_files
 
+    if not args.no_verify and find_spec("faster_whisper") is None:
+        if not args.judge:
+            raise MissingPackage(
+                "Audiology Verify needs faster-whisper; --no-verify leaves it out, or: pip install ."
+            )
+        args.no_verify = True
+        print(
+            "Audiology Verify is left out: it needs faster-whisper, which is not installed", file=sys.stderr
+        )
     if args.judge:
         require_llm(args.judge, cache_folder())  # before hours of listening
     errors = args.out / "errors.jsonl"
@@ -371,7 +381,7 @@ def judge(args: argparse.Namespace) -> None:
 
     from tgsr.disk.whole import write_whole
     from tgsr.evaluation.behaviour.consistency import check, told
-    from tgsr.llm.text_models import llm_of
+    from tgsr.llm.by_name import llm_of
     from tgsr.models.packaged_weights import cache_folder
 
     agreement = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)
