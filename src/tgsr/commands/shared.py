@@ -32,25 +32,9 @@ FOR_PROGRAMS = frozenset(
     (
         *("seed", "cache", "cache_as", "system", "load_as", "devices", "top_p"),
         *("at_once", "per_minute", "runner", "rows_per_shard", "most_bad", "timestamped_python"),
-        *(
-            "schedule",
-            "warmup_share",
-            "clip_norm",
-            "weight_decay",
-            "keep_last",
-            "checkpoint_every",
-            "checkpoint_minutes",
-        ),
-        *(
-            "tracker",
-            "shard",
-            "clips_at_once",
-            "lora_experts",
-            "lora_router",
-            "lora_alpha",
-            "epsilon",
-            "epsilon_high",
-        ),
+        *("schedule", "warmup_share", "clip_norm", "weight_decay", "keep_last", "checkpoint_every"),
+        *("checkpoint_minutes", "tracker", "shard", "clips_at_once", "lora_experts", "lora_router"),
+        *("lora_alpha", "epsilon", "epsilon_high"),
         *("kl", "normalisation", "scale_rewards", "updates_per_rollout", "dynamic_sampling", "mask_cut"),
         *("python", "dtype", "memory_share", "pad", "fill", "shifts", "draws", "layer", "heat"),
     )
