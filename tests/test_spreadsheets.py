@@ -14,7 +14,7 @@ from tgsr.disk.sound_folder import SoundFolder
 from tgsr.errors import Bad, ImportFileError, RecordError
 from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.scoring.importing import Imported, import_predictions
-from tgsr.records import Question, Response, moved, read_responses, write_jsonl
+from tgsr.records import Question, Response, moved, question_of, read_responses, write_jsonl
 
 ROWS = [
     ["id", "response", "duration"],
@@ -219,6 +219,25 @@ def test_score_reads_melds_table_from_excel_and_names_import_for_others(
     )
     assert cli.main(["score", str(other), *out]) == 2
     assert "is a table with the columns id, response; `tgsr import`" in capsys.readouterr().err
+
+
+def test_score_joins_rows_without_an_id_by_their_sound(tmp_path: Path) -> None:
+    asked = {"question": "?", "choices": ["yes", "no"], "answer": "no", "task": "speech", "category": "x"}
+    questions = [{"id": name, "audio_id": f"./audios/{name}.wav", **asked} for name in ("a", "b")]
+    (tmp_path / "mmau.json").write_text(json.dumps(questions))
+    answers = [{"audio_id": "D:\\sound\\b.wav", "model_output": "no"}, {"id": "c", "model_output": "no"}]
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    words = ["--questions", str(tmp_path / "mmau.json"), "--out", str(tmp_path / "metrics.json")]
+    assert cli.main(["score", str(tmp_path / "answers.json"), *words]) == 0
+    scores = json.loads((tmp_path / "metrics.json").read_text())["benchmark"]
+    assert (scores["missing"], scores["foreign"], scores["accuracy_official"]["value"]) == (["a"], ["c"], 1.0)
+
+
+def test_a_field_under_a_name_that_is_nearly_right_is_named() -> None:
+    row = {"id": "q", "clip_id": "c", "Audio": "x.wav", "duration": 1.0, "kind": "phrase", "question": "?"}
+    with pytest.raises(RecordError, match=r"is missing \(is it 'Audio'\?\)") as told:
+        question_of({**row, "phrase": "a b"})
+    assert told.value.field == "audio"
 
 
 # --- sound that has moved ---------------------------------------------------------------------------------

@@ -150,6 +150,7 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
         f"--help-all all.\n\n{listed}\n\nexit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--help-all", action="help", help=argparse.SUPPRESS)  # of commands there are no more
     top.add_argument("--version", action="version", version=f"tgsr {__version__}")
     commands = top.add_subparsers(prog="tgsr", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     asked_for = next((word for word in words if not word.startswith("-")), None)

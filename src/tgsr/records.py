@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -472,7 +473,8 @@ def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> Record
     if part in ("speaker", "source", "text"):
         return RecordError(part, problem)
     if value is None:
-        problem = "is missing"
+        near = [] if field in row else get_close_matches(field, map(str, row), 1, 0.75)
+        problem = f"is missing (is it {near[0]!r}?)" if near else "is missing"
     elif not expected and isinstance(value, int):
         problem = "must be finite, got inf"  # JSON's integers have no limit
     if not index:
