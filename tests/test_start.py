@@ -92,7 +92,7 @@ def results_of(
     """
     words = [sys.executable, "-c", RUN, " ".join(heavy), json.dumps(commands), " ".join(missing)]
     environment = {**os.environ, "TGSR_CACHE": str(folder / ".cache")}
-    finished = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
+    finished = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900, env=environment)
     assert finished.returncode == 0, finished.stderr
     *said, results = finished.stderr.splitlines()
     return [tuple(result) for result in json.loads(results)], "\n".join(said)
