@@ -54,7 +54,12 @@ def completion(args: argparse.Namespace) -> None:
     found = [Words("", tuple(names), ("--help", "--version"), ())]
     for name in names:
         found += words_of(_steps(parser([name]))[name], f" {name}")
-    print({"bash": bash, "zsh": lambda words: ZSH + bash(words), "fish": fish}[args.shell](found), end="")
+    print(
+        ZSH if args.shell == "zsh" else "",
+        fish(found) if args.shell == "fish" else bash(found),
+        sep="",
+        end="",
+    )
 
 
 def _steps(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
