@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help check demo test tests test-browser bench lint style types fetch clean
+.PHONY: help install-light check demo test tests test-browser bench lint style types fetch clean
 
 help:
 	@echo "make demo    the whole story on real speech, into runs/demo"
+	@echo "make install-light  what scores, imports and reports, without torch: 1 minute, into .venv"
 	@echo "make test    lint and all tests, a process a core; those that need the encoder are skipped without it"
 	@echo "make test-browser  installs a Chromium if there is none, then the tests of the local pages in it"
 	@echo "make check   the whole of tgsr check on the miniatures, some minutes each; make test runs it shortened"
@@ -19,6 +20,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# No stamp: the next target that needs everything installs it.
+install-light:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-light.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
 
 demo: fetch
 	$(BIN)/tgsr demo --out runs/demo

@@ -14,8 +14,10 @@ from tgsr.choices import extract_choice
 from tgsr.data.questions.answerable_by_text import TextOnly, heard_only, in_turn, is_right, without_audio
 from tgsr.data.shards import Step, run
 from tgsr.errors import ModelError
+from tgsr.llm.by_name import llm_of
 from tgsr.llm.decoding import GREEDY
-from tgsr.llm.text_models import LocalLlm, TextPrompt, llm_of
+from tgsr.llm.served import TextPrompt
+from tgsr.llm.text_models import LocalLlm
 from tgsr.records import Question, as_row, read_questions
 from tgsr.timeline import Span
 from tiny import omni_tokenizer

@@ -25,7 +25,7 @@ def run(*words: str | Path) -> int:
 @pytest.mark.parametrize("stage", ["base", "sta", "grpo"])
 def test_every_setting_of_training_is_described(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["train", stage, "--help"])
+        cli.main(["train", stage, "--help-all"])
     text = " ".join(capsys.readouterr().out.split("options:")[1].split())
     settings = [setting for setting in text.split(" --")[2:] if not setting.endswith(",")]
     assert len(settings) > 10

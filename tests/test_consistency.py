@@ -19,8 +19,8 @@ from tgsr.evaluation.behaviour.consistency import (
     told,
     verdict_of,
 )
+from tgsr.llm.by_name import llm_of
 from tgsr.llm.decoding import Failed
-from tgsr.llm.text_models import llm_of
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.prompts import REASONING_OPENING
 from tgsr.records import Question, Response

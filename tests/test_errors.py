@@ -58,3 +58,22 @@ def test_a_table_without_pyarrow_is_an_error_for_the_user(monkeypatch: pytest.Mo
         parquet.pyarrow_for("Parquet")
     assert isinstance(told.value, TgsrError)
     assert isinstance(told.value, ModuleNotFoundError)
+
+
+def test_the_page_of_troubleshooting_quotes_errors_that_exist() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quotes = [
+        quote
+        for row in page.splitlines()
+        if row.startswith("| `")
+        for quote in row.split("|")[1].split("`")[1::2]
+    ]
+    assert len(quotes) > 20
+    for quote in quotes:
+        literal = max(
+            re.split(r"\.\.\.|[\d.]*\d[\d.]*|'[^']*'|\b(?:A|B|talk|reponse|torch)\b|is #NAME\?", quote),
+            key=len,
+        )
+        assert literal.strip(" ,;:(?") in source, quote

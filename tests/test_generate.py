@@ -29,7 +29,8 @@ from tgsr.engine.generate import generate
 from tgsr.engine.sampling import NOT_FINITE, of_like_lengths, sample, uniforms_of
 from tgsr.engine.shared_prefix import listen
 from tgsr.llm.decoding import Cut, Decoding, Failed
-from tgsr.llm.text_models import LocalLlm, TextPrompt
+from tgsr.llm.served import TextPrompt
+from tgsr.llm.text_models import LocalLlm
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.records import Question
 from tgsr.timeline import Word

@@ -22,7 +22,7 @@ from tgsr.errors import ModelError, OptionError
 from tgsr.llm.chat import chat_endpoint, read_chat, whole_text
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
 from tgsr.llm.endpoint import Limits, Malformed, status_within
-from tgsr.llm.text_models import ServedLlm
+from tgsr.llm.served import ServedLlm
 from tgsr.prompts import QWEN_SYSTEM
 from tgsr.records import Question, read_responses, write_jsonl
 

@@ -2,7 +2,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,20 @@ from tgsr import audio
 from tgsr.choices import letter
 from tgsr.data.corpora.spoken_digits import DigitClip, compose
 from tgsr.errors import NothingDone, RecordError
+from tgsr.evaluation.controls.metrics import Controls
+from tgsr.evaluation.scoring.metrics import ChoiceScores, Difference
 from tgsr.evaluation.scoring.score import read_predictions, score
+from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.figures import line_panel, ticks, waveform_figure
 from tgsr.report.items import choose_items, group_by_question
 from tgsr.report.page import content_hash
-from tgsr.report.results import read_curves
+from tgsr.report.question_sets import QuestionSet
+from tgsr.report.results import Results, read_curves
+from tgsr.report.typeset import Column, Group, Table, TableRow, html
+from tgsr.report.verdict import dated, verdict
 from tgsr.report.write import report
+from tgsr.statistics.intervals import NOT_MEASURED, Mean
 from tgsr.statistics.pictures import MODEL_COLOURS, Curve, curve_panels, smoothed, stated
 from tgsr.timeline import Span
 
@@ -127,6 +136,7 @@ def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Pa
     page = page_in(report([full_run(tmp_path)], tmp_path / "report", title="A <b>run</b>", published=True))
     heads = [text for _, text in page.all("h2")]
     assert heads == [
+        "What the numbers say",
         "Does the evidence hold?",
         "Where is this phrase said?",
         "Which answer is right, and what supports it?",
@@ -152,6 +162,39 @@ def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Pa
     assert {"tables.md", "table-1.tex", "table-2.csv", "table-3.md", "table-4.md"} <= names
     assert "published (other data, other hardware)" in page.text
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_verdict_claims_only_what_intervals_show() -> None:
+    unsure, sure = Mean(0.4, 0.2, 0.6, 20, 0), Mean(0.9, 0.8, 1.0, 20, 0)
+    scored = {
+        name: ChoiceScores(20, mean, mean, 0.25, {}, {}, mean, mean, mean, mean, NOT_MEASURED, 0, 0, 0, 0, 0)
+        for name, mean in (("mini", unsure), ("sure", sure))
+    }
+    hits = Mean(0.1, -0.1, 0.3, 20, 0)
+    apart = Difference("mini", "sure", 20, Mean(0.5, 0.3, 0.7, 20, 0), 0, None, evidence_hit=hits)
+    sets = (QuestionSet("split test", "test", choice=scored, differences=(apart,)),)
+    controls = {"sure": Controls(20, reliance_silenced=Mean(0.0, -0.1, 0.1, 20, 0))}
+    nothing: dict[str, Any] = {key: {} for key in ("written_by", "behaviour", "attention")}
+    nothing |= dict.fromkeys(
+        ("sources", "pictures", "curves", "watched", "watch_warnings", "others", "notes"), ()
+    )
+    results = Results(
+        models=("mini", "sure"), sets=sets, spoken=Spoken([], beside=[]), controls=controls, **nothing
+    )
+    assert verdict(results) == [
+        "mini is right in 40.0 % [20.0, 60.0] of 20 questions, which cannot be told from chance (25 %).",
+        "sure is right in 90.0 % [80.0, 100.0] of 20 questions, above chance (25 %).",
+        "sure beside mini: has more in right answers (50.0 points [30.0, 70.0]); no difference can be told in evidence "
+        "cited (10.0 points [-10.0, 30.0]).",
+        "sure: it may not listen at all: 0.0 points [-10.0, 10.0] of accuracy are lost in silence.",
+    ]
+    assert "tgsr 0" in dated(date(2026, 11, 9))
+    assert "9 November 2026" in dated(date(2026, 11, 9))
+
+
+def test_a_cell_says_its_column_where_a_phone_shows_a_row_as_a_block() -> None:
+    table = Table("t", "T", "model", (Column("accuracy", "%"),), (Group("", (TableRow("m", (1.0,)),)),))
+    assert '<td data-head="accuracy (%)">' in html(table)
 
 
 def test_no_name_of_a_model_a_file_or_a_condition_is_markup(tmp_path: Path) -> None:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from local_server import Reply, chat_answer, serving
 from studies import predictions
 from tgsr import cli
 from tgsr.pages.study.design import make_study
@@ -36,6 +39,7 @@ READ_A_FILE = (
 READ_QUESTIONS = ("predict", "attend", "control", "train sta", "train grpo")
 RUN = """
 import json, sys
+sys.modules.update(dict.fromkeys(sys.argv[3].split()))  # as if they were not installed
 from tgsr import cli
 heavy, results = set(sys.argv[1].split()), []
 for words in json.loads(sys.argv[2]):
@@ -79,18 +83,30 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"tgsr {version('tgsr')}\n"
 
 
-def results_of(commands: list[str], heavy: set[str], folder: Path) -> list[tuple[str, int, list[str]]]:
-    """Each command, its exit code, and what is imported by then; one process runs them one after the other."""
-    words = [sys.executable, "-c", RUN, " ".join(heavy), json.dumps(commands)]
-    finished = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+def results_of(
+    commands: list[str], heavy: set[str], folder: Path, missing: Sequence[str] = ()
+) -> tuple[list[tuple[str, int, list[str]]], str]:
+    """Each command, its exit code, and what is imported by then; one process runs them one after the other.
+
+    Also what they said on stderr. Packages that are `missing` cannot be imported there.
+    """
+    words = [sys.executable, "-c", RUN, " ".join(heavy), json.dumps(commands), " ".join(missing)]
+    environment = {**os.environ, "TGSR_CACHE": str(folder / ".cache")}
+    finished = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=900, env=environment)
     assert finished.returncode == 0, finished.stderr
-    return [tuple(result) for result in json.loads(finished.stderr.splitlines()[-1])]
+    *said, results = finished.stderr.splitlines()
+    return [tuple(result) for result in json.loads(results)], "\n".join(said)
 
 
 def test_help_and_what_is_wrong_import_nothing_heavy(tmp_path: Path) -> None:
-    helps = ["--help", "--version", *(f"{' '.join(words)} --help" for words in COMMANDS)]
-    typos = [
+    helps = [
         "",
+        "--help",
+        "--version",
+        "ask --help-all",
+        *(f"{' '.join(words)} --help" for words in COMMANDS),
+    ]
+    typos = [
         "scroe",
         "score --typo",
         "train grop",
@@ -108,12 +124,12 @@ def test_help_and_what_is_wrong_import_nothing_heavy(tmp_path: Path) -> None:
         "view gone",
         "study serve gone",
     ]
-    results = results_of([*helps, *typos, *missing], HEAVY, tmp_path)
+    results, _ = results_of([*helps, *typos, *missing], HEAVY, tmp_path)
     assert results == [(words, 0, []) for words in helps] + [(words, 2, []) for words in (*typos, *missing)]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_needs_no_model_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+def test_what_needs_no_model_works_where_its_packages_are_not_installed(tmp_path: Path) -> None:
     file = predictions(tmp_path)
     questions = {response.question.id: response.question for response in read_responses(file, several=True)}
     write_jsonl(tmp_path / "questions.jsonl", questions.values())
@@ -137,8 +153,51 @@ def test_what_needs_no_model_imports_neither_torch_nor_transformers(tmp_path: Pa
         "study size",
     ]
     no_port = "study serve study --port 99999"  # which is said when all is imported
-    results = results_of([*commands, no_port], {"torch", "transformers"}, tmp_path)
-    assert results == [*((words, 0, []) for words in commands), (no_port, 2, [])]
+    refused = ["predict --questions questions.jsonl --model mini --out p.jsonl", "ask 0.wav When?"]
+    refused += ["behaviour predictions.jsonl --out b", no_port]
+    with serving(lambda got, n: Reply(chat_answer("1"))) as server:
+        commands.append(f"behaviour predictions.jsonl --judge {server.url}/v1#j --out behaviour")
+        results, said = results_of([*commands, *refused], set(), tmp_path, cli.HEAVY)
+        assert server.got
+    assert results == [(words, 0, []) for words in commands] + [(words, 2, []) for words in refused]
+    for name in ("predict", "ask"):
+        assert re.search(rf"tgsr {name}: needs \w+, which is not installed; `pip install .`", said), said
+    assert "Audiology Verify is left out: it needs faster-whisper" in said
+    assert "--no-verify leaves it out" in said
+
+
+def test_the_light_installation_is_part_of_the_whole_one() -> None:
+    folder = Path(__file__).parents[1]
+    light = [line for line in (folder / "requirements-light.txt").read_text().splitlines() if line[0] != "#"]
+    whole = (folder / "pyproject.toml").read_text()
+    assert [line for line in light if f'"{line}"' not in whole] == []
+    assert not {line.split(">")[0].replace("-", "_") for line in light} & {*cli.HEAVY}
+
+
+def test_bash_completes_commands_steps_flags_and_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    cases = [
+        ["sc"],
+        ["train", "st"],
+        ["train", "sta", "--ques"],
+        ["export", "--to", "v"],
+        ["completion", "f"],
+    ]
+    for words in cases:
+        given = " ".join(["tgsr", *words])
+        script += f'COMP_WORDS=({given}); COMP_CWORD={len(words)}; _tgsr; echo "${{COMPREPLY[*]}}"\n'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["score", "sta", "--questions", "verl", "fish"]
+
+
+def test_help_leaves_to_help_all_what_programs_give(capsys: pytest.CaptureFixture[str]) -> None:
+    short = help_of(capsys, "ask")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["ask", "--help-all"])
+    assert stopped.value.code == 0
+    whole = " ".join(capsys.readouterr().out.split())
+    assert ("--at-once" in short, "--at-once" in whole, "--choice" in short) == (False, True, True)
 
 
 def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:

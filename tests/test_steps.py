@@ -245,7 +245,7 @@ def test_settings_that_save_nothing_are_refused(settings: dict[str, Any]) -> Non
 def test_the_command_line_has_them_for_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     for stage in ("sta", "sft", "grpo"):
         with pytest.raises(SystemExit):
-            main(["train", stage, "--help"])
+            main(["train", stage, "--help-all"])
         told = capsys.readouterr().out
         for flag in ("--max-steps", "--keep-last", "--checkpoint-minutes", "{cosine,linear,constant}"):
             assert flag in told

@@ -469,7 +469,7 @@ def test_a_missing_or_broken_recording_is_said_and_the_rest_works(run):
     found = client.get("/api/items").json()["items"]
     told = [client.get(f"/api/item/{item['key']}").json() for item in found[:5]]
     assert [item["sound"]["ok"] for item in told] == [False, False, False, True, True]
-    assert "--audio-root" in told[0]["sound"]["problem"]
+    assert "--audio" in told[0]["sound"]["problem"]
     assert "cut off" in told[2]["sound"]["problem"]
     assert "lasts 4.00 s, its row says 6.00 s" in told[3]["sound"]["problem"]
     assert told[0]["responses"][0]["text"]
@@ -487,7 +487,7 @@ def test_a_moved_recording_is_found_below_an_audio_root(run, tmp_path):
     index = read_index([run], audio_roots=[moved])
     assert file_of(index, index.items[3]) == moved / "3.wav"
     index = read_index([run])
-    with pytest.raises(AudioError, match="--audio-root"):
+    with pytest.raises(AudioError, match="--audio"):
         file_of(index, index.items[3])
 
 
@@ -506,7 +506,7 @@ def test_a_row_may_name_a_file_outside_of_the_run_but_a_link_may_not_lead_there(
     index = read_index([run])
     assert [file_of(index, item).name for item in index.items[:3]] == ["a.wav", "a.wav", "here.wav"]
     for item in index.items[3:5]:
-        with pytest.raises(AudioError, match=f"leads out of the run.*--audio-root {other}"):
+        with pytest.raises(AudioError, match=f"leads out of the run.*--audio {other}"):
             file_of(index, item)
     with pytest.raises(AudioError, match="a pipe"):
         file_of(index, index.items[5])

@@ -51,6 +51,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "tables": ("pages", "The paper's tables 1 to 4 from run folders, with intervals."),
         "study": ("pages", "The human evaluation: raters say what the cited evidence is worth."),
     },
+    "shell": {
+        "completion": ("completion", "What makes bash, zsh or fish complete commands, flags and their values."),
+    },
 }  # fmt: skip
 """The commands as `tgsr --help` shows them: under each name its module of tgsr.commands and what it is for."""
 
@@ -64,6 +67,35 @@ USERS_ERRORS: tuple[type[Exception], ...] = (
 )
 """The errors whose message is meant for the user; any other one is a fault of ours and shows its trace."""
 
+HEAVY = (
+    *("torch", "transformers", "peft", "accelerate", "tokenizers", "huggingface_hub"),
+    *("faster_whisper", "ctranslate2", "onnxruntime", "gguf", "pocketsphinx"),
+)
+"""What `make install-light` leaves out, by the names that are imported."""
+
+FULL = "`pip install .` in the folder of tgsr's repository brings everything"
+
+BEGINNINGS = """\
+I have a recording, and a question:
+  tgsr ask recording.wav "When did she clean the house?"
+I have a model's answers, and want to know whether they are right and grounded:
+  tgsr import answers.csv --questions questions.csv --audio sounds --model NAME --out answers.jsonl
+  tgsr score answers.jsonl --out metrics.json
+I want to train a model that says when:
+  tgsr demo
+
+All commands: tgsr --help. One command: tgsr ask --help.
+"""
+
+EXIT_CODES = {
+    0: "done",
+    1: "tgsr check: a row of parts 1 to 5 fails",
+    2: "the input, a file or a flag is wrong, or a package is missing: one message says which and what to do",
+    130: "interrupted (Ctrl-C); the same command goes on",
+    143: "ended from outside (SIGTERM); the same command goes on",
+}
+"""What a command ends with, as shells see it. Any other is a fault of ours, and comes with a trace."""
+
 PATIENCE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 """How torch's threads wait for each other, which must be said before torch is loaded: a thousand turns, then asleep.
 
@@ -73,10 +105,13 @@ sleeping at once costs a quiet machine time (benchmarks/waiting.py).
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit code 0; 2 with one message on stderr where the input is wrong; 130 when interrupted."""
+    """Runs one command; without any it prints where to begin. Returns one of EXIT_CODES."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.update(PATIENCE | os.environ)
     words = sys.argv[1:] if argv is None else list(argv)
+    if not words:
+        print(BEGINNINGS, end="")
+        return 0
     args = parser(words).parse_args(words)
     try:
         args.run(args)
@@ -88,6 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USERS_ERRORS as error:
         print(f"tgsr: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (missing := (error.name or "").partition(".")[0]) not in HEAVY:
+            raise
+        print(f"tgsr {words[0]}: needs {missing}, which is not installed; {FULL}", file=sys.stderr)
+        return 2
     except OSError as error:  # of a disk, where nobody nearer to it has said so
         if error.errno not in DISK_REMEDIES:
             raise
@@ -98,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of these words: every command by name, and the flags of the one that they ask for."""
+    codes = "\n".join(f"  {code:<12}{about}" for code, about in EXIT_CODES.items())
     listed = "\n\n".join(
         "\n".join([f"{group}:", *(f"  {name:<12}{about}" for name, (_, about) in commands.items())])
         for group, commands in GROUPS.items()
@@ -105,9 +146,11 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="tgsr",
         usage="tgsr COMMAND ...",
-        description=f"Speech models that point at the seconds they heard. `tgsr COMMAND --help` says more.\n\n{listed}",
+        description=f"Speech models that point at the seconds they heard. `tgsr COMMAND --help` says more, and its "
+        f"--help-all all.\n\n{listed}\n\nexit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--help-all", action="help", help=argparse.SUPPRESS)  # of commands there are no more
     top.add_argument("--version", action="version", version=f"tgsr {__version__}")
     commands = top.add_subparsers(prog="tgsr", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     asked_for = next((word for word in words if not word.startswith("-")), None)

@@ -14,13 +14,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
 
 from tgsr.disk.jsonl import Row, append_row, line_of, row_of
+from tgsr.disk.sound_folder import SoundFolder, parts_of
 from tgsr.disk.whole import StrPath, whole
 from tgsr.errors import RecordError
 from tgsr.timeline import END_SLACK, Event, Hole, Seconds, Span, Word
@@ -246,8 +248,38 @@ def append_jsonl(path: StrPath, record: Clip | Question | Response | Row) -> Non
 
 def resolve_audio(record: Clip | Question | Response, jsonl_path: StrPath) -> Path:
     """Where the record's audio is: a relative path starts at the folder of the JSONL file."""
-    audio = record.question.audio if isinstance(record, Response) else record.audio
-    return Path(jsonl_path).parent / audio
+    return Path(jsonl_path).parent / _audio(record)
+
+
+def _audio(record: Clip | Question | Response) -> str:
+    return record.question.audio if isinstance(record, Response) else record.audio
+
+
+def moved(records: Iterable[T], folder: str | Path | None) -> list[T]:
+    """The records, their sound where it lies below the folder now; what is not there stays as it is written.
+
+    All as they are where no folder is given. RecordError where none of their sound is there, and as `SoundFolder` says.
+    """
+    given = list(records)
+    if folder is None or not given:
+        return given
+    sounds = SoundFolder.of(Path(folder))
+    names = {_audio(record) for record in given}
+    found = {name: str(path.absolute()) for name in names if (path := sounds.find(name)) is not None}
+    if not found:
+        problem = f"holds none of the {len(names)} sound files, such as {parts_of(min(names))[-1]}"
+        raise RecordError(
+            None, problem, str(folder), remedy="give --audio the folder that they have moved to"
+        )
+    return [_at(record, found.get(_audio(record))) for record in given]
+
+
+def _at(record: T, audio: str | None) -> T:
+    if audio is None:
+        return record
+    if isinstance(record, Response):
+        return replace(record, question=replace(record.question, audio=audio))
+    return replace(record, audio=audio)
 
 
 def by_clip(questions: Iterable[Question]) -> list[list[Question]]:
@@ -441,7 +473,8 @@ def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> Record
     if part in ("speaker", "source", "text"):
         return RecordError(part, problem)
     if value is None:
-        problem = "is missing"
+        near = [] if field in row else get_close_matches(field, map(str, row), 1, 0.75)
+        problem = f"is missing (is it {near[0]!r}?)" if near else "is missing"
     elif not expected and isinstance(value, int):
         problem = "must be finite, got inf"  # JSON's integers have no limit
     if not index:

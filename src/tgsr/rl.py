@@ -34,7 +34,7 @@ from tgsr.models.aligner_and_lora import lora_off
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
-from tgsr.records import NO_SPEECH, Question, read_clips, read_questions
+from tgsr.records import NO_SPEECH, Question, moved, read_clips, read_questions
 from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
 from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch
@@ -488,7 +488,7 @@ def train_grpo(
     trains.
     """
     data = [file for file in (config.questions, clips_file(config)) if file is not None]
-    questions = [q for q in read_questions(config.questions) if q.kind == "choice"]
+    questions = [q for q in moved(read_questions(config.questions), config.audio) if q.kind == "choice"]
     if not questions:
         raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
     with start_run("grpo", config, data, out, cache, load) as run:

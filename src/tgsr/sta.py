@@ -15,7 +15,7 @@ from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.whisper import N_TICKS
-from tgsr.records import Question, by_clip, read_questions
+from tgsr.records import Question, by_clip, moved, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
@@ -31,7 +31,9 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    questions = [q for q in read_questions(config.questions) if q.kind == "phrase" and q.evidence]
+    questions = [
+        q for q in moved(read_questions(config.questions), config.audio) if q.kind == "phrase" and q.evidence
+    ]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
     with start_run("sta", config, config.questions, out, cache, load) as run:

@@ -77,7 +77,7 @@ class Watched:
 
     def _asked(self, request: Any) -> None:
         place = urlsplit(request.url)
-        if place.scheme not in ("data", "blob") and place.hostname not in ("127.0.0.1", "localhost"):
+        if place.scheme not in ("data", "blob", "file") and place.hostname not in ("127.0.0.1", "localhost"):
             self.wrong.append(f"asked {request.url}")
 
 

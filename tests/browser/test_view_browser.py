@@ -255,7 +255,7 @@ def test_a_clip_that_is_gone_is_said_and_the_rest_works(url: str, opened: Any) -
     ready(page, "What is heard in 3?")
     told = page.get_by_role("alert").inner_text()
     assert "No sound for this question" in told
-    assert "--audio-root" in told  # what to do
+    assert "--audio" in told  # what to do
     assert page.locator("section.response").count() == 2
     assert page.locator("a.cite").first.get_attribute("aria-disabled") == "true"
 

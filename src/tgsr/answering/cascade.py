@@ -34,7 +34,8 @@ from tgsr.engine.sampling import NOT_FINITE
 from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Limits
-from tgsr.llm.text_models import Llm, LocalLlm, ServedLlm
+from tgsr.llm.served import Llm, ServedLlm
+from tgsr.llm.text_models import LocalLlm
 from tgsr.models.lalm import Lalm
 from tgsr.models.packaged_weights import language_model
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3

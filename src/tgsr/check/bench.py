@@ -24,7 +24,16 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.models.aligner_and_lora import with_lora, without_top
 from tgsr.models.lalm import Lalm, device_of
-from tgsr.records import Clip, Question, by_clip, read_clips, read_questions, resolve_audio, write_jsonl
+from tgsr.records import (
+    Clip,
+    Question,
+    by_clip,
+    moved,
+    read_clips,
+    read_questions,
+    resolve_audio,
+    write_jsonl,
+)
 from tgsr.sta import phrase_branch
 
 SHORTEST_ENGLISH = 16.0  # seconds that a model hears at least that gets whole sentences, and not digits
@@ -212,14 +221,17 @@ def _written(
     )
 
 
-def with_questions_of(speech: Speech, data: Path, folder: Path, errors: Path) -> tuple[Speech, int]:
+def with_questions_of(
+    speech: Speech, data: Path, folder: Path, errors: Path, audio: Path | None = None
+) -> tuple[Speech, int]:
     """The speech with the user's own questions in place of those that ship, and how many rows of `data` were bad.
 
     A fifth of the clips with phrases is held out, so that two are needed. A kind of question that `data` lacks stays as
     it ships, and `about` says so. Bad rows are listed in `errors`. RunError for a file without any question.
     """
     questions = [
-        replace(q, audio=str(resolve_audio(q, data).resolve())) for q in read_questions(data, errors)
+        replace(q, audio=str(resolve_audio(q, data).resolve()))
+        for q in moved(read_questions(data, errors), audio)
     ]
     n_bad = len(errors.read_bytes().splitlines()) if errors.exists() else 0
     if not questions:

@@ -85,12 +85,14 @@ def check(
     size: Size = WHOLE,
     learning_rate: float | None = None,
     read: AdapterRead | None = None,
+    audio: Path | None = None,
     tell: Callable[[Row], None] = lambda row: None,
 ) -> Checked:
     """All rows of the parts, each told as it is done; the model is given back as it was.
 
     `out` gets check.json and page.html; what rows write lies in a folder of its own there, which is made anew. `read`
-    says how another trainer's adapter was read. A row that raises fails, for want of memory too; the others run.
+    says how another trainer's adapter was read; `audio` is the folder that the sound of `data` has moved to. A row
+    that raises fails, for want of memory too; the others run.
     """
     began, work = time.monotonic(), out / WORK
     shutil.rmtree(work, ignore_errors=True)
@@ -99,7 +101,7 @@ def check(
     if data is not None:
         errors = out / "errors.jsonl"
         errors.unlink(missing_ok=True)
-        speech, n_bad = with_questions_of(speech, data, work, errors)
+        speech, n_bad = with_questions_of(speech, data, work, errors, audio)
     bench = Bench(lalm, speech, work, bfloat16, size, learning_rate)
     rows: list[Row] = []
     if read is not None:

@@ -19,6 +19,7 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("source", type=Path, help="a corpus' folder, a folder of audio, clips.jsonl, or .parquet")
     flag("--corpus", choices=("auto", *CORPORA), default="auto", help="what it is")
+    shared.add_audio(flag)
     flag("--alignments", type=Path, help="existing word times: TextGrid, CTM, SRT, VTT, WhisperX, ...")
     flag("--out", type=Path, required=True, help="clips.jsonl; errors.jsonl lies beside it")
     flag = command.add_argument_group("who hears").add_argument
@@ -36,7 +37,7 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
 
 
 def transcribe(args: argparse.Namespace) -> None:
-    shared.require_there(args.source, args.alignments)
+    shared.require_there(args.source, args.alignments, args.audio)
     shared.require_writable("--out", args.out)
     from tgsr.data.alignments.belonging import with_alignments
     from tgsr.data.corpora.which import clips_of, corpus_of
@@ -48,7 +49,7 @@ def transcribe(args: argparse.Namespace) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     corpus = corpus_of(args.source) if args.corpus == "auto" else args.corpus
     language = None if args.language == "auto" else args.language
-    clips = clips_of(args.source, corpus, out.parent, language=language)
+    clips = clips_of(args.source, corpus, out.parent, language=language, audio=args.audio)
     if args.alignments:
         clips = with_alignments(clips, args.alignments, args.source, out.parent)
     threads = 1 if args.workers > 1 else 0
@@ -77,6 +78,7 @@ def add_compose(command: argparse.ArgumentParser) -> None:
     about = "length of a clip"
     flag("--seconds", type=float, nargs=2, default=(4.0, 28.0), metavar=("LEAST", "MOST"), help=about)
     flag("--two-speakers", type=float, default=0.5, help="share of the clips in which two take turns")
+    shared.add_audio(flag)
     flag("--out", type=Path, required=True, help="a folder: clips.jsonl, audio/, card.md")
     shared.add_shards(command)
     example = (
@@ -86,7 +88,7 @@ def add_compose(command: argparse.ArgumentParser) -> None:
 
 
 def compose(args: argparse.Namespace) -> None:
-    shared.require_there(*args.sentences, args.held_out)
+    shared.require_there(*args.sentences, args.held_out, args.audio)
     shared.require_writable("--out", args.out, folder=True)
     least, most = args.seconds
     if args.n < 1 or args.seed < 0 or not 0 <= args.two_speakers <= 1 or not 1 <= least <= most <= 600:
@@ -103,7 +105,7 @@ def compose(args: argparse.Namespace) -> None:
             f"--out {args.out}: its clips.jsonl is read, and would be written over; choose another"
         )
     held_out = composing.read_held_out(args.held_out) if args.held_out else None
-    clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.sentences)
+    clips = chain.from_iterable(clips_of(path, "clips", out, audio=args.audio) for path in args.sentences)
     sentences, bad = composing.chosen(clips, out, args.split, held_out)
     settings = composing.Composition(args.seed, least, most, args.two_speakers)
     rows: chain[Row | Bad] = chain(composing.plan(sentences, args.n, settings), bad)
@@ -136,6 +138,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
     flag("--seed", type=int, default=0, help="seed of the questions")
     flag("--out", type=Path, required=True, help="a new folder")
     flag = command.add_argument_group("with --clips").add_argument
+    shared.add_audio(flag)
     flag("--least-confidence", type=float, default=0.5, help="of each word of a phrase (stage sta)")
     flag("--max-words", type=int, default=12, help="of a phrase (stage sta)")
     flag("--n-choices", type=int, default=4, help="of a question, at most (stage qa)")
@@ -152,7 +155,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> None:
-    shared.require_there(*args.clips or ())
+    shared.require_there(*args.clips or (), args.audio)
     shared.require_writable("--out", args.out, folder=True)
     if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
         raise OptionError("--least-confidence and --test-share: must be in [0, 1]")
@@ -177,7 +180,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     from tgsr.data.questions.phrases import Phrases
     from tgsr.data.shards import Step, run
     from tgsr.data.splits import Split
-    from tgsr.llm.text_models import require_llm
+    from tgsr.llm.by_name import require_llm
     from tgsr.models.packaged_weights import cache_folder
 
     split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)
@@ -193,7 +196,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "questions.jsonl"
-    clips = chain.from_iterable(clips_of(path, "clips", out) for path in args.clips)
+    clips = chain.from_iterable(clips_of(path, "clips", out, audio=args.audio) for path in args.clips)
     counts = run(step, making.rows_of(clips), path, root=out, **shards)
     if args.stage == "qa" and args.llm:
         how = {"split": split, "cache": cache_folder(), **shards}
@@ -205,7 +208,7 @@ def _build_from_clips(args: argparse.Namespace) -> None:
         path.unlink()
         problem = f"no question could be made of {counts.given} clips"
         raise BuildError(f"{args.clips[0]}: {problem}; see {out / 'errors.jsonl'}")
-    making.keep_clips(args.clips, out)
+    making.keep_clips(args.clips, out, args.audio)
     making.describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
     print(
         f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips"
@@ -219,16 +222,17 @@ def add_look(command: argparse.ArgumentParser) -> None:
     flag("--n", type=int, default=60, help="items shown")
     flag("--first", type=int, default=0, help="the first item, from 0 on")
     flag("--seed", type=int, help="a random sample instead of the first ones")
+    shared.add_audio(flag)
     flag("--out", type=Path, required=True, help="folder of pages; index.html is the first")
     shared.finish(command, look, "tgsr look data/sta/questions.jsonl --out look --seed 0")
 
 
 def look(args: argparse.Namespace) -> None:
-    shared.require_there(args.file)
+    shared.require_there(args.file, args.audio)
     shared.require_writable("--out", args.out, folder=True)
     from tgsr.report.look import look
 
-    pages = look(args.file, args.out, first=args.first, n=args.n, seed=args.seed)
+    pages = look(args.file, args.out, first=args.first, n=args.n, seed=args.seed, audio=args.audio)
     print(f"{pages[0]}: {len(pages)} pages")
 
 
@@ -237,16 +241,17 @@ def add_pack(command: argparse.ArgumentParser) -> None:
     flag("file", type=Path, help="clips.jsonl or questions.jsonl")
     flag("--to", required=True, choices=("webdataset", "parquet"), help="parquet needs pyarrow")
     flag("--samples-per-shard", type=int, default=1000, help="clips in a file")
+    shared.add_audio(flag)
     flag("--out", type=Path, required=True, help="folder of shards")
     shared.finish(command, pack, "tgsr pack data/clips.jsonl --to webdataset --out shards")
 
 
 def pack(args: argparse.Namespace) -> None:
-    shared.require_there(args.file)
+    shared.require_there(args.file, args.audio)
     shared.require_writable("--out", args.out, folder=True)
     from tgsr.data.pack import pack
 
-    packed = pack(args.file, args.out, args.to, samples_per_shard=args.samples_per_shard)
+    packed = pack(**shared.arguments_of(args, pack, path=args.file))
     errors = args.out / "errors.jsonl"
     left_out = f"; {packed.left_out} rows left out, see {errors}" if packed.left_out else ""
     print(f"{args.out}: {packed.samples} samples of {packed.rows} rows in {packed.shards} shards{left_out}")
@@ -264,6 +269,7 @@ def add_export(command: argparse.ArgumentParser) -> None:
     flag("--kind", choices=("phrase", "choice"), help="where the file has both: stage 1's or stage 2's")
     about = "with the words' times, which some rewards need; clips.jsonl beside the questions if not given"
     flag("--clips", type=Path, help=about)
+    shared.add_audio(flag)
     flag("--back", action="store_true", help="the other way: from that trainer's file to questions")
     flag("--out", type=Path, required=True, help=".jsonl; .parquet for verl")
     more = "The rewards of tgsr train grpo come as a plug-in for each trainer: docs/rewards.md, recipes/."
@@ -271,17 +277,17 @@ def add_export(command: argparse.ArgumentParser) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    shared.require_there(args.questions, args.clips)
+    shared.require_there(args.questions, args.clips, args.audio)
     shared.require_writable("--out", args.out)
     from tgsr.data import plugins
     from tgsr.data.other_trainers import export, import_back, known_words
-    from tgsr.records import read_clips, read_questions, write_jsonl
+    from tgsr.records import moved, read_clips, read_questions, write_jsonl
 
     if args.back:
         write_jsonl(args.out, import_back(args.questions, args.to))
         print(args.out)
         return
-    questions = [q for q in read_questions(args.questions) if args.kind in (None, q.kind)]
+    questions = [q for q in moved(read_questions(args.questions), args.audio) if args.kind in (None, q.kind)]
     exported = [q for q in questions if q.kind == "choice" or q.evidence]
     choices = [question for question in exported if question.kind == "choice"]
     clips = args.clips or args.questions.with_name("clips.jsonl")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tgsr.commands import shared
-from tgsr.errors import NothingDone, OptionError, RecordError
+from tgsr.errors import MissingPackage, NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.placement import Placement
 
@@ -89,9 +90,9 @@ def rewards(args: argparse.Namespace) -> None:
 
 def add_import(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag("predictions", type=Path, help="JSON list, JSONL, CSV or TSV")
+    flag("predictions", type=Path, help="JSON list, JSONL, CSV, TSV or an Excel workbook")
     flag("--out", type=Path, required=True, help="what tgsr score reads; replaced")
-    about = "what the predictions lack, joined by id: the benchmark's file, questions.jsonl"
+    about = "what the predictions lack, joined by id or the sound's name: a benchmark's file, questions.jsonl, a table"
     flag("--questions", type=Path, help=about)
     flag("--model", help="the model's name in the scores")
     about = (
@@ -99,7 +100,7 @@ def add_import(command: argparse.ArgumentParser) -> None:
         "end, model; COLUMN may be a.b (nested), a+b (several) or =CONSTANT"
     )
     flag("--map", action="append", default=[], metavar="FIELD=COLUMN", help=about)
-    flag("--audio", type=Path, help="folder of the sound files, for durations")
+    flag("--audio", type=Path, metavar="FOLDER", help="the sound files, also in folders below, for durations")
     about = "official scorers get whole completions, not the choice in them"
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
@@ -131,6 +132,8 @@ def import_(args: argparse.Namespace) -> None:
     ):
         if n:
             print(f"{n} {what}")
+    if imported.unknown:
+        print(f"columns that nothing was read from: {', '.join(imported.unknown)}")
     if not imported.n:
         raise NothingDone(f"{args.predictions}: no response was imported")
 
@@ -293,6 +296,7 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
     flag("--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed")
     flag("--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none")
     flag("--judge", help=f"an LLM for Consistency: {shared.LLM}")
+    shared.add_audio(flag)
     flag("--bias", action="store_true", help="ask the judge in another order of choices and of verdicts too")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
@@ -300,18 +304,27 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
 
 
 def behaviour(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs, args.whisper)
+    shared.require_there(*args.runs, args.whisper, args.audio)
     from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
     from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
     from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
     from tgsr.evaluation.scoring.responses import read_any_responses
-    from tgsr.llm.text_models import llm_of, require_llm
+    from tgsr.llm.by_name import llm_of, require_llm
     from tgsr.models.packaged_weights import cache_folder
     from tgsr.records import Response
     from tgsr.report.write import prediction_files
 
+    if not args.no_verify and find_spec("faster_whisper") is None:
+        if not args.judge:
+            raise MissingPackage(
+                "Audiology Verify needs faster-whisper; --no-verify leaves it out, or: pip install ."
+            )
+        args.no_verify = True
+        print(
+            "Audiology Verify is left out: it needs faster-whisper, which is not installed", file=sys.stderr
+        )
     if args.judge:
         require_llm(args.judge, cache_folder())  # before hours of listening
     errors = args.out / "errors.jsonl"
@@ -326,7 +339,7 @@ def behaviour(args: argparse.Namespace) -> None:
     if args.whisper is not None and not args.no_verify:
         weights = f"{sha256_of(args.whisper / 'model.bin')} {HEARING}"
     for path in prediction_files(args.runs):
-        responses = read_any_responses(path, errors)
+        responses = read_any_responses(path, errors, args.audio)
         chosen = [response for response in responses if response.question.kind == "choice"]
         n_phrases += len(responses) - len(chosen)
         for response in chosen:
@@ -368,7 +381,7 @@ def judge(args: argparse.Namespace) -> None:
 
     from tgsr.disk.whole import write_whole
     from tgsr.evaluation.behaviour.consistency import check, told
-    from tgsr.llm.text_models import llm_of
+    from tgsr.llm.by_name import llm_of
     from tgsr.models.packaged_weights import cache_folder
 
     agreement = check(llm_of(args.llm, cache_folder()), args.llm, args.out / "judged.jsonl", args.seed)

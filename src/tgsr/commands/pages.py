@@ -34,6 +34,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
     about = "folder (index.html, report.md, tables/), or one page: X.html"
     flag("--out", type=Path, required=True, help=about)
     flag("--items", type=int, default=8, help="how many questions to show")
+    shared.add_audio(flag)
     flag("--title", default="Timestamp-grounded speech reasoning", help="the page's")
     flag("--seed", type=int, default=0, help="seed of the items and of the intervals")
     add_rows(command)
@@ -41,7 +42,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs, *args.clips)
+    shared.require_there(*args.runs, *args.clips, args.audio)
     shared.require_writable("--out", args.out, folder=args.out.suffix != ".html")
     from tgsr.report.write import report
 
@@ -84,6 +85,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
     flag("--raters-per-trial", type=int, default=3, help="of each item and system")
     flag("--practice", type=int, default=2, help="practice parts, with feedback")
     flag("--checks", type=int, default=2, help="attention checks a rater gets")
+    shared.add_audio(flag)
     flag("--title", default="Listening study", help="the page's")
     flag("--seed", type=int, default=0, help="of items, stretches and orders")
     flag("--out", type=Path, required=True, help="a new folder")
@@ -115,7 +117,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
 
 
 def study_make(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs)
+    shared.require_there(*args.runs, args.audio)
     shared.require_writable("--out", args.out, folder=True)
     from tgsr.pages.study.design import make_study
     from tgsr.report.write import prediction_files
@@ -168,8 +170,8 @@ def add_view(command: argparse.ArgumentParser) -> None:
     flag("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
     about = "clips.jsonl with words; those beside the runs if not given"
     flag("--clips", type=Path, nargs="+", default=[], help=about)
-    about = "folders where moved recordings or links may lie"
-    flag("--audio-root", type=Path, nargs="+", default=[], help=about)
+    about = "where the sound files lie now, if they have moved, and what links in the runs may lead to"
+    flag("--audio", type=Path, nargs="+", default=[], metavar="FOLDER", help=about)
     about = "to be asked on the page (as in tgsr ask); several may be given"
     flag("--model", action="append", default=[], help=about)
     flag("--title", help="the page's; the runs' names if not given")
@@ -185,7 +187,7 @@ def add_view(command: argparse.ArgumentParser) -> None:
 
 
 def view(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs, *args.clips, *args.audio_root)
+    shared.require_there(*args.runs, *args.clips, *args.audio)
     shared.require_writable("--export", args.export, folder=True)
     _require_server()
     from tgsr.pages.view.ask import Asker
@@ -196,7 +198,7 @@ def view(args: argparse.Namespace) -> None:
 
     if not args.export:
         bound(args.host, args.port).close()  # that the port is taken is said before a large run is read
-    read = partial(read_index, args.runs, clips=args.clips, audio_roots=args.audio_root, title=args.title)
+    read = partial(read_index, args.runs, clips=args.clips, audio_roots=args.audio, title=args.title)
     index = read()
     print(f"{len(index.items)} questions, {len(index.models)} models", *index.notes, sep="\n")
     if args.export:

@@ -8,7 +8,7 @@ import inspect
 import os
 import tempfile
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,50 @@ if TYPE_CHECKING:
 LLM = "a folder, a hub id, or http://HOST:PORT/v1#MODEL"
 
 
+FOR_PROGRAMS = frozenset(
+    (
+        *("seed", "cache", "cache_as", "system", "load_as", "devices", "top_p"),
+        *("at_once", "per_minute", "runner", "rows_per_shard", "most_bad", "timestamped_python"),
+        *("schedule", "warmup_share", "clip_norm", "weight_decay", "keep_last", "checkpoint_every"),
+        *("checkpoint_minutes", "tracker", "shard", "clips_at_once", "lora_experts", "lora_router"),
+        *("lora_alpha", "epsilon", "epsilon_high"),
+        *("kl", "normalisation", "scale_rewards", "updates_per_rollout", "dynamic_sampling", "mask_cut"),
+        *("python", "dtype", "memory_share", "pad", "fill", "shifts", "draws", "layer", "heat"),
+    )
+)
+"""Flags by their names that scripts and long runs give; --help leaves them to --help-all, and all of them work."""
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the defaults that say something: not None, False or an empty list."""
+    """Help with the defaults that say something, not None, False or an empty list, without the flags FOR_PROGRAMS."""
+
+    left_out = FOR_PROGRAMS
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any = None) -> None:
+        super().add_usage(usage, self._shown(actions), groups, prefix)
+
+    def add_arguments(self, actions: Any) -> None:
+        super().add_arguments(self._shown(actions))
+
+    def _shown(self, actions: Iterable[argparse.Action]) -> list[argparse.Action]:
+        return [action for action in actions if action.required or action.dest not in self.left_out]
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         says_nothing = action.default is None or action.default is False or action.default == []
         return action.help if says_nothing else super()._get_help_string(action)
+
+
+class _WholeHelp(_Help):
+    left_out = frozenset()
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help with every flag."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.formatter_class = _WholeHelp
+        parser.print_help()
+        parser.exit()
 
 
 def finish(
@@ -51,6 +89,8 @@ def finish(
     command.description = f"{command.description} {more}"
     command.epilog = f"example: {example}"
     command.formatter_class = _Help
+    about = "the same with the flags that programs and long runs give"
+    command.add_argument("--help-all", action=_HelpAll, nargs=0, help=about)
 
 
 def _holding_out(run: Callable[[Any], None], args: argparse.Namespace) -> None:
@@ -191,6 +231,11 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     return open_model(name, cache_folder(), config_of(args, Placement), limits, args.system)
 
 
+def add_audio(flag: Callable[..., Any]) -> None:
+    """Adds --audio by an `add_argument`, for every command that opens the sound of records."""
+    flag("--audio", type=Path, metavar="FOLDER", help="where the sound files lie now, if they have moved")
+
+
 def add_shards(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument_group("many clips").add_argument
     flag("--workers", type=int, default=1, help="processes")
@@ -214,7 +259,8 @@ def add_questions(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--questions", type=Path, required=True, help=about)
     flag = command.add_argument_group("of a benchmark, or of many questions").add_argument
-    flag("--audio", type=Path, help="the benchmark's sound files; beside its file if not given")
+    about = "the sound files: a benchmark's, where they do not lie beside its file, or those that have moved"
+    flag("--audio", type=Path, metavar="FOLDER", help=about)
     about = "speech, SER, SNV, SIC, ... or LABEL=VALUE (difficulty=hard); values of one label widen, labels narrow"
     flag("--only", nargs="+", default=[], metavar="WHAT", help=about)
     flag("--limit", type=int, metavar="N", help="N of them at random, drawn by --seed")

@@ -143,6 +143,7 @@ def add_check(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="1 to 6",
     )
+    shared.add_audio(flag)
     flag("--bfloat16", action="store_true", help="products in bfloat16, as in training")
     flag("--learning-rate", type=float, help="of stage 1; by the decoder's width if not given")
     shared.add_config(command, Placement)
@@ -154,13 +155,13 @@ def add_check(command: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    shared.require_there(args.data)
+    shared.require_there(args.data, args.audio)
     shared.require_writable("--out", args.out, folder=True)
     from tgsr.check.check import check, line_of, summary
     from tgsr.models.load import load_to_check
 
     lalm, read = load_to_check(args.model, shared.config_of(args, Placement), args.base)
-    given = {name: getattr(args, name) for name in ("data", "bfloat16", "parts", "learning_rate")}
+    given = {name: getattr(args, name) for name in ("data", "audio", "bfloat16", "parts", "learning_rate")}
     checked = check(lalm, args.out, **given, read=read, tell=lambda row: print(line_of(row), flush=True))
     print(f"\n{summary(checked, args.out)}")
     if not checked.passed:

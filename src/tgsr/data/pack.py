@@ -9,7 +9,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -21,6 +21,7 @@ from tgsr.audio import CONVERT
 from tgsr.data.corpora.folders import FORMATS
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.disk.rows import Entry, OnDisk, json_lines, made
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.whole import whole, write_whole
 from tgsr.errors import Bad, PackError, RecordError
 from tgsr.records import Clip, Question, as_row, clip_of, question_of, resolve_audio
@@ -63,13 +64,16 @@ class Sample:
         return f"{self.key}{self.sound.suffix.lower()}"
 
 
-def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) -> Packed:
+def pack(
+    path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000, audio: Path | None = None
+) -> Packed:
     """Packs the rows of a clips or questions file, told apart by "clip_id", with their sound into out/000000.tar, ...
 
     webdataset: KEY.json and the sound as it is, KEY.EXT, for every clip in the file's order; the questions about one
     clip are one sample, {"id", "audio", "duration", "split", "questions": [...]}. KEY is the clip's id, %-quoted.
-    `data/corpora/webdataset.py` reads them back. parquet: a row a clip or question, in the record's columns; `audio` is
-    {bytes, path}, `labels` a list of {name, value}, and `datasets` decodes the sound.
+    `data/corpora/webdataset.py` reads them back. `audio` is the folder that the sound has moved to. parquet: a row a
+    clip or question, in the record's columns; `audio` is {bytes, path}, `labels` a list of {name, value}, and
+    `datasets` decodes the sound.
 
     A row that is no record, or whose sound is missing, goes to out/errors.jsonl. The same rows give the same bytes.
     A shard appears whole or not at all; one that is there already, made of the same rows and of files of the same
@@ -100,7 +104,7 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
 
         def usable() -> Iterator[Sample]:
             nonlocal n_left_out
-            for sample in _samples(path, to):
+            for sample in _samples(path, to, None if audio is None else SoundFolder.of(audio)):
                 if isinstance(sample, Bad):
                     # escaped: what is wrong with a row may be that it cannot be written as UTF-8
                     errors_file.write(json.dumps(asdict(sample)) + "\n")
@@ -132,15 +136,15 @@ def pack(path: Path, out: Path, to: Format, *, samples_per_shard: int = 1000) ->
 # Rows to samples
 
 
-def _samples(path: Path, to: Format) -> Iterator[Sample | Bad]:
+def _samples(path: Path, to: Format, sounds: SoundFolder | None) -> Iterator[Sample | Bad]:
     if to == "webdataset":
-        yield from _by_clip(path)
+        yield from _by_clip(path, sounds)
         return
-    for item in _records(path):
+    for item in _records(path, sounds):
         yield item if isinstance(item, Bad) else _sample(path, item[0])
 
 
-def _records(path: Path) -> Iterator[tuple[Clip | Question, Entry] | Bad]:
+def _records(path: Path, sounds: SoundFolder | None) -> Iterator[tuple[Clip | Question, Entry] | Bad]:
     """The file's records with sound that can be packed; the first row says whether they are clips or questions."""
     seen = OnDisk()
     parse: Callable[[Any], Clip | Question] | None = None
@@ -152,6 +156,8 @@ def _records(path: Path) -> Iterator[tuple[Clip | Question, Entry] | Bad]:
         if is_question != (parse is question_of):
             raise RecordError("clip_id", "clips and questions are in one file; give each a file")
         record = parse(entry.values)
+        if sounds is not None and (there := sounds.find(record.audio)) is not None:
+            record = replace(record, audio=str(there.absolute()))
         _require_packable(record, path)
         if before := seen.put_new(record.id, str(entry.line)):
             raise RecordError("id", f"{record.id!r} was already on line {before}")
@@ -174,11 +180,11 @@ def _require_packable(record: Clip | Question, path: Path) -> None:
         raise RecordError("audio", f"{sound} is not {', '.join(FORMATS)}; {CONVERT}")
 
 
-def _by_clip(path: Path) -> Iterator[Sample | Bad]:
+def _by_clip(path: Path, sounds: SoundFolder | None) -> Iterator[Sample | Bad]:
     """A sample a clip, as it comes; for questions a sample with all of one clip, in the order of their first ones."""
     order, questions, sounds = OnDisk(), OnDisk(), OnDisk()
     n = 0
-    for item in _records(path):
+    for item in _records(path, sounds):
         if isinstance(item, Bad):
             yield item
             continue

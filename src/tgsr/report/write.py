@@ -28,16 +28,18 @@ def report(
     sta: Sequence[str] = (),
     published: bool = False,
     clips: Sequence[Path] = (),
+    audio: Path | None = None,
 ) -> Path:
     """Writes the page, and returns its path.
 
     Where `out` ends in .html it is the page, and all that is written. Otherwise it is a folder: index.html, report.md
-    with its pictures, and tables/. Rows that could not be read go to errors.jsonl there, or beside the page.
-    `rows`, `sta`, `published` and `clips` as `tables` takes them. Raises as `gather` does.
+    with its pictures, and tables/. Rows that could not be read go to errors.jsonl there, or beside the page. `rows`,
+    `sta`, `published` and `clips` as `tables` takes them; `audio` is the folder that sound has moved to. Raises as
+    `gather` does.
     """
     is_page = out.suffix.lower() in (".html", ".htm") and not out.is_dir()
     errors = out.with_name(out.name + ERRORS) if is_page else out / ERRORS[1:]
-    results = gather(runs, rows, seed, errors, clips)
+    results = gather(runs, rows, seed, errors, clips, audio)
     tables = paper_tables(results, sta, published=published)
     parts = sections(results, tables)
     page = out if is_page else out / "index.html"

@@ -35,6 +35,7 @@ LoraRouter = Annotated[
 WatchFile = Annotated[
     str | None, "held-out questions that the model answers now and then; their words: clips.jsonl beside them"
 ]
+AudioFolder = Annotated[str | None, "the folder that the sound files have moved to, where they have"]
 WatchEvery = Annotated[
     int, "steps between two looks at --watch; before the first and after the last are two more"
 ]
@@ -45,7 +46,7 @@ WatchBestBy = Annotated[BestBy, "what of --watch says which checkpoint is the be
 
 MAY_CHANGE = (
     *("max_steps", "checkpoint_every", "checkpoint_minutes", "keep_last"),
-    *("watch", "watch_every", "best_by"),
+    *("watch", "watch_every", "best_by", "audio"),
     # Another machine's, or another number of processes': the same steps, to rounding.
     *("shard", "devices", "gradient_checkpointing", "clips_at_once", "prompts_at_once", "responses_at_once"),
     *("branches_at_once", "vllm"),
@@ -128,6 +129,7 @@ class StaConfig(SupervisedConfig):
     """Stage 1: what is asked, and of which model."""
 
     questions: Annotated[str, "questions of kind phrase, JSONL"]
+    audio: AudioFolder = None
     model: Annotated[str, "the model whose aligner is trained"] = "mini"
     lora_rank: Annotated[int, "above 0: a LoRA on the decoder trains too, a departure from the paper"] = 0
     times: Annotated[
@@ -155,6 +157,7 @@ class SftConfig(SupervisedConfig):
     """The paper gives no settings for its reasoning SFT; the LoRA's are stage 2's."""
 
     responses: Annotated[str, "responses to be written, JSONL as `tgsr predict` writes it"]
+    audio: AudioFolder = None
     model: Annotated[str, "the model whose decoder gets a LoRA"] = "mini:sta"
     right_only: Annotated[bool, "leave out responses whose final letter is wrong"] = False
     without_timestamps: Annotated[bool, "leave out responses that cite an interval, by any counter"] = False
@@ -170,6 +173,7 @@ class GrpoConfig(TrainingConfig):
     """Table 6 gives the defaults; section 4.2 has a temperature of 0.8 where the table has 0.7."""
 
     questions: Annotated[str, "questions of kind choice, JSONL"]
+    audio: AudioFolder = None
     model: Annotated[str, "the stage-1 model: where training starts, and the KL's reference"] = "mini:sta"
     prompts_per_step: Annotated[
         int,

@@ -19,7 +19,7 @@ from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.prompts import prompt_text
-from tgsr.records import Response, read_responses
+from tgsr.records import Response, moved, read_responses
 from tgsr.rewards import is_payable
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
@@ -65,7 +65,7 @@ def response_branch(lalm: Lalm, response: Response) -> Branch:
 
 def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    responses = read_responses(config.responses, several=True)
+    responses = moved(read_responses(config.responses, several=True), config.audio)
     if not responses:
         raise RunError(f"{config.responses}: no response; make some with `tgsr predict`")
     kept = [response for response in responses if wanted(response, config)]

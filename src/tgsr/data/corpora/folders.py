@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
@@ -30,40 +29,21 @@ from tgsr.disk.rows import (
     TEXT,
     Entry,
     OnDisk,
+    delimiter_of,
     first_line,
+    header_of,
     json_lines,
     made,
     table,
     utf8,
 )
+from tgsr.disk.sound_folder import FORMATS
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError, shown
 from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Seconds
 
-# What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
-MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
-FORMATS = {
-    ".wav": WAV,
-    ".rf64": WAV,
-    ".w64": ("W64",),
-    ".flac": ("FLAC",),
-    ".mp3": ("MP3",),
-    ".aac": ("AAC",),
-    ".au": ("AU",),
-    ".caf": ("CAF",),
-    ".sph": ("NIST", "NISTSPHERE"),
-    ".avi": ("AVI",),
-    **dict.fromkeys((".ogg", ".opus", ".oga"), ("OGG",)),
-    **dict.fromkeys((".aiff", ".aif"), ("AIFF",)),
-    **dict.fromkeys((".m4a", ".mp4", ".m4b", ".m4r", ".m4v", ".mov", ".3gp", ".3g2"), MP4),
-    **dict.fromkeys((".mka", ".mkv", ".webm", ".weba"), MATROSKA),
-    **dict.fromkeys((".ts", ".m2ts"), ("MPEGTS",)),
-    **dict.fromkeys((".wma", ".wmv"), ("ASF",)),
-    **dict.fromkeys((".mpg", ".mpeg", ".mp2", ".flv", ".amr", ".ogv", ".ac3", ".aifc", ".snd", ".nist"), ()),
-}
-TABLES = (".csv", ".tsv", ".jsonl")
+TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
 MANIFEST_FILE = "audio_filepath"
-DELIMITERS = (",", "\t", ";", "|")
 # The columns of a segment's start and end, or start and length; the first pair that is there counts.
 STARTS = (
     *(
@@ -83,7 +63,6 @@ STARTS = (
 )
 KNOWN = {*FILE, *ID, *TEXT, *SPEAKER, *LANGUAGE, *LICENCE, "split", *chain.from_iterable(STARTS)}
 SEGMENT_ID = ("segment_id", "utterance_id", "utt_id")
-CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 LONGEST_NAME = 200  # of a file, in bytes, less its suffix
 
 
@@ -107,7 +86,7 @@ NOTHING = Given()
 def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) -> Iterator[Clip | Bad]:
     """Every audio file below the folder, or every row of the table that describes it; or the one file that is named.
 
-    The table is `metadata`, or metadata.csv, .tsv or .jsonl in the folder, or the only file there with such a suffix,
+    The table is `metadata`, or metadata.csv, .tsv, .jsonl or .xlsx in the folder, or its only .csv, .tsv or .jsonl,
     or the only manifest of NeMo's (lines of JSON in a .json). It names a file (see FILE; the suffix may be missing, as
     after a YouTube id, and so may the folder, where no other file has that name) and may give id, text, speaker,
     language, split and licence; its other values become labels.
@@ -237,16 +216,12 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
     if path.suffix.lower() in (".jsonl", ".json"):
         yield from json_lines(path)
         return
-    first = first_line(path)
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    named = {
-        mark: {"_".join(name.strip(' "').lower().split()) for name in first.split(mark)}
-        for mark in (usual, *DELIMITERS)
-    }
-    mark = next((mark for mark in named if named[mark] & {*FILE}), None)
     header = None
-    if mark is None:
-        if not (first.count("|") in (1, 2) and usual == ","):
+    names = {"_".join(name.strip(' "').lower().split()) for name in header_of(path)}
+    mark = delimiter_of(path)
+    if not names & {*FILE}:
+        first = first_line(path)
+        if not (first.count("|") in (1, 2) and path.suffix.lower() != ".tsv"):
             expected = f"a column that names the file ({', '.join(FILE[:6])}, ...)"
             raise CorpusError(path, expected, f"the first line {first[:80]!r}")
         mark, header = (
@@ -283,13 +258,9 @@ def segment(row: Entry) -> tuple[Seconds, Seconds] | None:
 
 
 def _seconds(row: Entry, name: str) -> Seconds:
-    """Seconds, or hours, minutes and seconds: "61.5", "1:01.5", "0:01:01,500"; milliseconds under a name in _ms."""
-    text = row.text(name)
-    match = CLOCK.fullmatch(text)
-    if match is None:
-        return row.number(name) / (1000 if name.endswith("_ms") else 1)
-    hours, minutes, seconds = match.groups()
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+    """Seconds, or hours, minutes and seconds, as `Entry.seconds`; milliseconds under a name in _ms."""
+    milliseconds = name.endswith("_ms") and ":" not in row.text(name)
+    return row.seconds(name) / (1000 if milliseconds else 1)
 
 
 def _cut(
@@ -475,7 +446,7 @@ def _metadata(folder: Path) -> Path | None:
         if (folder / f"metadata{suffix}").is_file():
             return folder / f"metadata{suffix}"
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    tables = [path for path in files if path.suffix in TABLES] or [
+    tables = [path for path in files if path.suffix in TABLES[:3]] or [  # a workbook may be anything
         path for path in files if is_manifest(path)
     ]
     if len(tables) > 1:

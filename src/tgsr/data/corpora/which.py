@@ -24,6 +24,7 @@ from tgsr.data.corpora import (
     webdataset,
 )
 from tgsr.disk.rows import Entry, OnDisk, json_lines
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, clip_of
 
@@ -39,7 +40,7 @@ def corpus_of(path: Path) -> Corpus:
             return "webdataset"
         if path.suffix.lower() == ".tsv" and strong_labels.tables_of(path)[1]:
             return "strong-labels"
-        if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv") or folders.is_manifest(path):
+        if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv", ".xlsx") or folders.is_manifest(path):
             return "folder"
         return "huggingface" if path.suffix.lower() in (".parquet", ".arrow") else "clips"
     if not path.is_dir():
@@ -71,11 +72,20 @@ def corpus_of(path: Path) -> Corpus:
     return "folder"
 
 
-def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = None) -> Iterator[Clip | Bad]:
-    """The corpus' clips, audio as seen from the folder `out`; what cannot be used is Bad."""
+def clips_of(
+    path: Path, corpus: Corpus, out: Path, *, language: str | None = None, audio: Path | None = None
+) -> Iterator[Clip | Bad]:
+    """The corpus' clips, audio as seen from the folder `out`; what cannot be used is Bad.
+
+    `audio` is the folder where the sound of a clips file, or of a table, lies now. CorpusError where `path` is neither.
+    """
     if corpus == "clips":
-        return _manifest(path, out)
+        return _manifest(path, out, None if audio is None else SoundFolder.of(audio))
     given = folders.Given(out, language=language)
+    if audio is not None:
+        if corpus != "folder" or not path.is_file():
+            raise CorpusError(path, "a clips.jsonl or a table of recordings beside --audio", f"a {corpus}")
+        return folders.read(audio, given, metadata=path)
     if corpus in ("huggingface", "webdataset"):
         return {"huggingface": huggingface, "webdataset": webdataset}[corpus].read(path, out, given)
     readers = {"folder": folders, "multispeaker": multispeaker, "librispeech": librispeech, "covost": covost}
@@ -84,11 +94,14 @@ def clips_of(path: Path, corpus: Corpus, out: Path, *, language: str | None = No
     return readers[corpus].read(path, given)
 
 
-def _manifest(path: Path, out: Path) -> Iterator[Clip | Bad]:
+def _manifest(path: Path, out: Path, sounds: SoundFolder | None) -> Iterator[Clip | Bad]:
     """A clips file of ours line by line: files of any length, in flat memory."""
 
     def as_seen_from_out(entry: Entry) -> Clip:
         clip = clip_of(within(entry.values))
-        return replace(clip, audio=os.path.relpath((path.parent / clip.audio).resolve(), out.resolve()))
+        file = sounds.find(clip.audio) if sounds else None
+        return replace(
+            clip, audio=os.path.relpath((file or path.parent / clip.audio).resolve(), out.resolve())
+        )
 
     return folders.clips(json_lines(path), as_seen_from_out, OnDisk())

@@ -14,8 +14,9 @@ from tgsr.choices import extract_choice, format_choices, letter
 from tgsr.data.shards import Made
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad
+from tgsr.llm.by_name import llm_of
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.text_models import TextPrompt, llm_of
+from tgsr.llm.served import TextPrompt
 from tgsr.records import Question, question_of
 
 LETTER = Decoding(max_new_tokens=64)  # room for "The answer is (b), because"

@@ -229,12 +229,15 @@ def _join(target: Path, *parts: Path) -> None:
                 file.writelines(lines)
 
 
-def keep_clips(clips: Sequence[Path], out: Path) -> Path:
-    """out/clips.jsonl: the clips of all files, line by line, where rewards and scores look for a question's words."""
+def keep_clips(clips: Sequence[Path], out: Path, audio: Path | None = None) -> Path:
+    """out/clips.jsonl: the clips of all files, line by line, where rewards and scores look for a question's words.
+
+    `audio` is the folder that their sound has moved to.
+    """
     if _are_kept(clips, out):
         return out / "clips.jsonl"
     ids = OnDisk()
-    read = chain.from_iterable(clips_of(path, "clips", out) for path in clips)
+    read = chain.from_iterable(clips_of(path, "clips", out, audio=audio) for path in clips)
     kept = (clip for clip in read if not isinstance(clip, Bad) and not ids.put_new(clip.id, "taken"))
     write_jsonl(out / "clips.jsonl", kept)
     return out / "clips.jsonl"

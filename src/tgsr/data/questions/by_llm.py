@@ -21,8 +21,9 @@ from tgsr.data.splits import Split, drawn
 from tgsr.data.transcribe.transcript import lines_of
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, OptionError
+from tgsr.llm.by_name import llm_of
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.text_models import TextPrompt, llm_of
+from tgsr.llm.served import TextPrompt
 from tgsr.reasoning import plain_words
 from tgsr.records import Clip, Question, clip_of
 from tgsr.timeline import Seconds, Span, Word, cover

@@ -23,7 +23,7 @@ from tgsr.disk.rows import json_lines
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.text_models import Llm, TextPrompt
+from tgsr.llm.served import Llm, TextPrompt
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reading.naming import Options, count_words, word_set
 from tgsr.reading.statements import read

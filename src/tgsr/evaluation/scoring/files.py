@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from tgsr.disk.jsonl import Row, row_of
+from tgsr.disk.rows import header_of, table
 from tgsr.disk.whole import StrPath
-from tgsr.errors import RecordError
+from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
+from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.owners.meld import Meld
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Owner, id_in, plain_id
 from tgsr.evaluation.scoring.metrics import Format
@@ -28,12 +28,14 @@ _HOW_TO = (
     "with a column prediction, or what tgsr predict writes; tgsr import makes these of other files"
 )
 
+_TABLE = "`tgsr import` makes predictions of it, and asks for what it lacks"
+AS_UTF8 = "save it as UTF-8; Excel calls it CSV UTF-8, and its own .xlsx is read too"
 
 # --- rows ------------------------------------------------------------------------------------------------
 
 
 def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
-    """Each row of JSON lines or of a table with its line, or of a JSON list with its place in it.
+    """Each row of JSON lines or of MELD's table with its line, or of a JSON list with its place in it.
 
     Raises RecordError for what is none of them, with file and line, and where there is no row.
     """
@@ -41,11 +43,13 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
     with open(path, "rb") as file:
         start = file.read(65536).removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
-        header = start.split(b"\n", 1)[0]
         if start.startswith(b"["):
             rows = _list_rows(name, file.read())
-        elif not start.startswith(b"{") and all(column.encode() in header for column in Meld.marks):
-            rows = _table_rows(name, file)
+        elif start and not start.startswith(b"{") and len(header := header_of(Path(name))) > 1:
+            if not all(column in header for column in Meld.marks):
+                problem = f"is a table with the columns {', '.join(header)!s:.200}"
+                raise RecordError(None, problem, name, remedy=_TABLE)
+            rows = _table_rows(name, Path(name))
         else:
             rows = _line_rows(name, file)
         first = next(rows, None)
@@ -88,17 +92,13 @@ def _list_rows(name: str, content: bytes) -> Iterator[tuple[int, Row]]:
         yield place, value
 
 
-def _table_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(sys.maxsize)  # a response may be longer than the 131,072 characters of the default
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 ({error.reason})"
-        raise RecordError(None, problem, name, reader.line_num, "save it as UTF-8") from None
-    except csv.Error as error:
-        raise RecordError(None, f"is not CSV ({error})", name, reader.line_num, _HOW_TO) from None
+def _table_rows(name: str, path: Path) -> Iterator[tuple[int, Row]]:
+    for row in table(path, spreadsheet=True):
+        if isinstance(row, Bad):
+            raise RecordError(
+                row.field, row.error, name, row.line, AS_UTF8 if "UTF-8" in row.error else _HOW_TO
+            )
+        yield row.line or 0, dict(row.values)
 
 
 def format_of(row: Row) -> Format:
@@ -118,22 +118,35 @@ def format_of(row: Row) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was asked, by id: an owner's rows, or questions of ours. They are the authority on choices and answers."""
+    """What was asked, by id: an owner's rows, or questions of ours. They are the authority on choices and answers.
+
+    `joining` finds the question of a row, also by the name of its sound.
+    """
 
     format: Format
     rows: Mapping[str, BenchmarkRow]
     questions: Mapping[str, Question]
+    joining: Joining
 
     @property
     def ids(self) -> list[str]:
         return list(self.rows or self.questions)
 
+    def id_of(self, row: Row, *ids: str | None) -> str | None:
+        """The question that a row answers: of one of the ids, MELD's also without their split's name, or of its sound.
+
+        None where there is none. RecordError where several are about its sound.
+        """
+        names = [id_ for id_ in ids if id_]
+        names += [f"meld-{split}-{id_}" for id_ in names for split in ("test", "dev", "train")]
+        sounds = (row.get(name) for name in ("audio", "audio_path", "audio_id", "path", "clip_id"))
+        return self.joining.find(names, next((str(sound) for sound in sounds if sound), None))
+
     def row_of(self, id_: str) -> BenchmarkRow | None:
-        """The owner's row of that id, or a question of ours as one, MELD's also without their split's name."""
+        """The owner's row of that id, or a question of ours as one."""
         if id_ in self.rows:
             return self.rows[id_]
-        names = (id_, *(f"meld-{split}-{id_}" for split in ("test", "dev", "train")))
-        question = next((self.questions[name] for name in names if name in self.questions), None)
+        question = self.questions.get(id_)
         if question is None or question.kind != "choice":
             return None
         labels = (owner_of_question(question) or OWNERS["mmau"]).breakdown(question.labels)
@@ -159,7 +172,8 @@ def read_known(path: StrPath) -> Known:
         except RecordError as error:
             raise error.at(name, line) from None
     assert format_ is not None  # read_rows raises where there is no row
-    return Known(format_, rows, questions)
+    sounds = {id_: row.audio for id_, row in rows.items()} | {id_: q.audio for id_, q in questions.items()}
+    return Known(format_, rows, questions, Joining.of(sounds))
 
 
 # --- predictions -----------------------------------------------------------------------------------------
@@ -213,18 +227,18 @@ def _response(known: Known | None, row: Row) -> Response | Foreign:
     """A response of ours; what was asked is taken from the questions, where they are given."""
     if known is None:
         return response_of(row)
-    id_, model, text = str(row.get("id")), row.get("model"), row.get("response")
+    given, model, text = row.get("id"), row.get("model"), row.get("response")
+    ids = () if given is None else (str(given), plain_id(str(given)))
+    id_ = known.id_of(row, *ids)
+    if id_ is None:
+        return Foreign(str(given), str(model))
     if known.questions:
-        if id_ not in known.questions:
-            return Foreign(id_, str(model))
         if text is None:
             raise RecordError("response", 'is missing; "" is the empty response')
         if not isinstance(model, str) or not isinstance(text, str):
             raise RecordError("response", "model and response must be text")
         return Response(known.questions[id_], model, text)
-    question_row = known.rows.get(plain_id(id_))
-    if question_row is None:
-        return Foreign(id_, str(model))
+    question_row = known.rows[id_]
     response = response_of(row)
     question = _with_authority(response.question, question_row, cast(Benchmark, known.format))
     return replace(response, question=question)
@@ -234,10 +248,13 @@ def _owners_row(known: Known | None, owner: Owner, key: str, row: Row) -> Benchm
     """A row of an owner's file; what was asked is taken from the questions, where they are given."""
     if known is None:
         return owner.row(row)
-    id_ = owner.composed_id(row) or plain_id(id_in(row, "id"))
-    question_row = known.row_of(id_)
+    given = owner.composed_id(row) or row.get("id")
+    id_ = known.id_of(row, None if given is None else plain_id(str(given)))
+    if id_ is None and given is None:
+        id_in(row, "id")  # says what is missing
+    question_row = None if id_ is None else known.row_of(id_)
     if question_row is None:
-        return Foreign(id_, "")
+        return Foreign(str(given), "")
     return replace(question_row, prediction=owner.prediction(row, key), trace=owner.trace(row))
 
 

@@ -8,22 +8,25 @@ questions, as `tgsr predict` writes them. What says that it was cut stays so.
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import json
+import math
 import re
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from tgsr import audio
 from tgsr.choices import extract_choice
 from tgsr.disk.jsonl import Row
-from tgsr.disk.rows import Entry
-from tgsr.errors import AudioError, ImportFileError, RecordError
+from tgsr.disk.rows import Entry, seconds_in, table
+from tgsr.disk.sound_folder import SoundFolder
+from tgsr.disk.workbook import is_workbook
+from tgsr.errors import AudioError, Bad, ImportFileError, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows
+from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.owners.owner import Owner, plain_id
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.llm.chat import CUT
@@ -38,6 +41,8 @@ FIELDS = (
     *("id", "response", "question", "choices", "answer", "audio", "duration", "task", "split"),
     *("phrase", "start", "end", "model"),
 )
+# What Excel shows of a cell that it took for a formula, because its text began with "=", "+" or "-".
+FORMULA_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!"}
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COMPLETION = "completion"  # the whole text, beside the choice that was read out of it
 
@@ -47,7 +52,8 @@ class Imported:
     """What became of a file's rows. `format` is what was written: mmau, mmar, airbench, meld or tgsr.
 
     n_unread counts completions without a clear choice, which are kept as they are; n_more the further responses of
-    rows that hold several (the first is taken); n_unanswered the questions of the given file that no row answers.
+    rows that hold several (the first is taken); n_unanswered the questions of the given file that no row answers;
+    `unknown` are the columns that nothing was read from, with the known name that is nearest.
     """
 
     format: str
@@ -57,6 +63,7 @@ class Imported:
     n_unread: int
     n_more: int
     n_unanswered: int
+    unknown: tuple[str, ...] = ()
 
 
 def import_predictions(
@@ -72,8 +79,9 @@ def import_predictions(
     """Reads `path`, writes `out` and, for rows that cannot be used, `out`.errors.jsonl.
 
     `columns` maps FIELDS to columns: "question=text". A column may be "a.b" (nested), "a+b" (joined by _, or a list of
-    choices), or "=constant". `questions` holds what the predictions lack, joined by id: a benchmark's own file, or
-    questions.jsonl. `as_is` keeps whole completions where the official scorers want a choice's text or letter.
+    choices), or "=constant". `questions` holds what the predictions lack, joined by id, or by the name of the sound
+    file where a single question is about it: a benchmark's own file, questions.jsonl, or a table.
+    `as_is` keeps whole completions where the official scorers want a choice's text or letter.
     AIR-Bench's and MELD's rows become responses of ours, labelled as the benchmark's, where `columns` or `audio_root`
     say how long the clips are; the owners' files name no model. Of a trainer's log all responses are kept.
 
@@ -83,18 +91,19 @@ def import_predictions(
     if not columns and is_log(path):  # columns that are named make a table of it
         return _import_log(path, out, model, questions)
     columns = dict(columns or {})
-    for field in columns:
-        if field not in FIELDS:
-            raise ImportFileError(f"--map {field}=...: no such field; there are {', '.join(FIELDS)}")
+    for name in columns:
+        if name not in FIELDS:
+            raise ImportFileError(f"--map {name}=...: no such field; there are {', '.join(FIELDS)}")
     has_durations = "duration" in columns or audio_root is not None
-    rows = [(line, _flat(row)) for line, row in read_table(path)]
-    columns = _presets(rows[0][1]) | columns
+    read = read_table(path)
+    rows = [(line, _flat(row)) for line, row in read.rows]
+    given, columns = columns, _presets(rows[0][1]) | columns
     if "response" not in columns:
         columns["response"] = _response_column(path, rows[0][1])
     if not any(_has(row, columns["response"]) for _, row in rows):
         raise ImportFileError(
             f"{path}: no row has a column {columns['response']}; say which with --map response=COLUMN. Columns: "
-            f"{', '.join(map(str, rows[0][1]))}"
+            f"{', '.join(_with_nearest(rows[0][1]))}"
         )
     known = _questions(questions) if questions else None
     errors = out.with_name(out.name + ".errors.jsonl")
@@ -106,26 +115,30 @@ def import_predictions(
     owner = owner_of(next(iter(known.values()), {}) if known else rows[0][1])
     if owner is not None and owner.columns and has_durations:
         owner = None  # there is all that a response of ours needs
-    n_bad = n_unread = n_more = 0
-    first_bad = ""
+    sounds = None if audio_root is None else SoundFolder.of(audio_root)
+    joining = None if known is None else _joining(known)
+    joined = {**columns, **(_presets(next(iter(known.values()))) if known and owner is None else {}), **given}
+    n_bad, n_unread, n_more = len(read.bad), 0, 0
+    first_bad = f"line {read.bad[0].line}: {read.bad[0].error}" if read.bad else ""
+    for bad in read.bad:
+        append_jsonl(errors, {name: value for name, value in asdict(bad).items() if value is not None})
     for line, row in rows:
         try:
             if not _has(row, columns["response"]):
                 raise RecordError("response", f"column {columns['response']} is missing")
             text, n_others = _text(_value(row, columns["response"]))
-            id_ = Mapped(row, columns).id()
-            if known is not None and id_ not in known:
-                plain = plain_id(id_)  # MELD's also without the split that ours have before it
-                if plain not in known:
-                    raise RecordError("id", f"{id_!r} is not in the questions' file")
-                id_ = plain
+            if text.strip() in FORMULA_ERRORS:
+                problem = f"is {text.strip()}, which Excel shows of a text that begins as a formula does"
+                raise RecordError("response", problem)
+            asked = Mapped(row, columns, comma=read.comma)
+            id_ = asked.id() if joining is None else _joined(asked, joining)
             # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
             record = {**row, **(known[id_] if known else {})}
             if id_ in seen:
                 raise RecordError("id", f"{id_!r} was already on line {seen[id_]}")
             if owner is None:
-                mapped = Mapped({**record, "id": id_}, {**columns, "id": "id"})
-                responses.append(_response(mapped, text, model, audio_root))
+                mapped = Mapped({**record, "id": id_}, {**joined, "id": "id"}, comma=read.comma)
+                responses.append(_response(mapped, text, model, sounds))
             else:
                 official_row, unread = _owners_row(owner, Mapped(record, columns), id_, text, as_is)
                 owners_rows.append(official_row)
@@ -140,7 +153,8 @@ def import_predictions(
         n_more += n_others
     if not seen:
         raise ImportFileError(
-            f"{path}: none of its {len(rows)} rows can be used, the first for {first_bad}; {errors} has the others"
+            f"{path}: none of its {len(rows) + len(read.bad)} rows can be used, the first for {first_bad}; {errors} "
+            f"has the others. Columns: {', '.join(_with_nearest(rows[0][1]))}"
         )
     if owner is None:
         write_jsonl(out, responses)
@@ -148,7 +162,8 @@ def import_predictions(
         write_owners_rows(owner, out, owners_rows)
     n_unanswered = len(set(known) - set(seen)) if known else 0
     format_ = "tgsr" if owner is None else owner.name
-    return Imported(format_, columns["response"], len(seen), n_bad, n_unread, n_more, n_unanswered)
+    unknown = _with_nearest(name for name in rows[0][1] if not _is_read(name, columns, rows[0][1]))
+    return Imported(format_, columns["response"], len(seen), n_bad, n_unread, n_more, n_unanswered, unknown)
 
 
 def _import_log(path: Path, out: Path, model: str | None, questions: Path | None) -> Imported:
@@ -173,15 +188,32 @@ def _import_log(path: Path, out: Path, model: str | None, questions: Path | None
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def read_table(path: Path) -> list[tuple[int, Row]]:
-    """Each row of a JSON list, JSONL, CSV or TSV with its line (of a list: its place). What it is, its text says.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file's rows, each with its line (of a JSON list: its place); those that are none, and whether 1,5 is 1.5."""
 
-    Raises ImportFileError for text that is none of them, and where there are no rows.
+    rows: list[tuple[int, Row]]
+    bad: list[Bad] = field(default_factory=list)
+    comma: bool = False
+
+
+def read_table(path: Path) -> Table:
+    """The rows of a JSON list, JSONL, CSV, TSV or Excel workbook. What it is, its content says.
+
+    Raises ImportFileError for text that is none of them or neither UTF-8 nor Excel's UTF-16, and where there are no
+    rows.
     """
+    if is_workbook(path):
+        return _cells(path)
+    content = path.read_bytes()
+    is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: is not UTF-8 ({error.reason}): save it as UTF-8") from error
+        line = content[: error.start].count(b"\n") + 1
+        problem = f"is not UTF-8 ({error.reason})"
+        ways = "save it as UTF-8; Excel calls it CSV UTF-8, and its own .xlsx is read too"
+        raise ImportFileError(f"{path}:{line}: {problem}: {ways}") from error
     start = text.lstrip()[:1]
     rows: list[tuple[int, Any]]
     if start == "[":
@@ -200,20 +232,25 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
                 raise ImportFileError(f"{path}: {problem}")
             rows = list(enumerate(inner[0], 1))
     else:
-        first = text.split("\n", 1)[0]
-        csv.field_size_limit(sys.maxsize)  # a response may be longer than the default of 131,072 characters
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
-        try:
-            rows = [(reader.line_num, dict(row)) for row in reader]
-        except csv.Error as error:
-            raise ImportFileError(f"{path}:{reader.line_num}: is not CSV ({error})") from error
+        return _cells(path)
     if not rows:
         raise ImportFileError(f"{path}: holds no rows")
     for line, row in rows:
         if not isinstance(row, dict):
             problem = f"a row must be an object with named values, got {row!r:.60}"
             raise ImportFileError(f"{path}:{line}: {problem}")
-    return rows
+    return Table(rows)
+
+
+def _cells(path: Path) -> Table:
+    """A table of columns, as programs of spreadsheets write it. A blank cell is none: a model that said nothing."""
+    read = list(table(path, spreadsheet=True))
+    good = [row for row in read if isinstance(row, Entry)]
+    if not good:
+        bad = next((row for row in read if isinstance(row, Bad)), None)
+        raise ImportFileError(f"{path}: holds no rows" + (f" that can be read: {bad.error}" if bad else ""))
+    rows = [(row.line or 0, dict(row.values)) for row in good]
+    return Table(rows, [row for row in read if isinstance(row, Bad)], good[0].comma)
 
 
 def _json(path: Path, line: int, text: str) -> Any:
@@ -238,35 +275,93 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _presets(row: Mapping[str, Any]) -> dict[str, str]:
-    """Columns that well-known files have."""
+    """Columns that well-known files have, whatever their capitals and blanks ("Audio Path")."""
     if (owner := owner_of(row)) is not None and owner.columns:
         return dict(owner.columns)
     names = [(field, field) for field in FIELDS if field != "response"]
     names += [("id", "doc_id"), ("answer", "target"), ("audio", "audio_id"), ("audio", "audio_path")]
-    return {field: name for field, name in reversed(names) if name in row}
+    plain = _by_plain_name(row)
+    return {field: plain[name] for field, name in reversed(names) if name in plain}
+
+
+def _by_plain_name(row: Mapping[str, Any]) -> dict[str, str]:
+    """The columns by their names in small letters with _ for blanks; of two that differ in that alone the plain one."""
+    plain = {"_".join(str(name).lower().split()): name for name in row}
+    return plain | {name: name for name in row}
 
 
 def _response_column(path: Path, row: Mapping[str, Any]) -> str:
+    plain = _by_plain_name(row)
     logged = [name for name in ("resps", "filtered_resps") if "doc_id" in row and name in row]
-    names = logged[:1] or [name for name in RESPONSE_COLUMNS if name in row]
+    names = logged[:1] or [plain[name] for name in RESPONSE_COLUMNS if name in plain]
     if len(names) == 1:
         return names[0]
-    columns = f"say which with --map response=COLUMN. Columns: {', '.join(map(str, row))}"
+    columns = f"say which with --map response=COLUMN. Columns: {', '.join(_with_nearest(row))}"
     problem = (
         f"the response could be in {', '.join(names)}" if names else "no column is known to be the response"
     )
     raise ImportFileError(f"{path}: {problem}; {columns}")
 
 
+def _with_nearest(columns: Iterable[object]) -> tuple[str, ...]:
+    """Columns as a message lists them, those with a slip of the pen with the known name that is nearest."""
+    known = sorted({*FIELDS, *RESPONSE_COLUMNS, "audio_id", "audio_path"})
+    listed = []
+    for column in map(str, columns):
+        plain = "_".join(column.lower().split())
+        near = [] if plain in known else get_close_matches(plain, known, 1, 0.75)
+        listed.append(f"{column} (is it {near[0]}?)" if near else column)
+    return tuple(listed)
+
+
+def _is_read(column: str, columns: Mapping[str, str], row: Mapping[str, Any]) -> bool:
+    """Whether something is read from the row's column: by a field, or because its owner's files have it."""
+    named = {piece.split(".")[0] for name in columns.values() for piece in (name, *name.split("+"))}
+    is_known = column in (
+        *RESPONSE_COLUMNS,
+        "truncated",
+        "finish_reason",
+        "finishReason",
+        "stop_reason",
+        "system",
+    )
+    return column in named or is_known or owner_of(row) is not None or "clip_id" in row
+
+
 def _questions(path: Path) -> dict[str, Row]:
     """The rows of a file of questions by their id. Raises ImportFileError for one without."""
     rows = {}
-    for _, row in read_table(path):
+    for _, row in read_table(path).rows:
         try:
-            rows[Mapped(row, {"id": "id"}).id()] = row
+            rows[Mapped(row, {"id": _by_plain_name(row).get("id", "id")}).id()] = row
         except RecordError:
-            raise ImportFileError(f"{path}: a question has no id: {', '.join(map(str, row))}") from None
+            raise ImportFileError(
+                f"{path}: a question has no id; columns: {', '.join(_with_nearest(row))}"
+            ) from None
     return rows
+
+
+def _joining(known: Mapping[str, Row]) -> Joining:
+    """How rows find their questions among these."""
+    sounds = {id_: Mapped(row, _presets(row)).maybe("audio") for id_, row in known.items()}
+    return Joining.of({id_: None if sound is None else str(sound) for id_, sound in sounds.items()})
+
+
+def _joined(asked: Mapped, joining: Joining) -> str:
+    """The id of the question that a row answers. RecordError where it has neither id nor sound, or nothing fits."""
+    sound = asked.maybe("audio")
+    try:
+        id_ = asked.id()
+    except RecordError:
+        if sound is None:
+            raise
+        id_ = ""
+    # MELD's also without the split that ours have before it
+    found = joining.find([id_, plain_id(id_)], None if sound is None else str(sound))
+    if found is None:
+        hint = "" if sound is None or not id_ else "; --map id=COLUMN of the sound's name joins by that"
+        raise RecordError("id", f"{id_ or sound!r} is not in the questions' file{hint}")
+    return found
 
 
 # --- values ----------------------------------------------------------------------------------------------------
@@ -299,10 +394,11 @@ def _has(row: Mapping[str, Any], column: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A row whose fields stand in the columns that `columns` names."""
+    """A row whose fields stand in the columns that `columns` names; `comma` as Table has it."""
 
     row: Mapping[str, Any]
     columns: Mapping[str, str]
+    comma: bool = False
 
     def maybe(self, field: str) -> Any:
         """The field's value; None where no column is named for it, or the row lacks it."""
@@ -320,12 +416,12 @@ class Mapped:
         return value
 
     def seconds(self, field: str) -> float:
-        """Raises RecordError where the field's value is no number."""
+        """The field in seconds, as `seconds_in` reads them. Raises RecordError where its value says none."""
         value = self.need(field)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise RecordError(field, f"must be seconds, got {value!r:.40}") from None
+        seconds = seconds_in(str(value), comma=self.comma)
+        if not math.isfinite(seconds):
+            raise RecordError(field, f"must be seconds, got {value!r:.40}")
+        return seconds
 
     def id(self) -> str:
         """The row's id; of AIR-Bench and MELD as `tgsr predict` and `tgsr score` name their rows."""
@@ -396,7 +492,7 @@ def _owners_row(owner: Owner, mapped: Mapped, id_: str, text: str, as_is: bool) 
     return row, chosen is None and not as_is
 
 
-def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | None) -> Response:
+def _response(mapped: Mapped, text: str, model: str | None, sounds: SoundFolder | None) -> Response:
     """A response of ours; RecordError names the field that is missing or cannot be."""
     name = model or ("model" in mapped.columns and mapped.need("model"))
     if not name:
@@ -406,17 +502,17 @@ def _response(mapped: Mapped, text: str, model: str | None, audio_root: Path | N
         system = str(mapped.row["system"]) if is_ours else None
         return Response(question_of(mapped.row), str(name), text, _is_cut(mapped.row), system)
     sound, id_ = str(mapped.need("audio")), str(mapped.need("id"))
+    where = str(sounds.find(sound) or sounds.folder / sound) if sounds else sound
     if mapped.maybe("duration") not in (None, ""):
         duration = mapped.seconds("duration")
-    elif audio_root is None:
+    elif sounds is None:
         ways = "--audio FOLDER, --map duration=COLUMN, or --map duration==SECONDS for all"
         raise RecordError("duration", f"unknown: give {ways}")
     else:
         try:
-            duration = audio.duration(audio_root / sound)
+            duration = audio.duration(where)
         except (AudioError, FileNotFoundError) as error:
             raise RecordError("duration", f"{error}") from error
-    where = str(audio_root / sound) if audio_root else sound
     task, owner = mapped.maybe("task"), owner_of(mapped.row)
     fields: dict[str, Any] = {
         "task": None if task is None else str(task),

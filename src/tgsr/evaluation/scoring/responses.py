@@ -15,7 +15,7 @@ from tgsr.evaluation.owners.owner import BenchmarkQuestion, Owner
 from tgsr.evaluation.scoring.files import format_of, read_rows
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.grounding import find_mentions
-from tgsr.records import Question, Response, append_jsonl, read_responses
+from tgsr.records import Question, Response, append_jsonl, moved, read_responses
 from tgsr.timeline import Seconds
 
 
@@ -28,11 +28,12 @@ def owner_of_predictions(path: Path) -> Owner | None:
         return None
 
 
-def owners_responses(path: Path, owner: Owner) -> Iterator[Response | Bad]:
+def owners_responses(path: Path, owner: Owner, audio: Path | None = None) -> Iterator[Response | Bad]:
     """Each row that has a prediction as a response of a model that goes by the file's name; Bad for any other row.
 
-    Sound is looked for beside the file, in the owner's layout. Without it a clip is taken to be as long as the
-    response's last interval, and at least 1 s: no length is known. Raises RecordError where the file cannot be read on.
+    Sound is looked for in `audio`, or beside the file, in the owner's layout. Without it a clip is taken to be as
+    long as the response's last interval, and at least 1 s: no length is known. Raises RecordError where the file
+    cannot be read on.
     """
     for line, row in read_rows(path):
         entry = Entry(path, line, row)
@@ -40,32 +41,34 @@ def owners_responses(path: Path, owner: Owner) -> Iterator[Response | Bad]:
             text = owner.prediction(row, owner.key)
             if text is None:
                 raise RecordError(owner.key, "is missing: no prediction")
-            yield Response(_question(owner.question(entry), path, text), path.stem, text)
+            yield Response(
+                _question(owner.question(entry), path, text, audio or path.parent), path.stem, text
+            )
         except RecordError as error:
             yield entry.bad(error)
 
 
-def read_any_responses(path: Path, errors: Path) -> list[Response]:
+def read_any_responses(path: Path, errors: Path, audio: Path | None = None) -> list[Response]:
     """The responses of a file of ours, of a trainer's log or of a benchmark's own; of these, rows without one go to
-    `errors`.
+    `errors`. `audio` is the folder where their sound lies now.
 
     Raises RecordError as `read_responses` does.
     """
     owner = owner_of_predictions(path)
     if owner is None and not is_log(path):
-        return read_responses(path, several=True)
-    responses = []
-    for row in read_log(path) if owner is None else owners_responses(path, owner):
+        return moved(read_responses(path, several=True), audio)
+    responses: list[Response] = []
+    for row in read_log(path) if owner is None else owners_responses(path, owner, audio):
         if isinstance(row, Response):
             responses.append(row)
         else:
             errors.parent.mkdir(parents=True, exist_ok=True)
             append_jsonl(errors, asdict(row))
-    return responses
+    return moved(responses, audio) if owner is None else responses
 
 
-def _question(item: BenchmarkQuestion, path: Path, text: str) -> Question:
-    paths = [locate(path.parent, name) for name in item.places]
+def _question(item: BenchmarkQuestion, path: Path, text: str, folder: Path) -> Question:
+    paths = [locate(folder, name) for name in item.places]
     sound = next((found for found in paths if found.is_file()), None)
     where = item.places[0] if sound is None else place(sound, path.parent)
     return item.about(where, _duration(sound, text))

@@ -27,7 +27,7 @@ from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, StudyError
 from tgsr.grounding import find_mentions, find_spans
 from tgsr.overlap import evidence_crop, trace_iou
-from tgsr.records import Question, Response, read_responses, resolve_audio
+from tgsr.records import Question, Response, moved, read_responses, resolve_audio
 from tgsr.timeline import Seconds, Span
 
 Condition = Literal["evidence", "full"]
@@ -137,20 +137,22 @@ def make_study(
     n_checks: int = 2,
     title: str = "Listening study",
     seed: int = 0,
+    audio: Path | None = None,
 ) -> Study:
     """The study whose study.json and media/ are written into the folder `out`.
 
-    `systems` are model names in the files; all if none is given. Items are drawn from the choice questions that all
-    systems answered with at least one valid span inside the clip and whose clip has room for two other stretches, one
-    a recording, after those for practice; what is left out is counted by its reason. per_rater 0: all items.
-    Raises StudyError for unknown systems, too few items, and a folder that holds a study already.
+    `systems` are model names in the files; all if none is given. `audio` is the folder that sound has moved to. Items
+    are drawn from the choice questions that all systems answered with at least one valid span inside the clip and
+    whose clip has room for two other stretches, one a recording, after those for practice; what is left out is
+    counted by its reason. per_rater 0: all items. Raises StudyError for unknown systems, too few items, and a folder
+    that holds a study already.
     """
     if (out / FILE).exists():
         raise StudyError(f"{out}: holds a study already; give another --out")
     if per_rater and n_items > 0 and n_items % min(per_rater, n_items):
         reason = "or some parts would get more ratings than others"
         raise StudyError(f"--per-rater {per_rater}: must divide --items {n_items}, {reason}")
-    answers, sounds = _by_question(predictions, systems)
+    answers, sounds = _by_question(predictions, systems, audio)
     names = tuple(systems) or tuple(dict.fromkeys(chain.from_iterable(answers.values())))
     for flag, n in (("--items", n_items), ("--raters-per-trial", raters_per_trial)):
         if n < 1:
@@ -206,14 +208,14 @@ def read_study(folder: Path) -> Study:
 
 
 def _by_question(
-    predictions: Sequence[Path], systems: Sequence[str]
+    predictions: Sequence[Path], systems: Sequence[str], audio: Path | None
 ) -> tuple[dict[str, dict[str, Response]], dict[str, Path]]:
     """Each choice question's first response of each system, by id, and where its sound lies."""
     answers: dict[str, dict[str, Response]] = {}
     sounds: dict[str, Path] = {}
     models: dict[str, None] = {}
     for path in predictions:
-        for response in read_responses(path, several=True):
+        for response in moved(read_responses(path, several=True), audio):
             models[response.model] = None
             if response.question.kind == "choice" and (not systems or response.model in systems):
                 answers.setdefault(response.question.id, {}).setdefault(response.model, response)

@@ -34,7 +34,7 @@ HEADER_BYTES = 44
 LARGEST_WAV = 2**32 - 1 - HEADER_BYTES  # bytes of samples that a header can say: 37 hours
 MOST_KEPT = 2**30  # bytes of converted clips
 FINEST = 24_000  # peaks that are kept of a long clip
-MOVED = "if it was moved, pass --audio-root FOLDER, where it now lies"
+MOVED = "if it was moved, pass --audio FOLDER, where it now lies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def file_of(index: Index, item: ViewedQuestion) -> Path:
         roots = (*index.roots, *index.audio_roots)
         if _is_below(named, index.roots) and not _is_below(real, roots):
             problem = f"is a link that leads out of the run, to {real}"
-            raise AudioError(str(named), problem, f"pass --audio-root {real.parent}")
+            raise AudioError(str(named), problem, f"pass --audio {real.parent}")
     else:
         real = _moved(index, item) or named
     if real.exists() and not real.is_dir() and not real.is_file():

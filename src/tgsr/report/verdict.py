@@ -1,0 +1,134 @@
+"""What the numbers of a report say, in one sentence each: what may be read from them, and what may not."""
+
+from __future__ import annotations
+
+import datetime
+
+from tgsr import __version__
+from tgsr.evidence import EvidenceScores
+from tgsr.report.evidence import evidence_of
+from tgsr.report.question_sets import QuestionSet, difference_to
+from tgsr.report.results import Results
+from tgsr.statistics.intervals import Mean, number, percent
+
+MOST = 24  # sentences; further ones are in the tables
+
+
+def dated(day: datetime.date) -> str:
+    """When and by what the report was made, and what its words mean."""
+    when = f"{day.day} {day:%B %Y}"
+    return (
+        f"Made by tgsr {__version__} on {when}. A difference is named only where its 95 % interval leaves 0 out, and "
+        "“above chance” only where the interval lies above it."
+    )
+
+
+def verdict(results: Results) -> list[str]:
+    """A sentence for each model and set of questions, each pair of models, and what controls and judges found.
+
+    Empty where nothing was scored. Of more than MOST sentences the last says how many were left out.
+    """
+    sentences, evidence = [], evidence_of(results)
+    for questions in results.sets:
+        place = f" ({questions.name})" if len(results.sets) > 1 else ""
+        models = [model for model in results.models if model in questions.models]
+        held = evidence.get(questions.name, {})
+        for model in models:
+            parts = _scores(questions, model)
+            if model in held:
+                parts += _evidence(held[model].evidence)
+            if parts:
+                sentences.append(f"{model}{place} {'; '.join(parts)}.")
+        for other in models[1:]:
+            sentences += _compared(models[0], other, questions, place)
+    for model, controls in results.controls.items():
+        sentences += [f"{model}: {said}." for said in _rests(controls.necessity, controls.reliance_silenced)]
+    for model, behaviour in results.behaviour.items():
+        if behaviour.consistency is not None and behaviour.consistency.n:
+            share = percent(behaviour.consistency)
+            sentences.append(f"{model}: its answer follows from its reasoning in {share} of what was judged.")
+    n_more = len(sentences) - MOST
+    return sentences if n_more <= 0 else [*sentences[:MOST], f"{n_more} more such sentences: see the tables."]
+
+
+def _scores(questions: QuestionSet, model: str) -> list[str]:
+    """What a model is right about."""
+    parts = []
+    phrase, choice = questions.phrase.get(model), questions.choice.get(model)
+    if phrase is not None and phrase.iou.value is not None:
+        share = percent(phrase.high_overlap)
+        parts.append(
+            f"finds {phrase.n} phrases with a mean IoU of {number(phrase.iou, 2)}, {share} of them to 0.7"
+        )
+    accuracy = questions.official.get(model) or (choice.accuracy_official if choice else None)
+    if accuracy is not None and accuracy.value is not None:
+        scores = questions.scores.get(model) or choice
+        chance = scores.chance if scores is not None else None
+        parts.append(f"is right in {percent(accuracy)} of {accuracy.n} questions{_against(accuracy, chance)}")
+    return parts
+
+
+def _against(accuracy: Mean, chance: float | None) -> str:
+    if chance is None:
+        return ""
+    if accuracy.low is not None and accuracy.low > chance:
+        told = "above chance"
+    elif accuracy.high is not None and accuracy.high < chance:
+        told = "below chance"
+    else:
+        told = "which cannot be told from chance"
+    return f", {told} ({100 * chance:.0f} %)"
+
+
+def _evidence(evidence: EvidenceScores) -> list[str]:
+    """Whether what a model cites is evidence."""
+    if not evidence.n_citations:
+        return ["cites no seconds"]
+    parts = []
+    if evidence.n_with_evidence:
+        parts.append(f"cites the evidence in {percent(evidence.evidence_hit)}")
+    above = evidence.above_chance
+    if above.value is not None and above.low is not None:
+        fits = "better than" if above.low > 0 else "no better than"
+        parts.append(f"its times fit their own clips {fits} other clips ({number(above, 2)} IoU)")
+    if evidence.n_with_words:
+        parts.append(f"what it quotes is said there in {percent(evidence.quote_truth)}")
+    return parts
+
+
+def _compared(first: str, other: str, questions: QuestionSet, place: str) -> list[str]:
+    """How another model differs from the first on the same questions."""
+    difference = difference_to(first, other, questions)
+    if difference is None:
+        return []
+    measures = (
+        ("right answers", difference.accuracy_official, 100, " points", 1),
+        ("evidence cited", difference.evidence_hit, 100, " points", 1),
+        ("IoU of phrases", difference.iou, 1, "", 2),
+    )
+    sure, unsure = [], []
+    for name, mean, scale, unit, digits in measures:
+        if mean is None or mean.value is None or mean.low is None or mean.high is None:
+            continue
+        if mean.low > 0 or mean.high < 0:
+            sure.append(
+                f"{'more' if mean.value > 0 else 'less'} in {name} ({number(mean, digits, scale, unit)})"
+            )
+        else:
+            unsure.append(f"{name} ({number(mean, digits, scale, unit)})")
+    parts = [f"has {' and '.join(sure)}"] if sure else []
+    parts += [f"no difference can be told in {' and '.join(unsure)}"] if unsure else []
+    return [f"{other} beside {first}{place}: {'; '.join(parts)}."] if parts else []
+
+
+def _rests(necessity: Mean, silenced: Mean) -> list[str]:
+    """Whether answers rest on the sound."""
+    parts = []
+    if silenced.value is not None and silenced.low is not None:
+        lost = f"{number(silenced, 1, 100, ' points')} of accuracy are lost in silence"
+        parts.append(lost if silenced.low > 0 else f"it may not listen at all: {lost}")
+    if necessity.value is not None and necessity.low is not None:
+        needs = necessity.low > 0
+        told = "its answers need the sound that it cites" if needs else "no need of the cited sound is shown"
+        parts.append(f"{told} (necessity {number(necessity, 2)})")
+    return parts
