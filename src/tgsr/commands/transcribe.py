@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from tgsr.commands import shared
 from tgsr.data.alignments.cues import FORMATS, Format, Layout
 from tgsr.errors import DISK_REMEDIES, Bad, CorpusError, DiskError, NothingDone, OptionError
 
 if TYPE_CHECKING:
+    from tgsr.data.corpora import Corpus
     from tgsr.data.shards import Counts
     from tgsr.records import Clip
 
@@ -128,18 +129,34 @@ def _language(name: str) -> str:
 
 
 def _clips(args: argparse.Namespace, root: Path) -> Iterator[Clip | Bad]:
-    """The clips of all sources, with what the flags say of them; audio as seen from the folder `root`."""
-    from tgsr.data.alignments.belonging import with_alignments
+    """The clips of all sources, with what the flags say of them; audio as seen from the folder `root`.
+
+    What is wrong with the flags' own files is raised before the first clip.
+    """
     from tgsr.data.alignments.reading import plain_text
-    from tgsr.data.corpora.which import clips_of, corpus_of
+
+    text = plain_text(args.words_from) if args.words_from else None
+    corpora = list(_corpora(args))
+    root.mkdir(parents=True, exist_ok=True)
+    return _of_sources(args, corpora, root, text)
+
+
+def _corpora(args: argparse.Namespace) -> Iterator[Corpus]:
+    from tgsr.data.corpora.which import corpus_of
+
+    yield from (corpus_of(source) if args.corpus == "auto" else args.corpus for source in args.source)
+
+
+def _of_sources(
+    args: argparse.Namespace, corpora: Sequence[Corpus], root: Path, text: str | None
+) -> Iterator[Clip | Bad]:
+    from tgsr.data.alignments.belonging import with_alignments
+    from tgsr.data.corpora.which import clips_of
     from tgsr.data.transcribe.speakers import turns_of
 
-    root.mkdir(parents=True, exist_ok=True)
-    text = plain_text(args.words_from) if args.words_from else None
     language = None if args.language == "auto" else args.language
     ids: set[str] = set()
-    for source in args.source:
-        corpus = corpus_of(source) if args.corpus == "auto" else args.corpus
+    for source, corpus in zip(args.source, corpora, strict=True):
         clips = clips_of(source, corpus, root, language=language)
         if args.alignments:
             clips = with_alignments(clips, args.alignments, source, root)
@@ -181,19 +198,10 @@ def _summarise(args: argparse.Namespace, out: Path, counts: Counts) -> None:
     errors = out.resolve().parent / "errors.jsonl"
     left_out = f"; {counts.left_out} left out, see {errors}" if counts.left_out else ""
     flags = ", ".join(f"{n} {flag}" for flag, n in sorted(counts.by_flag.items()))
-    corpus = _corpus(args)
-    kept = f"{counts.kept} clips of {counts.given} ({corpus})"
+    kept = f"{counts.kept} clips of {counts.given} ({', '.join(dict.fromkeys(_corpora(args)))})"
     print(f"{out}: {kept}, {counts.flagged} with flags{f' ({flags})' if flags else ''}{left_out}")
     if not counts.kept:
         raise NothingDone(f"{args.source[0]}: no clip could be read{left_out or ': there is none'}")
-
-
-def _corpus(args: argparse.Namespace) -> str:
-    from tgsr.data.corpora.which import corpus_of
-
-    return ", ".join(
-        dict.fromkeys(corpus_of(source) if args.corpus == "auto" else args.corpus for source in args.source)
-    )
 
 
 def _work_folder(args: argparse.Namespace) -> Path:
@@ -213,7 +221,8 @@ class _Targets:
     out: Path | None
     formats: Sequence[Format]
     overwrite: bool
-    written: dict[Path, str] = field(default_factory=dict)  # by which clip
+    planned: dict[Path, str] = field(default_factory=dict)  # whose they are
+    written: set[Path] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
@@ -229,7 +238,8 @@ class _Targets:
         return not self.out.is_dir() and bool(self.out.suffix)
 
     @property
-    def says(self) -> object:
+    def says(self) -> TextIO:
+        """What is told of it goes where the words do not."""
         return sys.stderr if self.out == STDOUT else sys.stdout
 
     def require_writable(self, sources: Sequence[Path]) -> None:
@@ -242,7 +252,7 @@ class _Targets:
         if self.out is None:
             for source in sources:
                 beside = source / "x" if source.is_dir() else source
-                shared.require_writable("SOURCE", beside.with_name("x.srt"))
+                shared.require_writable("without --out,", beside.with_name(f"...{SUFFIXES[self.formats[0]]}"))
         elif self.out != STDOUT:
             shared.require_writable("--out", self.out, folder=not (self.is_file or self.has_clips))
 
@@ -256,7 +266,7 @@ class _Targets:
             inside = [part for part in clip.id.split("/") if part not in ("", ".", "..")]
             sound = self.out.joinpath(*inside)
         short = sound.with_name(_stem(sound.name) + SUFFIXES[to])
-        taken = self.written.get(short, clip.id) != clip.id
+        taken = self.planned.setdefault(short, clip.id) != clip.id
         return sound.with_name(sound.name + SUFFIXES[to]) if taken else short
 
     def without_done(self, clips: Iterable[Clip | Bad], root: Path) -> Iterator[Clip | Bad]:
@@ -298,7 +308,7 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
                 content = written(clip, to, layout, highlight)
                 if targets.out == STDOUT:
                     _to_stdout(content)
-                    targets.written[STDOUT] = clip.id
+                    targets.written.add(STDOUT)
                     name = Path(clip.audio).name
                 else:
                     path = targets.of(clip, out.parent, to)
@@ -306,12 +316,12 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
                         targets.left.append(f"{path}: is there already, and left as it is (--overwrite)")
                         continue
                     write_whole(path, content)
-                    targets.written[path] = clip.id
+                    targets.written.add(path)
                     name = str(path)
                 flags = f" ({', '.join(clip.flags)})" if clip.flags else ""
-                print(f"{name}: {len(clip.words)} words of {clip.duration:.1f} s{flags}", file=targets.says)  # type: ignore[arg-type]
+                print(f"{name}: {len(clip.words)} words of {clip.duration:.1f} s{flags}", file=targets.says)
             for note in _notes(clip):
-                print(f"  {note}", file=targets.says)  # type: ignore[arg-type]
+                print(f"  {note}", file=targets.says)
 
 
 def _remedy(flags: Sequence[str]) -> str:

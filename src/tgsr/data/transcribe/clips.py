@@ -145,7 +145,8 @@ def by_channel(clip: Clip, path: Path, settings: Transcription) -> Clip:
     loud = {one.speaker: loudness(audio.stream(path, n)) for n, one in enumerate(heard)}
     words = tuple(without_leaks([word for one in heard for word in one.words], loud))
     flags = dict.fromkeys(flag for one in heard for flag in one.flags if flag != NO_SPEECH or not words)
-    holes = sorted((hole for one in heard for hole in one.holes), key=lambda hole: hole.start)
+    silent = (replace(hole, speaker=one.speaker) for one in heard for hole in one.holes)
+    holes = sorted(silent, key=lambda hole: hole.start)
     language = next((one.language for one in heard if one.words), clip.language)
     return replace(clip, words=words, flags=tuple(flags), holes=tuple(holes), language=language)
 

@@ -82,7 +82,9 @@ class FasterWhisper:
         for of_clip in found:
             language, sure = self.language, 1.0
             if of_clip and model and language is None and model.model.is_multilingual:
-                language, sure, _ = model.detect_language(of_clip[0].samples)
+                language, sure, _ = model.detect_language(
+                    max(of_clip, key=lambda region: region.duration).samples
+                )
             spoken.append((language if of_clip else None, float(sure)))
             regions += of_clip
         languages = [heard_as(*language) for language in spoken]
