@@ -252,8 +252,8 @@ def _cut(run: Sequence[Word], layout: Layout, label: int) -> list[Sequence[Word]
 
     Costs also: speech that cannot be read in the time until the next cue, or is shown for less than SHORTEST.
     """
-    widths = [width(word.text) for word in run]
-    ends = [0, *accumulate(widths)]
+    widths = _widths(run)
+    ends = [0, *accumulate(blank + wide for blank, wide in widths)]
     best: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(run) + 1):
         after = run[stop].start if stop < len(run) else run[-1].end + LONG_PAUSE
@@ -262,15 +262,15 @@ def _cut(run: Sequence[Word], layout: Layout, label: int) -> list[Sequence[Word]
         n_sentences = 0
         for first in range(stop - 1, -1, -1):
             n_sentences += first < stop - 1 and ends_sentence(run[first].text)
+            n_read = ends[stop] - ends[first] - widths[first][0]
             if first < stop - 1 and not (
                 run[stop - 1].end - run[first].start <= layout.max_cue_seconds
                 and (layout.max_cue_words is None or stop - first <= layout.max_cue_words)
-                and ends[stop] - ends[first] + label <= layout.max_line_width * layout.max_line_count
-                and _n_lines(run[first:stop], layout.max_line_width, label) <= layout.max_line_count
+                and n_read + label <= (layout.max_line_width + 1) * layout.max_line_count
+                and _n_lines(widths[first:stop], layout.max_line_width, label) <= layout.max_line_count
             ):
                 break
             shown = max(after - run[first].start, 0.01)
-            n_read = width(joined(run[first:stop]))
             hurry = max(0.0, n_read / shown / layout.max_characters_per_second - 1) * TOO_FAST
             brief = max(0.0, 1 - shown / SHORTEST) * TOO_SHORT
             costs.append((best[first][0] + 1 + parted + hurry + brief + TWO_SENTENCES * n_sentences, first))
@@ -284,21 +284,25 @@ def _cut(run: Sequence[Word], layout: Layout, label: int) -> list[Sequence[Word]
     return cues[::-1]
 
 
-def _n_lines(words: Sequence[Word], most: int, label: int) -> int:
-    """How few lines hold the words; a longer word has one to itself."""
+def _widths(words: Sequence[Word]) -> list[tuple[int, int]]:
+    """The width of each word, and of the blank before it."""
+    return [(int(is_parted(words, n)), width(word.text)) for n, word in enumerate(words)]
+
+
+def _n_lines(widths: Sequence[tuple[int, int]], most: int, label: int) -> int:
+    """How few lines hold words of these widths; a longer word has one to itself."""
     n, at = 1, label
-    for place, word in enumerate(words):
-        wide = is_parted(words, place) + width(word.text)
-        if place and at + wide > most:
-            n, at = n + 1, width(word.text)
+    for place, (blank, wide) in enumerate(widths):
+        if place and at + blank + wide > most:
+            n, at = n + 1, wide
         else:
-            at += wide
+            at += blank * (place > 0) + wide
     return n
 
 
 def _lines(words: Sequence[Word], layout: Layout, label: int) -> tuple[tuple[Word, ...], ...]:
     """The words on as few lines as hold them, broken where it costs least and lines are about as long."""
-    n_lines = _n_lines(words, layout.max_line_width, label)
+    n_lines = _n_lines(_widths(words), layout.max_line_width, label)
     # best[n][stop]: the cheapest n lines of the first `stop` words, and where the last of them begins
     best: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]
     for _ in range(n_lines):

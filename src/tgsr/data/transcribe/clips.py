@@ -88,7 +88,7 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
             clip = replace(clip, duration=audio.duration(path))
             is_heard = needs_sound(clip, settings)
             several = settings.channels == "separate" and is_heard and audio.n_channels(path) > 1
-            if several or (is_heard and clip.duration > PART):
+            if several or (is_heard and (clip.duration > PART or settings.words_from_text)):
                 done += together(waiting, settings)
                 waiting = []
                 done.append(by_channel(clip, path, settings) if several else in_parts(clip, path, settings))
@@ -172,11 +172,7 @@ def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) ->
         return _with(clip, (), (TOO_LONG,))
     if not _is_wanted(clip, settings):
         return _with(clip, (), (NOT_ENGLISH,))
-    return (
-        None
-        if clip.language != ENGLISH or settings.words_from_text
-        else _by_its_text(clip, samples, settings)
-    )
+    return _by_its_text(clip, samples, settings) if clip.language == ENGLISH else None
 
 
 def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
@@ -199,8 +195,8 @@ def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Trans
     """The clip with what a back end heard; flagged where its publisher's text shares less than half of the words."""
     clip = replace(clip, duration=len(samples) / audio.SAMPLE_RATE, language=clip.language or heard.language)
     agrees = bool(clip.text) and bool(heard.words) and _shared(str(clip.text), heard.text) >= SAME_ENOUGH
-    is_short = not settings.words_from_text and NOT_ENGLISH not in heard.flags
-    if agrees and is_short and (by_its_text := _by_its_text(clip, samples, settings)):
+    is_english = NOT_ENGLISH not in heard.flags
+    if agrees and is_english and (by_its_text := _by_its_text(clip, samples, settings)):
         return by_its_text
     return _timed(clip, [Part(0.0, samples)], heard, settings)
 
