@@ -6,23 +6,29 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgsr import cli
+from tgsr import audio, cli
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.data.alignments.cues import FORMATS, LONG_PAUSE, USUAL, Layout, joined, runs, subtitles, width
 from tgsr.data.alignments.reading import read_alignment
 from tgsr.data.alignments.writing import written
 from tgsr.data.corpora.spoken_english import sentences as english
+from tgsr.data.transcribe.clips import Transcription, kept_as
+from tgsr.data.transcribe.parts import hear_in_parts, parts
+from tgsr.data.transcribe.transcript import Backend, Transcript
 from tgsr.errors import OptionError
-from tgsr.records import NO_SPEECH, Clip, read_clips
+from tgsr.records import NO_SPEECH, NOT_ENGLISH, UNALIGNED, Clip, read_clips
 from tgsr.timeline import Word
 
 FILLING = "Anna said that, if it rains, we stay; but nobody, not even Dr. Li, listened! So it goes."
@@ -233,6 +239,14 @@ def test_whispers_own_table_and_audacitys_labels_with_commas_are_read(tmp_path: 
 # The command, without listening
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of each test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TGSR_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def talk(tmp_path: Path) -> Path:
     """A recording of 4 s and its words in a file of another name."""
@@ -394,3 +408,123 @@ def test_turns_from_elsewhere_name_the_words(talk: Path) -> None:
         ("ann", "Where is it?"),
         ("bob", "It is over there."),
     ]
+
+
+# The command, where what is heard was kept: nobody has to listen again
+
+
+@dataclass
+class Known(Backend):
+    """A back end that hears what it is told to, in turn."""
+
+    transcripts: list[Transcript]
+    source: str = "whisper"
+
+    def __call__(self, samples: np.ndarray) -> Transcript:
+        return self.transcripts.pop(0)
+
+
+@pytest.fixture
+def keep(cache: Path) -> Callable[..., None]:
+    """Puts transcripts of a recording's channels where the command looks for what it has heard before."""
+
+    def kept(path: Path, transcripts: Sequence[Transcript], language: str = "auto") -> None:
+        key = kept_as(Transcription("", model="no such model", language=language))
+        folder = cache / "transcripts" / "parts"
+        for channel, transcript in enumerate(transcripts):
+            which = channel if len(transcripts) > 1 else None
+            hear_in_parts(parts(audio.stream(path, which)), Known([transcript]), folder, key)
+
+    return kept
+
+
+def shipped() -> tuple[Clip, Path]:
+    """A sentence that ships, and its sound."""
+    clip = read_clips(english())[0]
+    return clip, english().parent / clip.audio
+
+
+def heard_of(clip: Clip, *flags: str, language: str = "en") -> Transcript:
+    words = tuple(replace(word, source="whisper", confidence=0.9, speaker=None) for word in clip.words)
+    return Transcript(words, clip.duration, "whisper", language, flags)
+
+
+def test_a_given_text_gets_aligned_times_and_what_it_lacks_is_told_with_its_seconds(
+    keep: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, sound = shipped()
+    keep(sound, [heard_of(clip)])
+    tokens = [word.text for word in clip.words]
+    given_text = [*tokens[:3], *tokens[6:], "And", "this", "was", "never", "said,", "not", "at", "all."]
+    (tmp_path / "text.txt").write_text(" ".join(given_text).capitalize(), encoding="utf-8-sig")
+    out = tmp_path / "out.json"
+    assert transcribe(sound, "--words-from", tmp_path / "text.txt", "--to", "json", "--out", out) == 0
+    told = capsys.readouterr().out
+    assert (
+        f"{clip.words[3].start:.2f} - {clip.words[5].end:.2f} s: heard, not in the text: {' '.join(tokens[3:6])}"
+        in told
+    )
+    assert "in the text, not heard: and this was never said, not at all." in told
+    row = json.loads(out.read_text(encoding="utf-8"))
+    words = [word for segment in row["segments"] for word in segment["words"]]
+    assert [word["word"].lower() for word in words] == [token.lower() for token in given_text[:-8]]
+    assert sum(word["source"] == "forced-alignment" for word in words) > len(words) / 2
+    known = {word.text.lower(): word.start for word in clip.words}
+    off = sorted(
+        abs(word["start"] - known[word["word"].lower()]) for word in words if tokens.count(word["word"]) == 1
+    )
+    assert off[len(off) // 2] < 0.1
+
+
+def test_a_text_of_another_recording_is_refused(
+    keep: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, sound = shipped()
+    keep(sound, [heard_of(clip)])
+    (tmp_path / "text.txt").write_text(
+        "Nothing of this has anything to do with it whatever", encoding="utf-8"
+    )
+    assert transcribe(sound, "--words-from", tmp_path / "text.txt", "--to", "srt", "--out", tmp_path) == 2
+    assert "is not what is said here: " in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.srt"))
+
+
+def test_words_of_another_language_keep_whispers_times_and_are_flagged(
+    keep: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, sound = shipped()
+    (tmp_path / "text.txt").write_text(" ".join(word.text for word in clip.words), encoding="utf-8")
+    keep(sound, [heard_of(clip, NOT_ENGLISH, language="fr")], "fr")
+    flags = (
+        "--words-from",
+        tmp_path / "text.txt",
+        "--language",
+        "French",
+        "--to",
+        "json",
+        "--out",
+        tmp_path / "x.json",
+    )
+    assert transcribe(sound, *flags) == 0
+    row = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert (row["language"], row["flags"]) == ("fr", [NOT_ENGLISH, UNALIGNED])
+    words = [word for segment in row["segments"] for word in segment["words"]]
+    assert [word["start"] for word in words] == [word.start for word in clip.words]
+    assert "(not-english, unaligned)" in capsys.readouterr().out
+
+
+def test_channels_are_heard_by_themselves_and_their_words_come_in_order(
+    keep: Callable[..., None], tmp_path: Path
+) -> None:
+    clip, sound = shipped()
+    samples = audio.load(sound)
+    two = np.stack([samples, np.roll(samples, SAMPLE_RATE) * 0.2], axis=1)
+    soundfile.write(tmp_path / "call.wav", two, SAMPLE_RATE)
+    left, right = heard_of(clip), said("Yes. I see.", 2.0)
+    keep(tmp_path / "call.wav", [left, Transcript(right, clip.duration, "whisper", "en")])
+    assert transcribe(tmp_path / "call.wav", "--channels", "separate", "--align", "none", "--to", "ctm") == 0
+    rows = [line.split() for line in (tmp_path / "call.ctm").read_text(encoding="utf-8").splitlines()]
+    assert [row[4] for row in rows if row[1] == "2"] == ["Yes.", "I", "see."]
+    assert [row[4] for row in rows if row[1] == "1"] == [word.text for word in clip.words]
+    assert [float(row[2]) for row in rows] == sorted(float(row[2]) for row in rows)
+    assert {(row[1], row[7]) for row in rows} == {("1", "CH1"), ("2", "CH2")}

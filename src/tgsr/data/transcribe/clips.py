@@ -58,7 +58,8 @@ class Transcription:
     granted, "fr" French; "auto" has it detected. Longer clips than `max_seconds` are flagged and not heard. `channels`
     "separate" hears each channel by itself, and names words by it. `words_from_text` has a clip's text believed against
     what is heard, at any length; `by_turns` has words named by the clip's turns. `root` is the folder that audio paths
-    start from, `kept` the one for what was heard of long recordings.
+    start from. What is heard of long recordings, of channels, and of a recording whose text is given, is kept in the
+    cache's transcripts/parts.
     """
 
     root: str
@@ -73,7 +74,6 @@ class Transcription:
     channels: Channels = "mixed"
     words_from_text: bool = False
     by_turns: bool = False
-    kept: str | None = None
 
 
 def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
@@ -125,23 +125,24 @@ def in_parts(clip: Clip, path: Path, settings: Transcription, channel: int | Non
     def sound() -> Iterator[Part]:
         return parts(audio.stream(path, channel))
 
-    made = Path(settings.model).stat().st_mtime_ns if settings.model and Path(settings.model).exists() else 0
-    how = (settings.backend, settings.model, made, settings.language, HEARING)
-    kept = Path(settings.kept) if settings.kept else cache_folder() / "transcripts" / "parts"
-    heard = hear_in_parts(sound(), _backend(settings), kept, json.dumps(how), clip.duration, path.name)
+    kept = cache_folder() / "transcripts" / "parts"
+    heard = hear_in_parts(sound(), _backend(settings), kept, kept_as(settings), clip.duration, path.name)
     return _timed(clip, sound(), heard, settings)
+
+
+def kept_as(settings: Transcription) -> str:
+    """All that what is heard of a sound depends on, besides the sound: the key of what is kept of it."""
+    made = Path(settings.model).stat().st_mtime_ns if settings.model and Path(settings.model).exists() else 0
+    return json.dumps((settings.backend, settings.model, made, settings.language, HEARING))
 
 
 def by_channel(clip: Clip, path: Path, settings: Transcription) -> Clip:
     """The clip with the words of each of its channels, each heard by itself; the channels are the words' speakers."""
-    heard: list[Clip] = []
-    for channel in range(audio.n_channels(path)):
-        alone = replace(clip, speaker=channel_name(channel), text=None)  # which is that of all
-        if clip.duration > PART:
-            heard.append(in_parts(alone, path, settings, channel))
-        else:
-            samples = audio.load(path, max_seconds=math.inf, channel=channel)
-            heard += together([(alone, samples)], settings)
+    heard = [
+        # the clip's text is that of all
+        in_parts(replace(clip, speaker=channel_name(channel), text=None), path, settings, channel)
+        for channel in range(audio.n_channels(path))
+    ]
     loud = {one.speaker: loudness(audio.stream(path, n)) for n, one in enumerate(heard)}
     words = tuple(without_leaks([word for one in heard for word in one.words], loud))
     flags = dict.fromkeys(flag for one in heard for flag in one.flags if flag != NO_SPEECH or not words)
