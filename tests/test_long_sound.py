@@ -119,7 +119,7 @@ def test_loudness_is_that_of_each_step() -> None:
 def test_a_word_that_leaks_into_another_channel_is_said_once_by_the_louder() -> None:
     left = on("CH1", ("hello", 0.0, 0.5), ("there", 0.5, 1.0), ("yes", 3.0, 3.5))
     right = on("CH2", ("Hello,", 0.02, 0.52), ("they're", 0.5, 1.0), ("hi", 2.0, 2.4), ("no", 3.1, 3.5))
-    loud = {"CH1": np.full(80, 0.3), "CH2": np.full(80, 0.3)}
+    loud: dict[str | None, np.ndarray] = {"CH1": np.full(80, 0.3), "CH2": np.full(80, 0.3)}
     loud["CH2"][:20] = 0.02  # what is heard there comes from the other
     kept = without_leaks([*left, *right], loud)
     assert [(word.text, word.speaker) for word in kept] == [
@@ -129,7 +129,7 @@ def test_a_word_that_leaks_into_another_channel_is_said_once_by_the_louder() -> 
 
 def test_two_channels_that_are_the_same_say_everything_once() -> None:
     words = [("one", 0.0, 0.4), ("two", 0.5, 0.9)]
-    same = {"CH1": np.full(20, 0.1), "CH2": np.full(20, 0.1)}
+    same: dict[str | None, np.ndarray] = {"CH1": np.full(20, 0.1), "CH2": np.full(20, 0.1)}
     assert without_leaks([*on("CH1", *words), *on("CH2", *words)], same) == on("CH1", *words)
 
 

@@ -292,8 +292,9 @@ def test_words_go_to_standard_output_to_a_file_or_to_a_folder(
     other.write_bytes(talk.read_bytes())
     assert transcribe(talk, other, *given_words, "--to", "srt", "--out", talk.with_name("out")) == 0
     assert {path.name for path in talk.with_name("out").iterdir()} == {"talk.srt", "talk.flac.srt"}
-    assert transcribe(talk, other, "--to", "srt", "--out", "one.srt") == 2
-    assert "one.srt: is one file, for one recording" in capsys.readouterr().err
+    for several in ((talk, other), (english(),)):
+        assert transcribe(*several, "--to", "srt", "--out", "one.srt") == 2
+        assert "one.srt: is one file, " in capsys.readouterr().err
 
 
 def test_clips_that_have_words_become_subtitles_without_anyone_listening(tmp_path: Path) -> None:

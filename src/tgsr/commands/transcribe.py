@@ -89,7 +89,7 @@ def transcribe(args: argparse.Namespace) -> None:
         return
     targets = _Targets(args.out, formats, args.overwrite)
     targets.require_writable(args.source)
-    out = args.out.resolve() if targets.has_clips else _work_folder(args) / "clips.jsonl"
+    out = args.out.resolve() if targets.has_clips else _work_folder(args).resolve() / "clips.jsonl"
     counts = _run(args, out, targets.without_done(_clips(args, out.parent), out.parent))
     _write(targets, out, layout, args.highlight)
     for line in targets.left:
@@ -167,13 +167,15 @@ def _of_sources(
             if len(args.source) > 1 and clip.id in ids:
                 clip = replace(clip, id=clip.audio)
             ids.add(clip.id)
+            if text is not None and len(ids) > 1:
+                raise OptionError(f"--words-from: is for one recording, and {source} has several")
             if text is not None:
                 clip = replace(clip, text=text, words=())
             if args.speakers:
                 try:
                     turns = turns_of(args.speakers, Path(clip.audio).name, clip.duration)
                 except CorpusError as error:
-                    yield Bad(clip.audio, str(error))
+                    yield Bad(clip.id, str(error))
                     continue
                 clip = replace(clip, events=turns)
             yield clip
@@ -262,6 +264,8 @@ class _Targets:
         if self.out is not None and self.is_file:
             return self.out
         sound = Path(os.path.normpath(root / clip.audio))
+        if self.out is None and sound.is_relative_to(root):
+            raise OptionError(f"--out FOLDER: {clip.id} is a part of a file, and has no place of its own")
         if self.out is not None and not self.has_clips:
             inside = [part for part in clip.id.split("/") if part not in ("", ".", "..")]
             sound = self.out.joinpath(*inside)
@@ -270,9 +274,16 @@ class _Targets:
         return sound.with_name(sound.name + SUFFIXES[to]) if taken else short
 
     def without_done(self, clips: Iterable[Clip | Bad], root: Path) -> Iterator[Clip | Bad]:
-        """The clips but those whose files are all there, which nobody has to hear."""
-        for clip in clips:
-            if isinstance(clip, Bad) or self.overwrite or self.out == STDOUT or self.is_file:
+        """The clips but those whose files are all there, which nobody has to hear. OptionError where several clips are
+        to be one file.
+        """
+        is_one = self.out == STDOUT or self.is_file
+        for n, clip in enumerate(clips):
+            if is_one and n:
+                raise OptionError(
+                    f"--out {self.out}: is one file, and there are several recordings; name a folder"
+                )
+            if isinstance(clip, Bad) or self.overwrite or is_one:
                 yield clip
                 continue
             paths = [self.of(clip, root, to) for to in self.formats]

@@ -98,14 +98,14 @@ def _clock(seconds: Seconds, mark: str) -> str:
 
 
 def _textgrid(clip: Clip) -> str:
-    """Praat's long text format: a tier "words", or "NAME - words" for each speaker."""
+    """Praat's long text format: a tier "words", or "NAME - words" for each speaker, "unknown" among others."""
     speakers = list(dict.fromkeys(word.speaker for word in clip.words)) or [None]
     end = max([clip.duration, *(word.end for word in clip.words)])
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {end:.3f}"]
     lines += ["tiers? <exists>", f"size = {len(speakers)}", "item []:"]
     for n, speaker in enumerate(speakers, 1):
         intervals = _intervals([word for word in clip.words if word.speaker == speaker], end)
-        name = "words" if speaker is None else f"{speaker} - words"
+        name = "words" if speakers == [None] else f"{speaker or 'unknown'} - words"
         lines += [f"    item [{n}]:", '        class = "IntervalTier"', f"        name = {_quoted(name)}"]
         lines += [
             "        xmin = 0",

@@ -88,7 +88,7 @@ def hear_in_parts(
             heard.append(_later(transcript, part.start))
             bar.update(round(part.end) - round(part.start))
     words = tuple(word for one in heard for word in one.words)
-    spoken = Counter({one.language: len(one.words) for one in heard if one.language})
+    spoken = Counter(one.language for one in heard for _ in one.words if one.language)
     flags = dict.fromkeys(flag for one in heard for flag in one.flags if flag != NO_SPEECH or not words)
     holes = tuple(hole for one in heard for hole in one.holes)
     total = sum(one.duration for one in heard)
