@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from tgsr.data.transcribe.clips import Transcription, kept_as
 from tgsr.data.transcribe.parts import hear_in_parts, parts
 from tgsr.data.transcribe.transcript import Backend, Transcript
 from tgsr.errors import OptionError
-from tgsr.records import NO_SPEECH, NOT_ENGLISH, UNALIGNED, Clip, read_clips
+from tgsr.records import NO_SPEECH, NOT_ENGLISH, UNALIGNED, Clip, read_clips, write_jsonl
 from tgsr.timeline import Word
 
 FILLING = "Anna said that, if it rains, we stay; but nobody, not even Dr. Li, listened! So it goes."
@@ -212,6 +211,17 @@ def test_a_highlighted_word_is_lit_while_it_is_said_and_none_in_a_pause() -> Non
     ]
 
 
+def test_a_word_that_whisper_begins_with_the_pause_before_it_is_not_shown_early() -> None:
+    words = (
+        Word("so.", 1.0, 1.3, None, "whisper"),
+        Word("From", 1.3, 60.0, None, "whisper"),
+        Word("now", 60.0, 60.4),
+    )
+    first, second, _ = written(clip_of(*words), "srt").split("\n\n")
+    assert first.startswith("1\n00:00:01,000 --> 00:00:02,000")
+    assert second.startswith("2\n00:00:59,200 --> ")
+
+
 def test_shipped_sentences_survive_every_format(tmp_path: Path) -> None:
     for clip in read_clips(english())[:6]:
         for to in ("textgrid", "ctm", "tsv", "labels", "json"):
@@ -292,15 +302,17 @@ def test_words_go_to_standard_output_to_a_file_or_to_a_folder(
     other.write_bytes(talk.read_bytes())
     assert transcribe(talk, other, *given_words, "--to", "srt", "--out", talk.with_name("out")) == 0
     assert {path.name for path in talk.with_name("out").iterdir()} == {"talk.srt", "talk.flac.srt"}
-    for several in ((talk, other), (english(),)):
+    for several in ((talk, other), (talk.parent,)):
         assert transcribe(*several, "--to", "srt", "--out", "one.srt") == 2
         assert "one.srt: is one file, " in capsys.readouterr().err
 
 
 def test_clips_that_have_words_become_subtitles_without_anyone_listening(tmp_path: Path) -> None:
-    assert transcribe(english(), "--to", "srt", "--out", tmp_path) == 0
-    clips = read_clips(english())
-    assert len(list(tmp_path.glob("*.srt"))) == len(clips)
+    clips = read_clips(english())[:3]
+    here = [replace(clip, audio=str(english().parent / clip.audio)) for clip in clips]
+    write_jsonl(tmp_path / "clips.jsonl", here)
+    assert transcribe(tmp_path / "clips.jsonl", "--to", "srt", "--out", tmp_path / "out") == 0
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {clip.id for clip in clips}
 
 
 def test_the_sound_of_a_video_gets_words(talk: Path) -> None:
@@ -386,16 +398,15 @@ def test_silence_gets_no_file_and_says_so(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_disk_that_fills_while_subtitles_are_written_ends_with_one_message(talk: Path) -> None:
-    how = ["transcribe", talk, "--alignments", talk.with_name("given.json"), "--to", "srt", "--out", "-"]
+def test_a_disk_that_fills_while_subtitles_are_written_ends_with_one_message(
+    talk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "tgsr.cli", *map(str, how)], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "tgsr: standard output: No space left on device; free some space"
-    )
+        monkeypatch.setattr(sys, "stdout", full)
+        given_words = ("--alignments", talk.with_name("given.json"))
+        assert transcribe(talk, *given_words, "--to", "srt", "--out", "-") == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("tgsr: standard output: No space left on device; free some space")
 
 
 def test_turns_from_elsewhere_name_the_words(talk: Path) -> None:
