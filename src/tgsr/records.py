@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 NO_SPEECH = "no-speech"
 """Nobody speaks, as far as voice activity detection and Whisper can tell: silence, noise, music."""
 NOT_ENGLISH = "not-english"
-"""Another language is spoken; its words are not written down as English ones."""
+"""Another language is spoken; its words, if it has any, are of that language, and no question is asked about them."""
 INVENTED = "invented"
 """A stretch was written down and left out: it repeats itself, or Whisper itself did not believe it."""
 UNHEARD = "speech-without-words"
@@ -200,7 +200,7 @@ def read_clips(path: StrPath, on_error: StrPath | None = None) -> list[Clip]:
     """Clips, one JSON object a line: {"id", "audio", "duration", "words": [{"word", "start", "end",
     "speaker"?, "source"?, "confidence"?}, ...], "split"?, "source"?, "licence"?, "speaker"?, "text"?, "language"?,
     "labels"?: {...}, "events"?: [{"label", "start", "end"}, ...], "flags"?: [...],
-    "holes"?: [{"start", "end", "text"?, "speaker"?}, ...]}, times in seconds.
+    "holes"?: [{"start", "end", "text"?, "speaker"?, "source"?}, ...]}, times in seconds.
 
     Manifests may say "path" for audio, which then is the id where none is given, and "prob" for
     confidence. Unknown keys are ignored, blank lines skipped; UTF-8, with or without a byte order mark.

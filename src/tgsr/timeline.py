@@ -98,14 +98,16 @@ class Event:
 class Hole:
     """A stretch [start, end] in which something is, or may be, said that has no word; no phrase goes across it.
 
-    `text` is what is said there, where that is known and only its time is not; `speaker` who says it. It may have no
-    length: a word that is missing between two that touch. Raises ValueError unless 0 <= start <= end, both finite.
+    `text` is what is said there, where that is known and only its time is not; `speaker` who says it; `source` where
+    the text is from, as a word's: "text" for one that stands in a given text and was not heard. It may have no length:
+    a word that is missing between two that touch. Raises ValueError unless 0 <= start <= end, both finite.
     """
 
     start: Seconds
     end: Seconds
     text: str | None = None
     speaker: str | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.start <= self.end and math.isfinite(self.end)):

@@ -1,4 +1,4 @@
-"""transcribe, build, look, pack, export."""
+"""compose, build, look, pack, export."""
 
 from __future__ import annotations
 
@@ -11,59 +11,6 @@ from pathlib import Path
 from tgsr.commands import shared
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, BuildError, NothingDone, OptionError
-
-
-def add_transcribe(command: argparse.ArgumentParser) -> None:
-    from tgsr.data.corpora import CORPORA
-
-    flag = command.add_argument
-    flag("source", type=Path, help="a corpus' folder, a folder of audio, clips.jsonl, or .parquet")
-    flag("--corpus", choices=("auto", *CORPORA), default="auto", help="what it is")
-    shared.add_audio(flag)
-    flag("--alignments", type=Path, help="existing word times: TextGrid, CTM, SRT, VTT, WhisperX, ...")
-    flag("--out", type=Path, required=True, help="clips.jsonl; errors.jsonl lies beside it")
-    flag = command.add_argument_group("who hears").add_argument
-    backends = ("faster-whisper", "transformers", "whisper-timestamped")
-    flag("--backend", choices=backends, default="faster-whisper", help="who writes words down")
-    flag("--model", help="in the back end's own format; the packaged Whisper base if not given")
-    flag("--align", default="pocketsphinx", help="forced alignment: pocketsphinx, ctc:MODEL, or none")
-    flag("--language", default="auto", help="auto detects it; en takes English for granted")
-    flag("--max-seconds", type=float, default=3600.0, help="longer clips are flagged, not heard")
-    flag("--device", default="cpu", help="of the back end transformers")
-    flag("--timestamped-python", default=sys.executable, help="of whisper-timestamped's environment")
-    shared.add_shards(command)
-    example = "tgsr transcribe LibriSpeech/ --out data/libri/clips.jsonl --workers 2"
-    shared.finish(command, transcribe, example, "A corpus is read as its publisher ships it.")
-
-
-def transcribe(args: argparse.Namespace) -> None:
-    shared.require_there(args.source, args.alignments, args.audio)
-    shared.require_writable("--out", args.out)
-    from tgsr.data.alignments.belonging import with_alignments
-    from tgsr.data.corpora.which import clips_of, corpus_of
-    from tgsr.data.shards import Step, run
-    from tgsr.data.transcribe.clips import Transcription, transcribe_rows
-    from tgsr.records import as_row
-
-    out = args.out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    corpus = corpus_of(args.source) if args.corpus == "auto" else args.corpus
-    language = None if args.language == "auto" else args.language
-    clips = clips_of(args.source, corpus, out.parent, language=language, audio=args.audio)
-    if args.alignments:
-        clips = with_alignments(clips, args.alignments, args.source, out.parent)
-    threads = 1 if args.workers > 1 else 0
-    settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads)
-    rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
-    models = (args.model, args.align.removeprefix("ctc:"))
-    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=3, models=models)
-    counts = run(step, rows, out, root=out.parent, **shared.shards_of(args))
-    left_out = f"; {counts.left_out} left out, see {out.parent / 'errors.jsonl'}" if counts.left_out else ""
-    kept = f"{counts.kept} clips of {counts.given} ({corpus})"
-    flags = ", ".join(f"{n} {flag}" for flag, n in sorted(counts.by_flag.items()))
-    print(f"{args.out}: {kept}, {counts.flagged} with flags{f' ({flags})' if flags else ''}{left_out}")
-    if not counts.kept:
-        raise NothingDone(f"{args.source}: no clip could be read{left_out or ': there is none'}")
 
 
 def add_compose(command: argparse.ArgumentParser) -> None:

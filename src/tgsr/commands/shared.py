@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import os
+import re
 import tempfile
 import typing
 from collections.abc import Callable, Iterable
@@ -102,10 +103,13 @@ def _holding_out(run: Callable[[Any], None], args: argparse.Namespace) -> None:
 
 
 def require_there(*paths: Path | None) -> None:
-    """FileNotFoundError for the first path that is not there, before anything heavy is loaded."""
+    """FileNotFoundError for the first path that is not there, OptionError for a URL; before anything heavy."""
     for path in paths:
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
+        if path is None or path.exists():
+            continue
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+            raise OptionError(f"{path}: is an address, and only files are read; download it first")
+        raise FileNotFoundError(f"{path}: no such file or folder")
 
 
 def require_writable(flag: str, path: Path | None, *, folder: bool = False) -> None:

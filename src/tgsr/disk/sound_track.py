@@ -10,6 +10,7 @@ import errno
 import io
 import mmap
 import os
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -44,6 +45,13 @@ INAUDIBLE = 1e-7  # mean power: -70 dB of full scale; the last bits of silence m
 FETCH_AGAIN = "copy or download it again"
 REMUX = "ffmpeg -i IN OUT.flac"
 FLAC = b"fLaC\0\0\0\x22"  # how a flac stream with more than one block of metadata begins
+# The first sample description of an MP4 track; ASF's objects of content encryption, by their GUIDs.
+ENCRYPTED = re.compile(
+    rb"stsd.{12}(?:enca|encv|drms|drmi|aavd)"
+    rb"|\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
+    rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c",
+    re.DOTALL,
+)
 FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}  # of FFmpeg's samples
 
 
@@ -451,10 +459,22 @@ def _empty(name: str) -> AudioError:
 
 def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
     reason = str(getattr(error, "strerror", error))
+    if _is_encrypted(name):
+        remedy = "get a copy without protection; where you may play it, a recording of that can be read"
+        return AudioError(name, f"its sound is encrypted (DRM) ({reason})", remedy)
     if heard > 0:
         return AudioError(name, f"decoding fails after {heard:.2f} s ({reason})", FETCH_AGAIN)
     problem = f"not audio or video that can be read, or its header is cut off ({reason})"
     return AudioError(name, problem, FETCH_AGAIN)
+
+
+def _is_encrypted(name: str) -> bool:
+    """Whether an MP4 file's samples are under a key (Common Encryption, FairPlay, Audible), or a WMA's."""
+    with open(name, "rb") as file:
+        if not file.read(1):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return ENCRYPTED.search(content) is not None
 
 
 def _require_whole(name: str, container: Any, track: Any, clock: _Clock, reached: Seconds) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tgsr.data.alignments.alignment import Alignment
-from tgsr.data.alignments.lines import CTM_LINE, LIBRISPEECH_LINE, STM_LINE
+from tgsr.data.alignments.lines import CTM_LINE, LABEL_LINE, LIBRISPEECH_LINE, STM_LINE
 from tgsr.data.alignments.reading import BY_SUFFIX, read_alignment
 from tgsr.data.alignments.timed import UnknownFormat
 from tgsr.data.corpora.folders import FORMATS, walk
@@ -25,7 +25,7 @@ from tgsr.errors import AlignmentError, Bad
 from tgsr.records import Clip, as_row, clip_of
 
 OF_MANY = (".ctm", ".stm", ".txt")
-PART = re.compile(r"words?|align(?:ed|ments?)?|transcript(?:ion)?|timestamps|sdh|cc", re.IGNORECASE)
+PART = re.compile(r"words?|labels|align(?:ed|ments?)?|transcript(?:ion)?|timestamps|sdh|cc", re.IGNORECASE)
 # ISO 639-1, and those of 639-2 that subtitles are often named by
 LANGUAGES = (
     "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo "
@@ -155,7 +155,7 @@ def _names_recordings(path: Path) -> bool:
     """Whether a text is an alignment by its first line."""
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         first = next((line.rstrip("\n") for line in lines if line.strip() and not line.startswith(";;")), "")
-    return any(pattern.fullmatch(first) for pattern in (LIBRISPEECH_LINE, CTM_LINE, STM_LINE))
+    return any(pattern.fullmatch(first) for pattern in (LIBRISPEECH_LINE, LABEL_LINE, CTM_LINE, STM_LINE))
 
 
 def _names(inside: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Alignments with a word or an utterance a line: CTM, STM, LibriSpeech alignments."""
+"""Alignments with a word or an utterance a line: CTM, STM, LibriSpeech alignments, tables, Audacity's labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, number, said, share
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Word
 
-CTM, STM, LIBRISPEECH = "ctm", "stm", "librispeech-alignments"
+CTM, STM, LIBRISPEECH, TABLE, LABELS = "ctm", "stm", "librispeech-alignments", "tsv", "labels"
 
 CTM_LINE = re.compile(r"\s*\S+\s+\S+\s+-?[\d.]+\s+-?[\d.]+\s+\S+(\s+\S+){0,3}\s*")
 STM_LINE = re.compile(r"\s*\S+\s+\S+\s+\S+\s+-?[\d.]+\s+-?[\d.]+(\s+.*)?")
 LIBRISPEECH_LINE = re.compile(r'\s*(\S+)\s+"([^"]*)"\s+"([^"]*)"\s*')
+LABEL_LINE = re.compile(r"-?\d+(?:[.,]\d+)?\t-?\d+(?:[.,]\d+)?(?:\t[^\t]*)?")
+TABLE_LINE = re.compile(r"start\tend\t(?:text|word)(?:\t.*)?")
 CTM_REMEDY = "a line is `file channel start duration word [confidence [type [speaker]]]`, times in seconds"
 CTM_TYPES = {"lex", "frag", "fp", "un-lex", "for-lex", "non-lex", "misc", "noise", "na", "unknown"}
 NO_SPEECH_TYPES = {"non-lex": "<noise>", "noise": "<noise>", "misc": "<unk>", "un-lex": "<unk>"}
@@ -114,6 +116,49 @@ def librispeech(text: str) -> Iterator[Timed]:
                 raise AlignmentError(f"end {value!r} of {word!r} is no number", remedy, line)
             yield Timed(LIBRISPEECH, word, start, end, line, recording=recording)
             start = end
+
+
+def labels(text: str) -> Iterator[Timed]:
+    """Audacity's labels: `start, end, label` between tabs, in seconds; labels of several words are cues.
+
+    Lines that begin with a backslash hold frequencies.
+    """
+    remedy = "a line is start, end and label with tabs between them (in Audacity: Export Labels)"
+    cues = []
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip() or content.startswith("\\"):
+            continue
+        if not LABEL_LINE.fullmatch(content):
+            raise AlignmentError(f"is no label: {content:.60}", remedy, line)
+        first, last, *label = content.split("\t")
+        start, end = (number(time.replace(",", ".")) for time in (first, last))
+        cues.append(Cue(LABELS, said("".join(label)), start, end, line))
+    return shared_out(cues)
+
+
+def table(text: str) -> Iterator[Timed]:
+    """Columns between tabs: start, end, word, and speaker and confidence, in seconds; or Whisper's own start, end, text
+    of a cue, in milliseconds.
+    """
+    remedy = (
+        "its columns are start, end, word, speaker, confidence (seconds), or start, end, text (milliseconds)"
+    )
+    header, *rows = text.split("\n")
+    names = header.split("\t")
+    cues = []
+    for line, content in enumerate(rows, 2):
+        if not content.strip():
+            continue
+        values = dict(zip(names, content.split("\t"), strict=False))
+        start, end = number(values["start"]), number(values.get("end", ""))
+        if start is None or end is None:
+            raise AlignmentError(f"has no start and end: {content:.60}", remedy, line)
+        if "text" in values:
+            cues.append(Cue(TABLE, said(values["text"]), start / 1000, end / 1000, line))
+        else:
+            sure, speaker = number(values.get("confidence", "")), values.get("speaker") or None
+            yield Timed(TABLE, values.get("word", ""), start, end, line, speaker, sure)
+    yield from shared_out(cues)
 
 
 def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:

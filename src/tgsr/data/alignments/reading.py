@@ -43,9 +43,11 @@ class _Known(NamedTuple):
 BY_BEGINNING = (
     _Known(re.compile(r'(File type\s*=\s*)?"ooTextFile'), tiers.textgrid),
     _Known(re.compile(r"WEBVTT"), captions.vtt),
+    _Known(re.compile(rf"{lines.TABLE_LINE.pattern}$", re.MULTILINE), lines.table),
     _Known(re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
 )
 BY_LINES = (
+    (lines.LABEL_LINE, lines.labels),
     (lines.LIBRISPEECH_LINE, lines.librispeech),
     (lines.CTM_LINE, lines.ctm),
     (lines.STM_LINE, lines.stm),
@@ -63,6 +65,7 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
     - ctm: `file channel start duration word [confidence [type [speaker]]]`; where a recording has several channels,
       they are its speakers. stm: a line's time is shared out.
     - librispeech-alignments: `id ",WORD,WORD," "end,end,end"`, an empty word being a silence.
+    - labels: Audacity's, `start end label` between tabs. tsv: what `writing` writes, or Whisper's of cues.
     - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them).
     - srt, vtt: a cue's time is shared out over its words by their number of characters: a guess, so
       confidence 0.0. Times between words, and those of a highlighted word, are used as they are; lines that are shown
@@ -102,6 +105,16 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
     return found
 
 
+def plain_text(path: Path) -> str:
+    """A text without times: a text file as it is, the words of subtitles. AlignmentError as `read_alignment`."""
+    if path.suffix.casefold() in BY_SUFFIX:
+        return " ".join(word.text for found in read_alignment(path).values() for word in found.words)
+    try:
+        return _text(path.read_bytes())
+    except AlignmentError as error:
+        raise AlignmentError(error.problem, error.remedy, error.line, str(path)) from None
+
+
 def _text(content: bytes) -> str:
     """The file's text, its lines ending in \\n. UTF-8, or UTF-16 with a byte order mark."""
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -129,5 +142,5 @@ def _reader(text: str, suffix: str) -> Reader:
     for pattern, reader in BY_LINES:
         if any(pattern.fullmatch(line) for line in first[: 2 if reader is captions.srt else 1]):
             return reader
-    remedy = "give a TextGrid, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT or WebVTT"
+    remedy = "give a TextGrid, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT or labels"
     raise UnknownFormat(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)

@@ -60,7 +60,7 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
         named.put(inside.as_posix())
         clip = described(Entry(path), inside.with_suffix("").as_posix(), path, *sound(path), given)
         cut: list[bool] = []
-        turns, bad = parted(rows, lambda row: _turn(row, clip.duration, cut))
+        turns, bad = parted(rows, lambda row: turn_of(row, clip.duration, cut))
         speaker, text, events = spoken(turns)
         labels = (("n_speakers", str(len({turn.speaker for turn in turns}))),)
         flags = (*clip.flags, *(("turns-cut",) if any(cut) else ()), *((TURNS_LEFT_OUT,) if bad else ()))
@@ -74,7 +74,7 @@ def read(folder: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
             yield Entry(path).bad(error)
         else:
             yield from clip_and_bad(Entry(path), partial(recording, path.with_suffix(""), rows), ids)
-    of_rttm = chain.from_iterable(_rttm_turns(path) for path in walk(folder, (".rttm",)))
+    of_rttm = chain.from_iterable(rttm_turns(path) for path in walk(folder, (".rttm",)))
     for turns in grouped(of_rttm, "recording"):
         if isinstance(turns, Bad):
             yield turns
@@ -102,7 +102,7 @@ def spoken(turns: Sequence[Turn]) -> tuple[str | None, str | None, tuple[Event, 
     return speakers.pop() if len(speakers) == 1 else None, "\n".join(texts) if any(texts) else None, events
 
 
-def _turn(row: Entry, duration: Seconds, cut: list[bool]) -> Turn:
+def turn_of(row: Entry, duration: Seconds, cut: list[bool]) -> Turn:
     """The turn, cut at the recording's end; `cut` gets whether it was. ValueError where it has no speaker or time."""
     start = row.number("start")
     end, is_cut = cut_at(duration, start, row.number("end"))
@@ -123,7 +123,7 @@ def _json_turns(path: Path) -> list[Entry]:
     return [Entry(path, None, turn) for turn in turns]
 
 
-def _rttm_turns(path: Path) -> Iterator[Entry | Bad]:
+def rttm_turns(path: Path) -> Iterator[Entry | Bad]:
     """The turns of lines SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME ...; other types are passed over."""
 
     def turn(entry: Entry) -> Entry:

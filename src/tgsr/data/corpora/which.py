@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,9 +29,14 @@ from tgsr.disk.sound_folder import SoundFolder
 from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, clip_of
 
+MANIFESTS = (".jsonl", ".json", ".gz")
+
 
 def corpus_of(path: Path) -> Corpus:
-    """What `path` looks like; "folder" where it is a folder of none of the others. CorpusError where it is neither."""
+    """What `path` looks like; "folder" where it is a folder of none of the others, or a file to be read as sound.
+
+    CorpusError where nothing is there.
+    """
     if path.is_file():
         if amazon_queen_bundle.is_bundle(path):
             return "amazon-queen"
@@ -42,7 +48,9 @@ def corpus_of(path: Path) -> Corpus:
             return "strong-labels"
         if path.suffix.lower() in (*folders.FORMATS, ".csv", ".tsv", ".xlsx") or folders.is_manifest(path):
             return "folder"
-        return "huggingface" if path.suffix.lower() in (".parquet", ".arrow") else "clips"
+        if path.suffix.lower() in (".parquet", ".arrow"):
+            return "huggingface"
+        return "clips" if path.suffix.lower() in MANIFESTS or _begins_as_json(path) else "folder"
     if not path.is_dir():
         raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
 
@@ -70,6 +78,11 @@ def corpus_of(path: Path) -> Corpus:
     if has("usr/share/scummvm/*/queen.1c") or any(map(amazon_queen_bundle.is_bundle, path.iterdir())):
         return "amazon-queen"
     return "folder"
+
+
+def _begins_as_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def clips_of(

@@ -52,7 +52,7 @@ def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: n
     """
     second = with_room(second)
     words = _believed(heard)
-    new = tuple(word for word in second.words if not any(_same_place(word, old) for old in words))
+    new = tuple(word for word in second.words if not any(same_place(word, old) for old in words))
     if not new or doubt(second) or (second.logp is not None and second.logp < LEAST_LOGP):
         return list(heard)
     end = region.start + region.duration
@@ -75,7 +75,8 @@ def _believed(heard: Sequence[Heard]) -> list[Word]:
     return [word for stretch in shortened if doubt(stretch) is None for word in stretch.words]
 
 
-def _same_place(word: Word, other: Word) -> bool:
+def same_place(word: Word, other: Word) -> bool:
+    """Whether more than half of the shorter word's time is the other's, too."""
     return word.span.overlap(other.span) > min(word.span.duration, other.span.duration) / 2
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,20 +17,35 @@ import numpy as np
 from tgsr import audio
 from tgsr.data.shards import Made
 from tgsr.data.transcribe.forced_alignment import Aligner, Ctc, PocketSphinx, aligned, aligned_text
-from tgsr.data.transcribe.repair import WORDS_MISSING, mended
+from tgsr.data.transcribe.given_text import matched
+from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, parts
+from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
+from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, without_leaks
 from tgsr.data.transcribe.speech import is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript, holes_of
-from tgsr.data.transcribe.whisper import FasterWhisper
+from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.disk.jsonl import Row
 from tgsr.errors import AudioError, Bad, RecordError
-from tgsr.records import NOT_ENGLISH, TEXT_DIFFERS, TOO_LONG, UNHEARD, Clip, clip_of
-from tgsr.timeline import Hole, Seconds, Word
+from tgsr.models.packaged_weights import cache_folder
+from tgsr.records import (
+    NO_SPEECH,
+    NOT_ENGLISH,
+    TEXT_DIFFERS,
+    TOO_LONG,
+    UNALIGNED,
+    UNHEARD,
+    Clip,
+    clip_of,
+)
+from tgsr.timeline import Hole, Seconds, Word, in_order
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
+Channels = Literal["mixed", "separate"]
 PUNCTUATION = ".,!?;:'\""
 AT_ONCE: Seconds = 900.0  # of sound, and one clip more
-LONGEST_TEXT: Seconds = 40.0  # that is aligned as a whole
+MAX_SECONDS: Seconds = 8 * 3600.0
+LONGEST_TEXT: Seconds = 40.0  # that is aligned as a whole; a longer one where its words are heard
 SAME_ENOUGH = 0.5  # of the words of two texts
 
 
@@ -38,8 +55,11 @@ class Transcription:
 
     `backend` hears them, with the model in its own format (None: the packaged Whisper base). `align` has the words'
     times looked for again by forced alignment: "pocketsphinx", "ctc:MODEL" or "none". `language` "en" takes English for
-    granted; "auto" has it detected, and leaves clips of other languages without words. Longer clips than `max_seconds`
-    are flagged and not heard. `root` is the folder that audio paths start from.
+    granted, "fr" French; "auto" has it detected. Longer clips than `max_seconds` are flagged and not heard. `channels`
+    "separate" hears each channel by itself, and names words by it. `words_from_text` has a clip's text believed against
+    what is heard, at any length; `by_turns` has words named by the clip's turns. `root` is the folder that audio paths
+    start from. What is heard of long recordings, of channels, and of a recording whose text is given, is kept in the
+    cache's transcripts/parts.
     """
 
     root: str
@@ -47,10 +67,13 @@ class Transcription:
     model: str | None = None
     align: str = "pocketsphinx"
     language: str = "auto"
-    max_seconds: Seconds = 3600.0
+    max_seconds: Seconds = MAX_SECONDS
     device: str = "cpu"
     threads: int = 0
     timestamped_python: str = sys.executable
+    channels: Channels = "mixed"
+    words_from_text: bool = False
+    by_turns: bool = False
 
 
 def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
@@ -64,6 +87,12 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
             path = Path(settings.root) / clip.audio
             clip = replace(clip, duration=audio.duration(path))
             is_heard = needs_sound(clip, settings)
+            several = settings.channels == "separate" and is_heard and audio.n_channels(path) > 1
+            if several or (is_heard and (clip.duration > PART or settings.words_from_text)):
+                done += together(waiting, settings)
+                waiting = []
+                done.append(by_channel(clip, path, settings) if several else in_parts(clip, path, settings))
+                continue
             samples = audio.load(path, max_seconds=math.inf) if is_heard else np.zeros(0, np.float32)
         except (AudioError, FileNotFoundError) as error:
             bad.append(Bad(str(Path(settings.root) / str(row.get("audio"))), str(error)))
@@ -74,7 +103,10 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
         if sum(clip.duration for clip, samples in waiting if len(samples)) > AT_ONCE:
             done += together(waiting, settings)
             waiting = []
-    return Made([*done, *together(waiting, settings)], bad)
+    done += together(waiting, settings)
+    if settings.by_turns:
+        done = [replace(clip, words=named_by_turns(clip.words, clip.events)) for clip in done]
+    return Made(done, bad)
 
 
 def together(clips: Sequence[tuple[Clip, np.ndarray]], settings: Transcription) -> list[Clip]:
@@ -87,9 +119,47 @@ def together(clips: Sequence[tuple[Clip, np.ndarray]], settings: Transcription) 
     return [clip for clip in done if clip is not None]
 
 
+def in_parts(clip: Clip, path: Path, settings: Transcription, channel: int | None = None) -> Clip:
+    """A clip of any length with its words, in flat memory: it is heard in parts, which a later run finds again."""
+
+    def sound() -> Iterator[Part]:
+        return parts(audio.stream(path, channel))
+
+    kept = cache_folder() / "transcripts" / "parts"
+    heard = hear_in_parts(sound(), _backend(settings), kept, kept_as(settings), clip.duration, path.name)
+    return _timed(clip, sound(), heard, settings)
+
+
+def kept_as(settings: Transcription) -> str:
+    """All that what is heard of a sound depends on, besides the sound: the key of what is kept of it."""
+    made = Path(settings.model).stat().st_mtime_ns if settings.model and Path(settings.model).exists() else 0
+    return json.dumps((settings.backend, settings.model, made, settings.language, HEARING))
+
+
+def by_channel(clip: Clip, path: Path, settings: Transcription) -> Clip:
+    """The clip with the words of each of its channels, each heard by itself; the channels are the words' speakers."""
+    heard = [
+        # the clip's text is that of all
+        in_parts(replace(clip, speaker=channel_name(channel), text=None), path, settings, channel)
+        for channel in range(audio.n_channels(path))
+    ]
+    loud = {one.speaker: loudness(audio.stream(path, n)) for n, one in enumerate(heard)}
+    words = tuple(without_leaks([word for one in heard for word in one.words], loud))
+    flags = dict.fromkeys(flag for one in heard for flag in one.flags if flag != NO_SPEECH or not words)
+    silent = (replace(hole, speaker=one.speaker) for one in heard for hole in one.holes)
+    holes = sorted(silent, key=lambda hole: hole.start)
+    language = next((one.language for one in heard if one.words), clip.language)
+    return replace(clip, words=words, flags=tuple(flags), holes=tuple(holes), language=language)
+
+
 def needs_sound(clip: Clip, settings: Transcription) -> bool:
     """Whether anyone has to listen: not to a clip that has its words, is too long or in another language."""
-    return not clip.words and clip.duration <= settings.max_seconds and clip.language in (None, ENGLISH)
+    return not clip.words and clip.duration <= settings.max_seconds and _is_wanted(clip, settings)
+
+
+def _is_wanted(clip: Clip, settings: Transcription) -> bool:
+    """Not a clip whose publisher says that another language is spoken than English, or the one that is asked for."""
+    return clip.language in (None, ENGLISH, settings.language)
 
 
 def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
@@ -101,7 +171,7 @@ def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) ->
         return _with(clip, *mended(clip.words, clip.duration))
     if clip.duration > settings.max_seconds:
         return _with(clip, (), (TOO_LONG,))
-    if clip.language not in (None, ENGLISH):
+    if not _is_wanted(clip, settings):
         return _with(clip, (), (NOT_ENGLISH,))
     return _by_its_text(clip, samples, settings) if clip.language == ENGLISH else None
 
@@ -124,20 +194,64 @@ def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Cl
 
 def heard_as(clip: Clip, samples: np.ndarray, heard: Transcript, settings: Transcription) -> Clip:
     """The clip with what a back end heard; flagged where its publisher's text shares less than half of the words."""
-    seconds = len(samples) / audio.SAMPLE_RATE
-    clip = replace(clip, duration=seconds, language=clip.language or heard.language)
+    clip = replace(clip, duration=len(samples) / audio.SAMPLE_RATE, language=clip.language or heard.language)
     agrees = bool(clip.text) and bool(heard.words) and _shared(str(clip.text), heard.text) >= SAME_ENOUGH
-    if agrees and (by_its_text := _by_its_text(clip, samples, settings)):
+    is_english = NOT_ENGLISH not in heard.flags
+    if agrees and is_english and (by_its_text := _by_its_text(clip, samples, settings)):
         return by_its_text
-    words, flags, holes = mended(heard.words, seconds)
-    aligner = _aligner(settings)
-    if aligner and words:
-        words, more = aligned(words, samples, aligner)
-        words, again, more_holes = mended(words, seconds)
-        flags, holes = (*flags, *more, *again), (*holes, *more_holes)
-    if clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
+    return _timed(clip, [Part(0.0, samples)], heard, settings)
+
+
+def _timed(clip: Clip, sound: Iterable[Part], heard: Transcript, settings: Transcription) -> Clip:
+    """The clip with the heard words, or its own text's where it has one that fits them, at the times that forced
+    alignment finds in its parts. RecordError where a text that is to be believed does not fit.
+    """
+    clip = replace(clip, language=clip.language or heard.language)
+    words, flags, holes = mended(heard.words, clip.duration)
+    flags, holes = (*heard.flags, *flags), (*heard.holes, *holes)
+    if clip.text and (clip.duration > LONGEST_TEXT or settings.words_from_text) and words:
+        found = matched(clip.text, words, holes, clip.duration)
+        if found.share >= SAME_ENOUGH:
+            words, holes = found.words, found.holes
+            if UNHEARD in flags and not any(hole.text is None for hole in holes):
+                flags = tuple(flag for flag in flags if flag != UNHEARD)
+        elif settings.words_from_text:
+            problem = f"is not what is said here: {found.share:.0%} of its words are heard, in order"
+            raise RecordError("text", f"{problem}; give this recording's text, or none")
+        else:
+            flags = (*flags, TEXT_DIFFERS)
+    elif clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    return _with(clip, _spoken_by(clip, words), (*heard.flags, *flags), (*heard.holes, *holes))
+    aligner = _aligner(settings)
+    if words and aligner and (NOT_ENGLISH not in flags or isinstance(aligner, Ctc)):
+        words, more = _aligned_in(sound, words, aligner)
+        flags = (*flags, *more)
+    elif words and NOT_ENGLISH in flags:
+        flags = (*flags, UNALIGNED)
+    words, again, more_holes = mended(words, clip.duration)
+    holes = (*holes, *more_holes)
+    return _with(clip, _spoken_by(clip, words), (*flags, *again), holes)
+
+
+def _aligned_in(
+    sound: Iterable[Part], words: Sequence[Word], aligner: Aligner
+) -> tuple[tuple[Word, ...], tuple[str, ...]]:
+    """`aligned` in each part of the sound, of the words whose middles are in it."""
+    left = deque(in_order(words))
+    timed: list[Word] = []
+    flags: dict[str, None] = {}
+    for part in sound:
+        inside: list[Word] = []
+        while left and (left[0].start + left[0].end) / 2 < part.end:
+            word = left.popleft()
+            start = min(max(0.0, word.start - part.start), len(part.samples) / audio.SAMPLE_RATE)
+            inside.append(replace(word, start=start, end=max(start + SHORTEST, word.end - part.start)))
+        found, more = aligned(inside, part.samples, aligner)
+        timed += [
+            replace(w, start=round(w.start + part.start, 3), end=round(w.end + part.start, 3)) for w in found
+        ]
+        flags |= dict.fromkeys(more)
+    return (*timed, *left), tuple(flags)
 
 
 def _spoken_by(clip: Clip, words: tuple[Word, ...]) -> tuple[Word, ...]:

@@ -228,7 +228,8 @@ class Ctc:
         model, extractor, tokenizer = self._loaded
         vocabulary = tokenizer.get_vocab()
         upper = "A" in vocabulary
-        spelled = ["".join(spell(word)) for word in words]
+        # Numbers are spelled in English; the letters of other languages are those of the vocabulary.
+        spelled = ["".join(spell(word)) if word.isascii() else word.casefold() for word in words]
         known = [[a for a in (word.upper() if upper else word) if a in vocabulary] for word in spelled]
         ids = [vocabulary[letter] for letters in known for letter in letters]
         if not ids or len(samples) < SAMPLE_RATE // 20:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -23,6 +24,7 @@ EDGE: Seconds = 0.5
 LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
 A_WORD: Seconds = 0.4  # that a word may last, and
 A_LETTER: Seconds = 0.1  # for each of its letters; a word that lasts longer has swallowed others
+SYLLABLE = 3  # letters
 FEWEST_LETTERS = 4.0  # a second of speech; slow dictation has eight
 LEAST_FOR_RATE: Seconds = 3.0  # of speech, before its rate is looked at
 
@@ -126,5 +128,8 @@ def shortened(word: Word) -> Word:
 
 
 def _n_letters(text: str) -> int:
-    """As it is said: "1985" has the letters of nineteen eighty-five."""
-    return max(len(text), sum(len(part) for part in spell(text)))
+    """As it is said: "1985" has the letters of nineteen eighty-five, a wide character those of a syllable."""
+    return max(
+        len(text) + (SYLLABLE - 1) * sum(east_asian_width(character) in "WF" for character in text),
+        sum(len(part) for part in spell(text)),
+    )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tgsr.data.alignments.cues import ABBREVIATED
 from tgsr.data.transcribe.hallucinations import Heard, doubt, with_room
 from tgsr.data.transcribe.speech import is_among, unheard
 from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH, UNHEARD
@@ -44,7 +45,7 @@ class Backend(Protocol):
     source: str
 
     def __call__(self, samples: np.ndarray) -> Transcript:
-        """16 kHz mono float32 of any length -> its words; none where nobody speaks English."""
+        """16 kHz mono float32 of any length -> its words, in the language that is spoken; none where nobody speaks."""
         ...
 
     def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
@@ -60,21 +61,26 @@ def judged(
     language: str | None,
     sure: float,
 ) -> Transcript:
-    """What is left of a back end's stretches: none of another language, none that is held to be invented, none where
-    nobody speaks.
+    """What is left of a back end's stretches: none that is held to be invented, none where nobody speaks.
 
     `speech` says of each frame whether somebody speaks (speech.py): where no words are left for it there is a hole, and
-    the flag UNHEARD. `sure` is the probability of `language`, in [0, 1].
+    the flag UNHEARD. `sure` is the probability of `language`, in [0, 1]: what is not surely another language was heard
+    as English (`heard_as`).
     """
-    if language not in (None, ENGLISH) and sure >= SURE:
-        return Transcript((), seconds, source, language, (NOT_ENGLISH,))
+    spoken = heard_as(language, sure)
     shortened = [with_room(heard) for heard in stretches]
     kept = [heard for heard in shortened if doubt(heard) is None and is_among(speech, heard.words)]
     words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
     holes = holes_of(speech, words, seconds)
-    flags: tuple[str, ...] = (INVENTED,) if kept != list(stretches) else ()
+    flags: tuple[str, ...] = (NOT_ENGLISH,) if spoken != ENGLISH else ()
+    flags += (INVENTED,) if kept != list(stretches) else ()
     flags += (UNHEARD,) if holes else () if words else (NO_SPEECH,)
-    return Transcript(tuple(words), seconds, source, language, flags, holes)
+    return Transcript(tuple(words), seconds, source, spoken if language else None, flags, holes)
+
+
+def heard_as(language: str | None, sure: float) -> str:
+    """The language that a stretch is heard in: the one that was detected, English where nobody is sure of another."""
+    return ENGLISH if language is None or sure < SURE else language
 
 
 def holes_of(speech: np.ndarray, words: Sequence[Word], seconds: Seconds) -> tuple[Hole, ...]:
@@ -85,7 +91,6 @@ def holes_of(speech: np.ndarray, words: Sequence[Word], seconds: Seconds) -> tup
 
 PAUSE: Seconds = 0.6  # that ends a line
 MOST_WORDS = 16  # a line
-ABBREVIATED = ("Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.")
 
 
 @dataclass(frozen=True, slots=True)

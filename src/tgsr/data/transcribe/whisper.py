@@ -18,8 +18,9 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.again import to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import MOST_COMPRESSED, Heard, compression
 from tgsr.data.transcribe.speech import FRAME, audible, is_speech, speech_probability
-from tgsr.data.transcribe.transcript import ENGLISH, SURE, Transcript, judged
+from tgsr.data.transcribe.transcript import ENGLISH, Transcript, heard_as, judged
 from tgsr.data.transcribe.windows import WINDOW, Region, most_tokens, speech_regions
+from tgsr.errors import ModelError
 from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
@@ -48,8 +49,9 @@ class FasterWhisper:
     of about the same length together, with TAIL of silence behind them instead of the 30 s that Whisper learned on,
     which saves most of the encoder's work. Where somebody speaks and nothing was written it goes on from there; a
     stretch that has no words then is heard by itself, in 30 s; what still has none is a hole of the transcript.
-    `language` "en" takes English for granted; None asks Whisper about each clip first, which costs an encoder pass a
-    clip, and leaves clips of other languages without words. FetchError where the packaged weights cannot be had.
+    `language` "en" takes English for granted, "fr" French; None asks Whisper about each clip first, which costs an
+    encoder pass a clip, and hears each in its language. FetchError where the packaged weights cannot be had; ModelError
+    where the model hears English alone and another language is asked for.
     """
 
     folder: Path | None = None
@@ -63,26 +65,35 @@ class FasterWhisper:
 
     def many(self, clips: Sequence[np.ndarray]) -> list[Transcript]:
         """Each clip's transcript, in order."""
-        model = _model(self.folder, self.threads)
         clips = [audible(samples) for samples in clips]
         probabilities = [speech_probability(samples) for samples in clips]
         speech = [is_speech(probability) for probability in probabilities]
+        found = [
+            speech_regions(samples, index, probabilities[index], part=PART)
+            for index, samples in enumerate(clips)
+        ]
+        model = _model(self.folder, self.threads) if any(found) else None  # which nobody needs for silence
+        if self.language not in (None, ENGLISH) and model and not model.model.is_multilingual:
+            raise ModelError(
+                f"{self.folder}: hears English alone, not {self.language!r}; take a multilingual Whisper"
+            )
         regions: list[Region] = []
         spoken: list[tuple[str | None, float]] = []
-        for index, samples in enumerate(clips):
-            of_clip = speech_regions(samples, index, probabilities[index], part=PART)
+        for of_clip in found:
             language, sure = self.language, 1.0
-            if of_clip and language is None:
-                language, sure, _ = model.detect_language(of_clip[0].samples)
+            if of_clip and model and language is None and model.model.is_multilingual:
+                language, sure, _ = model.detect_language(
+                    max(of_clip, key=lambda region: region.duration).samples
+                )
             spoken.append((language if of_clip else None, float(sure)))
-            if language in (None, ENGLISH) or sure < SURE:
-                regions += of_clip
+            regions += of_clip
+        languages = [heard_as(*language) for language in spoken]
         seconds = sum(region.duration for region in regions)
         heard: list[list[Heard]] = [[] for _ in clips]
         with tqdm(
             desc="hearing", unit="s", total=round(seconds), disable=seconds < PROGRESS_FROM, leave=False
         ) as bar:
-            for region, stretch in self._hear(model, regions, speech, TAIL):
+            for region, stretch in self._hear(model, regions, speech, languages, TAIL):
                 heard[region.clip].append(stretch)
                 bar.update(round(region.duration))
         again = [
@@ -90,7 +101,7 @@ class FasterWhisper:
             for index in sorted({region.clip for region in regions})
             for region in to_hear_again(index, clips[index], probabilities[index], heard[index])
         ]
-        for region, second in self._hear(model, again, speech, WINDOW):
+        for region, second in self._hear(model, again, speech, languages, WINDOW):
             heard[region.clip] = with_second(heard[region.clip], region, second, speech[region.clip])
         return [
             judged(stretches, is_spoken, len(samples) / SAMPLE_RATE, SOURCE, *language)
@@ -98,14 +109,23 @@ class FasterWhisper:
         ]
 
     def _hear(
-        self, model: Any, regions: Sequence[Region], speech: Sequence[np.ndarray], tail: Seconds
+        self,
+        model: Any,
+        regions: Sequence[Region],
+        speech: Sequence[np.ndarray],
+        languages: Sequence[str],
+        tail: Seconds,
     ) -> Iterator[tuple[Region, Heard]]:
-        """Each region with what is said in it; `speech` says of each clip's frames whether they are."""
+        """Each region with what is said in it.
+
+        `speech` says of each clip's frames whether they are, `languages` what each clip is heard in.
+        """
         batches: list[list[Region]] = []
-        for region in sorted(regions, key=lambda region: region.duration):
+        for region in sorted(regions, key=lambda region: (languages[region.clip], region.duration)):
             if (
                 not batches
                 or len(batches[-1]) == self.at_once
+                or languages[region.clip] != languages[batches[-1][0].clip]
                 or region.duration + tail > MOST_LONGER * (batches[-1][0].duration + tail)
             ):
                 batches.append([])
@@ -113,7 +133,8 @@ class FasterWhisper:
         for some in batches:
             windows = [_Window(region, speech[region.clip]) for region in some]
             seconds = min(WINDOW, some[-1].duration + tail)
-            yield from zip(some, _hear_together(model, windows, seconds), strict=True)
+            language = languages[some[0].clip]
+            yield from zip(some, _hear_together(model, windows, seconds, language), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +182,12 @@ class _Window:
             self.segments = [*before, *segments, *after]
 
 
-def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds) -> list[Heard]:
-    """What is said in each of the windows, which are made so many seconds long."""
+def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds, language: str) -> list[Heard]:
+    """What is said in each of the windows, which are made so many seconds long, in that language."""
     from faster_whisper.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(
-        model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=ENGLISH
+        model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
     )
     n_frames = round(seconds / MEL_STEP / 2) * 2  # the encoder halves them
     # Real silence behind the sound: faster-whisper's own padding, zeros of a normalised spectrogram, ends it early.
@@ -211,7 +232,7 @@ def _written(
     first_time = tokenizer.timestamp_begin
     times = [[first_time + int(start / SHORTEST)] for start in starts] if starts else [[] for _ in windows]
     prompts = [[*tokenizer.sot_sequence, *time] for time in times]
-    n_most = most_tokens([window.region for window in windows])
+    n_most = most_tokens([window.region for window in windows], tokenizer.language_code == ENGLISH)
     how = {"beam_size": BEAM, "max_length": min(model.max_length, n_most)}
     results = model.model.generate(encoded, prompts, return_scores=True, return_no_speech_prob=True, **how)
     written = []

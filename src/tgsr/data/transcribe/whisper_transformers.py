@@ -15,7 +15,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.again import to_hear_again, with_second
 from tgsr.data.transcribe.hallucinations import Heard
 from tgsr.data.transcribe.speech import audible, is_speech, speech_probability
-from tgsr.data.transcribe.transcript import ENGLISH, SURE, Backend, Transcript, judged
+from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript, heard_as, judged
 from tgsr.data.transcribe.windows import Region, most_tokens, speech_regions
 from tgsr.errors import ModelError
 from tgsr.models.whisper_checkpoint import whisper_for_transformers
@@ -33,8 +33,9 @@ class TransformersWhisper(Backend):
     Stretches of up to 29 s of speech, as voice activity detection finds it, `at_once` of them a forward; greedy. Speech
     that has no words then is heard again by itself; what still has none is a hole of the transcript. Words
     get their times from the attention heads that the generation config names (alignment_heads), and their mean
-    probability. `language` "en" takes it for granted, None has the first window's language detected. ModelError where
-    the model is no Whisper or its generation config lacks the heads.
+    probability. `language` "en" takes English for granted, "fr" French; None has the first window's language detected,
+    and the clip heard in it. ModelError where the model is no Whisper, its generation config lacks the heads, or it
+    hears English alone and another language is asked for.
     """
 
     name: str | None = None
@@ -55,11 +56,12 @@ class TransformersWhisper(Backend):
         language, sure = self.language, 1.0
         if language is None and model.generation_config.is_multilingual:
             language, sure = _language(model, self._features([regions[0].samples])[0])
-            if language != ENGLISH and sure >= SURE:
-                return judged((), speech, seconds, SOURCE, language, sure)
-        heard = self._hear(regions, seconds)
+        spoken = heard_as(language, sure)
+        if spoken != ENGLISH and not model.generation_config.is_multilingual:
+            raise ModelError(f"{self.name}: hears English alone, not {spoken!r}; take a multilingual Whisper")
+        heard = self._hear(regions, seconds, spoken)
         again = to_hear_again(0, samples, probability, heard)
-        for region, second in zip(again, self._hear(again, seconds), strict=True):
+        for region, second in zip(again, self._hear(again, seconds, spoken), strict=True):
             heard = with_second(heard, region, second, speech)
         return judged(heard, speech, seconds, SOURCE, language, sure)
 
@@ -87,18 +89,18 @@ class TransformersWhisper(Backend):
         batch: Any = extractor(windows, **how)
         return batch["input_features"].to(self.device, model.dtype), batch["attention_mask"].to(self.device)
 
-    def _hear(self, regions: Sequence[Region], seconds: Seconds) -> list[Heard]:
-        """What is said in each of the regions of a clip of so many seconds."""
+    def _hear(self, regions: Sequence[Region], seconds: Seconds, language: str) -> list[Heard]:
+        """What is said in each of the regions of a clip of so many seconds, in that language."""
         heard: list[Heard] = []
         for first in range(0, len(regions), self.at_once):
-            heard += self._hear_together(regions[first : first + self.at_once], seconds)
+            heard += self._hear_together(regions[first : first + self.at_once], seconds, language)
         return heard
 
     @torch.no_grad()
-    def _hear_together(self, regions: Sequence[Region], seconds: Seconds) -> list[Heard]:
+    def _hear_together(self, regions: Sequence[Region], seconds: Seconds, language: str) -> list[Heard]:
         model, _, tokenizer = self._loaded
         is_multilingual = model.generation_config.is_multilingual
-        spoken = {"language": ENGLISH, "task": "transcribe"} if is_multilingual else {}
+        spoken = {"language": language, "task": "transcribe"} if is_multilingual else {}
         features, mask = self._features([audible(region.samples) for region in regions])
         out = model.generate(
             features,
@@ -108,7 +110,9 @@ class TransformersWhisper(Backend):
             return_dict_in_generate=True,
             output_scores=True,
             do_sample=False,
-            max_new_tokens=min(most_tokens(regions), model.config.max_target_positions // 2),
+            max_new_tokens=min(
+                most_tokens(regions, language == ENGLISH), model.config.max_target_positions // 2
+            ),
             **spoken,
         )
         heard = []

@@ -16,7 +16,8 @@ LONGEST: Seconds = 28.0  # of speech in a region, and
 MARGIN: Seconds = 0.4  # around it
 LONGEST_PAUSE: Seconds = 2.0  # in a region; a longer one is left out
 SHORTEST: Seconds = 0.1  # of what may be speech
-MOST_FIRST, MOST_TOKENS_A_SECOND = 24, 8.0  # of Whisper's tokens; fast speech has five words a second
+MOST_FIRST, MOST_TOKENS_A_SECOND = 24, 8.0  # of Whisper's tokens; fast speech has five words a second,
+MOST_FOREIGN = 24.0  # of other scripts it has a token a byte of some characters
 MAYBE = 0.25  # the probability of speech from which it is heard
 
 
@@ -33,9 +34,10 @@ class Region:
         return len(self.samples) / SAMPLE_RATE
 
 
-def most_tokens(regions: Sequence[Region]) -> int:
+def most_tokens(regions: Sequence[Region], is_english: bool = True) -> int:
     """More of Whisper's tokens than anyone says in the longest of the regions; a loop goes on until it is stopped."""
-    return MOST_FIRST + round(MOST_TOKENS_A_SECOND * max(region.duration for region in regions))
+    a_second = MOST_TOKENS_A_SECOND if is_english else MOST_FOREIGN
+    return MOST_FIRST + round(a_second * max(region.duration for region in regions))
 
 
 def speech_regions(
