@@ -1,4 +1,4 @@
-"""Many questions about recordings that were heard once: the prompt, a pipe, JSON, folders. Transcripts are kept ones."""
+"""Many questions about recordings that were heard once: the prompt, a pipe, JSON, folders. No test hears."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from tgsr.answering.open import open_model
 from tgsr.cli import main
 from tgsr.commands.answer import asked_of
 from tgsr.errors import AudioError, ModelError, OptionError
+from tgsr.timeline import Span
 
 STORIES = {
     "budget.wav": "Welcome to the meeting. The budget was cut by ten percent in March. Thank you all for coming.",
@@ -61,7 +62,7 @@ def test_of_a_folder_the_file_that_says_it_answers(folder: Path, capsys: pytest.
     assert run("ask", folder, "--phrase", "climbed down to drink") == 0
     told = capsys.readouterr().out
     assert told.startswith(f"{folder / 'cats.wav'}:\n")
-    assert "evidence: 10.00 - 11.90 s" in told
+    assert "evidence: 9.50 - 11.40 s" in told
     assert soundfile.info("evidence.wav").duration == pytest.approx(2.9, abs=0.01)
 
 
@@ -100,7 +101,7 @@ def test_what_was_heard_once_is_not_decoded_again_unless_the_file_changes(folder
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     again = open_model("cascade", folder.parent / "cache")
     assert again.spoken_in(path) == before
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
     with pytest.raises(AudioError, match=r"cats\.wav"):
         open_model("cascade", folder.parent / "cache").spoken_in(path)
 
@@ -180,7 +181,7 @@ def test_a_prompt_answers_plays_saves_and_goes_on_after_what_is_wrong(
     assert "no evidence" in type_(":play")
     assert "nothing was asked" in type_(":save notes.txt")
     assert type_("   ") == ""
-    assert "12.50" not in type_("the budget was cut")
+    assert "4.00 seconds" in type_("the budget was cut")
     assert type_(":play") == ""
     assert soundfile.info(folder.parent / "played.wav").duration == pytest.approx(2.9, abs=0.01)
     assert type_(":play 1") == ""
@@ -208,8 +209,6 @@ def test_times_of_a_stretch_are_the_recordings_when_played(folder: Path) -> None
     (folder / "cats.wav").unlink()
     soundfile.write(folder / "cats.wav", samples, 16000)
     asked = Conversation(open_model("cascade", folder.parent), [folder / "cats.wav"], start=1.0)
-    from tgsr.timeline import Span
-
     cited = CitedAnswer("", (Span(2.0, 3.0),), 0, samples[:16000])
     player = ("sh", "-c", f'cp "$0" {folder.parent}/played.wav')
     one = Prompt(asked, (), False, str, print, player, Answer("?", folder / "cats.wav", 3.0, cited, False))

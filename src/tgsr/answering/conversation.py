@@ -25,7 +25,7 @@ from tgsr.answering.responder import Responder, require_heard
 from tgsr.engine.features import seconds_to_decode
 from tgsr.errors import AudioError, ModelError, OptionError, TgsrError
 from tgsr.models.lalm import Lalm
-from tgsr.timeline import Seconds, Span
+from tgsr.timeline import Seconds
 
 MOST_LETTERS = 4000  # of a question and its choices together
 FINAL = "Final answer:"
@@ -107,7 +107,7 @@ class Conversation:
         for path in tqdm(list(self.recordings), desc="recordings", unit="file", leave=False, delay=2.0):
             try:
                 if isinstance(self.model, Cascade):
-                    self.model.passages(self.model.spoken_in(path))
+                    self.model.spoken_in(path)
                 else:
                     audio.duration(path)
             except (AudioError, ModelError) as error:
@@ -254,10 +254,13 @@ class Prompt:
             spans = self.last.cited.spans
             if not number.isdecimal() or not 1 <= int(number) <= len(spans):
                 raise OptionError(f":play {number}: the last answer cites {len(spans)} interval(s), from 1")
-            start, end = (self.conversation.start, len(self.conversation.samples(self.last.recording)))
             span = spans[int(number) - 1]
-            first, stop = (round((at - start) * audio.SAMPLE_RATE) for at in (span.start, span.end))
-            samples = self.conversation.samples(self.last.recording)[max(0, first) : min(end, stop)]
+            samples = self.conversation.samples(self.last.recording)
+            first, stop = (
+                max(0, round((at - self.conversation.start) * audio.SAMPLE_RATE))
+                for at in (span.start, span.end)
+            )
+            samples = samples[first:stop]
         if self.player is None:
             names = ", ".join(player[0] for player in PLAYERS)
             raise OptionError(f":play: none of {names} is installed; :save writes a wav")

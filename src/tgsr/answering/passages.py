@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def passages_of(words: Sequence[Word]) -> list[Line]:
     sentences = sentences_of(words)
     pairs = [
         Line(first.words + second.words)
-        for first, second in zip(sentences, sentences[1:], strict=False)
+        for first, second in pairwise(sentences)
         if second.span.start - first.span.end <= LONG_PAUSE
     ]
     return sentences + pairs
