@@ -5,13 +5,14 @@
 The recordings and questions are those of benchmarks/asked (CREDITS.md there). Without --heard the transcripts are the
 kept ones of recordings.jsonl, which takes half a minute; with it the package's own Whisper hears the recordings, once.
 Evidence is right where one of the cited intervals holds the middle of the words that answer; an answer that is declined
-is wrong. The threshold is the package's; then that which the recordings but one choose, on the one that is left, so that
-no question has a part in its own. Intervals are bootstraps by recording.
+is wrong. The threshold is the package's; then that which the recordings but one choose, on the one that is left, so
+that no question has a part in its own. Intervals are bootstraps by recording.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from typing import TypeVar
 
 import msgspec
 
-from tgsr.answering.cascade import Cascade, cited, load_cascade
-from tgsr.answering.passages import ANSWERED, Match, Passages, confidence, matches
+from tgsr.answering.cascade import Cascade, load_cascade
+from tgsr.answering.passages import ANSWERED, Passages, evidence, matches
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.statistics.intervals import bootstrap_mean, percent
 from tgsr.timeline import Seconds, Span, Word
@@ -79,14 +80,9 @@ def rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def outcome(cascade: Cascade, passages: Passages, question: Question) -> Outcome:
     vector_W = cascade.embeddings().embed([question.question])[0]
-    ranked: Sequence[Match] = matches(question.question, vector_W, [passages])
-    lines = cited(question.question, ranked, threshold=0.0)
-    return Outcome(
-        question,
-        confidence(question.question, ranked),
-        tuple(line.span for line in lines),
-        lines[0].text,
-    )
+    ranked = matches(question.question, vector_W, [passages])
+    lines = evidence(ranked, threshold=-math.inf)
+    return Outcome(question, ranked[0].score, tuple(line.span for line in lines), lines[0].text)
 
 
 def best_threshold(outcomes: Sequence[Outcome]) -> float:
@@ -144,7 +140,7 @@ def measure(cascade: Cascade, folder: Path, heard: bool = False, show: bool = Fa
     print(f"| threshold | evidence right of {n_said} | declined of {len(outcomes) - n_said} |\n|---|---|---|")
     print(told(f"the package's, {ANSWERED:g}", outcomes, [ANSWERED] * len(outcomes)))
     print(told("chosen on the other recordings", outcomes, held_out))
-    print(told("none: always answered", outcomes, [float("-inf")] * len(outcomes)))
+    print(told("none: always answered", outcomes, [-math.inf] * len(outcomes)))
     lengths = [span.end - span.start for one in outcomes for span in one.spans]
     print(
         f"{sum(lengths) / len(outcomes):.1f} s cited a question; {seconds:.3f} processor seconds a question; "
@@ -152,7 +148,9 @@ def measure(cascade: Cascade, folder: Path, heard: bool = False, show: bool = Fa
     )
     for one in outcomes if show else ():
         if not one.is_right(ANSWERED):
-            print(f"{one.confidence:.3f} {one.question.question} -> {one.nearest!r}, not {one.question.said!r}")
+            print(
+                f"{one.confidence:.3f} {one.question.question} -> {one.nearest!r}, not {one.question.said!r}"
+            )
     return outcomes
 
 

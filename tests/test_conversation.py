@@ -14,9 +14,8 @@ import soundfile
 
 from test_cascade import keep, said
 from tgsr import audio
-from tgsr.answering.ask import CitedAnswer
+from tgsr.answering.ask import MOST_LETTERS, CitedAnswer
 from tgsr.answering.conversation import (
-    MOST_LETTERS,
     Answer,
     Conversation,
     Prompt,

@@ -28,7 +28,7 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
 from tgsr.answering.in_windows import hear_windows, window_around
-from tgsr.answering.passages import VECTORS, Match, Passages, answers, matches
+from tgsr.answering.passages import VECTORS, Match, Passages, evidence, matches
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.choices import letter
@@ -54,14 +54,13 @@ LIMITS = (
 SMALL_LIMITS = (
     "; an answer is a quotation of the passages that are nearest to the question, nothing is concluded"
 )
-CITED_MOST = 2  # passages
-WORTH = 0.9  # a second passage is cited where it scores at least this share of the best
 NOT_SAID = "the recording does not say"
-NEAREST = re.compile(r'Nearest to it, at ([0-9.]+) s: "([^"]*)"\Z', re.MULTILINE)
+NEAREST = re.compile(r'Nearest to it, at ([0-9.]+) s: "([^"]*)"$', re.MULTILINE)
 NOT_THERE = "The segment is not in the transcript."
 LISTENING = "cascade+"  # how names begin that have a listener behind them
 HEARD_AROUND: Seconds = 12.0  # of the recording, around what was found
 NEAR = 0.2  # IoU with what Whisper found, from which on the listener is believed to mean the same words
+MOST_KEPT = 1000  # recordings whose passages stay in memory
 MAX_SECONDS: Seconds = 6 * 3600.0
 
 
@@ -151,9 +150,7 @@ class Cascade(Responder):
                 f"{REASONING_OPENING}\n{why} could be made out in this recording.\nFinal answer: {NOT_SAID}"
             )
         if isinstance(self.llm, ByQuotation):
-            query = " ".join((question.question, *question.choices))
-            vector_W = self.embeddings().embed([question.question])[0]
-            return self.llm.answer(matches(query, vector_W, [self.passages(spoken)]), question)
+            return self.llm.answer(self.ranked(question.question, question.choices, [spoken]), question)
         written = self.llm.answer(lines_of(transcript.words), question, decoding, self.system)
         if isinstance(written, Failed):
             return written
@@ -170,14 +167,20 @@ class Cascade(Responder):
         spoken = [self.spoken_in(path) for path in recordings]
         if is_phrase:
             return _likest(question, [one.transcript.words for one in spoken])
-        vector_W = self.embeddings().embed([question])[0]
-        query = " ".join((question, *choices))
-        ranked = matches(query, vector_W, [self.passages(one) for one in spoken])
+        ranked = self.ranked(question, choices, spoken)
         return ranked[0].recording if ranked else 0
+
+    def ranked(self, question: str, choices: Sequence[str], spoken: Sequence[Spoken]) -> list[Match]:
+        """All passages of all that was heard, the nearest to the question first; see `matches`."""
+        vector_W = self.embeddings().embed([question])[0]
+        words = " ".join((question, *choices))
+        return matches(question, vector_W, [self.passages(one) for one in spoken], words)
 
     def passages(self, spoken: Spoken) -> Passages:
         """The transcript's passages; their vectors are kept beside it."""
         if spoken.key not in self.kept:
+            if len(self.kept) >= MOST_KEPT:  # of a benchmark of many clips, the last ones
+                self.kept.pop(next(iter(self.kept)))
             path = self.cache / "transcripts" / HEARING / f"{spoken.key}.{VECTORS}.npy"
             self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), path)
         return self.kept[spoken.key]
@@ -325,55 +328,42 @@ class ByQuotation:
 
     def answer(self, ranked: Sequence[Match], question: ClipQuestion) -> str | Failed:
         """The response to a question, of all passages in order of how near they are."""
-        evidence = cited(question.question, ranked)
+        found = evidence(ranked)
         said = [
             f'From {line.span.start:.2f}s to {line.span.end:.2f}s, the speaker says "{line.text}".'
-            for line in sorted(evidence, key=lambda line: line.span.start)
+            for line in sorted(found, key=lambda line: line.span.start)
         ]
         nearest = ranked[0].line
         reasoning = "\n".join(said) or "Nothing in the transcript answers the question."
         if question.choices:
             try:
-                chosen = self.choose(evidence, question)
+                chosen = self.choose(found, question)
             except NotFiniteLogits:
                 return Failed(NOT_FINITE)
             final = f"{question.choices[chosen]} ({letter(chosen)})"
-        elif not evidence:
+        elif not found:
             quote = nearest.text.replace('"', "'")
             reasoning += f'\nNearest to it, at {nearest.span.start:.2f} s: "{quote}"'
             final = NOT_SAID
         elif bare_words(question.question)[:1] == ["when"]:
-            final = f"at {evidence[0].span.start:.2f} s"
+            final = f"at {found[0].span.start:.2f} s"
         else:
             final = (
-                f'"{evidence[0].text}"'  # what the LLM would say in its own words is worse than what was said
+                f'"{found[0].text}"'  # what the LLM would say in its own words is worse than what was said
             )
         return f"{REASONING_OPENING}\n{reasoning}\nFinal answer: {final}"
 
-    def choose(self, evidence: Sequence[Line], question: ClipQuestion) -> int:
+    def choose(self, found: Sequence[Line], question: ClipQuestion) -> int:
         """The choice that the evidence makes likelier than the question alone does; with none, the likeliest."""
-        quote = " ".join(line.text for line in evidence)
+        quote = " ".join(line.text for line in found)
         known = f'Someone says: "{quote}"\n{question.question}'
         n = len(question.choices)
         likely = self.llm().likely([known] * n + [question.question] * n, question.choices * 2)
         gains = [
-            with_it - (without if evidence else 0.0)
+            with_it - (without if found else 0.0)
             for with_it, without in zip(likely[:n], likely[n:], strict=True)
         ]
         quoted = set(bare_words(quote))
         choices = [set(bare_words(choice)) for choice in question.choices]
         shares = [len(words & quoted) / max(1, len(words)) for words in choices]
         return int(np.argmax([gain + share for gain, share in zip(gains, shares, strict=True)]))
-
-
-def cited(question: str, ranked: Sequence[Match]) -> list[Line]:
-    """The passages that answer, the best first, none overlapping another; [] where the recording does not say."""
-    if not answers(question, ranked):
-        return []
-    evidence = [ranked[0].line]
-    for match in ranked[1:]:
-        if len(evidence) == CITED_MOST or match.score < WORTH * ranked[0].score:
-            break
-        if all(match.line.span.iou(line.span) == 0 for line in evidence):
-            evidence.append(match.line)
-    return evidence

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
-from tgsr.answering.ask import AskedLong, CitedAnswer, ask
+from tgsr.answering.ask import MOST_LETTERS, AskedLong, CitedAnswer, ask
 from tgsr.answering.cascade import Cascade, nearest_of
 from tgsr.answering.citing import check_citations
 from tgsr.answering.responder import Responder, require_heard
@@ -27,7 +27,6 @@ from tgsr.errors import AudioError, ModelError, OptionError, TgsrError
 from tgsr.models.lalm import Lalm
 from tgsr.timeline import Seconds
 
-MOST_LETTERS = 4000  # of a question and its choices together
 FINAL = "Final answer:"
 PLAYERS = (  # each with what makes it play one file, show nothing and end
     ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error"),

@@ -6,6 +6,7 @@ stops: a long one is cut, and a pause ends one too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,19 +71,24 @@ class Passages:
     vectors_NW: np.ndarray
 
     @classmethod
-    def of(cls, words: Sequence[Word], embeddings: SentenceEmbeddings, kept: Path) -> Passages:
+    def of(cls, words: Sequence[Word], embeddings: SentenceEmbeddings, kept: Path | None = None) -> Passages:
         """`kept` is the file of their vectors: read where it is whole and of as many passages, else written."""
         lines = tuple(passages_of(words))
-        try:
-            vectors_NW = np.load(kept).astype(np.float32)
-        except (OSError, ValueError, EOFError):
-            vectors_NW = np.zeros((0, 0), np.float32)
-        if len(vectors_NW) != len(lines):
+        halves_NW = None if kept is None else _read(kept)
+        if halves_NW is None or len(halves_NW) != len(lines):
             halves_NW = embeddings.embed([line.text for line in lines]).astype(np.float16)
-            with whole(kept) as half, half.open("wb") as file:
-                np.save(file, halves_NW)
-            vectors_NW = halves_NW.astype(np.float32)  # as they are read again
-        return cls(lines, vectors_NW)
+            if kept is not None:
+                with whole(kept) as half, half.open("wb") as file:
+                    np.save(file, halves_NW)
+        return cls(lines, halves_NW.astype(np.float32))
+
+
+def _read(kept: Path) -> np.ndarray | None:
+    try:
+        halves: np.ndarray = np.load(kept)
+    except (OSError, ValueError, EOFError):  # none yet, or damaged: made again
+        return None
+    return halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +101,70 @@ class Match:
 
 
 SHARED = 0.2  # weight of the words that are shared, beside the cosine
+LACKS = 0.1  # off where a number, a date or a colour is asked for and the passage has none
+ANSWERED = (
+    0.5  # the best score, from which on the recording is taken to say it: chosen by benchmarks/asking.py
+)
+_ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
+_NUMBER = (
+    rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
+)
+_DATE = (
+    r"|\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september"
+    r"|october|november|december|spring|summer|autumn|winter|\w*teenth|century|today|yesterday|tomorrow)\b"
+)
+_COLOUR = r"\b(?:black|white|gr[ae]y|red|blue|green|yellow|brown|pink|purple|orange|golden|silver\w*|violet|crimson)\b"
+# What a question asks for, and what a passage must then have.
+KINDS = tuple(
+    (re.compile(asked, re.IGNORECASE), re.compile(said, re.IGNORECASE))
+    for asked, said in (
+        (
+            r"\bhow (?:many|much|old|tall|deep|far|high|heavy|wide|big|large|fast)\b",
+            _NUMBER + r"|\b(?:no|few|several)\b",
+        ),
+        (r"\b(?:what|which) (?:is the |was the )?(?:price|weight|height|age|amount|number)\b", _NUMBER),
+        (r"\b(?:what|which) (?:is the |was the )?(?:year|day|month|date|century|season)\b", _NUMBER + _DATE),
+        (r"\b(?:what|which) colou?r\b", _COLOUR),
+    )
+)
 
 
-def matches(question: str, vector_W: np.ndarray, recordings: Sequence[Passages]) -> list[Match]:
-    """All passages, the best first: the cosine, and SHARED times the share of the question's words, rare ones first."""
+def lacks(question: str, passage: str) -> bool:
+    """Whether the question asks for a number, a date or a colour, and the passage has none."""
+    return any(asked.search(question) and not said.search(passage) for asked, said in KINDS)
+
+
+def matches(
+    question: str, vector_W: np.ndarray, recordings: Sequence[Passages], words: str | None = None
+) -> list[Match]:
+    """All passages of all recordings, the best first.
+
+    The score is the cosine with the question's vector, SHARED times the share of the question's words that the passage
+    has (rare ones weigh more; `words` are others to look for instead), and less LACKS where what is asked for is not in
+    it. [] where nobody says a word.
+    """
     lines = [line for one in recordings for line in one.lines]
     if not lines:
         return []
     cosines = np.concatenate([one.vectors_NW @ vector_W for one in recordings if one.lines])
-    scores = cosines + SHARED * np.array(relevance(question, lines))
+    scores = cosines + SHARED * np.array(relevance(words or question, lines))
+    scores -= LACKS * np.array([lacks(question, line.text) for line in lines])
     owners = np.repeat(np.arange(len(recordings)), [len(one.lines) for one in recordings])
     return [Match(int(owners[i]), lines[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
-ANSWERED = 0.5  # the best passage's score, from which on the recording is taken to say it
+CITED_MOST = 2  # passages
+WORTH = 0.9  # a second passage is cited where it scores at least this share of the best
 
 
-def answers(question: str, ranked: Sequence[Match]) -> bool:
-    """Whether the best of the passages is taken to answer the question."""
-    return bool(ranked) and ranked[0].score >= ANSWERED
+def evidence(ranked: Sequence[Match], threshold: float = ANSWERED) -> list[Line]:
+    """The passages that answer, the best first, none overlapping another; [] where the recording does not say."""
+    if not ranked or ranked[0].score < threshold:
+        return []
+    found = [ranked[0].line]
+    for match in ranked[1:]:
+        if len(found) == CITED_MOST or match.score < WORTH * ranked[0].score:
+            break
+        if all(match.line.span.iou(line.span) == 0 for line in found):
+            found.append(match.line)
+    return found
