@@ -25,7 +25,7 @@ from tgsr.answering.conversation import (
 )
 from tgsr.answering.open import open_model
 from tgsr.cli import main
-from tgsr.commands.answer import asked_of
+from tgsr.commands.answer import asked_of, model_named
 from tgsr.errors import AudioError, ModelError, OptionError
 from tgsr.timeline import Span
 
@@ -214,6 +214,17 @@ def test_times_of_a_stretch_are_the_recordings_when_played(folder: Path) -> None
     one.play("1")
     played, _ = soundfile.read(folder.parent / "played.wav", dtype="float32")
     assert np.allclose(played, samples[32000:48000], atol=1e-4)
+
+
+def test_an_llm_is_a_cascades() -> None:
+    assert model_named("mini", None) == "mini"
+    assert model_named("cascade", "http://localhost:1/v1#m") == "cascade:http://localhost:1/v1#m"
+    for model, llm, says in (
+        ("mini", "folder", "give one of the two"),
+        ("cascade", "a.GGUF", "llama-server"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            model_named(model, llm)
 
 
 def test_a_question_is_refused_before_a_model_is_asked(folder: Path) -> None:

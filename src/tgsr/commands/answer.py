@@ -43,11 +43,13 @@ def add_ask(command: argparse.ArgumentParser) -> None:
         "that keeps models and transcripts, or, where lines are piped in, one question a line. With --phrase the "
         f"question is the words to be located. {TAUGHT}"
     )
-    flag("words", nargs="+", metavar="RECORDING ... [QUESTION]", help=about)
+    flag("words", nargs="+", metavar="RECORDING", help=about)
     flag("--choice", action="append", default=[], help="an answer to choose from; give several")
     flag("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
     flag("--json", action="store_true", help="one JSON object a question, and nothing else, on stdout")
     flag("--model", default="cascade", help=MODEL)
+    about = f"writes the answer over the transcript, instead of quoting it: {shared.LLM}; short for --model cascade:LLM"
+    flag("--llm", metavar="LLM", help=about)
     flag("--start", type=float, default=0.0, help="hear from this second on")
     flag("--end", type=float, help="hear up to this second")
     about = "where to write the wav; evidence.wav if not given, and none for questions from a pipe"
@@ -60,7 +62,23 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     shared.finish(command, ask, example)
 
 
+def model_named(model: str, llm: str | None) -> str:
+    """The name of the model that answers. OptionError for an LLM beside another model, and for one in a single file."""
+    if llm is None:
+        return model
+    if model != "cascade":
+        raise OptionError(
+            f"--llm {llm} --model {model}: an LLM reads a cascade's transcript; give one of the two"
+        )
+    if llm.lower().endswith(".gguf"):
+        raise OptionError(
+            f"--llm {llm}: serve it, as by `llama-server -m {llm} --port 8080`, and give http://localhost:8080/v1#NAME"
+        )
+    return f"cascade:{llm}"
+
+
 def ask(args: argparse.Namespace) -> None:
+    name = model_named(args.model, args.llm)
     recordings, question = asked_of(args.words)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
@@ -79,7 +97,7 @@ def ask(args: argparse.Namespace) -> None:
     choices = tuple(args.choice)
     if question is not None:
         require_question(question, choices)
-    model = shared.open_model(args, args.model)
+    model = shared.open_model(args, name)
     conversation = Conversation(model, recordings, args.start, args.end, args.long_audio)
     if len(recordings) > 1:
         for error in conversation.hear():
