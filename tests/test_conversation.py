@@ -90,6 +90,16 @@ def test_a_pipe_without_a_question_is_an_error(
     assert "no question came" in capsys.readouterr().err
 
 
+def test_a_pipe_of_another_encoding_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO("Où?\n".encode("latin-1")), encoding="utf-8")
+    )
+    assert run("ask", folder) == 2
+    assert "not UTF-8 (byte 0xf9" in capsys.readouterr().err
+
+
 def test_what_was_heard_once_is_not_decoded_again_unless_the_file_changes(folder: Path) -> None:
     path = folder / "cats.wav"
     assert len(conversation(folder).ask("a cat sat", phrase=True)[0].cited.spans) == 1

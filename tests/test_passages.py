@@ -1,4 +1,4 @@
-"""Passages: where sentences end, which one answers, and what is declined. The embeddings are those of single words."""
+"""Passages: what is cited with a line, which one answers, and what is declined. Embeddings are those of single words."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tgsr.answering.passages import (
-    MOST_WORDS,
     Match,
     Passages,
     evidence,
     lacks,
     matches,
-    passages_of,
-    sentences_of,
+    sentence_around,
 )
-from tgsr.data.transcribe.transcript import Line
+from tgsr.data.transcribe.transcript import Line, lines_of
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
 from tgsr.timeline import Span, Word
 
@@ -54,18 +52,24 @@ def embeddings() -> SentenceEmbeddings:
     return SentenceEmbeddings(tensors, tokenizer, 1, 1e-12)
 
 
-def test_every_word_is_in_one_sentence_and_long_ones_are_cut_at_a_comma() -> None:
-    spoken = words("one two, " * 30 + "three. Mr. Smith left. " + "word " * 70)
-    sentences = sentences_of(spoken)
-    assert [word for sentence in sentences for word in sentence.words] == spoken
-    assert max(len(sentence.words) for sentence in sentences) == MOST_WORDS
-    assert sentences[0].text.endswith("two,")
-    assert "Mr. Smith left." in [sentence.text for sentence in sentences]
-    assert sentences_of([]) == passages_of([]) == []
+def test_a_long_sentence_is_cited_whole_and_no_other_with_it() -> None:
+    long = "First of all Mr. Smith said that " + "he would, " * 9 + "and left."
+    lines = lines_of(words(f"It was late. {long} Nobody knew why."))
+    assert [len(line.words) for line in lines] == [3, 16, 11, 3]
+    assert [sentence_around(lines, index) for index in range(4)] == [
+        slice(0, 1),
+        slice(1, 3),
+        slice(1, 3),
+        slice(3, 4),
+    ]
+    assert sentence_around(lines_of(words("word " * 48)), 1) == slice(0, 2)  # no more than MOST_WORDS
 
 
-def test_sentences_go_on_together_but_not_across_a_long_pause() -> None:
-    assert [len(passages_of(words(SAID, pause))) for pause in (0.5, 2.0)] == [5, 3]
+@pytest.mark.parametrize(("pause", "n"), [(1.0, 2), (1.5, 1)])
+def test_no_sentence_goes_on_across_a_long_pause(pause: float, n: int) -> None:
+    lines = lines_of([*words("the budget"), *words("was cut", start=2.0 + pause)])
+    assert len(lines) == 2
+    assert sentence_around(lines, 0) == slice(0, n)
 
 
 def test_the_passage_that_shares_most_is_cited_of_the_recording_that_says_it(

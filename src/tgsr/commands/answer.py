@@ -113,14 +113,14 @@ def ask(args: argparse.Namespace) -> None:
         _prompt(args, conversation, choices)
         return
     n_asked = n_failed = 0
-    for question in questions_in(sys.stdin):
+    for question in _utf8(questions_in(sys.stdin)):
         n_asked += 1
         try:
             for answer in conversation.ask(question, choices, phrase=args.phrase):
                 wav = _save_evidence(args, answer, args.evidence) if args.evidence else None
                 if not args.json:
                     print(f"> {question}")
-                _show(args, conversation, answer, wav)
+                _show(args, conversation, answer, wav, limits=n_asked == 1)
         except ModelError as error:
             n_failed += 1
             row = {"question": question, "error": str(error), "model": model.name}
@@ -133,6 +133,16 @@ def ask(args: argparse.Namespace) -> None:
             "no question came: give one, or pipe them in, one a line" if not n_asked else "none was answered"
         )
         raise NothingDone(f"{n_asked} questions from the pipe: {what}")
+
+
+def _utf8(questions: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from questions
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"questions from the pipe: not UTF-8 (byte {error.object[error.start]:#x}, {error.reason}); convert them, "
+            "as by iconv -f UTF-16 -t UTF-8"
+        ) from error
 
 
 def asked_of(words: Sequence[str]) -> tuple[list[Path], str | None]:
@@ -171,11 +181,17 @@ def _save_evidence(args: argparse.Namespace, answer: Answer, path: Path) -> Path
     return path
 
 
-def _show(args: argparse.Namespace, conversation: Conversation, answer: Answer, wav: Path | None) -> None:
+def _show(
+    args: argparse.Namespace,
+    conversation: Conversation,
+    answer: Answer,
+    wav: Path | None,
+    limits: bool = True,
+) -> None:
     if args.json:
         print(json.dumps(answer.as_row(conversation.model.name, wav), ensure_ascii=False), flush=True)
         return
-    print(_told(conversation, answer, limits=True), flush=True)
+    print(_told(conversation, answer, limits=limits), flush=True)
     if wav is not None:
         from tgsr import audio
 
