@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
-from tgsr.answering.cascade import NOT_SAID, found, load_cascade, transcript_prompt
+from tgsr.answering.cascade import NOT_SAID, found, load_cascade, nearest_of, transcript_prompt
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import official_letter
@@ -155,6 +155,7 @@ def test_any_local_chat_model_writes_the_response_itself(tmp_path: Path, clip: n
 
 def test_the_packaged_model_finds_the_line_that_answers(tmp_path: Path, clip: np.ndarray) -> None:
     require("smollm2-135m-instruct")
+    require("all-minilm-l6-v2")
     cascade = load_cascade("cascade", cache=tmp_path)
     asked = [
         ClipQuestion(0, "", "When is the budget mentioned?"),
@@ -169,6 +170,9 @@ def test_the_packaged_model_finds_the_line_that_answers(tmp_path: Path, clip: np
     assert official_letter(where) == "b"
     assert nothing.endswith(NOT_SAID)
     assert find_spans(nothing) == []
+    at, quote = nearest_of(nothing) or (0.0, "")
+    assert any(word.start == at for word in said().words)
+    assert quote in SAID
     for text in (when, what, where):
         assert text.startswith(REASONING_OPENING)
         assert "not supported" not in text

@@ -18,8 +18,9 @@ from test_answerable_by_text import save_tiny_llm
 from test_any_transformers import folder as generic_folder  # noqa: F401  a fixture
 from test_any_transformers import noise
 from tgsr.answering.any_transformers import load_generic
-from tgsr.answering.cascade import ByLikelihood, ByPrompt, Cascade
+from tgsr.answering.cascade import ByPrompt, ByQuotation, Cascade
 from tgsr.answering.open import open_model
+from tgsr.answering.passages import Match
 from tgsr.answering.predict import predict, respond
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import save_wav
@@ -247,8 +248,8 @@ def test_a_cascade_whose_likelihoods_are_not_finite_chooses_nothing(llm_folder: 
     llm = LocalLlm.load(str(llm_folder))
     with torch.no_grad():
         llm.model.get_input_embeddings().weight.fill_(float("nan"))
-    lines = [Line((Word("Seven.", 0.0, 1.0),))]
-    found = ByLikelihood(llm).answer(lines, ClipQuestion(0, "", "When?"), GREEDY)
+    ranked = [Match(0, Line((Word("Seven.", 0.0, 1.0),)), 1.0)]
+    found = ByQuotation(lambda: llm).answer(ranked, ClipQuestion(0, "", "Which?", ("seven", "one")))
     assert found == Failed(NOT_FINITE)
 
 

@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         print(BEGINNINGS, end="")
         return 0
-    args = parser(words).parse_args(words)
+    args = _parsed(words)
     try:
         args.run(args)
     except KeyboardInterrupt:
@@ -134,6 +134,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tgsr: {error}; {DISK_REMEDIES[error.errno]} and run the same command again", file=sys.stderr)
         return 2
     return 0
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The command's arguments. Of a command that takes any number of `words` they may stand between its flags, where
+    argparse takes those before the first flag alone.
+    """
+    top = parser(words)
+    args, rest = top.parse_known_args(words)
+    if rest and ("words" not in args or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.words += rest
+    return args
 
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ from tgsr.prompts import choice_question, open_question
 from tgsr.records import MOST_CHOICES
 from tgsr.timeline import Seconds, Span
 
+MOST_LETTERS = 4000  # of a question and its choices together
 AskedLong = LongAudio | Literal["windows"]
 """What is done about a recording that is longer than a model hears."""
 

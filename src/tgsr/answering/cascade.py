@@ -5,24 +5,30 @@ A baseline to hold audio models against, and what `tgsr ask` uses for any Englis
 transformers, `cascade:http://HOST:PORT/v1#MODEL` with any OpenAI-compatible server. `cascade+MODEL` lets another model
 listen where Whisper has found a phrase, and say its seconds.
 
-A model of 135M parameters cannot be trusted to copy times or to follow a format. It is asked for what it can do: how
-likely the question is after each line (which line answers it), and how likely each choice is after the lines that do.
-Times and quotations are then copied from the transcript, and so is the answer to an open question. Any other LLM gets
-the transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited interval is
-held against the transcript, and marked where that does not support it.
+A model of 135M parameters cannot be trusted to copy times or to follow a format. The passages that answer are found by
+sentence embeddings and by shared words (passages.py), and the model is asked for what it can do: how likely each choice
+is after them. Times and quotations are then copied from the transcript, and so is the answer to an open question. Any
+other LLM gets the transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited
+interval is held against the transcript, and marked where that does not support it.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from tgsr import audio
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
 from tgsr.answering.in_windows import hear_windows, window_around
+from tgsr.answering.passages import VECTORS, Match, Passages, evidence, matches
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.choices import letter
@@ -38,6 +44,7 @@ from tgsr.llm.served import Llm, ServedLlm
 from tgsr.llm.text_models import LocalLlm
 from tgsr.models.lalm import Lalm
 from tgsr.models.packaged_weights import language_model
+from tgsr.models.sentence_embeddings import SentenceEmbeddings
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3
 from tgsr.timeline import Hole, Seconds, Span, Word
 
@@ -46,18 +53,15 @@ LIMITS = (
     "in the median"
 )
 SMALL_LIMITS = (
-    "; the packaged LLM (135M parameters) finds the lines that answer and quotes them, it concludes nothing"
+    "; an answer is a quotation of the passages that are nearest to the question, nothing is concluded"
 )
-READ_MOST = 48  # lines that the small LLM reads for a question: those that share most with it
-CITED_MOST = 2  # lines
-WORTH = 0.5  # a second line is cited where it scores at least this share of the best
-ANSWERED = 0.6  # relevance + LIKELIER x PMI of the best line, from which on the recording is taken to say it
-LIKELIER = 0.5
 NOT_SAID = "the recording does not say"
+NEAREST = re.compile(r'Nearest to it, at ([0-9.]+) s: "([^"]*)"$', re.MULTILINE)
 NOT_THERE = "The segment is not in the transcript."
 LISTENING = "cascade+"  # how names begin that have a listener behind them
 HEARD_AROUND: Seconds = 12.0  # of the recording, around what was found
 NEAR = 0.2  # IoU with what Whisper found, from which on the listener is believed to mean the same words
+MOST_KEPT = 1000  # recordings whose passages stay in memory
 MAX_SECONDS: Seconds = 6 * 3600.0
 
 
@@ -81,7 +85,27 @@ def load_cascade(
         local = LocalLlm.load(llm)
         # Three characters are a token or more in English.
         return Cascade(name, cache, ByPrompt(local, 3 * (local.context - 1200)))
-    return Cascade(name, cache, ByLikelihood(LocalLlm.load(str(language_model()))), listener=listener)
+    return Cascade(name, cache, ByQuotation(), listener=listener)
+
+
+@functools.cache
+def packaged_embeddings() -> SentenceEmbeddings:
+    """The packaged sentence embeddings, loaded once a process. FetchError where they cannot be had."""
+    return SentenceEmbeddings.load()
+
+
+@functools.cache
+def packaged_llm() -> LocalLlm:
+    """SmolLM2-135M-Instruct, loaded once a process. FetchError where it cannot be had."""
+    return LocalLlm.load(str(language_model()))
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What was heard of one clip; `key` names its sound."""
+
+    key: str
+    transcript: Transcript
 
 
 @dataclass
@@ -90,28 +114,32 @@ class Cascade(Responder):
 
     name: str
     cache: Path
-    llm: ByPrompt | ByLikelihood
+    llm: ByPrompt | ByQuotation
     max_seconds: Seconds = MAX_SECONDS
     at_once: int = 1
     system: str | None = None  # of the LLM's prompts
     listener: Lalm | None = None  # hears again where a phrase was found, and says its seconds
+    embeddings: Callable[[], SentenceEmbeddings] = packaged_embeddings
+    kept: dict[str, Passages] = field(default_factory=dict)
+    files: dict[Path, Spoken] = field(default_factory=dict)
 
     @property
     def limits(self) -> str:
-        return LIMITS + (SMALL_LIMITS if isinstance(self.llm, ByLikelihood) else "")
+        return LIMITS + (SMALL_LIMITS if isinstance(self.llm, ByQuotation) else "")
 
     def respond(
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
-        transcripts = [self.transcript(samples) for samples in clips]
+        spoken = [self.spoken(samples) for samples in clips]
         return [
-            self._answer(clips[question.clip], transcripts[question.clip], question, decoding)
+            self._answer(clips[question.clip], spoken[question.clip], question, decoding)
             for question in questions
         ]
 
     def _answer(
-        self, samples: np.ndarray, transcript: Transcript, question: ClipQuestion, decoding: Decoding
+        self, samples: np.ndarray, spoken: Spoken, question: ClipQuestion, decoding: Decoding
     ) -> str | Failed:
+        transcript = spoken.transcript
         if question.phrase is not None:
             span = found(question.phrase, transcript.words)
             if span is not None and self.listener is not None:
@@ -122,28 +150,112 @@ class Cascade(Responder):
             return (
                 f"{REASONING_OPENING}\n{why} could be made out in this recording.\nFinal answer: {NOT_SAID}"
             )
+        if isinstance(self.llm, ByQuotation):
+            return self.llm.answer(self.ranked(question.question, question.choices, [spoken]), question)
         written = self.llm.answer(lines_of(transcript.words), question, decoding, self.system)
         if isinstance(written, Failed):
             return written
         held = marked(written, transcript.words)
         return Cut(held) if isinstance(written, Cut) else held
 
+    def nearest(
+        self, question: str, choices: Sequence[str], recordings: Sequence[Path], is_phrase: bool = False
+    ) -> int:
+        """Which of the recordings has the passage that is nearest to the question, or reads most like the phrase.
+
+        The first one where nobody says a word in any.
+        """
+        spoken = [self.spoken_in(path) for path in recordings]
+        if is_phrase:
+            return _likest(question, [one.transcript.words for one in spoken])
+        ranked = self.ranked(question, choices, spoken)
+        return ranked[0].recording if ranked else 0
+
+    def ranked(self, question: str, choices: Sequence[str], spoken: Sequence[Spoken]) -> list[Match]:
+        """All passages of all that was heard, the nearest to the question first; see `matches`."""
+        vector_W = self.embeddings().embed([question])[0]
+        words = " ".join((question, *choices))
+        return matches(question, vector_W, [self.passages(one) for one in spoken], words)
+
+    def passages(self, spoken: Spoken) -> Passages:
+        """The transcript's passages; their vectors are kept beside it."""
+        if spoken.key not in self.kept:
+            if len(self.kept) >= MOST_KEPT:  # of a benchmark of many clips, the last ones
+                self.kept.pop(next(iter(self.kept)))
+            path = self.cache / "transcripts" / HEARING / f"{spoken.key}.{VECTORS}.npy"
+            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), path)
+        return self.kept[spoken.key]
+
+    def spoken_in(self, path: Path) -> Spoken:
+        """What was heard of the file: not even decoded where it was heard before and is as long and as old as then.
+
+        AudioError where it must be decoded and cannot be.
+        """
+        if path in self.files:
+            return self.files[path]
+        real = os.path.realpath(path)
+        state = os.stat(real)
+        stamp = [state.st_size, state.st_mtime_ns]
+        name = hashlib.sha256(os.fsencode(real)).hexdigest()[:32]
+        index = self.cache / "transcripts" / "files" / f"{name}.json"
+        try:
+            row = json.loads(index.read_text(encoding="utf-8"))
+            key = str(row["sound"]) if row["stamp"] == stamp else None
+            transcript = None if key is None else self._read(key)
+        except (OSError, ValueError, KeyError, TypeError):
+            transcript = None
+        if transcript is None:
+            spoken = self.spoken(audio.load(path, max_seconds=self.max_seconds))
+            write_whole(index, json.dumps({"stamp": stamp, "sound": spoken.key}))
+        else:
+            spoken = Spoken(str(key), transcript)
+        self.files[path] = spoken
+        return spoken
+
+    def spoken(self, samples: np.ndarray) -> Spoken:
+        """What is heard of the samples, from the cache where they were heard before."""
+        key = content_hash(samples)
+        return Spoken(key, self._read(key) or self._hear(key, samples))
+
     def transcript(self, samples: np.ndarray) -> Transcript:
         """The clip's transcript, from the cache where it was made before; a kept one that is damaged is made again."""
-        path = self.cache / "transcripts" / HEARING / f"{content_hash(samples)}.json"
+        return self.spoken(samples).transcript
+
+    def _path(self, key: str) -> Path:
+        return self.cache / "transcripts" / HEARING / f"{key}.json"
+
+    def _read(self, key: str) -> Transcript | None:
         try:
-            row = json.loads(path.read_text(encoding="utf-8"))
+            row = json.loads(self._path(key).read_text(encoding="utf-8"))
             kept = row["words"]
             words = tuple(Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in kept)
             holes = tuple(Hole(start, end) for start, end in row["holes"])
             return Transcript(words, float(row["duration"]), SOURCE, holes=holes)
         except (OSError, ValueError, KeyError, TypeError):
-            transcript = transcribe(samples)
+            return None
+
+    def _hear(self, key: str, samples: np.ndarray) -> Transcript:
+        transcript = transcribe(samples)
         rows = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
         row = {"duration": transcript.duration, "words": rows}
         row["holes"] = [[hole.start, hole.end] for hole in transcript.holes]
-        write_whole(path, json.dumps(row, ensure_ascii=False))
+        write_whole(self._path(key), json.dumps(row, ensure_ascii=False))
         return transcript
+
+
+def _likest(phrase: str, spoken: Sequence[Sequence[Word]]) -> int:
+    """Which transcript has the phrase word for word, else what reads most like it; the first of equals."""
+    wanted = f" {' '.join(bare_words(phrase))} "
+    for index, words in enumerate(spoken):
+        if wanted in f" {' '.join(bare_words(' '.join(word.text for word in words)))} ":
+            return index
+    return int(np.argmax([(find_phrase(phrase, words) or (None, 0.0))[1] for words in spoken]))
+
+
+def nearest_of(text: str) -> tuple[Seconds, str] | None:
+    """When the passage begins that a response names as the nearest to a question that it declines, and its words."""
+    match = NEAREST.search(text)
+    return (float(match[1]), match[2]) if match else None
 
 
 def found(phrase: str, words: Sequence[Word]) -> Span | None:
@@ -206,69 +318,50 @@ def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters:
     )
 
 
-# --- a small LLM, by what it finds likely -----------------------------------------------------------------------
+# --- the packaged models: what is nearest, quoted ----------------------------------------------------------------
 
 
 @dataclass
-class ByLikelihood:
-    """Which lines answer the question, and which choice follows from them; an open question is answered with a line."""
+class ByQuotation:
+    """The passages that answer are quoted; the small LLM says which choice follows from them."""
 
-    llm: LocalLlm
+    llm: Callable[[], LocalLlm] = packaged_llm
 
-    def answer(
-        self, lines: Sequence[Line], question: ClipQuestion, decoding: Decoding, system: str | None = None
-    ) -> str | Failed:
-        """`system` changes nothing: the packaged LLM is asked only how likely texts are."""
-        try:
-            return self._answer(lines, question)
-        except NotFiniteLogits:
-            return Failed(NOT_FINITE)
-
-    def _answer(self, lines: Sequence[Line], question: ClipQuestion) -> str:
-        scored = self.evidence(lines, question)
-        evidence = sorted(scored, key=lambda line: line.span.start)
-        cited = [
+    def answer(self, ranked: Sequence[Match], question: ClipQuestion) -> str | Failed:
+        """The response to a question, of all passages in order of how near they are."""
+        found = evidence(ranked)
+        said = [
             f'From {line.span.start:.2f}s to {line.span.end:.2f}s, the speaker says "{line.text}".'
-            for line in evidence
+            for line in sorted(found, key=lambda line: line.span.start)
         ]
-        reasoning = "\n".join(cited) or "Nothing in the transcript answers the question."
+        nearest = ranked[0].line
+        reasoning = "\n".join(said) or "Nothing in the transcript answers the question."
         if question.choices:
-            chosen = self.choose(evidence, question)
+            try:
+                chosen = self.choose(found, question)
+            except NotFiniteLogits:
+                return Failed(NOT_FINITE)
             final = f"{question.choices[chosen]} ({letter(chosen)})"
-        elif not evidence:
+        elif not found:
+            quote = nearest.text.replace('"', "'")
+            reasoning += f'\nNearest to it, at {nearest.span.start:.2f} s: "{quote}"'
             final = NOT_SAID
         elif bare_words(question.question)[:1] == ["when"]:
-            final = f"at {scored[0].span.start:.2f} s"
+            final = f"at {found[0].span.start:.2f} s"
         else:
-            final = f'"{scored[0].text}"'  # what it would say in words of its own is worse than what was said
+            final = (
+                f'"{found[0].text}"'  # what the LLM would say in its own words is worse than what was said
+            )
         return f"{REASONING_OPENING}\n{reasoning}\nFinal answer: {final}"
 
-    def evidence(self, lines: Sequence[Line], question: ClipQuestion) -> list[Line]:
-        """The lines after which the question is likelier than without one, and which share words with it; best first.
-
-        [] where the best is not good enough.
-        """
-        query = " ".join((question.question, *question.choices))
-        shared = relevance(query, lines)
-        read = sorted(range(len(lines)), key=lambda i: -shared[i])[:READ_MOST]
-        prompts = [f'Write one question that this sentence answers: "{lines[i].text}"' for i in read]
-        nothing = 'Write one question that this sentence answers: "..."'
-        likely = self.llm.likely([*prompts, nothing], [question.question] * (len(prompts) + 1))
-        score = {i: shared[i] + LIKELIER * (likely[n] - likely[-1]) for n, i in enumerate(read)}
-        best = max(score.values())
-        if best < ANSWERED:
-            return []
-        top = sorted(score, key=lambda i: -score[i])[:CITED_MOST]
-        return [lines[i] for i in top if score[i] >= max(ANSWERED, WORTH * best)]
-
-    def choose(self, evidence: Sequence[Line], question: ClipQuestion) -> int:
+    def choose(self, found: Sequence[Line], question: ClipQuestion) -> int:
         """The choice that the evidence makes likelier than the question alone does; with none, the likeliest."""
-        quote = " ".join(line.text for line in evidence)
+        quote = " ".join(line.text for line in found)
         known = f'Someone says: "{quote}"\n{question.question}'
         n = len(question.choices)
-        likely = self.llm.likely([known] * n + [question.question] * n, question.choices * 2)
+        likely = self.llm().likely([known] * n + [question.question] * n, question.choices * 2)
         gains = [
-            with_it - (without if evidence else 0.0)
+            with_it - (without if found else 0.0)
             for with_it, without in zip(likely[:n], likely[n:], strict=True)
         ]
         quoted = set(bare_words(quote))

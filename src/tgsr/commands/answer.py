@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import sys
 import typing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tgsr.commands import shared
 from tgsr.errors import NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
+
+if TYPE_CHECKING:
+    from tgsr.answering.conversation import Answer, Conversation
 
 MODEL = (
     "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en, mini-en:sta, mini-en:tokens (English); "
@@ -28,14 +38,22 @@ TAUGHT = (
 
 def add_ask(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag("recording", type=Path, help="wav, flac, mp3 or ogg")
-    flag("question", help=f"the question; with --phrase the words to be located. {TAUGHT}")
+    about = (
+        "recordings (any sound or video file), or folders of them, and the question last; without a question a prompt "
+        "that keeps models and transcripts, or, where lines are piped in, one question a line. With --phrase the "
+        f"question is the words to be located. {TAUGHT}"
+    )
+    flag("words", nargs="+", metavar="RECORDING", help=about)
     flag("--choice", action="append", default=[], help="an answer to choose from; give several")
     flag("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
+    flag("--json", action="store_true", help="one JSON object a question, and nothing else, on stdout")
     flag("--model", default="cascade", help=MODEL)
+    about = f"writes the answer over the transcript, instead of quoting it: {shared.LLM}; short for --model cascade:LLM"
+    flag("--llm", metavar="LLM", help=about)
     flag("--start", type=float, default=0.0, help="hear from this second on")
     flag("--end", type=float, help="hear up to this second")
-    flag("--evidence", type=Path, help="where to write the wav; evidence.wav if not given")
+    about = "where to write the wav; evidence.wav if not given, and none for questions from a pipe"
+    flag("--evidence", type=Path, help=about)
     shared.add_system(command)
     shared.add_config(command, Placement)
     shared.add_limits(command)
@@ -44,68 +62,222 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     shared.finish(command, ask, example)
 
 
+def model_named(model: str, llm: str | None) -> str:
+    """The name of the model that answers. OptionError for an LLM beside another model, and for one in a single file."""
+    if llm is None:
+        return model
+    if model != "cascade":
+        raise OptionError(
+            f"--llm {llm} --model {model}: an LLM reads a cascade's transcript; give one of the two"
+        )
+    if llm.lower().endswith(".gguf"):
+        raise OptionError(
+            f"--llm {llm}: serve it, as by `llama-server -m {llm} --port 8080`, and give http://localhost:8080/v1#NAME"
+        )
+    return f"cascade:{llm}"
+
+
 def ask(args: argparse.Namespace) -> None:
-    shared.require_there(args.recording)
+    name = model_named(args.model, args.llm)
+    recordings, question = asked_of(args.words)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
     shared.require_writable("--evidence", args.evidence or Path("."), folder=args.evidence is None)
     from tgsr import audio
-    from tgsr.answering.ask import ask
+    from tgsr.errors import ModelError
 
-    duration = audio.duration(args.recording)  # one that cannot be read is said before a model is loaded
+    if question is None and sys.stdin.isatty() and args.json:
+        raise OptionError("--json: give a question, or pipe questions in, one a line")
+    if len(recordings) > 1 and (args.start or args.end is not None):
+        raise OptionError(f"--start, --end: are of one recording, not of {len(recordings)}")
+    if len(recordings) == 1:
+        audio.duration(recordings[0])  # one that cannot be read is said before a model is loaded
+    from tgsr.answering.conversation import Conversation, questions_in, require_question
+
+    choices = tuple(args.choice)
+    if question is not None:
+        require_question(question, choices)
+    model = shared.open_model(args, name)
+    conversation = Conversation(model, recordings, args.start, args.end, args.long_audio)
+    if len(recordings) > 1:
+        for error in conversation.hear():
+            print(f"tgsr: {error}; left out", file=sys.stderr)
+        if not recordings:
+            raise NothingDone("none of the recordings can be heard")
+    if question is not None:
+        for answer in conversation.ask(question, choices, phrase=args.phrase):
+            wav = _save_evidence(args, answer, args.evidence or Path("evidence.wav"))
+            _show(args, conversation, answer, wav)
+        return
+    if sys.stdin.isatty():
+        _prompt(args, conversation, choices)
+        return
+    n_asked = n_failed = 0
+    for question in _utf8(questions_in(sys.stdin)):
+        n_asked += 1
+        try:
+            for answer in conversation.ask(question, choices, phrase=args.phrase):
+                wav = _save_evidence(args, answer, args.evidence) if args.evidence else None
+                if not args.json:
+                    print(f"> {question}")
+                _show(args, conversation, answer, wav, limits=n_asked == 1)
+        except ModelError as error:
+            n_failed += 1
+            row = {"question": question, "error": str(error), "model": model.name}
+            print(
+                json.dumps(row, ensure_ascii=False) if args.json else f"> {question}\ntgsr: {error}",
+                flush=True,
+            )
+    if n_asked == n_failed:
+        what = (
+            "no question came: give one, or pipe them in, one a line" if not n_asked else "none was answered"
+        )
+        raise NothingDone(f"{n_asked} questions from the pipe: {what}")
+
+
+def _utf8(questions: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from questions
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"questions from the pipe: not UTF-8 (byte {error.object[error.start]:#x}, {error.reason}); convert them, "
+            "as by iconv -f UTF-16 -t UTF-8"
+        ) from error
+
+
+def asked_of(words: Sequence[str]) -> tuple[list[Path], str | None]:
+    """The recordings, those of folders each by itself, and the question: the last of the words, unless that is the
+    only one or is there as a file or folder.
+
+    Raises OptionError for a URL and a folder without sound, FileNotFoundError for a recording that is not there.
+    """
+    from tgsr.data.corpora.folders import FORMATS, walk
+
+    *given, last = words
+    is_file = os.path.exists(last) or (" " not in last and Path(last).suffix.lower() in FORMATS)
+    names, question = (words, None) if not given or is_file else (given, last)
+    recordings: dict[Path, None] = {}
+    for name in names:
+        if name.startswith(("http://", "https://")):
+            raise OptionError(f"{name}: is an address; download it first, then ask about the file")
+        path = Path(name)
+        shared.require_there(path)
+        found = list(walk(path, FORMATS)) if path.is_dir() else [path]
+        if not found:
+            raise OptionError(f"{path}: holds no sound file; known are {', '.join(sorted(FORMATS))}")
+        recordings |= dict.fromkeys(found)
+    return list(recordings), question
+
+
+def _save_evidence(args: argparse.Namespace, answer: Answer, path: Path) -> Path | None:
+    """Where the sound of the answer's evidence was written; None where it has none."""
+    from tgsr import audio
+    from tgsr.answering.conversation import free_name
+
+    if not len(answer.cited.evidence):
+        return None
+    path = free_name(path)
+    audio.save_wav(path, answer.cited.evidence)
+    return path
+
+
+def _show(
+    args: argparse.Namespace,
+    conversation: Conversation,
+    answer: Answer,
+    wav: Path | None,
+    limits: bool = True,
+) -> None:
+    if args.json:
+        print(json.dumps(answer.as_row(conversation.model.name, wav), ensure_ascii=False), flush=True)
+        return
+    print(_told(conversation, answer, limits=limits), flush=True)
+    if wav is not None:
+        from tgsr import audio
+
+        print(f"{wav}: {len(answer.cited.evidence) / audio.SAMPLE_RATE:.2f} s to listen to", flush=True)
+
+
+def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
+    """The answer as people read it: the response, what is to be known about it, and the seconds that it cites."""
+    from tgsr import audio
     from tgsr.answering.citing import SAME
     from tgsr.answering.in_windows import likeness, written_down
-    from tgsr.answering.responder import require_heard
-    from tgsr.engine.features import seconds_to_decode
     from tgsr.llm.decoding import Cut
     from tgsr.models.lalm import Lalm
     from tgsr.timeline import Span
 
-    model = shared.open_model(args, args.model)
-    any_length = args.long_audio != "refuse"
-    most = (
-        seconds_to_decode(model, "split" if any_length else "refuse")
-        if isinstance(model, Lalm)
-        else model.max_seconds
-    )
-    if not isinstance(model, Lalm):
-        require_heard(model, (duration if args.end is None else args.end) - args.start)
-    samples = audio.load(args.recording, start=args.start, end=args.end, max_seconds=most)
-    answer = ask(
-        model, samples, args.question, tuple(args.choice), phrase=args.phrase, long_audio=args.long_audio
-    ).moved(args.start, args.choice, args.question if args.phrase else None)
-    print(answer.text)
-    if isinstance(answer.text, Cut):
-        print("the response was cut off at its limit and may lack its answer")
-    if args.start:
-        print(f"times are the recording's; the model heard it from {args.start:g} s on")
-    if answer.window:
-        heard = f"{answer.window.start:.2f} - {answer.window.end:.2f} s of {duration:.2f} s"
-        print(
+    model, start, cited = conversation.model, conversation.start, answer.cited
+    lines = [f"{answer.recording}:"] if len(conversation.recordings) > 1 else []
+    lines.append(cited.text)
+    if isinstance(cited.text, Cut):
+        lines.append("the response was cut off at its limit and may lack its answer")
+    if start:
+        lines.append(f"times are the recording's; the model heard it from {start:g} s on")
+    if cited.window:
+        heard = f"{cited.window.start:.2f} - {cited.window.end:.2f} s of {start + answer.duration:.2f} s"
+        lines.append(
             f"the recording is longer than {model.name} hears; this is about {heard}, the best of its windows"
         )
-    spans = [span for span in answer.spans[:1] if span.start - args.start < len(samples) / audio.SAMPLE_RATE]
-    if args.phrase and isinstance(model, Lalm) and spans:
-        heard_at = Span(max(0.0, spans[0].start - args.start), spans[0].end - args.start)
+    samples = conversation.samples(answer.recording)
+    spans = [span for span in cited.spans[:1] if span.start - start < len(samples) / audio.SAMPLE_RATE]
+    if answer.located and isinstance(model, Lalm) and spans:
+        heard_at = Span(max(0.0, spans[0].start - start), spans[0].end - start)
         (words,) = written_down(model, samples, [heard_at])
-        other = "" if likeness(args.question, words) >= SAME else ": not the words that were asked for"
-        print(f'asked what is said around there, the model writes "{words}"{other}')
-    if answer.unmoved:
-        print(f"left as written, lengths or counted from {args.start:g} s on: {', '.join(answer.unmoved)}")
-    if limits := getattr(model, "limits", ""):
+        other = "" if likeness(answer.question, words) >= SAME else ": not the words that were asked for"
+        lines.append(f'asked what is said around there, the model writes "{words}"{other}')
+    if cited.unmoved:
+        lines.append(f"left as written, lengths or counted from {start:g} s on: {', '.join(cited.unmoved)}")
+    if limits and (what := getattr(model, "limits", "")):
+        lines.append(f"limits: {what}")
+    lines += [f"evidence: {span.start:.2f} - {span.end:.2f} s" for span in cited.spans]
+    if cited.n_invalid:
+        lines.append(f"{cited.n_invalid} cited interval(s) end before they start: left out")
+    if not len(cited.evidence):
+        lines.append("no evidence: the response cites no valid span inside the recording")
+    return "\n".join(lines)
+
+
+def _prompt(args: argparse.Namespace, conversation: Conversation, choices: tuple[str, ...]) -> None:
+    """Asks at the terminal until Ctrl-D; Ctrl-C leaves a line, or an answer that takes too long."""
+    from tgsr.answering.conversation import HELP, Prompt, player_here
+    from tgsr.models.packaged_weights import cache_folder
+
+    n = len(conversation.recordings)
+    print(f"{conversation.recordings[0] if n == 1 else f'{n} recordings'}, {conversation.model.name}\n{HELP}")
+    if limits := getattr(conversation.model, "limits", ""):
         print(f"limits: {limits}")
-    for span in answer.spans:
-        print(f"evidence: {span.start:.2f} - {span.end:.2f} s")
-    if answer.n_invalid:
-        print(f"{answer.n_invalid} cited interval(s) end before they start: left out")
-    if not len(answer.evidence):
-        print("no evidence: the response cites no valid span inside the recording")
+    told = partial(_told, conversation, limits=False)
+    prompt = Prompt(conversation, choices, args.phrase, told, print, player_here())
+    with _history(cache_folder() / "ask_history"):
+        while True:
+            try:
+                if not prompt.take(input("? ")):
+                    return
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print("\n(Ctrl-D or :quit ends)")
+
+
+@contextmanager
+def _history(path: Path) -> Iterator[None]:
+    """Arrow keys and the questions of earlier times, where this Python has readline; kept for the user alone."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        yield
         return
-    path, n = args.evidence or Path("evidence.wav"), 2
-    while path.exists():  # the next free number
-        path, n = Path(f"evidence-{n}.wav"), n + 1
-    audio.save_wav(path, answer.evidence)
-    print(f"{path}: {len(answer.evidence) / audio.SAMPLE_RATE:.2f} s to listen to")
+    if path.is_file():
+        readline.read_history_file(path)
+    readline.set_history_length(1000)
+    try:
+        yield
+    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o600)
+        readline.write_history_file(path)
 
 
 def add_predict(command: argparse.ArgumentParser) -> None:

