@@ -180,11 +180,11 @@ def _require_packable(record: Clip | Question, path: Path) -> None:
         raise RecordError("audio", f"{sound} is not {', '.join(FORMATS)}; {CONVERT}")
 
 
-def _by_clip(path: Path, sounds: SoundFolder | None) -> Iterator[Sample | Bad]:
+def _by_clip(path: Path, folder: SoundFolder | None) -> Iterator[Sample | Bad]:
     """A sample a clip, as it comes; for questions a sample with all of one clip, in the order of their first ones."""
     order, questions, sounds = OnDisk(), OnDisk(), OnDisk()
     n = 0
-    for item in _records(path, sounds):
+    for item in _records(path, folder):
         if isinstance(item, Bad):
             yield item
             continue

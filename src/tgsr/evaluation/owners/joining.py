@@ -40,7 +40,7 @@ class Joining:
         known = next((id_ for id_ in given if id_ in self.ids), None)
         if known is not None:
             return known
-        names = [sound_name(name) for name in given or [sound] if name]
+        names = [sound_name(name) for name in given or ([sound] if sound else [])]
         about = next((self.by_sound[name] for name in names if name in self.by_sound), ())
         if len(about) > 1:
             some = ", ".join(about[:3]) + (", ..." if len(about) > 3 else "")
