@@ -91,9 +91,7 @@ class Match:
 SHARED = 0.2  # weight of the words that are shared, beside the cosine
 LACKS = 0.15  # off where a number, a date or a colour is asked for and the passage has none
 SNATCH, A_SNATCH = 4, 0.1  # off for a line of fewer words: it is near to much
-ANSWERED = (
-    0.5  # the best score, from which on the recording is taken to say it: chosen by benchmarks/asking.py
-)
+ANSWERED = 0.5  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
 _ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
 _NUMBER = (
     rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
