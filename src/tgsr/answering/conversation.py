@@ -22,6 +22,7 @@ from tgsr.answering.ask import MOST_LETTERS, AskedLong, CitedAnswer, ask
 from tgsr.answering.cascade import Cascade, nearest_of
 from tgsr.answering.citing import check_citations
 from tgsr.answering.responder import Responder, require_heard
+from tgsr.disk.whole import write_whole
 from tgsr.engine.features import seconds_to_decode
 from tgsr.errors import AudioError, ModelError, OptionError, TgsrError
 from tgsr.models.lalm import Lalm
@@ -136,8 +137,7 @@ class Conversation:
         if recording not in self.heard:
             duration = audio.duration(recording)
             if isinstance(self.model, Lalm):
-                split = "refuse" if self.long_audio == "refuse" else "split"
-                most = seconds_to_decode(self.model, split)
+                most = seconds_to_decode(self.model, "refuse" if self.long_audio == "refuse" else "split")
             else:
                 require_heard(self.model, (duration if self.end is None else self.end) - self.start)
                 most = self.model.max_seconds
@@ -273,7 +273,7 @@ class Prompt:
         if path.suffix == ".txt":
             if not self.log:
                 raise OptionError(":save: nothing was asked yet")
-            path.write_text("\n".join(self.log), encoding="utf-8")
+            write_whole(path, "\n".join(self.log))
             self.say(f"{path}: {len(self.log)} answers")
         elif path.suffix in ("", ".wav"):
             samples = self.evidence()

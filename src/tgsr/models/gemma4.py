@@ -104,10 +104,9 @@ class Gemma4(Lalm):
     def encode_audio(self, samples: np.ndarray) -> Tensor:
         """16 kHz mono samples -> F x D_enc: what the official forward, which masks its padding, gives the aligner."""
         self.refuse_long(samples)
-        extractor, tower = self.feature_extractor, self.audio_tower
-        least = (
-            extractor.frame_length // 2
-        )  # half of the first mel frame lies before the sound, the rest within it
+        extractor: Any = self.feature_extractor
+        tower = self.audio_tower
+        least = extractor.frame_length // 2  # half of the first mel frame lies before the sound
         if len(samples) <= least:
             raise self.too_short(samples, least)
         mels = extractor([samples], sampling_rate=SAMPLE_RATE, return_tensors="pt")

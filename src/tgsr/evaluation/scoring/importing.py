@@ -249,7 +249,7 @@ def _cells(path: Path) -> Table:
     if not good:
         bad = next((row for row in read if isinstance(row, Bad)), None)
         raise ImportFileError(f"{path}: holds no rows" + (f" that can be read: {bad.error}" if bad else ""))
-    rows = [(row.line or 0, dict(row.values)) for row in good]
+    rows: list[tuple[int, Row]] = [(row.line or 0, dict(row.values)) for row in good]
     return Table(rows, [row for row in read if isinstance(row, Bad)], good[0].comma)
 
 
