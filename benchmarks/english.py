@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ COLUMNS = (
     *("phrase IoU", "IoU ≥ .7 (%)", "start, end off (s)", "choices of four (%)"),
     *("evidence hit (%)", "quote truth (%)", "k", "accuracy (%)"),
 )
-CURVES = {  # of metrics.jsonl: how they are called in the picture
+GATES = {  # of metrics.jsonl: how they are called in the picture
     "iou_timed_words": "base, with time code: IoU in words",
     "iou_timed_tokens": "base, with time code: IoU in tokens",
     "iou_plain_words": "base, plain: IoU in words",
     "choices": "base: choices",
+}
+CURVES = {
+    **GATES,
     "phrase_iou": "phrase IoU",
     "evidence_hit": "evidence hit",
     "quote_truth": "quote truth",
@@ -181,7 +185,10 @@ def curves_of(log: Path) -> list[Curve]:
     """The measures of one run's metrics.jsonl that are in CURVES, against its steps."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in read_rows(log):
-        for name, value in {**row, **row.get("watch", {})}.items():
+        gates = {
+            name: row[name] for name in GATES if name in row
+        }  # other numbers of a step are of its own few clips
+        for name, value in {**gates, **row.get("watch", {})}.items():
             if name in CURVES and value is not None:
                 points.setdefault(name, []).append((row["step"], value))
     run = log.name.removesuffix(".jsonl").removesuffix(".metrics")
@@ -208,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(*table_of(args.folder, name, Bootstrap()), "", sep="\n")
         return
     panels = curve_panels([curve for log in args.logs for curve in curves_of(log)], is_noisy=False)
-    lines_png(panels, args.plot)
+    lines_png([replace(panel, is_share=True) for panel in panels], args.plot)
     print(args.plot)
 
 

@@ -38,7 +38,7 @@ tgsr train english --clips $trained --watch $watched --out "$runs/base"
 # Stage 1: the aligner alone; once for times in the paper's words, once for Whisper's time tokens.
 [ -e "$runs/data-sta/questions.jsonl" ] || tgsr build sta --clips $trained --phrases 6 --max-words 8 --out "$runs/data-sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --soft-times 3 \
-    --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps 150 --out "$runs/sta"
+    --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps 100 --out "$runs/sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --times tokens --soft-times 3 \
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps 150 --out "$runs/tokens"
 

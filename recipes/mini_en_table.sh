@@ -7,7 +7,7 @@
 # questions with choices a corpus, where all (about 850, with reasoning) take too long.
 set -euo pipefail
 runs=${RUNS:-runs/en} table=${TABLE:-${RUNS:-runs/en}/table}
-models=${MODELS:-mini-en=mini-en mini-en:sta=mini-en:sta}
+models=${MODELS:-mini-en=mini-en mini-en:sta=mini-en:sta mini-en:paper=mini-en:paper mini-en:tgsr=mini-en:tgsr}
 locators=${LOCATORS:-mini-en:tokens=mini-en:tokens frames=$runs/frames/model cascade=cascade}
 clips=$(for corpus in librispeech speechocean queen; do echo "$runs/$corpus-train/clips.jsonl"; done)
 

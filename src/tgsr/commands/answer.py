@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from tgsr.answering.conversation import Answer, Conversation
 
 MODEL = (
-    "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en, mini-en:sta, mini-en:tokens (English); "
-    "mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: a folder, hub id or "
-    "http://HOST:PORT/v1#MODEL), cascade+MODEL (MODEL says the seconds of phrases that the cascade has found); "
-    "gemini:MODEL, openai:MODEL, or any OpenAI-compatible server with audio as http://HOST:PORT/v1#MODEL"
+    "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en, mini-en:sta, mini-en:tokens, mini-en:paper, "
+    "mini-en:tgsr (English); mini-lm; a folder or hub id; cascade or cascade:LLM (Whisper, then a text LLM: a folder, "
+    "hub id or http://HOST:PORT/v1#MODEL), cascade+MODEL (MODEL says the seconds of phrases that the cascade has "
+    "found); gemini:MODEL, openai:MODEL, or any OpenAI-compatible server with audio as http://HOST:PORT/v1#MODEL"
 )
 
 TAUGHT = (
-    "mini-en was taught questions with choices about which words follow others, are said first, at all or how often, "
-    "the words in quotation marks (six to nine of ten are right, but not how often; its seconds are made up); without "
-    "choices only 'Which two words are said right after \"...\"?' and 'Transcribe the input speech.'; all else is a "
-    "guess"
+    "mini-en:tgsr was taught questions with choices about which words follow others, are said first, at all or how "
+    "often, the words in quotation marks (eight to ten of ten are right, how often five of ten; mini-en's seconds are "
+    "made up); without choices only 'Which two words are said right after \"...\"?' and 'Transcribe the input "
+    "speech.'; all else is a guess"
 )
 
 

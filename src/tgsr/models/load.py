@@ -55,6 +55,8 @@ SHIPPED = {
     "mini-en": "mini-en",
     "mini-en:tokens": "mini-en-tokens",
     "mini-en:sta": "mini-en-sta",
+    "mini-en:paper": "mini-en-paper",
+    "mini-en:tgsr": "mini-en-tgsr",
 }
 OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
