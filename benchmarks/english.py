@@ -185,7 +185,9 @@ def curves_of(log: Path) -> list[Curve]:
     """The measures of one run's metrics.jsonl that are in CURVES, against its steps."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in read_rows(log):
-        gates = {name: row[name] for name in GATES if name in row}  # other numbers of a step are of its own few clips
+        gates = {
+            name: row[name] for name in GATES if name in row
+        }  # other numbers of a step are of its own few clips
         for name, value in {**gates, **row.get("watch", {})}.items():
             if name in CURVES and value is not None:
                 points.setdefault(name, []).append((row["step"], value))
