@@ -16,7 +16,7 @@ from tgsr.errors import OptionError, RunError, Stopped
 from tgsr.miniature.english import train_english
 from tgsr.miniature.english_config import EnglishConfig
 from tgsr.records import read_clips, write_jsonl
-from tgsr.timeline import Word
+from tgsr.timeline import Hole, Word
 from tiny import logged, whisper_folder
 
 
@@ -39,9 +39,9 @@ def train(folder: Path, out: Path, **other: object) -> Path:
     return train_english(settings(folder, **other), out, FeatureCache(folder / "features"))
 
 
-def alone(folder: Path, *words: Word) -> Path:
+def alone(folder: Path, *words: Word, holes: tuple[Hole, ...] = ()) -> Path:
     """A file beside the clips with the first of them, in which these words are said."""
-    path = rewritten(folder, words=words)
+    path = rewritten(folder, words=words, holes=holes)
     write_jsonl(path, [read_clips(path)[0]])
     return path
 
@@ -118,7 +118,9 @@ def test_clips_that_teach_nothing_are_left_out_with_the_reason(folder: Path, tmp
 def test_words_longer_than_the_context_end_in_an_error_and_not_in_a_loop(
     folder: Path, tmp_path: Path
 ) -> None:
-    clips = alone(folder, Word("xyzzy" * 120, 0, 1))
+    long = "xyzzy" * 120
+    hole = Hole(2.1, 2.3)  # so that nobody can count
+    clips = alone(folder, Word(long, 0, 1), Word(long, 1, 2), holes=(hole,))
     with pytest.raises(RunError, match="step 0: every lesson about its clips is too long"):
         train(folder, tmp_path / "run", clips=(str(clips),))
 

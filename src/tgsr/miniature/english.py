@@ -90,22 +90,27 @@ def lessons_of(
     As many as `lesson_tokens` hold, or one, and `token_phrases` phrases that are answered in time tokens.
     """
     chosen: list[tuple[Branch, str]] = []
-    budget = config.lesson_tokens
+    budget, room = config.lesson_tokens, context_of(lalm) - 2
     questions = item.questions(config.without, int(rng.integers(2**31)))
     shares = EARLY if step < config.early_share * config.steps else SHARES
     for lesson in islice(english_lessons(item.clip, questions, rng, timed, shares), MOST_DRAWN):
         lesson_branch = branch_of(lalm, lesson)
-        size = len(lesson_branch.prompt) + len(lesson_branch.answer)
-        if size > context_of(lalm) - 2:
+        size = size_of(lesson_branch)
+        if size > room:
             continue
         budget -= size
         if budget < 0 and chosen:
             break
         chosen.append((lesson_branch, lesson.kind if timed else f"bad {lesson.kind}"))
     with writing_times(lalm, "tokens"):
-        for lesson in time_token_lessons(lalm, item.clip, config.token_phrases, timed, rng):
-            chosen.append((branch_of(lalm, lesson), lesson.kind))
-    return chosen
+        told = time_token_lessons(lalm, item.clip, config.token_phrases, timed, rng)
+        in_tokens = [(branch_of(lalm, lesson), lesson.kind) for lesson in told]
+    return [*chosen, *((branch, kind) for branch, kind in in_tokens if size_of(branch) <= room)]
+
+
+def size_of(branch: Branch) -> int:
+    """Tokens of its prompt and its answer."""
+    return len(branch.prompt) + len(branch.answer)
 
 
 def branch_of(lalm: Whisper, lesson: TextLesson) -> Branch:
