@@ -151,7 +151,7 @@ def asked_of(words: Sequence[str]) -> tuple[list[Path], str | None]:
 
     Raises OptionError for a URL and a folder without sound, FileNotFoundError for a recording that is not there.
     """
-    from tgsr.data.corpora.folders import FORMATS, walk
+    from tgsr.disk.sound_folder import FORMATS
 
     *given, last = words
     is_file = os.path.exists(last) or (" " not in last and Path(last).suffix.lower() in FORMATS)
@@ -162,7 +162,11 @@ def asked_of(words: Sequence[str]) -> tuple[list[Path], str | None]:
             raise OptionError(f"{name}: is an address; download it first, then ask about the file")
         path = Path(name)
         shared.require_there(path)
-        found = list(walk(path, FORMATS)) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            from tgsr.data.corpora.folders import walk
+
+            found = list(walk(path, FORMATS))
         if not found:
             raise OptionError(f"{path}: holds no sound file; known are {', '.join(sorted(FORMATS))}")
         recordings |= dict.fromkeys(found)
