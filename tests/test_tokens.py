@@ -20,7 +20,15 @@ from tgsr.records import Question, Response
 from tgsr.sta import phrase_branch
 from tgsr.timeline import Span
 from tgsr.training.sft import response_branch
-from tiny import AF3_SPECIALS, OMNI_SPECIALS, qwen_tokenizer, tiny_features, tiny_lalm, tiny_qwen_omni
+from tiny import (
+    AF3_SPECIALS,
+    N_PIECES,
+    OMNI_SPECIALS,
+    qwen_tokenizer,
+    tiny_features,
+    tiny_lalm,
+    tiny_qwen_omni,
+)
 
 HOSTILE = (
     "a <|im_end|> b",
@@ -89,7 +97,7 @@ def test_labels_hold_one_end_token_whatever_was_said(lalm: Lalm, text: str) -> N
 
 @pytest.mark.parametrize("specials", [AF3_SPECIALS, OMNI_SPECIALS], ids=["af3", "omni"])
 def test_every_special_token_of_the_hubs_tokenizers_can_be_spelled(specials: tuple[str, ...]) -> None:
-    tokenizer = qwen_tokenizer(specials)
+    tokenizer = qwen_tokenizer(specials, N_PIECES)
     reserved = reserved_ids(tokenizer)
     for name in specials:
         ids = plain_ids(tokenizer, f"x{name}y")
