@@ -28,6 +28,10 @@ MODEL = (
     "found); gemini:MODEL, openai:MODEL, or any OpenAI-compatible server with audio as http://HOST:PORT/v1#MODEL"
 )
 
+LOCATOR = (
+    "cascade+mini-en:tokens"  # for phrases of an unheard voice: IoU 0.96 where the cascade alone has 0.87
+)
+
 TAUGHT = (
     "mini-en:tgsr was taught questions with choices about which words follow others, are said first, at all or how "
     "often, the words in quotation marks (eight to ten of ten are right, how often five of ten; mini-en's seconds are "
@@ -47,7 +51,7 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     flag("--choice", action="append", default=[], help="an answer to choose from; give several")
     flag("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
     flag("--json", action="store_true", help="one JSON object a question, and nothing else, on stdout")
-    flag("--model", default="cascade", help=MODEL)
+    flag("--model", help=f"{MODEL}. If not given: cascade, with --phrase {LOCATOR}")
     about = f"writes the answer over the transcript, instead of quoting it: {shared.LLM}; short for --model cascade:LLM"
     flag("--llm", metavar="LLM", help=about)
     flag("--start", type=float, default=0.0, help="hear from this second on")
@@ -62,11 +66,11 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     shared.finish(command, ask, example)
 
 
-def model_named(model: str, llm: str | None) -> str:
+def model_named(model: str | None, llm: str | None, phrase: bool = False) -> str:
     """The name of the model that answers. OptionError for an LLM beside another model, and for one in a single file."""
     if llm is None:
-        return model
-    if model != "cascade":
+        return model or (LOCATOR if phrase else "cascade")
+    if model not in (None, "cascade"):
         raise OptionError(
             f"--llm {llm} --model {model}: an LLM reads a cascade's transcript; give one of the two"
         )
@@ -78,7 +82,7 @@ def model_named(model: str, llm: str | None) -> str:
 
 
 def ask(args: argparse.Namespace) -> None:
-    name = model_named(args.model, args.llm)
+    name = model_named(args.model, args.llm, args.phrase)
     recordings, question = asked_of(args.words)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
