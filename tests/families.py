@@ -75,6 +75,31 @@ def branches_of(lalm: Any) -> list[Branch]:
     ]
 
 
+def a_padded_batch_is_as_the_official_one(lalm: Any, batch: Any, clips: Sequence[np.ndarray]) -> None:
+    """Log-probs of ANSWERS, and greedy texts, to TEXTS about three clips; `batch` has them as the processor pads."""
+    answers = [(*lalm.response_tokens(text), lalm.eos_id) for text in ANSWERS]
+    n = max(map(len, answers))
+    rows = torch.tensor([[*answer, *[lalm.pad_id] * (n - len(answer))] for answer in answers])
+    ids = torch.cat([batch["input_ids"], rows], 1)
+    mask = torch.cat([batch["attention_mask"], torch.ones_like(rows)], 1)
+    sound = {name: batch[name] for name in batch if "feature" in name}
+    branches = branches_of(lalm)
+    with torch.no_grad():
+        logits = lalm.inner(input_ids=ids, attention_mask=mask, **sound).logits[:, -n - 1 : -1]
+        expected = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])[..., 0]
+        prefix = listen(lalm, [lalm.encode_audio(clip) for clip in clips])
+        packed = branch_logps(prefix, branches)
+        prompts = [branch.prompt for branch in branches]
+        drawn = sample(prefix, range(3), prompts, max_new_tokens=12, temperature=0)
+        theirs = lalm.inner.generate(**batch, max_new_tokens=12, do_sample=False, pad_token_id=lalm.pad_id)
+    for row, kept, answer, other in zip(packed.logp_BT, packed.mask_BT, answers, expected, strict=True):
+        assert torch.allclose(row[kept], other[: len(answer)], atol=1e-5)
+    texts_drawn = [list(one.ids) for one in drawn]
+    for ours, other in zip(texts_drawn, theirs[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+        assert ours == other[: len(ours)]
+    assert len(set(map(tuple, texts_drawn))) > 1
+
+
 def held_to_the_official_class(lalm: Any, clips: Sequence[np.ndarray]) -> None:
     """Log-probs of `branches_of` over three clips in one row, and gradients of all that trains, are its forward's."""
     branches = branches_of(lalm)

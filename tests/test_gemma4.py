@@ -18,13 +18,13 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMultimodalLM, Gemma4ForConditionalGeneration
 
+from families import TEXTS, a_padded_batch_is_as_the_official_one
 from tgsr import cli
 from tgsr.answering.any_transformers import _processor
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
 from tgsr.check.official import official_frames, official_logps
 from tgsr.engine.features import FeatureCache, parts
-from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.engine.vllm_rollouts import export_decoder
 from tgsr.errors import ModelError
@@ -99,33 +99,7 @@ def test_a_batch_of_mixed_lengths_has_the_official_log_probs_and_greedy_texts(
 ) -> None:
     """A second language, a file of two channels, an empty answer; all longer than the window of 12 positions."""
     clips = [noise(0.9, 1), load_sound(two_channels), noise(6.0, 3)]
-    texts = ["When?", "Wer sagt „sieben“? 七在哪里?", "Which digit is said right after seven?"]
-    answers = [
-        (*lalm.response_tokens(text), lalm.eos_id) for text in ("", "Von 1.20s bis 1.40s: 七", "(b) two")
-    ]
-    batch = official(processor, texts, clips)
-    n = max(map(len, answers))
-    rows = torch.tensor([[*answer, *[lalm.pad_id] * (n - len(answer))] for answer in answers])
-    ids = torch.cat([batch["input_ids"], rows], 1)
-    mask = torch.cat([batch["attention_mask"], torch.ones_like(rows)], 1)
-    sound = {name: batch[name] for name in ("input_features", "input_features_mask")}
-    prompts = [lalm.prompt(text).after for text in texts]
-    with torch.no_grad():
-        logits = lalm.inner(input_ids=ids, attention_mask=mask, **sound).logits[:, -n - 1 : -1]
-        expected = logits.log_softmax(-1).gather(-1, ids[:, -n:, None])[..., 0]
-        prefix = listen(lalm, [lalm.encode_audio(clip) for clip in clips])
-        branches = [
-            Branch(i, prompt, answer) for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
-        ]
-        packed = branch_logps(prefix, branches)
-        drawn = sample(prefix, range(3), prompts, max_new_tokens=12, temperature=0)
-        theirs = lalm.inner.generate(**batch, max_new_tokens=12, do_sample=False, pad_token_id=lalm.pad_id)
-    for row, kept, answer, other in zip(packed.logp_BT, packed.mask_BT, answers, expected, strict=True):
-        assert torch.allclose(row[kept], other[: len(answer)], atol=1e-5)
-    texts_drawn = [list(one.ids) for one in drawn]
-    for ours, other in zip(texts_drawn, theirs[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-        assert ours == other[: len(ours)]
-    assert len(set(map(tuple, texts_drawn))) > 1
+    a_padded_batch_is_as_the_official_one(lalm, official(processor, list(TEXTS), clips), clips)
 
 
 @pytest.mark.parametrize("unified", [False, True])
