@@ -18,8 +18,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMultimodalLM, Gemma4ForConditionalGeneration
 
-from families import TEXTS, a_padded_batch_is_as_the_official_one
-from tgsr import cli
+from families import TEXTS, a_padded_batch_is_as_the_official_one, through_every_command
 from tgsr.answering.any_transformers import _processor
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
@@ -33,11 +32,9 @@ from tgsr.models.gemma4 import Gemma4
 from tgsr.models.load import load, save_adapter
 from tgsr.models.tokens import chat_text
 from tgsr.prompts import chat_messages
-from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
-from tgsr.timeline import Span
 from tgsr.training.config import StaConfig
 from tgsr.training.steps import as_trained
-from tiny import gemma4_folder, noise, questions_in, tiny_gemma4, trainable
+from tiny import gemma4_folder, noise, tiny_gemma4, trainable
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["encoder", "unified"])
@@ -239,47 +236,16 @@ def test_gemma_3n_is_refused_by_name_and_what_answering_lacks_is_said(tmp_path: 
 # --- from the command line -------------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> None:
-    assert cli.main(arguments) == 0
-
-
 def test_every_command_takes_the_folder(
     small: Path, two_channels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     """Stage 1, stage 2, attend, merge, predict, sft, over a second language, two channels, an empty answer."""
     monkeypatch.chdir(tmp_path)
-    model, short, cache = str(small), ("--max-new-tokens", "6"), ("--cache", "cache")
-    about = ("stereo", str(two_channels), 1.5)
-    phrase = Question("zh", *about, "phrase", "When?", phrase="七 sieben", evidence=(Span(0.2, 1.1),))
-    choice = Question(
-        "de", *about, "choice", "Wer sagt „sieben“?", answer="日本", choices=("日本", "niemand")
-    )
-    asked = {}
-    for kind, one in (("sta", phrase), ("qa", choice)):
-        file = questions_in(tmp_path / kind, kind, 1, n_phrases=1, most=1)
-        write_jsonl(file, [*read_questions(file), one])
-        asked[kind] = str(file)
-    run("train", "sta", "--questions", asked["sta"], "--model", model, "--out", "one", *cache)
-    few = ("--max-steps", "1", "--prompts-per-step", "2", "--group-size", "2", *short, *cache)
-    run("train", "grpo", "--questions", asked["qa"], "--model", "one/adapter", "--out", "two", *few)
+    through_every_command(small, two_channels)
     assert "model.embed_audio.embedding_projection" in capsys.readouterr().out
-    run("merge", "--model", "two/adapter", "--out", "merged")
-    for name in ("two/adapter", "merged"):
-        given = ("--model", name, "--out", "predictions.jsonl", *short, *cache)
-        run("predict", "--questions", asked["qa"], *given)
-    predicted = read_responses("predictions.jsonl")
-    of = {name: [r.text for r in predicted if r.model == name] for name in ("two/adapter", "merged")}
-    assert of["two/adapter"] == of["merged"]
-    assert len(of["merged"]) == 2
     assert names_in(small) == names_in(Path("merged"))  # keys that no layer has, too
     lora = load_file("two/adapter/adapter_model.safetensors")
     assert all(name.startswith("base_model.model.model.language_model.layers.") for name in lora)
-    write_jsonl("written.jsonl", [Response(q, "someone", "") for q in read_questions(asked["qa"])])
-    once = ("--max-steps", "1", *cache)
-    run("train", "sft", "--responses", "written.jsonl", "--model", model, "--out", "empty", *once)
-    models = ("--model", model, "--model", "two/adapter")
-    run("attend", "--questions", asked["qa"], *models, "--out", "attention", "--heat", "0", *short, *cache)
-    assert set(json.loads(Path("attention/attention.json").read_text())) == {model, "two/adapter"}
 
 
 def names_in(folder: Path) -> set[str]:
