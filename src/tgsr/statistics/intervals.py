@@ -81,6 +81,12 @@ def bootstrap_mean(
     return Bootstrap(seed, n_resamples).means({"": values}, clusters)[""]
 
 
+def interval_of(resamples: Floats) -> tuple[float, float]:
+    """The ends of the percentile bootstrap's 95 % interval; NaN where a resample is."""
+    low, high = np.percentile(resamples, LEVELS)
+    return float(low), float(high)
+
+
 class Bootstrap:
     """Resamples of whole clusters, drawn with replacement. As many clusters always get the same draws, made once."""
 
@@ -157,6 +163,28 @@ class Bootstrap:
         if draws_RM is not None:
             low, high = map(float, np.percentile(draws_RM[:, 0] / np.maximum(draws_RM[:, 1], 1e-12), LEVELS))
         return Mean(float(sums[0] / sums[1]), low, high, len(clusters), 0)
+
+    def over_runs(self, columns: Sequence[Floats], clusters: Sequence[Hashable]) -> tuple[float, Floats]:
+        """The mean over training runs (seeds) of their means over the same items, and its resamples (n_resamples,).
+
+        A column a run, NaN where an item is unscored. A resample draws clusters, the same for all runs, and runs, both
+        with replacement (hierarchical bootstrap), so that its interval holds what another seed would change. Equal
+        numbers of runs and clusters get equal draws: two resamples less each other are paired by clip and by seed.
+        NaN where a run has no scored item.
+        """
+        codes = codes_of(clusters)
+        means, draws_SR = [], []
+        for column in columns:
+            is_scored = ~np.isnan(column)
+            sums, draws_RM = self.sums([is_scored.astype(float), np.nan_to_num(column)], codes)
+            with np.errstate(invalid="ignore"):
+                means.append(sums[1] / sums[0])
+                ends = np.tile(sums, (self.n_resamples, 1)) if draws_RM is None else draws_RM
+                draws_SR.append(ends[:, 1] / ends[:, 0])
+        n_runs = len(columns)
+        drawn_RS = np.random.default_rng((self.seed, n_runs)).integers(n_runs, size=(self.n_resamples, n_runs))
+        resamples = np.stack(draws_SR)[drawn_RS, np.arange(self.n_resamples)[:, None]].mean(axis=1)
+        return float(np.mean(means)), resamples
 
     def _weights(self, n_clusters: int) -> NDArray[np.uint8]:
         """How often each resample draws each cluster: (n_resamples, n_clusters)."""

@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# What each part of the method is worth, over seeds, on the miniatures: table 3's rows and its claims with intervals.
+#
+#   recipes/findings.sh                  everything, in the order below, for at most HOURS (24) hours; run it again to go on
+#   STEPS=10 TRAIN=32 CLIPS=20 recipes/findings.sh  the same path in some minutes: ten steps a run, few questions
+#   ENGLISH=runs/en recipes/findings.sh  the English miniature too, on the clips that recipes/mini_en.sh has made there
+#
+# OUT/state.tsv says at each moment which step is done (with its minutes), which runs, and how long the rest is estimated
+# to take by what the steps before it took. Each step resumes by itself: a run that is killed loses minutes. Two cores:
+# about five hours for the digits, five more for English.
+#
+#   base            vanilla: hears and talks, cannot time it; one, shared by all seeds
+#   sta             stage 1
+#   paper           both stages, Eq. 3's reward
+#   grounded        both stages, the reward that looks where citations point (docs/rewards.md)
+#   without-sta     GRPO by the paper's reward from the base
+#   without-grounding   GRPO without R_tg
+#   without-compaction  GRPO where any number of timestamps earns the most: the paper does not define it, our reading
+#   reasoning-sft   four samples a question from the base, of which those are learned that are right and cite nothing
+#   answer-only     the right answer alone is learned, without reasoning, from stage 1
+#
+# The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all.
+set -euo pipefail
+OUT=${OUT:-runs/findings} HOURS=${HOURS:-24} SEEDS=${SEEDS:-0 1 2} STEPS=${STEPS:-120} TRAIN=${TRAIN:-800} CLIPS=${CLIPS:-300}
+mkdir -p "$OUT/done"
+started=$SECONDS
+
+names=() guesses=() commands=()
+step() { # NAME MINUTES COMMAND...: minutes on two quiet cores, a guess until steps of this run have been timed
+    names+=("$1") guesses+=("$2") commands+=("$(printf '%q ' "${@:3}")")
+}
+
+state() { # [RUNNING]: what is done, runs, is left or did not fit
+    local index name
+    for index in "${!names[@]}"; do
+        name=${names[index]}
+        if [ -e "$OUT/done/$name" ]; then printf '%s\tdone\t%s\t%s\n' "$name" "$(cat "$OUT/done/$name")" "${guesses[index]}"
+        elif [ "$name" = "${1:-}" ]; then printf '%s\truns\t\t%s\n' "$name" "${guesses[index]}"
+        else printf '%s\t%s\t\t%s\n' "$name" "${2:-left}" "${guesses[index]}"; fi
+    done | awk -F'\t' 'BEGIN { OFS = "\t" }
+        { row[NR] = $0; if ($2 == "done") { took += $3; guessed += $4 } }
+        END {
+            ratio = guessed > 0 ? took / guessed : 1
+            print "step", "state", "minutes"
+            for (i = 1; i <= NR; i++) {
+                split(row[i], part, "\t")
+                if (part[2] != "done") { part[3] = sprintf("about %.1f", part[4] * ratio); left += part[4] * ratio }
+                print part[1], part[2], part[3]
+            }
+            printf "all\t%s\tabout %.0f\n", (left > 0 ? "left" : "done"), left
+        }' > "$OUT/state.tsv.new"
+    mv "$OUT/state.tsv.new" "$OUT/state.tsv"
+}
+
+run() {
+    local index name before
+    for index in "${!names[@]}"; do
+        name=${names[index]}
+        [ -e "$OUT/done/$name" ] && continue
+        if [ $((SECONDS - started)) -ge $((HOURS * 3600)) ]; then
+            state "" "not run"
+            echo "findings: $HOURS hours are over; $OUT/state.tsv lists what was not run, and the same command goes on" >&2
+            return
+        fi
+        state "$name"
+        before=$SECONDS
+        eval "${commands[index]}"
+        awk "BEGIN { printf \"%.1f\n\", ($SECONDS - $before) / 60 }" > "$OUT/done/$name.new"
+        mv "$OUT/done/$name.new" "$OUT/done/$name"
+    done
+    state
+}
+
+# --- data ------------------------------------------------------------------------------------------------
+build() { tgsr build "$@"; }
+step data-sta 1 build sta --digits $((TRAIN * 5 / 2)) --phrases 4 --split train --out "$OUT/data-sta"
+step data-qa 1 build qa --digits "$TRAIN" --split train --without who count --out "$OUT/data-qa"
+for split in heldout-recordings heldout-speaker; do
+    step "data-$split" 1 build qa --digits "$CLIPS" --first 90000 --split "$split" --without who count --out "$OUT/$split"
+done
+
+# --- who is asked, and how -------------------------------------------------------------------------------
+asked=()
+ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split
+    local world=$1 name=$2 model=$3 split
+    for split in "${@:4}"; do
+        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" \
+            --out "$OUT/answers/$world/$name-$(basename "$split").jsonl"
+    done
+}
+digits() { # NAME MODEL
+    step "ask-$1" 2 ask digits "$1" "$2" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+    asked+=("$2")
+}
+grpo() { # NAME FROM SEED OPTIONS...
+    tgsr train grpo --questions "$OUT/data-qa/questions.jsonl" --model "$2" --learning-rate 2e-3 --max-steps "$STEPS" \
+        --seed "$3" --out "$OUT/$1" "${@:4}"
+}
+sample() { # SEED: four responses a question from the base
+    local nth
+    for nth in 0 1 2 3; do
+        tgsr predict --questions "$OUT/data-qa/questions.jsonl" --model mini --temperature 0.7 --top-p 0.9 \
+            --seed $((10 * $1 + nth)) --out "$OUT/samples-$1/$nth.jsonl"
+    done
+    cat "$OUT/samples-$1"/[0-3].jsonl > "$OUT/samples-$1/all.jsonl"
+}
+sft() { # NAME FROM SEED RESPONSES OPTIONS...
+    tgsr train sft --responses "$4" --model "$2" --learning-rate 1e-3 --max-steps "$STEPS" --seed "$3" --out "$OUT/$1" "${@:5}"
+}
+
+# --- the digits' world: table 3's rows -------------------------------------------------------------------
+digits base mini
+step answers 1 python "$(dirname "$0")/../benchmarks/findings.py" answers "$OUT/data-qa/questions.jsonl" "$OUT/answers-only.jsonl"
+for seed in $SEEDS; do
+    sta=$OUT/sta-$seed/adapter
+    step "sta-$seed" 4 tgsr train sta --questions "$OUT/data-sta/questions.jsonl" --model mini --clips-per-step 8 \
+        --learning-rate 1e-3 --max-steps $((2 * STEPS)) --seed "$seed" --out "$OUT/sta-$seed"
+    digits "sta-$seed" "$sta"
+    for reward in paper grounded; do
+        step "$reward-$seed" 10 grpo "$reward-$seed" "$sta" "$seed" --reward $reward
+        digits "$reward-$seed" "$OUT/$reward-$seed/adapter"
+    done
+done
+for seed in $SEEDS; do
+    sta=$OUT/sta-$seed/adapter
+    step "without-grounding-$seed" 10 grpo "without-grounding-$seed" "$sta" "$seed" --grounding-weight 0
+    digits "without-grounding-$seed" "$OUT/without-grounding-$seed/adapter"
+    step "without-sta-$seed" 10 grpo "without-sta-$seed" mini "$seed"
+    digits "without-sta-$seed" "$OUT/without-sta-$seed/adapter"
+    step "without-compaction-$seed" 10 grpo "without-compaction-$seed" "$sta" "$seed" --no-compaction
+    digits "without-compaction-$seed" "$OUT/without-compaction-$seed/adapter"
+    step "samples-$seed" 4 sample "$seed"
+    step "reasoning-sft-$seed" 3 sft "reasoning-sft-$seed" mini "$seed" "$OUT/samples-$seed/all.jsonl" --right-only --without-timestamps
+    digits "reasoning-sft-$seed" "$OUT/reasoning-sft-$seed/adapter"
+    step "answer-only-$seed" 3 sft "answer-only-$seed" "$sta" "$seed" "$OUT/answers-only.jsonl"
+    digits "answer-only-$seed" "$OUT/answer-only-$seed/adapter"
+done
+
+# --- the English world -----------------------------------------------------------------------------------
+if [ -n "${ENGLISH:-}" ]; then
+    tests=("$ENGLISH/librispeech-test-qa" "$ENGLISH/speechocean-test-qa" "$ENGLISH/queen-test-qa")
+    for test in "${tests[@]}"; do
+        step "data-$(basename "$test")" 1 build qa --clips "${test%-qa}/clips.jsonl" --without speaker count --out "$test"
+    done
+    step ask-english-base 10 ask english base mini-en "${tests[@]}"
+    for seed in $SEEDS; do
+        sta=$OUT/english-sta-$seed/adapter
+        step "english-sta-$seed" 8 tgsr train sta --questions "$ENGLISH/data-sta/questions.jsonl" --model mini-en --soft-times 3 \
+            --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps $((STEPS * 5 / 6)) --seed "$seed" --out "$OUT/english-sta-$seed"
+        step "ask-english-sta-$seed" 10 ask english "sta-$seed" "$sta" "${tests[@]}"
+        for reward in paper grounded; do
+            step "english-$reward-$seed" 15 tgsr train grpo --questions "$ENGLISH/data-qa/questions.jsonl" --model "$sta" \
+                --reward $reward --prompts-per-step 4 --learning-rate 3e-4 --max-steps $((STEPS / 3)) --bfloat16 \
+                --seed "$seed" --out "$OUT/english-$reward-$seed"
+            step "ask-english-$reward-$seed" 10 ask english "$reward-$seed" "$OUT/english-$reward-$seed/adapter" "${tests[@]}"
+        done
+    done
+fi
+
+# --- what they do besides being right --------------------------------------------------------------------
+attend() { # a dozen clips: attention by block, of every model
+    local model flags=()
+    for model in "${asked[@]}"; do flags+=(--model "$model"); done
+    tgsr attend --questions "$OUT/heldout-recordings/questions.jsonl" --limit 40 "${flags[@]}" --out "$OUT/attention"
+}
+step attention 15 attend
+step behaviour 20 tgsr behaviour "$OUT/answers/digits" --out "$OUT/behaviour"
+run
+python "$(dirname "$0")/../benchmarks/findings.py" tables "$OUT" --out "$OUT/findings.md"
