@@ -168,7 +168,7 @@ def table_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boots
     single = [
         TableRow(
             f"{ROWS[row]}, {seed}" if seed else ROWS[row],
-            tuple(float(np.nanmean(run.values[measure])) for measure in MEASURES),
+            tuple(mean_over({seed: run}, measure, bootstrap)[0].value for measure in MEASURES),
         )
         for row, runs in rows.items()
         for seed, run in runs.items()

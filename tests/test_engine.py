@@ -177,7 +177,7 @@ def test_ten_minutes_and_32_answers_fit_in_pieces_with_the_samedraws() -> None:
     prompt = lalm.prompt("When?").after
 
     def draw(at_once: int | None) -> list[tuple[int, ...]]:
-        arguments = {"max_new_tokens": 4, "uniform_BN": uniforms(32, 4, 0), "at_once": at_once}
+        arguments = {"max_new_tokens": 2, "uniform_BN": uniforms(32, 2, 0), "at_once": at_once}
         return [s.ids for s in sample(prefix, [0] * 32, [prompt] * 32, **arguments)]
 
     assert draw(8) == draw(None)

@@ -95,9 +95,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not is_shipped("mini-en"):
         pytest.skip("the weights of mini-en are not shipped yet")
     folder = tmp_path_factory.mktemp("english")
-    run("compose", sentences(), "--split", "test", "--n", 20, "--seconds", 4, 16, "--out", folder / "clips")
+    run("compose", sentences(), "--split", "test", "--n", 9, "--seconds", 4, 12, "--out", folder / "clips")
     clips = ("--clips", folder / "clips" / "clips.jsonl")
-    run("build", "sta", *clips, "--phrases", 3, "--max-words", 6, "--out", folder / "sta")
+    run("build", "sta", *clips, "--phrases", 2, "--max-words", 6, "--out", folder / "sta")
     run("build", "qa", *clips, "--without", "speaker count", "--out", folder / "qa")  # as it was taught
     return folder
 
@@ -105,7 +105,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_of(folder: Path, stage: str, name: str) -> GroupScores:
     out = folder / f"{name.replace(':', '-')}.jsonl"
     given = ("--questions", folder / stage / "questions.jsonl", "--cache", folder / "cache")
-    run("predict", *given, "--limit", 48, "--model", name, "--out", out)
+    run("predict", *given, "--limit", 18, "--model", name, "--out", out)
     return score_file(out, clips=[folder / "clips" / "clips.jsonl"]).models[name].all
 
 

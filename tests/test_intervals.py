@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tgsr.statistics.intervals import (
     Bootstrap,
     bootstrap_mean,
+    interval_of,
     mcnemar_exact,
     quantiles,
     swap_test,
@@ -127,3 +128,40 @@ def test_swaps_of_clips_are_less_sure_than_swaps_of_questions() -> None:
 def test_without_any_difference_there_is_no_p() -> None:
     assert swap_test([]) is None
     assert swap_test([0.0, 0.0]) is None
+
+
+# --- over training runs ----------------------------------------------------------------------------------
+
+
+def test_one_run_has_the_interval_over_clips_alone() -> None:
+    values, clips = [1.0, 0.0, 0.5, 1.0, 0.0], ["a", "a", "b", "c", "d"]
+    mean = bootstrap_mean(values, clips)
+    value, resamples = Bootstrap().over_runs([np.array(values)], clips)
+    assert (value, *interval_of(resamples)) == pytest.approx((mean.value, mean.low, mean.high))
+
+
+def test_what_another_seed_would_change_is_in_the_interval() -> None:
+    """Runs that differ and clips that do not: the means of three draws of three runs."""
+    runs = [np.full(4, value) for value in (0.0, 0.3, 0.9)]
+    value, resamples = Bootstrap(n_resamples=4000).over_runs(runs, "abcd")
+    drawn = [np.mean(three) for three in itertools.product((0.0, 0.3, 0.9), repeat=3)]
+    assert value == pytest.approx(0.4)
+    assert set(resamples.round(6)) == set(np.round(drawn, 6))
+    assert float(resamples.std()) == pytest.approx(float(np.std(drawn)), rel=0.05)
+
+
+def test_runs_of_the_same_seeds_and_clips_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    first = [rng.random(20) + seed for seed in range(3)]
+    second = [run - 0.25 for run in first]
+    (_, a), (_, b) = (Bootstrap().over_runs(runs, range(20)) for runs in (first, second))
+    assert interval_of(a - b) == pytest.approx((0.25, 0.25))
+    assert interval_of(a)[1] - interval_of(a)[0] > 1
+
+
+def test_what_is_unscored_is_in_no_mean() -> None:
+    value, resamples = Bootstrap().over_runs(
+        [np.array([1.0, np.nan, 0.0]), np.array([np.nan, 1.0, 1.0])], "aaa"
+    )
+    assert value == pytest.approx(0.75)
+    assert set(resamples) <= {0.5, 0.75, 1.0}

@@ -21,7 +21,6 @@ from tgsr.models.load import load
 from tgsr.models.merge import merge
 from tgsr.models.mini_lm import CHAT_TEMPLATE, as_loud_as_text, assembled, tokenizer_of
 from tgsr.models.packaged_weights import cache_folder
-from tgsr.records import read_responses
 from tiny import TEXTS, omni_tokenizer, tiny_features
 
 
@@ -110,18 +109,6 @@ def require_weights() -> None:
             pytest.skip(f"{cache_folder() / needed} is not there: `make fetch` downloads it, once")
 
 
-def test_the_real_one_says_that_it_is_untrained_and_writes_english(caplog: pytest.LogCaptureFixture) -> None:
-    require_weights()
-    with caplog.at_level(logging.WARNING):
-        lalm = load("mini-lm")
-    assert "untrained" in caplog.text
-    assert lalm.max_seconds == 600
-    assert lalm.tokenizer.chat_template == CHAT_TEMPLATE
-    silence = torch.zeros(25, 512)
-    (text,) = respond(lalm, [silence], [(0, lalm.prompt("What is the capital of France?").after)])
-    assert "Paris" in text
-
-
 def asked(folder: Path) -> tuple[str, str]:
     """The files of two phrases and of a question about one clip."""
     clips = compose_clips(1, "train", 0, folder)
@@ -150,18 +137,18 @@ def test_all_commands_run_on_a_tiny_one(tmp_path: Path, capsys: pytest.CaptureFi
     assert (attended / "attention.png").stat().st_size > 0
 
 
-def test_the_real_one_trains_and_answers_with_its_adapter(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_real_one_is_untrained_learns_and_still_writes_english(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     require_weights()
     sta, _ = asked(tmp_path)
-    aligned, predicted = str(tmp_path / "sta"), tmp_path / "p.jsonl"
-    for command in (
-        ["train", "sta", "--questions", sta, "--model", "mini-lm", "--out", aligned],
-        [
-            *("predict", "--questions", sta, "--model", f"{aligned}/adapter", "--out", str(predicted)),
-            *("--max-new-tokens", "3"),
-        ],
-    ):
+    with caplog.at_level(logging.WARNING):
+        command = ["train", "sta", "--questions", sta, "--model", "mini-lm", "--out", str(tmp_path / "sta")]
         assert cli.main(command) == 0, capsys.readouterr().err
-    assert len(read_responses(predicted)) == 2
+    assert "untrained" in caplog.text
+    lalm = load(str(tmp_path / "sta" / "adapter"))
+    assert lalm.max_seconds == 600
+    assert lalm.tokenizer.chat_template == CHAT_TEMPLATE
+    silence = torch.zeros(25, 512)
+    (text,) = respond(lalm, [silence], [(0, lalm.prompt("What is the capital of France?").after)])
+    assert "Paris" in text

@@ -249,7 +249,7 @@ def test_responses_that_were_cut_off_are_scored_and_counted(
 
 
 def test_megabytes_from_a_model_are_scored(tmp_path: Path) -> None:
-    text = "from 1 " * 400_000 + "\nFinal answer: (b)"
+    text = "from 1 " * 150_000 + "\nFinal answer: (b)"
     scores = _scored(tmp_path, [Response(CHOICE, "mini", text)]).models["mini"].all.choice
     assert scores is not None
     assert scores.accuracy_official.value == 1.0
