@@ -106,7 +106,11 @@ def test_bfloat16_rounds_and_changes_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 7])
-def test_a_cache_of_branches_is_dense_attention_step_by_step(window: int | None) -> None:
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("prompts", [[[1, 1, 1], [1, 0, 0], [0, 1, 1]], [[1, 1], [1, 1], [1, 1]]])
+def test_a_cache_of_branches_is_dense_attention_step_by_step(
+    window: int | None, fixed: bool, prompts: list[list[int]]
+) -> None:
     """Clips of unlike length, branches in any order, padded prompts, and a branch that leaves."""
     generator = torch.Generator().manual_seed(0)
 
@@ -116,10 +120,11 @@ def test_a_cache_of_branches_is_dense_attention_step_by_step(window: int | None)
     n_prefix, lengths, owners = 6, torch.tensor([6, 2]), torch.tensor([1, 0, 1])
     mask_CP = torch.arange(n_prefix) >= (n_prefix - lengths)[:, None]
     prefix = KeyValues((draw(2, 2, n_prefix, 8),), (draw(2, 2, n_prefix, 8),), mask_CP, lengths)
-    cache = BranchCache(prefix, owners, 10)
+    cache = BranchCache(prefix, owners, 10, fixed=fixed)
     keys, values = prefix.keys[0][owners], prefix.values[0][owners]
     seen = mask_CP[owners]
-    for n_new, visible in ((3, [[1, 1, 1], [1, 0, 0], [1, 1, 0]]), (1, [[1], [1], [1]]), (1, [[1], [1]])):
+    one = [[1], [1], [1]]
+    for n_new, visible in ((len(prompts[0]), prompts), (1, one), (1, one), (1, one[:2])):
         if len(visible) < len(owners):  # the first branch has ended
             rows = torch.tensor([1, 2])
             cache.select(rows)
@@ -127,7 +132,8 @@ def test_a_cache_of_branches_is_dense_attention_step_by_step(window: int | None)
         new = torch.tensor(visible, dtype=torch.bool)
         query, key, value = (draw(len(owners), heads, n_new, 8) for heads in (4, 2, 2))
         cache.extend(new)
-        out = cache.attend(0, query, key, value, 0.3, window)
+        cache.keep(0, key, value)
+        out = cache.attend(0, query, 0.3, window)
         keys, values = torch.cat([keys, key], 2), torch.cat([values, value], 2)
         seen = torch.cat([seen, new], 1)
         scores = 0.3 * query @ keys.repeat_interleave(2, 1).transpose(-1, -2)

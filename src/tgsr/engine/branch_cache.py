@@ -22,6 +22,7 @@ from tgsr.engine.shared_prefix import SharedPrefix
 from tgsr.models.lalm import device_of
 
 NAME = "tgsr_branch_cache"  # under which transformers knows the function below
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
@@ -113,19 +114,68 @@ def _left_padded(clips: Sequence[Any], memory: KeyValues | None = None) -> KeyVa
     return KeyValues(keys, values, mask_CP, lengths, memory)
 
 
-def _minus_infinity(hidden: Tensor) -> Tensor:
-    """What is added to scores: -inf where hidden, else 0."""
-    return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, float("-inf"))
+def _lowest(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores: 0, and where hidden a number that no softmax sees beside one that is not.
+
+    Not -inf: where all of a part is hidden its sums then stay numbers, and weigh nothing beside the other part's.
+    """
+    return torch.zeros(hidden.shape, device=hidden.device, dtype=dtype).masked_fill_(
+        hidden, torch.finfo(dtype).min / 2
+    )
+
+
+def attention_sums(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention over one part of all keys, X x K x Q x W, and its log-sum-exp, X x K x Q: what `joined` takes.
+
+    X x K x S x W keys and values; `mask` is added to the scores, and broadcasts to X x K x Q x S.
+    """
+    if query.device.type == "cpu":
+        sums: tuple[Tensor, Tensor] = _flash(query, key, value, attn_mask=mask, scale=scale)
+        return sums
+    scores = ((query * scale) @ key.transpose(-1, -2)).float()
+    if mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(value.dtype) @ value, lse
+
+
+def joined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """One softmax over both parts' keys, from each part's attention and log-sum-exp."""
+    share = torch.sigmoid(second[1] - first[1])[..., None]
+    return torch.lerp(first[0], second[0], share.to(first[0].dtype))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the newest tokens see: the prefix and their own tokens from a place on, and what of these is hidden.
+
+    The masks are C x G x N x P and B x 1 x N x S, the middle two 1 where all queries see the same; None: nothing is.
+    """
+
+    prefix: slice
+    own: slice
+    prefix_mask: Tensor | None
+    own_mask: Tensor | None
 
 
 class BranchCache:
-    """The prefixes of C clips, and room for the tokens of B branches, branch b being one of clip owners_B[b]."""
+    """The prefixes of C clips, and room for the tokens of B branches, branch b being one of clip owners_B[b].
 
-    def __init__(self, prefix: KeyValues, owners_B: Tensor, room: int) -> None:
+    With `fixed` all that a step of one new token reads and writes stands where it stood in the step before, in as many
+    places: a CUDA graph can run it again. Else a step reads no more than there is.
+    """
+
+    def __init__(self, prefix: KeyValues, owners_B: Tensor, room: int, *, fixed: bool = False) -> None:
         self.prefix = prefix
         self.room = room
+        self.fixed = fixed
         self.n_seen = 0
+        self.is_ragged = False  # whether some of a branch's places are padding
+        self.prefix_is_ragged = not bool(prefix.mask_CP.all())
         self.visible_BS = torch.zeros(len(owners_B), room, dtype=torch.bool, device=owners_B.device)
+        self.new_N = torch.zeros(0, dtype=torch.long, device=owners_B.device)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self._group(owners_B)
@@ -142,41 +192,58 @@ class BranchCache:
         places_CG = torch.zeros(len(counts), max(counts), dtype=torch.long, device=owners_B.device)
         places_CG[owners_B, self.slots_B] = torch.arange(len(slots), device=owners_B.device)
         self.places_CG = places_CG
+        self.shown: dict[tuple[int | None, torch.dtype], _Shown] = {}  # by a layer's window
 
-    def extend(self, visible_BN: Tensor) -> None:
-        """Announces N new tokens a branch, before the forward that computes them; padding is not visible."""
-        n = visible_BN.shape[1]
-        self.visible_BS[:, self.n_seen : self.n_seen + n] = visible_BN
-        self.n_seen += n
-        place_S = torch.arange(self.n_seen, device=visible_BN.device)
-        later_NS = place_S > place_S[self.n_seen - n :, None]
-        hidden_BNS = later_NS | ~self.visible_BS[:, None, : self.n_seen]
-        # Padding sees itself, so that its softmax is defined.
-        hidden_BNS[:, range(n), range(self.n_seen - n, self.n_seen)] = False
-        self.hidden_BNS = hidden_BNS
-        self.masks: dict[int | None, tuple[Tensor, Tensor]] = {}  # by a layer's window
+    def extend(self, visible_BN: Tensor | None = None) -> None:
+        """Announces N new tokens a branch, before the forward that computes them; padding is not visible.
 
-    def mask(self, window: int | None) -> tuple[Tensor, Tensor]:
-        """What is added to the N newest tokens' scores: over the prefix, B x N x P, and over their own, B x N x S.
-
-        Where all new tokens see the same of the prefix it is B x 1 x P.
+        Without it one token a branch.
         """
-        if window not in self.masks:
-            self.masks[window] = self._mask(window)
-        return self.masks[window]
+        n = 1 if visible_BN is None else visible_BN.shape[1]
+        new = slice(self.n_seen, self.n_seen + n)
+        self.visible_BS[:, new] = True if visible_BN is None else visible_BN
+        self.is_ragged |= visible_BN is not None and not bool(visible_BN.all())
+        self.n_seen += n
+        new_N = torch.arange(new.start, new.stop, device=self.visible_BS.device)
+        if self.fixed and n == len(self.new_N):
+            self.new_N.copy_(new_N)
+            for (window, dtype), before in self.shown.items():
+                now = self._shown(window, dtype)
+                for old, mask in ((before.prefix_mask, now.prefix_mask), (before.own_mask, now.own_mask)):
+                    if old is not None and mask is not None:
+                        old.copy_(mask)
+        else:
+            self.new_N, self.shown = new_N, {}
 
-    def _mask(self, window: int | None) -> tuple[Tensor, Tensor]:
-        hidden_BNP, hidden_BNS = ~self.prefix.mask_CP[self.owners_B][:, None], self.hidden_BNS
+    def _seen(self, window: int | None, dtype: torch.dtype) -> _Shown:
+        if (window, dtype) not in self.shown:
+            self.shown[window, dtype] = self._shown(window, dtype)
+        return self.shown[window, dtype]
+
+    def _shown(self, window: int | None, dtype: torch.dtype) -> _Shown:
+        n, n_new, n_prefix = self.n_seen, len(self.new_N), self.prefix.mask_CP.shape[1]
+        padding_CP = ~self.prefix.mask_CP
+        alike = _lowest(padding_CP[:, None, None], dtype) if self.prefix_is_ragged else None
+        if n_new == 1 and not self.is_ragged and not self.fixed:
+            if window is None:
+                return _Shown(slice(0, n_prefix), slice(0, n), alike, None)
+            first = min(n_prefix, max(0, n_prefix + n - window))
+            near = None if alike is None else alike[..., first:]
+            return _Shown(slice(first, n_prefix), slice(max(0, n - window), n), near, None)
+        n_own = self.room if self.fixed else n
+        visible_BS = self.visible_BS[:, :n_own]
+        place_S = torch.arange(n_own, device=visible_BS.device)
+        hidden_BNS = (place_S > self.new_N[:, None]) | ~visible_BS[:, None]
+        # Padding sees itself, so that its softmax is defined.
+        hidden_BNS &= place_S != self.new_N[:, None]
         if window is not None:
-            n_prefix = self.prefix.mask_CP.shape[1]
-            place_BS = self.visible_BS[:, : self.n_seen].cumsum(1) - 1
-            place_BN = place_BS[:, -self.hidden_BNS.shape[1] :, None]
+            place_BS = visible_BS.cumsum(1) - 1
+            place_BN = place_BS[:, n - n_new : n, None]
             # Prefixes end where the branches begin, whatever their lengths.
-            hidden_BNP = hidden_BNP | (
-                place_BN + n_prefix - torch.arange(n_prefix, device=place_BN.device) >= window
-            )
+            far_BNP = place_BN + n_prefix - torch.arange(n_prefix, device=place_BN.device) >= window
+            alike = _lowest((far_BNP | padding_CP[self.owners_B][:, None])[self.places_CG], dtype)
             hidden_BNS = hidden_BNS | (place_BN - place_BS[:, None] >= window)
-        return _minus_infinity(hidden_BNP), _minus_infinity(hidden_BNS)
+        return _Shown(slice(0, n_prefix), slice(0, n_own), alike, _lowest(hidden_BNS[:, None], dtype))
 
     def select(self, rows: Tensor) -> None:
         """Keeps only these branches, in this order."""
@@ -185,64 +252,70 @@ class BranchCache:
         self.values = {layer: values[rows.to(values.device)] for layer, values in self.values.items()}
         self._group(self.owners_B[rows])
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float,
-        window: int | None = None,
-    ) -> Tensor:
-        """B x heads x N x W for the N newest tokens, whose keys and values are kept, on the layer's own device."""
-        n_branches, _, n_new, width = query.shape
-        n_keys = key.shape[1]
+    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keeps the keys and values of the N newest tokens, B x K x N x W."""
         if layer not in self.keys:
-            room = (n_branches, n_keys, self.room, width)
-            self.keys[layer], self.values[layer] = key.new_empty(room), value.new_empty(room)
-        new = slice(self.n_seen - n_new, self.n_seen)
-        self.keys[layer][:, :, new], self.values[layer][:, :, new] = key, value
+            room = (*key.shape[:2], self.room, key.shape[-1])
+            self.keys[layer], self.values[layer] = value.new_zeros(room), value.new_zeros(room)
+        new_N = self.new_N.to(key.device)
+        self.keys[layer].index_copy_(2, new_N, key.to(value.dtype))
+        self.values[layer].index_copy_(2, new_N, value)
+
+    def attend(self, layer: int, query: Tensor, scale: float, window: int | None = None) -> Tensor:
+        """B x heads x N x W for the N newest tokens, whose keys and values are kept."""
         # On another device only where a layer looks at the keys of one that is there.
-        keys_BKSW, values_BKSW = (
-            x[layer][:, :, : self.n_seen].to(query.device) for x in (self.keys, self.values)
+        own_keys, own_values, prefix_keys, prefix_values = (
+            x[layer].to(query.device) for x in (self.keys, self.values, self.prefix.keys, self.prefix.values)
         )
-        query_BKRNW = (query * scaling).view(n_branches, n_keys, -1, n_new, width)
-        prefix_keys, prefix_values = (
-            x[layer].to(query.device) for x in (self.prefix.keys, self.prefix.values)
+        query_BKRNW = query.to(own_values.dtype).unflatten(1, (own_keys.shape[1], -1))
+        n_shared = query_BKRNW.shape[2]
+        shown = self._seen(window, own_values.dtype)
+        own = attention_sums(
+            query_BKRNW.flatten(2, 3),
+            own_keys[:, :, shown.own],
+            own_values[:, :, shown.own],
+            _for_heads(shown.own_mask, n_shared, query.device),
+            scale,
         )
-        n_prefix = prefix_keys.shape[2]
-        prefix_mask_BNP, own_mask_BNS = (mask.to(query.device) for mask in self.mask(window))
+        if shown.prefix.start == shown.prefix.stop:
+            return own[0].reshape(query.shape)
+        of_clips = attention_sums(
+            self._by_clip(query_BKRNW),
+            prefix_keys[:, :, shown.prefix].to(own_values.dtype),
+            prefix_values[:, :, shown.prefix],
+            _for_heads(shown.prefix_mask, n_shared, query.device),
+            scale,
+        )
+        of_prefix = tuple(self._by_branch(x, query_BKRNW.shape).flatten(2, 3) for x in of_clips)
+        return joined((of_prefix[0], of_prefix[1]), own).reshape(query.shape)
 
-        by_clip = self._by_clip(query_BKRNW) @ prefix_keys.transpose(-1, -2)
-        scores_prefix = self._by_branch(by_clip, query_BKRNW.shape) + prefix_mask_BNP[:, None, None]
-        scores_own = query_BKRNW.flatten(2, 3) @ keys_BKSW.transpose(-1, -2)
-        scores_own = scores_own.view(*query_BKRNW.shape[:-1], self.n_seen) + own_mask_BNS[:, None, None]
-        weights = torch.cat([scores_prefix, scores_own], -1).float().softmax(-1).to(prefix_values.dtype)
-        by_clip = self._by_clip(weights[..., :n_prefix]) @ prefix_values
-        from_prefix = self._by_branch(by_clip, query_BKRNW.shape)
-        from_own = (weights[..., n_prefix:].flatten(2, 3) @ values_BKSW).view(query_BKRNW.shape)
-        return (from_prefix + from_own).flatten(1, 2)
-
-    def attend_memory(self, layer: int, query: Tensor, scaling: float) -> Tensor:
+    def attend_memory(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """Cross-attention of the N newest tokens, B x heads x N x W, over their clips' frames."""
         memory = self.prefix.memory
         assert memory is not None
         keys, values = memory.keys[layer], memory.values[layer]
-        query_BKRNW = (query * scaling).unflatten(1, (keys.shape[1], -1))
-        scores = self._by_clip(query_BKRNW) @ keys.transpose(-1, -2)
-        scores += _minus_infinity(~memory.mask_CP).to(scores.device)[:, None, None, :]
-        weights = scores.float().softmax(-1).to(values.dtype)
-        return self._by_branch(weights @ values, query_BKRNW.shape).flatten(1, 2)
+        query_BKRNW = query.to(values.dtype).unflatten(1, (keys.shape[1], -1))
+        mask = _lowest(~memory.mask_CP, values.dtype).to(query.device)[:, None, None]
+        out, _ = attention_sums(self._by_clip(query_BKRNW), keys.to(values.dtype), values, mask, scale)
+        return self._by_branch(out, query_BKRNW.shape).reshape(query.shape)
 
-    def _by_clip(self, x_BKRNX: Tensor) -> Tensor:
-        """C x K x (G R N) x X: the rows of one clip's branches side by side."""
-        return x_BKRNX[self.places_CG.to(x_BKRNX.device)].transpose(1, 2).flatten(2, 4)
+    def _by_clip(self, x_BKRNW: Tensor) -> Tensor:
+        """C x K x (G R N) x W: the rows of one clip's branches side by side."""
+        return x_BKRNW[self.places_CG.to(x_BKRNW.device)].transpose(1, 2).flatten(2, 4)
 
-    def _by_branch(self, x_CKYX: Tensor, shape: torch.Size) -> Tensor:
-        """Undoes _by_clip."""
-        n_clips, n_group = self.places_CG.shape
-        rows = x_CKYX.view(n_clips, shape[1], n_group, shape[2], shape[3], x_CKYX.shape[-1]).transpose(1, 2)
+    def _by_branch(self, x_CKY: Tensor, shape: torch.Size) -> Tensor:
+        """Undoes _by_clip, of B x K x R x N x W and of what has no last axis: B x K x R x N, and the last."""
+        _, _, n_shared, n_new, _ = shape
+        rows = x_CKY.unflatten(2, (-1, n_shared, n_new)).transpose(1, 2)
         return rows[self.owners_B.to(rows.device), self.slots_B.to(rows.device)]
+
+
+def _for_heads(mask_XGNS: Tensor | None, n_shared: int, device: torch.device) -> Tensor | None:
+    """X x 1 x (G R N) x S for R query heads a key head, or X x 1 x 1 x S where all queries see the same."""
+    if mask_XGNS is None or mask_XGNS.shape[1] == mask_XGNS.shape[2] == 1:
+        return None if mask_XGNS is None else mask_XGNS.to(device)
+    expanded = mask_XGNS[:, :, None].expand(-1, -1, n_shared, -1, -1)
+    return expanded.flatten(1, 3)[:, None].to(device)
 
 
 def cached_attention(
@@ -261,8 +334,10 @@ def cached_attention(
     refuse_unknown(module, more, branch_cache.prefix.memory is not None)
     if branch_cache.prefix.memory is not None and not module.is_causal:
         return branch_cache.attend_memory(module.layer_idx, query, scaling).transpose(1, 2), None
-    out = branch_cache.attend(layer_of_keys(module), query, key, value, scaling, sliding_window)
-    return out.transpose(1, 2), None
+    layer = layer_of_keys(module)
+    if layer == module.layer_idx:
+        branch_cache.keep(layer, key, value)
+    return branch_cache.attend(layer, query, scaling, sliding_window).transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, cached_attention)

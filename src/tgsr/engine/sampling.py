@@ -6,9 +6,11 @@ Axes: B branches, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +18,12 @@ from torch import Tensor
 
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
+from tgsr.engine.matrices import Quantize
+from tgsr.engine.plain_decoder import Captured, PlainDecoder, Step, uncovered
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches, nucleus, pad_right
 from tgsr.models.lalm import Lalm, device_of
+
+log = logging.getLogger(__name__)
 
 LEAVE_AT = 0.75  # branches that have ended leave the batch once at most this share goes on
 PADDED = 2**14  # positions up to which a batch is never split for the sake of its padding
@@ -62,6 +68,44 @@ def uniforms_of(names: Sequence[str], max_new_tokens: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+@dataclass(frozen=True, slots=True)
+class ByModules:
+    """A decoder by its own modules, whose attention is asked for what stands in a cache of branches."""
+
+    lalm: Lalm
+    is_capturable: ClassVar[bool] = False
+
+    def logits(self, cache: BranchCache, ids_BN: Tensor, position_BN: Tensor) -> Tensor:
+        """After the last of N tokens a branch, B x V, float32; `cache.extend` comes before."""
+        decoder, embeds = self.lalm.language_model, self.lalm.embed(ids_BN)
+        # A layer attends to a memory only where it is given one; whose keys it attends to, the cache says.
+        more = {} if cache.prefix.memory is None else {"encoder_hidden_states": embeds[:, :1]}
+        with attention_as(decoder, NAME):
+            out = decoder(
+                inputs_embeds=embeds, position_ids=position_BN, use_cache=False, branch_cache=cache, **more
+            )
+        return self.lalm.lm_head(out.last_hidden_state[:, -1]).float()
+
+    def steps(self, cache: BranchCache, first: int, n: int) -> Step:
+        """As PlainDecoder.steps."""
+        return lambda ids_B, position_B: self.logits(cache, ids_B[:, None], position_B[:, None])
+
+
+Decoder = PlainDecoder | ByModules
+
+
+def decoder_of(lalm: Lalm, quantize: Quantize | None = None) -> Decoder:
+    """What decodes token by token, with the weights and the LoRA of now: plain, where the decoder is known.
+
+    Else its own modules, which is said; ModelError then for int8.
+    """
+    why = uncovered(lalm)
+    if not why or quantize is not None:
+        return PlainDecoder.read(lalm, quantize)
+    log.warning("%s: sampled by its own modules, which is slower: %s", lalm.name, why)
+    return ByModules(lalm)
+
+
 @torch.no_grad()
 def sample(
     prefix: SharedPrefix,
@@ -73,6 +117,7 @@ def sample(
     top_p: float = 1.0,
     uniform_BN: Tensor | None = None,
     at_once: int | None = None,
+    decoder: Decoder | None = None,
 ) -> list[Sampled]:
     """One continuation a branch: prompts[b] after the prefix of clip owners[b].
 
@@ -80,6 +125,8 @@ def sample(
     Branches that have ended leave the batch, a quarter of it or more at a time. At most `at_once` branches
     decode together (None: all), for memory's sake: every branch has random numbers of its own, so that no
     draw depends on who else is in the batch. Nor do branches of very different lengths: they are padded to the longest.
+    `decoder` is the model's own, read with its weights of now, for a caller that samples by the same ones again, or by
+    rounded ones; else it is read here. One that cannot be read (`uncovered`) samples by its own modules, which is said.
     ModelError for no branches, an empty prompt, or a branch that
     the context has no room for; ValueError for at_once below 1 and for missing random numbers.
     """
@@ -94,6 +141,7 @@ def sample(
     if uniform_BN.shape != (n, max_new_tokens):
         raise ValueError(f"uniform_BN must be {n} x {max_new_tokens}, got {tuple(uniform_BN.shape)}")
     at_once = at_once or n
+    decoder = decoder or decoder_of(prefix.lalm)
     sampled: dict[int, Sampled] = {}
     lengths = [len(prefix.rows[owner]) + len(prompt) for owner, prompt in zip(owners, prompts, strict=True)]
     for group in of_like_lengths(lengths):
@@ -103,6 +151,7 @@ def sample(
             some = group[first : first + at_once]
             clips = sorted({heard.index(owners[b]) for b in some})
             answers = _sample_together(
+                decoder,
                 prefix.lalm,
                 keys_and_values.of(clips),
                 [clips.index(heard.index(owners[b])) for b in some],
@@ -113,6 +162,12 @@ def sample(
             )
             sampled |= zip(some, answers, strict=True)
     return [sampled[b] for b in range(n)]
+
+
+def pad_left(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ragged rows as B x T that end together, and the mask of what is real, B x T bool."""
+    ids_BT, is_real_BT = pad_right([row[::-1] for row in rows], value, device)
+    return ids_BT.flip(1), is_real_BT.flip(1)
 
 
 def of_like_lengths(lengths: Sequence[int]) -> list[list[int]]:
@@ -132,6 +187,7 @@ def of_like_lengths(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _sample_together(
+    decoder: Decoder,
     lalm: Lalm,
     prefix: KeyValues,
     owners: Sequence[int],
@@ -144,34 +200,29 @@ def _sample_together(
     device = device_of(lalm)
     max_new_tokens = uniform_BN.shape[1]
     owners_B = torch.tensor(list(owners), device=device)
-    ids_BT, visible_BT = pad_right(prompts, lalm.pad_id, device)
-    cache = BranchCache(prefix, owners_B, ids_BT.shape[1] + max_new_tokens)
-    lengths_B = prefix.lengths_C[owners_B]
+    ids_BT, visible_BT = pad_left(prompts, lalm.pad_id, device)
+    n_prompt = ids_BT.shape[1]
+    is_captured = device.type == "cuda" and decoder.is_capturable
+    cache = BranchCache(prefix, owners_B, n_prompt + max_new_tokens, fixed=is_captured)
+    length_B, n_prompt_B = prefix.lengths_C[owners_B], visible_BT.sum(1)
+    start_B = length_B + n_prompt_B - n_prompt  # of the row, its padding included
 
-    def forward(ids_BN: Tensor, visible_BN: Tensor, position_BN: Tensor) -> Tensor:
-        cache.extend(visible_BN)
-        decoder, embeds = lalm.language_model, lalm.embed(ids_BN)
-        # A layer attends to a memory only where it is given one; whose keys it attends to, the cache says.
-        more = {} if prefix.memory is None else {"encoder_hidden_states": embeds[:, :1]}
-        with attention_as(decoder, NAME):
-            out = decoder(
-                inputs_embeds=embeds, position_ids=position_BN, use_cache=False, branch_cache=cache, **more
-            )
-        return out.last_hidden_state
-
-    positions_BT = lengths_B[:, None] + torch.arange(ids_BT.shape[1], device=device)
-    last_B = visible_BT.sum(1) - 1
-    hidden_BD = forward(ids_BT, visible_BT, positions_BT)[torch.arange(len(prompts), device=device), last_B]
-    position_B = lengths_B + last_B + 1
+    # The prompts, all their tokens at once; then token by token.
+    cache.extend(visible_BT)
+    logits_BV = ByModules(lalm).logits(cache, ids_BT, (start_B[:, None] + torch.arange(n_prompt, device=device)).clamp(min=0))
+    position_B = length_B + n_prompt_B
+    first = int(position_B.min())
+    step = decoder.steps(cache, first, int(position_B.max()) + max_new_tokens - first)
+    captured: Captured | None = None
     uniform_BN = uniform_BN.to(device)
     new: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
     entropies: list[list[float]] = [[] for _ in prompts]
     failed = [""] * len(prompts)
     alive = list(range(len(prompts)))
+    alive_B = torch.arange(len(prompts), device=device)
     for n_new in range(1, max_new_tokens + 1):
-        logits_BV = lalm.lm_head(hidden_BD).float()
-        next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive, n_new - 1])
+        next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive_B, n_new - 1])
         entropy_B = entropy(logits_BV, temperature).tolist() if temperature else [None] * len(alive)
         for b, token, logp, spread in zip(alive, next_B.tolist(), logp_B.tolist(), entropy_B, strict=True):
             if not _ended(lalm, new[b]):
@@ -186,10 +237,13 @@ def _sample_together(
         if len(keep) <= LEAVE_AT * len(alive):
             rows = torch.tensor(keep, device=device)
             cache.select(rows)
-            position_B, next_B = position_B[rows], next_B[rows]
+            position_B, next_B, alive_B = position_B[rows], next_B[rows], alive_B[rows]
             alive = [alive[row] for row in keep]
-        visible = torch.ones(len(alive), 1, dtype=torch.bool, device=device)
-        hidden_BD = forward(next_B[:, None], visible, position_B[:, None])[:, -1]
+            captured = None
+        cache.extend()
+        if is_captured and captured is None:
+            captured = Captured(step, next_B, position_B)
+        logits_BV = (captured or step)(next_B, position_B)
         position_B = position_B + 1
     return [
         Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch), reason, tuple(spread))
