@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from tgsr.choices import correct_letter
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
-from tgsr.engine.sampling import Sampled, sample, uniforms
+from tgsr.engine.sampling import Sampled, decoder_of, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.engine.vllm_rollouts import VllmServer, connect_all, push_to_all, sample_by_vllm
 from tgsr.errors import OptionError, RunError
@@ -264,7 +264,8 @@ def sample_groups(
         unsharded(lalm),
         torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
     ):
-        return sample(prefix, owners, last, uniform_BN=uniform_BN, at_once=at_once, **limits)
+        decoder = decoder_of(lalm, config.quantize)
+        return sample(prefix, owners, last, uniform_BN=uniform_BN, at_once=at_once, decoder=decoder, **limits)
 
 
 def rollouts_of(

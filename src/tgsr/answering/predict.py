@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,9 +23,9 @@ from tgsr.disk.rows import Entry, json_lines
 from tgsr.disk.run_folder import changed, hashes_of, read_described
 from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache, hear
-from tgsr.engine.sampling import Sampled, sample, uniforms_of
-from tgsr.engine.shared_prefix import common_start, listen
-from tgsr.errors import AudioError, ModelError, RecordError
+from tgsr.engine.sampling import Decoder, Sampled, decoder_of, sample, uniforms_of
+from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, common_start, listen
+from tgsr.errors import AudioError, ModelError, OptionError, RecordError
 from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed, written
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.models.load import files_of
@@ -52,9 +53,10 @@ def respond(
     decoding: Decoding = GREEDY,
     names: Sequence[str] | None = None,
     branches_at_once: int | None = None,
+    decoder: Decoder | None = None,
 ) -> list[str | Failed]:
     """One response for each (clip, prompt's tokens after the audio), as `sampled` draws them."""
-    drawn = sampled(lalm, heard, prompts, decoding, names, branches_at_once)
+    drawn = sampled(lalm, heard, prompts, decoding, names, branches_at_once, decoder)
     return [said_by(lalm, one) for one in drawn]
 
 
@@ -74,28 +76,18 @@ def sampled(
     decoding: Decoding = GREEDY,
     names: Sequence[str] | None = None,
     branches_at_once: int | None = None,
+    decoder: Decoder | None = None,
 ) -> list[Sampled]:
     """The new tokens for each (clip, prompt's tokens after the audio); `heard` holds encoder outputs, F x D_enc.
 
     What a response draws follows from the seed and its name alone, up to rounding; without `names` its place is its
-    name. At most `branches_at_once` decode together (None: all).
+    name. At most `branches_at_once` decode together (None: all). `decoder` is `sample`'s; if not given it is read here.
     """
-    prefixes: dict[
-        tuple[int, int], list[tuple[int, ...]]
-    ] = {}  # clip and, where it has one of its own, question
-    owners = [
-        (clip, index if len(prompt) > LONG_PROMPT else -1) for index, (clip, prompt) in enumerate(prompts)
-    ]
-    for owner, (_, prompt) in zip(owners, prompts, strict=True):
-        prefixes.setdefault(owner, []).append(prompt)
-    after = {owner: common_start(of_prefix) for owner, of_prefix in prefixes.items()}
-    with torch.no_grad():
-        prefix = listen(lalm, [heard[clip] for clip, _ in prefixes], after=list(after.values()))
-    places = {owner: place for place, owner in enumerate(prefixes)}
+    prefix, branches = asked(lalm, heard, prompts)
     return sample(
         prefix,
-        [places[owner] for owner in owners],
-        [prompt[len(after[owner]) :] for owner, (_, prompt) in zip(owners, prompts, strict=True)],
+        [owner for owner, _ in branches],
+        [prompt for _, prompt in branches],
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
@@ -105,6 +97,48 @@ def sampled(
             decoding.seed,
         ),
         at_once=branches_at_once,
+        decoder=decoder or decoder_of(lalm, decoding.quantize),
+    )
+
+
+@torch.no_grad()
+def asked(
+    lalm: Lalm, heard: Sequence[Tensor], prompts: Sequence[tuple[int, tuple[int, ...]]]
+) -> tuple[SharedPrefix, list[tuple[int, tuple[int, ...]]]]:
+    """The prefixes of these (clip, prompt's tokens), and each prompt's prefix and what of the prompt follows it."""
+    prefixes: dict[
+        tuple[int, int], list[tuple[int, ...]]
+    ] = {}  # clip and, where it has one of its own, question
+    owners = [
+        (clip, index if len(prompt) > LONG_PROMPT else -1) for index, (clip, prompt) in enumerate(prompts)
+    ]
+    for owner, (_, prompt) in zip(owners, prompts, strict=True):
+        prefixes.setdefault(owner, []).append(prompt)
+    after = {owner: common_start(of_prefix) for owner, of_prefix in prefixes.items()}
+    prefix = listen(lalm, [heard[clip] for clip, _ in prefixes], after=list(after.values()))
+    places = {owner: place for place, owner in enumerate(prefixes)}
+    rest = [prompt[len(after[owner]) :] for owner, (_, prompt) in zip(owners, prompts, strict=True)]
+    return prefix, [(places[owner], prompt) for owner, prompt in zip(owners, rest, strict=True)]
+
+
+def rounding(
+    lalm: Lalm,
+    heard: Sequence[Tensor],
+    prompt: tuple[int, tuple[int, ...]],
+    decoding: Decoding,
+    decoder: Decoder,
+) -> str:
+    """How far the log-probs of a response that `decoder` draws are from those of the model as it is, in words."""
+    (drawn,) = sampled(lalm, heard, [prompt], decoding, decoder=decoder)
+    prefix, ((owner, rest),) = asked(lalm, heard, [prompt])
+    with torch.no_grad():
+        exact = branch_logps(
+            prefix, [Branch(owner, rest, drawn.ids)], temperature=decoding.temperature or 1.0
+        )
+    apart_T = (exact.logp_BT[0].cpu() - torch.tensor(drawn.logps)).abs()
+    return (
+        f"{decoding.quantize}: over the {len(apart_T)} tokens of a first response log-probs are "
+        f"{float(apart_T.mean()):.2g} nats from the exact ones in the mean, {float(apart_T.max()):.2g} at most"
     )
 
 
@@ -121,6 +155,7 @@ class LalmAnswers:
     cache: FeatureCache
     decoding: Decoding
     branches_at_once: int | None = None
+    decoder: Decoder | None = None
     at_once: int = 8
 
     def hear(self, question: Question, path: Path) -> Tensor:
@@ -140,7 +175,8 @@ class LalmAnswers:
     def answers(
         self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], ids: list[str]
     ) -> list[str | Failed]:
-        return respond(self.lalm, clips, prompts, self.decoding, ids, self.branches_at_once)
+        way = self.branches_at_once, self.decoder
+        return respond(self.lalm, clips, prompts, self.decoding, ids, *way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +220,14 @@ def predict(
     `path` is the questions' file, whose folder relative audio paths start from. `branches_at_once` is `respond`'s, of a
     Lalm; `title` is the progress bar's, "": none.
     """
-    way: Any = (
-        LalmAnswers(model, cache, decoding, branches_at_once)
-        if isinstance(model, Lalm)
-        else ResponderAnswers(model, decoding)
-    )
-    clips = by_clip(questions)
+    clips, decoder = by_clip(questions), None
+    if isinstance(model, Lalm):
+        decoder = decoder_of(model, decoding.quantize) if clips else None
+        way: Any = LalmAnswers(model, cache, decoding, branches_at_once, decoder)
+    elif decoding.quantize is None:
+        way = ResponderAnswers(model, decoding)
+    else:
+        raise OptionError(f"--quantize {decoding.quantize}: {model.name} is not decoded by us; leave it out")
     desc = f"predict {model.name}" if title is None else title
     bar = tqdm(total=len(clips), desc=desc, unit="clip", disable=not desc, leave=None)
     for first in range(0, len(clips), way.at_once):
@@ -212,6 +250,8 @@ def predict(
                     prompted.append(question)
             heard.append(sound)
         if prompted:
+            if isinstance(model, Lalm) and decoder is not None and decoding.quantize and first == 0:
+                tqdm.write(rounding(model, heard, prompts[0], decoding, decoder), file=sys.stderr)
             ids = [question.id for question in prompted]
             for question, text in zip(prompted, way.answers(heard, prompts, ids), strict=True):
                 if isinstance(text, Failed):
@@ -294,6 +334,8 @@ def _require_one_way(
     known = everyones.get(name) if has_answered else None
     known = known if isinstance(known, dict) else {}
     decoded = asdict(decoding) if decoding.temperature else {"max_new_tokens": decoding.max_new_tokens}
+    decoded |= {"quantize": decoding.quantize}
+    decoded = {key: value for key, value in decoded.items() if value is not None}
     files = hashes_of(files_of(model.name), known.get("files", {}))
     problem = None
     if known and known.get("decoding") != decoded:

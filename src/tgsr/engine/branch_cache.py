@@ -10,7 +10,7 @@ K key heads, R query heads a key head, W head width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -168,7 +168,9 @@ class BranchCache:
     """
 
     def __init__(self, prefix: KeyValues, owners_B: Tensor, room: int, *, fixed: bool = False) -> None:
-        self.prefix = prefix
+        # Under autocast keys, which have been turned, are wider than values.
+        keys = tuple(k.to(v.dtype) for k, v in zip(prefix.keys, prefix.values, strict=True))
+        self.prefix = replace(prefix, keys=keys)
         self.room = room
         self.fixed = fixed
         self.n_seen = 0
@@ -192,6 +194,8 @@ class BranchCache:
         places_CG = torch.zeros(len(counts), max(counts), dtype=torch.long, device=owners_B.device)
         places_CG[owners_B, self.slots_B] = torch.arange(len(slots), device=owners_B.device)
         self.places_CG = places_CG
+        # Clip after clip, as many branches each: these are grouped where they stand.
+        self.is_in_order = places_CG.flatten().tolist() == list(range(len(slots)))
         self.shown: dict[tuple[int | None, torch.dtype], _Shown] = {}  # by a layer's window
 
     def extend(self, visible_BN: Tensor | None = None) -> None:
@@ -256,10 +260,10 @@ class BranchCache:
         """Keeps the keys and values of the N newest tokens, B x K x N x W."""
         if layer not in self.keys:
             room = (*key.shape[:2], self.room, key.shape[-1])
-            self.keys[layer], self.values[layer] = value.new_zeros(room), value.new_zeros(room)
+            self.keys[layer], self.values[layer] = (self.prefix.values[layer].new_zeros(room) for _ in range(2))
         new_N = self.new_N.to(key.device)
-        self.keys[layer].index_copy_(2, new_N, key.to(value.dtype))
-        self.values[layer].index_copy_(2, new_N, value)
+        for kept, new in ((self.keys[layer], key), (self.values[layer], value)):
+            kept.index_copy_(2, new_N, new.to(kept.dtype))
 
     def attend(self, layer: int, query: Tensor, scale: float, window: int | None = None) -> Tensor:
         """B x heads x N x W for the N newest tokens, whose keys and values are kept."""
@@ -281,7 +285,7 @@ class BranchCache:
             return own[0].reshape(query.shape)
         of_clips = attention_sums(
             self._by_clip(query_BKRNW),
-            prefix_keys[:, :, shown.prefix].to(own_values.dtype),
+            prefix_keys[:, :, shown.prefix],
             prefix_values[:, :, shown.prefix],
             _for_heads(shown.prefix_mask, n_shared, query.device),
             scale,
@@ -301,12 +305,18 @@ class BranchCache:
 
     def _by_clip(self, x_BKRNW: Tensor) -> Tensor:
         """C x K x (G R N) x W: the rows of one clip's branches side by side."""
-        return x_BKRNW[self.places_CG.to(x_BKRNW.device)].transpose(1, 2).flatten(2, 4)
+        if self.is_in_order:
+            grouped = x_BKRNW.unflatten(0, (len(self.places_CG), -1))
+        else:
+            grouped = x_BKRNW[self.places_CG.to(x_BKRNW.device)]
+        return grouped.transpose(1, 2).flatten(2, 4)
 
     def _by_branch(self, x_CKY: Tensor, shape: torch.Size) -> Tensor:
         """Undoes _by_clip, of B x K x R x N x W and of what has no last axis: B x K x R x N, and the last."""
         _, _, n_shared, n_new, _ = shape
         rows = x_CKY.unflatten(2, (-1, n_shared, n_new)).transpose(1, 2)
+        if self.is_in_order:
+            return rows.flatten(0, 1)
         return rows[self.owners_B.to(rows.device), self.slots_B.to(rows.device)]
 
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from tgsr.errors import ModelError
+from tgsr.models.placement import Quantize
 
 Product = Callable[[Tensor], Tensor]  # B x I -> B x O
-Quantize = Literal["int8"]
 PACKED_AT_MOST = 8 * 2**30  # bytes of float32 matrices of which a packed copy is made
 
 
@@ -137,7 +137,9 @@ def require_int8(device: torch.device, name: str) -> None:
     Processors without such instructions add pairs up in 16 bits, which the largest numbers do not fit into.
     """
     if device.type != "cpu":
-        raise ModelError(f"{name}: int8 is for sampling on a CPU, the model is on {device}; leave --quantize out")
+        raise ModelError(
+            f"{name}: int8 is for sampling on a CPU, the model is on {device}; leave --quantize out"
+        )
     largest = torch.full((8, 64), 127, dtype=torch.int8)
     if int(torch._int_mm(largest, largest.t()).min()) != 64 * 127**2:
         raise ModelError(

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, rms_norm
 
 from tgsr.engine.branch_cache import BranchCache, layer_of_keys
-from tgsr.engine.matrices import Product, Quantize, is_packed, is_plain, product, require_int8
+from tgsr.engine.matrices import Product, is_packed, is_plain, product, require_int8
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, device_of, n_spread
+from tgsr.models.placement import Quantize
 
 Map = Callable[[Tensor], Tensor]  # x -> as many numbers as x
 Step = Callable[[Tensor, Tensor], Tensor]  # ids_B, position_B -> logits_BV
@@ -40,7 +41,7 @@ KNOWN = frozenset(
         "WhisperDecoderLayer",
     }
 )
-"""transformers' layers whose forward `Layer` says. Another one may have the same parts and put them together otherwise."""
+"""transformers' layers whose forward `Layer` says. Another may have the same parts and put them together otherwise."""
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,8 @@ def layer_of(module: Any, index: int, times: Callable[[Sequence[Any]], Product])
         if is_gemma
         else "post_attention_layernorm"
     )
-    assert before_attention is not None and before_feed_forward is not None
+    assert before_attention is not None
+    assert before_feed_forward is not None
     return Layer(
         before_attention=before_attention,
         qkv=times(there if keys_of == index else there[:1]),
@@ -337,7 +339,9 @@ class Rollout:
             h_BD = h_BD + self.added_ND[row_B]
         turns = {kind: (cos[row_B], sin[row_B]) for kind, (cos, sin) in self.turned.items()}
         for index, layer in enumerate(plain.layers):
-            h_BD = self._layer(index, layer, h_BD, turns, None if inputs_BLX is None else inputs_BLX[:, index])
+            h_BD = self._layer(
+                index, layer, h_BD, turns, None if inputs_BLX is None else inputs_BLX[:, index]
+            )
         return plain.head(plain.norm(h_BD)).float()
 
     def _layer(
@@ -368,18 +372,21 @@ class Rollout:
         self, index: int, layer: Layer, x_BD: Tensor, turn: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         heads_BXW = layer.qkv(x_BD).unflatten(-1, (-1, layer.width))
-        query = heads_BXW[:, : layer.n_heads]
+        n_turned = layer.n_heads + layer.n_keys * layer.has_keys
+        turned_BXW, value = (
+            heads_BXW[:, :n_turned],
+            heads_BXW[:, layer.n_heads if layer.value_is_key else n_turned :],
+        )
         if layer.query_norm is not None:
-            query = layer.query_norm(query)
+            turned_BXW = layer.query_norm(turned_BXW[:, : layer.n_heads])
+            if layer.has_keys and layer.key_norm is not None:
+                keys = layer.key_norm(heads_BXW[:, layer.n_heads : n_turned])
+                turned_BXW = torch.cat([turned_BXW, keys], 1)
+        turned_BXW = turned(turned_BXW, turn)[:, :, None]
         if layer.has_keys:
-            key = heads_BXW[:, layer.n_heads : layer.n_heads + layer.n_keys]
-            value = key if layer.value_is_key else heads_BXW[:, layer.n_heads + layer.n_keys :]
-            if layer.key_norm is not None:
-                key = layer.key_norm(key)
-            if layer.value_norm is not None:
-                value = layer.value_norm(value)
-            self.cache.keep(index, turned(key, turn)[:, :, None], value[:, :, None])
-        query = turned(query, turn)[:, :, None]
+            value = value if layer.value_norm is None else layer.value_norm(value)
+            self.cache.keep(index, turned_BXW[:, layer.n_heads :], value[:, :, None])
+        query = turned_BXW[:, : layer.n_heads]
         return self.cache.attend(layer.keys_of, query, layer.scale, layer.window).flatten(1)
 
 
@@ -415,7 +422,7 @@ def turned(x_BXW: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
     cos, sin = turn
     n = cos.shape[-1]
     part = x_BXW[..., :n]
-    part = part * cos + part.roll(n // 2, -1) * sin
+    part = torch.addcmul(part * cos, part.roll(n // 2, -1), sin)
     return part if n == x_BXW.shape[-1] else torch.cat([part, x_BXW[..., n:]], -1)
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
-from tgsr.engine.matrices import Quantize
 from tgsr.engine.plain_decoder import Captured, PlainDecoder, Step, uncovered
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches, nucleus, pad_right
 from tgsr.models.lalm import Lalm, device_of
+from tgsr.models.placement import Quantize
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,9 @@ def _sample_together(
 
     # The prompts, all their tokens at once; then token by token.
     cache.extend(visible_BT)
-    logits_BV = ByModules(lalm).logits(cache, ids_BT, (start_B[:, None] + torch.arange(n_prompt, device=device)).clamp(min=0))
+    logits_BV = ByModules(lalm).logits(
+        cache, ids_BT, (start_B[:, None] + torch.arange(n_prompt, device=device)).clamp(min=0)
+    )
     position_B = length_B + n_prompt_B
     first = int(position_B.min())
     step = decoder.steps(cache, first, int(position_B.max()) + max_new_tokens - first)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from tgsr.errors import OptionError
+from tgsr.models.placement import Quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,10 @@ class Decoding:
     temperature: Annotated[float, "0 is greedy"] = 0.0
     top_p: Annotated[float, "nucleus of sampling"] = 1.0
     seed: Annotated[int, "of --temperature and --limit"] = 0
+    quantize: Annotated[
+        Quantize | None,
+        "on a CPU: token by token with the decoder's matrices rounded to 8 bits; faster, not exact",
+    ] = None
 
     def __post_init__(self) -> None:
         """OptionError for numbers that no sampling has."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 LoadAs = Literal["checkpoint", "float32", "bfloat16", "4bit"]
 Devices = Literal["one", "all"]
+Quantize = Literal["int8"]  # of the matrices that responses are drawn by
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tgsr.errors import OptionError
 from tgsr.grpo import Eq6, KlEstimator, Normalisation
-from tgsr.models.placement import Devices, LoadAs
+from tgsr.models.placement import Devices, LoadAs, Quantize
 from tgsr.prompts import Times
 from tgsr.rewards import C_MAX, C_MIN, K_MAX, K_REF, AnswerReader, check_compaction
 
@@ -49,7 +49,7 @@ MAY_CHANGE = (
     *("watch", "watch_every", "best_by", "audio"),
     # Another machine's, or another number of processes': the same steps, to rounding.
     *("shard", "devices", "gradient_checkpointing", "clips_at_once", "prompts_at_once", "responses_at_once"),
-    *("branches_at_once", "vllm"),
+    *("branches_at_once", "vllm", "quantize"),
 )
 """Settings that a run may go on with changed: no step that is done rests on them, and none to come has other items."""
 
@@ -233,7 +233,13 @@ class GrpoConfig(TrainingConfig):
     vllm: Annotated[
         str | None, "URL of a vLLM server that samples instead of us, or URL,URL,...; see `tgsr decoder`"
     ] = None
-    weight_cap: Annotated[float, "most that vLLM's log-probs may weigh a token (truncated importance)"] = 2.0
+    weight_cap: Annotated[
+        float, "most that log-probs of vLLM or --quantize may weigh a token (truncated importance)"
+    ] = 2.0
+    quantize: Annotated[
+        Quantize | None,
+        "on a CPU: responses are drawn with the decoder's matrices rounded to 8 bits, and weighed as vLLM's are",
+    ] = None
     branches_at_once: Annotated[int | None, "responses that decode together; fewer need less memory"] = None
     prompts_at_once: Annotated[int | None, "prompts a pass of the update; fewer need less memory"] = None
     responses_at_once: Annotated[
@@ -262,6 +268,8 @@ class GrpoConfig(TrainingConfig):
         require("beta", self.beta, "0 or more", self.beta >= 0)
         blank = self.vllm is not None and not all(url.strip() for url in self.vllm.split(","))
         require("vllm", self.vllm, "URL, or URL,URL", not blank)
+        apart = self.vllm is None or self.quantize is None
+        require("quantize", self.quantize, "without --vllm, whose server rounds by itself", apart)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
         try:
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
@@ -297,7 +305,7 @@ class GrpoConfig(TrainingConfig):
 
     @property
     def eq6(self) -> Eq6:
-        """The constants of the loss; vLLM's draws are weighed."""
+        """The constants of the loss; draws of vLLM and of rounded matrices are weighed."""
         return Eq6(
             self.epsilon,
             self.beta,
@@ -305,7 +313,7 @@ class GrpoConfig(TrainingConfig):
             self.normalisation,
             self.max_new_tokens,
             self.kl,
-            weight_cap=None if self.vllm is None else self.weight_cap,
+            weight_cap=None if self.vllm is None and self.quantize is None else self.weight_cap,
         )
 
 
