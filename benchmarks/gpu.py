@@ -33,7 +33,7 @@ from sides import (
     phrases_case,
     update,
 )
-from speed import ROW, medians, row, sample_shared, sample_usual
+from speed import ROW, medians, row, sample_shared, sample_static, sample_usual
 from timing import HERE, about, in_turn, peak_memory, resident
 from torch import Tensor, nn
 
@@ -41,6 +41,7 @@ from tgsr.check.bench import Size, borrowed
 from tgsr.check.check import as_json, check, line_of, summary
 from tgsr.check.rows import FAULTS, is_out_of_memory
 from tgsr.engine.branch_attention import branch_attention, layout
+from tgsr.engine.sampling import ByModules
 from tgsr.errors import OptionError
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.load import load
@@ -95,12 +96,20 @@ def updates(
 
 
 def sampling(lalm: Any, setting: Setting, runs: int) -> list[ROW]:
-    """A group's responses, all of one length: ours, which computes the prompt once, and transformers' `generate`."""
+    """A group's responses, all of one length: ours, which computes the prompt once, and transformers' `generate` with
+    the prompt computed once or for each.
+    """
     n_new, ends = setting.answer, (lalm.eos_id, lalm.end_ids)
     with borrowed(lalm), torch.autocast(device_of(lalm).type, torch.bfloat16):
         make_trainable(lalm, "lora")
         case = grpo_case(lalm, setting)
-        calls = {"shared": partial(sample_shared, case), "usual": partial(sample_usual, case)}
+        # On a GPU "shared" runs each step again as one CUDA graph; "own modules" calls the decoder's.
+        calls: dict[str, Callable[[int], object]] = {
+            "shared": partial(sample_shared, case),
+            "own modules": partial(sample_shared, case, decoder=ByModules),
+            "static cache": partial(sample_static, case),
+            "usual": partial(sample_usual, case),
+        }
         try:
             lalm.eos_id, lalm.end_ids = -1, ()  # how soon a model ends is its weights' business
             for call in calls.values():

@@ -13,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -38,15 +38,17 @@ from sides import (
 )
 from timing import HERE, Stopwatch, UpdateOf, about, in_fresh_process, in_turn
 from torch import Tensor
+from transformers import DynamicCache, StaticCache
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_audio
 from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache
-from tgsr.engine.sampling import sample, uniforms
-from tgsr.engine.shared_prefix import branch_logps, listen
+from tgsr.engine.plain_decoder import PlainDecoder
+from tgsr.engine.sampling import ByModules, Decoder, Sampled, decoder_of, sample, uniforms
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.aligner_and_lora import lora_off
-from tgsr.models.lalm import device_of
+from tgsr.models.lalm import Lalm, device_of
 
 PARTS = ("encode", "prefill", "decoding", "reference", "forward", "backward", "rest")
 ROW = dict[str, Any]
@@ -70,12 +72,12 @@ def row(what: str, of_side: Mapping[str, float], unit: str = "s", **more: object
 # A whole step of GRPO, part by part
 
 
-def sample_shared(case: Case, n_new: int) -> None:
-    """The group's answers: the prompt computed once."""
+def sample_shared(case: Case, n_new: int, decoder: Callable[[Lalm], Decoder] = decoder_of) -> list[Sampled]:
+    """The group's answers: the prompt computed once, then token by token by `decoder`."""
     n = len(case.branches)
     with torch.no_grad():
         prefix = listen(case.lalm, [case.features], after=[case.after])
-    sample(
+    return sample(
         prefix,
         [0] * n,
         [branch.prompt for branch in case.branches],
@@ -83,6 +85,7 @@ def sample_shared(case: Case, n_new: int) -> None:
         temperature=TEMPERATURE,
         top_p=TOP_P,
         uniform_BN=uniforms(n, n_new, 0),
+        decoder=decoder(case.lalm),
     )
 
 
@@ -104,6 +107,111 @@ def sample_usual(case: Case, n_new: int) -> None:
         min_new_tokens=n_new,
         max_new_tokens=n_new,
     )
+
+
+@torch.no_grad()
+def sample_static(case: Case, n_new: int) -> None:
+    """The group's answers by transformers' generate at its best: the prompt, from kept encoder outputs, computed once,
+    its keys and values repeated into a cache of fixed size.
+    """
+    lalm, n = case.lalm, len(case.branches)
+    (row_PD,) = listen(lalm, [case.features], after=[case.after]).rows
+    once: Any = DynamicCache()
+    lalm.language_model(inputs_embeds=row_PD[None], past_key_values=once, use_cache=True)
+    once.batch_repeat_interleave(n)
+    ids = torch.tensor([[*case.prompt, *case.branches[0].prompt]], device=device_of(lalm)).expand(n, -1)
+    kept = StaticCache(config=lalm.language_model.config, max_cache_len=ids.shape[1] + n_new)
+    for layer, before in enumerate(once.layers):
+        places = {"cache_position": torch.arange(len(row_PD), device=ids.device)}
+        kept.update(before.keys, before.values, layer, places)
+    lalm.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        past_key_values=kept,
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_p=TOP_P,
+        top_k=0,
+        min_new_tokens=n_new,
+        max_new_tokens=n_new,
+    )
+
+
+@torch.no_grad()
+def products_alone(case: Case, decoder: PlainDecoder, n_new: int) -> None:
+    """The matrix products of so many steps and nothing else: what no sampler with these matrices goes below."""
+    h_BD = torch.randn(len(case.branches), case.lalm.language_model.config.hidden_size)
+    for _ in range(n_new):
+        for layer in decoder.layers:
+            heads_BX = layer.qkv(h_BD)
+            layer.out(heads_BX[:, : layer.n_heads * layer.width])
+            layer.feed_forward(h_BD)
+        decoder.head(h_BD)
+
+
+def sampling_rows(setting: Setting, runs: int) -> list[ROW]:
+    """Sampling by each side in turn, processor seconds, median and spread; ours says the same by its own modules.
+
+    "static cache" is the best other, "usual" starts from ids and spectrograms; "products" and "products, int8" are the
+    bounds of "shared" and "int8".
+    """
+    lalm = model_under_test(setting, "lora")
+    lalm.eos_id, lalm.end_ids = (
+        -1,
+        (),
+    )  # answers of full length: how soon a model ends is its weights' business
+    case, n_new = grpo_case(lalm, setting), setting.answer
+    by_rounded = partial(decoder_of, quantize="int8")
+    exact, ours, rounded = (
+        sample_shared(case, n_new, decoder) for decoder in (ByModules, decoder_of, by_rounded)
+    )
+    if [one.ids for one in ours] != [one.ids for one in exact]:
+        raise RuntimeError("plain layers and the decoder's own modules draw unlike tokens")
+    apart = max(
+        abs(a - b)
+        for one, other in zip(ours, exact, strict=True)
+        for a, b in zip(one.logps, other.logps, strict=True)
+    )
+    drifts = [float((_logps_of(case, one) - torch.tensor(one.logps)).abs().mean()) for one in rounded]
+    plain, plain_int8 = PlainDecoder.read(lalm), PlainDecoder.read(lalm, "int8")
+    sides: dict[str, Callable[[], object]] = {
+        "shared": partial(sample_shared, case, n_new),
+        "int8": partial(sample_shared, case, n_new, by_rounded),
+        "own modules": partial(sample_shared, case, n_new, ByModules),
+        "static cache": partial(sample_static, case, n_new),
+        "usual": partial(sample_usual, case, n_new),
+        "products": partial(products_alone, case, plain, n_new),
+        "products, int8": partial(products_alone, case, plain_int8, n_new),
+    }
+    for call in sides.values():
+        call()
+    seconds = in_turn(sides, runs, time.process_time)
+    of_side = medians(seconds)
+    spread = {side: [min(times), max(times)] for side, times in seconds.items()}
+    print("  " + ", ".join(f"{side} {low:.2f} to {high:.2f}" for side, (low, high) in spread.items()))
+    best = {side: of_side[side] / of_side["static cache"] for side in ("shared", "int8")}
+    print("  of the static cache's seconds: " + ", ".join(f"{side} {r:.3f}" for side, r in best.items()))
+    print(
+        f"  log-probs: plain layers {apart:.1e} nats from the modules' at most, int8 {max(drifts):.1e} in the mean"
+    )
+    return [
+        row(
+            f"sampling {setting.group} x {n_new} tokens, processor seconds",
+            of_side,
+            spread=spread,
+            over_static_cache=best,
+            largest_difference_nats=apart,
+            int8_mean_difference_nats=drifts,
+        )
+    ]
+
+
+@torch.no_grad()
+def _logps_of(case: Case, one: Sampled) -> Tensor:
+    """The log-probs of a response as the trainer has them, T."""
+    prefix = listen(case.lalm, [case.features], after=[case.after])
+    branch = Branch(0, case.branches[0].prompt, one.ids)
+    return branch_logps(prefix, [branch], temperature=TEMPERATURE).logp_BT[0]
 
 
 def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -149,7 +257,7 @@ def prefill_of(case: Case, n: int) -> Tensor:
 
 
 def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
-    """The step's rows: update, sampling, prefill, the whole; all from the same runs, the sides in turn."""
+    """The step's rows: update, prefill, the whole; all from the same runs, the sides in turn."""
     lalm = model_under_test(setting, "lora")
     lalm.eos_id, lalm.end_ids = (
         -1,
@@ -198,13 +306,6 @@ def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
             "separate": alone["prefill"],
         },
     )
-    sampling = {
-        "shared": of("shared", "prefill", "decoding"),
-        "usual": of("usual", "prefill", "decoding") + encode,
-    }
-    rates = {side: n * setting.answer / seconds for side, seconds in sampling.items()}
-    sampling_row = row(f"sampling {n} x {setting.answer} tokens", sampling, tokens_per_second=rates)
-    print("  tokens a second: " + ", ".join(f"{side} {rate:.0f}" for side, rate in rates.items()))
     parts = {side: {part: of(side, part) for part in PARTS} for side in steps}
     step_row = row("whole GRPO step", {side: of(side, *PARTS) for side in steps}, parts=parts)
     print(f"  {'':10}" + "".join(f"{part:>11}" for part in PARTS))
@@ -214,7 +315,7 @@ def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
         f"  shared reads the encoder's output from its cache; a cold encode takes {alone['cold']:.2f} s a clip"
     )
     step_row["cold_encode_s"] = alone["cold"]
-    return [update_row, prefill_row, sampling_row, step_row]
+    return [update_row, prefill_row, step_row]
 
 
 def stage_1_row(setting: Setting, runs: int) -> ROW:
@@ -316,6 +417,7 @@ def alternative_rows(setting: Setting, groups: Sequence[int], runs: int) -> list
     return rows
 
 
+ROWS = ("sampling", "grpo", "stage1", "audio", "memory", "alternative")
 QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
 
 
@@ -330,8 +432,8 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
     parser.add_argument(
         "--rows",
         nargs="+",
-        choices=("grpo", "stage1", "audio", "memory", "alternative"),
-        default=["grpo", "stage1", "audio", "memory", "alternative"],
+        choices=ROWS,
+        default=list(ROWS),
         help="what to measure (all)",
     )
     parser.add_argument("--out", type=Path, default=HERE / "speed.json", help="the result (%(default)s)")
@@ -349,6 +451,8 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
     )
     began, load_before = time.perf_counter(), os.getloadavg()[0]
     rows: list[ROW] = []
+    if "sampling" in args.rows:
+        rows += sampling_rows(setting, runs)
     if "grpo" in args.rows:
         rows += grpo_rows(setting, runs)
     if "stage1" in args.rows:

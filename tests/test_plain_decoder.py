@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AudioFlamingo3Config, AudioFlamingo3ForConditionalGeneration, MistralConfig
+from transformers.utils import is_mistral_common_available
 
 from others import granite_folder, phi4_folder, voxtral_folder
 from test_mini_lm import tiny_mini_lm
@@ -19,8 +22,10 @@ from tgsr.engine.sampling import ByModules, Sampled, decoder_of, sample, uniform
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load
 from tiny import (
+    DECODER,
     qwen3_omni_folder,
     tiny_gemma4,
     tiny_lalm,
@@ -30,9 +35,21 @@ from tiny import (
     trainable,
 )
 
+
+def tiny_mistral() -> AudioFlamingo3:
+    """Whose attention finds its window in the configuration."""
+    lalm = tiny_lalm()
+    config = lalm.inner.config
+    decoder = MistralConfig(vocab_size=config.text_config.vocab_size, **DECODER, sliding_window=6)
+    heard = {"audio_config": config.audio_config, "audio_token_id": config.audio_token_id}
+    config = AudioFlamingo3Config(text_config=decoder, **heard)
+    return replace(lalm, model=AudioFlamingo3ForConditionalGeneration(config).eval())
+
+
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "qwen2": lambda folder: tiny_lalm(),
     "qwen2 with a window": lambda folder: tiny_lalm(window=4),
+    "mistral": lambda folder: tiny_mistral(),
     "llama": lambda folder: tiny_mini_lm(),
     "qwen2.5-omni": lambda folder: tiny_qwen_omni(),
     "qwen3-omni": lambda folder: load(str(qwen3_omni_folder(folder))),
@@ -79,7 +96,12 @@ def same(ours: list[Sampled], theirs: list[Sampled], atol: float) -> None:
         assert torch.allclose(torch.tensor(one.logps), torch.tensor(other.logps), atol=atol)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+NEEDS = pytest.mark.skipif(not is_mistral_common_available(), reason="pip install -e '.[voxtral]'")
+
+
+@pytest.mark.parametrize(
+    "family", [*sorted(FAMILIES.keys() - {"voxtral"}), pytest.param("voxtral", marks=NEEDS)]
+)
 def test_plain_layers_write_what_the_decoders_own_modules_write(family: str, tmp_path: Path) -> None:
     lalm = trainable(FAMILIES[family](tmp_path / "model"))
     for temperature in (0.0, 0.7):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from tgsr.answering.open import open_model
 from tgsr.answering.predict import predict_to_file
 from tgsr.choices import extract_choice
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import ModelError, RecordError
+from tgsr.errors import ModelError, OptionError, RecordError
 from tgsr.evaluation.benchmarks import questions_of
-from tgsr.llm.decoding import GREEDY, Cut, Failed
+from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.prompts import (
     AIRBENCH_INSTRUCTION,
@@ -354,6 +355,24 @@ def test_answers_of_other_weights_or_decoding_do_not_mix(tmp_path: Path, change:
     assert predict_to_file(model, asked, path, out, cache, decoding, name="other") == (4, 0)
     out.unlink()
     assert predict_to_file(model, asked, path, out, cache, decoding) == (4, 0)  # nothing to mix with
+
+
+def test_rounded_matrices_say_how_far_they_are_and_do_not_mix_with_exact_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, cache = benchmark(tmp_path / "b", 2), tmp_path / "p.jsonl", FeatureCache(tmp_path)
+    asked = questions_of(path, None, errors=tmp_path / "errors.jsonl")
+    rounded = Decoding(max_new_tokens=3, quantize="int8")
+    assert predict_to_file(tiny_lalm(), asked[:1], path, out, cache, rounded) == (1, 0)
+    said = re.search(
+        r"int8: over the \d tokens .* (\S+) nats .* mean, (\S+) at most", capsys.readouterr().err
+    )
+    assert said is not None
+    assert 0 < float(said[1]) <= float(said[2]) < 0.5
+    with pytest.raises(RecordError, match=r"'quantize': 'int8'}, now it is {'max_new_tokens': 3}"):
+        predict_to_file(tiny_lalm(), asked, path, out, cache, replace(rounded, quantize=None))
+    with pytest.raises(OptionError, match=r"--quantize int8: .* is not decoded by us"):
+        predict_to_file(Halting(), asked, path, tmp_path / "other.jsonl", cache, rounded)
 
 
 def test_answers_of_before_are_gone_on_with(tmp_path: Path) -> None:

@@ -546,6 +546,22 @@ def test_a_checkpoint_of_other_weights_is_refused_by_name(
             train(config, out, cache)
 
 
+def test_what_rounded_matrices_draw_is_weighed_and_their_drift_logged(choices: Path, tmp_path: Path) -> None:
+    config = replace(GRPO, questions=str(choices), max_steps=1)
+    drifts = []
+    for quantize in (None, "int8"):
+        out = tmp_path / str(quantize)
+        train_grpo(replace(config, quantize=quantize), out, FeatureCache(tmp_path / "cache"))
+        drifts.append(logged(out)[0]["drift"])
+    assert drifts[0] < 1e-4 < drifts[1]
+    assert (config.eq6.weight_cap, replace(config, quantize="int8").eq6.weight_cap) == (
+        None,
+        config.weight_cap,
+    )
+    with pytest.raises(OptionError, match="--quantize int8: must be without --vllm"):
+        replace(config, quantize="int8", vllm="http://127.0.0.1:8000")
+
+
 def test_grpo_says_which_right_answers_the_official_reward_never_pays(
     choices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

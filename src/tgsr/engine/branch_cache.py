@@ -260,7 +260,9 @@ class BranchCache:
         """Keeps the keys and values of the N newest tokens, B x K x N x W."""
         if layer not in self.keys:
             room = (*key.shape[:2], self.room, key.shape[-1])
-            self.keys[layer], self.values[layer] = (self.prefix.values[layer].new_zeros(room) for _ in range(2))
+            self.keys[layer], self.values[layer] = (
+                self.prefix.values[layer].new_zeros(room) for _ in range(2)
+            )
         new_N = self.new_N.to(key.device)
         for kept, new in ((self.keys[layer], key), (self.values[layer], value)):
             kept.index_copy_(2, new_N, new.to(kept.dtype))

@@ -85,7 +85,15 @@ def product(
 
 
 def _in_place(matrices: Sequence[Matrix], dtype: torch.dtype) -> Product:
-    held = [(m.weight.to(dtype), None if m.bias is None else m.bias.to(dtype), m.lora) for m in matrices]
+    """By the model's own tensors; what is held in another type is rounded once, as autocast rounds it each time."""
+    is_rounded = any(matrix.weight.dtype != dtype for matrix in matrices)
+
+    def lora_of(matrix: Matrix) -> list[tuple[Tensor, Tensor, float]]:
+        if not is_rounded:  # a LoRA on narrow weights is wider than they are
+            return list(matrix.lora)
+        return [(a.to(dtype), b.to(dtype), scale) for a, b, scale in matrix.lora]
+
+    held = [(m.weight.to(dtype), None if m.bias is None else m.bias.to(dtype), lora_of(m)) for m in matrices]
 
     def times(x_BI: Tensor) -> Tensor:
         x_BI = x_BI.to(dtype)

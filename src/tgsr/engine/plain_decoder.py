@@ -22,7 +22,7 @@ from torch.nn.functional import layer_norm, rms_norm
 from tgsr.engine.branch_cache import BranchCache, layer_of_keys
 from tgsr.engine.matrices import Product, is_packed, is_plain, product, require_int8
 from tgsr.errors import ModelError
-from tgsr.models.lalm import Lalm, device_of, n_spread
+from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.placement import Quantize
 
 Map = Callable[[Tensor], Tensor]  # x -> as many numbers as x
@@ -233,9 +233,8 @@ def uncovered(lalm: Lalm) -> str:
             return f"its {name} has experts beside its feed-forward"
         if unknown := [linear for linear in linears_of(layer) if not is_plain(linear)]:
             return f"its {name} has a {type(unknown[0]).__name__}, of more than weights and a plain LoRA"
-    n_devices, waiting = n_spread(lalm)
-    if n_devices > 1 or waiting:
-        return "its layers are spread over several devices"
+    if {weight.device for weight in decoder.parameters()} != {device_of(lalm)}:
+        return "its layers are spread over several devices, or wait in the host's memory for their turn"
     return ""
 
 
@@ -373,10 +372,8 @@ class Rollout:
     ) -> Tensor:
         heads_BXW = layer.qkv(x_BD).unflatten(-1, (-1, layer.width))
         n_turned = layer.n_heads + layer.n_keys * layer.has_keys
-        turned_BXW, value = (
-            heads_BXW[:, :n_turned],
-            heads_BXW[:, layer.n_heads if layer.value_is_key else n_turned :],
-        )
+        turned_BXW = heads_BXW[:, :n_turned]
+        value = heads_BXW[:, layer.n_heads if layer.value_is_key else n_turned :]
         if layer.query_norm is not None:
             turned_BXW = layer.query_norm(turned_BXW[:, : layer.n_heads])
             if layer.has_keys and layer.key_norm is not None:
