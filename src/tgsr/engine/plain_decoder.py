@@ -247,7 +247,7 @@ class PlainDecoder:
     norm: Map
     head: Map
     embedding_multiplier: float
-    turns: Map | None  # positions of one kind of layer -> cosines and sines
+    turns: Any  # the rotary embedding: positions of one kind of layer -> cosines and sines; None where there is none
 
     @classmethod
     def read(cls, lalm: Lalm, quantize: Quantize | None = None) -> PlainDecoder:
@@ -363,7 +363,8 @@ class Rollout:
         if layer.after_feed_forward is not None:
             more = layer.after_feed_forward(more)
         h_BD = torch.add(h_BD, more, alpha=layer.residual)
-        if (own := layer.own_input) is not None:
+        if layer.own_input is not None and input_BX is not None:
+            own = layer.own_input
             h_BD = h_BD + own.norm(own.out(own.activation(own.gate(h_BD)) * input_BX))
         return h_BD if layer.multiplier is None else h_BD * layer.multiplier
 
@@ -427,7 +428,7 @@ def head_of(head: Any, times: Callable[[Sequence[Any]], Product]) -> Map:
     """Hidden states -> logits, with what stands around the linear layer: a bound (Gemma), a hook (Granite)."""
     linear, cap = getattr(head, "linear", head), getattr(head, "cap", None)
     if not is_plain(linear):
-        return head  # type: ignore[no-any-return]
+        return head
     multiply, hooks = times([linear]), tuple(linear._forward_hooks.values())
 
     def logits(hidden_BD: Tensor) -> Tensor:
