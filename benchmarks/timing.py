@@ -26,16 +26,21 @@ UpdateOf = Callable[
 ]  # a side's update by its setting and its name: in_fresh_process, or planted
 
 
-def in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each side's runs; the sides in turn, so that a machine that slows down slows them all."""
+def in_turn(
+    calls: Mapping[str, Callable[[], object]], runs: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each side's runs; the sides in turn, so that a machine that slows down slows them all.
+
+    By `time.process_time` they are the processor's, which other work on the machine changes little.
+    """
     seconds: dict[str, list[float]] = {side: [] for side in calls}
     for _ in range(runs):
         for side, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
             if torch.cuda.is_available():  # what was asked of a GPU is not yet done
                 torch.cuda.synchronize()
-            seconds[side].append(time.perf_counter() - start)
+            seconds[side].append(clock() - start)
     return seconds
 
 

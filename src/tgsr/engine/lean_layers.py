@@ -7,7 +7,7 @@ processor's cache. Of the last layer only those rows are computed from which som
 What is replaced is found by a module's parts and by what trains in it, not by its class; all else computes as its own
 class does.
 
-Axes: N tokens of the row, M some of them, D model width, F width of a feed-forward, I and O of a matrix, R a LoRA's rank.
+Axes: N tokens of the row, M some of them, D model width, F a feed-forward's width, I and O a matrix', R a LoRA's rank.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from tgsr.engine.branch_attention import NAME, BranchLayout, attention_as
 
-CACHED = 2**18  # float32 numbers of which a few at a time stay in a core's cache: 1 MB
+# float32 numbers that are computed together on a CPU: few stay in a core's cache, and products of few rows are slow
+IN_NORM, IN_FEED_FORWARD = 2**18, 2**20
 
 Forward = Callable[..., Any]
 
@@ -61,7 +62,7 @@ def _computed_by(module: nn.Module, forward: Forward) -> Iterator[None]:
 def _lean_forward(module: nn.Module) -> Forward | None:
     if isinstance(module, LoraLinear):
         return partial(_lora_linear, module)
-    if GATED_PARTS == {name for name, _ in module.named_children()}:
+    if {name for name, _ in module.named_children()} == GATED_PARTS:
         return partial(_gated, module)
     if type(module).__name__.endswith("Norm") and not _trains(module):
         return partial(_row_by_row, module.forward)
@@ -72,9 +73,9 @@ def _trains(module: nn.Module) -> bool:
     return any(weight.requires_grad for weight in module.parameters())
 
 
-def _rows_at_once(x: Tensor, width: int) -> list[slice]:
-    """Rows of x, N x ..., that are computed together where each is `width` numbers: on a GPU all."""
-    n = max(64, CACHED // width) if x.device.type == "cpu" else max(1, len(x))
+def _rows_at_once(x: Tensor, width: int, numbers: int) -> list[slice]:
+    """Rows of x, N x ..., that are computed together, `width` numbers each and about `numbers` in all: on a GPU all."""
+    n = max(64, numbers // width) if x.device.type == "cpu" else max(1, len(x))
     return [slice(first, first + n) for first in range(0, len(x), n)]
 
 
@@ -94,7 +95,7 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (x,), (grad,) = ctx.saved_tensors, grads
         grad_x = torch.empty_like(x)
-        for some in _rows_at_once(x[0], x[0, 0].numel()):
+        for some in _rows_at_once(x[0], x[0, 0].numel(), IN_NORM):
             with torch.enable_grad():
                 leaf = x[:, some].detach().requires_grad_()
                 out = ctx.function(leaf)
@@ -103,7 +104,7 @@ class _RowByRow(torch.autograd.Function):
 
 
 def _in_pieces(function: Forward, x: Tensor) -> Tensor:
-    return torch.cat([function(x[:, some]) for some in _rows_at_once(x[0], x[0, 0].numel())], 1)
+    return torch.cat([function(x[:, some]) for some in _rows_at_once(x[0], x[0, 0].numel(), IN_NORM)], 1)
 
 
 def _row_by_row(function: Forward, x: Tensor, *args: Any, **more: Any) -> Any:
@@ -138,32 +139,41 @@ class _Matrix:
         weight, bias, a, b = (None if t is None else t.detach().to(dtype) for t in self.tensors)
         return replace(self, weight=weight, bias=bias, a=a, b=b)
 
-    def product(self, x_MI: Tensor, out: Tensor | None = None) -> Tensor:
-        """The layer's output, M x O."""
+    def product(self, x_MI: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The layer's output, M x O, and what the LoRA makes of x on its way, M x R (R is 0 without one)."""
         weight_IO = self.weight.t()
         if self.bias is None:
             y_MO = torch.mm(x_MI, weight_IO, out=out)
         else:
             y_MO = torch.addmm(self.bias, x_MI, weight_IO, out=out)
-        if self.a is not None and self.b is not None:
-            y_MO.addmm_(x_MI @ self.a.t(), self.b.t(), alpha=self.scale)
-        return y_MO
+        if self.a is None or self.b is None:
+            return y_MO, x_MI[:, :0]
+        low_MR = x_MI @ self.a.t()
+        return y_MO.addmm_(low_MR, self.b.t(), alpha=self.scale), low_MR
 
     def backward(
-        self, grad_MO: Tensor, x_MI: Tensor | None, sums: tuple[Tensor, Tensor] | None, out: Tensor, *, add: bool
+        self,
+        grad_MO: Tensor,
+        x_MI: Tensor,
+        low_MR: Tensor,
+        sums: tuple[Tensor, Tensor] | None,
+        out: Tensor | None,
+        *,
+        add: bool = False,
     ) -> None:
-        """Writes the input's gradient, M x I, to `out`, or adds it; that of a and b for inputs x_MI is added to `sums`."""
-        if add:
+        """Writes the input's gradient, M x I, to `out`, if any, or adds it; those of a and b are added to `sums`."""
+        if out is not None and add:
             out.addmm_(grad_MO, self.weight)
-        else:
+        elif out is not None:
             torch.mm(grad_MO, self.weight, out=out)
         if self.a is None or self.b is None:
             return
         grad_MR = (grad_MO @ self.b).mul_(self.scale)
-        out.addmm_(grad_MR, self.a)
-        if sums is not None and x_MI is not None:
+        if out is not None:
+            out.addmm_(grad_MR, self.a)
+        if sums is not None:
             sums[0].add_(grad_MR.t() @ x_MI)
-            sums[1].add_(grad_MO.t() @ (x_MI @ self.a.t()), alpha=self.scale)
+            sums[1].add_(grad_MO.t() @ low_MR, alpha=self.scale)
 
 
 def _matrix_of(module: Any, x: Tensor) -> _Matrix | None:
@@ -171,8 +181,16 @@ def _matrix_of(module: Any, x: Tensor) -> _Matrix | None:
     base, a, b, scale = module, None, None, 1.0
     if isinstance(module, LoraLinear):
         base = module.base_layer
-        on = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
-        if module.merged or len(on) > 1 or any(name in module.lora_variant or module.lora_bias[name] for name in on):
+        on = (
+            []
+            if module.disable_adapters
+            else [name for name in module.active_adapters if name in module.lora_A]
+        )
+        if (
+            module.merged
+            or len(on) > 1
+            or any(name in module.lora_variant or module.lora_bias[name] for name in on)
+        ):
             return None
         if on:
             (name,) = on
@@ -206,7 +224,9 @@ def _sums(a: Tensor | None, b: Tensor | None, wanted: bool) -> tuple[Tensor, Ten
     return torch.zeros_like(a, dtype=torch.float32), torch.zeros_like(b, dtype=torch.float32)
 
 
-def _summed(sums: tuple[Tensor, Tensor] | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
+def _summed(
+    sums: tuple[Tensor, Tensor] | None, a: Tensor | None, b: Tensor | None
+) -> tuple[Tensor | None, ...]:
     """The gradients of weight, bias, a and b."""
     if sums is None or a is None or b is None:
         return None, None, None, None
@@ -219,20 +239,22 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, scale: float, *tensors: Any) -> Tensor:
         x_NI = x.detach().to(dtype).flatten(0, -2)
-        ctx.save_for_backward(x_NI, *tensors)
-        ctx.scale, ctx.shape, ctx.of_x = scale, x.shape, x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            return _Matrix(*tensors, scale).cast(dtype).product(x_NI).unflatten(0, x.shape[:-1])
+            y_NO, low_NR = _Matrix(*tensors, scale).cast(dtype).product(x_NI)
+        ctx.save_for_backward(x_NI, low_NR, *tensors)
+        ctx.scale, ctx.shape, ctx.of_x = scale, x.shape, x.dtype
+        return y_NO.unflatten(0, x.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        x_NI, *tensors = ctx.saved_tensors
+        x_NI, low_NR, *tensors = ctx.saved_tensors
         sums = _sums(*tensors[2:], wanted=ctx.needs_input_grad[5])
-        grad_x = torch.empty_like(x_NI)
+        grad_x = torch.empty_like(x_NI) if ctx.needs_input_grad[0] else None
         with torch.autocast(x_NI.device.type, enabled=False):
             matrix = _Matrix(*tensors, ctx.scale).cast(x_NI.dtype)
-            matrix.backward(grads[0].to(x_NI.dtype).flatten(0, -2), x_NI, sums, grad_x, add=False)
-        return grad_x.view(ctx.shape).to(ctx.of_x), None, None, *_summed(sums, *tensors[2:])
+            matrix.backward(grads[0].to(x_NI.dtype).flatten(0, -2), x_NI, low_NR, sums, grad_x)
+        of_x = None if grad_x is None else grad_x.view(ctx.shape).to(ctx.of_x)
+        return of_x, None, None, *_summed(sums, *tensors[2:])
 
 
 def _lora_linear(module: Any, x: Tensor, *args: Any, **more: Any) -> Any:
@@ -260,17 +282,19 @@ class _Gated(torch.autograd.Function):
             gate, up, down = (m.cast(dtype) for m in _three(scales, tensors))
             gate_NF, up_NF = x_ND.new_empty(n, width), x_ND.new_empty(n, width)
             out_ND = x_ND.new_empty(n, len(down.weight))
-            for some in _rows_at_once(x_ND, width):
-                gate.product(x_ND[some], gate_NF[some])
-                up.product(x_ND[some], up_NF[some])
-                down.product(act(gate_NF[some]) * up_NF[some], out_ND[some])
-        ctx.save_for_backward(x_ND, gate_NF, up_NF, *tensors)
+            low: list[list[Tensor]] = [[], [], []]
+            for some in _rows_at_once(x_ND, width, IN_FEED_FORWARD):
+                low[0].append(gate.product(x_ND[some], gate_NF[some])[1])
+                low[1].append(up.product(x_ND[some], up_NF[some])[1])
+                low[2].append(down.product(act(gate_NF[some]) * up_NF[some], out_ND[some])[1])
+        low_NR = [torch.cat(of_matrix) for of_matrix in low]
+        ctx.save_for_backward(x_ND, gate_NF, up_NF, *low_NR, *tensors)
         ctx.act, ctx.scales, ctx.shape, ctx.of_x = act, scales, x.shape, x.dtype
         return out_ND.unflatten(0, x.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        x_ND, gate_NF, up_NF, *tensors = ctx.saved_tensors
+        x_ND, gate_NF, up_NF, low_gate, low_up, low_down, *tensors = ctx.saved_tensors
         grad_ND = grads[0].to(x_ND.dtype).flatten(0, -2)
         grad_x = torch.empty_like(x_ND)
         of_loras = [tensors[first : first + 2] for first in (2, 6, 10)]
@@ -280,15 +304,15 @@ class _Gated(torch.autograd.Function):
         ]
         with torch.autocast(x_ND.device.type, enabled=False):
             gate, up, down = (m.cast(x_ND.dtype) for m in _three(ctx.scales, tensors))
-            for some in _rows_at_once(x_ND, gate_NF.shape[1]):
+            for some in _rows_at_once(x_ND, gate_NF.shape[1], IN_FEED_FORWARD):
                 gate_MF, up_MF = (kept[some].detach().requires_grad_() for kept in (gate_NF, up_NF))
                 with torch.enable_grad():
                     gated_MF = ctx.act(gate_MF) * up_MF
                 grad_MF = torch.empty_like(gated_MF)
-                down.backward(grad_ND[some], gated_MF.detach(), sums[2], grad_MF, add=False)
+                down.backward(grad_ND[some], gated_MF.detach(), low_down[some], sums[2], grad_MF)
                 of_gate, of_up = torch.autograd.grad(gated_MF, (gate_MF, up_MF), grad_MF)
-                gate.backward(of_gate, x_ND[some], sums[0], grad_x[some], add=False)
-                up.backward(of_up, x_ND[some], sums[1], grad_x[some], add=True)
+                gate.backward(of_gate, x_ND[some], low_gate[some], sums[0], grad_x[some])
+                up.backward(of_up, x_ND[some], low_up[some], sums[1], grad_x[some], add=True)
         of_tensors = [g for pair, s in zip(of_loras, sums, strict=True) for g in _summed(s, *pair)]
         return grad_x.view(ctx.shape).to(ctx.of_x), None, None, None, *of_tensors
 
@@ -309,8 +333,8 @@ def _gated(module: Any, x: Tensor) -> Any:
     with torch.autocast(x.device.type, enabled=False):
         gate, up, down = (m.cast(x_ND.dtype) for m in known)
         out = [
-            down.product(module.act_fn(gate.product(x_ND[some])) * up.product(x_ND[some]))
-            for some in _rows_at_once(x_ND, len(gate.weight))
+            down.product(module.act_fn(gate.product(x_ND[some])[0]) * up.product(x_ND[some])[0])[0]
+            for some in _rows_at_once(x_ND, len(gate.weight), IN_FEED_FORWARD)
         ]
     return torch.cat(out).unflatten(0, x.shape[:-1])
 
@@ -321,10 +345,10 @@ LAST_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether the layer is attention and a feed-forward, each after its norm, and queries have a matrix of their own."""
+    """Whether it is attention and a feed-forward, each after its norm, and queries have a matrix of their own."""
     attention = getattr(layer, "self_attn", None)
     has_matrices = hasattr(attention, "q_proj") and hasattr(attention, "o_proj")
-    return has_matrices and LAST_PARTS == {name for name, _ in layer.named_children()}
+    return has_matrices and {name for name, _ in layer.named_children()} == LAST_PARTS
 
 
 def _last_layer(layer: Any, hidden_states: Tensor, *args: Any, branches: BranchLayout, **more: Any) -> Any:
@@ -340,7 +364,11 @@ def _last_layer(layer: Any, hidden_states: Tensor, *args: Any, branches: BranchL
     def asked(x: Tensor) -> Tensor:
         return x[0].index_select(0, places_M)[None]
 
-    whole_norm, into_query, out_of = layer.input_layernorm.forward, attention.q_proj.forward, attention.o_proj.forward
+    whole_norm, into_query, out_of = (
+        layer.input_layernorm.forward,
+        attention.q_proj.forward,
+        attention.o_proj.forward,
+    )
 
     def query(x: Tensor) -> Tensor:
         of_asked: Tensor = into_query(asked(x))

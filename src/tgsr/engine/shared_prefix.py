@@ -22,7 +22,6 @@ from tgsr.engine.lean_layers import lean
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, context_of, device_of
 
-
 Picked = Callable[[Tensor, Tensor], Tensor]  # rows M x D and ids M, to log-probs M
 
 
@@ -240,9 +239,11 @@ def forward(
     owners = [branch.owner for branch in branches]
     check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
     prefix_lengths = [len(row) for row in prefix.rows]
-    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
+    # From an answer's last token nothing is predicted.
+    texts = [(*branch.prompt, *(branch.answer[:-1] if predicting else branch.answer)) for branch in branches]
+    lengths = [len(text) for text in texts]
     starts = row_starts(prefix_lengths, lengths)
-    ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
+    ids_N = torch.tensor([token for text in texts for token in text])
     where = layout(prefix_lengths, lengths, owners, device, [len(frames) for frames in prefix.memory])
     n_clips = len(prefix.rows)
     done = Forward(None, tuple(starts[:n_clips]), tuple(starts[n_clips:]))
@@ -303,7 +304,7 @@ def branch_logps(
     return BranchLogps(logp_BT, mask_BT, first_frame, done.branch_starts, nucleus_BT, hidden_states)
 
 
-LOGITS_AT_ONCE = 2**20  # on a CPU, 4 MB in float32: what is done with them stays in its cache
+LOGITS_AT_ONCE = 2**21  # on a CPU, 8 MB in float32: what is done with them stays in its cache
 LOGITS_AT_ONCE_GPU = 2**27
 
 
@@ -359,7 +360,11 @@ def picked_logps(
         logits_at_once = LOGITS_AT_ONCE if hidden_ND.device.type == "cpu" else LOGITS_AT_ONCE_GPU
     n_at_once = max(1, logits_at_once // len(vocabulary))
     needs_gradient = torch.is_grad_enabled()
-    if needs_gradient and not any(weight.requires_grad for weight in lm_head.parameters()) and hidden_ND.requires_grad:
+    if (
+        needs_gradient
+        and not any(weight.requires_grad for weight in lm_head.parameters())
+        and hidden_ND.requires_grad
+    ):
         logp_N: Tensor = _Picked.apply(hidden_ND, ids_N, picked, n_at_once)
         return logp_N
     pieces = zip(hidden_ND.split(n_at_once), ids_N.split(n_at_once), strict=True)
