@@ -6,8 +6,8 @@ sequence; logits only where answers are predicted. "separate" is this package wi
 every branch and the encoder's output kept: what sharing alone is worth.
 
 Careful others keep the encoder's output too. "careful" shares nothing more: whole sequences, but no mask, torch's
-causal kernel, logits where answers are predicted. "kv cache" shares the prefix's keys and values, with gradients, under a
-padded batch of branches; "prefix grouper" is the package of that name, which needs to be installed
+causal kernel, logits where answers are predicted. "kv cache" shares the prefix's keys and values, with gradients,
+under a padded batch of branches. "prefix grouper" is the package of that name, where it is installed
 (pip install --no-deps prefix-grouper==0.0.1.post1).
 
 Axes: B branches, T answer tokens (right-padded), N tokens of a padded row, P prefix tokens, W audio windows.

@@ -38,12 +38,12 @@ def lean(language_model: Any) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(attention_as(language_model, NAME))
-        for module in language_model.modules():
-            if "forward" not in vars(module) and (forward := _lean_forward(module)) is not None:
-                stack.enter_context(_computed_by(module, forward))
         last = language_model.layers[-1]
-        if "forward" not in vars(last) and _is_plain(last):
+        if _is_plain(last) and _is_its_own(last):
             stack.enter_context(_computed_by(last, partial(_last_layer, last)))
+        for module in language_model.modules():
+            if (forward := _lean_forward(module)) is not None and _is_its_own(module):
+                stack.enter_context(_computed_by(module, forward))
         yield
 
 
@@ -57,6 +57,11 @@ def _computed_by(module: nn.Module, forward: Forward) -> Iterator[None]:
         del module.forward
         if before is not None:
             module.forward = before
+
+
+def _is_its_own(module: nn.Module) -> bool:
+    """Whether nobody else computes it or a part of it: weights that wait in the host's memory come by such hooks."""
+    return not any("forward" in vars(part) for part in module.modules())
 
 
 def _lean_forward(module: nn.Module) -> Forward | None:
@@ -154,7 +159,7 @@ class _Matrix:
     def backward(
         self,
         grad_MO: Tensor,
-        x_MI: Tensor,
+        x_MI: Tensor | None,
         low_MR: Tensor,
         sums: tuple[Tensor, Tensor] | None,
         out: Tensor | None,
@@ -171,7 +176,7 @@ class _Matrix:
         grad_MR = (grad_MO @ self.b).mul_(self.scale)
         if out is not None:
             out.addmm_(grad_MR, self.a)
-        if sums is not None:
+        if sums is not None and x_MI is not None:
             sums[0].add_(grad_MR.t() @ x_MI)
             sums[1].add_(grad_MO.t() @ low_MR, alpha=self.scale)
 
@@ -181,20 +186,12 @@ def _matrix_of(module: Any, x: Tensor) -> _Matrix | None:
     base, a, b, scale = module, None, None, 1.0
     if isinstance(module, LoraLinear):
         base = module.base_layer
-        on = (
-            []
-            if module.disable_adapters
-            else [name for name in module.active_adapters if name in module.lora_A]
-        )
-        if (
-            module.merged
-            or len(on) > 1
-            or any(name in module.lora_variant or module.lora_bias[name] for name in on)
-        ):
+        on = [] if module.disable_adapters else [n for n in module.active_adapters if n in module.lora_A]
+        if module.merged or len(on) > 1:
             return None
-        if on:
-            (name,) = on
-            if module.training and not isinstance(module.lora_dropout[name], nn.Identity):
+        for name in on:
+            has_dropout = module.training and not isinstance(module.lora_dropout[name], nn.Identity)
+            if has_dropout or name in module.lora_variant or module.lora_bias[name]:
                 return None
             a, b, scale = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
     if type(base) is not nn.Linear or _trains(base):
@@ -208,13 +205,6 @@ def _dtype_of(x: Tensor) -> torch.dtype:
     """What products of x are computed in."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def _cast(matrices: Sequence[_Matrix], dtype: torch.dtype) -> list[_Matrix]:
-    return [
-        _Matrix(*(None if t is None else t.detach().to(dtype) for t in m.tensors), m.scale)  # type: ignore[arg-type]
-        for m in matrices
-    ]
 
 
 def _sums(a: Tensor | None, b: Tensor | None, wanted: bool) -> tuple[Tensor, Tensor] | None:
@@ -267,6 +257,7 @@ def _lora_linear(module: Any, x: Tensor, *args: Any, **more: Any) -> Any:
 # --- gated feed-forwards ------------------------------------------------------------------------------------
 
 GATED_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+OF_LORAS = (6, 10, 14)  # where gate's, up's and down's a stand among the arguments of the function below
 
 
 class _Gated(torch.autograd.Function):
@@ -288,31 +279,30 @@ class _Gated(torch.autograd.Function):
                 low[1].append(up.product(x_ND[some], up_NF[some])[1])
                 low[2].append(down.product(act(gate_NF[some]) * up_NF[some], out_ND[some])[1])
         low_NR = [torch.cat(of_matrix) for of_matrix in low]
-        ctx.save_for_backward(x_ND, gate_NF, up_NF, *low_NR, *tensors)
+        x_kept = x_ND if any(ctx.needs_input_grad[i] for i in OF_LORAS) else None
+        ctx.save_for_backward(x_kept, gate_NF, up_NF, *low_NR, *tensors)
         ctx.act, ctx.scales, ctx.shape, ctx.of_x = act, scales, x.shape, x.dtype
         return out_ND.unflatten(0, x.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x_ND, gate_NF, up_NF, low_gate, low_up, low_down, *tensors = ctx.saved_tensors
-        grad_ND = grads[0].to(x_ND.dtype).flatten(0, -2)
-        grad_x = torch.empty_like(x_ND)
+        grad_ND = grads[0].to(gate_NF.dtype).flatten(0, -2)
+        grad_x = gate_NF.new_empty(ctx.shape).flatten(0, -2)
         of_loras = [tensors[first : first + 2] for first in (2, 6, 10)]
-        sums = [
-            _sums(*pair, wanted=ctx.needs_input_grad[i])
-            for pair, i in zip(of_loras, (6, 10, 14), strict=True)
-        ]
-        with torch.autocast(x_ND.device.type, enabled=False):
-            gate, up, down = (m.cast(x_ND.dtype) for m in _three(ctx.scales, tensors))
-            for some in _rows_at_once(x_ND, gate_NF.shape[1], IN_FEED_FORWARD):
+        sums = [_sums(*ab, wanted=ctx.needs_input_grad[i]) for ab, i in zip(of_loras, OF_LORAS, strict=True)]
+        with torch.autocast(gate_NF.device.type, enabled=False):
+            gate, up, down = (m.cast(gate_NF.dtype) for m in _three(ctx.scales, tensors))
+            for some in _rows_at_once(gate_NF, gate_NF.shape[1], IN_FEED_FORWARD):
+                x_MD = None if x_ND is None else x_ND[some]
                 gate_MF, up_MF = (kept[some].detach().requires_grad_() for kept in (gate_NF, up_NF))
                 with torch.enable_grad():
                     gated_MF = ctx.act(gate_MF) * up_MF
                 grad_MF = torch.empty_like(gated_MF)
                 down.backward(grad_ND[some], gated_MF.detach(), low_down[some], sums[2], grad_MF)
                 of_gate, of_up = torch.autograd.grad(gated_MF, (gate_MF, up_MF), grad_MF)
-                gate.backward(of_gate, x_ND[some], low_gate[some], sums[0], grad_x[some])
-                up.backward(of_up, x_ND[some], low_up[some], sums[1], grad_x[some], add=True)
+                gate.backward(of_gate, x_MD, low_gate[some], sums[0], grad_x[some])
+                up.backward(of_up, x_MD, low_up[some], sums[1], grad_x[some], add=True)
         of_tensors = [g for pair, s in zip(of_loras, sums, strict=True) for g in _summed(s, *pair)]
         return grad_x.view(ctx.shape).to(ctx.of_x), None, None, None, *of_tensors
 
