@@ -374,8 +374,8 @@ def backward(
 
 def on_cpu(responses: Responses) -> Responses:
     """The same numbers where another process can get them."""
-    there = [getattr(responses, field.name) for field in fields(responses)]
-    return Responses(*(None if tensor is None else tensor.detach().cpu() for tensor in there))
+    tensors = {field.name: getattr(responses, field.name) for field in fields(responses)}
+    return replace(responses, **{name: t.detach().cpu() for name, t in tensors.items() if t is not None})
 
 
 def padded_cat(measured: Sequence[Responses]) -> Responses:
@@ -388,7 +388,8 @@ def padded_cat(measured: Sequence[Responses]) -> Responses:
             return None
         return torch.cat([pad(t, (0, longest - t.shape[1])) if t.ndim == 2 else t for t in tensors])
 
-    return Responses(*(cat(field.name) for field in fields(Responses)))
+    of_all: dict[str, Any] = {field.name: cat(field.name) for field in fields(Responses)}
+    return Responses(**of_all)
 
 
 def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: GrpoConfig) -> Row:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -136,13 +136,18 @@ class _Matrix:
     b: Tensor | None
     scale: float
 
+    @staticmethod
+    def of(tensors: Sequence[Any], scale: float) -> _Matrix:
+        weight, bias, a, b = tensors
+        return _Matrix(weight, bias, a, b, scale)
+
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.weight, self.bias, self.a, self.b
 
     def cast(self, dtype: torch.dtype) -> _Matrix:
-        weight, bias, a, b = (None if t is None else t.detach().to(dtype) for t in self.tensors)
-        return replace(self, weight=weight, bias=bias, a=a, b=b)
+        there: list[Any] = [None if t is None else t.detach().to(dtype) for t in self.tensors]
+        return _Matrix.of(there, self.scale)
 
     def product(self, x_MI: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The layer's output, M x O, and what the LoRA makes of x on its way, M x R (R is 0 without one)."""
@@ -183,7 +188,10 @@ class _Matrix:
 
 def _matrix_of(module: Any, x: Tensor) -> _Matrix | None:
     """The module's frozen matrix with the one LoRA that is on; None for anything else, or types that mix."""
-    base, a, b, scale = module, None, None, 1.0
+    base: Any = module
+    a: Any = None
+    b: Any = None
+    scale = 1.0
     if isinstance(module, LoraLinear):
         base = module.base_layer
         on = [] if module.disable_adapters else [n for n in module.active_adapters if n in module.lora_A]
@@ -207,7 +215,7 @@ def _dtype_of(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _sums(a: Tensor | None, b: Tensor | None, wanted: bool) -> tuple[Tensor, Tensor] | None:
+def _sums(wanted: bool, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """Where the gradients of a LoRA are added up: in float32, whatever products are computed in."""
     if a is None or b is None or not wanted:
         return None
@@ -230,7 +238,7 @@ class _LoraLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, scale: float, *tensors: Any) -> Tensor:
         x_NI = x.detach().to(dtype).flatten(0, -2)
         with torch.autocast(x.device.type, enabled=False):
-            y_NO, low_NR = _Matrix(*tensors, scale).cast(dtype).product(x_NI)
+            y_NO, low_NR = _Matrix.of(tensors, scale).cast(dtype).product(x_NI)
         ctx.save_for_backward(x_NI, low_NR, *tensors)
         ctx.scale, ctx.shape, ctx.of_x = scale, x.shape, x.dtype
         return y_NO.unflatten(0, x.shape[:-1])
@@ -238,10 +246,10 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x_NI, low_NR, *tensors = ctx.saved_tensors
-        sums = _sums(*tensors[2:], wanted=ctx.needs_input_grad[5])
+        sums = _sums(ctx.needs_input_grad[5], *tensors[2:])
         grad_x = torch.empty_like(x_NI) if ctx.needs_input_grad[0] else None
         with torch.autocast(x_NI.device.type, enabled=False):
-            matrix = _Matrix(*tensors, ctx.scale).cast(x_NI.dtype)
+            matrix = _Matrix.of(tensors, ctx.scale).cast(x_NI.dtype)
             matrix.backward(grads[0].to(x_NI.dtype).flatten(0, -2), x_NI, low_NR, sums, grad_x)
         of_x = None if grad_x is None else grad_x.view(ctx.shape).to(ctx.of_x)
         return of_x, None, None, *_summed(sums, *tensors[2:])
@@ -290,7 +298,7 @@ class _Gated(torch.autograd.Function):
         grad_ND = grads[0].to(gate_NF.dtype).flatten(0, -2)
         grad_x = gate_NF.new_empty(ctx.shape).flatten(0, -2)
         of_loras = [tensors[first : first + 2] for first in (2, 6, 10)]
-        sums = [_sums(*ab, wanted=ctx.needs_input_grad[i]) for ab, i in zip(of_loras, OF_LORAS, strict=True)]
+        sums = [_sums(ctx.needs_input_grad[i], *ab) for ab, i in zip(of_loras, OF_LORAS, strict=True)]
         with torch.autocast(gate_NF.device.type, enabled=False):
             gate, up, down = (m.cast(gate_NF.dtype) for m in _three(ctx.scales, tensors))
             for some in _rows_at_once(gate_NF, gate_NF.shape[1], IN_FEED_FORWARD):
@@ -308,7 +316,7 @@ class _Gated(torch.autograd.Function):
 
 
 def _three(scales: Sequence[float], tensors: Sequence[Any]) -> list[_Matrix]:
-    return [_Matrix(*tensors[4 * i : 4 * i + 4], scale) for i, scale in enumerate(scales)]
+    return [_Matrix.of(tensors[4 * i : 4 * i + 4], scale) for i, scale in enumerate(scales)]
 
 
 def _gated(module: Any, x: Tensor) -> Any:
