@@ -3,8 +3,12 @@
 "shared" is this package. "usual" is what a correct trainer does with transformers alone: one padded batch of
 whole sequences through the official forward, so that the frozen encoder and the prompt are computed for every
 sequence; logits only where answers are predicted. "separate" is this package with a copy of the prefix for
-every branch and the encoder's output kept: what sharing alone is worth. "kv cache" is another way to share:
-the prefix's keys and values, with gradients, handed to a padded batch of branches.
+every branch and the encoder's output kept: what sharing alone is worth.
+
+Careful others keep the encoder's output too. "careful" shares nothing more: whole sequences, but no mask, torch's
+causal kernel, logits where answers are predicted. "kv cache" shares the prefix's keys and values, with gradients,
+under a padded batch of branches. "prefix grouper" is the package of that name, where it is installed
+(pip install --no-deps prefix-grouper==0.0.1.post1).
 
 Axes: B branches, T answer tokens (right-padded), N tokens of a padded row, P prefix tokens, W audio windows.
 """
@@ -14,12 +18,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
     AudioFlamingo3Config,
     AudioFlamingo3EncoderConfig,
     AudioFlamingo3ForConditionalGeneration,
@@ -32,7 +39,8 @@ from transformers import (
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.questions.build import ask_about
-from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, picked_logps, without_start
+from tgsr.engine.branch_attention import attention_as
+from tgsr.engine.shared_prefix import Branch, branch_logps, listen, pad_right, without_start
 from tgsr.grpo import grpo_loss
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AUDIO_TOKEN, AudioFlamingo3
@@ -270,13 +278,82 @@ def kv_cache_logps(case: Case) -> tuple[Tensor, Tensor]:
         past_key_values=kept,
         use_cache=True,
     ).last_hidden_state
-    predicting = [
-        hidden_ND[len(b.prompt) - 1 : len(b.prompt) - 1 + len(b.answer)]
-        for hidden_ND, b in zip(hidden_BND, case.branches, strict=True)
-    ]
-    answers_BT, mask_BT = pad_right([b.answer for b in case.branches], lalm.pad_id, row_PD.device)
-    picked = picked_logps(lalm.lm_head, torch.cat(predicting), answers_BT[mask_BT], case.temperature)
-    return picked.new_zeros(answers_BT.shape).masked_scatter(mask_BT, picked), mask_BT
+    places = [predicting(b, 0) for b in case.branches]
+    return picked_of(case, [hidden_ND[at] for hidden_ND, at in zip(hidden_BND, places, strict=True)])
+
+
+def picked_of(case: Case, hidden: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probs as transformers' trainers take them, of each branch's tokens after its outputs, n x D."""
+    answers_BT, mask_BT = pad_right([b.answer for b in case.branches], case.lalm.pad_id, hidden[0].device)
+    logits_NV = case.lalm.inner.lm_head(torch.cat(list(hidden))) / case.temperature
+    picked_N = torch.log_softmax(logits_NV, -1).gather(-1, answers_BT[mask_BT][:, None])[:, 0]
+    return picked_N.new_zeros(answers_BT.shape).masked_scatter(mask_BT, picked_N), mask_BT
+
+
+def predicting(branch: Branch, first: int) -> slice:
+    """The places from which the answer of a branch is predicted that begins at `first`."""
+    return slice(first + len(branch.prompt) - 1, first + len(branch.prompt) - 1 + len(branch.answer))
+
+
+def careful_logps(case: Case) -> tuple[Tensor, Tensor]:
+    """Without sharing, but with care: the encoder's output kept, no padding on the left, the causal kernel, no mask."""
+    lalm = case.lalm
+    (row_PD,) = listen(lalm, [case.features], after=[case.after]).rows
+    ids_BN, _ = pad_right([(*b.prompt, *b.answer) for b in case.branches], lalm.pad_id, row_PD.device)
+    rows_BND = torch.cat([row_PD.expand(len(ids_BN), -1, -1), lalm.embed(ids_BN)], 1)
+    hidden_BND = lalm.language_model(inputs_embeds=rows_BND, use_cache=False).last_hidden_state
+    places = [predicting(b, len(row_PD)) for b in case.branches]
+    return picked_of(case, [hidden_ND[at] for hidden_ND, at in zip(hidden_BND, places, strict=True)])
+
+
+def grouped_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    prefix_grouper: Any,
+    scaling: float,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Prefix Grouper's attention by torch's own kernel: it splits, pads and joins; who sees whom is said here."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, real: Tensor) -> Tensor:
+        n, m = q.shape[2], k.shape[2]
+        seen: dict[str, Any] = {"is_causal": True}
+        if n != m or not bool(real.all()):  # the suffixes: all of the prefix, and themselves up to each token
+            seen = {"attn_mask": torch.arange(m) <= m - n + torch.arange(n)[:, None]}
+        out = nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling, enable_gqa=True, **seen)
+        return out.transpose(1, 2)
+
+    return prefix_grouper.forward(attend, query, key, value), None
+
+
+AttentionInterface.register("prefix_grouper", grouped_attention)
+
+
+def prefix_grouper_logps(case: Case) -> tuple[Tensor, Tensor]:
+    """By Prefix Grouper (PyPI prefix-grouper 0.0.1.post1), the encoder's output kept."""
+    from prefix_grouper import PrefixGrouper
+
+    lalm = case.lalm
+    (row_PD,) = listen(lalm, [case.features], after=[case.after]).rows
+    texts = [(*b.prompt, *b.answer) for b in case.branches]
+    lengths = [len(text) for text in texts]
+    ids_N = torch.tensor([token for text in texts for token in text])
+    positions = [torch.arange(len(row_PD)), *(len(row_PD) + torch.arange(n) for n in lengths)]
+    with attention_as(lalm.language_model, "prefix_grouper"):
+        hidden_ND = lalm.language_model(
+            inputs_embeds=torch.cat([row_PD, lalm.embed(ids_N)])[None],
+            position_ids=torch.cat(positions)[None],
+            use_cache=False,
+            prefix_grouper=PrefixGrouper([[len(row_PD), *lengths]], padding_mode="right"),
+        ).last_hidden_state[0]
+    firsts = accumulate(lengths[:-1], initial=len(row_PD))
+    return picked_of(
+        case, [hidden_ND[predicting(b, first)] for b, first in zip(case.branches, firsts, strict=True)]
+    )
 
 
 Side = Callable[[Case], tuple[Tensor, Tensor]]
@@ -285,7 +362,10 @@ SIDES: dict[str, Side] = {
     "usual": usual_logps,
     "separate": separate_logps,
     "kv cache": kv_cache_logps,
+    "careful": careful_logps,
+    **({"prefix grouper": prefix_grouper_logps} if find_spec("prefix_grouper") else {}),
 }
+BEST_OTHERS = tuple(side for side in ("prefix grouper", "kv cache", "careful") if side in SIDES)
 
 
 def loss_of(case: Case, logp_BT: Tensor, mask_BT: Tensor, reference_BT: Tensor | None = None) -> Tensor:

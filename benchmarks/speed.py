@@ -1,7 +1,8 @@
-"""Shared prefixes against the usual way: updates, sampling, a whole GRPO step, audio, memory; prints ratios.
+"""Shared prefixes against the best other ways and the usual one: updates, sampling, a whole GRPO step, audio, memory.
 
 All sides run in this process in turn, and compute the same: that is checked before anything is timed. Numbers
-are medians. "usual", "separate" and "kv cache" are described in sides.py; a ratio is a side's number over ours.
+are medians, an update's the processor's seconds. The sides are described in sides.py; a ratio is a side's number over
+ours.
 The encoder is random and frozen; ours reads its output from memory as a run reads it from disk (see "audio").
 """
 
@@ -23,6 +24,7 @@ import soundfile
 import torch
 from one_update import add_setting, setting_of
 from sides import (
+    BEST_OTHERS,
     SIDES,
     TEMPERATURE,
     TOP_P,
@@ -238,46 +240,29 @@ def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimize
     return dict(watch.seconds)
 
 
-def encode_in_update(case: Case) -> float:
-    """Seconds that the usual way's update spends in the encoder."""
-    watch = Stopwatch()
-    with (
-        watch.inside(case.lalm.inner.model.audio_tower, case.lalm.language_model),
-        watch.part("rest"),
-        torch.no_grad(),
-    ):
-        SIDES["usual"](case)
-    return watch.seconds["encode"]
-
-
 def prefill_of(case: Case, n: int) -> Tensor:
     """Keys of n copies of the prompt: what a group's sampling begins with."""
     with torch.no_grad():
         return prefill(listen(case.lalm, [case.features] * n, after=[case.after] * n)).keys[0]
 
 
-def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
-    """The step's rows: update, prefill, the whole; all from the same runs, the sides in turn."""
+def step_rows(setting: Setting, runs: int) -> list[ROW]:
+    """The step's rows: prefill and the whole; all from the same runs, the sides in turn."""
     lalm = model_under_test(setting, "lora")
     lalm.eos_id, lalm.end_ids = (
         -1,
         (),
     )  # answers of full length: how soon a model ends is its weights' business
     case = grpo_case(lalm, setting)
-    differ = check_same(case, ["usual", "separate", "kv cache"])
-    print(
-        "largest difference of log-probs to shared: " + ", ".join(f"{s} {d:.0e}" for s, d in differ.items())
-    )
     optimizer = torch.optim.AdamW([w for w in lalm.model.parameters() if w.requires_grad], lr=1e-6)
     sample_shared(case, 2)
     sample_usual(case, 2)
     steps: dict[str, list[dict[str, float]]] = {"shared": [], "usual": []}
-    separate: dict[str, list[float]] = {"update": [], "prefill": [], "cold": []}
+    separate: dict[str, list[float]] = {"prefill": [], "cold": []}
     for _ in range(runs):
         for side, of_side in steps.items():
             of_side.append(grpo_step(case, side, setting.answer, optimizer))
         calls = {
-            "update": lambda: update(case, "separate"),
             "prefill": lambda: prefill_of(case, len(case.branches)),
             "cold": lambda: lalm.encode_audio(case.samples),
         }
@@ -289,15 +274,7 @@ def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
 
     alone = medians(separate)
     encode = of("usual", "encode") / 3  # for sampling, for the reference, for the update
-    usual_update = of("usual", "forward", "backward") + encode
-    n, n_prompt = setting.group, len(case.prompt) + 1
-    update_row = row(
-        f"GRPO update, {n} answers of {setting.answer} tokens, prompt of {n_prompt}",
-        {"shared": of("shared", "forward", "backward"), "usual": usual_update, "separate": alone["update"]},
-        encoder_s=encode,
-        largest_difference_nats=differ,
-    )
-    print(f"  of the usual way's time {encode:.2f} s are the encoder's")
+    n = setting.group
     prefill_row = row(
         f"prefill for {n} answers",
         {
@@ -315,16 +292,36 @@ def grpo_rows(setting: Setting, runs: int) -> list[ROW]:
         f"  shared reads the encoder's output from its cache; a cold encode takes {alone['cold']:.2f} s a clip"
     )
     step_row["cold_encode_s"] = alone["cold"]
-    return [update_row, prefill_row, step_row]
+    return [prefill_row, step_row]
+
+
+def update_row_of(what: str, case: Case, runs: int) -> ROW:
+    """An update's processor seconds by every side, in turn, after a check that all compute the same."""
+    sides = ("shared", *BEST_OTHERS, "usual")
+    differ = check_same(case, sides[1:])
+    seconds = in_turn({side: partial(update, case, side) for side in sides}, runs, time.process_time)
+    spread = {side: (min(of_side), max(of_side)) for side, of_side in seconds.items()}
+    made = row(what, medians(seconds), spread=spread, largest_difference_nats=differ)
+    shares = {side: made["shared"] / made[side] for side in sides[1:]}
+    print("  ours over theirs: " + ", ".join(f"{side} {share:.2f}" for side, share in shares.items()))
+    print("  from, to: " + ", ".join(f"{side} {a:.2f}-{b:.2f}" for side, (a, b) in spread.items()))
+    return made
+
+
+def grpo_row(setting: Setting, runs: int) -> ROW:
+    case = grpo_case(model_under_test(setting, "lora"), setting)
+    return update_row_of(
+        f"GRPO update, {setting.group} answers of {setting.answer} tokens, prompt of {len(case.prompt) + 1}",
+        case,
+        runs,
+    )
 
 
 def stage_1_row(setting: Setting, runs: int) -> ROW:
     case = phrases_case(model_under_test(setting, "aligner"), setting)
-    differ = check_same(case, ["usual", "separate"])
-    seconds = in_turn({side: partial(update, case, side) for side in ("shared", "usual", "separate")}, runs)
     lengths = [statistics.mean(len(getattr(b, text)) for b in case.branches) for text in ("prompt", "answer")]
     what = f"stage 1 update, {len(case.branches)} phrases of {lengths[0]:.0f} + {lengths[1]:.0f} tokens"
-    return row(what, medians(seconds), encoder_s=encode_in_update(case), largest_difference_nats=differ)
+    return update_row_of(what, case, runs)
 
 
 def audio_rows(setting: Setting, n_clips: int) -> ROW:
@@ -388,36 +385,11 @@ def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> R
     failed = {side: result["failed"] for side, result in results.items() if "failed" in result}
     for side, why in failed.items():
         print(f"memory of {side}: not measured: {why}")
-    ours_over_usual = peaks["shared"] / peaks["usual"]
-    made = row("memory of the GRPO update above the weights", peaks, "MiB", failed=failed)
-    print(f"  shared/usual {ours_over_usual:.2f}")
-    return {**made, "shared_over_usual": ours_over_usual}
+    what = f"memory of the GRPO update above the weights, {setting.group} answers, {setting.seconds:g} s"
+    return row(what, peaks, "MiB", failed=failed)
 
 
-def alternative_rows(setting: Setting, groups: Sequence[int], runs: int) -> list[ROW]:
-    """One row of tokens (ours) against a key-value cache with gradients: time here, memory in processes.
-
-    The memory of the setting's own group is memory_row's. That both are the same is checked on a short clip.
-    """
-    sides = ("shared", "kv cache")
-    cases = [(f"{g} answers", replace(setting, group=g), False) for g in groups]
-    cases.insert(1, (f"{setting.group} phrases", setting, True))
-    rows = []
-    for name, of_case, phrases in cases:
-        lalm = model_under_test(of_case, "aligner" if phrases else "lora")
-        make = phrases_case if phrases else grpo_case
-        differ = check_same(make(lalm, replace(of_case, seconds=2.0)), ["kv cache"])
-        case = make(lalm, of_case)
-        seconds = in_turn({side: partial(update, case, side) for side in sides}, runs)
-        rows.append(row(f"alternative design, {name}", medians(seconds), largest_difference_nats=differ))
-        if of_case != setting or phrases:
-            results = {side: in_fresh_process(of_case, side, phrases=phrases) for side in sides}
-            peaks = {side: result.get("peak_bytes", float("nan")) / 2**20 for side, result in results.items()}
-            rows.append(row(f"alternative design, {name}: memory", peaks, "MiB"))
-    return rows
-
-
-ROWS = ("sampling", "grpo", "stage1", "audio", "memory", "alternative")
+ROWS = ("sampling", "grpo", "stage1", "step", "audio", "memory", "large")
 QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
 
 
@@ -433,8 +405,8 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
         "--rows",
         nargs="+",
         choices=ROWS,
-        default=list(ROWS),
-        help="what to measure (all)",
+        default=[name for name in ROWS if name != "large"],
+        help="what to measure (all but large: the memory of 32 answers, of 600 s, and of 10 s)",
     )
     parser.add_argument("--out", type=Path, default=HERE / "speed.json", help="the result (%(default)s)")
     parser.add_argument(
@@ -454,15 +426,22 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
     if "sampling" in args.rows:
         rows += sampling_rows(setting, runs)
     if "grpo" in args.rows:
-        rows += grpo_rows(setting, runs)
+        rows.append(grpo_row(setting, runs))
     if "stage1" in args.rows:
         rows.append(stage_1_row(setting, runs))
+    if "step" in args.rows:
+        rows += step_rows(setting, runs)
     if "audio" in args.rows:
         rows.append(audio_rows(setting, n_clips))
     if "memory" in args.rows:
-        rows.append(memory_row(setting, ("shared", "usual") if args.quick else tuple(SIDES), update_of))
-    if "alternative" in args.rows and not args.quick:
-        rows += alternative_rows(setting, (setting.group, 32), runs)
+        rows.append(memory_row(setting, ("shared", *(() if args.quick else BEST_OTHERS), "usual"), update_of))
+    if "large" in args.rows:
+        for larger in (
+            replace(setting, group=32),
+            replace(setting, seconds=600.0),
+            replace(setting, seconds=10.0),
+        ):
+            rows.append(memory_row(larger, ("shared", *BEST_OTHERS[:1]), update_of))
     taken = time.perf_counter() - began
     about_setting = {
         **asdict(setting),

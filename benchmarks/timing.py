@@ -31,7 +31,7 @@ def in_turn(
 ) -> dict[str, list[float]]:
     """Seconds of each side's runs; the sides in turn, so that a machine that slows down slows them all.
 
-    By time.process_time they are the processor's, which other work beside disturbs less.
+    By `time.process_time` they are the processor's, which other work on the machine changes little.
     """
     seconds: dict[str, list[float]] = {side: [] for side in calls}
     for _ in range(runs):

@@ -143,6 +143,7 @@ def test_equal_rewards_and_no_kl_leave_the_model_alone(choices: Path, tmp_path: 
     rows = logged(tmp_path / "run")
     assert all(row["grad_norm"] == 0 for row in rows)
     assert all(row["equal_groups"] == 2 for row in rows)
+    assert not any("kl" in row for row in rows)  # without its weight there is no reference
 
 
 def equal_about(durations: set[float]) -> Callable[..., list[float]]:

@@ -334,8 +334,10 @@ def teaches(rollout: Rollout, config: GrpoConfig) -> bool:
     return not (config.mask_cut and rollout.sampled.cut)
 
 
-def responses_of(rollouts: Sequence[Rollout], policy: BranchLogps, reference_BT: torch.Tensor) -> Responses:
-    """What Eq. 6 is made of, at the first update: the policy is the one that sampled.
+def responses_of(
+    rollouts: Sequence[Rollout], policy: BranchLogps, reference_BT: torch.Tensor | None
+) -> Responses:
+    """What Eq. 6 is made of, at the first update: the policy is the one that sampled, and no second pass says so.
 
     vLLM's log-probs are renormalised within the nucleus; adding the log of the nucleus' mass undoes that.
     """
@@ -373,18 +375,22 @@ def backward(
 
 def on_cpu(responses: Responses) -> Responses:
     """The same numbers where another process can get them."""
-    return Responses(*(getattr(responses, field.name).detach().cpu() for field in fields(responses)))
+    tensors = {field.name: getattr(responses, field.name) for field in fields(responses)}
+    return replace(responses, **{name: t.detach().cpu() for name, t in tensors.items() if t is not None})
 
 
 def padded_cat(measured: Sequence[Responses]) -> Responses:
     """All responses under each other, padded with zeros to the longest."""
     longest = max(responses.mask_BT.shape[1] for responses in measured)
 
-    def cat(name: str) -> torch.Tensor:
+    def cat(name: str) -> torch.Tensor | None:
         tensors = [getattr(responses, name) for responses in measured]
+        if tensors[0] is None:  # no reference
+            return None
         return torch.cat([pad(t, (0, longest - t.shape[1])) if t.ndim == 2 else t for t in tensors])
 
-    return Responses(*(cat(field.name) for field in fields(Responses)))
+    of_all: dict[str, Any] = {field.name: cat(field.name) for field in fields(Responses)}
+    return Responses(**of_all)
 
 
 def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: GrpoConfig) -> Row:
@@ -411,9 +417,10 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
 
 
 def policy_row(tokens: Responses, config: GrpoConfig) -> Row:
-    """How far the policy is from the reference and from the sampler."""
+    """How far the policy is from the reference, where there is one, and from the sampler."""
     _, seen = grpo(tokens, config.eq6)
-    return {"kl": seen.mean_kl, "clipped": seen.clip_fraction, "drift": seen.drift}
+    kl = {} if tokens.ref_logp_BT is None else {"kl": seen.mean_kl}
+    return {**kl, "clipped": seen.clip_fraction, "drift": seen.drift}
 
 
 def entropy_of(rollouts: Sequence[Rollout], tokens: Responses | None) -> dict[str, float]:
@@ -539,9 +546,11 @@ def reinforce(
         n_responses = processes.sum(len(learned.rollouts))
         n_tokens = processes.sum(sum(len(r.sampled.ids) for r in learned.rollouts if teaches(r, config)))
 
-        # Reference: the log-probs without the LoRA.
-        with torch.no_grad(), lora_off(lalm), as_trained(lalm, config):
-            references = [micro_batch.logps(config).logp_BT for micro_batch in micro_batches]
+        # Reference: the log-probs without the LoRA, where the KL term weighs something.
+        references: list[torch.Tensor | None] = [None] * len(micro_batches)
+        if config.beta:
+            with torch.no_grad(), lora_off(lalm), as_trained(lalm, config):
+                references = [micro_batch.logps(config).logp_BT for micro_batch in micro_batches]
 
         # Backward and step, on the same rollouts as often as the settings say.
         measured: list[Responses] = []

@@ -54,6 +54,9 @@ class BranchLayout:
     neighbours in one; branches are all branches' slices. clip_N and branch_N name each token's clip and
     branch (-1: it is a prefix's), position_N its position in its own sequence, a branch's after its prefix.
     memory[c] is clip c's slice of all frames, which a decoder with cross-attention looks into.
+
+    `last` is the layout of the last layer where of its outputs only some are used: there asked_M are their places, and
+    the runs are theirs.
     """
 
     prefixes: tuple[slice, ...]
@@ -63,6 +66,8 @@ class BranchLayout:
     branch_N: Tensor
     position_N: Tensor
     memory: tuple[slice, ...] = ()
+    asked_M: Tensor | None = None
+    last: BranchLayout | None = None
     elsewhere: dict[torch.device, BranchLayout] = field(default_factory=dict, repr=False, compare=False)
     # By a layer's window, computed once for all layers that have it.
     block_masks: dict[int | None, BlockMask] = field(default_factory=dict, repr=False, compare=False)
@@ -106,11 +111,15 @@ class BranchLayout:
         return self.own_and_shared[window]
 
     def _all_parts(self) -> tuple[list[_Part], list[_Part]]:
-        own = [_Part(row, row, causal=True) for row in (*self.prefixes, *self.branches)]
+        own = [_Part(row, row, causal=True) for row in self._asking()]
         shared = [
             _Part(run, prefix) for prefix, runs in zip(self.prefixes, self.runs, strict=True) for run in runs
         ]
         return own, shared
+
+    def _asking(self) -> tuple[slice, ...]:
+        """The sequences whose own tokens' outputs are used."""
+        return self.branches if self.asked_M is not None else (*self.prefixes, *self.branches)
 
     def _near_parts(self, window: int) -> tuple[list[_Part], list[_Part]]:
         """Of a long row a window's worth of queries at a time, so that a mask has at most window x 2 windows."""
@@ -125,7 +134,7 @@ class BranchLayout:
 
         own: list[_Part] = []
         shared: list[_Part] = []
-        for row in (*self.prefixes, *self.branches):
+        for row in self._asking():
             for first in range(row.start, row.stop, window):
                 queries = slice(first, min(first + window, row.stop))
                 own.append(part(queries, slice(max(row.start, first - window + 1), queries.stop)))
@@ -181,6 +190,17 @@ def layout(
         torch.cat(positions).to(device),
         tuple(row_slices(memory_lengths, [])),
     )
+
+
+def with_last(where: BranchLayout, asked: Sequence[slice]) -> BranchLayout:
+    """The layout of a row of whose last layer only the places `asked` are used, each slice a part of one branch."""
+    owners = [int(where.clip_N[some.start]) for some in asked]
+    runs = tuple(
+        tuple(some for some, owner in zip(asked, owners, strict=True) if owner == clip)
+        for clip in range(len(where.prefixes))
+    )
+    asked_M = torch.cat([torch.arange(some.start, some.stop) for some in asked]).to(where.clip_N.device)
+    return replace(where, last=replace(where, runs=runs, asked_M=asked_M, elsewhere={}, own_and_shared={}))
 
 
 def _moved(where: BranchLayout, device: torch.device) -> BranchLayout:

@@ -8,7 +8,7 @@ separate sequences.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts
+from tgsr.engine.branch_attention import NAME, attention_as, layout, row_starts, with_last
+from tgsr.engine.lean_layers import lean
 from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, context_of, device_of
+
+Picked = Callable[[Tensor, Tensor], Tensor]  # rows M x D and ids M, to log-probs M
 
 
 class AudioMissing(AssertionError):
@@ -212,6 +215,11 @@ class Forward:
     prefix_starts: tuple[int, ...]
     branch_starts: tuple[int, ...]
 
+    def predicting(self, branches: Sequence[Branch]) -> list[slice]:
+        """Where each branch's answer is predicted: the token before an answer's token predicts it."""
+        firsts = [start + len(b.prompt) - 1 for start, b in zip(self.branch_starts, branches, strict=True)]
+        return [slice(first, first + len(b.answer)) for first, b in zip(firsts, branches, strict=True)]
+
 
 def forward(
     prefix: SharedPrefix,
@@ -219,25 +227,33 @@ def forward(
     *,
     attention: str = NAME,
     output_hidden_states: bool = False,
+    predicting: bool = False,
     **more: Any,
 ) -> Forward:
     """One forward over one row: the clips' prefixes, then all branches. ModelError as check_branches says.
 
     `attention` names a function of transformers' attention interface that understands `branches`; it gets
-    `more` too.
+    `more` too. `predicting`: only the outputs at `Forward.predicting` are wanted, and there may be no others.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
     owners = [branch.owner for branch in branches]
     check_branches(prefix, owners, [b.prompt for b in branches], [len(b.answer) for b in branches])
     prefix_lengths = [len(row) for row in prefix.rows]
-    lengths = [len(branch.prompt) + len(branch.answer) for branch in branches]
+    # From an answer's last token nothing is predicted.
+    texts = [(*branch.prompt, *(branch.answer[:-1] if predicting else branch.answer)) for branch in branches]
+    lengths = [len(text) for text in texts]
     starts = row_starts(prefix_lengths, lengths)
-    ids_N = torch.tensor([token for branch in branches for token in (*branch.prompt, *branch.answer)])
+    ids_N = torch.tensor([token for text in texts for token in text])
     where = layout(prefix_lengths, lengths, owners, device, [len(frames) for frames in prefix.memory])
+    n_clips = len(prefix.rows)
+    done = Forward(None, tuple(starts[:n_clips]), tuple(starts[n_clips:]))
+    if predicting:
+        where = with_last(where, done.predicting(branches))
     if prefix.memory:
         more["encoder_hidden_states"] = torch.cat(prefix.memory)[None]
-    with attention_as(lalm.language_model, attention):
-        out = lalm.language_model(
+    decoder = lalm.language_model
+    with lean(decoder) if attention == NAME else attention_as(decoder, attention):
+        out = decoder(
             inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
             position_ids=where.position_N[None],
             use_cache=False,
@@ -245,8 +261,7 @@ def forward(
             branches=where,
             **more,
         )
-    n_clips = len(prefix.rows)
-    return Forward(out, tuple(starts[:n_clips]), tuple(starts[n_clips:]))
+    return replace(done, out=out)
 
 
 def branch_logps(
@@ -266,14 +281,14 @@ def branch_logps(
     the log-prob of a time token is a mean over near ones. Raises ModelError as check_branches does.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
-    done = forward(prefix, branches, output_hidden_states=output_hidden_states)
-    # The token before an answer's token predicts it.
-    predicting = [
-        torch.arange(start + len(branch.prompt) - 1, start + len(branch.prompt) - 1 + len(branch.answer))
-        for start, branch in zip(done.branch_starts, branches, strict=True)
-    ]
+    done = forward(
+        prefix, branches, output_hidden_states=output_hidden_states, predicting=not output_hidden_states
+    )
     answer_ids, mask_BT = pad_right([branch.answer for branch in branches], lalm.pad_id, device)
-    hidden_ND = done.out.last_hidden_state[0, torch.cat(predicting).to(device)]
+    hidden_ND = done.out.last_hidden_state[0]
+    if len(hidden_ND) > sum(len(branch.answer) for branch in branches):  # the last layer has computed all
+        places = [torch.arange(some.start, some.stop) for some in done.predicting(branches)]
+        hidden_ND = hidden_ND[torch.cat(places).to(device)]
 
     def spread(value_N: Tensor) -> Tensor:
         return torch.zeros(mask_BT.shape, device=device).masked_scatter(mask_BT, value_N)
@@ -289,7 +304,33 @@ def branch_logps(
     return BranchLogps(logp_BT, mask_BT, first_frame, done.branch_starts, nucleus_BT, hidden_states)
 
 
-LOGITS_AT_ONCE = 2**27  # float32 logits that are kept at a time: 512 MB
+LOGITS_AT_ONCE = 2**21  # on a CPU, 8 MB in float32: what is done with them stays in its cache
+LOGITS_AT_ONCE_GPU = 2**27
+
+
+class _Picked(torch.autograd.Function):
+    """log-probs of tokens with their gradients, both in the forward pass: N x D is kept and no logits are.
+
+    A token's log-prob depends on its own row of hidden_ND alone, so that the backward pass only multiplies the rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, ids_N: Tensor, picked: Picked, n_at_once: int) -> Tensor:
+        slope_ND, logps = torch.empty_like(hidden_ND), []
+        for first in range(0, len(ids_N), n_at_once):
+            some = slice(first, first + n_at_once)
+            hidden_MD = hidden_ND[some].detach().requires_grad_()
+            with torch.enable_grad():
+                logp_M = picked(hidden_MD, ids_N[some])
+            (slope_ND[some],) = torch.autograd.grad(logp_M, hidden_MD, torch.ones_like(logp_M))
+            logps.append(logp_M.detach())
+        ctx.save_for_backward(slope_ND)
+        return torch.cat(logps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (slope_ND,) = ctx.saved_tensors
+        return (slope_ND * grads[0][:, None]).to(slope_ND.dtype), None, None, None
 
 
 def picked_logps(
@@ -297,14 +338,14 @@ def picked_logps(
     hidden_ND: Tensor,
     ids_N: Tensor,
     temperature: float,
-    logits_at_once: int = LOGITS_AT_ONCE,
+    logits_at_once: int | None = None,
     soft_times: SoftTimes | None = None,
 ) -> Tensor:
     """Log-prob of token ids_N[i] after hidden_ND[i], float32, without keeping all logits.
 
     N x V logits of a large vocabulary outweigh everything else that an update keeps (1,200 tokens of
-    Qwen2.5: 0.7 GB, and as much again for their gradient). Beyond logits_at_once they are computed in
-    pieces, and with gradients again in the backward pass: the same numbers.
+    Qwen2.5: 0.7 GB, and as much again for their gradient). They are computed in pieces of logits_at_once; under a
+    frozen head each piece's gradient too, else they are computed again in the backward pass: the same numbers.
     """
 
     def picked(hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
@@ -315,11 +356,21 @@ def picked_logps(
         return soft_times.of(logp_MV, ids_M) if soft_times else logp_MV.gather(-1, ids_M[:, None])[:, 0]
 
     vocabulary: Any = lm_head.weight
+    if logits_at_once is None:
+        logits_at_once = LOGITS_AT_ONCE if hidden_ND.device.type == "cpu" else LOGITS_AT_ONCE_GPU
     n_at_once = max(1, logits_at_once // len(vocabulary))
-    if len(ids_N) <= n_at_once:
-        return picked(hidden_ND, ids_N)
+    needs_gradient = torch.is_grad_enabled()
+    if (
+        needs_gradient
+        and not any(weight.requires_grad for weight in lm_head.parameters())
+        and hidden_ND.requires_grad
+    ):
+        logp_N: Tensor = _Picked.apply(hidden_ND, ids_N, picked, n_at_once)
+        return logp_N
     pieces = zip(hidden_ND.split(n_at_once), ids_N.split(n_at_once), strict=True)
-    return torch.cat([checkpoint(picked, hidden, ids, use_reentrant=False) for hidden, ids in pieces])
+    if needs_gradient and len(ids_N) > n_at_once:
+        return torch.cat([checkpoint(picked, hidden, ids, use_reentrant=False) for hidden, ids in pieces])
+    return torch.cat([picked(hidden, ids) for hidden, ids in pieces])
 
 
 NUCLEUS = 256  # tokens among which a nucleus is looked for first: it is seldom larger, and a vocabulary slow to sort

@@ -182,7 +182,9 @@ class Bootstrap:
                 ends = np.tile(sums, (self.n_resamples, 1)) if draws_RM is None else draws_RM
                 draws_SR.append(ends[:, 1] / ends[:, 0])
         n_runs = len(columns)
-        drawn_RS = np.random.default_rng((self.seed, n_runs)).integers(n_runs, size=(self.n_resamples, n_runs))
+        drawn_RS = np.random.default_rng((self.seed, n_runs)).integers(
+            n_runs, size=(self.n_resamples, n_runs)
+        )
         resamples = np.stack(draws_SR)[drawn_RS, np.arange(self.n_resamples)[:, None]].mean(axis=1)
         return float(np.mean(means)), resamples
 

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
-from tgsr.engine.shared_prefix import LOGITS_AT_ONCE
+from tgsr.engine.shared_prefix import LOGITS_AT_ONCE_GPU
 from tgsr.errors import ModelError, OptionError
 from tgsr.models import whisper
 from tgsr.models.aligner_and_lora import VISION
@@ -333,7 +333,8 @@ def _row(stage: str, options: str, sizes: Sizes, gpu: Machine, n_gpus: int, work
     n_trained = sizes.aligner if stage == "sta" else lora_size(decoder, work.lora_rank)
     logits = 2 * 4.0 * decoder.vocabulary * sum(clip.predicted)
     activations = activation_bytes(decoder, clip, True, checkpointing=checkpointing)
-    activations += min(logits, 3 * 4.0 * LOGITS_AT_ONCE) - logits  # beyond a size they are computed in pieces
+    # Beyond a size they are computed in pieces.
+    activations += min(logits, 3 * 4.0 * LOGITS_AT_ONCE_GPU) - logits
     a_token = 2 * 2.0 * decoder.layers * decoder.key_width
     kept = a_token * (clip.prefix + sum(clip.predicted)) if stage == "grpo" else 0.0
     if stage == "sta":

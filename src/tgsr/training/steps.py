@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
-from tgsr.engine.branch_attention import NAME as BRANCHES
-from tgsr.engine.branch_attention import attention_as
+from tgsr.engine.lean_layers import lean
 from tgsr.errors import NotFinite, RunError, Stopped
 from tgsr.models.aligner_and_lora import parts_table, without_renaming_warning
 from tgsr.models.lalm import Lalm, device_of
@@ -358,9 +357,9 @@ def as_trained(lalm: Lalm, config: TrainingConfig) -> Iterator[None]:
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
         decoder.train()
     try:
-        # The backward pass computes checkpointed layers again: by the same attention as the forward did.
+        # The backward pass computes checkpointed layers again: as the forward did.
         with (
-            attention_as(decoder, BRANCHES),
+            lean(decoder),
             torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
         ):
             yield
