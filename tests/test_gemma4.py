@@ -18,7 +18,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMultimodalLM, Gemma4ForConditionalGeneration
 
-from families import TEXTS, a_padded_batch_is_as_the_official_one, through_every_command
+from families import (
+    TEXTS,
+    a_padded_batch_is_as_the_official_one,
+    its_decoder_is_a_text_model,
+    through_every_command,
+)
 from tgsr.answering.any_transformers import _processor
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
@@ -200,8 +205,11 @@ def test_a_checkpoint_that_does_not_hear_or_of_other_weights_is_refused(
         load(str(copy))
 
 
-def test_its_decoder_is_no_text_model_that_vllm_rollouts_know(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="its decoder is a gemma4_text, but vLLM rollouts know"):
+def test_without_pieces_its_decoder_is_one_that_vllm_knows_and_with_them_the_reason_is_said(
+    small: Path, tmp_path: Path
+) -> None:
+    its_decoder_is_a_text_model(tiny_gemma4(unified=True), "Gemma4ForCausalLM", tmp_path / "unified")
+    with pytest.raises(ModelError, match="a gemma4_text: beside its embedding each token brings a piece"):
         export_decoder(load(str(small)), tmp_path / "decoder")
 
 

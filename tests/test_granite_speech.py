@@ -24,6 +24,7 @@ from families import (
     counted_as_loaded,
     greedy_as_generate,
     held_to_the_official_class,
+    its_decoder_is_a_text_model,
     through_every_command,
 )
 from others import GRANITE_TEMPLATE, granite_folder
@@ -132,6 +133,12 @@ def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, 
     with torch.no_grad():
         ours = load(str(tmp_path / "adapter")).inner(input_ids=words).logits
         assert torch.allclose(theirs(input_ids=words).logits / 4, ours, atol=1e-5)
+
+
+def test_its_decoder_with_the_lora_and_the_multipliers_is_one_that_vllm_knows(
+    lalm: GraniteSpeech, tmp_path: Path
+) -> None:
+    its_decoder_is_a_text_model(lalm, "GraniteForCausalLM", tmp_path)
 
 
 @pytest.mark.skipif(

@@ -18,6 +18,7 @@ from families import (
     counted_as_loaded,
     greedy_as_generate,
     held_to_the_official_class,
+    its_decoder_is_a_text_model,
     logps_of,
     through_every_command,
 )
@@ -143,6 +144,13 @@ def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, 
     merged = load(str(merge(tied, tmp_path / "of")))
     assert merged.lm_head.weight is merged.language_model.get_input_embeddings().weight
     assert torch.allclose(logps_of(merged), expected, atol=1e-5)
+
+
+def test_its_decoder_with_the_lora_is_one_that_vllm_knows_up_to_its_rotary_factors(
+    lalm: Phi4, tmp_path: Path
+) -> None:
+    command = its_decoder_is_a_text_model(lalm, "Phi3ForCausalLM", tmp_path)
+    assert command[command.index("--max-num-batched-tokens") + 1] == "4096"
 
 
 def test_every_command_takes_the_folder(

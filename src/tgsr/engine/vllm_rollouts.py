@@ -52,8 +52,18 @@ TEXT_MODELS = {
     "qwen3_omni_moe_text": ("qwen3_moe", "Qwen3MoeForCausalLM"),
     "llama": ("llama", "LlamaForCausalLM"),
     "mistral": ("mistral", "MistralForCausalLM"),
+    "granite": ("granite", "GraniteForCausalLM"),
+    "phi4_multimodal": ("phi3", "Phi3ForCausalLM"),
+    "gemma4_unified_text": ("gemma4_text", "Gemma4ForCausalLM"),
 }
 """The text model, by type and class, that a decoder is; by the decoder's type."""
+REFUSED = {
+    "gemma4_text": "beside its embedding each token brings a piece to every layer, and vLLM takes embeddings alone",
+}
+"""Why vLLM cannot run a decoder on embeddings, by its type."""
+WITHOUT = {"gemma4_unified_text": {"hidden_size_per_layer_input": 0}}
+"""What a text model has by default and a decoder does not, by the decoder's type."""
+NOT_THE_TEXTS = "embed_tokens_extend."  # Phi-4's encoders, which its decoder holds
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
 TO_CONNECT = 10.0  # seconds, at most: a machine that is gone does not refuse
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
@@ -81,9 +91,9 @@ class ServerDown(ModelError):
 def export_decoder(lalm: Lalm, folder: Path) -> str:
     """Writes the language model and its head as a Hugging Face folder of a text model, without any LoRA.
 
-    Positions of sound and text are one a token in every decoder of TEXT_MODELS, as in the text model. Returns the
-    name under which server_command serves it: a hash of its weights, so that a server of other
-    weights refuses our requests. ModelError where the decoder is none of TEXT_MODELS.
+    Positions of sound and text are one a token in every decoder of TEXT_MODELS, as in the text model; a LoRA that its
+    makers shipped is in the matrices. Returns the name under which server_command serves it: a hash of its weights, so
+    that a server of other weights refuses our requests. ModelError where the decoder is none of TEXT_MODELS.
     """
     config = _text_config(lalm)
     config.dtype = lalm.lm_head.weight.dtype
@@ -104,14 +114,15 @@ def _text_config(lalm: Lalm) -> Any:
     """The decoder's config as that of the text model which it is."""
     ours: Any = lalm.language_model.config
     if ours.model_type not in TEXT_MODELS:
+        why = REFUSED.get(ours.model_type, f"vLLM rollouts know {', '.join(TEXT_MODELS)} only")
         raise ModelError(
-            f"{lalm.name}: its decoder is a {ours.model_type}, but vLLM rollouts know {', '.join(TEXT_MODELS)} only; "
-            "sample with tgsr.engine.sampling"
+            f"{lalm.name}: its decoder is a {ours.model_type}: {why}; train without --vllm, by tgsr.engine.sampling"
         )
     kind, architecture = TEXT_MODELS[ours.model_type]
     text_config: Any = CONFIG_MAPPING[kind]
-    known = {field.name for field in fields(text_config)}
+    known = {field.name for field in fields(text_config)} | {"per_layer_config"}
     given = {key: value for key, value in ours.to_dict().items() if key in known}
+    given |= WITHOUT.get(ours.model_type, {})
     # How several axes of positions share the turning, which one axis does not need.
     of_axes = ("type", "mrope_section", "mrope_interleaved", "interleaved")
     rope = {key: value for key, value in ours.rope_parameters.items() if key not in of_axes}
@@ -144,7 +155,7 @@ def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
     """Names as in the text model; PEFT puts a layer's own weight one or two levels deeper, as base_layer."""
     weights: dict[str, Tensor] = {}
     for name, weight in lalm.language_model.state_dict().items():
-        if ".lora_" not in name:
+        if ".lora_" not in name and not name.startswith(NOT_THE_TEXTS):
             weights |= _each_expert("model." + name.replace(".base_layer", ""), weight)
     head: Any = lalm.lm_head.weight
     return weights if _tied(lalm) else {**weights, "lm_head.weight": head.detach()}
@@ -189,7 +200,9 @@ def server_command(
     """
     config = folder / "config.json"
     described = json.loads(config.read_text()) if config.exists() else {}
-    name, context = described.get(NAME_KEY), described.get("max_position_embeddings")
+    name = described.get(NAME_KEY)
+    # With rotary factors of two kinds vLLM serves the first alone, as our own rows have them.
+    context = described.get("original_max_position_embeddings", described.get("max_position_embeddings"))
     if not name:
         problem = f"no decoder of ours ({NAME_KEY} in config.json); write it with export_decoder"
         raise ModelError(f"{folder}: {problem}")
