@@ -64,8 +64,8 @@ def through_every_command(folder: Path, two_channels: Path) -> None:
     run("train", "sft", "--model", model, *learned)
     run("score", "written.jsonl", "--out", "metrics.json")
     assert json.loads(Path("metrics.json").read_text())["models"]["someone"]
-    run("attend", "--model", model, "--model", "two/adapter", "--out", "attention", "--heat", "0", *qa)
-    assert set(json.loads(Path("attention/attention.json").read_text())) == {model, "two/adapter"}
+    run("attend", "--model", "two/adapter", "--out", "attention", "--heat", "0", *qa)
+    assert set(json.loads(Path("attention/attention.json").read_text())) == {"two/adapter"}
     run("plan", "--model", "merged")
 
 

@@ -270,7 +270,9 @@ def test_a_broken_model_is_named_by_the_right_row(broken: str, speech: Speech, t
     assert rows[row].remedy
 
 
-def test_a_deaf_model_learns_nothing_by_heart_that_another_clips_sound_would_cost(speech: Speech, tmp_path: Path) -> None:
+def test_a_deaf_model_learns_answers_that_another_clips_sound_does_not_cost(
+    speech: Speech, tmp_path: Path
+) -> None:
     row = learning.stage_1(Bench(built_as(ZeroFeatures), speech, tmp_path, size=SMALL))
     assert row.fails
     assert row.values["own_sound"] == pytest.approx(row.values["other_sound"], abs=1e-6)

@@ -386,7 +386,9 @@ def test_an_unknown_target_or_family_is_named_with_those_that_there_are(tmp_path
         export([CHOICE], tmp_path / "q.jsonl", "swift", tmp_path / "out", "qwen_omni")
     with pytest.raises(ValueError, match="target must be one of"):
         import_back(tmp_path / "out", "swift")
-    with pytest.raises(OptionError, match=r"--family granite_speech: ms-swift and LLaMA-Factory have no such"):
+    with pytest.raises(
+        OptionError, match=r"--family granite_speech: ms-swift and LLaMA-Factory have no such"
+    ):
         export([CHOICE], tmp_path / "q.jsonl", "ms-swift", tmp_path / "x", "granite_speech")
     with pytest.raises(ValueError, match=r"family must be one of qwen_omni, .*granite_speech, got 'qwen'"):
         export([CHOICE], tmp_path / "q.jsonl", "trl", tmp_path / "out", "qwen")

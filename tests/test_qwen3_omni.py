@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from families import its_decoder_is_a_text_model, through_every_command
 from test_layouts import ragged_branches
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
@@ -37,7 +37,7 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.qwen3_omni import Qwen3Omni
 from tgsr.prompts import chat_messages
-from tgsr.records import Question, read_responses, write_jsonl
+from tgsr.records import read_responses
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
 from tgsr.training.plan import PAPERS, lora_size, sizes_of
@@ -358,37 +358,9 @@ def test_a_cut_thought_still_shows_the_spans_that_it_cites(thinking: Any) -> Non
 # --- by command --------------------------------------------------------------------------------------------------
 
 
-def test_every_command_takes_thinking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sta -> grpo -> predict -> attend over a file of two channels, a phrase in Chinese."""
+def test_every_command_takes_thinking(
+    two_channels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    model = str(qwen3_omni_folder(Path("model"), thinking=True))
-    two = np.stack([noise(1.4, 1), noise(1.4, 2)], 1)
-    soundfile.write("two.wav", two, SAMPLE_RATE)
-    about: Any = {"clip_id": "two", "audio": "two.wav", "duration": 1.4, "evidence": (Span(0.2, 0.9),)}
-    phrase = Question("p", kind="phrase", question="\u4e16\u754c", phrase="\u4e16\u754c", **about)
-    choice = Question("c", kind="choice", question="Who?", choices=("one", "two"), answer="two", **about)
-    write_jsonl("q.jsonl", [phrase, choice])
-    few = ("--max-new-tokens", "4", "--cache", "cache")
-    run("train", "sta", "--questions", "q.jsonl", "--model", model, "--out", "one", "--cache", "cache")
-    run(
-        *("train", "grpo", "--questions", "q.jsonl", "--model", "one/adapter", "--out", "two"),
-        *("--max-steps", "1", "--prompts-per-step", "1", "--group-size", "2", *few),
-    )
-    run("predict", "--questions", "q.jsonl", "--model", "two/adapter", "--out", "said.jsonl", *few)
-    assert all(response.text.startswith("<think>\n") for response in read_responses("said.jsonl"))
-    run(
-        "attend",
-        "--questions",
-        "q.jsonl",
-        "--model",
-        "two/adapter",
-        "--out",
-        "attention",
-        "--heat",
-        "0",
-        *few,
-    )
-
-
-def run(*arguments: str) -> None:
-    assert cli.main(arguments) == 0
+    through_every_command(qwen3_omni_folder(Path("model"), thinking=True), two_channels)
+    assert all(response.text.startswith("<think>\n") for response in read_responses("predictions.jsonl"))

@@ -210,7 +210,13 @@ def add_export(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("questions", type=Path, help="questions.jsonl; with --back that trainer's file")
     flag("--to", required=True, choices=("ms-swift", "trl", "verl", "nemo-rl"), help="the trainer")
-    families: tuple[str, ...] = ("qwen_omni", "qwen2_audio", "qwen3_omni", "audio_flamingo3", "music_flamingo")
+    families: tuple[str, ...] = (
+        "qwen_omni",
+        "qwen2_audio",
+        "qwen3_omni",
+        "audio_flamingo3",
+        "music_flamingo",
+    )
     families += ("voxtral", "gemma4", "phi4_multimodal", "granite_speech")
     flag("--family", choices=families, default="qwen_omni", help="whose words prompts have")
     flag("--kind", choices=("phrase", "choice"), help="where the file has both: stage 1's or stage 2's")

@@ -155,9 +155,9 @@ def export(
     an absolute path. `words` are those of clips, by the clip's id: rewards that look at the place of a time need them.
     Questions go by one at a time. `out` is replaced as a whole, and stays as it was where anything fails.
 
-    Raises ValueError for an unknown target or family, OptionError for a family of NO_TRAINER, and RecordError where there is no question, where one has
-    another kind than those before it (a training file is for one stage), where a phrase has no span, and where a
-    question cannot be asked (prompts.py). verl: ImportError without pyarrow.
+    Raises ValueError for an unknown target or family, OptionError for a family of NO_TRAINER, and RecordError where
+    there is no question, where one has another kind than those before it (a training file is for one stage), where a
+    phrase has no span, and where a question cannot be asked (prompts.py). verl: ImportError without pyarrow.
     """
     _require_one_of("target", target, get_args(Target))
     _require_one_of("family", family, get_args(Family))
