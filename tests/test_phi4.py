@@ -133,6 +133,14 @@ def test_the_layout_that_runs_code_of_its_own_is_named_with_the_way_out(folder: 
         load(str(copy))
 
 
+def test_a_type_that_nobody_knows_is_told_which_there_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi9", "hidden_size": 32}))
+    with pytest.raises(
+        ModelError, match=r"is of type phi9, which .* tgsr trains .*phi4_multimodal.*tgsr predict"
+    ):
+        load(str(tmp_path))
+
+
 def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, tmp_path: Path) -> None:
     lalm = trainable(load(str(folder)))
     an_adapter_loads_and_merges(lalm, folder, load(str(folder)).inner, "model.layers.", tmp_path)
