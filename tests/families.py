@@ -176,3 +176,14 @@ def its_decoder_is_a_text_model(lalm: Any, kind: str, out: Path) -> list[str]:
         ours = lalm.lm_head(lalm.language_model(inputs_embeds=row).last_hidden_state)
         assert torch.allclose(text(inputs_embeds=row).logits, ours, atol=1e-5)
     return server_command(out, cpu=True)
+
+
+def features_are_made_outside_autocast(lalm: Any, encoder: torch.nn.Module) -> None:
+    """Its products would be rounded to bfloat16 there, where training computes in that."""
+    entered: list[Tensor] = []
+    hook = encoder.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            lalm.encode_audio(noise(0.4))
+    hook.remove()
+    assert torch.equal(*entered)

@@ -22,6 +22,7 @@ from transformers import (
 from families import (
     an_adapter_loads_and_merges,
     counted_as_loaded,
+    features_are_made_outside_autocast,
     greedy_as_generate,
     held_to_the_official_class,
     its_decoder_is_a_text_model,
@@ -65,6 +66,10 @@ def test_frames_are_the_official_classs_three_for_each_window_begun(
         theirs = lalm.inner.get_audio_features(lalm.mels(samples)["input_features"]).pooler_output[0]
         assert torch.allclose(lalm.align(ours), theirs, atol=1e-5)
         assert torch.allclose(lalm.align(ours[None].expand(2, -1, -1))[1], theirs, atol=1e-5)
+
+
+def test_features_are_not_rounded_with_the_rest(lalm: GraniteSpeech) -> None:
+    features_are_made_outside_autocast(lalm, lalm.audio_tower)
 
 
 def test_log_probs_and_gradients_are_the_official_classs(folder: Path, two_channels: Path) -> None:

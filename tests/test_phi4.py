@@ -16,6 +16,7 @@ from transformers import Phi4MultimodalForCausalLM
 from families import (
     an_adapter_loads_and_merges,
     counted_as_loaded,
+    features_are_made_outside_autocast,
     greedy_as_generate,
     held_to_the_official_class,
     its_decoder_is_a_text_model,
@@ -57,6 +58,10 @@ def test_frames_are_what_the_official_forward_puts_into_its_row(lalm: Phi4, seco
     assert len(ours) == -(-((len(samples) - 400) // 160 + 1) // 8)
     with torch.no_grad():
         assert torch.allclose(lalm.align(ours), official_frames(lalm, samples), atol=1e-5)
+
+
+def test_features_are_not_rounded_with_the_rest(lalm: Phi4) -> None:
+    features_are_made_outside_autocast(lalm, lalm.audio_tower.encoder)
 
 
 def test_its_longest_clip_has_the_official_embeddings_and_no_longer_one_is_heard(lalm: Phi4) -> None:
