@@ -30,7 +30,7 @@ from tgsr.audio import load as load_sound
 from tgsr.check.official import official_frames, official_logps
 from tgsr.engine.features import FeatureCache, parts
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.engine.vllm_rollouts import export_decoder
+from tgsr.engine.vllm_rollouts import adapter_of, export_decoder
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import read_weights, unknown_fields
 from tgsr.models.gemma4 import Gemma4
@@ -211,6 +211,18 @@ def test_without_pieces_its_decoder_is_one_that_vllm_knows_and_with_them_the_rea
     its_decoder_is_a_text_model(tiny_gemma4(unified=True), "Gemma4ForCausalLM", tmp_path / "unified")
     with pytest.raises(ModelError, match="a gemma4_text: beside its embedding each token brings a piece"):
         export_decoder(load(str(small)), tmp_path / "decoder")
+
+
+def test_vllm_gets_the_keys_lora_as_the_values_where_these_are_the_keys() -> None:
+    """It has such a layer's matrix twice; layers with values of their own are left alone."""
+    lalm = trainable(tiny_gemma4(unified=True))
+    weights, config = adapter_of(lalm)
+    of = {kind: {key.replace(kind, "") for key in weights if kind in key} for kind in ("k_proj", "v_proj")}
+    assert of["k_proj"] == of["v_proj"]
+    layer = "base_model.model.model.layers.{}.self_attn.{}.lora_B.weight".format
+    assert torch.equal(weights[layer(1, "v_proj")], weights[layer(1, "k_proj")])
+    assert not torch.equal(weights[layer(0, "v_proj")], weights[layer(0, "k_proj")])
+    assert "v_proj" in config.target_modules
 
 
 def test_published_configs_have_no_field_that_is_not_known() -> None:

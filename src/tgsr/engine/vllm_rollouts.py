@@ -289,7 +289,7 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     (vllm-project/vllm#42125). The one before is unloaded and its files are removed. ModelError where lalm
     has no LoRA or one that vLLM cannot apply, and where the server refuses.
     """
-    weights, config = _adapter(lalm)
+    weights, config = adapter_of(lalm)
     described = json.dumps([server.model, config.r, config.lora_alpha, config.use_rslora])
     name = f"tgsr-lora-{_digest(described.encode(), dict(sorted(weights.items())))}"
     if name == server.adapter:
@@ -309,7 +309,7 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     return replace(server, adapter=name)
 
 
-def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
+def adapter_of(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
     """The LoRA under the plain decoder's names (base_model.model.model.layers.N...), and its PEFT config."""
     if not hasattr(lalm.model, "peft_config"):
         raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
@@ -329,6 +329,7 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         for name, weight in lalm.language_model.named_parameters()
         if ".lora_" in name and f".{used}." in name
     }
+    weights |= _values_from_keys(lalm, weights)
     targets = sorted({key.split(".lora_")[0].rsplit(".", 1)[1] for key in weights})
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -340,6 +341,20 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         inference_mode=True,
     )
     return weights, config
+
+
+def _values_from_keys(lalm: Lalm, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys' LoRA as the values', in layers that take their values from the keys (Gemma 4's 12B).
+
+    vLLM has such a matrix twice, once for each.
+    """
+    of_values = {name.split(".v_proj.")[0] for name in _decoder_weights(lalm) if ".v_proj." in name}
+    return {
+        key.replace(".k_proj.", ".v_proj."): weight.clone()
+        for key, weight in weights.items()
+        if ".k_proj." in key
+        if key.removeprefix("base_model.model.").split(".k_proj.")[0] not in of_values
+    }
 
 
 # --- sampling -----------------------------------------------------------------------------------------------
