@@ -12,11 +12,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from tgsr import cli
 from tgsr.check.official import official_greedy, official_logps
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.engine.vllm_rollouts import export_decoder, server_command
 from tgsr.models.aligner_and_lora import parts_of
 from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
@@ -62,8 +64,8 @@ def through_every_command(folder: Path, two_channels: Path) -> None:
     run("train", "sft", "--model", model, *learned)
     run("score", "written.jsonl", "--out", "metrics.json")
     assert json.loads(Path("metrics.json").read_text())["models"]["someone"]
-    run("attend", "--model", model, "--model", "two/adapter", "--out", "attention", "--heat", "0", *qa)
-    assert set(json.loads(Path("attention/attention.json").read_text())) == {model, "two/adapter"}
+    run("attend", "--model", "two/adapter", "--out", "attention", "--heat", "0", *qa)
+    assert set(json.loads(Path("attention/attention.json").read_text())) == {"two/adapter"}
     run("plan", "--model", "merged")
 
 
@@ -157,3 +159,31 @@ def an_adapter_loads_and_merges(lalm: Any, folder: Path, official: Any, hub_name
     merged = merge(load(str(out / "adapter")), out / "merged")
     assert torch.allclose(logps_of(load(str(merged))), expected, atol=1e-5)
     assert (expected - logps_of(load(str(folder)))).abs().max() > 0.01
+
+
+def its_decoder_is_a_text_model(lalm: Any, kind: str, out: Path) -> list[str]:
+    """Exported, the decoder loads as the class `kind`, all of it, and has the whole model's logits of what it hears.
+
+    The command that serves it comes back.
+    """
+    export_decoder(lalm, out)
+    text, found = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert [type(text).__name__] == [kind] == text.config.architectures
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    with torch.no_grad():
+        row = listen(lalm, [lalm.encode_audio(noise(1.3))], after=[lalm.prompt("When?").after]).rows[0][None]
+        ours = lalm.lm_head(lalm.language_model(inputs_embeds=row).last_hidden_state)
+        assert torch.allclose(text(inputs_embeds=row).logits, ours, atol=1e-5)
+    return server_command(out, cpu=True)
+
+
+def features_are_made_outside_autocast(lalm: Any, encoder: torch.nn.Module) -> None:
+    """Its products would be rounded to bfloat16 there, where training computes in that."""
+    entered: list[Tensor] = []
+    hook = encoder.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            lalm.encode_audio(noise(0.4))
+    hook.remove()
+    assert torch.equal(*entered)

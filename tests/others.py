@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
@@ -110,7 +112,7 @@ def voxtral_folder(folder: Path) -> Path:
     return folder
 
 
-def phi4_folder(folder: Path, *, tied: bool = False) -> Path:
+def phi4_folder(folder: Path, *, tied: bool = False, decoder: Mapping[str, Any] = DECODER) -> Path:
     """As microsoft/Phi-4-multimodal-instruct in the layout of transformers' own class.
 
     Its head is the embedding's where `tied`, as there; a tiny one that is so says one token again and again.
@@ -121,8 +123,9 @@ def phi4_folder(folder: Path, *, tied: bool = False) -> Path:
     )
     tokenizer.eos_token = "<|endoftext|>"
     token_id = tokenizer.get_vocab()
+    n_turned = round(0.75 * decoder["hidden_size"] / decoder["num_attention_heads"]) // 2
     config = Phi4MultimodalConfig(
-        **DECODER,
+        **decoder,
         vocab_size=len(tokenizer),
         eos_token_id=token_id["<|endoftext|>"],
         bos_token_id=token_id["<|endoftext|>"],
@@ -135,8 +138,8 @@ def phi4_folder(folder: Path, *, tied: bool = False) -> Path:
             "rope_type": "longrope",
             "rope_theta": 10000.0,
             "partial_rotary_factor": 0.75,
-            "short_factor": [1.0, 1.0, 1.0],
-            "long_factor": [1.0, 2.0, 4.0],
+            "short_factor": [1.0] * n_turned,
+            "long_factor": [float(1 << place) for place in range(n_turned)],
         },
         vision_config={
             "hidden_size": 16,
@@ -185,7 +188,12 @@ GRANITE_TEMPLATE = (
 
 
 def granite_folder(
-    folder: Path, *, lora: bool = True, plus: bool = False, template: str = GRANITE_TEMPLATE
+    folder: Path,
+    *,
+    lora: bool = True,
+    plus: bool = False,
+    template: str = GRANITE_TEMPLATE,
+    decoder: Mapping[str, Any] = DECODER,
 ) -> Path:
     """As ibm-granite/granite-speech-3.3-2b, its LoRA for sound beside the weights; without, as granite-4.0-1b-speech.
 
@@ -218,7 +226,7 @@ def granite_folder(
             "initializer_range": 0.3,
         },
         text_config={
-            **DECODER,
+            **decoder,
             "model_type": "granite",
             "vocab_size": len(tokenizer),
             "embedding_multiplier": 0.5,

@@ -276,6 +276,7 @@ def test_a_deaf_model_learns_no_more_by_heart_with_sound_than_without(speech: Sp
     row = learning.stage_1(Bench(built_as(ZeroFeatures), speech, tmp_path, size=SMALL))
     assert row.fails
     assert row.values["with_sound"] == row.values["with_silence"]
+    assert row.values["with_sound"] < row.values["before"]  # it learns the answers, and not from the sound
 
 
 def test_a_lora_that_changes_something_passes(speech: Speech, tmp_path: Path) -> None:

@@ -18,14 +18,19 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMultimodalLM, Gemma4ForConditionalGeneration
 
-from families import TEXTS, a_padded_batch_is_as_the_official_one, through_every_command
+from families import (
+    TEXTS,
+    a_padded_batch_is_as_the_official_one,
+    its_decoder_is_a_text_model,
+    through_every_command,
+)
 from tgsr.answering.any_transformers import _processor
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
 from tgsr.check.official import official_frames, official_logps
 from tgsr.engine.features import FeatureCache, parts
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.engine.vllm_rollouts import export_decoder
+from tgsr.engine.vllm_rollouts import adapter_of, export_decoder
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import read_weights, unknown_fields
 from tgsr.models.gemma4 import Gemma4
@@ -200,9 +205,24 @@ def test_a_checkpoint_that_does_not_hear_or_of_other_weights_is_refused(
         load(str(copy))
 
 
-def test_its_decoder_is_no_text_model_that_vllm_rollouts_know(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="its decoder is a gemma4_text, but vLLM rollouts know"):
+def test_without_pieces_its_decoder_is_one_that_vllm_knows_and_with_them_the_reason_is_said(
+    small: Path, tmp_path: Path
+) -> None:
+    its_decoder_is_a_text_model(tiny_gemma4(unified=True), "Gemma4ForCausalLM", tmp_path / "unified")
+    with pytest.raises(ModelError, match="a gemma4_text: beside its embedding each token brings a piece"):
         export_decoder(load(str(small)), tmp_path / "decoder")
+
+
+def test_vllm_gets_the_keys_lora_as_the_values_where_these_are_the_keys() -> None:
+    """It has such a layer's matrix twice; layers with values of their own are left alone."""
+    lalm = trainable(tiny_gemma4(unified=True))
+    weights, config = adapter_of(lalm)
+    of = {kind: {key.replace(kind, "") for key in weights if kind in key} for kind in ("k_proj", "v_proj")}
+    assert of["k_proj"] == of["v_proj"]
+    layer = "base_model.model.model.layers.{}.self_attn.{}.lora_B.weight".format
+    assert torch.equal(weights[layer(1, "v_proj")], weights[layer(1, "k_proj")])
+    assert not torch.equal(weights[layer(0, "v_proj")], weights[layer(0, "k_proj")])
+    assert "v_proj" in config.target_modules
 
 
 def test_published_configs_have_no_field_that_is_not_known() -> None:

@@ -22,8 +22,10 @@ from transformers import (
 from families import (
     an_adapter_loads_and_merges,
     counted_as_loaded,
+    features_are_made_outside_autocast,
     greedy_as_generate,
     held_to_the_official_class,
+    its_decoder_is_a_text_model,
     through_every_command,
 )
 from others import GRANITE_TEMPLATE, granite_folder
@@ -64,6 +66,10 @@ def test_frames_are_the_official_classs_three_for_each_window_begun(
         theirs = lalm.inner.get_audio_features(lalm.mels(samples)["input_features"]).pooler_output[0]
         assert torch.allclose(lalm.align(ours), theirs, atol=1e-5)
         assert torch.allclose(lalm.align(ours[None].expand(2, -1, -1))[1], theirs, atol=1e-5)
+
+
+def test_features_are_not_rounded_with_the_rest(lalm: GraniteSpeech) -> None:
+    features_are_made_outside_autocast(lalm, lalm.audio_tower)
 
 
 def test_log_probs_and_gradients_are_the_official_classs(folder: Path, two_channels: Path) -> None:
@@ -132,6 +138,12 @@ def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, 
     with torch.no_grad():
         ours = load(str(tmp_path / "adapter")).inner(input_ids=words).logits
         assert torch.allclose(theirs(input_ids=words).logits / 4, ours, atol=1e-5)
+
+
+def test_its_decoder_with_the_lora_and_the_multipliers_is_one_that_vllm_knows(
+    lalm: GraniteSpeech, tmp_path: Path
+) -> None:
+    its_decoder_is_a_text_model(lalm, "GraniteForCausalLM", tmp_path)
 
 
 @pytest.mark.skipif(

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -28,8 +27,8 @@ from transformers import (
 )
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
 
+from families import through_every_command
 from test_hub import edit, official
-from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.engine.features import parts, seconds_to_decode
 from tgsr.engine.sampling import sample
@@ -41,7 +40,7 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.music_flamingo import MusicFlamingo
 from tgsr.models.placement import LoadAs, Placement
-from tiny import mf_folder, noise, questions_in
+from tiny import mf_folder, noise
 
 TEXTS = ["When?", "Où est-elle ? それは何時?", "Who?", "When?"]
 ANSWERS = ["From 1.20s to 3.40s", "八月の朝に", "", "(b) two"]  # one in another language, one empty
@@ -234,51 +233,18 @@ def test_an_adapter_is_pefts_on_the_official_class_and_merged_it_is_the_same_mod
 # --- through the commands ----------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> None:
-    assert cli.main(arguments) == 0
-
-
 def test_every_command_takes_the_folder(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    two_channels: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """sta -> grpo -> merge -> attend -> plan; one clip has two channels, one phrase is in another language."""
     monkeypatch.chdir(tmp_path)
-    phrases = questions_in(tmp_path / "sta", "sta", 2, n_phrases=2)
-    rows = [json.loads(line) for line in phrases.read_text().splitlines()]
-    rows[0]["phrase"] = "八月の朝"
-    phrases.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sound = phrases.parent / rows[0]["audio"]
-    samples, rate = soundfile.read(sound)
-    soundfile.write(sound, np.stack([samples, 0.5 * samples], 1), rate)
-    choices = str(questions_in(tmp_path / "qa", "qa", 1, most=1))
-    cache = ("--cache", "cache")
-    run(*("train", "sta", "--questions", str(phrases), "--model", str(folder)), "--out", "one", *cache)
-    run(
-        *(
-            "train",
-            "grpo",
-            "--questions",
-            choices,
-            "--model",
-            "one/adapter",
-            "--out",
-            "two",
-            "--max-steps",
-            "1",
-        ),
-        *("--prompts-per-step", "1", "--group-size", "2", "--max-new-tokens", "6", *cache),
-    )
-    run("merge", "--model", "two/adapter", "--out", "merged")
-    run(
-        *("attend", "--questions", choices, "--model", "merged", "--out", "attention", "--heat", "0"),
-        *("--max-new-tokens", "6", *cache),
-    )
-    run("plan", "--model", "merged")
+    through_every_command(folder, two_channels)
     said = capsys.readouterr().out
     assert "model.multi_modal_projector.{linear_1, linear_2}" in said
     assert f"{sum(part.n for part in parts_of(load('merged'))):,} parameters" in said
-    assert not list(Path("one").glob("*errors*"))
-    assert set(json.loads(Path("attention/attention.json").read_text())) == {"merged"}
 
 
 def test_longer_clips_are_refused_in_parts_too(lalm: MusicFlamingo) -> None:

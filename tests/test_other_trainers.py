@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from others import phi4_folder
 from tgsr.choices import correct_letter
 from tgsr.data.other_trainers import (
     KEPT,
@@ -23,12 +24,13 @@ from tgsr.data.other_trainers import (
     to_trl,
     to_verl,
 )
-from tgsr.errors import RecordError
+from tgsr.errors import OptionError, RecordError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.gemma4 import Gemma4
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.music_flamingo import MusicFlamingo
+from tgsr.models.phi4 import Phi4
 from tgsr.models.qwen2_audio import Qwen2Audio
 from tgsr.models.qwen3_omni import Qwen3Omni
 from tgsr.models.qwen_omni import QwenOmni
@@ -53,6 +55,7 @@ FAMILIES = {
     "audio_flamingo3": (AudioFlamingo3, "<sound>", af3_folder),
     "music_flamingo": (MusicFlamingo, "<sound>", mf_folder),
     "gemma4": (Gemma4, "<|audio|>", gemma4_folder),
+    "phi4_multimodal": (Phi4, "<|audio|>", phi4_folder),
     "voxtral": (Voxtral, "[AUDIO]", None),  # which mistral-common writes, and no template
 }
 """The class, the name of audio's place in its template, and a tiny model of each."""
@@ -383,7 +386,11 @@ def test_an_unknown_target_or_family_is_named_with_those_that_there_are(tmp_path
         export([CHOICE], tmp_path / "q.jsonl", "swift", tmp_path / "out", "qwen_omni")
     with pytest.raises(ValueError, match="target must be one of"):
         import_back(tmp_path / "out", "swift")
-    with pytest.raises(ValueError, match=r"family must be one of qwen_omni, .*gemma4, got 'qwen'"):
+    with pytest.raises(
+        OptionError, match=r"--family granite_speech: ms-swift and LLaMA-Factory have no such"
+    ):
+        export([CHOICE], tmp_path / "q.jsonl", "ms-swift", tmp_path / "x", "granite_speech")
+    with pytest.raises(ValueError, match=r"family must be one of qwen_omni, .*granite_speech, got 'qwen'"):
         export([CHOICE], tmp_path / "q.jsonl", "trl", tmp_path / "out", "qwen")
 
 

@@ -16,8 +16,10 @@ from transformers import Phi4MultimodalForCausalLM
 from families import (
     an_adapter_loads_and_merges,
     counted_as_loaded,
+    features_are_made_outside_autocast,
     greedy_as_generate,
     held_to_the_official_class,
+    its_decoder_is_a_text_model,
     logps_of,
     through_every_command,
 )
@@ -56,6 +58,10 @@ def test_frames_are_what_the_official_forward_puts_into_its_row(lalm: Phi4, seco
     assert len(ours) == -(-((len(samples) - 400) // 160 + 1) // 8)
     with torch.no_grad():
         assert torch.allclose(lalm.align(ours), official_frames(lalm, samples), atol=1e-5)
+
+
+def test_features_are_not_rounded_with_the_rest(lalm: Phi4) -> None:
+    features_are_made_outside_autocast(lalm, lalm.audio_tower.encoder)
 
 
 def test_its_longest_clip_has_the_official_embeddings_and_no_longer_one_is_heard(lalm: Phi4) -> None:
@@ -132,6 +138,14 @@ def test_the_layout_that_runs_code_of_its_own_is_named_with_the_way_out(folder: 
         load(str(copy))
 
 
+def test_a_type_that_nobody_knows_is_told_which_there_are(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi9", "hidden_size": 32}))
+    with pytest.raises(
+        ModelError, match=r"is of type phi9, which .* tgsr trains .*phi4_multimodal.*tgsr predict"
+    ):
+        load(str(tmp_path))
+
+
 def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, tmp_path: Path) -> None:
     lalm = trainable(load(str(folder)))
     an_adapter_loads_and_merges(lalm, folder, load(str(folder)).inner, "model.layers.", tmp_path)
@@ -143,6 +157,13 @@ def test_an_adapter_goes_on_top_of_the_checkpoints_own_and_merges(folder: Path, 
     merged = load(str(merge(tied, tmp_path / "of")))
     assert merged.lm_head.weight is merged.language_model.get_input_embeddings().weight
     assert torch.allclose(logps_of(merged), expected, atol=1e-5)
+
+
+def test_its_decoder_with_the_lora_is_one_that_vllm_knows_up_to_its_rotary_factors(
+    lalm: Phi4, tmp_path: Path
+) -> None:
+    command = its_decoder_is_a_text_model(lalm, "Phi3ForCausalLM", tmp_path)
+    assert command[command.index("--max-num-batched-tokens") + 1] == "4096"
 
 
 def test_every_command_takes_the_folder(

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
     Qwen3OmniMoeConfig,
     Qwen3OmniMoeForConditionalGeneration,
     Qwen3OmniMoeProcessor,
@@ -24,13 +22,13 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from families import its_decoder_is_a_text_model, through_every_command
 from test_layouts import ragged_branches
 from tgsr import cli
 from tgsr.audio import SAMPLE_RATE
 from tgsr.choices import extract_choice, official_letter
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
-from tgsr.engine.vllm_rollouts import export_decoder
 from tgsr.errors import ModelError
 from tgsr.evaluation.attention.tokens import written_tokens
 from tgsr.grounding import find_spans
@@ -39,7 +37,7 @@ from tgsr.models.load import load, save_adapter
 from tgsr.models.merge import merge
 from tgsr.models.qwen3_omni import Qwen3Omni
 from tgsr.prompts import chat_messages
-from tgsr.records import Question, read_responses, write_jsonl
+from tgsr.records import read_responses
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
 from tgsr.training.plan import PAPERS, lora_size, sizes_of
@@ -303,15 +301,9 @@ def test_the_decoder_of_a_thinker_is_a_text_model_that_vllm_knows(
 ) -> None:
     """Its positions on several axes are ordinary ones where there is sound and text alone."""
     one = lalm if family == "qwen3" else tiny_qwen_omni(seconds=10)
-    export_decoder(one, tmp_path)
-    text, found = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(text).__name__ == {"qwen3": "Qwen3MoeForCausalLM", "qwen2.5": "Qwen2ForCausalLM"}[family]
-    assert not found["missing_keys"]
-    assert not found["unexpected_keys"]
-    with torch.no_grad(), lora_off(one) if family == "qwen3" else nullcontext():
-        row = listen(one, [one.encode_audio(noise(1.3))], after=[one.prompt("When?").after]).rows[0][None]
-        ours = one.lm_head(one.language_model(inputs_embeds=row).last_hidden_state)
-        assert torch.allclose(text(inputs_embeds=row).logits, ours, atol=1e-5)
+    kind = {"qwen3": "Qwen3MoeForCausalLM", "qwen2.5": "Qwen2ForCausalLM"}[family]
+    with lora_off(one) if family == "qwen3" else nullcontext():
+        its_decoder_is_a_text_model(one, kind, tmp_path)
 
 
 # --- Thinking ----------------------------------------------------------------------------------------------------
@@ -366,37 +358,9 @@ def test_a_cut_thought_still_shows_the_spans_that_it_cites(thinking: Any) -> Non
 # --- by command --------------------------------------------------------------------------------------------------
 
 
-def test_every_command_takes_thinking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sta -> grpo -> predict -> attend over a file of two channels, a phrase in Chinese."""
+def test_every_command_takes_thinking(
+    two_channels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    model = str(qwen3_omni_folder(Path("model"), thinking=True))
-    two = np.stack([noise(1.4, 1), noise(1.4, 2)], 1)
-    soundfile.write("two.wav", two, SAMPLE_RATE)
-    about: Any = {"clip_id": "two", "audio": "two.wav", "duration": 1.4, "evidence": (Span(0.2, 0.9),)}
-    phrase = Question("p", kind="phrase", question="\u4e16\u754c", phrase="\u4e16\u754c", **about)
-    choice = Question("c", kind="choice", question="Who?", choices=("one", "two"), answer="two", **about)
-    write_jsonl("q.jsonl", [phrase, choice])
-    few = ("--max-new-tokens", "4", "--cache", "cache")
-    run("train", "sta", "--questions", "q.jsonl", "--model", model, "--out", "one", "--cache", "cache")
-    run(
-        *("train", "grpo", "--questions", "q.jsonl", "--model", "one/adapter", "--out", "two"),
-        *("--max-steps", "1", "--prompts-per-step", "1", "--group-size", "2", *few),
-    )
-    run("predict", "--questions", "q.jsonl", "--model", "two/adapter", "--out", "said.jsonl", *few)
-    assert all(response.text.startswith("<think>\n") for response in read_responses("said.jsonl"))
-    run(
-        "attend",
-        "--questions",
-        "q.jsonl",
-        "--model",
-        "two/adapter",
-        "--out",
-        "attention",
-        "--heat",
-        "0",
-        *few,
-    )
-
-
-def run(*arguments: str) -> None:
-    assert cli.main(arguments) == 0
+    through_every_command(qwen3_omni_folder(Path("model"), thinking=True), two_channels)
+    assert all(response.text.startswith("<think>\n") for response in read_responses("predictions.jsonl"))

@@ -565,6 +565,9 @@ def test_the_command_serves_the_name_that_requests_ask_for(tmp_path: Path, lalm:
     assert command[command.index("--max-lora-rank") + 1] == "16"  # the next that vLLM takes
     assert command[command.index("--logprobs-mode") + 1] == "processed_logprobs"
     assert command[command.index("--host") + 1] == "127.0.0.1"
+    matrices = command[command.index("--lora-target-modules") + 1 :]  # no LoRA of vLLM's own on the embedding
+    assert matrices[:4] == ["q_proj", "k_proj", "v_proj", "qkv_proj"]
+    assert "embed_tokens" not in command
     with pytest.raises(ModelError, match="rank 512"):
         server_command(tmp_path, lora_rank=600)
     with pytest.raises(ModelError, match="write it with export_decoder"):

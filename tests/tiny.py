@@ -8,7 +8,7 @@ Small are the widths and the number of layers; everything is float32 and in eval
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -719,7 +719,7 @@ def gemma_tokenizer(template: str = GEMMA_TEMPLATE) -> PreTrainedTokenizerBase:
     )
 
 
-def tiny_gemma4(seed: int = 0, *, unified: bool = False) -> Gemma4:
+def tiny_gemma4(seed: int = 0, *, unified: bool = False, decoder: Mapping[str, Any] = DECODER) -> Gemma4:
     """Four layers of width 32, a sliding window of 12; without `unified` the last two attend to the keys of the others.
 
     Frames are 16 wide, with `unified` 640 samples of the sound itself.
@@ -727,8 +727,9 @@ def tiny_gemma4(seed: int = 0, *, unified: bool = False) -> Gemma4:
     tokenizer = gemma_tokenizer(LARGE_GEMMA_TEMPLATE if unified else GEMMA_TEMPLATE)
     token_id = tokenizer.get_vocab()
     text: dict[str, Any] = {
-        **DECODER,
-        **{"num_hidden_layers": 4, "head_dim": 8, "global_head_dim": 16, "sliding_window": 12},
+        **{"head_dim": 8, "global_head_dim": 16, "sliding_window": 12},
+        **decoder,
+        "num_hidden_layers": 4,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
         "final_logit_softcapping": 5.0,
         "vocab_size": len(tokenizer) + 8,
@@ -745,7 +746,7 @@ def tiny_gemma4(seed: int = 0, *, unified: bool = False) -> Gemma4:
     tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "initializer_range": 0.3}
     heard = tower | {"subsampling_conv_channels": [128, 4], "output_proj_dims": 16}
     seen = tower | {"intermediate_size": 16, "head_dim": 8, "num_key_value_heads": 2}
-    raw = {"mm_embed_dim": 8, "mm_posemb_size": 4, "output_proj_dims": 32}
+    raw = {"mm_embed_dim": 8, "mm_posemb_size": 4, "output_proj_dims": text["hidden_size"]}
     torch.manual_seed(seed)
     kind, model_class, config, extractor = (
         (

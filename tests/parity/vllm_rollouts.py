@@ -6,7 +6,10 @@ its torch). No network, no GPU; a minute for each dtype:
 
     python tests/parity/vllm_rollouts.py --vllm-python FOLDER/bin/python
 
-With --url it asks a server that runs already, started by server_command on this miniature's decoder.
+    python tests/parity/vllm_rollouts.py --vllm-python FOLDER/bin/python --family granite_speech --dtype float32
+
+is about a random Granite Speech (phi4, gemma4_unified) with heads as wide as vLLM computes on a CPU; results beside,
+in a file of that name. With --url it asks a server that runs already, started by server_command on this decoder.
 
 The miniature's stage-1 model gets a LoRA of random numbers, hears two clips of spoken digits and answers a
 question about each eight times. Then the LoRA is drawn again and pushed again: the log-probs must follow it.
@@ -23,6 +26,7 @@ import shlex
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -49,11 +53,20 @@ from tgsr.engine.vllm_rollouts import (
     server_command,
 )
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.prompts import choice_question
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from others import granite_folder, phi4_folder
+from tiny import tiny_gemma4
+
 MODEL = "mini:sta"
+WIDE = {
+    **{"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2},
+    **{"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1},
+}
+WIDE_GEMMA = {"head_dim": 64, "global_head_dim": 128, "sliding_window": 64}
 G, TEMPERATURE, TOP_P, MAX_NEW_TOKENS = 8, 0.7, 0.9, 120
 LORA_RANK, LORA_DEVIATION = 16, 0.02
 CLIP_SEEDS = (1, 2)
@@ -62,7 +75,15 @@ START_SECONDS = 300
 MOST_DRIFT = {"float32": 1e-3, "bfloat16": 0.5}  # nats; far above what is measured, far below another LoRA's
 
 
-def draw_lora(lalm: AudioFlamingo3, seed: int) -> None:
+def random_model(family: str, folder: Path) -> Lalm:
+    """One of the models that tests are about, wider: vLLM has no kernels for heads of 8."""
+    if family == "gemma4_unified":
+        return tiny_gemma4(unified=True, decoder=WIDE | WIDE_GEMMA)
+    make = {"granite_speech": granite_folder, "phi4": phi4_folder}[family]
+    return load(str(make(folder, decoder=WIDE)))
+
+
+def draw_lora(lalm: Lalm, seed: int) -> None:
     """Random numbers in lora_B, which begins as zeros: a LoRA that does something."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in lalm.model.named_parameters():
@@ -146,7 +167,7 @@ def running(command: list[str], url: str) -> Iterator[None]:
             process.wait(60)
 
 
-def compare(url: str, lalm: AudioFlamingo3, dtype: str, folder: Path) -> dict[str, object]:
+def compare(url: str, lalm: Lalm, dtype: str, folder: Path) -> dict[str, object]:
     """All numbers of one server."""
     made = [compose(seed, "heldout-recordings", seconds=(4.0, 10.0)) for seed in CLIP_SEEDS]
     questions = [ask_about([m.clip], "qa", 1, 0)[0] for m in made]
@@ -229,17 +250,21 @@ def main() -> None:
     either.add_argument("--url", help="a server that runs already, http://127.0.0.1:8000")
     parser.add_argument("--dtype", choices=tuple(MOST_DRIFT), nargs="+", default=list(MOST_DRIFT))
     parser.add_argument("--port", type=int, default=8123)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    families = ("granite_speech", "phi4", "gemma4_unified")
+    parser.add_argument("--family", choices=families, help="a random model of it, not the miniature")
+    parser.add_argument("--out", type=Path, help="what this script writes, if not a file beside it")
     arguments = parser.parse_args()
+    family = arguments.family
+    out = arguments.out or Path(__file__).with_name(f"vllm_rollouts{f'_{family}' if family else ''}.json")
 
     load_before = os.getloadavg()[0]
-    lalm = load(MODEL)
-    with_lora(lalm, LORA_RANK, 2 * LORA_RANK, 0)
     servers = []
     with tempfile.TemporaryDirectory() as temporary:
         folder, adapters = Path(temporary) / "decoder", Path(temporary) / "adapters"
+        lalm = random_model(family, Path(temporary) / "model") if family else load(MODEL)
+        with_lora(lalm, LORA_RANK, 2 * LORA_RANK, 0)
         export_decoder(lalm, folder)
-        options = {"lora_rank": LORA_RANK, "memory_share": 0.2}
+        options = {"lora_rank": LORA_RANK, "memory_share": 0.2, "cpu": bool(family)}
         command = server_command(folder, arguments.port, dtype="float32", **options)
         url = arguments.url or f"http://127.0.0.1:{arguments.port}"
         for dtype in arguments.dtype[:1] if arguments.url else arguments.dtype:
@@ -259,7 +284,7 @@ def main() -> None:
                     servers.append(compare(url, lalm, dtype, adapters))
     text_config = lalm.language_model.config
     result = {
-        "model": MODEL,
+        "model": f"random {family}" if family else MODEL,
         "decoder": {
             "layers": text_config.num_hidden_layers,
             "width": text_config.hidden_size,
@@ -280,7 +305,7 @@ def main() -> None:
         "load_average_before": rounded(load_before),
         "servers": servers,
     }
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 

@@ -156,11 +156,13 @@ def official_frames(lalm: Lalm, samples: np.ndarray) -> Tensor:
 def official_greedy(lalm: Lalm, samples: np.ndarray, prompt: Sequence[int], n: int) -> list[int]:
     """At most n tokens that transformers' `generate` writes after a prompt, the end token included.
 
-    Of the checkpoint's generation config only the ids of its tokens are heeded.
+    Of the checkpoint's generation config only the ids of its tokens are heeded. It ends at a placeholder of audio, too,
+    which random weights may write: official classes would put the frames into its place.
     """
     model, theirs = lalm.inner, lalm.inner.generation_config
+    placeholders = [] if lalm.cross_attends else [lalm.audio_id]
     model.generation_config = GenerationConfig(
-        eos_token_id=list({lalm.eos_id: None, **dict.fromkeys(lalm.end_ids)}),
+        eos_token_id=list(dict.fromkeys([lalm.eos_id, *lalm.end_ids, *placeholders])),
         pad_token_id=lalm.pad_id,
         bos_token_id=theirs.bos_token_id,
         decoder_start_token_id=theirs.decoder_start_token_id,

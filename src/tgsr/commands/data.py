@@ -7,6 +7,7 @@ import shlex
 import sys
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from tgsr.commands import shared
 from tgsr.disk.jsonl import Row
@@ -207,12 +208,12 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
+    from tgsr.data.other_trainers import Family, Target
+
     flag = command.add_argument
     flag("questions", type=Path, help="questions.jsonl; with --back that trainer's file")
-    flag("--to", required=True, choices=("ms-swift", "trl", "verl", "nemo-rl"), help="the trainer")
-    flamingos = ("audio_flamingo3", "music_flamingo")
-    families = ("qwen_omni", "qwen2_audio", "qwen3_omni", *flamingos, "voxtral", "gemma4")
-    flag("--family", choices=families, default="qwen_omni", help="whose words prompts have")
+    flag("--to", required=True, choices=get_args(Target), help="the trainer")
+    flag("--family", choices=get_args(Family), default="qwen_omni", help="whose words prompts have")
     flag("--kind", choices=("phrase", "choice"), help="where the file has both: stage 1's or stage 2's")
     about = "with the words' times, which some rewards need; clips.jsonl beside the questions if not given"
     flag("--clips", type=Path, help=about)

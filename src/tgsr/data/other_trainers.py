@@ -23,15 +23,28 @@ from typing import Any, Literal, get_args
 from tgsr import prompts
 from tgsr.choices import correct_letter
 from tgsr.disk.parquet import pyarrow_for, write_parquet
-from tgsr.errors import RecordError
+from tgsr.errors import OptionError, RecordError
 from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
 from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
 Family = Literal[
-    "qwen_omni", "qwen2_audio", "qwen3_omni", "audio_flamingo3", "music_flamingo", "voxtral", "gemma4"
+    "qwen_omni",
+    "qwen2_audio",
+    "qwen3_omni",
+    "audio_flamingo3",
+    "music_flamingo",
+    "voxtral",
+    "gemma4",
+    "phi4_multimodal",
+    "granite_speech",
 ]
-"""Those that other trainers have, by the names of their files in models/."""
+"""By the names of their files in models/, or the hub's."""
+NO_TRAINER = {
+    "granite_speech": "ms-swift and LLaMA-Factory have no such model, and its chat template takes a turn as one text, "
+    "where TRL, verl and NeMo-RL hand over parts; train it with tgsr train",
+}
+"""Why none of the trainers takes a family."""
 FLAMINGOS = ("audio_flamingo3", "music_flamingo")  # in the words of B.1.2, all others in those of B.1.1
 Words = Sequence[Word] | None
 """What is said in a clip, () where nothing is; None where nobody knows."""
@@ -142,12 +155,14 @@ def export(
     an absolute path. `words` are those of clips, by the clip's id: rewards that look at the place of a time need them.
     Questions go by one at a time. `out` is replaced as a whole, and stays as it was where anything fails.
 
-    Raises ValueError for an unknown target or family, and RecordError where there is no question, where one has
-    another kind than those before it (a training file is for one stage), where a phrase has no span, and where a
-    question cannot be asked (prompts.py). verl: ImportError without pyarrow.
+    Raises ValueError for an unknown target or family, OptionError for a family of NO_TRAINER, and RecordError where
+    there is no question, where one has another kind than those before it (a training file is for one stage), where a
+    phrase has no span, and where a question cannot be asked (prompts.py). verl: ImportError without pyarrow.
     """
     _require_one_of("target", target, get_args(Target))
     _require_one_of("family", family, get_args(Family))
+    if family in NO_TRAINER:
+        raise OptionError(f"--family {family}: {NO_TRAINER[family]}")
     rows = _rows(questions, questions_path, target, family, words or {})
     if target != "verl":
         write_jsonl(out, rows)

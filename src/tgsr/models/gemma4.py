@@ -21,11 +21,11 @@ from transformers import (
     Gemma4UnifiedForConditionalGeneration,
 )
 
-from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_sizes, check_token, read_processor, read_weights
-from tgsr.models.lalm import Lalm, PromptParts, weights_hash
+from tgsr.models.lalm import Lalm, PromptParts, too_short, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper_encoder import spectrogram
 
 AUDIO_TOKEN = "<|audio|>"
 BEFORE_AUDIO, AFTER_AUDIO = "<|audio>", "<audio|>"  # the processor's, not the chat template's
@@ -108,21 +108,14 @@ class Gemma4(Lalm):
         tower = self.audio_tower
         least = extractor.frame_length // 2  # half of the first mel frame lies before the sound
         if len(samples) <= least:
-            raise self.too_short(samples, least)
-        mels = extractor([samples], sampling_rate=SAMPLE_RATE, return_tensors="pt")
+            raise too_short(self.name, samples, least)
+        mels = spectrogram(extractor, [samples])
         weight = tower.output_proj.weight
         heard = tower(
             mels["input_features"].to(weight.device, weight.dtype),
             mels["input_features_mask"].to(weight.device),
         )
         return heard.last_hidden_state[heard.attention_mask].float().cpu()
-
-    def too_short(self, samples: np.ndarray, least: int) -> ModelError:
-        """The error for a clip of no more than `least` samples."""
-        seconds = len(samples) / SAMPLE_RATE
-        return ModelError(
-            f"{self.name} needs more than {least / SAMPLE_RATE:g} s of audio, got {seconds:.4f} s"
-        )
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids of any shape -> embeddings, each layer's piece behind them."""
@@ -168,9 +161,8 @@ class Gemma4Unified(Gemma4):
         """16 kHz mono samples -> F x 640, float32."""
         self.refuse_long(samples)
         if not len(samples):
-            raise self.too_short(samples, 0)
-        frames = self.feature_extractor([samples], sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        return frames["input_features"][0].float()
+            raise too_short(self.name, samples, 0)
+        return spectrogram(self.feature_extractor, [samples])["input_features"][0].float()
 
 
 def load_gemma4(name: str, placement: Placement = AS_SAVED, kind: type[Gemma4] = Gemma4) -> Gemma4:

@@ -24,8 +24,9 @@ from tgsr.errors import ModelError
 from tgsr.models.checkpoint import NO_ADAPTER, check_processor, check_type, read_processor, read_weights
 from tgsr.models.foreign_adapter import merge_own_lora, own_lora
 from tgsr.models.granite_mels import GraniteMels
-from tgsr.models.lalm import Lalm, weights_hash
+from tgsr.models.lalm import Lalm, too_short, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper_encoder import spectrogram
 
 AUDIO_TOKEN = "<|audio|>"
 CLASSES = {
@@ -81,12 +82,9 @@ class GraniteSpeech(Lalm):
         self.refuse_long(samples)
         least = self.mels.n_fft // 2  # samples are mirrored at both ends
         if len(samples) <= least:
-            raise ModelError(
-                f"{self.name} needs more than {least / SAMPLE_RATE:g} s of audio, "
-                f"got {len(samples) / SAMPLE_RATE:.4f} s"
-            )
+            raise too_short(self.name, samples, least)
         weight = next(self.audio_tower.parameters())
-        mels = self.mels(samples)["input_features"].to(weight.device, weight.dtype)
+        mels = spectrogram(self.mels, samples)["input_features"].to(weight.device, weight.dtype)
         frames = self.audio_tower(mels).last_hidden_state[0]
         frames = nn.functional.pad(frames, (0, 0, 0, -len(frames) % self.aligner.window_size))
         return frames.reshape(-1, self.aligner.downsample_rate * frames.shape[-1]).float().cpu()

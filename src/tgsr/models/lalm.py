@@ -256,10 +256,10 @@ class Lalm(ABC):
             )
 
 
-def too_short(name: str, samples: np.ndarray) -> ModelError:
-    """The error for samples that do not fill one pooled frame of a Whisper encoder."""
-    seconds = len(samples) / SAMPLE_RATE
-    return ModelError(f"{name} needs more than 0.02 s of audio, got {seconds:.3f} s")
+def too_short(name: str, samples: np.ndarray, n_least: int = 320) -> ModelError:
+    """The error for no more than `n_least` samples; the default does not fill one pooled frame of a Whisper encoder."""
+    least, seconds = n_least / SAMPLE_RATE, len(samples) / SAMPLE_RATE
+    return ModelError(f"{name} needs more than {least:g} s of audio, got {seconds:.4f} s")
 
 
 @contextmanager

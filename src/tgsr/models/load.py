@@ -23,6 +23,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import __version__ as transformers_version
 
 from tgsr.disk.whole import sha256_of, whole, whole_files, write_whole
 from tgsr.errors import ModelError, OptionError
@@ -96,6 +97,7 @@ FAMILIES: dict[str, Family] = {
     for model_type, official in classes.items()
 }
 """The families that train, by the model type in config.json of a checkpoint in the hub's layout."""
+WHAT_TRAINS = f"tgsr trains and looks into {', '.join(FAMILIES)}"
 
 log = logging.getLogger(__name__)
 
@@ -224,19 +226,24 @@ def config_of(name: str) -> Any:
         )
     try:
         about = PreTrainedConfig.get_config_dict(name)[0]
-        brings_code = "auto_map" in about and about.get("model_type") not in CONFIG_MAPPING
-        config = None if brings_code else AutoConfig.from_pretrained(name)
+        is_known = about.get("model_type", "") in ("", *CONFIG_MAPPING)
+        config = AutoConfig.from_pretrained(name) if is_known else None
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(
             f"{name}: cannot be loaded: not a folder here, and as a hub id: {error}"
             if not folder.exists()
             else f"{name}: config.json cannot be used: {error}"
         ) from error
-    if config is None:
+    if config is None and "auto_map" in about:
         raise ModelError(
-            f"{name}: is of type {about.get('model_type')}, whose code lies beside its weights and is not run; name "
+            f"{name}: is of type {about['model_type']}, whose code lies beside its weights and is not run; name "
             "a folder in transformers' own layout, where there is one (of microsoft/Phi-4-multimodal-instruct: hf "
             "download ID --revision refs/pr/70 --local-dir FOLDER)"
+        )
+    if config is None:
+        raise ModelError(
+            f"{name}: is of type {about['model_type']}, which transformers {transformers_version} does not know; "
+            f"{WHAT_TRAINS}; where a server runs it (vLLM), ask that (tgsr predict --model http://HOST:PORT/v1#MODEL)"
         )
     return config
 
@@ -258,7 +265,7 @@ def load_pretrained(name: str, placement: Placement = AS_SAVED) -> Lalm:
         lalm = FAMILIES[model_type].load(name, placement)
         return with_aligner_of(lalm, Path(name)) if isinstance(lalm, Whisper) else lalm
     raise ModelError(
-        f"{name}: is of type {model_type}; tgsr trains and looks into {', '.join(FAMILIES)}; "
+        f"{name}: is of type {model_type}; {WHAT_TRAINS}; "
         "what transformers can load otherwise it can only predict with (tgsr predict --model, tgsr ask)"
     )
 

@@ -23,6 +23,7 @@ from tgsr.models.checkpoint import MERGED_FILE, check_sizes, read_processor, rea
 from tgsr.models.foreign_adapter import merge_own_lora, own_lora
 from tgsr.models.lalm import Lalm, context_of, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
+from tgsr.models.whisper_encoder import spectrogram
 
 CLASSES = {"phi4_multimodal": Phi4MultimodalForCausalLM}
 SPEECH_LORA = "speech-lora"
@@ -83,7 +84,7 @@ class Phi4(Lalm):
             )
         encoder, weight = self.audio_tower.encoder, self.audio_tower.up_proj_for_vision_speech.weight
         encoder.eval()  # its mask is drawn at random while the model around it trains
-        mels = self.feature_extractor(samples, sampling_rate=SAMPLE_RATE)["audio_input_features"]
+        mels = spectrogram(self.feature_extractor, samples)["audio_input_features"]
         return encoder(mels.to(weight.device, weight.dtype), None)[0].float().cpu()
 
 
