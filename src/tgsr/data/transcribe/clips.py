@@ -16,7 +16,15 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.data.shards import Made
-from tgsr.data.transcribe.forced_alignment import Aligner, Ctc, PocketSphinx, aligned, aligned_text
+from tgsr.data.transcribe.forced_alignment import (
+    QWEN3,
+    Aligner,
+    Ctc,
+    PocketSphinx,
+    Qwen3,
+    aligned,
+    aligned_text,
+)
 from tgsr.data.transcribe.given_text import matched
 from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, parts
 from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
@@ -54,12 +62,12 @@ class Transcription:
     """How clips get their words.
 
     `backend` hears them, with the model in its own format (None: the packaged Whisper base). `align` has the words'
-    times looked for again by forced alignment: "pocketsphinx", "ctc:MODEL" or "none". `language` "en" takes English for
-    granted, "fr" French; "auto" has it detected. Longer clips than `max_seconds` are flagged and not heard. `channels`
-    "separate" hears each channel by itself, and names words by it. `words_from_text` has a clip's text believed against
-    what is heard, at any length; `by_turns` has words named by the clip's turns. `root` is the folder that audio paths
-    start from. What is heard of long recordings, of channels, and of a recording whose text is given, is kept in the
-    cache's transcripts/parts.
+    times looked for again by forced alignment: "pocketsphinx", "ctc:MODEL", "qwen3" (its published model) or
+    "qwen3:MODEL", or "none". `language` "en" takes English for granted, "fr" French; "auto" has it detected. Longer
+    clips than `max_seconds` are flagged and not heard. `channels` "separate" hears each channel by itself, and names
+    words by it. `words_from_text` has a clip's text believed against what is heard, at any length; `by_turns` has words
+    named by the clip's turns. `root` is the folder that audio paths start from. What is heard of long recordings, of
+    channels, and of a recording whose text is given, is kept in the cache's transcripts/parts.
     """
 
     root: str
@@ -223,7 +231,8 @@ def _timed(clip: Clip, sound: Iterable[Part], heard: Transcript, settings: Trans
     elif clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
     aligner = _aligner(settings)
-    if words and aligner and (NOT_ENGLISH not in flags or isinstance(aligner, Ctc)):
+    spoken = heard.language if NOT_ENGLISH in flags else ENGLISH
+    if words and aligner and (aligner.languages is None or spoken in aligner.languages):
         words, more = _aligned_in(sound, words, aligner)
         flags = (*flags, *more)
     elif words and NOT_ENGLISH in flags:
@@ -293,4 +302,6 @@ def _aligner(settings: Transcription) -> Aligner | None:
         return None
     if settings.align.startswith("ctc:"):
         return Ctc(settings.align.removeprefix("ctc:"), settings.device)
+    if settings.align.startswith("qwen3"):
+        return Qwen3(settings.align.removeprefix("qwen3").removeprefix(":") or QWEN3, settings.device)
     return PocketSphinx()
