@@ -277,7 +277,7 @@ def test_words_go_beside_the_recording_and_a_file_that_is_there_stays(
     assert transcribe(talk, *how) == 0
     names = {path.name for path in talk.parent.iterdir()} - {"given.json", "talk.wav"}
     assert names == {
-        f"talk.{end}" for end in ("srt", "vtt", "TextGrid", "ctm", "tsv", "txt", "json", "labels.txt")
+        f"talk.{end}" for end in ("srt", "vtt", "TextGrid", "ctm", "tsv", "txt", "json", "labels.txt", "rttm")
     }
     assert "talk.srt: 7 words of 4.0 s" in capsys.readouterr().out
     talk.with_suffix(".srt").write_text("mine", encoding="utf-8")
@@ -372,7 +372,7 @@ def test_an_encrypted_file_is_named_as_one(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        ((), "--to srt|vtt|textgrid|ctm|tsv|txt|json|labels, or --out clips.jsonl"),
+        ((), "--to srt|vtt|textgrid|ctm|tsv|txt|json|labels|rttm, or --out clips.jsonl"),
         (("--to", "srt", "--language", "frensh"), "did you mean french?"),
         (("--to", "srt", "--words-from", "given.json", "--channels", "separate"), "--words-from"),
         (("--to", "srt", "--max-line-width", "0"), "--max-line-width 0: must be 1 or more"),
