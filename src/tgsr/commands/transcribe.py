@@ -345,8 +345,9 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
     with out.open("rb") as lines:
         for line in lines:
             clip = clip_of(row_of(line))
+            tracks = _tracks(out.parent / clip.audio)
             if not clip.words:
-                why = ", ".join(clip.flags) or "nothing was heard"
+                why = "; ".join([", ".join(clip.flags) or "nothing was heard", *tracks])
                 targets.empty.append(f"{Path(clip.audio).name}: has no words ({why}{_remedy(clip.flags)})")
                 continue
             for to in targets.formats:
@@ -365,8 +366,21 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
                     name = str(path)
                 flags = f" ({', '.join(clip.flags)})" if clip.flags else ""
                 print(f"{name}: {len(clip.words)} words of {clip.duration:.1f} s{flags}", file=targets.says)
-            for note in _notes(clip):
+            for note in (*tracks, *_notes(clip)):
                 print(f"  {note}", file=targets.says)
+
+
+def _tracks(sound: Path) -> list[str]:
+    """That a file has more sound tracks than the one that is heard: another language, or a microphone each."""
+    from tgsr import audio
+    from tgsr.errors import AudioError
+
+    try:
+        n = audio.n_tracks(sound)
+    except (AudioError, OSError):  # words may be given, and the sound gone since
+        return []
+    other = f"ffmpeg -i {sound.name} -map 0:a:1 OUT.wav gives the second"
+    return [f"the first of {n} sound tracks was heard; {other}"] if n > 1 else []
 
 
 def _remedy(flags: Sequence[str]) -> str:

@@ -89,5 +89,5 @@ def mel_powers(samples: Samples) -> np.ndarray:
 def _bands() -> np.ndarray:
     from transformers.audio_utils import mel_filter_bank
 
-    how = {"norm": "slaney", "mel_scale": "slaney"}
-    return mel_filter_bank(N_FFT // 2 + 1, N_MELS, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, **how)
+    bins, top = N_FFT // 2 + 1, SAMPLE_RATE / 2
+    return mel_filter_bank(bins, N_MELS, 0.0, top, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
