@@ -363,7 +363,7 @@ def test_an_address_is_to_be_downloaded_first(capsys: pytest.CaptureFixture[str]
 def test_an_encrypted_file_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     locked = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "76" * 16, "encryption_kid": "a7" * 16}
     with av.open(str(tmp_path / "film.mp4"), "w", options=locked) as container:
-        sound, other = (container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") for _ in range(2))
+        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         noise = np.random.default_rng(0).normal(0, 0.1, (1, SAMPLE_RATE)).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(noise, "fltp", "mono")
         frame.sample_rate = SAMPLE_RATE
