@@ -13,7 +13,7 @@ help:
 	@echo "make check   the whole of tgsr check on the miniatures, some minutes each; make test runs it shortened"
 	@echo "make bench   speed and memory, against the best other ways and the usual one; six minutes"
 	@echo "make lint    ruff and mypy"
-	@echo "make fetch   Whisper base, SmolLM2-135M and MiniLM, downloaded once and checked each time"
+	@echo "make fetch   Whisper base, SmolLM2-135M, MiniLM and a voice encoder, downloaded once and checked each time"
 	@echo "make clean   removes .venv and the tools' caches; runs and fetched weights stay"
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -75,6 +75,19 @@ def test_a_plain_folder_in_order_of_path_with_the_text_beside(tmp_path: Path) ->
     assert bad == []
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("VOICE1: Where is it?\nVOICE2: Over there.\n", "Where is it?\nOver there."),
+        ("Note: this line begins so.\nThis one does not.", "Note: this line begins so.\nThis one does not."),
+        ("He said: come\n", "He said: come\n"),
+    ],
+)
+def test_who_says_a_line_is_no_part_of_what_is_said(text: str, said: str) -> None:
+    """As `tgsr transcribe --to txt` writes it beside a recording, where the next run takes it for its text."""
+    assert folders.without_names(text) == said
+
+
 def test_a_clip_can_be_written_read_and_heard(tmp_path: Path) -> None:
     say(tmp_path / "in" / "a.flac")
     for relative_to in (tmp_path / "out", None):

@@ -13,13 +13,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+from transformers import (
+    Qwen3ASRConfig,
+    Qwen3ASRFeatureExtractor,
+    Qwen3ASRForTokenClassification,
+    Qwen3ASRProcessor,
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
+from transformers.models.qwen3_asr.processing_qwen3_asr import (
+    FORCED_ALIGNER_LANGUAGES,
+    LANGUAGE_CODE_TO_NAME,
+)
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.transcribe.forced_alignment import (
     Ctc,
     PocketSphinx,
+    Qwen3,
     aligned,
     aligned_text,
     ctc_path,
@@ -30,6 +44,7 @@ from tgsr.data.transcribe.forced_alignment import (
 from tgsr.errors import ModelError
 from tgsr.records import UNALIGNED
 from tgsr.timeline import Span, Word
+from tiny import learned_tokenizer
 
 
 def test_digits_are_found_where_they_are_said() -> None:
@@ -201,3 +216,91 @@ def test_any_ctc_model_gives_each_word_a_span_in_order(tmp_path: Path) -> None:
     assert aligner(made.samples[:8000], ["many"] * 40) is None  # more letters than frames
     with pytest.raises(ModelError, match="cannot be loaded as a CTC model"):
         Ctc(str(tmp_path / "nothing"))(made.samples, ["one"])
+
+
+# As the published one: the sound, then each word with the two marks whose classes are its times.
+QWEN3_TEMPLATE = (
+    "{% for m in messages %}{% for part in m.content %}{% if part.type == 'audio' %}"
+    "<|audio_start|><|audio_pad|><|audio_end|>{% else %}{{ part.text }}<timestamp><timestamp>{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def qwen3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As Qwen/Qwen3-ForcedAligner-0.6B-hf, of width 32, with random weights and 100 steps of 80 ms."""
+    folder = tmp_path_factory.mktemp("qwen3-aligner")
+    tokenizer = learned_tokenizer(("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>", "<timestamp>"))
+    token_id = tokenizer.get_vocab()
+    named = {"audio_token": "pad", "audio_bos_token": "start", "audio_eos_token": "end"}
+    for name, kind in named.items():
+        setattr(tokenizer, name, f"<|audio_{kind}|>")
+    tokenizer.init_kwargs |= {name: f"<|audio_{kind}|>" for name, kind in named.items()}
+    Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), tokenizer, QWEN3_TEMPLATE).save_pretrained(str(folder))
+    small = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    narrow = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16}
+    config = Qwen3ASRConfig(
+        audio_config={**small, "downsample_hidden_size": 8, "output_dim": 32},
+        text_config={
+            **narrow,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": len(token_id) + 9,
+        },
+        audio_token_id=token_id["<|audio_pad|>"],
+        timestamp_token_id=token_id["<timestamp>"],
+        pad_token_id=0,
+        eos_token_id=0,
+        num_labels=100,
+    )
+    torch.manual_seed(0)
+    Qwen3ASRForTokenClassification(config).save_pretrained(str(folder))
+    return folder
+
+
+def test_qwen3s_aligner_gives_each_word_a_span_on_its_grid_in_order_or_none(qwen3_folder: Path) -> None:
+    aligner = Qwen3(str(qwen3_folder))
+    made = compose(1, "train", seconds=(4.0, 6.0))
+    words = ["one", "--", "two", "three's", "l'été", "你好", "five", "six"]
+    spans = aligner(made.samples, words)
+    assert spans is not None
+    assert len(spans) == len(words)
+    timed = [span for span in spans if span]
+    assert timed
+    assert all(a.start <= b.start for a, b in pairwise(timed))
+    on_grid = [
+        round(time / 0.08, 6).is_integer()
+        for n, span in enumerate(spans)
+        if span and n != 1
+        for time in (span.start, span.end)
+    ]
+    assert all(on_grid)
+    assert aligner(made.samples, ["--"]) is None
+    assert aligner(made.samples[:100], words) is None
+    assert aligner(made.samples, words) == spans
+
+
+def test_a_word_without_length_keeps_the_time_that_it_was_heard_at() -> None:
+    """Qwen3's aligner often gives short words the same step for both ends."""
+
+    class Stuck(Qwen3):
+        def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span | None]:
+            return [Span(0.48, 0.88), None]
+
+    heard = (Word("zero", 0.5, 0.9, None, "whisper", 0.7), Word("a", 1.0, 1.1, None, "whisper", 0.6))
+    silence = np.zeros(3 * SAMPLE_RATE, np.float32)
+    words, flags = aligned(heard, silence, Stuck("none"))
+    assert [(word.start, word.source) for word in words] == [
+        (pytest.approx(0.73), "qwen3-aligner"),
+        (1.0, "whisper"),
+    ]
+    assert flags == (UNALIGNED,)
+    assert aligned_text("zero a", silence, Stuck("none")) is None
+
+
+def test_qwen3s_aligner_says_what_it_cannot_load(qwen3_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded as Qwen3's aligner"):
+        Qwen3(str(tmp_path))(np.zeros(SAMPLE_RATE, np.float32), ["one"])
+    assert Qwen3("none").languages == {
+        code for code, name in LANGUAGE_CODE_TO_NAME.items() if name in FORCED_ALIGNER_LANGUAGES
+    }

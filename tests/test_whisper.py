@@ -10,7 +10,7 @@ import pytest
 
 from tgsr.audio import SAMPLE_RATE, load
 from tgsr.data.questions.build import compose_clips
-from tgsr.data.transcribe.whisper import SHORTEST, FasterWhisper, transcribe
+from tgsr.data.transcribe.whisper import SHORTEST, FasterWhisper, transcribe, words_of
 from tgsr.errors import FetchError
 from tgsr.models.packaged_weights import KEPT, cache_folder, whisper
 
@@ -75,6 +75,28 @@ def test_no_words_are_invented(folder: Path, sound: str) -> None:
         "nothing": np.zeros(int(SHORTEST * SAMPLE_RATE)),
     }[sound]
     assert transcribe(samples.astype(np.float32), folder).words == ()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "has_blanks", "texts"),
+    [
+        ([" twenty", "-five", " men."], True, ["twenty-five", "men."]),
+        ([" Aujourd", "'hui,", " nous"], True, ["Aujourd'hui,", "nous"]),
+        (["你", "好", " "], False, ["你", "好"]),
+        (["Hm", " so"], True, ["Hm", "so"]),
+    ],
+)
+def test_what_begins_without_a_blank_is_part_of_the_word_before(
+    pieces: list[str], has_blanks: bool, texts: list[str]
+) -> None:
+    rows = [
+        {"word": p, "start": n, "end": n + 0.5, "probability": 0.9 - 0.1 * n} for n, p in enumerate(pieces)
+    ]
+    words = words_of(rows, 10.0, has_blanks)
+    assert [word.text for word in words] == texts
+    assert words[0].start == 10.0
+    if len(texts) < len(pieces) and has_blanks:
+        assert (words[0].end, words[0].confidence) == (11.5, 0.8)
 
 
 def test_an_altered_file_is_refused(folder: Path, tmp_path: Path) -> None:

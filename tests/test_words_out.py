@@ -277,7 +277,7 @@ def test_words_go_beside_the_recording_and_a_file_that_is_there_stays(
     assert transcribe(talk, *how) == 0
     names = {path.name for path in talk.parent.iterdir()} - {"given.json", "talk.wav"}
     assert names == {
-        f"talk.{end}" for end in ("srt", "vtt", "TextGrid", "ctm", "tsv", "txt", "json", "labels.txt")
+        f"talk.{end}" for end in ("srt", "vtt", "TextGrid", "ctm", "tsv", "txt", "json", "labels.txt", "rttm")
     }
     assert "talk.srt: 7 words of 4.0 s" in capsys.readouterr().out
     talk.with_suffix(".srt").write_text("mine", encoding="utf-8")
@@ -315,21 +315,25 @@ def test_clips_that_have_words_become_subtitles_without_anyone_listening(tmp_pat
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {clip.id for clip in clips}
 
 
-def test_the_sound_of_a_video_gets_words(talk: Path) -> None:
+def test_the_sound_of_a_video_gets_words_and_more_tracks_than_one_are_told(
+    talk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     video = talk.with_name("film.mkv")
     with av.open(str(video), "w") as container:
         picture = container.add_stream("mpeg4", rate=10)
         picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        sound, other = (container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") for _ in range(2))
         for _ in range(30):
             frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
             container.mux(picture.encode(frame))
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 3 * SAMPLE_RATE), np.float32), "fltp", "mono")
         samples.sample_rate = SAMPLE_RATE
-        for stream, last in ((sound, samples), (sound, None), (picture, None)):
-            container.mux(stream.encode(last))
+        for stream in (sound, other):
+            container.mux([*stream.encode(samples), *stream.encode(None)])
+        container.mux(picture.encode(None))
     assert transcribe(video, "--alignments", talk.with_name("given.json"), "--to", "srt") == 0
     assert "Where is it?" in talk.with_name("film.srt").read_text(encoding="utf-8")
+    assert "the first of 2 sound tracks was heard; ffmpeg -i film.mkv -map 0:a:1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -372,7 +376,7 @@ def test_an_encrypted_file_is_named_as_one(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        ((), "--to srt|vtt|textgrid|ctm|tsv|txt|json|labels, or --out clips.jsonl"),
+        ((), "--to srt|vtt|textgrid|ctm|tsv|txt|json|labels|rttm, or --out clips.jsonl"),
         (("--to", "srt", "--language", "frensh"), "did you mean french?"),
         (("--to", "srt", "--words-from", "given.json", "--channels", "separate"), "--words-from"),
         (("--to", "srt", "--max-line-width", "0"), "--max-line-width 0: must be 1 or more"),

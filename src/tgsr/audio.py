@@ -130,6 +130,15 @@ def n_channels(path: StrPath) -> int:
     return sound_track.n_channels_of(os.fspath(path))
 
 
+def n_tracks(path: StrPath) -> int:
+    """The number of the file's sound tracks; all else is about the first. AudioError as `duration`."""
+    file = _counted(path)
+    if file is not None:
+        file.close()
+        return 1
+    return sound_track.n_tracks_of(os.fspath(path))
+
+
 def is_counted(path: StrPath) -> bool:
     """Whether a stretch of the file is read without what comes before it. AudioError as `duration`."""
     file = _counted(path)

@@ -51,6 +51,8 @@ TURNS_LEFT_OUT = "turns-left-out"  # and others speak
 """Longer than the bound that was set: not transcribed."""
 TEXT_DIFFERS = "text-differs"
 """What was heard shares less than half of its words with the publisher's text."""
+SPEAKERS_GUESSED = "speakers-guessed"
+"""Who says a word is a guess from the voices: nothing is asked about it."""
 UNALIGNED = "unaligned"
 """Forced alignment failed; the times are the first back end's."""
 

@@ -15,7 +15,8 @@ from tgsr.models.placement import Placement
 
 def add_fetch(command: argparse.ArgumentParser) -> None:
     about = (
-        "models: Whisper base, SmolLM2-135M, MiniLM; amazon-queen: the speech of a freeware game, from Debian"
+        "models: Whisper base, SmolLM2-135M, MiniLM, a voice encoder; "
+        "amazon-queen: the speech of a freeware game, from Debian"
     )
     command.add_argument("what", nargs="?", choices=("models", "amazon-queen"), default="models", help=about)
     shared.finish(command, fetch, "tgsr fetch")

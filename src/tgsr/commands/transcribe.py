@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -56,42 +57,47 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
     backends = ("faster-whisper", "transformers", "whisper-timestamped")
     flag("--backend", choices=backends, default="faster-whisper", help="who writes words down")
     flag("--model", help="in the back end's own format; the packaged Whisper base if not given")
-    flag("--align", default="pocketsphinx", help="forced alignment: pocketsphinx, ctc:MODEL, or none")
+    flag("--align", default="pocketsphinx", help="forced alignment: pocketsphinx, qwen3, ctc:MODEL, or none")
     about = (
         "auto detects it; en, fr, german, ... take it for granted. Only English is aligned by pocketsphinx"
     )
     flag("--language", default="auto", help=about)
     flag("--max-seconds", type=float, default=8 * 3600.0, help="longer recordings are flagged, not heard")
-    flag("--device", default="cpu", help="of the back end transformers")
+    flag("--device", default="cpu", help="of the back end transformers, and of --align qwen3 and ctc")
     flag("--timestamped-python", default=sys.executable, help="of whisper-timestamped's environment")
     flag = command.add_argument_group("who speaks").add_argument
     about = "separate: hear each channel by itself, and name words by it (CH1, CH2)"
     flag("--channels", choices=("mixed", "separate"), default="mixed", help=about)
-    flag("--speakers", type=Path, metavar="FILE.rttm", help="turns from elsewhere, whose speakers words get")
+    about = "turns from elsewhere, whose speakers words get; voices, or how many: a guess from the voices"
+    flag("--speakers", metavar="FILE.rttm|voices|N", help=about)
     shared.add_shards(command)
     example = "tgsr transcribe talk.mp4 --to srt; tgsr transcribe LibriSpeech/ --out data/libri/clips.jsonl --workers 2"
     shared.finish(command, transcribe, example, "A corpus is read as its publisher ships it.")
 
 
 def transcribe(args: argparse.Namespace) -> None:
+    args.speakers, voices = _speakers(args.speakers)
     shared.require_there(*args.source, args.audio, args.alignments, args.words_from, args.speakers)
     formats: list[Format] = list(dict.fromkeys(args.to or _format_of(args.out)))
     if args.out is None and not formats:
         raise OptionError(f"--to {'|'.join(FORMATS)}, or --out clips.jsonl: one of them says what to write")
     if args.words_from and (len(args.source) > 1 or args.source[0].is_dir() or args.channels == "separate"):
         raise OptionError("--words-from: is for one recording, and for its channels together")
-    if args.speakers and args.channels == "separate":
+    if (args.speakers or voices is not None) and args.channels == "separate":
         raise OptionError("--speakers and --channels separate: both say who speaks; give one of them")
+    _require_aligner(args.align)
     layout = shared.config_of(args, Layout)
     args.language = _language(args.language)
     if not formats:
         shared.require_writable("--out", args.out)
-        _summarise(args, args.out, _run(args, args.out.resolve(), _clips(args, args.out.resolve().parent)))
+        _summarise(
+            args, args.out, _run(args, args.out.resolve(), _clips(args, args.out.resolve().parent), voices)
+        )
         return
     targets = _Targets(args.out, formats, args.overwrite)
     targets.require_writable(args.source)
     out = args.out.resolve() if targets.has_clips else _work_folder(args).resolve() / "clips.jsonl"
-    counts = _run(args, out, targets.without_done(_clips(args, out.parent), out.parent))
+    counts = _run(args, out, targets.without_done(_clips(args, out.parent), out.parent), voices)
     _write(targets, out, layout, args.highlight)
     for line in targets.left:
         print(line, file=targets.says)
@@ -103,6 +109,24 @@ def transcribe(args: argparse.Namespace) -> None:
         print(f"tgsr: {problem}", file=sys.stderr)
     if not counts.given and not targets.left:
         raise NothingDone(f"{args.source[0]}: there is no clip")
+
+
+def _speakers(given: str | None) -> tuple[Path | None, int | None]:
+    """--speakers as a file of turns, or how many voices: 0 where nobody knows. OptionError for fewer than one."""
+    if given == "voices":
+        return None, 0
+    if given is None or not given.lstrip("-").isdecimal():
+        return (None if given is None else Path(given)), None
+    if int(given) < 1:
+        raise OptionError(f"--speakers {given}: somebody speaks; voices, where nobody knows how many")
+    return None, int(given)
+
+
+def _require_aligner(name: str) -> None:
+    kind, _, model = name.partition(":")
+    if (kind == "ctc" and model) or kind == "qwen3" or name in ("pocketsphinx", "none"):
+        return
+    raise OptionError(f"--align {name}: is none of pocketsphinx, qwen3, qwen3:MODEL, ctc:MODEL and none")
 
 
 def _format_of(out: Path | None) -> list[Format]:
@@ -182,16 +206,23 @@ def _of_sources(
             yield clip
 
 
-def _run(args: argparse.Namespace, out: Path, clips: Iterable[Clip | Bad]) -> Counts:
+def _run(args: argparse.Namespace, out: Path, clips: Iterable[Clip | Bad], voices: int | None) -> Counts:
     """Writes clips.jsonl, and errors.jsonl beside it."""
     from tgsr.data.shards import Step, run
     from tgsr.data.transcribe.clips import Transcription, transcribe_rows
     from tgsr.records import as_row
 
-    given = {"words_from_text": args.words_from is not None, "by_turns": args.speakers is not None}
     threads = 1 if args.workers > 1 else 0
-    settings = shared.config_of(args, Transcription, root=str(out.parent), threads=threads, **given)
-    models = (args.model, args.align.removeprefix("ctc:"))
+    settings = shared.config_of(
+        args,
+        Transcription,
+        root=str(out.parent),
+        threads=threads,
+        words_from_text=args.words_from is not None,
+        by_turns=args.speakers is not None,
+        voices=voices,
+    )
+    models = (args.model, args.align.partition(":")[2] or None)
     step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=4, models=models)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
     return run(step, rows, out, root=out.parent, **shared.shards_of(args))
@@ -314,8 +345,9 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
     with out.open("rb") as lines:
         for line in lines:
             clip = clip_of(row_of(line))
+            tracks = _tracks(out.parent / clip.audio)
             if not clip.words:
-                why = ", ".join(clip.flags) or "nothing was heard"
+                why = "; ".join([", ".join(clip.flags) or "nothing was heard", *tracks])
                 targets.empty.append(f"{Path(clip.audio).name}: has no words ({why}{_remedy(clip.flags)})")
                 continue
             for to in targets.formats:
@@ -334,8 +366,21 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
                     name = str(path)
                 flags = f" ({', '.join(clip.flags)})" if clip.flags else ""
                 print(f"{name}: {len(clip.words)} words of {clip.duration:.1f} s{flags}", file=targets.says)
-            for note in _notes(clip):
+            for note in (*tracks, *_notes(clip)):
                 print(f"  {note}", file=targets.says)
+
+
+def _tracks(sound: Path) -> list[str]:
+    """That a file has more sound tracks than the one that is heard: another language, or a microphone each."""
+    from tgsr import audio
+    from tgsr.errors import AudioError
+
+    try:
+        n = audio.n_tracks(sound)
+    except (AudioError, OSError):  # words may be given, and the sound gone since
+        return []
+    other = f"ffmpeg -i {sound.name} -map 0:a:1 OUT.wav gives the second"
+    return [f"the first of {n} sound tracks was heard; {other}"] if n > 1 else []
 
 
 def _remedy(flags: Sequence[str]) -> str:
@@ -348,12 +393,24 @@ def _remedy(flags: Sequence[str]) -> str:
 def _notes(clip: Clip) -> list[str]:
     """What the words lack, with its seconds."""
     from tgsr.data.transcribe.given_text import gap_lines
+    from tgsr.records import SPEAKERS_GUESSED
 
     unheard = [hole for hole in clip.holes if hole.text is None]
-    notes = gap_lines(clip.holes)
+    notes = (
+        [f"who speaks is a guess: {_voices(clip)}; --to rttm to correct it"]
+        if SPEAKERS_GUESSED in clip.flags
+        else []
+    )
+    notes += gap_lines(clip.holes)
     notes += [f"{hole.start:.2f} - {hole.end:.2f} s: speech without words" for hole in unheard]
     more = [f"and {len(notes) - MOST_LINES} more; --to json has all"] if len(notes) > MOST_LINES else []
     return [*notes[:MOST_LINES], *more]
+
+
+def _voices(clip: Clip) -> str:
+    """Who says how many words."""
+    said = Counter(word.speaker or "nobody" for word in clip.words)
+    return ", ".join(f"{name} {n} words" for name, n in sorted(said.items()))
 
 
 def _to_stdout(content: str) -> None:

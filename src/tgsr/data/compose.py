@@ -31,7 +31,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import lines
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, Bad, BuildError
-from tgsr.records import TURNS_LEFT_OUT, Clip, read_clips
+from tgsr.records import SPEAKERS_GUESSED, TURNS_LEFT_OUT, Clip, read_clips
 from tgsr.timeline import Seconds, Word
 
 EDGE: Seconds = 0.05  # of the recording that stays around a sentence's words
@@ -97,8 +97,9 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
 
     if reason := unfit(clip):
         return bad(reason, "flags")
-    if TURNS_LEFT_OUT in clip.flags:
-        return bad(f"flagged {TURNS_LEFT_OUT}", "flags")
+    for flag in (TURNS_LEFT_OUT, SPEAKERS_GUESSED):
+        if flag in clip.flags:
+            return bad(f"flagged {flag}", "flags")
     spoken, holes = in_time(clip)
     if holes:
         return bad("something may be said that has no word", "holes")

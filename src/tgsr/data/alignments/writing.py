@@ -19,6 +19,7 @@ from tgsr.data.alignments.cues import (
     sentences,
     subtitles,
 )
+from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.transcribe.speech import shortened
 from tgsr.records import Clip, as_row
 from tgsr.timeline import Seconds, Word, cover, in_order
@@ -175,6 +176,26 @@ def _labels(clip: Clip) -> str:
     return _as_lines([f"{word.start:.3f}\t{word.end:.3f}\t{word.text}" for word in in_order(clip.words)])
 
 
+def _rttm(clip: Clip) -> str:
+    """Turns: those that the clip has, else the words of one speaker after another. What `--speakers` reads."""
+    turns = [
+        (e.start, e.end, e.label.removeprefix(SPEAKER)) for e in clip.events if e.label.startswith(SPEAKER)
+    ]
+    if not turns:
+        for word in in_order(clip.words):
+            if word.speaker and turns and turns[-1][2] == word.speaker:
+                turns[-1] = (turns[-1][0], max(turns[-1][1], word.end), word.speaker)
+            elif word.speaker:
+                turns.append((word.start, word.end, word.speaker))
+    name = "_".join(name_of(clip).split())
+    return _as_lines(
+        [
+            f"SPEAKER {name} 1 {start:.3f} {round(end, 3) - round(start, 3):.3f} <NA> <NA> {_bare(who)} <NA> <NA>"
+            for start, end, who in sorted(turns)
+        ]
+    )
+
+
 def _txt(clip: Clip) -> str:
     """A sentence a line, with the speaker's name where it is known."""
     said = sentences(clip.words)
@@ -216,4 +237,5 @@ WRITERS: dict[str, Callable[[Clip], str]] = {
     "txt": _txt,
     "json": _json,
     "labels": _labels,
+    "rttm": _rttm,
 }

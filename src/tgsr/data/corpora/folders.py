@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
@@ -43,6 +44,7 @@ from tgsr.records import Clip
 from tgsr.timeline import END_SLACK, Seconds
 
 TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
+NAMED = re.compile(r"\s*[^\W\d]\S{0,39}:[ \t]+")  # a line that says who says it
 MANIFEST_FILE = "audio_filepath"
 # The columns of a segment's start and end, or start and length; the first pair that is there counts.
 STARTS = (
@@ -83,6 +85,15 @@ class Given:
 NOTHING = Given()
 
 
+def without_names(text: str) -> str:
+    """The text without who says each line (`ANN: Where is it?`), where every line says so: names are not spoken."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [NAMED.match(line) for line in lines]
+    if not all(named):
+        return text
+    return "\n".join(line[match.end() :] for line, match in zip(lines, named, strict=True) if match)
+
+
 def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) -> Iterator[Clip | Bad]:
     """Every audio file below the folder, or every row of the table that describes it; or the one file that is named.
 
@@ -94,8 +105,8 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
     `given.relative_to`; a file that lasts no longer than the segment is taken to be the segment. Values lie between
     commas, semicolons, tabs or bars; a table between bars without a header is LJSpeech's: file, text, and the text as
     it is read. A row without a file, and a file without a row, are Bad. Without a table each file is a clip, in order
-    of path; its text is that of the .txt file beside it, if any. The id is the path in the folder where no column
-    gives one, with the times of a segment.
+    of path; its text is that of the .txt file beside it, if any, `without_names`. The id is the path in the folder
+    where no column gives one, with the times of a segment.
 
     Raises CorpusError where the folder is missing or holds neither, or where it cannot be told which table is meant.
     """
@@ -111,7 +122,9 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
 
     def alone(entry: Entry) -> Clip:
         beside = entry.file.with_suffix(".txt")
-        values = {"text": utf8(beside.read_bytes(), "text", f"{beside}: ")} if beside.is_file() else {}
+        values: dict[str, object] = {}
+        if beside.is_file():
+            values["text"] = without_names(utf8(beside.read_bytes(), "text", f"{beside}: "))
         id_ = entry.file.relative_to(folder).as_posix()
         return described(Entry(entry.file, None, values), id_, entry.file, *sound(entry.file), given)
 

@@ -33,6 +33,7 @@ from tgsr.records import (
     EVENTS_LEFT_OUT,
     NO_SPEECH,
     NOT_ENGLISH,
+    SPEAKERS_GUESSED,
     TEXT_DIFFERS,
     TOO_LONG,
     TURNS_LEFT_OUT,
@@ -149,7 +150,7 @@ def by_speaker(clip: Clip, rng: np.random.Generator, others: Sequence[Clip] = ()
     Wrong numbers are those of the other clips, where these differ. Nothing is asked where somebody may speak of whom no
     word is known: in a hole, in a turn that was left out, or unnamed among named ones.
     """
-    if TURNS_LEFT_OUT in clip.flags:
+    if TURNS_LEFT_OUT in clip.flags or SPEAKERS_GUESSED in clip.flags:
         return []
     turns = turns_of(clip)
     words, holes = in_time(clip)

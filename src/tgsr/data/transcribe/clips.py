@@ -15,14 +15,24 @@ from typing import Literal
 import numpy as np
 
 from tgsr import audio
+from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.shards import Made
-from tgsr.data.transcribe.forced_alignment import Aligner, Ctc, PocketSphinx, aligned, aligned_text
+from tgsr.data.transcribe.forced_alignment import (
+    QWEN3,
+    Aligner,
+    Ctc,
+    PocketSphinx,
+    Qwen3,
+    aligned,
+    aligned_text,
+)
 from tgsr.data.transcribe.given_text import matched
 from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, parts
 from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
 from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, without_leaks
 from tgsr.data.transcribe.speech import is_speech, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript, holes_of
+from tgsr.data.transcribe.voices import voice_turns
 from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.disk.jsonl import Row
@@ -31,6 +41,7 @@ from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import (
     NO_SPEECH,
     NOT_ENGLISH,
+    SPEAKERS_GUESSED,
     TEXT_DIFFERS,
     TOO_LONG,
     UNALIGNED,
@@ -54,12 +65,13 @@ class Transcription:
     """How clips get their words.
 
     `backend` hears them, with the model in its own format (None: the packaged Whisper base). `align` has the words'
-    times looked for again by forced alignment: "pocketsphinx", "ctc:MODEL" or "none". `language` "en" takes English for
-    granted, "fr" French; "auto" has it detected. Longer clips than `max_seconds` are flagged and not heard. `channels`
-    "separate" hears each channel by itself, and names words by it. `words_from_text` has a clip's text believed against
-    what is heard, at any length; `by_turns` has words named by the clip's turns. `root` is the folder that audio paths
-    start from. What is heard of long recordings, of channels, and of a recording whose text is given, is kept in the
-    cache's transcripts/parts.
+    times looked for again by forced alignment: "pocketsphinx", "ctc:MODEL", "qwen3" (its published model) or
+    "qwen3:MODEL", or "none". `language` "en" takes English for granted, "fr" French; "auto" has it detected. Longer
+    clips than `max_seconds` are flagged and not heard. `channels` "separate" hears each channel by itself, and names
+    words by it. `words_from_text` has a clip's text believed against what is heard, at any length; `by_turns` has words
+    named by the clip's turns. `root` is the folder that audio paths start from. What is heard of long recordings, of
+    channels, and of a recording whose text is given, is kept in the cache's transcripts/parts.
+    `voices` has words named by turns that are guessed from so many voices, 0: as many as differ.
     """
 
     root: str
@@ -74,6 +86,7 @@ class Transcription:
     channels: Channels = "mixed"
     words_from_text: bool = False
     by_turns: bool = False
+    voices: int | None = None
 
 
 def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
@@ -104,7 +117,9 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
             done += together(waiting, settings)
             waiting = []
     done += together(waiting, settings)
-    if settings.by_turns:
+    if settings.voices is not None:
+        done = [with_voices(clip, settings) for clip in done]
+    if settings.by_turns or settings.voices is not None:
         done = [replace(clip, words=named_by_turns(clip.words, clip.events)) for clip in done]
     return Made(done, bad)
 
@@ -150,6 +165,16 @@ def by_channel(clip: Clip, path: Path, settings: Transcription) -> Clip:
     holes = sorted(silent, key=lambda hole: hole.start)
     language = next((one.language for one in heard if one.words), clip.language)
     return replace(clip, words=words, flags=tuple(flags), holes=tuple(holes), language=language)
+
+
+def with_voices(clip: Clip, settings: Transcription) -> Clip:
+    """The clip with the turns of its voices among its events, flagged as a guess; itself where it has no words."""
+    if not clip.words:
+        return clip
+    turns = voice_turns(parts(audio.stream(Path(settings.root) / clip.audio)), settings.voices or None)
+    inside = (replace(turn, end=min(turn.end, clip.duration)) for turn in turns if turn.start < clip.duration)
+    others = (event for event in clip.events if not event.label.startswith(SPEAKER))
+    return replace(clip, events=(*others, *inside), flags=(*clip.flags, SPEAKERS_GUESSED))
 
 
 def needs_sound(clip: Clip, settings: Transcription) -> bool:
@@ -223,7 +248,8 @@ def _timed(clip: Clip, sound: Iterable[Part], heard: Transcript, settings: Trans
     elif clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
     aligner = _aligner(settings)
-    if words and aligner and (NOT_ENGLISH not in flags or isinstance(aligner, Ctc)):
+    spoken = heard.language if NOT_ENGLISH in flags else ENGLISH
+    if words and aligner and (aligner.languages is None or spoken in aligner.languages):
         words, more = _aligned_in(sound, words, aligner)
         flags = (*flags, *more)
     elif words and NOT_ENGLISH in flags:
@@ -293,4 +319,6 @@ def _aligner(settings: Transcription) -> Aligner | None:
         return None
     if settings.align.startswith("ctc:"):
         return Ctc(settings.align.removeprefix("ctc:"), settings.device)
+    if settings.align.startswith("qwen3"):
+        return Qwen3(settings.align.removeprefix("qwen3").removeprefix(":") or QWEN3, settings.device)
     return PocketSphinx()

@@ -35,11 +35,15 @@ FURTHEST: Seconds = 1.0  # from where a word was heard: an aligned start beyond 
 
 
 class Aligner(Protocol):
-    """The spans of words that are said one after the other, and nothing else is; `source` goes into the words."""
+    """The spans of words that are said one after the other, and nothing else is; `source` goes into the words.
+
+    `languages` are those that it knows (ISO 639), None where its vocabulary decides.
+    """
 
     source: str
+    languages: frozenset[str] | None
 
-    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> Sequence[Span | None] | None:
         """16 kHz mono and its words -> a span a word, in seconds from the first sample; None where it fails."""
         ...
 
@@ -80,8 +84,9 @@ def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> Alignment 
     pieces = MARK.split(text)  # words, a mark, words, ...
     said = [piece.split() if n % 2 == 0 else [piece] for n, piece in enumerate(pieces)]
     tokens = [token for words in said[::2] for token in words]
-    spans = aligner(samples, tokens) if tokens else None
-    if spans is None:
+    found = aligner(samples, tokens) if tokens else None
+    spans = [span for span in found or () if span]
+    if found is None or len(spans) < len(found):
         return None
     left = iter(spans)
     entries: list[Word | Timed] = []
@@ -133,8 +138,9 @@ class PocketSphinx:
     """CMU's aligner, English, 10-ms steps; it comes with its model."""
 
     source: str = field(default="forced-alignment", init=False)
+    languages: frozenset[str] | None = field(default=frozenset({"en"}), init=False)
 
-    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span | None] | None:
         spoken = [spell(word) for word in words]
         all_parts = [part for parts in spoken for part in parts]
         if not all_parts or len(samples) < SAMPLE_RATE // 20:
@@ -159,19 +165,23 @@ class PocketSphinx:
             return None
         if [word for word, _, _ in segments] != all_parts:
             return None
-        return _joined(spoken, [Span(start, max(end, start + 0.01)) for _, start, end in segments])
+        return _joined(spoken, [(start, max(end, start + 0.01)) for _, start, end in segments])
 
 
-def _joined(spoken: Sequence[Sequence[str]], spans: Sequence[Span]) -> list[Span]:
-    """One span for all parts of a word; one without parts (a dash) gets 0.01 s after the one before."""
-    joined: list[Span] = []
+def _joined(spoken: Sequence[Sequence[str]], times: Sequence[tuple[Seconds, Seconds]]) -> list[Span | None]:
+    """One span for all parts of a word, None where they have no length together; a word without parts (a dash) gets
+    0.01 s after the one before.
+    """
+    joined: list[Span | None] = []
     first = 0
+    last = 0.0
     for parts in spoken:
         if parts:
-            joined.append(Span(spans[first].start, spans[first + len(parts) - 1].end))
+            start, last = times[first][0], times[first + len(parts) - 1][1]
+            joined.append(Span(start, last) if start < last else None)
         else:
-            start = joined[-1].end if joined else 0.0
-            joined.append(Span(start, start + 0.01))
+            joined.append(Span(last, last + 0.01))
+            last += 0.01
         first += len(parts)
     return joined
 
@@ -221,8 +231,9 @@ class Ctc:
     name: str
     device: str = "cpu"
     source: str = field(default="ctc", init=False)
+    languages: frozenset[str] | None = field(default=None, init=False)
 
-    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span | None] | None:
         import torch
 
         model, extractor, tokenizer = self._loaded
@@ -241,7 +252,7 @@ class Ctc:
         if path is None:
             return None
         step = len(samples) / SAMPLE_RATE / len(logits)
-        return _joined(known, [Span(first * step, stop * step) for first, stop in path])
+        return _joined(known, [(first * step, stop * step) for first, stop in path])
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, Any]:
@@ -288,3 +299,59 @@ def ctc_path(logp_TV: Tensor, ids: Sequence[int], blank: int) -> list[tuple[int,
             frames[state // 2].append(frame)
         state -= int(came_TS[frame, state])
     return [(min(of_token), max(of_token) + 1) for of_token in frames]
+
+
+# --- Qwen3 -----------------------------------------------------------------------------------------------------
+
+QWEN3 = "Qwen/Qwen3-ForcedAligner-0.6B-hf"
+
+
+@dataclass
+class Qwen3:
+    """Qwen3-ForcedAligner, by folder or hub id, through transformers' own class: one forward a stretch, 80-ms steps.
+
+    A word whose start and end are the same step has no span, as its users report of short words. Chinese characters are
+    timed one by one; Japanese and Korean by the words that are given, not by those of its own splitters (nagisa,
+    soynlp). ModelError where it cannot be loaded.
+    """
+
+    name: str = QWEN3
+    device: str = "cpu"
+    source: str = field(default="qwen3-aligner", init=False)
+    languages: frozenset[str] | None = field(
+        default=frozenset({"zh", "yue", "en", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"}), init=False
+    )
+
+    def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span | None] | None:
+        import torch
+
+        model, processor = self._loaded
+        parts = [processor.split_words_for_alignment(word) for word in words]
+        if not any(parts) or len(samples) < SAMPLE_RATE // 20:
+            return None
+        inputs, tokens = processor.prepare_forced_aligner_inputs(samples, " ".join(words))
+        inputs = inputs.to(model.device, model.dtype)
+        with torch.no_grad():
+            logits = model(**inputs).logits.float()
+        marker = model.config.timestamp_token_id
+        (timed,) = processor.decode_forced_alignment(logits, inputs["input_ids"], tokens, marker)
+        return _joined(parts, [(token["start_time"], token["end_time"]) for token in timed])
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Model and processor; in bfloat16 where it is not on a CPU."""
+        import torch
+        from transformers import AutoModelForTokenClassification, AutoProcessor
+
+        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+        try:
+            model = AutoModelForTokenClassification.from_pretrained(
+                self.name, dtype=dtype, use_safetensors=True
+            )
+            processor = AutoProcessor.from_pretrained(self.name)
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise ModelError(f"{self.name}: cannot be loaded as Qwen3's aligner: {error}") from error
+        if model.config.model_type != "qwen3_asr":
+            problem = f"is a {model.config.model_type}, not Qwen3's aligner"
+            raise ModelError(f"{self.name}: {problem}; a model of letters is --align ctc:MODEL")
+        return model.to(self.device).eval(), processor

@@ -25,7 +25,8 @@ from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper"
-HEARING = f"{SOURCE}-3"  # names what is kept of what it heard: another number where it hears otherwise
+HEARING = f"{SOURCE}-4"  # names what is kept of what it heard: another number where it hears otherwise
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages that faster-whisper cuts within
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
 TAIL: Seconds = 3.0  # of silence behind a stretch; with less it begins to loop
@@ -278,7 +279,7 @@ def _timed(
         [
             (segment, word)
             for segment, row in zip(window.segments, of_window, strict=True)
-            for word in words_of(row["words"], -i * WINDOW)
+            for word in words_of(row["words"], -i * WINDOW, tokenizer.language_code not in UNSPACED)
         ]
         for i, (window, of_window) in enumerate(zip(windows, rows, strict=True))
     ]
@@ -299,20 +300,27 @@ def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
     return FasterWhisper(folder, ENGLISH)(samples)
 
 
-def words_of(words: Iterable[dict[str, Any]], shift: Seconds) -> list[Word]:
-    """faster-whisper's words, `shift` seconds later, as ours: never without text."""
-    return [
-        Word(
-            word["word"].strip(),
-            max(0.0, float(word["start"]) + shift),
-            max(SHORTEST, float(word["end"]) + shift, float(word["start"]) + shift + SHORTEST),
-            None,
-            SOURCE,
-            round(min(1.0, max(0.0, float(word["probability"]))), 3),
-        )
-        for word in words
-        if word["word"].strip()
-    ]
+def words_of(words: Iterable[dict[str, Any]], shift: Seconds, has_blanks: bool = True) -> list[Word]:
+    """faster-whisper's words, `shift` seconds later, as ours: never without text.
+
+    Where a language `has_blanks` between its words, what begins without one is part of the word before: faster-whisper
+    cuts " twenty", "-five" and " Aujourd", "'hui".
+    """
+    found: list[Word] = []
+    for word in words:
+        text = word["word"].strip()
+        if not text:
+            continue
+        start, end = float(word["start"]) + shift, float(word["end"]) + shift
+        end = max(SHORTEST, end, start + SHORTEST)
+        sure = round(min(1.0, max(0.0, float(word["probability"]))), 3)
+        if found and has_blanks and not word["word"][0].isspace():
+            last = found[-1]
+            surely = min(last.confidence or 0.0, sure)
+            found[-1] = replace(last, text=last.text + text, end=max(last.end, end), confidence=surely)
+        else:
+            found.append(Word(text, max(0.0, start), end, None, SOURCE, sure))
+    return found
 
 
 def _inside(word: Word, start: Seconds, end: Seconds) -> Word:
