@@ -3,11 +3,11 @@
     python benchmarks/outlines.py [--seeds 20] [--folder benchmarks/asked]
 
 Joined are clips of benchmarks/asked, as the words that are kept of them (CREDITS.md there): `readings` are its six
-recordings as they are, twelve clips of different books each; in `mixed` ones, two such clips by turns with three to seven
-consecutive clips of one lecture, twelve topics of 10 to 55 s. Every method is told the number of stretches. Pk (Beeferman
-et al. 1999) and WindowDiff (Pevzner and Hearst 2002) are over words, with a window of half the mean topic: shares of
-windows that are judged wrongly, 0 is best. `found` is the share of borders with one of ours within three words.
-Intervals are bootstraps over recordings. No method sees pauses.
+recordings as they are, twelve clips of different books each; `mixed` ones have two such clips by turns with three to
+seven consecutive clips of one lecture, twelve topics of 10 to 55 s. Every method is told the number of stretches. Pk
+(Beeferman et al. 1999) and WindowDiff (Pevzner and Hearst 2002) are over words, with a window of half the mean topic:
+shares of windows that are judged wrongly, 0 is best. `found` is the share of borders with one of the method's within
+three words. Intervals are bootstraps over recordings. No method sees pauses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from asking import FOLDER
 
 from tgsr.answering.cascade import packaged_embeddings
-from tgsr.answering.outline import sentence_vectors, sentences_of, stretches
+from tgsr.answering.outline import Sentences, stretches
 from tgsr.answering.passages import Passages
 from tgsr.statistics.intervals import bootstrap_mean
 from tgsr.timeline import Seconds, Word
@@ -113,27 +113,28 @@ Method = Callable[[Passages, int], Borders]
 
 
 def ours(passages: Passages, n: int) -> Borders:
-    sentences = sentences_of(passages)
-    sizes = np.array([sum(len(line.words) for line in passages.lines[part]) for part in sentences])
-    starts = stretches(sentence_vectors(passages, sentences), sizes, n)
-    return [int(sizes[:start].sum()) for start in starts[1:]]
+    told = Sentences.of(passages)
+    starts = stretches(told.vectors_SW, told.sizes_S, n)
+    return [int(told.sizes_S[:start].sum()) for start in starts[1:]]
 
 
 def depth_scores(window: int) -> Method:
-    """TextTiling (Hearst 1997) on the same vectors: the n - 1 deepest valleys between `window` sentences on each side."""
+    """TextTiling (Hearst 1997) on the same vectors: the n - 1 deepest valleys, `window` sentences on each side."""
 
     def borders(passages: Passages, n: int) -> Borders:
-        sentences = sentences_of(passages)
-        sizes = np.array([sum(len(line.words) for line in passages.lines[part]) for part in sentences])
-        vectors_SW = sentence_vectors(passages, sentences)
+        told = Sentences.of(passages)
+        vectors_SW = told.vectors_SW
         near = []
-        for place in range(1, len(sentences)):
+        for place in range(1, len(told.parts)):
             before = vectors_SW[max(0, place - window) : place].sum(0)
             after = vectors_SW[place : place + window].sum(0)
             near.append(float(before @ after / np.linalg.norm(before) / np.linalg.norm(after)))
-        depths = [_peak(near[: place + 1][::-1]) + _peak(near[place:]) - 2 * near[place] for place in range(len(near))]
+        depths = [
+            _peak(near[: place + 1][::-1]) + _peak(near[place:]) - 2 * near[place]
+            for place in range(len(near))
+        ]
         deepest = sorted(np.argsort(-np.array(depths), kind="stable")[: n - 1] + 1)
-        return [int(sizes[:place].sum()) for place in deepest]
+        return [int(told.sizes_S[:place].sum()) for place in deepest]
 
     return borders
 
@@ -155,8 +156,7 @@ def uniform(passages: Passages, n: int) -> Borders:
 
 def at_random(passages: Passages, n: int) -> Borders:
     """Between sentences, drawn by their number."""
-    sentences = sentences_of(passages)
-    starts = np.cumsum([sum(len(line.words) for line in passages.lines[part]) for part in sentences])[:-1]
+    starts = np.cumsum(Sentences.of(passages).sizes_S)[:-1]
     return sorted(random.Random(len(starts)).sample(starts.tolist(), n - 1))
 
 
@@ -200,8 +200,14 @@ def main() -> None:
         for kind in ("readings", "mixed"):
             of = [one for one in made if one.kind == kind]
             rows = [(method(one.passages, len(one.borders) + 1), one) for one in of]
-            measured = [(*errors(one.n_words, one.borders, found), share_found(one.borders, found)) for found, one in rows]
-            means = [bootstrap_mean(list(values), list(map(str, range(len(of))))) for values in zip(*measured, strict=True)]
+            measured = [
+                (*errors(one.n_words, one.borders, found), share_found(one.borders, found))
+                for found, one in rows
+            ]
+            means = [
+                bootstrap_mean(list(values), list(map(str, range(len(of)))))
+                for values in zip(*measured, strict=True)
+            ]
             cells = [f"{mean.value:.2f} [{mean.low:.2f}, {mean.high:.2f}]" for mean in means]
             print(f"| {name} | {kind}, {len(of)} | {' | '.join(cells)} |")
     print(f"{time.process_time() - started:.1f} processor seconds after the embeddings")

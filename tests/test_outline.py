@@ -17,15 +17,15 @@ from tgsr import audio
 from tgsr.answering.cascade import Spoken, load_cascade
 from tgsr.answering.outline import (
     OutlineLine,
+    Sentences,
     central,
     notes_of,
     outline,
     own_line,
     own_prompt,
-    sentences_of,
     stretches,
 )
-from tgsr.answering.passages import Passages
+from tgsr.answering.passages import Passages, sentence_around
 from tgsr.cli import main
 from tgsr.commands.answer import clock, outlined, playing
 from tgsr.data.transcribe.transcript import Line, Transcript, lines_of
@@ -35,8 +35,12 @@ from tgsr.llm.decoding import Failed
 from tgsr.timeline import Hole, Span, Word
 
 CATS = "A cat sat on the warm roof. The cat slept there until noon. Then the kitten climbed down to drink its milk. "
-SHIPS = "The ship left the harbour at dawn. The sailors hoisted its heavy sails. A storm at sea broke the mast. "
-MONEY = "The bank raised its interest rates. Inflation made all loans dearer. The budget was cut by ten percent. "
+SHIPS = (
+    "The ship left the harbour at dawn. The sailors hoisted its heavy sails. A storm at sea broke the mast. "
+)
+MONEY = (
+    "The bank raised its interest rates. Inflation made all loans dearer. The budget was cut by ten percent. "
+)
 
 
 def words_of(text: str, a_word: float = 0.5) -> tuple[Word, ...]:
@@ -56,7 +60,9 @@ def planted(*sizes: int, noise: float = 0.3, width: int = 40) -> np.ndarray:
     """Sentences around as many means as there are sizes."""
     draw = np.random.default_rng(0)
     means = draw.normal(size=(len(sizes), width))
-    vectors = np.concatenate([mean + noise * draw.normal(size=(n, width)) for mean, n in zip(means, sizes)])
+    vectors = np.concatenate(
+        [mean + noise * draw.normal(size=(n, width)) for mean, n in zip(means, sizes, strict=True)]
+    )
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -112,12 +118,17 @@ def test_the_central_sentence_is_no_snatch() -> None:
 def test_every_line_is_in_one_sentence() -> None:
     text = f"{CATS}{' '.join(['and on it goes'] * 40)} {SHIPS}"
     lines = tuple(lines_of(words_of(text)))
-    from tgsr.answering.passages import sentence_around
-
     around = tuple(sentence_around(lines, n) for n in range(len(lines)))
-    parts = sentences_of(Passages(lines, around, np.zeros((len(lines), 2))))
-    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
-    assert parts[-1].stop == len(lines)
+    shuffled = np.random.default_rng(0).permutation(len(lines))  # who speaks may order lines
+    vectors = planted(len(lines))
+    told = Sentences.of(Passages(tuple(lines[n] for n in shuffled), around, vectors[shuffled]))
+    assert [line for part in told.parts for line in part] == list(lines)
+    assert told.sizes_S.sum() == len(text.split())
+    assert told.sizes_S.max() <= 32
+    first = np.average(
+        vectors[: len(told.parts[0])], axis=0, weights=[len(line.words) for line in told.parts[0]]
+    )
+    assert np.allclose(told.vectors_SW[0], first / np.linalg.norm(first))
 
 
 def test_topics_are_told_apart_and_quoted_word_for_word(tmp_path: Path) -> None:
@@ -136,7 +147,9 @@ def test_topics_are_told_apart_and_quoted_word_for_word(tmp_path: Path) -> None:
     assert len(outline(cascade, spoken_of(text), 100)) == 9  # no more than there are sentences
     long = spoken_of(text * 7)
     for duration, n in ((290.0, 5), (3 * 3600.0, 60)):  # about a line a minute, and no more than a page
-        assert len(outline(cascade, replace(long, transcript=replace(long.transcript, duration=duration)))) == n
+        assert (
+            len(outline(cascade, replace(long, transcript=replace(long.transcript, duration=duration)))) == n
+        )
     with pytest.raises(OptionError, match="--lines 0"):
         outline(cascade, spoken_of(text), 0)
 
@@ -187,7 +200,9 @@ def test_an_llms_line_is_held_against_its_stretch(answer: str, text: str | None,
     assert line.problem.startswith(problem) if problem else line.problem == ""
 
 
-@pytest.mark.parametrize(("answer", "why"), [(Failed("the server is down"), "the server is down"), (" \n", "empty")])
+@pytest.mark.parametrize(
+    ("answer", "why"), [(Failed("the server is down"), "the server is down"), (" \n", "empty")]
+)
 def test_what_an_llm_does_not_answer_is_quoted_and_says_so(answer: str | Failed, why: str) -> None:
     line = own_line(QUOTED, answer, lines_of(words_of(CATS)))
     assert (line.text, line.cited, line.is_own) == (QUOTED.text, QUOTED.cited, False)
@@ -246,7 +261,9 @@ def test_an_llm_writes_its_own_words_and_what_is_unsupported_is_marked(
         if b"harbour" in got.raw:
             return Reply(chat_answer("A voyage to the moon."))
         return Reply(
-            chat_answer('About a cat. From 3.50s to 6.50s, the speaker says "The cat slept there until noon."')
+            chat_answer(
+                'About a cat. From 3.50s to 6.50s, the speaker says "The cat slept there until noon."'
+            )
         )
 
     with serving(answer) as server:
@@ -271,7 +288,9 @@ def test_what_cannot_be_is_said(
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "told"), [("gone.wav", "no such file"), ("notes.txt", "notes.txt"), ("empty.wav", "0 bytes")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("gone.wav", "no such file"), ("notes.txt", "notes.txt"), ("empty.wav", "0 bytes")]
+)
 def test_what_is_no_recording_is_said(
     name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,7 +307,9 @@ def test_a_terminals_link_is_hidden_behind_its_clock() -> None:
     assert line.startswith(f"   \x1b]8;;{link}\x1b\\0:00\x1b]8;;\x1b\\  0.00 - 14.00 s")
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.0, "0:00"), (59.99, "0:59"), (292.0, "4:52"), (3892.4, "1:04:52")])
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.0, "0:00"), (59.99, "0:59"), (292.0, "4:52"), (3892.4, "1:04:52")]
+)
 def test_clock(seconds: float, told: str) -> None:
     assert clock(seconds) == told
 

@@ -111,7 +111,10 @@ def test_words_are_those_of_transcribe(client: TestClient, sound: Path, tmp_path
     heard(client, key)
     answer = client.get(f"/api/recordings/{key}/words/{to}")
     suffix = "TextGrid" if to == "textgrid" else to
-    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''Gr%C3%BC%C3%9Fe%2C%20anAlle.{suffix}"
+    assert (
+        answer.headers["content-disposition"]
+        == f"attachment; filename*=UTF-8''Gr%C3%BC%C3%9Fe%2C%20anAlle.{suffix}"
+    )
     path = tmp_path / f"words.{suffix}"
     path.write_bytes(answer.content)
     if to == "txt":
@@ -159,8 +162,13 @@ def test_too_large_empty_and_too_many_are_refused(client: TestClient, viewer: Vi
 
 def test_other_sites_and_made_up_keys_get_nothing(client: TestClient, sound: Path) -> None:
     key = send(client, sound.read_bytes())
-    assert client.post("/api/recordings", content=b"x", headers={"origin": "http://evil.example"}).status_code == 403
-    assert client.delete(f"/api/recordings/{key}", headers={"origin": "http://evil.example"}).status_code == 403
+    assert (
+        client.post("/api/recordings", content=b"x", headers={"origin": "http://evil.example"}).status_code
+        == 403
+    )
+    assert (
+        client.delete(f"/api/recordings/{key}", headers={"origin": "http://evil.example"}).status_code == 403
+    )
     for made_up in ("x", "..", "%2e%2e%2fsecret", "0" * 32):
         for address in (f"/api/recordings/{made_up}", f"/api/recordings/{made_up}/words/srt"):
             assert client.get(address).status_code == 404, address
@@ -183,7 +191,9 @@ def test_it_is_kept_over_a_restart_and_deleted_with_all_that_was_heard(
             {"key": key, "name": "first.wav", "kept": True, "state": "new"}
         ]
         assert other.get(f"/api/recordings/{key}").status_code == 409  # not heard yet
-        assert other.delete(f"/api/recordings/{key}", headers=OWN).status_code == 200  # though it was not opened
+        assert (
+            other.delete(f"/api/recordings/{key}", headers=OWN).status_code == 200
+        )  # though it was not opened
         assert other.get("/api/recordings").json()["recordings"] == []
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 

@@ -135,7 +135,10 @@ def _cited(answer: str | Failed, samples: np.ndarray, question: str, phrase: boo
 def cited_spans(
     answer: str | Failed, question: str, phrase: bool, name: str
 ) -> tuple[str, tuple[Span, ...], int]:
-    """The response, the distinct valid spans that it cites, and how many invalid ones. ModelError where there is none."""
+    """The response, the distinct valid spans that it cites, and the number of invalid ones.
+
+    ModelError where there is no response.
+    """
     if isinstance(answer, Failed):
         raise ModelError(f"{name}: no response: {answer.reason}")
     mentions = find_asked(answer, question) if phrase else find_mentions(answer)

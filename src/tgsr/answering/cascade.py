@@ -140,9 +140,7 @@ class Cascade(Responder):
         """The answer about a file, which is decoded only where it was not heard yet, or a listener hears it again."""
         spoken = self.spoken_in(path)
         listens = self.listener is not None and question.phrase is not None
-        samples = (
-            audio.load(path, max_seconds=self.max_seconds) if listens else np.zeros(0, dtype=np.float32)
-        )
+        samples = audio.load(path, max_seconds=self.max_seconds) if listens else np.zeros(0, dtype=np.float32)
         return self._answer(samples, spoken, question, decoding)
 
     def _answer(

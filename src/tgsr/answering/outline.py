@@ -16,7 +16,7 @@ import numpy as np
 
 from tgsr.answering.cascade import ByPrompt, Cascade, Spoken
 from tgsr.answering.citing import check_citations
-from tgsr.answering.passages import SNATCH, Passages
+from tgsr.answering.passages import SNATCH, Passages, sentence_around
 from tgsr.data.transcribe.transcript import ENGLISH, Line
 from tgsr.errors import OptionError
 from tgsr.llm.decoding import Decoding, Failed
@@ -68,17 +68,14 @@ def outline(cascade: Cascade, spoken: Spoken, n_lines: int | None = None) -> lis
     if not spoken.transcript.words:
         return []
     usual = min(A_PAGE, max(1, round(spoken.transcript.duration / A_LINE)))
-    passages = cascade.passages(spoken)
-    sentences = sentences_of(passages)
-    vectors_SW = sentence_vectors(passages, sentences)
-    sizes = np.array([sum(len(line.words) for line in passages.lines[part]) for part in sentences])
-    starts = stretches(vectors_SW, sizes, n_lines or usual)
+    told = Sentences.of(cascade.passages(spoken))
+    starts = stretches(told.vectors_SW, told.sizes_S, n_lines or usual)
     quoted: list[OutlineLine] = []
     lines: list[Sequence[Line]] = []
-    for first, stop in zip(starts, [*starts[1:], len(sentences)], strict=True):
-        chosen = first + central(vectors_SW[first:stop], sizes[first:stop])
-        lines.append(passages.lines[sentences[first].start : sentences[stop - 1].stop])
-        sentence = Line(tuple(word for line in passages.lines[sentences[chosen]] for word in line.words))
+    for first, stop in zip(starts, [*starts[1:], len(told.parts)], strict=True):
+        chosen = first + central(told.vectors_SW[first:stop], told.sizes_S[first:stop])
+        lines.append([line for part in told.parts[first:stop] for line in part])
+        sentence = Line(tuple(word for line in told.parts[chosen] for word in line.words))
         span = Span(lines[-1][0].span.start, max(line.span.end for line in lines[-1]))
         quoted.append(OutlineLine(span, sentence.text, sentence.span))
     return in_own_words(cascade.llm.llm, quoted, lines) if isinstance(cascade.llm, ByPrompt) else quoted
@@ -89,14 +86,16 @@ def notes_of(spoken: Spoken) -> list[str]:
     transcript = spoken.transcript
     notes = []
     if not transcript.words:
-        notes.append("somebody speaks, but no word could be made out" if transcript.holes else "nobody speaks")
+        notes.append(
+            "somebody speaks, but no word could be made out" if transcript.holes else "nobody speaks"
+        )
     elif transcript.holes:
         seconds = sum(hole.end - hole.start for hole in transcript.holes)
         notes.append(f"speech without words, {seconds:.0f} s in all, is in no line")
     if transcript.language not in (None, ENGLISH):
         notes.append(
-            f"the language is {transcript.language!r}: quotations are in it; topics are told apart by a model of English "
-            "alone, and may be cut anywhere"
+            f"the language is {transcript.language!r}: quotations are in it; topics are told apart by a model of "
+            "English alone, and may be cut anywhere"
         )
     return notes
 
@@ -104,20 +103,28 @@ def notes_of(spoken: Spoken) -> list[str]:
 # --- stretches -------------------------------------------------------------------------------------------
 
 
-def sentences_of(passages: Passages) -> list[slice]:
-    """The lines of each sentence; every line is in one."""
-    found: list[slice] = []
-    while (first := found[-1].stop if found else 0) < len(passages.lines):
-        found.append(slice(first, passages.sentences[first].stop))
-    return found
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """A transcript's sentences in time, each some lines; S x W vectors, each of length 1; how many words each has."""
 
+    parts: tuple[tuple[Line, ...], ...]
+    vectors_SW: np.ndarray
+    sizes_S: np.ndarray
 
-def sentence_vectors(passages: Passages, sentences: Sequence[slice]) -> np.ndarray:
-    """S x W, each of length 1: the mean of the sentence's lines, weighted by their words."""
-    sizes_N = np.array([len(line.words) for line in passages.lines], np.float64)[:, None]
-    weighted_NW = passages.vectors_NW * sizes_N
-    vectors_SW: np.ndarray = np.stack([weighted_NW[part].sum(0) for part in sentences])
-    return vectors_SW / np.maximum(np.linalg.norm(vectors_SW, axis=1, keepdims=True), 1e-9)
+    @classmethod
+    def of(cls, passages: Passages) -> Sentences:
+        """Every line is in one. A sentence's vector is the mean of its lines', weighted by their words."""
+        in_time = sorted(range(len(passages.lines)), key=lambda n: passages.lines[n].span.start)
+        lines = [passages.lines[n] for n in in_time]
+        sizes_N = np.array([len(line.words) for line in lines])
+        parts: list[slice] = []
+        while (first := parts[-1].stop if parts else 0) < len(lines):
+            parts.append(slice(first, sentence_around(lines, first).stop))
+        weighted_NW = passages.vectors_NW[in_time] * sizes_N[:, None]
+        vectors_SW = np.stack([weighted_NW[part].sum(0) for part in parts])
+        vectors_SW /= np.maximum(np.linalg.norm(vectors_SW, axis=1, keepdims=True), 1e-9)
+        sizes_S = np.array([sizes_N[part].sum() for part in parts])
+        return cls(tuple(tuple(lines[part]) for part in parts), vectors_SW, sizes_S)
 
 
 def stretches(vectors_SW: np.ndarray, sizes_S: np.ndarray, n: int) -> list[int]:
@@ -143,9 +150,9 @@ def stretches(vectors_SW: np.ndarray, sizes_S: np.ndarray, n: int) -> list[int]:
             totals = best[:-1, :n_starts] + within / (ends[stop] - ends[:n_starts])
             back[1:, stop] = totals.argmax(1)
             best[1:, stop] = totals.max(1)
-    k = int(np.flatnonzero(np.isfinite(best[:, -1]))[-1])
+    most = int(np.flatnonzero(np.isfinite(best[:, -1]))[-1])
     starts, stop = [], n_sentences
-    for k in range(k, 0, -1):
+    for k in range(most, 0, -1):
         stop = int(back[k, stop])
         starts.append(stop)
     return starts[::-1]

@@ -353,7 +353,7 @@ def playing(address: str, line: OutlineLine) -> str:
 
 
 def clock(seconds: float) -> str:
-    """"4:52", or "1:04:52": whole seconds, rounded down."""
+    """ "4:52", or "1:04:52": whole seconds, rounded down."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

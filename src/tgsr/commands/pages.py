@@ -168,8 +168,8 @@ def study_size(args: argparse.Namespace) -> None:
 def add_view(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     about = (
-        "prediction files, or folders that hold some; or recordings, to be heard and asked about; with --model none need "
-        "be given: recordings are then chosen on the page"
+        "prediction files, or folders that hold some; or recordings, to be heard and asked about; with --model none "
+        "need be given: recordings are then chosen on the page"
     )
     flag("paths", type=Path, nargs="*", metavar="RUN_OR_RECORDING", help=about)
     about = "clips.jsonl with words; those beside the runs if not given"
@@ -200,7 +200,9 @@ def view(args: argparse.Namespace) -> None:
     if args.export and not runs:
         raise OptionError(f"--export {args.export}: is for runs; name one")
     if not args.paths and not args.model:
-        raise OptionError("nothing to show: name a run, a recording, or --model cascade to choose recordings on the page")
+        raise OptionError(
+            "nothing to show: name a run, a recording, or --model cascade to choose recordings on the page"
+        )
     _require_server()
     from tgsr.answering.cascade import is_cascade
     from tgsr.models.packaged_weights import cache_folder

@@ -140,7 +140,9 @@ class Shelf:
         cascade = self.cascade()
         if recording.sound.seconds > cascade.max_seconds:
             hours = cascade.max_seconds / 3600
-            raise AudioError(str(recording.path), f"is longer than the {hours:g} hours that are heard", "cut it")
+            raise AudioError(
+                str(recording.path), f"is longer than the {hours:g} hours that are heard", "cut it"
+            )
         recording.tell("sound", seconds=recording.sound.seconds)
 
         def told(done: Seconds, whole: Seconds) -> None:
@@ -193,5 +195,3 @@ def download(recording: Recording, to: Format) -> tuple[str, str]:
     )
     stem = os.path.splitext(recording.name)[0] or "recording"
     return written(clip, to), f"attachment; filename*=UTF-8''{quote(stem + SUFFIXES[to])}"
-
-

@@ -31,7 +31,7 @@ GET  /api/ask/{id}/events server-sent events, from the first one on: queued {pla
                           evidence: [[start, end]], seconds}, failed {problem}, cancelled {}
 DELETE /api/ask/{id}      cancels
 GET  /api/ask/{id}/sound.wav, /api/ask/{id}/peaks?n=1200    what was heard
-GET  /api/recordings      {model, limits, folder, max_bytes, given: key|null, recordings: [{key, name, kept: bool, state}]}
+GET  /api/recordings      {model, folder, max_bytes, given: key|null, recordings: [{key, name, kept: bool, state}]};
                           404 where no cascade is served
 POST /api/recordings      ?name=..., a recording as the body: kept, and about to be heard -> 202 {key}; 413, 429, 507
 POST /api/recordings/{key}          hears it, where it is not yet -> 202 {key}

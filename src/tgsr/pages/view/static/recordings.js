@@ -105,6 +105,7 @@ export async function setUpRecordings(root, { models }) {
     close();
     open = null;
     desk.hidden = true;
+    desk.replaceChildren();
     history.replaceState(null, "", location.pathname);
     list();
     file.focus();
