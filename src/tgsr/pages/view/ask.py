@@ -207,8 +207,8 @@ class Asker:
             question = asked(model, job.question, job.choices, job.is_phrase)
             job.sound = self.sounds.open(job.path)
             job.tell("heard", seconds=job.sound.seconds)
-            answer = model.about_file(job.path, question, GREEDY)
-            cited = cited_spans(answer, job.question, job.is_phrase, model.name)
+            written = model.about_file(job.path, question, GREEDY)
+            cited = cited_spans(written, job.question, job.is_phrase, model.name)
             self._done(job, *cited, job.sound.seconds)
             return
         path = job.path if job.upload is None else _as_file(job.path, self.most_seconds)

@@ -262,9 +262,11 @@ export async function setUpRecordings(root, { models }) {
     const first = text.startsWith(OPENING) ? OPENING.length : 0;
     const shown = mentions.filter((mention) => mention.text_start >= first && mention.text_end <= end)
       .map((mention) => ({ ...mention, text_start: mention.text_start - first, text_end: mention.text_end - first }));
-    const reasons = cited(text.slice(first, end).trimEnd(), shown, playFrom);
+    const quote = final?.replace(/^["“]|["”]$/g, ""); // of an answer that is the one quotation, nothing is said twice
+    const isQuote = shown.length === 1 && quote?.length > 20 && text.slice(first, end).includes(quote);
+    const reasons = isQuote ? [] : cited(text.slice(first, end).trimEnd(), shown, playFrom);
     return el("li", { class: "response m2" }, el("p", { class: "soft" }, asked), final ? el("p", { class: "final" }, final) : null,
-      el("p", { class: "text" }, ...reasons),
+      reasons.length ? el("p", { class: "text" }, ...reasons) : null,
       evidence.length ? el("p", { class: "controls" }, ...evidence.map(([start, stop_]) => el("button", { type: "button", class: "hear", onclick: () => playFrom(Math.max(0, start - 0.3), stop_ + 0.3) }, `▶ ${clock(start)} – ${clock(stop_)}`))) : null);
   }
 
