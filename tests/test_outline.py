@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from tgsr.answering.outline import (
     own_line,
     own_prompt,
     stretches,
+    usual_lines,
 )
 from tgsr.answering.passages import Passages, sentence_around
 from tgsr.cli import main
@@ -145,13 +145,13 @@ def test_topics_are_told_apart_and_quoted_word_for_word(tmp_path: Path) -> None:
         assert not line.is_own
     assert len(outline(cascade, spoken_of(text))) == 1  # 32 s
     assert len(outline(cascade, spoken_of(text), 100)) == 9  # no more than there are sentences
-    long = spoken_of(text * 7)
-    for duration, n in ((290.0, 5), (3 * 3600.0, 60)):  # about a line a minute, and no more than a page
-        assert (
-            len(outline(cascade, replace(long, transcript=replace(long.transcript, duration=duration)))) == n
-        )
     with pytest.raises(OptionError, match="--lines 0"):
         outline(cascade, spoken_of(text), 0)
+
+
+@pytest.mark.parametrize(("duration", "n"), [(0.5, 1), (20.0, 1), (292.0, 5), (3 * 3600.0, 60)])
+def test_about_a_line_a_minute_and_no_more_than_a_page(duration: float, n: int) -> None:
+    assert usual_lines(duration) == n
 
 
 def test_silence_has_no_lines_and_what_is_lost_is_said(tmp_path: Path) -> None:

@@ -21,9 +21,8 @@ from tgsr import audio
 from tgsr.answering.cascade import forget, load_cascade
 from tgsr.cli import main
 from tgsr.data.alignments.reading import read_alignment
-from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.pages.guard import guard_for
-from tgsr.pages.view.ask import Asker, Cancelled
+from tgsr.pages.view.ask import Asker
 from tgsr.pages.view.index import no_runs
 from tgsr.pages.view.recordings import OFFERED, Recording, Shelf, plain_name
 from tgsr.pages.view.server import Viewer, app, routes
@@ -249,21 +248,6 @@ def test_names_are_plain(name: str, plain: str) -> None:
 def test_forgetting_what_was_never_heard_is_nothing(tmp_path: Path) -> None:
     forget(tmp_path, tmp_path / "gone.wav")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_hearing_tells_how_far_it_is_and_can_be_ended() -> None:
-    require("whisper-base")
-    english = Path(__file__).parent.parent / "src/tgsr/assets/english/1081-125237-0000.opus"
-    samples = audio.load(english, end=6.0)
-    shares: list[float] = []
-
-    def end(done: float, whole: float) -> None:
-        shares.append(done / whole)
-        raise Cancelled
-
-    with pytest.raises(Cancelled):
-        FasterWhisper(None, "en", threads=1, told=end)(samples)
-    assert 0 < shares[0] <= 1
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,8 @@ def outline(cascade: Cascade, spoken: Spoken, n_lines: int | None = None) -> lis
         raise OptionError(f"--lines {n_lines}: must be 1 or more")
     if not spoken.transcript.words:
         return []
-    usual = min(A_PAGE, max(1, round(spoken.transcript.duration / A_LINE)))
     told = Sentences.of(cascade.passages(spoken))
-    starts = stretches(told.vectors_SW, told.sizes_S, n_lines or usual)
+    starts = stretches(told.vectors_SW, told.sizes_S, n_lines or usual_lines(spoken.transcript.duration))
     quoted: list[OutlineLine] = []
     lines: list[Sequence[Line]] = []
     for first, stop in zip(starts, [*starts[1:], len(told.parts)], strict=True):
@@ -79,6 +78,11 @@ def outline(cascade: Cascade, spoken: Spoken, n_lines: int | None = None) -> lis
         span = Span(lines[-1][0].span.start, max(line.span.end for line in lines[-1]))
         quoted.append(OutlineLine(span, sentence.text, sentence.span))
     return in_own_words(cascade.llm.llm, quoted, lines) if isinstance(cascade.llm, ByPrompt) else quoted
+
+
+def usual_lines(duration: Seconds) -> int:
+    """How many lines a recording has where nobody says: about one a minute, at least one and at most a page."""
+    return min(A_PAGE, max(1, round(duration / A_LINE)))
 
 
 def notes_of(spoken: Spoken) -> list[str]:

@@ -87,7 +87,7 @@ export async function setUpRecordings(root, { models }) {
       sound: ({ seconds }) => listen(key, picture, seconds),
       hearing: ({ share }) => { bar.value = share; state.textContent = `Hearing: ${Math.round(100 * share)} %. You can listen meanwhile.`; },
       outlining: () => { bar.value = 1; state.textContent = "Outlining …"; },
-      done: async () => { stop(); const heard = await get(`api/recordings/${key}`); if (open === key) draw(heard, picture); },
+      done: () => { stop(); get(`api/recordings/${key}`).then((heard) => { if (open === key) draw(heard, picture); }).catch((error) => over(error.message)); },
       failed: ({ problem: told }) => over(told),
       cancelled: () => over("cancelled."),
     }, over);
@@ -162,7 +162,7 @@ export async function setUpRecordings(root, { models }) {
       for (; n < all.length && (all[n][1] < end - 0.005 || index === starts.length - 1); n += 1) {
         parts.push(el("span", { class: "said-word", role: "button", tabindex: "-1", "data-n": n }, all[n][0]), " ");
       }
-      return el("p", {}, el("button", { type: "button", class: "at", title: `${start.toFixed(2)} s of ${seconds.toFixed(2)} s`, "aria-label": `play from ${clock(start)}`, onclick: () => playFrom(start) }, clock(start)), ...parts);
+      return el("p", {}, el("button", { type: "button", class: "at", title: `${start.toFixed(2)} s of ${seconds.toFixed(2)} s`, "aria-label": `play from ${clock(start)}`, onclick: () => playFrom(start) }, clock(start)), " ", ...parts);
     });
   }
 
