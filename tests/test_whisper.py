@@ -53,13 +53,16 @@ def share_heard(text: str, said: str) -> float:
 
 def test_no_speech_is_lost_alone_with_others_or_joined(folder: Path) -> None:
     """Without a check 23 of 36 words were written here, and "Chapter 34" alone."""
-    hears = FasterWhisper(folder, "en")
+    shares: list[float] = []
+    hears = FasterWhisper(folder, "en", told=lambda done, whole: shares.append(done / whole))
     clips = [load(SPOKEN / f"{name}.flac") for name in SAID]
     short, long = hears.many(clips)
     assert share_heard(short.text, SAID["1363-135842-0000"]) >= 0.7
     assert share_heard(long.text, SAID["103-1240-0000"]) >= 0.7
     assert long.words[-1].end > 12
     assert (short.holes, long.holes) == ((), ())
+    assert shares == sorted(shares)  # it was told how far it is
+    assert shares[-1] == pytest.approx(1)
     joined = hears(np.concatenate(clips))
     assert share_heard(joined.text, " ".join(SAID.values())) >= 0.7
     assert joined.flags == ()

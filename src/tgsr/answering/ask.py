@@ -80,21 +80,8 @@ def ask(
     Raises ModelError for a blank question, one choice, choices with a phrase, a recording that is too long for the
     model, and where the model gives no response.
     """
-    if not question.strip() or len(choices) == 1 or (phrase and choices):
-        raise ModelError(
-            f"question {question!r} with {len(choices)} choice(s): give a question that is not blank, "
-            "and no choices, or at least two; --phrase takes none"
-        )
-    if len(choices) > MOST_CHOICES or not all(choice.strip() for choice in choices):
-        raise ModelError(
-            f"--choice: give at most {MOST_CHOICES}, none of them blank, got {list(choices)!r:.200}"
-        )
-    if phrase:
-        text = model.phrase_question(question)
-    elif choices:
-        text = choice_question(question, choices)
-    else:
-        text = model.open_question(question) if isinstance(model, Lalm) else open_question(question)
+    about = asked(model, question, choices, phrase)
+    text = about.text
     duration = len(samples) / audio.SAMPLE_RATE
     if isinstance(model, Lalm) and long_audio == "windows" and duration > model.max_seconds:
         located = question if phrase else None
@@ -112,20 +99,51 @@ def ask(
         answer = respond(model, [heard], [(0, prompt)], as_long_as_fits(model, prompt, [heard]))[0]
     else:
         require_heard(model, duration)
-        about = ClipQuestion(0, text, question, choices, question if phrase else None)
         answer = model.respond([samples], [about], GREEDY)[0]
     return _cited(answer, samples, question, phrase, model.name)
 
 
+def asked(
+    model: Lalm | Responder, question: str, choices: tuple[str, ...] = (), phrase: bool = False
+) -> ClipQuestion:
+    """The question as the model is asked it, under the paper's prompts. ModelError for what cannot be asked."""
+    if not question.strip() or len(choices) == 1 or (phrase and choices):
+        raise ModelError(
+            f"question {question!r} with {len(choices)} choice(s): give a question that is not blank, "
+            "and no choices, or at least two; --phrase takes none"
+        )
+    if len(choices) > MOST_CHOICES or not all(choice.strip() for choice in choices):
+        raise ModelError(
+            f"--choice: give at most {MOST_CHOICES}, none of them blank, got {list(choices)!r:.200}"
+        )
+    if phrase:
+        text = model.phrase_question(question)
+    elif choices:
+        text = choice_question(question, choices)
+    else:
+        text = model.open_question(question) if isinstance(model, Lalm) else open_question(question)
+    return ClipQuestion(0, text, question, choices, question if phrase else None)
+
+
 def _cited(answer: str | Failed, samples: np.ndarray, question: str, phrase: bool, name: str) -> CitedAnswer:
     """The answer about these samples with what it cites of them. ModelError where there is none."""
+    text, spans, n_invalid = cited_spans(answer, question, phrase, name)
+    cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
+    return CitedAnswer(text, spans, n_invalid, audio.crop(samples, cited))
+
+
+def cited_spans(
+    answer: str | Failed, question: str, phrase: bool, name: str
+) -> tuple[str, tuple[Span, ...], int]:
+    """The response, the distinct valid spans that it cites, and the number of invalid ones.
+
+    ModelError where there is no response.
+    """
     if isinstance(answer, Failed):
         raise ModelError(f"{name}: no response: {answer.reason}")
     mentions = find_asked(answer, question) if phrase else find_mentions(answer)
     spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
-    cited = evidence_crop(spans, len(samples) / audio.SAMPLE_RATE)
-    n_invalid = sum(not mention.is_valid for mention in mentions)
-    return CitedAnswer(answer, spans, n_invalid, audio.crop(samples, cited))
+    return answer, spans, sum(not mention.is_valid for mention in mentions)
 
 
 _NUMBER = re.compile(r"(?:\A-)?[0-9]+(?::[0-5][0-9])*(?:[.,][0-9]+)?")

@@ -33,7 +33,7 @@ from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.transcript import Line, lines_of
-from tgsr.data.transcribe.whisper import HEARING, SOURCE, Transcript, transcribe
+from tgsr.data.transcribe.whisper import HEARING, SOURCE, Progress, Transcript, transcribe
 from tgsr.disk.whole import write_whole
 from tgsr.engine.generate import NotFiniteLogits
 from tgsr.engine.sampling import NOT_FINITE
@@ -136,6 +136,13 @@ class Cascade(Responder):
             for question in questions
         ]
 
+    def about_file(self, path: Path, question: ClipQuestion, decoding: Decoding) -> str | Failed:
+        """The answer about a file, which is decoded only where it was not heard yet, or a listener hears it again."""
+        spoken = self.spoken_in(path)
+        listens = self.listener is not None and question.phrase is not None
+        samples = audio.load(path, max_seconds=self.max_seconds) if listens else np.zeros(0, dtype=np.float32)
+        return self._answer(samples, spoken, question, decoding)
+
     def _answer(
         self, samples: np.ndarray, spoken: Spoken, question: ClipQuestion, decoding: Decoding
     ) -> str | Failed:
@@ -186,18 +193,16 @@ class Cascade(Responder):
             self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), path)
         return self.kept[spoken.key]
 
-    def spoken_in(self, path: Path) -> Spoken:
+    def spoken_in(self, path: Path, told: Progress | None = None) -> Spoken:
         """What was heard of the file: not even decoded where it was heard before and is as long and as old as then.
 
-        AudioError where it must be decoded and cannot be.
+        `told` is told how far it is heard. AudioError where it must be decoded and cannot be.
         """
         if path in self.files:
             return self.files[path]
-        real = os.path.realpath(path)
-        state = os.stat(real)
+        state = os.stat(path)
         stamp = [state.st_size, state.st_mtime_ns]
-        name = hashlib.sha256(os.fsencode(real)).hexdigest()[:32]
-        index = self.cache / "transcripts" / "files" / f"{name}.json"
+        index = _index(self.cache, path)
         try:
             row = json.loads(index.read_text(encoding="utf-8"))
             key = str(row["sound"]) if row["stamp"] == stamp else None
@@ -205,17 +210,17 @@ class Cascade(Responder):
         except (OSError, ValueError, KeyError, TypeError):
             transcript = None
         if transcript is None:
-            spoken = self.spoken(audio.load(path, max_seconds=self.max_seconds))
+            spoken = self.spoken(audio.load(path, max_seconds=self.max_seconds), told)
             write_whole(index, json.dumps({"stamp": stamp, "sound": spoken.key}))
         else:
             spoken = Spoken(str(key), transcript)
         self.files[path] = spoken
         return spoken
 
-    def spoken(self, samples: np.ndarray) -> Spoken:
+    def spoken(self, samples: np.ndarray, told: Progress | None = None) -> Spoken:
         """What is heard of the samples, from the cache where they were heard before."""
         key = content_hash(samples)
-        return Spoken(key, self._read(key) or self._hear(key, samples))
+        return Spoken(key, self._read(key) or self._hear(key, samples, told))
 
     def transcript(self, samples: np.ndarray) -> Transcript:
         """The clip's transcript, from the cache where it was made before; a kept one that is damaged is made again."""
@@ -234,13 +239,31 @@ class Cascade(Responder):
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _hear(self, key: str, samples: np.ndarray) -> Transcript:
-        transcript = transcribe(samples)
+    def _hear(self, key: str, samples: np.ndarray, told: Progress | None = None) -> Transcript:
+        transcript = transcribe(samples, told=told)
         rows = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
         row = {"duration": transcript.duration, "words": rows}
         row["holes"] = [[hole.start, hole.end] for hole in transcript.holes]
         write_whole(self._path(key), json.dumps(row, ensure_ascii=False))
         return transcript
+
+
+def _index(cache: Path, path: Path) -> Path:
+    """Where it is kept which sound a file holds."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+    return cache / "transcripts" / "files" / f"{name}.json"
+
+
+def forget(cache: Path, path: Path) -> None:
+    """Deletes what is kept of what was heard of the file, and of every other file with the same sound."""
+    index = _index(cache, path)
+    try:
+        key = str(json.loads(index.read_text(encoding="utf-8"))["sound"])
+    except (OSError, ValueError, KeyError, TypeError):  # it was never heard
+        return
+    index.unlink()
+    for kept in (cache / "transcripts").glob(f"*/{key}.*"):
+        kept.unlink()
 
 
 def _likest(phrase: str, spoken: Sequence[Sequence[Word]]) -> int:

@@ -1,4 +1,4 @@
-"""ask, predict."""
+"""ask, outline, predict."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tgsr.models.placement import Placement
 
 if TYPE_CHECKING:
     from tgsr.answering.conversation import Answer, Conversation
+    from tgsr.answering.outline import OutlineLine
 
 MODEL = (
     "mini, mini:sta, mini:paper, mini:tgsr (spoken digits); mini-en, mini-en:sta, mini-en:tokens, mini-en:paper, "
@@ -286,6 +287,76 @@ def _history(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(0o600)
         readline.write_history_file(path)
+
+
+def add_outline(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag("recording", type=Path, metavar="RECORDING", help="any sound or video file")
+    flag("--lines", type=int, metavar="N", help="at most; if not given about one a minute, and 60")
+    flag("--json", action="store_true", help="one JSON object, and nothing else, on stdout")
+    about = f"writes each line in its own words, which are held against the transcript: {shared.LLM}; else quotations"
+    flag("--llm", metavar="LLM", help=about)
+    shared.add_system(command)
+    shared.add_config(command, Placement)
+    shared.add_limits(command)
+    more = (
+        "In a terminal the times are links that play; into a file they are written as Markdown. "
+        "`tgsr view RECORDING` shows the same beside the transcript."
+    )
+    shared.finish(command, outline, "tgsr outline lecture.mp3 --lines 12 > lecture.md", more)
+
+
+def outline(args: argparse.Namespace) -> None:
+    shared.require_there(args.recording)
+    if args.lines is not None and args.lines < 1:
+        raise OptionError(f"--lines {args.lines}: must be 1 or more")
+    from tgsr import audio
+    from tgsr.answering.outline import notes_of
+    from tgsr.answering.outline import outline as outline_of
+
+    audio.duration(args.recording)  # one that cannot be read is said before a model is loaded
+    model = shared.open_model(args, model_named(None, args.llm))
+    spoken = model.spoken_in(args.recording)
+    lines, notes = outline_of(model, spoken, args.lines), notes_of(spoken)
+    address = args.recording.resolve().as_uri()
+    if args.json:
+        rows = [line.as_row() | {"link": playing(address, line)} for line in lines]
+        seconds = round(spoken.transcript.duration, 2)
+        row = {"recording": str(args.recording), "seconds": seconds, "model": model.name, "notes": notes}
+        print(json.dumps(row | {"lines": rows}, ensure_ascii=False))
+        return
+    print(f"{args.recording}: {clock(spoken.transcript.duration)}, {model.name}")
+    for note in notes:
+        print(f"({note})")
+    longest = len(clock(spoken.transcript.duration))
+    for line in lines:
+        print(outlined(line, playing(address, line), longest, sys.stdout.isatty()))
+
+
+def outlined(line: OutlineLine, link: str, longest: int, is_terminal: bool) -> str:
+    """One line as people read it: its clock, which is a link, its seconds, and what is said.
+
+    A terminal's link is OSC 8, which those without it leave out; elsewhere it is Markdown's.
+    """
+    at = clock(line.span.start)
+    shown = f"\x1b]8;;{link}\x1b\\{at}\x1b]8;;\x1b\\" if is_terminal else f"- [{at}]({link})"
+    blanks = " " * (longest - len(at)) if is_terminal else ""
+    text = line.text if line.is_own else f'"{line.text}"'
+    seconds = f"{line.span.start:.2f} - {line.span.end:.2f} s"
+    mark = f" (not supported by the transcript: {line.problem})" if line.problem and line.is_own else ""
+    return f"{blanks}{shown}  {seconds}  {text}{mark or (line.problem and f' ({line.problem})')}"
+
+
+def playing(address: str, line: OutlineLine) -> str:
+    """The address with the line's stretch as a media fragment: a browser plays that, and no more."""
+    return f"{address}#t={line.span.start:.2f},{line.span.end:.2f}"
+
+
+def clock(seconds: float) -> str:
+    """ "4:52", or "1:04:52": whole seconds, rounded down."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def add_predict(command: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tgsr.commands import shared
-from tgsr.errors import StudyError, ViewError, install
+from tgsr.errors import OptionError, StudyError, ViewError, install
 from tgsr.models.placement import Placement
 
 RUNS = (
@@ -167,12 +167,16 @@ def study_size(args: argparse.Namespace) -> None:
 
 def add_view(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag("runs", type=Path, nargs="+", help="prediction files, or folders that hold some")
+    about = (
+        "prediction files, or folders that hold some; or recordings, to be heard and asked about; with --model none "
+        "need be given: recordings are then chosen on the page"
+    )
+    flag("paths", type=Path, nargs="*", metavar="RUN_OR_RECORDING", help=about)
     about = "clips.jsonl with words; those beside the runs if not given"
     flag("--clips", type=Path, nargs="+", default=[], help=about)
     about = "where the sound files lie now, if they have moved, and what links in the runs may lead to"
     flag("--audio", type=Path, nargs="+", default=[], metavar="FOLDER", help=about)
-    about = "to be asked on the page (as in tgsr ask); several may be given"
+    about = "to be asked on the page (as in tgsr ask); several may be given. cascade, if recordings are"
     flag("--model", action="append", default=[], help=about)
     flag("--title", help="the page's; the runs' names if not given")
     flag("--host", default="127.0.0.1", help="any other than this machine's own needs the printed token")
@@ -183,32 +187,55 @@ def add_view(command: argparse.ArgumentParser) -> None:
     shared.add_longest(command.add_argument)
     shared.add_config(command, Placement)
     command.set_defaults(at_once=1, per_minute=None)  # of a model behind an API: one visitor asks at a time
-    shared.finish(command, view, "tgsr view runs/demo --open")
+    shared.finish(command, view, "tgsr view runs/demo --open; tgsr view interview.mp3 --open")
 
 
 def view(args: argparse.Namespace) -> None:
-    shared.require_there(*args.runs, *args.clips, *args.audio)
+    from tgsr.disk.sound_folder import FORMATS
+
+    shared.require_there(*args.paths, *args.clips, *args.audio)
     shared.require_writable("--export", args.export, folder=True)
+    recordings = [path for path in args.paths if path.suffix.lower() in FORMATS and not path.is_dir()]
+    runs = [path for path in args.paths if path not in recordings]
+    if args.export and not runs:
+        raise OptionError(f"--export {args.export}: is for runs; name one")
+    if not args.paths and not args.model:
+        raise OptionError(
+            "nothing to show: name a run, a recording, or --model cascade to choose recordings on the page"
+        )
     _require_server()
+    from tgsr.answering.cascade import is_cascade
+    from tgsr.models.packaged_weights import cache_folder
     from tgsr.pages.view.ask import Asker
     from tgsr.pages.view.export import export
-    from tgsr.pages.view.index import read_index
+    from tgsr.pages.view.index import no_runs, read_index
+    from tgsr.pages.view.recordings import Shelf
     from tgsr.pages.view.server import Viewer, bound, routes, serve
     from tgsr.pages.view.sound import Sounds
 
     if not args.export:
         bound(args.host, args.port).close()  # that the port is taken is said before a large run is read
-    read = partial(read_index, args.runs, clips=args.clips, audio_roots=args.audio, title=args.title)
+    read = partial(no_runs, args.title)
+    if runs:
+        read = partial(read_index, runs, clips=args.clips, audio_roots=args.audio, title=args.title)
     index = read()
-    print(f"{len(index.items)} questions, {len(index.models)} models", *index.notes, sep="\n")
+    if runs:
+        print(f"{len(index.items)} questions, {len(index.models)} models", *index.notes, sep="\n")
     if args.export:
         n_heard, n_silent = export(index, args.export)
         print(f"{args.export}: {n_heard} items with sound" + (f", {n_silent} without" if n_silent else ""))
         print(f"look at it with: python -m http.server --directory {args.export}")
         return
     sounds = Sounds()
-    asker = Asker(args.model, partial(shared.open_model, args), sounds) if args.model else None
-    with closing(Viewer(index, read, sounds, asker)) as viewer:
+    models = list(args.model)
+    if recordings and not any(map(is_cascade, models)):
+        models.append("cascade")
+    asker = Asker(models, partial(shared.open_model, args), sounds) if models else None
+    hears = next(filter(is_cascade, models), None)
+    shelf = None
+    if asker and hears:
+        shelf = Shelf.of(asker, hears, cache_folder(), recordings)
+    with closing(Viewer(index, read, sounds, asker, shelf)) as viewer:
         serve(routes(viewer), args.host, args.port, "/", opens=args.open)
 
 

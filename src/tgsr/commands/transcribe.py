@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from tgsr.commands import shared
-from tgsr.data.alignments.cues import FORMATS, Format, Layout
+from tgsr.data.alignments.cues import FORMATS, SUFFIXES, Format, Layout
 from tgsr.errors import DISK_REMEDIES, Bad, CorpusError, DiskError, NothingDone, OptionError
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from tgsr.data.shards import Counts
     from tgsr.records import Clip
 
-SUFFIXES: dict[Format, str] = {
-    **{to: f".{to}" for to in FORMATS},
-    "textgrid": ".TextGrid",
-    "labels": ".labels.txt",
-}
 STDOUT = Path("-")
 MOST_LINES = 20  # of what is missing in a recording
 

@@ -5,7 +5,7 @@ Its times come from cross-attention; docs/data.md has their errors beside those 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,10 @@ BEFORE, AFTER = (
 )  # punctuation that belongs to the next word, and to the last
 
 
+Progress = Callable[[Seconds, Seconds], None]
+"""Is told, while sound is heard, how many seconds of speech were, and how many there are; it may raise to end it."""
+
+
 @dataclass
 class FasterWhisper:
     """CTranslate2's Whisper. `folder` is a model in its format; None is the packaged Whisper base.
@@ -59,6 +63,7 @@ class FasterWhisper:
     language: str | None = None
     at_once: int = 8
     threads: int = 0
+    told: Progress | None = None
     source: str = field(default=SOURCE, init=False)
 
     def __call__(self, samples: np.ndarray) -> Transcript:
@@ -89,7 +94,7 @@ class FasterWhisper:
             spoken.append((language if of_clip else None, float(sure)))
             regions += of_clip
         languages = [heard_as(*language) for language in spoken]
-        seconds = sum(region.duration for region in regions)
+        done, seconds = 0.0, sum(region.duration for region in regions)
         heard: list[list[Heard]] = [[] for _ in clips]
         with tqdm(
             desc="hearing", unit="s", total=round(seconds), disable=seconds < PROGRESS_FROM, leave=False
@@ -97,6 +102,9 @@ class FasterWhisper:
             for region, stretch in self._hear(model, regions, speech, languages, TAIL):
                 heard[region.clip].append(stretch)
                 bar.update(round(region.duration))
+                done += region.duration
+                if self.told is not None:
+                    self.told(done, seconds)
         again = [
             region
             for index in sorted({region.clip for region in regions})
@@ -295,9 +303,9 @@ def _as_heard(window: _Window, timed: Sequence[tuple[_Segment, Word]]) -> Heard:
     return Heard(words, float(np.mean(logps)), float(np.mean(silences)))
 
 
-def transcribe(samples: np.ndarray, folder: Path | None = None) -> Transcript:
+def transcribe(samples: np.ndarray, folder: Path | None = None, told: Progress | None = None) -> Transcript:
     """One English recording by the packaged Whisper base, or the faster-whisper model in `folder`."""
-    return FasterWhisper(folder, ENGLISH)(samples)
+    return FasterWhisper(folder, ENGLISH, told=told)(samples)
 
 
 def words_of(words: Iterable[dict[str, Any]], shift: Seconds, has_blanks: bool = True) -> list[Word]:

@@ -19,15 +19,16 @@ from typing import Any
 
 from tgsr import audio
 from tgsr.answering.ask import MOST_LETTERS
+from tgsr.answering.cascade import Cascade
 from tgsr.answering.responder import Responder
-from tgsr.errors import AudioError, ModelError
+from tgsr.errors import AudioError, ModelError, TgsrError
 from tgsr.grounding import find_asked, find_spans
-from tgsr.llm.decoding import Cut
+from tgsr.llm.decoding import GREEDY, Cut
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop
 from tgsr.pages.view.index import mention_rows
 from tgsr.pages.view.sound import BrowserSound, Sounds, track_to_wav
-from tgsr.timeline import Seconds
+from tgsr.timeline import Seconds, Span
 
 MOST_BYTES = 100 * 2**20  # of an uploaded recording
 MOST_SECONDS: Seconds = audio.MAX_SECONDS
@@ -44,23 +45,13 @@ class Busy(Exception):
 
 
 class Cancelled(Exception):
-    """The question was cancelled: no answer is wanted."""
+    """It was cancelled: no answer is wanted."""
 
 
-@dataclass(slots=True)
-class PendingQuestion:
-    """One question on its way. `events` only grow; the last one says how it ended.
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """What the one worker does for the page. `events` only grow; the last one says how it ended."""
 
-    `upload`: the file that was sent, deleted with the job; None where an item's own sound is asked about.
-    """
-
-    id: str
-    question: str
-    choices: tuple[str, ...]
-    is_phrase: bool
-    model: str
-    path: Path
-    upload: Path | None
     events: list[Event] = field(default_factory=list)
     sound: BrowserSound | None = None
     is_cancelled: threading.Event = field(default_factory=threading.Event)
@@ -75,15 +66,37 @@ class PendingQuestion:
         if not self.is_over:
             self.events.append((name, content))
 
+    def require_wanted(self) -> None:
+        if self.is_cancelled.is_set():
+            raise Cancelled
+
+    def cancel(self) -> None:
+        """Where it waits it never starts; under way it ends with the next token, or stretch of sound."""
+        self.is_cancelled.set()
+        if self.future is not None:
+            self.future.cancel()
+
+
+@dataclass(slots=True)
+class PendingQuestion(Job):
+    """One question on its way.
+
+    `upload`: the file that was sent, deleted with the job; None where an item's own sound is asked about.
+    """
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    is_phrase: bool
+    model: str
+    path: Path
+    upload: Path | None
+
     def remove_upload(self) -> None:
         """Deletes what was sent, and what was made of it."""
         if self.upload is not None:
             for path in self.upload.parent.glob(f"{self.upload.name}*"):
                 path.unlink(missing_ok=True)
-
-    def require_wanted(self) -> None:
-        if self.is_cancelled.is_set():
-            raise Cancelled
 
 
 @dataclass(slots=True)
@@ -97,14 +110,14 @@ class Asker:
     most_seconds: Seconds = MOST_SECONDS
     _opened: dict[str, Lalm | Responder] = field(default_factory=dict)
     _jobs: dict[str, PendingQuestion] = field(default_factory=dict)
+    _hearings: list[Job] = field(default_factory=list)
     _arriving: list[Path] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _worker: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "tgsr-ask"))
 
     def require_room(self) -> None:
         """Busy where a question would be turned away. A recording that arrives is a question already."""
-        n_waiting = sum(not job.is_over for job in list(self._jobs.values()))
-        if n_waiting + len(self._arriving) >= MOST_WAITING:
+        if len(self._waiting()) + len(self._arriving) >= MOST_WAITING:
             raise Busy
 
     def require_askable(self, question: str, choices: tuple[str, ...], model: str) -> None:
@@ -162,67 +175,91 @@ class Asker:
             job.future.add_done_callback(lambda future: self._ended(job, future))
         return job
 
+    def hear(self, job: Job, work: Callable[[], None], hidden: str = "") -> None:
+        """Queues work that is not a question; `hidden` is a path that is not to be told. Raises Busy."""
+        with self._lock:
+            self.require_room()
+            self._hearings = [*(one for one in self._hearings if not one.is_over), job]
+            self._tell_places()
+            job.future = self._worker.submit(work)
+            job.future.add_done_callback(lambda future: self._told_end(job, future, hidden))
+
+    def opened(self, name: str) -> Lalm | Responder:
+        """The model, loaded the first time: by the worker alone."""
+        if name not in self._opened:
+            self._opened[name] = self.open_model(name)
+        return self._opened[name]
+
     def job(self, id_: str) -> PendingQuestion | None:
         return self._jobs.get(id_)
 
-    def cancel(self, job: PendingQuestion) -> None:
-        """A waiting question never starts; one under way ends with its next token."""
-        job.is_cancelled.set()
-        if job.future is not None:
-            job.future.cancel()
-
     def close(self) -> None:
-        for job in list(self._jobs.values()):
-            self.cancel(job)
+        for job in (*self._jobs.values(), *self._hearings):
+            job.cancel()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, job: PendingQuestion) -> None:
-        from tgsr.answering.ask import ask
+        from tgsr.answering.ask import ask, asked, cited_spans
 
         job.require_wanted()
+        if job.upload is None and isinstance(model := self.opened(job.model), Cascade):
+            # Its transcript is asked: the sound need not be decoded again.
+            question = asked(model, job.question, job.choices, job.is_phrase)
+            job.sound = self.sounds.open(job.path)
+            job.tell("heard", seconds=job.sound.seconds)
+            written = model.about_file(job.path, question, GREEDY)
+            cited = cited_spans(written, job.question, job.is_phrase, model.name)
+            self._done(job, *cited, job.sound.seconds)
+            return
         path = job.path if job.upload is None else _as_file(job.path, self.most_seconds)
         job.sound = self.sounds.open(path)
         samples = audio.load(job.sound.wav or path, max_seconds=self.most_seconds)
         job.tell("heard", seconds=job.sound.seconds)
-        if job.model not in self._opened:
-            self._opened[job.model] = self.open_model(job.model)
-        model = self._opened[job.model]
+        model = self.opened(job.model)
         job.require_wanted()
         with _watched(model, job):
             answer = ask(model, samples, job.question, job.choices, phrase=job.is_phrase)
+        self._done(job, answer.text, answer.spans, answer.n_invalid, len(samples) / audio.SAMPLE_RATE)
+
+    def _done(
+        self, job: PendingQuestion, text: str, spans: Sequence[Span], n_invalid: int, seconds: Seconds
+    ) -> None:
         job.require_wanted()
-        seconds = len(samples) / audio.SAMPLE_RATE
         job.tell(
             "done",
-            text=str(answer.text),
-            truncated=isinstance(answer.text, Cut),
-            spans=[[span.start, span.end] for span in answer.spans],
-            n_invalid=answer.n_invalid,
-            mentions=mention_rows(
-                answer.text, seconds, find_asked(answer.text, job.question) if job.is_phrase else None
-            ),
-            evidence=[[span.start, span.end] for span in evidence_crop(answer.spans, seconds)],
+            text=str(text),
+            truncated=isinstance(text, Cut),
+            spans=[[span.start, span.end] for span in spans],
+            n_invalid=n_invalid,
+            mentions=mention_rows(text, seconds, find_asked(text, job.question) if job.is_phrase else None),
+            evidence=[[span.start, span.end] for span in evidence_crop(spans, seconds)],
             seconds=seconds,
         )
 
     def _ended(self, job: PendingQuestion, future: Future[None]) -> None:
+        self._told_end(job, future, "" if job.upload is None else str(job.upload))
+        if job.sound is None:  # it was never heard: nobody can play it
+            job.remove_upload()
+
+    def _told_end(self, job: Job, future: Future[None], hidden: str = "") -> None:
+        """Says how it ended, where it has not said so itself; `hidden` is a path that nobody has given."""
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, Cancelled):
             job.tell("cancelled")
-        elif isinstance(error, ModelError | AudioError | OSError):
-            name = "" if job.upload is None else str(job.upload)
-            job.tell("failed", problem=str(error).replace(name, "the recording") if name else str(error))
+        elif isinstance(error, TgsrError | OSError):
+            job.tell("failed", problem=str(error).replace(hidden, "the recording") if hidden else str(error))
         elif error is not None:  # a fault of ours: the page says so, the terminal shows where
-            log.error("a question failed", exc_info=error)
+            log.error("a question, or a hearing, failed", exc_info=error)
             job.tell("failed", problem=f"{type(error).__name__}: {error}")
-        if job.sound is None:  # it was never heard: nobody can play it
-            job.remove_upload()
         self._tell_places()
+
+    def _waiting(self) -> list[Job]:
+        jobs: list[Job] = [*list(self._jobs.values()), *self._hearings]
+        return [job for job in jobs if not job.is_over]
 
     def _tell_places(self) -> None:
         """Each waiting question's number of questions before it, where it has changed."""
-        waiting = [job for job in list(self._jobs.values()) if not job.is_over]
-        for place, job in enumerate(waiting):
+        for place, job in enumerate(self._waiting()):
             if not job.events or (job.events[-1][0] == "queued" and job.events[-1][1] != {"place": place}):
                 job.tell("queued", place=place)
 

@@ -44,7 +44,7 @@ def export(index: Index, out: Path) -> tuple[int, int]:
         (out / name).mkdir(parents=True)
     write_whole(out / DONE, "{}\n")
     _write_front_end(out)
-    _write(out / "api" / "run.json", data.run_row(index) | {"ask": None})
+    _write(out / "api" / "run.json", data.run_row(index) | {"ask": None, "hears": False})
     n_heard = 0
     written: dict[Path, str] = {}
     with closing(Sounds()) as sounds:

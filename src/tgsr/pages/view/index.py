@@ -225,6 +225,11 @@ def read_index(
     )
 
 
+def no_runs(title: str | None = None) -> Index:
+    """The index of a page that only asks."""
+    return Index(title or "Ask a recording", (), (), (), (), (), (), {}, {})
+
+
 def _clips_with_words(
     files: Sequence[Path], questions: Iterable[Question], notes: list[str]
 ) -> dict[str, tuple[Clip, ...]]:

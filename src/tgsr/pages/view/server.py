@@ -31,6 +31,18 @@ GET  /api/ask/{id}/events server-sent events, from the first one on: queued {pla
                           evidence: [[start, end]], seconds}, failed {problem}, cancelled {}
 DELETE /api/ask/{id}      cancels
 GET  /api/ask/{id}/sound.wav, /api/ask/{id}/peaks?n=1200    what was heard
+GET  /api/recordings      {model, folder, max_bytes, given: key|null, recordings: [{key, name, kept: bool, state}]};
+                          404 where no cascade is served
+POST /api/recordings      ?name=..., a recording as the body: kept, and about to be heard -> 202 {key}; 413, 429, 507
+POST /api/recordings/{key}          hears it, where it is not yet -> 202 {key}
+GET  /api/recordings/{key}/events   server-sent events: queued {place}, opening {}, sound {seconds}, hearing {share},
+                          outlining {}, then one of done {}, failed {problem}, cancelled {}
+GET  /api/recordings/{key}          what was heard: {..., seconds, words: [[word, start, end]], outline: [{start, end,
+                          text, cited: [start, end]|null, own_words, supported, problem}], notes, limits, formats}
+GET  /api/recordings/{key}/words/{format}    a file of `tgsr transcribe --to`
+GET  /api/recordings/{key}/sound.wav, /api/recordings/{key}/peaks?n=12000
+DELETE /api/recordings/{key}        stops its hearing; deletes one that was kept, and its transcript -> {}
+POST /api/ask             also: recording=KEY, one that was heard
 POST /api/reload          reads grown prediction files again -> as /api/run
 
 An exported folder (export.py) has no server: index.html names it in <meta name="tgsr-static" content="1">, and holds
@@ -49,7 +61,7 @@ import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -65,12 +77,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from tgsr.errors import AudioError, ModelError, ViewError
+from tgsr.errors import AudioError, DiskError, ModelError, ViewError
 from tgsr.pages.connections import IDLE_SECONDS, MOST_CONNECTIONS, bounded
 from tgsr.pages.guard import EVERYWHERE, NONCE, App, Guard, Guarded, bracketed, guard_for
 from tgsr.pages.view import index as data
-from tgsr.pages.view.ask import OVER, Asker, Busy, PendingQuestion
+from tgsr.pages.view.ask import OVER, Asker, Busy, Job, PendingQuestion
 from tgsr.pages.view.index import Index, Query, ViewedQuestion
+from tgsr.pages.view.recordings import OFFERED, Recording, Shelf, download, heard_row
 from tgsr.pages.view.sound import BrowserSound, Sounds, file_of, read_bytes
 
 KINDS_OF_FILE = {
@@ -90,12 +103,15 @@ NOT_KEPT = {"cache-control": "no-store"}
 
 @dataclass(slots=True)
 class Viewer:
-    """The page's content: an index that /api/reload `read`s as a whole, the sounds, and the models that answer."""
+    """The page's content: an index that /api/reload `read`s as a whole, the sounds, the models that answer, and the
+    recordings that they hear.
+    """
 
     index: Index
     read: Callable[[], Index]
     sounds: Sounds = field(default_factory=Sounds)
     asker: Asker | None = None
+    shelf: Shelf | None = None
 
     def close(self) -> None:
         if self.asker is not None:
@@ -115,9 +131,11 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
     def peaks(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
         return lambda request: _peaks(viewer, sound_of(viewer, request), request)
 
-    async def events(request: Request) -> Response:
-        stream = _events(_job(viewer, request))
-        return StreamingResponse(stream, 200, NOT_KEPT, "text/event-stream")
+    def events(job_of: Callable[[Viewer, Request], Job]) -> Callable[[Request], Awaitable[Response]]:
+        async def stream(request: Request) -> Response:
+            return StreamingResponse(_events(job_of(viewer, request)), 200, NOT_KEPT, "text/event-stream")
+
+        return stream
 
     return [
         Route("/", _page),
@@ -130,9 +148,18 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
         Route("/api/reload", partial(_reload, viewer), methods=["POST"]),
         Route("/api/ask", partial(_ask, viewer), methods=["POST"]),
         Route("/api/ask/{id}", partial(_cancel, viewer), methods=["DELETE"]),
-        Route("/api/ask/{id}/events", events),
+        Route("/api/ask/{id}/events", events(_job)),
         Route("/api/ask/{id}/sound.wav", wav(_sound_of_job)),
         Route("/api/ask/{id}/peaks", peaks(_sound_of_job)),
+        Route("/api/recordings", partial(_recordings, viewer)),
+        Route("/api/recordings", partial(_upload, viewer), methods=["POST"]),
+        Route("/api/recordings/{key}", partial(_heard, viewer)),
+        Route("/api/recordings/{key}", partial(_open, viewer), methods=["POST"]),
+        Route("/api/recordings/{key}", partial(_delete, viewer), methods=["DELETE"]),
+        Route("/api/recordings/{key}/events", events(_recording)),
+        Route("/api/recordings/{key}/words/{to}", partial(_words, viewer)),
+        Route("/api/recordings/{key}/sound.wav", wav(_sound_of_recording)),
+        Route("/api/recordings/{key}/peaks", peaks(_sound_of_recording)),
     ]
 
 
@@ -166,7 +193,7 @@ def _run(viewer: Viewer, request: Request) -> Response:
     ask = None
     if asker is not None:
         ask = {"models": list(asker.models), "max_bytes": asker.most_bytes, "max_seconds": asker.most_seconds}
-    return _json(data.run_row(viewer.index) | {"ask": ask})
+    return _json(data.run_row(viewer.index) | {"ask": ask, "hears": viewer.shelf is not None})
 
 
 def _reload(viewer: Viewer, request: Request) -> Response:
@@ -294,6 +321,9 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
             item = _item(viewer, params["key"])
             path = await run_in_threadpool(file_of, viewer.index, item)
             job = asker.ask(question, choices, is_phrase, model, path)
+        elif "recording" in params:
+            recording = _recording(viewer, request, params["recording"])
+            job = asker.ask(question, choices, is_phrase, model, recording.path)
         else:
             with asker.arriving() as upload:
                 await _take(request, upload, asker.most_bytes)
@@ -310,14 +340,18 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
 async def _take(request: Request, path: Path, most_bytes: int) -> None:
     """The request's body as a file; HTTPException where it is too large, or empty."""
     n_taken = 0
-    with path.open("wb") as file:
-        async for chunk in request.stream():
-            n_taken += len(chunk)
-            if n_taken > most_bytes:
-                raise HTTPException(413, f"the recording is larger than {most_bytes // 2**20} MB")
-            file.write(chunk)
+    length = request.headers.get("content-length", "")
+    try:
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                n_taken += len(chunk)
+                if n_taken > most_bytes or (length.isdecimal() and int(length) > most_bytes):
+                    raise HTTPException(413, f"the recording is larger than {most_bytes // 2**20} MB")
+                file.write(chunk)
+    except OSError as error:
+        raise HTTPException(507, f"the recording cannot be kept: {error.strerror}") from None
     if n_taken == 0:
-        raise HTTPException(400, "the recording is empty")
+        raise HTTPException(400, "the recording is empty (0 bytes)")
 
 
 def _job(viewer: Viewer, request: Request) -> PendingQuestion:
@@ -327,7 +361,7 @@ def _job(viewer: Viewer, request: Request) -> PendingQuestion:
     return job
 
 
-async def _events(job: PendingQuestion) -> AsyncIterator[str]:
+async def _events(job: Job) -> AsyncIterator[str]:
     """All events from the first on, the last one included; comments in between, that no proxy hangs up."""
     n_sent, silent = 0, 0.0
     while True:
@@ -346,9 +380,97 @@ async def _events(job: PendingQuestion) -> AsyncIterator[str]:
 
 def _cancel(viewer: Viewer, request: Request) -> Response:
     job = _job(viewer, request)
-    assert viewer.asker is not None
-    viewer.asker.cancel(job)
+    job.cancel()
     return _json({"cancelled": not job.is_over or job.events[-1][0] == "cancelled"})
+
+
+# --- recordings ------------------------------------------------------------------------------------------
+
+
+def _shelf(viewer: Viewer) -> Shelf:
+    if viewer.shelf is None:
+        raise HTTPException(404, "recordings are not heard here: start `tgsr view` with --model cascade")
+    return viewer.shelf
+
+
+def _recording(viewer: Viewer, request: Request, key: str | None = None) -> Recording:
+    recording = _shelf(viewer).recordings.get(key or request.path_params["key"])
+    if recording is None:
+        raise HTTPException(404, "no such recording: it was deleted")
+    return recording
+
+
+def _require_heard(recording: Recording) -> Recording:
+    if recording.spoken is None:
+        raise HTTPException(409, "it has not been heard yet")
+    return recording
+
+
+def _sound_of_recording(viewer: Viewer, request: Request) -> BrowserSound:
+    recording = _recording(viewer, request)
+    if recording.sound is None:
+        raise HTTPException(409, "it has not been opened yet")
+    try:
+        return viewer.sounds.open(recording.path)  # made again, where room was made for others
+    except (AudioError, OSError) as error:
+        raise HTTPException(422, str(error)) from None
+
+
+def _recordings(viewer: Viewer, request: Request) -> Response:
+    shelf = _shelf(viewer)
+    there = [recording for recording in list(shelf.recordings.values()) if recording.path.exists()]
+    rows = [recording.as_row() for recording in there]
+    given = next((recording.key for recording in there if not recording.is_kept), None)
+    about = {"model": shelf.model, "folder": str(shelf.folder), "max_bytes": shelf.most_bytes, "given": given}
+    return _json(about | {"recordings": rows})
+
+
+async def _upload(viewer: Viewer, request: Request) -> Response:
+    shelf = _shelf(viewer)
+    try:
+        with shelf.asker.arriving() as upload:
+            await _take(request, upload, shelf.most_bytes)
+            recording = await run_in_threadpool(shelf.keep, upload, request.query_params.get("name", ""))
+        shelf.open(recording)
+    except Busy:
+        raise HTTPException(429, "as many recordings wait as may: try again when one is heard") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the recording did not arrive") from None  # nobody hears it
+    except (OSError, DiskError) as error:
+        raise HTTPException(507, f"the recording cannot be kept: {error}") from None
+    return _json({"key": recording.key}, 202)
+
+
+def _open(viewer: Viewer, request: Request) -> Response:
+    recording = _recording(viewer, request)
+    try:
+        _shelf(viewer).open(recording)
+    except Busy:
+        raise HTTPException(429, "as many recordings wait as may: try again when one is heard") from None
+    return _json({"key": recording.key}, 202)
+
+
+def _heard(viewer: Viewer, request: Request) -> Response:
+    recording = _require_heard(_recording(viewer, request))
+    return _json(heard_row(recording, _shelf(viewer).cascade().limits))
+
+
+def _words(viewer: Viewer, request: Request) -> Response:
+    recording, to = _require_heard(_recording(viewer, request)), request.path_params["to"]
+    if to not in OFFERED:
+        raise HTTPException(404, f"words are written as {', '.join(OFFERED)}")
+    content, named = download(recording, to)
+    headers = {"content-disposition": named, **NOT_KEPT}
+    return Response(content.encode("utf-8", "replace"), 200, headers, "application/octet-stream")
+
+
+def _delete(viewer: Viewer, request: Request) -> Response:
+    recording = _recording(viewer, request)
+    if recording.is_kept:
+        _shelf(viewer).delete(recording)
+    else:
+        recording.cancel()
+    return _json({})
 
 
 # --- serving ---------------------------------------------------------------------------------------------

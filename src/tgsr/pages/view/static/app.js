@@ -6,6 +6,7 @@ import Spectrogram from "./vendor/spectrogram.esm.js";
 import Timeline from "./vendor/timeline.esm.js";
 import WaveSurfer from "./vendor/wavesurfer.esm.js";
 import { setUpAsk } from "./ask.js";
+import { setUpRecordings } from "./recordings.js";
 
 const SHORT = 120; // seconds: longer clips are streamed, with the server's peaks and without a spectrogram
 const PAGE = 50;
@@ -77,7 +78,7 @@ const soundOf = (item) => item.sound.file || `sound/${item.key}.wav`;
 
 // --- state ------------------------------------------------------------------------------------------------
 
-let run = null, page = 0, shown = [], current = null, player = null, asker = null, asked = 0;
+let run = null, page = 0, shown = [], current = null, player = null, asker = null, desk = null, asked = 0;
 let wanted = null; // the key of the item that was chosen last; the one that is shown may still be on its way out
 
 const tint = (model) => `m${Math.max(0, run.models.findIndex((one) => one.name === model)) % 6}`;
@@ -499,13 +500,14 @@ async function begin() {
 }
 
 function show(tab) {
-  for (const name of ["look", "ask"]) {
+  for (const name of ["look", "ask", "recordings"]) {
     $(name).hidden = name !== tab;
     if (name === tab) $(`tab-${name}`).setAttribute("aria-current", "page");
     else $(`tab-${name}`).removeAttribute("aria-current");
   }
-  if (tab === "ask") stopAll();
-  else asker?.stop();
+  if (tab !== "look") stopAll();
+  if (tab !== "ask") asker?.stop();
+  if (tab !== "recordings") desk?.stop();
 }
 
 let waiting = 0;
@@ -520,6 +522,7 @@ $("reload").addEventListener("click", async () => {
 $("help-open").addEventListener("click", () => $("help").showModal());
 $("tab-look").addEventListener("click", () => show("look"));
 $("tab-ask").addEventListener("click", () => show("ask"));
+$("tab-recordings").addEventListener("click", () => show("recordings"));
 document.addEventListener("keydown", onKey);
 addEventListener("hashchange", fromAddress);
 
@@ -531,7 +534,15 @@ function fromAddress() {
 $("more").open = !isNarrow();
 try {
   await begin();
-  if (run.ask && !isStatic) { $("tab-ask").hidden = false; asker = setUpAsk($("ask"), run.ask); }
+  if (run.ask && !isStatic) asker = setUpAsk($("ask"), run.ask);
+  // A cascade without a run is asked about recordings alone, which are kept: nobody needs the other tabs then.
+  $("tab-ask").hidden = !asker || (run.hears && !run.n_items && run.ask.models.length === 1);
+  $("tab-look").hidden = $("measures").hidden && !run.n_items && Boolean(asker);
+  $("tab-recordings").hidden = !run.hears || ($("tab-look").hidden && $("tab-ask").hidden);
+  $("help-open").hidden = $("tab-look").hidden;
+  if (!$("tab-look").hidden || !asker) show("look");
+  else show(run.hears ? "recordings" : "ask");
+  if (run.hears) desk = await setUpRecordings($("recordings"), run.ask);
   if (location.hash.includes("item=")) await fromAddress();
   else if (shown.length) await openItem(shown[0].key);
 } catch (error) {

@@ -3,8 +3,67 @@
 
 import { el, get, say, waveform } from "./app.js";
 
+// A response as text and buttons, which play what it cites.
+export function cited(whole, mentions, play) {
+  const parts = [];
+  let at = 0;
+  for (const mention of mentions) {
+    const press = () => mention.audible && play(mention.start, mention.end);
+    parts.push(whole.slice(at, mention.text_start), el("a", {
+      class: `cite${mention.problem ? " wrong" : ""}`, role: "button", tabindex: "0", title: mention.problem || "play", "aria-disabled": mention.audible ? null : "true",
+      onclick: press, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(); } },
+    }, whole.slice(mention.text_start, mention.text_end)));
+    at = mention.text_end;
+  }
+  return [...parts, whole.slice(at)];
+}
+
+// A button that records until it is pressed again; `take` gets what was heard, `failed` why nothing is.
+export function setUpMicrophone(record, most_seconds, take, failed) {
+  let recorder = null;
+  if (!navigator.mediaDevices?.getUserMedia || typeof MediaRecorder === "undefined") {
+    record.disabled = true;
+    record.after(el("p", { class: "soft", id: "no-microphone" }, "This browser offers no microphone here (it does on localhost and over https). A file works all the same."));
+  }
+  record.addEventListener("click", async () => {
+    if (recorder) return recorder.stop();
+    let stream;
+    try { stream = await navigator.mediaDevices.getUserMedia({ audio: true }); } catch (error) {
+      return failed(`The microphone cannot be used (${error.name}). A file works all the same.`);
+    }
+    const pieces = [];
+    recorder = new MediaRecorder(stream);
+    recorder.addEventListener("dataavailable", (event) => pieces.push(event.data));
+    recorder.addEventListener("stop", () => {
+      stream.getTracks().forEach((track) => track.stop());
+      take(new Blob(pieces, { type: recorder.mimeType }), "recorded here");
+      recorder = null;
+      record.textContent = "Record";
+    });
+    recorder.start();
+    record.textContent = "Stop recording";
+    setTimeout(() => recorder?.stop(), 1000 * most_seconds);
+  });
+}
+
+// What a server tells of its work, until it is over. A browser tries again by itself, for ever: whether anybody is there
+// has to be asked. -> what ends the listening
+export function follow(address, heard, over, again = () => {}) {
+  const events = new EventSource(address);
+  let isOver = false;
+  const end = () => { isOver = true; events.close(); };
+  const lost = (told) => { if (!isOver) { end(); over(told); } };
+  events.onopen = again; // all is told again to whoever comes back
+  for (const [kind, act] of Object.entries(heard)) events.addEventListener(kind, (event) => act(JSON.parse(event.data)));
+  events.onerror = async () => {
+    try { await get("api/run"); } catch (error) { return lost(`${error.message} Try again when it is back.`); }
+    if (events.readyState === EventSource.CLOSED) lost("The server does not know this any more: try again.");
+  };
+  return end;
+}
+
 export function setUpAsk(root, { models, max_seconds, max_bytes }) {
-  let recording = null, item = null, under = null, sending = null, events = null, player = null, recorder = null;
+  let recording = null, item = null, under = null, sending = null, end = null, player = null;
   const file = el("input", { type: "file", accept: "audio/*,video/*", id: "ask-file" });
   const record = el("button", { type: "button", id: "ask-record" }, "Record");
   const name = el("p", { class: "soft", id: "ask-name" }, "No recording yet.");
@@ -45,34 +104,11 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
     });
   }
 
-  if (!navigator.mediaDevices?.getUserMedia || typeof MediaRecorder === "undefined") {
-    record.disabled = true;
-    record.after(el("p", { class: "soft", id: "no-microphone" }, "This browser offers no microphone here (it does on localhost and over https). A file works all the same."));
-  }
-  record.addEventListener("click", async () => {
-    if (recorder) return recorder.stop();
-    let stream;
-    try { stream = await navigator.mediaDevices.getUserMedia({ audio: true }); } catch (error) {
-      progress.textContent = `The microphone cannot be used (${error.name}). A file works all the same.`;
-      return;
-    }
-    const pieces = [];
-    recorder = new MediaRecorder(stream);
-    recorder.addEventListener("dataavailable", (event) => pieces.push(event.data));
-    recorder.addEventListener("stop", () => {
-      stream.getTracks().forEach((track) => track.stop());
-      take(new Blob(pieces, { type: recorder.mimeType }), "recorded here");
-      recorder = null;
-      record.textContent = "Record";
-    });
-    recorder.start();
-    record.textContent = "Stop recording";
-    setTimeout(() => recorder?.stop(), 1000 * max_seconds);
-  });
+  setUpMicrophone(record, max_seconds, take, (problem) => { progress.textContent = problem; });
 
   function finished(told) {
-    events?.close();
-    events = null;
+    end?.();
+    end = null;
     under = sending = null;
     text.removeAttribute("aria-busy");
     cancel.hidden = true;
@@ -97,7 +133,7 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
     const mine = sending = new AbortController();
     try {
       const { id } = await get(`api/ask?${query}`, { method: "POST", signal: mine.signal, ...body });
-      if (sending === mine) { under = id; follow(id); }
+      if (sending === mine) { under = id; look(id); }
     } catch (error) { if (sending === mine) finished(error.message); }
   });
   cancel.addEventListener("click", () => {
@@ -106,33 +142,29 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
     finished("Cancelled.");
   });
 
-  function follow(id) {
+  function look(id) {
     let written = "";
     const mark = (spans) => player?.setSpans(spans.map(([start, end]) => ({ start, end, name: "--m2" })));
-    let cited = [];
+    let shown = [];
     text.setAttribute("aria-busy", "true");
-    events = new EventSource(`api/ask/${id}/events`);
-    events.onopen = () => { written = ""; }; // all is told again to whoever comes back
-    const on = (kind, act) => events.addEventListener(kind, (event) => act(JSON.parse(event.data)));
-    on("queued", ({ place }) => { progress.textContent = place ? `Waiting: ${place} before you.` : "The model listens …"; });
-    on("heard", async ({ seconds }) => {
-      progress.textContent = "The model writes …";
-      picture.hidden = false;
-      player?.destroy();
-      const media = el("audio", { id: "ask-media", preload: "auto" });
-      picture.replaceChildren(media);
-      player = await waveform(picture, media, `api/ask/${id}/sound.wav`, seconds, () => get(`api/ask/${id}/peaks?n=2400`));
-      player.broken = () => say("This sound cannot be played. Its answer is shown all the same.");
-      mark(cited);
-    });
-    on("text", ({ piece }) => { written += piece; text.hidden = false; text.textContent = written; });
-    on("spans", ({ spans }) => { cited = spans; mark(cited); });
-    on("done", (answer) => { cited = answer.spans; mark(cited); draw(answer); finished(told(answer)); say(""); });
-    on("failed", ({ problem }) => finished(problem));
-    on("cancelled", () => finished("Cancelled."));
-    // A browser tries again by itself, for ever: whether anybody is there has to be asked.
-    events.onerror = () => get("api/run").catch((error) => { if (under === id) finished(`${error.message} Ask again when it is back.`); })
-      .then(() => { if (under === id && events?.readyState === EventSource.CLOSED) finished("The server does not know this question any more: ask again."); });
+    end = follow(`api/ask/${id}/events`, {
+      queued: ({ place }) => { progress.textContent = place ? `Waiting: ${place} before you.` : "The model listens …"; },
+      heard: async ({ seconds }) => {
+        progress.textContent = "The model writes …";
+        picture.hidden = false;
+        player?.destroy();
+        const media = el("audio", { id: "ask-media", preload: "auto" });
+        picture.replaceChildren(media);
+        player = await waveform(picture, media, `api/ask/${id}/sound.wav`, seconds, () => get(`api/ask/${id}/peaks?n=2400`));
+        player.broken = () => say("This sound cannot be played. Its answer is shown all the same.");
+        mark(shown);
+      },
+      text: ({ piece }) => { written += piece; text.hidden = false; text.textContent = written; },
+      spans: ({ spans }) => { shown = spans; mark(shown); },
+      done: (answer) => { shown = answer.spans; mark(shown); draw(answer); finished(told(answer)); say(""); },
+      failed: ({ problem }) => finished(problem),
+      cancelled: () => finished("Cancelled."),
+    }, finished, () => { written = ""; });
   }
 
   function told({ spans, n_invalid, evidence, truncated }) {
@@ -143,19 +175,8 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
   }
 
   function draw({ text: whole, mentions }) {
-    let at = 0;
     text.hidden = false;
-    text.replaceChildren();
-    for (const mention of mentions) {
-      text.append(whole.slice(at, mention.text_start));
-      const press = () => mention.audible && player?.playSpan(mention.start, mention.end);
-      text.append(el("a", {
-        class: `cite${mention.problem ? " wrong" : ""}`, role: "button", tabindex: "0", title: mention.problem || "play", "aria-disabled": mention.audible ? null : "true",
-        onclick: press, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); press(); } },
-      }, whole.slice(mention.text_start, mention.text_end)));
-      at = mention.text_end;
-    }
-    text.append(whole.slice(at));
+    text.replaceChildren(...cited(whole, mentions, (start, end) => player?.playSpan(start, end)));
   }
 
   return {
