@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "merge": ("train", "An adapter and its base as one checkpoint in transformers' layout."),
     },
     "evaluate": {
+        "audit": ("evaluate", "What a model's outputs are worth, on one page: right, cited, said there, paid for."),
         "score": ("evaluate", "Accuracy, IoU and k of predictions: ours, or a benchmark's files as they are."),
         "import": ("evaluate", "Predictions that other programs wrote, for tgsr score."),
         "attend": ("evaluate", "Where a model looks while it answers (table 4, figures 3 to 7)."),

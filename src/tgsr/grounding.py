@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tgsr.notation.intervals import stated, two_numbers
+from tgsr.notation.points import points
 from tgsr.notation.times import Stated, plain
 from tgsr.records import Response
 from tgsr.timeline import Seconds, Span
@@ -109,6 +110,29 @@ def find_mentions(text: str) -> list[Mention]:
     An empty text gives []. Source: the notations seen in the authors' and other models' outputs.
     """
     return [Mention(*one) for one in stated(plain(text))]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A single time, in seconds, that the text states at the characters [text_start, text_end)."""
+
+    text_start: int
+    text_end: int
+    seconds: Seconds
+
+
+def find_points(text: str) -> list[Point]:
+    """Every single time that the text gives as a place in a recording, in order of appearance: "at 5.2 s".
+
+    What belongs to an interval of `find_mentions` is none; nor are lengths and times of day. An empty text gives [].
+    """
+    found = points(plain(text))
+    intervals = find_mentions(text) if found else []
+    return [
+        Point(time.at, time.stop, time.seconds)
+        for time in found
+        if not any(one.text_start <= time.at < one.text_end for one in intervals)
+    ]
 
 
 def find_regions(text: str) -> list[Mention]:

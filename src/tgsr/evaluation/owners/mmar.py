@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tgsr.disk.rows import seconds_in
 from tgsr.evaluation.owners.mmau import Mmau
+from tgsr.timeline import Seconds
+
+THINKING = "thinking_prediction"
+_CUT = re.compile(r"([0-9:.]+)\s{0,2},\s{0,2}([0-9:.]+)")
 
 
 class Mmar(Mmau):
-    """MMAU's layout with other names for the prediction, the sound file, the domain and the data set."""
+    """MMAU's layout with other names for the prediction, the sound file, the domain and the data set.
+
+    Submissions to the Interspeech 2026 Audio Reasoning Challenge have the reasoning beside the answer, as
+    thinking_prediction.
+    """
 
     name = "mmar"
     key = "answer_prediction"
@@ -15,3 +28,16 @@ class Mmar(Mmau):
     audio = "audio_path"
     domain = "modality"
     dataset = "source"
+
+    def length(self, row: Mapping[str, Any]) -> Seconds | None:
+        """The sum of the pieces that were cut out of the source: "00:01:32,00:02:02", "1:42,1:47;1:51,1:59"."""
+        cuts = _CUT.findall(str(row.get("timestamp") or ""))
+        length = sum(seconds_in(end) - seconds_in(start) for start, end in cuts)
+        return length if length > 0 else None
+
+    def completion(self, row: Mapping[str, Any], key: str) -> str | None:
+        """The reasoning as thoughts before the answer, where both are there."""
+        thinking, answer = row.get(THINKING), self.prediction(row, key)
+        if not isinstance(thinking, str) or not thinking.strip() or answer is None:
+            return super().completion(row, key)
+        return f"<think>\n{thinking.strip()}\n</think>\n{answer}"
