@@ -90,6 +90,10 @@ def add_score(command: argparse.ArgumentParser) -> None:
     about = "their clips with words; clips.jsonl beside the questions or their sound if not given"
     flag("--clips", type=Path, nargs="+", default=[], help=about)
     flag("--items", type=Path, help="also write a JSON line for each prediction: right or not, and why")
+    about = "of event-based F1: seconds that a start may be off, a score each"
+    flag("--collars", type=_positive, nargs="+", default=[0.1, 0.2, 0.5], metavar="SECONDS", help=about)
+    about = "of event-based F1: what an end may be off, as a share of the length, where that is more"
+    flag("--length-share", type=float, default=0.5, help=about)
     flag("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
     more = (
         "MMAU's, MMAR's, AIR-Bench's and MELD's are scored by their owners' rules and by a strict one, with intervals "
@@ -98,14 +102,26 @@ def add_score(command: argparse.ArgumentParser) -> None:
     shared.finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
 
 
+def _positive(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return value
+
+
 def score(args: argparse.Namespace) -> None:
     shared.require_there(args.predictions, args.questions, *args.clips)
     shared.require_writable("--out", args.out)
     shared.require_writable("--items", args.items)
+    from tgsr.evaluation.scoring.event_f1 import Collars
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import notes, summary
 
-    metrics = score_file(args.predictions, args.questions, args.items, clips=args.clips, seed=args.seed)
+    given = {
+        "clips": args.clips,
+        "seed": args.seed,
+        "collars": Collars(tuple(args.collars), args.length_share),
+    }
+    metrics = score_file(args.predictions, args.questions, args.items, **given)
     write_metrics(metrics, args.out)
     for line in (summary(metrics), *notes(metrics), args.items, args.out):
         if line:

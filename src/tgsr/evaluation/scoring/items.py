@@ -13,7 +13,6 @@ from tgsr.evaluation.owners.files import OWNERS, owner_of_question
 from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import Ruling
-from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
 from tgsr.evidence import EvidenceCase, evidence_case
 from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions
 from tgsr.overlap import item_iou
@@ -42,15 +41,15 @@ class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
 
 
 class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
-    """A response to a phrase question. `iou`, `errors` and the counts are None where the question has no evidence;
-    `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`): `is_without_span`.
+    """A response to a phrase question. `iou` and `errors` are None where the question has no evidence, whose pieces are
+    `reference`; `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`):
+    `is_without_span`.
     """
 
     first: tuple[Seconds, Seconds] | None = None
     iou: float | None = None
     errors: tuple[Seconds, Seconds] | None = None
-    segment: Counts | None = None
-    event: Counts | None = None
+    reference: tuple[tuple[Seconds, Seconds], ...] = ()
 
 
 class ScoredChoice(ScoredResponse, frozen=True, kw_only=True, gc=False):
@@ -192,8 +191,8 @@ def _one_span(span: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
     fields: dict[str, Any] = {"first": None if span is None else (span.start, span.end)}
     if evidence:
         spans = () if span is None else (span,)
-        fields |= {"iou": item_iou(spans, evidence[0]), "segment": segment_counts(spans, evidence)}
-        fields["event"] = event_counts(spans, evidence)
+        fields |= {"iou": item_iou(spans, evidence[0])}
+        fields["reference"] = tuple((piece.start, piece.end) for piece in evidence)
         if span is not None:
             fields["errors"] = abs(span.start - evidence[0].start), abs(span.end - evidence[0].end)
     return fields

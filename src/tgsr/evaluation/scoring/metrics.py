@@ -19,7 +19,9 @@ class PhraseScores:
     different ones, or one that ends before it starts (`n_invalid`). `n_past_end` counts responses with an
     interval that ends more than 0.05 s after its clip. The two sound event detection scores are pooled, over the
     same spans; None where nothing was predicted. The errors are absolute, of the responses with a span.
-    `iou_of_all` counts unanswered questions as 0; None where all were answered.
+    `iou_of_all` counts unanswered questions as 0; None where all were answered. recalls: the share with an IoU of at
+    least 0.3, 0.5 and 0.7, which others call R@0.3 and so on, and `iou` their mIoU. event_f1_by_collar: event_f1 by the
+    collar in seconds, with its interval.
     """
 
     n: int
@@ -34,6 +36,8 @@ class PhraseScores:
     start_error: Quantiles | None = None
     end_error: Quantiles | None = None
     iou_of_all: Mean | None = None
+    recalls: dict[str, Mean] = field(default_factory=dict)
+    event_f1_by_collar: dict[str, Mean] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
