@@ -175,6 +175,35 @@ def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
     return []
 
 
+_SAID = (
+    r"(?:said|says?|spok\w+|utter\w*|present|appear\w*|occur\w*|heard|hear|mention\w*|found|find|locat\w+"
+    r"|contain\w*|exist\w*|detect\w*|audible|in)"
+)
+_NOT_SAID = re.compile(
+    rf"(?:\bnot\b|n't\b|\bnever\b)[^.;\n]{{0,30}}\b{_SAID}\b"
+    r"|\b(?:cannot|can't|could ?n[o']t|unable to|failed to) (?:\w+ ){0,2}(?:find|locate|hear|detect|identify)"
+    r"|\bno (?:such|matching|occurrences?|mention|instances?|match(?:es)?)\b|\b(?:absent|nowhere|inexistent)\b"
+    r"|^\W*(?:none|null|n/?a|no|nothing|nil|false|-1|\[\s*\])\W*$|\"(?:start|end|start_time|end_time)\"\s*:\s*(?:null|-1)"
+    r"|没有|沒有|未(?:出现|提到|找到|提及)|不存在|不在|找不到",
+    re.IGNORECASE,
+)
+
+
+def says_absent(text: str, phrase: str | None = None) -> bool:
+    """Whether the answer to "when is `phrase` said?" is that it is not said: in words, as null, or as 0 to 0 s.
+
+    A text that states an interval says where, whatever else it says, and an empty one says nothing. What the text
+    repeats of the phrase is no part of it. No text raises.
+    """
+    mentions = find_asked(text, phrase)
+    if mentions:
+        return all(mention.start == mention.end == 0 for mention in mentions)
+    if phrase:
+        text = re.sub(re.escape(phrase), _blanks, text, flags=re.IGNORECASE)
+    start, end = _answers(text)[0]
+    return _NOT_SAID.search(plain(text[start:end]).strip()) is not None
+
+
 def _later_in_text(mention: Mention, by: int) -> Mention:
     return replace(mention, text_start=mention.text_start + by, text_end=mention.text_end + by)
 

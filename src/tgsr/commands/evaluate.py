@@ -442,6 +442,53 @@ def _judging(name: str | None, out: Path, is_for_bias: bool = False) -> Judging 
     return Judging(llm_of(name, cache_folder()), name, out / "judged.jsonl", is_for_bias)
 
 
+def add_rubrics(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    about = "submissions (id, thinking_prediction, answer_prediction), or what tgsr predict writes"
+    flag("predictions", type=Path, nargs="+", help=about)
+    flag("--questions", type=Path, required=True, help="MMAR-meta.jsonl, which has the rubrics")
+    flag("--judge", help=f"an LLM: {shared.LLM}; without one only the submission is written")
+    flag(
+        "--submission", type=Path, help="write the answers of a single file as a submission to the challenge"
+    )
+    flag("--seed", type=int, default=0, help="of the intervals")
+    flag("--out", type=Path, required=True, help="folder: rubrics.json, rated.jsonl")
+    example = (
+        "tgsr rubrics omni.jsonl --questions MMAR-meta.jsonl --judge http://localhost:8000/v1#Qwen3 --out r"
+    )
+    more = "A wrong answer is 0; five runs of the judge, the mean of the middle three."
+    shared.finish(command, rubrics, example, more, holds_out=True)
+
+
+def rubrics(args: argparse.Namespace) -> None:
+    shared.require_there(*args.predictions, args.questions)
+    shared.require_writable("--submission", args.submission)
+    if args.submission and len(args.predictions) > 1:
+        raise OptionError(f"--submission: is of one file, and {len(args.predictions)} are given")
+    from tgsr.evaluation.rubrics import rate, read_rubrics, submission, told, write_rubrics
+    from tgsr.evaluation.scoring.responses import read_answers
+    from tgsr.records import write_jsonl
+
+    judging, known = _judging(args.judge, args.out), read_rubrics(args.questions)
+    errors = args.out / "errors.jsonl"
+    errors.unlink(missing_ok=True)
+    by_model: dict[str, list[Any]] = {}
+    for path in args.predictions:
+        for answer in read_answers(path, errors, questions=args.questions):
+            by_model.setdefault(answer.response.model, []).append(answer)
+    if args.submission:
+        write_jsonl(args.submission, submission(list(chain.from_iterable(by_model.values()))))
+        print(args.submission)
+    if judging is None:
+        return
+    rated = {model: rate(answers, known, judging.llm) for model, answers in by_model.items()}
+    if not any(rated.values()):
+        raise NothingDone(f"{args.predictions[0]}: no answer to a question of {args.questions}")
+    for model, scores in write_rubrics(args.out, rated, judging.name, args.seed).items():
+        print(told(model, scores))
+    print(args.out / "rubrics.json")
+
+
 def add_judge(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("llm", help=shared.LLM)

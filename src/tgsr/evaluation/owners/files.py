@@ -145,7 +145,8 @@ def write_official(path: Path, out: Path, responses: Iterable[Response]) -> Offi
         n_without += index is None
         options = owner.options(values)
         chosen = None if index is None else options.index(question.choices[index])
-        rows.append({**values, owner.key: owner.handed_over(text, options, chosen)})
+        handed = owner.handed_over(text, options, chosen)
+        rows.append({**values, **owner.beside(text, question.choices), owner.key: handed})
     write_owners_rows(owner, out, rows)
     return Official(owner.name, len(rows), n_without)
 

@@ -171,6 +171,10 @@ class Owner(ABC):
         """
         return text if chosen is None else choices[chosen] or text
 
+    def beside(self, text: str, choices: Choices) -> dict[str, str]:
+        """What the owner's rows of predictions hold beside the answer, by column."""
+        return {}
+
     def ruling(self, text: str, choices: Choices, answer: str | None) -> Ruling:
         """One answer as the benchmark's owner scores it, and as we read it.
 

@@ -14,7 +14,7 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import Ruling
 from tgsr.evidence import EvidenceCase, evidence_case
-from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions
+from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions, says_absent
 from tgsr.overlap import item_iou
 from tgsr.records import Clip, Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
@@ -43,9 +43,13 @@ class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
 class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
     """A response to a phrase question. `iou` and `errors` are None where the question has no evidence, whose pieces are
     `reference`; `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`):
-    `is_without_span`.
+    `is_without_span`. is_absent: it is known that the phrase is not said; says_absent: that is the answer;
+    says_where: it states some interval instead.
     """
 
+    is_absent: bool = False
+    says_absent: bool = False
+    says_where: bool = False
     first: tuple[Seconds, Seconds] | None = None
     iou: float | None = None
     errors: tuple[Seconds, Seconds] | None = None
@@ -116,7 +120,7 @@ def missing_response(question: Question, model: str) -> list[Scored]:
     """
     common: dict[str, Any] = {"id": question.id, "model": model, "clip": question.clip_id, "is_missing": True}
     if question.kind == "phrase":
-        return [ScoredPhrase(**common, split=question.split)]
+        return [ScoredPhrase(**common, split=question.split, is_absent=question.is_absent)]
     answer, labels, task = question.answer or "", question.labels, question.task or ""
     common["chance"] = question.choices.count(answer) / len(question.choices)
     choice = ScoredChoice(**common, split=question.split, task=task, labels=labels)
@@ -151,6 +155,8 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
     if isinstance(blank, ScoredPhrase):
         span = asked_span(mentions)
         intervals["is_without_span"] = span is None
+        intervals["says_absent"] = says_absent(text, question.phrase)
+        intervals["says_where"] = bool(mentions) and not intervals["says_absent"]
         return [replace(blank, **written, **intervals, **_one_span(span, question.evidence))]
     choices, answer = question.choices, question.answer or ""
     ruling = authors_ruling(text, choices, answer)
@@ -251,6 +257,8 @@ def item_line(items: Sequence[Scored]) -> Line:
             start_error, end_error = item.errors or (None, None)
             line |= {"kind": "phrase", "first": item.first, "iou": item.iou}
             line |= {"start_error": start_error, "end_error": end_error, "has_span": not item.is_without_span}
+            line |= {"absent": True} if item.is_absent else {}
+            line |= {"says_absent": item.says_absent} if item.is_absent or item.says_absent else {}
         else:
             ruled = {name: getattr(item, name) for name in ("official", "strict", "why", "letter", "chosen")}
             line["kind"] = "choice"

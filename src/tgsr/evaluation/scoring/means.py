@@ -105,6 +105,8 @@ def _group_scores(
 
 
 def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap, collars: Collars) -> PhraseScores:
+    absent = [item for item in phrases if item.is_absent and not item.is_missing]
+    phrases = [item for item in phrases if not item.is_absent]
     ious = [item.iou for item in phrases]
     columns: dict[str, list[float | None]] = {
         "iou": ious,
@@ -122,6 +124,13 @@ def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap, collar
     ]
     clips = [item.clip for item in marked]
     means = bootstrap.means(columns, [item.clip for item in phrases])
+    alarms = {
+        "false_alarm": [item.says_where for item in absent],
+        "rejected": [item.says_absent for item in absent],
+    }
+    means |= bootstrap.means(alarms, [item.clip for item in absent])
+    missed = [None if item.is_missing else item.says_absent for item in phrases]
+    means |= bootstrap.means({"missed": missed}, [item.clip for item in phrases])
     recalls = {f"{at:g}": means.pop(f"r{at}") for at in RECALLS}
     return PhraseScores(
         n=len(phrases),

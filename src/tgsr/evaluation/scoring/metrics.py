@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tgsr.evidence import EvidenceScores
-from tgsr.statistics.intervals import Mean, Quantiles
+from tgsr.statistics.intervals import NOT_MEASURED, Mean, Quantiles
 
 Format = Literal["tgsr", "mmau", "mmar", "airbench", "meld"]
 
@@ -22,6 +22,10 @@ class PhraseScores:
     `iou_of_all` counts unanswered questions as 0; None where all were answered. recalls: the share with an IoU of at
     least 0.3, 0.5 and 0.7, which others call R@0.3 and so on, and `iou` their mIoU. event_f1_by_collar: event_f1 by the
     collar in seconds, with its interval.
+
+    All this is of the phrases that are said. Of those that are not: false_alarm, the share to which an interval is
+    given, and rejected, to which the answer is that they are not said; the rest says neither. missed: the share of said
+    ones to which that is the answer.
     """
 
     n: int
@@ -38,6 +42,9 @@ class PhraseScores:
     iou_of_all: Mean | None = None
     recalls: dict[str, Mean] = field(default_factory=dict)
     event_f1_by_collar: dict[str, Mean] = field(default_factory=dict)
+    false_alarm: Mean = NOT_MEASURED
+    rejected: Mean = NOT_MEASURED
+    missed: Mean = NOT_MEASURED
 
 
 @dataclass(frozen=True, slots=True)
