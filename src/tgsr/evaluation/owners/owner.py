@@ -16,7 +16,7 @@ from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question
 from tgsr.timeline import Seconds, Word
 
-Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
+Benchmark = Literal["mmau", "mmar", "mmsu", "airbench", "meld"]
 Labels = tuple[tuple[str, str], ...]
 Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""

@@ -8,7 +8,7 @@ from typing import Literal
 from tgsr.evidence import EvidenceScores
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, Quantiles
 
-Format = Literal["tgsr", "mmau", "mmar", "airbench", "meld"]
+Format = Literal["tgsr", "mmau", "mmar", "mmsu", "airbench", "meld"]
 
 
 @dataclass(frozen=True, slots=True)
