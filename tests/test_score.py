@@ -17,6 +17,7 @@ import pytest
 from tgsr import cli
 from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.owners.meld import EMOTIONS
+from tgsr.evaluation.scoring.event_f1 import Collars
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, Metrics
 from tgsr.evaluation.scoring.score import read_predictions, score, score_file, write_metrics
 from tgsr.evaluation.scoring.terminal import summary
@@ -99,6 +100,12 @@ def test_phrases_are_scored_by_hand(tmp_path: Path) -> None:
     # pooled over the spans: 1 s segments 2, 3 and 3 are hits, of 3 predicted and 8 that there are
     assert scores.segment_f1 == pytest.approx(2 * 3 / (3 + 8))
     assert scores.event_f1 == pytest.approx(2 * 1 / (2 + 4))
+    assert {at: mean.value for at, mean in scores.recalls.items()} == {"0.3": 0.5, "0.5": 0.5, "0.7": 0.25}
+    # the second starts 1 s late
+    by_collar = {at: mean.value for at, mean in scores.event_f1_by_collar.items()}
+    assert by_collar == pytest.approx({"0.1": 2 / 6, "0.2": 2 / 6, "0.5": 2 / 6})
+    metrics = score(read_predictions(tmp_path / "predictions.jsonl"), collars=Collars((1.0,), 0.5))
+    assert metrics.models["mini"].all.phrase.event_f1_by_collar["1"].value == pytest.approx(4 / 6)
 
 
 def test_an_interval_past_the_end_is_counted(tmp_path: Path) -> None:

@@ -38,11 +38,13 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "merge": ("train", "An adapter and its base as one checkpoint in transformers' layout."),
     },
     "evaluate": {
+        "audit": ("evaluate", "What a model's outputs are worth, on one page: right, cited, said there, paid for."),
         "score": ("evaluate", "Accuracy, IoU and k of predictions: ours, or a benchmark's files as they are."),
         "import": ("evaluate", "Predictions that other programs wrote, for tgsr score."),
         "attend": ("evaluate", "Where a model looks while it answers (table 4, figures 3 to 7)."),
         "control": ("evaluate", "What answers rest on: the same questions with the sound silenced, swapped, cut."),
         "behaviour": ("evaluate", "How a model reasons (table 3): Regions Explored, Audiology Verify, Consistency."),
+        "rubrics": ("evaluate", "What the reasoning of right answers to MMAR is worth, by its rubrics."),
         "judge": ("evaluate", "How far a judge LLM agrees with 84 labelled cases, before it is trusted."),
         "rewards": ("evaluate", "What each reward pays policies that do not listen, on your questions."),
     },

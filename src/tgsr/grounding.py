@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tgsr.notation.intervals import stated, two_numbers
+from tgsr.notation.points import points
 from tgsr.notation.times import Stated, plain
 from tgsr.records import Response
 from tgsr.timeline import Seconds, Span
@@ -111,6 +112,29 @@ def find_mentions(text: str) -> list[Mention]:
     return [Mention(*one) for one in stated(plain(text))]
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A single time, in seconds, that the text states at the characters [text_start, text_end)."""
+
+    text_start: int
+    text_end: int
+    seconds: Seconds
+
+
+def find_points(text: str) -> list[Point]:
+    """Every single time that the text gives as a place in a recording, in order of appearance: "at 5.2 s".
+
+    What belongs to an interval of `find_mentions` is none; nor are lengths and times of day. An empty text gives [].
+    """
+    found = points(plain(text))
+    intervals = find_mentions(text) if found else []
+    return [
+        Point(time.at, time.stop, time.seconds)
+        for time in found
+        if not any(one.text_start <= time.at < one.text_end for one in intervals)
+    ]
+
+
 def find_regions(text: str) -> list[Mention]:
     """The intervals of `find_mentions` that the reasoning states: those in the answer's line are none.
 
@@ -149,6 +173,35 @@ def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
                 outside = _distinct(read(_QUOTED.sub(_blanks, answer))) if len(found) > 1 else []
                 return [_later_in_text(one, place) for one in (outside if len(outside) == 1 else found)]
     return []
+
+
+_SAID = (
+    r"(?:said|says?|spok\w+|utter\w*|present|appear\w*|occur\w*|heard|hear|mention\w*|found|find|locat\w+"
+    r"|contain\w*|exist\w*|detect\w*|audible|in)"
+)
+_NOT_SAID = re.compile(
+    rf"(?:\bnot\b|n't\b|\bnever\b)[^.;\n]{{0,30}}\b{_SAID}\b"
+    r"|\b(?:cannot|can't|could ?n[o']t|unable to|failed to) (?:\w+ ){0,2}(?:find|locate|hear|detect|identify)"
+    r"|\bno (?:such|matching|occurrences?|mention|instances?|match(?:es)?)\b|\b(?:absent|nowhere|inexistent)\b"
+    r"|^\W*(?:none|null|n/?a|no|nothing|nil|false|-1|\[\s*\])\W*$|\"(?:start|end|start_time|end_time)\"\s*:\s*(?:null|-1)"
+    r"|没有|沒有|未(?:出现|提到|找到|提及)|不存在|不在|找不到",
+    re.IGNORECASE,
+)
+
+
+def says_absent(text: str, phrase: str | None = None) -> bool:
+    """Whether the answer to "when is `phrase` said?" is that it is not said: in words, as null, or as 0 to 0 s.
+
+    A text that states an interval says where, whatever else it says, and an empty one says nothing. What the text
+    repeats of the phrase is no part of it. No text raises.
+    """
+    mentions = find_asked(text, phrase)
+    if mentions:
+        return all(mention.start == mention.end == 0 for mention in mentions)
+    if phrase:
+        text = re.sub(re.escape(phrase), _blanks, text, flags=re.IGNORECASE)
+    start, end = _answers(text)[0]
+    return _NOT_SAID.search(plain(text[start:end]).strip()) is not None
 
 
 def _later_in_text(mention: Mention, by: int) -> Mention:

@@ -113,6 +113,10 @@ def phrase_answer_af3(span: Span) -> str:
     return f"The segment starts at {start} seconds and ends at {end} seconds."
 
 
+NOT_SAID = "The segment is not said in this audio."
+"""Stage 1's target for a phrase that is not said. Ours: the paper asks for phrases that are."""
+
+
 def choice_question(question: str, choices: Sequence[str], instruction: str = REASONING_INSTRUCTION) -> str:
     """A multiple-choice question as stage 2 and the benchmarks ask it.
 

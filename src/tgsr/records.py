@@ -32,6 +32,8 @@ T = TypeVar("T", bound="Clip | Question | Response")
 KINDS = ("phrase", "choice")
 _QUESTION_TEXTS = ("id", "clip_id", "audio", "question", "split")
 MOST_CHOICES = 26
+ABSENT = "absent"
+"""The label of a phrase that is not said in its clip; its value says how the phrase was made."""
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,8 @@ class Clip:
 class Question:
     """Something asked about one clip.
 
-    kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1).
+    kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1); with the label ABSENT
+    it is not said in the clip, and has none.
     kind "choice": `choices` and the right one, `answer` (its text), and `evidence`, the spans that
     support it; () where nobody marked them (stage 2).
     `task` names the category that scores are broken down by. `labels` are further ones, (("category", "Reasoning"),
@@ -150,6 +153,11 @@ class Question:
         else:
             raise RecordError("kind", f"is {self.kind!r}, must be one of {', '.join(map(repr, KINDS))}")
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is known that the phrase is not said in the clip."""
+        return self.kind == "phrase" and bool(self.labelled(ABSENT))
+
     def labelled(self, name: str) -> tuple[str, ...]:
         """All that is known of the question under that name, in order."""
         return tuple(value for label, value in self.labels if label == name)
@@ -158,6 +166,8 @@ class Question:
         _require_text("phrase", self.phrase)
         if len(self.evidence) > 1:
             raise RecordError("evidence", f"has {len(self.evidence)} spans; a phrase question has one")
+        if self.labels and self.evidence and self.labelled(ABSENT):
+            raise RecordError("evidence", f"has a span; a phrase that is labelled {ABSENT!r} has none")
 
     def _require_choice(self) -> None:
         if not 2 <= len(self.choices) <= MOST_CHOICES:

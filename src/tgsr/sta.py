@@ -25,14 +25,16 @@ from tgsr.training.supervised import clip_texts, fit
 def phrase_branch(lalm: Lalm, question: Question) -> Branch:
     """Prompt and target for one phrase, as a branch of clip 0, in the family's words (B.1.1 or B.1.2)."""
     prompt = lalm.prompt(lalm.phrase_question(str(question.phrase))).after
-    answer = lalm.response_tokens(lalm.phrase_answer(str(question.phrase), question.evidence[0]))
+    answer = lalm.response_tokens(lalm.target(question))
     return Branch(0, prompt, (*answer, lalm.eos_id))
 
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
     questions = [
-        q for q in moved(read_questions(config.questions), config.audio) if q.kind == "phrase" and q.evidence
+        q
+        for q in moved(read_questions(config.questions), config.audio)
+        if q.kind == "phrase" and (q.evidence or q.is_absent)
     ]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")

@@ -55,7 +55,7 @@ def targets(bench: Bench) -> Row:
 
 def targets_of(lalm: Lalm, question: Question) -> tuple[str, str]:
     """What is to be learned of a phrase, and what its tokens say: the answer, then the name of the end token."""
-    answer = lalm.phrase_answer(str(question.phrase), question.evidence[0])
+    answer = lalm.target(question)
     end = str(lalm.tokenizer.decode([lalm.eos_id]))
     ids = list(phrase_branch(lalm, question).answer)
     # As the family reads it: Whisper's times are tokens. Blanks: a tokenizer may put one before the first word.

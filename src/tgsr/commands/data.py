@@ -83,6 +83,8 @@ def add_build(command: argparse.ArgumentParser) -> None:
     flag("--split", choices=splits, default="train", help="whose recordings (with --digits)")
     flag("--first", type=int, default=0, help="the first clip's seed (with --digits)")
     flag("--phrases", type=int, default=8, help="phrases a clip (stage sta)")
+    about = "share of the phrases that are surely not said in their clip (stage sta): others', and one word changed"
+    flag("--absent", type=float, default=0.0, metavar="SHARE", help=about)
     flag("--seed", type=int, default=0, help="seed of the questions")
     flag("--out", type=Path, required=True, help="a new folder")
     flag = command.add_argument_group("with --clips").add_argument
@@ -107,9 +109,17 @@ def build(args: argparse.Namespace) -> None:
     shared.require_writable("--out", args.out, folder=True)
     if not 0 <= args.least_confidence <= 1 or not 0 <= args.test_share <= 1:
         raise OptionError("--least-confidence and --test-share: must be in [0, 1]")
+    if not 0 <= args.absent < 1 or (args.absent and args.stage != "sta"):
+        raise OptionError(f"--absent {args.absent:g}: must be in [0, 1), and is for `tgsr build sta`")
     if args.phrases < 1 or args.max_words < 2 or args.n_choices < 2:
         raise OptionError("--phrases must be 1 or more, --max-words and --n-choices 2 or more")
-    from tgsr.data.questions.build import ask_about, compose_clips, require_new, write_questions
+    from tgsr.data.questions.build import (
+        ask_about,
+        compose_clips,
+        require_new,
+        with_absent,
+        write_questions,
+    )
 
     require_new(args.out, args.clips or ())
     if args.clips:
@@ -117,6 +127,7 @@ def build(args: argparse.Namespace) -> None:
         return
     clips = compose_clips(args.digits, args.split, args.first, args.out)
     questions = ask_about(clips, args.stage, args.phrases, args.seed, args.without)
+    questions = with_absent(clips, questions, args.absent, args.seed)
     path = write_questions(clips, questions, args.out)
     print(f"{path}: {len(questions)} questions about {len(clips)} clips")
 
@@ -151,6 +162,8 @@ def _build_from_clips(args: argparse.Namespace) -> None:
         making.add_open_questions(args.clips, out, args.llm, args.open, args.seed, **how)
     if args.stage == "qa" and args.text_model:
         making.leave_out_answerable(out, args.text_model, cache_folder(), **shards)
+    if args.absent:
+        making.add_absent(args.clips, out, args.absent, args.seed, args.audio)
     n_kept = sum(1 for _ in path.open())
     if not n_kept:
         path.unlink()

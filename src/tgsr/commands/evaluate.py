@@ -1,4 +1,4 @@
-"""score, rewards, import, attend, control, behaviour, judge."""
+"""audit, score, rewards, import, attend, control, behaviour, judge."""
 
 from __future__ import annotations
 
@@ -8,12 +8,74 @@ import sys
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgsr.commands import shared
 from tgsr.errors import MissingPackage, NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.placement import Placement
+
+if TYPE_CHECKING:
+    from tgsr.evaluation.behaviour.measure import Hearing, Judging
+
+
+def add_audit(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    flag(
+        "predictions",
+        type=Path,
+        nargs="+",
+        help="prediction files, ours or a benchmark's own, or folders that hold some",
+    )
+    flag(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder: index.html, report.md, tables/, audit.json, items.jsonl",
+    )
+    flag(
+        "--questions",
+        type=Path,
+        help="the benchmark's own file, for predictions that do not repeat their questions",
+    )
+    flag(
+        "--clips",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="clips with words; clips.jsonl beside the sound if not given",
+    )
+    shared.add_audio(flag)
+    flag("--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed")
+    flag("--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none")
+    flag("--judge", help=f"an LLM for Consistency: {shared.LLM}")
+    flag(
+        "--without-texts",
+        action="store_true",
+        help="numbers and ids alone, where texts may not be shown round",
+    )
+    flag("--seed", type=int, default=0, help="of the intervals and of the examples")
+    example = "tgsr audit omni.jsonl --questions MMAR-meta.jsonl --out audit"
+    more = "Several files are compared, paired where ids agree. docs/audit.md has two audits."
+    shared.finish(command, audit, example, more, holds_out=True)
+
+
+def audit(args: argparse.Namespace) -> None:
+    shared.require_there(*args.predictions, args.questions, *args.clips, args.audio, args.whisper)
+    from tgsr.report.audit import audit
+    from tgsr.report.write import prediction_files
+
+    has_whisper = find_spec("faster_whisper") is not None
+    if not has_whisper and not args.no_verify:
+        print("Audiology Verify is left out: it needs faster-whisper", file=sys.stderr)
+    hearing = _hearing(args.whisper) if has_whisper and not args.no_verify else None
+    judging = _judging(args.judge, args.out)
+    given = shared.arguments_of(args, audit, predictions=prediction_files(args.predictions))
+    found = audit(**given, hearing=hearing, judging=judging)
+    print(*found.verdict, sep="\n")
+    if (errors := args.out / "errors.jsonl").exists():
+        print(f"rows that cannot be used are left out: {errors}")
+    print(args.out / "index.html")
 
 
 def add_score(command: argparse.ArgumentParser) -> None:
@@ -28,6 +90,10 @@ def add_score(command: argparse.ArgumentParser) -> None:
     about = "their clips with words; clips.jsonl beside the questions or their sound if not given"
     flag("--clips", type=Path, nargs="+", default=[], help=about)
     flag("--items", type=Path, help="also write a JSON line for each prediction: right or not, and why")
+    about = "of event-based F1: seconds that a start may be off, a score each"
+    flag("--collars", type=_positive, nargs="+", default=[0.1, 0.2, 0.5], metavar="SECONDS", help=about)
+    about = "of event-based F1: what an end may be off, as a share of the length, where that is more"
+    flag("--length-share", type=float, default=0.5, help=about)
     flag("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
     more = (
         "MMAU's, MMAR's, AIR-Bench's and MELD's are scored by their owners' rules and by a strict one, with intervals "
@@ -36,14 +102,26 @@ def add_score(command: argparse.ArgumentParser) -> None:
     shared.finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
 
 
+def _positive(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+    return value
+
+
 def score(args: argparse.Namespace) -> None:
     shared.require_there(args.predictions, args.questions, *args.clips)
     shared.require_writable("--out", args.out)
     shared.require_writable("--items", args.items)
+    from tgsr.evaluation.scoring.event_f1 import Collars
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import notes, summary
 
-    metrics = score_file(args.predictions, args.questions, args.items, clips=args.clips, seed=args.seed)
+    given = {
+        "clips": args.clips,
+        "seed": args.seed,
+        "collars": Collars(tuple(args.collars), args.length_share),
+    }
+    metrics = score_file(args.predictions, args.questions, args.items, **given)
     write_metrics(metrics, args.out)
     for line in (summary(metrics), *notes(metrics), args.items, args.out):
         if line:
@@ -305,15 +383,10 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
 
 def behaviour(args: argparse.Namespace) -> None:
     shared.require_there(*args.runs, args.whisper, args.audio)
-    from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
-    from tgsr.disk.whole import sha256_of
-    from tgsr.evaluation.behaviour.audiology_verify import similarity, verify
-    from tgsr.evaluation.behaviour.consistency import VARIANTS, case_of, judge
-    from tgsr.evaluation.behaviour.table import behaviour, table, write_behaviour, write_verified
+    from tgsr.evaluation.behaviour.audiology_verify import similarity
+    from tgsr.evaluation.behaviour.measure import measure
+    from tgsr.evaluation.behaviour.table import table, write_behaviour, write_verified
     from tgsr.evaluation.scoring.responses import read_any_responses
-    from tgsr.llm.by_name import llm_of, require_llm
-    from tgsr.models.packaged_weights import cache_folder
-    from tgsr.records import Response
     from tgsr.report.write import prediction_files
 
     if not args.no_verify and find_spec("faster_whisper") is None:
@@ -325,46 +398,95 @@ def behaviour(args: argparse.Namespace) -> None:
         print(
             "Audiology Verify is left out: it needs faster-whisper, which is not installed", file=sys.stderr
         )
-    if args.judge:
-        require_llm(args.judge, cache_folder())  # before hours of listening
+    judging = _judging(args.judge, args.out, args.bias)  # before hours of listening
     errors = args.out / "errors.jsonl"
     errors.unlink(missing_ok=True)
-    by_model: dict[str, list[Response]] = {}
-    verified: dict[str, list[Any]] = {}
-    n_phrases = 0
-    whisper = FasterWhisper(args.whisper, "en")
-    weights = (
-        f"whisper-base {HEARING}"  # what was heard is kept by the weights themselves: a folder's may change
-    )
-    if args.whisper is not None and not args.no_verify:
-        weights = f"{sha256_of(args.whisper / 'model.bin')} {HEARING}"
-    for path in prediction_files(args.runs):
-        responses = read_any_responses(path, errors, args.audio)
-        chosen = [response for response in responses if response.question.kind == "choice"]
-        n_phrases += len(responses) - len(chosen)
-        for response in chosen:
-            by_model.setdefault(response.model, []).append(response)
-        if not args.no_verify:
-            for steps in verify(chosen, path, cache_folder(), whisper, weights):
-                verified.setdefault(steps.response.model, []).append(steps)
-    if not by_model:
+    files = prediction_files(args.runs)
+    by_file = {path: read_any_responses(path, errors, args.audio) for path in files}
+    n_choices = sum(r.question.kind == "choice" for responses in by_file.values() for r in responses)
+    if not n_choices:
         raise NothingDone(f"{args.runs[0]}: no response to a question with choices: nothing to say about")
-    llm = llm_of(args.judge, cache_folder()) if args.judge else None
-    variants = VARIANTS if args.bias else VARIANTS[:1]
-    models = {}
-    for model, responses in by_model.items():
-        cases = [case for response in responses if (case := case_of(response)) is not None]
-        judged = judge(llm, args.judge, cases, args.out / "judged.jsonl", variants) if llm else None
-        models[model] = behaviour(responses, verified.get(model), judged, args.seed)
-    write_behaviour(args.out, models, args.judge, similarity.__name__)
+    measured = measure(by_file, None if args.no_verify else _hearing(args.whisper), judging, args.seed)
+    write_behaviour(args.out, measured.models, args.judge, similarity.__name__)
     if not args.no_verify:
-        write_verified(args.out / "verified.jsonl", list(chain.from_iterable(verified.values())))
-    print(table(models))
+        write_verified(args.out / "verified.jsonl", list(chain.from_iterable(measured.verified.values())))
+    print(table(measured.models))
     if errors.exists():
         print(f"rows without a response are left out: {errors}")
-    if n_phrases:
+    if n_phrases := sum(map(len, by_file.values())) - n_choices:
         print(f"{n_phrases} responses to phrases left out: `tgsr score` has their scores")
     print(args.out / "behaviour.png")
+
+
+def _hearing(whisper: Path | None) -> Hearing:
+    """What writes crops down: the Whisper in that folder, or the packaged one."""
+    from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
+    from tgsr.disk.whole import sha256_of
+    from tgsr.evaluation.behaviour.measure import Hearing
+    from tgsr.models.packaged_weights import cache_folder
+
+    # what was heard is kept by the weights themselves: a folder's may change
+    weights = "whisper-base" if whisper is None else sha256_of(whisper / "model.bin")
+    return Hearing(FasterWhisper(whisper, "en"), f"{weights} {HEARING}", cache_folder())
+
+
+def _judging(name: str | None, out: Path, is_for_bias: bool = False) -> Judging | None:
+    """The judge of that name, whose replies are kept below `out`; None where none is named."""
+    from tgsr.evaluation.behaviour.measure import Judging
+    from tgsr.llm.by_name import llm_of, require_llm
+    from tgsr.models.packaged_weights import cache_folder
+
+    if name is None:
+        return None
+    require_llm(name, cache_folder())
+    return Judging(llm_of(name, cache_folder()), name, out / "judged.jsonl", is_for_bias)
+
+
+def add_rubrics(command: argparse.ArgumentParser) -> None:
+    flag = command.add_argument
+    about = "submissions (id, thinking_prediction, answer_prediction), or what tgsr predict writes"
+    flag("predictions", type=Path, nargs="+", help=about)
+    flag("--questions", type=Path, required=True, help="MMAR-meta.jsonl, which has the rubrics")
+    flag("--judge", help=f"an LLM: {shared.LLM}; without one only the submission is written")
+    flag(
+        "--submission", type=Path, help="write the answers of a single file as a submission to the challenge"
+    )
+    flag("--seed", type=int, default=0, help="of the intervals")
+    flag("--out", type=Path, required=True, help="folder: rubrics.json, rated.jsonl")
+    example = (
+        "tgsr rubrics omni.jsonl --questions MMAR-meta.jsonl --judge http://localhost:8000/v1#Qwen3 --out r"
+    )
+    more = "A wrong answer is 0; five runs of the judge, the mean of the middle three."
+    shared.finish(command, rubrics, example, more, holds_out=True)
+
+
+def rubrics(args: argparse.Namespace) -> None:
+    shared.require_there(*args.predictions, args.questions)
+    shared.require_writable("--submission", args.submission)
+    if args.submission and len(args.predictions) > 1:
+        raise OptionError(f"--submission: is of one file, and {len(args.predictions)} are given")
+    from tgsr.evaluation.rubrics import rate, read_rubrics, submission, told, write_rubrics
+    from tgsr.evaluation.scoring.responses import read_answers
+    from tgsr.records import write_jsonl
+
+    judging, known = _judging(args.judge, args.out), read_rubrics(args.questions)
+    errors = args.out / "errors.jsonl"
+    errors.unlink(missing_ok=True)
+    by_model: dict[str, list[Any]] = {}
+    for path in args.predictions:
+        for answer in read_answers(path, errors, questions=args.questions):
+            by_model.setdefault(answer.response.model, []).append(answer)
+    if args.submission:
+        write_jsonl(args.submission, submission(list(chain.from_iterable(by_model.values()))))
+        print(args.submission)
+    if judging is None:
+        return
+    rated = {model: rate(answers, known, judging.llm) for model, answers in by_model.items()}
+    if not any(rated.values()):
+        raise NothingDone(f"{args.predictions[0]}: no answer to a question of {args.questions}")
+    for model, scores in write_rubrics(args.out, rated, judging.name, args.seed).items():
+        print(told(model, scores))
+    print(args.out / "rubrics.json")
 
 
 def add_judge(command: argparse.ArgumentParser) -> None:

@@ -208,6 +208,8 @@ def target_of(question: Question, family: Family) -> str:
     """Stage 1's target, or the letter of the right choice. RecordError for a phrase without a span."""
     if question.kind == "choice":
         return correct_letter(question)
+    if question.is_absent:
+        return _plain(prompts.NOT_SAID, family)
     if not question.evidence:
         raise RecordError("evidence", "has no span, so there is no target", remedy="leave the question out")
     if family in FLAMINGOS:

@@ -21,6 +21,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.tokens import end_ids, ids_between_marks, marked_chat, plain_ids, written_text
 from tgsr.prompts import (
+    NOT_SAID,
     Times,
     chat_messages,
     open_question,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
+
+    from tgsr.records import Question
 
 
 THOUGHT_OPENED = re.compile(r"<think(?:ing)?>\s*\Z")
@@ -138,6 +141,12 @@ class Lalm(ABC):
     def phrase_answer(self, phrase: str, span: Span) -> str:
         """Stage 1's target, in the words of `phrase_question`."""
         return phrase_answer_qwen(phrase, span)
+
+    def target(self, question: Question) -> str:
+        """Stage 1's target for a phrase: where it is, or that it is not said."""
+        if question.is_absent:
+            return NOT_SAID
+        return self.phrase_answer(str(question.phrase), question.evidence[0])
 
     def open_question(self, question: str) -> str:
         """A question without choices; a family that was taught to answer some as they are leaves it so."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,7 +120,8 @@ def evidence_tables(results: Results) -> list[Table]:
 
 def findings(results: Results) -> list[str]:
     """What was found of each model in each set of questions, and what is unknown and why."""
-    sentences = []
+    sentences: list[str] = []
+    by_set: list[tuple[str, list[EvidenceScores]]] = []
     for name, by_model in evidence_of(results).items():
         place = f" ({name})" if len(results.sets) > 1 else ""
         known = {model: by_model[model] for model in results.models if model in by_model}
@@ -128,8 +129,8 @@ def findings(results: Results) -> list[str]:
             sentences.append(f"{model}{place}: {in_words(held.evidence, held.is_marked)}.")
             if held.evidence.n_with_evidence and not held.is_marked:
                 sentences.append(f"{model}{place}: {SEGMENTS}.")
-        unknown = _unknown([held.evidence for held in known.values()], results.spoken.why_unknown())
-        sentences += [f"{name}: {reason}." for reason in unknown]
+        by_set.append((name, [held.evidence for held in known.values()]))
+    sentences += _unknown(by_set, results.spoken.why_unknown())
     old = [
         model
         for model in results.models
@@ -156,23 +157,34 @@ def in_words(evidence: EvidenceScores, is_marked: bool = True) -> str:
     return "; ".join(parts) or "neither the evidence nor the clips’ words are known"
 
 
-def _unknown(known: Sequence[EvidenceScores], why_no_words: str) -> list[str]:
-    """What cannot be measured, by the model of which most is known, and why."""
-    n = max(evidence.n for evidence in known)
-    without_evidence = n - max(evidence.n_with_evidence for evidence in known)
-    without_words = n - max(evidence.n_with_words for evidence in known)
-    reasons = []
-    if without_evidence:
-        reasons.append(
-            f"nobody marked the evidence of {_some(without_evidence, n)} questions, so that no evidence hit, trace IoU "
-            "or chance is known there"
-        )
-    if without_words:
-        reasons.append(
-            f"the words of the clip are not known for {_some(without_words, n)} responses, so that no quote can be "
-            f"checked there: {why_no_words}"
-        )
-    return reasons
+def _unknown(by_set: Sequence[tuple[str, Sequence[EvidenceScores]]], why_no_words: str) -> list[str]:
+    """What cannot be measured in which sets of questions, by the model of which most is known in each, and why."""
+    without_evidence: dict[str, tuple[int, int]] = {}
+    without_words: dict[str, tuple[int, int]] = {}
+    for name, known in by_set:
+        n = max(evidence.n for evidence in known)
+        without_evidence[name] = n - max(evidence.n_with_evidence for evidence in known), n
+        without_words[name] = n - max(evidence.n_with_words for evidence in known), n
+    return [
+        *_told(
+            without_evidence,
+            "nobody marked the evidence of {} questions, so that no evidence hit, trace IoU or chance is known there",
+        ),
+        *_told(
+            without_words,
+            "the words of the clip are not known for {} responses, so that no quote can be checked there: "
+            + why_no_words.replace("{", "{{").replace("}", "}}"),
+        ),
+    ]
+
+
+def _told(missing: Mapping[str, tuple[int, int]], reason: str) -> list[str]:
+    """The reason for all sets that lack something, in one sentence."""
+    lacking = {name: pair for name, pair in missing.items() if pair[0]}
+    if not lacking:
+        return []
+    n, of = (sum(pair[i] for pair in lacking.values()) for i in (0, 1))
+    return [f"{', '.join(lacking)}: {reason.format(_some(n, of))}."]
 
 
 def _some(n: int, of: int) -> str:

@@ -195,7 +195,10 @@ def sound_of(clip: Path, sounds: dict[Path, EmbeddedSound]) -> EmbeddedSound:
 # --- one item --------------------------------------------------------------------------------------------
 
 
-def item_html(asked: Answered, rule: str, models: Sequence[str], sound: EmbeddedSound, spoken: Spoken) -> str:
+def item_html(
+    asked: Answered, rule: str, models: Sequence[str], sound: EmbeddedSound, spoken: Spoken, name: str = ""
+) -> str:
+    """One question with its responses; `name` is its anchor on the page."""
     question = asked.question
     responses = sorted(asked.responses, key=lambda response: models.index(response.model))
     text = (
@@ -214,7 +217,7 @@ def item_html(asked: Answered, rule: str, models: Sequence[str], sound: Embedded
         f'<div class="responses">{texts}</div>',
         f'<p class="soft">{details}</p>',
     ]
-    return article(parts, question.duration, sound)
+    return article(parts, question.duration, sound, name)
 
 
 def article(parts: Sequence[str], duration: Seconds, sound: EmbeddedSound, name: str = "") -> str:

@@ -23,7 +23,7 @@ from tgsr.report import typeset
 from tgsr.report.figures import dot_panel, line_panel, scatter_panel
 from tgsr.report.items import Answered, EmbeddedSound, choose_items, group_by_question, item_html, sound_of
 from tgsr.report.results import Results
-from tgsr.report.sections import Section
+from tgsr.report.sections import Example, Section
 from tgsr.statistics.pictures import tint
 
 LEAD = (
@@ -161,6 +161,7 @@ def section_html(section: Section, models: Sequence[str]) -> str:
     if section.lines:
         parts.append(f'<div class="panels learning">{"".join(map(line_panel, section.lines))}</div>')
     parts += [image_html(path) for path in section.images]
+    parts.append(example_list(section.examples))
     body = f"<p>{escape(section.lead)}</p>{''.join(parts)}"
     if section.is_folded:
         return f"<details><summary>{escape(section.title)}</summary>{body}</details>"
@@ -170,6 +171,18 @@ def section_html(section: Section, models: Sequence[str]) -> str:
 def sentence_list(kind: str, sentences: Sequence[str]) -> str:
     listed = "".join(f"<li>{escape(typeset.plain(sentence))}</li>" for sentence in sentences)
     return f'<ul class="{kind}">{listed}</ul>' if sentences else ""
+
+
+def example_list(examples: Sequence[Example]) -> str:
+    """Under each title the ids of its questions, as links to those that are on the page."""
+    listed = []
+    for example in examples:
+        ids = [
+            escape(id_) if anchor is None else f'<a href="#{anchor}">{escape(id_)}</a>'
+            for id_, anchor in zip(example.ids, example.anchors, strict=True)
+        ]
+        listed.append(f"<li>{escape(example.title)}: {', '.join(ids)}</li>")
+    return f'<h3>Examples</h3><ul class="findings">{"".join(listed)}</ul>' if listed else ""
 
 
 def image_html(path: Path) -> str:
@@ -182,13 +195,19 @@ def image_html(path: Path) -> str:
     )
 
 
+def anchor_of(place: int) -> str:
+    """Where the item of that place, from 0, stands on the page."""
+    return f"item-{place + 1}"
+
+
 def item_section(items: Sequence[tuple[Answered, str]], models: Sequence[str], spoken: Spoken) -> str:
     head = '<section id="items"><h2>Questions, responses and their evidence</h2>'
     if not items:
         return f"{head}<p>There are no responses to show.</p></section>"
     sounds: dict[Path, EmbeddedSound] = {}
     articles = "\n".join(
-        item_html(asked, rule, models, sound_of(asked.audio, sounds), spoken) for asked, rule in items
+        item_html(asked, rule, models, sound_of(asked.audio, sounds), spoken, anchor_of(place))
+        for place, (asked, rule) in enumerate(items)
     )
     elements = "".join(sound.element for sound in sounds.values())
     return (

@@ -161,6 +161,10 @@ def table_1(
         ),
         Column("segment F1", better="higher"): "segment_f1",
         Column("event F1", better="higher"): "event_f1",
+        Column("R@0.3", "%", 100, 1, "higher"): lambda s: s.recalls.get("0.3"),
+        Column("R@0.5", "%", 100, 1, "higher"): lambda s: s.recalls.get("0.5"),
+        Column("false alarms", "%", 100, 1, "lower"): lambda s: s.false_alarm if s.false_alarm.n else None,
+        Column("missed", "%", 100, 1, "lower"): lambda s: s.missed if s.false_alarm.n else None,
     }
     groups = [
         Group(
@@ -174,8 +178,10 @@ def table_1(
     ]
     keys = ("sta", "iou", "f1", "high_overlap", *[None] * (len(columns) - 3))
     notes = [
-        "F1 is the mean over phrases of 2 IoU / (1 + IoU). Segment and event F1 are sed_eval's, pooled. No span: "
-        "answers without one readable span, whose IoU is 0. Errors are those of the others."
+        "IoU is what others call mIoU, IoU ≥ 0.7 their R@0.7. F1 is the mean over phrases of 2 IoU / (1 + IoU). "
+        "Segment and event F1 are sed_eval's, pooled. No span: answers without one readable span, whose IoU is 0. "
+        "Errors are those of the others. False alarms: phrases that are not said and are given a place; missed: said "
+        "ones of which a model says that they are not."
     ]
     if sets and not is_named:
         notes.append(

@@ -17,7 +17,7 @@ from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.records import Question, Response
 from tgsr.statistics.intervals import Bootstrap, Mean
 
-BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "airbench": "AIR-Bench", "meld": "MELD"}
+BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "mmsu": "MMSU", "airbench": "AIR-Bench", "meld": "MELD"}
 
 
 @dataclass(frozen=True, slots=True)

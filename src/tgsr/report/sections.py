@@ -22,6 +22,15 @@ PHASES = {"all": "all tokens", "reasoning": "reasoning", "answer": "the last lin
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """Questions that show what `title` says, by id, each with the place of its item on the page, where it is there."""
+
+    title: str
+    ids: tuple[str, ...]
+    anchors: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One heading of the report. `key` names its pictures' files; `keys` are lines that need a legend: names with
     their colour class. `images` are PNG files that another command drew. `findings` are said in sentences, before the
@@ -39,12 +48,22 @@ class Section:
     warnings: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     scatters: tuple[Scatter, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
-def sections(results: Results, tables: Sequence[Table]) -> list[Section]:
-    """The sections that there is anything for; `tables` are the paper's (paper.py)."""
+def sections(
+    results: Results,
+    tables: Sequence[Table],
+    said: Sequence[str] | None = None,
+    before: Sequence[Section] = (),
+) -> list[Section]:
+    """The sections that there is anything for; `tables` are the paper's (paper.py).
+
+    `said` is the verdict, that of the results if None; `before` are sections of another command, behind it.
+    """
     parts = [
-        verdict_section(results),
+        verdict_section(results, verdict(results) if said is None else said),
+        *before,
         evidence_section(results, tables),
         watch_section(results),
         phrase_section(results, tables),
@@ -121,9 +140,8 @@ def dots_of_means(
     return Dots(title, {name: dots for name, dots in groups.items() if dots}, marks or {})
 
 
-def verdict_section(results: Results) -> Section | None:
+def verdict_section(results: Results, said: Sequence[str]) -> Section | None:
     """What may be read from the numbers, before them."""
-    said = verdict(results)
     if not said:
         return None
     return Section("verdict", "What the numbers say", dated(datetime.date.today()), findings=tuple(said))

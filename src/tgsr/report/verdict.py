@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 
 from tgsr import __version__
 from tgsr.evidence import EvidenceScores
@@ -23,12 +24,13 @@ def dated(day: datetime.date) -> str:
     )
 
 
-def verdict(results: Results) -> list[str]:
+def verdict(results: Results, audits: Mapping[str, Mapping[str, Mean]] | None = None) -> list[str]:
     """A sentence for each model and set of questions, each pair of models, and what controls and judges found.
 
-    Empty where nothing was scored. Of more than MOST sentences the last says how many were left out.
+    `audits` are the means of `tgsr.evaluation.audit` by model, of which the first sentences are. Empty where nothing
+    was scored. Of more than MOST sentences the last says how many were left out.
     """
-    sentences, evidence = [], evidence_of(results)
+    sentences, evidence = list(map(_audited, audits or {}, (audits or {}).values())), evidence_of(results)
     for questions in results.sets:
         place = f" ({questions.name})" if len(results.sets) > 1 else ""
         models = [model for model in results.models if model in questions.models]
@@ -49,6 +51,26 @@ def verdict(results: Results) -> list[str]:
             sentences.append(f"{model}: its answer follows from its reasoning in {share} of what was judged.")
     n_more = len(sentences) - MOST
     return sentences if n_more <= 0 else [*sentences[:MOST], f"{n_more} more such sentences: see the tables."]
+
+
+def _audited(model: str, means: Mapping[str, Mean]) -> str:
+    """How many responses cite, how many answer rightly, and what the paper's rule would pay for them."""
+    n = means["cites"].n
+    parts = [f"of {n} responses {percent(means['cites'])} cite an interval"]
+    if means["points"].value:
+        parts.append(f"{percent(means['points'])} single times alone")
+    if means["official"].n:
+        parts.append(f"{percent(means['official'])} are right by the owner's scorer")
+    paid, blind = means["paid"], means["paid_blind"]
+    if paid.value is not None:
+        parts.append(
+            f"the paper's reward would be {number(paid, 2)} a response, and {number(blind, 2)} for a guess that cites "
+            "the first second"
+        )
+    if means["paid_ungrounded"].value is not None:
+        share = percent(means["paid_ungrounded"])
+        parts.append(f"{share} of those that are paid for citing cite what is not there")
+    return f"{model}: {'; '.join(parts)}."
 
 
 def _scores(questions: QuestionSet, model: str) -> list[str]:

@@ -20,6 +20,7 @@ from tgsr.audio import save_flac
 from tgsr.data.cards import Described, card, plot, statistics
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import clips_of
+from tgsr.data.questions.absent import Pool, absent_phrases
 from tgsr.data.questions.by_rule import Choices, choice_questions_of, unfit
 from tgsr.data.questions.digits import TASKS, choice_questions
 from tgsr.data.questions.phrases import Phrases, phrase_questions, spread_phrases
@@ -36,6 +37,7 @@ from tgsr.records import (
     as_row,
     clip_of,
     question_of,
+    read_questions,
     resolve_audio,
     write_jsonl,
 )
@@ -85,6 +87,25 @@ def ask_about(
         else:
             questions += [q for q in choice_questions(clip, rng) if q.task not in without]
     return questions
+
+
+def with_absent(
+    clips: Iterable[Clip], questions: Sequence[Question], share: float, seed: int
+) -> list[Question]:
+    """The questions with phrases that are not said after each clip's own, as `absent_phrases` makes them."""
+    if not share:
+        return list(questions)
+    pool = Pool.of(questions, seed)
+    of_split = {split: pool.of_split(split) for split in {question.split for question in questions}}
+    by_id: dict[str, list[Question]] = {}
+    for question in questions:
+        by_id.setdefault(question.clip_id, []).append(question)
+    asked: list[Question] = []
+    for clip in clips:
+        if own := by_id.pop(clip.id, []):
+            clip = replace(clip, split=own[0].split, audio=own[0].audio)
+            asked += [*own, *absent_phrases(clip, own, of_split[clip.split], share, seed)]
+    return asked + list(chain.from_iterable(by_id.values()))
 
 
 def write_questions(clips: Sequence[Clip], questions: Sequence[Question], out: Path) -> Path:
@@ -227,6 +248,14 @@ def _join(target: Path, *parts: Path) -> None:
         for part in parts:
             with part.open("rb") as lines:
                 file.writelines(lines)
+
+
+def add_absent(clips: Sequence[Path], out: Path, share: float, seed: int, audio: Path | None = None) -> None:
+    """Writes out/questions.jsonl anew, with phrases that are not said after each clip's own."""
+    path = out / "questions.jsonl"
+    read = chain.from_iterable(clips_of(file, "clips", out, audio=audio) for file in clips)
+    heard = (clip for clip in read if not isinstance(clip, Bad))
+    write_jsonl(path, with_absent(heard, read_questions(path), share, seed))
 
 
 def keep_clips(clips: Sequence[Path], out: Path, audio: Path | None = None) -> Path:

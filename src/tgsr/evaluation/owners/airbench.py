@@ -11,6 +11,7 @@ from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.owner import (
     COPY,
+    Benchmark,
     BenchmarkQuestion,
     BenchmarkRow,
     Choices,
@@ -36,10 +37,10 @@ TABLE_2 = {
 class Airbench(Owner):
     """A question is found by its task, data set and number; whether the number alone would do, nobody says."""
 
-    name = "airbench"
+    name: ClassVar[Benchmark] = "airbench"
     key = "response"
-    marks = ("uniq_id", "answer_gt", "choice_a")
-    question_marks = ("uniq_id", "answer_gt")
+    marks: ClassVar[tuple[str, ...]] = ("uniq_id", "answer_gt", "choice_a")
+    question_marks: ClassVar[tuple[str, ...]] = ("uniq_id", "answer_gt")
     columns: ClassVar[Mapping[str, str]] = {
         "question": "question",
         "choices": "+".join(CHOICES),

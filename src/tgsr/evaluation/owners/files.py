@@ -15,10 +15,11 @@ from tgsr.evaluation.owners.airbench import Airbench
 from tgsr.evaluation.owners.meld import Meld
 from tgsr.evaluation.owners.mmar import Mmar
 from tgsr.evaluation.owners.mmau import Mmau
+from tgsr.evaluation.owners.mmsu import Mmsu
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner
 from tgsr.records import Question, Response, Row
 
-OWNERS: dict[str, Owner] = {owner.name: owner for owner in (Mmau(), Mmar(), Airbench(), Meld())}
+OWNERS: dict[str, Owner] = {owner.name: owner for owner in (Mmsu(), Mmau(), Mmar(), Airbench(), Meld())}
 _KNOWN = (
     "give questions.jsonl, or a benchmark's own file: MMAU's mmau-test-mini.json, MMAR's MMAR-meta.jsonl, AIR-Bench's "
     "Foundation_meta.json, MELD's *_sent_emo.csv"
@@ -145,7 +146,8 @@ def write_official(path: Path, out: Path, responses: Iterable[Response]) -> Offi
         n_without += index is None
         options = owner.options(values)
         chosen = None if index is None else options.index(question.choices[index])
-        rows.append({**values, owner.key: owner.handed_over(text, options, chosen)})
+        handed = owner.handed_over(text, options, chosen)
+        rows.append({**values, **owner.beside(text, question.choices), owner.key: handed})
     write_owners_rows(owner, out, rows)
     return Official(owner.name, len(rows), n_without)
 

@@ -36,6 +36,7 @@ from tgsr.evaluation.owners.ruling import (
     Ruling,
     why_no_option,
 )
+from tgsr.timeline import Seconds
 
 LABELS = ("domain", "category", "sub-category", "difficulty", "dataset")
 _WORD = re.compile(r"\b\w+\b")
@@ -64,7 +65,12 @@ class Mmau(Owner):
             answer_of(entry, "answer", choices),
             " and ".join(several(entry.values.get("category"))) or entry.text(self.domain),
             self.labels(entry),
+            duration=self.length(entry.values),
         )
+
+    def length(self, row: Mapping[str, Any]) -> Seconds | None:
+        """How long the clip is, where the row says it."""
+        return None
 
     def labels(self, entry: Entry) -> Labels:
         columns = {"domain": self.domain, "dataset": self.dataset}

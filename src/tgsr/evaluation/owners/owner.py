@@ -16,11 +16,14 @@ from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question
 from tgsr.timeline import Seconds, Word
 
-Benchmark = Literal["mmau", "mmar", "airbench", "meld"]
+Benchmark = Literal["mmau", "mmar", "mmsu", "airbench", "meld"]
 Labels = tuple[tuple[str, str], ...]
 Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""
 COPY = "copy it from the benchmark's file"
+COMPLETION = (
+    "completion"  # of a row: the whole text, where the owner's key holds the choice that was read out of it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class BenchmarkQuestion:
     task: str
     labels: Labels
     split: str = "test"
+    duration: Seconds | None = None  # of the clip, where the owner's row says it
 
     def about(self, audio: str, duration: Seconds) -> Question:
         """The question about its sound: where that is, and how long. RecordError as Question raises it."""
@@ -135,6 +139,13 @@ class Owner(ABC):
         """The prediction's text; None without one. null is an empty one, and what is no text is written out."""
         return None if key not in row else "" if row[key] is None else str(row[key])
 
+    def completion(self, row: Mapping[str, Any], key: str) -> str | None:
+        """All that the model wrote: the prediction, or the whole completion beside it; None without any."""
+        trace, whole = self.trace(row), row.get(COMPLETION)
+        if trace is not None:
+            return trace.text
+        return whole if isinstance(whole, str) and whole.strip() else self.prediction(row, key)
+
     def trace(self, row: Mapping[str, Any]) -> Trace | None:
         """The completion and the clip's segments, from the columns of the paper's authors; None without them.
 
@@ -159,6 +170,10 @@ class Owner(ABC):
         its letter; the whole text where none is.
         """
         return text if chosen is None else choices[chosen] or text
+
+    def beside(self, text: str, choices: Choices) -> dict[str, str]:
+        """What the owner's rows of predictions hold beside the answer, by column."""
+        return {}
 
     def ruling(self, text: str, choices: Choices, answer: str | None) -> Ruling:
         """One answer as the benchmark's owner scores it, and as we read it.

@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tgsr.timeline import Seconds, Span
 
+
+@dataclass(frozen=True, slots=True)
+class Collars:
+    """How far a start may be off, each for a score of its own, in seconds; and what share of the reference's length an
+    end may be off, where that is more: 0.5 is sed_eval's, 0.2 DESED's.
+    """
+
+    seconds: tuple[Seconds, ...] = (0.1, 0.2, 0.5)
+    length_share: float = 0.5
+
+
+SED_EVAL = Collars()
 Counts = tuple[int, int, int]
 """Hits, how many were predicted, how many the reference has."""
 

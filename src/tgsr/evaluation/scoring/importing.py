@@ -27,7 +27,7 @@ from tgsr.disk.workbook import is_workbook
 from tgsr.errors import AudioError, Bad, ImportFileError, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows
 from tgsr.evaluation.owners.joining import Joining
-from tgsr.evaluation.owners.owner import Owner, plain_id
+from tgsr.evaluation.owners.owner import COMPLETION, Owner, plain_id
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.llm.chat import CUT
 from tgsr.records import Question, Response, append_jsonl, question_of, read_questions, write_jsonl
@@ -44,7 +44,6 @@ FIELDS = (
 # What Excel shows of a cell that it took for a formula, because its text began with "=", "+" or "-".
 FORMULA_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!"}
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
-COMPLETION = "completion"  # the whole text, beside the choice that was read out of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from tgsr.evaluation.owners.files import OWNERS, owner_of_question
 from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import Ruling
-from tgsr.evaluation.scoring.event_f1 import Counts, event_counts, segment_counts
 from tgsr.evidence import EvidenceCase, evidence_case
-from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions
+from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions, says_absent
 from tgsr.overlap import item_iou
 from tgsr.records import Clip, Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
@@ -42,15 +41,19 @@ class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
 
 
 class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
-    """A response to a phrase question. `iou`, `errors` and the counts are None where the question has no evidence;
-    `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`): `is_without_span`.
+    """A response to a phrase question. `iou` and `errors` are None where the question has no evidence, whose pieces are
+    `reference`; `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`):
+    `is_without_span`. is_absent: it is known that the phrase is not said; says_absent: that is the answer;
+    says_where: it states some interval instead.
     """
 
+    is_absent: bool = False
+    says_absent: bool = False
+    says_where: bool = False
     first: tuple[Seconds, Seconds] | None = None
     iou: float | None = None
     errors: tuple[Seconds, Seconds] | None = None
-    segment: Counts | None = None
-    event: Counts | None = None
+    reference: tuple[tuple[Seconds, Seconds], ...] = ()
 
 
 class ScoredChoice(ScoredResponse, frozen=True, kw_only=True, gc=False):
@@ -117,7 +120,7 @@ def missing_response(question: Question, model: str) -> list[Scored]:
     """
     common: dict[str, Any] = {"id": question.id, "model": model, "clip": question.clip_id, "is_missing": True}
     if question.kind == "phrase":
-        return [ScoredPhrase(**common, split=question.split)]
+        return [ScoredPhrase(**common, split=question.split, is_absent=question.is_absent)]
     answer, labels, task = question.answer or "", question.labels, question.task or ""
     common["chance"] = question.choices.count(answer) / len(question.choices)
     choice = ScoredChoice(**common, split=question.split, task=task, labels=labels)
@@ -152,6 +155,8 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
     if isinstance(blank, ScoredPhrase):
         span = asked_span(mentions)
         intervals["is_without_span"] = span is None
+        intervals["says_absent"] = says_absent(text, question.phrase)
+        intervals["says_where"] = bool(mentions) and not intervals["says_absent"]
         return [replace(blank, **written, **intervals, **_one_span(span, question.evidence))]
     choices, answer = question.choices, question.answer or ""
     ruling = authors_ruling(text, choices, answer)
@@ -192,8 +197,8 @@ def _one_span(span: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
     fields: dict[str, Any] = {"first": None if span is None else (span.start, span.end)}
     if evidence:
         spans = () if span is None else (span,)
-        fields |= {"iou": item_iou(spans, evidence[0]), "segment": segment_counts(spans, evidence)}
-        fields["event"] = event_counts(spans, evidence)
+        fields |= {"iou": item_iou(spans, evidence[0])}
+        fields["reference"] = tuple((piece.start, piece.end) for piece in evidence)
         if span is not None:
             fields["errors"] = abs(span.start - evidence[0].start), abs(span.end - evidence[0].end)
     return fields
@@ -252,6 +257,8 @@ def item_line(items: Sequence[Scored]) -> Line:
             start_error, end_error = item.errors or (None, None)
             line |= {"kind": "phrase", "first": item.first, "iou": item.iou}
             line |= {"start_error": start_error, "end_error": end_error, "has_span": not item.is_without_span}
+            line |= {"absent": True} if item.is_absent else {}
+            line |= {"says_absent": item.says_absent} if item.is_absent or item.says_absent else {}
         else:
             ruled = {name: getattr(item, name) for name in ("official", "strict", "why", "letter", "chosen")}
             line["kind"] = "choice"

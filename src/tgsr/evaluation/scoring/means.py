@@ -12,7 +12,14 @@ import numpy as np
 
 from tgsr.evaluation.owners.meld import EMOTIONS
 from tgsr.evaluation.owners.owner import Benchmark
-from tgsr.evaluation.scoring.event_f1 import pooled_f1
+from tgsr.evaluation.scoring.event_f1 import (
+    SED_EVAL,
+    Collars,
+    Counts,
+    event_counts,
+    pooled_f1,
+    segment_counts,
+)
 from tgsr.evaluation.scoring.items import Item, Scored, ScoredAnswer, ScoredChoice, ScoredPhrase
 from tgsr.evaluation.scoring.metrics import (
     BenchmarkScores,
@@ -23,9 +30,10 @@ from tgsr.evaluation.scoring.metrics import (
     PhraseScores,
 )
 from tgsr.evidence import EvidenceCase, evidence_scores
-from tgsr.overlap import high_overlap, item_f1
+from tgsr.overlap import HIGH_OVERLAP, RECALLS, high_overlap, item_f1
 from tgsr.statistics.intervals import (
     LEVELS,
+    NOT_MEASURED,
     Bootstrap,
     Floats,
     Mean,
@@ -33,6 +41,7 @@ from tgsr.statistics.intervals import (
     mcnemar_exact,
     quantiles,
 )
+from tgsr.timeline import Span
 
 MOST_LISTED = 1000
 MOST_VALUES = 30  # of a label, to be a breakdown
@@ -43,18 +52,20 @@ AccuracyBy = dict[str, Mean]
 # --- models of ours --------------------------------------------------------------------------------------
 
 
-def model_scores(scored: Sequence[Scored], foreign: Sequence[str], bootstrap: Bootstrap) -> ModelScores:
+def model_scores(
+    scored: Sequence[Scored], foreign: Sequence[str], bootstrap: Bootstrap, collars: Collars = SED_EVAL
+) -> ModelScores:
     """One model's scores: of all its responses, of each split's and each benchmark's."""
     responses = [item for item in scored if not isinstance(item, ScoredAnswer)]
     answers = [item for item in scored if isinstance(item, ScoredAnswer)]
-    whole = _group_scores(responses, bootstrap)
+    whole = _group_scores(responses, bootstrap, collars)
     splits = sorted({item.split for item in responses})
     by_split = {split: [item for item in responses if item.split == split] for split in splits}
     benchmarks = dict.fromkeys(item.benchmark for item in answers)
     return ModelScores(
         all=whole,
         by_split={
-            split: whole if len(by_split) == 1 else _group_scores(items, bootstrap)
+            split: whole if len(by_split) == 1 else _group_scores(items, bootstrap, collars)
             for split, items in by_split.items()
         },
         benchmarks={
@@ -82,35 +93,72 @@ def _repeated(items: Sequence[Item]) -> list[str]:
     return [id_ for id_, n in Counter(item.id for item in items).items() if n > 1]
 
 
-def _group_scores(scored: Sequence[ScoredPhrase | ScoredChoice], bootstrap: Bootstrap) -> GroupScores:
+def _group_scores(
+    scored: Sequence[ScoredPhrase | ScoredChoice], bootstrap: Bootstrap, collars: Collars
+) -> GroupScores:
     phrases = [item for item in scored if isinstance(item, ScoredPhrase)]
     choices = [item for item in scored if isinstance(item, ScoredChoice)]
     return GroupScores(
-        phrase=_phrase_scores(phrases, bootstrap) if phrases else None,
+        phrase=_phrase_scores(phrases, bootstrap, collars) if phrases else None,
         choice=_choice_scores(choices, bootstrap) if choices else None,
     )
 
 
-def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap) -> PhraseScores:
+def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap, collars: Collars) -> PhraseScores:
+    absent = [item for item in phrases if item.is_absent and not item.is_missing]
+    phrases = [item for item in phrases if not item.is_absent]
     ious = [item.iou for item in phrases]
     columns: dict[str, list[float | None]] = {
         "iou": ious,
         "f1": [None if iou is None else item_f1(iou) for iou in ious],
         "high_overlap": [None if iou is None else high_overlap(iou) for iou in ious],
+        **{f"r{at}": [None if iou is None else high_overlap(iou, at) for iou in ious] for at in RECALLS},
     }
     if any(item.is_missing for item in phrases):
         columns["iou_of_all"] = [0.0 if item.is_missing else item.iou for item in phrases]
     errors = [item.errors for item in phrases if item.errors is not None]
+    marked = [item for item in phrases if item.reference and not item.is_missing]
+    spans = [
+        ([Span(*item.first)] if item.first else [], [Span(*piece) for piece in item.reference])
+        for item in marked
+    ]
+    clips = [item.clip for item in marked]
+    means = bootstrap.means(columns, [item.clip for item in phrases])
+    alarms = {
+        "false_alarm": [item.says_where for item in absent],
+        "rejected": [item.says_absent for item in absent],
+    }
+    means |= bootstrap.means(alarms, [item.clip for item in absent])
+    missed = [None if item.is_missing else item.says_absent for item in phrases]
+    means |= bootstrap.means({"missed": missed}, [item.clip for item in phrases])
+    recalls = {f"{at:g}": means.pop(f"r{at}") for at in RECALLS}
     return PhraseScores(
         n=len(phrases),
-        segment_f1=pooled_f1(item.segment for item in phrases if item.segment is not None),
-        event_f1=pooled_f1(item.event for item in phrases if item.event is not None),
+        segment_f1=pooled_f1(segment_counts(*pair) for pair in spans),
+        event_f1=pooled_f1(event_counts(*pair) for pair in spans),
+        recalls={**recalls, f"{HIGH_OVERLAP:g}": means["high_overlap"]},
+        event_f1_by_collar={
+            f"{collar:g}": _pooled(
+                [event_counts(*pair, collar, collars.length_share) for pair in spans], clips, bootstrap
+            )
+            for collar in collars.seconds
+        },
         n_without_span=sum(item.is_without_span for item in phrases),
         n_invalid=sum(item.is_invalid for item in phrases),
         n_past_end=sum(item.is_past_end for item in phrases),
         start_error=quantiles([start for start, _ in errors]),
         end_error=quantiles([end for _, end in errors]),
-        **bootstrap.means(columns, [item.clip for item in phrases]),
+        **means,
+    )
+
+
+def _pooled(counts: Sequence[Counts], clips: Sequence[str], bootstrap: Bootstrap) -> Mean:
+    """`pooled_f1` with its interval over clips."""
+    if pooled_f1(counts) is None:
+        return NOT_MEASURED
+    hits, predicted, reference = zip(*counts, strict=True)
+    return bootstrap.ratio(
+        [2 * n for n in hits], [a + b for a, b in zip(predicted, reference, strict=True)], clips
     )
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tgsr.evidence import EvidenceScores
-from tgsr.statistics.intervals import Mean, Quantiles
+from tgsr.statistics.intervals import NOT_MEASURED, Mean, Quantiles
 
-Format = Literal["tgsr", "mmau", "mmar", "airbench", "meld"]
+Format = Literal["tgsr", "mmau", "mmar", "mmsu", "airbench", "meld"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,13 @@ class PhraseScores:
     different ones, or one that ends before it starts (`n_invalid`). `n_past_end` counts responses with an
     interval that ends more than 0.05 s after its clip. The two sound event detection scores are pooled, over the
     same spans; None where nothing was predicted. The errors are absolute, of the responses with a span.
-    `iou_of_all` counts unanswered questions as 0; None where all were answered.
+    `iou_of_all` counts unanswered questions as 0; None where all were answered. recalls: the share with an IoU of at
+    least 0.3, 0.5 and 0.7, which others call R@0.3 and so on, and `iou` their mIoU. event_f1_by_collar: event_f1 by the
+    collar in seconds, with its interval.
+
+    All this is of the phrases that are said. Of those that are not: false_alarm, the share to which an interval is
+    given, and rejected, to which the answer is that they are not said; the rest says neither. missed: the share of said
+    ones to which that is the answer.
     """
 
     n: int
@@ -34,6 +40,11 @@ class PhraseScores:
     start_error: Quantiles | None = None
     end_error: Quantiles | None = None
     iou_of_all: Mean | None = None
+    recalls: dict[str, Mean] = field(default_factory=dict)
+    event_f1_by_collar: dict[str, Mean] = field(default_factory=dict)
+    false_alarm: Mean = NOT_MEASURED
+    rejected: Mean = NOT_MEASURED
+    missed: Mean = NOT_MEASURED
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from tgsr.disk.whole import StrPath, whole, write_whole
 from tgsr.errors import NothingDone, RecordError
 from tgsr.evaluation.owners.files import owner_of_question
 from tgsr.evaluation.owners.owner import BenchmarkRow, plain_id
+from tgsr.evaluation.scoring.event_f1 import SED_EVAL, Collars
 from tgsr.evaluation.scoring.files import Foreign, Known, Prediction, open_predictions, read_known
 from tgsr.evaluation.scoring.items import (
     Scored,
@@ -73,10 +74,12 @@ def score(
     seed: int = 0,
     n_resamples: int = 1000,
     spoken: Spoken | None = None,
+    collars: Collars = SED_EVAL,
 ) -> Metrics:
     """Everything that can be said of predictions in memory; `file` is only noted down, `spoken` has the clips' words.
 
-    Intervals are of the bootstrap by clip, from `seed`. No text raises, whatever it holds.
+    `collars` are those of the event-based F1. Intervals are of the bootstrap by clip, from `seed`. No text raises,
+    whatever it holds.
     """
     spoken = Spoken() if spoken is None else spoken
     rows: list[Response | BenchmarkRow] = [*predictions.responses, *predictions.rows]
@@ -85,7 +88,7 @@ def score(
         scored = _scored(row, predictions.format, spoken)
         by_model.setdefault(scored[0].model, []).extend(scored)
     bootstrap = Bootstrap(seed, n_resamples)
-    return _metrics(by_model, {}, predictions.format, bootstrap, spoken, file=file, n=len(rows))
+    return _metrics(by_model, {}, predictions.format, bootstrap, spoken, collars, file=file, n=len(rows))
 
 
 def score_file(
@@ -96,6 +99,7 @@ def score_file(
     clips: Sequence[StrPath] = (),
     seed: int = 0,
     n_resamples: int = 1000,
+    collars: Collars = SED_EVAL,
 ) -> Metrics:
     """`score` of a file, whose predictions are read one after another, and of which only the scores are kept.
 
@@ -136,7 +140,7 @@ def score_file(
                     by_model.setdefault(model, []).extend(scored)
                     write_line(scored)
     bootstrap = Bootstrap(seed, n_resamples)
-    metrics = _metrics(by_model, foreign, format_, bootstrap, spoken, file=os.fspath(path), n=n)
+    metrics = _metrics(by_model, foreign, format_, bootstrap, spoken, collars, file=os.fspath(path), n=n)
     return metrics if questions is None else replace(metrics, questions=os.fspath(questions))
 
 
@@ -191,6 +195,7 @@ def _metrics(
     format_: Format,
     bootstrap: Bootstrap,
     spoken: Spoken,
+    collars: Collars,
     *,
     file: str,
     n: int,
@@ -198,7 +203,7 @@ def _metrics(
     metrics = Metrics(file, format_, n, models={}, benchmark=None, clips=spoken.files)
     if format_ == "tgsr":
         models = {
-            model: model_scores(scored, foreign.get(model, ()), bootstrap)
+            model: model_scores(scored, foreign.get(model, ()), bootstrap, collars)
             for model, scored in by_model.items()
         }
         compared = differences(by_model, bootstrap)

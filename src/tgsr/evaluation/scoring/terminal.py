@@ -195,6 +195,16 @@ def notes(metrics: Metrics) -> list[str]:
 
 
 def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
+    if (phrase := scores.all.phrase) is not None and phrase.recalls:
+        recalls = ", ".join(f"R@{at} {percent(share)}" for at, share in phrase.recalls.items())
+        events = ", ".join(f"{number(f1)} at {at} s" for at, f1 in phrase.event_f1_by_collar.items())
+        yield f"{model}: mIoU {number(phrase.iou)}, {recalls}; event-based F1 {events}"
+        if phrase.false_alarm.n:
+            yield (
+                f"{model}: of {phrase.false_alarm.n} phrases that are not said {percent(phrase.false_alarm)} are given "
+                f"a place (false alarms), of {percent(phrase.rejected)} it says that they are not said, as of "
+                f"{percent(phrase.missed)} of those that are, whose mean IoU is {number(phrase.iou)}"
+            )
     for name, benchmark in scores.benchmarks.items():
         as_is = benchmark.accuracy_as_is
         whole = "" if as_is is None else f", on whole completions {percent(as_is)}"
