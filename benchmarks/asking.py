@@ -79,8 +79,7 @@ def rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def outcome(cascade: Cascade, passages: Passages, question: Question) -> Outcome:
-    vector_W = cascade.embeddings().embed([question.question])[0]
-    ranked = matches(question.question, vector_W, [passages])
+    ranked = matches(question.question, cascade.embeddings(), [passages])
     lines = evidence(ranked, threshold=-math.inf)
     return Outcome(question, ranked[0].score, tuple(line.span for line in lines), lines[0].text)
 

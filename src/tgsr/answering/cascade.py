@@ -28,7 +28,7 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
 from tgsr.answering.in_windows import hear_windows, window_around
-from tgsr.answering.passages import VECTORS, Match, Passages, evidence, matches
+from tgsr.answering.passages import Match, Passages, evidence, matches
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.choices import letter
@@ -173,17 +173,17 @@ class Cascade(Responder):
 
     def ranked(self, question: str, choices: Sequence[str], spoken: Sequence[Spoken]) -> list[Match]:
         """All passages of all that was heard, the nearest to the question first; see `matches`."""
-        vector_W = self.embeddings().embed([question])[0]
         words = " ".join((question, *choices))
-        return matches(question, vector_W, [self.passages(one) for one in spoken], words)
+        recordings = [self.passages(one) for one in spoken]
+        return matches(question, self.embeddings(), recordings, words)
 
     def passages(self, spoken: Spoken) -> Passages:
         """The transcript's passages; their vectors are kept beside it."""
         if spoken.key not in self.kept:
             if len(self.kept) >= MOST_KEPT:  # of a benchmark of many clips, the last ones
                 self.kept.pop(next(iter(self.kept)))
-            path = self.cache / "transcripts" / HEARING / f"{spoken.key}.{VECTORS}.npy"
-            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), path)
+            folder = self.cache / "transcripts" / "passages"
+            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), folder)
         return self.kept[spoken.key]
 
     def spoken_in(self, path: Path) -> Spoken:
