@@ -1,9 +1,9 @@
 """What was said, as passages that are found by what they mean and by the words that they share with a question.
 
-Looked for are lines (transcript.py), which are short enough to mean one thing, the sentences around them, and these with
-the next one; cited is the sentence, and what follows where it is cut off or is but a few words, as the answer may go on
-there. Whisper's sentences may be long and may lack their stops. Where it is known who speaks, a line, a sentence and a
-passage are one speaker's.
+Looked for are lines (transcript.py), which are short enough to mean one thing, the sentences around them, and these
+with the next one; cited is the sentence, and what follows where it is cut off or is but a few words, as the answer may
+go on there. Whisper's sentences may be long and may lack their stops. Where it is known who speaks, a line, a sentence
+and a passage are one speaker's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from tgsr.timeline import Seconds, Word
 
 LONG_PAUSE: Seconds = 1.2  # across which no sentence goes on
 MOST_WORDS = 32  # of a sentence's lines
-FEW_WORDS = 8  # of a sentence, with fewer of which the next one is cited too
-VECTORS = "minilm-2"  # names what is kept of lines and sentences: another number where they are embedded otherwise
+SNATCH = 4  # words: what has fewer says little
+QUOTES = "\"'”’"
+VECTORS = (
+    "minilm-2"  # names what is kept of lines and sentences: another number where they are embedded otherwise
+)
 
 
 def lines_by_speaker(words: Sequence[Word]) -> list[Line]:
@@ -54,13 +57,13 @@ def _goes_on(line: Line, following: Line, n: int) -> bool:
 
 
 def _ends(line: Line) -> bool:
-    last = line.words[-1].text.rstrip("\"'”’")
+    last = line.words[-1].text.rstrip(QUOTES)
     return last.endswith((".", "?", "!")) and last not in ABBREVIATED
 
 
 def _follows(line: Line, following: Line) -> bool:
     """Whether the same speaker says the second line soon after the first."""
-    same = line.words[0].speaker == following.words[0].speaker
+    same = line.speaker == following.speaker
     return same and following.span.start - line.span.end <= LONG_PAUSE
 
 
@@ -82,7 +85,11 @@ class Passages:
         found = {(one.start, one.stop): one for one in (sentence_around(lines, i) for i in range(len(lines)))}
         sentences = tuple(found[key] for key in sorted(found))
         said = [" ".join(line.text for line in lines[one]) for one in sentences]
-        pairs = [f"{one} {following}" for one, following in zip(said, [*said[1:], ""], strict=True)]
+        stops = [one.stop for one in (*sentences[1:], *sentences[-1:])]
+        pairs = [
+            " ".join(line.text for line in lines[one.start : stop])
+            for one, stop in zip(sentences, stops, strict=True)
+        ]
         texts = [*(line.text for line in lines), *said, *pairs]
         name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
         path = None if kept is None else kept / f"{name}.{VECTORS}.npy"
@@ -99,12 +106,21 @@ class Passages:
         return _joined(self.lines[self.sentences[index]])
 
     def cited(self, index: int) -> Line:
-        """What is quoted for a sentence: the next one with it, where it is cut off or short, and that one follows."""
-        one = self.sentence(index)
-        if index + 1 == len(self.sentences) or (_ends(one) and len(one.words) >= FEW_WORDS):
-            return one
-        following = self.sentence(index + 1)
-        return _joined((one, following)) if _follows(one, following) else one
+        """What is quoted for a sentence: the next one with it, where it is cut off, a question or a snatch.
+
+        Sentences may share lines: a long one without a stop is cut around each of its lines.
+        """
+        own, said = self.sentences[index], self.sentence(index)
+        goes_on = (
+            not _ends(said) or said.words[-1].text.rstrip(QUOTES).endswith("?") or len(said.words) < SNATCH
+        )
+        if index + 1 == len(self.sentences) or not goes_on:
+            return said
+        following = self.sentences[index + 1]
+        follows = following.start < own.stop or _follows(
+            self.lines[own.stop - 1], self.lines[following.start]
+        )
+        return _joined(self.lines[own.start : following.stop]) if follows else said
 
     def nearness(self, vector_W: np.ndarray) -> np.ndarray:
         """(S,): mean cosine of a question with the best line of a sentence, the sentence, and it with the next one."""
@@ -139,7 +155,7 @@ class Match:
 SHARED = 0.1  # weight of the words that are shared, beside the cosines
 COUNTERPART = 0.25  # weight of the question's word that is farthest from all of the passage
 LACKS = 0.15  # off where a number, a date or a colour is asked for and the passage has none
-SNATCH, A_SNATCH = 4, 0.1  # off for a passage of fewer words: it is near to much
+A_SNATCH = 0.1  # off for a passage of fewer words than SNATCH: it is near to much
 LOOKED_AT = 20  # passages that are looked at word by word
 ANSWERED = 0.5  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
 _ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
@@ -193,7 +209,7 @@ def matches(
     vector_W = embeddings.embed([question])[0]
     nearness_S = np.concatenate([one.nearness(vector_W) for one in recordings if one.lines])
     said = [recordings[n].sentence(i) for n, i in places]
-    heard = [not allowed[n] or line.words[0].speaker in allowed[n] for (n, _), line in zip(places, said, strict=True)]
+    heard = [not allowed[n] or line.speaker in allowed[n] for (n, _), line in zip(places, said, strict=True)]
     first_S = nearness_S + SHARED * np.array(relevance(words or question, said))
     order = [i for i in np.argsort(-first_S, kind="stable") if heard[i]][:LOOKED_AT]
     content = [word for word in bare_words(question) if word not in COMMON]
