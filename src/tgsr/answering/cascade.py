@@ -296,7 +296,7 @@ class Cascade(Responder):
             transcript = self._read(key)
             if transcript is None and self.hearing.by_channel and (n := audio.n_channels(path)) > 1:
                 transcript = self._by_channel(path, n, start, end)
-                self._keep(key, transcript)
+                self.keep(key, transcript)
             heard = Spoken(key, transcript or self._hear(key, samples))
             self.by_sound[key] = self._by_turns(heard, path, start)
         return self.by_sound[key]
@@ -360,10 +360,10 @@ class Cascade(Responder):
 
     def _hear(self, key: str, samples: np.ndarray) -> Transcript:
         transcript = self._whisper()(samples)
-        self._keep(key, transcript)
+        self.keep(key, transcript)
         return transcript
 
-    def _keep(self, key: str, transcript: Transcript) -> None:
+    def keep(self, key: str, transcript: Transcript) -> None:
         rows = [
             [w.text, w.start, w.end, w.confidence, *([] if w.speaker is None else [w.speaker])]
             for w in transcript.words
