@@ -1,6 +1,7 @@
 """Questions about recordings: whether the cited evidence holds the answer, and whether what nobody says is declined.
 
-    python benchmarks/asking.py [--heard] [--show] [--folder benchmarks/asked]
+    python benchmarks/asking.py [--heard] [--show] [--folder benchmarks/asked_unseen]
+    python benchmarks/asking.py --times
 
 The recordings and questions are those of benchmarks/asked (CREDITS.md there). Without --heard the transcripts are the
 kept ones of recordings.jsonl, which takes half a minute; with it the package's own Whisper hears the recordings, once.
@@ -13,6 +14,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +25,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
+from tgsr import audio
 from tgsr.answering.cascade import Cascade, load_cascade
+from tgsr.answering.conversation import Conversation
 from tgsr.answering.passages import ANSWERED, Passages, evidence, matches
+from tgsr.data.transcribe.whisper import SOURCE, Transcript
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.statistics.intervals import bootstrap_mean, percent
 from tgsr.timeline import Seconds, Span, Word
@@ -79,8 +88,7 @@ def rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def outcome(cascade: Cascade, passages: Passages, question: Question) -> Outcome:
-    vector_W = cascade.embeddings().embed([question.question])[0]
-    ranked = matches(question.question, vector_W, [passages])
+    ranked = matches(question.question, cascade.embeddings(), [passages])
     lines = evidence(ranked, threshold=-math.inf)
     return Outcome(question, ranked[0].score, tuple(line.span for line in lines), lines[0].text)
 
@@ -115,7 +123,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--heard", action="store_true", help="hear the recordings with Whisper")
     parser.add_argument("--show", action="store_true", help="print what is wrong")
+    parser.add_argument("--times", action="store_true", help="processor seconds instead")
     args = parser.parse_args()
+    if args.times:
+        with tempfile.TemporaryDirectory() as scratch:
+            times(args.folder, Path(scratch))
+        return
     measure(load_cascade("cascade", cache=cache_folder()), args.folder, args.heard, args.show)
 
 
@@ -152,6 +165,73 @@ def measure(cascade: Cascade, folder: Path, heard: bool = False, show: bool = Fa
                 f"{one.confidence:.3f} {one.question.question} -> {one.nearest!r}, not {one.question.said!r}"
             )
     return outcomes
+
+
+N_FILES, FILE_SECONDS = 50, 300.0
+
+
+def times(folder: Path, scratch: Path) -> None:
+    """Prints the processor seconds of questions about one recording of five minutes, and about a folder of 50."""
+    cache, calls = scratch / "cache", scratch / "calls"
+    calls.mkdir(parents=True)
+    join_five_minutes(load_cascade("cascade", cache=cache), folder, calls)
+    questions = [one.question for one in rows(folder / "questions.jsonl", Question) if one.said][:6]
+    for recordings, name in (
+        ([min(calls.iterdir())], "one recording"),
+        (sorted(calls.iterdir()), "the folder"),
+    ):
+        conversation = Conversation(load_cascade("cascade", cache=cache), recordings)
+        spent = []
+        for question in questions:
+            started = time.process_time()
+            conversation.hear()
+            conversation.ask(question)
+            spent.append(time.process_time() - started)
+        print(f"{name}: {spent[0]:.2f} s the first question, {np.mean(spent[1:]):.2f} s a later one")
+    weights = cache_folder()
+    for path in weights.iterdir():
+        if path.name != "transcripts":
+            (cache / path.name).symlink_to(path)
+    before = os.times()
+    command = [
+        sys.executable,
+        "-m",
+        "tgsr.cli",
+        "ask",
+        str(calls),
+        questions[1],
+        "--evidence",
+        str(scratch / "e.wav"),
+    ]
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "TGSR_CACHE": str(cache)}
+    )
+    after = os.times()
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    print(
+        f"the folder, a process of its own: {seconds:.2f} s, of which Python and its libraries start in some"
+    )
+
+
+def join_five_minutes(cascade: Cascade, folder: Path, calls: Path) -> None:
+    """N_FILES recordings of FILE_SECONDS, each of two of the folder's, with their words as what was heard."""
+    recordings = rows(folder / "recordings.jsonl", Recording)
+    sounds = {one.audio: audio.load(folder / one.audio) for one in recordings}
+    for n in range(N_FILES):
+        pieces, words, start = [], [], 0.0
+        for one in (
+            recordings[n % len(recordings)],
+            recordings[(n + 1) % len(recordings)],
+        ) * 2:
+            words += [Word(text, start + a, start + b, None, SOURCE) for text, a, b in one.words]
+            pieces.append(sounds[one.audio])
+            start += len(pieces[-1]) / audio.SAMPLE_RATE
+        samples = np.concatenate(pieces)[: round(FILE_SECONDS * audio.SAMPLE_RATE)]
+        samples[0] = n / 1000  # no two are the same sound
+        path = calls / f"call-{n:02d}.wav"
+        audio.save_wav(path, samples)
+        kept = tuple(word for word in words if word.end < FILE_SECONDS)
+        cascade.keep(audio.content_hash(audio.load(path)), Transcript(kept, FILE_SECONDS, SOURCE, "en"))
 
 
 if __name__ == "__main__":

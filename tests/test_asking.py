@@ -17,15 +17,19 @@ def benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-def test_every_question_is_about_a_recording_and_its_answer_is_said_where_it_says() -> None:
-    from asking import FOLDER, Question, Recording, rows
+@pytest.mark.parametrize(("name", "n_recordings", "n_said"), [("asked", 8, 60), ("asked_unseen", 5, 30)])
+def test_every_question_is_about_a_recording_and_its_answer_is_said_where_it_says(
+    name: str, n_recordings: int, n_said: int
+) -> None:
+    from asking import Question, Recording, rows
 
-    recordings = {one.audio: one for one in rows(FOLDER / "recordings.jsonl", Recording)}
-    questions = rows(FOLDER / "questions.jsonl", Question)
-    assert len(recordings) >= 8
+    folder = BENCHMARKS / name
+    recordings = {one.audio: one for one in rows(folder / "recordings.jsonl", Recording)}
+    questions = rows(folder / "questions.jsonl", Question)
+    assert len(recordings) >= n_recordings
     assert {one.recording for one in questions} == set(recordings)
-    assert all((FOLDER / name).is_file() for name in recordings)
-    assert sum(one.said is not None for one in questions) >= 60
+    assert all((folder / name).is_file() for name in recordings)
+    assert sum(one.said is not None for one in questions) >= n_said
     assert len({(one.recording, one.question) for one in questions}) == len(questions)
     for one in questions:
         if one.said is None or one.start is None or one.end is None:

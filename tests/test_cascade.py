@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from local_server import Reply, chat_answer, serving
-from tgsr.answering.cascade import NOT_SAID, found, load_cascade, nearest_of, transcript_prompt
+from tgsr.answering.cascade import NOT_SAID, Hearing, found, load_cascade, nearest_of, transcript_prompt
 from tgsr.answering.responder import ClipQuestion
-from tgsr.audio import SAMPLE_RATE
+from tgsr.audio import SAMPLE_RATE, content_hash, load, save_wav
 from tgsr.choices import official_letter
 from tgsr.data.transcribe.transcript import lines_of
 from tgsr.data.transcribe.whisper import HEARING, SOURCE, Transcript
@@ -148,6 +149,78 @@ def test_any_local_chat_model_writes_the_response_itself(tmp_path: Path, clip: n
     )
     with pytest.raises(ModelError, match="1 of the model's weights are missing"):
         load_cascade(f"cascade:{tmp_path / 'llm'}", cache=tmp_path)
+
+
+def two_speakers() -> Transcript:
+    """Anna on the left says when the budget was cut, Bob on the right says the same of lunch."""
+    words = [
+        replace(word, speaker=who)
+        for start, who, text in (
+            (1.0, "CH1", "The budget was cut in March."),
+            (1.2, "CH2", "Lunch is at noon in March."),
+        )
+        for n, spoken in enumerate(text.split())
+        for word in [Word(spoken, start + n, start + n + 0.9, None, SOURCE, 0.9)]
+    ]
+    return Transcript(tuple(words), 20.0, SOURCE, "en")
+
+
+@pytest.mark.parametrize(
+    ("question", "sent", "not_sent"),
+    [
+        ("What is said in the left channel about March?", "CH1: The budget was cut", "Lunch"),
+        ("What does channel 2 say?", "CH2: Lunch is at noon", "budget"),
+        ("What is in March?", "CH1: The budget was cut", "nothing"),
+    ],
+)
+def test_an_llm_reads_the_lines_of_the_speakers_that_a_question_names(
+    question: str, sent: str, not_sent: str, tmp_path: Path
+) -> None:
+    samples = np.full(SAMPLE_RATE, 0.5, np.float32)
+    with serving(lambda *_: Reply(chat_answer("Final answer: March"))) as server:
+        cascade = load_cascade(f"cascade:{server.url}/v1#big", cache=tmp_path)
+        cascade.keep(content_hash(samples), two_speakers())
+        cascade.respond([samples], [ClipQuestion(0, question, question)], GREEDY)
+        (failed,) = cascade.respond([samples], [ClipQuestion(0, "", "What does speaker D say?")], GREEDY)
+    assert len(server.got) == 1
+    content = server.got[0].body["messages"][0]["content"]
+    assert sent in content
+    assert not_sent not in content
+    assert isinstance(failed, Failed)
+    assert "who speaks here: CH1, CH2" in failed.reason
+
+
+def test_notes_say_whose_lines_were_looked_at_and_what_language_was_heard(tmp_path: Path) -> None:
+    samples = np.full(SAMPLE_RATE, 0.5, np.float32)
+    cascade = load_cascade("cascade", cache=tmp_path)
+    cascade.keep(content_hash(samples), two_speakers())
+    assert cascade.notes("Why?", samples) == []
+    assert cascade.notes("What does CH2 say?", samples) == ["only what CH2 says was looked at"]
+    other = np.full(SAMPLE_RATE, 0.25, np.float32)
+    french = replace(said("Le budget est voté en mars."), language="fr")
+    cascade.keep(content_hash(other), french)
+    detected, english_only = cascade.notes("Why?", other)
+    assert "--language fr" in detected
+    assert "know English alone" in english_only
+    (unknown, *_) = cascade.notes("What does speaker B say?", other)
+    assert "--speakers FILE.rttm" in unknown
+    cascade.hearing = Hearing("fr")
+    cascade.keep(content_hash(other), french)
+    assert cascade.notes("Why?", other) == [english_only]
+
+
+def test_turns_from_elsewhere_name_the_speakers_of_a_stretch(tmp_path: Path) -> None:
+    path, turns = tmp_path / "call.wav", tmp_path / "call.rttm"
+    save_wav(path, np.full(20 * SAMPLE_RATE, 0.1, np.float32))
+    turns.write_text("SPEAKER call 1 0 7 <NA> <NA> B <NA> <NA>\nSPEAKER call 1 7 13 <NA> <NA> A <NA> <NA>\n")
+    cascade = load_cascade("cascade", cache=tmp_path)
+    cascade.hearing = Hearing(turns=turns)
+    samples = load(path, start=4.0)
+    cascade.keep(content_hash(samples), said())
+    spoken = cascade.hear(path, samples, 4.0)
+    assert spoken.speakers == ("B", "A")
+    assert [word.speaker for word in spoken.transcript.words if word.start < 2.5] == ["B"] * 3
+    assert {word.speaker for word in spoken.transcript.words if 4 < word.start < 15} == {"A"}
 
 
 # --- real weights ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,30 +77,69 @@ def test_the_passage_that_shares_most_is_cited_of_the_recording_that_says_it(
     embeddings: SentenceEmbeddings, tmp_path: Path
 ) -> None:
     recordings = [
-        Passages.of(words(text, 2.0), embeddings, tmp_path / f"{n}.npy")
-        for n, text in enumerate(("", "Lunch is at noon.", SAID))
+        Passages.of(words(text, 2.0), embeddings, tmp_path / "clip")
+        for text in ("", "Lunch is at noon today in the garden.", SAID)
     ]
     question = "when was the budget cut"
-    ranked = matches(question, embeddings.embed([question])[0], recordings)
+    ranked = matches(question, embeddings, recordings)
     assert len(ranked) == 4
     assert ranked[0].recording == 2
     assert ranked[0].line.text.startswith("The budget")
     assert evidence(ranked)[0] == ranked[0].line
-    again = Passages.of(words(SAID, 2.0), embeddings, tmp_path / "2.npy")
+    again = Passages.of(words(SAID, 2.0), embeddings, tmp_path / "clip")
     assert np.array_equal(again.vectors_NW, recordings[2].vectors_NW)
-    assert matches(question, embeddings.embed([question])[0], recordings[:1]) == []
+    assert matches(question, embeddings, recordings[:1]) == []
     assert evidence([]) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"no vectors", None])
-def test_kept_vectors_that_are_damaged_or_of_another_transcript_are_made_again(
-    content: bytes | None, embeddings: SentenceEmbeddings, tmp_path: Path
+@pytest.mark.parametrize("content", [b"", b"no vectors", b"other"])
+def test_kept_vectors_that_are_damaged_or_too_few_are_made_again(
+    content: bytes, embeddings: SentenceEmbeddings, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept.npy"
-    kept.write_bytes(content) if content is not None else Passages.of(words("Lunch."), embeddings, kept)
-    made = Passages.of(words(SAID), embeddings, kept)
-    assert np.array_equal(made.vectors_NW, Passages.of(words(SAID), embeddings).vectors_NW)
-    assert len(np.load(kept)) == len(made.lines)
+    made = Passages.of(words(SAID), embeddings, tmp_path / "clip")
+    (kept,) = tmp_path.iterdir()
+    if content == b"other":
+        np.save(kept, made.vectors_NW[:2])
+    else:
+        kept.write_bytes(content)
+    again = Passages.of(words(SAID), embeddings, tmp_path / "clip")
+    assert np.array_equal(again.vectors_NW, Passages.of(words(SAID), embeddings).vectors_NW)
+    assert len(np.load(kept)) == len(made.lines) + 2 * len(made.sentences)
+
+
+@pytest.mark.parametrize(
+    ("said", "pause", "expected"),
+    [
+        ("Who will write the report? Anna will.", 0.8, "Who will write the report? Anna will."),
+        ("The report. Anna will write it.", 1.5, "The report."),
+        ("The report. Anna will write it.", 0.8, "The report. Anna will write it."),
+        ("Anna will write it. Lunch is at noon.", 0.8, "Anna will write it."),
+        ("Anna will write it.", 0.8, "Anna will write it."),
+        ("lunch " * 40, 0.8, ("lunch " * 40).strip()),  # a sentence without a stop, longer than MOST_WORDS
+    ],
+)
+def test_what_goes_on_is_cited_with_a_question_a_snatch_and_what_is_cut_off(
+    said: str, pause: float, expected: str, embeddings: SentenceEmbeddings
+) -> None:
+    assert Passages.of(words(said, pause), embeddings).cited(0).text == expected
+
+
+def test_lines_are_of_one_speaker_and_those_of_the_named_alone_are_found(
+    embeddings: SentenceEmbeddings,
+) -> None:
+    """Anna's sentence goes on while Bob, who says the same words, cuts in."""
+    anna = [replace(word, speaker="A") for word in words("The budget was cut in the garden.")]
+    bob = [replace(word, speaker="B") for word in words("The budget was cut by Anna.", start=1.2)]
+    passages = Passages.of(sorted([*anna, *bob], key=lambda word: word.start), embeddings)
+    assert all(len({word.speaker for word in line.words}) == 1 for line in passages.lines)
+    assert {passages.sentence(n).text for n in range(2)} == {
+        "The budget was cut in the garden.",
+        "The budget was cut by Anna.",
+    }
+    for speaker in "AB":
+        found = matches("was the budget cut", embeddings, [passages], speakers=[(speaker,)])
+        assert {match.line.speaker for match in found} == {speaker}
+    assert len(matches("was the budget cut", embeddings, [passages])) == 2
 
 
 def line(start: float) -> Line:

@@ -20,7 +20,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,14 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
 from tgsr.answering.in_windows import hear_windows, window_around
-from tgsr.answering.passages import VECTORS, Match, Passages, evidence, matches
+from tgsr.answering.named_speakers import named
+from tgsr.answering.passages import Match, Passages, evidence, lines_by_speaker, matches
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.choices import letter
-from tgsr.data.transcribe.transcript import Line, lines_of
-from tgsr.data.transcribe.whisper import HEARING, SOURCE, Progress, Transcript, transcribe
+from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, turns_of, without_leaks
+from tgsr.data.transcribe.transcript import ENGLISH, Line
+from tgsr.data.transcribe.whisper import HEARING, SOURCE, FasterWhisper, Progress, Transcript
 from tgsr.disk.whole import write_whole
 from tgsr.engine.generate import NotFiniteLogits
 from tgsr.engine.sampling import NOT_FINITE
@@ -46,10 +48,10 @@ from tgsr.models.lalm import Lalm
 from tgsr.models.packaged_weights import language_model
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3
-from tgsr.timeline import Hole, Seconds, Span, Word
+from tgsr.timeline import Event, Hole, Seconds, Span, Word
 
 LIMITS = (
-    "cascade: hears English words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
+    "cascade: hears words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
     "in the median"
 )
 SMALL_LIMITS = (
@@ -63,6 +65,7 @@ HEARD_AROUND: Seconds = 12.0  # of the recording, around what was found
 NEAR = 0.2  # IoU with what Whisper found, from which on the listener is believed to mean the same words
 MOST_KEPT = 1000  # recordings whose passages stay in memory
 MAX_SECONDS: Seconds = 6 * 3600.0
+NOBODY = ("",)  # no speaker is called so
 
 
 def is_cascade(name: str) -> bool:
@@ -107,6 +110,31 @@ class Spoken:
     key: str
     transcript: Transcript
 
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Those who are known, in the order in which they begin to speak."""
+        return tuple(
+            dict.fromkeys(word.speaker for word in self.transcript.words if word.speaker is not None)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """How recordings are heard.
+
+    `language` is Whisper's code of what is spoken, None what it detects in each. With `by_channel` each channel is
+    heard by itself and is a speaker; `turns` is an RTTM file that says who speaks when.
+    """
+
+    language: str | None = None
+    by_channel: bool = False
+    turns: Path | None = None
+
+    @property
+    def kept_as(self) -> str:
+        """What the names of kept transcripts have beside the sound's."""
+        return (f".{self.language}" if self.language else "") + (".channels" if self.by_channel else "")
+
 
 @dataclass
 class Cascade(Responder):
@@ -120,8 +148,12 @@ class Cascade(Responder):
     system: str | None = None  # of the LLM's prompts
     listener: Lalm | None = None  # hears again where a phrase was found, and says its seconds
     embeddings: Callable[[], SentenceEmbeddings] = packaged_embeddings
+    hearing: Hearing = Hearing()
     kept: dict[str, Passages] = field(default_factory=dict)
     files: dict[Path, Spoken] = field(default_factory=dict)
+    by_sound: dict[str, Spoken] = field(
+        default_factory=dict
+    )  # of files, whose speakers a sound alone does not tell
 
     @property
     def limits(self) -> str:
@@ -157,13 +189,44 @@ class Cascade(Responder):
             return (
                 f"{REASONING_OPENING}\n{why} could be made out in this recording.\nFinal answer: {NOT_SAID}"
             )
+        asked = named(question.question, spoken.speakers)
+        if asked.unknown and spoken.speakers:
+            who = ", ".join(spoken.speakers)
+            return Failed(f"the question is about {asked.unknown[0]!r}; who speaks here: {who}")
         if isinstance(self.llm, ByQuotation):
             return self.llm.answer(self.ranked(question.question, question.choices, [spoken]), question)
-        written = self.llm.answer(lines_of(transcript.words), question, decoding, self.system)
+        lines = lines_in_time(transcript.words, asked.speakers)
+        written = self.llm.answer(lines, question, decoding, self.system)
         if isinstance(written, Failed):
             return written
         held = marked(written, transcript.words)
         return Cut(held) if isinstance(written, Cut) else held
+
+    def notes(self, question: str, samples: np.ndarray) -> list[str]:
+        """What is to be known about the answer to a question about this sound: whose lines, in which language."""
+        spoken = self.spoken(samples)
+        asked = named(question, spoken.speakers)
+        notes = []
+        if asked.speakers:
+            notes.append(f"only what {' and '.join(asked.speakers)} says was looked at")
+        elif asked.unknown and spoken.transcript.words:
+            notes.append(
+                f"who speaks is not known, so {asked.unknown[0]!r} could not be told from others: --channels separate "
+                "hears each channel by itself, --speakers FILE.rttm takes turns from elsewhere"
+            )
+        language = spoken.transcript.language
+        if language not in (None, ENGLISH) and spoken.transcript.words:
+            if self.hearing.language is None:
+                notes.append(
+                    f"Whisper takes the language for {language!r} and heard that; --language {language} says that it "
+                    "is, --language en that it is English"
+                )
+            if isinstance(self.llm, ByQuotation):
+                notes.append(
+                    "the sentence model and its threshold know English alone: in other languages passages are found by "
+                    "shared words and names, and what is declined may be said all the same"
+                )
+        return notes
 
     def nearest(
         self, question: str, choices: Sequence[str], recordings: Sequence[Path], is_phrase: bool = False
@@ -179,18 +242,27 @@ class Cascade(Responder):
         return ranked[0].recording if ranked else 0
 
     def ranked(self, question: str, choices: Sequence[str], spoken: Sequence[Spoken]) -> list[Match]:
-        """All passages of all that was heard, the nearest to the question first; see `matches`."""
-        vector_W = self.embeddings().embed([question])[0]
+        """The passages of all that was heard that fit the question best, those of the speakers that it names alone.
+
+        See `matches`. A recording that knows its speakers, but none whom the question names, has none.
+        """
         words = " ".join((question, *choices))
-        return matches(question, vector_W, [self.passages(one) for one in spoken], words)
+        asked = [named(question, one.speakers) for one in spoken]
+        named_somewhere = any(one.speakers for one in asked)
+        allowed = [
+            one.speakers or (NOBODY if named_somewhere and heard.speakers else ())
+            for one, heard in zip(asked, spoken, strict=True)
+        ]
+        recordings = [self.passages(one) for one in spoken]
+        return matches(question, self.embeddings(), recordings, words, allowed)
 
     def passages(self, spoken: Spoken) -> Passages:
         """The transcript's passages; their vectors are kept beside it."""
         if spoken.key not in self.kept:
             if len(self.kept) >= MOST_KEPT:  # of a benchmark of many clips, the last ones
                 self.kept.pop(next(iter(self.kept)))
-            path = self.cache / "transcripts" / HEARING / f"{spoken.key}.{VECTORS}.npy"
-            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), path)
+            kept = self.cache / "transcripts" / "passages" / spoken.key
+            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), kept)
         return self.kept[spoken.key]
 
     def spoken_in(self, path: Path, told: Progress | None = None) -> Spoken:
@@ -210,42 +282,108 @@ class Cascade(Responder):
         except (OSError, ValueError, KeyError, TypeError):
             transcript = None
         if transcript is None:
-            spoken = self.spoken(audio.load(path, max_seconds=self.max_seconds), told)
+            samples = audio.load(path, max_seconds=self.max_seconds)
+            spoken = self.hear(path, samples, told=told)
             write_whole(index, json.dumps({"stamp": stamp, "sound": spoken.key}))
         else:
-            spoken = Spoken(str(key), transcript)
+            spoken = self._by_turns(Spoken(str(key), transcript), path)
         self.files[path] = spoken
         return spoken
 
-    def spoken(self, samples: np.ndarray, told: Progress | None = None) -> Spoken:
+    def hear(
+        self,
+        path: Path,
+        samples: np.ndarray,
+        start: Seconds = 0.0,
+        end: Seconds | None = None,
+        told: Progress | None = None,
+    ) -> Spoken:
+        """What is heard of a stretch of the file, whose sound the samples are; each word has its speaker, if known.
+
+        `told` is told how far it is, of each channel by itself where they are heard so. AudioError as `audio.load`; RecordError and CorpusError for turns that are none of this recording.
+        """
+        key = content_hash(samples)
+        if key not in self.by_sound:
+            transcript = self._read(key)
+            if transcript is None and self.hearing.by_channel and (n := audio.n_channels(path)) > 1:
+                transcript = self._by_channel(path, n, start, end, told)
+                self.keep(key, transcript)
+            heard = Spoken(key, transcript or self._hear(key, samples, told))
+            self.by_sound[key] = self._by_turns(heard, path, start)
+        return self.by_sound[key]
+
+    def _by_channel(
+        self, path: Path, n: int, start: Seconds, end: Seconds | None, told: Progress | None
+    ) -> Transcript:
+        """What is heard of each channel by itself, which is its words' speaker."""
+        words: list[Word] = []
+        holes: list[Hole] = []
+        loud: dict[str | None, np.ndarray] = {}
+        languages: list[str | None] = []
+        for channel in range(n):
+            samples = audio.load(path, start=start, end=end, max_seconds=self.max_seconds, channel=channel)
+            heard, name = self._whisper(told)(samples), channel_name(channel)
+            words += [replace(word, speaker=name) for word in heard.words]
+            holes += [replace(hole, speaker=name) for hole in heard.holes]
+            languages += [heard.language] if heard.words else []
+            loud[name] = loudness([samples])
+        duration = len(samples) / audio.SAMPLE_RATE
+        language = next(iter(languages), None)
+        return Transcript(tuple(without_leaks(words, loud)), duration, SOURCE, language, holes=tuple(holes))
+
+    def _by_turns(self, spoken: Spoken, path: Path, start: Seconds = 0.0) -> Spoken:
+        """With the speakers of the RTTM file, where one was given."""
+        if self.hearing.turns is None:
+            return spoken
+        transcript = spoken.transcript
+        turns = turns_of(self.hearing.turns, path.name, audio.duration(path))
+        later = [
+            Event(turn.label, max(0.0, turn.start - start), turn.end - start)
+            for turn in turns
+            if turn.end > start
+        ]
+        return Spoken(spoken.key, replace(transcript, words=named_by_turns(transcript.words, later)))
+
+    def spoken(self, samples: np.ndarray) -> Spoken:
         """What is heard of the samples, from the cache where they were heard before."""
         key = content_hash(samples)
-        return Spoken(key, self._read(key) or self._hear(key, samples, told))
+        return self.by_sound.get(key) or Spoken(key, self._read(key) or self._hear(key, samples))
 
     def transcript(self, samples: np.ndarray) -> Transcript:
         """The clip's transcript, from the cache where it was made before; a kept one that is damaged is made again."""
         return self.spoken(samples).transcript
 
     def _path(self, key: str) -> Path:
-        return self.cache / "transcripts" / HEARING / f"{key}.json"
+        return self.cache / "transcripts" / HEARING / f"{key}{self.hearing.kept_as}.json"
 
     def _read(self, key: str) -> Transcript | None:
         try:
             row = json.loads(self._path(key).read_text(encoding="utf-8"))
-            kept = row["words"]
-            words = tuple(Word(text, start, end, None, SOURCE, sure) for text, start, end, sure in kept)
+            words = tuple(
+                Word(text, start, end, next(iter(who), None), SOURCE, sure)
+                for text, start, end, sure, *who in row["words"]
+            )
             holes = tuple(Hole(start, end) for start, end in row["holes"])
-            return Transcript(words, float(row["duration"]), SOURCE, holes=holes)
+            return Transcript(words, float(row["duration"]), SOURCE, row.get("language"), holes=holes)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def _whisper(self, told: Progress | None) -> FasterWhisper:
+        return FasterWhisper(None, self.hearing.language, told=told)
+
     def _hear(self, key: str, samples: np.ndarray, told: Progress | None = None) -> Transcript:
-        transcript = transcribe(samples, told=told)
-        rows = [[w.text, w.start, w.end, w.confidence] for w in transcript.words]
-        row = {"duration": transcript.duration, "words": rows}
+        transcript = self._whisper(told)(samples)
+        self.keep(key, transcript)
+        return transcript
+
+    def keep(self, key: str, transcript: Transcript) -> None:
+        rows = [
+            [w.text, w.start, w.end, w.confidence, *([] if w.speaker is None else [w.speaker])]
+            for w in transcript.words
+        ]
+        row = {"duration": transcript.duration, "language": transcript.language, "words": rows}
         row["holes"] = [[hole.start, hole.end] for hole in transcript.holes]
         write_whole(self._path(key), json.dumps(row, ensure_ascii=False))
-        return transcript
 
 
 def _index(cache: Path, path: Path) -> Path:
@@ -262,7 +400,7 @@ def forget(cache: Path, path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):  # it was never heard
         return
     index.unlink()
-    for kept in (cache / "transcripts").glob(f"*/{key}.*"):
+    for kept in (cache / "transcripts").glob(f"*/{key}*"):
         kept.unlink()
 
 
@@ -283,8 +421,18 @@ def nearest_of(text: str) -> tuple[Seconds, str] | None:
 
 def found(phrase: str, words: Sequence[Word]) -> Span | None:
     """Where the transcript has the phrase; None where nothing reads like it."""
-    span, likeness = find_phrase(phrase, words) or (None, 0.0)
+    of_each = [
+        find_phrase(phrase, [word for word in words if word.speaker == speaker]) or (None, 0.0)
+        for speaker in dict.fromkeys(word.speaker for word in words)
+    ]
+    span, likeness = max(of_each, key=lambda one: one[1], default=(None, 0.0))
     return span if likeness >= SAME else None
+
+
+def lines_in_time(words: Sequence[Word], speakers: Sequence[str] = ()) -> list[Line]:
+    """The transcript's lines in the order of their starts; those of the speakers alone, if there are any."""
+    lines = lines_by_speaker([word for word in words if not speakers or word.speaker in speakers])
+    return sorted(lines, key=lambda line: line.span.start)
 
 
 def refined(listener: Lalm, samples: np.ndarray, phrase: str, span: Span) -> Span:
@@ -321,7 +469,10 @@ class ByPrompt:
 
 def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters: int) -> str:
     """The timed transcript before the question; where it is too long, without the lines that share least with it."""
-    written = [f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {line.text}" for line in lines]
+    written = [
+        f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {f'{line.speaker}: ' if line.speaker else ''}{line.text}"
+        for line in lines
+    ]
     kept = set(range(len(lines)))
     scores = relevance(" ".join((question.question, *question.choices)), lines)
     size = sum(len(line) + 1 for line in written)
@@ -344,6 +495,10 @@ def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters:
 # --- the packaged models: what is nearest, quoted ----------------------------------------------------------------
 
 
+def _who(line: Line) -> str:
+    return "the speaker" if line.speaker is None else f"speaker {line.speaker}"
+
+
 @dataclass
 class ByQuotation:
     """The passages that answer are quoted; the small LLM says which choice follows from them."""
@@ -354,7 +509,7 @@ class ByQuotation:
         """The response to a question, of all passages in order of how near they are."""
         found = evidence(ranked)
         said = [
-            f'From {line.span.start:.2f}s to {line.span.end:.2f}s, the speaker says "{line.text}".'
+            f'From {line.span.start:.2f}s to {line.span.end:.2f}s, {_who(line)} says "{line.text}".'
             for line in sorted(found, key=lambda line: line.span.start)
         ]
         nearest = ranked[0].line

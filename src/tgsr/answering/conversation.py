@@ -50,13 +50,17 @@ a question                asks it; --choice and --phrase hold for every one
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One question's answer, about one recording: its response, and what it cites, on the recording's own clock."""
+    """One question's answer, about one recording: its response, and what it cites, on the recording's own clock.
+
+    `notes` say what is to be known about it: whose lines were looked at, in which language.
+    """
 
     question: str
     recording: Path
     duration: Seconds
     cited: CitedAnswer
     located: bool  # the question was where words are said
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -81,6 +85,7 @@ class Answer:
             ],
             "nearest": None if nearest is None else {"at": nearest[0], "text": nearest[1]},
             "response": self.cited.text,
+            "notes": list(self.notes),
             "wav": None if wav is None else str(wav),
             "model": model,
         }
@@ -130,7 +135,8 @@ class Conversation:
         samples = self.samples(recording)
         cited = ask(self.model, samples, question, choices, phrase=phrase, long_audio=self.long_audio)
         moved = cited.moved(self.start, choices, question if phrase else None)
-        return Answer(question, recording, len(samples) / audio.SAMPLE_RATE, moved, phrase)
+        notes = self.model.notes(question, samples) if isinstance(self.model, Cascade) and not phrase else []
+        return Answer(question, recording, len(samples) / audio.SAMPLE_RATE, moved, phrase, tuple(notes))
 
     def samples(self, recording: Path) -> np.ndarray:
         """The stretch of the recording that is heard; ModelError or AudioError where it is too long for the model."""
@@ -143,7 +149,10 @@ class Conversation:
                 most = self.model.max_seconds
             while len(self.heard) >= 4:
                 self.heard.pop(next(iter(self.heard)))
-            self.heard[recording] = audio.load(recording, start=self.start, end=self.end, max_seconds=most)
+            samples = audio.load(recording, start=self.start, end=self.end, max_seconds=most)
+            if isinstance(self.model, Cascade):
+                self.model.hear(recording, samples, self.start, self.end)
+            self.heard[recording] = samples
         return self.heard[recording]
 
 

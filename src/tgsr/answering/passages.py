@@ -1,27 +1,40 @@
 """What was said, as passages that are found by what they mean and by the words that they share with a question.
 
-Looked for are lines (transcript.py), which are short enough to mean one thing; cited is the sentence around a line, as
-the answer may go on in the next one. Whisper's sentences may be long and may lack their stops.
+Looked for are lines (transcript.py), which are short enough to mean one thing, the sentences around them, and these
+with the next one; cited is the sentence, and what follows where it is cut off or is but a few words, as the answer may
+go on there. Whisper's sentences may be long and may lack their stops. Where it is known who speaks, a line, a sentence
+and a passage are one speaker's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tgsr.answering.citing import relevance
+from tgsr.answering.citing import COMMON, bare_words, relevance
 from tgsr.data.transcribe.transcript import ABBREVIATED, Line, lines_of
 from tgsr.disk.whole import whole
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
 from tgsr.timeline import Seconds, Word
 
 LONG_PAUSE: Seconds = 1.2  # across which no sentence goes on
-MOST_WORDS = 32  # of the lines that are cited together
-VECTORS = "minilm-1"  # names what is kept of lines: another number where they are cut, or embedded, otherwise
+MOST_WORDS = 32  # of a sentence's lines
+SNATCH = 4  # words: what has fewer says little
+QUOTES = "\"'”’"
+VECTORS = (
+    "minilm-2"  # names what is kept of lines and sentences: another number where they are embedded otherwise
+)
+
+
+def lines_by_speaker(words: Sequence[Word]) -> list[Line]:
+    """The transcript's lines, those of one speaker together: talk that crosses another's does not break a sentence."""
+    speakers = dict.fromkeys(word.speaker for word in words)
+    return [line for one in speakers for line in lines_of([word for word in words if word.speaker == one])]
 
 
 def sentence_around(lines: Sequence[Line], index: int) -> slice:
@@ -40,14 +53,26 @@ def n_words(lines: Sequence[Line]) -> int:
 
 def _goes_on(line: Line, following: Line, n: int) -> bool:
     """Whether the second of two lines goes on with the first one's sentence, where both and others have n words."""
-    last = line.words[-1].text
-    ends = last.endswith((".", "?", "!")) and last not in ABBREVIATED
-    return not ends and n <= MOST_WORDS and following.span.start - line.span.end <= LONG_PAUSE
+    return not _ends(line) and n <= MOST_WORDS and _follows(line, following)
+
+
+def _ends(line: Line) -> bool:
+    last = line.words[-1].text.rstrip(QUOTES)
+    return last.endswith((".", "?", "!")) and last not in ABBREVIATED
+
+
+def _follows(line: Line, following: Line) -> bool:
+    """Whether the same speaker says the second line soon after the first."""
+    same = line.speaker == following.speaker
+    return same and following.span.start - line.span.end <= LONG_PAUSE
 
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """A transcript's lines, the sentence around each, and the lines' vectors, N x W, each of length 1."""
+    """A transcript's lines, its S sentences, each some of the lines, and their vectors, each of length 1.
+
+    `vectors_NW` are of the lines, then of the sentences, then of the sentences each with the next one.
+    """
 
     lines: tuple[Line, ...]
     sentences: tuple[slice, ...]
@@ -55,20 +80,59 @@ class Passages:
 
     @classmethod
     def of(cls, words: Sequence[Word], embeddings: SentenceEmbeddings, kept: Path | None = None) -> Passages:
-        """`kept` is the file of their vectors: read where it is whole and of as many lines, else written."""
-        lines = tuple(lines_of(words))
-        halves_NW = None if kept is None else _read(kept)
-        if halves_NW is None or len(halves_NW) != len(lines):
-            halves_NW = embeddings.embed([line.text for line in lines]).astype(np.float16)
-            if kept is not None:
-                with whole(kept) as half, half.open("wb") as file:
+        """`kept` is how the files of vectors begin: they are read where they are whole, else made and written."""
+        lines = tuple(lines_by_speaker(words))
+        found = {(one.start, one.stop): one for one in (sentence_around(lines, i) for i in range(len(lines)))}
+        sentences = tuple(found[key] for key in sorted(found))
+        said = [" ".join(line.text for line in lines[one]) for one in sentences]
+        stops = [one.stop for one in (*sentences[1:], *sentences[-1:])]
+        pairs = [
+            " ".join(line.text for line in lines[one.start : stop])
+            for one, stop in zip(sentences, stops, strict=True)
+        ]
+        texts = [*(line.text for line in lines), *said, *pairs]
+        name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+        path = None if kept is None else kept.with_name(f"{kept.name}.{name}.{VECTORS}.npy")
+        halves_NW = None if path is None else _read(path)
+        if halves_NW is None or len(halves_NW) != len(texts):
+            halves_NW = embeddings.embed(texts).astype(np.float16)
+            if path is not None:
+                with whole(path) as half, half.open("wb") as file:
                     np.save(file, halves_NW)
-        sentences = tuple(sentence_around(lines, index) for index in range(len(lines)))
         return cls(lines, sentences, halves_NW.astype(np.float32))
 
     def sentence(self, index: int) -> Line:
-        """The sentence around a line, as one line."""
-        return Line(tuple(word for line in self.lines[self.sentences[index]] for word in line.words))
+        """A sentence as one line."""
+        return _joined(self.lines[self.sentences[index]])
+
+    def cited(self, index: int) -> Line:
+        """What is quoted for a sentence: the next one with it, where it is cut off, a question or a snatch.
+
+        Sentences may share lines: a long one without a stop is cut around each of its lines.
+        """
+        own, said = self.sentences[index], self.sentence(index)
+        goes_on = (
+            not _ends(said) or said.words[-1].text.rstrip(QUOTES).endswith("?") or len(said.words) < SNATCH
+        )
+        if index + 1 == len(self.sentences) or not goes_on:
+            return said
+        following = self.sentences[index + 1]
+        follows = following.start < own.stop or _follows(
+            self.lines[own.stop - 1], self.lines[following.start]
+        )
+        return _joined(self.lines[own.start : following.stop]) if follows else said
+
+    def nearness(self, vector_W: np.ndarray) -> np.ndarray:
+        """(S,): mean cosine of a question with the best line of a sentence, the sentence, and it with the next one."""
+        cosines_N = self.vectors_NW @ vector_W
+        n, s = len(self.lines), len(self.sentences)
+        best_S = np.array([cosines_N[:n][one].max() for one in self.sentences])
+        mean_S: np.ndarray = (best_S + cosines_N[n : n + s] + cosines_N[n + s :]) / 3
+        return mean_S
+
+
+def _joined(lines: Sequence[Line]) -> Line:
+    return Line(tuple(word for line in lines for word in line.words))
 
 
 def _read(kept: Path) -> np.ndarray | None:
@@ -81,17 +145,19 @@ def _read(kept: Path) -> np.ndarray | None:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage of the `recording`-th recording, and how well its best line fits the question."""
+    """A passage of the `recording`-th recording, and how well it fits the question."""
 
     recording: int
     line: Line
     score: float
 
 
-SHARED = 0.2  # weight of the words that are shared, beside the cosine
+SHARED = 0.1  # weight of the words that are shared, beside the cosines
+COUNTERPART = 0.25  # weight of the question's word that is farthest from all of the passage
 LACKS = 0.15  # off where a number, a date or a colour is asked for and the passage has none
-SNATCH, A_SNATCH = 4, 0.1  # off for a line of fewer words: it is near to much
-ANSWERED = 0.5  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
+A_SNATCH = 0.1  # off for a passage of fewer words than SNATCH: it is near to much
+LOOKED_AT = 20  # passages that are looked at word by word
+ANSWERED = 0.485  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
 _ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
 _NUMBER = (
     rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
@@ -122,35 +188,44 @@ def lacks(question: str, passage: str) -> bool:
 
 
 def matches(
-    question: str, vector_W: np.ndarray, recordings: Sequence[Passages], words: str | None = None
+    question: str,
+    embeddings: SentenceEmbeddings,
+    recordings: Sequence[Passages],
+    words: str | None = None,
+    speakers: Sequence[Collection[str]] | None = None,
 ) -> list[Match]:
-    """The sentences around all lines of all recordings, the best first.
+    """The sentences of all recordings that fit the question best, LOOKED_AT at most, the best first.
 
-    The score is the cosine of line and question; SHARED times the share of the question's words that the sentence's
-    best line has (rare ones weigh more; `words` are others to look for instead); less LACKS where what is asked for is
-    not in the sentence, and A_SNATCH where the line is one. [] where nobody says a word.
+    The score is the nearness of the sentence (`Passages`); SHARED times the share of the question's words that it has
+    (rare ones weigh more; `words` are others to look for instead); COUNTERPART times the cosine of the question's word
+    that has least of a counterpart there; less LACKS where what is asked for is not in it, and A_SNATCH where it is
+    one. `speakers` are whose sentences alone are looked at, of each recording; of one where they are empty, all. []
+    where nobody says a word.
     """
-    lines = [line for one in recordings for line in one.lines]
-    if not lines:
+    allowed = speakers or [()] * len(recordings)
+    places = [(n, i) for n, one in enumerate(recordings) for i in range(len(one.sentences))]
+    if not places:
         return []
-    sentences = [one.sentence(index) for one in recordings for index in range(len(one.lines))]
-    shares = np.array(relevance(words or question, lines))
-    starts = np.cumsum([0, *(len(one.lines) for one in recordings)])
-    best = [
-        max(shares[start:][part])
-        for start, one in zip(starts, recordings, strict=False)
-        for part in one.sentences
-    ]
-    scores = np.concatenate([one.vectors_NW @ vector_W for one in recordings if one.lines])
-    scores += SHARED * np.array(best)
-    scores -= LACKS * np.array([lacks(question, sentence.text) for sentence in sentences])
-    scores -= A_SNATCH * np.array([len(line.words) < SNATCH for line in lines])
-    owners = np.repeat(np.arange(len(recordings)), [len(one.lines) for one in recordings])
-    return [Match(int(owners[i]), sentences[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")]
+    vector_W = embeddings.embed([question])[0]
+    nearness_S = np.concatenate([one.nearness(vector_W) for one in recordings if one.lines])
+    said = [recordings[n].sentence(i) for n, i in places]
+    heard = [not allowed[n] or line.speaker in allowed[n] for (n, _), line in zip(places, said, strict=True)]
+    first_S = nearness_S + SHARED * np.array(relevance(words or question, said))
+    order = [i for i in np.argsort(-first_S, kind="stable") if heard[i]][:LOOKED_AT]
+    content = [word for word in bare_words(question) if word not in COMMON]
+    found = []
+    for i in order:
+        text = said[i].text
+        least = embeddings.counterparts(content, text).min() if content else 0.5
+        score = first_S[i] + COUNTERPART * least - LACKS * lacks(question, text)
+        score -= A_SNATCH * (len(said[i].words) < SNATCH)
+        n, index = places[i]
+        found.append(Match(n, recordings[n].cited(index), float(score)))
+    return sorted(found, key=lambda match: -match.score)
 
 
 CITED_MOST = 2  # passages
-WORTH = 0.9  # a second passage is cited where it scores at least this share of the best
+WORTH = 0.7  # a second passage is cited where it scores at least this share of the best
 
 
 def evidence(ranked: Sequence[Match], threshold: float = ANSWERED) -> list[Line]:

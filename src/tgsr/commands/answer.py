@@ -55,6 +55,17 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     flag("--model", help=f"{MODEL}. If not given: cascade, with --phrase {LOCATOR}")
     about = f"writes the answer over the transcript, instead of quoting it: {shared.LLM}; short for --model cascade:LLM"
     flag("--llm", metavar="LLM", help=about)
+    about = (
+        "a code or name (fr, French): what is spoken, heard by Whisper base; auto, if not given, has it detected. The "
+        "cascade's, as the two that follow"
+    )
+    flag("--language", default="auto", help=about)
+    about = (
+        "separate: each channel is heard by itself and is a speaker, CH1 (left) the first; a question that names a "
+        "speaker (speaker B, left channel, a name in FILE.rttm) is answered from that speaker's lines alone"
+    )
+    flag("--channels", choices=("mixed", "separate"), default="mixed", help=about)
+    flag("--speakers", type=Path, metavar="FILE.rttm", help="turns from elsewhere, whose speakers words get")
     flag("--start", type=float, default=0.0, help="hear from this second on")
     flag("--end", type=float, help="hear up to this second")
     about = "where to write the wav; evidence.wav if not given, and none for questions from a pipe"
@@ -84,6 +95,10 @@ def model_named(model: str | None, llm: str | None, phrase: bool = False) -> str
 
 def ask(args: argparse.Namespace) -> None:
     name = model_named(args.model, args.llm, args.phrase)
+    language = shared.language_code(args.language)
+    if args.speakers and args.channels == "separate":
+        raise OptionError("--speakers and --channels separate: both say who speaks; give one of them")
+    shared.require_there(args.speakers)
     recordings, question = asked_of(args.words)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
@@ -97,12 +112,20 @@ def ask(args: argparse.Namespace) -> None:
         raise OptionError(f"--start, --end: are of one recording, not of {len(recordings)}")
     if len(recordings) == 1:
         audio.duration(recordings[0])  # one that cannot be read is said before a model is loaded
+    from tgsr.answering.cascade import Cascade, Hearing
     from tgsr.answering.conversation import Conversation, questions_in, require_question
 
     choices = tuple(args.choice)
     if question is not None:
         require_question(question, choices)
     model = shared.open_model(args, name)
+    hearing = Hearing(None if language == "auto" else language, args.channels == "separate", args.speakers)
+    if isinstance(model, Cascade):
+        model.hearing = hearing
+    elif hearing != Hearing():
+        raise OptionError(
+            f"--language, --channels, --speakers: are the cascade's; {name} hears the sound itself"
+        )
     conversation = Conversation(model, recordings, args.start, args.end, args.long_audio)
     if len(recordings) > 1:
         for error in conversation.hear():
@@ -219,6 +242,7 @@ def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
     model, start, cited = conversation.model, conversation.start, answer.cited
     lines = [f"{answer.recording}:"] if len(conversation.recordings) > 1 else []
     lines.append(cited.text)
+    lines += [f"note: {note}" for note in answer.notes]
     if isinstance(cited.text, Cut):
         lines.append("the response was cut off at its limit and may lack its answer")
     if start:

@@ -10,6 +10,7 @@ import re
 import tempfile
 import typing
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,22 @@ def require_there(*paths: Path | None) -> None:
         if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
             raise OptionError(f"{path}: is an address, and only files are read; download it first")
         raise FileNotFoundError(f"{path}: no such file or folder")
+
+
+def language_code(name: str) -> str:
+    """The code of a language by its code or English name: fr, fr-CA, French. OptionError where Whisper knows none."""
+    code = name.casefold().replace("_", "-").partition("-")[0]
+    if code in ("auto", "en"):
+        return code
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    if code in LANGUAGES:
+        return code
+    if name.casefold() in TO_LANGUAGE_CODE:
+        return str(TO_LANGUAGE_CODE[name.casefold()])
+    near = get_close_matches(name.casefold(), TO_LANGUAGE_CODE, 1)
+    meant = f"did you mean {near[0]}?" if near else f"they are {', '.join(sorted(LANGUAGES))}, and auto"
+    raise OptionError(f"--language {name}: is none of Whisper's languages; {meant}")
 
 
 def require_writable(flag: str, path: Path | None, *, folder: bool = False) -> None:

@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -82,7 +81,7 @@ def transcribe(args: argparse.Namespace) -> None:
         raise OptionError("--speakers and --channels separate: both say who speaks; give one of them")
     _require_aligner(args.align)
     layout = shared.config_of(args, Layout)
-    args.language = _language(args.language)
+    args.language = shared.language_code(args.language)
     if not formats:
         shared.require_writable("--out", args.out)
         _summarise(
@@ -130,22 +129,6 @@ def _format_of(out: Path | None) -> list[Format]:
     return [to for to in FORMATS if to not in ("json", "txt") and suffix.endswith(SUFFIXES[to].casefold())][
         :1
     ]
-
-
-def _language(name: str) -> str:
-    """The code of a language by its code or English name: fr, fr-CA, French. OptionError where Whisper knows none."""
-    code = name.casefold().replace("_", "-").partition("-")[0]
-    if code in ("auto", "en"):
-        return code
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
-
-    if code in LANGUAGES:
-        return code
-    if name.casefold() in TO_LANGUAGE_CODE:
-        return str(TO_LANGUAGE_CODE[name.casefold()])
-    near = get_close_matches(name.casefold(), TO_LANGUAGE_CODE, 1)
-    meant = f"did you mean {near[0]}?" if near else f"they are {', '.join(sorted(LANGUAGES))}, and auto"
-    raise OptionError(f"--language {name}: is none of Whisper's languages; {meant}")
 
 
 def _clips(args: argparse.Namespace, root: Path) -> Iterator[Clip | Bad]:

@@ -58,6 +58,28 @@ class SentenceEmbeddings:
                 vectors_NW[batch] = self._states(np.array([ids[index] for index in batch])).mean(1)
         return vectors_NW / np.linalg.norm(vectors_NW, axis=1, keepdims=True)
 
+    def counterparts(self, words: Sequence[str], text: str) -> np.ndarray:
+        """(len(words),): the cosine of each word with the nearest one in the text, by the vectors of their pieces.
+
+        1 for a word that is there; a word of several pieces has their mean.
+        """
+        vectors = self.tensors["embeddings.word_embeddings.weight"]
+
+        def pieces(texts: Sequence[str]) -> list[list[int]]:
+            encoded = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+            return [one.ids for one in encoded]
+
+        def unit(ids: Sequence[int]) -> np.ndarray:
+            rows_NW = vectors[list(ids)]
+            return rows_NW / np.linalg.norm(rows_NW, axis=1, keepdims=True)
+
+        (there,) = pieces([text])
+        if not there:
+            return np.zeros(len(words), np.float32)
+        there_NW = unit(there)
+        means = [float((unit(ids) @ there_NW.T).max(1).mean()) if ids else 0.0 for ids in pieces(words)]
+        return np.array(means, np.float32)
+
     def _states(self, ids_NT: np.ndarray) -> np.ndarray:
         words, places, kinds = (
             self.tensors[f"embeddings.{name}_embeddings.weight"]

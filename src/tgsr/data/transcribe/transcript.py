@@ -104,6 +104,11 @@ class Line:
         return " ".join(word.text for word in self.words)
 
     @property
+    def speaker(self) -> str | None:
+        """Who says the first word."""
+        return self.words[0].speaker
+
+    @property
     def span(self) -> Span:
         span = cover(word.span for word in self.words)
         assert span is not None  # a line has words
