@@ -300,7 +300,8 @@ class Cascade(Responder):
     ) -> Spoken:
         """What is heard of a stretch of the file, whose sound the samples are; each word has its speaker, if known.
 
-        `told` is told how far it is, of each channel by itself where they are heard so. AudioError as `audio.load`; RecordError and CorpusError for turns that are none of this recording.
+        `told` is told how far it is, of each channel by itself where they are heard so. AudioError as `audio.load`;
+        RecordError and CorpusError for turns that are none of this recording.
         """
         key = content_hash(samples)
         if key not in self.by_sound:
