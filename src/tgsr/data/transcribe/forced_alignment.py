@@ -13,13 +13,13 @@ from functools import cache, cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import inflect
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.alignments.alignment import Alignment, missing_in
 from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import Timed
+from tgsr.data.transcribe.spelling import readings, spell
 from tgsr.errors import ModelError
 from tgsr.records import UNALIGNED
 from tgsr.timeline import Seconds, Span, Word
@@ -135,31 +135,65 @@ class PocketSphinx:
     source: str = field(default="forced-alignment", init=False)
 
     def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span] | None:
-        spoken = [spell(word) for word in words]
-        all_parts = [part for parts in spoken for part in parts]
-        if not all_parts or len(samples) < SAMPLE_RATE // 20:
+        if len(samples) < SAMPLE_RATE // 20:
             return None
-        decoder = _decoder()
-        for part in set(all_parts):
-            if decoder.lookup_word(part) is None:
-                decoder.add_word(part, sounds(part), True)
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
-        try:
-            decoder.set_align_text(" ".join(all_parts))
-            decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
-            decoder.start_utt()
-            decoder.process_raw(pcm, no_search=False, full_utt=True)
-            decoder.end_utt()
-            segments = [
-                (re.sub(r"\(\d+\)$", "", s.word), s.start_frame / 100, (s.end_frame + 1) / 100)
-                for s in decoder.seg() or ()
-                if not s.word.startswith(("<", "[", "("))
-            ]
-        except RuntimeError:  # its beam has lost all paths: the words are not those that are said
-            return None
-        if [word for word, _, _ in segments] != all_parts:
-            return None
-        return _joined(spoken, [Span(start, max(end, start + 0.01)) for _, start, end in segments])
+        spoken = _as_said(pcm, words)
+        spans = _spans(pcm, [part for parts in spoken for part in parts])
+        return None if spans is None else _joined(spoken, [span for _, span in spans])
+
+
+def _as_said(pcm: bytes, words: Sequence[str]) -> list[tuple[str, ...]]:
+    """The parts of each word. Of several readings (1985) it is the one that fits the sound: each is a pronunciation of
+    one dictionary entry, and the aligner says which it took.
+    """
+    ways = [readings(word) for word in words]
+    if all(len(way) == 1 for way in ways):
+        return [way[0] for way in ways]
+    decoder = _decoder()
+    entries: list[list[str]] = []
+    for way in ways:
+        if len(way) == 1:
+            entries.append(list(way[0]))
+            continue
+        entries.append(["|".join("_".join(reading) for reading in way)])
+        if decoder.lookup_word(entries[-1][0]) is None:
+            for n, reading in enumerate(way):
+                phones = " ".join(decoder.lookup_word(part) or sounds(part) for part in reading)
+                decoder.add_word(entries[-1][0] + (f"({n + 1})" if n else ""), phones, True)
+    names = iter(_spans(pcm, [entry for of_word in entries for entry in of_word]) or ())
+    spoken = []
+    for way, of_word in zip(ways, entries, strict=True):
+        taken = [name for name, _ in islice(names, len(of_word))]
+        number = re.search(r"\((\d+)\)$", taken[0]) if len(way) > 1 and taken else None
+        spoken.append(way[int(number[1]) - 1 if number else 0])
+    return spoken
+
+
+def _spans(pcm: bytes, parts: Sequence[str]) -> list[tuple[str, Span]] | None:
+    """Each part, as the aligner names the pronunciation that it took ("two(3)" is the third), with its span; None where
+    it finds no way through.
+    """
+    if not parts:
+        return None
+    decoder = _decoder()
+    for part in set(parts):
+        if decoder.lookup_word(part) is None:
+            decoder.add_word(part, sounds(part), True)
+    try:
+        decoder.set_align_text(" ".join(parts))
+        decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
+        decoder.start_utt()
+        decoder.process_raw(pcm, no_search=False, full_utt=True)
+        decoder.end_utt()
+        found = [
+            (one.word, Span(one.start_frame / 100, max(one.end_frame, one.start_frame) / 100 + 0.01))
+            for one in decoder.seg() or ()
+            if not one.word.startswith(("<", "[", "("))
+        ]
+    except RuntimeError:  # its beam has lost all paths: the words are not those that are said
+        return None
+    return found if [re.sub(r"\(\d+\)$", "", name) for name, _ in found] == list(parts) else None
 
 
 def _joined(spoken: Sequence[Sequence[str]], spans: Sequence[Span]) -> list[Span]:
@@ -183,24 +217,6 @@ def _decoder() -> Any:
     # Narrower beams, its own among them, lose speakers with an accent; wider ones cost nothing and find no more.
     beam = {name: 1e-100 for name in ("beam", "wbeam", "pbeam")}
     return Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL", **beam)
-
-
-def spell(word: str) -> list[str]:
-    """A written word as the lower-case words that are said: "1985," -> nineteen eighty-five; "--" -> none."""
-    spoken: list[str] = []
-    for piece in re.findall(r"\d+(?:[.,]\d+)*|[A-Za-z]+(?:['’][A-Za-z]+)*", word):
-        if piece[0].isdigit():
-            year = re.fullmatch(r"1[1-9]\d\d", piece) is not None and not piece.endswith("00")
-            number = _numbers().number_to_words(piece.replace(",", ""), group=2 if year else 0)
-            spoken += re.findall(r"[a-z]+", str(number).lower())
-        else:
-            spoken.append(piece.lower().replace("’", "'"))
-    return spoken
-
-
-@cache
-def _numbers() -> Any:
-    return inflect.engine()
 
 
 def sounds(word: str) -> str:

@@ -10,7 +10,7 @@ from unicodedata import east_asian_width
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.forced_alignment import spell
+from tgsr.data.transcribe.spelling import spell
 from tgsr.timeline import Seconds, Span, Word
 
 FRAME: Seconds = 512 / SAMPLE_RATE  # silero's step
