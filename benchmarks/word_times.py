@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from itertools import islice, pairwise
 from pathlib import Path
@@ -38,7 +38,7 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.data.corpora.spoken_digits import DIGITS, compose, recordings, trim
 from tgsr.data.transcribe.speech import runs
 from tgsr.records import Clip, read_clips
-from tgsr.timeline import Seconds, Word
+from tgsr.timeline import Seconds
 
 HERE = Path(__file__).parent
 RESULT = HERE / "word_times.json"
@@ -48,7 +48,11 @@ LEVEL, NOISE = 0.1, 0.001  # RMS of a part, and of the room behind all of them
 FAR: Seconds = 0.2  # an error that a listener notices
 LOST = 3  # words in a row that nobody wrote: a stretch is lost
 PART_PAUSE: Seconds = 0.15  # between two words, from which a sentence is cut into parts
-APART, BREATH, WEAK = 0.1, 0.4, 10**-1.2  # s from speech, s long at most, of the loudest power: a breath, no word
+APART, BREATH, WEAK = (
+    0.1,
+    0.4,
+    10**-1.2,
+)  # s from speech, s long at most, of the loudest power: a breath, no word
 SAME, OTHER = 0.0, 1.0  # what it costs to read a word as another
 
 
@@ -109,7 +113,9 @@ def without_breath(samples: np.ndarray) -> np.ndarray:
     power = (sound[: len(sound) // frame * frame].reshape(-1, frame) ** 2).mean(1)
     close = round(APART * 100)
     loud = np.convolve(power >= power.max() * 1e-3, np.ones(close), "same") > 0  # nearer sounds are one
-    islands = [(a, b) for a, b in runs(loud) if (b - a) / 100 >= BREATH or power[a:b].max() >= power.max() * WEAK]
+    islands = [
+        (a, b) for a, b in runs(loud) if (b - a) / 100 >= BREATH or power[a:b].max() >= power.max() * WEAK
+    ]
     first, stop = islands[0][0], islands[-1][1]
     return trim(sound[first * frame : stop * frame], SAMPLE_RATE)
 
@@ -256,12 +262,15 @@ def of_people(folder: Path) -> Recording:
     return joined("people's TextGrids", parts, [0.5] * (len(parts) + 1))
 
 
-def all_recordings(queen: Path | None, textgrids: Path | None, seed: int) -> tuple[list[Recording], list[str]]:
+def all_recordings(
+    queen: Path | None, textgrids: Path | None, seed: int
+) -> tuple[list[Recording], list[str]]:
     """What is heard, and which kinds cannot be had here."""
     rng = np.random.default_rng(seed)
     heard = [(clip, samples) for clip, samples in sentences() if clip.split == "test"]
     parts = [parts_of(clip, samples) for clip, samples in heard]
     shortest = sorted(parts[3:], key=lambda of_clip: sum(len(part.samples) for part in of_clip))
+
     def read(kind: str, some: Sequence[list[Part]], before: Seconds, between: Seconds) -> Recording:
         """Sentences with a silence before the first and between two; known pauses of other lengths inside."""
         pauses = [before]
@@ -357,7 +366,9 @@ def _ctranslate2() -> Any:
 def _by_faster_whisper(model: Any) -> Tool:
     def hear(recording: Recording) -> list[Written]:
         segments, _ = model.transcribe(recording.samples, language="en", word_timestamps=True)
-        return [Written(word.word, word.start, word.end) for segment in segments for word in segment.words or ()]
+        return [
+            Written(word.word, word.start, word.end) for segment in segments for word in segment.words or ()
+        ]
 
     return hear
 
@@ -492,6 +503,11 @@ class Score:
     def __add__(self, other: Score) -> Score:
         return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Score:
+        """From a row of the JSON."""
+        return cls(**{name: tuple(of) if isinstance(of, list) else of for name, of in row.items()})
+
     def row(self) -> dict[str, float | int | None]:
         return {
             "words": self.n_said,
@@ -517,7 +533,7 @@ def _errors(of: str, errors: Sequence[float]) -> dict[str, float | None]:
 
 
 def scored(said: Sequence[Said], written: Sequence[Written]) -> Score:
-    """Words as they are spoken ("1985" is three), matched by the fewest differences, then by the least distance in time.
+    """Words as they are spoken ("1985" is three), matched by the fewest differences, then by the nearest times.
 
     A stretch is lost where LOST words in a row were said and nothing was written for any of them.
     """
@@ -532,7 +548,10 @@ def scored(said: Sequence[Said], written: Sequence[Written]) -> Score:
         if i is None or j is None or known[i].text != found[j].text:
             continue
         n_found += 1
-        for errors, true, read in ((starts, known[i].start, found[j].start), (ends, known[i].end, found[j].end)):
+        for errors, true, read in (
+            (starts, known[i].start, found[j].start),
+            (ends, known[i].end, found[j].end),
+        ):
             if true is not None and read is not None:
                 errors.append(read - true)
     return Score(
@@ -543,8 +562,8 @@ def scored(said: Sequence[Said], written: Sequence[Written]) -> Score:
         n_untimed=sum(
             1 for w in written if plain(w.text) and (w.start is None or w.end is None or w.end <= w.start)
         ),
-        starts=tuple(starts),
-        ends=tuple(ends),
+        starts=tuple(round(float(error), 3) for error in starts),
+        ends=tuple(round(float(error), 3) for error in ends),
     )
 
 
@@ -589,6 +608,10 @@ def _matched(known: Sequence[Said], found: Sequence[Said]) -> list[tuple[int | N
 # --- The page --------------------------------------------------------------------------------------------------
 
 ALL = "all"
+NAMES = (
+    *("tgsr", "faster-whisper, sequential", "faster-whisper, batched", "whisper-timestamped", "stable-ts"),
+    *("PocketSphinx, alone", "PocketSphinx, told the words"),
+)
 COLUMNS = {
     "found": "words found",
     "invented": "invented",
@@ -607,7 +630,15 @@ SHARES = ("found", "invented", "start_far", "end_far")
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """The page's tables by name: all recordings together, then each kind."""
-    return {kind: _table(sides) for kind, sides in result["kinds"].items()}
+    scores: dict[str, dict[str, Score]] = {ALL: {}}
+    for recording in result["recordings"]:
+        for kind in (ALL, recording["kind"]):
+            of_kind = scores.setdefault(kind, {})
+            for name, row in recording["tools"].items():
+                of_kind[name] = of_kind.get(name, Score()) + Score.of(row)
+    return {
+        kind: _table({name: of[name].row() for name in NAMES if name in of}) for kind, of in scores.items()
+    }
 
 
 def _table(sides: dict[str, dict[str, Any]]) -> str:
@@ -630,7 +661,9 @@ def page_with(page: str, result: dict[str, Any]) -> str:
     for kind, table in tables(result).items():
         begin, end = MARK.format(kind), MARK.format(f"end: {kind}")
         if begin not in page or end not in page:
-            raise ValueError(f"{PAGE.name}: has no marks {begin} and {end}; write them where the table belongs")
+            raise ValueError(
+                f"{PAGE.name}: has no marks {begin} and {end}; write them where the table belongs"
+            )
         before, after = page.split(begin)[0], page.split(end)[1]
         page = f"{before}{begin}\n{table}\n{end}{after}"
     return page
@@ -643,7 +676,11 @@ def main() -> None:
     flag = parser.add_argument
     flag("--queen", type=Path, help="Debian's package of the game, or a folder that has it")
     flag("--textgrids", type=Path, help="recordings, each with a TextGrid of its name")
-    flag("--tools", nargs="+", help="those whose names begin so are measured, the rest keep their numbers in --out")
+    flag(
+        "--tools",
+        nargs="+",
+        help="those whose names begin so are measured, the rest keep their numbers in --out",
+    )
     flag("--kinds", nargs="+", help="these kinds of recordings alone")
     flag("--seed", type=int, default=0)
     flag("--out", type=Path, default=RESULT)
@@ -666,41 +703,34 @@ def main() -> None:
     hear = {name: load() for name, load in chosen.items()}
     for tool in hear.values():  # what is loaded at first use
         tool(replace(heard[0], samples=heard[0].samples[: 5 * SAMPLE_RATE]))
-    before = json.loads(args.out.read_text()) if args.tools and args.out.exists() else {}
-    sound = hashlib.sha256(b"".join(one.samples.tobytes() for one in heard)).hexdigest()
-    kept = before["kinds"] if before.get("sound") == sound else {}
-    scores = {kind: dict.fromkeys(hear, Score()) for kind in dict.fromkeys([ALL, *(one.kind for one in heard)])}
-    for number, recording in enumerate(heard):
+    from timing import about
+
+    kept = json.loads(args.out.read_text())["recordings"] if args.out.exists() else []
+    result: dict[str, Any] = {**about(), "left_out": [*missing, *absent], "recordings": kept}
+    for recording in heard:
+        sound = hashlib.sha256(recording.samples.tobytes()).hexdigest()
+        row = next((one for one in kept if one["sound"] == sound), None)
+        if row is None:
+            seconds = round(len(recording.samples) / SAMPLE_RATE, 1)
+            row = {"kind": recording.kind, "seconds": seconds, "sound": sound, "tools": {}}
+            kept.append(row)
         for name, tool in hear.items():
             start = time.process_time()
             written = tool(recording)
             spent = time.process_time() - start
             score = scored(recording.said, written)
-            score.spent, score.seconds = spent, len(recording.samples) / SAMPLE_RATE
-            for kind in (ALL, recording.kind):
-                scores[kind][name] += score
+            score.spent, score.seconds = round(spent, 2), row["seconds"]
+            row["tools"][name] = asdict(score)
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
             print(f"{recording.kind:30}{name:30}", json.dumps(score.row()), flush=True)
             if args.words:
-                row = {"recording": number, "kind": recording.kind, "tool": name}
-                row["words"] = [(w.text, w.start, w.end) for w in written]
+                said = {
+                    "kind": recording.kind,
+                    "tool": name,
+                    "words": [(w.text, w.start, w.end) for w in written],
+                }
                 with args.words.open("a") as lines:
-                    print(json.dumps(row), file=lines)
-    from timing import about
-
-    result = {
-        **about(),
-        "left_out": [*missing, *absent],
-        "seconds": {
-            kind: round(sum(len(one.samples) for one in heard if kind in (ALL, one.kind)) / SAMPLE_RATE)
-            for kind in scores
-        },
-        "sound": sound,
-        "kinds": {
-            kind: kept.get(kind, {}) | {name: score.row() for name, score in of_kind.items()}
-            for kind, of_kind in scores.items()
-        },
-    }
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+                    print(json.dumps(said), file=lines)
 
 
 if __name__ == "__main__":

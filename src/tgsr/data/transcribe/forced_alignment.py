@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier
 PAUSE: Seconds = 0.4
 MARGIN: Seconds = 0.3  # of sound around a stretch, never more than half of the pause
+A_SOUND: Seconds = 0.15  # of speech that may be a word
+LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
 MARK = re.compile(r"(?<!\S)(\[[^\]]*\]|<[^>]*>|\{[^}]*\})(?!\S)")  # in a publisher's text
-FURTHEST: Seconds = 1.0  # from where a word was heard: an aligned start beyond is not believed
+FURTHEST: Seconds = (
+    1.0  # from where a word was heard: an aligned start beyond is believed in wordless speech alone
+)
 
 
 class Aligner(Protocol):
@@ -45,24 +49,32 @@ class Aligner(Protocol):
 
 
 def aligned(
-    words: Sequence[Word], samples: np.ndarray, aligner: Aligner
+    words: Sequence[Word], samples: np.ndarray, aligner: Aligner, speech: Sequence[Span] = ()
 ) -> tuple[tuple[Word, ...], tuple[str, ...]]:
     """The words with the aligner's times, and flags: UNALIGNED where some keep the times that they came with.
 
     `words` are in order, each with its first guess (Whisper's times), which says where to cut and is kept where
-    alignment fails or moves a word by more than FURTHEST. Confidence stays the first back end's.
+    alignment fails or moves a word by more than FURTHEST. Whisper may put a word on the wrong side of a pause: `speech`
+    is where somebody speaks; what little of it has no words in a pause is searched, too, and believed. Confidence stays
+    the first back end's.
     """
     duration = len(samples) / SAMPLE_RATE
+    earliest = (0.0, *(word.end for word in words))  # where each word may start
+    latest = (*(word.start for word in words[1:]), duration)
     timed: list[Word] = []
     failed = False
-    for stretch, bounds in stretches(words, duration):
+    for stretch, bounds in stretches(words, duration, speech):
         inside = samples[round(bounds.start * SAMPLE_RATE) : round(bounds.end * SAMPLE_RATE)]
         aligned_spans = aligner(inside, [word.text for word in stretch])
         spans: Sequence[Span | None] = aligned_spans or [None] * len(stretch)
         for word, span in zip(stretch, spans, strict=True):
             start = bounds.start + span.start if span else 0.0
             # Whisper's words may begin with the pause before them, so that only their ends are near.
-            if span is None or not word.start - FURTHEST <= start <= word.end + FURTHEST:
+            near = word.start - FURTHEST <= start <= word.end + FURTHEST
+            alone = earliest[len(timed)] <= start <= latest[len(timed)] and any(
+                one.start - MARGIN <= start < one.end for one in speech
+            )
+            if span is None or not (near or alone):
                 failed = True
                 timed.append(word)
             else:
@@ -96,22 +108,49 @@ def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> Alignment 
     return Alignment(words, tuple(missing_in(entries)))
 
 
-def stretches(words: Sequence[Word], duration: Seconds) -> list[tuple[list[Word], Span]]:
-    """The words in runs of up to LONGEST seconds between pauses, each with the part of the clip to be searched."""
+def stretches(
+    words: Sequence[Word], duration: Seconds, speech: Sequence[Span] = ()
+) -> list[tuple[list[Word], Span]]:
+    """The words in runs of up to LONGEST seconds between pauses, each with the part of the clip to be searched.
+
+    A pause in which somebody speaks, for less than the second that is a hole, ends no run: which side that word belongs
+    to is found by searching both together; so are such stretches before the first word and after the last.
+    """
     runs: list[list[Word]] = []
     for word in words:
-        if runs and not (word.start - runs[-1][-1].end >= PAUSE or word.end - runs[-1][0].start > LONGEST):
-            runs[-1].append(word)
-        else:
+        last = runs[-1][-1] if runs else None
+        is_pause = last is not None and word.start - last.end >= PAUSE
+        if (
+            last is None
+            or word.end - runs[-1][0].start > LONGEST
+            or (is_pause and not _spoken_between(speech, last.end, word.start))
+        ):
             runs.append([word])
+        else:
+            runs[-1].append(word)
     cut = []
     for index, run in enumerate(runs):
         before = runs[index - 1][-1].end if index else 0.0
         after = runs[index + 1][0].start if index + 1 < len(runs) else duration
         start = max(0.0, run[0].start - min(MARGIN, max(0.0, (run[0].start - before) / 2)))
         end = min(duration, run[-1].end + min(MARGIN, max(0.0, (after - run[-1].end) / 2)))
+        if index == 0 and (said := _spoken_between(speech, before, run[0].start)):
+            start = min(start, max(0.0, said.start - MARGIN))
+        if index == len(runs) - 1 and (said := _spoken_between(speech, run[-1].end, after)):
+            end = max(end, min(duration, said.end + MARGIN))
         cut.append((run, Span(start, max(end, start + 0.02))))
     return cut
+
+
+def _spoken_between(speech: Sequence[Span], start: Seconds, end: Seconds) -> Span | None:
+    """From where to where somebody speaks between two words, a MARGIN from both: A_SOUND or more, less than a hole."""
+    inside = [
+        Span(max(one.start, start + MARGIN), min(one.end, end - MARGIN))
+        for one in speech
+        if min(one.end, end - MARGIN) - max(one.start, start + MARGIN) > 0.001
+    ]
+    seconds = sum(one.duration for one in inside)
+    return Span(inside[0].start, inside[-1].end) if A_SOUND <= seconds < LEAST_UNHEARD else None
 
 
 # --- PocketSphinx ----------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def readings(word: str) -> tuple[Reading, ...]:
     """All ways to say a written word, the likeliest first, up to MOST_READINGS; ((),) where there is nothing to say."""
     pieces = [_readings_of(piece) for piece in PIECE.finditer(word)]
     return tuple(
-        tuple(part for piece in chosen for part in piece) for chosen in islice(product(*pieces), MOST_READINGS)
+        tuple(part for piece in chosen for part in piece)
+        for chosen in islice(product(*pieces), MOST_READINGS)
     )
 
 
