@@ -43,7 +43,7 @@ from tgsr.timeline import Seconds
 HERE = Path(__file__).parent
 RESULT = HERE / "word_times.json"
 PAGE = HERE.parent / "docs" / "word-times.md"
-MARK = "<!-- {} of benchmarks/word_times.json -->"
+BEGIN, END = "<!-- tables of benchmarks/word_times.json -->", "<!-- end of the tables -->"
 LEVEL, NOISE = 0.1, 0.001  # RMS of a part, and of the room behind all of them
 FAR: Seconds = 0.2  # an error that a listener notices
 LOST = 3  # words in a row that nobody wrote: a stretch is lost
@@ -629,10 +629,11 @@ SHARES = ("found", "invented", "start_far", "end_far")
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """The page's tables by name: all recordings together, then each kind."""
+    """The page's tables by name: all recordings that every tool has heard together, then each kind."""
+    every = {name for one in result["recordings"] for name in one["tools"]}
     scores: dict[str, dict[str, Score]] = {ALL: {}}
     for recording in result["recordings"]:
-        for kind in (ALL, recording["kind"]):
+        for kind in (*((ALL,) if every == set(recording["tools"]) else ()), recording["kind"]):
             of_kind = scores.setdefault(kind, {})
             for name, row in recording["tools"].items():
                 of_kind[name] = of_kind.get(name, Score()) + Score.of(row)
@@ -657,16 +658,19 @@ def _cell(name: str, value: float | None) -> str:
 
 
 def page_with(page: str, result: dict[str, Any]) -> str:
-    """The page with the result's tables where their marks are. ValueError where a table has no mark."""
-    for kind, table in tables(result).items():
-        begin, end = MARK.format(kind), MARK.format(f"end: {kind}")
-        if begin not in page or end not in page:
-            raise ValueError(
-                f"{PAGE.name}: has no marks {begin} and {end}; write them where the table belongs"
-            )
-        before, after = page.split(begin)[0], page.split(end)[1]
-        page = f"{before}{begin}\n{table}\n{end}{after}"
-    return page
+    """The page with the result's tables between its marks. ValueError where it has none."""
+    if not (BEGIN in page and END in page):
+        raise ValueError(f"{PAGE.name}: has no marks {BEGIN} and {END}; write them where the tables belong")
+    most = max(len(one["tools"]) for one in result["recordings"])
+    seconds: dict[str, float] = {}
+    for one in result["recordings"]:
+        for kind in (*((ALL,) if len(one["tools"]) == most else ()), one["kind"]):
+            seconds[kind] = seconds.get(kind, 0.0) + one["seconds"]
+    parts = [
+        f"{kind.capitalize()}, {seconds[kind]:.0f} s:\n\n{table}" for kind, table in tables(result).items()
+    ]
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    return "\n\n".join([before + BEGIN, *parts, END + after])
 
 
 def main() -> None:
