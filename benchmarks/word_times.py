@@ -509,6 +509,7 @@ class Score:
         return cls(**{name: tuple(of) if isinstance(of, list) else of for name, of in row.items()})
 
     def row(self) -> dict[str, float | int | None]:
+        """Counts and shares of the words, errors in seconds; None where there is nothing to measure."""
         return {
             "words": self.n_said,
             "found": round(self.n_found / max(1, self.n_said), 3),
@@ -518,7 +519,7 @@ class Score:
             **_errors("start", self.starts),
             **_errors("end", self.ends),
             "processor_s": round(self.spent, 1),
-            "real_time_factor": round(self.spent / self.seconds, 3),
+            "real_time_factor": round(self.spent / self.seconds, 3) if self.seconds else None,
         }
 
 

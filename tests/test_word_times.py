@@ -38,7 +38,11 @@ def test_a_number_starts_with_its_first_spoken_word_and_ends_with_its_last() -> 
 
 
 def test_the_same_word_twice_is_matched_by_time_and_what_is_missing_is_lost() -> None:
-    said = [Said("no", 1.0, 1.0), *(Said(text, 5.0) for text in "one two three".split()), Said("no", 9.0, 9.0)]
+    said = [
+        Said("no", 1.0, 1.0),
+        *(Said(text, 5.0) for text in ["one", "two", "three"]),
+        Said("no", 9.0, 9.0),
+    ]
     score = scored(said, [Written("no", 9.1, 9.3)])
     assert score.starts == (0.1,)
     assert (score.n_found, score.n_lost_stretches) == (1, 1)
