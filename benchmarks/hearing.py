@@ -26,7 +26,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.check.sound import word_errors
-from tgsr.data.transcribe.forced_alignment import spell
+from tgsr.data.transcribe.spelling import spell
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.models.packaged_weights import whisper
 

@@ -29,7 +29,7 @@ from transformers.models.qwen3_asr.processing_qwen3_asr import (
 )
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import compose, recordings
 from tgsr.data.transcribe.forced_alignment import (
     Ctc,
     PocketSphinx,
@@ -38,9 +38,9 @@ from tgsr.data.transcribe.forced_alignment import (
     aligned_text,
     ctc_path,
     sounds,
-    spell,
     stretches,
 )
+from tgsr.data.transcribe.spelling import readings, spell
 from tgsr.errors import ModelError
 from tgsr.records import UNALIGNED
 from tgsr.timeline import Span, Word
@@ -144,14 +144,52 @@ def test_long_runs_without_a_pause_are_cut_all_the_same() -> None:
         ("--", []),
         ("1985.", ["nineteen", "eighty", "five"]),
         ("2,500", ["two", "thousand", "five", "hundred"]),
-        ("$5.50", ["five", "point", "five", "zero"]),
-        ("1900", ["one", "thousand", "nine", "hundred"]),
+        ("$5.50", ["five", "dollars", "and", "fifty", "cents"]),
+        ("$43,000", ["forty", "three", "thousand", "dollars"]),
+        ("3.5%", ["three", "point", "five", "percent"]),
+        ("1900", ["nineteen", "hundred"]),
+        ("1905", ["nineteen", "oh", "five"]),
+        ("1980s", ["nineteen", "eighties"]),
+        ("2014.", ["twenty", "fourteen"]),
+        ("7:05", ["seven", "oh", "five"]),
+        ("10am", ["ten", "am"]),
+        ("AT&T", ["at", "and", "t"]),
+        ("007", ["zero", "zero", "seven"]),
         ("well-known", ["well", "known"]),
-        ("42nd", ["forty", "two", "nd"]),
+        ("42nd", ["forty", "second"]),
     ],
 )
 def test_what_is_written_is_spelled_as_it_is_said(written: str, spoken: list[str]) -> None:
     assert spell(written) == spoken
+
+
+@pytest.mark.parametrize("said", [("four", "zero", "seven"), ("four", "oh", "seven")])
+def test_a_number_is_aligned_in_the_reading_that_is_said(said: tuple[str, ...]) -> None:
+    """Words of numbers alone have no times in other aligners; here the sound says which reading it is."""
+    written = readings("407")
+    assert len(written) > 2
+    assert said in written
+
+
+def test_digits_written_as_one_number_are_found_where_they_are_said() -> None:
+    pool = recordings("heldout-recordings")
+    three = [pool["george", digit][0].samples for digit in (4, 0, 7)]
+    (span,) = PocketSphinx()(np.concatenate([np.zeros(4800, np.float32), *three]), ["407"]) or ()
+    assert span.start == pytest.approx(0.3, abs=0.1)
+    assert span.end == pytest.approx(0.3 + sum(map(len, three)) / SAMPLE_RATE, abs=0.1)
+
+
+def test_a_word_that_whisper_put_behind_a_pause_is_found_before_it() -> None:
+    """Half a second of sound in a pause, and the word that belongs there written after it."""
+    words = [Word("a", 1.0, 1.5), Word("b", 4.0, 4.4)]
+    assert [len(run) for run, _ in stretches(words, 9.0)] == [1, 1]
+    ((run, bounds),) = stretches(words, 9.0, [Span(1.0, 1.5), Span(2.2, 2.7), Span(4.0, 4.4)])
+    assert (len(run), round(bounds.start, 3), round(bounds.end, 3)) == (2, 0.7, 4.7)
+    assert len(stretches(words, 9.0, [Span(1.9, 3.6)])) == 2  # a hole: its words are missing
+    late = [Word("a", 4.0, 4.4)]
+    assert stretches(late, 9.0, [Span(2.0, 2.5)])[0][1].start == pytest.approx(1.7)
+    found, flags = aligned(late, np.zeros(9 * SAMPLE_RATE, np.float32), Shifted(0.3), [Span(2.0, 2.5)])
+    assert (found[0].start, flags) == (pytest.approx(2.0), ())
 
 
 def test_a_word_that_no_dictionary_has_is_sounded_out() -> None:

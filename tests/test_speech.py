@@ -161,6 +161,15 @@ def test_a_loop_is_heard_again_although_its_words_fill_the_time() -> None:
     assert with_second([loop], region(0.0, 4.0), second, speech(4.0)) == [second]
 
 
+def test_a_word_that_somebody_says_seven_times_is_kept_when_it_is_heard_so_again() -> None:
+    said, again = (Heard(words(*(("no,", i * 0.4, i * 0.4 + 0.3) for i in range(n)))) for n in (7, 6))
+    other = Heard(words(*(("so", i * 0.4, i * 0.4 + 0.3) for i in range(9))))
+    assert judged([said], speech(4.0), 4.0, "planted", "en", 1.0).words == ()
+    (kept,) = with_second([said], region(0.0, 4.0), again, speech(4.0))
+    assert judged([kept], speech(4.0), 4.0, "planted", "en", 1.0).words == said.words
+    assert with_second([said], region(0.0, 4.0), other, speech(4.0)) == [said]
+
+
 @pytest.mark.parametrize(
     ("second", "is_taken"),
     [

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from tgsr.answering.responder import ClipQuestion, Responder
-from tgsr.data.transcribe.forced_alignment import spell
+from tgsr.data.transcribe.spelling import spell
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding, Failed

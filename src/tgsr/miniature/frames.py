@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tgsr.data.questions.phrases import phrase_questions
-from tgsr.data.transcribe.forced_alignment import spell
+from tgsr.data.transcribe.spelling import spell
 from tgsr.disk.lock import held_folder
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache, KeptFeatures

@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.hallucinations import LEAST_LOGP, Heard, doubt, with_room
+from tgsr.data.transcribe.hallucinations import (
+    LEAST_LOGP,
+    MOST_REPEATS,
+    Heard,
+    doubt,
+    plain,
+    repeats,
+    with_room,
+)
 from tgsr.data.transcribe.speech import FRAME, is_speech, unheard
 from tgsr.data.transcribe.windows import Region, speech_regions
 from tgsr.timeline import Seconds, Span, Word
@@ -48,9 +56,12 @@ def to_hear_again(
 def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: np.ndarray) -> list[Heard]:
     """A clip's stretches with what was heard of a region again, where half of its speech or more has words then.
 
-    What was invented there goes; words that stand already stay, and are not written twice.
+    What was invented there goes; words that stand already stay, and are not written twice. What was doubted because it
+    repeats itself is believed where the same is heard again and again a second time: somebody does say it.
     """
     second = with_room(second)
+    if repeats(plain(second.words)) > MOST_REPEATS:
+        return [replace(one, twice=one.twice or _is_the_same(one, region, second)) for one in heard]
     words = _believed(heard)
     new = tuple(word for word in second.words if not any(same_place(word, old) for old in words))
     if not new or doubt(second) or (second.logp is not None and second.logp < LEAST_LOGP):
@@ -68,6 +79,13 @@ def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: n
         if not (doubt(with_room(one)) and any(word.span.overlap(span) for word in one.words))
     ]
     return [*kept, replace(second, words=new)]
+
+
+def _is_the_same(first: Heard, region: Region, second: Heard) -> bool:
+    """Whether a stretch repeats itself, in the region, too, and nothing else is heard there a second time."""
+    span = Span(region.start, region.start + region.duration)
+    there = [word for word in first.words if word.span.overlap(span) > 0]
+    return repeats(plain(first.words)) > MOST_REPEATS and set(plain(second.words)) <= set(plain(there))
 
 
 def _believed(heard: Sequence[Heard]) -> list[Word]:

@@ -30,7 +30,7 @@ from tgsr.data.transcribe.given_text import matched
 from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, parts
 from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
 from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, without_leaks
-from tgsr.data.transcribe.speech import is_speech, speech_probability
+from tgsr.data.transcribe.speech import FRAME, is_speech, runs, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, Backend, Transcript, holes_of
 from tgsr.data.transcribe.voices import voice_turns
 from tgsr.data.transcribe.whisper import HEARING, FasterWhisper
@@ -49,7 +49,7 @@ from tgsr.records import (
     Clip,
     clip_of,
 )
-from tgsr.timeline import Hole, Seconds, Word, in_order
+from tgsr.timeline import Hole, Seconds, Span, Word, in_order
 
 BackendName = Literal["faster-whisper", "transformers", "whisper-timestamped"]
 Channels = Literal["mixed", "separate"]
@@ -272,7 +272,9 @@ def _aligned_in(
             word = left.popleft()
             start = min(max(0.0, word.start - part.start), len(part.samples) / audio.SAMPLE_RATE)
             inside.append(replace(word, start=start, end=max(start + SHORTEST, word.end - part.start)))
-        found, more = aligned(inside, part.samples, aligner)
+        speech = runs(is_speech(speech_probability(part.samples))) if inside else []
+        spoken = [Span(first * FRAME, stop * FRAME) for first, stop in speech]
+        found, more = aligned(inside, part.samples, aligner, spoken)
         timed += [
             replace(w, start=round(w.start + part.start, 3), end=round(w.end + part.start, 3)) for w in found
         ]

@@ -13,13 +13,13 @@ from functools import cache, cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import inflect
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.alignments.alignment import Alignment, missing_in
 from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import Timed
+from tgsr.data.transcribe.spelling import readings, spell
 from tgsr.errors import ModelError
 from tgsr.records import UNALIGNED
 from tgsr.timeline import Seconds, Span, Word
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 LONGEST: Seconds = 15.0  # of a stretch; a pause of PAUSE may end it earlier
 PAUSE: Seconds = 0.4
 MARGIN: Seconds = 0.3  # of sound around a stretch, never more than half of the pause
+A_SOUND: Seconds = 0.15  # of speech that may be a word
+LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
 MARK = re.compile(r"(?<!\S)(\[[^\]]*\]|<[^>]*>|\{[^}]*\})(?!\S)")  # in a publisher's text
-FURTHEST: Seconds = 1.0  # from where a word was heard: an aligned start beyond is not believed
+FURTHEST: Seconds = (
+    1.0  # from where a word was heard: an aligned start beyond is believed in wordless speech alone
+)
 
 
 class Aligner(Protocol):
@@ -49,24 +53,32 @@ class Aligner(Protocol):
 
 
 def aligned(
-    words: Sequence[Word], samples: np.ndarray, aligner: Aligner
+    words: Sequence[Word], samples: np.ndarray, aligner: Aligner, speech: Sequence[Span] = ()
 ) -> tuple[tuple[Word, ...], tuple[str, ...]]:
     """The words with the aligner's times, and flags: UNALIGNED where some keep the times that they came with.
 
     `words` are in order, each with its first guess (Whisper's times), which says where to cut and is kept where
-    alignment fails or moves a word by more than FURTHEST. Confidence stays the first back end's.
+    alignment fails or moves a word by more than FURTHEST. Whisper may put a word on the wrong side of a pause: `speech`
+    is where somebody speaks; what little of it has no words in a pause is searched, too, and believed. Confidence stays
+    the first back end's.
     """
     duration = len(samples) / SAMPLE_RATE
+    earliest = (0.0, *(word.end for word in words))  # where each word may start
+    latest = (*(word.start for word in words[1:]), duration)
     timed: list[Word] = []
     failed = False
-    for stretch, bounds in stretches(words, duration):
+    for stretch, bounds in stretches(words, duration, speech):
         inside = samples[round(bounds.start * SAMPLE_RATE) : round(bounds.end * SAMPLE_RATE)]
         aligned_spans = aligner(inside, [word.text for word in stretch])
         spans: Sequence[Span | None] = aligned_spans or [None] * len(stretch)
         for word, span in zip(stretch, spans, strict=True):
             start = bounds.start + span.start if span else 0.0
             # Whisper's words may begin with the pause before them, so that only their ends are near.
-            if span is None or not word.start - FURTHEST <= start <= word.end + FURTHEST:
+            near = word.start - FURTHEST <= start <= word.end + FURTHEST
+            alone = earliest[len(timed)] <= start <= latest[len(timed)] and any(
+                one.start - MARGIN <= start < one.end for one in speech
+            )
+            if span is None or not (near or alone):
                 failed = True
                 timed.append(word)
             else:
@@ -101,22 +113,49 @@ def aligned_text(text: str, samples: np.ndarray, aligner: Aligner) -> Alignment 
     return Alignment(words, tuple(missing_in(entries)))
 
 
-def stretches(words: Sequence[Word], duration: Seconds) -> list[tuple[list[Word], Span]]:
-    """The words in runs of up to LONGEST seconds between pauses, each with the part of the clip to be searched."""
+def stretches(
+    words: Sequence[Word], duration: Seconds, speech: Sequence[Span] = ()
+) -> list[tuple[list[Word], Span]]:
+    """The words in runs of up to LONGEST seconds between pauses, each with the part of the clip to be searched.
+
+    A pause in which somebody speaks, for less than the second that is a hole, ends no run: which side that word belongs
+    to is found by searching both together; so are such stretches before the first word and after the last.
+    """
     runs: list[list[Word]] = []
     for word in words:
-        if runs and not (word.start - runs[-1][-1].end >= PAUSE or word.end - runs[-1][0].start > LONGEST):
-            runs[-1].append(word)
-        else:
+        last = runs[-1][-1] if runs else None
+        is_pause = last is not None and word.start - last.end >= PAUSE
+        if (
+            last is None
+            or word.end - runs[-1][0].start > LONGEST
+            or (is_pause and not _spoken_between(speech, last.end, word.start))
+        ):
             runs.append([word])
+        else:
+            runs[-1].append(word)
     cut = []
     for index, run in enumerate(runs):
         before = runs[index - 1][-1].end if index else 0.0
         after = runs[index + 1][0].start if index + 1 < len(runs) else duration
         start = max(0.0, run[0].start - min(MARGIN, max(0.0, (run[0].start - before) / 2)))
         end = min(duration, run[-1].end + min(MARGIN, max(0.0, (after - run[-1].end) / 2)))
+        if index == 0 and (said := _spoken_between(speech, before, run[0].start)):
+            start = min(start, max(0.0, said.start - MARGIN))
+        if index == len(runs) - 1 and (said := _spoken_between(speech, run[-1].end, after)):
+            end = max(end, min(duration, said.end + MARGIN))
         cut.append((run, Span(start, max(end, start + 0.02))))
     return cut
+
+
+def _spoken_between(speech: Sequence[Span], start: Seconds, end: Seconds) -> Span | None:
+    """From where to where somebody speaks between two words, a MARGIN from both: A_SOUND or more, less than a hole."""
+    inside = [
+        Span(max(one.start, start + MARGIN), min(one.end, end - MARGIN))
+        for one in speech
+        if min(one.end, end - MARGIN) - max(one.start, start + MARGIN) > 0.001
+    ]
+    seconds = sum(one.duration for one in inside)
+    return Span(inside[0].start, inside[-1].end) if A_SOUND <= seconds < LEAST_UNHEARD else None
 
 
 # --- PocketSphinx ----------------------------------------------------------------------------------------------
@@ -141,31 +180,65 @@ class PocketSphinx:
     languages: frozenset[str] | None = field(default=frozenset({"en"}), init=False)
 
     def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span | None] | None:
-        spoken = [spell(word) for word in words]
-        all_parts = [part for parts in spoken for part in parts]
-        if not all_parts or len(samples) < SAMPLE_RATE // 20:
+        if len(samples) < SAMPLE_RATE // 20:
             return None
-        decoder = _decoder()
-        for part in set(all_parts):
-            if decoder.lookup_word(part) is None:
-                decoder.add_word(part, sounds(part), True)
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
-        try:
-            decoder.set_align_text(" ".join(all_parts))
-            decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
-            decoder.start_utt()
-            decoder.process_raw(pcm, no_search=False, full_utt=True)
-            decoder.end_utt()
-            segments = [
-                (re.sub(r"\(\d+\)$", "", s.word), s.start_frame / 100, (s.end_frame + 1) / 100)
-                for s in decoder.seg() or ()
-                if not s.word.startswith(("<", "[", "("))
-            ]
-        except RuntimeError:  # its beam has lost all paths: the words are not those that are said
-            return None
-        if [word for word, _, _ in segments] != all_parts:
-            return None
-        return _joined(spoken, [(start, max(end, start + 0.01)) for _, start, end in segments])
+        spoken = _as_said(pcm, words)
+        spans = _spans(pcm, [part for parts in spoken for part in parts])
+        return None if spans is None else _joined(spoken, [(span.start, span.end) for _, span in spans])
+
+
+def _as_said(pcm: bytes, words: Sequence[str]) -> list[tuple[str, ...]]:
+    """The parts of each word. Of several readings (1985) it is the one that fits the sound: each is a pronunciation of
+    one dictionary entry, and the aligner says which it took.
+    """
+    ways = [readings(word) for word in words]
+    if all(len(way) == 1 for way in ways):
+        return [way[0] for way in ways]
+    decoder = _decoder()
+    entries: list[list[str]] = []
+    for way in ways:
+        if len(way) == 1:
+            entries.append(list(way[0]))
+            continue
+        entries.append(["|".join("_".join(reading) for reading in way)])
+        if decoder.lookup_word(entries[-1][0]) is None:
+            for n, reading in enumerate(way):
+                phones = " ".join(decoder.lookup_word(part) or sounds(part) for part in reading)
+                decoder.add_word(entries[-1][0] + (f"({n + 1})" if n else ""), phones, True)
+    names = iter(_spans(pcm, [entry for of_word in entries for entry in of_word]) or ())
+    spoken = []
+    for way, of_word in zip(ways, entries, strict=True):
+        taken = [name for name, _ in islice(names, len(of_word))]
+        number = re.search(r"\((\d+)\)$", taken[0]) if len(way) > 1 and taken else None
+        spoken.append(way[int(number[1]) - 1 if number else 0])
+    return spoken
+
+
+def _spans(pcm: bytes, parts: Sequence[str]) -> list[tuple[str, Span]] | None:
+    """Each part, as the aligner names the pronunciation that it took ("two(3)" is the third), with its span; None where
+    it finds no way through.
+    """
+    if not parts:
+        return None
+    decoder = _decoder()
+    for part in set(parts):
+        if decoder.lookup_word(part) is None:
+            decoder.add_word(part, sounds(part), True)
+    try:
+        decoder.set_align_text(" ".join(parts))
+        decoder.reinit_feat()  # else what was aligned before moves words by some hundredths
+        decoder.start_utt()
+        decoder.process_raw(pcm, no_search=False, full_utt=True)
+        decoder.end_utt()
+        found = [
+            (one.word, Span(one.start_frame / 100, max(one.end_frame, one.start_frame) / 100 + 0.01))
+            for one in decoder.seg() or ()
+            if not one.word.startswith(("<", "[", "("))
+        ]
+    except RuntimeError:  # its beam has lost all paths: the words are not those that are said
+        return None
+    return found if [re.sub(r"\(\d+\)$", "", name) for name, _ in found] == list(parts) else None
 
 
 def _joined(spoken: Sequence[Sequence[str]], times: Sequence[tuple[Seconds, Seconds]]) -> list[Span | None]:
@@ -193,24 +266,6 @@ def _decoder() -> Any:
     # Narrower beams, its own among them, lose speakers with an accent; wider ones cost nothing and find no more.
     beam = {name: 1e-100 for name in ("beam", "wbeam", "pbeam")}
     return Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL", **beam)
-
-
-def spell(word: str) -> list[str]:
-    """A written word as the lower-case words that are said: "1985," -> nineteen eighty-five; "--" -> none."""
-    spoken: list[str] = []
-    for piece in re.findall(r"\d+(?:[.,]\d+)*|[A-Za-z]+(?:['’][A-Za-z]+)*", word):
-        if piece[0].isdigit():
-            year = re.fullmatch(r"1[1-9]\d\d", piece) is not None and not piece.endswith("00")
-            number = _numbers().number_to_words(piece.replace(",", ""), group=2 if year else 0)
-            spoken += re.findall(r"[a-z]+", str(number).lower())
-        else:
-            spoken.append(piece.lower().replace("’", "'"))
-    return spoken
-
-
-@cache
-def _numbers() -> Any:
-    return inflect.engine()
 
 
 def sounds(word: str) -> str:

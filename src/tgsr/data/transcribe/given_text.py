@@ -15,7 +15,8 @@ from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
 
 from tgsr.data.alignments.marks import kind
-from tgsr.data.transcribe.forced_alignment import MARK, spell
+from tgsr.data.transcribe.forced_alignment import MARK
+from tgsr.data.transcribe.spelling import spell
 from tgsr.timeline import Hole, Seconds, Word
 
 TEXT = "text"  # the source of a hole whose words only the text has

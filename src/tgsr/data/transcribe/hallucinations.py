@@ -24,12 +24,14 @@ MOST_WORDS_A_SECOND = 8.0  # fast speech has five
 class Heard:
     """A stretch of a transcript with what its model says of it; None where a back end does not say.
 
-    `logp` is the mean log-prob of its tokens, `no_speech` the probability that nobody speaks.
+    `logp` is the mean log-prob of its tokens, `no_speech` the probability that nobody speaks. `twice`: what is said
+    again and again in it was heard so a second time.
     """
 
     words: tuple[Word, ...]
     logp: float | None = None
     no_speech: float | None = None
+    twice: bool = False
 
 
 def with_room(heard: Heard) -> Heard:
@@ -48,7 +50,7 @@ def doubt(heard: Heard) -> str | None:
     # Short texts always compress badly, long ones well only where they repeat themselves.
     if compression(text) > MOST_COMPRESSED:
         return f"compresses {compression(text):.1f} times"
-    if (n := repeats([word.text.lower().strip(".,!?") for word in heard.words])) > MOST_REPEATS:
+    if not heard.twice and (n := repeats(plain(heard.words))) > MOST_REPEATS:
         return f"the same words {n} times in a row"
     if heard.no_speech is not None and heard.no_speech > MOST_SILENT and (heard.logp or 0.0) < LEAST_LOGP:
         return f"no speech with {heard.no_speech:.2f}, log-prob {heard.logp:.2f}"
@@ -56,6 +58,10 @@ def doubt(heard: Heard) -> str | None:
     if len(heard.words) > MOST_REPEATS and len(heard.words) > MOST_WORDS_A_SECOND * seconds:
         return f"{len(heard.words)} words in {seconds:.1f} s"
     return None
+
+
+def plain(words: Sequence[Word]) -> list[str]:
+    return [word.text.lower().strip(".,!?") for word in words]
 
 
 def compression(text: str) -> float:
@@ -66,7 +72,7 @@ def compression(text: str) -> float:
 def repeats(words: Sequence[str]) -> int:
     """How often in a row the same one to four words are said, at most; 1 where nothing repeats, 0 for no words.
 
-    Digits are said twice and three times by people; a loop of Whisper's goes on.
+    Digits are said twice and three times by people, "no" sometimes more often; a loop of Whisper's goes on.
     """
     most = 1 if words else 0
     for n in range(1, 5):

@@ -10,7 +10,8 @@ from unicodedata import east_asian_width
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.forced_alignment import spell
+from tgsr.data.transcribe.forced_alignment import LEAST_UNHEARD
+from tgsr.data.transcribe.spelling import spell
 from tgsr.timeline import Seconds, Span, Word
 
 FRAME: Seconds = 512 / SAMPLE_RATE  # silero's step
@@ -21,7 +22,6 @@ LOUD, QUIETEST = 0.3, 1e-6  # the peak that silero hears well; one below which t
 LONG_SILENCE: Seconds = 3.0
 EDGE: Seconds = 0.5
 
-LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
 A_WORD: Seconds = 0.4  # that a word may last, and
 A_LETTER: Seconds = 0.1  # for each of its letters; a word that lasts longer has swallowed others
 SYLLABLE = 3  # letters
