@@ -150,7 +150,7 @@ def scores_in(reply: str, rubric: Rubric) -> tuple[float, ...] | None:
             isinstance(value, int | float) and float(value) in one.scores
             for value, one in zip(given, rubric.criteria, strict=True)
         ):
-            return tuple(float(value) for value in given)
+            return tuple(float(value) for value in given if value is not None)
     return None
 
 
