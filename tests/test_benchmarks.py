@@ -144,7 +144,10 @@ def test_a_tiny_model_is_measured_on_a_cpu_as_a_real_one_on_a_gpu(
     assert {row["part"] for row in record["check"]["rows"]} == {1, 2, 3, 5, 6}
     ratios = [row["ratios"] for row in record["rows"]]
     assert [sorted(of_row) for of_row in ratios[:4]] == [["separate", "usual"]] * 4
-    assert [sorted(of_row) for of_row in ratios[4:]] == [["usual"], ["dense mask", "separate"]]
+    assert [sorted(of_row) for of_row in ratios[4:]] == [
+        ["own modules", "static cache", "usual"],
+        ["dense mask", "separate"],
+    ]
     assert "| GRPO update, 2 branches" in capsys.readouterr().out
 
 

