@@ -7,8 +7,6 @@ from functools import cache
 from itertools import islice, product
 from typing import Any
 
-import inflect
-
 SIGNS = {"%": "percent", "&": "and", "+": "plus", "=": "equals", "@": "at", "°": "degrees"}
 MONEY = {"$": ("dollars", "cents"), "£": ("pounds", "pence"), "€": ("euros", "cents")}
 PIECE = re.compile(
@@ -103,4 +101,6 @@ def _plural(word: str) -> str:
 
 @cache
 def _speaker() -> Any:
+    import inflect  # takes a second, and few texts have numbers
+
     return inflect.engine()
