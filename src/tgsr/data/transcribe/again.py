@@ -9,15 +9,18 @@ import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.hallucinations import (
+    FEW_MORE,
     LEAST_LOGP,
     MOST_REPEATS,
     Heard,
     doubt,
     plain,
     repeats,
+    said_too_often,
     with_room,
 )
 from tgsr.data.transcribe.speech import FRAME, is_speech, unheard
+from tgsr.data.transcribe.spelling import spell
 from tgsr.data.transcribe.windows import Region, speech_regions
 from tgsr.timeline import Seconds, Span, Word
 
@@ -32,8 +35,8 @@ def to_hear_again(
 
     `probability` is speech.py's for `samples`. Words that are held to be invented are none.
     """
-    words = _believed(heard)
     speech = is_speech(probability)
+    words = _believed(heard, speech)
     holes = unheard(speech, words)
     if not words and not holes and speech.any():
         places = np.flatnonzero(speech)
@@ -59,12 +62,12 @@ def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: n
     What was invented there goes; words that stand already stay, and are not written twice. What was doubted because it
     repeats itself is believed where the same is heard again and again a second time: somebody does say it.
     """
-    second = with_room(second)
-    if repeats(plain(second.words)) > MOST_REPEATS:
+    second = with_room(second, speech)
+    if said_too_often(second.words, speech):
         return [replace(one, twice=one.twice or _is_the_same(one, region, second)) for one in heard]
-    words = _believed(heard)
+    words = _believed(heard, speech)
     new = tuple(word for word in second.words if not any(same_place(word, old) for old in words))
-    if not new or doubt(second) or (second.logp is not None and second.logp < LEAST_LOGP):
+    if not new or doubt(second, speech) or (second.logp is not None and second.logp < LEAST_LOGP):
         return list(heard)
     end = region.start + region.duration
     there = [word for word in words if word.end > region.start and word.start < end]
@@ -76,21 +79,32 @@ def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: n
     kept = [
         one
         for one in heard
-        if not (doubt(with_room(one)) and any(word.span.overlap(span) for word in one.words))
+        if not (doubt(with_room(one, speech), speech) and any(word.span.overlap(span) for word in one.words))
     ]
     return [*kept, replace(second, words=new)]
 
 
 def _is_the_same(first: Heard, region: Region, second: Heard) -> bool:
-    """Whether a stretch repeats itself, in the region, too, and nothing else is heard there a second time."""
+    """Whether a stretch repeats itself, in the region, too, not much more often than it is heard a second time, and
+    nothing else is heard there then."""
     span = Span(region.start, region.start + region.duration)
     there = [word for word in first.words if word.span.overlap(span) > 0]
-    return repeats(plain(first.words)) > MOST_REPEATS and set(plain(second.words)) <= set(plain(there))
+    n, n_again = (repeats(plain(_texts(words))) for words in (first.words, second.words))
+    return MOST_REPEATS < n <= FEW_MORE * n_again and _spoken(second.words) <= _spoken(there)
 
 
-def _believed(heard: Sequence[Heard]) -> list[Word]:
-    shortened = (with_room(stretch) for stretch in heard)
-    return [word for stretch in shortened if doubt(stretch) is None for word in stretch.words]
+def _texts(words: Sequence[Word]) -> list[str]:
+    return [word.text for word in words]
+
+
+def _spoken(words: Sequence[Word]) -> set[str]:
+    """The words as they are said: one hearing writes "5", another "five"."""
+    return {part for word in words for part in spell(word.text) or plain([word.text])}
+
+
+def _believed(heard: Sequence[Heard], speech: np.ndarray) -> list[Word]:
+    shortened = (with_room(stretch, speech) for stretch in heard)
+    return [word for stretch in shortened if doubt(stretch, speech) is None for word in stretch.words]
 
 
 def same_place(word: Word, other: Word) -> bool:

@@ -123,8 +123,13 @@ def is_among(speech: np.ndarray, words: Sequence[Word]) -> bool:
 
 def shortened(word: Word) -> Word:
     """The word, no longer than its letters allow: its end, since Whisper's words begin with the pause before them."""
-    longest = A_WORD + A_LETTER * _n_letters(word.text)
+    longest = longest_of(word.text)
     return word if word.end - word.start <= longest else replace(word, start=word.end - longest)
+
+
+def longest_of(text: str) -> Seconds:
+    """How long a word may last."""
+    return A_WORD + A_LETTER * _n_letters(text)
 
 
 def _n_letters(text: str) -> int:

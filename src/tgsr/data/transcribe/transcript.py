@@ -68,8 +68,8 @@ def judged(
     as English (`heard_as`).
     """
     spoken = heard_as(language, sure)
-    shortened = [with_room(heard) for heard in stretches]
-    kept = [heard for heard in shortened if doubt(heard) is None and is_among(speech, heard.words)]
+    shortened = [with_room(heard, speech) for heard in stretches]
+    kept = [heard for heard in shortened if doubt(heard, speech) is None and is_among(speech, heard.words)]
     words = sorted((word for heard in kept for word in heard.words), key=lambda word: word.start)
     holes = holes_of(speech, words, seconds)
     flags: tuple[str, ...] = (NOT_ENGLISH,) if spoken != ENGLISH else ()

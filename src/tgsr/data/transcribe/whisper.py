@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.again import to_hear_again, with_second
-from tgsr.data.transcribe.hallucinations import MOST_COMPRESSED, Heard, compression
-from tgsr.data.transcribe.speech import FRAME, audible, is_speech, speech_probability
+from tgsr.data.transcribe.hallucinations import FEW_MORE, MOST_COMPRESSED, Heard, compression, once, plain, repeats
+from tgsr.data.transcribe.speech import FRAME, audible, is_speech, runs, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, Transcript, heard_as, judged
 from tgsr.data.transcribe.windows import WINDOW, Region, most_tokens, speech_regions
 from tgsr.errors import ModelError
@@ -26,7 +26,7 @@ from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper"
-HEARING = f"{SOURCE}-4"  # names what is kept of what it heard: another number where it hears otherwise
+HEARING = f"{SOURCE}-5"  # names what is kept of what it heard: another number where it hears otherwise
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages that faster-whisper cuts within
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
@@ -260,8 +260,10 @@ def _written(
                     end = max(at, start + SHORTEST)
                     segments.append(_Segment(start, end, tuple(tokens), logp, result.no_speech_prob))
                 start, tokens = at, []
-        text = tokenizer.decode([token for segment in segments for token in segment.tokens])
-        written.append(segments if compression(text) <= MOST_COMPRESSED else [])
+        texts = tokenizer.decode([token for segment in segments for token in segment.tokens]).split()
+        if repeats(plain(texts)) <= FEW_MORE * len(runs(window.speech)):
+            texts = once(texts)
+        written.append(segments if compression(" ".join(texts)) <= MOST_COMPRESSED else [])
     return written
 
 
