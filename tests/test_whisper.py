@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from tgsr.audio import SAMPLE_RATE, load
+from tgsr.data.corpora.spoken_digits import DIGITS, recordings
 from tgsr.data.questions.build import compose_clips
+from tgsr.data.transcribe.spelling import spell
 from tgsr.data.transcribe.whisper import SHORTEST, FasterWhisper, transcribe, words_of
 from tgsr.errors import FetchError
 from tgsr.models.packaged_weights import KEPT, cache_folder, whisper
+from tgsr.timeline import Span
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,27 @@ def test_no_speech_is_lost_alone_with_others_or_joined(folder: Path) -> None:
     joined = hears(np.concatenate(clips))
     assert share_heard(joined.text, " ".join(SAID.values())) >= 0.7
     assert joined.flags == ()
+
+
+@pytest.mark.parametrize("repeated", [[("george", 5), ("jackson", 9)], [("jackson", 9)]])
+def test_what_is_said_five_times_in_a_row_is_written_five_times_and_where_it_is_said(
+    folder: Path, repeated: list[tuple[str, int]]
+) -> None:
+    """Whisper heard six nines of five, and all of them were taken for a loop and left out."""
+    pieces = [np.zeros(SAMPLE_RATE // 2)]
+    said: list[tuple[str, Span]] = []
+    for speaker, digit in repeated:
+        for take in recordings("heldout-recordings")[speaker, digit]:
+            start = sum(map(len, pieces)) / SAMPLE_RATE
+            said.append((DIGITS[digit], Span(start, start + len(take.samples) / SAMPLE_RATE)))
+            pieces += [0.1 * take.samples / take.samples.std(), np.zeros(SAMPLE_RATE // 4)]
+        pieces.append(np.zeros(SAMPLE_RATE))
+    sound = np.concatenate(pieces)
+    sound += 0.001 * np.random.default_rng(0).standard_normal(len(sound))
+    heard = transcribe(sound.astype(np.float32), folder)
+    assert [spell(word.text) for word in heard.words] == [[text] for text, _ in said]
+    assert all(word.span.overlap(span) > 0 for word, (_, span) in zip(heard.words, said, strict=True))
+    assert heard.holes == ()
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise", "tone", "nothing"])

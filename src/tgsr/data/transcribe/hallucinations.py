@@ -55,7 +55,7 @@ def with_room(heard: Heard, speech: np.ndarray) -> Heard:
     for first, stop, n in _of_size(plain([word.text for word in words]), 1):
         said = words[first:stop]
         n_most = n_stretches(said, n, speech)
-        if MOST_REPEATS < n and n_most < n <= FEW_MORE * n_most:
+        if n > MOST_REPEATS and n_most < n <= FEW_MORE * n_most:
             left_out |= set(sorted(said, key=lambda word: _n_spoken(word, speech))[: n - n_most])
     kept = tuple(word for word in words if word not in left_out)
     return heard if kept == heard.words else replace(heard, words=kept)

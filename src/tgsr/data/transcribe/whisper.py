@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from tgsr.audio import SAMPLE_RATE
 from tgsr.data.transcribe.again import to_hear_again, with_second
-from tgsr.data.transcribe.hallucinations import FEW_MORE, MOST_COMPRESSED, Heard, compression, once, plain, repeats
+from tgsr.data.transcribe.hallucinations import (
+    FEW_MORE,
+    MOST_COMPRESSED,
+    Heard,
+    compression,
+    once,
+    plain,
+    repeats,
+)
 from tgsr.data.transcribe.speech import FRAME, audible, is_speech, runs, speech_probability
 from tgsr.data.transcribe.transcript import ENGLISH, Transcript, heard_as, judged
 from tgsr.data.transcribe.windows import WINDOW, Region, most_tokens, speech_regions
