@@ -55,9 +55,9 @@ def with_room(heard: Heard, speech: np.ndarray) -> Heard:
     for first, stop, n in _of_size(plain([word.text for word in words]), 1):
         if n > MOST_REPEATS:
             said = words[first:stop]
-            n_more = n - n_stretches(said, n, speech)
-            if n_more > 0 and n <= FEW_MORE * (n - n_more):
-                left_out |= set(sorted(said, key=lambda word: _n_spoken(word, speech))[:n_more])
+            n_most = n_stretches(said, n, speech)
+            if n_most < n <= FEW_MORE * n_most:
+                left_out |= set(sorted(said, key=lambda word: _n_spoken(word, speech))[: n - n_most])
     kept = tuple(word for word in words if word not in left_out)
     return heard if kept == heard.words else replace(heard, words=kept)
 
