@@ -41,6 +41,7 @@ FURTHER = 1e-3  # nats a token: more than any rounding
 SAME_LOSS = 1e-6  # relative, in float32
 SAME_LOSS_ROUNDED = 1e-2
 N_RESUMED, N_BEFORE = 3, 2  # steps of the run that goes on, and after how many it is killed
+MOST_CUT = 0.1  # share of responses: a drawn one may ramble, with a wrong end token all do
 RANDOM_TOKENS = 12  # of a response of random weights, which never ends
 
 
@@ -262,14 +263,16 @@ def stage_2(bench: Bench) -> Row:
     bar = math.expm1(bench.tolerance[1])
     learns = any(row["grad_norm"] > 0 for row in rows)
     begins = abs(first["kl"]) <= 1e-6 if bench.is_exact else abs(first["kl"]) <= 1e-3
-    may_cut = n_cut == 0 or not knows
+    n_responses = n_groups * size.group
+    may_cut = n_cut <= MOST_CUT * n_responses or not knows
     return Row(
         4,
         "GRPO",
         f"KL {first['kl']:.1e} and largest ratio {ratio:.4f} at the first of {len(rows)} steps; reward "
-        f"{first['reward']:.2f} -> {rows[-1]['reward']:.2f}, {n_equal} of {n_groups} groups alike, {n_cut} cut",
+        f"{first['reward']:.2f} -> {rows[-1]['reward']:.2f}, {n_equal} of {n_groups} groups alike, {n_cut} of {n_responses} "
+        "responses cut",
         f"KL 0, ratio 1 to {bar:.1g}, a gradient"
-        + (", nothing cut" if knows else "; random weights are cut"),
+        + (f", at most {MOST_CUT:.0%} cut" if knows else "; random weights are cut"),
         begins and ratio <= 1 + bar and learns and may_cut,
         "KL or ratio: sampler and trainer differ, see part 2. Cut: raise --max-new-tokens, or see the end tokens. No "
         "gradient: every group earned the same; ask harder or easier questions (--data), more responses to each",

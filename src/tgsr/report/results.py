@@ -255,7 +255,8 @@ def is_ours(path: Path) -> bool:
     try:
         row = json.loads(first.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        return True  # the reader of ours says what is wrong with it
+        # A list over several lines is an owner's file; of anything else the reader of ours says what is wrong with it.
+        return not first.lstrip(b"\xef\xbb\xbf \t").startswith(b"[")
     return isinstance(row, dict) and "clip_id" in row
 
 
