@@ -269,8 +269,8 @@ def stage_2(bench: Bench) -> Row:
         4,
         "GRPO",
         f"KL {first['kl']:.1e} and largest ratio {ratio:.4f} at the first of {len(rows)} steps; reward "
-        f"{first['reward']:.2f} -> {rows[-1]['reward']:.2f}, {n_equal} of {n_groups} groups alike, {n_cut} of {n_responses} "
-        "responses cut",
+        f"{first['reward']:.2f} -> {rows[-1]['reward']:.2f}, {n_equal} of {n_groups} groups alike, "
+        f"{n_cut} of {n_responses} responses cut",
         f"KL 0, ratio 1 to {bar:.1g}, a gradient"
         + (f", at most {MOST_CUT:.0%} cut" if knows else "; random weights are cut"),
         begins and ratio <= 1 + bar and learns and may_cut,
