@@ -31,10 +31,12 @@ step() { # NAME MINUTES COMMAND...: minutes on two quiet cores, a guess until st
 }
 
 state() { # [RUNNING]: what is done, runs, is left or did not fit
-    local index name
+    local index name took
     for index in "${!names[@]}"; do
         name=${names[index]}
-        if [ -e "$OUT/done/$name" ]; then printf '%s\tdone\t%s\t%s\n' "$name" "$(cat "$OUT/done/$name")" "${guesses[index]}"
+        if [ -e "$OUT/done/$name" ]; then
+            read -r took < "$OUT/done/$name"
+            printf '%s\tdone\t%s\t%s\n' "$name" "$took" "${guesses[index]}"
         elif [ "$name" = "${1:-}" ]; then printf '%s\truns\t\t%s\n' "$name" "${guesses[index]}"
         else printf '%s\t%s\t\t%s\n' "$name" "${2:-left}" "${guesses[index]}"; fi
     done | awk -F'\t' 'BEGIN { OFS = "\t" }

@@ -70,7 +70,7 @@ def test_questions_from_a_pipe_are_one_json_object_each(
 ) -> None:
     lines = f"\ufeffthe budget was cut\n\n{'long ' * MOST_LETTERS}\r\nsailors sang\n  \nfootball results"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    assert run("ask", folder / "budget.wav", folder / "ships.wav", "--phrase", "--json") == 0
+    assert run("ask", folder / "budget.wav", folder / "ships.wav", "--phrase", "--json", "--model", "cascade") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["question"].split()[0] for row in rows] == ["the", "long", "sailors", "football"]
     assert rows[0]["evidence"] == [{"start": 4.0, "end": 5.9, "text": None}]
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_heard_is_named_and_the_others_answer(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "broken.mp3").write_bytes(b"")
-    assert run("ask", folder, "two sailors sang", "--phrase") == 0
+    assert run("ask", folder, "two sailors sang", "--phrase", "--model", "cascade") == 0
     told = capsys.readouterr()
     assert "ships.wav" in told.out
     assert "broken.mp3" in told.err
