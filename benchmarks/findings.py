@@ -2,7 +2,8 @@
 
     python benchmarks/findings.py tables runs/findings --out docs/findings/seeds.md
 
-`answers QUESTIONS OUT` writes the responses that the row "answer-only" learns: the right answer, and no reasoning.
+`answers QUESTIONS OUT` writes the responses that the row "answer-only" learns: the right answer, and no reasoning. OUT
+lies beside QUESTIONS: the sound is found from there.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ sft() { # NAME FROM SEED RESPONSES OPTIONS...
 
 # --- the digits' world: table 3's rows -------------------------------------------------------------------
 digits base mini
-step answers 1 python "$(dirname "$0")/../benchmarks/findings.py" answers "$OUT/data-qa/questions.jsonl" "$OUT/answers-only.jsonl"
+step answers 1 python "$(dirname "$0")/../benchmarks/findings.py" answers "$OUT/data-qa/questions.jsonl" "$OUT/data-qa/answers.jsonl"
 for seed in $SEEDS; do
     sta=$OUT/sta-$seed/adapter
     step "sta-$seed" 4 tgsr train sta --questions "$OUT/data-sta/questions.jsonl" --model mini --clips-per-step 8 \
@@ -134,7 +134,7 @@ for seed in $SEEDS; do
     step "samples-$seed" 4 sample "$seed"
     step "reasoning-sft-$seed" 3 sft "reasoning-sft-$seed" mini "$seed" "$OUT/samples-$seed/all.jsonl" --right-only --without-timestamps
     digits "reasoning-sft-$seed" "$OUT/reasoning-sft-$seed/adapter"
-    step "answer-only-$seed" 3 sft "answer-only-$seed" "$sta" "$seed" "$OUT/answers-only.jsonl"
+    step "answer-only-$seed" 3 sft "answer-only-$seed" "$sta" "$seed" "$OUT/data-qa/answers.jsonl"
     digits "answer-only-$seed" "$OUT/answer-only-$seed/adapter"
 done
 
