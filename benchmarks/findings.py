@@ -156,7 +156,9 @@ def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tu
     columns = [run.values[measure] for run in runs.values()]
     value, draws = bootstrap.over_runs(columns, clips)
     n = int(np.isfinite(columns[0]).sum())
-    low, high = interval_of(draws)
+    low, high = (
+        None if np.isnan(end) else end for end in interval_of(draws)
+    )  # where few items have the measure
     return Mean(value, low, high, n, len(clips) - n), draws
 
 

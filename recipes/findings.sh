@@ -166,6 +166,7 @@ attend() { # a dozen clips: attention by block, of every model
     tgsr attend --questions "$OUT/heldout-recordings/questions.jsonl" --limit 40 "${flags[@]}" --out "$OUT/attention"
 }
 step attention 15 attend
-step behaviour 20 tgsr behaviour "$OUT/answers/digits" --out "$OUT/behaviour"
+behave() { tgsr behaviour "$OUT"/answers/digits/*.jsonl --out "$OUT/behaviour"; }
+step behaviour 20 behave
 run
 python "$(dirname "$0")/../benchmarks/findings.py" tables "$OUT" --out "$OUT/findings.md"
