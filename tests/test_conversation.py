@@ -70,7 +70,10 @@ def test_questions_from_a_pipe_are_one_json_object_each(
 ) -> None:
     lines = f"\ufeffthe budget was cut\n\n{'long ' * MOST_LETTERS}\r\nsailors sang\n  \nfootball results"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    assert run("ask", folder / "budget.wav", folder / "ships.wav", "--phrase", "--json", "--model", "cascade") == 0
+    assert (
+        run("ask", folder / "budget.wav", folder / "ships.wav", "--phrase", "--json", "--model", "cascade")
+        == 0
+    )
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["question"].split()[0] for row in rows] == ["the", "long", "sailors", "football"]
     assert rows[0]["evidence"] == [{"start": 4.0, "end": 5.9, "text": None}]
