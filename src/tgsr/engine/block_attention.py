@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from tgsr.engine.branch_attention import BranchLayout, branch_attention, row_slices, row_starts
+from tgsr.engine.branch_attention import BranchLayout, branch_attention, flash, row_slices, row_starts
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward
 from tgsr.errors import ModelError
 
@@ -32,8 +32,6 @@ BLOCKS = ("system", "audio", "question", "output")
 SYSTEM, AUDIO, QUESTION, OUTPUT = range(len(BLOCKS))
 NAME = "tgsr_block_sums"  # under which transformers knows the function below
 SCORES_AT_ONCE = 2**20  # float32 scores that are kept at a time: 4 MB
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def _in_blocks(
         if queries.start == queries.stop or keys.start == keys.stop:
             return
         k, v = (x[:, keys].expand(len(query_JGNW), -1, -1, -1) for x in (key_GNW, value_GNW))
-        shown, lse = _flash(query_JGNW[:, :, queries], k, v, is_causal=causal, scale=scale)
+        shown, lse = flash(query_JGNW[:, :, queries], k, v, is_causal=causal, scale=scale)
         joined = torch.logaddexp(lse_JGN[:, :, queries], lse)
         share = (lse - joined).exp()[..., None].to(out.dtype)
         out[:, :, queries] = torch.lerp(out[:, :, queries], shown, share)

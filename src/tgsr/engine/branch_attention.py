@@ -213,7 +213,7 @@ def _moved(where: BranchLayout, device: torch.device) -> BranchLayout:
     return where.elsewhere[device]
 
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # with log-sum-exps
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
@@ -242,7 +242,7 @@ class _OnCpu(torch.autograd.Function):
         def attend(part: _Part) -> tuple[Tensor, Tensor]:
             k, v = (x[:, part.keys].expand(len(query), -1, -1, -1) for x in (key, value))
             hidden = None if part.hidden is None else part.hidden.to(query.dtype)
-            summed: tuple[Tensor, Tensor] = _flash(
+            summed: tuple[Tensor, Tensor] = flash(
                 query[:, :, part.queries], k, v, is_causal=part.causal, attn_mask=hidden, scale=scale
             )
             return summed

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
 
-from tgsr.engine.branch_attention import refuse_unknown
+from tgsr.engine.branch_attention import flash, refuse_unknown
 from tgsr.engine.shared_prefix import SharedPrefix
 from tgsr.models.lalm import device_of
 
 NAME = "tgsr_branch_cache"  # under which transformers knows the function below
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def attention_sums(
     X x K x S x W keys and values; `mask` is added to the scores, and broadcasts to X x K x Q x S.
     """
     if query.device.type == "cpu":
-        sums: tuple[Tensor, Tensor] = _flash(query, key, value, attn_mask=mask, scale=scale)
+        sums: tuple[Tensor, Tensor] = flash(query, key, value, attn_mask=mask, scale=scale)
         return sums
     scores = ((query * scale) @ key.transpose(-1, -2)).float()
     if mask is not None:

@@ -23,6 +23,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from tgsr.engine.branch_attention import NAME, BranchLayout, attention_as
+from tgsr.engine.matrices import is_plain, loras_of
 
 # float32 numbers that are computed together on a CPU: few stay in a core's cache, and products of few rows are slow
 IN_NORM, IN_FEED_FORWARD = 2**18, 2**20
@@ -188,22 +189,14 @@ class _Matrix:
 
 def _matrix_of(module: Any, x: Tensor) -> _Matrix | None:
     """The module's frozen matrix with the one LoRA that is on; None for anything else, or types that mix."""
-    base: Any = module
-    a: Any = None
-    b: Any = None
-    scale = 1.0
-    if isinstance(module, LoraLinear):
-        base = module.base_layer
-        on = [] if module.disable_adapters else [n for n in module.active_adapters if n in module.lora_A]
-        if module.merged or len(on) > 1:
-            return None
-        for name in on:
-            has_dropout = module.training and not isinstance(module.lora_dropout[name], nn.Identity)
-            if has_dropout or name in module.lora_variant or module.lora_bias[name]:
-                return None
-            a, b, scale = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
-    if type(base) is not nn.Linear or _trains(base):
+    base: Any = getattr(module, "base_layer", module)
+    if not is_plain(module) or _trains(base):
         return None
+    loras = loras_of(module)
+    dropouts = getattr(module, "lora_dropout", {}).values() if module.training and loras else ()
+    if len(loras) > 1 or not all(isinstance(dropout, nn.Identity) for dropout in dropouts):
+        return None
+    a, b, scale = loras[0] if loras else (None, None, 1.0)
     matrix = _Matrix(base.weight, base.bias, a, b, scale)
     same = all(t is None or t.dtype == x.dtype for t in matrix.tensors)
     return matrix if same or torch.is_autocast_enabled(x.device.type) else None

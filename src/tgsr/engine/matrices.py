@@ -37,13 +37,7 @@ class Matrix:
         """Of a linear layer, or of PEFT's around one, with the adapters that are active in it now."""
         base = getattr(module, "base_layer", module)
         bias = None if base.bias is None else base.bias.detach()
-        if base is module or module.disable_adapters or module.merged:
-            return cls(base.weight.detach(), bias)
-        lora = tuple(
-            (module.lora_A[name].weight.detach(), module.lora_B[name].weight.detach(), module.scaling[name])
-            for name in module.active_adapters
-            if name in module.lora_A
-        )
+        lora = tuple((a.detach(), b.detach(), scale) for a, b, scale in loras_of(module))
         return cls(base.weight.detach(), bias, lora)
 
     def merged(self) -> Tensor:
@@ -52,6 +46,14 @@ class Matrix:
         for a, b, scale in self.lora:
             weight = torch.addmm(weight, b.float(), a.float(), alpha=scale)
         return weight
+
+
+def loras_of(module: Any) -> list[tuple[Tensor, Tensor, float]]:
+    """What is added to a linear layer's output now: for each active adapter A, B and B's scale; none once merged."""
+    if not hasattr(module, "base_layer") or module.disable_adapters or module.merged:
+        return []
+    names = [name for name in module.active_adapters if name in module.lora_A]
+    return [(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]) for name in names]
 
 
 def is_plain(module: Any) -> bool:

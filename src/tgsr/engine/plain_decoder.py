@@ -190,7 +190,7 @@ def _feed_forward(module: Any, times: Callable[[Sequence[Any]], Product]) -> Map
         up, act, down = times([module.fc1]), module.activation_fn, times([module.fc2])
         return lambda x: down(act(up(x)))
     mlp = module.mlp
-    if hasattr(mlp, "experts"):  # which rows go to which expert: its own module says it, with what is on it
+    if has_experts(module):  # which rows go to which expert: its own module says it, with what is on it
         return lambda x: mlp(x[None])[0]
     act = getattr(mlp, "act_fn", None) or mlp.activation_fn
     fused = getattr(mlp, "gate_up_proj", None)
@@ -201,6 +201,11 @@ def _feed_forward(module: Any, times: Callable[[Sequence[Any]], Product]) -> Map
         return down(act(gate) * up)
 
     return gated
+
+
+def has_experts(layer: Any) -> bool:
+    """Whether its feed-forward is a mixture."""
+    return hasattr(getattr(layer, "mlp", None), "experts")
 
 
 def linears_of(layer: Any) -> list[Any]:
@@ -214,9 +219,8 @@ def linears_of(layer: Any) -> list[Any]:
             for child in module.children():
                 search(child)
 
-    mixture = getattr(getattr(layer, "mlp", None), "experts", None) is not None
     for name, child in layer.named_children():
-        if not (mixture and name == "mlp"):
+        if not (name == "mlp" and has_experts(layer)):
             search(child)
     return found
 
@@ -283,8 +287,7 @@ class PlainDecoder:
     @property
     def is_capturable(self) -> bool:
         """Whether no step waits for the device: which experts a mixture needs follows from the rows."""
-        layers = self.lalm.language_model.layers
-        return not any(hasattr(getattr(layer, "mlp", None), "experts") for layer in layers)
+        return not any(map(has_experts, self.lalm.language_model.layers))
 
     def steps(self, cache: BranchCache, first: int, n: int) -> Step:
         """What decodes on from `cache`: tokens and their positions, first to first + n, -> logits, B x V, float32.
