@@ -16,7 +16,7 @@ import numpy as np
 from tgsr.choices import correct_letter, extract_choice, read_choice
 from tgsr.evaluation.behaviour.consistency import reasoning_of
 from tgsr.evaluation.reward_hacking import POLICIES
-from tgsr.evaluation.scoring.items import ScoredAnswer, ScoredChoice, score_response
+from tgsr.evaluation.scoring.items import Scored, ScoredAnswer, ScoredChoice, score_response
 from tgsr.evaluation.scoring.responses import UNKNOWN_LENGTH, Answered
 from tgsr.grounding import count_mentions, find_points, mentions_in
 from tgsr.reasoning import reasoning_steps
@@ -201,7 +201,7 @@ def audited(
         id=question.id,
         model=response.model,
         clip=question.clip_id,
-        official=_official(answer),
+        official=_official(answer, scored),
         strict=None if choice is None else choice.strict,
         k_official=count_mentions(text),
         k_strict=len({(span.start, span.end) for span in spans}) if choice is None else choice.n_regions or 0,
@@ -232,13 +232,12 @@ def notation(written: str) -> str:
     return " ".join(_NUMBER.sub("N", written.lower().replace("–", "-")).split())
 
 
-def _official(answer: Answered) -> bool | None:
+def _official(answer: Answered, scored: Sequence[Scored]) -> bool | None:
     question = answer.response.question
     if answer.owner is not None and answer.prediction is not None:
         return answer.owner.ruling(answer.prediction, question.choices, question.answer).official
-    items = score_response(answer.response)
-    by_owner = [item.official for item in items if isinstance(item, ScoredAnswer)]
-    by_letter = [item.official for item in items if isinstance(item, ScoredChoice)]
+    by_owner = [item.official for item in scored if isinstance(item, ScoredAnswer)]
+    by_letter = [item.official for item in scored if isinstance(item, ScoredChoice)]
     return next(iter(by_owner + by_letter), None)
 
 

@@ -172,8 +172,7 @@ def rate(
         question, rubric = rubrics[response.question.id]
         modality = next((value for name, value in question.labels if name == "domain"), "")
         common = response.question.id, response.model, response.question.clip_id, modality
-        thinking, said = thoughts_and_answer(response.text, question.choices)
-        said = said if answer.prediction is None else answer.prediction
+        thinking, said = _written(answer)
         if not token_match(said, question.answer, question.choices):
             rated.append(Rated(*common, is_right=False))
             continue
@@ -208,8 +207,7 @@ def submission(answers: Sequence[Answered]) -> list[Row]:
     """The rows of a submission to the challenge: id, thinking_prediction, answer_prediction."""
     rows: list[Row] = []
     for answer in answers:
-        thinking, said = thoughts_and_answer(answer.response.text, answer.response.question.choices)
-        said = said if answer.prediction is None else answer.prediction
+        thinking, said = _written(answer)
         rows.append(
             {"id": answer.response.question.id, "thinking_prediction": thinking, "answer_prediction": said}
         )
@@ -236,6 +234,12 @@ def told(model: str, scores: RubricScores) -> str:
         f"{model}: rubrics {percent(scores.score)}, accuracy {percent(scores.accuracy)} of {scores.n}{left}; "
         f"a right answer's reasoning {percent(scores.of_right)}"
     )
+
+
+def _written(answer: Answered) -> tuple[str, str]:
+    """What the model thought, and what it answered: as it was handed over, where it was."""
+    thinking, said = thoughts_and_answer(answer.response.text, answer.response.question.choices)
+    return thinking, said if answer.prediction is None else answer.prediction
 
 
 def _run(llm: Llm, prompt: str, rubric: Rubric, run: int) -> float | Failed:
