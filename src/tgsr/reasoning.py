@@ -54,11 +54,12 @@ def spoken(text: str) -> tuple[str, ...]:
 def _in_words(word: str) -> tuple[str, ...]:
     if not word.isascii() or not word.isdigit() or len(word) > 9:
         return (word,)
-    return tuple(re.findall(r"[a-z]+", str(_numbers().number_to_words(word, andword=""))))
+    return tuple(re.findall(r"[a-z]+", str(numeral_speller().number_to_words(word, andword=""))))
 
 
 @functools.cache
-def _numbers() -> Any:
+def numeral_speller() -> Any:
+    """inflect's engine, which says numbers in English words; made once."""
     import inflect  # takes a second, and few texts have numbers
 
     return inflect.engine()

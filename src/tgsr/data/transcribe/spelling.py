@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from itertools import islice, product
 from typing import Any
+
+from tgsr.reasoning import numeral_speller
 
 SIGNS = {"%": "percent", "&": "and", "+": "plus", "=": "equals", "@": "at", "°": "degrees"}
 MONEY = {"$": ("dollars", "cents"), "£": ("pounds", "pence"), "€": ("euros", "cents")}
@@ -47,7 +48,7 @@ def _readings_of(piece: re.Match[str]) -> tuple[Reading, ...]:
     if ending == "s":
         return tuple((*said[:-1], _plural(said[-1])) for said in _number(number)[:2])
     if ending:
-        return tuple(tuple(_words(_speaker().ordinal(" ".join(said)))) for said in _number(number)[:2])
+        return tuple(tuple(_words(numeral_speller().ordinal(" ".join(said)))) for said in _number(number)[:2])
     return _number(number)
 
 
@@ -67,11 +68,11 @@ def _number(number: str) -> tuple[Reading, ...]:
         minutes = [("oh", *_whole(part)) if part < 10 else _whole(part) for part in rest if part]
         return ((*_whole(hours), *(word for of_part in minutes for word in of_part)),)
     digits = number.replace(",", "")
-    plain = tuple(_words(_speaker().number_to_words(digits)))
-    short = tuple(_words(_speaker().number_to_words(digits, andword="")))
+    plain = tuple(_words(numeral_speller().number_to_words(digits)))
+    short = tuple(_words(numeral_speller().number_to_words(digits, andword="")))
     if not digits.isdigit() or len(digits) == 1:
         return tuple(dict.fromkeys((plain, ("oh",) if digits == "0" else plain)))
-    singly = tuple(_words(_speaker().number_to_words(digits, group=1)))
+    singly = tuple(_words(numeral_speller().number_to_words(digits, group=1)))
     one_by_one = (singly, tuple("oh" if digit == "zero" else digit for digit in singly))
     if "," not in number and (digits[0] == "0" or len(digits) >= FEWEST_ONE_BY_ONE):
         return tuple(dict.fromkeys((*one_by_one, plain, short)))
@@ -88,7 +89,7 @@ def _year(year: int) -> tuple[Reading, ...]:
 
 
 def _whole(number: int) -> Reading:
-    return tuple(_words(_speaker().number_to_words(number)))
+    return tuple(_words(numeral_speller().number_to_words(number)))
 
 
 def _words(text: Any) -> list[str]:
@@ -97,10 +98,3 @@ def _words(text: Any) -> list[str]:
 
 def _plural(word: str) -> str:
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}es" if word.endswith("x") else f"{word}s"
-
-
-@cache
-def _speaker() -> Any:
-    import inflect  # takes a second, and few texts have numbers
-
-    return inflect.engine()
