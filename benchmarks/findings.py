@@ -132,6 +132,12 @@ def run_of(files: Iterable[Path]) -> Run:
     return Run(tuple(item.id for item in items), tuple(item.clip for item in items), values)
 
 
+def row_and_seed(model: str) -> tuple[str, str]:
+    """ "grounded-2" is the row "grounded" with the seed "2"; "base" has none."""
+    row, _, seed = model.rpartition("-") if model[-1].isdigit() else (model, "", "")
+    return row, seed
+
+
 def runs_of(folder: Path) -> dict[str, dict[str, Run]]:
     """By row and seed ("" of a row that has none), in the order of ROWS; answers of a run are NAME-SPLIT.jsonl."""
     files: dict[str, list[Path]] = {}
@@ -140,7 +146,7 @@ def runs_of(folder: Path) -> dict[str, dict[str, Run]]:
             files.setdefault(read_responses(path)[0].model, []).append(path)
     found: dict[str, dict[str, Run]] = {row: {} for row in ROWS}
     for model, paths in files.items():
-        row, _, seed = model.rpartition("-") if model[-1].isdigit() else (model, "", "")
+        row, seed = row_and_seed(model)
         found[row][seed] = run_of(paths)
     asked = {run.ids for runs in found.values() for run in runs.values()}
     if len(asked) > 1:
@@ -233,7 +239,7 @@ def behaviour_of(path: Path) -> Table | None:
     by_row: dict[str, list[float]] = {}
     for model, found in models.items():
         value = found["verify_zero"]["value"]
-        by_row.setdefault(model.rpartition("-")[0] if model[-1].isdigit() else model, []).append(value)
+        by_row.setdefault(row_and_seed(model)[0], []).append(value)
     rows = tuple(
         TableRow(ROWS[row], (float(np.mean(by_row[row])), ", ".join(f"{value:.3f}" for value in by_row[row])))
         for row in ROWS
@@ -247,11 +253,7 @@ def page(out: Path, seed: int) -> str:
     """All tables as Markdown."""
     bootstrap = Bootstrap(seed)
     state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    left = [
-        line.split("\t")[0]
-        for line in state
-        if line.split("\t")[1] not in ("done",) and not line.startswith("all\t")
-    ]
+    left = [name for name, how, _ in (line.split("\t") for line in state) if how != "done" and name != "all"]
     tables: list[Table] = []
     for folder in sorted((out / "answers").iterdir()):
         rows = runs_of(folder)

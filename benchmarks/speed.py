@@ -91,6 +91,12 @@ def sample_shared(case: Case, n_new: int, decoder: Callable[[Lalm], Decoder] = d
     )
 
 
+def drawing(n_new: int) -> dict[str, Any]:
+    """How transformers' generate draws as `sample` does, answers of full length."""
+    length = {"min_new_tokens": n_new, "max_new_tokens": n_new}
+    return {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0, **length}
+
+
 @torch.no_grad()
 def sample_usual(case: Case, n_new: int) -> None:
     """The group's answers by transformers' generate, from token ids and spectrograms."""
@@ -102,12 +108,7 @@ def sample_usual(case: Case, n_new: int) -> None:
         input_features=mels_WMF,
         input_features_mask=mel_mask_WF,
         num_return_sequences=len(case.branches),
-        do_sample=True,
-        temperature=TEMPERATURE,
-        top_p=TOP_P,
-        top_k=0,
-        min_new_tokens=n_new,
-        max_new_tokens=n_new,
+        **drawing(n_new),
     )
 
 
@@ -130,12 +131,7 @@ def sample_static(case: Case, n_new: int) -> None:
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         past_key_values=kept,
-        do_sample=True,
-        temperature=TEMPERATURE,
-        top_p=TOP_P,
-        top_k=0,
-        min_new_tokens=n_new,
-        max_new_tokens=n_new,
+        **drawing(n_new),
     )
 
 
