@@ -194,19 +194,21 @@ def test_notes_say_whose_lines_were_looked_at_and_what_language_was_heard(tmp_pa
     samples = np.full(SAMPLE_RATE, 0.5, np.float32)
     cascade = load_cascade("cascade", cache=tmp_path)
     cascade.keep(content_hash(samples), two_speakers())
-    assert cascade.notes("Why?", samples) == []
-    assert cascade.notes("What does CH2 say?", samples) == ["only what CH2 says was looked at"]
+    assert cascade.notes("Why?", cascade.spoken(samples)) == []
+    assert cascade.notes("What does CH2 say?", cascade.spoken(samples)) == [
+        "only what CH2 says was looked at"
+    ]
     other = np.full(SAMPLE_RATE, 0.25, np.float32)
     french = replace(said("Le budget est voté en mars."), language="fr")
     cascade.keep(content_hash(other), french)
-    detected, english_only = cascade.notes("Why?", other)
+    detected, english_only = cascade.notes("Why?", cascade.spoken(other))
     assert "--language fr" in detected
     assert "know English alone" in english_only
-    (unknown, *_) = cascade.notes("What does speaker B say?", other)
+    (unknown, *_) = cascade.notes("What does speaker B say?", cascade.spoken(other))
     assert "--speakers FILE.rttm" in unknown
     cascade.hearing = Hearing("fr")
     cascade.keep(content_hash(other), french)
-    assert cascade.notes("Why?", other) == [english_only]
+    assert cascade.notes("Why?", cascade.spoken(other)) == [english_only]
 
 
 def test_turns_from_elsewhere_name_the_speakers_of_a_stretch(tmp_path: Path) -> None:

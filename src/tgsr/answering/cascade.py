@@ -202,9 +202,8 @@ class Cascade(Responder):
         held = marked(written, transcript.words)
         return Cut(held) if isinstance(written, Cut) else held
 
-    def notes(self, question: str, samples: np.ndarray) -> list[str]:
-        """What is to be known about the answer to a question about this sound: whose lines, in which language."""
-        spoken = self.spoken(samples)
+    def notes(self, question: str, spoken: Spoken) -> list[str]:
+        """What is to be known about the answer to a question about what was heard: whose lines, in which language."""
         asked = named(question, spoken.speakers)
         notes = []
         if asked.speakers:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tgsr import audio
 from tgsr.answering.ask import MOST_LETTERS, AskedLong, CitedAnswer, ask
-from tgsr.answering.cascade import Cascade, nearest_of
+from tgsr.answering.cascade import Cascade, Spoken, nearest_of
 from tgsr.answering.citing import check_citations
 from tgsr.answering.responder import Responder, require_heard
 from tgsr.disk.whole import write_whole
@@ -105,6 +105,7 @@ class Conversation:
     end: Seconds | None = None
     long_audio: AskedLong = "windows"
     heard: dict[Path, np.ndarray] = field(default_factory=dict)  # the last ones that answered
+    spoken: dict[Path, Spoken] = field(default_factory=dict)  # what is said in them, of a cascade
 
     def hear(self) -> list[AudioError | ModelError]:
         """Hears all recordings now. Those that cannot be heard are left out; their errors are returned."""
@@ -135,7 +136,9 @@ class Conversation:
         samples = self.samples(recording)
         cited = ask(self.model, samples, question, choices, phrase=phrase, long_audio=self.long_audio)
         moved = cited.moved(self.start, choices, question if phrase else None)
-        notes = self.model.notes(question, samples) if isinstance(self.model, Cascade) and not phrase else []
+        notes = []
+        if isinstance(self.model, Cascade) and not phrase:
+            notes = self.model.notes(question, self.spoken[recording])
         return Answer(question, recording, len(samples) / audio.SAMPLE_RATE, moved, phrase, tuple(notes))
 
     def samples(self, recording: Path) -> np.ndarray:
@@ -151,7 +154,7 @@ class Conversation:
                 self.heard.pop(next(iter(self.heard)))
             samples = audio.load(recording, start=self.start, end=self.end, max_seconds=most)
             if isinstance(self.model, Cascade):
-                self.model.hear(recording, samples, self.start, self.end)
+                self.spoken[recording] = self.model.hear(recording, samples, self.start, self.end)
             self.heard[recording] = samples
         return self.heard[recording]
 
