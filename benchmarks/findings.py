@@ -1,24 +1,32 @@
 """What recipes/findings.sh found: means over seeds with intervals, each seed by itself, each claim with its verdict.
 
-    python benchmarks/findings.py tables runs/findings --out docs/findings/seeds.md
+    python benchmarks/findings.py gather runs/findings --out docs/findings/seeds.json.gz
+    python benchmarks/findings.py tables docs/findings/seeds.json.gz --out docs/findings/seeds.md
+
+`gather` keeps of the runs what the tables are made of: each question's measures, what the trainings' watches saw,
+Verify and attention of each model. `tables` draws the watches and what altered sound does beside its page.
 
 `answers QUESTIONS OUT` writes the responses that the row "answer-only" learns: the right answer, and no reasoning. OUT
-lies beside QUESTIONS: the sound is found from there.
+lies beside QUESTIONS: the sound is found from there. `short QUESTIONS SECONDS` writes short.jsonl beside QUESTIONS.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
+from robustness import CONDITIONS, folder_of
 
 from tgsr.choices import correct_letter
-from tgsr.disk.whole import write_whole
-from tgsr.evaluation.scoring.items import ScoredChoice, score_response
+from tgsr.disk.whole import whole, write_whole
+from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
 from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.evidence import above_chance
 from tgsr.records import Response, read_questions, read_responses, write_jsonl
@@ -28,13 +36,17 @@ from tgsr.statistics.intervals import Bootstrap, Floats, Mean, interval_of
 ROWS = {  # as recipes/findings.sh names them, in the order of the table
     "base": "Vanilla (base)",
     "sta": "Only STA",
+    "short-sta": "Only STA, on clips to 5 s",
     "reasoning-sft": "Reasoning SFT",
     "answer-only": "Answer only (SFT)",
     "without-sta": "GRPO without STA",
     "without-grounding": "w/o grounding",
     "without-compaction": "w/o compaction",
+    "strict": "STA + GRPO, Eq. 3, strict counter",
     "paper": "Ours: STA + GRPO, Eq. 3",
     "grounded": "STA + GRPO, grounded reward",
+    "mini:paper": "ships as mini:paper",
+    "mini:tgsr": "ships as mini:tgsr",
 }
 MEASURES = {
     "accuracy": Column("accuracy", "%", 100, 1, "higher"),
@@ -45,6 +57,39 @@ MEASURES = {
     "first_place": Column("first place", "%", 100, 1),
     "regions": Column("Regions Explored", digits=2),
     "k1": Column("k = 1", "%", 100, 1),
+}
+ALTERED = {
+    "iou": Column("phrase IoU", better="higher"),
+    **{name: MEASURES[name] for name in ("evidence_hit", "accuracy")},
+}
+CONTROLS = ("reliance_silenced", "sufficiency_over_silence", "necessity")
+BLOCKS = ("all", "reasoning", "answer", "times")
+WATCHED = {  # of a training's log
+    "k1": "k = 1",
+    "evidence_hit": "evidence hit",
+    "quote_truth": "quote truth",
+    "first_place": "first place",
+    "above_chance": "IoU above chance",
+    "accuracy": "accuracy",
+}
+CITES_ONCE = 0.95
+MEASURED = {  # by commands of their own
+    "verify": (
+        "digits: Audiology Verify",
+        {"verify": Column("Verify, citing nothing = 0", digits=3, better="higher")},
+    ),
+    "attention": (
+        "digits: attention to the audio, by block",
+        {block: Column(block, digits=3, better="higher") for block in BLOCKS},
+    ),
+    "controls": (
+        "digits: what answers rest on",
+        {
+            "reliance_silenced": Column("accuracy lost on silence", "%", 100, 1),
+            "sufficiency_over_silence": Column("same answer on the cited alone, over silence", "%", 100, 1),
+            "necessity": Column("necessity of the cited", "%", 100, 1),
+        },
+    ),
 }
 
 
@@ -106,29 +151,37 @@ class Run:
 
 
 def run_of(files: Iterable[Path]) -> Run:
-    """All of one model's responses, scored."""
-    items: list[ScoredChoice] = []
+    """All of one model's responses, scored: choices first, then phrases, which have an IoU and nothing else."""
+    choices: list[ScoredChoice] = []
+    phrases: list[ScoredPhrase] = []
     for path in files:
         spoken = Spoken(beside=[path])
         for response in read_responses(path):
-            scored = score_response(response, spoken.words_of(response.question))
-            items += [item for item in scored if isinstance(item, ScoredChoice)]
-    items.sort(key=lambda item: item.id)
-    cases = [item.evidence for item in items if item.evidence is not None]
-    if len(cases) < len(items):
+            for item in score_response(response, spoken.words_of(response.question)):
+                if isinstance(item, ScoredPhrase):
+                    phrases.append(item)
+                elif isinstance(item, ScoredChoice):
+                    choices.append(item)
+    choices.sort(key=lambda item: item.id)
+    phrases.sort(key=lambda item: item.id)
+    cases = [item.evidence for item in choices if item.evidence is not None]
+    if len(cases) < len(choices):
         raise SystemExit(f"{files}: a question has no evidence")
     cited = [case.cited for case in cases]
     columns: dict[str, Sequence[float | None]] = {
-        "accuracy": [item.official for item in items],
+        "accuracy": [item.official for item in choices],
         "evidence_hit": [one.evidence_hit for one in cited],
         "trace_iou": [one.trace_iou for one in cited],
         "above_chance": above_chance(cases),
         "quote_truth": [one.quote_truth for one in cited],
         "first_place": [one.first_place for one in cited],
-        "regions": [item.n_regions for item in items],
-        "k1": [None if item.n_regions is None else item.n_regions == 1 for item in items],
+        "regions": [item.n_regions for item in choices],
+        "k1": [None if item.n_regions is None else item.n_regions == 1 for item in choices],
     }
-    values = {name: np.array(column, dtype=float) for name, column in columns.items()}
+    unasked = [None] * len(phrases)
+    values = {name: np.array([*column, *unasked], dtype=float) for name, column in columns.items()}
+    values["iou"] = np.array([*[None] * len(choices), *(item.iou for item in phrases)], dtype=float)
+    items = [*choices, *phrases]
     return Run(tuple(item.id for item in items), tuple(item.clip for item in items), values)
 
 
@@ -138,22 +191,110 @@ def row_and_seed(model: str) -> tuple[str, str]:
     return row, seed
 
 
-def runs_of(folder: Path) -> dict[str, dict[str, Run]]:
-    """By row and seed ("" of a row that has none), in the order of ROWS; answers of a run are NAME-SPLIT.jsonl."""
+def by_row(models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By row and seed ("" of a row that has none), in the order of ROWS."""
+    found: dict[str, dict[str, Any]] = {row: {} for row in ROWS}
+    for model in sorted(models):
+        row, seed = row_and_seed(model)
+        found[row][seed] = models[model]
+    return {row: runs for row, runs in found.items() if runs}
+
+
+# --- what the tables are made of -------------------------------------------------------------------------
+
+
+def world_of(folder: Path) -> dict[str, Any]:
+    """Each model's measures of the questions of one world; answers of a model are NAME-SPLIT.jsonl."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         if path.stat().st_size:
             files.setdefault(read_responses(path)[0].model, []).append(path)
-    found: dict[str, dict[str, Run]] = {row: {} for row in ROWS}
-    for model, paths in files.items():
-        row, seed = row_and_seed(model)
-        found[row][seed] = run_of(paths)
-    asked = {run.ids for runs in found.values() for run in runs.values()}
-    if len(asked) > 1:
+    runs = {model: run_of(paths) for model, paths in files.items()}
+    if len({run.ids for run in runs.values()}) > 1:
         raise SystemExit(
             f"{folder}: its models did not answer the same questions: run recipes/findings.sh to its end"
         )
-    return {row: runs for row, runs in found.items() if runs}
+    some = next(iter(runs.values()))
+    models = {
+        model: {
+            name: [None if np.isnan(value) else round(float(value), 4) for value in column]
+            for name, column in run.values.items()
+        }
+        for model, run in runs.items()
+    }
+    return {"ids": some.ids, "clips": some.clips, "models": models}
+
+
+def watched_in(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """What each training's watch saw, a row a look, by model."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*/metrics.jsonl")):
+        rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        looks = [
+            {"step": row["step"], **{name: row["watch"].get(name) for name in WATCHED}}
+            for row in rows
+            if row.get("watch")
+        ]
+        if looks and row_and_seed(path.parent.name)[0] in ROWS:
+            found[path.parent.name] = looks
+    return found
+
+
+def model_of(name: str) -> str:
+    """A command's name of a model, as the recipe's: "runs/findings/sta-0/adapter" is "sta-0", "mini" is "base"."""
+    if name.endswith("/adapter"):
+        return Path(name).parent.name
+    return "base" if name == "mini" else name
+
+
+def by_model(path: Path, measure: Callable[[Any], Any]) -> dict[str, Any]:
+    """What a command measured of each model, out of its JSON; {} before it ran."""
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {model_of(name): measure(of_model) for name, of_model in found.get("models", found).items()}
+
+
+def gather(out: Path) -> dict[str, Any]:
+    """All that the tables are made of, out of the folder that the recipe wrote; "left" is what it has not run."""
+    state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    return {
+        "left": [
+            name for name, how, _ in (line.split("\t") for line in state) if how != "done" and name != "all"
+        ],
+        "worlds": {folder.name: world_of(folder) for folder in sorted((out / "answers").iterdir())},
+        "altered": {
+            name: world_of(folder)
+            for name in CONDITIONS
+            if (folder := out / "altered" / folder_of(name)).is_dir()
+        },
+        "watched": watched_in(out),
+        "attention": by_model(
+            out / "attention" / "attention.json",
+            lambda found: {block: found["by_phase"][block]["audio"]["value"] for block in BLOCKS},
+        ),
+        "controls": by_model(
+            out / "controls" / "controls.json",
+            lambda found: {name: found[name]["value"] for name in CONTROLS},
+        ),
+        "verify": by_model(
+            out / "behaviour" / "behaviour.json", lambda found: {"verify": found["verify_zero"]["value"]}
+        ),
+    }
+
+
+def runs_of(world: Mapping[str, Any]) -> dict[str, dict[str, Run]]:
+    ids, clips = tuple(world["ids"]), tuple(world["clips"])
+    return {
+        row: {
+            seed: Run(ids, clips, {name: np.array(column, dtype=float) for name, column in values.items()})
+            for seed, values in seeds.items()
+        }
+        for row, seeds in by_row(world["models"]).items()
+    }
+
+
+# --- tables ----------------------------------------------------------------------------------------------
 
 
 def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tuple[Mean, Floats]:
@@ -231,37 +372,142 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
     )
 
 
-def behaviour_of(path: Path) -> Table | None:
-    """Audiology Verify, a mean over seeds and each seed's; None before it was measured."""
-    if not path.is_file():
-        return None
-    models = json.loads(path.read_text(encoding="utf-8"))["models"]
-    by_row: dict[str, list[float]] = {}
-    for model, found in models.items():
-        value = found["verify_zero"]["value"]
-        by_row.setdefault(row_and_seed(model)[0], []).append(value)
-    rows = tuple(
-        TableRow(ROWS[row], (float(np.mean(by_row[row])), ", ".join(f"{value:.3f}" for value in by_row[row])))
-        for row in ROWS
-        if row in by_row
+def seeds_table(title: str, columns: Mapping[str, Column], models: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Means over seeds of what a command measured, and the first measure's of each seed."""
+    rows = []
+    for row, seeds in by_row(models).items():
+        each = {name: [values[name] for values in seeds.values()] for name in columns}
+        means = [float(np.mean(known)) if None not in known else None for known in each.values()]
+        first, column = next(iter(each.values())), next(iter(columns.values()))
+        told = ", ".join(
+            "-" if value is None else f"{column.scale * value:.{column.digits}f}" for value in first
+        )
+        rows.append(TableRow(ROWS[row], (*means, told)))
+    heads = (*columns.values(), Column(f"{next(iter(columns.values())).name}, each seed"))
+    return Table("", title, "row", heads, (Group("", tuple(rows)),))
+
+
+def turns(looks: Sequence[Mapping[str, Any]]) -> dict[str, Number]:
+    """When a training came to cite once, and what became of its evidence."""
+    once = [look["step"] for look in looks if look["k1"] >= CITES_ONCE]
+    best = max(looks, key=lambda look: look["evidence_hit"])
+    return {
+        f"k = 1 in {100 * CITES_ONCE:.0f} % from step": once[0] if once else None,
+        "hit at first": looks[0]["evidence_hit"],
+        "highest hit": best["evidence_hit"],
+        "at step": best["step"],
+        "hit at last": looks[-1]["evidence_hit"],
+        "first place at first": looks[0]["first_place"],
+        "at last": looks[-1]["first_place"],
+    }
+
+
+def watched_table(watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Each training's turns, a row a seed."""
+    rows = [
+        TableRow(f"{ROWS[row]}, {seed}", tuple(turns(looks).values()))
+        for row, seeds in by_row(watched).items()
+        for seed, looks in seeds.items()
+    ]
+    names = turns(next(iter(watched.values())))
+    columns = [Column(name) if "step" in name else Column(name, "%", 100, 0) for name in names]
+    return Table(
+        "watched", "digits: over the steps of stage 2", "row, seed", tuple(columns), (Group("", tuple(rows)),)
     )
-    columns = (Column("Verify, citing nothing = 0", digits=3, better="higher"), Column("each seed"))
-    return Table("verify", "digits: Audiology Verify", "row", columns, (Group("", rows),))
 
 
-def page(out: Path, seed: int) -> str:
+def altered_table(altered: Mapping[str, Any], bootstrap: Bootstrap) -> Table:
+    """What altered sound does to each row: a group a row, a line a condition."""
+    of_row: dict[str, list[TableRow]] = {}
+    for name, world in altered.items():
+        for row, runs in runs_of(world).items():
+            cells = (mean_over(runs, measure, bootstrap)[0] for measure in ALTERED)
+            of_row.setdefault(row, []).append(TableRow(f"{ROWS[row]}: {name}", (len(runs), *cells)))
+    groups = tuple(Group("", tuple(rows)) for rows in of_row.values())
+    columns = (Column("seeds"), *ALTERED.values())
+    return Table("altered", "digits: altered sound", "row: condition", columns, groups)
+
+
+def page(found: Mapping[str, Any], seed: int = 0) -> str:
     """All tables as Markdown."""
     bootstrap = Bootstrap(seed)
-    state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    left = [name for name, how, _ in (line.split("\t") for line in state) if how != "done" and name != "all"]
     tables: list[Table] = []
-    for folder in sorted((out / "answers").iterdir()):
-        rows = runs_of(folder)
-        tables += [*table_of(folder.name, rows, bootstrap), claims_of(folder.name, rows, bootstrap)]
-    verify = behaviour_of(out / "behaviour" / "behaviour.json")
-    tables += [verify] if verify is not None else []
-    told = f"Not run: {', '.join(left)}.\n\n" if left else ""
+    for name, world in found["worlds"].items():
+        rows = runs_of(world)
+        tables += [*table_of(name, rows, bootstrap), claims_of(name, rows, bootstrap)]
+    if found["altered"]:
+        tables.append(altered_table(found["altered"], bootstrap))
+    if found["watched"]:
+        tables.append(watched_table(found["watched"]))
+    for key, (title, columns) in MEASURED.items():
+        if found[key]:
+            tables.append(seeds_table(title, columns, found[key]))
+    told = f"Not run: {', '.join(found['left'])}.\n\n" if found["left"] else ""
     return told + "\n".join(map(markdown, tables))
+
+
+def short(questions: Path, seconds: float) -> None:
+    """Writes the questions about clips of at most so many seconds, beside all of them."""
+    write_jsonl(
+        questions.with_name("short.jsonl"),
+        (question for question in read_questions(questions) if question.duration <= seconds),
+    )
+
+
+def draw(path: Path, watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """The watches over the steps: a panel a measure, a colour a row, a thin line a seed, a thick one their mean."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained", sharex=True)
+    for panel, (measure, name) in zip(panels.flat, WATCHED.items(), strict=True):
+        for colour, (row, seeds) in enumerate(by_row(watched).items()):
+            lines = [
+                [np.nan if look[measure] is None else look[measure] for look in looks]
+                for looks in seeds.values()
+            ]
+            steps = [[look["step"] for look in looks] for looks in seeds.values()]
+            for x, y in zip(steps, lines, strict=True):
+                panel.plot(x, y, color=f"C{colour}", linewidth=0.6, alpha=0.6)
+            if all(x == steps[0] for x in steps):
+                panel.plot(steps[0], np.mean(lines, axis=0), color=f"C{colour}", linewidth=2, label=ROWS[row])
+        panel.set_title(name, fontsize=10)
+        panel.grid(alpha=0.3)
+    for panel in panels[1]:
+        panel.set_xlabel("step of GRPO")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    with whole(path) as half:
+        figure.savefig(half, dpi=110)
+    plt.close(figure)
+
+
+def draw_altered(path: Path, altered: Mapping[str, Any], bootstrap: Bootstrap) -> None:
+    """What altered sound does: a panel a measure, a colour a row, a place along the axis for each condition."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(ALTERED), figsize=(13, 4.5), layout="constrained")
+    worlds = {name: runs_of(world) for name, world in altered.items()}
+    rows = list(dict.fromkeys(row for world in worlds.values() for row in world))
+    for panel, (measure, column) in zip(panels, ALTERED.items(), strict=True):
+        for nth, row in enumerate(rows):
+            means = [mean_over(world[row], measure, bootstrap)[0] for world in worlds.values()]
+            x = np.arange(len(means)) + 0.12 * (nth - (len(rows) - 1) / 2)
+            middle, low, high = (
+                np.array([getattr(mean, end) for mean in means], dtype=float)
+                for end in ("value", "low", "high")
+            )
+            panel.errorbar(
+                x, middle, [middle - low, high - middle], fmt="o", color=f"C{nth}", label=ROWS[row]
+            )
+        panel.set_xticks(range(len(worlds)), list(worlds), rotation=45, ha="right", fontsize=8)
+        panel.set_title(column.name, fontsize=10)
+        panel.set_ylim(0, 1)
+        panel.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    with whole(path) as half:
+        figure.savefig(half, dpi=110)
+    plt.close(figure)
 
 
 def write_answers(questions: Path, out: Path) -> None:
@@ -283,16 +529,31 @@ def main() -> None:
     answers = steps.add_parser("answers")
     answers.add_argument("questions", type=Path)
     answers.add_argument("out", type=Path)
+    some = steps.add_parser("short")
+    some.add_argument("questions", type=Path)
+    some.add_argument("seconds", type=float)
+    gathered = steps.add_parser("gather")
+    gathered.add_argument("runs", type=Path)
+    gathered.add_argument("--out", type=Path, required=True)
     tables = steps.add_parser("tables")
-    tables.add_argument("runs", type=Path)
+    tables.add_argument("gathered", type=Path)
     tables.add_argument("--out", type=Path, required=True)
-    tables.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.step == "answers":
         write_answers(args.questions, args.out)
+    elif args.step == "short":
+        short(args.questions, args.seconds)
+    elif args.step == "gather":
+        text = json.dumps(gather(args.runs), separators=(",", ":"))
+        write_whole(args.out, gzip.compress(text.encode(), mtime=0))
     else:
-        text = page(args.runs, args.seed)
+        found = json.loads(gzip.decompress(args.gathered.read_bytes()))
+        text = page(found)
         write_whole(args.out, text)
+        if found["watched"]:
+            draw(args.out.with_suffix(".png"), found["watched"])
+        if found["altered"]:
+            draw_altered(args.out.with_name(f"{args.out.stem}-altered.png"), found["altered"], Bootstrap())
         print(text)
 
 

@@ -2,12 +2,12 @@
 # What each part of the method is worth, over seeds, on the miniatures: table 3's rows and its claims with intervals.
 #
 #   recipes/findings.sh                  everything, in the order below, for at most HOURS (24) hours; run it again to go on
-#   STEPS=10 TRAIN=32 CLIPS=20 recipes/findings.sh  the same path in some minutes: ten steps a run, few questions
+#   STEPS=10 TRAIN=32 CLIPS=20 WATCH=4 recipes/findings.sh  the same path in some minutes: ten steps a run, few questions
 #   ENGLISH=runs/en recipes/findings.sh  the English miniature too, on the clips that recipes/mini_en.sh has made there
 #
 # OUT/state.tsv says at each moment which step is done (with its minutes), which runs, and how long the rest is estimated
 # to take by what the steps before it took. Each step resumes by itself: a run that is killed loses minutes. Two cores:
-# about five hours for the digits, five more for English.
+# about five hours for the digits' rows, five for English, three for the base's habits, two for altered sound.
 #
 #   base            vanilla: hears and talks, cannot time it; one, shared by all seeds
 #   sta             stage 1
@@ -15,13 +15,14 @@
 #   grounded        both stages, the reward that looks where citations point (docs/rewards.md)
 #   without-sta     GRPO by the paper's reward from the base
 #   without-grounding   GRPO without R_tg
+#   strict          both stages, Eq. 3's reward with timestamps counted by the strict counter
 #   without-compaction  GRPO where any number of timestamps earns the most: the paper does not define it, our reading
 #   reasoning-sft   four samples a question from the base, of which those are learned that are right and cite nothing
 #   answer-only     the right answer alone is learned, without reasoning, from stage 1
 #
 # The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all.
 set -euo pipefail
-OUT=${OUT:-runs/findings} HOURS=${HOURS:-24} SEEDS=${SEEDS:-0 1 2} STEPS=${STEPS:-120} TRAIN=${TRAIN:-800} CLIPS=${CLIPS:-300}
+OUT=${OUT:-runs/findings} HOURS=${HOURS:-24} SEEDS=${SEEDS:-0 1 2} STEPS=${STEPS:-120} TRAIN=${TRAIN:-800} CLIPS=${CLIPS:-300} WATCH=${WATCH:-40}
 mkdir -p "$OUT/done"
 started=$SECONDS
 
@@ -77,6 +78,7 @@ run() {
 build() { tgsr build "$@"; }
 step data-sta 1 build sta --digits $((TRAIN * 5 / 2)) --phrases 4 --split train --out "$OUT/data-sta"
 step data-qa 1 build qa --digits "$TRAIN" --split train --without who count --out "$OUT/data-qa"
+step data-watch 1 build qa --digits "$WATCH" --first 70000 --split train --without who count --out "$OUT/data-watch"
 for split in heldout-recordings heldout-speaker; do
     step "data-$split" 1 build qa --digits "$CLIPS" --first 90000 --split "$split" --without who count --out "$OUT/$split"
 done
@@ -96,6 +98,7 @@ digits() { # NAME MODEL
 }
 grpo() { # NAME FROM SEED OPTIONS...
     tgsr train grpo --questions "$OUT/data-qa/questions.jsonl" --model "$2" --learning-rate 2e-3 --max-steps "$STEPS" \
+        --watch "$OUT/data-watch/questions.jsonl" --watch-every $((STEPS / 12 > 0 ? STEPS / 12 : 1)) \
         --seed "$3" --out "$OUT/$1" "${@:4}"
 }
 sample() { # SEED: four responses a question from the base
@@ -112,6 +115,8 @@ sft() { # NAME FROM SEED RESPONSES OPTIONS...
 
 # --- the digits' world: table 3's rows -------------------------------------------------------------------
 digits base mini
+digits mini:paper mini:paper
+digits mini:tgsr mini:tgsr
 step answers 1 python "$(dirname "$0")/../benchmarks/findings.py" answers "$OUT/data-qa/questions.jsonl" "$OUT/data-qa/answers.jsonl"
 for seed in $SEEDS; do
     sta=$OUT/sta-$seed/adapter
@@ -131,6 +136,8 @@ for seed in $SEEDS; do
     digits "without-sta-$seed" "$OUT/without-sta-$seed/adapter"
     step "without-compaction-$seed" 10 grpo "without-compaction-$seed" "$sta" "$seed" --no-compaction
     digits "without-compaction-$seed" "$OUT/without-compaction-$seed/adapter"
+    step "strict-$seed" 10 grpo "strict-$seed" "$sta" "$seed" --counter strict
+    digits "strict-$seed" "$OUT/strict-$seed/adapter"
     step "samples-$seed" 4 sample "$seed"
     step "reasoning-sft-$seed" 3 sft "reasoning-sft-$seed" mini "$seed" "$OUT/samples-$seed/all.jsonl" --right-only --without-timestamps
     digits "reasoning-sft-$seed" "$OUT/reasoning-sft-$seed/adapter"
@@ -159,6 +166,57 @@ if [ -n "${ENGLISH:-}" ]; then
     done
 fi
 
+# --- why greedy answers do not rise: what the same models answer when they are sampled ---------------------
+sampled() { # NAME MODEL
+    tgsr predict --questions "$OUT/heldout-recordings/questions.jsonl" --model "$2" --name "$1" --temperature 1 --seed 0 \
+        --out "$OUT/answers/digits-sampled/$1.jsonl"
+}
+step sample-base 1 sampled base mini
+for seed in $SEEDS; do
+    for row in sta paper grounded without-grounding; do
+        step "sample-$row-$seed" 1 sampled "$row-$seed" "$OUT/$row-$seed/adapter"
+    done
+done
+
+# --- what the base's habits must be: lessons whose answers are right more often for better evidence, or not ---
+for gain in 0 0.5 1; do
+    step "base-gain-$gain" 15 tgsr train base --start mini --talking-steps $((STEPS * 5 / 2)) \
+        --n-clips $((TRAIN * 5)) --evidence-gain "$gain" --out "$OUT/base-gain-$gain"
+    base=$OUT/base-gain-$gain/model sta=$OUT/sta-gain-$gain/adapter
+    step "ask-base-gain-$gain" 2 ask "digits-gain-$gain" base "$base" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+    step "sta-gain-$gain" 4 tgsr train sta --questions "$OUT/data-sta/questions.jsonl" --model "$base" --clips-per-step 8 \
+        --learning-rate 1e-3 --max-steps $((2 * STEPS)) --out "$OUT/sta-gain-$gain"
+    step "ask-sta-gain-$gain" 2 ask "digits-gain-$gain" sta-0 "$sta" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+    for seed in $SEEDS; do
+        step "gain-$gain-$seed" 10 grpo "gain-$gain-$seed" "$sta" "$seed"
+        step "ask-gain-$gain-$seed" 2 ask "digits-gain-$gain" "paper-$seed" "$OUT/gain-$gain-$seed/adapter" \
+            "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+    done
+done
+
+# --- altered sound, and clips longer than those that stage 1 has heard --------------------------------------
+alter() {
+    tgsr build sta --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/phrases"
+    tgsr build qa --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --without who count --out "$OUT/choices"
+    python "$(dirname "$0")/../benchmarks/robustness.py" "$OUT/phrases/questions.jsonl" "$OUT/choices/questions.jsonl" \
+        --out "$OUT/altered-sound"
+}
+hear_altered() { # NAME MODEL
+    local folder
+    for folder in "$OUT"/altered-sound/*/; do
+        tgsr predict --questions "$folder/questions.jsonl" --model "$2" --name "$1" --out "$OUT/altered/$(basename "$folder")/$1.jsonl"
+    done
+}
+step alter 1 alter
+step short 1 python "$(dirname "$0")/../benchmarks/findings.py" short "$OUT/data-sta/questions.jsonl" 5
+step altered-base 6 hear_altered base mini
+for seed in $SEEDS; do
+    for row in sta paper grounded; do step "altered-$row-$seed" 6 hear_altered "$row-$seed" "$OUT/$row-$seed/adapter"; done
+    step "short-sta-$seed" 4 tgsr train sta --questions "$OUT/data-sta/short.jsonl" --model mini --clips-per-step 8 \
+        --learning-rate 1e-3 --max-steps $((2 * STEPS)) --seed "$seed" --out "$OUT/short-sta-$seed"
+    step "altered-short-sta-$seed" 6 hear_altered "short-sta-$seed" "$OUT/short-sta-$seed/adapter"
+done
+
 # --- what they do besides being right --------------------------------------------------------------------
 attend() { # a dozen clips: attention by block, of every model
     local model flags=()
@@ -166,7 +224,15 @@ attend() { # a dozen clips: attention by block, of every model
     tgsr attend --questions "$OUT/heldout-recordings/questions.jsonl" --limit 40 "${flags[@]}" --out "$OUT/attention"
 }
 step attention 15 attend
+control() {
+    local model flags=()
+    for model in "${asked[@]}"; do flags+=(--model "$model"); done
+    tgsr control --questions "$OUT/heldout-recordings/questions.jsonl" --limit 60 "${flags[@]}" \
+        --conditions silenced evidence-only evidence-removed --out "$OUT/controls"
+}
+step controls 20 control
 behave() { tgsr behaviour "$OUT"/answers/digits/*.jsonl --out "$OUT/behaviour"; }
 step behaviour 20 behave
 run
-python "$(dirname "$0")/../benchmarks/findings.py" tables "$OUT" --out "$OUT/findings.md"
+python "$(dirname "$0")/../benchmarks/findings.py" gather "$OUT" --out "$OUT/findings.json.gz"
+python "$(dirname "$0")/../benchmarks/findings.py" tables "$OUT/findings.json.gz" --out "$OUT/findings.md"

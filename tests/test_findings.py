@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from tgsr.records import Question, Response, read_responses, write_jsonl
-from tgsr.timeline import Span
+from tgsr import audio
+from tgsr.records import (
+    Clip,
+    Question,
+    Response,
+    read_clips,
+    read_questions,
+    read_responses,
+    resolve_audio,
+    write_jsonl,
+)
+from tgsr.timeline import Span, Word
 
 
 def question(n: int) -> Question:
@@ -53,17 +66,22 @@ def runs(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def findings(monkeypatch: pytest.MonkeyPatch) -> object:
+def findings(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     return import_module("findings")
 
 
-def test_each_claim_has_the_verdict_of_its_interval(runs: Callable[..., Path], findings: object) -> None:
+@pytest.fixture
+def robustness(findings: Any) -> Any:  # which is on the path then
+    return import_module("robustness")
+
+
+def test_each_claim_has_the_verdict_of_its_interval(runs: Callable[..., Path], findings: Any) -> None:
     folder = runs(
         base=(elsewhere, 2), paper_0=(elsewhere, 12), paper_1=(elsewhere, 13), grounded_0=(there, 13),
         grounded_1=(there, 12), sta_0=(there, 1), sta_1=(there, 1),
     )  # fmt: skip
-    text = findings.page(folder, seed=0)  # type: ignore[attr-defined]
+    text = findings.page(findings.gather(folder))
     assert "Not run: attention." in text
 
     def verdict(claim: str) -> str:
@@ -78,17 +96,85 @@ def test_each_claim_has_the_verdict_of_its_interval(runs: Callable[..., Path], f
     assert "reasoning SFT answers" not in text  # which was not run
 
 
-def test_runs_that_answered_other_questions_are_refused(runs: Callable[..., Path], findings: object) -> None:
+def test_runs_that_answered_other_questions_are_refused(runs: Callable[..., Path], findings: Any) -> None:
     folder = runs(base=(there, 2), paper_0=(there, 3))
     path = folder / "answers" / "digits" / "base-split.jsonl"
     write_jsonl(path, read_responses(path)[1:])
     with pytest.raises(SystemExit, match="did not answer the same questions"):
-        findings.page(folder, seed=0)  # type: ignore[attr-defined]
+        findings.gather(folder)
 
 
-def test_the_answer_alone_is_what_stage_2_reads(tmp_path: Path, findings: object) -> None:
+def test_the_answer_alone_is_what_stage_2_reads(tmp_path: Path, findings: Any) -> None:
     write_jsonl(tmp_path / "questions.jsonl", [question(0)])
-    findings.write_answers(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")  # type: ignore[attr-defined]
+    findings.write_answers(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
     assert [response.text for response in read_responses(tmp_path / "answers.jsonl")] == [
         "Final answer: one (a)"
     ]
+
+
+def test_a_watched_training_tells_when_it_came_to_cite_once(findings: Any) -> None:
+    looks = [
+        {"step": step, "k1": k1, "evidence_hit": hit, "first_place": 0.2}
+        for step, k1, hit in ((0, 0.5, 0.4), (10, 0.96, 0.7), (20, 1.0, 0.5))
+    ]
+    told = findings.turns(looks)
+    assert told["k = 1 in 95 % from step"] == 10
+    assert (told["highest hit"], told["at step"], told["hit at last"]) == (0.7, 10, 0.5)
+    assert findings.turns(looks[:1])["k = 1 in 95 % from step"] is None
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Path:
+    """Questions about a clip of 6 s and one of 4 s, of a tone that lasts from 2 to 3 s."""
+    clips, asked = [], []
+    for seconds in (6, 4):
+        time = np.arange(16_000 * seconds) / 16_000
+        sound = np.where((time > 2) & (time < 3), 0.5 * np.sin(2 * np.pi * 300 * time), 0).astype(np.float32)
+        audio.save_flac(tmp_path / f"{seconds}.flac", sound)
+        clips.append(Clip(f"c{seconds}", f"{seconds}.flac", seconds, (Word("one", 2.0, 3.0),)))
+        asked.append(
+            replace(question(0), id=f"q{seconds}", clip_id=f"c{seconds}", audio=f"{seconds}.flac", duration=seconds,
+                    evidence=(Span(2.0, 3.0),))
+        )  # fmt: skip
+    write_jsonl(tmp_path / "clips.jsonl", clips)
+    write_jsonl(tmp_path / "questions.jsonl", asked)
+    return tmp_path / "questions.jsonl"
+
+
+def heard(path: Path) -> tuple[np.ndarray, Question]:
+    asked = read_questions(path / "questions.jsonl")[0]
+    return audio.load(resolve_audio(asked, path / "questions.jsonl")), asked
+
+
+@pytest.mark.parametrize(("name", "speed"), [("10 % faster", 1.1), ("10 % slower", 0.9)])
+def test_the_evidence_moves_with_the_speed_of_the_tape(
+    tone: Path, robustness: Any, name: str, speed: float
+) -> None:
+    clips = {clip.id: clip for clip in read_clips(tone.with_name("clips.jsonl"))}
+    asked = [(tone, of) for of in read_questions(tone)]
+    robustness.alter(asked, clips, robustness.CONDITIONS[name], tone.parent / "out")
+    samples, altered = heard(tone.parent / "out")
+    (place,) = altered.evidence
+    assert place.start == pytest.approx(2 / speed)
+    assert altered.duration == pytest.approx(6 / speed, abs=1e-3)
+    where = np.flatnonzero(np.abs(samples) > 0.1) / 16_000
+    assert (where[0], where[-1]) == (pytest.approx(place.start, abs=0.01), pytest.approx(place.end, abs=0.01))
+    (words,) = {clip.words for clip in read_clips(tone.parent / "out" / "clips.jsonl") if clip.id == "c6"}
+    assert words[0].start == pytest.approx(place.start)
+
+
+def test_noise_has_the_power_that_its_name_says_and_clips_are_parted_by_length(
+    tone: Path, robustness: Any
+) -> None:
+    clips = {clip.id: clip for clip in read_clips(tone.with_name("clips.jsonl"))}
+    asked = [(tone, of) for of in read_questions(tone)]
+    sounds = {}
+    for name in ("clean", "noise 10 dB"):
+        robustness.alter(asked, clips, robustness.CONDITIONS[name], tone.parent / name)
+        sounds[name], _ = heard(tone.parent / name)
+    noise = sounds["noise 10 dB"] - sounds["clean"]
+    ratio = np.mean(sounds["clean"] ** 2) / np.mean(noise**2)
+    assert 10 * np.log10(ratio) == pytest.approx(10, abs=0.2)
+    for name, expected in (("at most 5 s", ["q4"]), ("over 5 s", ["q6"])):
+        robustness.alter(asked, clips, robustness.CONDITIONS[name], tone.parent / name)
+        assert [of.id for of in read_questions(tone.parent / name / "questions.jsonl")] == expected

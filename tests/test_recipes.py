@@ -170,29 +170,32 @@ def test_three_seeds_of_each_finding_differ_from_ours_in_one_setting_and_are_ask
         "grounded": {"reward": "grounded"},
         "without-grounding": {"grounding_weight": 0.0, "reward": None},
         "without-compaction": {"compaction": False, "reward": None},
+        "strict": {"counter": "strict", "reward": None},
         "without-sta": {"model": "mini", "reward": None},
         "paper": {},
     }
     runs = of("train grpo", commands)
     for seed in range(3):
-        of_seed = [run for run in runs if run.seed == seed and "english" not in str(run.out)]
+        others = ("english", "gain")
+        of_seed = [run for run in runs if run.seed == seed and not Path(run.out).name.startswith(others)]
         base = next(run for run in of_seed if Path(run.out).name == f"paper-{seed}")
         found = differences(of_seed, base)
         for changed in found.values():
             changed.pop("seed", None)
         assert found == {f"{name}-{seed}": changed for name, changed in ours.items()}
-    asked: dict[tuple[bool, str], set[str]] = {}
+    asked: dict[str, dict[str, set[str]]] = {}
     for run in of("predict", commands):
-        if run.temperature == 0:
-            asked.setdefault(("english" in str(run.out), run.name), set()).add(run.questions)
-    digits, english = (
-        {name: questions for (is_english, name), questions in asked.items() if is_english == world}
-        for world in (False, True)
-    )
-    assert len(digits) == 1 + 3 * 8
-    assert len(english) == 1 + 3 * 3
-    assert len({frozenset(questions) for questions in digits.values()}) == 1
-    assert len({frozenset(questions) for questions in english.values()}) == 1
+        folder = Path(run.out).parent
+        if folder.parent.name == "answers":
+            asked.setdefault(folder.name, {}).setdefault(run.name, set()).add(run.questions)
+    assert {world: len(models) for world, models in asked.items()} == {
+        "digits": 3 + 3 * 9,
+        "english": 1 + 3 * 3,
+        "digits-sampled": 1 + 3 * 4,
+        **{f"digits-gain-{gain}": 2 + 3 for gain in ("0", "0.5", "1")},
+    }
+    for models in asked.values():
+        assert len({frozenset(questions) for questions in models.values()}) == 1
 
 
 OTHERS = sorted((Path(__file__).parent.parent / "recipes" / "other_trainers").glob("*.sh"))

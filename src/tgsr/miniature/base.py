@@ -35,7 +35,7 @@ from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.miniature.base_config import BaseConfig
-from tgsr.miniature.lessons import TextLesson, drill, lessons, talking_lessons, written
+from tgsr.miniature.lessons import Habits, TextLesson, drill, habits_with, lessons, talking_lessons, written
 from tgsr.miniature.muon import Muon
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
@@ -283,12 +283,17 @@ def lessons_for(
     n_max: int,
     budget: int,
     rng: np.random.Generator,
-    talking: bool = False,
+    talking: Habits | None = None,
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], TextLesson]]:
-    """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one."""
+    """(prompt, answer, lesson), in tokens, for one clip: as many as `budget` tokens hold, at least one.
+
+    `talking`: the habits of the responses of a base that talks.
+    """
     chosen: list[tuple[tuple[int, ...], tuple[int, ...], TextLesson]] = []
     true_times = heard != "plain"
-    offered = talking_lessons(clip, rng, true_times) if talking else lessons(clip, rng, true_times, n_max)
+    offered = (
+        talking_lessons(clip, rng, true_times, talking) if talking else lessons(clip, rng, true_times, n_max)
+    )
     for lesson in offered:
         prompt = lalm.prompt(lesson.question).after
         answer = (*lalm.tokens(lesson.answer), lalm.eos_id)
@@ -383,7 +388,8 @@ def hearing_batch(
             first = voices.index(speakers_in_order(clip.words)[0])
             batch.voices.append(Voices(owner, aligned, voice_ids(clip, labels, voices), first))
         budget = config.talking_tokens if talking else config.lesson_tokens
-        for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, budget, rng, talking):
+        habits = habits_with(config.evidence_gain) if talking else None
+        for prompt, answer, lesson in lessons_for(lalm, clip, how, n_max, budget, rng, habits):
             if how != "plain":
                 places = word_places(lalm, prompt, answer, lesson)
                 batch.words += [(len(batch.branches), place, times) for place, times in places]

@@ -19,6 +19,10 @@ class BaseConfig:
     reading_steps: Annotated[int, "the decoder alone"] = 450
     steps: Annotated[int, "both, after that"] = 2400
     talking_steps: Annotated[int, "and these with questions above all; the rate starts again from half"] = 900
+    evidence_gain: Annotated[
+        float,
+        "while talking: how much more often lessons' answers are right for better evidence; 0: as often without any",
+    ] = 1.0
     texts_per_step: Annotated[int, "while reading"] = 32
     clips_per_step: Annotated[int, "after that"] = 8
     lesson_tokens: Annotated[int, "a clip's branches together"] = 320

@@ -134,6 +134,15 @@ NOTHING_TO_CITE = "There is no such place."
 Habits = Mapping[str, tuple[float, float]]
 HABITS: Habits = {"none": (0.40, 0.5), "all": (0.25, 0.7), "evidence": (0.35, 0.95)}
 """How often a response is of each habit, and how often the answer of one that is of it is right."""
+
+
+def habits_with(evidence_gain: float) -> Habits:
+    """HABITS where answers are right more often for better evidence by this share of what it is there: 1, HABITS; 0, as
+    often whatever the reasoning."""
+    best = HABITS["evidence"][1]
+    return {habit: (share, best - evidence_gain * (best - right)) for habit, (share, right) in HABITS.items()}
+
+
 Quotes = tuple[tuple[Word, ...], ...]
 
 
@@ -352,10 +361,13 @@ def by_rarity(questions: Sequence[Question], rng: np.random.Generator) -> list[Q
     return sorted(questions, key=lambda question: rng.exponential() / WEIGHTS[str(question.task)])
 
 
-def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> list[TextLesson]:
+def talking_lessons(
+    clip: Clip, rng: np.random.Generator, true_times: bool, habits: Habits = HABITS
+) -> list[TextLesson]:
     """The lessons for a model that has learned to hear: questions above all, and what questions rest on.
 
-    That is: lessons that ask for several words at once, and for the places that answer a question.
+    That is: lessons that ask for several words at once, and for the places that answer a question. `habits` are those of
+    the responses to choices.
     """
     chosen = by_rarity(choice_questions(clip, rng), rng)
     made = [direct_lesson(question) for question in chosen[:2]]
@@ -366,7 +378,7 @@ def talking_lessons(clip: Clip, rng: np.random.Generator, true_times: bool) -> l
         two = len(speakers_in_order(clip.words)) == 2
         made.append(turns_lesson(clip) if two else transcript_lesson(clip))
     made = shuffled(made, rng)
-    return with_reasoning(made, by_rarity(chosen, rng)[:2], clip, rng, true_times, first=0.8)
+    return with_reasoning(made, by_rarity(chosen, rng)[:2], clip, rng, true_times, first=0.8, habits=habits)
 
 
 def evidence_lesson(question: Question, clip: Clip, rng: np.random.Generator, true_times: bool) -> TextLesson:
@@ -455,12 +467,13 @@ def with_reasoning(
     rng: np.random.Generator,
     true_times: bool,
     first: float,
+    habits: Habits = HABITS,
 ) -> list[TextLesson]:
     """The lessons and the questions reasoned about: before them for a share `first`, else after them."""
     thoughts = []
     for question in questions:
         prompt = choice_question(question.question, question.choices)
-        answer, quotes = reasoning(question, clip, rng, true_times)
+        answer, quotes = reasoning(question, clip, rng, true_times, habits=habits)
         thoughts.append(TextLesson(prompt, answer, "reasoning", quotes))
     return [*thoughts, *made] if rng.random() < first else [*made, *thoughts]
 
