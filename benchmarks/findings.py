@@ -4,7 +4,8 @@
     python benchmarks/findings.py tables docs/findings/seeds.json.gz --out docs/findings/seeds.md
 
 `gather` keeps of the runs what the tables are made of: each question's measures, what the trainings' watches saw,
-Verify and attention of each model. `tables` draws the watches and what altered sound does beside its page.
+Verify, attention and controls of each model. `tables` leaves what the page says above the line that announces them, and
+draws the watches and what altered sound does beside it.
 
 `answers QUESTIONS OUT` writes the responses that the row "answer-only" learns: the right answer, and no reasoning. OUT
 lies beside QUESTIONS: the sound is found from there. `short QUESTIONS SECONDS` writes short.jsonl beside QUESTIONS.
@@ -73,6 +74,7 @@ WATCHED = {  # of a training's log
     "accuracy": "accuracy",
 }
 CITES_ONCE = 0.95
+MADE = "<!-- from here on: benchmarks/findings.py tables -->\n\n"
 MEASURED = {  # by commands of their own
     "verify": (
         "digits: Audiology Verify",
@@ -454,6 +456,14 @@ def short(questions: Path, seconds: float) -> None:
     )
 
 
+def above(path: Path) -> str:
+    """What a page says above its tables, up to and with the line that says who makes them; "" of a new page."""
+    if not path.is_file():
+        return ""
+    head, line, _ = path.read_text(encoding="utf-8").partition(MADE)
+    return head + line if line else ""
+
+
 def draw(path: Path, watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """The watches over the steps: a panel a measure, a colour a row, a thin line a seed, a thick one their mean."""
     matplotlib.use("Agg")
@@ -549,7 +559,7 @@ def main() -> None:
     else:
         found = json.loads(gzip.decompress(args.gathered.read_bytes()))
         text = page(found)
-        write_whole(args.out, text)
+        write_whole(args.out, above(args.out) + text)
         if found["watched"]:
             draw(args.out.with_suffix(".png"), found["watched"])
         if found["altered"]:
