@@ -1,0 +1,244 @@
+"""What pages say in numbers is what the files beside them hold: each number, rounded as it is written there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import cost
+
+ROOT = Path(__file__).parents[1]
+Row = dict[str, Any]
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+OTHERS = {  # sides of benchmarks/speed.py that are not ours, as pages call them
+    "static cache": "static cache",
+    "prefix grouper": "Prefix Grouper",
+    "kv cache": "prefix cache with gradients",
+    "careful": "careful",
+    "usual": "usual",
+}
+
+
+def shipped(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / name).read_text("utf-8"))
+
+
+def lines_of(name: str) -> list[Row]:
+    return [json.loads(line) for line in (ROOT / name).read_text("utf-8").splitlines()]
+
+
+def table(page: str, header: str, without: Sequence[str] = ()) -> list[list[str]]:
+    """The rows' cells of the page's table whose header begins so, without the columns of some names."""
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    (start,) = (at for at, line in enumerate(lines) if line.startswith(header))
+    columns, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in takewhile(lambda line: line.startswith("|"), lines[start:])
+    )
+    assert set(without) <= set(columns)
+    return [[cell for name, cell in zip(columns, row, strict=True) if name not in without] for row in rows]
+
+
+def says(written: str, value: float) -> bool:
+    """Whether `value` is `written` when it is rounded to its digits; of a whole number's, last zeros may stand for any.
+
+    "3,530" says 3,525 to 3,535, "0.50" says 0.495 to 0.505; two digits at least are held: "100" says 95 to 105.
+    """
+    digits = written.replace(",", "")
+    whole, _, decimals = digits.lstrip("-").partition(".")
+    zeros = 0 if decimals else max(0, min(len(whole) - len(whole.rstrip("0")), len(whole) - 2))
+    return abs(float(digits) - value) <= 0.5 * 10.0 ** (zeros - len(decimals)) * (1 + 1e-9)
+
+
+def differs(written: str, values: Sequence[float]) -> str:
+    """Where the text's numbers are not these, in this order; empty where they are."""
+    found = NUMBER.findall(written)
+    same = len(found) == len(values) and all(map(says, found, values))
+    return "" if same else f"{written!r} is not {[float(f'{value:.6g}') for value in values]}"
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "right"),
+    [
+        ("0.50", 0.5049, True),
+        ("0.50", 0.5051, False),
+        ("3,530", 3532.2, True),
+        ("3,530", 3536.0, False),
+        ("100", 95.5, True),
+        ("100", 89.0, False),
+        ("-1.5", 1.5, False),
+        ("0", 0.6, False),
+    ],
+)
+def test_a_number_says_what_rounds_to_its_digits(written: str, value: float, right: bool) -> None:
+    assert says(written, value) == right
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def speed(what: str) -> Row:
+    (row,) = (row for row in shipped("speed.json")["rows"] if row["what"].startswith(what))
+    return row
+
+
+def sides_of_sampling() -> list[list[float]]:
+    row = speed("sampling")
+    static = row["static cache"]
+    named = ("usual", "static cache", "own modules", "shared", "int8", "products", "products, int8")
+    return [[row[side], *row["spread"][side], row[side] / static] for side in named]
+
+
+def sides_of_updates() -> list[list[float]]:
+    return [
+        [
+            *(
+                number
+                for side in ("shared", "prefix grouper")
+                for number in (row[side], *row.get("spread", {}).get(side, ()))
+            ),
+            *(row[side] for side in ("kv cache", "careful", "usual")),
+            row["shared"] / row["prefix grouper"],
+        ]
+        for row in map(speed, ("GRPO", "stage 1", "memory"))
+    ]
+
+
+def waits() -> list[list[float]]:
+    rows = [*shipped("waiting.json")["rows"], *shipped("waiting-loaded.json")["rows"]]
+    sides = ("spinning", "briefly", "passive", "one thread")
+    return [[row[side] for side in sides] for row in rows if not row["real_time"]]
+
+
+def scorer() -> list[list[float]]:
+    names = ("file_mb", "cpu_seconds", "predictions_a_cpu_second", "peak_mb")
+    return [[row[name] for name in names] for row in shipped("score.json")["rows"]]
+
+
+def real_size() -> list[list[float]]:
+    rows = []
+    for step in shipped("real_size.json")["steps"]:
+        parts = step["step_s"]
+        rows.append(
+            [
+                sum(parts.values()),
+                *(parts[part] for part in ("sample", "update") if len(parts) > 1),
+                step["plan"]["step_s"],
+                *(step[name] / 1e9 for name in ("peak_bytes", "mapped_bytes")),
+                step["plan"]["bytes"] / 1e9,
+                step["processor_s"],
+            ]
+        )
+    return rows
+
+
+def attention_by_block() -> list[list[float]]:
+    rows = shipped("attention.json")["rows"]
+    sides = ("blocks", "spans", "heat", "eager")
+    return [[row[of][side] for row in rows for of in ("ratios", "memory_ratios")] for side in sides]
+
+
+PLACES = ("1 s off", "2 s off", "5 s off", "elsewhere")
+
+
+def similarities() -> list[list[float]]:
+    return [
+        [
+            of["true_median"],
+            *(number for where in PLACES for number in (of[where]["auc"], *of[where]["interval"])),
+        ]
+        for explanation in shipped("audiology.json")["auc"].values()
+        for of in explanation.values()
+    ]
+
+
+SOUNDS = ("clips", "clips joined", "people's transcripts", "digits")
+
+
+def hearing() -> list[list[float]]:
+    """Word errors in per cent and seconds of the processor; those of single recordings together."""
+    sets = shipped("hearing.json")["sets"]
+    single = [of for name, of in sets.items() if name.startswith("recording ")]
+    sides = ("ours", "faster-whisper, sequential", "faster-whisper, batched")
+    rows = []
+    for some in [*([sets[name]] for name in SOUNDS), single]:
+        words = sum(of["words"] for of in some)
+        numbers = []
+        for side in (side for side in sides if side in some[0]["sides"]):
+            wrong = sum(round(of["sides"][side]["word_errors"] * of["words"]) for of in some)
+            numbers += [100 * wrong / words, sum(of["sides"][side]["processor_s"] for of in some)]
+        rows.append(numbers)
+    return rows
+
+
+def gates() -> list[list[float]]:
+    lessons = ("said next", "said first", "said at all", "is it said", "word count")
+    return [
+        [
+            *(row[f"iou_timed_{kind}"] for kind in ("words", "tokens")),
+            *(100 * row[name] for name in ("choices", *(f"choices {lesson}" for lesson in lessons))),
+        ]
+        for row in lines_of("docs/logs/mini-en-base.metrics.jsonl")
+        if row["step"] and "choices" in row
+    ]
+
+
+def cost_on_paper() -> list[list[float]]:
+    return [[separate, shared, separate / shared] for _, separate, shared in cost.rows()]
+
+
+@pytest.mark.parametrize(
+    ("page", "header", "without", "made_of"),
+    [
+        ("docs/findings/speed.md", "| | seconds, median", ["the bar"], sides_of_sampling),
+        ("docs/findings/speed.md", "| 30-s clip | ours | Prefix Grouper", ["the bar"], sides_of_updates),
+        ("docs/findings/speed.md", "| | spinning", [], waits),
+        ("docs/findings/speed.md", "| predictions | file", [], scorer),
+        ("docs/findings/speed.md", "| | separate | shared | ratio", [], cost_on_paper),
+        ("docs/models.md", "| | the step | by plan", [], real_size),
+        ("docs/attention.md", "| over a plain forward", [], attention_by_block),
+        ("docs/findings/behaviour.md", "| explanation | similarity", ["similarity"], similarities),
+        ("docs/data.md", "| sound | ours | sequential", [], hearing),
+        ("docs/miniature.md", "| steps | minutes", ["minutes"], gates),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_a_table_says_what_its_file_holds(
+    page: str, header: str, without: Sequence[str], made_of: Callable[[], list[list[float]]]
+) -> None:
+    rows, values = table(page, header, without), made_of()
+    assert len(rows) == len(values) > 1
+    assert [
+        wrong
+        for (_, *cells), row in zip(rows, values, strict=True)
+        if (wrong := differs(" ".join(cells), row))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "header"),
+    [("README.md", "| 30-s clip, one thread"), ("docs/engine.md", "| 30-s clip, processor seconds")],
+)
+def test_no_measured_way_is_better_than_the_best_other_one(page: str, header: str) -> None:
+    """The last column is the usual way, or ours over the others."""
+    for (_, ours, other, last), what in zip(
+        table(page, header), ("sampling", "GRPO", "stage 1", "memory"), strict=True
+    ):
+        row = speed(what)
+        sides = [side for side in OTHERS if side in row]
+        named = sorted(
+            (side for side in sides if OTHERS[side] in other), key=lambda side: other.index(OTHERS[side])
+        )
+        assert min(sides, key=row.__getitem__) in named
+        over = [row["shared"] / row[side] for side in named]
+        assert differs(f"{ours} {other}", [row["shared"], *(row[side] for side in named)]) == ""
+        assert differs(last, [row["usual"]]) == "" or differs(last, over) == ""
