@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import sys
@@ -196,6 +197,50 @@ def cost_on_paper() -> list[list[float]]:
     return [[separate, shared, separate / shared] for _, separate, shared in cost.rows()]
 
 
+def answers_of(model: str, split: str = "") -> Row:
+    """What `tgsr score` says of a miniature's answers to the questions of docs/findings/miniature.md, by measure."""
+    of = json.loads((ROOT / "docs/logs/mini-qa.json").read_text("utf-8"))["models"][model]
+    choice = (of["by_split"][split] if split else of["all"])["choice"]
+    return {**choice, **choice["evidence"], **choice["accuracy_official_by_task"]}
+
+
+def numbers(answers: Row, measure: str, bounds: Sequence[str] = ("value", "low", "high")) -> list[float]:
+    scale = 1 if measure in ("trace_iou", "above_chance") else 100
+    return [scale * answers[measure][bound] for bound in bounds]
+
+
+def both_rewards() -> list[list[float]]:
+    of = [answers_of(model) for model in ("mini:paper", "mini:tgsr")]
+    whole, alone = ("value", "low", "high"), ("value",)
+    return [
+        [number for answers in of for measure in measures for number in numbers(answers, measure, bounds)]
+        for measures, bounds in (
+            (("evidence_hit",), whole),
+            (("trace_iou", "above_chance"), whole),
+            (("quote_truth",), whole),
+            (("start_within", "end_within"), alone),
+            (("first_place",), alone),
+            (("share_k1_official",), alone),
+            (("accuracy_official",), whole),
+        )
+    ]
+
+
+def before_and_after_stage_2(split: str) -> list[list[float]]:
+    of = [answers_of(model, split) for model in ("mini:sta", "mini:paper", "mini:tgsr")]
+    measures = ("evidence_hit", "trace_iou", "above_chance", "quote_truth", "start_within", "end_within")
+    others = ("first_place", "share_k1_official", "accuracy_official", "follows", "twice", "pause")
+    return [[n for answers in of for n in numbers(answers, measure)] for measure in (*measures, *others)]
+
+
+def on_recordings() -> list[list[float]]:
+    return before_and_after_stage_2("heldout-recordings")
+
+
+def on_an_unheard_speaker() -> list[list[float]]:
+    return before_and_after_stage_2("heldout-speaker")
+
+
 @pytest.mark.parametrize(
     ("page", "header", "without", "made_of"),
     [
@@ -208,6 +253,9 @@ def cost_on_paper() -> list[list[float]]:
         ("docs/attention.md", "| over a plain forward", [], attention_by_block),
         ("docs/findings/behaviour.md", "| explanation | similarity", ["similarity"], similarities),
         ("docs/data.md", "| sound | ours | sequential", [], hearing),
+        ("README.md", "| measure |", ["what it says of a model"], both_rewards),
+        ("docs/findings/miniature.md", "| held-out recordings", [], on_recordings),
+        ("docs/findings/miniature.md", "| held-out speaker", [], on_an_unheard_speaker),
         ("docs/miniature.md", "| steps | minutes", ["minutes"], gates),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
@@ -242,3 +290,10 @@ def test_no_measured_way_is_better_than_the_best_other_one(page: str, header: st
         over = [row["shared"] / row[side] for side in named]
         assert differs(f"{ours} {other}", [row["shared"], *(row[side] for side in named)]) == ""
         assert differs(last, [row["usual"]]) == "" or differs(last, over) == ""
+
+
+def test_the_rewards_of_the_examples_are_those_on_the_page() -> None:
+    """The fence that ends an example would be read as what it prints."""
+    page = (ROOT / "docs/rewards.md").read_text("utf-8").replace("```", "")
+    examples = doctest.DocTestParser().get_doctest(page, {}, "rewards.md", None, None)
+    assert doctest.DocTestRunner().run(examples).failed == 0 < len(examples.examples)
