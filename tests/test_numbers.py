@@ -6,8 +6,10 @@ import doctest
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from functools import partial
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +39,21 @@ def lines_of(name: str) -> list[Row]:
     return [json.loads(line) for line in (ROOT / name).read_text("utf-8").splitlines()]
 
 
-def table(page: str, header: str, without: Sequence[str] = ()) -> list[list[str]]:
-    """The rows' cells of the page's table whose header begins so, without the columns of some names."""
+def table(page: str, begin: str, without: Sequence[str] = ()) -> list[list[str]]:
+    """The rows' cells of the page's first table from the one line on that begins so, less columns and rows by name."""
     lines = (ROOT / page).read_text("utf-8").splitlines()
-    (start,) = (at for at, line in enumerate(lines) if line.startswith(header))
+    (start,) = (at for at, line in enumerate(lines) if line.startswith(begin))
+    rest = dropwhile(lambda line: not line.startswith("|"), lines[start:])
     columns, _, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in takewhile(lambda line: line.startswith("|"), lines[start:])
+        for line in takewhile(lambda line: line.startswith("|"), rest)
     )
-    assert set(without) <= set(columns)
-    return [[cell for name, cell in zip(columns, row, strict=True) if name not in without] for row in rows]
+    assert set(without) <= {*columns, *(name for name, *_ in rows)}
+    return [
+        [cell for name, cell in zip(columns, row, strict=True) if name not in without]
+        for row in rows
+        if row[0] not in without
+    ]
 
 
 def says(written: str, value: float) -> bool:
@@ -204,14 +211,61 @@ def answers_of(model: str, split: str = "") -> Row:
     return {**choice, **choice["evidence"], **choice["accuracy_official_by_task"]}
 
 
-def numbers(answers: Row, measure: str, bounds: Sequence[str] = ("value", "low", "high")) -> list[float]:
+BOUNDS = ("value", "low", "high")
+CORPORA = ("librispeech", "speechocean", "queen")
+
+
+def numbers(answers: Row, measure: str, bounds: Sequence[str] = BOUNDS) -> list[float]:
     scale = 1 if measure in ("trace_iou", "above_chance") else 100
     return [scale * answers[measure][bound] for bound in bounds]
 
 
+def of_english(corpus: str) -> list[list[float]]:
+    """Phrases and, where a model was asked them, choices: of docs/miniature.md's table of a corpus."""
+    phrases, choices = (
+        {name: of["all"][kind] for name, of in json.loads(path.read_text("utf-8"))["models"].items()}
+        for path, kind in (
+            (ROOT / f"docs/logs/mini-en-table/phrases-{corpus}.json", "phrase"),
+            (ROOT / f"docs/logs/mini-en-table/choices-{corpus}.json", "choice"),
+        )
+    )
+    rows = []
+    for name, of in phrases.items():
+        row = [of["iou"][bound] for bound in BOUNDS] + numbers(of, "high_overlap")
+        row += [of[end]["median"] for end in ("start_error", "end_error")]
+        if name in choices:
+            answers = {**choices[name], **choices[name]["evidence"]}
+            row += numbers(answers, "evidence_hit") + numbers(answers, "quote_truth")
+            row += [answers["mentions_official"][bound] for bound in BOUNDS] + numbers(
+                answers, "accuracy_official"
+            )
+        rows.append(row)
+    return rows
+
+
+def by_kind_of_question() -> list[list[float]]:
+    """Right answers of each kind, in per cent, of the three corpora together; the first row counts the questions."""
+    n_right: dict[str, Counter[str]] = {}
+    for corpus in CORPORA:
+        file = ROOT / f"docs/logs/mini-en-table/choices-{corpus}.json"
+        for name, of in json.loads(file.read_text("utf-8"))["models"].items():
+            for kind, mean in of["all"]["choice"]["accuracy_official_by_task"].items():
+                n_right.setdefault(name, Counter())[kind] += round(mean["value"] * mean["n"])
+                n_right.setdefault("questions", Counter())[kind] += mean["n"]
+    n_asked = n_right.pop("questions")
+    kinds, others = ("said next", "said first", "said at all", "word count"), ("is it said", "who says it")
+    n_models = len(n_right)
+    rows = [[n_asked[kind] / n_models for kind in (*kinds, *others)]]
+    for of in n_right.values():
+        share = {kind: 100 * n_models * of[kind] / n_asked[kind] for kind in n_asked}
+        mean = sum(share[kind] for kind in kinds) / len(kinds)
+        rows.append([*(share[kind] for kind in kinds), mean, *(share[kind] for kind in others)])
+    return rows
+
+
 def both_rewards() -> list[list[float]]:
     of = [answers_of(model) for model in ("mini:paper", "mini:tgsr")]
-    whole, alone = ("value", "low", "high"), ("value",)
+    whole, alone = BOUNDS, BOUNDS[:1]
     return [
         [number for answers in of for measure in measures for number in numbers(answers, measure, bounds)]
         for measures, bounds in (
@@ -242,7 +296,7 @@ def on_an_unheard_speaker() -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "header", "without", "made_of"),
+    ("page", "begin", "without", "made_of"),
     [
         ("docs/findings/speed.md", "| | seconds, median", ["the bar"], sides_of_sampling),
         ("docs/findings/speed.md", "| 30-s clip | ours | Prefix Grouper", ["the bar"], sides_of_updates),
@@ -256,14 +310,24 @@ def on_an_unheard_speaker() -> list[list[float]]:
         ("README.md", "| measure |", ["what it says of a model"], both_rewards),
         ("docs/findings/miniature.md", "| held-out recordings", [], on_recordings),
         ("docs/findings/miniature.md", "| held-out speaker", [], on_an_unheard_speaker),
+        *(
+            (
+                "docs/miniature.md",
+                f"**{title}",
+                ["choices of four (%)", "chance"],
+                partial(of_english, corpus),
+            )
+            for corpus, title in zip(CORPORA, ("LibriSpeech", "speechocean762", "Amazon Queen"), strict=True)
+        ),
+        ("docs/miniature.md", "| right of the 300", [], by_kind_of_question),
         ("docs/miniature.md", "| steps | minutes", ["minutes"], gates),
     ],
-    ids=lambda value: value.__name__ if callable(value) else None,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_table_says_what_its_file_holds(
-    page: str, header: str, without: Sequence[str], made_of: Callable[[], list[list[float]]]
+    page: str, begin: str, without: Sequence[str], made_of: Callable[[], list[list[float]]]
 ) -> None:
-    rows, values = table(page, header, without), made_of()
+    rows, values = table(page, begin, without), made_of()
     assert len(rows) == len(values) > 1
     assert [
         wrong
@@ -273,13 +337,13 @@ def test_a_table_says_what_its_file_holds(
 
 
 @pytest.mark.parametrize(
-    ("page", "header"),
+    ("page", "begin"),
     [("README.md", "| 30-s clip, one thread"), ("docs/engine.md", "| 30-s clip, processor seconds")],
 )
-def test_no_measured_way_is_better_than_the_best_other_one(page: str, header: str) -> None:
+def test_no_measured_way_is_better_than_the_best_other_one(page: str, begin: str) -> None:
     """The last column is the usual way, or ours over the others."""
     for (_, ours, other, last), what in zip(
-        table(page, header), ("sampling", "GRPO", "stage 1", "memory"), strict=True
+        table(page, begin), ("sampling", "GRPO", "stage 1", "memory"), strict=True
     ):
         row = speed(what)
         sides = [side for side in OTHERS if side in row]
