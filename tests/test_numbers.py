@@ -31,12 +31,8 @@ OTHERS = {  # sides of benchmarks/speed.py that are not ours, as pages call them
 }
 
 
-def shipped(name: str) -> Any:
-    return json.loads((ROOT / "benchmarks" / name).read_text("utf-8"))
-
-
-def lines_of(name: str) -> list[Row]:
-    return [json.loads(line) for line in (ROOT / name).read_text("utf-8").splitlines()]
+def shipped(path: str) -> Any:
+    return json.loads((ROOT / path).read_text("utf-8"))
 
 
 def table(page: str, begin: str, without: Sequence[str] = ()) -> list[list[str]]:
@@ -95,7 +91,7 @@ def test_a_number_says_what_rounds_to_its_digits(written: str, value: float, rig
 
 
 def speed(what: str) -> Row:
-    (row,) = (row for row in shipped("speed.json")["rows"] if row["what"].startswith(what))
+    (row,) = (row for row in shipped("benchmarks/speed.json")["rows"] if row["what"].startswith(what))
     return row
 
 
@@ -122,19 +118,19 @@ def sides_of_updates() -> list[list[float]]:
 
 
 def waits() -> list[list[float]]:
-    rows = [*shipped("waiting.json")["rows"], *shipped("waiting-loaded.json")["rows"]]
+    rows = [*shipped("benchmarks/waiting.json")["rows"], *shipped("benchmarks/waiting-loaded.json")["rows"]]
     sides = ("spinning", "briefly", "passive", "one thread")
     return [[row[side] for side in sides] for row in rows if not row["real_time"]]
 
 
 def scorer() -> list[list[float]]:
     names = ("file_mb", "cpu_seconds", "predictions_a_cpu_second", "peak_mb")
-    return [[row[name] for name in names] for row in shipped("score.json")["rows"]]
+    return [[row[name] for name in names] for row in shipped("benchmarks/score.json")["rows"]]
 
 
 def real_size() -> list[list[float]]:
     rows = []
-    for step in shipped("real_size.json")["steps"]:
+    for step in shipped("benchmarks/real_size.json")["steps"]:
         parts = step["step_s"]
         rows.append(
             [
@@ -150,7 +146,7 @@ def real_size() -> list[list[float]]:
 
 
 def attention_by_block() -> list[list[float]]:
-    rows = shipped("attention.json")["rows"]
+    rows = shipped("benchmarks/attention.json")["rows"]
     sides = ("blocks", "spans", "heat", "eager")
     return [[row[of][side] for row in rows for of in ("ratios", "memory_ratios")] for side in sides]
 
@@ -164,7 +160,7 @@ def similarities() -> list[list[float]]:
             of["true_median"],
             *(number for where in PLACES for number in (of[where]["auc"], *of[where]["interval"])),
         ]
-        for explanation in shipped("audiology.json")["auc"].values()
+        for explanation in shipped("benchmarks/audiology.json")["auc"].values()
         for of in explanation.values()
     ]
 
@@ -174,7 +170,7 @@ SOUNDS = ("clips", "clips joined", "people's transcripts", "digits")
 
 def hearing() -> list[list[float]]:
     """Word errors in per cent and seconds of the processor; those of single recordings together."""
-    sets = shipped("hearing.json")["sets"]
+    sets = shipped("benchmarks/hearing.json")["sets"]
     single = [of for name, of in sets.items() if name.startswith("recording ")]
     sides = ("ours", "faster-whisper, sequential", "faster-whisper, batched")
     rows = []
@@ -188,6 +184,9 @@ def hearing() -> list[list[float]]:
     return rows
 
 
+LOG = ROOT / "docs/logs/mini-en-base.metrics.jsonl"
+
+
 def gates() -> list[list[float]]:
     lessons = ("said next", "said first", "said at all", "is it said", "word count")
     return [
@@ -195,7 +194,7 @@ def gates() -> list[list[float]]:
             *(row[f"iou_timed_{kind}"] for kind in ("words", "tokens")),
             *(100 * row[name] for name in ("choices", *(f"choices {lesson}" for lesson in lessons))),
         ]
-        for row in lines_of("docs/logs/mini-en-base.metrics.jsonl")
+        for row in map(json.loads, LOG.read_text("utf-8").splitlines())
         if row["step"] and "choices" in row
     ]
 
@@ -206,58 +205,56 @@ def cost_on_paper() -> list[list[float]]:
 
 def answers_of(model: str, split: str = "") -> Row:
     """What `tgsr score` says of a miniature's answers to the questions of docs/findings/miniature.md, by measure."""
-    of = json.loads((ROOT / "docs/logs/mini-qa.json").read_text("utf-8"))["models"][model]
+    of = shipped("docs/logs/mini-qa.json")["models"][model]
     choice = (of["by_split"][split] if split else of["all"])["choice"]
     return {**choice, **choice["evidence"], **choice["accuracy_official_by_task"]}
 
 
 BOUNDS = ("value", "low", "high")
-CORPORA = ("librispeech", "speechocean", "queen")
+NO_SHARES = ("iou", "trace_iou", "above_chance", "mentions_official")
 
 
 def numbers(answers: Row, measure: str, bounds: Sequence[str] = BOUNDS) -> list[float]:
-    scale = 1 if measure in ("trace_iou", "above_chance") else 100
+    """A mean and the ends of its interval; shares in per cent."""
+    scale = 1 if measure in NO_SHARES else 100
     return [scale * answers[measure][bound] for bound in bounds]
 
 
+CORPORA = ("librispeech", "speechocean", "queen")
+
+
+def english(kind: str, corpus: str) -> dict[str, Row]:
+    """Of each model: what `tgsr score` says of its answers to recipes/mini_en_table.sh's phrases or choices."""
+    models = shipped(f"docs/logs/mini-en-table/{kind}s-{corpus}.json")["models"]
+    return {name: of["all"][kind] for name, of in models.items()}
+
+
 def of_english(corpus: str) -> list[list[float]]:
-    """Phrases and, where a model was asked them, choices: of docs/miniature.md's table of a corpus."""
-    phrases, choices = (
-        {name: of["all"][kind] for name, of in json.loads(path.read_text("utf-8"))["models"].items()}
-        for path, kind in (
-            (ROOT / f"docs/logs/mini-en-table/phrases-{corpus}.json", "phrase"),
-            (ROOT / f"docs/logs/mini-en-table/choices-{corpus}.json", "choice"),
-        )
-    )
-    rows = []
-    for name, of in phrases.items():
-        row = [of["iou"][bound] for bound in BOUNDS] + numbers(of, "high_overlap")
+    choices, rows = english("choice", corpus), []
+    for name, of in english("phrase", corpus).items():
+        row = [*numbers(of, "iou"), *numbers(of, "high_overlap")]
         row += [of[end]["median"] for end in ("start_error", "end_error")]
         if name in choices:
             answers = {**choices[name], **choices[name]["evidence"]}
-            row += numbers(answers, "evidence_hit") + numbers(answers, "quote_truth")
-            row += [answers["mentions_official"][bound] for bound in BOUNDS] + numbers(
-                answers, "accuracy_official"
-            )
+            for measure in ("evidence_hit", "quote_truth", "mentions_official", "accuracy_official"):
+                row += numbers(answers, measure)
         rows.append(row)
     return rows
 
 
 def by_kind_of_question() -> list[list[float]]:
-    """Right answers of each kind, in per cent, of the three corpora together; the first row counts the questions."""
+    """How many questions of each kind there are, then each model's right ones in per cent: three corpora together."""
+    n_asked: dict[str, Counter[str]] = {}
     n_right: dict[str, Counter[str]] = {}
     for corpus in CORPORA:
-        file = ROOT / f"docs/logs/mini-en-table/choices-{corpus}.json"
-        for name, of in json.loads(file.read_text("utf-8"))["models"].items():
-            for kind, mean in of["all"]["choice"]["accuracy_official_by_task"].items():
+        for name, of in english("choice", corpus).items():
+            for kind, mean in of["accuracy_official_by_task"].items():
+                n_asked.setdefault(name, Counter())[kind] += mean["n"]
                 n_right.setdefault(name, Counter())[kind] += round(mean["value"] * mean["n"])
-                n_right.setdefault("questions", Counter())[kind] += mean["n"]
-    n_asked = n_right.pop("questions")
     kinds, others = ("said next", "said first", "said at all", "word count"), ("is it said", "who says it")
-    n_models = len(n_right)
-    rows = [[n_asked[kind] / n_models for kind in (*kinds, *others)]]
-    for of in n_right.values():
-        share = {kind: 100 * n_models * of[kind] / n_asked[kind] for kind in n_asked}
+    rows = [[float(n_asked["mini-en"][kind]) for kind in (*kinds, *others)]]
+    for name, right in n_right.items():
+        share = {kind: 100 * right[kind] / n for kind, n in n_asked[name].items()}
         mean = sum(share[kind] for kind in kinds) / len(kinds)
         rows.append([*(share[kind] for kind in kinds), mean, *(share[kind] for kind in others)])
     return rows
