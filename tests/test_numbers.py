@@ -260,6 +260,40 @@ def by_kind_of_question() -> list[list[float]]:
     return rows
 
 
+def earned(path: str, columns: Sequence[str], models: bool) -> list[list[float]]:
+    """What `tgsr rewards` pays each policy, or each model, by each reward; nothing where it can't be told."""
+    return [
+        [mean["value"] for mean in (row["rewards"][name] for name in columns) if mean["value"] is not None]
+        for row in shipped(path)["policies"]
+        if (row["kind"] == "model") == models
+    ]
+
+
+PAID = (
+    *("R_tg official", "R_tg strict", "paper", "place", "place, words only", "grounded", "dense"),
+    *("dense, words only", "paper + dense", "trace IoU"),
+)
+MODELS_PAID = (
+    "answer",
+    "R_tg official",
+    "paper",
+    "place",
+    "place, words only",
+    "grounded",
+    "dense",
+    "trace IoU",
+)
+POLICIES = "docs/logs/rewards.json"
+
+
+def policies_earn() -> list[list[float]]:
+    return earned(POLICIES, PAID, models=False)
+
+
+def models_earn() -> list[list[float]]:
+    return earned("docs/logs/rewards-earned.json", MODELS_PAID, models=True)
+
+
 def both_rewards() -> list[list[float]]:
     of = [answers_of(model) for model in ("mini:paper", "mini:tgsr")]
     whole, alone = BOUNDS, BOUNDS[:1]
@@ -304,6 +338,8 @@ def on_an_unheard_speaker() -> list[list[float]]:
         ("docs/attention.md", "| over a plain forward", [], attention_by_block),
         ("docs/findings/behaviour.md", "| explanation | similarity", ["similarity"], similarities),
         ("docs/data.md", "| sound | ours | sequential", [], hearing),
+        ("docs/findings/rewards.md", "| | policy | R_tg", ["policy"], policies_earn),
+        ("docs/findings/rewards.md", "| model | R_answer", [], models_earn),
         ("README.md", "| measure |", ["what it says of a model"], both_rewards),
         ("docs/findings/miniature.md", "| held-out recordings", [], on_recordings),
         ("docs/findings/miniature.md", "| held-out speaker", [], on_an_unheard_speaker),
@@ -331,6 +367,15 @@ def test_a_table_says_what_its_file_holds(
         for (_, *cells), row in zip(rows, values, strict=True)
         if (wrong := differs(" ".join(cells), row))
     ] == []
+
+
+def test_policies_that_a_reward_does_not_tell_are_marked() -> None:
+    blind = shipped(POLICIES)["blind"]
+    rows = table("docs/findings/rewards.md", "| | policy | R_tg")
+    marked = {
+        name: {row[1] for row in rows if row[at].endswith("=")} for at, name in enumerate(PAID, start=2)
+    }
+    assert marked == {name: set(blind[name]) for name in PAID}
 
 
 @pytest.mark.parametrize(
