@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 
@@ -153,6 +154,9 @@ def test_the_command_says_what_score_says(tmp_path, capsys):
     assert means["official"]["value"] == scored["accuracy_official"]["value"] == 1.0
     assert means["cites"]["value"] == means["points"]["value"] == 0.5
     assert set(means) == {measure.key for measure in MEASURES}
+    with (out / "tables" / "evidence.csv").open(encoding="utf-8") as file:  # its owner's rule there too
+        (held,) = csv.DictReader(file)
+    assert held["accuracy (%)"] == "100"
     page = (out / "index.html").read_text(encoding="utf-8")
     anchors = set(re.findall(r'href="#(item-\d+)"', page))
     assert anchors

@@ -366,8 +366,8 @@ def talking_lessons(
 ) -> list[TextLesson]:
     """The lessons for a model that has learned to hear: questions above all, and what questions rest on.
 
-    That is: lessons that ask for several words at once, and for the places that answer a question. `habits` are those of
-    the responses to choices.
+    That is: lessons that ask for several words at once, and for the places that answer a question. `habits`: of the
+    responses to choices.
     """
     chosen = by_rarity(choice_questions(clip, rng), rng)
     made = [direct_lesson(question) for question in chosen[:2]]

@@ -51,7 +51,12 @@ def evidence_of(results: Results) -> dict[str, dict[str, Held]]:
             if scores.evidence is not None
         }
         held |= {
-            model: Held(scores.evidence, scores.accuracy_official, scores.share_k1_official, is_marked=True)
+            model: Held(
+                scores.evidence,
+                questions.official.get(model, scores.accuracy_official),  # a benchmark's is its owner's
+                scores.share_k1_official,
+                is_marked=True,
+            )
             for model, scores in questions.choice.items()
             if scores.evidence is not None and scores.evidence.n
         }
