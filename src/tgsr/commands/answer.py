@@ -234,7 +234,6 @@ def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
     """The answer as people read it: the response, what is to be known about it, and the seconds that it cites."""
     from tgsr import audio
     from tgsr.answering.citing import SAME
-    from tgsr.answering.in_windows import likeness, written_down
     from tgsr.llm.decoding import Cut
     from tgsr.models.lalm import Lalm
     from tgsr.timeline import Span
@@ -255,6 +254,8 @@ def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
     samples = conversation.samples(answer.recording)
     spans = [span for span in cited.spans[:1] if span.start - start < len(samples) / audio.SAMPLE_RATE]
     if answer.located and isinstance(model, Lalm) and spans:
+        from tgsr.answering.in_windows import likeness, written_down
+
         heard_at = Span(max(0.0, spans[0].start - start), spans[0].end - start)
         (words,) = written_down(model, samples, [heard_at])
         other = "" if likeness(answer.question, words) >= SAME else ": not the words that were asked for"
