@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,6 +210,34 @@ def test_the_users_own_file_is_heard_and_stays(viewer: Viewer, sound: Path, tmp_
         assert client.delete(f"/api/recordings/{row['key']}", headers=OWN).status_code == 200
     assert sound.exists()
     assert list((tmp_path / "cache" / "transcripts" / "files").iterdir())
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["heard", "while it is heard"])
+def test_nothing_of_a_deleted_recording_stays_in_memory(
+    viewer: Viewer, sound: Path, tmp_path: Path, meanwhile: bool
+) -> None:
+    shelf = viewer.shelf
+    assert shelf is not None
+    recording = shelf.keep(Path(shutil.copy(sound, tmp_path / "sent")), "meeting.wav")
+
+    class Events(list[tuple[str, dict[str, object]]]):
+        def append(self, event: tuple[str, dict[str, object]]) -> None:
+            super().append(event)
+            if meanwhile and event[0] == "outlining":
+                shelf.delete(recording)
+
+    recording.events = Events()
+    shelf.open(recording)
+    assert recording.future is not None
+    recording.future.result(60)
+    cascade = shelf.cascade()
+    if not meanwhile:
+        assert cascade.files
+        assert cascade.by_sound
+        assert cascade.kept
+        shelf.delete(recording)
+    assert (cascade.files, cascade.by_sound, cascade.kept) == ({}, {}, {})
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_cancelled_hearing_can_begin_again(viewer: Viewer, sound: Path) -> None:

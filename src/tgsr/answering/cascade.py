@@ -319,6 +319,16 @@ class Cascade(Responder):
             self.by_sound[key] = self._by_turns(heard, path, start)
         return self.by_sound[key]
 
+    def forget(self, path: Path) -> None:
+        """As `forget`, and what is in memory."""
+        key = forget(self.cache, path, self.files[path].key if path in self.files else None)
+        for other, spoken in list(self.files.items()):
+            if spoken.key == key:
+                self.files.pop(other, None)
+        if key is not None:
+            self.by_sound.pop(key, None)
+            self.kept.pop(key, None)
+
     def _by_channel(
         self, path: Path, n: int, start: Seconds, end: Seconds | None, told: Progress | None
     ) -> Transcript:
@@ -399,16 +409,20 @@ def _index(cache: Path, path: Path) -> Path:
     return cache / "transcripts" / "files" / f"{name}.json"
 
 
-def forget(cache: Path, path: Path) -> None:
-    """Deletes what is kept of what was heard of the file, and of every other file with the same sound."""
+def forget(cache: Path, path: Path, key: str | None = None) -> str | None:
+    """Deletes what is kept of what was heard of the file, and of every other file with the same sound.
+
+    `key` is the sound's where that is known. Returns it; None where the file was never heard.
+    """
     index = _index(cache, path)
     try:
-        key = str(json.loads(index.read_text(encoding="utf-8"))["sound"])
+        key = key or str(json.loads(index.read_text(encoding="utf-8"))["sound"])
     except (OSError, ValueError, KeyError, TypeError):  # it was never heard
-        return
-    index.unlink()
+        return None
+    index.unlink(missing_ok=True)
     for kept in (cache / "transcripts").glob(f"*/{key}*"):
         kept.unlink()
+    return key
 
 
 def _likest(phrase: str, spoken: Sequence[Sequence[Word]]) -> int:
