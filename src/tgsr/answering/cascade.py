@@ -137,8 +137,8 @@ class Hearing:
 
     @property
     def kept_as(self) -> str:
-        """What the names of kept transcripts have beside the sound's."""
-        return (f".{self.language}" if self.language else "") + (".channels" if self.by_channel else "")
+        """What the names of kept transcripts have beside the sound's; another number where they are made otherwise."""
+        return (f".{self.language}" if self.language else "") + (".channels-2" if self.by_channel else "")
 
 
 @dataclass
@@ -252,15 +252,15 @@ class Cascade(Responder):
 
         See `matches`. A recording that knows its speakers, but none whom the question names, has none.
         """
-        words = " ".join((question, *choices))
         asked = [named(question, one.speakers) for one in spoken]
+        about = next((one.about for one in asked if one.speakers), question)
         named_somewhere = any(one.speakers for one in asked)
         allowed = [
             one.speakers or (NOBODY if named_somewhere and heard.speakers else ())
             for one, heard in zip(asked, spoken, strict=True)
         ]
         recordings = [self.passages(one) for one in spoken]
-        return matches(question, self.embeddings(), recordings, words, allowed)
+        return matches(about, self.embeddings(), recordings, " ".join((about, *choices)), allowed)
 
     def passages(self, spoken: Spoken) -> Passages:
         """The transcript's passages; their vectors are kept beside it."""
@@ -474,10 +474,7 @@ class ByPrompt:
 
 def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters: int) -> str:
     """The timed transcript before the question; where it is too long, without the lines that share least with it."""
-    written = [
-        f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {f'{line.speaker}: ' if line.speaker else ''}{line.text}"
-        for line in lines
-    ]
+    written = [line.timed for line in lines]
     kept = set(range(len(lines)))
     scores = relevance(" ".join((question.question, *question.choices)), lines)
     size = sum(len(line) + 1 for line in written)
