@@ -181,6 +181,14 @@ def test_a_recording_is_heard_asked_about_and_outlined_without_torch(tmp_path: P
     assert results == [(words, 0, []) for words in commands], said
 
 
+def test_a_name_that_is_not_utf_8_is_written_with_escapes() -> None:
+    program = "import sys; from tgsr.cli import main; main([]); print(sys.argv[1])"
+    name = os.fsdecode(b"caf\xe9")
+    command = [sys.executable, "-c", program, name]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.stdout.endswith(b"caf\\udce9\n"), done.stderr
+
+
 def test_the_light_installation_is_part_of_the_whole_one() -> None:
     folder = Path(__file__).parents[1]
     light = [line for line in (folder / "requirements-light.txt").read_text().splitlines() if line[0] != "#"]

