@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -196,6 +197,17 @@ def test_it_is_kept_over_a_restart_and_deleted_with_all_that_was_heard(
         )  # though it was not opened
         assert other.get("/api/recordings").json()["recordings"] == []
     assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_name_that_is_not_utf_8_is_shown_with_escapes(viewer: Viewer, sound: Path, tmp_path: Path) -> None:
+    odd = sound.rename(sound.with_name(os.fsdecode(b"caf\xe9.wav")))
+    with contextlib.closing(viewer_of(tmp_path / "cache", odd)) as mine:
+        client = client_of(mine)
+        (row,) = client.get("/api/recordings").json()["recordings"]
+        assert row["name"] == "caf\\udce9.wav"
+        assert client.post(f"/api/recordings/{row['key']}", headers=OWN).status_code == 202
+        heard(client, row["key"])
+        assert client.get(f"/api/recordings/{row['key']}/words/srt").status_code == 200
 
 
 def test_the_users_own_file_is_heard_and_stays(viewer: Viewer, sound: Path, tmp_path: Path) -> None:

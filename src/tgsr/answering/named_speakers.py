@@ -72,11 +72,11 @@ def named(question: str, speakers: Sequence[str]) -> Named:
     for match in SIDE.finditer(question):
         side = "CH1" if match[1].casefold() == "left" else "CH2"
         matches.append((match[0], side if side in speakers else None))
-    for called, speaker in matches:
-        if speaker is None:
+    for called, who in matches:
+        if who is None:
             unknown[called] = None
         else:
-            found[speaker] = None
+            found[who] = None
             written.append(called)
     return Named(tuple(found), tuple(unknown), _without(question, written))
 

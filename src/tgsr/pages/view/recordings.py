@@ -23,7 +23,7 @@ from tgsr.data.alignments.writing import written
 from tgsr.data.transcribe.speech import shortened
 from tgsr.disk.sound_folder import FORMATS as SOUNDS
 from tgsr.disk.whole import sha256_of, whole, write_whole
-from tgsr.errors import AudioError
+from tgsr.errors import AudioError, shown
 from tgsr.pages.view.ask import Asker, Job
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
@@ -75,7 +75,7 @@ class Shelf:
         shelf = cls(asker, model, cache)
         for path in given:
             key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-            shelf.recordings[key] = Recording(key, path.name, path.resolve(), False)
+            shelf.recordings[key] = Recording(key, shown(path.name), path.resolve(), False)
         for named in sorted(shelf.folder.glob(f"*/{NAMED}"), key=lambda path: -path.stat().st_mtime):
             sound = next(named.parent.glob("sound*"), None)
             if sound is not None:
