@@ -175,8 +175,12 @@ def test_a_recording_is_heard_asked_about_and_outlined_without_torch(tmp_path: P
         require(name)
         (tmp_path / ".cache").mkdir(exist_ok=True)
         (tmp_path / ".cache" / name).symlink_to(cache_folder() / name)
-    sound = sentences().with_name("458-126290-0000.opus")
-    commands = [f"ask {sound} trap?", f"ask {sound} trap --phrase --model cascade", f"outline {sound}"]
+    sound = sentences().with_name("730-358-0000.opus")
+    commands = [
+        f"ask {sound} remember?",
+        f"ask {sound} remember --phrase --model cascade",
+        f"outline {sound}",
+    ]
     results, said = results_of(commands, {"torch", "transformers"}, tmp_path)
     assert results == [(words, 0, []) for words in commands], said
 
