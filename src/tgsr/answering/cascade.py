@@ -230,7 +230,7 @@ class Cascade(Responder):
             if isinstance(self.llm, ByQuotation):
                 notes.append(
                     "the sentence model and its threshold know English alone: in other languages passages are found by "
-                    "shared words and names, and what is declined may be said all the same"
+                    "shared words and names; what is declined may be said all the same, and a quotation may not answer"
                 )
         return notes
 
