@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from tgsr import audio
-from tgsr.answering.cascade import Cascade, found, load_cascade, refined
+from tgsr.answering.cascade import Cascade, found, load_cascade
+from tgsr.answering.in_windows import refined
 from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.miniature.english_lessons import plainly

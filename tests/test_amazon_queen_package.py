@@ -1,6 +1,7 @@
 """Debian's package of a corpus: downloaded from a real server that cuts off, cannot go on, or has something else."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,24 @@ def test_a_download_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_server_that_cannot_go_on_begins_again(tmp_path: Path) -> None:
-    (tmp_path / f"{PACKAGE.file}.part").write_bytes(b"what came of it yesterday")
-    with serving(lambda got, _: Reply(CONTENT)) as server:
+@pytest.mark.parametrize(
+    ("part", "answer"),
+    [
+        (CONTENT[:9], lambda got: Reply(CONTENT)),  # it knows no ranges
+        (b"another file's", in_the_middle),
+        (
+            b"x" * (len(CONTENT) + 1),
+            lambda got: Reply(CONTENT, status=416 if "range" in got.headers else 200),
+        ),
+        (b"another file's", lambda got: Reply(CONTENT, status=416 if "range" in got.headers else 200)),
+    ],
+    ids=["no ranges", "it was another file", "it was longer", "the range is refused"],
+)
+def test_what_cannot_be_gone_on_with_is_begun_again(
+    tmp_path: Path, part: bytes, answer: Callable[[Got], Reply]
+) -> None:
+    (tmp_path / f"{PACKAGE.file}.part").write_bytes(part)
+    with serving(lambda got, _: answer(got)) as server:
         assert fetch_package(tmp_path, PACKAGE, [f"{server.url}/queen.deb"]).read_bytes() == CONTENT
 
 

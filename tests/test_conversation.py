@@ -229,6 +229,34 @@ def test_times_of_a_stretch_are_the_recordings_when_played(folder: Path) -> None
     assert np.allclose(played, samples[32000:48000], atol=1e-4)
 
 
+def test_an_answer_is_given_where_no_wav_can_be_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.chmod(0o555)
+    monkeypatch.chdir(folder)
+    if os.access(folder, os.W_OK):
+        pytest.skip("the superuser writes anywhere")
+    try:
+        assert run("ask", "cats.wav", "a cat sat", "--phrase", "--model", "cascade") == 0
+        told = capsys.readouterr()
+        assert "evidence: 1.00 - 2.40 s" in told.out
+        assert "--evidence FILE.wav writes it elsewhere" in told.err
+        assert run("ask", "cats.wav", "a cat sat", "--phrase", "--evidence", "x.wav") == 2
+        assert run("transcribe", "cats.wav", "--to", "srt") == 2
+        assert "name another one by --out" in capsys.readouterr().err
+    finally:
+        folder.chmod(0o755)
+
+
+def test_what_cannot_be_kept_is_not_heard(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TGSR_CACHE", str(folder / "cats.wav"))
+    for words in (("ask", folder / "cats.wav", "Where?"), ("transcribe", folder / "cats.wav", "--to", "srt")):
+        assert run(*words) == 2
+        assert "set TGSR_CACHE" in capsys.readouterr().err
+
+
 def test_an_llm_is_a_cascades() -> None:
     assert model_named("mini", None) == "mini"
     assert model_named("cascade", "http://localhost:1/v1#m") == "cascade:http://localhost:1/v1#m"

@@ -11,8 +11,14 @@ import pytest
 from test_cascade import keep
 from tgsr import audio
 from tgsr.answering.ask import CitedAnswer, ask
-from tgsr.answering.cascade import refined
-from tgsr.answering.in_windows import OVERLAP, answer_in_windows, window_around, windows, written_down
+from tgsr.answering.in_windows import (
+    OVERLAP,
+    answer_in_windows,
+    refined,
+    window_around,
+    windows,
+    written_down,
+)
 from tgsr.answering.open import open_model
 from tgsr.answering.responder import ClipQuestion
 from tgsr.audio import SAMPLE_RATE

@@ -127,6 +127,21 @@ def test_a_word_that_leaks_into_another_channel_is_said_once_by_the_louder() -> 
     ]  # at 3 s both speak
 
 
+@pytest.mark.parametrize(("n_same", "is_kept"), [(3, False), (2, True)])
+def test_what_leaks_and_is_heard_otherwise_goes_where_other_words_leak_as_much(
+    n_same: int, is_kept: bool
+) -> None:
+    words = [(text, float(n), n + 0.5) for n, text in enumerate(["one", "two", "three"][:n_same])]
+    left = on("CH1", *words, ("trap", 4.0, 4.4), ("yes", 5.0, 5.4))
+    right = on("CH2", *words, ("the", 4.0, 4.4), ("no", 5.0, 5.4))
+    loud: dict[str | None, np.ndarray] = {"CH1": np.full(120, 0.3), "CH2": np.full(120, 0.05)}  # 15 dB
+    loud["CH2"][100:] = 0.15  # somebody speaks there
+    kept = [(word.text, word.speaker) for word in without_leaks([*left, *right], loud)]
+    assert (("the", "CH2") in kept) == is_kept
+    assert {("trap", "CH1"), ("yes", "CH1"), ("no", "CH2")} <= set(kept)
+    assert len(kept) == n_same + 3 + is_kept
+
+
 def test_two_channels_that_are_the_same_say_everything_once() -> None:
     words = [("one", 0.0, 0.4), ("two", 0.5, 0.9)]
     same: dict[str | None, np.ndarray] = {"CH1": np.full(20, 0.1), "CH2": np.full(20, 0.1)}

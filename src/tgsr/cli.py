@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -111,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; without any it prints where to begin. Returns one of EXIT_CODES."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.update(PATIENCE | os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8, nor terminals
     words = sys.argv[1:] if argv is None else list(argv)
     if not words:
         print(BEGINNINGS, end="")

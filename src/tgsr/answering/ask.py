@@ -11,10 +11,7 @@ from typing import Literal
 import numpy as np
 
 from tgsr import audio
-from tgsr.answering.in_windows import answer_in_windows, cut, locate_in_windows
-from tgsr.answering.predict import as_long_as_fits, respond
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
-from tgsr.engine.features import LongAudio, without_cache
 from tgsr.errors import ModelError
 from tgsr.grounding import Mention, find_asked, find_mentions
 from tgsr.llm.decoding import GREEDY, Cut, Failed
@@ -26,7 +23,7 @@ from tgsr.records import MOST_CHOICES
 from tgsr.timeline import Seconds, Span
 
 MOST_LETTERS = 4000  # of a question and its choices together
-AskedLong = LongAudio | Literal["windows"]
+AskedLong = Literal["refuse", "split", "windows"]
 """What is done about a recording that is longer than a model hears."""
 
 
@@ -83,7 +80,16 @@ def ask(
     about = asked(model, question, choices, phrase)
     text = about.text
     duration = len(samples) / audio.SAMPLE_RATE
-    if isinstance(model, Lalm) and long_audio == "windows" and duration > model.max_seconds:
+    if not isinstance(model, Lalm):
+        require_heard(model, duration)
+        (answer,) = model.respond([samples], [about], GREEDY)
+        return _cited(answer, samples, question, phrase, model.name)
+    # They need torch, without which a cascade quotes.
+    from tgsr.answering.in_windows import answer_in_windows, cut, locate_in_windows
+    from tgsr.answering.predict import as_long_as_fits, respond
+    from tgsr.engine.features import without_cache
+
+    if long_audio == "windows" and duration > model.max_seconds:
         located = question if phrase else None
         one = (
             locate_in_windows(model, samples, question, model.max_seconds)
@@ -93,13 +99,9 @@ def ask(
         cited = _cited(one.text, cut(samples, one.window), question, phrase, model.name)
         moved = cited.moved(one.window.start, choices, located)
         return replace(moved, window=one.window)
-    if isinstance(model, Lalm):
-        heard = without_cache(model, samples, "refuse" if long_audio == "windows" else long_audio)
-        prompt = model.prompt(text).after
-        answer = respond(model, [heard], [(0, prompt)], as_long_as_fits(model, prompt, [heard]))[0]
-    else:
-        require_heard(model, duration)
-        answer = model.respond([samples], [about], GREEDY)[0]
+    heard = without_cache(model, samples, "refuse" if long_audio == "windows" else long_audio)
+    prompt = model.prompt(text).after
+    (answer,) = respond(model, [heard], [(0, prompt)], as_long_as_fits(model, prompt, [heard]))
     return _cited(answer, samples, question, phrase, model.name)
 
 

@@ -10,6 +10,9 @@ sentence embeddings and by shared words (passages.py), and the model is asked fo
 is after them. Times and quotations are then copied from the transcript, and so is the answer to an open question. Any
 other LLM gets the transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited
 interval is held against the transcript, and marked where that does not support it.
+
+A quotation needs neither torch nor transformers, which take longer to be imported than it to be found: they are
+imported where a model of theirs answers.
 """
 
 from __future__ import annotations
@@ -22,33 +25,33 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tgsr import audio
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
-from tgsr.answering.in_windows import hear_windows, window_around
 from tgsr.answering.named_speakers import named
 from tgsr.answering.passages import Match, Passages, evidence, lines_by_speaker, matches
 from tgsr.answering.responder import ClipQuestion, Responder
-from tgsr.audio import SAMPLE_RATE, content_hash
+from tgsr.audio import content_hash
 from tgsr.choices import letter
 from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, turns_of, without_leaks
 from tgsr.data.transcribe.transcript import ENGLISH, Line
 from tgsr.data.transcribe.whisper import HEARING, SOURCE, FasterWhisper, Progress, Transcript
 from tgsr.disk.whole import write_whole
-from tgsr.engine.generate import NotFiniteLogits
-from tgsr.engine.sampling import NOT_FINITE
 from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.llm.served import Llm, ServedLlm
-from tgsr.llm.text_models import LocalLlm
 from tgsr.models.lalm import Lalm
 from tgsr.models.packaged_weights import language_model
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
 from tgsr.prompts import REASONING_OPENING, phrase_answer_af3
 from tgsr.timeline import Event, Hole, Seconds, Span, Word
+
+if TYPE_CHECKING:
+    from tgsr.llm.text_models import LocalLlm
 
 LIMITS = (
     "cascade: hears words only, no voices, feelings, music or noises; Whisper base's word times are 0.1 s off "
@@ -61,8 +64,6 @@ NOT_SAID = "the recording does not say"
 NEAREST = re.compile(r'Nearest to it, at ([0-9.]+) s: "([^"]*)"$', re.MULTILINE)
 NOT_THERE = "The segment is not in the transcript."
 LISTENING = "cascade+"  # how names begin that have a listener behind them
-HEARD_AROUND: Seconds = 12.0  # of the recording, around what was found
-NEAR = 0.2  # IoU with what Whisper found, from which on the listener is believed to mean the same words
 MOST_KEPT = 1000  # recordings whose passages stay in memory
 MAX_SECONDS: Seconds = 6 * 3600.0
 NOBODY = ("",)  # no speaker is called so
@@ -85,6 +86,8 @@ def load_cascade(
         served = ServedLlm(*chat_endpoint(llm, cache=cache, limits=limits))
         return Cascade(name, cache, ByPrompt(served, served.characters))
     if llm:
+        from tgsr.llm.text_models import LocalLlm
+
         local = LocalLlm.load(llm)
         # Three characters are a token or more in English.
         return Cascade(name, cache, ByPrompt(local, 3 * (local.context - 1200)))
@@ -100,6 +103,8 @@ def packaged_embeddings() -> SentenceEmbeddings:
 @functools.cache
 def packaged_llm() -> LocalLlm:
     """SmolLM2-135M-Instruct, loaded once a process. FetchError where it cannot be had."""
+    from tgsr.llm.text_models import LocalLlm
+
     return LocalLlm.load(str(language_model()))
 
 
@@ -132,8 +137,8 @@ class Hearing:
 
     @property
     def kept_as(self) -> str:
-        """What the names of kept transcripts have beside the sound's."""
-        return (f".{self.language}" if self.language else "") + (".channels" if self.by_channel else "")
+        """What the names of kept transcripts have beside the sound's; another number where they are made otherwise."""
+        return (f".{self.language}" if self.language else "") + (".channels-2" if self.by_channel else "")
 
 
 @dataclass
@@ -182,6 +187,8 @@ class Cascade(Responder):
         if question.phrase is not None:
             span = found(question.phrase, transcript.words)
             if span is not None and self.listener is not None:
+                from tgsr.answering.in_windows import refined
+
                 span = refined(self.listener, samples, question.phrase, span)
             return NOT_THERE if span is None else phrase_answer_af3(span)
         if not transcript.words:
@@ -223,7 +230,7 @@ class Cascade(Responder):
             if isinstance(self.llm, ByQuotation):
                 notes.append(
                     "the sentence model and its threshold know English alone: in other languages passages are found by "
-                    "shared words and names, and what is declined may be said all the same"
+                    "shared words and names; what is declined may be said all the same, and a quotation may not answer"
                 )
         return notes
 
@@ -245,15 +252,15 @@ class Cascade(Responder):
 
         See `matches`. A recording that knows its speakers, but none whom the question names, has none.
         """
-        words = " ".join((question, *choices))
         asked = [named(question, one.speakers) for one in spoken]
+        about = next((one.about for one in asked if one.speakers), question)
         named_somewhere = any(one.speakers for one in asked)
         allowed = [
             one.speakers or (NOBODY if named_somewhere and heard.speakers else ())
             for one, heard in zip(asked, spoken, strict=True)
         ]
         recordings = [self.passages(one) for one in spoken]
-        return matches(question, self.embeddings(), recordings, words, allowed)
+        return matches(about, self.embeddings(), recordings, " ".join((about, *choices)), allowed)
 
     def passages(self, spoken: Spoken) -> Passages:
         """The transcript's passages; their vectors are kept beside it."""
@@ -311,6 +318,16 @@ class Cascade(Responder):
             heard = Spoken(key, transcript or self._hear(key, samples, told))
             self.by_sound[key] = self._by_turns(heard, path, start)
         return self.by_sound[key]
+
+    def forget(self, path: Path) -> None:
+        """As `forget`, and what is in memory."""
+        key = forget(self.cache, path, self.files[path].key if path in self.files else None)
+        for other, spoken in list(self.files.items()):
+            if spoken.key == key:
+                self.files.pop(other, None)
+        if key is not None:
+            self.by_sound.pop(key, None)
+            self.kept.pop(key, None)
 
     def _by_channel(
         self, path: Path, n: int, start: Seconds, end: Seconds | None, told: Progress | None
@@ -392,16 +409,20 @@ def _index(cache: Path, path: Path) -> Path:
     return cache / "transcripts" / "files" / f"{name}.json"
 
 
-def forget(cache: Path, path: Path) -> None:
-    """Deletes what is kept of what was heard of the file, and of every other file with the same sound."""
+def forget(cache: Path, path: Path, key: str | None = None) -> str | None:
+    """Deletes what is kept of what was heard of the file, and of every other file with the same sound.
+
+    `key` is the sound's where that is known. Returns it; None where the file was never heard.
+    """
     index = _index(cache, path)
     try:
-        key = str(json.loads(index.read_text(encoding="utf-8"))["sound"])
+        key = key or str(json.loads(index.read_text(encoding="utf-8"))["sound"])
     except (OSError, ValueError, KeyError, TypeError):  # it was never heard
-        return
-    index.unlink()
+        return None
+    index.unlink(missing_ok=True)
     for kept in (cache / "transcripts").glob(f"*/{key}*"):
         kept.unlink()
+    return key
 
 
 def _likest(phrase: str, spoken: Sequence[Sequence[Word]]) -> int:
@@ -435,22 +456,6 @@ def lines_in_time(words: Sequence[Word], speakers: Sequence[str] = ()) -> list[L
     return sorted(lines, key=lambda line: line.span.start)
 
 
-def refined(listener: Lalm, samples: np.ndarray, phrase: str, span: Span) -> Span:
-    """Where the listener hears the phrase near `span`, in the recording's seconds; `span` where that is not near it.
-
-    It hears up to HEARD_AROUND seconds, in whose middle the span is. ModelError as it refuses them.
-    """
-    duration = len(samples) / SAMPLE_RATE
-    window = window_around(
-        span, duration, min(listener.max_seconds, max(HEARD_AROUND, span.end - span.start + 2))
-    )
-    (heard,) = hear_windows(listener, samples, [window], listener.phrase_question(phrase))
-    if (at := heard.located(phrase)) is None:
-        return span
-    moved = Span(window.start + at.start, min(duration, window.start + at.end))
-    return moved if moved.iou(span) >= NEAR else span
-
-
 # --- an LLM that writes the response itself -------------------------------------------------------------------
 
 
@@ -469,10 +474,7 @@ class ByPrompt:
 
 def transcript_prompt(lines: Sequence[Line], question: ClipQuestion, characters: int) -> str:
     """The timed transcript before the question; where it is too long, without the lines that share least with it."""
-    written = [
-        f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {f'{line.speaker}: ' if line.speaker else ''}{line.text}"
-        for line in lines
-    ]
+    written = [line.timed for line in lines]
     kept = set(range(len(lines)))
     scores = relevance(" ".join((question.question, *question.choices)), lines)
     size = sum(len(line) + 1 for line in written)
@@ -515,6 +517,9 @@ class ByQuotation:
         nearest = ranked[0].line
         reasoning = "\n".join(said) or "Nothing in the transcript answers the question."
         if question.choices:
+            from tgsr.engine.generate import NotFiniteLogits
+            from tgsr.engine.sampling import NOT_FINITE
+
             try:
                 chosen = self.choose(found, question)
             except NotFiniteLogits:

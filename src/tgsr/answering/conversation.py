@@ -23,7 +23,6 @@ from tgsr.answering.cascade import Cascade, Spoken, nearest_of
 from tgsr.answering.citing import check_citations
 from tgsr.answering.responder import Responder, require_heard
 from tgsr.disk.whole import write_whole
-from tgsr.engine.features import seconds_to_decode
 from tgsr.errors import AudioError, ModelError, OptionError, TgsrError
 from tgsr.models.lalm import Lalm
 from tgsr.timeline import Seconds
@@ -146,6 +145,8 @@ class Conversation:
         if recording not in self.heard:
             duration = audio.duration(recording)
             if isinstance(self.model, Lalm):
+                from tgsr.engine.features import seconds_to_decode
+
                 most = seconds_to_decode(self.model, "refuse" if self.long_audio == "refuse" else "split")
             else:
                 require_heard(self.model, (duration if self.end is None else self.end) - self.start)

@@ -28,6 +28,8 @@ OVERLAP = 0.25  # of a window: what is said across a border is whole in the next
 AT_ONCE = 4  # windows; what Whisper base's decoder looks into is 37 MB for 30 s
 MARGIN: Seconds = 0.2  # of sound around a span that is written down, or more, so that it lasts
 LEAST: Seconds = 4.0  # in all: models write nonsense about a snatch
+HEARD_AROUND: Seconds = 12.0  # of the recording, around what a transcript has found
+NEAR = 0.2  # IoU with what was found, from which on the listener is believed to mean the same words
 MOST_FIRST, MOST_A_SECOND = 16, 8  # tokens that are written down: fast speech has five words a second
 TRANSCRIBE = "Transcribe the input speech."
 QUOTED = re.compile(r'["“”]([^"“”]{2,200})["“”]')
@@ -140,3 +142,19 @@ def answer_in_windows(lalm: Lalm, samples: np.ndarray, text: str, question: str,
             at = found.window.start
             spans = [window_around(Span(at + span.start, at + span.end), duration, longest)]
     return max(hear_windows(lalm, samples, spans, text), key=lambda one: one.sure)
+
+
+def refined(listener: Lalm, samples: np.ndarray, phrase: str, span: Span) -> Span:
+    """Where the listener hears the phrase near `span`, in the recording's seconds; `span` where that is not near it.
+
+    It hears up to HEARD_AROUND seconds, in whose middle the span is. ModelError as it refuses them.
+    """
+    duration = len(samples) / SAMPLE_RATE
+    window = window_around(
+        span, duration, min(listener.max_seconds, max(HEARD_AROUND, span.end - span.start + 2))
+    )
+    (heard,) = hear_windows(listener, samples, [window], listener.phrase_question(phrase))
+    if (at := heard.located(phrase)) is None:
+        return span
+    moved = Span(window.start + at.start, min(duration, window.start + at.end))
+    return moved if moved.iou(span) >= NEAR else span

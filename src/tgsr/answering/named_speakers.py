@@ -27,10 +27,14 @@ LETTERS = 3  # of a name that counts without "speaker" before it
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The speakers whom a question names, and how it names those who are not there, in its own words."""
+    """The speakers whom a question names, and how it names those who are not there, in its own words.
+
+    `about` is the question without their names, which they do not say themselves: "What did they say about lunch?"
+    """
 
     speakers: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    about: str = ""
 
 
 def named(question: str, speakers: Sequence[str]) -> Named:
@@ -41,28 +45,40 @@ def named(question: str, speakers: Sequence[str]) -> Named:
     """
     found: dict[str, None] = {}
     unknown: dict[str, None] = {}
+    written: list[str] = []
     said = f" {' '.join(bare_words(question.replace('_', ' ')))} "
     parts = [set(bare_words(speaker.replace("_", " "))) for speaker in speakers]
     for speaker, own in zip(speakers, parts, strict=True):
         whole = " ".join(bare_words(speaker.replace("_", " ")))
         names = {whole} | {part for part in own if sum(part in others for others in parts) == 1}
-        if any(_is_name(name, speaker, question) and f" {name} " in said for name in names):
-            found[speaker] = None
+        for name in sorted(names, key=len, reverse=True):
+            if _is_name(name, speaker, question) and f" {name} " in said:
+                found[speaker] = None
+                letters = r"[\W_]+".join(map(re.escape, name.split()))
+                called = re.escape(speaker) if name in COMMON else f"(?i:{letters})"
+                written += re.findall(rf"\b{called}\b", question)
     labels = {match[1].casefold(): one for one in speakers if (match := LABEL.fullmatch(one))}
     in_order = sorted(speakers) if all(one.startswith("CH") for one in speakers) else list(speakers)
+    matches = []
     for match in CALLED.finditer(question):
         number, word, letter = match.groups()
         key = (
             str(int(number)) if number else str(NUMBERS.index(word.casefold())) if word else letter.casefold()
         )
-        _add(found, unknown, labels.get(key), match[0])
+        matches.append((match[0], labels.get(key)))
     places = [(match, ORDINALS.index(match[1].casefold())) for match in NTH.finditer(question)]
     for match, place in places:
-        _add(found, unknown, in_order[place] if place < len(in_order) else None, match[0])
+        matches.append((match[0], in_order[place] if place < len(in_order) else None))
     for match in SIDE.finditer(question):
         side = "CH1" if match[1].casefold() == "left" else "CH2"
-        _add(found, unknown, side if side in speakers else None, match[0])
-    return Named(tuple(found), tuple(unknown))
+        matches.append((match[0], side if side in speakers else None))
+    for called, who in matches:
+        if who is None:
+            unknown[called] = None
+        else:
+            found[who] = None
+            written.append(called)
+    return Named(tuple(found), tuple(unknown), _without(question, written))
 
 
 def _is_name(name: str, speaker: str, question: str) -> bool:
@@ -72,8 +88,9 @@ def _is_name(name: str, speaker: str, question: str) -> bool:
     return name not in COMMON or re.search(rf"\b{re.escape(speaker)}\b", question) is not None
 
 
-def _add(found: dict[str, None], unknown: dict[str, None], speaker: str | None, written: str) -> None:
-    if speaker is None:
-        unknown[written] = None
-    else:
-        found[speaker] = None
+def _without(question: str, names: Sequence[str]) -> str:
+    """The question with "they" for the names, and without "in the left channel", "by Anna"."""
+    for name in sorted(names, key=len, reverse=True):
+        named = rf"((?i:\b(?:in|on|by|from|to|of)\s+))?(?i:\bthe\s+)?\b{re.escape(name)}\b"
+        question = re.sub(named, lambda match: "" if match[1] else "they", question)
+    return question

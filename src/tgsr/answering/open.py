@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tgsr.answering.any_transformers import load_generic
 from tgsr.answering.cascade import LISTENING, is_cascade, load_cascade
-from tgsr.answering.frames import is_frame_head, load_frames
-from tgsr.answering.remote import is_remote, load_remote
 from tgsr.answering.responder import Responder
 from tgsr.errors import ModelError
 from tgsr.llm.endpoint import Limits
-from tgsr.models import load as loading
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
 
@@ -38,6 +34,14 @@ def open_model(
 
 
 def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -> Lalm | Responder:
+    if is_cascade(name) and not name.startswith(LISTENING):
+        return load_cascade(name, cache=cache, limits=limits)
+    # They need torch, which a cascade may do without.
+    from tgsr.answering.any_transformers import load_generic
+    from tgsr.answering.frames import is_frame_head, load_frames
+    from tgsr.answering.remote import is_remote, load_remote
+    from tgsr.models import load as loading
+
     if name.startswith(LISTENING):
         called = name.removeprefix(LISTENING)
         listener = None if loading.only_answers(called) else _open(called, cache, placement, limits)
@@ -46,8 +50,6 @@ def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -
                 f"{name}: what listens must be a model on this machine, as in cascade+mini-en:tokens"
             )
         return load_cascade(name, cache=cache, limits=limits, listener=listener)
-    if is_cascade(name):
-        return load_cascade(name, cache=cache, limits=limits)
     if is_remote(name):
         return load_remote(name, cache=cache, limits=limits)
     folder = Path(name)

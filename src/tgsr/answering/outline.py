@@ -185,7 +185,7 @@ def own_prompt(lines: Sequence[Line], characters: int) -> str:
     """The instruction after as many of the stretch's lines as fit, from its beginning."""
     written, size = [], 0
     for line in lines:
-        written.append(f"[{line.span.start:.2f}s - {line.span.end:.2f}s] {line.text}")
+        written.append(line.timed)
         size += len(written[-1]) + 1
         if size > characters:
             break

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgsr.commands import shared
-from tgsr.errors import NothingDone, OptionError, RecordError
+from tgsr.errors import DiskError, NothingDone, OptionError, RecordError
 from tgsr.llm.decoding import Decoding
 from tgsr.models.placement import Placement
 
@@ -102,7 +102,7 @@ def ask(args: argparse.Namespace) -> None:
     recordings, question = asked_of(args.words)
     if args.evidence and args.evidence.exists():
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
-    shared.require_writable("--evidence", args.evidence or Path("."), folder=args.evidence is None)
+    shared.require_writable("--evidence", args.evidence)
     from tgsr import audio
     from tgsr.errors import ModelError
 
@@ -134,7 +134,7 @@ def ask(args: argparse.Namespace) -> None:
             raise NothingDone("none of the recordings can be heard")
     if question is not None:
         for answer in conversation.ask(question, choices, phrase=args.phrase):
-            wav = _save_evidence(args, answer, args.evidence or Path("evidence.wav"))
+            wav = _save_evidence(answer, args.evidence)
             _show(args, conversation, answer, wav)
         return
     if sys.stdin.isatty():
@@ -145,7 +145,7 @@ def ask(args: argparse.Namespace) -> None:
         n_asked += 1
         try:
             for answer in conversation.ask(question, choices, phrase=args.phrase):
-                wav = _save_evidence(args, answer, args.evidence) if args.evidence else None
+                wav = _save_evidence(answer, args.evidence) if args.evidence else None
                 if not args.json:
                     print(f"> {question}")
                 _show(args, conversation, answer, wav, limits=n_asked == 1)
@@ -201,15 +201,24 @@ def asked_of(words: Sequence[str]) -> tuple[list[Path], str | None]:
     return list(recordings), question
 
 
-def _save_evidence(args: argparse.Namespace, answer: Answer, path: Path) -> Path | None:
-    """Where the sound of the answer's evidence was written; None where it has none."""
+def _save_evidence(answer: Answer, given: Path | None) -> Path | None:
+    """Where the sound of the answer's evidence was written; None where it has none.
+
+    Where no path was `given` it is a file in the folder that one is in, which need not take any: that is said.
+    """
     from tgsr import audio
     from tgsr.answering.conversation import free_name
 
     if not len(answer.cited.evidence):
         return None
-    path = free_name(path)
-    audio.save_wav(path, answer.cited.evidence)
+    path = free_name(given or Path("evidence.wav"))
+    try:
+        audio.save_wav(path, answer.cited.evidence)
+    except DiskError as error:
+        if given is not None:
+            raise
+        print(f"tgsr: {error}; or --evidence FILE.wav writes it elsewhere", file=sys.stderr)
+        return None
     return path
 
 
@@ -234,7 +243,6 @@ def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
     """The answer as people read it: the response, what is to be known about it, and the seconds that it cites."""
     from tgsr import audio
     from tgsr.answering.citing import SAME
-    from tgsr.answering.in_windows import likeness, written_down
     from tgsr.llm.decoding import Cut
     from tgsr.models.lalm import Lalm
     from tgsr.timeline import Span
@@ -255,6 +263,8 @@ def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
     samples = conversation.samples(answer.recording)
     spans = [span for span in cited.spans[:1] if span.start - start < len(samples) / audio.SAMPLE_RATE]
     if answer.located and isinstance(model, Lalm) and spans:
+        from tgsr.answering.in_windows import likeness, written_down
+
         heard_at = Span(max(0.0, spans[0].start - start), spans[0].end - start)
         (words,) = written_down(model, samples, [heard_at])
         other = "" if likeness(answer.question, words) >= SAME else ": not the words that were asked for"

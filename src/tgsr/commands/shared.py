@@ -129,12 +129,14 @@ def language_code(name: str) -> str:
     raise OptionError(f"--language {name}: is none of Whisper's languages; {meant}")
 
 
-def require_writable(flag: str, path: Path | None, *, folder: bool = False) -> None:
+def require_writable(
+    flag: str, path: Path | None, *, folder: bool = False, remedy: str = "choose another"
+) -> None:
     """OptionError where no file (or folder) can be written there, before anything heavy is done; None asks nothing."""
     if path is None:
         return
     if path.is_dir() != folder and path.exists():
-        raise OptionError(f"{flag} {path}: is {'no folder' if folder else 'a folder'}; choose another")
+        raise OptionError(f"{flag} {path}: is {'no folder' if folder else 'a folder'}; {remedy}")
     if path.exists() and not path.is_file() and not path.is_dir():
         return  # /dev/stdout, a pipe
     parents = [path, *path.absolute().parents] if folder else path.absolute().parents
@@ -143,10 +145,10 @@ def require_writable(flag: str, path: Path | None, *, folder: bool = False) -> N
         tempfile.TemporaryFile(dir=nearest).close()  # what permissions say is not what a disk allows
     except OSError as error:
         raise OptionError(
-            f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); choose another"
+            f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); {remedy}"
         ) from error
     if path.exists() and not os.access(path, os.W_OK):
-        raise OptionError(f"{flag} {path}: cannot be written (no permission); choose another")
+        raise OptionError(f"{flag} {path}: cannot be written (no permission); {remedy}")
 
 
 def add_config(command: argparse._ActionsContainer, config: type[DataclassInstance]) -> None:
@@ -249,7 +251,15 @@ def open_model(args: argparse.Namespace, name: str) -> Any:
     from tgsr.models.packaged_weights import cache_folder
 
     limits = Limits(at_once=args.at_once, requests_per_minute=args.per_minute, max_seconds=args.max_seconds)
+    require_cache()
     return open_model(name, cache_folder(), config_of(args, Placement), limits, args.system)
+
+
+def require_cache() -> None:
+    """OptionError where nothing can be kept of what is heard, before anything is."""
+    from tgsr.models.packaged_weights import cache_folder
+
+    require_writable("the cache,", cache_folder(), folder=True, remedy="make it writable, or set TGSR_CACHE")
 
 
 def add_audio(flag: Callable[..., Any]) -> None:

