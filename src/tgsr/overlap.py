@@ -22,6 +22,16 @@ def item_iou(predicted: Sequence[Span], reference: Span) -> float:
     return predicted[0].iou(reference) if predicted else 0.0
 
 
+def set_iou(predicted: Sequence[Span], reference: Sequence[Span]) -> float:
+    """IoU of the time that two sets of spans cover, in [0, 1]; 0 where either is empty, and of one span each their IoU.
+
+    What LAT-Bench's neighbours, which ask for all places of a sound, call mIoU is its mean.
+    """
+    covered = (merge(predicted), merge(reference), merge([*predicted, *reference]))
+    one, other, union = (math.fsum(span.duration for span in spans) for spans in covered)
+    return max(0.0, one + other - union) / union if one and other else 0.0
+
+
 def item_f1(iou: float) -> float:
     """F1 of the time that two spans share, 2 iou / (1 + iou), in [0, 1].
 

@@ -109,8 +109,8 @@ class Clip:
 class Question:
     """Something asked about one clip.
 
-    kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1); with the label ABSENT
-    it is not said in the clip, and has none.
+    kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1), or, of a benchmark
+    that asks for all places of a sound, those; with the label ABSENT it is not said in the clip, and has none.
     kind "choice": `choices` and the right one, `answer` (its text), and `evidence`, the spans that
     support it; () where nobody marked them (stage 2).
     `task` names the category that scores are broken down by. `labels` are further ones, (("category", "Reasoning"),
@@ -164,8 +164,6 @@ class Question:
 
     def _require_phrase(self) -> None:
         _require_text("phrase", self.phrase)
-        if len(self.evidence) > 1:
-            raise RecordError("evidence", f"has {len(self.evidence)} spans; a phrase question has one")
         if self.labels and self.evidence and self.labelled(ABSENT):
             raise RecordError("evidence", f"has a span; a phrase that is labelled {ABSENT!r} has none")
 
@@ -180,6 +178,13 @@ class Question:
                 raise RecordError("choices", f"must be texts that are not blank, got {choice!r}")
         if self.answer not in self.choices:
             raise RecordError("answer", f"{self.answer!r} is not one of the choices {list(self.choices)!r}")
+
+
+def require_one_span(question: Question) -> None:
+    """RecordError for a phrase that is at no place or at several: stage 1 teaches one."""
+    if len(question.evidence) != 1:
+        has = f"{len(question.evidence)} spans" if question.evidence else "no span"
+        raise RecordError("evidence", f"has {has}, so there is no target", remedy="leave the question out")
 
 
 @dataclass(frozen=True, slots=True)

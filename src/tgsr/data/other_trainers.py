@@ -24,7 +24,7 @@ from tgsr import prompts
 from tgsr.choices import correct_letter
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.errors import OptionError, RecordError
-from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
+from tgsr.records import NO_SPEECH, Clip, Question, require_one_span, resolve_audio, write_jsonl
 from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
@@ -205,13 +205,12 @@ def prompt_of(question: Question, family: Family) -> str:
 
 
 def target_of(question: Question, family: Family) -> str:
-    """Stage 1's target, or the letter of the right choice. RecordError for a phrase without a span."""
+    """Stage 1's target, or the letter of the right choice. RecordError for a phrase without a span, or with several."""
     if question.kind == "choice":
         return correct_letter(question)
     if question.is_absent:
         return _plain(prompts.NOT_SAID, family)
-    if not question.evidence:
-        raise RecordError("evidence", "has no span, so there is no target", remedy="leave the question out")
+    require_one_span(question)
     if family in FLAMINGOS:
         text = prompts.phrase_answer_af3(question.evidence[0])
     else:

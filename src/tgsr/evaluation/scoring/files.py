@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tgsr.disk.jsonl import Row, row_of
+from tgsr.disk.parquet import MAGIC, parquet_rows
 from tgsr.disk.rows import header_of, table
 from tgsr.disk.whole import StrPath
 from tgsr.errors import Bad, RecordError
@@ -24,7 +25,8 @@ from tgsr.evaluation.scoring.metrics import Format
 from tgsr.records import Question, Response, question_of, response_of
 
 _HOW_TO = (
-    "give MMAU's json list (model_output), MMAR's jsonl (answer_prediction), AIR-Bench's rows (response), MELD's csv "
+    "give MMAU's json list (model_output), MMAR's jsonl (answer_prediction), AIR-Bench's rows (response), MMAU-Pro's "
+    "table (model_output), Daily-Omni's rows (api_answer), MELD's csv "
     "with a column prediction, or what tgsr predict writes; tgsr import makes these of other files"
 )
 
@@ -43,7 +45,10 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
     with open(path, "rb") as file:
         start = file.read(65536).removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
-        if start.startswith(b"["):
+        rows: Iterator[tuple[int, Row]]
+        if start.startswith(MAGIC):
+            rows = enumerate(parquet_rows(Path(name)), 1)
+        elif start.startswith(b"["):
             rows = _list_rows(name, file.read())
         elif start and not start.startswith(b"{") and len(header := header_of(Path(name))) > 1:
             if not all(column in header for column in Meld.marks):
