@@ -34,6 +34,8 @@ _QUESTION_TEXTS = ("id", "clip_id", "audio", "question", "split")
 MOST_CHOICES = 26
 ABSENT = "absent"
 """The label of a phrase that is not said in its clip; its value says how the phrase was made."""
+BEGUN = "begun"
+"""The label whose value is how the response to a question begins."""
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
@@ -185,6 +187,11 @@ def require_one_span(question: Question) -> None:
     if len(question.evidence) != 1:
         has = f"{len(question.evidence)} spans" if question.evidence else "no span"
         raise RecordError("evidence", f"has {has}, so there is no target", remedy="leave the question out")
+
+
+def begun_of(question: Question) -> str:
+    """How the response to the question begins, from which the model goes on; "" where it is the model's to begin."""
+    return next(iter(question.labelled(BEGUN)), "")
 
 
 @dataclass(frozen=True, slots=True)
