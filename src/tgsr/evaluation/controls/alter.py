@@ -21,7 +21,7 @@ from tgsr.errors import AudioError, OptionError
 from tgsr.evaluation.controls import FAITHFULNESS, FAMILIES, OF_REASONING, OFFERED, PUBLISHED
 from tgsr.evaluation.controls import interventions as on
 from tgsr.evaluation.controls.interventions import Fill
-from tgsr.evaluation.controls.reasoning import NO_MISTAKE, NO_REASONING
+from tgsr.evaluation.controls.reasoning import NO_MISTAKE, NO_REASONING, UNCHANGED
 from tgsr.records import Question, resolve_audio
 from tgsr.timeline import Seconds, Span
 
@@ -36,7 +36,7 @@ TOO_LONG = "longer than the model hears"
 NO_OTHER = "no other clip"
 NO_SPEECH = "no recording of the option is in --spoken"
 NOT_HEARD = "not heard"
-EXPECTED = (NO_EVIDENCE, NO_ROOM, TOO_LONG, NO_OTHER, NO_SPEECH, NO_REASONING, NO_MISTAKE)
+EXPECTED = (NO_EVIDENCE, NO_ROOM, TOO_LONG, NO_OTHER, NO_SPEECH, NO_REASONING, NO_MISTAKE, UNCHANGED)
 
 WhoseEvidence = Literal["cited", "reference"]
 

@@ -18,6 +18,7 @@ from tgsr.prompts import REASONING_OPENING
 ANSWER = "Final answer:"  # where the model goes on
 NO_REASONING = "no reasoning"
 NO_MISTAKE = "its reasoning names no option, and no number, to be mistaken in"
+UNCHANGED = "the rewriter changed nothing"
 LOREM = (
     "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna "
     "aliqua enim ad minim veniam quis nostrud exercitation ullamco laboris nisi aliquip ex ea commodo consequat"
@@ -62,10 +63,10 @@ def begun(
         altered = rewrite(PARAPHRASE + reasoning)
     elif family == "mistaken":
         altered = mistaken(reasoning, choices, rng) if rewrite is None else rewrite(MISTAKE + reasoning)
-        if altered == reasoning:
-            return "", NO_MISTAKE
     if isinstance(altered, Failed):
         return "", altered.reason
+    if altered.strip() == reasoning and family in ("mistaken", "paraphrased"):
+        return "", NO_MISTAKE if rewrite is None else UNCHANGED
     opening = REASONING_OPENING if text.lstrip().startswith(REASONING_OPENING) else ""
     return "\n".join(part for part in (opening, altered.strip(), ANSWER) if part), ""
 

@@ -113,10 +113,11 @@ def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(value, list):
                 problem = f"{row[name]!r:.60} is no list in JSON, as which a table must hold it"
                 raise RecordError(name, problem, remedy=COPY)
-        listed[name] = (
-            [str(one) for one in value if one is not None] if name == "choices" and value else several(value)
-        )
-    listed["choices"] = list(listed["choices"])
+        listed[name] = several(value)
+        if name == "choices":  # as they are: blanks and repetitions too
+            if not isinstance(value, list) and value not in (None, ""):
+                raise RecordError(name, f"must be a list, got {value!r:.60}", remedy=COPY)
+            listed[name] = [str(one) for one in value or () if one is not None]
     return listed
 
 
