@@ -97,8 +97,8 @@ def add_score(command: argparse.ArgumentParser) -> None:
     flag("--length-share", type=float, default=0.5, help=about)
     flag("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
     more = (
-        "MMAU's, MMAR's, AIR-Bench's and MELD's are scored by their owners' rules and by a strict one, with intervals "
-        "and paired tests. docs/scoring.md says what each number means."
+        "Benchmarks' predictions are scored by their owners' rules and by a strict one, with intervals and paired "
+        "tests. docs/scoring.md says what each number means."
     )
     shared.finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
 
@@ -184,8 +184,8 @@ def add_import(command: argparse.ArgumentParser) -> None:
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
     more = (
-        "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, the completions logs of ms-swift, TRL and "
-        "verl, or any table."
+        "It reads the files of benchmarks (docs/benchmarks.md has them all) and lmms-eval, the completions logs of "
+        "ms-swift, TRL and verl, or any table."
     )
     shared.finish(command, import_, example, more)
 
