@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tgsr.errors import Bad, RecordError
+from tgsr.data.other_trainers import target_of
+from tgsr.engine.features import FeatureCache
+from tgsr.errors import Bad, RecordError, RunError
 from tgsr.evaluation.benchmarks import questions_of
 from tgsr.evaluation.owners.files import benchmark_questions
 from tgsr.evaluation.owners.grounding import lat_iou, official_iou_of, spans_of, whole_seconds
@@ -13,8 +15,10 @@ from tgsr.evaluation.scoring.importing import import_predictions
 from tgsr.evaluation.scoring.items import item_line, score_response
 from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.overlap import set_iou
-from tgsr.records import Question, Response, require_one_span
+from tgsr.records import Question, Response, write_jsonl
+from tgsr.sta import train_sta
 from tgsr.timeline import Span
+from tgsr.training.config import StaConfig
 
 ASKED = (
     "<audio>Please listen to the audio carefully and locate the section with a whistle. Please strictly output the "
@@ -173,11 +177,18 @@ def test_the_owners_mean_is_of_the_span_in_whole_seconds_and_of_the_whole_text()
     assert whole_seconds(Span(59.6, 61)) == "[01:00 - 01:01]"
 
 
-def test_a_place_must_be_one_to_be_taught():
-    require_one_span(question((1, 2)))
-    for bad in (question(), question((1, 2), (5, 6))):
-        with pytest.raises(RecordError, match="no target"):
-            require_one_span(bad)
+def test_a_place_must_be_one_to_be_taught(tmp_path):
+    for bad, has in ((question(), "no span"), (question((1, 2), (5, 6)), "2 spans")):
+        with pytest.raises(RecordError, match=f"{has}, so there is no target"):
+            target_of(bad, "qwen2.5-omni")
+    write_jsonl(tmp_path / "q.jsonl", [question((1, 2), (5, 6))])
+    with pytest.raises(RunError, match="'q' has 2 spans, and one is taught"):
+        train_sta(StaConfig(questions=str(tmp_path / "q.jsonl")), tmp_path / "out", FeatureCache(tmp_path))
+
+
+def test_their_files_of_predictions_are_imported_before_they_are_scored(tmp_path):
+    with pytest.raises(RecordError, match="tgsr import"):
+        score(read_predictions(written(tmp_path / "p.jsonl", {**LAT, "response": "[00:10 - 00:20]"})))
 
 
 @pytest.mark.parametrize(

@@ -182,13 +182,6 @@ class Question:
             raise RecordError("answer", f"{self.answer!r} is not one of the choices {list(self.choices)!r}")
 
 
-def require_one_span(question: Question) -> None:
-    """RecordError for a phrase that is at no place or at several: stage 1 teaches one."""
-    if len(question.evidence) != 1:
-        has = f"{len(question.evidence)} spans" if question.evidence else "no span"
-        raise RecordError("evidence", f"has {has}, so there is no target", remedy="leave the question out")
-
-
 def begun_of(question: Question) -> str:
     """How the response to the question begins, from which the model goes on; "" where it is the model's to begin."""
     return next(iter(question.labelled(BEGUN)), "")

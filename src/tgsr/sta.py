@@ -15,7 +15,7 @@ from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.whisper import N_TICKS
-from tgsr.records import Question, by_clip, moved, read_questions, require_one_span
+from tgsr.records import Question, by_clip, moved, read_questions
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
@@ -38,9 +38,9 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
     ]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
-    for question in questions:
-        if not question.is_absent:
-            require_one_span(question)
+    if several := next((question for question in questions if len(question.evidence) > 1), None):
+        n = len(several.evidence)
+        raise RunError(f"{config.questions}: question {several.id!r} has {n} spans, and one is taught: leave it out")
     with start_run("sta", config, config.questions, out, cache, load) as run:
         return fit_phrases(run, config, questions)
 

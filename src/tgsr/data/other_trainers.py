@@ -24,7 +24,7 @@ from tgsr import prompts
 from tgsr.choices import correct_letter
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.errors import OptionError, RecordError
-from tgsr.records import NO_SPEECH, Clip, Question, require_one_span, resolve_audio, write_jsonl
+from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
 from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
@@ -210,7 +210,9 @@ def target_of(question: Question, family: Family) -> str:
         return correct_letter(question)
     if question.is_absent:
         return _plain(prompts.NOT_SAID, family)
-    require_one_span(question)
+    if len(question.evidence) != 1:
+        has = f"{len(question.evidence)} spans" if question.evidence else "no span"
+        raise RecordError("evidence", f"has {has}, so there is no target", remedy="leave the question out")
     if family in FLAMINGOS:
         text = prompts.phrase_answer_af3(question.evidence[0])
     else:

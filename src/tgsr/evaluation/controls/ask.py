@@ -50,10 +50,10 @@ from tgsr.evaluation.controls.alter import (
 from tgsr.evaluation.controls.interventions import Fill
 from tgsr.evaluation.controls.reasoning import begun
 from tgsr.evaluation.controls.replies import Replies
-from tgsr.grounding import asked_span, find_asked, find_spans
+from tgsr.grounding import find_asked, find_spans, places_stated
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
-from tgsr.overlap import evidence_crop, item_iou
+from tgsr.overlap import evidence_crop, place_iou
 from tgsr.records import BEGUN, Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
 from tgsr.timeline import Seconds, Span
 
@@ -313,9 +313,8 @@ def _read(item: ControlItem, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
     question = item.question
     if question.kind == "phrase":
-        span = asked_span(find_asked(text, question.phrase))
-        given = () if span is None else (span,)
-        iou = item_iou(given, question.evidence[0]) if question.evidence else None
+        given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
+        iou = place_iou(given, question.evidence) if question.evidence else None
         return replace(item, response=text, cited=given, iou=iou)
     cited = tuple(dict.fromkeys(find_spans(text)))
     index = extract_choice(text, question.choices)

@@ -18,6 +18,7 @@ from tgsr.disk.rows import header_of, table
 from tgsr.disk.whole import StrPath
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
+from tgsr.evaluation.owners.grounding import format_of_row
 from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.owners.meld import Meld
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Owner, id_in, plain_id
@@ -110,6 +111,8 @@ def format_of(row: Row) -> Format:
     """By what only rows of that format have. RecordError where there is nothing of the kind."""
     if "clip_id" in row and "kind" in row:
         return "tgsr"
+    if "clip_id" not in row and format_of_row(row) is not None:
+        raise RecordError(None, "says where a sound is, as a benchmark of places does", remedy=_TABLE)
     for owner in OWNERS.values():
         if any(mark in row for mark in owner.marks):
             return owner.name

@@ -15,8 +15,8 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import EMBEDDED, Ruling
 from tgsr.evidence import EvidenceCase, evidence_case
-from tgsr.grounding import Mention, asked_span, count_mentions, find_asked, find_regions, says_absent
-from tgsr.overlap import item_iou, set_iou
+from tgsr.grounding import Mention, count_mentions, find_asked, find_regions, places_stated, says_absent
+from tgsr.overlap import place_iou
 from tgsr.records import Clip, Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
@@ -211,17 +211,14 @@ def _answered(owner: Owner, ruling: Ruling, text: str, choices: Choices) -> dict
 
 def _placed(mentions: Sequence[Mention], evidence: Sequence[Span]) -> dict[str, Any]:
     """A phrase's fields that say what its answer's span, or spans, have in common with the evidence."""
-    span = asked_span(mentions)
-    spans = [] if span is None else [span]
-    if len(evidence) > 1:
-        spans = [mention.span for mention in mentions if mention.span is not None]
+    spans = places_stated(mentions, len(evidence))
     fields: dict[str, Any] = {"spans": tuple((one.start, one.end) for one in spans)}
     fields["first"] = fields["spans"][0] if spans else None
     if evidence:
-        fields["iou"] = item_iou(spans, evidence[0]) if len(evidence) == 1 else set_iou(spans, evidence)
+        fields["iou"] = place_iou(spans, evidence)
         fields["reference"] = tuple((piece.start, piece.end) for piece in evidence)
-        if span is not None and len(evidence) == 1:
-            fields["errors"] = abs(span.start - evidence[0].start), abs(span.end - evidence[0].end)
+        if spans and len(evidence) == 1:
+            fields["errors"] = abs(spans[0].start - evidence[0].start), abs(spans[0].end - evidence[0].end)
     return fields
 
 
