@@ -16,10 +16,12 @@ from tgsr.choices import letter
 from tgsr.cli import main
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RecordError, RunError
+from tgsr.evaluation.controls import FAITHFULNESS, OF_REASONING
 from tgsr.evaluation.controls.alter import (
     NO_EVIDENCE,
     NO_OTHER,
     NO_ROOM,
+    NO_SPEECH,
     NOT_HEARD,
     TOO_LONG,
     Settings,
@@ -28,8 +30,19 @@ from tgsr.evaluation.controls.alter import (
     sources_of,
 )
 from tgsr.evaluation.controls.ask import ControlItem, control, slug
+from tgsr.evaluation.controls.reasoning import (
+    ANSWER,
+    NO_MISTAKE,
+    NO_REASONING,
+    begun,
+    filled,
+    first_words,
+    mistaken,
+)
+from tgsr.evaluation.controls.replies import Replies
 from tgsr.evaluation.controls.scores import Movement, movements, slope, summarise, table, write
 from tgsr.llm.decoding import GREEDY, Decoding, Failed
+from tgsr.llm.served import TextPrompt
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
 from tgsr.statistics.intervals import Bootstrap
@@ -487,3 +500,183 @@ def test_the_command_asks_the_packaged_models(
     assert not (tmp_path / "c" / "features").exists()
     assert main([*command, "--pad", "0.2"]) == 2
     assert "pad" in capsys.readouterr().err
+
+
+# --- arXiv 2509.22363's interventions ---------------------------------------------------------------------
+
+
+class Reasoner(Grounded):
+    """Goes on from its reasoning: the last tone that it names is its answer; the first option where it names none."""
+
+    goes_on = True
+
+    def answer(self, samples: Samples, question: ClipQuestion) -> str:
+        if not question.begun:
+            name = tone(samples)
+            return f"I hear a {name[1] if name else 'hum'} tone. It lasts.\nFinal answer: {name[1] if name else 'none'}"
+        named = [word.strip(".") for word in question.begun.split() if word.strip(".") in question.choices]
+        return f" {named[-1] if named else question.choices[0]}"
+
+
+class Rationaliser(Reasoner):
+    """Says the same reasoning, and answers by the tone whatever stands there."""
+
+    def answer(self, samples: Samples, question: ClipQuestion) -> str:
+        found = tone(samples)
+        return f" {found[1]}" if question.begun and found else super().answer(samples, question)
+
+
+class Writer:
+    """A text model of a few replies; `asked` are its prompts."""
+
+    characters = 1000
+
+    def __init__(self, *replies: str | Failed) -> None:
+        self.said, self.asked = list(replies), []
+
+    def write(self, text: str, decoding: Decoding, system: str | None = None) -> str | Failed:
+        raise NotImplementedError
+
+    def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
+        self.asked += [prompt.text for prompt in prompts]
+        return [self.said.pop(0) if len(self.said) > 1 else self.said[0] for _ in prompts]
+
+
+REASONING = Settings(families=("early", "filler", "mistaken"), shares=(50.0, 100.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "follows"), [(Reasoner("reasoner"), True), (Rationaliser("rationaliser"), False)]
+)
+def test_who_answers_by_its_reasoning_is_told_from_who_makes_it_up(
+    asked: Path, tmp_path: Path, model: Listener, follows: bool
+) -> None:
+    found = summarise(run(model, asked, tmp_path, REASONING)).conditions
+    assert [found[name].n for name in ("reasoned", "early-50", "early-0", "filler-100", "mistaken")] == [
+        N
+    ] * 5
+    same = {name: scores.same_answer.value for name, scores in found.items()}
+    assert (same["reasoned"], same["early-50"]) == (1, 1)  # the tone is named in the first half
+    assert same["mistaken"] == (0 if follows else 1)
+    assert same["early-0"] == same["filler-100"]
+    assert same["early-0"] == 1 if not follows else same["early-0"] < 0.6
+    assert {found[name].criterion for name in ("reasoned", "early-0", "mistaken")} == {"reasoning to answer"}
+
+
+def test_only_who_goes_on_is_asked_to(asked: Path, tmp_path: Path) -> None:
+    items = run(Grounded("grounded"), asked, tmp_path, REASONING)
+    reasons = {item.skipped for item in items if item.condition == "reasoned"}
+    assert reasons == {f"{NOT_HEARD}: grounded does not go on from an answer that is begun for it"}
+
+
+def test_sound_is_masked_noised_and_spoken_over_under_the_papers_names(asked: Path, tmp_path: Path) -> None:
+    spoken = tmp_path / "spoken"
+    spoken.mkdir()
+    for name in NAMES[:3]:  # no recording of the last
+        save_wav(spoken / f"{name}.wav", beep(name, 0.0, 1.0, 1.0, 0))
+    settings = Settings(
+        families=(FAITHFULNESS,), shares=(20.0, 100.0), snrs=(20.0, -20.0), spoken=str(spoken), fill="silence"
+    )
+    items = run(Grounded("grounded"), asked, tmp_path / "out", settings)
+    found = summarise(items).conditions
+    assert found.keys() >= {
+        "silenced",
+        "evidence-removed",
+        "random-removed",
+        "masked-20",
+        "noisy-20dB",
+        "noisy--20dB",
+    }
+    assert "masked-100" not in found  # silenced
+    assert "paraphrased" not in found  # nobody to do it
+    assert (found["noisy-20dB"].criterion, found["masked-20"].criterion) == ("hallucination-free", "holistic")
+    assert (found["silenced"].n, found["masked-20"].n) == (2 * N, N)  # a phrase's place may be masked
+    assert found["spoken-right"].n + found["spoken-right"].skipped[NO_SPEECH] == N
+    assert found["spoken-wrong"].criterion == "attentive listening"
+    masked = [item for item in items if item.condition == "masked-20" and item.question.kind == "choice"]
+    for item in masked:
+        assert sum(span.duration for span in item.spans) == pytest.approx(
+            0.2 * item.question.duration, abs=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "left"),
+    [("a b\nc d", 50, "a b"), ("a b c", 100, "a b c"), ("a b", 0, ""), ("", 50, "")],
+)
+def test_a_reasoning_is_cut_by_words(text: str, share: float, left: str) -> None:
+    assert first_words(text, share) == left
+
+
+def test_filler_takes_the_place_of_words_and_leaves_the_layout() -> None:
+    rng = np.random.default_rng(0)
+    text = filled("one two\nthree four", 50, rng)
+    assert (len(text.split()), text.count("\n")) == (4, 1)
+    assert len(set(text.split()) & {"one", "two", "three", "four"}) == 2
+    assert filled("one two", 0, rng) == "one two"
+
+
+@pytest.mark.parametrize(
+    ("text", "still"),
+    [
+        ('He says "Two" then two.', "two"),
+        ("It starts at 1.25 s.", "1.25"),
+        ("Twofold.", None),
+    ],
+)
+def test_a_mistake_is_another_option_or_else_another_number(text: str, still: str | None) -> None:
+    wrong = mistaken(text, ["two", "one two", "six"], np.random.default_rng(0))
+    assert wrong == text if still is None else still not in wrong.lower().replace("one two", "")
+
+
+def test_what_has_no_reasoning_or_nothing_to_mistake_is_not_asked() -> None:
+    rng = np.random.default_rng(0)
+    assert begun("early", 50, "(a) yes", ["yes", "no"], rng) == ("", NO_REASONING)
+    assert begun("mistaken", 100, "It rains.\n(a) yes", ["yes", "no"], rng) == ("", NO_MISTAKE)
+    assert begun("early", 0, "It rains.\n(a) yes", ["yes", "no"], rng) == (ANSWER, "")
+
+
+def test_replies_are_kept_and_asked_for_once(asked: Path, tmp_path: Path) -> None:
+    writer = Writer("<think>hm</think>A high tone is heard.")
+    rewrite = Replies.of(writer, "w", tmp_path / "replies.jsonl")
+    settings = Settings(families=("paraphrased",), rewriter="w")
+    items = run(Reasoner("r"), asked, tmp_path / "out", settings, rewrite=rewrite)
+    texts = {item.response for item in items if item.condition == "paraphrased"}
+    assert all(str(text).startswith(f"A high tone is heard.\n{ANSWER}") for text in texts)
+    n_asked = len(writer.asked)
+    again = Replies.of(writer, "w", tmp_path / "replies.jsonl")
+    assert again(writer.asked[0]) == "A high tone is heard."
+    assert len(writer.asked) == n_asked
+    assert isinstance(Replies.of(Writer(Failed("refused")), "w", tmp_path / "other.jsonl")("x"), Failed)
+
+
+@pytest.mark.parametrize(
+    ("reply", "grade"),
+    [("4", 4), ("Grade: 5", 5), ("4/5", None), ("3.5", None), ("1 or 2", None), ("7", None), ("", None)],
+)
+def test_a_grade_is_one_digit(tmp_path: Path, reply: str, grade: int | None) -> None:
+    assert Replies.of(Writer(reply), "w", tmp_path / "r.jsonl").alike("q", "a", "b") == grade
+
+
+def test_a_judge_grades_reasonings_about_altered_sound_alone(asked: Path, tmp_path: Path) -> None:
+    judge = Replies.of(Writer("4"), "w", tmp_path / "replies.jsonl")
+    settings = Settings(families=("noisy", "early"), snrs=(20.0,), shares=(100.0,))
+    found = summarise(run(Reasoner("r"), asked, tmp_path / "out", settings, judge=judge)).conditions
+    assert (found["noisy-20dB"].reasoning_alike.value, found["noisy-20dB"].reasoning_alike.n) == (4, N)
+    assert found["early-0"].reasoning_alike.n == 0
+    assert "alike 4.000" in table(
+        {"r": summarise(run(Reasoner("r"), asked, tmp_path / "out", settings, judge=judge))}
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"families": ("spoken",)}, "--spoken"), ({"families": ("paraphrased",)}, "--rewriter"),
+        ({"shares": (0.0,)}, "--shares 0"), ({"snrs": (float("nan"),)}, "--snrs nan"),
+    ],
+)  # fmt: skip
+def test_interventions_that_cannot_be_made_are_refused(wrong: dict[str, object], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        Settings(**wrong)  # type: ignore[arg-type]
+    assert not set(Settings().asked) & {*OF_REASONING, "masked", "noisy", "spoken"}  # dear: asked for by name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from tgsr.audio import SAMPLE_RATE, Samples
 from tgsr.evaluation.controls.interventions import (
     N_RAMP,
     RAMP,
+    SCATTERED,
     backwards,
     backwards_spans,
     cropped,
@@ -19,14 +22,17 @@ from tgsr.evaluation.controls.interventions import (
     gain_of,
     kept,
     noise_floor,
+    noisy,
     pieces,
     random_stretches,
     removed,
     rolled,
     rolled_spans,
+    scattered,
     shifted,
     shifted_spans,
     silenced,
+    spoken_over,
 )
 from tgsr.timeline import Span
 
@@ -205,3 +211,37 @@ def test_nobody_gets_his_own_sound_and_lengths_are_alike(n: int) -> None:
 
 def test_a_single_clip_has_no_other() -> None:
     assert derangement({"a": 1.0}, rng()) == derangement({}, rng()) == {}
+
+
+@given(st.floats(0.3, 20), st.sampled_from([0, 5, 20, 50, 80, 99, 100]), st.integers(0, 99))
+def test_masks_are_short_apart_and_as_much_as_was_asked_for(duration: float, share: float, seed: int) -> None:
+    spans = scattered(duration, share, np.random.default_rng(seed))
+    assert sum(span.duration for span in spans) == pytest.approx(duration * share / 100, abs=1e-6)
+    assert all(span.duration <= SCATTERED[1] + 1e-9 for span in spans)
+    ends = [0.0, *(end for span in spans for end in (span.start, span.end)), duration]
+    assert all(later >= earlier - 1e-9 for earlier, later in pairwise(ends))
+
+
+@pytest.mark.parametrize("snr", [20, 0, -20])
+def test_noise_is_so_many_decibels_below_the_clip(snr: float) -> None:
+    clip = marked() / 100  # so quiet that nothing is cut off
+    noise = noisy(clip, snr, rng()) - clip
+    assert 10 * np.log10((clip @ clip) / (noise @ noise)) == pytest.approx(snr, abs=0.2)
+    assert np.abs(noisy(marked(), snr, rng())).max() <= 1  # what would be cut off is quieter as a whole
+
+
+def test_of_nothing_no_noise_is_made() -> None:
+    assert not noisy(np.zeros(100, np.float32), 0, rng()).any()
+    assert len(noisy(np.zeros(0, np.float32), 0, rng())) == 0
+
+
+def test_what_is_spoken_over_a_clip_is_no_louder_than_it_and_ends_with_it() -> None:
+    clip, speech = marked(), np.full(SAMPLE_RATE, 0.9, np.float32)
+    heard = spoken_over(clip, speech, 3.5)
+    added = heard - clip
+    assert len(heard) == len(clip)
+    assert not added[: round(3.5 * SAMPLE_RATE)].any()
+    loudness = np.sqrt((added[round(3.5 * SAMPLE_RATE) :] ** 2).mean())
+    assert loudness == pytest.approx(np.sqrt((clip**2).mean()), rel=0.01)
+    quiet = spoken_over(clip, speech / 1000, 0.0) - clip
+    assert quiet[:SAMPLE_RATE] == pytest.approx(np.full(SAMPLE_RATE, 0.0009), abs=1e-5)

@@ -206,7 +206,8 @@ def test_the_owners_script_gets_what_it_wants() -> None:
         text = "A man is heard first.\nFinal answer: (b) Woman"
         handed, as_is = owner.rulings(text, CHOICES, "Woman", extract_choice(text, CHOICES))
         assert handed.official is True
-        assert as_is.official is (name == "meld")
+        # of a text that is no choice's own MMAU-Pro's embedding would judge
+        assert as_is.official is {"meld": True, "daily-omni": False, "mmau-pro": None}.get(name, False)
 
 
 def test_an_emotion_is_read_from_a_word_or_a_whole_completion() -> None:

@@ -223,6 +223,14 @@ def asked_span(mentions: Sequence[Mention]) -> Span | None:
     return mentions[0].span if len(mentions) == 1 else None
 
 
+def places_stated(mentions: Sequence[Mention], n_places: int) -> list[Span]:
+    """What answers "where is it?": `asked_span` as a list, of a question about several places all that are stated."""
+    if n_places > 1:
+        return [mention.span for mention in mentions if mention.span is not None]
+    span = asked_span(mentions)
+    return [] if span is None else [span]
+
+
 _QUOTED = re.compile(r"\"[^\"\n]{1,400}\"")
 _ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_SIGN = re.compile(r"\banswer(?: is)?\s?:|答案\s?[:：]", re.IGNORECASE)

@@ -22,6 +22,23 @@ def item_iou(predicted: Sequence[Span], reference: Span) -> float:
     return predicted[0].iou(reference) if predicted else 0.0
 
 
+def place_iou(predicted: Sequence[Span], reference: Sequence[Span]) -> float:
+    """`item_iou` with the one reference span, `set_iou` with several. ValueError for none."""
+    if not reference:
+        raise ValueError("no reference span: there is nothing to overlap with")
+    return item_iou(predicted, reference[0]) if len(reference) == 1 else set_iou(predicted, reference)
+
+
+def set_iou(predicted: Sequence[Span], reference: Sequence[Span]) -> float:
+    """IoU of the time that two sets of spans cover, in [0, 1]; 0 where either is empty, and of one span each their IoU.
+
+    What LAT-Bench's neighbours, which ask for all places of a sound, call mIoU is its mean.
+    """
+    covered = (merge(predicted), merge(reference), merge([*predicted, *reference]))
+    one, other, union = (math.fsum(span.duration for span in spans) for spans in covered)
+    return max(0.0, one + other - union) / union if one and other else 0.0
+
+
 def item_f1(iou: float) -> float:
     """F1 of the time that two spans share, 2 iou / (1 + iou), in [0, 1].
 

@@ -34,6 +34,8 @@ _QUESTION_TEXTS = ("id", "clip_id", "audio", "question", "split")
 MOST_CHOICES = 26
 ABSENT = "absent"
 """The label of a phrase that is not said in its clip; its value says how the phrase was made."""
+BEGUN = "begun"
+"""The label whose value is how the response to a question begins."""
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
@@ -109,8 +111,8 @@ class Clip:
 class Question:
     """Something asked about one clip.
 
-    kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1); with the label ABSENT
-    it is not said in the clip, and has none.
+    kind "phrase": `phrase` is the text to be located and `evidence` holds its one span (stage 1), or, of a benchmark
+    that asks for all places of a sound, those; with the label ABSENT it is not said in the clip, and has none.
     kind "choice": `choices` and the right one, `answer` (its text), and `evidence`, the spans that
     support it; () where nobody marked them (stage 2).
     `task` names the category that scores are broken down by. `labels` are further ones, (("category", "Reasoning"),
@@ -164,8 +166,6 @@ class Question:
 
     def _require_phrase(self) -> None:
         _require_text("phrase", self.phrase)
-        if len(self.evidence) > 1:
-            raise RecordError("evidence", f"has {len(self.evidence)} spans; a phrase question has one")
         if self.labels and self.evidence and self.labelled(ABSENT):
             raise RecordError("evidence", f"has a span; a phrase that is labelled {ABSENT!r} has none")
 
@@ -180,6 +180,11 @@ class Question:
                 raise RecordError("choices", f"must be texts that are not blank, got {choice!r}")
         if self.answer not in self.choices:
             raise RecordError("answer", f"{self.answer!r} is not one of the choices {list(self.choices)!r}")
+
+
+def begun_of(question: Question) -> str:
+    """How the response to the question begins, from which the model goes on; "" where it is the model's to begin."""
+    return next(iter(question.labelled(BEGUN)), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
     ]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
+    if several := next((question for question in questions if len(question.evidence) > 1), None):
+        n = len(several.evidence)
+        raise RunError(
+            f"{config.questions}: question {several.id!r} has {n} spans, and one is taught: leave it out"
+        )
     with start_run("sta", config, config.questions, out, cache, load) as run:
         return fit_phrases(run, config, questions)
 

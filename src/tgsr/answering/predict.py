@@ -30,7 +30,7 @@ from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed, written
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.models.load import files_of
 from tgsr.prompts import Prompt, prompt_of, prompt_text
-from tgsr.records import Question, Response, append_jsonl, by_clip, read_responses, resolve_audio
+from tgsr.records import Question, Response, append_jsonl, begun_of, by_clip, read_responses, resolve_audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +163,16 @@ class LalmAnswers:
 
     def prompt(self, question: Question, clip: int, features: Tensor) -> tuple[int, tuple[int, ...]]:
         prompt = self.lalm.prompt(prompt_text(self.lalm, question))
+        begun = begun_of(question)
+        after = (*prompt.after, *(self.lalm.response_tokens(begun) if begun else ()))
         before = len(prompt.before) + self.lalm.positions_of(len(features))
         room, n_new = context_of(self.lalm) - before, self.decoding.max_new_tokens
-        if len(prompt.after) + n_new > room:
+        if len(after) + n_new > room:
             raise ModelError(
-                f"{len(prompt.after)} tokens of prompt and {n_new} to come; {self.lalm.name} has room for {room}: "
+                f"{len(after)} tokens of prompt and {n_new} to come; {self.lalm.name} has room for {room}: "
                 "lower --max-new-tokens, or shorten the question"
             )
-        return clip, prompt.after
+        return clip, after
 
     def answers(
         self, clips: list[Tensor], prompts: list[tuple[int, tuple[int, ...]]], ids: list[str]
@@ -196,8 +198,12 @@ class ResponderAnswers:
         return audio.load(sound, max_seconds=self.responder.max_seconds)
 
     def prompt(self, question: Question, clip: int, samples: np.ndarray) -> ClipQuestion:
-        text = prompt_text(self.responder, question)
-        return ClipQuestion(clip, text, question.question, question.choices, question.phrase, question.id)
+        text, begun = prompt_text(self.responder, question), begun_of(question)
+        if begun and not getattr(self.responder, "goes_on", False):
+            raise ModelError(f"{self.responder.name} does not go on from an answer that is begun for it")
+        return ClipQuestion(
+            clip, text, question.question, question.choices, question.phrase, question.id, begun
+        )
 
     def answers(
         self, clips: list[np.ndarray], prompts: list[ClipQuestion], ids: list[str]
@@ -257,7 +263,8 @@ def predict(
                 if isinstance(text, Failed):
                     yield Unheard(question, text.reason)
                 else:
-                    yield Response(question, model.name, str(text), isinstance(text, Cut), _system_of(model))
+                    whole = f"{begun_of(question)}{text}"
+                    yield Response(question, model.name, whole, isinstance(text, Cut), _system_of(model))
         bar.update(len(batch))
     bar.close()
 

@@ -25,7 +25,7 @@ class ClipQuestion:
     `text` is the whole user turn in the paper's words (appendix B), which a model that reads prompts gets as it is.
     `question`, `choices` and `phrase` are what it was made of, for models that do more than read a prompt:
     `phrase` is None unless words are to be located, and then `question` is not used. `id` names the question where a
-    model draws at random.
+    model draws at random. `begun` is how the answer begins, for models that say that they go on from a text.
     """
 
     clip: int
@@ -34,6 +34,7 @@ class ClipQuestion:
     choices: tuple[str, ...] = ()
     phrase: str | None = None
     id: str = ""
+    begun: str = ""
 
 
 class Responder(Protocol):
@@ -44,6 +45,7 @@ class Responder(Protocol):
     longer: str = "cut it"  # what to do about a longer one
     at_once: int  # how many clips it likes to get together
     system: str | None = None  # the system turn; None leaves that turn to the chat template
+    goes_on: bool = False  # whether it goes on from the beginning of an answer
 
     def phrase_question(self, phrase: str) -> str:
         """The user turn that asks where `phrase` is said: B.1.2's, which says in which form to answer."""

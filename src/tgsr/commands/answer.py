@@ -406,7 +406,7 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     flag("--name", help="the model's name in OUT; runs of one model lie side by side under several names")
     flag("--model", required=True, help=MODEL)
     flag("--out", type=Path, required=True, help="JSONL file; appended to")
-    about = "also write the answers as the benchmark's own scorer reads them (MMAU, MMAR, AIR-Bench)"
+    about = "also write the answers as the benchmark's own scorer reads them"
     flag("--official", type=Path, help=about)
     about = "record bad rows of questions.jsonl in OUT.errors.jsonl and go on; a benchmark's always are"
     flag("--skip-bad", action="store_true", help=about)

@@ -17,6 +17,7 @@ from tgsr.models.placement import Placement
 
 if TYPE_CHECKING:
     from tgsr.evaluation.behaviour.measure import Hearing, Judging
+    from tgsr.evaluation.controls.replies import Replies
 
 
 def add_audit(command: argparse.ArgumentParser) -> None:
@@ -96,8 +97,8 @@ def add_score(command: argparse.ArgumentParser) -> None:
     flag("--length-share", type=float, default=0.5, help=about)
     flag("--seed", type=int, default=0, help="of the bootstrap and of the paired tests")
     more = (
-        "MMAU's, MMAR's, AIR-Bench's and MELD's are scored by their owners' rules and by a strict one, with intervals "
-        "and paired tests. docs/scoring.md says what each number means."
+        "Benchmarks' predictions are scored by their owners' rules and by a strict one, with intervals and paired "
+        "tests. docs/scoring.md says what each number means."
     )
     shared.finish(command, score, "tgsr score predictions.jsonl --out metrics.json", more)
 
@@ -183,8 +184,8 @@ def add_import(command: argparse.ArgumentParser) -> None:
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
     more = (
-        "It reads MMAU's, MMAR's, AIR-Bench's, MELD's and lmms-eval's files, the completions logs of ms-swift, TRL and "
-        "verl, or any table."
+        "It reads the files of benchmarks (docs/benchmarks.md has them all) and lmms-eval, the completions logs of "
+        "ms-swift, TRL and verl, or any table."
     )
     shared.finish(command, import_, example, more)
 
@@ -299,7 +300,7 @@ def attend(args: argparse.Namespace) -> None:
 
 
 def add_control(command: argparse.ArgumentParser) -> None:
-    from tgsr.evaluation.controls import FAMILIES
+    from tgsr.evaluation.controls import FAITHFULNESS, FAMILIES, OFFERED
 
     flag = command.add_argument
     shared.add_questions(command)
@@ -314,8 +315,19 @@ def add_control(command: argparse.ArgumentParser) -> None:
     flag("--fill", choices=("silence", "noise"), default="silence", help=about)
     flag("--shifts", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="seconds put before a clip")
     flag("--draws", type=int, default=1, help="random removals to compare with, per question")
-    about, default = f"only some of {', '.join(FAMILIES)}", list(FAMILIES)
-    flag("--conditions", nargs="+", choices=FAMILIES, default=default, metavar="CONDITION", help=about)
+    words, default = (*OFFERED, FAITHFULNESS), list(FAMILIES)
+    about = f"of {', '.join(OFFERED)}; {FAITHFULNESS}: arXiv 2509.22363's; if not given, the first {len(FAMILIES)}"
+    flag("--conditions", nargs="+", choices=words, default=default, metavar="CONDITION", help=about)
+    about = "%% of a clip that is masked; of the reasoning's words that are cut off, or become filler"
+    flag("--shares", type=float, nargs="+", default=[20.0, 40.0, 60.0, 80.0, 100.0], help=about)
+    flag(
+        "--snrs", type=float, nargs="+", default=[20.0, 10.0, 0.0, -10.0, -20.0], help="dB above white noise"
+    )
+    flag(
+        "--spoken", help="folder of recordings of the options, each called as its option: said over the clip"
+    )
+    flag("--rewriter", help=f"who paraphrases reasonings and adds mistakes: {shared.LLM}")
+    flag("--judge", help=f"who grades from 1 to 5 how alike reasonings are: {shared.LLM}")
     shared.add_config(command, Decoding)
     shared.add_system(command)
     shared.add_config(command, Placement)
@@ -337,20 +349,31 @@ def control(args: argparse.Namespace) -> None:
     from tgsr.evaluation.controls.scores import summarise, table, write
     from tgsr.models.load import files_of
 
-    families = tuple(args.conditions)
-    settings = shared.config_of(args, Settings, shifts=tuple(args.shifts), families=families)
+    lists = {name: tuple(getattr(args, name)) for name in ("shifts", "shares", "snrs")}
+    settings = shared.config_of(args, Settings, families=tuple(args.conditions), **lists)
+    shared.require_there(None if args.spoken is None else Path(args.spoken))
     questions = shared.questions_of(args)
     cache = shared.cache_of(args)
     models, items = {}, []
     common = shared.config_of(args, Control)
     asked_for = describe_run("control", common, str(args.questions), None)
     folder = find_run(args.out, common, asked_for)
+    rewrite, judge = (_replies(name, args.out) for name in (args.rewriter, args.judge))
     for name in dict.fromkeys(args.model):
         model = shared.open_model(args, name)
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         folder.rest_on(f"model {name}", files_of(name))
         rows = control(
-            model, questions, args.questions, args.out, cache, decoding, settings, args.predictions
+            model,
+            questions,
+            args.questions,
+            args.out,
+            cache,
+            decoding,
+            settings,
+            args.predictions,
+            rewrite,
+            judge,
         )
         items += rows
         if any(item.response is not None for item in rows):
@@ -365,6 +388,18 @@ def control(args: argparse.Namespace) -> None:
         print(args.out / "controls.png")
     else:
         raise NothingDone(f"{args.out}: no response of any model; see {args.out / 'errors.jsonl'}")
+
+
+def _replies(name: str | None, out: Path) -> Replies | None:
+    """The text model of that name, whose replies are kept below `out`; None where none is named."""
+    from tgsr.evaluation.controls.replies import Replies
+    from tgsr.llm.by_name import llm_of, require_llm
+    from tgsr.models.packaged_weights import cache_folder
+
+    if name is None:
+        return None
+    require_llm(name, cache_folder())
+    return Replies.of(llm_of(name, cache_folder()), name, out / "replies.jsonl")
 
 
 def add_behaviour(command: argparse.ArgumentParser) -> None:

@@ -286,7 +286,7 @@ def add_questions(command: argparse.ArgumentParser) -> None:
     """--questions and what belongs to it, for every command that asks some; `questions_of` reads them."""
     about = (
         "questions.jsonl, or a benchmark as its owner ships it: mmau-test-mini.json, MMAR-meta.jsonl, "
-        "Foundation_meta.json (AIR-Bench), test_sent_emo.csv (MELD)"
+        "qa.json (Daily-Omni), bench-EN-TAG.jsonl (LAT-Bench), others in docs/benchmarks.md"
     )
     command.add_argument("--questions", type=Path, required=True, help=about)
     flag = command.add_argument_group("of a benchmark, or of many questions").add_argument

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tgsr.disk.whole import whole
-from tgsr.errors import MissingPackage, install
+from tgsr.errors import MissingPackage, RecordError, install
 
 
 def pyarrow_for(purpose: str) -> Any:
@@ -19,6 +19,32 @@ def pyarrow_for(purpose: str) -> Any:
     except ImportError:
         raise MissingPackage(f"{purpose} needs pyarrow, {install('parquet')}") from None
     return pyarrow
+
+
+MAGIC = b"PAR1"
+
+
+def is_parquet(path: Path) -> bool:
+    """By what is in it."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, but for its sound: the column `audio`.
+
+    MissingPackage without pyarrow; RecordError for a file that cannot be read.
+    """
+    pyarrow = pyarrow_for(f"reading {path.name}")
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        names = [name for name in file.schema_arrow.names if name != "audio"]
+        for batch in file.iter_batches(batch_size=1000, columns=names):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecordError(
+            None, f"cannot be read as Parquet ({error})", str(path), remedy="copy it again"
+        ) from None
 
 
 def write_parquet(path: Path, schema: Any, groups: Iterable[list[dict[str, Any]]]) -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks as their owners ship them: MMAU, MMAR, AIR-Bench's foundation part and MELD become questions of ours.
+"""Benchmarks as their owners ship them become questions of ours.
 
 A row that cannot be used (its answer is no choice, its sound file is missing) is a Bad with the reason. Sound files are
 opened for their headers only, and only those of the rows that were selected. docs/benchmarks.md says what is where.
@@ -20,7 +20,7 @@ from tgsr.data.corpora.folders import FORMATS, locate, place
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.errors import Bad, RecordError
-from tgsr.evaluation.owners.files import benchmark_questions, owner_of_file
+from tgsr.evaluation.owners.files import benchmark_questions, is_benchmarks
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
 from tgsr.records import Question, append_jsonl, moved, read_questions
 
@@ -160,7 +160,7 @@ def questions_of(
     if limit is not None and limit < 1:
         problem = f"--limit {limit}: must be 1 or more"
         raise RecordError(None, problem, str(path), remedy="leave it out for all")
-    if owner_of_file(path) is None:
+    if not is_benchmarks(path):
         questions = read_questions(path, on_error=errors if skip_bad else None)
         return moved(limited(selected(questions, only, str(path)), limit, seed), audio_folder)
     rows = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))

@@ -17,7 +17,10 @@ from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.records import Question, Response
 from tgsr.statistics.intervals import Bootstrap, Mean
 
-BENCHMARKS = {"mmau": "MMAU-mini", "mmar": "MMAR", "mmsu": "MMSU", "airbench": "AIR-Bench", "meld": "MELD"}
+BENCHMARKS = {
+    "mmau": "MMAU-mini", "mmau-pro": "MMAU-Pro", "mmar": "MMAR", "mmsu": "MMSU", "airbench": "AIR-Bench",
+    "daily-omni": "Daily-Omni", "meld": "MELD",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

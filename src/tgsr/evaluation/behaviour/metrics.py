@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from tgsr.statistics.intervals import Mean, percent
 
+CRITERIA = {"verify": "hallucination-free", "consistency": "reasoning to answer"}
+"""What of a response these measures ask for, in the words of arXiv 2509.22363 (the second is ours)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flips:

@@ -17,7 +17,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
 from tgsr.evaluation.behaviour.consistency import Judged, flips
-from tgsr.evaluation.behaviour.metrics import Behaviour
+from tgsr.evaluation.behaviour.metrics import CRITERIA, Behaviour
 from tgsr.grounding import count_distinct, count_mentions, find_mentions
 from tgsr.records import Response, write_jsonl
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean, number, percent
@@ -93,7 +93,8 @@ def behaviour(
 def write_behaviour(out: Path, models: Mapping[str, Behaviour], judge: str | None, similarity: str) -> None:
     """behaviour.json and behaviour.png in the folder `out`."""
     rows = {name: asdict(scores) for name, scores in models.items()}
-    text = json.dumps({"models": rows, "judge": judge, "similarity": similarity}, indent=1)
+    said = {"models": rows, "judge": judge, "similarity": similarity, "criteria": CRITERIA}
+    text = json.dumps(said, indent=1)
     write_whole(out / "behaviour.json", text + "\n")
     draw(out / "behaviour.png", models)
 
@@ -133,6 +134,8 @@ def table(models: Mapping[str, Behaviour]) -> str:
                 f"{scores.n_without_answer} responses without an answer or a reasoning were not judged"
             )
         lines += [f"{name}: judge, {flips.told(variant)}" for variant, flips in scores.flips.items()]
+    names = f"Verify {CRITERIA['verify']}, Consistency {CRITERIA['consistency']}"
+    lines.append(f"in the words of arXiv 2509.22363: {names}")
     return "\n".join(lines)
 
 

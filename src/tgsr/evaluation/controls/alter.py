@@ -15,11 +15,13 @@ import numpy as np
 from tgsr import audio
 from tgsr.audio import Samples
 from tgsr.data.splits import drawn
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.whole import sha256_of
 from tgsr.errors import AudioError, OptionError
-from tgsr.evaluation.controls import FAMILIES
+from tgsr.evaluation.controls import FAITHFULNESS, FAMILIES, OF_REASONING, OFFERED, PUBLISHED
 from tgsr.evaluation.controls import interventions as on
 from tgsr.evaluation.controls.interventions import Fill
+from tgsr.evaluation.controls.reasoning import NO_MISTAKE, NO_REASONING, UNCHANGED
 from tgsr.records import Question, resolve_audio
 from tgsr.timeline import Seconds, Span
 
@@ -32,8 +34,9 @@ NO_EVIDENCE = "no evidence"
 NO_ROOM = "no room for a random stretch"
 TOO_LONG = "longer than the model hears"
 NO_OTHER = "no other clip"
+NO_SPEECH = "no recording of the option is in --spoken"
 NOT_HEARD = "not heard"
-EXPECTED = (NO_EVIDENCE, NO_ROOM, TOO_LONG, NO_OTHER)
+EXPECTED = (NO_EVIDENCE, NO_ROOM, TOO_LONG, NO_OTHER, NO_SPEECH, NO_REASONING, NO_MISTAKE, UNCHANGED)
 
 WhoseEvidence = Literal["cited", "reference"]
 
@@ -42,7 +45,9 @@ WhoseEvidence = Literal["cited", "reference"]
 class Settings:
     """What is asked. `shifts` in seconds; `draws`: random removals for each question; `pad` on both sides of evidence.
 
-    OptionError for settings that no run has.
+    shares: of a clip that is masked, of a reasoning's words that are cut off or become filler, in per cent; snrs: in
+    dB; spoken: the folder of recordings of options, by their texts; rewriter: the LLM that paraphrases and adds
+    mistakes. OptionError for settings that no run has.
     """
 
     evidence: WhoseEvidence = "cited"
@@ -52,6 +57,10 @@ class Settings:
     draws: int = 1
     families: tuple[str, ...] = FAMILIES
     seed: int = 0
+    shares: tuple[float, ...] = (20.0, 40.0, 60.0, 80.0, 100.0)
+    snrs: tuple[float, ...] = (20.0, 10.0, 0.0, -10.0, -20.0)
+    spoken: str | None = None
+    rewriter: str | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.pad) and self.pad >= 0):
@@ -63,17 +72,45 @@ class Settings:
             )
         if self.draws < 1:
             raise OptionError(f"--draws {self.draws}: must be 1 or more")
-        if unknown := [family for family in self.families if family not in FAMILIES]:
-            raise OptionError(f"--conditions {' '.join(unknown)}: must be of {', '.join(FAMILIES)}")
+        if not all(0 < share <= 100 for share in self.shares):
+            raise OptionError(
+                f"--shares {' '.join(f'{s:g}' for s in self.shares)}: each must be above 0 and at most 100"
+            )
+        if not all(map(math.isfinite, self.snrs)):
+            raise OptionError(
+                f"--snrs {' '.join(f'{snr:g}' for snr in self.snrs)}: each must be a number of dB"
+            )
+        if unknown := [family for family in self.families if family not in (*OFFERED, FAITHFULNESS)]:
+            raise OptionError(
+                f"--conditions {' '.join(unknown)}: must be of {', '.join(OFFERED)}, {FAITHFULNESS}"
+            )
+        for family, option, value in (
+            ("spoken", "--spoken", self.spoken),
+            ("paraphrased", "--rewriter", self.rewriter),
+        ):
+            if family in self.families and value is None:
+                raise OptionError(f"--conditions {family}: needs {option}")
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The families that are asked for, in the order of the table; of FAITHFULNESS those that there is all for."""
+        needs = {"spoken": self.spoken, "paraphrased": self.rewriter}
+        of_word = [f for f in PUBLISHED if FAITHFULNESS in self.families and needs.get(f, "") is not None]
+        return tuple(family for family in OFFERED if family in (*self.families, *of_word))
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One way to alter the sound, of a family of them; `delta` is a shift's."""
+    """One way to alter the sound or the reasoning, of a family of them.
+
+    `delta` is a shift's, `level` a share in per cent or decibels, `is_right` whether the spoken option is.
+    """
 
     name: str
     family: str
     delta: Seconds = 0.0
+    level: float = 100.0
+    is_right: bool = False
 
 
 def conditions_of(settings: Settings, temperature: float = 0.0) -> list[Condition]:
@@ -82,12 +119,26 @@ def conditions_of(settings: Settings, temperature: float = 0.0) -> list[Conditio
     Where responses are sampled, "repeated" asks about the unaltered clip again: what chance alone changes.
     """
     conditions = [Condition("repeated", "repeated")] if temperature > 0 else []
-    for family in FAMILIES:
-        if family not in settings.families:
-            continue
+    shares = sorted(set(settings.shares))
+    if set(settings.asked) & set(OF_REASONING):
+        conditions.append(Condition("reasoned", "reasoned"))
+    for family in settings.asked:
         if family == "shifted":
             deltas = sorted(set(settings.shifts))
             conditions += [Condition(f"shifted-{delta:g}", family, delta) for delta in deltas]
+        elif family == "masked":  # all of it: silenced
+            conditions += [Condition(f"masked-{s:g}", family, level=s) for s in shares if s < 100]
+        elif family == "noisy":
+            snrs = sorted(set(settings.snrs), reverse=True)
+            conditions += [Condition(f"noisy-{snr:g}dB", family, level=snr) for snr in snrs]
+        elif family == "spoken":
+            conditions += [
+                Condition(f"spoken-{w}", family, is_right=w == "right") for w in ("right", "wrong")
+            ]
+        elif family == "early":
+            conditions += [Condition(f"early-{100 - s:g}", family, level=100 - s) for s in shares]
+        elif family == "filler":
+            conditions += [Condition(f"filler-{s:g}", family, level=s) for s in shares]
         else:
             conditions.append(Condition(family, family))
         if family == "evidence-removed":
@@ -134,6 +185,22 @@ def others_of(sources: Mapping[str, SoundFile | str], seed: int) -> dict[str, So
     }
 
 
+def speech_of(
+    question: Question, condition: Condition, folder: SoundFolder | None, seed: int
+) -> SoundFile | None:
+    """The recording of the right option, or of a wrong one that the seed draws; None where there is none."""
+    wrong = sorted({choice for choice in question.choices if choice != question.answer})
+    option = str(question.answer)
+    if not condition.is_right:
+        rng = np.random.default_rng(drawn(seed, f"spoken {question.id}"))
+        option = wrong[int(rng.integers(len(wrong)))] if wrong else option
+    path = None if folder is None or (not wrong and not condition.is_right) else folder.find(option)
+    try:
+        return None if path is None else SoundFile(path, sha256_of(path), audio.duration(path))
+    except AudioError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a condition makes of one question's clip: `sound` of its samples, `evidence` where the question's lies then.
@@ -154,11 +221,13 @@ def plan(
     spans: tuple[Span, ...],
     source: SoundFile,
     settings: Settings,
+    other: SoundFile | None = None,
 ) -> Plan | str:
     """The plan, or the reason for which the question is skipped.
 
     `evidence`: the question's own places, which move with the sound; `spans`: those that are kept or removed,
-    padded and disjoint. What is drawn follows from the seed, the condition, the clip and the spans alone.
+    padded and disjoint; `other`: what is spoken over it. What is drawn follows from the seed, the condition, the clip
+    and the spans alone.
     """
     duration, fill = source.duration, settings.fill
     family = condition.family
@@ -169,10 +238,10 @@ def plan(
         key += " " + " ".join(f"{span.start:.4f}-{span.end:.4f}" for span in spans)
     rng = np.random.default_rng(drawn(settings.seed, f"{source.sha256} {key}"))
     if family == "random-removed":
-        stretches = on.random_stretches(spans, duration, rng)
-        if stretches is None:
+        elsewhere = on.random_stretches(spans, duration, rng)
+        if elsewhere is None:
             return NO_ROOM
-        return Plan(lambda x: on.removed(x, stretches, fill, rng), evidence, key, stretches)
+        return Plan(lambda x: on.removed(x, elsewhere, fill, rng), evidence, key, elsewhere)
     if family == "evidence-removed":
         return Plan(lambda x: on.removed(x, spans, fill, rng), evidence, key, spans)
     if family == "evidence-only":
@@ -188,6 +257,16 @@ def plan(
         moved = on.rolled_spans(evidence, half, duration)
         rolled_by = partial(_rolled_by, half=half, duration=duration)
         return Plan(lambda x: on.rolled(x, half), moved, key, expected=rolled_by)
+    if family == "masked":
+        stretches = on.scattered(duration, condition.level, rng)
+        return Plan(lambda x: on.removed(x, stretches, fill, rng), evidence, key, stretches)
+    if family == "noisy":
+        return Plan(lambda x: on.noisy(x, condition.level, rng), evidence, key)
+    if family == "spoken" and other is not None:
+        key += f" {other.sha256}"
+        start = float(rng.uniform(0, max(0.0, duration - other.duration)))
+        speech = partial(audio.load, other.path, max_seconds=math.inf)
+        return Plan(lambda x: on.spoken_over(x, speech(), start), evidence, key)
     if family == "reversed":
         return Plan(on.backwards, on.backwards_spans(evidence, duration), key)
     return Plan(lambda x: on.silenced(x, fill, rng), evidence, key)
@@ -235,7 +314,9 @@ def alter(
             return TOO_LONG
         swapped = replace(question, audio=str(other.path), duration=other.duration, evidence=())
         return Altered(swapped, Plan(lambda x: x, (), ""))
-    planned = plan(condition, question.evidence, spans, source, settings)
+    if condition.family == "spoken" and other is None:
+        return NO_SPEECH
+    planned = plan(condition, question.evidence, spans, source, settings, other)
     if isinstance(planned, str):
         return planned
     if source.duration + condition.delta > max_seconds:
@@ -251,6 +332,6 @@ def alter(
     places = tuple(
         Span(place.start, min(place.end, duration)) for place in planned.evidence if place.start < duration
     )
-    if question.kind == "phrase" and len(places) != 1:
+    if question.kind == "phrase" and len(places) != len(question.evidence):
         places = ()  # cut in two by the seam
     return Altered(replace(question, audio=str(file), duration=duration, evidence=places), planned)

@@ -18,19 +18,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from tgsr.answering.predict import predict_to_file
 from tgsr.answering.responder import Responder
 from tgsr.choices import correct_letter, extract_choice, official_letter
+from tgsr.data.splits import drawn
 from tgsr.disk.jsonl import repair_jsonl
+from tgsr.disk.sound_folder import SoundFolder
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RecordError, RunError
+from tgsr.evaluation.behaviour.consistency import reasoning_of
+from tgsr.evaluation.controls import OF_REASONING
 from tgsr.evaluation.controls.alter import (
     NOT_HEARD,
     OF_EVIDENCE,
     STAYS,
     Altered,
+    Condition,
+    Plan,
     Settings,
     SoundFile,
     WhoseEvidence,
@@ -38,13 +45,16 @@ from tgsr.evaluation.controls.alter import (
     conditions_of,
     others_of,
     sources_of,
+    speech_of,
 )
 from tgsr.evaluation.controls.interventions import Fill
-from tgsr.grounding import asked_span, find_asked, find_spans
+from tgsr.evaluation.controls.reasoning import begun
+from tgsr.evaluation.controls.replies import Replies
+from tgsr.grounding import find_asked, find_spans, places_stated
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
-from tgsr.overlap import evidence_crop, item_iou
-from tgsr.records import Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
+from tgsr.overlap import evidence_crop, place_iou
+from tgsr.records import BEGUN, Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
 from tgsr.timeline import Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
@@ -61,6 +71,8 @@ class Control:
     max_new_tokens: int
     temperature: float
     top_p: float
+    spoken: str | None = None
+    rewriter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,8 @@ class ControlItem:
     ends up with. `is_same`: whether that is the original response's; for a phrase, whether its first interval stays
     in its place; None where the original has none. `cited`: the distinct valid intervals, in order of appearance.
     `spans`: what was kept or removed, or, of the original, the evidence that will be. `expected`: how far the sound
-    of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase.
+    of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase. `alike`: a
+    judge's grade of 1 to 5 for how far its reasoning is that of the original.
     """
 
     question: Question
@@ -84,6 +97,7 @@ class ControlItem:
     is_right_official: bool | None = None
     is_same: bool | None = None
     iou: float | None = None
+    alike: int | None = None
     cited: tuple[Span, ...] = ()
     spans: tuple[Span, ...] = ()
     expected: tuple[Seconds | None, ...] = ()
@@ -101,12 +115,15 @@ def control(
     decoding: Decoding,
     settings: Settings,
     predictions: Path | None = None,
+    rewrite: Replies | None = None,
+    judge: Replies | None = None,
 ) -> list[ControlItem]:
     """Every question under every condition, one item each; the original ones first.
 
     `path` is the questions' file. `predictions` is a file of responses to the original clips, which stand for new ones
-    where they are this model's. All that is made lies below `out`, and a run that was stopped goes on from there. A
-    question whose original has no response is asked no further. RecordError where a prediction answers another
+    where they are this model's. `rewrite` is the settings' rewriter; `judge` grades how alike each reasoning about
+    altered sound is to the original one. All that is made lies below `out`, and a run that was stopped goes on from
+    there. A question whose original has no response is asked no further. RecordError where a prediction answers another
     question, or where none is this model's; RunError where `out` holds answers about other sound.
     """
     folder = out / slug(model.name)
@@ -123,17 +140,29 @@ def control(
     items = [_original(q, sources[q.audio], model.name, texts[q.id], settings) for q in questions]
     answered = [item for item in items if item.response is not None]
 
+    spoken = None if settings.spoken is None else SoundFolder.of(Path(settings.spoken))
+
     for condition in conditions_of(settings, decoding.temperature):
         altered: dict[str, Altered | str] = {}
         for original in tqdm(answered, desc=f"{condition.name}: sound", unit="question", leave=False):
             question = original.question
-            if question.kind == "choice" or condition.family in OF_PHRASES:
+            if condition.family in ("reasoned", *OF_REASONING):
+                if question.kind == "choice":
+                    altered[question.id] = _goes_on(condition, original, settings, rewrite)
+            elif question.kind == "choice" or condition.family in OF_PHRASES:
                 source, other = sources[question.audio], others.get(question.audio)
+                if condition.family == "spoken":
+                    other = speech_of(question, condition, spoken, settings.seed)
                 altered[question.id] = alter(
                     condition, question, original.spans, source, other, out, settings, room
                 )
         ready = [change.question for change in altered.values() if isinstance(change, Altered)]
-        if condition.family in ("repeated", "swapped"):  # recordings that are there already
+        if condition.family in (
+            "repeated",
+            "swapped",
+            "reasoned",
+            *OF_REASONING,
+        ):  # recordings that are there already
             features = cache
         else:
             # sound that depends on what one model cites is heard once; the rest by every model with that encoder
@@ -145,10 +174,27 @@ def control(
         for original in answered:
             change = altered.get(original.question.id)
             if isinstance(change, Altered):
-                items.append(_item(change, original, condition.name, texts[change.question.id]))
+                item = _item(change, original, condition.name, texts[change.question.id])
+                is_graded = judge is not None and condition.family not in ("reasoned", *OF_REASONING)
+                items.append(_graded(item, original, judge) if judge and is_graded else item)
             elif change is not None:
                 items.append(ControlItem(original.question, model.name, condition.name, skipped=change))
     return items
+
+
+def _goes_on(
+    condition: Condition, original: ControlItem, settings: Settings, rewrite: Replies | None
+) -> Altered | str:
+    """The question about the same sound whose response begins with the altered reasoning, or why there is none."""
+    question = original.question
+    rng = np.random.default_rng(drawn(settings.seed, f"{question.id} {condition.family}"))
+    text, why = begun(
+        condition.family, condition.level, str(original.response), question.choices, rng, rewrite
+    )
+    if why:
+        return why
+    labelled = replace(question, labels=(*question.labels, (BEGUN, text)))
+    return Altered(labelled, Plan(lambda x: x, question.evidence, ""))
 
 
 def slug(name: str) -> str:
@@ -267,9 +313,8 @@ def _read(item: ControlItem, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
     question = item.question
     if question.kind == "phrase":
-        span = asked_span(find_asked(text, question.phrase))
-        given = () if span is None else (span,)
-        iou = item_iou(given, question.evidence[0]) if question.evidence else None
+        given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
+        iou = place_iou(given, question.evidence) if question.evidence else None
         return replace(item, response=text, cited=given, iou=iou)
     cited = tuple(dict.fromkeys(find_spans(text)))
     index = extract_choice(text, question.choices)
@@ -282,6 +327,15 @@ def _read(item: ControlItem, text: str) -> ControlItem:
         is_right=chosen == question.answer,
         is_right_official=official_letter(text) == correct_letter(question),
     )
+
+
+def _graded(item: ControlItem, original: ControlItem, judge: Replies) -> ControlItem:
+    """The item with the judge's grade; a phrase, and what has no reasoning or response, has none."""
+    question = original.question
+    texts = [reasoning_of(str(one.response or ""), question.choices) for one in (original, item)]
+    if question.kind != "choice" or not all(texts):
+        return item
+    return replace(item, alike=judge.alike(question.question, *texts))
 
 
 def displacement(before: Span, after: Span) -> tuple[Seconds, Seconds]:

@@ -6,6 +6,7 @@ cosine, outside what is cut out or kept, so that no click marks a place and no s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -21,6 +22,7 @@ FRAME: Seconds = 0.02  # over which the noise floor is measured
 FLOOR_SHARE = 10  # % of the frames are quieter than the noise floor
 LEAST_FLOOR = 1e-4  # three steps of 16 bits: digital silence gets a floor too
 TRIES = 100  # at placing all stretches at random before a clip is said to have no room
+SCATTERED: tuple[Seconds, Seconds] = (0.05, 0.5)
 NEIGHBOURS = 8  # clips of like length among which sounds are swapped
 
 Fill = Literal["silence", "noise"]
@@ -128,6 +130,33 @@ def rolled(samples: Samples, delta: Seconds) -> Samples:
     return turned
 
 
+def noisy(samples: Samples, snr: float, rng: np.random.Generator) -> Samples:
+    """The clip with white noise at `snr` dB below its own power; made quieter as a whole where it would be clipped.
+
+    A clip without sound is as it was: no noise is any number of decibels below nothing.
+    """
+    power = float((samples.astype(np.float64) ** 2).mean()) if len(samples) else 0.0
+    noise = rng.standard_normal(len(samples)) * math.sqrt(power / 10 ** (snr / 10))
+    return _unclipped(samples + noise)
+
+
+def spoken_over(samples: Samples, speech: Samples, start: Seconds) -> Samples:
+    """The clip with the speech over it from `start`, no louder than the clip (RMS); what lasts longer is cut off."""
+    rms, theirs = (
+        math.sqrt(float((x.astype(np.float64) ** 2).mean())) if len(x) else 0.0 for x in (samples, speech)
+    )
+    first = round(start * SAMPLE_RATE)
+    over = speech[: max(0, len(samples) - first)] * min(1.0, rms / theirs if theirs else 1.0)
+    mixed = samples.astype(np.float64)
+    mixed[first : first + len(over)] += over
+    return _unclipped(mixed)
+
+
+def _unclipped(samples: np.ndarray) -> Samples:
+    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    return (samples / max(1.0, peak)).astype(np.float32)
+
+
 def backwards(samples: Samples) -> Samples:
     """The clip from its end to its beginning; a copy."""
     return samples[::-1].copy()
@@ -206,6 +235,21 @@ def random_stretches(
         if len(placed) == len(lengths):
             return tuple(sorted(placed))
     return None
+
+
+def scattered(duration: Seconds, share: float, rng: np.random.Generator) -> tuple[Span, ...]:
+    """Stretches of SCATTERED seconds each anywhere in a clip, `share` per cent of it together, in order of time.
+
+    Lengths are drawn until they are enough, the last one shorter, and so are the gaps. Source: the masks of arXiv
+    2509.22363's authors (lovenya/Measuring-Faithfulness-of-CoT-Reasoning-LALMs, 1 March 2026).
+    """
+    left, lengths = duration * share / 100, []
+    while left > 1e-9:
+        lengths.append(min(left, float(rng.uniform(*SCATTERED))))
+        left -= lengths[-1]
+    gaps = np.sort(rng.uniform(0, max(0.0, duration - sum(lengths)), size=len(lengths)))
+    starts = gaps + np.concatenate([[0.0], np.cumsum(lengths)[:-1]]) if lengths else []
+    return tuple(Span(float(s), min(duration, float(s) + n)) for s, n in zip(starts, lengths, strict=True))
 
 
 def _free_starts(

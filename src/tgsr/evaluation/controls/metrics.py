@@ -13,7 +13,8 @@ class ConditionScores:
 
     accuracy: of choices, by our reading of the final answer; accuracy_official: by the authors' letter. same_answer:
     the share of the originals' answers that are given again; originals without a readable one are unscored. iou and
-    same_place: of phrases.
+    same_place: of phrases. reasoning_alike: a judge's grades, 1 to 5, of the reasoning beside the original's.
+    criterion: what arXiv 2509.22363 tests so, in its words.
     """
 
     n: int
@@ -23,6 +24,8 @@ class ConditionScores:
     same_answer: Mean = NOT_MEASURED
     iou: Mean = NOT_MEASURED
     same_place: Mean = NOT_MEASURED
+    reasoning_alike: Mean = NOT_MEASURED
+    criterion: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

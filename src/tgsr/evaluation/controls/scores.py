@@ -17,6 +17,7 @@ import numpy as np
 
 from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
+from tgsr.evaluation.controls import CRITERIA
 from tgsr.evaluation.controls.alter import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Settings
 from tgsr.evaluation.controls.ask import ControlItem, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
@@ -193,10 +194,12 @@ def _condition_scores(
     skipped = (item.skipped for item in items.values() if item.skipped is not None)
     reasons = Counter(reason if reason in EXPECTED else NOT_HEARD for reason in skipped)
     fields = {"accuracy": "is_right", "accuracy_official": "is_right_official", "same_answer": "is_same"}
+    name = next((item.condition for item in items.values()), "")
     return ConditionScores(
         n=len(asked),
+        criterion=next((words for family, words in CRITERIA.items() if name.startswith(family)), None),
         skipped=dict(sorted(reasons.items())),
-        **means("choice", fields),
+        **means("choice", {**fields, "reasoning_alike": "alike"}),
         **means("phrase", {"iou": "iou", "same_place": "is_same"}),
     )
 
@@ -242,6 +245,7 @@ def _row(item: ControlItem) -> Row:
         "iou": None if item.iou is None else round(item.iou, 4),
         "cited": seconds(item.cited),
         "spans": seconds(item.spans),
+        **({} if item.alike is None else {"alike": item.alike}),
         "response": item.response,
     }
 
@@ -303,14 +307,18 @@ def _table(name: str, controls: Controls) -> str:
 
 def _condition_lines(controls: Controls, columns: Mapping[str, str]) -> list[str]:
     """A row for each condition that has a score of the kind, or a reason for having none."""
-    lines = [f"  {'condition':18} {'n':>5}  {' '.join(f'{head:20}' for head in columns.values())} not asked"]
+    heads = " ".join(f"{head:20}" for head in columns.values())
+    lines = [f"  {'condition':18} {'n':>5}  {heads} not asked, (criterion of arXiv 2509.22363)"]
     for name, scores in controls.conditions.items():
         first, second = (getattr(scores, field) for field in columns)
         n = first.n + first.n_unscored
         skipped = ", ".join(f"{reason} {k}" for reason, k in scores.skipped.items())
         same = "" if name == "original" else percent(second, "")
+        notes = [skipped, *([f"alike {number(scores.reasoning_alike)}"] if scores.reasoning_alike.n else [])]
+        notes.append(f"({scores.criterion})" if scores.criterion else "")
         if n or (skipped and not scores.n):
-            lines.append(f"  {name:18} {n:5}  {percent(first, ''):20} {same:20} {skipped}".rstrip())
+            told = ", ".join(note for note in notes if note)
+            lines.append(f"  {name:18} {n:5}  {percent(first, ''):20} {same:20} {told}".rstrip())
     return lines
 
 

@@ -8,21 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
+from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, json_lines, table
 from tgsr.disk.whole import write_whole
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.airbench import Airbench
+from tgsr.evaluation.owners.daily_omni import DailyOmni
+from tgsr.evaluation.owners.grounding import BENCHMARK, format_of_row, places_of
 from tgsr.evaluation.owners.meld import Meld
 from tgsr.evaluation.owners.mmar import Mmar
 from tgsr.evaluation.owners.mmau import Mmau
+from tgsr.evaluation.owners.mmau_pro import MmauPro
 from tgsr.evaluation.owners.mmsu import Mmsu
-from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner, maybe_json
 from tgsr.records import Question, Response, Row
 
-OWNERS: dict[str, Owner] = {owner.name: owner for owner in (Mmsu(), Mmau(), Mmar(), Airbench(), Meld())}
+OWNERS: dict[str, Owner] = {
+    owner.name: owner for owner in (Mmsu(), MmauPro(), Mmau(), Mmar(), Airbench(), DailyOmni(), Meld())
+}
 _KNOWN = (
     "give questions.jsonl, or a benchmark's own file: MMAU's mmau-test-mini.json, MMAR's MMAR-meta.jsonl, AIR-Bench's "
-    "Foundation_meta.json, MELD's *_sent_emo.csv"
+    "Foundation_meta.json, MELD's *_sent_emo.csv, MMAU-Pro's test.parquet, Daily-Omni's qa.json, LAT-Bench's "
+    "bench-EN-TAG.jsonl, SpotSound-Bench's annotations_processed.json, AEGBench's list of recordings"
 )
 
 
@@ -53,15 +60,29 @@ def owner_of_question(question: Question) -> Owner | None:
 def owner_of_file(path: Path) -> Owner | None:
     """Whose own file of questions this is, told from its first row that can be read, not from its name.
 
-    None for any other file of JSON lines: it may be questions.jsonl. Raises RecordError for a JSON list and a table
-    that are no benchmark's, and OSError where the file cannot be read.
+    None for a benchmark of places (grounding.py), whose scores are ours, and for any other file of JSON lines: it may
+    be questions.jsonl. Raises RecordError for a JSON list and a table that are no benchmark's, and OSError where the
+    file cannot be read.
     """
-    first = next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
+    first = _first(path)
     owner = owner_of(first.values) if first else None
-    if owner is not None or _start(path) in (b"{", b""):
+    if owner is not None or _asks_where(first) or _start(path) in (b"{", b""):
         return owner
     keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
     raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
+
+
+def is_benchmarks(path: Path) -> bool:
+    """Whether this is a benchmark's own file of questions. Raises as `owner_of_file` does."""
+    return owner_of_file(path) is not None or _asks_where(_first(path))
+
+
+def _first(path: Path) -> Entry | None:
+    return next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
+
+
+def _asks_where(first: Entry | None) -> bool:
+    return first is not None and "clip_id" not in first.values and format_of_row(first.values) is not None
 
 
 def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
@@ -71,43 +92,78 @@ def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
     earlier row has, and a clip of MELD that is known to be damaged. Choices that are null or blank are left out.
     Raises RecordError where the file is no benchmark's.
     """
-    owner = owner_of_file(path)
-    if owner is None:
+    if not is_benchmarks(path):
         raise RecordError(None, "is no benchmark's own file", str(path), remedy=_KNOWN)
+    owner = owner_of_file(path)
     seen: dict[str, int | None] = {}
     for entry in _entries(path):
         if isinstance(entry, Bad):
             yield entry
             continue
         try:
-            question = owner.question(entry)
-            if question.id in seen:
-                raise RecordError("id", f"{question.id!r} was already on line {seen[question.id]}")
+            for question in _queries(entry) if owner is None else [owner.question(entry)]:
+                if question.id in seen:
+                    raise RecordError("id", f"{question.id!r} was already on line {seen[question.id]}")
+                seen[question.id] = entry.line
+                yield question
         except RecordError as error:
             yield entry.bad(error)
-            continue
-        seen[question.id] = entry.line
-        yield question
+
+
+def _queries(entry: Entry) -> Iterator[BenchmarkQuestion]:
+    """The phrase questions of a row of a benchmark of places. RecordError where it is none of its format's."""
+    read = format_of_row(entry.values)
+    if read is None:
+        raise RecordError(None, f"has the keys {', '.join(map(str, entry.values))!s:.200}")
+    for query in read(entry.values):
+        yield BenchmarkQuestion(
+            entry,
+            query.id,
+            f"{query.benchmark}-{Path(query.audio).stem}",
+            places_of(query.audio),
+            query.question,
+            (),
+            query.reference,
+            query.benchmark,
+            ((BENCHMARK, query.benchmark),),
+            query.benchmark,
+            query.duration,
+            query.phrase,
+            query.evidence,
+        )
 
 
 def _entries(path: Path) -> Iterator[Entry | Bad]:
-    """The rows of a JSON list (their line is their place in it), of JSON lines, or of a table with a header."""
-    start = _start(path)
-    if start in (b"{", b""):
+    """The rows of a JSON list (their line is their place in it), of JSON lines, of Parquet or of a table."""
+    start, rows = _start(path), _within(path)
+    if rows is None and start in (b"{", b""):
         yield from json_lines(path)
-    elif start != b"[":
+    elif is_parquet(path):
+        yield from (Entry(path, number, row) for number, row in enumerate(parquet_rows(path), 1))
+    elif start not in (b"[", b"{", b""):
         yield from table(path)
     else:
-        try:
-            rows = json.loads(path.read_bytes().decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-            problem = f"begins as a JSON list and is none ({error})"
-            raise RecordError(None, problem, str(path), remedy="copy or download it again") from None
+        if rows is None:
+            try:
+                rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+                problem = f"begins as a JSON list and is none ({error})"
+                raise RecordError(None, problem, str(path), remedy="copy or download it again") from None
         for number, values in enumerate(rows, 1):
             if isinstance(values, dict):
                 yield Entry(path, number, values)
             else:
                 yield Bad(str(path), f"must be a JSON object, got {values!r:.80}", number)
+
+
+def _within(path: Path) -> list[object] | None:
+    """The list `items` of a file that is one JSON object with it; None for any other file."""
+    with path.open("rb") as file:
+        if b'"items"' not in file.read(65536):
+            return None
+    whole = maybe_json(path.read_text(encoding="utf-8-sig", errors="replace"))
+    items = whole.get("items") if isinstance(whole, dict) else None
+    return items if isinstance(items, list) else None
 
 
 def _start(path: Path) -> bytes:
@@ -119,7 +175,7 @@ def require_scorer(path: Path) -> Owner:
     """The owner whose file `path` is. Raises RecordError where it is nobody's, or its owner has no scorer."""
     owner = owner_of_file(path)
     if owner is None or not owner.has_scorer:
-        what = "MELD's owners have no scorer of answers" if owner else "is no benchmark's own file"
+        what = "its owners have no scorer of answers" if is_benchmarks(path) else "is no benchmark's own file"
         raise RecordError(None, f"--official: {what}", str(path), remedy="leave --official out")
     return owner
 
@@ -154,7 +210,7 @@ def write_official(path: Path, out: Path, responses: Iterable[Response]) -> Offi
 
 def write_owners_rows(owner: Owner, out: Path, rows: Iterable[Row]) -> None:
     """Write rows in the owner's layout, null values among them, which the owners' scorers want to see."""
-    if owner.name == "mmau":
+    if owner.is_list:
         write_whole(out, json.dumps(list(rows), ensure_ascii=False, indent=1) + "\n")
     else:
         write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

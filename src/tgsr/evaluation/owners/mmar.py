@@ -45,6 +45,7 @@ class Mmar(Mmau):
     audio = "audio_path"
     domain = "modality"
     dataset = "source"
+    is_list = False
 
     def length(self, row: Mapping[str, Any]) -> Seconds | None:
         """The sum of the pieces that were cut out of the source: "00:01:32,00:02:02", "1:42,1:47;1:51,1:59"."""

@@ -48,10 +48,11 @@ class Mmau(Owner):
     name: ClassVar[Benchmark] = "mmau"
     key = "model_output"
     marks: ClassVar[tuple[str, ...]] = ("model_output", "audio_id")
-    question_marks = ("audio_id", "choices")
+    question_marks: ClassVar[tuple[str, ...]] = ("audio_id", "choices")
     audio: ClassVar[str] = "audio_id"
     domain: ClassVar[str] = "task"
     dataset: ClassVar[str] = "dataset"
+    is_list = True
 
     def question(self, entry: Entry) -> BenchmarkQuestion:
         choices = choices_of(entry.values.get("choices"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,12 +16,13 @@ from tgsr.errors import RecordError
 from tgsr.evaluation.owners.ruling import Ruling
 from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question
-from tgsr.timeline import Seconds, Word
+from tgsr.timeline import Seconds, Span, Word
 
-Benchmark = Literal["mmau", "mmar", "mmsu", "airbench", "meld"]
+Benchmark = Literal["mmau", "mmau-pro", "mmar", "mmsu", "airbench", "daily-omni", "meld"]
 Labels = tuple[tuple[str, str], ...]
 Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""
+LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COPY = "copy it from the benchmark's file"
 COMPLETION = (
     "completion"  # of a row: the whole text, where the owner's key holds the choice that was read out of it
@@ -45,6 +48,8 @@ class BenchmarkQuestion:
     labels: Labels
     split: str = "test"
     duration: Seconds | None = None  # of the clip, where the owner's row says it
+    phrase: str | None = None  # of a benchmark that asks where something is
+    evidence: tuple[Span, ...] = ()
 
     def about(self, audio: str, duration: Seconds) -> Question:
         """The question about its sound: where that is, and how long. RecordError as Question raises it."""
@@ -53,10 +58,12 @@ class BenchmarkQuestion:
             clip_id=self.clip_id,
             audio=audio,
             duration=duration,
-            kind="choice",
+            kind="choice" if self.phrase is None else "phrase",
             question=self.question,
             answer=self.answer,
             choices=self.choices,
+            phrase=self.phrase,
+            evidence=within(self.evidence, duration),
             task=self.task,
             split=self.split,
             labels=self.labels,
@@ -78,6 +85,7 @@ class BenchmarkRow:
     `prediction` is None where the row lacks its key: the official scorers skip it. One that is null is an empty one,
     but in AIR-Bench, where it is none. `answer` is None where the row has none. `labels` are what scores are broken
     down by, domain and categories among them. `trace` is what the paper's authors publish beside their predictions.
+    `follows` says of an instruction whether a text keeps to it; its `answer` names the instruction.
     """
 
     id: str
@@ -87,6 +95,7 @@ class BenchmarkRow:
     prediction: str | None
     labels: Labels = ()
     trace: Trace | None = None
+    follows: Callable[[str], bool | None] | None = None
 
     def labelled(self, name: str) -> tuple[str, ...]:
         """The values of the labels of that name."""
@@ -97,7 +106,8 @@ class Owner(ABC):
     """One benchmark's layout and rule.
 
     `key` is the prediction's in the owner's own file. A row with any of `marks` is one of its predictions, one with all
-    of `question_marks` one of its questions. `columns` say where `tgsr import` finds a question's fields.
+    of `question_marks` one of its questions. `is_list`: its file is a JSON list, else JSON
+    lines. `columns` say where `tgsr import` finds a question's fields.
     """
 
     name: ClassVar[Benchmark]
@@ -106,6 +116,7 @@ class Owner(ABC):
     question_marks: ClassVar[tuple[str, ...]]
     columns: ClassVar[Mapping[str, str]] = {}
     has_scorer: ClassVar[bool] = True
+    is_list: ClassVar[bool] = False
     reads_letters: ClassVar[bool] = False
 
     @abstractmethod
@@ -193,6 +204,14 @@ class Owner(ABC):
         return self.judged(self.handed_over(text, choices, chosen), choices, answer, chosen), as_is
 
 
+def within(spans: Sequence[Span], duration: Seconds) -> tuple[Span, ...]:
+    """The spans cut to the clip: those of a benchmark may be whole seconds. RecordError where none of them is in it."""
+    inside = tuple(Span(one.start, min(one.end, duration)) for one in spans if one.start < duration)
+    if spans and not inside:
+        raise RecordError("evidence", f"is at {spans[0].start:g} s, and the sound lasts {duration:.2f} s")
+    return inside
+
+
 # --- checked values of a question ------------------------------------------------------------------------
 
 
@@ -219,6 +238,42 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
     if not same:
         raise RecordError(field, f"{answer!r:.80} is not one of the choices {list(choices)!r:.200}")
     return same[0]
+
+
+def maybe_json(text: str) -> Any:
+    """What the text is as JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def texts_of(value: Any) -> tuple[str, ...]:
+    """Texts without letters, from a list, a JSON list, or text with | or line breaks between."""
+    if isinstance(value, str):
+        parsed = maybe_json(value) if value.lstrip().startswith("[") else None
+        value = parsed if isinstance(parsed, list) else re.split(r"\s*\|\s*|\n", value)
+    if not isinstance(value, list):
+        raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
+    texts = [str(item).strip() for item in value if item is not None and str(item).strip()]
+    lettered = [LETTERED.match(text) for text in texts]
+    if all(match and ord(match[1].lower()) - 97 == index for index, match in enumerate(lettered)):
+        texts = [LETTERED.sub("", text, count=1) for text in texts]
+    return tuple(texts)
+
+
+def answer_among(value: Any, choices: Sequence[str]) -> str:
+    """The right choice's text, from its text, with or without its letter, or from the letter alone."""
+    text = str(value).strip()
+    bare = LETTERED.sub("", text, count=1)
+    for candidate in (text, bare):
+        if candidate in choices:
+            return candidate
+    letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
+    index = ord(letter[1].lower()) - 97 if letter else -1
+    if 0 <= index < len(choices):
+        return choices[index]
+    raise RecordError("answer", f"{text!r} is none of the choices {list(choices)!r}")
 
 
 def several(value: object) -> tuple[str, ...]:

@@ -26,10 +26,11 @@ SEVERAL = "several answers"
 AGAINST = "letter against text"
 UNCLEAR = "no clear answer"
 UNREADABLE = "unreadable left the denominator"
+EMBEDDED = "no choice's own text, which the owner's embedding would judge"
 MISREAD = "letter read elsewhere in the text"
 REASONS = (
     *(OTHER_WORDS, LETTER_WITHOUT_TEXT, NO_WORDS, SCATTERED, SAME_WORDS, NO_LETTER, BEYOND_D, NOT_LAST_LINE),
-    *(OTHER_LETTER_FIRST, REPEATED, SEVERAL, AGAINST, UNCLEAR, UNREADABLE, MISREAD),
+    *(OTHER_LETTER_FIRST, REPEATED, SEVERAL, AGAINST, UNCLEAR, UNREADABLE, EMBEDDED, MISREAD),
 )
 
 

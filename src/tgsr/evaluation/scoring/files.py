@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tgsr.disk.jsonl import Row, row_of
+from tgsr.disk.parquet import MAGIC, parquet_rows
 from tgsr.disk.rows import header_of, table
 from tgsr.disk.whole import StrPath
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
+from tgsr.evaluation.owners.grounding import format_of_row
 from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.owners.meld import Meld
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Owner, id_in, plain_id
@@ -24,7 +26,8 @@ from tgsr.evaluation.scoring.metrics import Format
 from tgsr.records import Question, Response, question_of, response_of
 
 _HOW_TO = (
-    "give MMAU's json list (model_output), MMAR's jsonl (answer_prediction), AIR-Bench's rows (response), MELD's csv "
+    "give MMAU's json list (model_output), MMAR's jsonl (answer_prediction), AIR-Bench's rows (response), MMAU-Pro's "
+    "table (model_output), Daily-Omni's rows (api_answer), MELD's csv "
     "with a column prediction, or what tgsr predict writes; tgsr import makes these of other files"
 )
 
@@ -43,7 +46,10 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
     with open(path, "rb") as file:
         start = file.read(65536).removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
-        if start.startswith(b"["):
+        rows: Iterator[tuple[int, Row]]
+        if start.startswith(MAGIC):
+            rows = enumerate(parquet_rows(Path(name)), 1)
+        elif start.startswith(b"["):
             rows = _list_rows(name, file.read())
         elif start and not start.startswith(b"{") and len(header := header_of(Path(name))) > 1:
             if not all(column in header for column in Meld.marks):
@@ -105,6 +111,8 @@ def format_of(row: Row) -> Format:
     """By what only rows of that format have. RecordError where there is nothing of the kind."""
     if "clip_id" in row and "kind" in row:
         return "tgsr"
+    if "clip_id" not in row and format_of_row(row) is not None:
+        raise RecordError(None, "says where a sound is, as a benchmark of places does", remedy=_TABLE)
     for owner in OWNERS.values():
         if any(mark in row for mark in owner.marks):
             return owner.name

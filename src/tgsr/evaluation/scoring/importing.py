@@ -11,8 +11,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,20 +20,45 @@ from typing import Any
 from tgsr import audio
 from tgsr.choices import extract_choice
 from tgsr.disk.jsonl import Row
+from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, seconds_in, table
 from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.workbook import is_workbook
 from tgsr.errors import AudioError, Bad, ImportFileError, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of, write_owners_rows
+from tgsr.evaluation.owners.grounding import (
+    BENCHMARK,
+    columns_of,
+    flat_row,
+    format_of_row,
+    spans_of,
+    why_unread,
+)
 from tgsr.evaluation.owners.joining import Joining
-from tgsr.evaluation.owners.owner import COMPLETION, Owner, plain_id
+from tgsr.evaluation.owners.owner import (
+    COMPLETION,
+    Owner,
+    answer_among,
+    maybe_json,
+    plain_id,
+    texts_of,
+    within,
+)
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.llm.chat import CUT
 from tgsr.records import Question, Response, append_jsonl, question_of, read_questions, write_jsonl
 from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (
-    *("model_output", "answer_prediction", "model_prediction", "model_answer", "prediction", "predicted"),
+    *(
+        "model_output",
+        "answer_prediction",
+        "model_prediction",
+        "model_answer",
+        "api_answer",
+        "prediction",
+        "predicted",
+    ),
     *("response", "completion", "output", "generated_text", "generation", "pred"),
 )
 FIELDS = (
@@ -43,7 +67,6 @@ FIELDS = (
 )
 # What Excel shows of a cell that it took for a formula, because its text began with "=", "+" or "-".
 FORMULA_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!"}
-LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +118,9 @@ def import_predictions(
             raise ImportFileError(f"--map {name}=...: no such field; there are {', '.join(FIELDS)}")
     has_durations = "duration" in columns or audio_root is not None
     read = read_table(path)
-    rows = [(line, _flat(row)) for line, row in read.rows]
+    known = _questions(questions) if questions else None
+    asks_where = known is not None and BENCHMARK in next(iter(known.values()), {})
+    rows = [(line, flat_row(_flat(row), joins=asks_where)) for line, row in read.rows]
     given, columns = columns, _presets(rows[0][1]) | columns
     if "response" not in columns:
         columns["response"] = _response_column(path, rows[0][1])
@@ -104,7 +129,6 @@ def import_predictions(
             f"{path}: no row has a column {columns['response']}; say which with --map response=COLUMN. Columns: "
             f"{', '.join(_with_nearest(rows[0][1]))}"
         )
-    known = _questions(questions) if questions else None
     errors = out.with_name(out.name + ".errors.jsonl")
     errors.unlink(missing_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +167,7 @@ def import_predictions(
                 owners_rows.append(official_row)
                 n_unread += unread
         except RecordError as error:
+            error = why_unread(row) or error
             n_bad += 1
             first_bad = first_bad or f"its {error.field}: {error.problem}"
             where = {"file": str(path), "line": line}
@@ -197,13 +222,15 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """The rows of a JSON list, JSONL, CSV, TSV or Excel workbook. What it is, its content says.
+    """The rows of a JSON list, JSONL, CSV, TSV, Excel workbook or Parquet. What it is, its content says.
 
     Raises ImportFileError for text that is none of them or neither UTF-8 nor Excel's UTF-16, and where there are no
     rows.
     """
     if is_workbook(path):
         return _cells(path)
+    if is_parquet(path):
+        return Table(list(enumerate(parquet_rows(path), 1)))
     content = path.read_bytes()
     is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
@@ -218,11 +245,11 @@ def read_table(path: Path) -> Table:
     if start == "[":
         rows = list(enumerate(_json(path, 1, text), 1))
     elif start == "{":
-        whole = _maybe(text)
+        whole = maybe_json(text)
         if not isinstance(whole, dict):
             lines = enumerate(text.split("\n"), 1)
             rows = [(line, _json(path, line, content)) for line, content in lines if content.strip()]
-        elif any(key in whole for key in ("id", "doc_id", *RESPONSE_COLUMNS)):
+        elif any(key in whole for key in ("id", "doc_id", "messages", *RESPONSE_COLUMNS)):
             rows = [(1, whole)]
         else:  # a results file: one list of rows beside what else it says
             inner = [value for value in whole.values() if isinstance(value, list)]
@@ -258,13 +285,6 @@ def _json(path: Path, line: int, text: str) -> Any:
     except (ValueError, RecursionError) as error:
         problem = f"is not JSON ({error}); neither is it a table with a header"
         raise ImportFileError(f"{path}:{line}: {problem}") from error
-
-
-def _maybe(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -324,13 +344,16 @@ def _is_read(column: str, columns: Mapping[str, str], row: Mapping[str, Any]) ->
         "stop_reason",
         "system",
     )
-    return column in named or is_known or owner_of(row) is not None or "clip_id" in row
+    return column in named or is_known or owner_of(row) is not None or "clip_id" in row or BENCHMARK in row
 
 
 def _questions(path: Path) -> dict[str, Row]:
     """The rows of a file of questions by their id. Raises ImportFileError for one without."""
-    rows = {}
+    rows: dict[str, Row] = {}
     for _, row in read_table(path).rows:
+        if owner_of(row) is None and (read := format_of_row(row)) is not None:
+            rows |= {query.id: columns_of(query) for query in read(row)}
+            continue
         try:
             rows[Mapped(row, {"id": _by_plain_name(row).get("id", "id")}).id()] = row
         except RecordError:
@@ -442,34 +465,6 @@ def _text(value: Any) -> tuple[str, int]:
     return ("" if value is None else str(value)), n_more
 
 
-def _choices(value: Any) -> tuple[str, ...]:
-    """Texts without letters, from a list, a JSON list, or text with | or line breaks between."""
-    if isinstance(value, str):
-        parsed = _maybe(value) if value.lstrip().startswith("[") else None
-        value = parsed if isinstance(parsed, list) else re.split(r"\s*\|\s*|\n", value)
-    if not isinstance(value, list):
-        raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
-    texts = [str(item).strip() for item in value if item is not None and str(item).strip()]
-    lettered = [LETTERED.match(text) for text in texts]
-    if all(match and ord(match[1].lower()) - 97 == index for index, match in enumerate(lettered)):
-        texts = [LETTERED.sub("", text, count=1) for text in texts]
-    return tuple(texts)
-
-
-def _answer(value: Any, choices: Sequence[str]) -> str:
-    """The right choice's text, from its text, with or without its letter, or from the letter alone."""
-    text = str(value).strip()
-    bare = LETTERED.sub("", text, count=1)
-    for candidate in (text, bare):
-        if candidate in choices:
-            return candidate
-    letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
-    index = ord(letter[1].lower()) - 97 if letter else -1
-    if 0 <= index < len(choices):
-        return choices[index]
-    raise RecordError("answer", f"{text!r} is none of the choices {list(choices)!r}")
-
-
 # --- rows ------------------------------------------------------------------------------------------------------
 
 
@@ -481,7 +476,7 @@ def _owners_row(owner: Owner, mapped: Mapped, id_: str, text: str, as_is: bool) 
     """
     options = owner.options(mapped.row)
     if owner.name == "meld" and "choices" in mapped.columns:
-        options = list(_choices(mapped.need("choices")))
+        options = list(texts_of(mapped.need("choices")))
     chosen = None if as_is else extract_choice(text, options)
     row = {key: value for key, value in mapped.row.items() if key not in RESPONSE_COLUMNS}
     if owner.composed_id(mapped.row) is None:
@@ -501,7 +496,15 @@ def _response(mapped: Mapped, text: str, model: str | None, sounds: SoundFolder 
         system = str(mapped.row["system"]) if is_ours else None
         return Response(question_of(mapped.row), str(name), text, _is_cut(mapped.row), system)
     sound, id_ = str(mapped.need("audio")), str(mapped.need("id"))
-    where = str(sounds.find(sound) or sounds.folder / sound) if sounds else sound
+    owner, where = owner_of(mapped.row), sound
+    if sounds is not None:
+        places = (
+            ()
+            if owner is None or sounds.find(sound)
+            else owner.question(Entry(Path(), None, mapped.row)).places
+        )
+        found = next((file for name in (sound, *places) if (file := sounds.find(name)) is not None), None)
+        where = str(found or sounds.folder / sound)
     if mapped.maybe("duration") not in (None, ""):
         duration = mapped.seconds("duration")
     elif sounds is None:
@@ -512,21 +515,38 @@ def _response(mapped: Mapped, text: str, model: str | None, sounds: SoundFolder 
             duration = audio.duration(where)
         except (AudioError, FileNotFoundError) as error:
             raise RecordError("duration", f"{error}") from error
-    task, owner = mapped.maybe("task"), owner_of(mapped.row)
+    task = mapped.maybe("task")
     fields: dict[str, Any] = {
         "task": None if task is None else str(task),
         "split": str(mapped.maybe("split") or "test"),
         "labels": () if owner is None else owner.labels(Entry(Path(), None, mapped.row)),
     }
-    if "phrase" in mapped.columns:
+    if (
+        isinstance(mapped.row.get("evidence"), list) and "phrase" in mapped.columns
+    ):  # of a benchmark of places
+        fields |= {
+            "kind": "phrase",
+            "phrase": str(mapped.need("phrase")),
+            "question": str(mapped.need("question")),
+        }
+        fields |= {
+            "answer": str(mapped.need("answer")),
+            "evidence": within(spans_of(mapped.row["evidence"]), duration),
+        }
+        fields["labels"] = ((BENCHMARK, str(mapped.row[BENCHMARK])),)
+    elif "phrase" in mapped.columns:
         phrase = str(mapped.need("phrase"))
         start, end = mapped.seconds("start"), mapped.seconds("end")
         if not 0 <= start < end:
             raise RecordError("end", f"{end} s is not after start {start} s")
         fields |= {"kind": "phrase", "question": phrase, "phrase": phrase, "evidence": (Span(start, end),)}
     else:
-        choices = _choices(mapped.need("choices"))
-        fields |= {"kind": "choice", "choices": choices, "answer": _answer(mapped.need("answer"), choices)}
+        choices = texts_of(mapped.need("choices"))
+        fields |= {
+            "kind": "choice",
+            "choices": choices,
+            "answer": answer_among(mapped.need("answer"), choices),
+        }
         fields["question"] = str(mapped.need("question"))
     return Response(Question(id_, sound, where, duration, **fields), str(name), text, _is_cut(mapped.row))
 

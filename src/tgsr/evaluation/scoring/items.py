@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from tgsr.choices import why_unclear
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
+from tgsr.evaluation.owners.grounding import official_iou_of, whole_seconds
 from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
-from tgsr.evaluation.owners.ruling import Ruling
+from tgsr.evaluation.owners.ruling import EMBEDDED, Ruling
 from tgsr.evidence import EvidenceCase, evidence_case
-from tgsr.grounding import asked_span, count_mentions, find_asked, find_regions, says_absent
-from tgsr.overlap import item_iou
+from tgsr.grounding import Mention, count_mentions, find_asked, find_regions, places_stated, says_absent
+from tgsr.overlap import place_iou
 from tgsr.records import Clip, Question, Response
 from tgsr.timeline import END_SLACK, Seconds, Span, Word
 
@@ -43,15 +44,21 @@ class ScoredResponse(Item, frozen=True, kw_only=True, gc=False):
 class ScoredPhrase(ScoredResponse, frozen=True, kw_only=True, gc=False):
     """A response to a phrase question. `iou` and `errors` are None where the question has no evidence, whose pieces are
     `reference`; `first`, its one span, and `errors` also where none can be read (`tgsr.grounding.asked_span`):
-    `is_without_span`. is_absent: it is known that the phrase is not said; says_absent: that is the answer;
-    says_where: it states some interval instead.
+    `is_without_span`. Of a question with several pieces all spans that are stated are `spans`, and `iou` is that of the
+    two sets. is_absent: it is known that the phrase is not said; says_absent: that is the answer; says_where: it states
+    some interval instead. iou_official: by the script of the benchmark's owner, where there is one, of the span in the
+    form that the script wants; iou_as_is: of the whole text. Both None where it leaves the answer out of its mean.
     """
 
     is_absent: bool = False
     says_absent: bool = False
     says_where: bool = False
     first: tuple[Seconds, Seconds] | None = None
+    spans: tuple[tuple[Seconds, Seconds], ...] = ()
     iou: float | None = None
+    has_official: bool = False
+    iou_official: float | None = None
+    iou_as_is: float | None = None
     errors: tuple[Seconds, Seconds] | None = None
     reference: tuple[tuple[Seconds, Seconds], ...] = ()
 
@@ -88,6 +95,7 @@ class ScoredAnswer(Item, frozen=True, kw_only=True, gc=False):
     labels: Labels
     chance: float | None
     truth: str | None
+    has_choices: bool = True
     is_unreadable: bool = False
     names_several: bool = False
     official: bool | None = None
@@ -120,7 +128,12 @@ def missing_response(question: Question, model: str) -> list[Scored]:
     """
     common: dict[str, Any] = {"id": question.id, "model": model, "clip": question.clip_id, "is_missing": True}
     if question.kind == "phrase":
-        return [ScoredPhrase(**common, split=question.split, is_absent=question.is_absent)]
+        has_official = official_iou_of(question) is not None
+        return [
+            ScoredPhrase(
+                **common, split=question.split, is_absent=question.is_absent, has_official=has_official
+            )
+        ]
     answer, labels, task = question.answer or "", question.labels, question.task or ""
     common["chance"] = question.choices.count(answer) / len(question.choices)
     choice = ScoredChoice(**common, split=question.split, task=task, labels=labels)
@@ -153,11 +166,15 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
     }
     blank, *blank_answers = missing_response(question, response.model)
     if isinstance(blank, ScoredPhrase):
-        span = asked_span(mentions)
-        intervals["is_without_span"] = span is None
+        fields = _placed(mentions, question.evidence)
+        intervals["is_without_span"] = not fields["spans"]
         intervals["says_absent"] = says_absent(text, question.phrase)
         intervals["says_where"] = bool(mentions) and not intervals["says_absent"]
-        return [replace(blank, **written, **intervals, **_one_span(span, question.evidence))]
+        if (official_iou := official_iou_of(question)) is not None:
+            written_out = whole_seconds(Span(*fields["first"])) if fields["first"] else text
+            fields["iou_official"] = official_iou(written_out, str(question.answer))
+            fields["iou_as_is"] = official_iou(text, str(question.answer))
+        return [replace(blank, **written, **intervals, **fields)]
     choices, answer = question.choices, question.answer or ""
     ruling = authors_ruling(text, choices, answer)
     k_strict = len({(mention.start, mention.end) for mention in mentions if mention.is_valid})
@@ -188,19 +205,20 @@ def _ruled(ruling: Ruling, choices: Choices) -> dict[str, Any]:
 def _answered(owner: Owner, ruling: Ruling, text: str, choices: Choices) -> dict[str, Any]:
     """A benchmark's answer's fields that hold its owner's ruling, and what the text lacks for one."""
     names_several = ruling.chosen is None and why_unclear(text, choices) == "several"
-    is_unreadable = owner.reads_letters and ruling.letter is None
+    is_unreadable = (owner.reads_letters and ruling.letter is None) or ruling.why == EMBEDDED
     return {**_ruled(ruling, choices), "is_unreadable": is_unreadable, "names_several": names_several}
 
 
-def _one_span(span: Span | None, evidence: Sequence[Span]) -> dict[str, Any]:
-    """A phrase's fields that say what the span of its answer has in common with the evidence."""
-    fields: dict[str, Any] = {"first": None if span is None else (span.start, span.end)}
+def _placed(mentions: Sequence[Mention], evidence: Sequence[Span]) -> dict[str, Any]:
+    """A phrase's fields that say what its answer's span, or spans, have in common with the evidence."""
+    spans = places_stated(mentions, len(evidence))
+    fields: dict[str, Any] = {"spans": tuple((one.start, one.end) for one in spans)}
+    fields["first"] = fields["spans"][0] if spans else None
     if evidence:
-        spans = () if span is None else (span,)
-        fields |= {"iou": item_iou(spans, evidence[0])}
+        fields["iou"] = place_iou(spans, evidence)
         fields["reference"] = tuple((piece.start, piece.end) for piece in evidence)
-        if span is not None:
-            fields["errors"] = abs(span.start - evidence[0].start), abs(span.end - evidence[0].end)
+        if spans and len(evidence) == 1:
+            fields["errors"] = abs(spans[0].start - evidence[0].start), abs(spans[0].end - evidence[0].end)
     return fields
 
 
@@ -214,9 +232,12 @@ def score_row(
     n_choices = sum(choice is not None for choice in row.choices)
     chance = row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None
     fields: dict[str, Any] = {"chance": chance, "is_missing": row.prediction is None}
+    fields["has_choices"] = bool(n_choices)
     if row.prediction is not None:
         owner = OWNERS[benchmark]
         ruling = owner.ruling(row.prediction, row.choices, row.answer)
+        if row.follows is not None:
+            ruling = Ruling(row.follows(row.prediction), None, None, None, None)
         fields |= _answered(owner, ruling, row.prediction, row.choices)
         fields["is_empty"] = not row.prediction.strip()
         fields["evidence"] = _cited(row, row.prediction, clip)
@@ -257,6 +278,9 @@ def item_line(items: Sequence[Scored]) -> Line:
             start_error, end_error = item.errors or (None, None)
             line |= {"kind": "phrase", "first": item.first, "iou": item.iou}
             line |= {"start_error": start_error, "end_error": end_error, "has_span": not item.is_without_span}
+            line |= {"spans": item.spans} if len(item.reference) > 1 else {}
+            if item.has_official:
+                line |= {"iou_official": item.iou_official, "iou_as_is": item.iou_as_is}
             line |= {"absent": True} if item.is_absent else {}
             line |= {"says_absent": item.says_absent} if item.is_absent or item.says_absent else {}
         else:

@@ -119,11 +119,10 @@ def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap, collar
     errors = [item.errors for item in phrases if item.errors is not None]
     marked = [item for item in phrases if item.reference and not item.is_missing]
     spans = [
-        ([Span(*item.first)] if item.first else [], [Span(*piece) for piece in item.reference])
-        for item in marked
+        ([Span(*span) for span in item.spans], [Span(*piece) for piece in item.reference]) for item in marked
     ]
     clips = [item.clip for item in marked]
-    means = bootstrap.means(columns, [item.clip for item in phrases])
+    means: dict[str, Any] = bootstrap.means(columns, [item.clip for item in phrases])
     alarms = {
         "false_alarm": [item.says_where for item in absent],
         "rejected": [item.says_absent for item in absent],
@@ -131,6 +130,15 @@ def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap, collar
     means |= bootstrap.means(alarms, [item.clip for item in absent])
     missed = [None if item.is_missing else item.says_absent for item in phrases]
     means |= bootstrap.means({"missed": missed}, [item.clip for item in phrases])
+    ruled = [item for item in phrases if item.has_official]
+    if ruled:
+        official: dict[str, list[float | None]] = {"iou": [item.iou_official for item in ruled]}
+        for at in (*RECALLS, HIGH_OVERLAP):
+            official[f"R@{at:g}"] = [
+                None if iou is None else high_overlap(iou, at) for iou in official["iou"]
+            ]
+        official["iou_as_is"] = [item.iou_as_is for item in ruled]
+        means["official"] = bootstrap.means(official, [item.clip for item in ruled])
     recalls = {f"{at:g}": means.pop(f"r{at}") for at in RECALLS}
     return PhraseScores(
         n=len(phrases),
@@ -272,7 +280,7 @@ def benchmark_scores(
         evidence=evidence_scores(traced, bootstrap) if traced else None,
         n_unscored=len(answers) - len(scored),
         chance=sum(chances) / len(chances) if chances else None,
-        n_without_choice=sum(item.chosen is None for item in answered),
+        n_without_choice=sum(item.chosen is None and item.has_choices for item in answered),
         speech=fields["accuracy_official_by_domain"].get("speech"),
         why=_reasons(item.why for item in answers),
         why_as_is=_reasons(item.why_as_is for item in answers),

@@ -8,7 +8,7 @@ from typing import Literal
 from tgsr.evidence import EvidenceScores
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, Quantiles
 
-Format = Literal["tgsr", "mmau", "mmar", "mmsu", "airbench", "meld"]
+Format = Literal["tgsr", "mmau", "mmau-pro", "mmar", "mmsu", "airbench", "daily-omni", "meld"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class PhraseScores:
     All this is of the phrases that are said. Of those that are not: false_alarm, the share to which an interval is
     given, and rejected, to which the answer is that they are not said; the rest says neither. missed: the share of said
     ones to which that is the answer.
+
+    Of questions with several places (a benchmark's) all spans of the answer are held against all of them. official: the
+    owner's mean IoU and recalls by its own script, where the questions' benchmark has one that is known, of the
+    answer's span in whole seconds (iou_as_is: of the whole text); n_unscored are the answers that it leaves out.
     """
 
     n: int
@@ -45,6 +49,7 @@ class PhraseScores:
     false_alarm: Mean = NOT_MEASURED
     rejected: Mean = NOT_MEASURED
     missed: Mean = NOT_MEASURED
+    official: dict[str, Mean] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _LISTS = {
     "duplicates": "ids that occur again",
     "empty": "empty predictions",
     "several": "predictions that name several options",
-    "unreadable": "predictions without a letter that the official script reads: left out of its denominator",
+    "unreadable": "predictions that the official rule reads no option in: left out of its denominator",
     "without_answer": "questions whose answer is unknown, or no choice",
     "foreign": "predictions for other questions: not scored",
 }
@@ -199,6 +199,15 @@ def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
         recalls = ", ".join(f"R@{at} {percent(share)}" for at, share in phrase.recalls.items())
         events = ", ".join(f"{number(f1)} at {at} s" for at, f1 in phrase.event_f1_by_collar.items())
         yield f"{model}: mIoU {number(phrase.iou)}, {recalls}; event-based F1 {events}"
+        if phrase.official:
+            shares = [
+                f"{at} {percent(share)}" for at, share in phrase.official.items() if at.startswith("R@")
+            ]
+            iou, whole_text = phrase.official["iou"], phrase.official["iou_as_is"]
+            yield (
+                f"{model}: by the owner's script mIoU {number(iou)}, {', '.join(shares)}, {iou.n_unscored} left out; "
+                f"on whole texts mIoU {number(whole_text)}, {whole_text.n_unscored} left out"
+            )
         if phrase.false_alarm.n:
             yield (
                 f"{model}: of {phrase.false_alarm.n} phrases that are not said {percent(phrase.false_alarm)} are given "

@@ -25,7 +25,7 @@ from tgsr.choices import correct_letter
 from tgsr.data.other_trainers import kept_in
 from tgsr.data.plugged_rewards import ASKED
 from tgsr.disk.jsonl import Row
-from tgsr.disk.parquet import pyarrow_for
+from tgsr.disk.parquet import MAGIC, pyarrow_for
 from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.files import Foreign, read_rows
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
@@ -33,7 +33,6 @@ from tgsr.records import Question, Response, read_questions
 from tgsr.rewards import completion_text
 
 Find = Callable[[str, str | None], Question | None]
-PARQUET = b"PAR1"
 REMEDY = "give --questions, or put the questions.jsonl that was exported beside the log"
 FILES = ("completions*.jsonl", "completions*.parquet", "[0-9]*.jsonl")  # in a folder
 
@@ -54,7 +53,7 @@ def is_log(path: Path) -> bool:
         return any(is_log(file) for file in log_files(path))
     with path.open("rb") as file:
         start = file.read(64)
-    if start.startswith(PARQUET):
+    if start.startswith(MAGIC):
         return _is_logged(set(pyarrow_for("TRL's log").parquet.read_schema(path).names))
     if not start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         return False
@@ -97,26 +96,12 @@ def read_log(path: Path, questions: Mapping[str, Question] | None = None) -> Ite
     find = None if questions is None else _finder(questions.values())
     model = log_name(path)
     for file in log_files(path):
-        for line, row in _rows(file):
+        for line, row in read_rows(file):
             try:
                 for logged in _logged(row):
                     yield _answered(logged, model, questions, find)
             except RecordError as error:
                 raise error.at(str(file), line) from None
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as file:
-        is_parquet = file.read(len(PARQUET)) == PARQUET
-    if not is_parquet:
-        yield from read_rows(path)
-        return
-    with pyarrow_for("TRL's log").parquet.ParquetFile(path) as table:
-        line = 0
-        for batch in table.iter_batches(1000):
-            for row in batch.to_pylist():
-                line += 1
-                yield line, row
 
 
 def _logged(row: Row) -> Iterator[Logged]:

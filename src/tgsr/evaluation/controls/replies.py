@@ -1,0 +1,75 @@
+"""What a text model replied, kept: paraphrases and mistakes, and how alike two reasonings are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tgsr.disk.jsonl import repair_jsonl
+from tgsr.disk.rows import json_lines
+from tgsr.errors import Bad, RecordError
+from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.served import Llm, TextPrompt
+from tgsr.records import append_jsonl
+
+DECODING = Decoding(max_new_tokens=512)
+GRADES = "12345"
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_GRADE = re.compile(r"(?<![\w.,/])[1-5](?![\w/]|[.,]\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """A text model by its name; its replies are in `log`, and what is there is not asked for again."""
+
+    llm: Llm
+    name: str
+    log: Path
+    known: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, llm: Llm, name: str, log: Path) -> Replies:
+        """With the replies that the log holds. RecordError for a line that is none."""
+        replies = cls(llm, name, log)
+        if log.exists():
+            repair_jsonl(log)
+            for entry in json_lines(log):
+                if isinstance(entry, Bad) or not {"llm", "prompt", "reply"} <= entry.values.keys():
+                    problem, remedy = (
+                        "is no reply that was logged here",
+                        "delete that line, or give another --out",
+                    )
+                    raise RecordError(None, problem, str(log), entry.line, remedy)
+                if entry.values["llm"] == name:
+                    replies.known[str(entry.values["prompt"])] = str(entry.values["reply"])
+        return replies
+
+    def __call__(self, prompt: str, letters: str = "") -> str | Failed:
+        """The reply, without what is thought aloud before it. Failed ones are asked for again another time."""
+        if prompt not in self.known:
+            (reply,) = self.llm.replies([TextPrompt(prompt, letters)], DECODING)
+            if isinstance(reply, Failed):
+                return reply
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            append_jsonl(self.log, {"llm": self.name, "prompt": prompt, "reply": reply})
+            self.known[prompt] = reply
+        text = _THOUGHT_ENDS.split(self.known[prompt])[-1].strip()
+        return text or Failed(f"{self.name} replied nothing")
+
+    def alike(self, question: str, before: str, after: str) -> int | None:
+        """How far two reasonings about a question say the same, from 1 (they contradict) to 5 (the same).
+
+        None for a failed request, and for a reply that is not one grade. The scale is that of arXiv 2509.22363; its
+        prompt is not published, and this one is ours.
+        """
+        reply = self(
+            "Two programs reasoned about the same question on a recording. Grade how far the second reasoning agrees "
+            "with the first in what it says was heard and what it concludes: 5 they say the same, 4 small differences, "
+            "3 partly the same, 2 mostly different, 1 they contradict each other or have nothing in common. You cannot "
+            f"hear the recording.\n\nQuestion: {question}\n\nFirst reasoning:\n{before}\n\nSecond reasoning:\n{after}"
+            "\n\nReply with the grade alone, a single digit.",
+            GRADES,
+        )
+        grades = set() if isinstance(reply, Failed) else set(_GRADE.findall(reply))
+        return int(grades.pop()) if len(grades) == 1 else None
