@@ -7,7 +7,8 @@ The recordings and questions are those of benchmarks/asked (CREDITS.md there). W
 kept ones of recordings.jsonl, which takes half a minute; with it the package's own Whisper hears the recordings, once.
 Evidence is right where one of the cited intervals holds the middle of the words that answer; an answer that is declined
 is wrong. The threshold is the package's; then that which the recordings but one choose, on the one that is left, so
-that no question has a part in its own. Intervals are bootstraps by recording.
+that no question has a part in its own. Intervals are bootstraps by recording. The area tells
+whether what is said and what is not are told apart better, or only the threshold was moved.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def outcome(cascade: Cascade, passages: Passages, question: Question) -> Outcome:
-    ranked = matches(question.question, cascade.embeddings(), [passages])
+    ranked = matches(question.question, cascade.finder(), [passages])
     lines = evidence(ranked, threshold=-math.inf)
     return Outcome(question, ranked[0].score, tuple(line.span for line in lines), lines[0].text)
 
@@ -105,6 +106,16 @@ def best_threshold(outcomes: Sequence[Outcome]) -> float:
 def _share(outcomes: Sequence[Outcome], threshold: float, said: bool) -> float:
     of = [one.is_right(threshold) for one in outcomes if bool(one.question.said) == said]
     return sum(of) / max(1, len(of))
+
+
+def area(outcomes: Sequence[Outcome]) -> float:
+    """The area under the share of evidence right against that of declined, over all thresholds: 1 is perfect.
+
+    A judge that separates nothing has half the share of the evidence that holds the answer.
+    """
+    thresholds = sorted({-math.inf, math.inf, *(one.confidence for one in outcomes)})
+    right, declined = ([_share(outcomes, one, said) for one in thresholds] for said in (True, False))
+    return float(np.trapezoid(right, declined))
 
 
 def told(name: str, outcomes: Sequence[Outcome], thresholds: Sequence[float]) -> str:
@@ -140,7 +151,7 @@ def measure(cascade: Cascade, folder: Path, heard: bool = False, show: bool = Fa
             passages[recording.audio] = cascade.passages(cascade.spoken_in(folder / recording.audio))
         else:
             words = [Word(text, start, end) for text, start, end in recording.words]
-            passages[recording.audio] = Passages.of(words, cascade.embeddings())
+            passages[recording.audio] = Passages.of(words, cascade.finder().embeddings)
     started = time.process_time()
     questions = rows(folder / "questions.jsonl", Question)
     outcomes = [outcome(cascade, passages[question.recording], question) for question in questions]
@@ -157,7 +168,7 @@ def measure(cascade: Cascade, folder: Path, heard: bool = False, show: bool = Fa
     lengths = [span.end - span.start for one in outcomes for span in one.spans]
     print(
         f"{sum(lengths) / len(outcomes):.1f} s cited a question; {seconds:.3f} processor seconds a question; "
-        f"thresholds {min(held_out):.3f} to {max(held_out):.3f}"
+        f"thresholds {min(held_out):.3f} to {max(held_out):.3f}; area under right against declined {area(outcomes):.3f}"
     )
     for one in outcomes if show else ():
         if not one.is_right(ANSWERED):

@@ -17,7 +17,9 @@ def benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-@pytest.mark.parametrize(("name", "n_recordings", "n_said"), [("asked", 8, 60), ("asked_unseen", 5, 30)])
+@pytest.mark.parametrize(
+    ("name", "n_recordings", "n_said"), [("asked", 8, 60), ("asked_unseen", 5, 30), ("asked_third", 6, 30)]
+)
 def test_every_question_is_about_a_recording_and_its_answer_is_said_where_it_says(
     name: str, n_recordings: int, n_said: int
 ) -> None:
@@ -44,7 +46,7 @@ def test_every_question_is_about_a_recording_and_its_answer_is_said_where_it_say
 
 
 def test_evidence_of_a_declined_answer_is_wrong_and_the_threshold_serves_both() -> None:
-    from asking import Outcome, Question, best_threshold
+    from asking import Outcome, Question, area, best_threshold
 
     said = Question("a", "Who?", "Anna", 2.0, 3.0)
     outcomes = [
@@ -57,3 +59,6 @@ def test_evidence_of_a_declined_answer_is_wrong_and_the_threshold_serves_both() 
     assert [one.is_right(0.5) for one in outcomes] == [True, True, False, False, True]
     assert [one.is_right(0.85) for one in outcomes] == [True, False, False, True, True]
     assert best_threshold(outcomes) == 0.8
+    assert area(outcomes) == pytest.approx(2 / 3)  # both of the right ones score above what nobody says
+    between = Outcome(Question("a", "Whom?"), 0.85, (Span(2.0, 3.0),), "")
+    assert area([*outcomes[:3], between, outcomes[4]]) == pytest.approx(2 / 3 / 2 + 1 / 3 / 2)

@@ -44,6 +44,7 @@ from tgsr.llm.chat import chat_endpoint
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.llm.endpoint import Limits
 from tgsr.llm.served import Llm, ServedLlm
+from tgsr.models.answer_finder import AnswerFinder
 from tgsr.models.lalm import Lalm
 from tgsr.models.packaged_weights import language_model
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
@@ -101,6 +102,12 @@ def packaged_embeddings() -> SentenceEmbeddings:
 
 
 @functools.cache
+def packaged_finder() -> AnswerFinder:
+    """The judge of answers that ships, loaded once a process. FetchError where its sentence model cannot be had."""
+    return AnswerFinder.of(packaged_embeddings())
+
+
+@functools.cache
 def packaged_llm() -> LocalLlm:
     """SmolLM2-135M-Instruct, loaded once a process. FetchError where it cannot be had."""
     from tgsr.llm.text_models import LocalLlm
@@ -152,7 +159,7 @@ class Cascade(Responder):
     at_once: int = 1
     system: str | None = None  # of the LLM's prompts
     listener: Lalm | None = None  # hears again where a phrase was found, and says its seconds
-    embeddings: Callable[[], SentenceEmbeddings] = packaged_embeddings
+    finder: Callable[[], AnswerFinder] = packaged_finder
     hearing: Hearing = Hearing()
     kept: dict[str, Passages] = field(default_factory=dict)
     files: dict[Path, Spoken] = field(default_factory=dict)
@@ -260,7 +267,7 @@ class Cascade(Responder):
             for one, heard in zip(asked, spoken, strict=True)
         ]
         recordings = [self.passages(one) for one in spoken]
-        return matches(about, self.embeddings(), recordings, " ".join((about, *choices)), allowed)
+        return matches(about, self.finder(), recordings, " ".join((about, *choices)), allowed)
 
     def passages(self, spoken: Spoken) -> Passages:
         """The transcript's passages; their vectors are kept beside it."""
@@ -268,7 +275,7 @@ class Cascade(Responder):
             if len(self.kept) >= MOST_KEPT:  # of a benchmark of many clips, the last ones
                 self.kept.pop(next(iter(self.kept)))
             kept = self.cache / "transcripts" / "passages" / spoken.key
-            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.embeddings(), kept)
+            self.kept[spoken.key] = Passages.of(spoken.transcript.words, self.finder().embeddings, kept)
         return self.kept[spoken.key]
 
     def spoken_in(self, path: Path, told: Progress | None = None) -> Spoken:

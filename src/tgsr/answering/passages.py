@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from tgsr.answering.citing import COMMON, bare_words, relevance
 from tgsr.data.transcribe.transcript import ABBREVIATED, Line, lines_of
 from tgsr.disk.whole import whole
+from tgsr.models.answer_finder import AnswerFinder
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
 from tgsr.timeline import Seconds, Word
 
@@ -145,7 +146,7 @@ def _read(kept: Path) -> np.ndarray | None:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage of the `recording`-th recording, and how well it fits the question."""
+    """A passage of the `recording`-th recording, and how well it fits and answers the question."""
 
     recording: int
     line: Line
@@ -157,7 +158,9 @@ COUNTERPART = 0.25  # weight of the question's word that is farthest from all of
 LACKS = 0.15  # off where a number, a date or a colour is asked for and the passage has none
 A_SNATCH = 0.1  # off for a passage of fewer words than SNATCH: it is near to much
 LOOKED_AT = 20  # passages that are looked at word by word
-ANSWERED = 0.485  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
+READ = 6  # of them, the best, are read together with the question
+SURETY = 0.05  # weight of a nat by which an answer in them is likelier than none
+ANSWERED = 0.479  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
 _ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
 _NUMBER = (
     rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
@@ -189,23 +192,25 @@ def lacks(question: str, passage: str) -> bool:
 
 def matches(
     question: str,
-    embeddings: SentenceEmbeddings,
+    finder: AnswerFinder,
     recordings: Sequence[Passages],
     words: str | None = None,
     speakers: Sequence[Collection[str]] | None = None,
 ) -> list[Match]:
-    """The sentences of all recordings that fit the question best, LOOKED_AT at most, the best first.
+    """The sentences of all recordings that fit the question best, READ at most, the best first.
 
     The score is the nearness of the sentence (`Passages`); SHARED times the share of the question's words that it has
     (rare ones weigh more; `words` are others to look for instead); COUNTERPART times the cosine of the question's word
     that has least of a counterpart there; less LACKS where what is asked for is not in it, and A_SNATCH where it is
-    one. `speakers` are whose sentences alone are looked at, of each recording; of one where they are empty, all. []
-    where nobody says a word.
+    one. To the best READ of these SURETY is added for each nat by which an answer in the passage is likelier than none.
+    `speakers` are whose sentences alone are looked at, of each recording; of one where they are empty, all. [] where
+    nobody says a word.
     """
     allowed = speakers or [()] * len(recordings)
     places = [(n, i) for n, one in enumerate(recordings) for i in range(len(one.sentences))]
     if not places:
         return []
+    embeddings = finder.embeddings
     vector_W = embeddings.embed([question])[0]
     nearness_S = np.concatenate([one.nearness(vector_W) for one in recordings if one.lines])
     said = [recordings[n].sentence(i) for n, i in places]
@@ -221,11 +226,16 @@ def matches(
         score -= A_SNATCH * (len(said[i].words) < SNATCH)
         n, index = places[i]
         found.append(Match(n, recordings[n].cited(index), float(score)))
-    return sorted(found, key=lambda match: -match.score)
+    found = sorted(found, key=lambda match: -match.score)[:READ]
+    sure = finder.surety(question, [match.line.text for match in found])
+    read = [
+        replace(match, score=match.score + SURETY * float(s)) for match, s in zip(found, sure, strict=True)
+    ]
+    return sorted(read, key=lambda match: -match.score)
 
 
 CITED_MOST = 2  # passages
-WORTH = 0.7  # a second passage is cited where it scores at least this share of the best
+CLOSE = 0.3  # a second passage is cited where it scores no less than that below the best
 
 
 def evidence(ranked: Sequence[Match], threshold: float = ANSWERED) -> list[Line]:
@@ -234,7 +244,7 @@ def evidence(ranked: Sequence[Match], threshold: float = ANSWERED) -> list[Line]
         return []
     found = [ranked[0].line]
     for match in ranked[1:]:
-        if len(found) == CITED_MOST or match.score < WORTH * ranked[0].score:
+        if len(found) == CITED_MOST or match.score < ranked[0].score - CLOSE:
             break
         if all(match.line.span.iou(line.span) == 0 for line in found):
             found.append(match.line)

@@ -55,7 +55,7 @@ class SentenceEmbeddings:
         for same in of_length.values():  # of one length: none is padded
             for first in range(0, len(same), AT_ONCE):
                 batch = same[first : first + AT_ONCE]
-                vectors_NW[batch] = self._states(np.array([ids[index] for index in batch])).mean(1)
+                vectors_NW[batch] = self.states(np.array([ids[index] for index in batch])).mean(1)
         return vectors_NW / np.linalg.norm(vectors_NW, axis=1, keepdims=True)
 
     def counterparts(self, words: Sequence[str], text: str) -> np.ndarray:
@@ -80,12 +80,13 @@ class SentenceEmbeddings:
         means = [float((unit(ids) @ there_NW.T).max(1).mean()) if ids else 0.0 for ids in pieces(words)]
         return np.array(means, np.float32)
 
-    def _states(self, ids_NT: np.ndarray) -> np.ndarray:
+    def states(self, ids_NT: np.ndarray, kinds_NT: np.ndarray | int = 0) -> np.ndarray:
+        """(N, T, W): the last states of N texts' pieces; kind 1 marks those of the second of two texts."""
         words, places, kinds = (
             self.tensors[f"embeddings.{name}_embeddings.weight"]
             for name in ("word", "position", "token_type")
         )
-        states_NTW = self._normed("embeddings", words[ids_NT] + places[: ids_NT.shape[1]] + kinds[0])
+        states_NTW = self._normed("embeddings", words[ids_NT] + places[: ids_NT.shape[1]] + kinds[kinds_NT])
         n_layers = sum(name.endswith("attention.self.query.weight") for name in self.tensors)
         for layer in range(n_layers):
             name = f"encoder.layer.{layer}"
