@@ -1,4 +1,5 @@
-"""Shared prefixes against the best other ways and the usual one: updates, sampling, a whole GRPO step, audio, memory.
+"""Shared prefixes against the best other ways and the usual one: updates, sampling, a whole GRPO step, a benchmark's
+questions, audio, memory.
 
 All sides run in this process in turn, and compute the same: that is checked before anything is timed. Numbers
 are medians, an update's the processor's seconds. The sides are described in sides.py; a ratio is a side's number over
@@ -42,15 +43,21 @@ from timing import HERE, Stopwatch, UpdateOf, about, in_fresh_process, in_turn
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from tgsr.answering.predict import sampled
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_audio
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.questions.build import ask_about
 from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.plain_decoder import PlainDecoder
 from tgsr.engine.sampling import ByModules, Decoder, Sampled, decoder_of, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.aligner_and_lora import lora_off
 from tgsr.models.lalm import Lalm, device_of
+from tgsr.models.load import load
+from tgsr.prompts import prompt_text
 
 PARTS = ("encode", "prefill", "decoding", "reference", "forward", "backward", "rest")
 ROW = dict[str, Any]
@@ -374,6 +381,49 @@ def audio_rows(setting: Setting, n_clips: int) -> ROW:
     return {"what": f"audio, {n_clips} clips", "shares": shares, "seconds": seconds}
 
 
+PREDICT_CLIPS = 32
+AT_ONCE = {"shared": 8, "one by one": 1, "16 at once": 16, "32 at once": 32}  # clips; "shared" is predict's
+
+
+def predict_row(lalm: Lalm, runs: int, n_clips: int, decoding: Decoding) -> ROW:
+    """One question about each of `n_clips` clips, with what the encoder made of them: so many clips decoded together.
+
+    "of like length" is as "shared" with the clips sorted by their length before. RuntimeError where what is said
+    depends on who else is asked.
+    """
+    made = [compose(seed, "heldout-speaker", seconds=(4.0, 9.5)) for seed in range(n_clips)]
+    start = time.process_time()
+    heard = [lalm.encode_audio(one.samples) for one in made]
+    encoding = time.process_time() - start
+    asked = [ask_about([one.clip], "qa", 1, 0)[0] for one in made]
+    prompts = [lalm.prompt(prompt_text(lalm, question)).after for question in asked]
+    decoder = decoder_of(lalm)
+    by_length = sorted(range(n_clips), key=lambda clip: len(made[clip].samples))
+
+    def answers(at_once: int, order: Sequence[int]) -> dict[int, tuple[int, ...]]:
+        said: dict[int, tuple[int, ...]] = {}
+        for first in range(0, n_clips, at_once):
+            some = order[first : first + at_once]
+            texts = [(place, prompts[clip]) for place, clip in enumerate(some)]
+            names = [asked[clip].id for clip in some]
+            drawn = sampled(lalm, [heard[clip] for clip in some], texts, decoding, names, decoder=decoder)
+            said |= {clip: one.ids for clip, one in zip(some, drawn, strict=True)}
+        return said
+
+    sides = {side: partial(answers, n, range(n_clips)) for side, n in AT_ONCE.items()}
+    sides["of like length"] = partial(answers, AT_ONCE["shared"], by_length)
+    expected = sides["one by one"]()
+    for side, of_side in sides.items():
+        if of_side() != expected:
+            raise RuntimeError(f"{side}: other answers than one by one")
+    seconds = in_turn(sides, runs, time.process_time)
+    n_tokens = sum(map(len, expected.values()))
+    what = f"predict, {n_clips} clips, {n_tokens} tokens, {lalm.name}, processor seconds"
+    made_row = row(what, medians(seconds), encoding=encoding, tokens=n_tokens)
+    print(f"  encoding them before: {encoding:.3g} s")
+    return made_row
+
+
 def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> ROW:
     """Peaks of the GRPO update above the weights, each side's by `update_of`."""
     results = {side: update_of(setting, side) for side in sides}
@@ -385,7 +435,7 @@ def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> R
     return row(what, peaks, "MiB", failed=failed)
 
 
-ROWS = ("sampling", "grpo", "stage1", "step", "audio", "memory", "large")
+ROWS = ("sampling", "grpo", "stage1", "step", "predict", "audio", "memory", "large")
 QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
 
 
@@ -427,6 +477,10 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
         rows.append(stage_1_row(setting, runs))
     if "step" in args.rows:
         rows += step_rows(setting, runs)
+    if "predict" in args.rows:
+        asked = model_under_test(setting, "lora") if args.quick else load("mini:tgsr")
+        decoding = replace(GREEDY, max_new_tokens=4) if args.quick else GREEDY
+        rows.append(predict_row(asked, runs, n_clips if args.quick else PREDICT_CLIPS, decoding))
     if "audio" in args.rows:
         rows.append(audio_rows(setting, n_clips))
     if "memory" in args.rows:
