@@ -219,21 +219,30 @@ def _logps_of(case: Case, one: Sampled) -> Tensor:
     return branch_logps(prefix, [branch], temperature=TEMPERATURE).logp_BT[0]
 
 
-def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """One prompt's step, seconds by part: sampling, the reference with the LoRA off, the update.
+STEP_SIDES: dict[str, tuple[Callable[[Case, int], object], str]] = {
+    "shared": (sample_shared, "shared"),
+    "best others": (sample_static, BEST_OTHERS[0]),
+    "usual": (sample_usual, "usual"),
+}
+"""How each side of a step samples, and whose log-probs it takes."""
 
-    What is sampled is not trained on: the update's answers are ragged and the same on both sides.
+
+def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """One prompt's step, processor seconds by part: sampling, the reference with the LoRA off, the update.
+
+    What is sampled is not trained on: the update's answers are ragged and the same on all sides.
     """
     watch, lalm = Stopwatch(), case.lalm
+    draw, logps = STEP_SIDES[side]
     with watch.inside(lalm.inner.model.audio_tower, lalm.language_model):
         with watch.part("rest"):
             optimizer.zero_grad()
         with watch.part("prefill"):
-            (sample_shared if side == "shared" else sample_usual)(case, n_new)
+            draw(case, n_new)
         with watch.part("reference"), torch.no_grad(), lora_off(lalm):
-            reference_BT, _ = SIDES[side](case)
+            reference_BT, _ = SIDES[logps](case)
         with watch.part("forward"):
-            logp_BT, mask_BT = SIDES[side](case)
+            logp_BT, mask_BT = SIDES[logps](case)
             loss = loss_of(case, logp_BT, mask_BT, reference_BT)
         with watch.part("backward"):
             loss.backward()
@@ -258,9 +267,9 @@ def step_rows(setting: Setting, runs: int) -> list[ROW]:
     )  # answers of full length: how soon a model ends is its weights' business
     case = grpo_case(lalm, setting)
     optimizer = torch.optim.AdamW([w for w in lalm.model.parameters() if w.requires_grad], lr=1e-6)
-    sample_shared(case, 2)
-    sample_usual(case, 2)
-    steps: dict[str, list[dict[str, float]]] = {"shared": [], "usual": []}
+    for draw, _ in STEP_SIDES.values():
+        draw(case, 2)
+    steps: dict[str, list[dict[str, float]]] = {side: [] for side in STEP_SIDES}
     separate: dict[str, list[float]] = {"prefill": [], "cold": []}
     for _ in range(runs):
         for side, of_side in steps.items():
@@ -269,7 +278,7 @@ def step_rows(setting: Setting, runs: int) -> list[ROW]:
             "prefill": lambda: prefill_of(case, len(case.branches)),
             "cold": lambda: lalm.encode_audio(case.samples),
         }
-        for name, (seconds,) in in_turn(calls, 1).items():
+        for name, (seconds,) in in_turn(calls, 1, time.process_time).items():
             separate[name].append(seconds)
 
     def of(side: str, *parts: str) -> float:
@@ -277,22 +286,15 @@ def step_rows(setting: Setting, runs: int) -> list[ROW]:
 
     alone = medians(separate)
     encode = of("usual", "encode") / 3  # for sampling, for the reference, for the update
-    n = setting.group
-    prefill_row = row(
-        f"prefill for {n} answers",
-        {
-            "shared": of("shared", "prefill"),
-            "usual": of("usual", "prefill") + encode,
-            "separate": alone["prefill"],
-        },
-    )
+    prefills = {side: of(side, "prefill") + (encode if side == "usual" else 0.0) for side in steps}
+    prefill_row = row(f"prefill for {setting.group} answers", {**prefills, "separate": alone["prefill"]})
     parts = {side: {part: of(side, part) for part in PARTS} for side in steps}
     step_row = row("whole GRPO step", {side: of(side, *PARTS) for side in steps}, parts=parts)
-    print(f"  {'':10}" + "".join(f"{part:>11}" for part in PARTS))
+    print(f"  {'':12}" + "".join(f"{part:>11}" for part in PARTS))
     for side, by_part in parts.items():
-        print(f"  {side:10}" + "".join(f"{seconds:10.2f}s" for seconds in by_part.values()))
+        print(f"  {side:12}" + "".join(f"{seconds:10.2f}s" for seconds in by_part.values()))
     print(
-        f"  shared reads the encoder's output from its cache; a cold encode takes {alone['cold']:.2f} s a clip"
+        f"  all but usual read the encoder's output from memory; a cold encode takes {alone['cold']:.2f} s a clip"
     )
     step_row["cold_encode_s"] = alone["cold"]
     return [prefill_row, step_row]
