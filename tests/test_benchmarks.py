@@ -32,7 +32,7 @@ def planted_update(*_: object, **__: object) -> dict[str, float]:
     ("script", "planted", "says"),
     [
         ("speed", planted_update, "GRPO update, 2 answers of 12 tokens"),
-        ("curves", planted_update, "usual"),
+        ("curves", planted_update, "kv cache"),
         ("attention", lambda *_: 2**20, "blocks"),
     ],
     ids=["speed", "curves", "attention"],
