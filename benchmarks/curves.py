@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from one_update import add_setting, setting_of
 from sides import BEST_OTHERS, SIDES, Case, Setting, grpo_case, model_under_test, update
 from timing import HERE, ROOT, UpdateOf, about, in_child, in_turn, peak_memory
@@ -106,9 +106,10 @@ def draw_panel(axes: Axes, points: Sequence[POINT], along: str, what: str, unit:
     axes.plot(at, [point["counted"][what] / unit for point in points], ":", color="#2166ac", label="on paper")
     axes.set(xscale="log", yscale="log")
     axes.xaxis.set_major_locator(FixedLocator(at))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.25)
 
 
