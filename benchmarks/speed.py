@@ -414,12 +414,12 @@ def predict_row(lalm: Lalm, runs: int, n_clips: int, decoding: Decoding) -> ROW:
 
     sides = {side: partial(answers, n, range(n_clips)) for side, n in AT_ONCE.items()}
     sides["of like length"] = partial(answers, AT_ONCE["shared"], by_length)
-    expected = sides["one by one"]()
-    for side, of_side in sides.items():
-        if of_side() != expected:
+    said = {side: of_side() for side, of_side in sides.items()}
+    for side, of_side in said.items():
+        if of_side != said["one by one"]:
             raise RuntimeError(f"{side}: other answers than one by one")
     seconds = in_turn(sides, runs, time.process_time)
-    n_tokens = sum(map(len, expected.values()))
+    n_tokens = sum(map(len, said["one by one"].values()))
     what = f"predict, {n_clips} clips, {n_tokens} tokens, {lalm.name}, processor seconds"
     made_row = row(what, medians(seconds), encoding=encoding, tokens=n_tokens)
     print(f"  encoding them before: {encoding:.3g} s")

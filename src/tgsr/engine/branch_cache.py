@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
 
 from tgsr.engine.branch_attention import flash, refuse_unknown
+from tgsr.engine.lean_layers import keys_alone
 from tgsr.engine.shared_prefix import SharedPrefix
 
 NAME = "tgsr_branch_cache"  # under which transformers knows the function below
@@ -71,9 +72,10 @@ def prefill(prefix: SharedPrefix) -> KeyValues:
     for row_PD in prefix.rows:
         kept = DynamicCache()
         position_1P = torch.arange(len(row_PD), device=row_PD.device)[None]
-        prefix.lalm.language_model(
-            inputs_embeds=row_PD[None], position_ids=position_1P, past_key_values=kept, use_cache=True
-        )
+        with keys_alone(prefix.lalm.language_model):
+            prefix.lalm.language_model(
+                inputs_embeds=row_PD[None], position_ids=position_1P, past_key_values=kept, use_cache=True
+            )
         rows.append(kept.layers)
     return _left_padded(rows)
 
