@@ -1,15 +1,16 @@
-"""The GRPO update's time and memory, usual way over ours, against the group's size and the clip's length.
+"""The GRPO update's processor seconds and memory, each side's, against the group's size, the clip's length, the width.
 
-Each point is appended to a JSONL as it is made; a second run measures what is missing there and draws all.
-Memory is each side's peak above the weights in a process of its own. Where that run took less than 20 s the
-time is the median of three more runs in this process, the sides in turn; else it is that one run's. A side
-that would not fit into memory is left out, and the point says so.
+Each point is appended to a JSONL as it is made; a second run measures what is missing there and draws all. Every update
+runs in a fork of this process, the sides in turn: its seconds, and its peak of memory above the weights, medians of
+--runs. Dotted is the cost model (tgsr.training.cost): its FLOPs at what this machine does in a large product, its
+activations in float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -22,169 +23,131 @@ from typing import Any
 import matplotlib
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from one_update import add_setting, setting_of
-from sides import DECODER_LAYERS, ENCODER_LAYERS, Case, Setting, grpo_case, model_under_test, update
-from timing import HERE, ROOT, UpdateOf, about, in_fresh_process, in_turn
+from sides import BEST_OTHERS, SIDES, Case, Setting, grpo_case, model_under_test, update
+from timing import HERE, ROOT, UpdateOf, about, in_child, in_turn, peak_memory
 
-from tgsr.training.cost import ClipTokens, activation_bytes, update_flops
+from tgsr.training.cost import activation_bytes, update_flops
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-GROUPS = (1, 2, 4, 8, 16, 32)
-SECONDS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-SIDES = ("shared", "usual", "separate")
-LONG = 20.0  # seconds of a run above which one run is enough
+POINTS = {"group": (1, 2, 4, 8, 16, 32), "seconds": (10.0, 30.0, 60.0, 120.0, 300.0), "heads": (3, 9, 18)}
+PRODUCT = 1024  # rows and columns of the product that the machine's rate is measured by
 POINT = dict[str, Any]
 
 
-def clip_of(setting: Setting) -> ClipTokens:
-    """The setting's work as training/cost.py counts it."""
-    branches = (setting.answer + 1,) * setting.group
-    return ClipTokens(
-        round(25 * setting.seconds) + setting.text - 1, branches, (setting.answer,) * setting.group
-    )
+def one_update(case: Case, side: str) -> dict[str, float]:
+    start = time.process_time()
+    peak = peak_memory(partial(update, case, side))
+    return {"seconds": time.process_time() - start, "peak_bytes": peak}
 
 
-def expected_bytes(setting: Setting, side: str) -> float:
-    """What the update will need, roughly: what paper says in float32, times what 30-s clips were seen to need.
-
-    The usual way's mask of every pair of positions, bool and float32, comes on top.
-    """
-    clip = clip_of(setting)
-    kept = 2 * activation_bytes(setting.shape, clip, side == "shared", checkpointing=False)
-    row = clip.prefix + setting.answer * 4 / 3
-    mask = 5.0 * setting.group * row**2 if side == "usual" else 0.0
-    return kept * {"shared": 1.7, "separate": 2.0, "usual": 2.4}[side] + mask
+def forked(case: Case, side: str) -> dict[str, float]:
+    return in_child(partial(one_update, case, side))
 
 
-@torch.no_grad()
-def encoder_seconds(case: Case) -> float:
-    """The encoder's part of the usual way's update: a group's copies of the clip."""
-    mels_WMF, mel_mask_WF = case.mels
-    n = len(case.branches)
-    start = time.perf_counter()
-    case.lalm.inner.get_audio_features(mels_WMF.repeat(n, 1, 1), mel_mask_WF.repeat(n, 1))
-    return time.perf_counter() - start
+def flops_a_second() -> float:
+    """What one thread does in a large product."""
+    a = torch.randn(PRODUCT, PRODUCT)
+    (seconds,) = in_turn({"product": lambda: a @ a}, 5, time.process_time).values()
+    return 2 * PRODUCT**3 / statistics.median(seconds)
 
 
-def measure(setting: Setting, runs: int, memory_gib: float, update_of: UpdateOf) -> POINT:
-    """One point: each side's peak in bytes and median seconds, or why it was left out.
-
-    With few layers the one encoder layer that is left is more than the encoder's share (sides.Setting):
-    what is too much of its time is taken off the usual way's.
-    """
-    sides: dict[str, dict[str, Any]] = {}
-    for side in SIDES:
-        needed = expected_bytes(setting, side) / 2**30
-        if needed > memory_gib:
-            sides[side] = {"left_out": f"would need about {needed:.0f} GiB of {memory_gib:g}"}
-            continue
-        result = update_of(setting, side, limit_gib=memory_gib + 2)
-        sides[side] = {"left_out": result["failed"]} if "failed" in result else {**result, "runs": 1}
-    case = grpo_case(model_under_test(setting, "lora"), setting)
-    short = [side for side, m in sides.items() if m.get("seconds", LONG) < LONG]
-    for side, seconds in in_turn({side: partial(update, case, side) for side in short}, runs).items():
-        sides[side] |= {"seconds": statistics.median(seconds), "runs": runs}
-    if "seconds" in sides["usual"]:
-        encoder = statistics.median(encoder_seconds(case) for _ in range(3 if "usual" in short else 1))
-        too_much = 1 - ENCODER_LAYERS * setting.layers / DECODER_LAYERS / setting.encoder_layers
-        sides["usual"] |= {
-            "measured_seconds": sides["usual"]["seconds"],
-            "encoder_seconds": encoder,
-            "seconds": sides["usual"]["seconds"] - too_much * encoder,
-        }
-    return {"setting": asdict(setting), "sides": sides}
+def measure(setting: Setting, sides: Sequence[str], runs: int, update_of: UpdateOf) -> POINT:
+    """One point: medians of each side, None where a side did not come to its end, and what the cost model says."""
+    lalm = model_under_test(setting, "lora")
+    case = grpo_case(lalm, setting)
+    tiny = grpo_case(lalm, replace(setting, seconds=1.0, group=2, answer=3))
+    for side in sides:  # so that what torch allocates once is not counted
+        update(tiny, side)
+        lalm.model.zero_grad()
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for _ in range(runs):
+        for side in sides:
+            measured[side].append(update_of(case, side))
+    counted = {
+        "seconds": update_flops(setting.shape, case.of_cost, True, checkpointing=False) / flops_a_second(),
+        "peak_bytes": 2 * activation_bytes(setting.shape, case.of_cost, True, checkpointing=False),
+    }
+    of_side = {
+        side: {what: statistics.median(one[what] for one in of) for what in counted} if all(of) else None
+        for side, of in measured.items()
+    }
+    return {"setting": asdict(setting), "runs": runs, "sides": of_side, "counted": counted}
 
 
 def read(path: Path) -> list[POINT]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def ratio(point: POINT, side: str, what: str) -> float | None:
-    """The side's seconds or bytes over ours; None where one was left out."""
-    of_side, ours = point["sides"][side].get(what), point["sides"]["shared"].get(what)
-    return of_side / ours if of_side and ours else None
-
-
-def theory(setting: Setting, what: str) -> float:
-    """Separate over shared by the counts of training/cost.py: no encoder, no mask."""
-    count = update_flops if what == "seconds" else activation_bytes
-    separate, shared = (count(setting.shape, clip_of(setting), s, checkpointing=False) for s in (False, True))
-    return separate / shared
-
-
-LINES = {
-    "usual": ("usual way: padded batch of whole sequences", "#b2182b", "o-"),
-    "separate": ("our engine without sharing", "#2166ac", "s-"),
+STYLES = {
+    "shared": ("ours", "#2166ac", "o-"),
+    "prefix grouper": ("Prefix Grouper", "#b2182b", "s-"),
+    "kv cache": ("prefix cache with gradients", "#e08214", "^-"),
+    "careful": ("whole sequences, with care", "#777777", "d-"),
+    "separate": ("our engine without sharing", "#999999", "v-"),
+    "usual": ("transformers alone", "#444444", "x-"),
 }
 
 
-def draw_panel(axes: Axes, points: Sequence[POINT], along: str, what: str) -> None:
-    """Ratios of `what` ("seconds" or "peak_bytes") along a field of Setting."""
+def draw_panel(axes: Axes, points: Sequence[POINT], along: str, what: str, unit: float) -> None:
+    """`what` ("seconds" or "peak_bytes") of every side, in units, along a field of Setting."""
+    for side, (label, colour, style) in STYLES.items():
+        known = [
+            (point["setting"][along], found[what] / unit)
+            for point in points
+            if (found := point["sides"].get(side))
+        ]
+        if known:
+            axes.plot(*zip(*known, strict=True), style, color=colour, label=label, markersize=4)
     at = [point["setting"][along] for point in points]
-    for side, (label, colour, style) in LINES.items():
-        ratios = [(x, ratio(point, side, what)) for x, point in zip(at, points, strict=True)]
-        known = [(x, number) for x, number in ratios if number is not None]
-        axes.plot(*zip(*known, strict=True), style, color=colour, label=label, markersize=5)
-        if side != "usual":
-            continue
-        for x, y in known:
-            axes.annotate(f"{y:.1f}", (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=9)
-        if missing := [x for x, number in ratios if number is None]:
-            axes.text(missing[-1], 1.06, "usual way: not enough memory", color=colour, ha="right", fontsize=8)
-            for x in missing:
-                axes.plot(x, 1, "x", color=colour)
-    counted = [theory(Setting(**point["setting"]), what) for point in points]
-    axes.plot(at, counted, ":", color="#2166ac", label="sharing, counted on paper")
+    axes.plot(at, [point["counted"][what] / unit for point in points], ":", color="#2166ac", label="on paper")
     axes.set(xscale="log", yscale="log")
-    axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.xaxis.set_major_locator(FixedLocator(at))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.25)
 
 
 def draw(points: Sequence[POINT], base: Setting, out: Path) -> None:
-    """Two rows, time and memory; two columns, against the group's size and against seconds of audio."""
-    figure, grid = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained", sharex="col", sharey="row")
-    columns = {
-        "group": f"answers to one question about a {base.seconds:g}-s clip",
+    """Two rows, time and memory; a column for each field of Setting in POINTS."""
+    figure, grid = plt.subplots(2, len(POINTS), figsize=(11, 6), layout="constrained", sharex="col")
+    labels = {
+        "group": f"answers about a {base.seconds:g}-s clip",
         "seconds": f"seconds of audio, {base.group} answers",
+        "heads": f"heads of 64, {base.group} answers, {base.seconds:g} s",
     }
-    rows = {
-        "seconds": "time of an update,\nmultiples of ours",
-        "peak_bytes": "its memory,\nmultiples of ours",
-    }
-    for column, (along, label) in enumerate(columns.items()):
+    rows = {"seconds": ("processor seconds of an update", 1.0), "peak_bytes": ("its memory, MiB", 2.0**20)}
+    for column, (along, label) in enumerate(labels.items()):
         line = [p for p in points if p["setting"] == {**asdict(base), along: p["setting"][along]}]
         line.sort(key=lambda point: point["setting"][along])
-        for axes, what in zip(grid[:, column], rows, strict=True):
+        for axes, (what, (title, unit)) in zip(grid[:, column], rows.items(), strict=True):
             if line:
-                draw_panel(axes, line, along, what)
+                draw_panel(axes, line, along, what, unit)
+            if not column:
+                axes.set_ylabel(title)
         grid[1, column].set_xlabel(label)
-    for axes, label in zip(grid[:, 0], rows.values(), strict=True):
-        axes.set_ylabel(label)
-        axes.yaxis.set_major_locator(FixedLocator([1, 2, 3, 5, 7, 10, 15, 20, 30, 50]))
-        axes.yaxis.set_minor_locator(NullLocator())
-    for of_row in grid:
-        of_row[0].set_ylim(0.9, 1.25 * max(axes.dataLim.y1 for axes in of_row))
-    for axes in grid.flat:
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    grid[1, 0].legend(*grid[0, 0].get_legend_handles_labels(), fontsize=9, loc="lower right", frameon=False)
+    grid[0, 0].legend(fontsize=8, frameon=False)
     figure.savefig(out, dpi=130)
 
 
-def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_process) -> None:
+def main(argv: Sequence[str] | None = None, update_of: UpdateOf = forked) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_setting(parser, layers=2)
+    parser.add_argument("--runs", type=int, default=3, help="of each side (%(default)s)")
     parser.add_argument(
-        "--runs", type=int, default=3, help="runs of a side that takes less than 20 s (%(default)s)"
+        "--sides",
+        nargs="+",
+        choices=tuple(SIDES),
+        default=("shared", *BEST_OTHERS[:2]),
+        help="%(default)s; the others take much longer",
     )
-    parser.add_argument("--memory-gib", type=float, default=20, help="what a side may take (%(default)s)")
     parser.add_argument("--points", type=Path, default=HERE / "curves.jsonl", help="the points (%(default)s)")
     parser.add_argument(
         "--plot", type=Path, default=ROOT / "docs" / "speed.png", help="the figure (%(default)s)"
@@ -193,7 +156,7 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
     parser.add_argument("--quick", action="store_true", help="tiny sizes into a temporary folder: a test")
     args = parser.parse_args(argv)
     base, points_path, plot, runs = setting_of(args), args.points, args.plot, args.runs
-    settings = [replace(base, group=g) for g in GROUPS] + [replace(base, seconds=s) for s in SECONDS]
+    settings = [replace(base, **{along: at}) for along, values in POINTS.items() for at in values]
     if args.quick:
         folder = Path(tempfile.mkdtemp())
         points_path, plot, runs = folder / "curves.jsonl", folder / "speed.png", 1
@@ -203,15 +166,16 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
     for setting in settings:
         if args.draw_only or any(point["setting"] == asdict(setting) for point in points):
             continue
-        point = measure(setting, runs, args.memory_gib, update_of)
-        points.append({**point, **about()})
+        load_before = os.getloadavg()[0]
+        point = measure(setting, args.sides, runs, update_of)
+        points.append({**point, "load_before": load_before, **about()})
         with points_path.open("a") as file:
             file.write(json.dumps(points[-1]) + "\n")
         told = {
-            side: m.get("left_out") or f"{m['seconds']:.2f} s, {m['peak_bytes'] / 2**20:.0f} MiB"
-            for side, m in point["sides"].items()
+            side: f"{found['seconds']:.2f} s, {found['peak_bytes'] / 2**20:.0f} MiB" if found else "left out"
+            for side, found in point["sides"].items()
         }
-        print(f"group {setting.group}, {setting.seconds:g} s of audio: {told}", flush=True)
+        print(f"group {setting.group}, {setting.seconds:g} s, {setting.heads} heads: {told}", flush=True)
     draw(points, base, plot)
     print(plot)
 

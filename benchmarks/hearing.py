@@ -7,8 +7,8 @@ against them tell sides apart and are no one's true error; those by people are a
 
     OMP_NUM_THREADS=1 python benchmarks/hearing.py --manifest speech/manifest.jsonl
 
-With --recording N one long recording alone is heard, by ours and the sequential pass: 22 clips from the N-th on, half a
-second between two.
+With --recording N one long recording alone is heard, by ours and faster-whisper's two ways: 22 clips (--clips) from the
+N-th on, half a second between two.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tgsr.models.packaged_weights import whisper
 Sounds = Sequence[np.ndarray]
 WRITTEN = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor"}
 JOINED = 20  # clips in a long recording
-OF_RECORDING, BETWEEN = 22, 0.5  # clips, and seconds between two, in the one of --recording
+BETWEEN = 0.5  # seconds between two clips in the one of --recording
 
 
 def plain(text: str) -> list[str]:
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument(
         "--recording", type=int, metavar="N", help="hear one long recording alone, clips from N on"
     )
+    parser.add_argument("--clips", type=int, default=22, help="clips in that recording (%(default)s)")
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in arguments.manifest.read_text().splitlines()]
     libri = [row for row in rows if "librispeech" in row["path"]][:: arguments.every]
@@ -96,7 +97,8 @@ def main() -> None:
     for hears in hearing.values():
         hears(sets["people's transcripts"][0][:1])
     if (first := arguments.recording) is not None:
-        libri = [row for row in rows if "librispeech" in row["path"]][first :: arguments.every][:OF_RECORDING]
+        libri = [row for row in rows if "librispeech" in row["path"]][first :: arguments.every]
+        libri = libri[: arguments.clips]
         silence = np.zeros(round(BETWEEN * audio.SAMPLE_RATE), np.float32)
         sound = np.concatenate(
             [part for row in libri for part in (audio.load(arguments.manifest.parent / row["path"]), silence)]
@@ -104,7 +106,7 @@ def main() -> None:
         sets = {
             f"recording {first}": ([sound], [[word for row in libri for word in plain(row["transcript"])]])
         }
-        hearing = {side: hearing[side] for side in ("ours", "faster-whisper, sequential")}
+        del hearing["ours, one by one"]
     for name, (sounds, texts) in sets.items():
         seconds, n_words = sum(map(len, sounds)) / audio.SAMPLE_RATE, sum(map(len, texts))
         table = {}

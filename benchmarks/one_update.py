@@ -25,6 +25,7 @@ def add_setting(parser: argparse.ArgumentParser, **defaults: float) -> None:
         "group": "answers, or phrases, of the one prompt",
         "text": "prompt tokens beside the audio",
         "answer": "mean tokens of an answer",
+        "heads": "attention heads, three to a key, and with them the width",
     }
     for field in fields(Setting):
         default = defaults.get(field.name, field.default)

@@ -52,7 +52,7 @@ from tgsr.sta import phrase_branch
 from tgsr.training.cost import ClipTokens, DecoderShape
 
 DECODER_LAYERS, ENCODER_LAYERS, VOCABULARY = 30, 6, 49_152  # SmolLM2-135M, Whisper base, SmolLM2-135M
-WIDTH, HEADS, KEY_HEADS, FEED_FORWARD = 576, 9, 3, 1536  # SmolLM2-135M
+HEADS, HEAD_WIDTH, HEADS_A_KEY = 9, 64, 3  # SmolLM2-135M
 WINDOW_SECONDS = 30
 TEMPERATURE, TOP_P = 0.7, 0.9  # table 6
 
@@ -71,6 +71,7 @@ class Setting:
     group: int = 8
     text: int = 120  # tokens of the prompt that are not audio
     answer: int = 150  # mean tokens of an answer; they range from 2/3 to 4/3 of it
+    heads: int = HEADS  # of the decoder, each 64 wide, three to a key
 
     @property
     def encoder_layers(self) -> int:
@@ -82,8 +83,8 @@ class Setting:
 
     @property
     def shape(self) -> DecoderShape:
-        head = WIDTH // HEADS
-        return DecoderShape(self.layers, WIDTH, HEADS * head, KEY_HEADS * head, FEED_FORWARD, self.vocabulary)
+        width = self.heads * HEAD_WIDTH
+        return DecoderShape(self.layers, width, width, width // HEADS_A_KEY, width * 8 // 3, self.vocabulary)
 
 
 def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
@@ -104,11 +105,11 @@ def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
         ),
         text_config=Qwen2Config(
             vocab_size=setting.vocabulary,
-            hidden_size=WIDTH,
-            intermediate_size=FEED_FORWARD,
+            hidden_size=setting.shape.width,
+            intermediate_size=setting.shape.feed_forward,
             num_hidden_layers=setting.layers,
-            num_attention_heads=HEADS,
-            num_key_value_heads=KEY_HEADS,
+            num_attention_heads=setting.heads,
+            num_key_value_heads=setting.heads // HEADS_A_KEY,
             max_position_embeddings=32_768,
             tie_word_embeddings=False,
             eos_token_id=tokenizer.eos_token_id,

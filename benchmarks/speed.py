@@ -1,4 +1,5 @@
-"""Shared prefixes against the best other ways and the usual one: updates, sampling, a whole GRPO step, audio, memory.
+"""Shared prefixes against the best other ways and the usual one: updates, sampling, a whole GRPO step, a benchmark's
+questions, audio, memory.
 
 All sides run in this process in turn, and compute the same: that is checked before anything is timed. Numbers
 are medians, an update's the processor's seconds. The sides are described in sides.py; a ratio is a side's number over
@@ -42,15 +43,21 @@ from timing import HERE, Stopwatch, UpdateOf, about, in_fresh_process, in_turn
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from tgsr.answering.predict import sampled
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_audio
+from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.questions.build import ask_about
 from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.plain_decoder import PlainDecoder
 from tgsr.engine.sampling import ByModules, Decoder, Sampled, decoder_of, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
+from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.aligner_and_lora import lora_off
 from tgsr.models.lalm import Lalm, device_of
+from tgsr.models.load import load
+from tgsr.prompts import prompt_text
 
 PARTS = ("encode", "prefill", "decoding", "reference", "forward", "backward", "rest")
 ROW = dict[str, Any]
@@ -212,21 +219,30 @@ def _logps_of(case: Case, one: Sampled) -> Tensor:
     return branch_logps(prefix, [branch], temperature=TEMPERATURE).logp_BT[0]
 
 
-def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """One prompt's step, seconds by part: sampling, the reference with the LoRA off, the update.
+STEP_SIDES: dict[str, tuple[Callable[[Case, int], object], str]] = {
+    "shared": (sample_shared, "shared"),
+    "best others": (sample_static, BEST_OTHERS[0]),
+    "usual": (sample_usual, "usual"),
+}
+"""How each side of a step samples, and whose log-probs it takes."""
 
-    What is sampled is not trained on: the update's answers are ragged and the same on both sides.
+
+def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """One prompt's step, processor seconds by part: sampling, the reference with the LoRA off, the update.
+
+    What is sampled is not trained on: the update's answers are ragged and the same on all sides.
     """
     watch, lalm = Stopwatch(), case.lalm
+    draw, logps = STEP_SIDES[side]
     with watch.inside(lalm.inner.model.audio_tower, lalm.language_model):
         with watch.part("rest"):
             optimizer.zero_grad()
         with watch.part("prefill"):
-            (sample_shared if side == "shared" else sample_usual)(case, n_new)
+            draw(case, n_new)
         with watch.part("reference"), torch.no_grad(), lora_off(lalm):
-            reference_BT, _ = SIDES[side](case)
+            reference_BT, _ = SIDES[logps](case)
         with watch.part("forward"):
-            logp_BT, mask_BT = SIDES[side](case)
+            logp_BT, mask_BT = SIDES[logps](case)
             loss = loss_of(case, logp_BT, mask_BT, reference_BT)
         with watch.part("backward"):
             loss.backward()
@@ -251,9 +267,9 @@ def step_rows(setting: Setting, runs: int) -> list[ROW]:
     )  # answers of full length: how soon a model ends is its weights' business
     case = grpo_case(lalm, setting)
     optimizer = torch.optim.AdamW([w for w in lalm.model.parameters() if w.requires_grad], lr=1e-6)
-    sample_shared(case, 2)
-    sample_usual(case, 2)
-    steps: dict[str, list[dict[str, float]]] = {"shared": [], "usual": []}
+    for draw, _ in STEP_SIDES.values():
+        draw(case, 2)
+    steps: dict[str, list[dict[str, float]]] = {side: [] for side in STEP_SIDES}
     separate: dict[str, list[float]] = {"prefill": [], "cold": []}
     for _ in range(runs):
         for side, of_side in steps.items():
@@ -262,7 +278,7 @@ def step_rows(setting: Setting, runs: int) -> list[ROW]:
             "prefill": lambda: prefill_of(case, len(case.branches)),
             "cold": lambda: lalm.encode_audio(case.samples),
         }
-        for name, (seconds,) in in_turn(calls, 1).items():
+        for name, (seconds,) in in_turn(calls, 1, time.process_time).items():
             separate[name].append(seconds)
 
     def of(side: str, *parts: str) -> float:
@@ -270,22 +286,15 @@ def step_rows(setting: Setting, runs: int) -> list[ROW]:
 
     alone = medians(separate)
     encode = of("usual", "encode") / 3  # for sampling, for the reference, for the update
-    n = setting.group
-    prefill_row = row(
-        f"prefill for {n} answers",
-        {
-            "shared": of("shared", "prefill"),
-            "usual": of("usual", "prefill") + encode,
-            "separate": alone["prefill"],
-        },
-    )
+    prefills = {side: of(side, "prefill") + (encode if side == "usual" else 0.0) for side in steps}
+    prefill_row = row(f"prefill for {setting.group} answers", {**prefills, "separate": alone["prefill"]})
     parts = {side: {part: of(side, part) for part in PARTS} for side in steps}
     step_row = row("whole GRPO step", {side: of(side, *PARTS) for side in steps}, parts=parts)
-    print(f"  {'':10}" + "".join(f"{part:>11}" for part in PARTS))
+    print(f"  {'':12}" + "".join(f"{part:>11}" for part in PARTS))
     for side, by_part in parts.items():
-        print(f"  {side:10}" + "".join(f"{seconds:10.2f}s" for seconds in by_part.values()))
+        print(f"  {side:12}" + "".join(f"{seconds:10.2f}s" for seconds in by_part.values()))
     print(
-        f"  shared reads the encoder's output from its cache; a cold encode takes {alone['cold']:.2f} s a clip"
+        f"  all but usual read the encoder's output from memory; a cold encode takes {alone['cold']:.2f} s a clip"
     )
     step_row["cold_encode_s"] = alone["cold"]
     return [prefill_row, step_row]
@@ -374,6 +383,49 @@ def audio_rows(setting: Setting, n_clips: int) -> ROW:
     return {"what": f"audio, {n_clips} clips", "shares": shares, "seconds": seconds}
 
 
+PREDICT_CLIPS = 32
+AT_ONCE = {"shared": 8, "one by one": 1, "16 at once": 16, "32 at once": 32}  # clips; "shared" is predict's
+
+
+def predict_row(lalm: Lalm, runs: int, n_clips: int, decoding: Decoding) -> ROW:
+    """One question about each of `n_clips` clips, with what the encoder made of them: so many clips decoded together.
+
+    "of like length" is as "shared" with the clips sorted by their length before. RuntimeError where what is said
+    depends on who else is asked.
+    """
+    made = [compose(seed, "heldout-speaker", seconds=(4.0, 9.5)) for seed in range(n_clips)]
+    start = time.process_time()
+    heard = [lalm.encode_audio(one.samples) for one in made]
+    encoding = time.process_time() - start
+    asked = [ask_about([one.clip], "qa", 1, 0)[0] for one in made]
+    prompts = [lalm.prompt(prompt_text(lalm, question)).after for question in asked]
+    decoder = decoder_of(lalm)
+    by_length = sorted(range(n_clips), key=lambda clip: len(made[clip].samples))
+
+    def answers(at_once: int, order: Sequence[int]) -> dict[int, tuple[int, ...]]:
+        said: dict[int, tuple[int, ...]] = {}
+        for first in range(0, n_clips, at_once):
+            some = order[first : first + at_once]
+            texts = [(place, prompts[clip]) for place, clip in enumerate(some)]
+            names = [asked[clip].id for clip in some]
+            drawn = sampled(lalm, [heard[clip] for clip in some], texts, decoding, names, decoder=decoder)
+            said |= {clip: one.ids for clip, one in zip(some, drawn, strict=True)}
+        return said
+
+    sides = {side: partial(answers, n, range(n_clips)) for side, n in AT_ONCE.items()}
+    sides["of like length"] = partial(answers, AT_ONCE["shared"], by_length)
+    said = {side: of_side() for side, of_side in sides.items()}
+    for side, of_side in said.items():
+        if of_side != said["one by one"]:
+            raise RuntimeError(f"{side}: other answers than one by one")
+    seconds = in_turn(sides, runs, time.process_time)
+    n_tokens = sum(map(len, said["one by one"].values()))
+    what = f"predict, {n_clips} clips, {n_tokens} tokens, {lalm.name}, processor seconds"
+    made_row = row(what, medians(seconds), encoding=encoding, tokens=n_tokens)
+    print(f"  encoding them before: {encoding:.3g} s")
+    return made_row
+
+
 def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> ROW:
     """Peaks of the GRPO update above the weights, each side's by `update_of`."""
     results = {side: update_of(setting, side) for side in sides}
@@ -385,7 +437,7 @@ def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> R
     return row(what, peaks, "MiB", failed=failed)
 
 
-ROWS = ("sampling", "grpo", "stage1", "step", "audio", "memory", "large")
+ROWS = ("sampling", "grpo", "stage1", "step", "predict", "audio", "memory", "large")
 QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
 
 
@@ -427,6 +479,10 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_proce
         rows.append(stage_1_row(setting, runs))
     if "step" in args.rows:
         rows += step_rows(setting, runs)
+    if "predict" in args.rows:
+        asked = model_under_test(setting, "lora") if args.quick else load("mini:tgsr")
+        decoding = replace(GREEDY, max_new_tokens=4) if args.quick else GREEDY
+        rows.append(predict_row(asked, runs, n_clips if args.quick else PREDICT_CLIPS, decoding))
     if "audio" in args.rows:
         rows.append(audio_rows(setting, n_clips))
     if "memory" in args.rows:

@@ -4,6 +4,9 @@ A process a side, each with the same model; in turn each samples a group's answe
 other processes (real time, which needs root: as good as a quiet machine), beside what else runs, and beside as many
 busy processes as there are cores too. Numbers are medians of seconds; a ratio is a side's over "briefly". `others` is
 how many cores the rest of the machine kept busy meanwhile.
+
+With --predict a whole command instead: `tgsr predict` of 38 phrases, its processor seconds with one thread, with a
+thread a core, and so beside as many busy processes.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +141,59 @@ def rows_of(runs: int, arguments: Sequence[str], n_busy: int, real_time: bool) -
     return rows
 
 
+PHRASES = 38  # of the command that --predict measures
+
+
+def write_phrases(folder: Path, n: int) -> Path:
+    """Stage 1's questions about phrases of spoken digits, n of them, and their sound; the questions' file."""
+    import soundfile
+
+    from tgsr.audio import SAMPLE_RATE
+    from tgsr.data.corpora.spoken_digits import compose
+    from tgsr.data.questions.build import ask_about
+    from tgsr.records import Question, write_jsonl
+
+    questions: list[Question] = []
+    while len(questions) < n:
+        made = compose(len(questions), "heldout-speaker", seconds=(6.0, 9.5))
+        name = f"{len(questions)}.wav"
+        soundfile.write(folder / name, made.samples, SAMPLE_RATE)
+        questions += [replace(question, audio=name) for question in ask_about([made.clip], "sta", 4, 0)]
+    write_jsonl(folder / "questions.jsonl", questions[:n])
+    return folder / "questions.jsonl"
+
+
+def predict_row(runs: int) -> dict[str, Any]:
+    """Processor seconds of `tgsr predict`, start and all: medians of each side, in turn."""
+    cores = os.cpu_count() or 1
+    sides = {
+        "one thread": (ENVIRONMENT["one thread"], 0),
+        "a thread a core": ({}, 0),
+        "beside busy processes": ({}, cores),
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    with tempfile.TemporaryDirectory() as temporary:
+        questions = write_phrases(Path(temporary), PHRASES)
+        command = ["-m", "tgsr.cli", "predict", "--questions", str(questions), "--model", "mini:sta"]
+        for run in range(runs):
+            for side, (environment, n_busy) in sides.items():
+                out = f"{temporary}/{side}-{run}.jsonl"
+                with ExitStack() as stack:
+                    for _ in range(n_busy):
+                        stack.enter_context(started("-c", "while True: pass"))
+                    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    process = stack.enter_context(started(*command, "--out", out, environment=environment))
+                    if process.wait():
+                        raise SystemExit(f"tgsr predict ended with {process.returncode}")
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                seconds[side].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    medians = {side: statistics.median(of_side) for side, of_side in seconds.items()}
+    ratios = {side: of_side / medians["one thread"] for side, of_side in medians.items()}
+    numbers = ", ".join(f"{side} {of_side:.3g} s ({ratios[side]:.2f})" for side, of_side in medians.items())
+    print(f"predict, {PHRASES} phrases, processor seconds: {numbers}", flush=True)
+    return {"what": f"predict, {PHRASES} phrases, processor seconds", **medians, "ratios": ratios}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -143,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=2, help="of the decoder's 30 (%(default)s)")
     parser.add_argument("--new-tokens", type=int, default=10, help="of each of 4 answers (%(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "waiting.json", help="the result (%(default)s)")
+    parser.add_argument("--predict", action="store_true", help="measure a whole command instead")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.work:
@@ -151,11 +211,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from timing import about
 
     load, arguments = os.getloadavg()[0], ("--layers", str(args.layers), "--new-tokens", str(args.new_tokens))
-    rows = [
-        *(rows_of(args.runs, arguments, 0, real_time=True) if os.geteuid() == 0 else []),
-        *rows_of(args.runs, arguments, 0, real_time=False),
-        *rows_of(args.runs, arguments, os.cpu_count() or 1, real_time=False),
-    ]
+    rows = (
+        [predict_row(args.runs)]
+        if args.predict
+        else [
+            *(rows_of(args.runs, arguments, 0, real_time=True) if os.geteuid() == 0 else []),
+            *rows_of(args.runs, arguments, 0, real_time=False),
+            *rows_of(args.runs, arguments, os.cpu_count() or 1, real_time=False),
+        ]
+    )
     record = {**about(), "runs": args.runs, "load_before": load, "rows": rows}
     args.out.write_text(json.dumps(record, indent=2) + "\n")
     print(args.out)

@@ -32,7 +32,7 @@ def planted_update(*_: object, **__: object) -> dict[str, float]:
     ("script", "planted", "says"),
     [
         ("speed", planted_update, "GRPO update, 2 answers of 12 tokens"),
-        ("curves", planted_update, "usual"),
+        ("curves", planted_update, "kv cache"),
         ("attention", lambda *_: 2**20, "blocks"),
     ],
     ids=["speed", "curves", "attention"],
@@ -49,9 +49,24 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
     assert import_module("attention").memory_in_fresh_process(tiny, "eager") > 0
 
 
+@pytest.mark.parametrize(("returned", "expected"), [({"seconds": 1.5}, {"seconds": 1.5}), (None, {})])
+def test_a_fork_hands_back_what_it_measured_or_nothing(
+    returned: dict[str, float] | None, expected: dict[str, float]
+) -> None:
+    def call() -> dict[str, float]:
+        if returned is None:
+            os._exit(1)  # as a child that the system kills for its memory
+        return returned
+
+    assert import_module("timing").in_child(call) == expected
+
+
 def test_the_papers_costs_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mixture reads ten times the weights that a token meets: drawing outweighs all else."""
     import_module("cost").main()
-    assert "stage 2, 47,000 questions, hours" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "stage 2, 47,000 questions, hours" in said
+    assert "| bottleneck | update | decoding | update | decoding | decoding | decoding |" in said
 
 
 def test_two_scorers_take_turns_and_leave_the_modules_as_they_were() -> None:

@@ -20,6 +20,7 @@ from tgsr.training.cost import (
     sampling_seconds,
     stage_1_hours,
     stage_2_hours,
+    stage_2_seconds,
     tokens,
     update_flops,
 )
@@ -110,6 +111,15 @@ def test_decoding_is_bound_by_reading_the_weights() -> None:
     seconds = sampling_seconds(QWEN2_7B, [GROUP], H100, shared=True, new_tokens=150)
     assert seconds > 150 * 2 * QWEN2_7B.weights / H100.bandwidth
     assert seconds < sampling_seconds(QWEN2_7B, [GROUP], H100, shared=False, new_tokens=150)
+
+
+def test_who_decodes_fewer_prompts_at_once_reads_the_weights_as_often_for_less() -> None:
+    """What a step of few questions costs on many machines; all else of a prompt stays as it is."""
+    one, four = (stage_2_seconds(QWEN2_7B, H100, GROUP, shared=True, prompts_at_once=n) for n in (1, 4))
+    assert 3.5 < one.decoding / four.decoding < 4
+    assert (one.prefill, one.reference, one.update) == (four.prefill, four.reference, four.update)
+    hours = stage_2_hours(QWEN2_7B, H100, 8, GROUP, 47_000, shared=True, prompts_at_once=4)
+    assert hours == pytest.approx(47_000 / 8 * four.total / 3600)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TopPLogitsWarper
 
 from tgsr.audio import SAMPLE_RATE
+from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache, without_cache
 from tgsr.engine.sampling import draw, nucleus, sample, uniforms
 from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen, picked_logps
@@ -62,6 +63,17 @@ def test_packed_branches_have_the_log_probs_of_separate_sequences(
         assert int(mask.sum()) == len(branch.answer)
         assert torch.allclose(row[mask], expected, atol=1e-5)
         assert (row[~mask] == 0).all()
+
+
+def test_what_is_kept_of_a_prompt_is_the_same_to_the_bit_whoever_else_is_asked(lalm: AudioFlamingo3) -> None:
+    prefix = listen(lalm, [tiny_features(n, n) for n in (9, 30, 4)])
+    together = prefill(prefix)
+    for clip in range(3):
+        alone = prefill(prefix.only([clip]))
+        n = int(alone.lengths_C)
+        assert (together.mask_CP[clip].sum(), together.lengths_C[clip]) == (n, n)
+        for some, one in zip((*together.keys, *together.values), (*alone.keys, *alone.values), strict=True):
+            assert torch.equal(some[clip, :, -n:], one[0])
 
 
 def test_logits_in_pieces_are_the_same_log_probs_and_gradients(lalm: AudioFlamingo3) -> None:

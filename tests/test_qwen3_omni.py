@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from tgsr.prompts import chat_messages
 from tgsr.records import read_responses
 from tgsr.rewards import answer_reward, timestamp_grounding_reward
 from tgsr.timeline import Span
+from tgsr.training.cost import QWEN3_30B_A3B
 from tgsr.training.plan import PAPERS, lora_size, sizes_of
 from tiny import noise, qwen3_omni_folder, qwen3_tokenizer, tiny_lalm, tiny_qwen_omni, trainable
 
@@ -284,6 +286,7 @@ def test_the_published_size_has_its_published_parameters_and_trains_what_plan_sa
     assert sizes.audio_tower + sizes.aligner == pytest.approx(650e6, rel=0.01)  # the technical report's
     assert sizes.vision_tower == pytest.approx(540e6, rel=0.01)
     assert sizes.parameters == 31_719_205_488
+    assert replace(sizes.decoder, lora_width=0) == QWEN3_30B_A3B
     assert sizes.decoder.layers * sizes.decoder.layer_weights == pytest.approx(3.3e9 - 0.6e9, rel=0.03)
     with torch.device("meta"):
         model = Qwen3OmniMoeThinkerForConditionalGeneration(PAPERS["Qwen/Qwen3-Omni-30B-A3B-Instruct"])

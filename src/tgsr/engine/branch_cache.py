@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
 
 from tgsr.engine.branch_attention import flash, refuse_unknown
+from tgsr.engine.lean_layers import keys_alone
 from tgsr.engine.shared_prefix import SharedPrefix
-from tgsr.models.lalm import device_of
 
 NAME = "tgsr_branch_cache"  # under which transformers knows the function below
 
@@ -62,29 +62,26 @@ def layer_of_keys(module: Any) -> int:
 
 @torch.no_grad()
 def prefill(prefix: SharedPrefix) -> KeyValues:
-    """The prefixes' keys and values, each clip's computed once however many branches it has."""
+    """The prefixes' keys and values, each clip's computed once however many branches it has.
+
+    Clip by clip: without padding and a mask, and in rows that a processor's cache holds.
+    """
     if prefix.memory:
         return _prefill_over_memory(prefix)
-    lalm, device = prefix.lalm, device_of(prefix.lalm)
-    lengths = torch.tensor([len(row) for row in prefix.rows], device=device)
-    n_positions = int(lengths.max())
-    embeds = torch.stack([nn.functional.pad(row, (0, 0, n_positions - len(row), 0)) for row in prefix.rows])
-    mask_CP = torch.arange(n_positions, device=device) >= (n_positions - lengths)[:, None]
-    out = lalm.language_model(
-        inputs_embeds=embeds,
-        attention_mask=None if bool(mask_CP.all()) else mask_CP.long(),
-        position_ids=(mask_CP.long().cumsum(-1) - 1).clamp(min=0),
-        past_key_values=DynamicCache(),
-        use_cache=True,
-    )
-    layers = out.past_key_values.layers
-    return KeyValues(
-        tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers), mask_CP, lengths
-    )
+    rows = []
+    for row_PD in prefix.rows:
+        kept = DynamicCache()
+        position_1P = torch.arange(len(row_PD), device=row_PD.device)[None]
+        with keys_alone(prefix.lalm.language_model):
+            prefix.lalm.language_model(
+                inputs_embeds=row_PD[None], position_ids=position_1P, past_key_values=kept, use_cache=True
+            )
+        rows.append(kept.layers)
+    return _left_padded(rows)
 
 
 def _prefill_over_memory(prefix: SharedPrefix) -> KeyValues:
-    """Clip by clip: the rows hold a few tokens of text, and no decoder masks another clip's padded frames."""
+    """The same where the rows hold a few tokens of text alone: no decoder masks another clip's padded frames."""
     rows, memories = [], []
     for row_PD, frames_FD in zip(prefix.rows, prefix.memory, strict=True):
         kept = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -105,6 +102,8 @@ def _left_padded(clips: Sequence[Any], memory: KeyValues | None = None) -> KeyVa
     longest = int(lengths.max())
 
     def stacked(tensors: Sequence[Tensor]) -> Tensor:
+        if len(tensors) == 1:  # a long clip's are not copied
+            return tensors[0]
         return torch.cat([nn.functional.pad(t, (0, 0, longest - t.shape[2], 0)) for t in tensors])
 
     keys = tuple(stacked([layer.keys for layer in of_clips]) for of_clips in zip(*clips, strict=True))

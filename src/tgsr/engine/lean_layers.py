@@ -49,6 +49,16 @@ def lean(language_model: Any) -> Iterator[None]:
 
 
 @contextmanager
+def keys_alone(language_model: Any) -> Iterator[None]:
+    """Within it the last layer's feed-forward is left out, where only keys and values are asked for."""
+    last = language_model.layers[-1]
+    with ExitStack() as stack:
+        if _is_plain(last) and _is_its_own(last):
+            stack.enter_context(_computed_by(last.mlp, lambda x: x))
+        yield
+
+
+@contextmanager
 def _computed_by(module: nn.Module, forward: Forward) -> Iterator[None]:
     before = vars(module).get("forward")
     module.forward = forward

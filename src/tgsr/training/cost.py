@@ -59,6 +59,17 @@ QWEN2_7B = DecoderShape(
 )
 """The decoder of Qwen2.5-Omni-7B's thinker; Audio Flamingo 3's has 151,672 rows of vocabulary."""
 
+QWEN3_30B_A3B = DecoderShape(
+    layers=48,
+    width=2048,
+    query_width=4096,
+    key_width=512,
+    feed_forward=8 * 768,
+    vocabulary=152064,
+    idle=120 * 768,
+)
+"""The decoder of Qwen3-Omni-30B-A3B's thinker: of 128 experts, each 768 wide, a token meets 8."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClipTokens:
@@ -182,26 +193,50 @@ GPUS = {
 H100 = GPUS["h100"]
 
 
-def sampling_seconds(
+@dataclass(frozen=True, slots=True)
+class PromptSeconds:
+    """Stage 2's seconds of one prompt on one machine, by part."""
+
+    prefill: float
+    decoding: float
+    reference: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        return self.prefill + self.decoding + self.reference + self.update
+
+
+def prefill_seconds(shape: DecoderShape, clip: ClipTokens, machine: Machine, shared: bool) -> float:
+    """The prompt's forward: once, or once a branch."""
+    times = 1 if shared else len(clip.branches)
+    alone = ClipTokens(clip.prefix, (1,), (1,))
+    return times * forward_flops(shape, alone, shared=True) / (machine.flops * machine.utilisation)
+
+
+def decoding_seconds(
     shape: DecoderShape, clips: Sequence[ClipTokens], machine: Machine, shared: bool, new_tokens: int
 ) -> float:
-    """Prefill and `new_tokens` decoding steps for all branches of `clips` together on one machine.
+    """`new_tokens` decoding steps for all branches of `clips` together on one machine.
 
     A decoding step reads all weights once (of a mixture all experts: many branches need most of them) and every
     branch's keys and values; with sharing a prefix's are read once a clip. Its arithmetic is taken as hidden behind
     the reading.
     """
-    prefill = 0.0
     kept = own = 0.0
     per_token = 2 * 2.0 * shape.layers * shape.key_width  # bytes of keys and values
     for clip in clips:
-        times = 1 if shared else len(clip.branches)
-        alone = ClipTokens(clip.prefix, (1,), (1,))
-        prefill += times * forward_flops(shape, alone, shared=True)
-        kept += times * clip.prefix * per_token
+        kept += (1 if shared else len(clip.branches)) * clip.prefix * per_token
         own += len(clip.branches) * new_tokens / 2 * per_token  # on average half of them are there
-    step = (2.0 * shape.weights + kept + own) / machine.bandwidth
-    return prefill / (machine.flops * machine.utilisation) + new_tokens * step
+    return new_tokens * (2.0 * shape.weights + kept + own) / machine.bandwidth
+
+
+def sampling_seconds(
+    shape: DecoderShape, clips: Sequence[ClipTokens], machine: Machine, shared: bool, new_tokens: int
+) -> float:
+    """Prefill and `new_tokens` decoding steps for all branches of `clips` together on one machine."""
+    prefill = sum(prefill_seconds(shape, clip, machine, shared) for clip in clips)
+    return prefill + decoding_seconds(shape, clips, machine, shared, new_tokens)
 
 
 def stage_1_hours(
@@ -219,6 +254,30 @@ def stage_1_hours(
     return flops / (n_machines * machine.flops * machine.utilisation) / 3600
 
 
+def stage_2_seconds(
+    shape: DecoderShape,
+    machine: Machine,
+    clip: ClipTokens,
+    *,
+    shared: bool,
+    prompts_at_once: int = 8,
+    checkpointing: bool = True,
+) -> PromptSeconds:
+    """One prompt of stage 2, of `prompts_at_once` that a machine samples together.
+
+    `clip` is the prompt with its G responses as branches.
+    """
+    rate = machine.flops * machine.utilisation
+    together = [clip] * prompts_at_once
+    decoding = decoding_seconds(shape, together, machine, shared, max(clip.predicted))
+    return PromptSeconds(
+        prefill=prefill_seconds(shape, clip, machine, shared),
+        decoding=decoding / prompts_at_once,
+        reference=forward_flops(shape, clip, shared) / rate,
+        update=update_flops(shape, clip, shared, checkpointing=checkpointing) / rate,
+    )
+
+
 def stage_2_hours(
     shape: DecoderShape,
     machine: Machine,
@@ -230,13 +289,7 @@ def stage_2_hours(
     prompts_at_once: int = 8,
     checkpointing: bool = True,
 ) -> float:
-    """Hours of one epoch of stage 2: sampling, the reference's forward, the update.
-
-    `clip` is one prompt with its G responses as branches; each machine samples `prompts_at_once` of them.
-    """
-    new_tokens = max(clip.predicted)
-    sampling = sampling_seconds(shape, [clip] * prompts_at_once, machine, shared, new_tokens)
-    flops = forward_flops(shape, clip, shared)
-    flops += update_flops(shape, clip, shared, checkpointing=checkpointing)
-    a_prompt = sampling / prompts_at_once + flops / (machine.flops * machine.utilisation)
-    return n_prompts * a_prompt / n_machines / 3600
+    """Hours of one epoch of stage 2 over `n_prompts` prompts like `clip`: each as `stage_2_seconds` says."""
+    how = {"shared": shared, "checkpointing": checkpointing}
+    one = stage_2_seconds(shape, machine, clip, prompts_at_once=prompts_at_once, **how)
+    return n_prompts * one.total / n_machines / 3600

@@ -210,22 +210,28 @@ def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds, lan
     n_frames = round(seconds / MEL_STEP / 2) * 2  # the encoder halves them
     # Real silence behind the sound: faster-whisper's own padding, zeros of a normalised spectrogram, ends it early.
     padded = [_as_long_as(audible(window.region.samples), n_frames * MEL_STEP) for window in windows]
-    encoded = model.encode(np.stack([model.feature_extractor(sound)[..., :n_frames] for sound in padded]))
-    for window, segments in zip(windows, _written(model, tokenizer, encoded, windows, None), strict=True):
+    mels = [model.feature_extractor(sound)[None, ..., :n_frames] for sound in padded]
+    # One by one: what a layer makes of eight is more than the processor's cache holds, and takes half as long again.
+    encoded_N = np.concatenate([np.array(model.encode(mel_1CF)) for mel_1CF in mels])
+    every = range(len(windows))
+    written = _written(model, tokenizer, _rows(encoded_N, every), windows, None)
+    for window, segments in zip(windows, written, strict=True):
         window.segments = segments
-    encoded_N = None
     while gaps := [(i, gap) for i, window in enumerate(windows) if (gap := window.gap()) is not None]:
-        encoded_N = np.array(encoded) if encoded_N is None else encoded_N
         some = [windows[i] for i, _ in gaps]
         starts = [gap for _, gap in gaps]
         written = _written(model, tokenizer, _rows(encoded_N, [i for i, _ in gaps]), some, starts)
         for window, gap, segments in zip(some, starts, written, strict=True):
             window.add(gap, segments)
-    full = [i for i, window in enumerate(windows) if window.segments]
-    if len(full) < len(windows):
-        encoded = _rows(np.array(encoded), full)
+    full = [i for i in every if windows[i].segments]
     timed = (
-        dict(zip(full, _timed(model, tokenizer, encoded, [windows[i] for i in full]), strict=True))
+        dict(
+            zip(
+                full,
+                _timed(model, tokenizer, _rows(encoded_N, full), [windows[i] for i in full]),
+                strict=True,
+            )
+        )
         if full
         else {}
     )
