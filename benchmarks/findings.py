@@ -35,6 +35,7 @@ ROWS = {  # as recipes/findings.sh names them, in the order of the table
     "without-compaction": "w/o compaction",
     "paper": "Ours: STA + GRPO, Eq. 3",
     "grounded": "STA + GRPO, grounded reward",
+    "relisten": "STA + GRPO, Eq. 3, re-listening",
 }
 MEASURES = {
     "accuracy": Column("accuracy", "%", 100, 1, "higher"),
@@ -93,6 +94,8 @@ CLAIMS = (
     Claim("and quotes more truly", "ours", "quote_truth", "grounded", "paper"),
     Claim("and answers better", "ours", "accuracy", "grounded", "paper"),
     Claim("and answers better than the base", "ours", "accuracy", "grounded", "base"),
+    Claim("re-listening helps answers", "paper, outlook", "accuracy", "relisten", "paper"),
+    Claim("re-listening finds more evidence", "paper, outlook", "evidence_hit", "relisten", "paper"),
 )  # fmt: skip
 
 

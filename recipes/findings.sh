@@ -18,6 +18,7 @@
 #   without-compaction  GRPO where any number of timestamps earns the most: the paper does not define it, our reading
 #   reasoning-sft   four samples a question from the base, of which those are learned that are right and cite nothing
 #   answer-only     the right answer alone is learned, without reasoning, from stage 1
+#   relisten        as paper, and a cited span's frames enter again before the answer, in training and when asked
 #
 # The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all.
 set -euo pipefail
@@ -83,13 +84,14 @@ done
 
 # --- who is asked, and how -------------------------------------------------------------------------------
 asked=()
-ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split
+ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split; AGAIN: flags of predict
     local world=$1 name=$2 model=$3 split
     for split in "${@:4}"; do
-        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" \
+        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" ${AGAIN:-} \
             --out "$OUT/answers/$world/$name-$(basename "$split").jsonl"
     done
 }
+ask_again() { AGAIN=--relisten ask "$@"; }
 digits() { # NAME MODEL
     step "ask-$1" 2 ask digits "$1" "$2" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
     asked+=("$2")
@@ -158,6 +160,13 @@ if [ -n "${ENGLISH:-}" ]; then
         done
     done
 fi
+
+# --- the options: what others do, or propose --------------------------------------------------------------
+for seed in $SEEDS; do
+    step "relisten-$seed" 13 grpo "relisten-$seed" "$OUT/sta-$seed/adapter" "$seed" --reward paper --relisten
+    step "ask-relisten-$seed" 3 ask_again digits "relisten-$seed" "$OUT/relisten-$seed/adapter" \
+        "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+done
 
 # --- what they do besides being right --------------------------------------------------------------------
 attend() { # a dozen clips: attention by block, of every model

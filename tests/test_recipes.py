@@ -172,6 +172,7 @@ def test_three_seeds_of_each_finding_differ_from_ours_in_one_setting_and_are_ask
         "without-compaction": {"compaction": False, "reward": None},
         "without-sta": {"model": "mini", "reward": None},
         "paper": {},
+        "relisten": {"relisten": True},
     }
     runs = of("train grpo", commands)
     for seed in range(3):
@@ -189,7 +190,9 @@ def test_three_seeds_of_each_finding_differ_from_ours_in_one_setting_and_are_ask
         {name: questions for (is_english, name), questions in asked.items() if is_english == world}
         for world in (False, True)
     )
-    assert len(digits) == 1 + 3 * 8
+    assert len(digits) == 1 + 3 * 9
+    again = {run.name for run in of("predict", commands) if run.relisten}
+    assert again == {f"relisten-{seed}" for seed in range(3)}
     assert len(english) == 1 + 3 * 3
     assert len({frozenset(questions) for questions in digits.values()}) == 1
     assert len({frozenset(questions) for questions in english.values()}) == 1
