@@ -129,8 +129,8 @@ def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_
     mine = [question for clip in clips[processes.share(len(clips))] for question in clip]
     decoding = GREEDY
     if isinstance(config, GrpoConfig):
-        again = {"relisten": config.relisten, "relisten_seconds": config.relisten_seconds}
-        decoding = Decoding(max_new_tokens=config.max_new_tokens, **again)
+        seconds = config.relisten_seconds
+        decoding = Decoding(config.max_new_tokens, relisten=config.relisten, relisten_seconds=seconds)
     at_once = None if isinstance(config, StaConfig) else config.branches_at_once
     with (
         unsharded(lalm),
