@@ -2,8 +2,8 @@
 
 They are those that the clip's prefix holds, at the next positions, and no tokens of the policy: nothing is drawn or
 learned in their place, and what follows is conditioned on them, in sampling and in training alike. In a row of ids
-frame f of the branch's clip is -1 - f (`SharedPrefix.embed`). Source: the paper's outlook, which leaves open where, and
-how much; both are ours.
+frame f of the branch's clip is -1 - f (`SharedPrefix.embed`). Appendix D asks for such tools as future work; where the
+frames enter, and how many, is ours.
 """
 
 from __future__ import annotations

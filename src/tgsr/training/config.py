@@ -186,7 +186,7 @@ class GrpoConfig(TrainingConfig):
     max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (ours)"] = 200
     relisten: Annotated[
         bool,
-        "once a response has cited a span, the span's frames enter again (the paper's outlook); see predict",
+        "once a response has cited a span, the span's frames enter again, and it goes on from there (ours)",
     ] = False
     relisten_seconds: Annotated[float, "of --relisten: most that a response hears again"] = 10.0
     mask_cut: Annotated[bool, "cut responses earn their reward and teach nothing (DAPO's filter)"] = False
