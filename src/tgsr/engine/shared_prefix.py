@@ -65,7 +65,7 @@ class SharedPrefix:
             return embeds
         places = zip(owners[is_frame].tolist(), ids[is_frame].tolist(), strict=True)
         frames = torch.stack([self.rows[owner][self.n_before - 1 - id_] for owner, id_ in places])
-        return embeds.index_put((is_frame,), frames)
+        return embeds.index_put((is_frame,), frames.to(embeds.dtype))
 
     def and_also(self, more: SharedPrefix) -> SharedPrefix:
         """These clips and then those; nothing is copied."""
