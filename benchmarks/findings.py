@@ -18,7 +18,7 @@ import numpy as np
 
 from tgsr.choices import correct_letter
 from tgsr.disk.whole import write_whole
-from tgsr.evaluation.scoring.items import ScoredChoice, score_response
+from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
 from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.evidence import above_chance
 from tgsr.records import Response, read_questions, read_responses, write_jsonl
@@ -36,6 +36,12 @@ ROWS = {  # as recipes/findings.sh names them, in the order of the table
     "paper": "Ours: STA + GRPO, Eq. 3",
     "grounded": "STA + GRPO, grounded reward",
     "relisten": "STA + GRPO, Eq. 3, re-listening",
+}
+WAYS = {  # of stage 1, as benchmarks/stage1_options.py names them
+    "plain": "Stage 1",
+    "clock": "with a clock on the aligned audio",
+    "soft": "with a Gaussian over times as target",
+    "tokens": "with a token for each 0.1 s",
 }
 MEASURES = {
     "accuracy": Column("accuracy", "%", 100, 1, "higher"),
@@ -234,6 +240,39 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
     )
 
 
+def phrases_of(path: Path) -> Run:
+    """One model's answers to phrases, scored."""
+    scored = [one for response in read_responses(path) for one in score_response(response)]
+    items = sorted((one for one in scored if isinstance(one, ScoredPhrase)), key=lambda item: item.id)
+    iou = np.array([item.iou for item in items], dtype=float)
+    return Run(tuple(item.id for item in items), tuple(item.clip for item in items), {"iou": iou})
+
+
+def ways_of(folder: Path, bootstrap: Bootstrap) -> Table | None:
+    """IoU of phrases by each way of stage 1, and how much more than plainly; None before one was trained."""
+    found: dict[str, dict[str, Run]] = {}
+    for path in sorted(folder.glob("*/phrases.jsonl")):
+        way, seed = row_and_seed(path.parent.name)
+        found.setdefault(way, {})[seed] = phrases_of(path)
+    rows = []
+    for way in (way for way in WAYS if way in found):
+        mean, draws = mean_over(found[way], "iou", bootstrap)
+        more = None
+        if way != "plain" and "plain" in found:
+            plain, plain_draws = mean_over(found["plain"], "iou", bootstrap)
+            more = Mean(
+                (mean.value or 0.0) - (plain.value or 0.0), *interval_of(draws - plain_draws), mean.n, 0
+            )
+        rows.append(TableRow(WAYS[way], (len(found[way]), mean, more)))
+    columns = (
+        Column("seeds"),
+        Column("IoU", digits=3, better="higher"),
+        Column("less stage 1", digits=3),
+    )
+    title = "digits: other ways of stage 1, phrases of held-out recordings"
+    return Table("ways", title, "row", columns, (Group("", tuple(rows)),)) if rows else None
+
+
 def behaviour_of(path: Path) -> Table | None:
     """Audiology Verify, a mean over seeds and each seed's; None before it was measured."""
     if not path.is_file():
@@ -262,7 +301,8 @@ def page(out: Path, seed: int) -> str:
         rows = runs_of(folder)
         tables += [*table_of(folder.name, rows, bootstrap), claims_of(folder.name, rows, bootstrap)]
     verify = behaviour_of(out / "behaviour" / "behaviour.json")
-    tables += [verify] if verify is not None else []
+    ways = ways_of(out / "options", bootstrap)
+    tables += [table for table in (verify, ways) if table is not None]
     told = f"Not run: {', '.join(left)}.\n\n" if left else ""
     return told + "\n".join(map(markdown, tables))
 

@@ -18,6 +18,7 @@
 #   without-compaction  GRPO where any number of timestamps earns the most: the paper does not define it, our reading
 #   reasoning-sft   four samples a question from the base, of which those are learned that are right and cite nothing
 #   answer-only     the right answer alone is learned, without reasoning, from stage 1
+#   plain, clock, soft, tokens   stage 1 as it is, and as other groups do it (benchmarks/stage1_options.py)
 #   relisten        as paper, and a cited span's frames enter again before the answer, in training and when asked
 #
 # The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all.
@@ -162,10 +163,16 @@ if [ -n "${ENGLISH:-}" ]; then
 fi
 
 # --- the options: what others do, or propose --------------------------------------------------------------
+way() { # WAY SEED: stage 1 otherwise, asked for phrases
+    python "$(dirname "$0")/../benchmarks/stage1_options.py" "$1" --questions "$OUT/data-sta/questions.jsonl" \
+        --test "$OUT/phrases/questions.jsonl" --steps $((2 * STEPS)) --seed "$2" --out "$OUT/options"
+}
+step data-phrases 1 build sta --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-recordings --phrases 4 --out "$OUT/phrases"
 for seed in $SEEDS; do
     step "relisten-$seed" 13 grpo "relisten-$seed" "$OUT/sta-$seed/adapter" "$seed" --reward paper --relisten
     step "ask-relisten-$seed" 3 ask_again digits "relisten-$seed" "$OUT/relisten-$seed/adapter" \
         "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+    for way in plain clock soft tokens; do step "$way-$seed" 6 way "$way" "$seed"; done
 done
 
 # --- what they do besides being right --------------------------------------------------------------------

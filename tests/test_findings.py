@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tgsr.records import Question, Response, read_responses, write_jsonl
+from tgsr.statistics.intervals import Bootstrap
 from tgsr.timeline import Span
 
 
@@ -92,3 +95,31 @@ def test_the_answer_alone_is_what_stage_2_reads(tmp_path: Path, findings: object
     assert [response.text for response in read_responses(tmp_path / "answers.jsonl")] == [
         "Final answer: one (a)"
     ]
+
+
+def test_other_ways_of_stage_1_are_held_against_it(tmp_path: Path, findings: object) -> None:
+    said = [replace(question(n), kind="phrase", phrase="one", choices=(), answer=None) for n in range(8)]
+    for name, late in (("plain-0", 0.5), ("plain-1", 0.5), ("clock-0", 0.1), ("clock-1", 0.1)):
+        texts = [f"From {q.evidence[0].start + late} s to {q.evidence[0].end + late} s" for q in said]
+        (tmp_path / name).mkdir()
+        write_jsonl(
+            tmp_path / name / "phrases.jsonl",
+            [Response(q, name, text) for q, text in zip(said, texts, strict=True)],
+        )
+    table = findings.ways_of(tmp_path, Bootstrap(0, 50))  # type: ignore[attr-defined]
+    (plain, clock) = table.groups[0].rows
+    assert plain.cells[:1] + clock.cells[:1] == (2, 2)
+    assert plain.cells[1].value == pytest.approx(1 / 3)
+    assert clock.cells[1].value == pytest.approx(0.9 / 1.1)
+    assert clock.cells[2].low == pytest.approx(0.9 / 1.1 - 1 / 3)
+    assert plain.cells[2] is None
+
+
+def test_soft_digits_are_a_gaussian_over_times(findings: object) -> None:
+    soft = import_module("stage1_options").SoftDigits(None, 0.05)
+    (first, tens, hundredths, last) = (dict(shares) for _, shares in soft.shares("1.98"))
+    assert tens == {".": 1.0}
+    assert first["1"] + first["2"] == pytest.approx(1)  # 2.00 is two ticks away
+    assert sum(hundredths.values()) == pytest.approx(1)
+    ticks = [math.exp(-0.5 * ((t - 198) / 5) ** 2) for t in range(179, 218)]
+    assert first["1"] * hundredths["9"] * last["8"] == pytest.approx(1 / sum(ticks), rel=1e-4)
