@@ -48,6 +48,13 @@ ROWS = {  # as recipes/findings.sh names them, in the order of the table
     "grounded": "STA + GRPO, grounded reward",
     "mini:paper": "ships as mini:paper",
     "mini:tgsr": "ships as mini:tgsr",
+    "relisten": "STA + GRPO, Eq. 3, re-listening",
+}
+WAYS = {  # of stage 1, as benchmarks/stage1_options.py names them
+    "plain": "Stage 1",
+    "clock": "with a clock on the aligned audio",
+    "soft": "with a Gaussian over times as target",
+    "tokens": "with a token for each 0.1 s",
 }
 MEASURES = {
     "accuracy": Column("accuracy", "%", 100, 1, "higher"),
@@ -140,6 +147,8 @@ CLAIMS = (
     Claim("and quotes more truly", "ours", "quote_truth", "grounded", "paper"),
     Claim("and answers better", "ours", "accuracy", "grounded", "paper"),
     Claim("and answers better than the base", "ours", "accuracy", "grounded", "base"),
+    Claim("re-listening helps answers", "paper, appendix D", "accuracy", "relisten", "paper"),
+    Claim("re-listening finds more evidence", "ours", "evidence_hit", "relisten", "paper"),
 )  # fmt: skip
 
 
@@ -193,9 +202,9 @@ def row_and_seed(model: str) -> tuple[str, str]:
     return row, seed
 
 
-def by_row(models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By row and seed ("" of a row that has none), in the order of ROWS."""
-    found: dict[str, dict[str, Any]] = {row: {} for row in ROWS}
+def by_row(models: Mapping[str, Any], rows: Iterable[str] = ROWS) -> dict[str, dict[str, Any]]:
+    """By row and seed ("" of a row that has none), in the order of `rows`."""
+    found: dict[str, dict[str, Any]] = {row: {} for row in rows}
     for model in sorted(models):
         row, seed = row_and_seed(model)
         found[row][seed] = models[model]
@@ -211,7 +220,11 @@ def world_of(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("*.jsonl")):
         if path.stat().st_size:
             files.setdefault(read_responses(path)[0].model, []).append(path)
-    runs = {model: run_of(paths) for model, paths in files.items()}
+    return world_with({model: run_of(paths) for model, paths in files.items()}, folder)
+
+
+def world_with(runs: Mapping[str, Run], folder: Path) -> dict[str, Any]:
+    """The runs as they are kept. SystemExit where they are not of the same questions."""
     if len({run.ids for run in runs.values()}) > 1:
         raise SystemExit(
             f"{folder}: its models did not answer the same questions: run recipes/findings.sh to its end"
@@ -225,6 +238,12 @@ def world_of(folder: Path) -> dict[str, Any]:
         for model, run in runs.items()
     }
     return {"ids": some.ids, "clips": some.clips, "models": models}
+
+
+def ways_in(folder: Path) -> dict[str, Any]:
+    """The answers to phrases of other ways of stage 1, WAY-SEED/phrases.jsonl; {} before one was trained."""
+    runs = {path.parent.name: run_of([path]) for path in sorted(folder.glob("*/phrases.jsonl"))}
+    return world_with(runs, folder) if runs else {}
 
 
 def watched_in(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -270,6 +289,7 @@ def gather(out: Path) -> dict[str, Any]:
             for name in CONDITIONS
             if (folder := out / "altered" / folder_of(name)).is_dir()
         },
+        "ways": ways_in(out / "options"),
         "watched": watched_in(out),
         "attention": by_model(
             out / "attention" / "attention.json",
@@ -285,14 +305,14 @@ def gather(out: Path) -> dict[str, Any]:
     }
 
 
-def runs_of(world: Mapping[str, Any]) -> dict[str, dict[str, Run]]:
+def runs_of(world: Mapping[str, Any], rows: Iterable[str] = ROWS) -> dict[str, dict[str, Run]]:
     ids, clips = tuple(world["ids"]), tuple(world["clips"])
     return {
         row: {
             seed: Run(ids, clips, {name: np.array(column, dtype=float) for name, column in values.items()})
             for seed, values in seeds.items()
         }
-        for row, seeds in by_row(world["models"]).items()
+        for row, seeds in by_row(world["models"], rows).items()
     }
 
 
@@ -418,6 +438,25 @@ def watched_table(watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     )
 
 
+def ways_table(world: Mapping[str, Any], bootstrap: Bootstrap) -> Table:
+    """IoU of phrases by each way of stage 1, and how much more than plainly."""
+    found = runs_of(world, WAYS)
+    _, plain_draws = mean_over(found["plain"], "iou", bootstrap)
+    rows = []
+    for way, runs in found.items():
+        mean, draws = mean_over(runs, "iou", bootstrap)
+        more = draws - plain_draws
+        told = None if way == "plain" else Mean(float(more.mean()), *interval_of(more), mean.n, 0)
+        rows.append(TableRow(WAYS[way], (len(runs), mean, told)))
+    columns = (
+        Column("seeds"),
+        Column("IoU", digits=3, better="higher"),
+        Column("less stage 1", digits=3),
+    )
+    title = "digits: other ways of stage 1, phrases of held-out recordings"
+    return Table("ways", title, "row", columns, (Group("", tuple(rows)),))
+
+
 def altered_table(altered: Mapping[str, Any], bootstrap: Bootstrap) -> Table:
     """What altered sound does to each row: a group a row, a line a condition."""
     of_row: dict[str, list[TableRow]] = {}
@@ -439,6 +478,8 @@ def page(found: Mapping[str, Any], seed: int = 0) -> str:
         tables += [*table_of(name, rows, bootstrap), claims_of(name, rows, bootstrap)]
     if found["altered"]:
         tables.append(altered_table(found["altered"], bootstrap))
+    if found["ways"]:
+        tables.append(ways_table(found["ways"], bootstrap))
     if found["watched"]:
         tables.append(watched_table(found["watched"]))
     for key, (title, columns) in MEASURED.items():

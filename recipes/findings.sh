@@ -19,6 +19,8 @@
 #   without-compaction  GRPO where any number of timestamps earns the most: the paper does not define it, our reading
 #   reasoning-sft   four samples a question from the base, of which those are learned that are right and cite nothing
 #   answer-only     the right answer alone is learned, without reasoning, from stage 1
+#   plain, clock, soft, tokens   stage 1 as it is, and as other groups do it (benchmarks/stage1_options.py)
+#   relisten        as paper, and a cited span's frames enter again before the answer, in training and when asked
 #
 # The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all.
 set -euo pipefail
@@ -85,13 +87,14 @@ done
 
 # --- who is asked, and how -------------------------------------------------------------------------------
 asked=()
-ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split
+ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split; AGAIN: flags of predict
     local world=$1 name=$2 model=$3 split
     for split in "${@:4}"; do
-        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" \
+        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" ${AGAIN:-} \
             --out "$OUT/answers/$world/$name-$(basename "$split").jsonl"
     done
 }
+ask_again() { AGAIN=--relisten ask "$@"; }
 digits() { # NAME MODEL
     step "ask-$1" 2 ask digits "$1" "$2" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
     asked+=("$2")
@@ -196,9 +199,9 @@ done
 
 # --- altered sound, and clips longer than those that stage 1 has heard --------------------------------------
 alter() {
-    tgsr build sta --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/phrases"
-    tgsr build qa --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --without who count --out "$OUT/choices"
-    python "$(dirname "$0")/../benchmarks/robustness.py" "$OUT/phrases/questions.jsonl" "$OUT/choices/questions.jsonl" \
+    tgsr build sta --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/altered-phrases"
+    tgsr build qa --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --without who count --out "$OUT/altered-choices"
+    python "$(dirname "$0")/../benchmarks/robustness.py" "$OUT/altered-phrases/questions.jsonl" "$OUT/altered-choices/questions.jsonl" \
         --out "$OUT/altered-sound"
 }
 hear_altered() { # NAME MODEL
@@ -215,6 +218,19 @@ for seed in $SEEDS; do
     step "short-sta-$seed" 4 tgsr train sta --questions "$OUT/data-sta/short.jsonl" --model mini --clips-per-step 8 \
         --learning-rate 1e-3 --max-steps $((2 * STEPS)) --seed "$seed" --out "$OUT/short-sta-$seed"
     step "altered-short-sta-$seed" 6 hear_altered "short-sta-$seed" "$OUT/short-sta-$seed/adapter"
+done
+
+# --- the options: what others do, or propose --------------------------------------------------------------
+way() { # WAY SEED: stage 1 otherwise, asked for phrases
+    python "$(dirname "$0")/../benchmarks/stage1_options.py" "$1" --questions "$OUT/data-sta/questions.jsonl" \
+        --test "$OUT/phrases/questions.jsonl" --steps $((2 * STEPS)) --seed "$2" --out "$OUT/options"
+}
+step data-phrases 1 build sta --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-recordings --phrases 4 --out "$OUT/phrases"
+for seed in $SEEDS; do
+    step "relisten-$seed" 13 grpo "relisten-$seed" "$OUT/sta-$seed/adapter" "$seed" --reward paper --relisten
+    step "ask-relisten-$seed" 3 ask_again digits "relisten-$seed" "$OUT/relisten-$seed/adapter" \
+        "$OUT/heldout-recordings" "$OUT/heldout-speaker"
+    for way in plain clock soft tokens; do step "$way-$seed" 6 way "$way" "$seed"; done
 done
 
 # --- what they do besides being right --------------------------------------------------------------------

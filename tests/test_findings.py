@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tgsr.records import (
     resolve_audio,
     write_jsonl,
 )
+from tgsr.statistics.intervals import Bootstrap
 from tgsr.timeline import Span, Word
 
 
@@ -178,3 +180,31 @@ def test_noise_has_the_power_that_its_name_says_and_clips_are_parted_by_length(
     for name, expected in (("at most 5 s", ["q4"]), ("over 5 s", ["q6"])):
         robustness.alter(asked, clips, robustness.CONDITIONS[name], tone.parent / name)
         assert [of.id for of in read_questions(tone.parent / name / "questions.jsonl")] == expected
+
+
+def test_other_ways_of_stage_1_are_held_against_it(tmp_path: Path, findings: Any) -> None:
+    said = [replace(question(n), kind="phrase", phrase="one", choices=(), answer=None) for n in range(8)]
+    for name, late in (("plain-0", 0.5), ("plain-1", 0.5), ("clock-0", 0.1), ("clock-1", 0.1)):
+        texts = [f"From {q.evidence[0].start + late} s to {q.evidence[0].end + late} s" for q in said]
+        (tmp_path / name).mkdir()
+        write_jsonl(
+            tmp_path / name / "phrases.jsonl",
+            [Response(q, name, text) for q, text in zip(said, texts, strict=True)],
+        )
+    table = findings.ways_table(findings.ways_in(tmp_path), Bootstrap(0, 50))
+    (plain, clock) = table.groups[0].rows
+    assert plain.cells[:1] + clock.cells[:1] == (2, 2)
+    assert plain.cells[1].value == pytest.approx(1 / 3, abs=1e-4)
+    assert clock.cells[1].value == pytest.approx(0.9 / 1.1, abs=1e-4)
+    assert clock.cells[2].low == pytest.approx(0.9 / 1.1 - 1 / 3, abs=1e-3)
+    assert plain.cells[2] is None
+
+
+def test_soft_digits_are_a_gaussian_over_times(findings: Any) -> None:
+    soft = import_module("stage1_options").SoftDigits(None, 0.05)
+    (first, tens, hundredths, last) = (dict(shares) for _, shares in soft.shares("1.98"))
+    assert tens == {".": 1.0}
+    assert first["1"] + first["2"] == pytest.approx(1)  # 2.00 is two ticks away
+    assert sum(hundredths.values()) == pytest.approx(1)
+    ticks = [math.exp(-0.5 * ((t - 198) / 5) ** 2) for t in range(179, 218)]
+    assert first["1"] * hundredths["9"] * last["8"] == pytest.approx(1 / sum(ticks), rel=1e-4)

@@ -173,6 +173,7 @@ def test_three_seeds_of_each_finding_differ_from_ours_in_one_setting_and_are_ask
         "strict": {"counter": "strict", "reward": None},
         "without-sta": {"model": "mini", "reward": None},
         "paper": {},
+        "relisten": {"relisten": True},
     }
     runs = of("train grpo", commands)
     for seed in range(3):
@@ -189,13 +190,15 @@ def test_three_seeds_of_each_finding_differ_from_ours_in_one_setting_and_are_ask
         if folder.parent.name == "answers":
             asked.setdefault(folder.name, {}).setdefault(run.name, set()).add(run.questions)
     assert {world: len(models) for world, models in asked.items()} == {
-        "digits": 3 + 3 * 9,
+        "digits": 3 + 3 * 10,
         "english": 1 + 3 * 3,
         "digits-sampled": 1 + 3 * 4,
         **{f"digits-gain-{gain}": 2 + 3 for gain in ("0", "0.5", "1")},
     }
     for models in asked.values():
         assert len({frozenset(questions) for questions in models.values()}) == 1
+    again = {run.name for run in of("predict", commands) if run.relisten}
+    assert again == {f"relisten-{seed}" for seed in range(3)}
 
 
 OTHERS = sorted((Path(__file__).parent.parent / "recipes" / "other_trainers").glob("*.sh"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from tgsr.choices import correct_letter
 from tgsr.disk.jsonl import Row
 from tgsr.engine.features import FeatureCache, KeptFeatures
+from tgsr.engine.relisten import most_frames
 from tgsr.engine.sampling import Sampled, decoder_of, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, BranchLogps, SharedPrefix, branch_logps, listen, of_clips
 from tgsr.engine.vllm_rollouts import VllmServer, connect_all, push_to_all, sample_by_vllm
@@ -265,7 +266,9 @@ def sample_groups(
         torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
     ):
         decoder = decoder_of(lalm, config.quantize)
-        return sample(prefix, owners, last, uniform_BN=uniform_BN, at_once=at_once, decoder=decoder, **limits)
+        again = most_frames(lalm, config.hears_again)
+        limits |= {"at_once": at_once, "decoder": decoder, "relisten_frames": again}
+        return sample(prefix, owners, last, uniform_BN=uniform_BN, **limits)
 
 
 def rollouts_of(
@@ -316,7 +319,7 @@ def micro_batches_of(groups: Groups, config: GrpoConfig) -> list[MicroBatch]:
     """The rollouts, `prompts_at_once` whole groups together, and of these `responses_at_once`."""
     prompts, prefix, rollouts = groups.prompts, groups.prefix, groups.rollouts
     size = config.group_size
-    branches = [Branch(i // size, prompts[i // size].last, r.sampled.ids) for i, r in enumerate(rollouts)]
+    branches = [Branch(i // size, prompts[i // size].last, r.sampled.row) for i, r in enumerate(rollouts)]
     micro_batches = []
     for some_groups in passes(len(prompts), config.prompts_at_once):
         first = some_groups.start * size
@@ -407,6 +410,7 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
         "k_strict": float(np.mean([count_distinct(r.text) for r in rollouts])),
         **({} if tokens is None else policy_row(tokens, config)),
         "tokens": float(np.mean([len(r.sampled.ids) for r in rollouts])),
+        **({"frames_again": float(np.mean([n_again(r) for r in rollouts]))} if config.relisten else {}),
         "cut": sum(r.sampled.cut for r in rollouts),
         "equal_groups": int((rewards_PG.amax(1) == rewards_PG.amin(1)).sum()),
         "reward_std_within": float(rewards_PG.std(1).mean()),
@@ -414,6 +418,11 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
         **entropy_of(rollouts, tokens),
         "accuracy_by_task": accuracy_by_task(rollouts),
     }
+
+
+def n_again(rollout: Rollout) -> int:
+    """How many frames a response has heard again."""
+    return sum(one.stop - one.first for one in rollout.sampled.again)
 
 
 def policy_row(tokens: Responses, config: GrpoConfig) -> Row:
@@ -454,6 +463,7 @@ def rollout_rows(rollouts: Sequence[Rollout]) -> list[Row]:
             "advantage": r.advantage,
             "ids": list(r.sampled.ids),
             "logps": list(r.sampled.logps),
+            **({"again": [astuple(one) for one in r.sampled.again]} if r.sampled.again else {}),
             **({"failed": r.sampled.failed} if r.sampled.failed else {}),
         }
         for r in rollouts
@@ -511,12 +521,14 @@ def reinforce(
     lalm, processes = run.lalm, run.processes
     # Refuses early what no number of questions makes right.
     steps_per_epoch(len(questions), config.prompts_per_step, processes.n, config.shard, config.shard)
+    most_frames(lalm, config.hears_again)
     words = words_by_clip(config, questions)
     watch = watch_of(run, config, questions)
     servers: Sequence[VllmServer] = () if config.vllm is None else connect_all(config.vllm, lalm)
     audio = hear_clips(run, questions, config.questions)
     prompts = [prompted(lalm, q, audio[q.audio], words.get(q.clip_id)) for q in questions if q.audio in audio]
-    n_own = config.max_new_tokens + 1  # the prompt's last token, and the response
+    # The prompt's last token, and the response.
+    n_own = 1 + config.max_new_tokens + most_frames(lalm, config.hears_again)
     require_room(
         lalm, ((p.question.id, lalm.positions_of(p.audio.n_frames) + len(p.after) + n_own) for p in prompts)
     )

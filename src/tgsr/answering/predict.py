@@ -23,6 +23,7 @@ from tgsr.disk.rows import Entry, json_lines
 from tgsr.disk.run_folder import changed, hashes_of, read_described
 from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache, hear
+from tgsr.engine.relisten import most_frames
 from tgsr.engine.sampling import Decoder, Sampled, decoder_of, sample, uniforms_of
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, branch_logps, common_start, listen
 from tgsr.errors import AudioError, ModelError, OptionError, RecordError
@@ -98,6 +99,7 @@ def sampled(
         ),
         at_once=branches_at_once,
         decoder=decoder or decoder_of(lalm, decoding.quantize),
+        relisten_frames=most_frames(lalm, decoding.hears_again),
     )
 
 
@@ -133,11 +135,11 @@ def rounding(
     prefix, ((owner, rest),) = asked(lalm, heard, [prompt])
     with torch.no_grad():
         exact = branch_logps(
-            prefix, [Branch(owner, rest, drawn.ids)], temperature=decoding.temperature or 1.0
+            prefix, [Branch(owner, rest, drawn.row)], temperature=decoding.temperature or 1.0
         )
-    apart_T = (exact.logp_BT[0].cpu() - torch.tensor(drawn.logps)).abs()
+    apart_T = (exact.logp_BT[exact.mask_BT].cpu() - torch.tensor(drawn.logps)).abs()
     return (
-        f"{decoding.quantize}: over the {len(apart_T)} tokens of a first response log-probs are "
+        f"{decoding.quantize}: over the {len(drawn.logps)} tokens of a first response log-probs are "
         f"{float(apart_T.mean()):.2g} nats from the exact ones in the mean, {float(apart_T.max()):.2g} at most"
     )
 
@@ -166,11 +168,12 @@ class LalmAnswers:
         begun = begun_of(question)
         after = (*prompt.after, *(self.lalm.response_tokens(begun) if begun else ()))
         before = len(prompt.before) + self.lalm.positions_of(len(features))
-        room, n_new = context_of(self.lalm) - before, self.decoding.max_new_tokens
+        n_new = self.decoding.max_new_tokens + most_frames(self.lalm, self.decoding.hears_again)
+        room = context_of(self.lalm) - before
         if len(after) + n_new > room:
             raise ModelError(
                 f"{len(after)} tokens of prompt and {n_new} to come; {self.lalm.name} has room for {room}: "
-                "lower --max-new-tokens, or shorten the question"
+                "lower --max-new-tokens (or --relisten-seconds), or shorten the question"
             )
         return clip, after
 
@@ -228,12 +231,14 @@ def predict(
     """
     clips, decoder = by_clip(questions), None
     if isinstance(model, Lalm):
+        most_frames(model, decoding.hears_again)  # refuses before anything is heard
         decoder = decoder_of(model, decoding.quantize) if clips else None
         way: Any = LalmAnswers(model, cache, decoding, branches_at_once, decoder)
-    elif decoding.quantize is None:
+    elif decoding.quantize is None and not decoding.relisten:
         way = ResponderAnswers(model, decoding)
     else:
-        raise OptionError(f"--quantize {decoding.quantize}: {model.name} is not decoded by us; leave it out")
+        flag = "--relisten" if decoding.relisten else f"--quantize {decoding.quantize}"
+        raise OptionError(f"{flag}: {model.name} is not decoded by us; leave it out")
     desc = f"predict {model.name}" if title is None else title
     bar = tqdm(total=len(clips), desc=desc, unit="clip", disable=not desc, leave=None)
     for first in range(0, len(clips), way.at_once):
@@ -340,9 +345,10 @@ def _require_one_way(
     everyones = read_described(described) if described.exists() else {}
     known = everyones.get(name) if has_answered else None
     known = known if isinstance(known, dict) else {}
-    decoded = asdict(decoding) if decoding.temperature else {"max_new_tokens": decoding.max_new_tokens}
-    decoded |= {"quantize": decoding.quantize}
-    decoded = {key: value for key, value in decoded.items() if value is not None}
+    decoded = asdict(decoding)
+    unused = set() if decoding.temperature else {"temperature", "top_p", "seed"}
+    unused |= set() if decoding.relisten else {"relisten", "relisten_seconds"}
+    decoded = {key: value for key, value in decoded.items() if value is not None and key not in unused}
     files = hashes_of(files_of(model.name), known.get("files", {}))
     problem = None
     if known and known.get("decoding") != decoded:

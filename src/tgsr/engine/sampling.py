@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
 from tgsr.engine.plain_decoder import Captured, PlainDecoder, Step, uncovered
+from tgsr.engine.relisten import Again, next_again, row_of
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches, nucleus, pad_right
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.placement import Quantize
@@ -46,6 +49,8 @@ class Sampled:
 
     `entropies` are that distribution's, in nats, where each token was drawn; () where nothing was drawn (temperature 0)
     and where the sampler does not say (a server, transformers' generate).
+
+    `again` are the frames that were heard again between the tokens, and `row` is both together, as a branch's answer.
     """
 
     ids: tuple[int, ...]
@@ -53,6 +58,11 @@ class Sampled:
     logps: tuple[float, ...]
     failed: str = ""
     entropies: tuple[float, ...] = ()
+    again: tuple[Again, ...] = ()
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        return row_of(self.ids, self.again)
 
 
 def uniforms(n_branches: int, max_new_tokens: int, seed: int) -> Tensor:
@@ -75,9 +85,9 @@ class ByModules:
     lalm: Lalm
     is_capturable: ClassVar[bool] = False
 
-    def logits(self, cache: BranchCache, ids_BN: Tensor, position_BN: Tensor) -> Tensor:
+    def logits(self, cache: BranchCache, embeds: Tensor, position_BN: Tensor) -> Tensor:
         """After the last of N tokens a branch, B x V, float32; `cache.extend` comes before."""
-        decoder, embeds = self.lalm.language_model, self.lalm.embed(ids_BN)
+        decoder = self.lalm.language_model
         # A layer attends to a memory only where it is given one; whose keys it attends to, the cache says.
         more = {} if cache.prefix.memory is None else {"encoder_hidden_states": embeds[:, :1]}
         with attention_as(decoder, NAME):
@@ -88,7 +98,9 @@ class ByModules:
 
     def steps(self, cache: BranchCache, first: int, n: int) -> Step:
         """As PlainDecoder.steps."""
-        return lambda ids_B, position_B: self.logits(cache, ids_B[:, None], position_B[:, None])
+        return lambda ids_B, position_B: self.logits(
+            cache, self.lalm.embed(ids_B[:, None]), position_B[:, None]
+        )
 
 
 Decoder = PlainDecoder | ByModules
@@ -118,6 +130,7 @@ def sample(
     uniform_BN: Tensor | None = None,
     at_once: int | None = None,
     decoder: Decoder | None = None,
+    relisten_frames: int = 0,
 ) -> list[Sampled]:
     """One continuation a branch: prompts[b] after the prefix of clip owners[b].
 
@@ -127,10 +140,12 @@ def sample(
     draw depends on who else is in the batch. Nor do branches of very different lengths: they are padded to the longest.
     `decoder` is the model's own, read with its weights of now, for a caller that samples by the same ones again, or by
     rounded ones; else it is read here. One that cannot be read (`uncovered`) samples by its own modules, which is said.
+    `relisten_frames`: above 0, each span that a response cites is heard again before it goes on, at most so many frames
+    in all (engine/relisten.py).
     ModelError for no branches, an empty prompt, or a branch that
     the context has no room for; ValueError for at_once below 1 and for missing random numbers.
     """
-    check_branches(prefix, owners, prompts, [max_new_tokens] * len(prompts))
+    check_branches(prefix, owners, prompts, [max_new_tokens + relisten_frames] * len(prompts))
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once must be 1 or more, or None for all branches, got {at_once}")
     n = len(prompts)
@@ -150,18 +165,82 @@ def sample(
         for first in range(0, len(group), at_once):
             some = group[first : first + at_once]
             clips = sorted({heard.index(owners[b]) for b in some})
-            answers = _sample_together(
+            draw_on = partial(
+                _sample_together,
                 decoder,
-                prefix.lalm,
+                prefix.only([heard[clip] for clip in clips]),
                 keys_and_values.of(clips),
-                [clips.index(heard.index(owners[b])) for b in some],
+                temperature=temperature,
+                top_p=top_p,
+            )
+            places = [clips.index(heard.index(owners[b])) for b in some]
+            n_frames = [prefix.n_frames[owners[b]] for b in some]
+            answers = _listening_again(
+                draw_on,
+                prefix.lalm,
+                places,
                 [prompts[b] for b in some],
                 uniform_BN[some],
-                temperature,
-                top_p,
+                n_frames,
+                relisten_frames,
             )
             sampled |= zip(some, answers, strict=True)
     return [sampled[b] for b in range(n)]
+
+
+Drawn = Callable[[Sequence[int], Sequence[Sequence[int]], Tensor, Sequence["Stop"]], list[Sampled]]
+Stop = Callable[[list[int]], bool]  # whether a branch leaves the batch after these new tokens
+
+
+def _listening_again(
+    draw_on: Drawn,
+    lalm: Lalm,
+    owners: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    uniform_BN: Tensor,
+    n_frames: Sequence[int],
+    most: int,
+) -> list[Sampled]:
+    """Rounds of `_sample_together`: a branch that has cited leaves, and goes on in the next one with what it cited.
+
+    Its own tokens are then its prompt's, so that all its numbers are those of one sequence. Without frames one round.
+    """
+    limit = uniform_BN.shape[1]
+    responses = [Sampled((), True, ()) for _ in prompts]
+    going = list(range(len(prompts)))
+    while going:
+        before = [responses[b] for b in going]
+
+        def due(b: int, ids: Sequence[int]) -> Again | None:
+            if not most:
+                return None
+            so_far = responses[b]
+            return next_again(lalm, (*so_far.ids, *ids), so_far.again, n_frames[b], most)
+
+        def leaves(b: int, ids: list[int]) -> bool:
+            return len(responses[b].ids) + len(ids) == limit or due(b, ids) is not None
+
+        drawn = draw_on(
+            [owners[b] for b in going],
+            [(*prompts[b], *responses[b].row) for b in going],
+            pad_sequence([uniform_BN[b, len(responses[b].ids) :] for b in going], True),
+            [partial(leaves, b) for b in going],
+        )
+        still = []
+        for b, first, more in zip(going, before, drawn, strict=True):
+            is_whole = not more.cut or more.failed or len(first.ids) + len(more.ids) == limit
+            again = None if is_whole else due(b, more.ids)
+            responses[b] = Sampled(
+                first.ids + more.ids,
+                more.cut,
+                first.logps + more.logps,
+                more.failed,
+                first.entropies + more.entropies,
+                first.again if again is None else (*first.again, again),
+            )
+            still += [] if again is None else [b]
+        going = still
+    return responses
 
 
 def pad_left(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -188,29 +267,35 @@ def of_like_lengths(lengths: Sequence[int]) -> list[list[int]]:
 
 def _sample_together(
     decoder: Decoder,
-    lalm: Lalm,
-    prefix: KeyValues,
+    prefix: SharedPrefix,
+    kept: KeyValues,
     owners: Sequence[int],
     prompts: Sequence[Sequence[int]],
     uniform_BN: Tensor,
+    stops: Sequence[Stop],
+    *,
     temperature: float,
     top_p: float,
 ) -> list[Sampled]:
-    """`sample` for one batch; uniform_BN holds a random number for each token that a branch may get."""
-    device = device_of(lalm)
+    """`sample` for one batch, whose clips' keys are `kept`; uniform_BN holds a random number for each token that a
+    branch may get, and `stops` say where it leaves before it has ended.
+    """
+    lalm, device = prefix.lalm, device_of(prefix.lalm)
     max_new_tokens = uniform_BN.shape[1]
     owners_B = torch.tensor(list(owners), device=device)
     ids_BT, visible_BT = pad_left(prompts, lalm.pad_id, device)
     n_prompt = ids_BT.shape[1]
     is_captured = device.type == "cuda" and decoder.is_capturable
-    cache = BranchCache(prefix, owners_B, n_prompt + max_new_tokens, fixed=is_captured)
-    length_B, n_prompt_B = prefix.lengths_C[owners_B], visible_BT.sum(1)
+    cache = BranchCache(kept, owners_B, n_prompt + max_new_tokens, fixed=is_captured)
+    length_B, n_prompt_B = kept.lengths_C[owners_B], visible_BT.sum(1)
     start_B = length_B + n_prompt_B - n_prompt  # of the row, its padding included
 
     # The prompts, all their tokens at once; then token by token.
     cache.extend(visible_BT)
     logits_BV = ByModules(lalm).logits(
-        cache, ids_BT, (start_B[:, None] + torch.arange(n_prompt, device=device)).clamp(min=0)
+        cache,
+        prefix.embed(ids_BT, owners_B[:, None].expand_as(ids_BT)),
+        (start_B[:, None] + torch.arange(n_prompt, device=device)).clamp(min=0),
     )
     position_B = length_B + n_prompt_B
     first = int(position_B.min())
@@ -221,19 +306,21 @@ def _sample_together(
     logps: list[list[float]] = [[] for _ in prompts]
     entropies: list[list[float]] = [[] for _ in prompts]
     failed = [""] * len(prompts)
+    done = [False] * len(prompts)
     alive = list(range(len(prompts)))
     alive_B = torch.arange(len(prompts), device=device)
     for n_new in range(1, max_new_tokens + 1):
         next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive_B, n_new - 1])
         entropy_B = entropy(logits_BV, temperature).tolist() if temperature else [None] * len(alive)
         for b, token, logp, spread in zip(alive, next_B.tolist(), logp_B.tolist(), entropy_B, strict=True):
-            if not _ended(lalm, new[b]):
+            if not done[b]:
                 if not math.isfinite(logp):
                     failed[b], token = NOT_FINITE, lalm.eos_id
                 new[b].append(token)
                 logps[b].append(logp)
                 entropies[b] += [] if spread is None else [spread]
-        keep = [row for row, b in enumerate(alive) if not _ended(lalm, new[b])]
+                done[b] = _ended(lalm, new[b]) or stops[b](new[b])
+        keep = [row for row, b in enumerate(alive) if not done[b]]
         if not keep or n_new == max_new_tokens:
             break
         if len(keep) <= LEAVE_AT * len(alive):

@@ -58,6 +58,15 @@ class SharedPrefix:
         memory = tuple(self.memory[clip] for clip in clips) if self.memory else ()
         return replace(self, rows=rows, n_frames=tuple(self.n_frames[clip] for clip in clips), memory=memory)
 
+    def embed(self, ids: Tensor, owners: Tensor) -> Tensor:
+        """Ids as they stand in the rows of their clips, `owners` of the same shape; -1 - f is frame f of the clip."""
+        embeds, is_frame = self.lalm.embed(ids.clamp(min=0)), ids < 0
+        if not bool(is_frame.any()):
+            return embeds
+        places = zip(owners[is_frame].tolist(), ids[is_frame].tolist(), strict=True)
+        frames = torch.stack([self.rows[owner][self.n_before - 1 - id_] for owner, id_ in places])
+        return embeds.index_put((is_frame,), frames.to(embeds.dtype))
+
     def and_also(self, more: SharedPrefix) -> SharedPrefix:
         """These clips and then those; nothing is copied."""
         return replace(
@@ -114,7 +123,10 @@ def pad_right(rows: Sequence[Sequence[int]], value: int, device: torch.device) -
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Something asked about clip `owner` of a batch: the prompt's tokens after the audio, and the answer's."""
+    """Something asked about clip `owner` of a batch: the prompt's tokens after the audio, and the answer's.
+
+    Among them -1 - f stands for frame f of the clip, heard again (engine/relisten.py).
+    """
 
     owner: int
     prompt: tuple[int, ...]
@@ -166,7 +178,7 @@ class SoftTimes:
 
 @dataclass(frozen=True)
 class BranchLogps:
-    """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False).
+    """Log-probs of the answers' tokens of B branches, B x T (0 where mask_BT is False: at padding, at frames).
 
     Where they were asked for: nucleus_BT, the log of the nucleus' mass before each of those tokens, without
     gradient (added to log-probs that were renormalised within the nucleus it undoes that); `hidden_states`,
@@ -244,6 +256,7 @@ def forward(
     lengths = [len(text) for text in texts]
     starts = row_starts(prefix_lengths, lengths)
     ids_N = torch.tensor([token for text in texts for token in text])
+    owners_N = torch.tensor(owners).repeat_interleave(torch.tensor(lengths)).to(device)
     where = layout(prefix_lengths, lengths, owners, device, [len(frames) for frames in prefix.memory])
     n_clips = len(prefix.rows)
     done = Forward(None, tuple(starts[:n_clips]), tuple(starts[n_clips:]))
@@ -254,7 +267,7 @@ def forward(
     decoder = lalm.language_model
     with lean(decoder) if attention == NAME else attention_as(decoder, attention):
         out = decoder(
-            inputs_embeds=torch.cat([*prefix.rows, lalm.embed(ids_N.to(device))])[None],
+            inputs_embeds=torch.cat([*prefix.rows, prefix.embed(ids_N.to(device), owners_N)])[None],
             position_ids=where.position_N[None],
             use_cache=False,
             output_hidden_states=output_hidden_states,
@@ -289,6 +302,8 @@ def branch_logps(
     if len(hidden_ND) > sum(len(branch.answer) for branch in branches):  # the last layer has computed all
         places = [torch.arange(some.start, some.stop) for some in done.predicting(branches)]
         hidden_ND = hidden_ND[torch.cat(places).to(device)]
+    is_token_BT = mask_BT & (answer_ids >= 0)
+    hidden_ND, mask_BT = hidden_ND[is_token_BT[mask_BT]], is_token_BT
 
     def spread(value_N: Tensor) -> Tensor:
         return torch.zeros(mask_BT.shape, device=device).masked_scatter(mask_BT, value_N)

@@ -127,7 +127,10 @@ def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_
     lalm, processes = run.lalm, run.processes
     clips = by_clip(held_out.questions)
     mine = [question for clip in clips[processes.share(len(clips))] for question in clip]
-    decoding = GREEDY if isinstance(config, StaConfig) else Decoding(max_new_tokens=config.max_new_tokens)
+    decoding = GREEDY
+    if isinstance(config, GrpoConfig):
+        seconds = config.relisten_seconds
+        decoding = Decoding(config.max_new_tokens, relisten=config.relisten, relisten_seconds=seconds)
     at_once = None if isinstance(config, StaConfig) else config.branches_at_once
     with (
         unsharded(lalm),

@@ -22,6 +22,10 @@ class Decoding:
         Quantize | None,
         "on a CPU: token by token with the decoder's matrices rounded to 8 bits; faster, not exact",
     ] = None
+    relisten: Annotated[
+        bool, "once a response has cited a span, the span's frames enter again, and it goes on from there"
+    ] = False
+    relisten_seconds: Annotated[float, "of --relisten: most that a response hears again"] = 10.0
 
     def __post_init__(self) -> None:
         """OptionError for numbers that no sampling has."""
@@ -31,6 +35,13 @@ class Decoding:
             raise OptionError(f"--top-p {self.top_p}: must be above 0 and at most 1")
         if self.max_new_tokens < 1:
             raise OptionError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
+        if not 0 < self.relisten_seconds < math.inf:
+            raise OptionError(f"--relisten-seconds {self.relisten_seconds}: must be above 0")
+
+    @property
+    def hears_again(self) -> float:
+        """Seconds of what it cites that a response hears again, at most; 0 without --relisten."""
+        return self.relisten_seconds if self.relisten else 0.0
 
 
 GREEDY = Decoding()

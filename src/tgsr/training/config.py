@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -183,6 +184,11 @@ class GrpoConfig(TrainingConfig):
     temperature: Annotated[float, "of sampling, and of all log-probs in the loss"] = 0.7
     top_p: Annotated[float, "nucleus of sampling"] = 0.9
     max_new_tokens: Annotated[int, "a response's most; longer ones are cut and counted (ours)"] = 200
+    relisten: Annotated[
+        bool,
+        "once a response has cited a span, the span's frames enter again, and it goes on from there (ours)",
+    ] = False
+    relisten_seconds: Annotated[float, "of --relisten: most that a response hears again"] = 10.0
     mask_cut: Annotated[bool, "cut responses earn their reward and teach nothing (DAPO's filter)"] = False
     learning_rate: Annotated[float, "peak"] = 5e-6
     epsilon: Annotated[float, "clip of the ratio, both ways (Eq. 6)"] = 0.2
@@ -270,6 +276,10 @@ class GrpoConfig(TrainingConfig):
         require("vllm", self.vllm, "URL, or URL,URL", not blank)
         apart = self.vllm is None or self.quantize is None
         require("quantize", self.quantize, "without --vllm, whose server rounds by itself", apart)
+        again = self.relisten_seconds
+        require("relisten_seconds", again, "above 0", 0 < again < math.inf)
+        sampled_here = self.vllm is None or not self.relisten
+        require("vllm", self.vllm, "without --relisten, whose frames a server would not take", sampled_here)
         require("weight_cap", self.weight_cap, "1 or more", self.weight_cap >= 1)
         try:
             check_compaction(self.k_ref, self.k_max, self.c_max, self.c_min)
@@ -289,6 +299,11 @@ class GrpoConfig(TrainingConfig):
             grounding if self.grounding_weight is None else self.grounding_weight,
             dense if self.dense_weight is None else self.dense_weight,
         )
+
+    @property
+    def hears_again(self) -> float:
+        """As Decoding.hears_again."""
+        return self.relisten_seconds if self.relisten else 0.0
 
     @property
     def needs_words(self) -> bool:
