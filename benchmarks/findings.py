@@ -358,6 +358,31 @@ def table_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boots
     ]
 
 
+def kinds_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Bootstrap) -> Table:
+    """Accuracy by what is asked, which a question's id ends with."""
+    ids = next(iter(next(iter(rows.values())).values())).ids
+    kind_of = [id_.rpartition("-")[2] for id_ in ids]
+    kinds = sorted(set(kind_of))
+
+    def accuracy(runs: Mapping[str, Run], kind: str) -> Mean:
+        asked = [place for place, of_it in enumerate(kind_of) if of_it == kind]
+        some = {
+            seed: Run(
+                tuple(run.ids[place] for place in asked),
+                tuple(run.clips[place] for place in asked),
+                {"accuracy": run.values["accuracy"][asked]},
+            )
+            for seed, run in runs.items()
+        }
+        return mean_over(some, "accuracy", bootstrap)[0]
+
+    made = tuple(
+        TableRow(ROWS[row], tuple(accuracy(runs, kind) for kind in kinds)) for row, runs in rows.items()
+    )
+    columns = tuple(Column(f"{kind}, {kind_of.count(kind)}", "%", 100, 1, "higher") for kind in kinds)
+    return Table(f"{world}-kinds", f"{world}: accuracy by what is asked", "row", columns, (Group("", made),))
+
+
 def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Bootstrap) -> Table:
     """Each claim whose rows were run: the difference with its interval, and what it says."""
     judged = []
@@ -475,7 +500,8 @@ def page(found: Mapping[str, Any], seed: int = 0) -> str:
     tables: list[Table] = []
     for name, world in found["worlds"].items():
         rows = runs_of(world)
-        tables += [*table_of(name, rows, bootstrap), claims_of(name, rows, bootstrap)]
+        tables += [*table_of(name, rows, bootstrap), kinds_of(name, rows, bootstrap)]
+        tables.append(claims_of(name, rows, bootstrap))
     if found["altered"]:
         tables.append(altered_table(found["altered"], bootstrap))
     if found["ways"]:
@@ -485,7 +511,8 @@ def page(found: Mapping[str, Any], seed: int = 0) -> str:
     for key, (title, columns) in MEASURED.items():
         if found[key]:
             tables.append(seeds_table(title, columns, found[key]))
-    told = f"Not run: {', '.join(found['left'])}.\n\n" if found["left"] else ""
+    left = dict.fromkeys(row_and_seed(step)[0] for step in found["left"] if not step.startswith("ask-"))
+    told = f"Not run, or not for all seeds: {', '.join(left)}.\n\n" if left else ""
     return told + "\n".join(map(markdown, tables))
 
 
