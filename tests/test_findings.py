@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import re
 from collections.abc import Callable
@@ -208,3 +210,11 @@ def test_soft_digits_are_a_gaussian_over_times(findings: Any) -> None:
     assert sum(hundredths.values()) == pytest.approx(1)
     ticks = [math.exp(-0.5 * ((t - 198) / 5) ** 2) for t in range(179, 218)]
     assert first["1"] * hundredths["9"] * last["8"] == pytest.approx(1 / sum(ticks), rel=1e-4)
+
+
+def test_the_page_of_findings_is_made_of_the_measures_beside_it(findings: Any) -> None:
+    pages = Path(__file__).parent.parent / "docs" / "findings"
+    found = json.loads(gzip.decompress((pages / "seeds.json.gz").read_bytes()))
+    _, made, tables = (pages / "seeds.md").read_text(encoding="utf-8").partition(findings.MADE)
+    assert made
+    assert tables == findings.page(found)

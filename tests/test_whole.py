@@ -340,6 +340,9 @@ ALLOWED = {
     ("check/learning.py", "quietly"): "appends what the loops print",
     # a download that is gone on with after an interruption
     ("data/corpora/amazon_queen_package.py", "_download"): "gives it its name once its hash is right",
+    # a wheel that pip has finished, in a folder of its own
+    ("models/packaged_weights.py", "_pip_wheel"): "moves it out of there",
+    ("models/packaged_weights.py", "_fetching"): "moves one that a killed process has left there",
     # not on disk
     ("audio.py", "_encode"): "writes to memory",
     ("engine/vllm_rollouts.py", "_prompt_embeds"): "writes to memory",
