@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "findings.sh"
-SMALL = {"STEPS": "2", "TRAIN": "8", "CLIPS": "3", "WATCH": "2", "SEEDS": "0"}
+SMALL = {"STEPS": "2", "TRAIN": "8", "CLIPS": "12", "WATCH": "2", "SEEDS": "0"}
 
 
 def run(out: Path, seconds: float | None) -> bool:

@@ -4,6 +4,7 @@
 
 A folder a condition, each with questions.jsonl, clips.jsonl and audio/: what `tgsr predict` reads. Noise is white, so
 many dB below the clip's own power; speed is that of a tape, pitch and all, and moves the times; loud is clipped at 1.
+Clips longer than MOST seconds are left out of all conditions.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tgsr.records import Clip, Question, read_clips, read_questions, resolve_aud
 from tgsr.timeline import Seconds, Span
 
 LONG = 5.0  # seconds; where the clips are parted by their length
+MOST = 9.0  # seconds of a clip: made slower it still fits into the 10 s that the miniature hears
 Samples = audio.Samples
 
 
@@ -111,7 +113,12 @@ def main() -> None:
     parser.add_argument("questions", type=Path, nargs="+", help="clips.jsonl lies beside each")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    asked = [(path, question) for path in args.questions for question in read_questions(path)]
+    asked = [
+        (path, question)
+        for path in args.questions
+        for question in read_questions(path)
+        if question.duration <= MOST
+    ]
     clips = {clip.id: clip for path in args.questions for clip in read_clips(path.with_name("clips.jsonl"))}
     for name, condition in CONDITIONS.items():
         alter(asked, clips, condition, args.out / folder_of(name))

@@ -207,6 +207,7 @@ alter() {
 hear_altered() { # NAME MODEL
     local folder
     for folder in "$OUT"/altered-sound/*/; do
+        [ -s "$folder/questions.jsonl" ] || continue
         tgsr predict --questions "$folder/questions.jsonl" --model "$2" --name "$1" --out "$OUT/altered/$(basename "$folder")/$1.jsonl"
     done
 }
