@@ -11,7 +11,7 @@ help:
 	@echo "make test    lint and all tests, a process a core; those that need the encoder are skipped without it"
 	@echo "make test-browser  installs a Chromium if there is none, then the tests of the local pages in it"
 	@echo "make check   the whole of tgsr check on the miniatures, some minutes each; make test runs it shortened"
-	@echo "make bench   speed and memory, against the best other ways and the usual one; six minutes"
+	@echo "make bench   speed and memory, against the best other ways and the usual one; some twenty minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make fetch   Whisper base, SmolLM2-135M, MiniLM and a voice encoder, downloaded once and checked each time"
 	@echo "make clean   removes .venv and the tools' caches; runs and fetched weights stay"
