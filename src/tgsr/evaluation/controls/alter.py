@@ -112,6 +112,11 @@ class Condition:
     level: float = 100.0
     is_right: bool = False
 
+    @property
+    def is_of_reasoning(self) -> bool:
+        """Whether the sound is as it was, and the model goes on from a reasoning that is given to it."""
+        return self.family in ("reasoned", *OF_REASONING)
+
 
 def conditions_of(settings: Settings, temperature: float = 0.0) -> list[Condition]:
     """All conditions but "original", in the order of the table.

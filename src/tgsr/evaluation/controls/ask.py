@@ -30,7 +30,6 @@ from tgsr.disk.sound_folder import SoundFolder
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import RecordError, RunError
 from tgsr.evaluation.behaviour.consistency import reasoning_of
-from tgsr.evaluation.controls import OF_REASONING
 from tgsr.evaluation.controls.alter import (
     NOT_HEARD,
     OF_EVIDENCE,
@@ -146,7 +145,7 @@ def control(
         altered: dict[str, Altered | str] = {}
         for original in tqdm(answered, desc=f"{condition.name}: sound", unit="question", leave=False):
             question = original.question
-            if condition.family in ("reasoned", *OF_REASONING):
+            if condition.is_of_reasoning:
                 if question.kind == "choice":
                     altered[question.id] = _goes_on(condition, original, settings, rewrite)
             elif question.kind == "choice" or condition.family in OF_PHRASES:
@@ -157,12 +156,8 @@ def control(
                     condition, question, original.spans, source, other, out, settings, room
                 )
         ready = [change.question for change in altered.values() if isinstance(change, Altered)]
-        if condition.family in (
-            "repeated",
-            "swapped",
-            "reasoned",
-            *OF_REASONING,
-        ):  # recordings that are there already
+        # Recordings that are there already.
+        if condition.family in ("repeated", "swapped") or condition.is_of_reasoning:
             features = cache
         else:
             # sound that depends on what one model cites is heard once; the rest by every model with that encoder
@@ -175,7 +170,7 @@ def control(
             change = altered.get(original.question.id)
             if isinstance(change, Altered):
                 item = _item(change, original, condition.name, texts[change.question.id])
-                is_graded = judge is not None and condition.family not in ("reasoned", *OF_REASONING)
+                is_graded = judge is not None and not condition.is_of_reasoning
                 items.append(_graded(item, original, judge) if judge and is_graded else item)
             elif change is not None:
                 items.append(ControlItem(original.question, model.name, condition.name, skipped=change))

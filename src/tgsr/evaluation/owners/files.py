@@ -64,25 +64,26 @@ def owner_of_file(path: Path) -> Owner | None:
     be questions.jsonl. Raises RecordError for a JSON list and a table that are no benchmark's, and OSError where the
     file cannot be read.
     """
-    first = _first(path)
-    owner = owner_of(first.values) if first else None
-    if owner is not None or _asks_where(first) or _start(path) in (b"{", b""):
-        return owner
-    keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
-    raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
+    return _told_by_first_row(path)[0]
 
 
 def is_benchmarks(path: Path) -> bool:
     """Whether this is a benchmark's own file of questions. Raises as `owner_of_file` does."""
-    return owner_of_file(path) is not None or _asks_where(_first(path))
+    owner, asks_where = _told_by_first_row(path)
+    return owner is not None or asks_where
 
 
-def _first(path: Path) -> Entry | None:
-    return next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
-
-
-def _asks_where(first: Entry | None) -> bool:
-    return first is not None and "clip_id" not in first.values and format_of_row(first.values) is not None
+def _told_by_first_row(path: Path) -> tuple[Owner | None, bool]:
+    """The owner, and whether it is a benchmark of places. Raises as `owner_of_file` does."""
+    first = next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
+    owner = owner_of(first.values) if first else None
+    asks_where = (
+        first is not None and "clip_id" not in first.values and format_of_row(first.values) is not None
+    )
+    if owner is not None or asks_where or _start(path) in (b"{", b""):
+        return owner, asks_where
+    keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
+    raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
 
 
 def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
@@ -92,9 +93,9 @@ def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
     earlier row has, and a clip of MELD that is known to be damaged. Choices that are null or blank are left out.
     Raises RecordError where the file is no benchmark's.
     """
-    if not is_benchmarks(path):
+    owner, asks_where = _told_by_first_row(path)
+    if owner is None and not asks_where:
         raise RecordError(None, "is no benchmark's own file", str(path), remedy=_KNOWN)
-    owner = owner_of_file(path)
     seen: dict[str, int | None] = {}
     for entry in _entries(path):
         if isinstance(entry, Bad):
@@ -173,9 +174,10 @@ def _start(path: Path) -> bytes:
 
 def require_scorer(path: Path) -> Owner:
     """The owner whose file `path` is. Raises RecordError where it is nobody's, or its owner has no scorer."""
-    owner = owner_of_file(path)
+    owner, asks_where = _told_by_first_row(path)
     if owner is None or not owner.has_scorer:
-        what = "its owners have no scorer of answers" if is_benchmarks(path) else "is no benchmark's own file"
+        is_known = owner is not None or asks_where
+        what = "its owners have no scorer of answers" if is_known else "is no benchmark's own file"
         raise RecordError(None, f"--official: {what}", str(path), remedy="leave --official out")
     return owner
 
