@@ -331,6 +331,14 @@ def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tu
     return Mean(value, low, high, n, len(clips) - n), draws
 
 
+def difference(
+    first: Mapping[str, Run], second: Mapping[str, Run], measure: str, bootstrap: Bootstrap
+) -> tuple[float, float, float]:
+    """How much more the first row has, and the ends of its interval, paired by clip and by seed."""
+    (more, more_draws), (less, less_draws) = (mean_over(runs, measure, bootstrap) for runs in (first, second))
+    return (more.value or 0.0) - (less.value or 0.0), *interval_of(more_draws - less_draws)
+
+
 def table_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Bootstrap) -> list[Table]:
     """Means over seeds, and each seed by itself."""
     means = [
@@ -389,11 +397,7 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
     for claim in CLAIMS:
         if not {claim.first, claim.second} <= rows.keys():
             continue
-        (first, first_draws), (second, second_draws) = (
-            mean_over(rows[row], claim.measure, bootstrap) for row in (claim.first, claim.second)
-        )
-        low, high = interval_of(first_draws - second_draws)
-        value = (first.value or 0.0) - (second.value or 0.0)
+        value, low, high = difference(rows[claim.first], rows[claim.second], claim.measure, bootstrap)
         verdict = "holds" if low > 0 else "does not hold" if high < 0 else "cannot tell"
         column = MEASURES[claim.measure]
         scaled = [column.scale * number for number in (value, low, high)]
@@ -466,13 +470,13 @@ def watched_table(watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 def ways_table(world: Mapping[str, Any], bootstrap: Bootstrap) -> Table:
     """IoU of phrases by each way of stage 1, and how much more than plainly."""
     found = runs_of(world, WAYS)
-    _, plain_draws = mean_over(found["plain"], "iou", bootstrap)
     rows = []
     for way, runs in found.items():
-        mean, draws = mean_over(runs, "iou", bootstrap)
-        more = draws - plain_draws
-        told = None if way == "plain" else Mean(float(more.mean()), *interval_of(more), mean.n, 0)
-        rows.append(TableRow(WAYS[way], (len(runs), mean, told)))
+        mean, _ = mean_over(runs, "iou", bootstrap)
+        more = None
+        if way != "plain":
+            more = Mean(*difference(runs, found["plain"], "iou", bootstrap), mean.n, 0)
+        rows.append(TableRow(WAYS[way], (len(runs), mean, more)))
     columns = (
         Column("seeds"),
         Column("IoU", digits=3, better="higher"),
