@@ -3,6 +3,7 @@
     python benchmarks/findings.py gather runs/findings --out docs/findings/seeds.json.gz
     python benchmarks/findings.py tables docs/findings/seeds.json.gz --out docs/findings/seeds.md
 
+`gather --onto EARLIER.json.gz` keeps also what was gathered before, of another machine's folder say, on the same questions.
 `gather` keeps of the runs what the tables are made of: each question's measures, what the trainings' watches saw,
 Verify, attention and controls of each model. `tables` leaves what the page says above the line that announces them, and
 draws the watches and what altered sound does beside it.
@@ -303,6 +304,33 @@ def gather(out: Path) -> dict[str, Any]:
             out / "behaviour" / "behaviour.json", lambda found: {"verify": found["verify_zero"]["value"]}
         ),
     }
+
+
+def world_onto(earlier: Mapping[str, Any], world: Mapping[str, Any]) -> dict[str, Any]:
+    """One world of two folders. SystemExit where they are not of the same questions."""
+    if earlier and world and list(earlier["ids"]) != list(world["ids"]):
+        raise SystemExit("gather: the earlier models did not answer the same questions: leave --onto out")
+    return {**earlier, **world, "models": {**earlier.get("models", {}), **world.get("models", {})}}
+
+
+def worlds_onto(earlier: Mapping[str, Any], worlds: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: world_onto(earlier.get(name, {}), worlds.get(name, {})) for name in {**earlier, **worlds}}
+
+
+def onto(earlier: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was gathered earlier and now: of a model that both have, what was gathered now."""
+    of_model = ("watched", "attention", "controls", "verify")
+    return {
+        "left": [step for step in found["left"] if step in earlier["left"]],
+        **{name: worlds_onto(earlier[name], found[name]) for name in ("worlds", "altered")},
+        "ways": world_onto(earlier["ways"], found["ways"]) if earlier["ways"] or found["ways"] else {},
+        **{name: {**earlier[name], **found[name]} for name in of_model},
+    }
+
+
+def read_gathered(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    return found
 
 
 def runs_of(world: Mapping[str, Any], rows: Iterable[str] = ROWS) -> dict[str, dict[str, Run]]:
@@ -616,6 +644,9 @@ def main() -> None:
     some.add_argument("seconds", type=float)
     gathered = steps.add_parser("gather")
     gathered.add_argument("runs", type=Path)
+    gathered.add_argument(
+        "--onto", type=Path, help="what was gathered before, kept where it is not of these models"
+    )
     gathered.add_argument("--out", type=Path, required=True)
     tables = steps.add_parser("tables")
     tables.add_argument("gathered", type=Path)
@@ -626,10 +657,13 @@ def main() -> None:
     elif args.step == "short":
         short(args.questions, args.seconds)
     elif args.step == "gather":
-        text = json.dumps(gather(args.runs), separators=(",", ":"))
+        found = gather(args.runs)
+        if args.onto is not None:
+            found = onto(read_gathered(args.onto), found)
+        text = json.dumps(found, separators=(",", ":"))
         write_whole(args.out, gzip.compress(text.encode(), mtime=0))
     else:
-        found = json.loads(gzip.decompress(args.gathered.read_bytes()))
+        found = read_gathered(args.gathered)
         text = page(found)
         write_whole(args.out, above(args.out) + text)
         if found["watched"]:

@@ -108,6 +108,32 @@ def test_runs_that_answered_other_questions_are_refused(runs: Callable[..., Path
         findings.gather(folder)
 
 
+def test_another_machines_models_are_gathered_onto_the_earlier_ones(
+    runs: Callable[..., Path], findings: Any
+) -> None:
+    folder = runs(base=(elsewhere, 2), paper_0=(elsewhere, 12))
+    earlier = findings.gather(folder)
+    for path in (folder / "answers" / "digits").iterdir():
+        path.unlink()
+    now = findings.gather(runs(paper_0=(there, 3), paper_1=(there, 4)))
+    earlier["left"] = ["paper-1", "controls"]
+    earlier["verify"] = {"base": {"verify": 0.5}}
+    now["left"], now["verify"] = ["base", "controls"], {"paper-0": {"verify": 0.7}}
+    both = findings.onto(earlier, now)
+    models = both["worlds"]["digits"]["models"]
+    assert {name: sum(values["accuracy"]) for name, values in models.items()} == {
+        "base": 2,
+        "paper-0": 3,
+        "paper-1": 4,
+    }
+    assert both["left"] == ["controls"]
+    assert both["verify"] == {"base": {"verify": 0.5}, "paper-0": {"verify": 0.7}}
+    assert "ships as" not in findings.page(both)
+    now["worlds"]["digits"]["ids"] = now["worlds"]["digits"]["ids"][1:]
+    with pytest.raises(SystemExit, match="did not answer the same questions"):
+        findings.onto(earlier, now)
+
+
 def test_the_answer_alone_is_what_stage_2_reads(tmp_path: Path, findings: Any) -> None:
     write_jsonl(tmp_path / "questions.jsonl", [question(0)])
     findings.write_answers(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
