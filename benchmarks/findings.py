@@ -3,9 +3,9 @@
     python benchmarks/findings.py gather runs/findings --out docs/findings/seeds.json.gz
     python benchmarks/findings.py tables docs/findings/seeds.json.gz --out docs/findings/seeds.md
 
-`gather --onto EARLIER.json.gz` keeps also what was gathered before, of another machine's folder say, on the same questions.
 `gather` keeps of the runs what the tables are made of: each question's measures, what the trainings' watches saw,
-Verify, attention and controls of each model. `tables` leaves what the page says above the line that announces them, and
+Verify, attention and controls of each model; with `--onto EARLIER.json.gz` also what was gathered before, of another
+machine's folder say, of the same questions. `tables` leaves what the page says above the line that announces them, and
 draws the watches and what altered sound does beside it.
 
 `answers QUESTIONS OUT` writes the responses that the row "answer-only" learns: the right answer, and no reasoning. OUT
