@@ -30,13 +30,14 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError, NotFinite, OptionError, RunError
 from tgsr.models.aligner_and_lora import lora_off, parts_of, parts_table, with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import load, load_adapter, save_adapter
+from tgsr.models.load import load, load_adapter, multiplies_bfloat16, save_adapter
 from tgsr.models.placement import Placement
 from tgsr.records import Response, read_questions, write_jsonl
 from tgsr.training import checkpoints, sft
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
-from tgsr.training.run import Load
+from tgsr.training.processes import start
+from tgsr.training.run import Load, load_to_train
 from tgsr.training.steps import cosine, linear, spelled_out, step_or_stop
 from tiny import (
     logged,
@@ -287,6 +288,21 @@ LESS_MEMORY = {
     "bfloat16": ("grpo", {"bfloat16": True}, 0.02),
     "bfloat16 in stage 1": ("sta", {"bfloat16": True}, 0.02),
 }
+
+
+@pytest.mark.parametrize(
+    ("units", "told"),
+    [({"avx512_bf16": True}, ""), ({"avx512_f": True, "amx_bf16": False}, "--bfloat16: this CPU")],
+)
+def test_a_cpu_that_does_not_multiply_bfloat16_is_told_of(
+    units: dict[str, bool], told: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    config = replace(STA, model=str(saved(tiny_lalm(), tmp_path / "base")), bfloat16=True)
+    load_to_train(config, start(tmp_path))
+    assert told in capsys.readouterr().err
+    assert multiplies_bfloat16("cuda")
+    assert multiplies_bfloat16() is (not told)
 
 
 @pytest.mark.parametrize("case", LESS_MEMORY)

@@ -38,6 +38,7 @@ from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import Habits, TextLesson, drill, habits_with, lessons, talking_lessons, written
 from tgsr.miniature.muon import Muon
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.load import multiplies_bfloat16
 from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.training.checkpoints import keep_or_stop, load_checkpoint
@@ -452,7 +453,7 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
             since = max(0, step - config.reading_steps)
             grown = 1.0 if talking else min(1.0, since / (config.short_clips_first * config.steps))
             fitting = [(clip, frames) for clip, frames in heard if clip.duration <= 4.0 + 6.0 * grown]
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16 and multiplies_bfloat16()):
                 if step < config.reading_steps and not talking:
                     batch = reading_batch(lalm, [clip for clip, _ in heard], config, rng)
                 else:

@@ -39,7 +39,9 @@ class BaseConfig:
     first_voice_layer: Annotated[int, "of 6, read for the clip's first speaker"] = 2
     frame_layer: Annotated[int, "of 6, read at the frames: later layers look up what is written there"] = 3
     word_layer: Annotated[int, "of 6, read at the words: the layer that looks up"] = 4
-    bfloat16: Annotated[bool, "matrix products; three times the speed on a CPU with avx512_bf16"] = True
+    bfloat16: Annotated[
+        bool, "matrix products, on a CPU that has it (avx512_bf16): three times the speed"
+    ] = True
     checkpoint_every: Annotated[int, "steps"] = 200
     seed: Annotated[int, "of the weights and the lessons"] = 0
 

@@ -22,7 +22,7 @@ from tgsr.data.shards import Step, run
 from tgsr.engine.features import FeatureCache
 from tgsr.evaluation.scoring.score import score_file, write_metrics
 from tgsr.evaluation.scoring.terminal import summary
-from tgsr.models.load import load
+from tgsr.models.load import load, multiplies_bfloat16
 from tgsr.records import read_clips, read_questions
 from tgsr.report.write import report
 from tgsr.rl import train_grpo
@@ -94,7 +94,7 @@ def demo(
         epochs=size.sta_epochs,
         learning_rate=size.sta_rate,
         seed=seed,
-        bfloat16=world == "english",
+        bfloat16=world == "english" and multiplies_bfloat16(),
     )
     sta = train_sta(stage_1, out / "sta", cache)
     print("3/5 stage 2: GRPO, rewarded for right answers and for citing what they rest on")
@@ -108,7 +108,7 @@ def demo(
         group_size=size.group_size,
         max_new_tokens=size.max_new_tokens,
         seed=seed,
-        bfloat16=world == "english",
+        bfloat16=world == "english" and multiplies_bfloat16(),
     )
     tgsr = train_grpo(stage_2, out / "grpo", cache)
     held_out = ("heldout-recordings", "heldout-speaker") if world == "digits" else ("test",)

@@ -37,7 +37,7 @@ from tgsr.miniature.hearing import hear_files
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.lalm import context_of, writing_times
-from tgsr.models.load import load, save_adapter
+from tgsr.models.load import load, multiplies_bfloat16, save_adapter
 from tgsr.models.whisper import N_TICKS, Whisper
 from tgsr.overlap import item_iou
 from tgsr.prompts import Times, prompted
@@ -170,7 +170,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
             audio: list[Tensor] = []
             branches: list[Branch] = []
             kinds: list[str] = []
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16 and multiplies_bfloat16()):
                 for place in rng.choice(len(heard), min(config.clips_per_step, len(heard)), replace=False):
                     item, timed = heard[int(place)], rng.random() < config.timed_share
                     frames = lalm.align(item.audio.read())

@@ -35,7 +35,7 @@ class EnglishConfig:
     warmup_steps: Annotated[int, "to the peak"] = 50
     weight_decay: Annotated[float, "of the LoRA and the time code"] = 0.01
     clip_norm: Annotated[float, "of the gradient"] = 1.0
-    bfloat16: Annotated[bool, "matrix products; faster on a CPU with avx512_bf16"] = True
+    bfloat16: Annotated[bool, "matrix products, on a CPU that has it (avx512_bf16)"] = True
     watch_every: Annotated[int, "steps between two looks at the gates"] = 400
     checkpoint_every: Annotated[int, "steps"] = 100
     seed: Annotated[int, "of the LoRA and of the lessons"] = 0

@@ -311,6 +311,12 @@ def read_aligner(lalm: Lalm, folder: Path) -> None:
         raise ModelError(f"{folder / ALIGNER_FILE}: truncated, or another model's: {error}") from error
 
 
+def multiplies_bfloat16(device: str = "cpu") -> bool:
+    """Whether products in bfloat16 pay there: a CPU without instructions for it takes ten times longer."""
+    found = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return device != "cpu" or any(found.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
     """Tells bases apart: a hash of all weights' names and shapes and of the decoder's norms and biases.
 

@@ -13,8 +13,8 @@ from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
 from tgsr.models.aligner_and_lora import with_lora
-from tgsr.models.lalm import Lalm, n_spread
-from tgsr.models.load import files_of, load
+from tgsr.models.lalm import Lalm, device_of, n_spread
+from tgsr.models.load import files_of, load, multiplies_bfloat16
 from tgsr.models.placement import Placement
 from tgsr.training.config import MAY_CHANGE, STAGES, StaConfig, StageConfig
 from tgsr.training.processes import Processes, start
@@ -142,6 +142,11 @@ def load_to_train(config: StageConfig, processes: Processes, load: Load = load) 
             "or take --shard, which spreads a model over processes"
         )
     lalm = load(config.model, Placement(config.load_as, config.devices))
+    if config.bfloat16 and not multiplies_bfloat16(device_of(lalm).type):
+        print(
+            "--bfloat16: this CPU has no instructions for it, and is some ten times faster without",
+            file=sys.stderr,
+        )
     if waiting := n_spread(lalm)[1]:
         raise RunError(
             f"{config.model}: {waiting} of its layers do not fit the GPUs and wait in the host's memory, where they "
