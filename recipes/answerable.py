@@ -195,7 +195,7 @@ def pairs(fairytales: Path, qamr: Path, out: Path) -> None:
 
 HELD_OUT = 20  # every so many tales one is only measured on
 FROZEN = 3  # layers that stay the sentence model's
-STEPS, BATCH, WARM_UP, RATE, POOL = 2000, 16, 60, 1.5e-4, 40
+STEPS, BATCH, WARM_UP, RATE, POOL = 1600, 16, 60, 1.5e-4, 40
 KEPT_EVERY = 100  # steps
 
 
