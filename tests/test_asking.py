@@ -18,7 +18,8 @@ def benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n_recordings", "n_said"), [("asked", 8, 60), ("asked_unseen", 5, 30), ("asked_third", 6, 30)]
+    ("name", "n_recordings", "n_said"),
+    [("asked", 8, 60), ("asked_unseen", 5, 30), ("asked_third", 6, 30), ("asked_fourth", 6, 64)],
 )
 def test_every_question_is_about_a_recording_and_its_answer_is_said_where_it_says(
     name: str, n_recordings: int, n_said: int
