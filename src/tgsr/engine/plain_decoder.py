@@ -27,20 +27,11 @@ from tgsr.models.placement import Quantize
 
 Map = Callable[[Tensor], Tensor]  # x -> as many numbers as x
 Step = Callable[[Tensor, Tensor], Tensor]  # ids_B, position_B -> logits_BV
-KNOWN = frozenset(
-    {
-        "GraniteDecoderLayer",
-        "Gemma4TextDecoderLayer",
-        "Gemma4UnifiedTextDecoderLayer",
-        "LlamaDecoderLayer",
-        "MistralDecoderLayer",
-        "Phi4MultimodalDecoderLayer",
-        "Qwen2DecoderLayer",
-        "Qwen2_5OmniDecoderLayer",
-        "Qwen3OmniMoeThinkerTextDecoderLayer",
-        "WhisperDecoderLayer",
-    }
-)
+KNOWN = {
+    *("GraniteDecoderLayer", "Gemma4TextDecoderLayer", "Gemma4UnifiedTextDecoderLayer", "LlamaDecoderLayer"),
+    *("MistralDecoderLayer", "Phi4MultimodalDecoderLayer", "Qwen2DecoderLayer", "Qwen2_5OmniDecoderLayer"),
+    *("Qwen3OmniMoeThinkerTextDecoderLayer", "WhisperDecoderLayer"),
+}
 """transformers' layers whose forward `Layer` says. Another may have the same parts and put them together otherwise."""
 
 log = logging.getLogger(__name__)
@@ -136,13 +127,8 @@ def layer_of(module: Any, index: int, times: Callable[[Sequence[Any]], Product])
     is_gemma = hasattr(module, "pre_feedforward_layernorm")
     is_whisper = hasattr(module, "encoder_attn")
     before_attention = norm("self_attn_layer_norm" if is_whisper else "input_layernorm")
-    before_feed_forward = norm(
-        "final_layer_norm"
-        if is_whisper
-        else "pre_feedforward_layernorm"
-        if is_gemma
-        else "post_attention_layernorm"
-    )
+    usual = "pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"
+    before_feed_forward = norm("final_layer_norm" if is_whisper else usual)
     assert before_attention is not None
     assert before_feed_forward is not None
     return Layer(

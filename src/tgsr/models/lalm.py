@@ -65,14 +65,12 @@ class Lalm(ABC):
     """
 
     audio_token: ClassVar[str]  # where the audio's embeddings go, in the text that the chat template writes
-    hub_decoder: ClassVar[str] = (
-        "language_model.model."  # how its weights' names begin in the hub's checkpoints
-    )
+    hub_decoder: ClassVar[str] = "language_model.model."  # how its weights begin in the hub's checkpoints
     hashed_as: ClassVar[str]  # of a family whose `encoder_key` is the usual one
     seconds_per_frame: ClassVar[float] = 0.04
     filled_up: ClassVar[float] = 0.0  # seconds: to a multiple of so many a clip is filled up, and heard
     cross_attends: ClassVar[bool] = (
-        False  # the frames are a memory that the decoder looks into, not part of its row
+        False  # the frames are a memory to look into, not part of the decoder's row
     )
     hears_whole: ClassVar[bool] = False  # frames know their time: those of two pieces do not join
     lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names

@@ -98,55 +98,12 @@ def _from_the_start(text: str, times: Sequence[Time]) -> Iterator[Stated]:
 # --- where one interval was asked for --------------------------------------------------------------------------------
 
 _WORD = re.compile(r"[^\W\d_]+")
-_WORDS_OF_AN_ANSWER = frozenset(
-    (
-        *(
-            "start",
-            "starts",
-            "starting",
-            "begin",
-            "begins",
-            "onset",
-            "end",
-            "ends",
-            "ending",
-            "offset",
-            "stop",
-            "from",
-            "to",
-        ),
-        *(
-            "time",
-            "times",
-            "timestamp",
-            "timestamps",
-            "second",
-            "seconds",
-            "sec",
-            "secs",
-            "s",
-            "ms",
-            "and",
-            "about",
-            "around",
-        ),
-        *(
-            "approximately",
-            "the",
-            "answer",
-            "is",
-            "final",
-            "span",
-            "interval",
-            "segment",
-            "boxed",
-            "json",
-            "秒",
-            "到",
-            "至",
-        ),
-    )
-)
+_WORDS_OF_AN_ANSWER = {
+    *("start", "starts", "starting", "begin", "begins", "onset", "end", "ends", "ending", "offset", "stop"),
+    *("from", "to", "time", "times", "timestamp", "timestamps", "second", "seconds", "sec", "secs", "s"),
+    *("ms", "and", "about", "around", "approximately", "the", "answer", "is", "final", "span", "interval"),
+    *("segment", "boxed", "json", "秒", "到", "至"),
+}
 
 
 def two_numbers(text: str) -> list[Stated]:

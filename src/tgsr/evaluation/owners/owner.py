@@ -24,9 +24,8 @@ Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COPY = "copy it from the benchmark's file"
-COMPLETION = (
-    "completion"  # of a row: the whole text, where the owner's key holds the choice that was read out of it
-)
+# Of a row: the whole text, where the owner's key holds the choice that was read out of it.
+COMPLETION = "completion"
 
 
 @dataclass(frozen=True, slots=True)
