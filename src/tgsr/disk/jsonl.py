@@ -8,7 +8,8 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 from tgsr.disk.whole import StrPath, disk_errors
 from tgsr.errors import RecordError
@@ -41,6 +42,17 @@ def _refuse_constant(constant: str) -> object:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def lines_in(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number, without the mark at the file's beginning.
+
+    Bytes end lines at \\n only: text would also end them at U+2028 and its like, inside strings.
+    """
+    for line, content in enumerate(file, 1):
+        content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+        if content.strip():
+            yield line, content
 
 
 def line_of(row: Row, name: str, line: int | None) -> bytes:

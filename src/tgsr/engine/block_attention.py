@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from tgsr.engine.branch_attention import BranchLayout, branch_attention, flash, row_slices, row_starts
+from tgsr.engine.branch_attention import BranchLayout, branch_attention, flash, join, row_slices, row_starts
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward
 from tgsr.errors import ModelError
 
@@ -216,10 +216,7 @@ def _in_blocks(
             return
         k, v = (x[:, keys].expand(len(query_JGNW), -1, -1, -1) for x in (key_GNW, value_GNW))
         shown, lse = flash(query_JGNW[:, :, queries], k, v, is_causal=causal, scale=scale)
-        joined = torch.logaddexp(lse_JGN[:, :, queries], lse)
-        share = (lse - joined).exp()[..., None].to(out.dtype)
-        out[:, :, queries] = torch.lerp(out[:, :, queries], shown, share)
-        lse_JGN[:, :, queries] = joined
+        join(out[:, :, queries], lse_JGN[:, :, queries], shown, lse)
         of_block[block, :, :, queries] = torch.logaddexp(of_block[block, :, :, queries], lse)
 
     for prefix, audio, tail, runs in zip(where.prefixes, blocks.audio, blocks.tails, where.runs, strict=True):

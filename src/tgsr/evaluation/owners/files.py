@@ -57,24 +57,13 @@ def owner_of_question(question: Question) -> Owner | None:
     return None
 
 
-def owner_of_file(path: Path) -> Owner | None:
-    """Whose own file of questions this is, told from its first row that can be read, not from its name.
+def whose_file(path: Path) -> tuple[Owner | None, bool]:
+    """Whose own file of questions this is, and whether it is a benchmark of places (grounding.py), whose scores are
+    ours: told from its first row that can be read, not from its name.
 
-    None for a benchmark of places (grounding.py), whose scores are ours, and for any other file of JSON lines: it may
-    be questions.jsonl. Raises RecordError for a JSON list and a table that are no benchmark's, and OSError where the
-    file cannot be read.
+    (None, False) for any other file of JSON lines: it may be questions.jsonl. Raises RecordError for a JSON list and a
+    table that are no benchmark's, and OSError where the file cannot be read.
     """
-    return _told_by_first_row(path)[0]
-
-
-def is_benchmarks(path: Path) -> bool:
-    """Whether this is a benchmark's own file of questions. Raises as `owner_of_file` does."""
-    owner, asks_where = _told_by_first_row(path)
-    return owner is not None or asks_where
-
-
-def _told_by_first_row(path: Path) -> tuple[Owner | None, bool]:
-    """The owner, and whether it is a benchmark of places. Raises as `owner_of_file` does."""
     first = next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
     owner = owner_of(first.values) if first else None
     asks_where = (
@@ -93,7 +82,7 @@ def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
     earlier row has, and a clip of MELD that is known to be damaged. Choices that are null or blank are left out.
     Raises RecordError where the file is no benchmark's.
     """
-    owner, asks_where = _told_by_first_row(path)
+    owner, asks_where = whose_file(path)
     if owner is None and not asks_where:
         raise RecordError(None, "is no benchmark's own file", str(path), remedy=_KNOWN)
     seen: dict[str, int | None] = {}
@@ -174,7 +163,7 @@ def _start(path: Path) -> bytes:
 
 def require_scorer(path: Path) -> Owner:
     """The owner whose file `path` is. Raises RecordError where it is nobody's, or its owner has no scorer."""
-    owner, asks_where = _told_by_first_row(path)
+    owner, asks_where = whose_file(path)
     if owner is None or not owner.has_scorer:
         is_known = owner is not None or asks_where
         what = "its owners have no scorer of answers" if is_known else "is no benchmark's own file"
