@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import httpx2 as httpx
 
 from tgsr.disk.whole import write_whole
-from tgsr.errors import ModelError, OptionError
+from tgsr.errors import ModelError, OptionError, require
 from tgsr.llm.decoding import Failed
 from tgsr.timeline import Seconds
 
@@ -65,10 +65,9 @@ class Limits:
     def __post_init__(self) -> None:
         if self.at_once < 1 or self.n_tries < 1:
             raise OptionError(f"--at-once {self.at_once}, {self.n_tries} tries: must be 1 or more")
-        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
-            raise OptionError(f"--per-minute {self.requests_per_minute}: must be above 0")
-        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
-            raise OptionError(f"--max-seconds {self.max_seconds}: must be above 0")
+        rate, longest = self.requests_per_minute, self.max_seconds
+        require("per_minute", rate, "above 0", rate is None or rate > 0)
+        require("max_seconds", longest, "above 0", longest is None or 0 < longest < math.inf)
 
 
 class Malformed(Exception):

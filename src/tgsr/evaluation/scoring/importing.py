@@ -484,11 +484,9 @@ def _response(mapped: Mapped, text: str, model: str | None, sounds: SoundFolder 
     sound, id_ = str(mapped.need("audio")), str(mapped.need("id"))
     owner, where = owner_of(mapped.row), sound
     if sounds is not None:
-        places = (
-            ()
-            if owner is None or sounds.find(sound)
-            else owner.question(Entry(Path(), None, mapped.row)).places
-        )
+        places: tuple[str, ...] = ()
+        if owner is not None and not sounds.find(sound):
+            places = owner.question(Entry(Path(), None, mapped.row)).places
         found = next((file for name in (sound, *places) if (file := sounds.find(name)) is not None), None)
         where = str(found or sounds.folder / sound)
     if mapped.maybe("duration") not in (None, ""):
