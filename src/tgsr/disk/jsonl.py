@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tgsr.disk.whole import StrPath, disk_errors
 from tgsr.errors import RecordError
@@ -42,6 +42,14 @@ def _refuse_constant(constant: str) -> object:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def maybe_json(text: str) -> Any:
+    """What the text is as JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def lines_in(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

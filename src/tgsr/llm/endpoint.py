@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import httpx2 as httpx
 
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.whole import write_whole
 from tgsr.errors import ModelError, OptionError, require
 from tgsr.llm.decoding import Failed
@@ -145,7 +146,7 @@ class Endpoint:
             try:
                 status, text, answered = self._try(method, path, headers or {}, content)
                 if 200 <= status < 300:
-                    status = status_within(_json(text)) or status
+                    status = status_within(maybe_json(text)) or status
                 if status >= 400 and is_unpaid(status, text):
                     raise ModelError(
                         f"{self.url}: the key's credit or quota is used up ({status}: {self._clean(text)}); once there "
@@ -160,7 +161,7 @@ class Endpoint:
                     )
                 if 200 <= status < 300:
                     if wants_header is None:
-                        body = _json(text)
+                        body = maybe_json(text)
                         if not isinstance(body, dict):
                             raise Malformed(f"not a JSON object but {text[:80]!r}")
                         return read(body)
@@ -222,7 +223,7 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         """A server's message without the key in it, in one line that fits an errors file."""
-        body = _json(text)
+        body = maybe_json(text)
         message = _error(body) or body or text
         if isinstance(message, dict):
             about = message.get("metadata")
@@ -259,13 +260,6 @@ def ask_each(ask: Callable[[Asked], Answered], asked: Sequence[Asked], at_once: 
 
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(one, asked))
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _error(body: Any) -> Any:
@@ -309,7 +303,7 @@ def is_unpaid(status: int, text: str) -> bool:
     """
     if status == 402:
         return True
-    body = _json(text)
+    body = maybe_json(text)
     if status == 429:
         return bool(USED_UP.search(str(body or text)))
     return status < 500 and bool(UNPAID.search(str(_error(body) or "")))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, json_lines, table
 from tgsr.disk.whole import write_whole
@@ -20,7 +21,7 @@ from tgsr.evaluation.owners.mmar import Mmar
 from tgsr.evaluation.owners.mmau import Mmau
 from tgsr.evaluation.owners.mmau_pro import MmauPro
 from tgsr.evaluation.owners.mmsu import Mmsu
-from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner, maybe_json
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner
 from tgsr.records import Question, Response, Row
 
 OWNERS: dict[str, Owner] = {

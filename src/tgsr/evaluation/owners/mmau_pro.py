@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.following import follows
@@ -20,7 +21,6 @@ from tgsr.evaluation.owners.owner import (
     Labels,
     id_in,
     labels_of,
-    maybe_json,
     several,
 )
 from tgsr.evaluation.owners.ruling import EMBEDDED, Ruling

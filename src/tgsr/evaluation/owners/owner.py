@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from abc import ABC, abstractmethod
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tgsr.choices import extract_choice
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.ruling import Ruling
@@ -237,14 +237,6 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
     if not same:
         raise RecordError(field, f"{answer!r:.80} is not one of the choices {list(choices)!r:.200}")
     return same[0]
-
-
-def maybe_json(text: str) -> Any:
-    """What the text is as JSON; None where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def texts_of(value: Any) -> tuple[str, ...]:

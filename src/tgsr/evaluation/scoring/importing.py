@@ -19,7 +19,7 @@ from typing import Any
 
 from tgsr import audio
 from tgsr.choices import extract_choice
-from tgsr.disk.jsonl import Row
+from tgsr.disk.jsonl import Row, maybe_json
 from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, seconds_in, table
 from tgsr.disk.sound_folder import SoundFolder
@@ -39,7 +39,6 @@ from tgsr.evaluation.owners.owner import (
     COMPLETION,
     Owner,
     answer_among,
-    maybe_json,
     plain_id,
     texts_of,
     within,
