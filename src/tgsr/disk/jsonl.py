@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from tgsr.disk.whole import StrPath, disk_errors
@@ -42,6 +43,12 @@ def _refuse_constant(constant: str) -> object:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def first_sign(path: Path) -> bytes:
+    """The first character that is no blank of a file in UTF-8, by which JSON is told; b"" where none comes soon."""
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
 
 
 def maybe_json(text: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
-from tgsr.disk.jsonl import maybe_json
+from tgsr.disk.jsonl import first_sign, maybe_json
 from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, json_lines, table
 from tgsr.disk.whole import write_whole
@@ -70,7 +70,7 @@ def whose_file(path: Path) -> tuple[Owner | None, bool]:
     asks_where = (
         first is not None and "clip_id" not in first.values and format_of_row(first.values) is not None
     )
-    if owner is not None or asks_where or _start(path) in (b"{", b""):
+    if owner is not None or asks_where or first_sign(path) in (b"{", b""):
         return owner, asks_where
     keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
     raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
@@ -126,7 +126,7 @@ def _queries(entry: Entry) -> Iterator[BenchmarkQuestion]:
 
 def _entries(path: Path) -> Iterator[Entry | Bad]:
     """The rows of a JSON list (their line is their place in it), of JSON lines, of Parquet or of a table."""
-    start, rows = _start(path), _within(path)
+    start, rows = first_sign(path), _within(path)
     if rows is None and start in (b"{", b""):
         yield from json_lines(path)
     elif is_parquet(path):
@@ -155,11 +155,6 @@ def _within(path: Path) -> list[object] | None:
     whole = maybe_json(path.read_text(encoding="utf-8-sig", errors="replace"))
     items = whole.get("items") if isinstance(whole, dict) else None
     return items if isinstance(items, list) else None
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
 def require_scorer(path: Path) -> Owner:
