@@ -17,7 +17,7 @@ from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.choices import airbench_letter, extract_choice, letter, token_match
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.benchmarks import limited, questions_of, read_benchmark, selected
-from tgsr.evaluation.owners.files import benchmark_questions, owner_of_file, write_official
+from tgsr.evaluation.owners.files import benchmark_questions, whose_file, write_official
 from tgsr.evaluation.owners.meld import EMOTIONS
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
 from tgsr.records import Question, Response, resolve_audio, write_jsonl
@@ -124,7 +124,8 @@ def test_mmau_rows_are_questions_with_what_its_scores_are_broken_down_by(tmp_pat
     ]
     path = write_mmau(tmp_path / "anything.txt", rows)  # its name says nothing
     sound(tmp_path / "test-mini-audios" / "a.wav", seconds=1.25)
-    owner = owner_of_file(path)
+    owner, asks_where = whose_file(path)
+    assert not asks_where
     assert owner is not None
     assert owner.name == "mmau"
     questions, bad = parted(list(read_benchmark(path)))

@@ -15,9 +15,9 @@ from tgsr.training.cost import (
     ClipTokens,
     DecoderShape,
     activation_bytes,
+    decoding_seconds,
     forward_flops,
     pairs,
-    sampling_seconds,
     stage_1_hours,
     stage_2_hours,
     stage_2_seconds,
@@ -108,9 +108,9 @@ def test_hours_scale_as_they_must() -> None:
 
 
 def test_decoding_is_bound_by_reading_the_weights() -> None:
-    seconds = sampling_seconds(QWEN2_7B, [GROUP], H100, shared=True, new_tokens=150)
+    seconds = decoding_seconds(QWEN2_7B, [GROUP], H100, True, 150)
     assert seconds > 150 * 2 * QWEN2_7B.weights / H100.bandwidth
-    assert seconds < sampling_seconds(QWEN2_7B, [GROUP], H100, shared=False, new_tokens=150)
+    assert seconds < decoding_seconds(QWEN2_7B, [GROUP], H100, False, 150)
 
 
 def test_who_decodes_fewer_prompts_at_once_reads_the_weights_as_often_for_less() -> None:

@@ -52,6 +52,12 @@ class OptionError(TgsrError, ValueError):
     """A flag whose value cannot be used, or not beside the others: which, what it is, what it may be."""
 
 
+def require(flag: str, value: object, wanted: str, holds: bool) -> None:
+    """OptionError that names the flag, its value and what it may be, unless that `holds`."""
+    if not holds:
+        raise OptionError(f"--{flag.replace('_', '-')} {value}: must be {wanted}")
+
+
 class CorpusError(TgsrError, ValueError):
     """A folder or file that is not of the corpus that it was read as: which, what was expected, what was found.
 

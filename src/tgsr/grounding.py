@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tgsr.notation.intervals import stated, two_numbers
 from tgsr.notation.points import points
@@ -168,10 +169,13 @@ def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
         answer = plain(text[start:end]).rstrip()
         place = start + len(answer) - len(answer.lstrip())
         answer = answer.lstrip()  # an interval at its head stands at the head of a line
-        for read in (stated, _stated_if_asked, two_numbers):
+        for read in (stated, partial(stated, is_asked=True), two_numbers):
             if found := _distinct(read(answer)):
                 outside = _distinct(read(_QUOTED.sub(_blanks, answer))) if len(found) > 1 else []
-                return [_later_in_text(one, place) for one in (outside if len(outside) == 1 else found)]
+                told = outside if len(outside) == 1 else found
+                return [
+                    replace(m, text_start=m.text_start + place, text_end=m.text_end + place) for m in told
+                ]
     return []
 
 
@@ -202,10 +206,6 @@ def says_absent(text: str, phrase: str | None = None) -> bool:
         text = re.sub(re.escape(phrase), _blanks, text, flags=re.IGNORECASE)
     start, end = _answers(text)[0]
     return _NOT_SAID.search(plain(text[start:end]).strip()) is not None
-
-
-def _later_in_text(mention: Mention, by: int) -> Mention:
-    return replace(mention, text_start=mention.text_start + by, text_end=mention.text_end + by)
 
 
 def mentions_in(response: Response) -> list[Mention]:
@@ -264,10 +264,6 @@ def _tagged(text: str, start: int = 0) -> list[tuple[int, int]]:
     tags = [*_ANSWER_TAG.finditer(text, start)][-1:]
     ends = [text.find("</", tag.end()) for tag in tags]
     return [(tag.end(), len(text) if end < 0 else end) for tag, end in zip(tags, ends, strict=True)]
-
-
-def _stated_if_asked(text: str) -> list[Stated]:
-    return stated(text, is_asked=True)
 
 
 def _distinct(read: Sequence[Stated]) -> list[Mention]:

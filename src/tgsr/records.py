@@ -6,7 +6,6 @@ made, whether it comes from Python or from a file. Nothing is rewritten.
 
 from __future__ import annotations
 
-import codecs
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from tgsr.disk.jsonl import Row, append_row, line_of, row_of
+from tgsr.disk.jsonl import Row, append_row, line_of, lines_in, row_of
 from tgsr.disk.sound_folder import SoundFolder, parts_of
 from tgsr.disk.whole import StrPath, whole
 from tgsr.errors import RecordError
@@ -360,11 +359,7 @@ def _read(
     first_lines: dict[tuple[str, ...], int] = {}
     n_bad = 0
     with open(path, "rb") as file:
-        # bytes end lines at \n only: text would also end them at U+2028 and its like, inside strings
-        for line, content in enumerate(file, 1):
-            content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
-            if not content.strip():
-                continue
+        for line, content in lines_in(file):
             try:
                 record = parse(row_of(content))
                 names = (str(line),) if names_of is None else names_of(record)

@@ -73,6 +73,11 @@ class Word:
         return Span(self.start, self.end)
 
 
+def text_of(words: Iterable[Word]) -> str:
+    """What the words say, a blank between each two."""
+    return " ".join(word.text for word in words)
+
+
 def in_order(words: Iterable[Word]) -> list[Word]:
     """The words in order of time: by their starts, those of one start by their ends."""
     return sorted(words, key=lambda word: (word.start, word.end))

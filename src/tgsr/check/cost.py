@@ -23,7 +23,6 @@ from tgsr.records import by_clip, read_questions
 from tgsr.training.cost import (
     GPUS,
     ClipTokens,
-    DecoderShape,
     Machine,
     Work,
     forward_flops,
@@ -84,11 +83,6 @@ def memory_of(device: torch.device) -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def shape_of(bench: Bench) -> DecoderShape:
-    """The decoder's sizes."""
-    return sizes_of_model(bench.lalm.inner, "the loaded model").decoder
-
-
 def cost(bench: Bench) -> Row:
     """Tokens a second of prefill, decoding and an update, their share of the peak, and the most memory held."""
     lalm, size = bench.lalm, bench.size
@@ -137,7 +131,7 @@ def cost(bench: Bench) -> Row:
     peak, by_whom = peak_flops(bench)
     shares: dict[str, float] = {}
     if not lalm.cross_attends:
-        shape = shape_of(bench)
+        shape = sizes_of_model(lalm.inner, "the loaded model").decoder
         alone = [ClipTokens(n, (1,), (1,)) for n in n_prefix]
         together = [
             ClipTokens(

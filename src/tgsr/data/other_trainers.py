@@ -11,7 +11,6 @@ after its "<", as our models' prompts have it.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any, Literal, get_args
 
 from tgsr import prompts
 from tgsr.choices import correct_letter
+from tgsr.disk.jsonl import lines_in
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.errors import OptionError, RecordError
 from tgsr.records import NO_SPEECH, Clip, Question, resolve_audio, write_jsonl
@@ -322,13 +322,11 @@ def _rows(
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
     with path.open("rb") as file:
-        for line, content in enumerate(file, 1):
-            if content := content.removeprefix(codecs.BOM_UTF8).strip():
-                try:
-                    row = json.loads(content)
-                except (ValueError, RecursionError) as error:
-                    raise RecordError(None, f"is not JSON ({error})", str(path), line) from None
-                yield line, row
+        for line, content in lines_in(file):
+            try:
+                yield line, json.loads(content)
+            except (ValueError, RecursionError) as error:
+                raise RecordError(None, f"is not JSON ({error})", str(path), line) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:

@@ -8,7 +8,9 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from tgsr.disk.whole import StrPath, disk_errors
 from tgsr.errors import RecordError
@@ -41,6 +43,31 @@ def _refuse_constant(constant: str) -> object:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def first_sign(path: Path) -> bytes:
+    """The first character that is no blank of a file in UTF-8, by which JSON is told; b"" where none comes soon."""
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+
+
+def maybe_json(text: str) -> Any:
+    """What the text is as JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def lines_in(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number, without the mark at the file's beginning.
+
+    Bytes end lines at \\n only: text would also end them at U+2028 and its like, inside strings.
+    """
+    for line, content in enumerate(file, 1):
+        content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
+        if content.strip():
+            yield line, content
 
 
 def line_of(row: Row, name: str, line: int | None) -> bytes:

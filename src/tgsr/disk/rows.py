@@ -24,18 +24,8 @@ from tgsr.errors import AudioError, Bad, CorpusError, DiskError, RecordError, sh
 
 # The columns that a table may call it by, the first that has a value counting.
 FILE = (
-    *(
-        "file_name",
-        "audio",
-        "path",
-        "file",
-        "filename",
-        "audio_path",
-        "filepath",
-        "audio_filepath",
-        "audio_file",
-    ),
-    *("wav", "wav_file", "recording", "id", "video_id", "ytid"),
+    *("file_name", "audio", "path", "file", "filename", "audio_path", "filepath", "audio_filepath"),
+    *("audio_file", "wav", "wav_file", "recording", "id", "video_id", "ytid"),
 )
 ID = ("id", "segment_id", "video_id", "ytid")
 TEXT = ("text", "sentence", "transcript", "transcription", "caption")

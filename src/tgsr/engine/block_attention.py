@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from tgsr.engine.branch_attention import BranchLayout, branch_attention, flash, row_slices, row_starts
+from tgsr.engine.branch_attention import BranchLayout, branch_attention, flash, join, row_slices, row_starts
 from tgsr.engine.shared_prefix import Branch, SharedPrefix, check_branches, forward
 from tgsr.errors import ModelError
 
@@ -168,25 +168,23 @@ def block_sums(
     """branch_attention, and on the side the sums that `blocks` wants; transformers' attention interface."""
     blocks: _Blocks = more.pop("blocks")
     where: BranchLayout = more["branches"]
-    if where.memory and not module.is_causal:
+    device, window = query.device.type, more.get("sliding_window")
+    hears, scale = where.memory and not module.is_causal, more.get("scaling") or query.shape[-1] ** -0.5
+    by_kernel = device == "cpu" and window is None and not hears
+    if by_kernel:
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+    query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
+    if hears:
         if blocks.weights:
-            scale = more.get("scaling") or query.shape[-1] ** -0.5
-            query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
             all_JGN = query_JGNW.new_ones(query_JGNW.shape[:3])
             blocks.of_regions.append(_of_regions(query_JGNW, key[0], all_JGN, where.memory, blocks, scale))
         return branch_attention(module, query, key, value, attention_mask, **more)
-    device, window = query.device.type, more.get("sliding_window")
-    if device == "cpu" and window is None:
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
-        query, key, value = (x.to(dtype) for x in (query, key, value))
-        scale = more.get("scaling") or query.shape[-1] ** -0.5
-        query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
+    if by_kernel:
         out_JGNW, lse_KJGN = _in_blocks(query_JGNW, key[0], value[0], where, blocks, scale)
         out = out_JGNW.transpose(0, 1).flatten(0, 1).transpose(0, 1)[None]
     else:
         out, _ = branch_attention(module, query, key, value, attention_mask, **more)
-        scale = more.get("scaling") or query.shape[-1] ** -0.5
-        query_JGNW = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
         lse_KJGN = _by_scores(query_JGNW, key[0], where, blocks, scale, window)
     share_KJGN = lse_KJGN.softmax(0)
     blocks.sums.append(share_KJGN.mean((1, 2))[:, blocks.rows_S.to(query.device)].T.cpu())
@@ -216,10 +214,7 @@ def _in_blocks(
             return
         k, v = (x[:, keys].expand(len(query_JGNW), -1, -1, -1) for x in (key_GNW, value_GNW))
         shown, lse = flash(query_JGNW[:, :, queries], k, v, is_causal=causal, scale=scale)
-        joined = torch.logaddexp(lse_JGN[:, :, queries], lse)
-        share = (lse - joined).exp()[..., None].to(out.dtype)
-        out[:, :, queries] = torch.lerp(out[:, :, queries], shown, share)
-        lse_JGN[:, :, queries] = joined
+        join(out[:, :, queries], lse_JGN[:, :, queries], shown, lse)
         of_block[block, :, :, queries] = torch.logaddexp(of_block[block, :, :, queries], lse)
 
     for prefix, audio, tail, runs in zip(where.prefixes, blocks.audio, blocks.tails, where.runs, strict=True):

@@ -213,6 +213,13 @@ def _moved(where: BranchLayout, device: torch.device) -> BranchLayout:
     return where.elsewhere[device]
 
 
+def join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
+    """One softmax over two parts' keys: the first part's attention and log-sum-exp become, in place, those of both."""
+    joined = torch.logaddexp(lse, more_lse)
+    out.lerp_(more, (more_lse - joined).exp()[..., None].to(out.dtype))
+    lse.copy_(joined)
+
+
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # with log-sum-exps
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -251,11 +258,7 @@ class _OnCpu(torch.autograd.Function):
         for part in own:
             out[:, :, part.queries], lse[:, :, part.queries] = attend(part)
         for part in shared:
-            more, more_lse = attend(part)
-            joined = torch.logaddexp(lse[:, :, part.queries], more_lse)
-            share = (more_lse - joined).exp()[..., None].to(out.dtype)
-            out[:, :, part.queries] = torch.lerp(out[:, :, part.queries], more, share)
-            lse[:, :, part.queries] = joined
+            join(out[:, :, part.queries], lse[:, :, part.queries], *attend(part))
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.parts, ctx.scale = (*own, *shared), scale
         return out

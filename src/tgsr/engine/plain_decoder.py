@@ -21,26 +21,16 @@ from torch.nn.functional import layer_norm, rms_norm
 
 from tgsr.engine.branch_cache import BranchCache, layer_of_keys
 from tgsr.engine.matrices import Product, is_packed, is_plain, product, require_int8
-from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.placement import Quantize
 
 Map = Callable[[Tensor], Tensor]  # x -> as many numbers as x
 Step = Callable[[Tensor, Tensor], Tensor]  # ids_B, position_B -> logits_BV
-KNOWN = frozenset(
-    {
-        "GraniteDecoderLayer",
-        "Gemma4TextDecoderLayer",
-        "Gemma4UnifiedTextDecoderLayer",
-        "LlamaDecoderLayer",
-        "MistralDecoderLayer",
-        "Phi4MultimodalDecoderLayer",
-        "Qwen2DecoderLayer",
-        "Qwen2_5OmniDecoderLayer",
-        "Qwen3OmniMoeThinkerTextDecoderLayer",
-        "WhisperDecoderLayer",
-    }
-)
+KNOWN = {
+    *("GraniteDecoderLayer", "Gemma4TextDecoderLayer", "Gemma4UnifiedTextDecoderLayer", "LlamaDecoderLayer"),
+    *("MistralDecoderLayer", "Phi4MultimodalDecoderLayer", "Qwen2DecoderLayer", "Qwen2_5OmniDecoderLayer"),
+    *("Qwen3OmniMoeThinkerTextDecoderLayer", "WhisperDecoderLayer"),
+}
 """transformers' layers whose forward `Layer` says. Another may have the same parts and put them together otherwise."""
 
 log = logging.getLogger(__name__)
@@ -105,13 +95,10 @@ class Layer:
     multiplier: Tensor | None
 
 
-def norm_of(module: Any) -> Map | None:
-    """An RMS or layer norm; None for None."""
-    if module is None:
-        return None
+def norm_of(module: Any) -> Map:
+    """An RMS or layer norm."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.LayerNorm):
-        assert weight is not None
         shape = module.normalized_shape
         return lambda x: layer_norm(x, shape, weight, module.bias, module.eps)
     eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
@@ -122,7 +109,8 @@ def layer_of(module: Any, index: int, times: Callable[[Sequence[Any]], Product])
     """What a decoder layer of one of the classes KNOWN does; `times` makes a product of linear layers."""
 
     def norm(name: str, of: Any = module) -> Map | None:
-        return norm_of(getattr(of, name, None))
+        part = getattr(of, name, None)
+        return None if part is None else norm_of(part)
 
     attention = module.self_attn
     out = getattr(attention, "o_proj", None) or attention.out_proj
@@ -135,18 +123,9 @@ def layer_of(module: Any, index: int, times: Callable[[Sequence[Any]], Product])
     # Gemma norms what comes out of attention and feed-forward too, and calls the norm before the latter otherwise.
     is_gemma = hasattr(module, "pre_feedforward_layernorm")
     is_whisper = hasattr(module, "encoder_attn")
-    before_attention = norm("self_attn_layer_norm" if is_whisper else "input_layernorm")
-    before_feed_forward = norm(
-        "final_layer_norm"
-        if is_whisper
-        else "pre_feedforward_layernorm"
-        if is_gemma
-        else "post_attention_layernorm"
-    )
-    assert before_attention is not None
-    assert before_feed_forward is not None
+    usual = "pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"
     return Layer(
-        before_attention=before_attention,
+        before_attention=norm_of(module.self_attn_layer_norm if is_whisper else module.input_layernorm),
         qkv=times(there if keys_of == index else there[:1]),
         n_heads=n_heads,
         n_keys=n_keys,
@@ -163,7 +142,7 @@ def layer_of(module: Any, index: int, times: Callable[[Sequence[Any]], Product])
         out=times([out]),
         after_attention=norm("post_attention_layernorm") if is_gemma else None,
         cross=_cross_attention(module, times) if is_whisper else None,
-        before_feed_forward=before_feed_forward,
+        before_feed_forward=norm_of(module.final_layer_norm if is_whisper else getattr(module, usual)),
         feed_forward=_feed_forward(module, times),
         after_feed_forward=norm("post_feedforward_layernorm"),
         own_input=_layer_input(module, times) if hasattr(module, "per_layer_input_gate") else None,
@@ -174,13 +153,11 @@ def layer_of(module: Any, index: int, times: Callable[[Sequence[Any]], Product])
 
 def _cross_attention(module: Any, times: Callable[[Sequence[Any]], Product]) -> CrossAttention:
     norm, attention = norm_of(module.encoder_attn_layer_norm), module.encoder_attn
-    assert norm is not None
     return CrossAttention(norm, times([attention.q_proj]), times([attention.out_proj]), attention.scaling)
 
 
 def _layer_input(module: Any, times: Callable[[Sequence[Any]], Product]) -> LayerInput:
     norm = norm_of(module.post_per_layer_input_norm)
-    assert norm is not None
     gate, out = times([module.per_layer_input_gate]), times([module.per_layer_projection])
     return LayerInput(gate, module.act_fn, out, norm)
 
@@ -257,10 +234,8 @@ class PlainDecoder:
     def read(cls, lalm: Lalm, quantize: Quantize | None = None) -> PlainDecoder:
         """The decoder with the weights, and the LoRA, that it has now. Within autocast in its precision.
 
-        ModelError for a decoder that is not covered (`uncovered`), and for int8 where that is not to be had.
+        It must be covered (`uncovered`). ModelError for int8 where that is not to be had.
         """
-        if why := uncovered(lalm):
-            raise ModelError(f"{lalm.name}: {why}")
         decoder, device = lalm.language_model, device_of(lalm)
         if quantize is not None:
             require_int8(device, lalm.name)
@@ -273,12 +248,10 @@ class PlainDecoder:
             dtype = torch.get_autocast_dtype(device.type) if is_autocast else held
             return product(modules, dtype, packed=is_packed(device, held, n_weights), quantize=quantize)
 
-        norm = norm_of(getattr(decoder, "norm", None) or decoder.layer_norm)
-        assert norm is not None
         return cls(
             lalm,
             tuple(layer_of(layer, index, times) for index, layer in enumerate(decoder.layers)),
-            norm,
+            norm_of(getattr(decoder, "norm", None) or decoder.layer_norm),
             head_of(lalm.lm_head, lambda modules: times(modules, None)),
             getattr(decoder, "embedding_multiplier", 1.0),
             getattr(decoder, "rotary_emb", None),

@@ -23,6 +23,7 @@ from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
 from tgsr.engine.plain_decoder import Captured, PlainDecoder, Step, uncovered
 from tgsr.engine.relisten import Again, next_again, row_of
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches, nucleus, pad_right
+from tgsr.errors import ModelError
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.placement import Quantize
 
@@ -111,11 +112,11 @@ def decoder_of(lalm: Lalm, quantize: Quantize | None = None) -> Decoder:
 
     Else its own modules, which is said; ModelError then for int8.
     """
-    why = uncovered(lalm)
-    if not why or quantize is not None:
-        return PlainDecoder.read(lalm, quantize)
-    log.warning("%s: sampled by its own modules, which is slower: %s", lalm.name, why)
-    return ByModules(lalm)
+    if (why := uncovered(lalm)) and quantize is not None:
+        raise ModelError(f"{lalm.name}: {why}")
+    if why:
+        log.warning("%s: sampled by its own modules, which is slower: %s", lalm.name, why)
+    return ByModules(lalm) if why else PlainDecoder.read(lalm, quantize)
 
 
 @torch.no_grad()

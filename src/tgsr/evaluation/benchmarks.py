@@ -20,7 +20,7 @@ from tgsr.data.corpora.folders import FORMATS, locate, place
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.errors import Bad, RecordError
-from tgsr.evaluation.owners.files import benchmark_questions, is_benchmarks
+from tgsr.evaluation.owners.files import benchmark_questions, whose_file
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
 from tgsr.records import Question, append_jsonl, moved, read_questions
 
@@ -160,7 +160,7 @@ def questions_of(
     if limit is not None and limit < 1:
         problem = f"--limit {limit}: must be 1 or more"
         raise RecordError(None, problem, str(path), remedy="leave it out for all")
-    if not is_benchmarks(path):
+    if not any(whose_file(path)):
         questions = read_questions(path, on_error=errors if skip_bad else None)
         return moved(limited(selected(questions, only, str(path)), limit, seed), audio_folder)
     rows = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from tgsr.errors import OptionError
+from tgsr.errors import require
 from tgsr.models.placement import Quantize
 
 
@@ -29,14 +29,10 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """OptionError for numbers that no sampling has."""
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise OptionError(f"--temperature {self.temperature}: must be 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"--top-p {self.top_p}: must be above 0 and at most 1")
-        if self.max_new_tokens < 1:
-            raise OptionError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
-        if not 0 < self.relisten_seconds < math.inf:
-            raise OptionError(f"--relisten-seconds {self.relisten_seconds}: must be above 0")
+        require("temperature", self.temperature, "0 or more", 0 <= self.temperature < math.inf)
+        require("top_p", self.top_p, "above 0 and at most 1", 0 < self.top_p <= 1)
+        require("max_new_tokens", self.max_new_tokens, "1 or more", self.max_new_tokens >= 1)
+        require("relisten_seconds", self.relisten_seconds, "above 0", 0 < self.relisten_seconds < math.inf)
 
     @property
     def hears_again(self) -> float:

@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 import httpx2 as httpx
 
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.whole import write_whole
-from tgsr.errors import ModelError, OptionError
+from tgsr.errors import ModelError, OptionError, require
 from tgsr.llm.decoding import Failed
 from tgsr.timeline import Seconds
 
@@ -65,10 +66,9 @@ class Limits:
     def __post_init__(self) -> None:
         if self.at_once < 1 or self.n_tries < 1:
             raise OptionError(f"--at-once {self.at_once}, {self.n_tries} tries: must be 1 or more")
-        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
-            raise OptionError(f"--per-minute {self.requests_per_minute}: must be above 0")
-        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
-            raise OptionError(f"--max-seconds {self.max_seconds}: must be above 0")
+        rate, longest = self.requests_per_minute, self.max_seconds
+        require("per_minute", rate, "above 0", rate is None or rate > 0)
+        require("max_seconds", longest, "above 0", longest is None or 0 < longest < math.inf)
 
 
 class Malformed(Exception):
@@ -146,7 +146,7 @@ class Endpoint:
             try:
                 status, text, answered = self._try(method, path, headers or {}, content)
                 if 200 <= status < 300:
-                    status = status_within(_json(text)) or status
+                    status = status_within(maybe_json(text)) or status
                 if status >= 400 and is_unpaid(status, text):
                     raise ModelError(
                         f"{self.url}: the key's credit or quota is used up ({status}: {self._clean(text)}); once there "
@@ -161,7 +161,7 @@ class Endpoint:
                     )
                 if 200 <= status < 300:
                     if wants_header is None:
-                        body = _json(text)
+                        body = maybe_json(text)
                         if not isinstance(body, dict):
                             raise Malformed(f"not a JSON object but {text[:80]!r}")
                         return read(body)
@@ -223,7 +223,7 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         """A server's message without the key in it, in one line that fits an errors file."""
-        body = _json(text)
+        body = maybe_json(text)
         message = _error(body) or body or text
         if isinstance(message, dict):
             about = message.get("metadata")
@@ -260,13 +260,6 @@ def ask_each(ask: Callable[[Asked], Answered], asked: Sequence[Asked], at_once: 
 
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(one, asked))
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _error(body: Any) -> Any:
@@ -310,7 +303,7 @@ def is_unpaid(status: int, text: str) -> bool:
     """
     if status == 402:
         return True
-    body = _json(text)
+    body = maybe_json(text)
     if status == 429:
         return bool(USED_UP.search(str(body or text)))
     return status < 500 and bool(UNPAID.search(str(_error(body) or "")))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+from tgsr.disk.jsonl import repair_jsonl
+from tgsr.disk.rows import json_lines
+from tgsr.errors import Bad, RecordError
 from tgsr.llm.chat import chat_body, read_chat
 from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.llm.endpoint import Endpoint, ask_each
 
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 
 
@@ -36,6 +42,29 @@ class Llm(Protocol):
     def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
         """One reply to each prompt, in order."""
         ...
+
+
+def without_thoughts(reply: str) -> str:
+    """The reply without what a model thinks aloud before it."""
+    return _THOUGHT_ENDS.split(reply)[-1]
+
+
+def replies_kept(log: Path, model: str, by: str, key: str) -> dict[str, str]:
+    """What a model has replied already, of a log whose lines name under `by` who replied and under `key` to what.
+
+    A half-written last line is dropped. RecordError for a line that is no reply; {} where there is no log.
+    """
+    if not log.exists():
+        return {}
+    repair_jsonl(log)
+    replies: dict[str, str] = {}
+    for entry in json_lines(log):
+        if isinstance(entry, Bad) or not {by, key, "reply"} <= entry.values.keys():
+            problem, remedy = "is no reply that was logged here", "delete that line, or give another --out"
+            raise RecordError(None, problem, str(log), entry.line, remedy)
+        if entry.values[by] == model:
+            replies[str(entry.values[key])] = str(entry.values["reply"])
+    return replies
 
 
 def turns_of(text: str, system: str | None) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ Axes: F frames, K places in a word history.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +27,10 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from tgsr.data.corpora.spoken_digits import DIGITS, compose, speakers_in_order
-from tgsr.disk.lock import held_folder
-from tgsr.disk.run_folder import RunFolder, open_run
+from tgsr.disk.run_folder import RunFolder
 from tgsr.disk.whole import whole_files
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, BranchLogps, branch_logps, listen
-from tgsr.errors import RunError
 from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import Habits, TextLesson, drill, habits_with, lessons, talking_lessons, written
 from tgsr.miniature.muon import Muon
@@ -42,8 +39,9 @@ from tgsr.models.load import multiplies_bfloat16
 from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.training.checkpoints import keep_or_stop, load_checkpoint
+from tgsr.training.run import start_alone
 from tgsr.training.steps import cosine, step_or_stop
-from tgsr.training.stop import Stop, stop_on_sigterm
+from tgsr.training.stop import Stop
 
 PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds
 SILENCE = len(DIGITS)  # the class of a frame without a word, and of a word that was never said
@@ -401,10 +399,8 @@ def hearing_batch(
 
 def train_base(config: BaseConfig, out: Path, cache: FeatureCache) -> Path:
     """The miniature's base from nothing but the encoder; resumes in `out`. Returns the folder of the weights."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RunError("train base runs in one process; start it without torchrun")
-    with held_folder(out), stop_on_sigterm() as stop:
-        return _train_base(open_run(out, "base", config), config, cache, stop)
+    with start_alone("base", config, out) as (run, stop):
+        return _train_base(run, config, cache, stop)
 
 
 def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: Stop) -> Path:

@@ -8,7 +8,6 @@ code is a scaffold and is thrown away at the end: writing it into the frames is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +22,7 @@ from tqdm import tqdm
 from tgsr.choices import correct_letter
 from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
-from tgsr.disk.lock import held_folder
-from tgsr.disk.run_folder import RunFolder, open_run
+from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
@@ -44,8 +42,9 @@ from tgsr.prompts import Times, prompted
 from tgsr.records import Clip, Question
 from tgsr.rewards import answer_reward
 from tgsr.training.checkpoints import keep_or_stop, kept_checkpoints, load_checkpoint, read_checkpoint
+from tgsr.training.run import start_alone
 from tgsr.training.steps import cosine, descend
-from tgsr.training.stop import Stop, stop_on_sigterm
+from tgsr.training.stop import Stop
 
 N_OTHERS = 32  # clips whose words may be a clip's wrong choices
 MOST_DRAWN = 100  # lessons of a clip: where each is too long for the context, none is taken
@@ -68,10 +67,7 @@ class Heard:
 
 def train_english(config: EnglishConfig, out: Path, cache: FeatureCache) -> Path:
     """The folder of the base, an adapter that is merged when it is loaded; resumes in `out`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RunError("train english runs in one process; start it without torchrun")
-    with held_folder(out), stop_on_sigterm() as stop:
-        run = open_run(out, "english", config, (*config.clips, *config.watch))
+    with start_alone("english", config, out, (*config.clips, *config.watch)) as (run, stop):
         return _train(run, config, cache, stop)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from tgsr.training.config import require, require_counts
+from tgsr.errors import require
+from tgsr.training.config import require_counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

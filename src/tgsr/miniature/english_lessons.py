@@ -19,7 +19,7 @@ from tgsr.data.questions.phrases import Phrases, fitting_phrases, followed_phras
 from tgsr.miniature.lessons import TextLesson, bad_span, one_by_one, pieces, reasoning, timed_transcript
 from tgsr.prompts import choice_question, phrase_answer_qwen, phrase_question_qwen, prompted
 from tgsr.records import Clip, Question
-from tgsr.timeline import Span, Word
+from tgsr.timeline import Span, Word, text_of
 
 EARLY = {  # first to find what is asked for, by lessons that cost few tokens
     **{"phrase": 0.36, "timed": 0.1, "next": 0.16, "transcript": 0.02, "count": 0.08},
@@ -101,15 +101,15 @@ def phrase_lesson(
     """Stage 1's question in the paper's words, B.1.1; the answer too."""
     words = clip.words[slice(*phrase)]
     span = _span(words) if true_times else bad_span(clip.duration, rng)
-    text = _text(words)
+    text = text_of(words)
     return TextLesson(phrase_question_qwen(text), phrase_answer_qwen(text, span), "phrase", (words,))
 
 
 def next_lesson(words: tuple[Word, ...], phrase: tuple[int, int]) -> TextLesson:
     """The two words after a phrase."""
-    question = f'Which two words are said right after "{_text(words[slice(*phrase)])}"?'
+    question = f'Which two words are said right after "{text_of(words[slice(*phrase)])}"?'
     follow = words[phrase[1] : phrase[1] + 2]
-    return TextLesson(question, _text(follow), "next", (words[slice(*phrase)], follow))
+    return TextLesson(question, text_of(follow), "next", (words[slice(*phrase)], follow))
 
 
 def count_lesson(words: tuple[Word, ...], rng: np.random.Generator) -> TextLesson:
@@ -121,7 +121,7 @@ def count_lesson(words: tuple[Word, ...], rng: np.random.Generator) -> TextLesso
     quotes = tuple(
         tuple(with_neighbour(words, place)) for place, said in enumerate(words) if said.text == word
     )
-    listed = ", ".join(f'"{_text(quote)}"' for quote in quotes)
+    listed = ", ".join(f'"{text_of(quote)}"' for quote in quotes)
     answer = f"{listed}: {TIMES[number]}" if quotes else TIMES[0]
     return TextLesson(f'Where is the word "{word}" said, and how often?', answer, "count", quotes)
 
@@ -132,7 +132,7 @@ def transcript_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson:
     question = "Transcribe the input speech."
     if len(words) > N_FIRST and rng.random() < 0.5:
         question, words = "Transcribe the first ten words of the input speech.", words[:N_FIRST]
-    return TextLesson(question, _text(words), "transcript", one_by_one(words))
+    return TextLesson(question, text_of(words), "transcript", one_by_one(words))
 
 
 def timed_lesson(clip: Clip, rng: np.random.Generator) -> TextLesson:
@@ -198,10 +198,6 @@ def _drawn(by_length: list[Ways], rng: np.random.Generator) -> tuple[int, int]:
 
 def _one_of(questions: Sequence[Question], rng: np.random.Generator) -> Question:
     return questions[int(rng.integers(len(questions)))]
-
-
-def _text(words: Sequence[Word]) -> str:
-    return " ".join(word.text for word in words)
 
 
 def _span(words: Sequence[Word]) -> Span:

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.data.transcribe.spelling import spell
-from tgsr.disk.lock import held_folder
-from tgsr.disk.run_folder import RunFolder, open_run
+from tgsr.disk.run_folder import RunFolder
 from tgsr.engine.features import FeatureCache, KeptFeatures
 from tgsr.miniature.frames_config import FramesConfig
 from tgsr.miniature.hearing import hear_files
@@ -35,8 +34,9 @@ from tgsr.overlap import high_overlap
 from tgsr.records import Clip
 from tgsr.timeline import Seconds, Span
 from tgsr.training.checkpoints import keep_or_stop, load_checkpoint
+from tgsr.training.run import start_alone
 from tgsr.training.steps import cosine, descend
-from tgsr.training.stop import Stop, stop_on_sigterm
+from tgsr.training.stop import Stop
 
 
 class Labelled(NamedTuple):
@@ -49,8 +49,7 @@ class Labelled(NamedTuple):
 
 def train_frames(config: FramesConfig, out: Path, cache: FeatureCache) -> Path:
     """The folder of the head; resumes in `out`."""
-    with held_folder(out), stop_on_sigterm() as stop:
-        run = open_run(out, "frames", config, (*config.clips, *config.watch))
+    with start_alone("frames", config, out, (*config.clips, *config.watch)) as (run, stop):
         return _train(run, config, cache, stop)
 
 

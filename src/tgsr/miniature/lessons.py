@@ -25,7 +25,7 @@ from tgsr.data.questions.digits import WHO, choice_questions
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.prompts import REASONING_OPENING, choice_question, phrase_answer_af3, phrase_question_af3
 from tgsr.records import Clip, Question
-from tgsr.timeline import Seconds, Span, Word
+from tgsr.timeline import Seconds, Span, Word, text_of
 
 BREATH: Seconds = 0.25  # a gap that ends a piece
 T = TypeVar("T")
@@ -186,7 +186,7 @@ def recital(clip: Clip, rng: np.random.Generator, true_times: bool) -> tuple[str
     """The whole clip, a list of who says what and when."""
     form, speakers, quotes = notation(LISTED, rng), speakers_in_order(clip.words), pieces(clip.words)
     listed = [
-        f"{speaker_of(piece, speakers)}, {_text(piece)} {placed(piece, form, clip, rng, true_times)}"
+        f"{speaker_of(piece, speakers)}, {text_of(piece)} {placed(piece, form, clip, rng, true_times)}"
         for piece in quotes
     ]
     return f"In order: {'; '.join(listed)}.", tuple(quotes)
@@ -203,13 +203,11 @@ def evidence(
     form = notation(PLACES, rng)
     sentences = []
     for words in quotes:
-        said = " and ".join(f'the {speaker_of(turn, speakers)} says "{_text(turn)}"' for turn in turns(words))
+        said = " and ".join(
+            f'the {speaker_of(turn, speakers)} says "{text_of(turn)}"' for turn in turns(words)
+        )
         sentences.append(f"{said[0].upper()}{said[1:]} {placed(words, form, clip, rng, true_times)}.")
     return " ".join(sentences), quotes
-
-
-def _text(words: Sequence[Word]) -> str:
-    return " ".join(word.text for word in words)
 
 
 def final_answer(question: Question, answer: str) -> str:
@@ -319,7 +317,9 @@ def phrase_lessons(
 
 
 def transcript_lesson(clip: Clip) -> TextLesson:
-    return TextLesson("Transcribe the input speech.", _text(clip.words), "transcript", one_by_one(clip.words))
+    return TextLesson(
+        "Transcribe the input speech.", text_of(clip.words), "transcript", one_by_one(clip.words)
+    )
 
 
 def turns_lesson(clip: Clip) -> TextLesson:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from transformers import AudioFlamingo3ForConditionalGeneration, AudioFlamingo3P
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import PROJECTED, check_processor, read_processor, read_weights
-from tgsr.models.lalm import Lalm, too_short, tower_hash
+from tgsr.models.lalm import Lalm, too_short
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_encoder import pooled
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
@@ -33,20 +32,12 @@ class AudioFlamingo3(Lalm):
     """
 
     audio_token = AUDIO_TOKEN
-    hub_decoder = "language_model.model."
+    hashed_as = "af3"
     called: ClassVar[str] = "an Audio Flamingo 3 model"
     model_class: ClassVar[Any] = AudioFlamingo3ForConditionalGeneration
     processor_class: ClassVar[Any] = AudioFlamingo3Processor
 
     max_seconds: float = 600.0
-
-    @property
-    def aligner(self) -> Any:
-        return self.inner.model.multi_modal_projector
-
-    @cached_property
-    def encoder_key(self) -> str:
-        return tower_hash(self, "af3")
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -80,13 +71,7 @@ def load_audio_flamingo3(
     a missing or unreadable file, for another model's processor, and where weights are missing.
     """
     tokenizer, extractor, about = read_processor(name, family.called)
-    model = read_weights(
-        family.model_class,
-        name,
-        family.called,
-        placement,
-        unquantized=PROJECTED,
-    )
+    model = read_weights(family.model_class, name, family.called, placement, unquantized=PROJECTED)
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     n_positions = model.config.audio_config.max_source_positions
     if extractor.nb_max_frames != 2 * n_positions:

@@ -175,13 +175,7 @@ def load_gemma4(name: str, placement: Placement = AS_SAVED, kind: type[Gemma4] =
     if kind.model_class.config_class.from_pretrained(name).audio_config is None:
         raise ModelError(f"{name}: has no audio_config, it was not made to hear; take E2B, E4B or 12B")
     tokenizer, extractor, _ = read_processor(name, family, extractor_class=AutoFeatureExtractor)
-    model = read_weights(
-        kind.model_class,
-        name,
-        family,
-        placement,
-        unquantized=UNQUANTIZED,
-    )
+    model = read_weights(kind.model_class, name, family, placement, unquantized=UNQUANTIZED)
     config = model.config
     check_token(name, tokenizer, AUDIO_TOKEN, config.audio_token_id)
     check_token(name, tokenizer, BEFORE_AUDIO, config.boa_token_id)

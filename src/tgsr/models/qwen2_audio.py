@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
 from tgsr.models.checkpoint import PROJECTED, check_processor, read_processor, read_weights
-from tgsr.models.lalm import Lalm, too_short, tower_hash
+from tgsr.models.lalm import Lalm, too_short
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_encoder import pooled
 from tgsr.prompts import chat_messages
@@ -31,17 +30,9 @@ class Qwen2Audio(Lalm):
     """
 
     audio_token = AUDIO_TOKEN
-    hub_decoder = "language_model.model."
+    hashed_as = "qwen2-audio"
 
     max_seconds: float = 30.0
-
-    @property
-    def aligner(self) -> Any:
-        return self.inner.model.multi_modal_projector
-
-    @cached_property
-    def encoder_key(self) -> str:
-        return tower_hash(self, "qwen2-audio")
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -66,12 +57,6 @@ def load_qwen2_audio(name: str, placement: Placement = AS_SAVED) -> Qwen2Audio:
     """
     family = "a Qwen2-Audio model"
     tokenizer, extractor, _ = read_processor(name, family, Qwen2AudioProcessor)
-    model = read_weights(
-        Qwen2AudioForConditionalGeneration,
-        name,
-        family,
-        placement,
-        unquantized=PROJECTED,
-    )
+    model = read_weights(Qwen2AudioForConditionalGeneration, name, family, placement, unquantized=PROJECTED)
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return Qwen2Audio(name, model, tokenizer, extractor, max_seconds=float(extractor.chunk_length))

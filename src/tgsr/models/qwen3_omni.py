@@ -15,8 +15,8 @@ from torch import nn
 from transformers import Qwen3OmniMoeThinkerForConditionalGeneration
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor
+from tgsr.models.lalm import too_short
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.qwen_omni import QwenOmni, load_thinker
 from tgsr.models.whisper_encoder import spectrogram
@@ -74,10 +74,7 @@ class Qwen3Omni(QwenOmni):
     def mels(self, samples: np.ndarray) -> Any:
         least = self.feature_extractor.n_fft // 2  # samples are mirrored at both ends
         if len(samples) <= least:
-            raise ModelError(
-                f"{self.name} needs more than {least / SAMPLE_RATE:g} s of audio, "
-                f"got {len(samples) / SAMPLE_RATE:.4f} s"
-            )
+            raise too_short(self.name, samples, least)
         # The extractor's own default cuts at its chunk_length, 30 s in the published files.
         return spectrogram(
             self.feature_extractor, samples, padding="longest", truncation=False, return_attention_mask=True

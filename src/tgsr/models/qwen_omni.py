@@ -23,7 +23,7 @@ from transformers import (
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError
 from tgsr.models.checkpoint import check_processor, check_type, read_processor, read_weights
-from tgsr.models.lalm import Lalm, weights_hash
+from tgsr.models.lalm import Lalm, too_short, weights_hash
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_encoder import spectrogram
 from tgsr.prompts import QWEN_SYSTEM
@@ -86,10 +86,7 @@ class QwenOmni(Lalm):
         hop = self.feature_extractor.hop_length
         n_mels = -(-len(samples) // hop)
         if n_mels < 3:  # two convolved positions, which the pooling makes one frame
-            raise ModelError(
-                f"{self.name} needs more than {2 * hop / SAMPLE_RATE:g} s of audio, "
-                f"got {len(samples) / SAMPLE_RATE:.3f} s"
-            )
+            raise too_short(self.name, samples, 2 * hop)
         # The official call pads to 300 s of zeros. One window of them gives the same: no kept column sees further.
         window = self.feature_extractor.n_fft
         return spectrogram(
@@ -140,11 +137,6 @@ def load_thinker(
     """
     model_class = classes[check_type(name, family, classes)]
     tokenizer, extractor, _ = read_processor(name, family)
-    model = read_weights(
-        model_class,
-        name,
-        family,
-        placement,
-        unquantized=["model.audio_tower", "model.visual", "lm_head"],
-    )
+    unquantized = ["model.audio_tower", "model.visual", "lm_head"]
+    model = read_weights(model_class, name, family, placement, unquantized=unquantized)
     return model, tokenizer, extractor

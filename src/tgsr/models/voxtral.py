@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from transformers.utils import is_mistral_common_available
 from tgsr.audio import SAMPLE_RATE
 from tgsr.errors import ModelError, install
 from tgsr.models.checkpoint import PROJECTED, check_processor, read_weights
-from tgsr.models.lalm import Lalm, PromptParts, tower_hash
+from tgsr.models.lalm import Lalm, PromptParts
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper_encoder import spectrogram
 
@@ -40,21 +39,13 @@ class Voxtral(Lalm):
     """
 
     audio_token = AUDIO_TOKEN
-    hub_decoder = "language_model.model."
+    hashed_as = "voxtral"
     seconds_per_frame = 0.08
     filled_up = 30.0
 
     max_seconds: float = MAX_SECONDS
     chats: dict[str | None, PromptParts] = field(default_factory=dict, repr=False)
     """What stands around a clip and an empty question, by the system turn."""
-
-    @property
-    def aligner(self) -> Any:
-        return self.inner.model.multi_modal_projector
-
-    @cached_property
-    def encoder_key(self) -> str:
-        return tower_hash(self, "voxtral")
 
     @torch.no_grad()
     def encode_audio(self, samples: np.ndarray) -> Tensor:
@@ -115,12 +106,6 @@ def load_voxtral(name: str, placement: Placement = AS_SAVED) -> Voxtral:
         extractor = WhisperFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ModelError(f"{name}: cannot be loaded as {family}: {error}") from error
-    model = read_weights(
-        VoxtralForConditionalGeneration,
-        name,
-        family,
-        placement,
-        unquantized=PROJECTED,
-    )
+    model = read_weights(VoxtralForConditionalGeneration, name, family, placement, unquantized=PROJECTED)
     check_processor(name, model.config, tokenizer, extractor, AUDIO_TOKEN)
     return Voxtral(name, model, tokenizer, extractor)

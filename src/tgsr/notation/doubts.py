@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import re
 
-from tgsr.notation.times import Pair
+from tgsr.notation.times import Pair, any_case
 
 # Behind a pair. A sum, a rate ("3-5 s/step"), and another range.
-SUM_AFTER = re.compile(r"\s{0,3}[=≈]\s{0,2}~?[0-9]|\s?(?:[/^][a-z-]|²)", re.IGNORECASE)
-RANGE_AFTER = re.compile(r"\s{0,2}(?:-|~|to\b|or\b)\s{0,2}[0-9]", re.IGNORECASE)
+SUM_AFTER = any_case(r"\s{0,3}[=≈]\s{0,2}~?[0-9]|\s?(?:[/^][a-z-]|²)")
+RANGE_AFTER = any_case(r"\s{0,2}(?:-|~|to\b|or\b)\s{0,2}[0-9]")
 
 # --- other measures ----------------------------------------------------------------------------------------------
 
-OTHER_MEASURE = re.compile(
+OTHER_MEASURE = any_case(
     r"[)\]]?(?:st|nd|rd|th)?\s{0,2}-?(?:%|°|(?:percent|degrees?|k?hz|k?bps|db|hrs?|h|hours?|minutes?|mins?|days?"
     r"|weeks?|months?|years?|[ap]\.?m|o'clock|times|words?|people|points?|bpm|beats?|km|cm|mm|m|kg|stars?"
-    r"|probability|frames|samples)(?![a-z0-9_])|岁|个|次|人|点|分钟|年|倍)",
-    re.IGNORECASE,
+    r"|probability|frames|samples)(?![a-z0-9_])|岁|个|次|人|点|分钟|年|倍)"
 )
-OTHER_BEFORE = re.compile(
+OTHER_BEFORE = any_case(
     r"\b(?:coordinates?|points?|confidence|ci|odds|ratios?|scores?|ratings?|rated|values?|probabilit(?:y|ies)"
     r"|weights?|vector|bbox|box|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?"
     r"|pp|lines?|steps?|options?|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range"
     r"|ranges?|[pxyn]|choose|python|magnitude|verses?|numbers?|(?:confidence|credible|prediction) intervals?)\.?"
-    r"(?: (?:of|is|are|from|was|between))?[\s\"':=]{0,3}[\[(]{0,2}$",
-    re.IGNORECASE,
+    r"(?: (?:of|is|are|from|was|between))?[\s\"':=]{0,3}[\[(]{0,2}$"
 )
-ESTIMATE_BEFORE = re.compile(
-    r"[0-9]\.[0-9]{1,6}\s?[(\[]\s?$|\b[a-z] (?:in|∈) [(\[]$", re.IGNORECASE
-)  # 3.2 (2.1-4.3)
+ESTIMATE_BEFORE = any_case(r"[0-9]\.[0-9]{1,6}\s?[(\[]\s?$|\b[a-z] (?:in|∈) [(\[]$")  # 3.2 (2.1-4.3)
 UNBRACKETED = re.compile(r"\s?[\[(][^\[(]*$")
 
 # --- lengths -----------------------------------------------------------------------------------------------------
@@ -48,88 +44,74 @@ _ONLY = (
     r"(?: (?:about|around|approximately|roughly|somewhere|only|just|at least|at most|up to|between|an?|the|is"
     r"|average)){0,3}"
 )
-_LENGTH_BEFORE = re.compile(
+_LENGTH_BEFORE = any_case(
     rf"(?:\b(?:{_LENGTH_WORD}|{_OF}|{_LENGTH_NOUN}){_ONLY}\s{{0,4}}[~≈]?"
     r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|用时|停了|用了|花了|等了|延迟|需要?|超过|至少|最多)(?:时间)?"
-    r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$",
-    re.IGNORECASE,
+    r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$"
 )
-_LENGTH_FROM_BEFORE = re.compile(
+_LENGTH_FROM_BEFORE = any_case(
     r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}"
-    r"|tak(?:es?|ing)|took|anywhere) from $",
-    re.IGNORECASE,
+    r"|tak(?:es?|ing)|took|anywhere) from $"
 )
 # What has a place as well as a length: "a pause between 2 and 3 seconds", "the clip (12-15 seconds)".
-_PAUSE_BEFORE = re.compile(
-    rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}[(\[]?$", re.I
+_PAUSE_BEFORE = any_case(
+    rf"\b(?:gaps?|pause[sd]?|pausing|silences?)(?: is| are| was)?:?{_ONLY}\s{{0,4}}[(\[]?$"
 )
-_CLIP_BEFORE = re.compile(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$", re.IGNORECASE)
-_LONG_BEFORE = re.compile(
-    r"\b(?:(?:duration|length|long|short|brief|total)[ :]{1,2}[(\[]|(?:after|[a-z]{2,12} by|than) )$",
-    re.IGNORECASE,
+_CLIP_BEFORE = any_case(r"\b(?:clip|recording|audio|excerpt|file|utterance) [(\[]$")
+_LONG_BEFORE = any_case(
+    r"\b(?:(?:duration|length|long|short|brief|total)[ :]{1,2}[(\[]|(?:after|[a-z]{2,12} by|than) )$"
 )
-_PLACE_BEFORE = re.compile(
+_PLACE_BEFORE = any_case(
     r"(?:(?:^|[^\w\s]|\n)\s{0,4}(?:by {1,2})?"
     r"|\b(?:at|about|around|approximately|approx|circa|roughly|near|from|between|during|and|or|then|the|in|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
     r"|(?:segment|interval|time-?stamp|time-?frame|time|region|portion|part|window)s?"
-    r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$",
-    re.IGNORECASE,
+    r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$"
 )
-_WITHIN_BEFORE = re.compile(
-    r"\b(?:within|after|in|over|under|than)\s{1,2}(?:about |around )?$", re.IGNORECASE
+_WITHIN_BEFORE = any_case(r"\b(?:within|after|in|over|under|than)\s{1,2}(?:about |around )?$")
+_PLACED_BEFORE = any_case(
+    r"\b(?:happen|occur|appear|locat|is|are|was|heard|found|spoken|said|shown)[a-z]{0,3} (?:with)?in $"
 )
-_PLACED_BEFORE = re.compile(
-    r"\b(?:happen|occur|appear|locat|is|are|was|heard|found|spoken|said|shown)[a-z]{0,3} (?:with)?in $",
-    re.IGNORECASE,
-)
-LATER_AFTER = re.compile(
-    r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each)\b", re.IGNORECASE
-)
-_LENGTH_AFTER = re.compile(
+LATER_AFTER = any_case(r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each)\b")
+_LENGTH_AFTER = any_case(
     r"\s{1,2}-?(?:long|apart|later|ago|ahead|(?:long|short|fast|slow)er|each|per|intervals|between|pass|elapse|delay"
     r"|pauses?|gaps?|of (?!(?:the|this|that|your) (?:audio|clip|recording|video|track|file|song|sound))|in length"
     r"|(?:reaction|response) times?"
     r"|(?:[a-z]{3,9} )?(?:clips|excerpts|snippets|recordings|chunks|frames|files|videos|tracks)"
     r"|in total|total|too (?:late|early)|late|early|more|in duration|after|before)\b"
-    r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)",
-    re.IGNORECASE,
+    r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)"
 )
-ONE_SECOND = re.compile(r"(?:-\s?seconds?|-sec|\s?second)$", re.IGNORECASE)
-NOUN_AFTER = re.compile(
+ONE_SECOND = any_case(r"(?:-\s?seconds?|-sec|\s?second)$")
+NOUN_AFTER = any_case(
     r"[ -](?!(?:and|or|the|of|in|into|when|where|while|as|is|was|it|he|she|they|we|you|an?|to|at|with|there|for|on)\b)"
-    r"[a-z]{2,}",
-    re.IGNORECASE,
+    r"[a-z]{2,}"
 )
-_PLACE_AFTER = re.compile(
+_PLACE_AFTER = any_case(
     r"[ -](?:time ?)?(?:marks?|ranges?|segments?|intervals?|sections?|portions?|regions?|parts?|stretch|frames?|window"
-    r"|span)\b(?! (?:lengths?|sizes?|long|durations?))",
-    re.IGNORECASE,
+    r"|span)\b(?! (?:lengths?|sizes?|long|durations?))"
 )
-_THE_BEFORE = re.compile(r"\b(?:the|this|that|these|those)\s{1,2}$", re.IGNORECASE)
-_A_BEFORE = re.compile(r"\b(?:a|an|another)\s{1,2}$", re.IGNORECASE)
+_THE_BEFORE = any_case(r"\b(?:the|this|that|these|those)\s{1,2}$")
+_A_BEFORE = any_case(r"\b(?:a|an|another)\s{1,2}$")
 
 # --- ages, decades, times of day, verses --------------------------------------------------------------------------
 
-_DECADE_BEFORE = re.compile(
+_DECADE_BEFORE = any_case(
     r"(?:'|\b(?:the|his|her|their|early|late|mid|aged?|ages?|old|era|decades?|probably|likely|mostly|typical of)"
-    r"[ :-]{0,2}(?:about |around |in |the |his |her |their ){0,2})$",
-    re.IGNORECASE,
+    r"[ :-]{0,2}(?:about |around |in |the |his |her |their ){0,2})$"
 )
-_AGED_AFTER = re.compile(r"\s?,?\s?(?:(?:fe)?male|age|years|or so)\b", re.IGNORECASE)
+_AGED_AFTER = any_case(r"\s?,?\s?(?:(?:fe)?male|age|years|or so)\b")
 _TIME_OF_DAY = (
     r"(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedule[sd]?|daily|weekdays?|weekends?|news|shows?|programmes?"
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun|(?:every|each) (?:day|morning|evening)"
     r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|mass|check-?in|slot|office|noon|tonight"
     r"|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b"
 )
-_HOURS_BEFORE = re.compile(rf"\b{_TIME_OF_DAY}|营业|[上下中]午|[早晚]上|凌晨", re.IGNORECASE)
-_HOURS_AFTER = re.compile(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}{_TIME_OF_DAY}|营业", re.IGNORECASE)
+_HOURS_BEFORE = any_case(rf"\b{_TIME_OF_DAY}|营业|[上下中]午|[早晚]上|凌晨")
+_HOURS_AFTER = any_case(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}{_TIME_OF_DAY}|营业")
 _NEAR_BEFORE = 28  # characters before a time of day that say so
-_VERSES_BEFORE = re.compile(
+_VERSES_BEFORE = any_case(
     r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job|psalms?|proverbs"
     r"|isaiah|jeremiah|daniel|matthew|mark|luke|john|acts|romans|corinthians|galatians|ephesians|hebrews|james|peter"
-    r"|revelation|surah|quran|verses?|(?:ratio|odds|scores?)(?: of| is| [a-z]{2,8} from)?) $",
-    re.IGNORECASE,
+    r"|revelation|surah|quran|verses?|(?:ratio|odds|scores?)(?: of| is| [a-z]{2,8} from)?) $"
 )
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from tgsr.notation.doubts import LATER_AFTER, NOUN_AFTER, ONE_SECOND, RANGE_AFTER
 from tgsr.notation.joined import joined
 from tgsr.notation.labelled import LABEL_WORDS, TABLE_HEAD, in_tables, labelled
-from tgsr.notation.times import ABOUT, AFTER, BEFORE, NEARLY, NUMBER_HEAD, Stated, Time, times_of
+from tgsr.notation.times import ABOUT, AFTER, BEFORE, NEARLY, NUMBER_HEAD, Stated, Time, any_case, times_of
 
 
 def stated(text: str, *, is_asked: bool = False) -> list[Stated]:
@@ -63,14 +63,13 @@ def _between_tokens(text: str) -> Iterator[Stated]:
 
 
 _START_WORDS = ("first", "opening", "initial", "beginning", "start ", "outset", "前", "开", "最初")
-_FIRST_BEFORE = re.compile(
-    rf"\b(?:first|opening|initial) {NEARLY}$|(?:(?<![之提以目])前|最初|开头)的?(?:{ABOUT})?$", re.IGNORECASE
+_FIRST_BEFORE = any_case(
+    rf"\b(?:first|opening|initial) {NEARLY}$|(?:(?<![之提以目])前|最初|开头)的?(?:{ABOUT})?$"
 )
-_OUTSET_BEFORE = re.compile(
+_OUTSET_BEFORE = any_case(
     r"\b(?:from|between) (?:the )?(?:very )?(?:beginning|start"
     r"|outset)(?: of the [a-z]{1,12})? (?:up )?(?:to|until|till|through|and) "
-    rf"{NUMBER_HEAD}$|从(?:一?开头|一?开始|最开始)(?:一?直)?[到至]{NUMBER_HEAD}$",
-    re.IGNORECASE,
+    rf"{NUMBER_HEAD}$|从(?:一?开头|一?开始|最开始)(?:一?直)?[到至]{NUMBER_HEAD}$"
 )
 
 
@@ -98,55 +97,12 @@ def _from_the_start(text: str, times: Sequence[Time]) -> Iterator[Stated]:
 # --- where one interval was asked for --------------------------------------------------------------------------------
 
 _WORD = re.compile(r"[^\W\d_]+")
-_WORDS_OF_AN_ANSWER = frozenset(
-    (
-        *(
-            "start",
-            "starts",
-            "starting",
-            "begin",
-            "begins",
-            "onset",
-            "end",
-            "ends",
-            "ending",
-            "offset",
-            "stop",
-            "from",
-            "to",
-        ),
-        *(
-            "time",
-            "times",
-            "timestamp",
-            "timestamps",
-            "second",
-            "seconds",
-            "sec",
-            "secs",
-            "s",
-            "ms",
-            "and",
-            "about",
-            "around",
-        ),
-        *(
-            "approximately",
-            "the",
-            "answer",
-            "is",
-            "final",
-            "span",
-            "interval",
-            "segment",
-            "boxed",
-            "json",
-            "秒",
-            "到",
-            "至",
-        ),
-    )
-)
+_WORDS_OF_AN_ANSWER = {
+    *("start", "starts", "starting", "begin", "begins", "onset", "end", "ends", "ending", "offset", "stop"),
+    *("from", "to", "time", "times", "timestamp", "timestamps", "second", "seconds", "sec", "secs", "s"),
+    *("ms", "and", "about", "around", "approximately", "the", "answer", "is", "final", "span", "interval"),
+    *("segment", "boxed", "json", "秒", "到", "至"),
+}
 
 
 def two_numbers(text: str) -> list[Stated]:

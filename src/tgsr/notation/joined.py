@@ -17,7 +17,18 @@ from tgsr.notation.doubts import (
     is_length,
     is_time_of_day,
 )
-from tgsr.notation.times import AFTER, BEFORE, CLOSE, NEARLY, NUMBER_HEAD, SECOND, Pair, Stated, Time
+from tgsr.notation.times import (
+    AFTER,
+    BEFORE,
+    CLOSE,
+    NEARLY,
+    NUMBER_HEAD,
+    SECOND,
+    Pair,
+    Stated,
+    Time,
+    any_case,
+)
 
 # --- what joins two times ----------------------------------------------------------------------------------------
 
@@ -49,18 +60,17 @@ _LASTS = (
     rf"{CLOSE}{_AND_IT}(?:(?:last|continu|persist|run|play|go)[a-z]{{0,4}}(?: on)?|with a duration of)(?: for)? "
     rf"{NUMBER_HEAD}| for {NUMBER_HEAD}|(?:开始)?,?持续了?{NUMBER_HEAD}"
 )
-_GAP = re.compile(
+_GAP = any_case(
     rf"(?P<dash>{_DASH})|(?P<to>{_TO})|(?P<and>{_AND})|(?P<comma>[\"']?\s{{0,2}},\s{{0,2}}[\"']?~?)"
-    rf"|(?P<ends>{_ENDS})|(?P<lasts>{_LASTS})",
-    re.IGNORECASE,
+    rf"|(?P<ends>{_ENDS})|(?P<lasts>{_LASTS})"
 )
 _MOST_BETWEEN = 90  # characters that join two times
 
 
 _COMMA_DIGIT = re.compile(r",[0-9]")
-_UNIT_BEHIND_BRACKET = re.compile(rf"[)\]]\s{{0,2}}(?:{SECOND})", re.IGNORECASE)
-_AFTER_ANOTHER = re.compile(
-    rf"\s{{0,2}}{CLOSE}\s{{0,2}}(?:[,;]|,? ?(?:and|&|or|以及|和))\s{{0,2}}(?:from )?{NUMBER_HEAD}", re.I
+_UNIT_BEHIND_BRACKET = any_case(rf"[)\]]\s{{0,2}}(?:{SECOND})")
+_AFTER_ANOTHER = any_case(
+    rf"\s{{0,2}}{CLOSE}\s{{0,2}}(?:[,;]|,? ?(?:and|&|or|以及|和))\s{{0,2}}(?:from )?{NUMBER_HEAD}"
 )
 
 
@@ -139,58 +149,47 @@ def _are_alike(one: Time, other: Time) -> bool:
 
 # --- what says that seconds are meant ----------------------------------------------------------------------------
 
-_SECONDS_BEFORE = re.compile(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?){NUMBER_HEAD}$", re.IGNORECASE)
+_SECONDS_BEFORE = any_case(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?){NUMBER_HEAD}$")
 _TIME_WORD = (
     r"(?:\btime[- ]?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment|period)s?"
     r"|\bsegments?|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"
 )
-_TIME_BEFORE = re.compile(
-    rf"(?:{_TIME_WORD}(?: is| of| \(s\)| \(seconds\))?[\"']?[\s:=>]{{0,6}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$",
-    re.IGNORECASE,
+_TIME_BEFORE = any_case(
+    rf"(?:{_TIME_WORD}(?: is| of| \(s\)| \(seconds\))?[\"']?[\s:=>]{{0,6}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$"
 )
-_TIME_NAMED_BEFORE = re.compile(
-    rf"{_TIME_WORD}(?: \(s\)| \(seconds\))?[\"']?\s?[:=]|timestamps? $", re.IGNORECASE
-)
-_STAMPS_BEFORE = re.compile(
+_TIME_NAMED_BEFORE = any_case(rf"{_TIME_WORD}(?: \(s\)| \(seconds\))?[\"']?\s?[:=]|timestamps? $")
+_STAMPS_BEFORE = any_case(
     r"(?:timestamps?|segments|intervals|spans|时间戳)[\"']?\s?[:=]\s?[\[(\"']{0,3}$"
-    r"|[\"'](?:segment|interval|span|time_?range)[\"']\s?:\s?\[$",
-    re.IGNORECASE,
+    r"|[\"'](?:segment|interval|span|time_?range)[\"']\s?:\s?\[$"
 )
-_FROM_BEFORE = re.compile(rf"(?:\b(?:from|von|ab|desde|del?|du)\s{{1,4}}|从 ?){NUMBER_HEAD}$", re.IGNORECASE)
-_BETWEEN_BEFORE = re.compile(
-    rf"(?:\b(?:between|zwischen|entre)\s{{1,4}}|在|介于){NUMBER_HEAD}$", re.IGNORECASE
-)
-_AT_BEFORE = re.compile(
+_FROM_BEFORE = any_case(rf"(?:\b(?:from|von|ab|desde|del?|du)\s{{1,4}}|从 ?){NUMBER_HEAD}$")
+_BETWEEN_BEFORE = any_case(rf"(?:\b(?:between|zwischen|entre)\s{{1,4}}|在|介于){NUMBER_HEAD}$")
+_AT_BEFORE = any_case(
     r"(?:\b(?:start|begin|began|commenc|heard|occur|appear)[a-z]{0,4}(?: speaking| talking)?(?: at| from| on| ?:)?"
-    rf"|\b(?:at|from)|[于在从])\s{{0,2}}{NUMBER_HEAD}$",
-    re.IGNORECASE,
+    rf"|\b(?:at|from)|[于在从])\s{{0,2}}{NUMBER_HEAD}$"
 )
-_CLAUSE_BEFORE = re.compile(
-    rf"(?:(?:^|[\n.!?:;,(\[\"'>-])\s{{0,4}}|\b(?:is|are|was|were)\s{{1,2}})from\s{{1,4}}{NUMBER_HEAD}$",
-    re.IGNORECASE,
+_CLAUSE_BEFORE = any_case(
+    rf"(?:(?:^|[\n.!?:;,(\[\"'>-])\s{{0,4}}|\b(?:is|are|was|were)\s{{1,2}})from\s{{1,4}}{NUMBER_HEAD}$"
 )
-_SOUND_BEFORE = re.compile(
+_SOUND_BEFORE = any_case(
     r"\b(?:speak|spoke|talk|say|said|sing|sang|laugh|play|hear|occur|happen|appear|locat|utter|shout|bark|cr[iy]|sound"
-    rf"|voice|clip|segment|interval)[a-z]{{0,4}} from {NUMBER_HEAD}$",
-    re.IGNORECASE,
+    rf"|voice|clip|segment|interval)[a-z]{{0,4}} from {NUMBER_HEAD}$"
 )
-_CLAUSE_AFTER = re.compile(
-    r"\s*(?:$|[.,;:!?)\]\"'<-]|(?:the|an?|there|and|in|i|we|you|he|she|it|they|is|where|when|someone)\b)",
-    re.IGNORECASE,
+_CLAUSE_AFTER = any_case(
+    r"\s*(?:$|[.,;:!?)\]\"'<-]|(?:the|an?|there|and|in|i|we|you|he|she|it|they|is|where|when|someone)\b)"
 )
 _PAUSE_AFTER = re.compile(r"\s{0,3}(?:$|[.,;:!?)\]\"'<\n])")
 _LINE_HEAD = re.compile(r"(?:^|[\n>\"'])\s{0,3}(?:[-•] |[0-9]{1,2}[.)] )?$")
 _LINE_TAIL = re.compile(r"\s{0,3}\.?\s{0,2}(?:$|[\n<:\"'])")
 _CELL_AFTER = re.compile(r"\s{0,3}\|")
-_TIME_HEAD = re.compile(r"\|\s?(?:time|timestamp|interval|时间)[^|\n]{0,16}\|", re.IGNORECASE)
+_TIME_HEAD = any_case(r"\|\s?(?:time|timestamp|interval|时间)[^|\n]{0,16}\|")
 _MOST_OF_TABLE = 1500  # characters between a column's head and its cell
 _TAG = r"<(?:seg|segment|span|interval|ts|time[a-z]{0,6})>\s{0,4}"
-_TAG_BEFORE = re.compile(rf"{_TAG}$", re.IGNORECASE)
-_BRACKET_BEFORE = re.compile(rf"(?:[\[(]\s{{0,2}}[\"']?|{_TAG}){NEARLY}$", re.IGNORECASE)
+_TAG_BEFORE = any_case(rf"{_TAG}$")
+_BRACKET_BEFORE = any_case(rf"(?:[\[(]\s{{0,2}}[\"']?|{_TAG}){NEARLY}$")
 _KEY_BEFORE = re.compile(r"[\"'](\w{1,40})[\"']\s{0,2}:\s{0,2}[\[(]{1,2}\s{0,2}$")
-_TIME_KEY = re.compile(
-    r"time|stamp|span|segment|interval|window|range|evidence|answer|result|location|period|region|audio|clip|ground|when",
-    re.IGNORECASE,
+_TIME_KEY = any_case(
+    r"time|stamp|span|segment|interval|window|range|evidence|answer|result|location|period|region|audio|clip|ground|when"
 )
 _BRACKET_AFTER = re.compile(r"[\"']?\s{0,2}[)\]]|\s{0,4}</")
 _BETWEEN_AFTER = re.compile(r"\s?(?:之间|间)")

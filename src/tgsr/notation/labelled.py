@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tgsr.notation.doubts import OTHER_MEASURE, is_time_of_day
-from tgsr.notation.times import AFTER, BEFORE, Pair, Stated, Time
+from tgsr.notation.times import AFTER, BEFORE, Pair, Stated, Time, any_case
 from tgsr.timeline import Seconds
 
 # --- times that are labelled start and end -----------------------------------------------------------------------
 
-_LABEL = re.compile(
+_LABEL = any_case(
     r"(?<![a-z])(?:[a-z]_|ts?_?|time_?)?(?:(?P<start>start(?:ing)?|begin(?:ning)?|onset"
     r"|(?<=[\"'])(?P<way>from)(?=[\"'])|开始|起始)"
     r"|(?P<end>end(?:ing)?|stop|offset|finish|(?<=[\"'])to(?=[\"'])|结束|终止)|(?P<length>duration|时长))"
@@ -20,13 +20,10 @@ _LABEL = re.compile(
     r"(?P<ms>[_ ]?ms)?"
     r"(?:(?P<key>[\"']?)\s{0,2}(?:\((?:s|secs?|seconds?)\)\s?)?(?P<sign>[:=>]|is\b(?: at\b)?|[为于]"
     r"|是)\s{0,4}[\"'\[(第]{0,2}|\s{1,2}(?:- )?|(?<=[始束止]))"
-    r"(?:(?:about|around|approximately|approx\.|~|≈) ?)?$",
-    re.IGNORECASE,
+    r"(?:(?:about|around|approximately|approx\.|~|≈) ?)?$"
 )
-_OTHER_KEY = re.compile(
-    r"[\"'](?:entity|token|char|page|line|index|year)[a-z_]*[\"']\s?:|\boffsets\b", re.IGNORECASE
-)
-_RUNS_ON = re.compile(r"\s?[-/][0-9]|\s?[ap]\.?m\b", re.IGNORECASE)
+_OTHER_KEY = any_case(r"[\"'](?:entity|token|char|page|line|index|year)[a-z_]*[\"']\s?:|\boffsets\b")
+_RUNS_ON = any_case(r"\s?[-/][0-9]|\s?[ap]\.?m\b")
 _SENTENCE_END = re.compile(r"[.!?。]\s")
 _NEAR = 40  # characters between two times that are one mention; a text between farther ones is no part of it
 _MOST_IN_LINES, _MOST_IN_OBJECT, _MOST_KEYS = 100, 600, 8
@@ -123,9 +120,9 @@ def _are_times(text: str, times: Sequence[Time], label: _Label, other: _Label) -
 # --- tables ------------------------------------------------------------------------------------------------------
 
 _KEY = r"(?:{})[a-z]{{0,4}}[ _]?(?:time|timestamp|时间)?[ _]?\(?(?:s|secs?|seconds)?\)?"
-_START_HEAD = re.compile(_KEY.format("start|begin|onset|from|开始|起始"), re.IGNORECASE)
-_END_HEAD = re.compile(_KEY.format("end|stop|offset|to|until|finish|结束|终止"), re.IGNORECASE)
-_LENGTH_HEAD = re.compile(_KEY.format("duration|length|dur|时长"), re.IGNORECASE)
+_START_HEAD = any_case(_KEY.format("start|begin|onset|from|开始|起始"))
+_END_HEAD = any_case(_KEY.format("end|stop|offset|to|until|finish|结束|终止"))
+_LENGTH_HEAD = any_case(_KEY.format("duration|length|dur|时长"))
 _RULE = re.compile(r"[\s|:+-]{3,}")
 TABLE_HEAD = re.compile(r"start[a-z_ ()]{0,16}[,\t]")
 _MOST_CELLS = 30

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import re
-
 from tgsr.notation.doubts import LATER_AFTER, NOUN_AFTER, ONE_SECOND, OTHER_MEASURE
-from tgsr.notation.times import ABOUT, AFTER, BEFORE, NUMBER_HEAD, Time, times_of
+from tgsr.notation.times import ABOUT, AFTER, BEFORE, NUMBER_HEAD, Time, any_case, times_of
 
-_PLACE = re.compile(
+_PLACE = any_case(
     rf"(?:\b(?:at|near|by|until|till|since|from|past|before|to|starts?|begins?|ends?|starting|beginning|ending)\b|@|在)"
-    rf"\s{{0,2}}{NUMBER_HEAD}$",
-    re.IGNORECASE,
+    rf"\s{{0,2}}{NUMBER_HEAD}$"
 )
-_PLACE_OF_CLOCK = re.compile(
+_PLACE_OF_CLOCK = any_case(
     rf"(?:^|\n)[\s*#>+\d.)-]{{0,6}}[(\[*]{{0,3}}{NUMBER_HEAD}$|[(\[]{NUMBER_HEAD}$"
-    rf"|\b(?:around|about|approximately|after|and|then|again)\s{{1,2}}{NUMBER_HEAD}$",
-    re.IGNORECASE,
+    rf"|\b(?:around|about|approximately|after|and|then|again)\s{{1,2}}{NUMBER_HEAD}$"
 )
-_HEAD = re.compile(
-    rf"(?:^|\n)[\s*#>+-]{{0,6}}(?:{ABOUT})\s{{0,2}}$", re.IGNORECASE
-)  # "- Around 6.2 seconds, ..."
+_HEAD = any_case(rf"(?:^|\n)[\s*#>+-]{{0,6}}(?:{ABOUT})\s{{0,2}}$")  # "- Around 6.2 seconds, ..."
 _YEARS = 1000  # a bare number from there on, "1949 marks the end", is none of a recording's seconds
-_RUNS_ON = re.compile(
-    r"\s{0,2}(?:-|~|to\b|and\b)\s{0,2}[0-9]|\s?[ap]\.?m\b|\s{1,2}(?:intervals|each)\b|\s{1,2}of\b(?! the )",
-    re.IGNORECASE,
+_RUNS_ON = any_case(
+    r"\s{0,2}(?:-|~|to\b|and\b)\s{0,2}[0-9]|\s?[ap]\.?m\b|\s{1,2}(?:intervals|each)\b|\s{1,2}of\b(?! the )"
 )
-_RATE_BEFORE = re.compile(
-    r"\b(?:estimated|occur[a-z]{0,4}|pace|rate|speed|tempo|intervals?) (?:at|to|from)\s", re.IGNORECASE
-)
+_RATE_BEFORE = any_case(r"\b(?:estimated|occur[a-z]{0,4}|pace|rate|speed|tempo|intervals?) (?:at|to|from)\s")
 
 
 def points(text: str) -> list[Time]:

@@ -7,6 +7,12 @@ from typing import NamedTuple
 
 from tgsr.timeline import Seconds
 
+
+def any_case(pattern: str) -> re.Pattern[str]:
+    """The pattern, in capitals too."""
+    return re.compile(pattern, re.IGNORECASE)
+
+
 # One character for one, so that offsets stay true: any dash is a hyphen, emphasis and odd spaces are blanks.
 _PLAIN = {
     **dict.fromkeys("‐‑‒–—―−－", "-"),
@@ -23,9 +29,7 @@ _PLAIN = {
 _NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 _IN_DOLLARS = re.compile(r"\$(~?[0-9.:]{1,12}s?)\$")
 # "3,2 Sekunden", "von 3,2 bis": a comma is a decimal point where a word beside it is of such a language.
-_COMMA_LANGUAGE = re.compile(
-    r"[0-9],[0-9]{1,3}\s?(?:s\s)?(?:sek\b|sekunde|seconde|segundo|bis\b|à\b|hasta\b)", re.I
-)
+_COMMA_LANGUAGE = any_case(r"[0-9],[0-9]{1,3}\s?(?:s\s)?(?:sek\b|sekunde|seconde|segundo|bis\b|à\b|hasta\b)")
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]{1,4}),([0-9]{1,3})(?![0-9.,])")
 
 _NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
@@ -35,14 +39,13 @@ _FIRST_DIGIT = r"[0-9](?<![A-Za-z0-9_$£€#/\\][0-9])(?<![0-9][.:][0-9])"
 _STOP = r"(?![0-9]|[.:][0-9])"
 SECOND = r"(?:seconds?|secs?\b\.?|s|sekunden?|sek\b\.?|secondes?|segundos?)(?![A-Za-z0-9_])|秒钟?|秒鐘|초"
 _MINUTE = r"(?:minutes?|mins?\.?|m)(?![A-Za-z_])|分钟?|分鐘"
-_TIME = re.compile(
+_TIME = any_case(
     rf"{_FIRST_DIGIT}(?:(?P<clock>[0-9]{{0,2}}:[0-5][0-9](?::[0-5][0-9])?(?:[.,][0-9]{{1,6}})?{_STOP})"
     rf"|(?P<min>[0-9]{{0,3}})(?:\s?|-)(?:{_MINUTE})"
     rf"(?:[ ,]{{0,2}}(?:and )?(?P<sec>{_NUMBER})(?=\s?(?:{SECOND})))?"
     rf"|(?P<num>[0-9]{{0,5}}(?:\.[0-9]{{1,20}}|(?:,[0-9]{{3}}(?![0-9])){{1,2}})?){_STOP}(?:(?:st|nd|rd|th)\b)?)"
     rf"(?:(?:\s{{0,2}}|-)(?:(?P<ms>(?:ms|msecs?|milliseconds?)(?![A-Za-z0-9_])|毫秒)|(?P<unit>{SECOND})))?"
-    r"(?P<mark>[ -](?:marks?|markers?)\b|(?<=[a-z])[ -]points?\b)?",
-    re.IGNORECASE,
+    r"(?P<mark>[ -](?:marks?|markers?)\b|(?<=[a-z])[ -]points?\b)?"
 )
 _UNITS_IN_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS_IN_WORDS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
@@ -56,10 +59,9 @@ _WORDS = {
         for value, word in enumerate(_UNITS_IN_WORDS, 1)
     },
 }
-_IN_WORDS = re.compile(
+_IN_WORDS = any_case(
     rf"\b(?P<num>(?:{'|'.join(_TENS_IN_WORDS)})[ -](?:{'|'.join(_UNITS_IN_WORDS)})|{'|'.join(_WORDS)})\b"
-    r"(?P<unit>[ -](?:seconds?|secs?)\b)?(?P<mark>[ -]marks?\b)?",
-    re.IGNORECASE,
+    r"(?P<unit>[ -](?:seconds?|secs?)\b)?(?P<mark>[ -]marks?\b)?"
 )
 
 # What may stand between a word such as "from" and its number, and around the number.

@@ -413,19 +413,8 @@ _TAG = re.compile(
 _MARKUP = re.compile(r"<\|[^|<>]{1,40}\|>|</?[A-Za-z][\w-]{0,30}\s?/?>")
 _BOX = re.compile(r"(?:boxed|fbox)\s{0,4}\{")
 _NOUNS = (
-    *(
-        "answer",
-        "option",
-        "choice",
-        "guess",
-        "pick",
-        "prediction",
-        "conclusion",
-        "response",
-        "solution",
-        "selection",
-    ),
-    *("match", "decision", "verdict", "score"),
+    *("answer", "option", "choice", "guess", "pick", "prediction", "conclusion", "response", "solution"),
+    *("selection", "match", "decision", "verdict", "score"),
 )
 _NOUN = {noun: re.compile(rf"{noun}(?:[_ ](?:letter|text|choice|option))?(?![a-z])") for noun in _NOUNS}
 _ANS = re.compile(r"ans(?=\s{0,4}[.:=])\.?")
@@ -462,20 +451,8 @@ _ZH = re.compile(
 )
 _SENTENCE_ENDS = re.compile(r"[.!?;:\n。！？；](?=\s|[^\x00-\x7f]|$)|\n")
 _SHOWS_CORRECTION = (
-    *(
-        "wait",
-        "actually",
-        "correction",
-        "sorry",
-        "scratch",
-        "second thought",
-        "i mean",
-        "let me",
-        "no",
-        "不对",
-        "等",
-    ),
-    "更正",
+    *("wait", "actually", "correction", "sorry", "scratch", "second thought", "i mean", "let me", "no"),
+    *("不对", "等", "更正"),
 )
 _CORRECTION = re.compile(
     r"(?:^|[\n.!?;,—–-])\W{0,6}(?:oh,? |hmm,? |but |oops,? |no,? )?(?:wait|actually|correction|sorry|scratch that|"

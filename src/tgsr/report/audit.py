@@ -121,18 +121,15 @@ def _read(
     for path in predictions:
         of_file = read_answers(path, errors, audio, questions)
         if stems[path.stem] > 1:  # two owners' files of one name are two models'
+            name = f"{path.resolve().parent.name}/{path.stem}"
             of_file = [
-                one if one.owner is None else _called(one, f"{path.resolve().parent.name}/{path.stem}")
+                one if one.owner is None else replace(one, response=replace(one.response, model=name))
                 for one in of_file
             ]
         answers[path] = [_placed(one, path) for one in of_file]
     if not any(answers.values()):
         raise NothingDone(f"{', '.join(map(str, predictions))}: no response that can be read; see {errors}")
     return answers
-
-
-def _called(answer: Answered, model: str) -> Answered:
-    return replace(answer, response=replace(answer.response, model=model))
 
 
 def _placed(answer: Answered, path: Path) -> Answered:

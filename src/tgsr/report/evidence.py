@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -69,13 +70,10 @@ def evidence_tables(results: Results) -> list[Table]:
     """How often citations are evidence, and how exact their times are: a group a set of questions."""
 
     def of(name: str) -> Field:
-        return lambda held: getattr(held.evidence, name)
+        return attrgetter(f"evidence.{name}")
 
     def of_marked(name: str) -> Field:
         return lambda held: getattr(held.evidence, name) if held.is_marked else None
-
-    def median(name: str) -> Field:
-        return lambda held: getattr(held.evidence, name).median
 
     measures: dict[Column, Field] = {
         Column("evidence hit", "%", 100, 1, "higher"): of("evidence_hit"),
@@ -89,8 +87,8 @@ def evidence_tables(results: Results) -> list[Table]:
         Column("accuracy", "%", 100, 1, "higher"): "accuracy",
     }
     details: dict[Column, Field] = {
-        Column("start error", "s, median", digits=2, better="lower"): median("start_error"),
-        Column("end error", "s, median", digits=2, better="lower"): median("end_error"),
+        Column("start error", "s, median", digits=2, better="lower"): of("start_error.median"),
+        Column("end error", "s, median", digits=2, better="lower"): of("end_error.median"),
         Column("spread of first starts", "s", digits=2): of("start_spread"),
         Column("of the evidence’s", "s", digits=2): of_marked("evidence_spread"),
         Column("evidence at the first place", "%", 100, 1): of_marked("evidence_first_place"),

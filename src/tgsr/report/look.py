@@ -5,7 +5,6 @@ Each page stands alone, as the report does: nothing is loaded from elsewhere, wh
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr.choices import letter
-from tgsr.disk.jsonl import Row, row_of
+from tgsr.disk.jsonl import Row, lines_in, row_of
 from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, clip_of, moved, question_of, resolve_audio
 from tgsr.report.figures import axis_svg, clip_svg, wave_svg
@@ -123,16 +122,13 @@ def look(
 def rows_in(path: Path) -> Iterator[tuple[int, Row | RecordError]]:
     """(line, row) one by one; what is no JSON object comes as the error that it is. Blank lines are skipped."""
     with path.open("rb") as file:
-        for line, content in enumerate(file, 1):
-            content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
-            if content.strip():
-                try:
-                    yield (
-                        line,
-                        row_of(content.rstrip() + b"\n"),
-                    )  # a file of something else is not half-written
-                except RecordError as error:
-                    yield line, error
+        for line, content in lines_in(file):
+            try:
+                row = row_of(content.rstrip() + b"\n")  # a file of something else is not half-written
+            except RecordError as error:
+                yield line, error
+            else:
+                yield line, row
 
 
 def kind_of(row: Row) -> str | None:

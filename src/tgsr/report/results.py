@@ -45,17 +45,8 @@ WATCHED = {  # the measures of a watch that are drawn, and how they are called
     "k1": "share with k = 1",
 }
 CURVES = (
-    "loss",
-    "reward",
-    "accuracy",
-    "grounding_reward",
-    "place_reward",
-    "dense_grounding_reward",
-    "k",
-    "kl",
-    "entropy",
-    "reward_std_within",
-    "reward_std_between",
+    *("loss", "reward", "accuracy", "grounding_reward", "place_reward", "dense_grounding_reward", "k", "kl"),
+    *("entropy", "reward_std_within", "reward_std_between"),
 )
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tgsr.errors import OptionError
+from tgsr.errors import OptionError, require
 from tgsr.grpo import Eq6, KlEstimator, Normalisation
 from tgsr.models.placement import Devices, LoadAs, Quantize
 from tgsr.prompts import Times
@@ -53,12 +53,6 @@ MAY_CHANGE = (
     *("branches_at_once", "vllm", "quantize"),
 )
 """Settings that a run may go on with changed: no step that is done rests on them, and none to come has other items."""
-
-
-def require(flag: str, value: object, wanted: str, holds: bool) -> None:
-    """OptionError that names the flag, its value and what it may be, unless that `holds`."""
-    if not holds:
-        raise OptionError(f"--{flag.replace('_', '-')} {value}: must be {wanted}")
 
 
 def require_counts(config: object, *names: str) -> None:

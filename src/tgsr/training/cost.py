@@ -231,14 +231,6 @@ def decoding_seconds(
     return new_tokens * (2.0 * shape.weights + kept + own) / machine.bandwidth
 
 
-def sampling_seconds(
-    shape: DecoderShape, clips: Sequence[ClipTokens], machine: Machine, shared: bool, new_tokens: int
-) -> float:
-    """Prefill and `new_tokens` decoding steps for all branches of `clips` together on one machine."""
-    prefill = sum(prefill_seconds(shape, clip, machine, shared) for clip in clips)
-    return prefill + decoding_seconds(shape, clips, machine, shared, new_tokens)
-
-
 def stage_1_hours(
     shape: DecoderShape,
     machine: Machine,

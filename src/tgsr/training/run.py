@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from tgsr.disk.lock import held_folder
-from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run
+from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
 from tgsr.models.aligner_and_lora import with_lora
@@ -32,6 +34,17 @@ class TrainingRun:
     lalm: Lalm
     cache: FeatureCache
     stop: Stop
+
+
+@contextmanager
+def start_alone(
+    stage: str, config: Any, out: Path, data: Sequence[str] | None = None
+) -> Iterator[tuple[RunFolder, Stop]]:
+    """The run of one process in `out`, nobody else's for the block. RunError under torchrun, and as `open_run` says."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(f"train {stage} runs in one process; start it without torchrun")
+    with held_folder(out), stop_on_sigterm() as stop:
+        yield open_run(out, stage, config, data), stop
 
 
 @contextmanager

@@ -29,59 +29,15 @@ SHORTEST: Seconds = 1.0  # for which a cue is shown, where nothing else follows 
 ABBREVIATED = ("Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.")
 CLOSING = "\"'”’»)]}"
 # What a line may begin with, and what it should not end with: a sense is kept together.
-BEFORE = frozenset(
-    {
-        "and",
-        "but",
-        "or",
-        "nor",
-        "so",
-        "because",
-        "although",
-        "though",
-        "while",
-        "when",
-        "where",
-        "which",
-        "who",
-    }
-    | {
-        "that",
-        "if",
-        "unless",
-        "until",
-        "since",
-        "than",
-        "then",
-        "as",
-        "with",
-        "without",
-        "from",
-        "into",
-        "about",
-    }
-    | {"after", "before"}
-)
-NEVER_LAST = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "my",
-        "your",
-        "his",
-        "her",
-        "its",
-        "our",
-        "their",
-        "this",
-        "these",
-        "those",
-        "of",
-        "to",
-    }
-    | {"in", "on", "at", "by", "for", "very", "mr", "mrs", "dr"}
-)
+BEFORE = {
+    *("and", "but", "or", "nor", "so", "because", "although", "though", "while", "when", "where", "which"),
+    *("who", "that", "if", "unless", "until", "since", "than", "then", "as", "with", "without", "from"),
+    *("into", "about", "after", "before"),
+}
+NEVER_LAST = {
+    *("a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "these", "those", "of"),
+    *("to", "in", "on", "at", "by", "for", "very", "mr", "mrs", "dr"),
+}
 # What a break costs, in the unit of a cue more.
 CLAUSE, CONJUNCTION, ANYWHERE, SPLIT_SENSE = 0.5, 1.0, 2.0, 4.0
 PAUSED = 0.3  # of that, where the speaker pauses

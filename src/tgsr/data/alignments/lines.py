@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tgsr.data.alignments.alignment import kept
 from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, number, said, shared_out
 from tgsr.errors import AlignmentError
-from tgsr.timeline import Word
 
 CTM, STM, LIBRISPEECH, TABLE, LABELS = "ctm", "stm", "librispeech-alignments", "tsv", "labels"
 
@@ -159,9 +157,3 @@ def table(text: str) -> Iterator[Timed]:
             sure, speaker = number(values.get("confidence", "")), values.get("speaker") or None
             yield Timed(TABLE, values.get("word", ""), start, end, line, speaker, sure)
     yield from shared_out(cues)
-
-
-def librispeech_words(content: str) -> tuple[str, tuple[Word, ...]]:
-    """Recording and words of one line. Raises AlignmentError, which names no file, where it is no such line."""
-    rows = list(librispeech(content))
-    return rows[0].recording, kept(rows).alignment.words

@@ -35,9 +35,8 @@ CAST = {
     "Regina Reagan": "LOLA TAM WITCH",
     "Mike Hurley": "HUGH KLUNK",
 }
-SOLD_HZ = (
-    11_025  # of the sound as it was sold: 8 bits a sample after a header, whose length its version tells
-)
+# Of the sound as it was sold: 8 bits a sample after a header, whose length its version tells.
+SOLD_HZ = 11_025
 SOLD_HEADERS = {104: 110, 110: 122}
 
 

@@ -23,9 +23,8 @@ from tgsr.errors import CorpusError
 EXPECTED = "queen.1c of the English talkie version of Flight of the Amazon Queen"
 NAMES = ("queen.1c", "queen.1")
 PACKAGE = re.compile(r"flight-of-the-amazon-queen_.*\.deb")
-UNPACK = (
-    "unpack it (dpkg-deb -x FILE FOLDER) and name the folder"  # Ubuntu's have a form that Python cannot read
-)
+# Ubuntu's have a form that Python cannot read.
+UNPACK = "unpack it (dpkg-deb -x FILE FOLDER) and name the folder"
 TABLE = "queen.tbl"
 SOLD = 0x584E  # where the table of the English talkie version begins in queen.tbl
 ENTRY = struct.Struct(">12sBII")  # name, disk, offset, size

@@ -44,7 +44,7 @@ def script(bundle: Bundle) -> dict[str, Line]:
     Speakers are called as their dialogues are, without numbers (BOB of BOB1.DOG), others as the game calls the actor.
     Raises CorpusError, with part and byte, where a part was altered.
     """
-    dialogues = {name: _character_of_dialogue(name) for name in bundle.of_kind(".DOG")}
+    dialogues = {name: name.removesuffix(".DOG").rstrip("0123456789") for name in bundle.of_kind(".DOG")}
     rooms = Rooms.of(bundle, sorted(set(dialogues.values())))
     lines: dict[str, Line] = {}
     for name, character in dialogues.items():
@@ -79,10 +79,6 @@ def _body(bundle: Bundle, name: str) -> Part:
 
 
 # Dialogues
-
-
-def _character_of_dialogue(name: str) -> str:
-    return name.removesuffix(".DOG").rstrip("0123456789")
 
 
 def _dialogue(part: Part) -> Iterator[tuple[str, bool, str]]:

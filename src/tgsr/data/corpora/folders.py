@@ -55,12 +55,8 @@ STARTS = (
         ("start_sec", "end_sec"),
     ),
     *(("start_s", "end_s"), ("start_ms", "end_ms"), ("begin", "end"), ("begin_time", "end_time")),
-    *(
-        ("onset", "offset"),
-        ("start", "stop"),
-        ("start_time_seconds", "end_time_seconds"),
-        ("starttime", "endtime"),
-    ),
+    *(("onset", "offset"), ("start", "stop"), ("start_time_seconds", "end_time_seconds")),
+    ("starttime", "endtime"),
     *((name, "duration") for name in ("offset", "start", "start_time", "begin", "onset")),
 )
 KNOWN = {*FILE, *ID, *TEXT, *SPEAKER, *LANGUAGE, *LICENCE, "split", *chain.from_iterable(STARTS)}

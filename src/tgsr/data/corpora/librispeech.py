@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tgsr.data.alignments.lines import librispeech_words
+from tgsr.data.alignments.alignment import kept
+from tgsr.data.alignments.lines import librispeech
 from tgsr.data.corpora.folders import NOTHING, Given, clips, described, locate, sound, unnamed
 from tgsr.disk.rows import Entry, OnDisk, lines, made
 from tgsr.errors import AlignmentError, Bad, CorpusError, RecordError
@@ -76,8 +77,10 @@ def _chapter(
 
 
 def _aligned_line(entry: Entry) -> tuple[str, tuple[Word, ...]]:
+    """Recording and words of one line. RecordError where it is no such line."""
     try:
-        return librispeech_words(entry.text("line"))
+        rows = list(librispeech(entry.text("line")))
+        return rows[0].recording, kept(rows).alignment.words
     except AlignmentError as error:
         raise RecordError("words", error.problem) from None
 

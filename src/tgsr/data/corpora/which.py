@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from tgsr.data.corpora import (
     strong_labels,
     webdataset,
 )
+from tgsr.disk.jsonl import first_sign
 from tgsr.disk.rows import Entry, OnDisk, json_lines
 from tgsr.disk.sound_folder import SoundFolder
 from tgsr.errors import Bad, CorpusError
@@ -50,7 +50,7 @@ def corpus_of(path: Path) -> Corpus:
             return "folder"
         if path.suffix.lower() in (".parquet", ".arrow"):
             return "huggingface"
-        return "clips" if path.suffix.lower() in MANIFESTS or _begins_as_json(path) else "folder"
+        return "clips" if path.suffix.lower() in MANIFESTS or first_sign(path) == b"{" else "folder"
     if not path.is_dir():
         raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
 
@@ -78,11 +78,6 @@ def corpus_of(path: Path) -> Corpus:
     if has("usr/share/scummvm/*/queen.1c") or any(map(amazon_queen_bundle.is_bundle, path.iterdir())):
         return "amazon-queen"
     return "folder"
-
-
-def _begins_as_json(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def clips_of(

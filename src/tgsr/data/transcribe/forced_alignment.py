@@ -33,9 +33,8 @@ MARGIN: Seconds = 0.3  # of sound around a stretch, never more than half of the 
 A_SOUND: Seconds = 0.15  # of speech that may be a word
 LEAST_UNHEARD: Seconds = 1.0  # of speech in a row, beyond what the words around it can be: some three words
 MARK = re.compile(r"(?<!\S)(\[[^\]]*\]|<[^>]*>|\{[^}]*\})(?!\S)")  # in a publisher's text
-FURTHEST: Seconds = (
-    1.0  # from where a word was heard: an aligned start beyond is believed in wordless speech alone
-)
+# From where a word was heard: an aligned start beyond is believed in wordless speech alone.
+FURTHEST: Seconds = 1.0
 
 
 class Aligner(Protocol):

@@ -12,7 +12,7 @@ from tgsr.data.alignments.cues import ABBREVIATED
 from tgsr.data.transcribe.hallucinations import Heard, doubt, with_room
 from tgsr.data.transcribe.speech import is_among, unheard
 from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH, UNHEARD
-from tgsr.timeline import Hole, Seconds, Span, Word, cover
+from tgsr.timeline import Hole, Seconds, Span, Word, cover, text_of
 
 ENGLISH = "en"
 SURE = 0.6  # of a language: below it a short clip of English digits is also Welsh or Korean
@@ -36,7 +36,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return text_of(self.words)
 
 
 class Backend(Protocol):
@@ -101,7 +101,7 @@ class Line:
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return text_of(self.words)
 
     @property
     def speaker(self) -> str | None:

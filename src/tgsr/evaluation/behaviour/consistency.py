@@ -18,12 +18,9 @@ from typing import Literal
 from tqdm import tqdm
 
 from tgsr.choices import extract_choice, final_statement
-from tgsr.disk.jsonl import repair_jsonl
-from tgsr.disk.rows import json_lines
-from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.served import Llm, TextPrompt
+from tgsr.llm.served import Llm, TextPrompt, replies_kept, without_thoughts
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reading.naming import Options, count_words, word_set
 from tgsr.reading.statements import read
@@ -44,7 +41,6 @@ _ANNOUNCED = re.compile(
     r"(?:\b(?:the|my)\s+)?(?:\b(?:final|correct|best)\s+)*(?:\b(?:answer|option|choice)\s*(?:is|:)?)?[\s:$\\(\[{*\"']*$",
     re.IGNORECASE,
 )
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _VERDICTS = Options(("0", "1"), n_letters=0)
 _ANNOUNCES = word_set(
     """
@@ -166,7 +162,7 @@ def verdict_of(reply: str) -> bool | None:
     A verdict stands alone on its line, or is announced: "1", "Verdict: 1", "The answer is 0.", "<answer>1</answer>".
     What a judge thinks aloud before </think> is left out. "1 or 0", "10", "-1", "not 1" and a sentence are none.
     """
-    reply = _THOUGHT_ENDS.split(reply)[-1]
+    reply = without_thoughts(reply)
     reading = read(reply, _VERDICTS)
     if reading.index is None:
         return None
@@ -188,7 +184,8 @@ def judge(
     Replies are appended to `log` (JSONL) as they come and are not asked for again, so that a stop costs one batch; a
     request that failed is asked again at the next call.
     """
-    replies = _read_log(log, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    replies = replies_kept(log, name, by="judge", key="key")
     prompts = {(i, variant): prompt_of(case, variant) for i, case in enumerate(cases) for variant in variants}
     keys = {place: _key(name, prompt) for place, prompt in prompts.items()}
     left = [place for place, key in keys.items() if key not in replies]
@@ -219,21 +216,6 @@ def judge(
 def _key(name: str, prompt: TextPrompt) -> str:
     text = f"{name}\n{prompt.letters}\n{prompt.text}"
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:24]
-
-
-def _read_log(log: Path, name: str) -> dict[str, str]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not log.exists():
-        return {}
-    repair_jsonl(log)
-    replies = {}
-    for entry in json_lines(log):
-        if isinstance(entry, Bad) or not {"judge", "key", "reply"} <= entry.values.keys():
-            problem, remedy = "is no verdict that was logged here", "delete that line, or give another --out"
-            raise RecordError(None, problem, str(log), entry.line, remedy)
-        if entry.values["judge"] == name:
-            replies[str(entry.values["key"])] = str(entry.values["reply"])
-    return replies
 
 
 # --- how good is the judge? ------------------------------------------------------------------------------------

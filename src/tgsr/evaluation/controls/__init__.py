@@ -1,13 +1,7 @@
 """What answers rest on: the same questions about altered sound, and what the answers to them show."""
 
 FAMILIES = (
-    "silenced",
-    "swapped",
-    "evidence-only",
-    "evidence-cropped",
-    "evidence-removed",
-    "shifted",
-    "rolled",
+    *("silenced", "swapped", "evidence-only", "evidence-cropped", "evidence-removed", "shifted", "rolled"),
     "reversed",
 )
 """What is done unless something else is asked for; "evidence-removed" brings its control, "random-removed", along."""

@@ -17,7 +17,7 @@ from tgsr.audio import Samples
 from tgsr.data.splits import drawn
 from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.whole import sha256_of
-from tgsr.errors import AudioError, OptionError
+from tgsr.errors import AudioError, OptionError, require
 from tgsr.evaluation.controls import FAITHFULNESS, FAMILIES, OF_REASONING, OFFERED, PUBLISHED
 from tgsr.evaluation.controls import interventions as on
 from tgsr.evaluation.controls.interventions import Fill
@@ -63,15 +63,13 @@ class Settings:
     rewriter: str | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.pad) and self.pad >= 0):
-            raise OptionError(f"--pad {self.pad}: must be 0 s or more")
+        require("pad", self.pad, "0 s or more", 0 <= self.pad < math.inf)
         if not all(math.isfinite(delta) and delta > FOLLOWS + STAYS for delta in self.shifts):
             raise OptionError(
                 f"--shifts {' '.join(f'{d:g}' for d in self.shifts)}: each must be above {FOLLOWS + STAYS:g} s, "
                 "or a time that stays could pass for one that follows"
             )
-        if self.draws < 1:
-            raise OptionError(f"--draws {self.draws}: must be 1 or more")
+        require("draws", self.draws, "1 or more", self.draws >= 1)
         if not all(0 < share <= 100 for share in self.shares):
             raise OptionError(
                 f"--shares {' '.join(f'{s:g}' for s in self.shares)}: each must be above 0 and at most 100"

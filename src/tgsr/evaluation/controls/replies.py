@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tgsr.disk.jsonl import repair_jsonl
-from tgsr.disk.rows import json_lines
-from tgsr.errors import Bad, RecordError
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.served import Llm, TextPrompt
+from tgsr.llm.served import Llm, TextPrompt, replies_kept, without_thoughts
 from tgsr.records import append_jsonl
 
 DECODING = Decoding(max_new_tokens=512)
 GRADES = "12345"
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _GRADE = re.compile(r"(?<![\w.,/])[1-5](?![\w/]|[.,]\d)")
 
 
@@ -26,24 +22,12 @@ class Replies:
     llm: Llm
     name: str
     log: Path
-    known: dict[str, str] = field(default_factory=dict)
+    known: dict[str, str]
 
     @classmethod
     def of(cls, llm: Llm, name: str, log: Path) -> Replies:
         """With the replies that the log holds. RecordError for a line that is none."""
-        replies = cls(llm, name, log)
-        if log.exists():
-            repair_jsonl(log)
-            for entry in json_lines(log):
-                if isinstance(entry, Bad) or not {"llm", "prompt", "reply"} <= entry.values.keys():
-                    problem, remedy = (
-                        "is no reply that was logged here",
-                        "delete that line, or give another --out",
-                    )
-                    raise RecordError(None, problem, str(log), entry.line, remedy)
-                if entry.values["llm"] == name:
-                    replies.known[str(entry.values["prompt"])] = str(entry.values["reply"])
-        return replies
+        return cls(llm, name, log, replies_kept(log, name, by="llm", key="prompt"))
 
     def __call__(self, prompt: str, letters: str = "") -> str | Failed:
         """The reply, without what is thought aloud before it. Failed ones are asked for again another time."""
@@ -54,7 +38,7 @@ class Replies:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             append_jsonl(self.log, {"llm": self.name, "prompt": prompt, "reply": reply})
             self.known[prompt] = reply
-        text = _THOUGHT_ENDS.split(self.known[prompt])[-1].strip()
+        text = without_thoughts(self.known[prompt]).strip()
         return text or Failed(f"{self.name} replied nothing")
 
     def alike(self, question: str, before: str, after: str) -> int | None:

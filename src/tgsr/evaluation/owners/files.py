@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.choices import extract_choice
+from tgsr.disk.jsonl import first_sign, maybe_json
 from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, json_lines, table
 from tgsr.disk.whole import write_whole
@@ -20,7 +21,7 @@ from tgsr.evaluation.owners.mmar import Mmar
 from tgsr.evaluation.owners.mmau import Mmau
 from tgsr.evaluation.owners.mmau_pro import MmauPro
 from tgsr.evaluation.owners.mmsu import Mmsu
-from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner, maybe_json
+from tgsr.evaluation.owners.owner import Benchmark, BenchmarkQuestion, Owner
 from tgsr.records import Question, Response, Row
 
 OWNERS: dict[str, Owner] = {
@@ -57,30 +58,19 @@ def owner_of_question(question: Question) -> Owner | None:
     return None
 
 
-def owner_of_file(path: Path) -> Owner | None:
-    """Whose own file of questions this is, told from its first row that can be read, not from its name.
+def whose_file(path: Path) -> tuple[Owner | None, bool]:
+    """Whose own file of questions this is, and whether it is a benchmark of places (grounding.py), whose scores are
+    ours: told from its first row that can be read, not from its name.
 
-    None for a benchmark of places (grounding.py), whose scores are ours, and for any other file of JSON lines: it may
-    be questions.jsonl. Raises RecordError for a JSON list and a table that are no benchmark's, and OSError where the
-    file cannot be read.
+    (None, False) for any other file of JSON lines: it may be questions.jsonl. Raises RecordError for a JSON list and a
+    table that are no benchmark's, and OSError where the file cannot be read.
     """
-    return _told_by_first_row(path)[0]
-
-
-def is_benchmarks(path: Path) -> bool:
-    """Whether this is a benchmark's own file of questions. Raises as `owner_of_file` does."""
-    owner, asks_where = _told_by_first_row(path)
-    return owner is not None or asks_where
-
-
-def _told_by_first_row(path: Path) -> tuple[Owner | None, bool]:
-    """The owner, and whether it is a benchmark of places. Raises as `owner_of_file` does."""
     first = next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
     owner = owner_of(first.values) if first else None
     asks_where = (
         first is not None and "clip_id" not in first.values and format_of_row(first.values) is not None
     )
-    if owner is not None or asks_where or _start(path) in (b"{", b""):
+    if owner is not None or asks_where or first_sign(path) in (b"{", b""):
         return owner, asks_where
     keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
     raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
@@ -93,7 +83,7 @@ def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:
     earlier row has, and a clip of MELD that is known to be damaged. Choices that are null or blank are left out.
     Raises RecordError where the file is no benchmark's.
     """
-    owner, asks_where = _told_by_first_row(path)
+    owner, asks_where = whose_file(path)
     if owner is None and not asks_where:
         raise RecordError(None, "is no benchmark's own file", str(path), remedy=_KNOWN)
     seen: dict[str, int | None] = {}
@@ -136,7 +126,7 @@ def _queries(entry: Entry) -> Iterator[BenchmarkQuestion]:
 
 def _entries(path: Path) -> Iterator[Entry | Bad]:
     """The rows of a JSON list (their line is their place in it), of JSON lines, of Parquet or of a table."""
-    start, rows = _start(path), _within(path)
+    start, rows = first_sign(path), _within(path)
     if rows is None and start in (b"{", b""):
         yield from json_lines(path)
     elif is_parquet(path):
@@ -167,14 +157,9 @@ def _within(path: Path) -> list[object] | None:
     return items if isinstance(items, list) else None
 
 
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-
-
 def require_scorer(path: Path) -> Owner:
     """The owner whose file `path` is. Raises RecordError where it is nobody's, or its owner has no scorer."""
-    owner, asks_where = _told_by_first_row(path)
+    owner, asks_where = whose_file(path)
     if owner is None or not owner.has_scorer:
         is_known = owner is not None or asks_where
         what = "its owners have no scorer of answers" if is_known else "is no benchmark's own file"

@@ -27,7 +27,7 @@ def follows(text: str, identifier: str, given: Mapping[str, Any], question: str)
     `given` is the row's kwargs, `question` what a response that repeats its prompt begins with. An identifier that is
     not known is not followed. Source: evaluate_mmau_pro_comprehensive.py of sonalkum/MMAUPro, 25 September 2025.
     """
-    rule, needed = RULES.get(identifier, (_never, ()))
+    rule, needed = RULES.get(identifier, (lambda t, g, q: False, ()))
     numbers = [given.get(name) for name in needed]
     if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
         return None
@@ -41,10 +41,6 @@ def n_sentences(text: str) -> int:
     text = text.strip()
     ends = [match.start() + 1 for match in _SENTENCE_END.finditer(text)]
     return sum(_SHORT.search(text[:end]) is None for end in ends) + bool(text)
-
-
-def _never(text: str, given: Mapping[str, Any], question: str) -> bool:
-    return False
 
 
 def _words(text: str) -> int:
@@ -70,10 +66,6 @@ def _plain(text: str) -> str:
 def _are_two(text: str) -> bool:
     parts = text.split("******")
     return len(parts) == 2 and parts[0].lower().strip() != parts[1].lower().strip()
-
-
-def _is_quoted(text: str) -> bool:
-    return text.strip().startswith('"') and text.strip().endswith('"')
 
 
 Rule = Callable[[str, Mapping[str, Any], str], object]
@@ -110,7 +102,7 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "All-capital Words (range)": (lambda t, g, q: g["N1"] <= _capitals(t) <= g["N2"], ("N1", "N2")),
     "Start Checker": (lambda t, g, q: _plain(t).startswith(_plain(str(g.get("start_phrase", "")))), ()),
     "End Checker": (lambda t, g, q: _plain(t).endswith(_plain(str(g.get("end_phrase", "")))), ()),
-    "Quotation": (lambda t, g, q: _is_quoted(t), ()),
+    "Quotation": (lambda t, g, q: t.strip().startswith('"') and t.strip().endswith('"'), ()),
     "No Commas": (lambda t, g, q: "," not in t, ()),
 }  # fmt: skip
 """By task_identifier: what a response (t) must be, given the row's kwargs (g) and question (q); its numbers' names."""

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.following import follows
@@ -20,7 +21,6 @@ from tgsr.evaluation.owners.owner import (
     Labels,
     id_in,
     labels_of,
-    maybe_json,
     several,
 )
 from tgsr.evaluation.owners.ruling import EMBEDDED, Ruling
@@ -70,10 +70,10 @@ class MmauPro(Mmau):
         choices, answer = values["choices"], row.get("answer")
         follow = None
         if category == INSTRUCTION:
-            answer = choices = ()
+            choices, answer = (), str(row.get("task_identifier"))
             follow = partial(
                 follows,
-                identifier=str(row.get("task_identifier")),
+                identifier=answer,
                 given=_mapping(row.get("kwargs")),
                 question=str(row.get("question") or ""),
             )
@@ -81,11 +81,7 @@ class MmauPro(Mmau):
             id=id_in(row, "id"),
             audio=str(next(iter(values["audio_path"]), row.get("id"))),
             choices=tuple(choices) if category != OPEN else (),
-            answer=str(row.get("task_identifier"))
-            if follow
-            else None
-            if answer in (None, "")
-            else str(answer),
+            answer=None if follow is None and answer in (None, "") else str(answer),
             prediction=self.prediction(row, self.key),
             labels=self.breakdown(self.labels(Entry(Path(), None, row))),
             follows=follow,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from abc import ABC, abstractmethod
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tgsr.choices import extract_choice
+from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.ruling import Ruling
@@ -24,9 +24,8 @@ Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COPY = "copy it from the benchmark's file"
-COMPLETION = (
-    "completion"  # of a row: the whole text, where the owner's key holds the choice that was read out of it
-)
+# Of a row: the whole text, where the owner's key holds the choice that was read out of it.
+COMPLETION = "completion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +237,6 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
     if not same:
         raise RecordError(field, f"{answer!r:.80} is not one of the choices {list(choices)!r:.200}")
     return same[0]
-
-
-def maybe_json(text: str) -> Any:
-    """What the text is as JSON; None where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def texts_of(value: Any) -> tuple[str, ...]:

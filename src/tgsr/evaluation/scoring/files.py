@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tgsr.disk.jsonl import Row, row_of
+from tgsr.disk.jsonl import Row, lines_in, row_of
 from tgsr.disk.parquet import MAGIC, parquet_rows
 from tgsr.disk.rows import header_of, table
 from tgsr.disk.whole import StrPath
@@ -66,12 +66,7 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
 
 
 def _line_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
-    # bytes end lines at \n only: text would also end them at U+2028 and its like, inside strings
-    for line, content in enumerate(file, 1):
-        if line == 1:
-            content = content.removeprefix(codecs.BOM_UTF8)
-        if content.isspace() or not content:
-            continue
+    for line, content in lines_in(file):
         try:
             row = row_of(content)
         except RecordError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 from tgsr import audio
 from tgsr.choices import extract_choice
-from tgsr.disk.jsonl import Row
+from tgsr.disk.jsonl import Row, maybe_json
 from tgsr.disk.parquet import is_parquet, parquet_rows
 from tgsr.disk.rows import Entry, seconds_in, table
 from tgsr.disk.sound_folder import SoundFolder
@@ -39,7 +39,6 @@ from tgsr.evaluation.owners.owner import (
     COMPLETION,
     Owner,
     answer_among,
-    maybe_json,
     plain_id,
     texts_of,
     within,
@@ -50,17 +49,10 @@ from tgsr.records import Question, Response, append_jsonl, question_of, read_que
 from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (
-    *(
-        "model_output",
-        "answer_prediction",
-        "model_prediction",
-        "model_answer",
-        "api_answer",
-        "prediction",
-        "predicted",
-    ),
-    *("response", "completion", "output", "generated_text", "generation", "pred"),
+    *("model_output", "answer_prediction", "model_prediction", "model_answer", "api_answer", "prediction"),
+    *("predicted", "response", "completion", "output", "generated_text", "generation", "pred"),
 )
+OTHER_COLUMNS = ("truncated", "finish_reason", "finishReason", "stop_reason", "system")  # that are read, too
 FIELDS = (
     *("id", "response", "question", "choices", "answer", "audio", "duration", "task", "split"),
     *("phrase", "start", "end", "model"),
@@ -336,14 +328,7 @@ def _with_nearest(columns: Iterable[object]) -> tuple[str, ...]:
 def _is_read(column: str, columns: Mapping[str, str], row: Mapping[str, Any]) -> bool:
     """Whether something is read from the row's column: by a field, or because its owner's files have it."""
     named = {piece.split(".")[0] for name in columns.values() for piece in (name, *name.split("+"))}
-    is_known = column in (
-        *RESPONSE_COLUMNS,
-        "truncated",
-        "finish_reason",
-        "finishReason",
-        "stop_reason",
-        "system",
-    )
+    is_known = column in (*RESPONSE_COLUMNS, *OTHER_COLUMNS)
     return column in named or is_known or owner_of(row) is not None or "clip_id" in row or BENCHMARK in row
 
 
@@ -498,11 +483,9 @@ def _response(mapped: Mapped, text: str, model: str | None, sounds: SoundFolder 
     sound, id_ = str(mapped.need("audio")), str(mapped.need("id"))
     owner, where = owner_of(mapped.row), sound
     if sounds is not None:
-        places = (
-            ()
-            if owner is None or sounds.find(sound)
-            else owner.question(Entry(Path(), None, mapped.row)).places
-        )
+        places: tuple[str, ...] = ()
+        if owner is not None and not sounds.find(sound):
+            places = owner.question(Entry(Path(), None, mapped.row)).places
         found = next((file for name in (sound, *places) if (file := sounds.find(name)) is not None), None)
         where = str(found or sounds.folder / sound)
     if mapped.maybe("duration") not in (None, ""):
@@ -521,33 +504,22 @@ def _response(mapped: Mapped, text: str, model: str | None, sounds: SoundFolder 
         "split": str(mapped.maybe("split") or "test"),
         "labels": () if owner is None else owner.labels(Entry(Path(), None, mapped.row)),
     }
-    if (
-        isinstance(mapped.row.get("evidence"), list) and "phrase" in mapped.columns
-    ):  # of a benchmark of places
-        fields |= {
-            "kind": "phrase",
-            "phrase": str(mapped.need("phrase")),
-            "question": str(mapped.need("question")),
-        }
-        fields |= {
-            "answer": str(mapped.need("answer")),
-            "evidence": within(spans_of(mapped.row["evidence"]), duration),
-        }
-        fields["labels"] = ((BENCHMARK, str(mapped.row[BENCHMARK])),)
-    elif "phrase" in mapped.columns:
+    if "phrase" in mapped.columns:
         phrase = str(mapped.need("phrase"))
-        start, end = mapped.seconds("start"), mapped.seconds("end")
-        if not 0 <= start < end:
-            raise RecordError("end", f"{end} s is not after start {start} s")
-        fields |= {"kind": "phrase", "question": phrase, "phrase": phrase, "evidence": (Span(start, end),)}
+        fields |= {"kind": "phrase", "phrase": phrase, "question": phrase}
+        if isinstance(mapped.row.get("evidence"), list):  # of a benchmark of places
+            fields |= {"question": str(mapped.need("question")), "answer": str(mapped.need("answer"))}
+            fields["evidence"] = within(spans_of(mapped.row["evidence"]), duration)
+            fields["labels"] = ((BENCHMARK, str(mapped.row[BENCHMARK])),)
+        else:
+            start, end = mapped.seconds("start"), mapped.seconds("end")
+            if not 0 <= start < end:
+                raise RecordError("end", f"{end} s is not after start {start} s")
+            fields["evidence"] = (Span(start, end),)
     else:
         choices = texts_of(mapped.need("choices"))
-        fields |= {
-            "kind": "choice",
-            "choices": choices,
-            "answer": answer_among(mapped.need("answer"), choices),
-        }
-        fields["question"] = str(mapped.need("question"))
+        fields |= {"kind": "choice", "choices": choices, "question": str(mapped.need("question"))}
+        fields["answer"] = answer_among(mapped.need("answer"), choices)
     return Response(Question(id_, sound, where, duration, **fields), str(name), text, _is_cut(mapped.row))
 
 

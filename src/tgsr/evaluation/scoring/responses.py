@@ -70,12 +70,6 @@ def owners_answers(
             yield entry.bad(error)
 
 
-def owners_responses(path: Path, owner: Owner, audio: Path | None = None) -> Iterator[Response | Bad]:
-    """The responses of `owners_answers`."""
-    for answer in owners_answers(path, owner, audio):
-        yield answer if isinstance(answer, Bad) else answer.response
-
-
 def read_answers(
     path: Path, errors: Path, audio: Path | None = None, questions: Path | None = None
 ) -> list[Answered]:

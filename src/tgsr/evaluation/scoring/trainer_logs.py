@@ -13,7 +13,6 @@ answer, nobody can tell whose clip it was: such a response is only right or wron
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -24,8 +23,8 @@ from typing import Any
 from tgsr.choices import correct_letter
 from tgsr.data.other_trainers import kept_in
 from tgsr.data.plugged_rewards import ASKED
-from tgsr.disk.jsonl import Row
-from tgsr.disk.parquet import MAGIC, pyarrow_for
+from tgsr.disk.jsonl import Row, first_sign
+from tgsr.disk.parquet import is_parquet, pyarrow_for
 from tgsr.errors import RecordError
 from tgsr.evaluation.scoring.files import Foreign, read_rows
 from tgsr.prompts import REASONING_INSTRUCTION, choice_question
@@ -51,11 +50,9 @@ def is_log(path: Path) -> bool:
     """Whether that is such a log, by what is in it, or a folder of them."""
     if path.is_dir():
         return any(is_log(file) for file in log_files(path))
-    with path.open("rb") as file:
-        start = file.read(64)
-    if start.startswith(MAGIC):
+    if is_parquet(path):
         return _is_logged(set(pyarrow_for("TRL's log").parquet.read_schema(path).names))
-    if not start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+    if first_sign(path) != b"{":
         return False
     try:
         _, row = next(read_rows(path))

@@ -6,7 +6,6 @@ a file that is still growing, and what remains is shown.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import os
@@ -19,10 +18,10 @@ from typing import Literal, TypeVar, get_args
 
 from tqdm import tqdm
 
-from tgsr.disk.jsonl import Row, row_of
-from tgsr.errors import RecordError
+from tgsr.disk.jsonl import Row, lines_in, row_of
+from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.scoring.items import Scored, ScoredChoice, ScoredPhrase, score_response
-from tgsr.evaluation.scoring.responses import owner_of_predictions, owners_responses
+from tgsr.evaluation.scoring.responses import owner_of_predictions, owners_answers
 from tgsr.evidence import HIT_IOU, evidence_scores, ungrounded
 from tgsr.grounding import Mention, count_mentions, find_mentions, mentions_in
 from tgsr.overlap import HIGH_OVERLAP, high_overlap
@@ -258,9 +257,9 @@ def _responses(path: Path, notes: list[str]) -> Iterator[Response]:
         return
     n_bad = 0
     try:
-        for row in owners_responses(path, owner):
-            if isinstance(row, Response):
-                yield row
+        for row in owners_answers(path, owner):
+            if not isinstance(row, Bad):
+                yield row.response
                 continue
             n_bad += 1
             if n_bad <= MOST_NOTES:
@@ -276,10 +275,7 @@ def _rows(path: Path, parse: Callable[[Row], T], notes: list[str]) -> Iterator[T
     n_bad = 0
     try:
         with path.open("rb") as file:
-            for line, content in enumerate(file, 1):
-                content = content.removeprefix(codecs.BOM_UTF8) if line == 1 else content
-                if not content.strip():
-                    continue
+            for line, content in lines_in(file):
                 try:
                     yield parse(row_of(content))
                 except RecordError as error:
