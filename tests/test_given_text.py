@@ -155,7 +155,21 @@ def test_what_may_be_said_or_not_is_believed_where_it_is_heard() -> None:
     text = "Note: the time is (nine)\n10:00 (as you know, well) it is *never* late (end of side one)"
     found = matched(text, words, (), 60.0)
     assert [word.text for word in found.words] == [
-        *("Note:", "the", "time", "is", "(nine)", "(as", "you", "know,", "well)", "it", "is", "*never*", "late"),
+        *(
+            "Note:",
+            "the",
+            "time",
+            "is",
+            "(nine)",
+            "(as",
+            "you",
+            "know,",
+            "well)",
+            "it",
+            "is",
+            "*never*",
+            "late",
+        ),
     ]
     assert [(hole.text, hole.source) for hole in found.holes] == [("(end of side one)", TEXT)]
 
@@ -165,7 +179,10 @@ def test_what_may_be_said_or_not_is_believed_where_it_is_heard() -> None:
     [
         ("« Quoi ? » dit-il !\n– Non – rien…", ["« Quoi ? »", "dit-il !", "Non –", "rien…"]),
         ("time—saves house--and --no —Hola", ["time—", "saves", "house--", "and", "--no", "—Hola"]),
-        ("ami\u00adable him\u200bself [T]he th[at] _so_ # 1", ["amiable", "himself", "[T]he", "th[at]", "_so_", "1"]),
+        (
+            "ami\u00adable him\u200bself [T]he th[at] _so_ # 1",
+            ["amiable", "himself", "[T]he", "th[at]", "_so_", "1"],
+        ),
         ("♪ — … [music] ()", []),
     ],
 )
@@ -173,7 +190,9 @@ def test_signs_go_with_their_words_and_a_dash_parts_two(text: str, words: list[s
     assert [token.text for token in tokens_of(text)] == words
 
 
-@pytest.mark.parametrize("text", ["A " * 60_000, "A\n" * 60_000, "[ " * 60_000, "*a " * 60_000, "(" * 200_000])
+@pytest.mark.parametrize(
+    "text", ["A " * 60_000, "A\n" * 60_000, "[ " * 60_000, "*a " * 60_000, "(" * 200_000]
+)
 def test_hostile_text_costs_time_that_is_linear_in_it(text: str) -> None:
     start = time.process_time()
     tokens_of(text)

@@ -134,9 +134,7 @@ def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
         if (match := SPEAKER.match(MARKUP.sub("", line)))
     ]
     is_named = len(shown) > 1 and all(SPEAKER.match(MARKUP.sub("", "".join(cue.lines[:1]))) for cue in shown)
-    names = {
-        name for name, n in Counter(prefixes).items() if (n > 1 or is_named) and TITLED.fullmatch(name)
-    }
+    names = {name for name, n in Counter(prefixes).items() if (n > 1 or is_named) and TITLED.fullmatch(name)}
     shown = _pieced(shown)
     if any(INLINE.search(line) for cue in shown for line in cue.lines):
         shown = _rolled(shown)
@@ -284,7 +282,8 @@ def _named(line: str, speaker: str | None, names: set[str]) -> tuple[str | None,
     """Who speaks from a line's beginning on, what mark stands there, and the rest of the line.
 
     A name in capitals, "Speaker 1", one that begins several lines, or any where every cue begins with one, is the
-    speaker. Another word with a capital and a colon may be said or not: an unknown mark. So is a new speaker without one ("- Hi", ">> Hi", "[MAN] Hi").
+    speaker. Another word with a capital and a colon may be said or not: an unknown mark. So is a new speaker without
+    one ("- Hi", ">> Hi", "[MAN] Hi").
     """
     bare = line.replace(ON, "").replace(OFF, "")
     if prefix := SPEAKER.match(bare):

@@ -66,7 +66,10 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word as the text has it, and `spoken`. Not `is_sure`: it may be said or not; `is_lead`: it tells who speaks, or when."""
+    """A word as the text has it, and its `spoken` letters.
+
+    Where it `is_sure`, it is said; `is_lead` where it tells who speaks, or when, and is rather not.
+    """
 
     text: str
     letters: str
@@ -75,7 +78,7 @@ class Token:
 
 
 def tokens_of(text: str) -> list[Token]:
-    """The words of a text; () where nothing in it can be said.
+    """The words of a text; none where nothing in it can be said.
 
     Marks in brackets, numbers of footnotes and signs alone are none; a sign that stands apart goes with its word
     ("Quoi ?", "20 €"). Said or not is what tells, before a line, who says it or when ("Ann: Yes", "Q. Yes", "0:12",
@@ -262,7 +265,9 @@ def gap_lines(holes: Sequence[Hole]) -> list[str]:
     for hole in holes:
         if hole.text is None:
             continue
-        what = {TEXT: "in the text, not heard", None: "has no time"}.get(hole.source, "heard, not in the text")
+        what = {TEXT: "in the text, not heard", None: "has no time"}.get(
+            hole.source, "heard, not in the text"
+        )
         words = re.sub(r"^(.{60}\S*)\s.*?(\S*.{30})$", r"\1 ... \2", hole.text)
         lines.append(f"{hole.start:.2f} - {hole.end:.2f} s: {what}: {words}")
     return lines

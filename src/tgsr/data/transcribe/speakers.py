@@ -109,8 +109,8 @@ def named_by_turns(words: Sequence[Word], events: Sequence[Event]) -> tuple[Word
 def turns_of(path: Path, name: str, duration: Seconds) -> tuple[Event, ...]:
     """The turns of an RTTM file for the recording of that name, cut at its end.
 
-    A file that names one recording alone is about it, whatever it is called; blanks may be "_" there. RecordError for a line that is no turn, or
-    begins after the recording; CorpusError where the file has no turn of it.
+    A file that names one recording alone is about it, whatever it is called; a blank in a name may be "_" there.
+    RecordError for a line that is no turn, or begins after the recording; CorpusError where the file has no turn of it.
     """
     names = [one for of in (name, Path(name).stem) for one in (of, "_".join(of.split()))]
     turns: dict[str, list[Event]] = {}
