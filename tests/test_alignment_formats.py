@@ -602,6 +602,7 @@ def test_cues_of_a_token_each_make_words(tmp_path: Path) -> None:
         (">> we did", "we did", {None}),
         ("*sighs* we did", "we did", {None}),
         ("{\\an8}{comment}we <i>did</i>", "we did", {None}),
+        ("we\\Ndid", "we did", {None}),
         ("John: we did", "we did", {None}),
         ("MARY ANN: we did", "we did", {"MARY ANN"}),
         ("[MARY]: we did", "we did", {"MARY"}),
@@ -623,6 +624,27 @@ def test_a_name_that_begins_several_lines_is_a_speaker(tmp_path: Path) -> None:
     assert [(w.text, w.speaker) for w in alignment.words] == [
         *(("we", "John"), ("did", "John"), ("no", "Bo Lee"), ("so", "John"), ("yes", "Bo Lee")),
     ]
+
+
+def test_where_every_cue_begins_with_a_name_each_is_a_speaker(tmp_path: Path) -> None:
+    alignment = alignment_of(tmp_path, "a.srt", cues("Ann Lee: we did", "Bo: no"))
+    assert [(w.text, w.speaker) for w in alignment.words] == [
+        *(("we", "Ann Lee"), ("did", "Ann Lee"), ("no", "Bo")),
+    ]
+    alone = alignment_of(tmp_path, "a.srt", cues("Remember: we did"))
+    assert {w.speaker for w in alone.words} == {None}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"), [(("1\n", "2\n", "3\n"), "How much 2266 Why"), (("", "", ""), "How much 2266 Why")]
+)
+def test_a_number_that_is_said_is_no_number_of_a_cue(
+    tmp_path: Path, numbers: tuple[str, str, str], said: str
+) -> None:
+    times = ("00:01,000 --> 00:02,000", "00:03,000 --> 00:04,000", "00:05,000 --> 00:06,000")
+    shown = zip(numbers, times, ("How much", "2266", "Why"), strict=True)
+    text = "".join(f"{number}{time}\n{line}\n" for number, time, line in shown)
+    assert " ".join(w.text for w in alignment_of(tmp_path, "a.srt", text).words) == said
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,11 @@ def test_long_runs_without_a_pause_are_cut_all_the_same() -> None:
         ("007", ["zero", "zero", "seven"]),
         ("well-known", ["well", "known"]),
         ("42nd", ["forty", "second"]),
+        ("20\u202f€", ["twenty", "euros"]),
+        ("“¥500”", ["five", "hundred", "yen"]),
+        ("ﬁancée’s", ["fiancee's"]),
+        ("naïve", ["naive"]),
+        ("m²", ["m"]),
     ],
 )
 def test_what_is_written_is_spelled_as_it_is_said(written: str, spoken: list[str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from tgsr.data.corpora.spoken_english import sentences as english
-from tgsr.data.transcribe.given_text import TEXT, gap_lines, matched
+from tgsr.data.transcribe.given_text import TEXT, gap_lines, matched, tokens_of
 from tgsr.records import read_clips
 from tgsr.timeline import Hole, Word
 
@@ -113,10 +114,89 @@ def test_numbers_dashes_marks_and_other_scripts_are_compared_as_they_are_said() 
     said = heard("chapter 21 on the 3rd of may he'll pay")
     text = "Chapter Twenty-one — [music] on the 3rd of May he’ll pay <unk>"
     assert [word.text for word in matched(text, said, (), 9.0).words] == [
-        *("Chapter", "Twenty-one", "on", "the", "3rd", "of", "May", "he’ll", "pay"),
+        *("Chapter", "Twenty-one —", "on", "the", "3rd", "of", "May", "he’ll", "pay"),
     ]
     french = heard("à côté d'un élève très âgé")
     assert not matched("À côté d’un élève, très âgé.", french, (), 9.0).holes
+    paid = heard("it was £5 or 20 euros in chapter 21 of the fiancee's book")
+    text = "It was five pounds or 20 € in “21” of the ﬁancée’s book"
+    assert [word.text for word in matched(text, paid, (), 9.0).words] == [
+        *("It", "was", "five", "pounds", "or", "20 €", "in", "“21”", "of", "the", "ﬁancée’s", "book"),
+    ]
+
+
+SAID = ("He was not an old man.", "At 10:30 we meet, he said.", "So it is: a trap.", "Yes, we meet again.")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "A: {}\nB: {}\nA: {}\nB: {}",
+        "Ann Lee: {}\nBob (laughing): {}\nAnn Lee: {}\nBob: {}",
+        "**Q:** {}\n\n**A:** {}\n\n**Q:** {}\n\n**A:** {}",
+        "Q. {}\nA. {}\nQ. {}\nA. {}",
+        "SUE: {} ANN: {} SUE: {} ANN: {}",
+        "Speaker 1  0:00\n{}\n\nSpeaker 2  0:10\n{}\n\nSpeaker 1  0:20\n{}\n\nSpeaker 2  1:00:05\n{}",
+        "00:00:00 Ann Lee\n{}\n00:00:10 Bob\n{}\n00:00:20 Ann Lee\n{}\n00:00:30 Bob\n{}",
+        "0:00\n{}\n0:10\n{}\n0:20\n{}\n0:30\n{}",
+        "[00:00:00] A: {}\n(0:10) {}\n[00:20.5 - 00:30.2] {}\n0:30 {}",
+        "{} (laughs)\n[laughs quietly]. {}[12]\n[music] {}\n{} <unk> ♪",
+    ],
+)
+def test_names_times_and_marks_are_not_said(layout: str) -> None:
+    words = heard(" ".join(SAID))
+    found = matched(layout.format(*SAID), words, (), 60.0)
+    assert [(word.text, word.start) for word in found.words] == [(word.text, word.start) for word in words]
+    assert (found.holes, found.share) == ((), 1)
+
+
+def test_what_may_be_said_or_not_is_believed_where_it_is_heard() -> None:
+    words = heard("note the time is nine as you know well it is never late")
+    text = "Note: the time is (nine)\n10:00 (as you know, well) it is *never* late (end of side one)"
+    found = matched(text, words, (), 60.0)
+    assert [word.text for word in found.words] == [
+        *(
+            "Note:",
+            "the",
+            "time",
+            "is",
+            "(nine)",
+            "(as",
+            "you",
+            "know,",
+            "well)",
+            "it",
+            "is",
+            "*never*",
+            "late",
+        ),
+    ]
+    assert [(hole.text, hole.source) for hole in found.holes] == [("(end of side one)", TEXT)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("« Quoi ? » dit-il !\n– Non – rien…", ["« Quoi ? »", "dit-il !", "Non –", "rien…"]),
+        ("time—saves house--and --no —Hola", ["time—", "saves", "house--", "and", "--no", "—Hola"]),
+        (
+            "ami\u00adable him\u200bself [T]he th[at] _so_ # 1",
+            ["amiable", "himself", "[T]he", "th[at]", "_so_", "1"],
+        ),
+        ("♪ — … [music] ()", []),
+    ],
+)
+def test_signs_go_with_their_words_and_a_dash_parts_two(text: str, words: list[str]) -> None:
+    assert [token.text for token in tokens_of(text)] == words
+
+
+@pytest.mark.parametrize(
+    "text", ["A " * 60_000, "A\n" * 60_000, "[ " * 60_000, "*a " * 60_000, "(" * 200_000]
+)
+def test_hostile_text_costs_time_that_is_linear_in_it(text: str) -> None:
+    start = time.process_time()
+    tokens_of(text)
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(("text", "words"), [("", "so it is"), ("so it is", ""), ("", "")])
@@ -131,8 +211,10 @@ def test_gaps_are_listed_with_their_seconds_and_long_ones_are_cut() -> None:
         Hole(1.0, 2.0, "so it is", None, "whisper"),
         Hole(2.0, 2.0, "word " * 100 + "end", None, TEXT),
         Hole(3.0, 4.0),
+        Hole(5.0, 5.0, "so", "ANN"),
     ]
-    first, second = gap_lines(holes)
+    first, second, third = gap_lines(holes)
+    assert third == "5.00 - 5.00 s: has no time: so"
     assert first == "1.00 - 2.00 s: heard, not in the text: so it is"
     assert second.startswith("2.00 - 2.00 s: in the text, not heard: word word")
     assert second.endswith("word word end")

@@ -169,6 +169,11 @@ def test_turns_are_those_of_the_recording_and_wrong_lines_are_named(tmp_path: Pa
     row = "SPEAKER {} 1 {} {} <NA> <NA> {} <NA> <NA>\n".format
     path.write_text(row("talk", 0, 2, "ann") + row("other", 0, 90, "eve"), encoding="utf-8")
     assert turns_of(path, "talk.wav", 10.0) == (turn("ann", 0.0, 2.0),)
+    path.write_text(row("my talk", 0, 2, "Ann Lee") + row("my talk", 2, 2, "Ann May"), encoding="utf-8")
+    assert turns_of(path, "my talk.wav", 10.0) == (turn("Ann Lee", 0.0, 2.0), turn("Ann May", 2.0, 4.0))
+    path.write_text(row("my_talk", 0, 2, "Speaker 1") + row("other", 0, 90, "eve"), encoding="utf-8")
+    assert turns_of(path, "my talk.wav", 10.0) == (turn("Speaker 1", 0.0, 2.0),)
+    path.write_text(row("talk", 0, 2, "ann") + row("other", 0, 90, "eve"), encoding="utf-8")
     with pytest.raises(CorpusError, match="expected turns of 'third', found talk, other"):
         turns_of(path, "third.mp3", 10.0)
     path.write_text(row("call", 1, 99, "ann"), encoding="utf-8")

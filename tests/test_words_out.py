@@ -139,6 +139,8 @@ def test_scripts_without_blanks_get_none_and_wide_characters_count_as_two() -> N
     assert "".join(line for cue in shown for line in cue) == "".join(word.text for word in words)
     assert all(width(line) <= 42 and " " not in line for cue in shown for line in cue)
     assert joined([Word("한국어", 0, 1), Word("문장", 1, 2)]) == "한국어 문장"
+    dashed = ("time—", "saves", "it—", "No", "él—.", "so")
+    assert joined([Word(text, n, n + 1) for n, text in enumerate(dashed)]) == "time—saves it— No él—. so"
     assert joined([Word("ราคา", 0, 1), Word("สาม", 1, 2), Word("USD", 2, 3)]) == "ราคาสาม USD"
 
 
@@ -492,6 +494,33 @@ def test_a_given_text_gets_aligned_times_and_what_it_lacks_is_told_with_its_seco
         abs(word["start"] - known[word["word"].lower()]) for word in words if tokens.count(word["word"]) == 1
     )
     assert off[len(off) // 2] < 0.1
+
+
+@pytest.mark.parametrize("name", ["untimed.srt", "subtitles.txt"])
+def test_subtitles_are_timed_anew_whatever_times_they_have(
+    keep: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    clip, sound = shipped()
+    keep(sound, [heard_of(clip)])
+    tokens = [word.text.upper() for word in clip.words]
+    shown = "".join(f"{n}\n00:00:00,000 --> 00:00:00,000\n{token}\n\n" for n, token in enumerate(tokens, 1))
+    (tmp_path / name).write_text(shown, encoding="utf-8")
+    out = tmp_path / "out.tsv"
+    assert transcribe(sound, "--words-from", tmp_path / name, "--to", "tsv", "--out", out) == 0
+    rows = [line.split("\t") for line in out.read_text(encoding="utf-8").splitlines()[1:]]
+    assert [row[2] for row in rows] == tokens
+    assert all(float(row[0]) < float(row[1]) for row in rows)
+
+
+def test_a_text_without_words_is_refused_and_nothing_else_taken_for_it(
+    keep: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, sound = shipped()
+    keep(sound, [heard_of(clip)])
+    (tmp_path / "text.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[music]\n", encoding="utf-8")
+    assert transcribe(sound, "--words-from", tmp_path / "text.srt", "--to", "srt", "--out", tmp_path) == 2
+    assert "text.srt: has no words; give the text that is said" in capsys.readouterr().err
+    assert not (tmp_path / f"{sound.stem}.srt").exists()
 
 
 def test_a_text_of_another_recording_is_refused(

@@ -206,7 +206,7 @@ def _run(args: argparse.Namespace, out: Path, clips: Iterable[Clip | Bad], voice
         voices=voices,
     )
     models = (args.model, args.align.partition(":")[2] or None)
-    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=5, models=models)
+    step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=6, models=models)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
     return run(step, rows, out, root=out.parent, **shared.shards_of(args))
 

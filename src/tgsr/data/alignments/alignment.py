@@ -84,7 +84,7 @@ def kept(rows: Sequence[Timed]) -> Kept:
     """
     entries: list[Word | Timed] = []
     left_out: list[Timed] = []
-    for row in _joined(rows):
+    for row in joined(rows):
         what = kind(row.text)
         if what == "silence":
             continue
@@ -105,7 +105,7 @@ def kept(rows: Sequence[Timed]) -> Kept:
     return Kept(alignment, len(left_out), left_out[0] if left_out else None)
 
 
-def _joined(rows: Iterable[Timed]) -> list[Timed]:
+def joined(rows: Iterable[Timed]) -> list[Timed]:
     """The rows with plain texts; a mark of several words is one row."""
     plain = [row._replace(text=_plain(row.text)) for row in rows]
     sizes = marks_joined([row.text for row in plain])

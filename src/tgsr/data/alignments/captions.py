@@ -20,6 +20,7 @@ SRT, VTT = "srt", "vtt"
 CLOCK = r"-?(?:\d{1,4}:)?\d{1,2}:(?:\d{2}(?:[.,]\d+)?|\d[.,]\d+)"
 TIMING = re.compile(rf"\s*({CLOCK})\s*-->\s*({CLOCK})(?:\s.*)?")
 # What is longer in brackets than 200 characters is none of these: time stays linear in the text.
+BREAK = re.compile(r"(?<!:)\\N")  # SubStation's, which converters leave
 INLINE = re.compile(rf"<({CLOCK})>")
 VOICE = re.compile(r"<v(?:\.[^\s>]{0,200})?\s+([^>]{0,200})>")
 SPLIT = re.compile(rf"(<{CLOCK}>|</?v(?:[.\s][^>]{{0,200}})?>|\n)")
@@ -84,6 +85,7 @@ def srt(text: str, source: str = SRT) -> Iterator[Timed]:
     cues = [n for n, line in enumerate(lines) if "-->" in line]
     if not cues and not text.lstrip().startswith("WEBVTT"):
         raise AlignmentError("has no cue", TIMING_REMEDY)
+    is_numbered = bool(cues) and lines[max(0, cues[0] - 1)].strip().isdigit()
     shown = []
     for n, following in pairwise([*cues, len(lines)]):
         times = TIMING.fullmatch(lines[n])
@@ -92,9 +94,10 @@ def srt(text: str, source: str = SRT) -> Iterator[Timed]:
         body = lines[n + 1 : following]
         if source == VTT:
             body = _block(body)
-        elif following < len(lines) and body and body[-1].strip().isdigit():  # the next cue's number
-            body.pop()
-        shown.append(Shown(seconds(times[1]), seconds(times[2]), tuple(body), n + 1))
+        elif is_numbered and following < len(lines) and body and body[-1].strip().isdigit():
+            body.pop()  # the next cue's number
+        broken = [part for line in body for part in BREAK.split(line)]
+        shown.append(Shown(seconds(times[1]), seconds(times[2]), tuple(broken), n + 1))
     return read(source, shown)
 
 
@@ -130,7 +133,8 @@ def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
         for line in cue.lines
         if (match := SPEAKER.match(MARKUP.sub("", line)))
     ]
-    names = {name for name, n in Counter(prefixes).items() if n > 1 and TITLED.fullmatch(name)}
+    is_named = len(shown) > 1 and all(SPEAKER.match(MARKUP.sub("", "".join(cue.lines[:1]))) for cue in shown)
+    names = {name for name, n in Counter(prefixes).items() if (n > 1 or is_named) and TITLED.fullmatch(name)}
     shown = _pieced(shown)
     if any(INLINE.search(line) for cue in shown for line in cue.lines):
         shown = _rolled(shown)
@@ -277,8 +281,9 @@ def _tokens(cue: Shown, names: set[str]) -> list[_Token]:
 def _named(line: str, speaker: str | None, names: set[str]) -> tuple[str | None, list[str], str]:
     """Who speaks from a line's beginning on, what mark stands there, and the rest of the line.
 
-    A name in capitals, "Speaker 1", or one that begins several lines, is the speaker. Another word with a capital and a
-    colon may be said or not: an unknown mark. So is a new speaker without one ("- Hi", ">> Hi", "[MAN] Hi").
+    A name in capitals, "Speaker 1", one that begins several lines, or any where every cue begins with one, is the
+    speaker. Another word with a capital and a colon may be said or not: an unknown mark. So is a new speaker without
+    one ("- Hi", ">> Hi", "[MAN] Hi").
     """
     bare = line.replace(ON, "").replace(OFF, "")
     if prefix := SPEAKER.match(bare):

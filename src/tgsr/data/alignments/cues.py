@@ -28,6 +28,7 @@ PAUSE: Seconds = 0.3  # at which a cue rather ends than elsewhere
 SHORTEST: Seconds = 1.0  # for which a cue is shown, where nothing else follows sooner
 ABBREVIATED = ("Mr.", "Mrs.", "Ms.", "Dr.", "St.", "Prof.", "No.", "vs.")
 CLOSING = "\"'”’»)]}"
+JOINED = re.compile(r"[^\W\d_](?:—|--)$")
 # What a line may begin with, and what it should not end with: a sense is kept together.
 BEFORE = {
     *("and", "but", "or", "nor", "so", "because", "although", "though", "while", "when", "where", "which"),
@@ -172,8 +173,12 @@ def joined(words: Sequence[Word]) -> str:
 
 
 def is_parted(words: Sequence[Word], n: int) -> bool:
-    """Whether there is a blank before the word."""
-    return n > 0 and not (_is_unspaced(words[n - 1].text[-1]) and _is_unspaced(words[n].text[0]))
+    """Whether there is a blank before the word: not between two of such scripts, nor after a dash that joins them."""
+    if n == 0:
+        return False
+    before, text = words[n - 1].text, words[n].text
+    is_joined = text[0].islower() and JOINED.search(before) is not None
+    return not (is_joined or (_is_unspaced(before[-1]) and _is_unspaced(text[0])))
 
 
 @lru_cache(maxsize=1 << 12)

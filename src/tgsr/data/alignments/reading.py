@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tgsr.data.alignments import captions, lines, responses, tiers
-from tgsr.data.alignments.alignment import Alignment, kept
+from tgsr.data.alignments.alignment import Alignment, joined, kept
+from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import Timed, UnknownFormat
 from tgsr.errors import AlignmentError
 
@@ -106,13 +107,22 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
 
 
 def plain_text(path: Path) -> str:
-    """A text without times: a text file as it is, the words of subtitles. AlignmentError as `read_alignment`."""
-    if path.suffix.casefold() in BY_SUFFIX:
-        return " ".join(word.text for found in read_alignment(path).values() for word in found.words)
+    """A text without times: a text file as it is, the words of subtitles, whether they have a time or none.
+
+    AlignmentError as `read_alignment`, and where no word is there.
+    """
+    suffix = path.suffix.casefold()
     try:
-        return _text(path.read_bytes())
+        text = _text(path.read_bytes())
+        is_shown = any(captions.TIMING.fullmatch(line) for line in text.split("\n"))  # subtitles, called .txt
+        if is_shown or suffix in BY_SUFFIX:
+            rows = _reader(text, ".srt" if is_shown else suffix)(text)
+            text = " ".join(row.text for row in joined(rows) if kind(row.text) is None)
+        if not any(character.isalnum() for character in text):
+            raise AlignmentError("has no words", "give the text that is said")
     except AlignmentError as error:
-        raise AlignmentError(error.problem, error.remedy, error.line, str(path)) from None
+        raise type(error)(error.problem, error.remedy, error.line, str(path)) from None
+    return text
 
 
 def _text(content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,10 @@ from tgsr.records import TURNS_LEFT_OUT, Clip
 from tgsr.timeline import Event, Seconds, Span
 
 SPEAKER = "speaker "  # a turn's event is labelled with this and the name
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+RTTM_LINE = re.compile(
+    rf"SPEAKER\s+(.+)\s+\S+\s+({NUMBER})\s+({NUMBER})\s+\S+\s+\S+\s+(.+?)(?:\s+(?:<NA>|{NUMBER})){{0,2}}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +129,21 @@ def _json_turns(path: Path) -> list[Entry]:
 
 
 def rttm_turns(path: Path) -> Iterator[Entry | Bad]:
-    """The turns of lines SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME ...; other types are passed over."""
+    """The turns of lines SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME ...; other types are passed over.
+
+    Names may hold blanks, as those of files do.
+    """
 
     def turn(entry: Entry) -> Entry:
-        try:
-            _, recording, _, start, duration, _, _, speaker, *_ = entry.text("line").split()
-            end = round(float(start) + float(duration), 6)  # both are written with few digits
-        except ValueError:
+        fields = RTTM_LINE.fullmatch(entry.text("line"))
+        if fields is None:
             problem = "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME"
-            raise RecordError(None, problem) from None
+            raise RecordError(None, problem)
+        recording, start, duration, speaker = fields.groups()
         values = {
             "recording": str(path.parent / recording),
             "start": float(start),
-            "end": end,
+            "end": round(float(start) + float(duration), 6),  # both are written with few digits
             "speaker": speaker,
         }
         return Entry(path, entry.line, values)

@@ -109,9 +109,10 @@ def named_by_turns(words: Sequence[Word], events: Sequence[Event]) -> tuple[Word
 def turns_of(path: Path, name: str, duration: Seconds) -> tuple[Event, ...]:
     """The turns of an RTTM file for the recording of that name, cut at its end.
 
-    A file that names one recording alone is about it, whatever it is called. RecordError for a line that is no turn, or
-    begins after the recording; CorpusError where the file has no turn of it.
+    A file that names one recording alone is about it, whatever it is called; a blank in a name may be "_" there.
+    RecordError for a line that is no turn, or begins after the recording; CorpusError where the file has no turn of it.
     """
+    names = [one for of in (name, Path(name).stem) for one in (of, "_".join(of.split()))]
     turns: dict[str, list[Event]] = {}
     for row in rttm_turns(path):
         if isinstance(row, Bad):
@@ -120,14 +121,14 @@ def turns_of(path: Path, name: str, duration: Seconds) -> tuple[Event, ...]:
         try:
             turn = turn_of(row, duration, [])
         except RecordError as error:
-            if recording == name or recording == Path(name).stem:
+            if recording in names:
                 raise error.at(str(path), row.line or 0) from None
             continue
         except ValueError as error:
             raise RecordError(None, str(error), str(path), row.line, "correct the line") from None
         event = Event(f"{SPEAKER}{turn.speaker}", turn.span.start, turn.span.end)
         turns.setdefault(recording, []).append(event)
-    chosen = next((called for called in (name, Path(name).stem) if called in turns), None)
+    chosen = next((called for called in names if called in turns), None)
     if chosen is None and len(turns) == 1:
         chosen = next(iter(turns))
     if chosen is None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from functools import lru_cache
 from itertools import islice, product
 from typing import Any
 
 from tgsr.reasoning import numeral_speller
 
 SIGNS = {"%": "percent", "&": "and", "+": "plus", "=": "equals", "@": "at", "°": "degrees"}
-MONEY = {"$": ("dollars", "cents"), "£": ("pounds", "pence"), "€": ("euros", "cents")}
+MONEY = {
+    **{"$": ("dollars", "cents"), "£": ("pounds", "pence"), "€": ("euros", "cents")},
+    **{"¥": ("yen", "sen"), "₹": ("rupees", "paise")},
+}
 PIECE = re.compile(
-    r"(?P<money>[$£€])?(?P<number>\d+(?:[.,:]\d+)*)(?P<ending>st|nd|rd|th|['’]?s)?(?![A-Za-z\d])"
-    r"|(?P<digits>\d+)|[A-Za-z]+(?:['’][A-Za-z]+)*|[%&+=@°]"
+    r"(?P<money>[$£€¥₹])?(?P<number>\d+(?:[.,:]\d+)*)(?P<ending>st|nd|rd|th|'?s|\s?[$£€¥₹])?(?![A-Za-z\d])"
+    r"|(?P<digits>\d+)|[A-Za-z]+(?:'[A-Za-z]+)*|[%&+=@°]"
+)
+WITHOUT_PARTS = str.maketrans(
+    {"æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "ß": "ss", "’": "'"}
 )
 MOST_READINGS = 8  # of a word
 FEWEST_ONE_BY_ONE = 5  # digits without a comma: nobody says them as one number
@@ -21,18 +29,31 @@ Reading = tuple[str, ...]
 
 def spell(word: str) -> list[str]:
     """A written word as the lower-case words that are said, by its likeliest reading: "1985," -> nineteen eighty five;
-    "--" -> none.
+    "Café" -> cafe; "--" -> none.
     """
     return list(readings(word)[0])
 
 
 def readings(word: str) -> tuple[Reading, ...]:
     """All ways to say a written word, the likeliest first, up to MOST_READINGS; ((),) where there is nothing to say."""
-    pieces = [_readings_of(piece) for piece in PIECE.finditer(word)]
+    pieces = [_readings_of(piece) for piece in PIECE.finditer(in_plain_letters(word))]
     return tuple(
         tuple(part for piece in chosen for part in piece)
         for chosen in islice(product(*pieces), MOST_READINGS)
     )
+
+
+@lru_cache(maxsize=1 << 14)
+def in_plain_letters(text: str) -> str:
+    """The text without accents and ligatures, as dictionaries of English have it: "ﬁancée’s" -> "fiancee's".
+
+    Letters of other scripts stay, and so do signs that are no letters (½, ²).
+    """
+    if text.isascii():
+        return text
+    letters = (unicodedata.normalize("NFKD", one) if one.isalpha() else one for one in text)
+    plain = "".join(letters).translate(WITHOUT_PARTS)
+    return "".join(one for one in plain if not unicodedata.combining(one))
 
 
 def _readings_of(piece: re.Match[str]) -> tuple[Reading, ...]:
@@ -41,10 +62,10 @@ def _readings_of(piece: re.Match[str]) -> tuple[Reading, ...]:
         return _number(digits)
     number = piece["number"]
     if number is None:
-        return ((SIGNS.get(text, text.lower().replace("’", "'")),),)
-    if money := MONEY.get(piece["money"] or ""):
+        return ((SIGNS.get(text, text.lower()),),)
+    ending = (piece["ending"] or "").strip().strip("'")
+    if money := MONEY.get(piece["money"] or ending):
         return _money(number, *money)
-    ending = (piece["ending"] or "").strip("'’")
     if ending == "s":
         return tuple((*said[:-1], _plural(said[-1])) for said in _number(number)[:2])
     if ending:
