@@ -35,8 +35,9 @@ test: style
 	-@$(MAKE) --no-print-directory fetch
 	@$(MAKE) --no-print-directory --jobs 2 types tests
 
+# Rewriting each assert, so that it shows its values, takes each process long; a failed test by itself shows them.
 tests: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --assert plain --showlocals --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # A browser that is there is taken; playwright's own comes from the network, Debian's with: apt install chromium.
 test-browser: $(INSTALLED)

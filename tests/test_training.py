@@ -9,8 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,6 +65,12 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return questions_in(tmp_path_factory.mktemp("qa"), "qa", 4, most=6)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """What the tiny model's encoder, which no run changes, makes of the clips."""
+    return FeatureCache(tmp_path_factory.mktemp("cache"))
+
+
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = tiny_base) -> None:
     sta.train_sta(config, out, cache, load)
 
@@ -89,11 +93,13 @@ FAMILIES = {"audio_flamingo3": tiny_lalm, "qwen_omni": lambda: tiny_qwen_omni(se
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stage_1_changes_the_aligner_and_nothing_else(family: str, phrases: Path, tmp_path: Path) -> None:
+def test_stage_1_changes_the_aligner_and_nothing_else(
+    family: str, phrases: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     lalm = FAMILIES[family]()
     before = weights_of(lalm)
     config = replace(STA, questions=str(phrases), epochs=10, learning_rate=1e-2)
-    train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
+    train_sta(config, tmp_path / "run", cache, lambda *_: lalm)
     changed = {name for name, weight in weights_of(lalm).items() if not torch.equal(weight, before[name])}
     aligner = {"audio_flamingo3": "model.multi_modal_projector.", "qwen_omni": "model.audio_tower.proj."}[
         family
@@ -104,11 +110,13 @@ def test_stage_1_changes_the_aligner_and_nothing_else(family: str, phrases: Path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stage_2_changes_the_lora_and_nothing_else(family: str, choices: Path, tmp_path: Path) -> None:
+def test_stage_2_changes_the_lora_and_nothing_else(
+    family: str, choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     lalm = FAMILIES[family]()
     before = weights_of(lalm)
     config = replace(GRPO, questions=str(choices))
-    train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
+    train_grpo(config, tmp_path / "run", cache, lambda *_: lalm)
     after = {name.replace(".base_layer", ""): w for name, w in lalm.model.get_base_model().named_parameters()}
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     lora = {name: weight for name, weight in after.items() if ".lora_" in name}
@@ -118,7 +126,9 @@ def test_stage_2_changes_the_lora_and_nothing_else(family: str, choices: Path, t
     assert all(weight.abs().max() > 0 for name, weight in lora.items() if ".lora_B." in name)
 
 
-def test_rewards_move_the_policy_towards_what_is_rewarded(choices: Path, tmp_path: Path) -> None:
+def test_rewards_move_the_policy_towards_what_is_rewarded(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     """The whole loop learns: a reward for short answers of one token makes that token likely."""
     lalm = tiny_lalm()
     wanted = lalm.tokens("(")[0]
@@ -129,18 +139,20 @@ def test_rewards_move_the_policy_towards_what_is_rewarded(choices: Path, tmp_pat
     config = replace(
         GRPO, questions=str(choices), epochs=12, group_size=8, learning_rate=3e-2, top_p=1.0, beta=0.0
     )
-    train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm, brackets)
+    train_grpo(config, tmp_path / "run", cache, lambda *_: lalm, brackets)
     seen = [float(str(row["reward"])) for row in logged(tmp_path / "run")]
     assert wanted != lalm.eos_id
     assert np.mean(seen[-6:]) > np.mean(seen[:6]) + 1
 
 
-def test_equal_rewards_and_no_kl_leave_the_model_alone(choices: Path, tmp_path: Path) -> None:
+def test_equal_rewards_and_no_kl_leave_the_model_alone(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     def equal(completions: list[str], **columns: object) -> list[float]:
         return [1.0] * len(completions)
 
     config = replace(GRPO, questions=str(choices), beta=0.0)
-    train_grpo(config, tmp_path / "run", FeatureCache(tmp_path / "c"), rewards=equal)
+    train_grpo(config, tmp_path / "run", cache, rewards=equal)
     rows = logged(tmp_path / "run")
     assert all(row["grad_norm"] == 0 for row in rows)
     assert all(row["equal_groups"] == 2 for row in rows)
@@ -159,9 +171,10 @@ def equal_about(durations: set[float]) -> Callable[..., list[float]]:
     return reward
 
 
-def test_equal_groups_are_left_out_of_the_update_and_of_its_count(choices: Path, tmp_path: Path) -> None:
+def test_equal_groups_are_left_out_of_the_update_and_of_its_count(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     """Without KL they have no gradient, so that what changes is what the loss is divided by."""
-    cache = FeatureCache(tmp_path / "cache")
     questions = read_questions(choices)
     n = len(questions)
     reward = equal_about({questions[0].duration})
@@ -183,9 +196,8 @@ def test_equal_groups_are_left_out_of_the_update_and_of_its_count(choices: Path,
 
 
 def test_other_questions_are_drawn_for_equal_groups_until_the_step_is_full(
-    choices: Path, tmp_path: Path
+    choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    cache = FeatureCache(tmp_path / "cache")
     questions = read_questions(choices)
     durations = [q.duration for q in questions]
     reward = equal_about(set(durations) - {max(durations, key=durations.count)})
@@ -201,13 +213,13 @@ def test_other_questions_are_drawn_for_equal_groups_until_the_step_is_full(
     assert [row["loss"] for row in logged(tmp_path / "again")] == [row["loss"] for row in rows]
 
 
-def test_a_step_of_equal_groups_alone_makes_no_update(choices: Path, tmp_path: Path) -> None:
+def test_a_step_of_equal_groups_alone_makes_no_update(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     """Not even the KL's, or the optimizer's momentum's."""
     lalm = tiny_lalm()
     config = replace(GRPO, questions=str(choices), dynamic_sampling=1, max_steps=1)
-    train_grpo(
-        config, tmp_path / "run", FeatureCache(tmp_path / "c"), lambda *_: lalm, rewards=equal_about(set())
-    )
+    train_grpo(config, tmp_path / "run", cache, lambda *_: lalm, rewards=equal_about(set()))
     before = weights_of(lalm)
     more = replace(config, max_steps=2)
     everything = {q.duration for q in read_questions(choices)}
@@ -215,7 +227,7 @@ def test_a_step_of_equal_groups_alone_makes_no_update(choices: Path, tmp_path: P
     train_grpo(
         more,
         tmp_path / "run",
-        FeatureCache(tmp_path / "c"),
+        cache,
         lambda *_: again,
         rewards=equal_about(everything),
     )
@@ -227,7 +239,7 @@ def test_a_step_of_equal_groups_alone_makes_no_update(choices: Path, tmp_path: P
 
 
 def test_a_group_whose_responses_are_all_cut_and_masked_is_left_out_too(
-    choices: Path, tmp_path: Path
+    choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
     """Its rewards differ, and it has no gradient all the same: another question is drawn for it."""
     lalm = tiny_lalm()
@@ -237,7 +249,7 @@ def test_a_group_whose_responses_are_all_cut_and_masked_is_left_out_too(
         train_grpo(
             replace(config, mask_cut=mask_cut),
             tmp_path / name,
-            FeatureCache(tmp_path / "c"),
+            cache,
             lambda *_: copy.deepcopy(lalm),
             rewards=equal_about(set()),
         )
@@ -257,9 +269,8 @@ def test_a_group_whose_responses_are_all_cut_and_masked_is_left_out_too(
     ],
 )
 def test_each_option_trains_and_is_another_loss(
-    options: dict[str, object], choices: Path, tmp_path: Path
+    options: dict[str, object], choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    cache = FeatureCache(tmp_path / "cache")
     config = replace(GRPO, questions=str(choices), max_steps=2, max_new_tokens=12)
     # An end that is drawn now and then: by tokens and by responses is the same where all are cut.
     drawn: list[int] = []
@@ -306,8 +317,9 @@ def test_a_cpu_that_does_not_multiply_bfloat16_is_told_of(
 
 
 @pytest.mark.parametrize("case", LESS_MEMORY)
-def test_what_saves_memory_changes_no_number(case: str, phrases: Path, choices: Path, tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path / "cache")
+def test_what_saves_memory_changes_no_number(
+    case: str, phrases: Path, choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     stage, options, tolerance = LESS_MEMORY[case]
     for name in ("plain", "other"):
         if stage == "sta":
@@ -331,7 +343,7 @@ def test_what_saves_memory_changes_no_number(case: str, phrases: Path, choices: 
 
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo"])
 def test_a_group_that_is_split_over_passes_has_the_gradient_of_the_whole(
-    normalisation: str, choices: Path, tmp_path: Path
+    normalisation: str, choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
     """Of the first update and of the second one on the same responses, some of which are shorter."""
     gradients: list[list[torch.Tensor]] = []
@@ -349,7 +361,6 @@ def test_a_group_that_is_split_over_passes_has_the_gradient_of_the_whole(
     passes: dict[str, Any] = {"whole": {}, "2": {"prompts_at_once": 1, "responses_at_once": 2}}
     passes["4"] = {"responses_at_once": 4}
     for name, at_once in passes.items():  # of groups of three: 4 are a group and a part of the next
-        cache = FeatureCache(tmp_path / "cache")
         train_grpo(replace(config, **at_once), tmp_path / name, cache, lambda *_: copy.deepcopy(ending))
     hook.remove()
     assert 0 < int(logged(tmp_path / "whole")[0]["cut"]) < 6
@@ -363,9 +374,8 @@ def test_a_group_that_is_split_over_passes_has_the_gradient_of_the_whole(
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path
+    stage: str, phrases: Path, choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    cache = FeatureCache(tmp_path / "cache")
 
     def train(out: Path) -> None:
         if stage == "sta":
@@ -395,31 +405,35 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
         assert whole.read_bytes() == broken.read_bytes()
 
 
-KILLED_WRITER = """
-import sys, torch
-from pathlib import Path
-from tgsr.training.checkpoints import RunFolder, save_checkpoint
-folder = RunFolder(Path(sys.argv[1]))
-for step in range(1, 10**6):
-    save_checkpoint(folder, step, {"weights": {"w": torch.full((200_000,), float(step))}})
-    print(step, flush=True)
-"""
+def write_checkpoints(folder: RunFolder, written: int) -> None:
+    """One after the other, each of its step's number alone; a byte into the pipe for each."""
+    for step in range(1, 10**6):
+        parts = {
+            str(n): torch.full((20_000,), float(step)) for n in range(10)
+        }  # small: threads survive no fork
+        save_checkpoint(folder, step, {"weights": parts})
+        os.write(written, b".")
 
 
 def test_kill_9_while_checkpoints_are_written_leaves_a_whole_one(tmp_path: Path) -> None:
-    writer = subprocess.Popen(
-        [sys.executable, "-c", KILLED_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert writer.stdout is not None
+    reader, written = os.pipe()
+    writer = os.fork()
+    if not writer:
+        try:
+            write_checkpoints(RunFolder(tmp_path), written)
+        finally:
+            os._exit(1)
+    os.close(written)
     for _ in range(5):
-        writer.stdout.readline()
+        assert os.read(reader, 1)
     time.sleep(0.02)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
+    os.kill(writer, signal.SIGKILL)
+    os.waitpid(writer, 0)
+    os.close(reader)
     state = load_checkpoint(RunFolder(tmp_path))
     assert state is not None
     assert state["step"] >= 5
-    assert (state["weights"]["w"] == state["step"]).all()
+    assert all((part == state["step"]).all() for part in state["weights"].values())
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
@@ -494,9 +508,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_step_that_is_not_finite_leaves_its_batch_and_the_weights_before(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path
+    stage: str, phrases: Path, choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    cache, out = FeatureCache(tmp_path / "cache"), tmp_path / "run"
+    out = tmp_path / "run"
     lalm = tiny_lalm()
 
     def overflow(head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> torch.Tensor:
@@ -521,14 +535,14 @@ def test_a_step_that_is_not_finite_leaves_its_batch_and_the_weights_before(
     assert all(torch.isfinite(weight).all() for weight in state["weights"].values())
 
 
-def test_responses_that_are_not_finite_stop_the_run_and_are_saved(choices: Path, tmp_path: Path) -> None:
+def test_responses_that_are_not_finite_stop_the_run_and_are_saved(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     lalm, out = tiny_lalm(), tmp_path / "run"
     with torch.no_grad():
         lalm.lm_head.weight[7] = float("nan")
     with pytest.raises(NotFinite, match=r"its batch: .*not-finite-step-0\.jsonl"):
-        train_grpo(
-            replace(GRPO, questions=str(choices)), out, FeatureCache(tmp_path / "cache"), lambda *_: lalm
-        )
+        train_grpo(replace(GRPO, questions=str(choices)), out, cache, lambda *_: lalm)
     batch = [json.loads(line) for line in (out / "not-finite-step-0.jsonl").read_text().splitlines()]
     assert len(batch) == GRPO.prompts_per_step * GRPO.group_size
     assert all(row["logps"] == ["nan"] and "not finite" in row["failed"] for row in batch)
@@ -541,9 +555,9 @@ def test_numbers_that_json_lacks_are_spelled_out() -> None:
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_a_checkpoint_of_other_weights_is_refused_by_name(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path
+    stage: str, phrases: Path, choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    cache, out = FeatureCache(tmp_path / "cache"), tmp_path / "run"
+    out = tmp_path / "run"
     train: Any = train_sta if stage == "sta" else train_grpo
     config: Any = (
         replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
@@ -563,12 +577,14 @@ def test_a_checkpoint_of_other_weights_is_refused_by_name(
             train(config, out, cache)
 
 
-def test_what_rounded_matrices_draw_is_weighed_and_their_drift_logged(choices: Path, tmp_path: Path) -> None:
+def test_what_rounded_matrices_draw_is_weighed_and_their_drift_logged(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     config = replace(GRPO, questions=str(choices), max_steps=1)
     drifts = []
     for quantize in (None, "int8"):
         out = tmp_path / str(quantize)
-        train_grpo(replace(config, quantize=quantize), out, FeatureCache(tmp_path / "cache"))
+        train_grpo(replace(config, quantize=quantize), out, cache)
         drifts.append(logged(out)[0]["drift"])
     assert drifts[0] < 1e-4 < drifts[1]
     assert (config.eq6.weight_cap, replace(config, quantize="int8").eq6.weight_cap) == (
@@ -580,19 +596,19 @@ def test_what_rounded_matrices_draw_is_weighed_and_their_drift_logged(choices: P
 
 
 def test_grpo_says_which_right_answers_the_official_reward_never_pays(
-    choices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    choices: Path, cache: FeatureCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     questions = read_questions(choices)
     five = [replace(q, choices=("v", "w", "x", "y", str(q.answer))) for q in questions[:2]]
     path = choices.parent / "five.jsonl"
     write_jsonl(path, [*five, *questions[2:]])
     config = replace(GRPO, questions=str(path), max_steps=1)
-    train_grpo(config, tmp_path / "official", FeatureCache(tmp_path / "cache"))
+    train_grpo(config, tmp_path / "official", cache)
     said = capsys.readouterr().out
     assert f"2 of {len(questions)} questions have a right answer beyond (d)" in said
     assert "--answer-reader strict" in said
     strict = replace(config, answer_reader="strict")
-    train_grpo(strict, tmp_path / "strict", FeatureCache(tmp_path / "cache"))
+    train_grpo(strict, tmp_path / "strict", cache)
     assert "beyond (d)" not in capsys.readouterr().out
     (answer, *_) = rl.reward_terms(strict)
     columns = {"label": ["e"], "choices": [five[0].choices]}
@@ -601,7 +617,7 @@ def test_grpo_says_which_right_answers_the_official_reward_never_pays(
 
 
 def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
-    phrases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    phrases: Path, cache: FeatureCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [json.loads(line) for line in phrases.read_text().splitlines()]
     save_wav(tmp_path / "long.wav", np.full(11 * 16_000, 0.1, np.float32))
@@ -613,7 +629,7 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = replace(STA, questions=str(questions), epochs=1)
-    train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    train_sta(config, tmp_path / "run", cache)
     errors = [json.loads(line) for line in (tmp_path / "run" / "errors.jsonl").read_text().splitlines()]
     assert {row["audio"] for row in errors} == {"gone.wav", "long.wav"}
     assert any("hears 10 s, the audio lasts 11.00 s" in row["error"] for row in errors)
@@ -628,10 +644,12 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
         row["audio"] = "gone.wav"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(RunError, match="none of its 1 clips can be heard"):
-        train_sta(config, tmp_path / "none", FeatureCache(tmp_path / "cache"))
+        train_sta(config, tmp_path / "none", cache)
 
 
-def test_fine_tuning_learns_to_write_the_responses(choices: Path, tmp_path: Path) -> None:
+def test_fine_tuning_learns_to_write_the_responses(
+    choices: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     lalm = tiny_lalm()
     before = weights_of(lalm)
     questions = read_questions(choices)
@@ -643,7 +661,7 @@ def test_fine_tuning_learns_to_write_the_responses(choices: Path, tmp_path: Path
     config = SftConfig(
         responses=str(path), epochs=25, clips_per_step=4, learning_rate=1e-2, schedule="linear"
     )
-    sft.train_sft(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), lambda *_: lalm)
+    sft.train_sft(config, tmp_path / "run", cache, lambda *_: lalm)
     rows = logged(tmp_path / "run")
     assert float(str(rows[-1]["loss"])) < 0.5 * float(str(rows[0]["loss"]))
     assert float(str(rows[-1]["lr"])) < 0.1 * 1e-2
@@ -652,24 +670,24 @@ def test_fine_tuning_learns_to_write_the_responses(choices: Path, tmp_path: Path
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_numbers_go_to_tensorboard_too(phrases: Path, tmp_path: Path) -> None:
+def test_numbers_go_to_tensorboard_too(phrases: Path, cache: FeatureCache, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = replace(STA, questions=str(phrases), epochs=1, tracker="tensorboard")
-    train_sta(config, tmp_path / "run", FeatureCache(tmp_path / "cache"))
+    train_sta(config, tmp_path / "run", cache)
     (folder,) = (tmp_path / "run").glob("tgsr-sta")
     events = reader.EventAccumulator(str(folder)).Reload()
     seen = [event.value for event in events.Scalars("loss")]
     assert seen == pytest.approx([float(str(row["loss"])) for row in logged(tmp_path / "run")], rel=1e-6)
 
 
-def test_a_tracker_without_its_package_is_named(phrases: Path, tmp_path: Path) -> None:
+def test_a_tracker_without_its_package_is_named(phrases: Path, cache: FeatureCache, tmp_path: Path) -> None:
     if importlib.util.find_spec("trackio"):
         pytest.skip("trackio is installed")
     with pytest.raises(RunError, match=r"tracker trackio: .*the extra 'trackio' of tgsr"):
         train_sta(
             replace(STA, questions=str(phrases), tracker="trackio"),
             tmp_path / "run",
-            FeatureCache(tmp_path / "c"),
+            cache,
         )
 
 
@@ -723,7 +741,7 @@ def test_settings_of_stage_1_too() -> None:
 
 @pytest.mark.parametrize("stage", ["sta", "grpo"])
 def test_what_has_no_room_in_the_context_is_named_before_any_step(
-    stage: str, phrases: Path, choices: Path, tmp_path: Path
+    stage: str, phrases: Path, choices: Path, cache: FeatureCache, tmp_path: Path
 ) -> None:
     def short(name: str, *_: object) -> AudioFlamingo3:
         lalm = tiny_lalm()
@@ -735,17 +753,19 @@ def test_what_has_no_room_in_the_context_is_named_before_any_step(
         replace(STA, questions=str(phrases)) if stage == "sta" else replace(GRPO, questions=str(choices))
     )
     with pytest.raises(RunError, match=r"digits-.*: needs \d+ tokens with its audio, tiny's context has 150"):
-        train(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), short)
+        train(config, tmp_path / "run", cache, short)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_other_data_under_the_same_name_is_another_run(phrases: Path, tmp_path: Path) -> None:
+def test_other_data_under_the_same_name_is_another_run(
+    phrases: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     questions = tmp_path / "questions.jsonl"
     rows = [json.loads(line) for line in phrases.read_text().splitlines()]
     for row in rows:
         row["audio"] = str(phrases.parent / row["audio"])
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cache, config = FeatureCache(tmp_path / "cache"), replace(STA, questions=str(questions), epochs=1)
+    config = replace(STA, questions=str(questions), epochs=1)
     train_sta(config, tmp_path / "run", cache)
     with pytest.raises(RunError, match="other arguments"):
         train_sta(config, tmp_path / "run", replace(cache, long_audio="split"))
@@ -754,9 +774,10 @@ def test_other_data_under_the_same_name_is_another_run(phrases: Path, tmp_path: 
         train_sta(config, tmp_path / "run", cache)
 
 
-def test_a_clip_that_went_missing_does_not_change_a_run_in_silence(phrases: Path, tmp_path: Path) -> None:
+def test_a_clip_that_went_missing_does_not_change_a_run_in_silence(
+    phrases: Path, cache: FeatureCache, tmp_path: Path
+) -> None:
     data = Path(shutil.copytree(phrases.parent, tmp_path / "data"))
-    cache = FeatureCache(tmp_path / "cache")
     config = replace(STA, questions=str(data / phrases.name), epochs=1)
     train_sta(config, tmp_path / "run", cache)
     (data / read_questions(config.questions)[0].audio).unlink()

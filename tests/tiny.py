@@ -7,11 +7,12 @@ Small are the widths and the number of layers; everything is float32 and in eval
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -78,6 +79,28 @@ DECODER = {
 }
 
 
+Made = TypeVar("Made")
+
+
+def made_once(make: Callable[..., Made]) -> Callable[..., Made]:
+    """`make`, called once a process for the same arguments: each caller gets a copy.
+
+    torch draws on as after a call, so that no number depends on who called first.
+    """
+
+    @cache
+    def kept(*given: object, **named: object) -> tuple[Made, torch.Tensor]:
+        return make(*given, **named), torch.get_rng_state()
+
+    @wraps(make)
+    def copied(*given: object, **named: object) -> Made:
+        made, state = kept(*given, **named)
+        torch.set_rng_state(state)
+        return copy.deepcopy(made)
+
+    return copied
+
+
 def tiny_features(n_frames: int, seed: int) -> torch.Tensor:
     return torch.randn(n_frames, 16, generator=torch.Generator().manual_seed(seed))
 
@@ -140,6 +163,7 @@ def af3_config(
     )
 
 
+@made_once
 def tiny_lalm(seed: int = 0, window: int | None = None) -> AudioFlamingo3:
     """As the miniature: its mel bins, windows of 10 s, and a tokenizer learned from a few sentences.
 
@@ -262,6 +286,7 @@ def narrow_qwen2(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
     )
 
 
+@made_once
 def tiny_qwen_omni(seed: int = 0, seconds: int = 300) -> QwenOmni:
     """Two decoder layers of width 32, one layer of width 16 in each tower; float32, in evaluation mode.
 
@@ -380,6 +405,7 @@ TEXT_TEMPLATE = (
 )  # of a tokenizer that was made for text
 
 
+@made_once
 def tiny_qwen2_audio(seed: int = 0, seconds: int = 30) -> Qwen2Audio:
     """Two decoder layers of width 32, one encoder layer of width 16, windows of `seconds`; a small vocabulary."""
     tokenizer = omni_tokenizer()
@@ -460,6 +486,7 @@ def whisper_tokenizer() -> PreTrainedTokenizerBase:
     return with_time_tokens(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end))
 
 
+@made_once
 def tiny_whisper(seed: int = 0) -> Whisper:
     """Two layers of width 32 on either side, windows of 30 s, a random aligner; float32, in evaluation mode."""
     tokenizer = whisper_tokenizer()

@@ -59,8 +59,14 @@ def _in_words(word: str) -> tuple[str, ...]:
 
 @functools.cache
 def numeral_speller() -> Any:
-    """inflect's engine, which says numbers in English words; made once."""
-    import inflect  # takes a second, and few texts have numbers
+    """inflect's engine, which says numbers in English words; made once, where a text has numbers."""
+    from unittest.mock import patch
+
+    import typeguard
+
+    # Its methods have their arguments checked; what puts the checks in reads the whole module again for each of them.
+    with patch.object(typeguard, "typechecked", lambda method: method):
+        import inflect
 
     return inflect.engine()
 

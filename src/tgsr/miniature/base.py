@@ -14,6 +14,7 @@ Axes: F frames, K places in a word history.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -485,10 +486,16 @@ def _beginning(run: RunFolder, config: BaseConfig) -> AudioFlamingo3:
         return load_base(None if config.start == "mini" else Path(config.start))
     tokens = run.path / "tokenizer"  # learned when the run starts, read again when it resumes
     if not (tokens / "tokenizer.json").exists():
-        clips = [compose(seed, "train", vary_voices=config.vary_voices).clip for seed in range(400)]
         with whole_files(tokens) as half:
-            train_tokenizer(tokenizer_texts(clips)).save_pretrained(str(half))
+            learned_tokenizer(config.vary_voices).save_pretrained(str(half))
     return untrained(PreTrainedTokenizerFast.from_pretrained(str(tokens)), config.seed)
+
+
+@functools.cache
+def learned_tokenizer(vary_voices: bool) -> PreTrainedTokenizerFast:
+    """The tokenizer of every base, whatever its seed: learned from lessons about 400 clips, once a process."""
+    clips = [compose(seed, "train", vary_voices=vary_voices).clip for seed in range(400)]
+    return train_tokenizer(tokenizer_texts(clips))
 
 
 def reader_losses(

@@ -22,6 +22,7 @@ from transformers import (
     Qwen2Config,
     WhisperFeatureExtractor,
 )
+from transformers.initialization import no_init_weights
 
 from tgsr.disk.whole import whole, whole_files, write_whole
 from tgsr.errors import ModelError
@@ -189,7 +190,8 @@ def load_base(folder: Path | None = None, name: str = "mini") -> AudioFlamingo3:
         raise ModelError(
             f"{folder / 'tokenizer.json'}: truncated or altered ({error}); train the base again"
         ) from error
-    model = AudioFlamingo3ForConditionalGeneration(configuration(tokenizer))
+    with no_init_weights():  # random numbers for all of them take longer than reading them
+        model = AudioFlamingo3ForConditionalGeneration(configuration(tokenizer))
     try:
         weights = load_file(folder / "base.safetensors")
     except SafetensorError as error:

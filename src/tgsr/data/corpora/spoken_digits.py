@@ -45,9 +45,13 @@ class Recording:
 
     @property
     def split(self) -> str:
-        if self.speaker == HELD_OUT_SPEAKER:
-            return "heldout-speaker"
-        return "heldout-recordings" if self.take in HELD_OUT_TAKES else "train"
+        return split_of(self.speaker, self.take)
+
+
+def split_of(speaker: str, take: int) -> str:
+    if speaker == HELD_OUT_SPEAKER:
+        return "heldout-speaker"
+    return "heldout-recordings" if take in HELD_OUT_TAKES else "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,9 @@ def recordings(split: str) -> dict[tuple[str, int], tuple[Recording, ...]]:
             samples, rate = soundfile.read(stream, dtype="float32")
         starts = np.cumsum([n_samples for _, _, n_samples in rows])[:-1]
         for (digit, take, _), part in zip(rows, np.split(samples, starts), strict=True):
-            recording = Recording(digit, speaker, take, soxr.resample(trim(part, rate), rate, SAMPLE_RATE))
-            if recording.split == split:
-                by_speaker.setdefault((speaker, digit), []).append(recording)
+            if split_of(speaker, take) == split:  # resampling is what takes long
+                resampled = soxr.resample(trim(part, rate), rate, SAMPLE_RATE)
+                by_speaker.setdefault((speaker, digit), []).append(Recording(digit, speaker, take, resampled))
     return {key: tuple(value) for key, value in by_speaker.items()}
 
 
