@@ -15,8 +15,9 @@ from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.whisper import N_TICKS
+from tgsr.prompts import without_target
 from tgsr.records import Question, by_clip, moved, read_questions
-from tgsr.training.batches import hear_clips
+from tgsr.training.batches import hear_clips, say_left_out
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.supervised import clip_texts, fit
@@ -31,19 +32,15 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
 
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    questions = [
-        q
-        for q in moved(read_questions(config.questions), config.audio)
-        if q.kind == "phrase" and (q.evidence or q.is_absent)
-    ]
+    given = moved(read_questions(config.questions), config.audio)
+    questions = [q for q in given if q.kind == "phrase" and (q.evidence or q.is_absent)]
     if not questions:
         raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
-    if several := next((question for question in questions if len(question.evidence) > 1), None):
-        n = len(several.evidence)
-        raise RunError(
-            f"{config.questions}: question {several.id!r} has {n} spans, and one is taught: leave it out"
-        )
+    if unfit := [(question.id, why) for question in questions if (why := without_target(question))]:
+        more = f" ({len(unfit)} in all)" if len(unfit) > 1 else ""
+        raise RunError(f"{config.questions}: question {unfit[0][0]!r} {unfit[0][1]}{more}: leave it out")
     with start_run("sta", config, config.questions, out, cache, load) as run:
+        say_left_out(run, len(given), len(questions), "phrase with its span")
         return fit_phrases(run, config, questions)
 
 

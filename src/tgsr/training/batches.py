@@ -13,7 +13,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.engine.features import KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
-from tgsr.records import Question, write_jsonl
+from tgsr.records import Question, by_clip, write_jsonl
 from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
@@ -22,19 +22,22 @@ T = TypeVar("T")
 def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> dict[str, KeptFeatures]:
     """The encoder's output of each clip, on disk: the processes share the work, and read what any of them wrote.
 
-    A clip that cannot be read or is too long is left out and recorded in the run's errors.jsonl. Raises
-    RunError where none is left, and where one sounds otherwise than when the run began.
+    A clip that cannot be read, is too long or is not as long as its questions say is left out and recorded in the run's
+    errors.jsonl. Raises RunError where none is left, and where one sounds otherwise than when the run began.
     """
     processes, errors = run.processes, run.folder.path / "errors.jsonl"
-    clips = list({question.audio: question for question in questions}.values())
+    clips = by_clip(questions)
     mine = clips[processes.share(len(clips))]
     features: list[tuple[str, KeptFeatures]] = []
     unheard: list[Row] = []
-    for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
+    for clip in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
+        about, audio = clip[0], clip[0].audio
         try:
-            features.append((question.audio, hear(run.lalm, question, path, run.cache)))
+            for about in {question.duration: question for question in clip}.values():  # as a rule one
+                kept = hear(run.lalm, about, path, run.cache)
+            features.append((audio, kept))
         except (AudioError, ModelError, FileNotFoundError) as error:
-            unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
+            unheard.append({"clip": about.clip_id, "audio": audio, "error": str(error)})
     unheard = processes.gather(unheard)
     features_by_audio = dict(processes.gather(features))
     with processes.main_first():
@@ -45,6 +48,12 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
     if not features_by_audio:
         raise RunError(f"{path}: none of its {len(clips)} clips can be heard; see {errors}")
     return features_by_audio
+
+
+def say_left_out(run: TrainingRun, n_given: int, n_kept: int, what: str) -> None:
+    """Prints how many of a file's questions are of another kind than is trained on, where any is."""
+    if n_kept < n_given and run.processes.main:
+        print(f"{n_given - n_kept} of {n_given} questions are left out: each is no {what}")
 
 
 def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:
