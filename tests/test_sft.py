@@ -54,6 +54,14 @@ def test_a_response_that_was_cut_off_is_left_out_unless_told_otherwise() -> None
     assert not wanted(replace(cut, text="So"), replace(STRICT, keep_truncated=True))
 
 
+def test_a_response_to_a_question_for_testing_is_never_learned_from() -> None:
+    held_out = Response(replace(CHOICE, split="test"), "m", "Final answer: (b) two")
+    assert not wanted(held_out, replace(ALL, keep_truncated=True))
+    assert left_out_of([held_out], [], ALL).endswith(
+        "1 are left out since they are for testing, by their split"
+    )
+
+
 def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

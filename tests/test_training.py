@@ -24,6 +24,7 @@ from peft import LoraConfig, get_peft_model
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr import rl, sta
+from tgsr.audio import load as load_sound
 from tgsr.audio import save_wav
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
@@ -34,7 +35,7 @@ from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import LORA_TARGETS
 from tgsr.models.load import load, load_adapter, save_adapter
 from tgsr.models.placement import Placement
-from tgsr.records import Response, read_questions, write_jsonl
+from tgsr.records import Response, is_held_out, read_questions, write_jsonl
 from tgsr.rewards import RewardTerm
 from tgsr.training import checkpoints, sft
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
@@ -640,6 +641,47 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(RunError, match="none of its 1 clips can be heard"):
         train_sta(config, tmp_path / "none", FeatureCache(tmp_path / "cache"))
+
+
+def test_what_is_for_testing_is_not_trained_on(
+    phrases: Path, choices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor what is of another kind; a corpus' own splits are in one file, as `tgsr build` writes it."""
+    learned, held_out, tested = read_questions(phrases)[:3]
+    rows = [
+        learned,
+        replace(held_out, split="dev-clean"),
+        replace(tested, split="test"),
+        *read_questions(choices),
+    ]
+    rows = [
+        replace(q, audio=str((phrases if q.kind == "phrase" else choices).parent / q.audio)) for q in rows
+    ]
+    rows = [replace(q, id=f"{q.kind} {q.id}", clip_id=f"{q.kind} {q.clip_id}") for q in rows]
+    mixed = tmp_path / "mixed.jsonl"
+    write_jsonl(mixed, rows)
+    cache = FeatureCache(tmp_path / "cache")
+    train_sta(replace(STA, questions=str(mixed), epochs=1), tmp_path / "sta", cache)
+    left_out = (
+        f"{len(rows) - 1} of {len(rows)} questions are left out: {len(rows) - 3} are no phrase with its span"
+    )
+    assert f"{left_out}; 2 are for testing, by their split (dev-clean, test)" in capsys.readouterr().out
+    (row,) = logged(tmp_path / "sta")
+    lalm = tiny_base()
+    audio = cache.keep(lalm, load_sound(rows[0].audio)).read()
+    only = branch_logps(listen(lalm, [audio]), [sta.phrase_branch(lalm, learned)])
+    assert row["loss"] == pytest.approx(-float(only.logp_BT[only.mask_BT].mean()), abs=1e-5)
+
+    for q in rows:
+        assert is_held_out(q) == (q.split != "train")
+    names = ("test", "Test-other", "validation", "eval_1", "heldout-speaker", "held_out", "dev")
+    assert all(is_held_out(replace(learned, split=name)) for name in names)
+    assert not any(
+        is_held_out(replace(learned, split=name)) for name in ("train", "devil", "all", "evaluated")
+    )
+    write_jsonl(mixed, rows[1:])
+    with pytest.raises(RunError, match=r"no phrase with its span to train on.*2 are for testing"):
+        train_sta(replace(STA, questions=str(mixed)), tmp_path / "none", cache)
 
 
 def test_times_of_another_sound_or_in_another_unit_are_not_taught(phrases: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, moved, read_clips, read_questions
 from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
-from tgsr.training.batches import hear_clips, passes, require_room, say_left_out, steps_per_epoch
+from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch, to_learn
 from tgsr.training.config import GrpoConfig
 from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
@@ -534,11 +534,12 @@ def train_grpo(
     """
     data = [file for file in (config.questions, clips_file(config)) if file is not None]
     given = moved(read_questions(config.questions), config.audio)
-    questions = [q for q in given if q.kind == "choice"]
-    if not questions:
-        raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
+    questions, left_out = to_learn(
+        given, config.questions, "choice", lambda question: question.kind == "choice"
+    )
     with start_run("grpo", config, data, out, cache, load) as run:
-        say_left_out(run, len(given), len(questions), "choice")
+        if left_out and run.processes.main:
+            print(left_out)
         prepare(run.lalm, config)
         return reinforce(run, config, questions, reward_terms(config) if terms is None else terms)
 

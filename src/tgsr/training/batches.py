@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.engine.features import KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
-from tgsr.records import Question, by_clip, write_jsonl
+from tgsr.records import Question, by_clip, is_held_out, write_jsonl
 from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
@@ -50,10 +50,25 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
     return features_by_audio
 
 
-def say_left_out(run: TrainingRun, n_given: int, n_kept: int, what: str) -> None:
-    """Prints how many of a file's questions are of another kind than is trained on, where any is."""
-    if n_kept < n_given and run.processes.main:
-        print(f"{n_given - n_kept} of {n_given} questions are left out: each is no {what}")
+def to_learn(
+    questions: Sequence[Question], path: str, what: str, is_one: Callable[[Question], bool]
+) -> tuple[list[Question], str]:
+    """The questions that are trained on, and what is said of the others: another kind, a split for testing.
+
+    RunError where none is left.
+    """
+    of_kind = [question for question in questions if is_one(question)]
+    learned = [question for question in of_kind if not is_held_out(question)]
+    held_out = sorted({question.split for question in of_kind if is_held_out(question)})
+    why = [f"{len(questions) - len(of_kind)} are no {what}"] if len(of_kind) < len(questions) else []
+    if held_out:
+        why.append(f"{len(of_kind) - len(learned)} are for testing, by their split ({', '.join(held_out)})")
+    said = f"{len(questions) - len(learned)} of {len(questions)} questions are left out: {'; '.join(why)}"
+    if not learned:
+        raise RunError(
+            f"{path}: no {what} to train on; make some with `tgsr build`" + (f" ({said})" if why else "")
+        )
+    return learned, said if why else ""
 
 
 def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:

@@ -21,7 +21,7 @@ from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.tokens import reserved_names
 from tgsr.prompts import prompt_text
-from tgsr.records import Response, moved, read_responses
+from tgsr.records import Response, is_held_out, moved, read_responses
 from tgsr.rewards import is_payable
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
@@ -32,10 +32,11 @@ from tgsr.training.supervised import clip_texts, fit
 def wanted(response: Response, config: SftConfig) -> bool:
     """Whether a response is learned from. `right_only` judges a choice's letter as Eq. 1 does, and keeps no phrase.
 
-    One that was cut off teaches to stop in the middle: it is left out unless `keep_truncated`.
+    One that was cut off teaches to stop in the middle: it is left out unless `keep_truncated`. What is for testing, by
+    its question's split, is never learned from.
     """
     question, text = response.question, response.text
-    if response.truncated and not config.keep_truncated:
+    if is_held_out(question) or (response.truncated and not config.keep_truncated):
         return False
     if config.right_only:
         right = correct_letter(question) if question.kind == "choice" else None
@@ -55,6 +56,8 @@ def left_out_of(responses: Sequence[Response], kept: Sequence[Response], config:
         for r in responses
     )
     said = f"{len(kept)} of {len(responses)} responses are learned from"
+    if n_held_out := sum(is_held_out(response.question) for response in responses):
+        said += f"; {n_held_out} are left out since they are for testing, by their split"
     if n_cut:
         said += f"; {n_cut} were cut off and are left out (--keep-truncated)"
     if n_empty:
@@ -91,8 +94,8 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
     if not kept:
         raise RunError(
             f"{config.responses}: none of its {len(responses)} responses is wanted; sample more with "
-            "`tgsr predict --temperature 0.7`, let them be longer (--max-new-tokens), or drop --right-only or "
-            "--without-timestamps"
+            "`tgsr predict --temperature 0.7` (of a split that is not for testing), let them be longer "
+            "(--max-new-tokens), or drop --right-only or --without-timestamps"
         )
     with start_run("sft", config, config.responses, out, cache, load) as run:
         if run.processes.main:
