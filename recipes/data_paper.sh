@@ -3,7 +3,7 @@
 #
 # The paper's sets: about 268,000 examples for stage 1 (LibriSpeech, CoVoST 2, MELD, a multi-speaker set, YouTube8M speech)
 # and 47,000 for stage 2 (MELD, multi-speaker, YouTube8M). It does not say how many come from which; all are kept here,
-# and `shuf -n` draws as many as you want of questions.jsonl.
+# and `shuf -n` draws as many as you want of questions.jsonl. `tgsr train` leaves out those of dev and test splits.
 #
 # LIBRISPEECH, COVOST, MELD, DIALOGUES and YOUTUBE are the corpora's folders.
 set -euo pipefail

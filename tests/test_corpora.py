@@ -154,12 +154,24 @@ def test_a_table_s_rows_and_all_that_can_be_wrong_with_them(tmp_path: Path) -> N
         (4, "id", "'audio/two.wav' was already at metadata.csv:3"),
         (5, "audio", "no such file"),
         (6, None, "has 5 values where the header has 4"),
-        (7, "file_name", "is missing"),
+        (7, "file_name", "audio, path, file, filename"),
         (8, None, "byte 0x92 is not UTF-8"),
         (None, "audio", f"no row of {table} names this file"),
     ]
     assert "nothing" in (bad[1].row or "")
     assert "I\\x92m" in (bad[4].row or "")
+
+
+def test_an_audio_column_of_objects_is_read_by_their_paths(tmp_path: Path) -> None:
+    (tmp_path / "wavs").mkdir()
+    say(tmp_path / "wavs" / "abc.wav")
+    named, bare = (
+        {"audio": one, "text": TEXT} for one in ({"path": "wavs/abc.wav", "array": [0]}, {"array": [0]})
+    )
+    write(tmp_path / "metadata.jsonl", json.dumps(named), json.dumps(bare))
+    (clip,), (bad,) = parted(folders.read(tmp_path))
+    assert (clip.id, clip.text, clip.labels) == ("wavs/abc.wav", TEXT, ())
+    assert (bad.line, bad.field) == (2, "file_name")
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".jsonl"])

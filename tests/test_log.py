@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_deviations_of_rewards_within_groups_and_between_them() -> None:
     assert row["reward_std_within"] == pytest.approx((0.5**0.5 + 0) / 2)  # ddof 1, as in Eq. 5
     assert row["reward_std_between"] == pytest.approx(abs(0.5 - 3.0) / 2**0.5)
     assert rl.log_row(rollouts[:2], [measured(2)], CONFIG)["reward_std_between"] == 0  # one group
+
+
+def test_what_no_reward_can_teach_is_said() -> None:
+    row = {"cut": 3, "equal_groups": 4}
+    assert rl.doubts_of(row, 8, 9, CONFIG) == {}
+    assert set(rl.doubts_of(row, 8, 10, CONFIG)) == {"idle"}
+    (said,) = rl.doubts_of(row | {"cut": 4}, 8, 0, replace(CONFIG, max_new_tokens=7)).values()
+    assert said.startswith("4 of 8 responses reached --max-new-tokens 7 before")
 
 
 def test_accuracy_by_task_counts_responses_and_leaves_out_questions_without_one() -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from others import phi4_folder
+from tgsr import cli
 from tgsr.choices import correct_letter
 from tgsr.data.other_trainers import (
     KEPT,
@@ -313,6 +314,16 @@ def test_the_words_of_a_clip_go_along_and_are_no_part_of_the_question(target, tm
     assert kept_in(kept_row[KEPT]) == (CHOICE, said)
     assert kept_in(kept(CHOICE, ())) == (CHOICE, ())
     assert kept_in(kept(CHOICE)) == (CHOICE, None)
+
+
+def test_how_many_questions_are_for_testing_is_said(tmp_path, capsys):
+    held_out = [replace(CHOICE, id=split, split=split) for split in ("dev", "test")]
+    write_jsonl(tmp_path / "q.jsonl", [CHOICE, *held_out])
+    command = ["export", str(tmp_path / "q.jsonl"), "--to", "ms-swift", "--out", str(tmp_path / "out.jsonl")]
+    assert cli.main(command) == 0
+    assert (
+        "3 questions; 2 are for testing, by their split: keep them out of training" in capsys.readouterr().out
+    )
 
 
 def test_audio_is_found_from_another_folder(tmp_path, monkeypatch):

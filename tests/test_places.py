@@ -1,6 +1,7 @@
 """LAT-Bench's TAG, SpotSound-Bench and AEGBench: where a sound is, in seconds or minutes, once or several times."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,12 +179,21 @@ def test_the_owners_mean_is_of_the_span_in_whole_seconds_and_of_the_whole_text()
 
 
 def test_a_place_must_be_one_to_be_taught(tmp_path):
-    for bad, has in ((question(), "no span"), (question((1, 2), (5, 6)), "2 spans")):
-        with pytest.raises(RecordError, match=f"{has}, so there is no target"):
-            target_of(bad, "qwen2.5-omni")
-    write_jsonl(tmp_path / "q.jsonl", [question((1, 2), (5, 6))])
-    with pytest.raises(RunError, match="'q' has 2 spans, and one is taught"):
-        train_sta(StaConfig(questions=str(tmp_path / "q.jsonl")), tmp_path / "out", FeatureCache(tmp_path))
+    short = "begins and ends at the same hundredth of a second"  # nothing that can be written lies between
+    for spans, has in (((), "no span"), (((1, 2), (5, 6)), "2 spans"), (((1.001, 1.0042),), short)):
+        with pytest.raises(RecordError, match=has):
+            target_of(question(*spans), "qwen2.5-omni")
+        if not spans:
+            continue
+        bad = question(*spans)
+        write_jsonl(tmp_path / "q.jsonl", [bad, replace(bad, id="r")])
+        with pytest.raises(RunError, match=rf"'q' has .*{has}.*\(2 in all\): leave it out"):
+            train_sta(
+                StaConfig(questions=str(tmp_path / "q.jsonl")), tmp_path / "out", FeatureCache(tmp_path)
+            )
+    assert target_of(question((1.004, 1.006)), "qwen2.5-omni").endswith(
+        "at 1.00 seconds and ends at 1.01 seconds."
+    )
 
 
 def test_their_files_of_predictions_are_imported_before_they_are_scored(tmp_path):

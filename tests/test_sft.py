@@ -12,8 +12,8 @@ from tgsr.errors import RunError
 from tgsr.records import Question, Response, read_questions, write_jsonl
 from tgsr.timeline import Span
 from tgsr.training.config import SftConfig
-from tgsr.training.sft import left_out_of, train_sft, wanted
-from tiny import questions_in, tiny_base
+from tgsr.training.sft import left_out_of, reserved_in, train_sft, wanted
+from tiny import questions_in, tiny_base, tiny_lalm
 
 ALL = SftConfig(responses="")
 STRICT = SftConfig(responses="", right_only=True, without_timestamps=True)
@@ -54,6 +54,14 @@ def test_a_response_that_was_cut_off_is_left_out_unless_told_otherwise() -> None
     assert not wanted(replace(cut, text="So"), replace(STRICT, keep_truncated=True))
 
 
+def test_a_response_to_a_question_for_testing_is_never_learned_from() -> None:
+    held_out = Response(replace(CHOICE, split="test"), "m", "Final answer: (b) two")
+    assert not wanted(held_out, replace(ALL, keep_truncated=True))
+    assert left_out_of([held_out], [], ALL).endswith(
+        "1 are left out since they are for testing, by their split"
+    )
+
+
 def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,10 +84,24 @@ def test_it_is_said_how_many_are_learned_from_and_none_is_an_error(
         replace(q, choices=("v", "w", "x", "y", "z"), answer=answer)
         for q, answer in zip(questions[:4], "zwzv", strict=True)
     ]
-    said = left_out_of([Response(q, "m", "(b)") for q in five], 1, config)
+    lettered = [Response(q, "m", "(b)") for q in five]
+    said = left_out_of(lettered, lettered[:1], config)
     assert said.endswith(
         "; 2 are left out since their question's right answer is beyond (d), which Eq. 1 never pays"
     )
     write_jsonl(path, [Response(q, "m", "So.\n(e)") for q in questions])
     with pytest.raises(RunError, match=f"none of its {len(questions)} responses is wanted; sample more"):
         train_sft(config, tmp_path / "other", FeatureCache(tmp_path / "cache"), tiny_base)
+
+
+def test_an_empty_response_and_the_names_of_special_tokens_are_said() -> None:
+    kept = [Response(CHOICE, "m", text) for text in ("", " \n", "So. (b)<|im_end|>", "So <b>. (b)")]
+    assert left_out_of(kept, kept, ALL).endswith(
+        "4 of 4 responses are learned from; 2 of them are empty: they teach to say nothing"
+    )
+    assert "empty" not in left_out_of(kept, kept[2:], ALL)
+    lalm = tiny_lalm()
+    assert reserved_in(lalm, kept).startswith(
+        "1 responses hold names of special tokens, the first <|im_end|>:"
+    )
+    assert not reserved_in(lalm, [kept[0], kept[3]])

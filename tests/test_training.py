@@ -18,19 +18,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr import rl, sta
+from tgsr.audio import load as load_sound
 from tgsr.audio import save_wav
 from tgsr.disk.run_folder import RunFolder, open_run
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError, NotFinite, OptionError, RunError
-from tgsr.models.aligner_and_lora import lora_off, parts_of, parts_table, with_lora
+from tgsr.models.aligner_and_lora import lora_off, parts_of, parts_table, with_lora, without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.load import load, load_adapter, multiplies_bfloat16, save_adapter
+from tgsr.models.lalm import LORA_TARGETS
 from tgsr.models.placement import Placement
-from tgsr.records import Response, read_questions, write_jsonl
+from tgsr.records import Response, is_held_out, read_questions, write_jsonl
+from tgsr.rewards import RewardTerm
 from tgsr.training import checkpoints, sft
 from tgsr.training.checkpoints import load_checkpoint, save_checkpoint
 from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
@@ -124,6 +128,29 @@ def test_stage_2_changes_the_lora_and_nothing_else(
     assert len(lora) == 2 * 7 * 2  # layers, matrices, two factors each
     assert all(name.startswith("model.language_model.layers.") for name in lora)
     assert all(weight.abs().max() > 0 for name, weight in lora.items() if ".lora_B." in name)
+
+
+def test_a_reward_of_ones_own_alone_trains_and_is_logged_by_its_name(
+    choices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(GRPO, questions=str(choices), max_steps=1)
+    rl.train_grpo(
+        config,
+        tmp_path / "run",
+        FeatureCache(tmp_path / "cache"),
+        tiny_base,
+        [RewardTerm("mine", uneven, 2.0)],
+    )
+    (row,) = logged(tmp_path / "run")
+    assert (row["mine_reward"], row["reward"], row["accuracy_by_task"]) == (1.0, 2.0, {})
+    assert row["grad_norm"] > 0
+    assert not {"accuracy", "grounding_reward"} & set(row)
+    assert row["cut"] == 6
+    said = "warning: step 1: 6 of 6 responses reached --max-new-tokens 6 before their end"
+    assert capsys.readouterr().out.count(said) == 1
+    abstains = [RewardTerm("mine", lambda completions, **_: [None] * len(completions))]
+    with pytest.raises(ValueError, match="'mine' must return a finite reward for each of the 6 completions"):
+        rl.train_grpo(config, tmp_path / "none", FeatureCache(tmp_path / "cache"), tiny_base, abstains)
 
 
 def test_rewards_move_the_policy_towards_what_is_rewarded(
@@ -625,6 +652,7 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
         row["audio"] = str(phrases.parent / row["audio"])
     gone, long = rows[0]["audio"], rows[-1]["audio"]
     for row in rows:
+        row["duration"] = 11.0 if row["audio"] == long else row["duration"]
         row["audio"] = {gone: "gone.wav", long: "long.wav"}.get(row["audio"], row["audio"])
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -645,6 +673,94 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(RunError, match="none of its 1 clips can be heard"):
         train_sta(config, tmp_path / "none", cache)
+
+
+def test_what_is_for_testing_is_not_trained_on(
+    phrases: Path, choices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor what is of another kind; a corpus' own splits are in one file, as `tgsr build` writes it."""
+    learned, held_out, tested = read_questions(phrases)[:3]
+    rows = [
+        learned,
+        replace(held_out, split="dev-clean"),
+        replace(tested, split="test"),
+        *read_questions(choices),
+    ]
+    rows = [
+        replace(q, audio=str((phrases if q.kind == "phrase" else choices).parent / q.audio)) for q in rows
+    ]
+    rows = [replace(q, id=f"{q.kind} {q.id}", clip_id=f"{q.kind} {q.clip_id}") for q in rows]
+    mixed = tmp_path / "mixed.jsonl"
+    write_jsonl(mixed, rows)
+    cache = FeatureCache(tmp_path / "cache")
+    train_sta(replace(STA, questions=str(mixed), epochs=1), tmp_path / "sta", cache)
+    left_out = (
+        f"{len(rows) - 1} of {len(rows)} questions are left out: {len(rows) - 3} are no phrase with its span"
+    )
+    assert f"{left_out}; 2 are for testing, by their split (dev-clean, test)" in capsys.readouterr().out
+    (row,) = logged(tmp_path / "sta")
+    lalm = tiny_base()
+    audio = cache.keep(lalm, load_sound(rows[0].audio)).read()
+    only = branch_logps(listen(lalm, [audio]), [sta.phrase_branch(lalm, learned)])
+    assert row["loss"] == pytest.approx(-float(only.logp_BT[only.mask_BT].mean()), abs=1e-5)
+
+    for q in rows:
+        assert is_held_out(q) == (q.split != "train")
+    names = ("test", "Test-other", "validation", "eval_1", "heldout-speaker", "held_out", "dev")
+    assert all(is_held_out(replace(learned, split=name)) for name in names)
+    assert not any(
+        is_held_out(replace(learned, split=name)) for name in ("train", "devil", "all", "evaluated")
+    )
+    write_jsonl(mixed, rows[1:])
+    with pytest.raises(RunError, match=r"no phrase with its span to train on.*2 are for testing"):
+        train_sta(replace(STA, questions=str(mixed)), tmp_path / "none", cache)
+
+
+def test_times_of_another_sound_or_in_another_unit_are_not_taught(phrases: Path, tmp_path: Path) -> None:
+    """A row in milliseconds beside others of its clip in seconds; a recording of which the times' clip is a part."""
+    rows = [json.loads(line) for line in phrases.read_text().splitlines()]
+    for row in rows:
+        row["audio"] = str(phrases.parent / row["audio"])
+    thousandths, part = rows[1], rows[-1]
+    save_wav(tmp_path / "whole.wav", np.full(9 * 16_000, 0.1, np.float32))
+    thousandths["duration"] *= 1000
+    thousandths["evidence"] = [[1000 * time for time in thousandths["evidence"][0]]]
+    for row in rows[:-1]:
+        row["duration"] += 0.4 if row["audio"] != part["audio"] else 0  # a header of mp3, rounding
+    rows = [row for row in rows[:-1] if row["audio"] != part["audio"]] + [part | {"audio": "whole.wav"}]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_sta(
+        replace(STA, questions=str(questions), epochs=1), tmp_path / "run", FeatureCache(tmp_path / "cache")
+    )
+    errors = [json.loads(line) for line in (tmp_path / "run" / "errors.jsonl").read_text().splitlines()]
+    assert [row["audio"] for row in errors] == [thousandths["audio"], "whole.wav"]
+    assert "give times in seconds, of this very file" in errors[0]["error"]
+    assert "lasts 9.00 s, and its row's" in errors[1]["error"]
+    assert len(logged(tmp_path / "run")) == 2  # three clips are left, two a step
+
+
+def test_another_trainers_dropout_drops_nothing_where_layers_are_checkpointed(
+    phrases: Path, tmp_path: Path
+) -> None:
+    theirs = LoraConfig(r=2, target_modules=LORA_TARGETS, init_lora_weights=False, lora_dropout=0.5)
+    computed: list[str] = []
+
+    def with_their_lora(*_: object) -> AudioFlamingo3:
+        lalm = tiny_base()
+        torch.manual_seed(0)
+        with without_renaming_warning():
+            lalm.model = get_peft_model(lalm.inner, theirs).eval()
+        norm = lalm.language_model.layers[0].input_layernorm
+        norm.register_forward_pre_hook(lambda *_: computed.append(name))
+        return lalm
+
+    for name in ("plain", "checkpointed"):
+        config = replace(STA, questions=str(phrases), max_steps=2, gradient_checkpointing=name != "plain")
+        train_sta(config, tmp_path / name, FeatureCache(tmp_path / "cache"), with_their_lora)
+    plain, checkpointed = logged(tmp_path / "plain"), logged(tmp_path / "checkpointed")
+    assert [row["loss"] for row in checkpointed] == pytest.approx([row["loss"] for row in plain], abs=1e-5)
+    assert computed.count("checkpointed") == 2 * computed.count("plain") > 0  # again in the backward pass
 
 
 def test_fine_tuning_learns_to_write_the_responses(

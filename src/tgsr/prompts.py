@@ -113,6 +113,21 @@ def phrase_answer_af3(span: Span) -> str:
     return f"The segment starts at {start} seconds and ends at {end} seconds."
 
 
+def without_target(question: Question) -> str:
+    """Why stage 1 has no target for a phrase, which is taught one span of a hundredth of a second or more; "" where it
+    has one, as all have that are known not to be said.
+    """
+    spans = question.evidence
+    if question.is_absent:
+        return ""
+    if len(spans) != 1:
+        return f"has {f'{len(spans)} spans' if spans else 'no span'}, so there is no target"
+    if f"{spans[0].start:.2f}" != f"{spans[0].end:.2f}":
+        return ""
+    about = f"{spans[0].start:g} to {spans[0].end:g} s"
+    return f"has a span, {about}, that begins and ends at the same hundredth of a second"
+
+
 NOT_SAID = "The segment is not said in this audio."
 """Stage 1's target for a phrase that is not said. Ours: the paper asks for phrases that are."""
 

@@ -33,6 +33,10 @@ _QUESTION_TEXTS = ("id", "clip_id", "audio", "question", "split")
 MOST_CHOICES = 26
 ABSENT = "absent"
 """The label of a phrase that is not said in its clip; its value says how the phrase was made."""
+HELD_OUT = re.compile(
+    r"(test(ing)?|dev(el)?|val(id|idation)?|eval(uation)?|held.?out)(?![a-z])", re.IGNORECASE
+)
+"""How a split's name begins from which nothing is to be learned: dev-clean, validation, heldout-speaker."""
 BEGUN = "begun"
 """The label whose value is how the response to a question begins."""
 ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
@@ -179,6 +183,11 @@ class Question:
                 raise RecordError("choices", f"must be texts that are not blank, got {choice!r}")
         if self.answer not in self.choices:
             raise RecordError("answer", f"{self.answer!r} is not one of the choices {list(self.choices)!r}")
+
+
+def is_held_out(question: Question) -> bool:
+    """Whether the question's split says that it is for testing."""
+    return HELD_OUT.match(question.split) is not None
 
 
 def begun_of(question: Question) -> str:

@@ -181,7 +181,8 @@ def score_completions(
         raise ValueError(f"reward terms must have distinct names, got {[term.name for term in terms]}")
     rewards: dict[str, list[float]] = {}
     for term in terms:
-        values = [float(value) for value in term.function(completions=completions, **columns)]
+        returned = term.function(completions=completions, **columns)
+        values = [math.nan if value is None else float(value) for value in returned]
         if len(values) != len(completions) or not all(map(math.isfinite, values)):
             raise ValueError(
                 f"reward term {term.name!r} must return a finite reward for each of the {len(completions)} "

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import pad
+from tqdm import tqdm
 
 from tgsr.choices import correct_letter
 from tgsr.disk.jsonl import Row
@@ -38,7 +39,7 @@ from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, moved, read_clips, read_questions
 from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
-from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch
+from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch, to_learn
 from tgsr.training.config import GrpoConfig
 from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
@@ -47,6 +48,11 @@ from tgsr.training.stopwatch import Stopwatch
 from tgsr.training.terms import reward_terms
 
 N_SHOWN = 4  # responses that a tracker's table gets of a step
+IDLE = 10  # steps without a gradient from any reward, after which that is said
+LOGGED_AS = {
+    "answer": "accuracy",
+    "timestamp_grounding": "grounding_reward",
+}  # else a term's name and _reward
 
 
 def clips_file(config: GrpoConfig) -> str | None:
@@ -400,12 +406,12 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
     """A step's numbers for the log, from all processes' rollouts and log-probs; without these where none learns."""
     tokens = padded_cat(measured) if measured else None
     rewards_PG = torch.tensor([float(r.reward) for r in rollouts]).view(-1, config.group_size)
-    others = [name for name in rollouts[0].rewards if name not in ("answer", "timestamp_grounding")]
     return {
         "reward": float(np.mean([r.reward for r in rollouts])),
-        "accuracy": float(np.mean([r.rewards["answer"] for r in rollouts])),
-        "grounding_reward": float(np.mean([r.rewards["timestamp_grounding"] for r in rollouts])),
-        **{f"{name}_reward": float(np.mean([r.rewards[name] for r in rollouts])) for name in others},
+        **{
+            LOGGED_AS.get(name, f"{name}_reward"): float(np.mean([r.rewards[name] for r in rollouts]))
+            for name in rollouts[0].rewards
+        },
         "k": float(np.mean([count_mentions(r.text) for r in rollouts])),
         "k_strict": float(np.mean([count_distinct(r.text) for r in rollouts])),
         **({} if tokens is None else policy_row(tokens, config)),
@@ -418,6 +424,25 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
         **entropy_of(rollouts, tokens),
         "accuracy_by_task": accuracy_by_task(rollouts),
     }
+
+
+def doubts_of(row: Row, n_responses: int, n_idle: int, config: GrpoConfig) -> dict[str, str]:
+    """What a run that goes on in such a way will not learn, by kind; {} as a rule.
+
+    `row` is that of a step with so many responses, the last of `n_idle` in which no reward taught anything.
+    """
+    doubts = {}
+    if 2 * row["cut"] >= n_responses:
+        doubts["cut"] = (
+            f"{row['cut']} of {n_responses} responses reached --max-new-tokens {config.max_new_tokens} before their "
+            "end, where the answer is read: allow more, or look whether the model ever ends (tgsr check)"
+        )
+    if n_idle >= IDLE:
+        doubts["idle"] = (
+            f"for {n_idle} steps all responses to a question earned the same: no reward teaches anything, the KL alone "
+            "does; look at what they say (sampled in metrics.jsonl), or take other questions"
+        )
+    return doubts
 
 
 def n_again(rollout: Rollout) -> int:
@@ -445,10 +470,12 @@ def entropy_of(rollouts: Sequence[Rollout], tokens: Responses | None) -> dict[st
 
 
 def accuracy_by_task(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """The share of right answers among the responses to each task's questions; those of no task are left out."""
+    """The share of right answers among the responses to each task's questions; those of no task are left out, and all
+    where no term of the reward is the answer's.
+    """
     right: dict[str, list[float]] = {}
     for rollout in rollouts:
-        if rollout.task:
+        if rollout.task and "answer" in rollout.rewards:
             right.setdefault(rollout.task, []).append(rollout.rewards["answer"])
     return {task: float(np.mean(values)) for task, values in sorted(right.items())}
 
@@ -502,14 +529,17 @@ def train_grpo(
 ) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on.
 
-    `terms` are what a response is rewarded for, by default those of the settings; `prepare` makes trainable what
-    trains.
+    `terms` are what a response is rewarded for, by default those of the settings; a run that goes on does not see
+    whether they are still the same. `prepare` makes trainable what trains.
     """
     data = [file for file in (config.questions, clips_file(config)) if file is not None]
-    questions = [q for q in moved(read_questions(config.questions), config.audio) if q.kind == "choice"]
-    if not questions:
-        raise RunError(f"{config.questions}: no question of kind 'choice'; make some with `tgsr build qa`")
+    given = moved(read_questions(config.questions), config.audio)
+    questions, left_out = to_learn(
+        given, config.questions, "choice", lambda question: question.kind == "choice"
+    )
     with start_run("grpo", config, data, out, cache, load) as run:
+        if left_out and run.processes.main:
+            print(left_out)
         prepare(run.lalm, config)
         return reinforce(run, config, questions, reward_terms(config) if terms is None else terms)
 
@@ -539,6 +569,7 @@ def reinforce(
     if servers:
         servers = sync_servers(servers, run)
 
+    n_idle, doubted = 0, set[str]()
     for step, chosen in trainer.steps("stage 2"):
         # Rolled out
         rolled_out = partial(
@@ -600,9 +631,14 @@ def reinforce(
                 "learned_groups": n_responses // config.group_size,
                 "tokens_saved": n_sampled - n_learned,
             }
+        n_idle = n_idle + 1 if row["equal_groups"] * config.group_size == len(everyones) else 0
+        for kind, doubt in doubts_of(row, len(everyones), n_idle, config).items():
+            if processes.main and kind not in doubted:
+                tqdm.write(f"warning: step {step + 1}: {doubt}")
+            doubted.add(kind)
         if step % 10 == 0:
             first = everyones[0]
             row |= {"question": first.question, "sampled": first.text, "sampled_rewards": first.rewards}
             processes.table("samples", sample_rows(everyones[:N_SHOWN], step + 1))
-        trainer.log(row, "reward", "accuracy", "k")
+        trainer.log(row, *(name for name in ("reward", "accuracy", "k") if name in row))
     return trainer.finish()

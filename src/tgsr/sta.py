@@ -15,8 +15,9 @@ from tgsr.evaluation.watch import watch_of
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
 from tgsr.models.whisper import N_TICKS
+from tgsr.prompts import without_target
 from tgsr.records import Question, by_clip, moved, read_questions
-from tgsr.training.batches import hear_clips
+from tgsr.training.batches import hear_clips, to_learn
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.supervised import clip_texts, fit
@@ -29,21 +30,21 @@ def phrase_branch(lalm: Lalm, question: Question) -> Branch:
     return Branch(0, prompt, (*answer, lalm.eos_id))
 
 
+def has_target(question: Question) -> bool:
+    """Whether it is a phrase of which it is known where, or that nowhere, it is said."""
+    return question.kind == "phrase" and bool(question.evidence or question.is_absent)
+
+
 def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = load) -> Path:
     """The folder of an adapter, trained in `out`, where a run that was stopped goes on."""
-    questions = [
-        q
-        for q in moved(read_questions(config.questions), config.audio)
-        if q.kind == "phrase" and (q.evidence or q.is_absent)
-    ]
-    if not questions:
-        raise RunError(f"{config.questions}: no phrase with its span; make some with `tgsr build sta`")
-    if several := next((question for question in questions if len(question.evidence) > 1), None):
-        n = len(several.evidence)
-        raise RunError(
-            f"{config.questions}: question {several.id!r} has {n} spans, and one is taught: leave it out"
-        )
+    given = moved(read_questions(config.questions), config.audio)
+    questions, left_out = to_learn(given, config.questions, "phrase with its span", has_target)
+    if unfit := [(question.id, why) for question in questions if (why := without_target(question))]:
+        more = f" ({len(unfit)} in all)" if len(unfit) > 1 else ""
+        raise RunError(f"{config.questions}: question {unfit[0][0]!r} {unfit[0][1]}{more}: leave it out")
     with start_run("sta", config, config.questions, out, cache, load) as run:
+        if left_out and run.processes.main:
+            print(left_out)
         return fit_phrases(run, config, questions)
 
 

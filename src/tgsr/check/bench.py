@@ -28,6 +28,7 @@ from tgsr.records import (
     Clip,
     Question,
     by_clip,
+    is_held_out,
     moved,
     read_clips,
     read_questions,
@@ -232,10 +233,13 @@ def with_questions_of(
     questions = [
         replace(q, audio=str(resolve_audio(q, data).resolve()))
         for q in moved(read_questions(data, errors), audio)
+        if not is_held_out(q)
     ]
     n_bad = len(errors.read_bytes().splitlines()) if errors.exists() else 0
     if not questions:
-        raise RunError(f"{data}: holds no question; make some with `tgsr build`, or leave --data out")
+        raise RunError(
+            f"{data}: holds no question to train on; make some with `tgsr build`, or leave --data out"
+        )
     phrases = by_clip([q for q in questions if q.kind == "phrase" and q.evidence])
     choices = [q for q in questions if q.kind == "choice"]
     n_held_out = max(1, len(phrases) // 5)

@@ -242,7 +242,7 @@ def export(args: argparse.Namespace) -> None:
     shared.require_writable("--out", args.out)
     from tgsr.data import plugins
     from tgsr.data.other_trainers import export, import_back, known_words
-    from tgsr.records import moved, read_clips, read_questions, write_jsonl
+    from tgsr.records import is_held_out, moved, read_clips, read_questions, write_jsonl
 
     if args.back:
         write_jsonl(args.out, import_back(args.questions, args.to))
@@ -256,6 +256,8 @@ def export(args: argparse.Namespace) -> None:
     path = export(exported, args.questions, args.to, args.out, args.family, words)
     n_left_out = len(questions) - len(exported)
     left_out = f"; {n_left_out} phrases without a span left out" if n_left_out else ""
+    if n_held_out := sum(map(is_held_out, exported)):
+        left_out += f"; {n_held_out} are for testing, by their split: keep them out of training"
     print(f"{path}: {len(exported)} questions{left_out}")
     if choices:
         n_mute = sum(question.clip_id not in words for question in choices)

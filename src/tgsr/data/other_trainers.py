@@ -205,14 +205,13 @@ def prompt_of(question: Question, family: Family) -> str:
 
 
 def target_of(question: Question, family: Family) -> str:
-    """Stage 1's target, or the letter of the right choice. RecordError for a phrase without a span, or with several."""
+    """Stage 1's target, or the letter of the right choice. RecordError for a phrase that `without_target` refuses."""
     if question.kind == "choice":
         return correct_letter(question)
     if question.is_absent:
         return _plain(prompts.NOT_SAID, family)
-    if len(question.evidence) != 1:
-        has = f"{len(question.evidence)} spans" if question.evidence else "no span"
-        raise RecordError("evidence", f"has {has}, so there is no target", remedy="leave the question out")
+    if why := prompts.without_target(question):
+        raise RecordError("evidence", why, remedy="leave the question out")
     if family in FLAMINGOS:
         text = prompts.phrase_answer_af3(question.evidence[0])
     else:

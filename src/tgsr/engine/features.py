@@ -16,11 +16,12 @@ from torch import Tensor
 
 from tgsr.audio import MAX_SECONDS, SAMPLE_RATE, content_hash, load
 from tgsr.disk.whole import StrPath, write_whole
-from tgsr.errors import ModelError
+from tgsr.errors import AudioError, ModelError
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.records import Clip, Question, resolve_audio
 
 CHECKSUM = "crc32"  # where a file of kept features has it
+DURATION_SLACK = 0.5  # seconds: headers of mp3 and rounded durations are off by less
 LongAudio = Literal["refuse", "split"]
 
 
@@ -62,7 +63,8 @@ class KeptFeatures:
             return _read(self.path)[1].float()
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(
-                f"{self.path}: kept features are gone or damaged ({error}); start again, and they are made again"
+                f"{self.path}: kept features are gone or damaged ({error}); start again, and they are made again; "
+                "several machines need a --cache that all of them see"
             ) from error
 
 
@@ -110,10 +112,16 @@ class FeatureCache:
 def hear(lalm: Lalm, record: Clip | Question, jsonl: StrPath, cache: FeatureCache) -> KeptFeatures:
     """The encoder's output of the record's clip, whose path starts at the folder of its file `jsonl`.
 
-    Raises AudioError for a file that cannot be decoded, ModelError as FeatureCache.keep does.
+    Raises AudioError for a file that cannot be decoded, or that lasts 0.5 s more or less than the record says, whose
+    times are then of another sound or in another unit; ModelError as FeatureCache.keep does.
     """
-    samples = load(resolve_audio(record, jsonl), max_seconds=seconds_to_decode(lalm, cache.long_audio))
-    return cache.keep(lalm, samples)
+    path = resolve_audio(record, jsonl)
+    samples = load(path, max_seconds=seconds_to_decode(lalm, cache.long_audio))
+    kept, seconds = cache.keep(lalm, samples), len(samples) / SAMPLE_RATE
+    if abs(seconds - record.duration) > DURATION_SLACK:
+        found = f'lasts {seconds:.2f} s, and its row\'s "duration" is {record.duration:g}'
+        raise AudioError(str(path), found, "give times in seconds, of this very file")
+    return kept
 
 
 def _kept(path: Path, described: dict[str, str]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.engine.features import KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
-from tgsr.records import Question, write_jsonl
+from tgsr.records import Question, by_clip, is_held_out, write_jsonl
 from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
@@ -22,19 +22,22 @@ T = TypeVar("T")
 def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> dict[str, KeptFeatures]:
     """The encoder's output of each clip, on disk: the processes share the work, and read what any of them wrote.
 
-    A clip that cannot be read or is too long is left out and recorded in the run's errors.jsonl. Raises
-    RunError where none is left, and where one sounds otherwise than when the run began.
+    A clip that cannot be read, is too long or is not as long as its questions say is left out and recorded in the run's
+    errors.jsonl. Raises RunError where none is left, and where one sounds otherwise than when the run began.
     """
     processes, errors = run.processes, run.folder.path / "errors.jsonl"
-    clips = list({question.audio: question for question in questions}.values())
+    clips = by_clip(questions)
     mine = clips[processes.share(len(clips))]
     features: list[tuple[str, KeptFeatures]] = []
     unheard: list[Row] = []
-    for question in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
+    for clip in tqdm(mine, desc="listening", unit="clip", disable=not processes.main):
+        about, audio = clip[0], clip[0].audio
         try:
-            features.append((question.audio, hear(run.lalm, question, path, run.cache)))
+            for about in {question.duration: question for question in clip}.values():  # as a rule one
+                kept = hear(run.lalm, about, path, run.cache)
+            features.append((audio, kept))
         except (AudioError, ModelError, FileNotFoundError) as error:
-            unheard.append({"clip": question.clip_id, "audio": question.audio, "error": str(error)})
+            unheard.append({"clip": about.clip_id, "audio": audio, "error": str(error)})
     unheard = processes.gather(unheard)
     features_by_audio = dict(processes.gather(features))
     with processes.main_first():
@@ -45,6 +48,27 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
     if not features_by_audio:
         raise RunError(f"{path}: none of its {len(clips)} clips can be heard; see {errors}")
     return features_by_audio
+
+
+def to_learn(
+    questions: Sequence[Question], path: str, what: str, is_one: Callable[[Question], bool]
+) -> tuple[list[Question], str]:
+    """The questions that are trained on, and what is said of the others: another kind, a split for testing.
+
+    RunError where none is left.
+    """
+    of_kind = [question for question in questions if is_one(question)]
+    learned = [question for question in of_kind if not is_held_out(question)]
+    held_out = sorted({question.split for question in of_kind if is_held_out(question)})
+    why = [f"{len(questions) - len(of_kind)} are no {what}"] if len(of_kind) < len(questions) else []
+    if held_out:
+        why.append(f"{len(of_kind) - len(learned)} are for testing, by their split ({', '.join(held_out)})")
+    said = f"{len(questions) - len(learned)} of {len(questions)} questions are left out: {'; '.join(why)}"
+    if not learned:
+        raise RunError(
+            f"{path}: no {what} to train on; make some with `tgsr build`" + (f" ({said})" if why else "")
+        )
+    return learned, said if why else ""
 
 
 def require_room(lalm: Lalm, n_tokens: Iterable[tuple[str, int]]) -> None:

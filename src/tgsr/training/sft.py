@@ -8,6 +8,7 @@ that are right and cite nothing, so that a model learns to reason from itself, b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from tgsr.errors import RunError
 from tgsr.grounding import count_mentions, find_mentions
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
+from tgsr.models.tokens import reserved_names
 from tgsr.prompts import prompt_text
-from tgsr.records import Response, moved, read_responses
+from tgsr.records import Response, is_held_out, moved, read_responses
 from tgsr.rewards import is_payable
 from tgsr.training.batches import hear_clips
 from tgsr.training.config import SftConfig
@@ -30,10 +32,11 @@ from tgsr.training.supervised import clip_texts, fit
 def wanted(response: Response, config: SftConfig) -> bool:
     """Whether a response is learned from. `right_only` judges a choice's letter as Eq. 1 does, and keeps no phrase.
 
-    One that was cut off teaches to stop in the middle: it is left out unless `keep_truncated`.
+    One that was cut off teaches to stop in the middle: it is left out unless `keep_truncated`. What is for testing, by
+    its question's split, is never learned from.
     """
     question, text = response.question, response.text
-    if response.truncated and not config.keep_truncated:
+    if is_held_out(question) or (response.truncated and not config.keep_truncated):
         return False
     if config.right_only:
         right = correct_letter(question) if question.kind == "choice" else None
@@ -42,19 +45,38 @@ def wanted(response: Response, config: SftConfig) -> bool:
     return not (config.without_timestamps and (count_mentions(text) or find_mentions(text)))
 
 
-def left_out_of(responses: Sequence[Response], n_kept: int, config: SftConfig) -> str:
-    """How many responses are learned from, and how many are left out for what is no fault of their reasoning."""
+def left_out_of(responses: Sequence[Response], kept: Sequence[Response], config: SftConfig) -> str:
+    """How many responses are learned from, how many of these are empty, and how many are left out for what is no fault
+    of their reasoning.
+    """
+    n_empty = sum(not response.text.strip() for response in kept)
     n_cut = 0 if config.keep_truncated else sum(response.truncated for response in responses)
     n_beyond = sum(
         config.right_only and r.question.kind == "choice" and not is_payable(correct_letter(r.question))
         for r in responses
     )
-    said = f"{n_kept} of {len(responses)} responses are learned from"
+    said = f"{len(kept)} of {len(responses)} responses are learned from"
+    if n_held_out := sum(is_held_out(response.question) for response in responses):
+        said += f"; {n_held_out} are left out since they are for testing, by their split"
     if n_cut:
         said += f"; {n_cut} were cut off and are left out (--keep-truncated)"
+    if n_empty:
+        said += f"; {n_empty} of them are empty: they teach to say nothing"
     if n_beyond:
         said += f"; {n_beyond} are left out since their question's right answer is beyond (d), which Eq. 1 never pays"
     return said
+
+
+def reserved_in(lalm: Lalm, responses: Sequence[Response]) -> str:
+    """How many responses spell a special token, which no decoded text does; "" where none does."""
+    names = re.compile("|".join(map(re.escape, reserved_names(lalm.tokenizer, markup=False))) or r"(?!)")
+    found = [name[0] for response in responses if (name := names.search(response.text))]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} responses hold names of special tokens, the first {found[0]}: they are learned letter by "
+        "letter, as text; decode without special tokens, or take them out"
+    )
 
 
 def response_branch(lalm: Lalm, response: Response) -> Branch:
@@ -72,12 +94,14 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
     if not kept:
         raise RunError(
             f"{config.responses}: none of its {len(responses)} responses is wanted; sample more with "
-            "`tgsr predict --temperature 0.7`, let them be longer (--max-new-tokens), or drop --right-only or "
-            "--without-timestamps"
+            "`tgsr predict --temperature 0.7` (of a split that is not for testing), let them be longer "
+            "(--max-new-tokens), or drop --right-only or --without-timestamps"
         )
     with start_run("sft", config, config.responses, out, cache, load) as run:
         if run.processes.main:
-            print(left_out_of(responses, len(kept), config))
+            print(left_out_of(responses, kept, config))
+            if reserved := reserved_in(run.lalm, kept):
+                print(reserved)
         return fit_responses(run, config, kept)
 
 
@@ -88,7 +112,7 @@ def fit_responses(run: TrainingRun, config: SftConfig, responses: Sequence[Respo
     for response in responses:
         clips.setdefault(response.question.audio, []).append(response)
     make_trainable(lalm, config)
-    audio = hear_clips(run, [clip[0].question for clip in clips.values()], config.responses)
+    audio = hear_clips(run, [response.question for response in responses], config.responses)
     texts = [
         clip_texts(audio[path], [(r.question.id, response_branch(lalm, r)) for r in clip])
         for path, clip in clips.items()

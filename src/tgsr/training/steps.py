@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tgsr.disk.jsonl import Row
 from tgsr.engine.lean_layers import lean
@@ -348,14 +349,16 @@ def restore(lalm: Lalm, kept: Mapping[str, Tensor], folder: Path) -> None:
 def as_trained(lalm: Lalm, config: TrainingConfig) -> Iterator[None]:
     """Within it the decoder computes in bfloat16 and keeps only its layers' inputs, each where the settings say so.
 
-    Checkpointed layers are computed again in the backward pass: the same numbers for a third more work.
-    The decoder has no dropout, so that switching it to training mode, which checkpointing needs, changes nothing.
+    Checkpointed layers are computed again in the backward pass: the same numbers for a third more work. Checkpointing
+    needs layers in training mode; what is in them stays as it answers, so that a dropout (of the residuals, of a LoRA
+    that another trainer wrote) drops nothing.
     """
     decoder = lalm.language_model
     if config.gradient_checkpointing:
         with without_renaming_warning():
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
-        decoder.train()
+        for layer in decoder.modules():
+            layer.training = isinstance(layer, GradientCheckpointingLayer)
     try:
         # The backward pass computes checkpointed layers again: as the forward did.
         with (

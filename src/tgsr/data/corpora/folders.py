@@ -134,8 +134,12 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
 
     def of_row(entry: Entry) -> Clip:
         name = entry.first(FILE)
+        if name is None and isinstance(value := entry.values.get("audio"), Mapping):
+            name = Entry(entry.file, entry.line, value).maybe("path")  # an object, as datasets writes it
         if name is None:
-            raise RecordError("file_name", "is missing")
+            raise RecordError(
+                "file_name", f"is missing, and so is what it may be called: {', '.join(FILE[1:5])}"
+            )
         path = locate(folder, name)
         if not path.is_file():
             found = elsewhere().get(Path(name).name)
