@@ -335,6 +335,22 @@ def test_a_number_is_the_same_in_words_and_in_digits(
     assert extract_choice(text, choices) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "选项A是男性，不符合。\n因此答案是(B)女性。",
+        "选项A：男性。音频中没有。\n选项B：女性。符合音频内容。\n因此，正确答案是B。",
+        "我认为选项A和选项B都有可能，但选项B更符合。",
+        "应该选择选项B",
+        "故选项B正确。",
+        "A. 男性 ❌\nB. 女性 ✅\nC. 儿童 ❌",
+        "A. 男性\nB. 女性 ✅\nC. 儿童\n✔ marks what is heard",
+    ],
+)
+def test_options_that_are_weighed_or_crossed_out_are_no_answer(text: str) -> None:
+    assert extract_choice(text, ["男性", "女性", "儿童"]) == 1
+
+
 def test_null_choices_are_never_chosen() -> None:
     assert extract_choice("None", ["yes", "no", None, None]) is None
     assert not token_match("yes no", "yes", ["yes", "no", None])

@@ -27,6 +27,7 @@ from tgsr.llm.served import Llm, TextPrompt
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reading.naming import Options, count_words, word_set
 from tgsr.reading.statements import read
+from tgsr.reading.thoughts import MARK, after_thoughts
 from tgsr.records import Response, append_jsonl
 from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
 from tgsr.statistics.intervals import Mean, bootstrap_mean, number, percent
@@ -38,13 +39,12 @@ VARIANTS: tuple[Variant, ...] = ("plain", "turned", "swapped")
 AT_ONCE = 32  # cases a batch: what a stop costs
 DECODING = Decoding(max_new_tokens=2048)  # greedy; judges that think aloud need room
 _WORDS = {True: "1", False: "0", None: "unparsed"}
-_TAG = re.compile(r"</?(?:think|thinking|answer|reasoning)>", re.IGNORECASE)
+_TAG = re.compile(rf"{MARK}|</?(?:answer|reasoning)>", re.IGNORECASE)
 _REST_OF_ANSWER = re.compile(r"[^.,;:!?()\n–—，。：；-]*[.,;:!?)}\]$*\"\s–—，。：；-]*")
 _ANNOUNCED = re.compile(
     r"(?:\b(?:the|my)\s+)?(?:\b(?:final|correct|best)\s+)*(?:\b(?:answer|option|choice)\s*(?:is|:)?)?[\s:$\\(\[{*\"']*$",
     re.IGNORECASE,
 )
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _VERDICTS = Options(("0", "1"), n_letters=0)
 _ANNOUNCES = word_set(
     """
@@ -164,9 +164,9 @@ def verdict_of(reply: str) -> bool | None:
     """True for 1, False for 0, None for anything that is not one verdict.
 
     A verdict stands alone on its line, or is announced: "1", "Verdict: 1", "The answer is 0.", "<answer>1</answer>".
-    What a judge thinks aloud before </think> is left out. "1 or 0", "10", "-1", "not 1" and a sentence are none.
+    What a judge thinks before it answers is left out. "1 or 0", "10", "-1", "not 1" and a sentence are none.
     """
-    reply = _THOUGHT_ENDS.split(reply)[-1]
+    reply = reply[after_thoughts(reply) :]
     reading = read(reply, _VERDICTS)
     if reading.index is None:
         return None
