@@ -287,6 +287,70 @@ def test_choices_may_look_like_letters_or_announcements() -> None:
     assert extract_choice("(b) The answer machine", ["A bell", "The answer machine"]) == 1
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["(A) Man", "(B) Woman", "(C) Child"],
+        ["A. Man", "B. Woman", "C. Child"],
+        ["a) Man", "b) Woman", "c) Child"],
+        ["A: Man", "B: Woman", None, "D: Child"],
+    ],
+)
+@pytest.mark.parametrize(
+    "text", ["Woman", "The answer is woman.", "B", "(b) Woman", "(B) Woman", "B. Woman", "A woman speaks."]
+)
+def test_choices_that_hold_their_letters_are_named_by_letter_or_text(
+    choices: list[str | None], text: str
+) -> None:
+    assert extract_choice(text, choices) == 1
+
+
+def test_choices_whose_letters_are_their_own_text_keep_it() -> None:
+    assert extract_choice("B. Anthony", ["B. Anthony", "A. Smith"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "expected"),
+    [
+        ("There are two speakers.", ["1", "2", "3", "4"], 1),
+        ("Answer: three", ["1", "2", "3", "4"], 2),
+        ("(b) two", ["1", "2", "3", "4"], 1),
+        ("B. two", ["1", "2", "3", "4"], 1),
+        ("one speaker", ["1", "2", "3", "4"], 0),
+        ("The dog barks three times.", ["2 times", "3 times"], 1),
+        ("The word appears 3 times.", ["two", "three", "four", "one"], 1),
+        ("3 people", ["Two people", "Three people"], 1),
+        ("2", ["two", "2"], 1),
+        ("The correct one is (c).", ["1", "2", "3", "4"], 2),
+        ("One of the speakers is a man. There are three speakers.", ["1", "2", "3", "4"], 2),
+        ("The two women argue with a man. The answer is (c).", ["1", "2", "3", "4"], 2),
+        ("No one speaks.", ["1", "2"], None),
+        ("two hundred", ["1", "2"], None),
+        ("twenty-two", ["1", "2"], None),
+    ],
+)
+def test_a_number_is_the_same_in_words_and_in_digits(
+    text: str, choices: list[str], expected: int | None
+) -> None:
+    assert extract_choice(text, choices) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "选项A是男性，不符合。\n因此答案是(B)女性。",
+        "选项A：男性。音频中没有。\n选项B：女性。符合音频内容。\n因此，正确答案是B。",
+        "我认为选项A和选项B都有可能，但选项B更符合。",
+        "应该选择选项B",
+        "故选项B正确。",
+        "A. 男性 ❌\nB. 女性 ✅\nC. 儿童 ❌",
+        "A. 男性\nB. 女性 ✅\nC. 儿童\n✔ marks what is heard",
+    ],
+)
+def test_options_that_are_weighed_or_crossed_out_are_no_answer(text: str) -> None:
+    assert extract_choice(text, ["男性", "女性", "儿童"]) == 1
+
+
 def test_null_choices_are_never_chosen() -> None:
     assert extract_choice("None", ["yes", "no", None, None]) is None
     assert not token_match("yes no", "yes", ["yes", "no", None])

@@ -30,8 +30,8 @@ from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.errors import ModelError, NotFinite, OptionError, RunError
 from tgsr.models.aligner_and_lora import lora_off, parts_of, parts_table, with_lora, without_renaming_warning
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.load import load, load_adapter, multiplies_bfloat16, save_adapter
 from tgsr.models.lalm import LORA_TARGETS
+from tgsr.models.load import load, load_adapter, multiplies_bfloat16, save_adapter
 from tgsr.models.placement import Placement
 from tgsr.records import Response, is_held_out, read_questions, write_jsonl
 from tgsr.rewards import RewardTerm

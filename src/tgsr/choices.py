@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tgsr.reading.statements import Options, Reading, Unclear, read
+from tgsr.reading.thoughts import said_aloud
 
 if TYPE_CHECKING:
     from tgsr.records import Question
@@ -52,10 +53,10 @@ def official_letter(completion: str | None) -> str | None:
     """The first "(a)" to "(d)", any case, in the last line that is not blank; None where it has none.
 
     "(e)" is no letter here, whatever the number of choices. Source: the paper's answer reward, as its
-    authors compute it. Their models do not think: a response that ends inside <think> has no answer yet (ours).
+    authors compute it. Their models do not think: a response that ends inside its thoughts has no answer yet (ours).
     """
     text = (completion or "").rstrip()
-    if text.lstrip().startswith("<think>") and "</think>" not in text:
+    if said_aloud(text)[2]:
         return None
     match = _OFFICIAL_LETTER.search(text[text.rfind("\n") + 1 :].lower())
     return match[1] if match else None
@@ -127,7 +128,7 @@ def _plain(text: str, choices: Sequence[str | None]) -> Reading | None:
 
 def _is_only_final_answer(text: str, start: int) -> bool:
     before = text[:start].lower()
-    return not any(other in before for other in ("final", "boxed", "<", "{", "最终"))
+    return not any(other in before for other in ("final", "boxed", "<", "[think", "◁", "{", "最终"))
 
 
 def token_match(prediction: str | None, answer: str | None, choices: Sequence[str | None]) -> bool:

@@ -14,6 +14,7 @@ from functools import partial
 from tgsr.notation.intervals import stated, two_numbers
 from tgsr.notation.points import points
 from tgsr.notation.times import Stated, plain
+from tgsr.reading.thoughts import said_aloud
 from tgsr.records import Response
 from tgsr.timeline import Seconds, Span
 
@@ -158,7 +159,7 @@ def find_regions(text: str) -> list[Mention]:
 def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
     """The distinct intervals that the answer to "when is `phrase` said?" states: one, if it can be read.
 
-    The answer is what stands in <answer>, else behind "answer:", else behind </think>, else the whole text; numbers
+    The answer is what stands in <answer>, else behind "answer:", else behind the thoughts, else the whole text; numbers
     of the phrase, where the text repeats it, are none of the answer's. One interval is expected, so that numbers need
     no sign that they are seconds: "3.20 to 5.60", "[3, 5]", "3.20, 5.60", "Start: 3, End: 5". An interval in whole
     seconds is dropped beside the same one in decimals. [] where nothing is stated; several, or one that ends before it
@@ -250,13 +251,14 @@ def _blanks(match: re.Match[str]) -> str:
 
 def _answers(text: str) -> list[tuple[int, int]]:
     """Where the answer may stand, the likeliest place first, the whole text (without its thinking) last."""
-    thinking = text.rfind("</think>")
-    start = 0 if thinking < 0 else thinking + len("</think>")
+    start, stop, is_thinking = said_aloud(text)
+    if is_thinking:
+        return [(len(text), len(text))]
     if "answer" not in text.lower() and "答案" not in text:
-        return [(start, len(text))]
+        return [(start, stop)]
     places = _tagged(text, start)
-    places += [(match.end(), len(text)) for match in _ANSWER_SIGN.finditer(text, start)][-1:]
-    return [*places, (start, len(text))]
+    places += [(match.end(), stop) for match in _ANSWER_SIGN.finditer(text, start, stop)][-1:]
+    return [*places, (start, stop)]
 
 
 def _tagged(text: str, start: int = 0) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from tgsr.evaluation.reward_hacking import POLICIES
 from tgsr.evaluation.scoring.items import Scored, ScoredAnswer, ScoredChoice, score_response
 from tgsr.evaluation.scoring.responses import UNKNOWN_LENGTH, Answered
 from tgsr.grounding import count_mentions, find_points, mentions_in
+from tgsr.reading.thoughts import MARK
 from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question, Response
 from tgsr.rewards import PAPER_TERMS, score_completions, timestamp_grounding_reward
@@ -33,7 +34,7 @@ _ANNOUNCES = re.compile(
     r"\b(?:answers?|options?|choices?|correct|final|choose|pick|select)\b|\([a-z]\)|答案", re.IGNORECASE
 )
 _BESIDE = 24  # characters beside an option's name in which a text says that it is the answer
-_TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+_TAG = re.compile(MARK, re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

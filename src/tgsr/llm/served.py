@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from tgsr.llm.chat import chat_body, read_chat
 from tgsr.llm.decoding import Decoding, Failed, written
 from tgsr.llm.endpoint import Endpoint, ask_each
 
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 
 
@@ -42,11 +40,6 @@ class Llm(Protocol):
     def replies(self, prompts: Sequence[TextPrompt], decoding: Decoding) -> list[str | Failed]:
         """One reply to each prompt, in order."""
         ...
-
-
-def without_thoughts(reply: str) -> str:
-    """The reply without what a model thinks aloud before it."""
-    return _THOUGHT_ENDS.split(reply)[-1]
 
 
 def replies_kept(log: Path, model: str, by: str, key: str) -> dict[str, str]:

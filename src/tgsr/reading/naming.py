@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -23,6 +23,24 @@ _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LATEX = re.compile(r"\\(?:[A-Za-z]+|.)")
 _CAPITAL = re.compile(r"(?<!\w)(?:[AI](?!\w| [a-z])|[B-HJ-Z](?!\w))")  # no article
 _NEW = re.compile(r"[,/&+]\s*$|\n")  # before a text, which is then no repetition of the letter before it
+LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
+_NUMBERS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+_SAME_NUMBER = {word: str(value) for value, word in enumerate(_NUMBERS)}
+_SAME_NUMBER |= {digits: word for word, digits in _SAME_NUMBER.items()}
 STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")
 """What ends a sentence, between two words."""
 _STOP_WITHIN = re.compile(r"[.…!?;]\s|[\n|]")
@@ -31,6 +49,18 @@ _STOP_WITHIN = re.compile(r"[.…!?;]\s|[\n|]")
 def word_set(text: str) -> frozenset[str]:
     """The words of a list that is written as a text with blanks between."""
     return frozenset(text.split())
+
+
+def without_letters(texts: Sequence[str]) -> list[str]:
+    """The choices without the letters that a benchmark's file may write before them, "(A) Man" as "Man".
+
+    As they are where one has none, or another's; a blank one has its place, and no letter.
+    """
+    found = [
+        (index, match) for index, text in enumerate(texts) if text.strip() for match in [LETTERED.match(text)]
+    ]
+    are_lettered = all(match and ord(match[1].lower()) - 97 == index for index, match in found)
+    return [LETTERED.sub("", text, count=1) for text in texts] if are_lettered else list(texts)
 
 
 def folded(text: str) -> str:
@@ -102,15 +132,21 @@ class Options:
     """The choices of a question as a reader looks for them. `n_letters` of them may be called by their letter."""
 
     def __init__(self, choices: Sequence[str | None], n_letters: int | None = None) -> None:
-        self.texts = tuple((choice or "").strip() for choice in choices)
+        self.texts = tuple(without_letters([(choice or "").strip() for choice in choices]))
         self.low_texts = {text.lower().rstrip(".!") for text in self.texts}
         self.n_letters = len(choices) if n_letters is None else n_letters
         self.last_letter = chr(96 + min(self.n_letters, 26))
         self.starting: dict[str, list[_Choice]] = {}
-        for index, text in enumerate(self.texts):
-            text = folded(text)
-            if words := _WORD.findall(text.lower()):
-                self.starting.setdefault(words[0], []).append(_Choice(words, text, index))
+        plain = map(folded, self.texts)
+        named = [_Choice(_WORD.findall(text.lower()), text, index) for index, text in enumerate(plain)]
+        written = [choice.words for choice in named]
+        also = [replace(one, words=[_SAME_NUMBER.get(word, word) for word in one.words]) for one in named]
+        for choice in [
+            *named,
+            *(one for one in also if one.words not in written),
+        ]:  # "2 times" is "two times", too
+            if choice.words:
+                self.starting.setdefault(choice.words[0], []).append(choice)
         for alike in self.starting.values():
             if len(alike) > 1:
                 alike.sort(key=lambda choice: -len(choice.words))
@@ -265,7 +301,13 @@ _COMMON = word_set(
     no yes none not a an all both either neither for go i it in on maybe same true false
     """
 )
-_DETERMINERS = word_set("the this that which no any each every some only")
+_DETERMINERS = word_set(
+    """
+    the this that which no any each every some only another other first second third last next same
+    correct right best final wrong likely closest plausible suitable appropriate
+    """
+)
+_SCALES = word_set("hundred thousand million point")
 _CALLS = word_set("option options choice choices letter letters answer answers 项 选 案 择")
 _BEFORE = word_set(
     """
@@ -307,6 +349,8 @@ def _is_bound(words: Words, i: int, last: int) -> bool:
 def _is_said(words: Words, i: int, start: int) -> bool:
     """Whether a choice of one word is meant as such, where the word is also a number or one of the language."""
     word, before, after = words.low[i], words.before(i), words.after(i)
+    if after in _SCALES and words.gaps[i + 1].isspace():
+        return False  # "two hundred"
     if word[0].isdigit():
         return before not in _CALLS or words.gaps[i].strip() != ""  # "option 3" may be the third
     if (before and words.gaps[i] == "-") or (after and words.gaps[i + 1] == "-"):

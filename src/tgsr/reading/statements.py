@@ -17,6 +17,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from tgsr.reading.naming import STOP, WRAPS, Mention, Options, Words, mentions, word_set
+from tgsr.reading.thoughts import said_aloud
 
 Unclear = Literal["none", "several", "against"]
 
@@ -54,7 +55,7 @@ _WORDS_OF: dict[Role, str] = {
         depends thought seemed between toss 或 否 可 也
     """,
     "condition": "if unless assuming suppose supposing provided otherwise 如 若 假",
-    "turn": "but so therefore thus hence however yet rather instead leaving leaves then meaning 而",
+    "turn": "but so therefore thus hence however yet rather instead leaving leaves then meaning 而 但",
     "reason": """
         because since while although though whereas which who where whose due given considering despite besides
         因 由
@@ -64,7 +65,7 @@ _WORDS_OF: dict[Role, str] = {
     "or": "or",
 }
 _ROLES: dict[str, Role] = {word: role for role, words in _WORDS_OF.items() for word in words.split()}
-_CONTRASTS = word_set("but however yet 而")
+_CONTRASTS = word_set("but however yet 而 但")
 _FORWARD = word_set("than except unlike without instead rather opposed")
 _WRONG = word_set("wrong incorrect false not")
 _DENIES = word_set("none neither nobody nothing")
@@ -405,8 +406,6 @@ _LINE, _SAYS, _CLOSES, _FINAL = (
     2,
     3,
 )  # a mere line, "the answer is", a tag, a box or a key, "final answer"
-_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>|◁/think▷")
-_THOUGHT_BEGINS = re.compile(r"<think(?:ing)?>|◁think▷")
 _TAG = re.compile(
     r"[<\[](/?)(?:final_?|correct_?)?(?:answer|conclusion|response|choice|output|prediction)[>\]]"
 )
@@ -447,7 +446,7 @@ _VERBS = ("choose", "select", "pick", "go with", "going with", "opt for", "vote 
 _SUBJECT = re.compile(r"(?<![a-z])(?:i|we|(?:i|we)['’](?:d|ll|m|re)|let['’]s)(?: \w+){0,3} $")
 _ZH = re.compile(
     r"(?:答案|正确选项|最佳选项)[\s*]{0,4}(?:应该|应当|应)?(?:是|为|选|：|:|】|\])|"
-    r"(?<![备挑筛可供首入评当精])选(?:择|项|：|:)?(?=[\s*]{0,4}[（(]?[A-Za-zＡ-Ｚ])|(?:^|\n)\s{0,4}答(?:：|:)"
+    r"(?<![备挑筛可供首入评当精])选(?:择|：|:)?(?=(?:选项)?[\s*]{0,4}[（(]?[A-Za-zＡ-Ｚ])|(?:^|\n)\s{0,4}答(?:：|:)"
 )
 _SENTENCE_ENDS = re.compile(r"[.!?;:\n。！？；](?=\s|[^\x00-\x7f]|$)|\n")
 _SHOWS_CORRECTION = (
@@ -466,6 +465,7 @@ _HEAD = re.compile(
     r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:\d{1,2}[.)]\s{1,3})?(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
     r"[a-zａ-ｚ](?:[).:,：．。\]*`_\"]|\s{0,4}$|\s+[-–—|]|(?=[^\x00-\x7f])))"
 )
+_TICKED = re.compile("[✅✔☑✓]")
 _AROUND = " \t\r*_\"'`>#•-.!"
 _WORDED = re.compile(r"[^\W_]")
 
@@ -595,7 +595,7 @@ def _json_value(low: str, start: int, end: int) -> tuple[int, int]:
 def read(text: str, options: Options) -> Reading:
     """Which option the text ends up with. Any text has a reading; the time is linear in its length."""
     low = lower(text)
-    begin, end, is_thinking = _said_aloud(low)
+    begin, end, is_thinking = said_aloud(low)
     found = list(_closed(low, begin, end))
     if "<" in low:
         text = _MARKUP.sub(_blank, text)
@@ -618,20 +618,6 @@ def lower(text: str) -> str:
 
 def _blank(match: re.Match[str]) -> str:
     return ("\n" if match[0][1] == "|" else " ") * len(match[0])
-
-
-def _said_aloud(low: str) -> tuple[int, int, bool]:
-    """[begin, end) of what is said after thinking, and whether there is nothing but thinking that does not end."""
-    begin, end = 0, len(low)
-    if "think" not in low:
-        return begin, end, False
-    for match in _THOUGHT_ENDS.finditer(low):
-        begin = match.end()
-    opened = _THOUGHT_BEGINS.search(low, begin)
-    if opened is None:
-        return begin, end, False
-    is_thinking = not low[begin : opened.start()].strip()
-    return (opened.end(), end, True) if is_thinking else (begin, opened.start(), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -737,18 +723,24 @@ class _Reader:
         return _HEAD.match(line) is not None or line.strip(_AROUND) in self.options.low_texts
 
     def _heads(self) -> Reading | None:
-        """What the lines that are an option, or begin with its letter, agree on; None where there are none."""
+        """What the lines that are an option, or begin with its letter, agree on; None where there are none.
+
+        Of a list in which some are ticked, "B. sad ✅", these.
+        """
         decided: Reading | None = None
+        heads: list[tuple[int, int]] = []
         start = self.begin
         for line in self.low[self.begin : self.end].split("\n"):
             stop = start + len(line)
-            if self._is_head(start, stop):
-                outcome, reading = self._said(_Statement(start, start, start, stop, _LINE))
-                if outcome.index is not None or outcome.why != "none":
-                    if decided is not None and decided.index != reading.index:
-                        return Reading(None, "several", start, stop)
-                    decided = decided or reading
+            heads += [(start, stop)] if self._is_head(start, stop) else []
             start = stop + 1
+        ticked = [(start, stop) for start, stop in heads if _TICKED.search(self.low, start, stop)]
+        for start, stop in ticked or heads:
+            outcome, reading = self._said(_Statement(start, start, start, stop, _LINE))
+            if outcome.index is not None or outcome.why != "none":
+                if decided is not None and decided.index != reading.index:
+                    return Reading(None, "several", start, stop)
+                decided = decided or reading
         return decided
 
 

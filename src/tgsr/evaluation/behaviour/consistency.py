@@ -20,10 +20,11 @@ from tqdm import tqdm
 from tgsr.choices import extract_choice, final_statement
 from tgsr.evaluation.behaviour.metrics import Flips
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.served import Llm, TextPrompt, replies_kept, without_thoughts
+from tgsr.llm.served import Llm, TextPrompt, replies_kept
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reading.naming import Options, count_words, word_set
 from tgsr.reading.statements import read
+from tgsr.reading.thoughts import MARK, after_thoughts
 from tgsr.records import Response, append_jsonl
 from tgsr.statistics.agreement import Agreement, cohen_kappa, with_interval
 from tgsr.statistics.intervals import Mean, bootstrap_mean, number, percent
@@ -35,7 +36,7 @@ VARIANTS: tuple[Variant, ...] = ("plain", "turned", "swapped")
 AT_ONCE = 32  # cases a batch: what a stop costs
 DECODING = Decoding(max_new_tokens=2048)  # greedy; judges that think aloud need room
 _WORDS = {True: "1", False: "0", None: "unparsed"}
-_TAG = re.compile(r"</?(?:think|thinking|answer|reasoning)>", re.IGNORECASE)
+_TAG = re.compile(rf"{MARK}|</?(?:answer|reasoning)>", re.IGNORECASE)
 _REST_OF_ANSWER = re.compile(r"[^.,;:!?()\n–—，。：；-]*[.,;:!?)}\]$*\"\s–—，。：；-]*")
 _ANNOUNCED = re.compile(
     r"(?:\b(?:the|my)\s+)?(?:\b(?:final|correct|best)\s+)*(?:\b(?:answer|option|choice)\s*(?:is|:)?)?[\s:$\\(\[{*\"']*$",
@@ -160,9 +161,9 @@ def verdict_of(reply: str) -> bool | None:
     """True for 1, False for 0, None for anything that is not one verdict.
 
     A verdict stands alone on its line, or is announced: "1", "Verdict: 1", "The answer is 0.", "<answer>1</answer>".
-    What a judge thinks aloud before </think> is left out. "1 or 0", "10", "-1", "not 1" and a sentence are none.
+    What a judge thinks before it answers is left out. "1 or 0", "10", "-1", "not 1" and a sentence are none.
     """
-    reply = without_thoughts(reply)
+    reply = reply[after_thoughts(reply) :]
     reading = read(reply, _VERDICTS)
     if reading.index is None:
         return None

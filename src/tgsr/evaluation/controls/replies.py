@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.served import Llm, TextPrompt, replies_kept, without_thoughts
+from tgsr.llm.served import Llm, TextPrompt, replies_kept
+from tgsr.reading.thoughts import after_thoughts
 from tgsr.records import append_jsonl
 
 DECODING = Decoding(max_new_tokens=512)
@@ -38,7 +39,8 @@ class Replies:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             append_jsonl(self.log, {"llm": self.name, "prompt": prompt, "reply": reply})
             self.known[prompt] = reply
-        text = without_thoughts(self.known[prompt]).strip()
+        reply = self.known[prompt]
+        text = reply[after_thoughts(reply) :].strip()
         return text or Failed(f"{self.name} replied nothing")
 
     def alike(self, question: str, before: str, after: str) -> int | None:

@@ -11,6 +11,7 @@ from tgsr.disk.rows import seconds_in
 from tgsr.evaluation.behaviour.consistency import reasoning_of
 from tgsr.evaluation.owners.mmau import Mmau
 from tgsr.evaluation.owners.owner import Choices
+from tgsr.reading.thoughts import MARK, after_thoughts
 from tgsr.timeline import Seconds
 
 THINKING = "thinking_prediction"
@@ -23,9 +24,8 @@ def thoughts_and_answer(text: str, choices: Choices) -> tuple[str, str]:
     Thoughts in tags are taken as they are; without any the reasoning is what stands around the statement of the answer,
     and the answer is the option that the text ends up with, or the whole text where none is.
     """
-    thoughts, tag, said = text.rpartition("</think>")
-    if tag:
-        return thoughts.replace("<think>", "").strip(), said.strip()
+    if begin := after_thoughts(text):
+        return re.sub(MARK, "", text[:begin], flags=re.IGNORECASE).strip(), text[begin:].strip()
     options = [choice or "" for choice in choices]
     chosen = extract_choice(text, choices)
     return reasoning_of(text, options), text.strip() if chosen is None else options[chosen]

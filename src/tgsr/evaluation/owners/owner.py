@@ -14,6 +14,7 @@ from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.rows import Entry
 from tgsr.errors import RecordError
 from tgsr.evaluation.owners.ruling import Ruling
+from tgsr.reading.naming import LETTERED, without_letters
 from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question
 from tgsr.timeline import Seconds, Span, Word
@@ -22,7 +23,6 @@ Benchmark = Literal["mmau", "mmau-pro", "mmar", "mmsu", "airbench", "daily-omni"
 Labels = tuple[tuple[str, str], ...]
 Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""
-LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 COPY = "copy it from the benchmark's file"
 # Of a row: the whole text, where the owner's key holds the choice that was read out of it.
 COMPLETION = "completion"
@@ -246,11 +246,9 @@ def texts_of(value: Any) -> tuple[str, ...]:
         value = parsed if isinstance(parsed, list) else re.split(r"\s*\|\s*|\n", value)
     if not isinstance(value, list):
         raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
-    texts = [str(item).strip() for item in value if item is not None and str(item).strip()]
-    lettered = [LETTERED.match(text) for text in texts]
-    if all(match and ord(match[1].lower()) - 97 == index for index, match in enumerate(lettered)):
-        texts = [LETTERED.sub("", text, count=1) for text in texts]
-    return tuple(texts)
+    return tuple(
+        without_letters([str(item).strip() for item in value if item is not None and str(item).strip()])
+    )
 
 
 def answer_among(value: Any, choices: Sequence[str]) -> str:
