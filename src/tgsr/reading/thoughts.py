@@ -24,8 +24,8 @@ def after_thoughts(text: str) -> int:
 def said_aloud(text: str) -> tuple[int, int, bool]:
     """[begin, end) of what is said beside the thoughts, and whether there is nothing but thoughts that do not end.
 
-    Then [begin, end) are these. What stands before the mark of a closed thought is thought, too: some prompts end with the
-    opening one.
+    Then [begin, end) are these. What stands before the mark of a closed thought is thought, too: some prompts end with
+    the opening one.
     """
     begin, end = after_thoughts(text), len(text)
     opened = _BEGIN.search(text, begin)
