@@ -7,7 +7,10 @@ import re
 # <think>, <thinking>, <thought>, <seed:think>; Mistral's [THINK]; Kimi's ◁think▷; <|begin_of_thought|>; the channels of
 # gpt-oss, which are plain words where a decoder leaves out special tokens, and of Gemma.
 _NAME = r"(?:[a-z]{1,8}:)?(?:think(?:ing)?|thoughts?)"
-_BEGINS = rf"<{_NAME}>|\[{_NAME}\]|◁think▷|<\|begin_of_(?:thought|thinking)\|>|<\|channel\|?>\s?(?:analysis<\|message\|>|thought\b)"
+_BEGINS = (
+    rf"<{_NAME}>|\[{_NAME}\]|◁think▷|<\|begin_of_(?:thought|thinking)\|>"
+    r"|<\|channel\|?>\s?(?:analysis<\|message\|>|thought\b)"
+)
 _ENDS = (
     rf"</{_NAME}>|\[/{_NAME}\]|◁/think▷|<\|end_of_(?:thought|thinking)\|>|<\|channel\|>\s?final<\|message\|>|<channel\|>"
     r"|\bassistantfinal|(?<=[.!?])assistantfinal"
