@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
+from tgsr.models.load import multiplies_bfloat16
 from tgsr.models.packaged_weights import sentence_model
 
 ASSET = Path(__file__).parent.parent / "src" / "tgsr" / "assets" / "answer_finder" / "model.safetensors"
@@ -311,7 +312,7 @@ def train(folder: Path) -> None:
         for group in optimizer.param_groups:
             group["lr"] = RATE * min((step + 1) / WARM_UP, 1, (STEPS - step) / (0.25 * STEPS))
         inputs, places_N2 = collated(tokenizer, batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16()):
             logits_NT2 = model(inputs)
         loss = nn.functional.cross_entropy(logits_NT2, places_N2)
         loss.backward()
