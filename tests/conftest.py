@@ -9,7 +9,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it: no test
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import gc
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,6 @@ settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
-
-
-def pytest_collection_finish() -> None:
-    """What is there before the first test stays: without looking at it again and again, collecting garbage is cheap."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

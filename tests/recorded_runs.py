@@ -1,6 +1,6 @@
 """Runs of both stages on the tiny model, each in processes of its own; what test_processes compares is beside them.
 
-This file imports everything once and is torchrun's agent: its two processes are forks, and so are each run's of theirs.
+torchrun starts this file, which imports everything once; each process of a run is a fork of one of torchrun's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr.engine.features import FeatureCache
@@ -71,9 +70,9 @@ def run(stage: str, questions: str, out: Path, stops: bool = False, **options: A
     (out / f"held-{rank}").write_text(str(min(held)))
 
 
-def recorded(jobs: str) -> None:
+def main() -> None:
     """The runs that a file lists, one after the other: {n_processes, port, stage, questions, out, options}."""
-    for job in json.loads(Path(jobs).read_text()):
+    for job in json.loads(Path(sys.argv[1]).read_text()):
         if int(os.environ["RANK"]) >= job["n_processes"]:
             continue
         if child := os.fork():
@@ -94,8 +93,4 @@ def recorded(jobs: str) -> None:
 
 
 if __name__ == "__main__":
-    # As torchrun --standalone --nproc-per-node 2, which would start two Pythons.
-    alone = LaunchConfig(
-        1, 1, 2, run_id="recorded", rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
-    elastic_launch(alone, recorded)(sys.argv[1])
+    main()

@@ -1,4 +1,4 @@
-"""Two processes on a CPU, started by torchrun's agent, against one process with the whole batch."""
+"""Two processes on a CPU, started by torchrun, against one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -77,9 +77,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for n, options in ((before, {"max_steps": 1, **begins}), (after, goes_on))
         ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    recorded_runs = Path(__file__).parent / "recorded_runs.py"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(
-        [sys.executable, str(recorded_runs), str(folder / "jobs.json")],
+        [
+            sys.executable,
+            *torchrun,
+            str(Path(__file__).parent / "recorded_runs.py"),
+            str(folder / "jobs.json"),
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
