@@ -72,7 +72,10 @@ def test_a_plain_folder_in_order_of_path_with_the_text_beside(tmp_path: Path) ->
     assert [clip.text for clip in clips] == [None, TEXT, None]
     assert [clip.flags for clip in clips] == [(), (), ("empty-text",)]
     assert (clips[1].audio, clips[1].duration, clips[1].licence) == ("../b/1.wav", SECONDS, "CC0")
-    assert bad == []
+    (tmp_path / "b/1.txt").write_bytes("notes of José".encode("latin-1"))
+    noted, more = parted(folders.read(tmp_path / "b", Given(tmp_path / "out")))
+    assert (noted[0].text, noted[0].flags) == (None, ("unreadable-text",))
+    assert bad == more == []
 
 
 @pytest.mark.parametrize(

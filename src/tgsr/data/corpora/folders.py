@@ -45,6 +45,7 @@ from tgsr.timeline import END_SLACK, Seconds
 
 TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
 NAMED = re.compile(r"\s*[^\W\d]\S{0,39}:[ \t]+")  # a line that says who says it
+UNREADABLE_TEXT = "unreadable-text"
 MANIFEST_FILE = "audio_filepath"
 # The columns of a segment's start and end, or start and length; the first pair that is there counts.
 STARTS = (
@@ -105,8 +106,8 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
     `given.relative_to`; a file that lasts no longer than the segment is taken to be the segment. Values lie between
     commas, semicolons, tabs or bars; a table between bars without a header is LJSpeech's: file, text, and the text as
     it is read. A row without a file, and a file without a row, are Bad. Without a table each file is a clip, in order
-    of path; its text is that of the .txt file beside it, if any, `without_names`. The id is the path in the folder
-    where no column gives one, with the times of a segment.
+    of path; its text is that of the .txt file beside it, if any, `without_names`, with the flag "unreadable-text" where
+    that is not UTF-8. The id is the path in the folder where no column gives one, with the times of a segment.
 
     Raises CorpusError where the folder is missing or holds neither, or where it cannot be told which table is meant.
     """
@@ -123,10 +124,14 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
     def alone(entry: Entry) -> Clip:
         beside = entry.file.with_suffix(".txt")
         values: dict[str, object] = {}
+        duration, flags = sound(entry.file)
         if beside.is_file():
-            values["text"] = without_names(utf8(beside.read_bytes(), "text", f"{beside}: "))
+            try:
+                values["text"] = without_names(utf8(beside.read_bytes(), "text"))
+            except RecordError:  # it may be anything, and the sound can be heard
+                flags += (UNREADABLE_TEXT,)
         id_ = entry.file.relative_to(folder).as_posix()
-        return described(Entry(entry.file, None, values), id_, entry.file, *sound(entry.file), given)
+        return described(Entry(entry.file, None, values), id_, entry.file, duration, flags, given)
 
     elsewhere = cache(partial(_by_name, folder))
 
