@@ -102,7 +102,7 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
     `given.relative_to`; a file that lasts no longer than the segment is taken to be the segment. Values lie between
     commas, semicolons, tabs or bars; a table between bars without a header is LJSpeech's: file, text, and the text as
     it is read. A row without a file, and a file without a row, are Bad. Without a table each file is a clip, in order
-    of path; its text is that of the .txt file beside it, if any, `without_names`; "unreadable-text" is a flag where
+    of path; its text is that of the .txt file beside it, if any, `without_names`, with the flag "unreadable-text" where
     that is not UTF-8. The id is the path in the folder where no column gives one, with the times of a segment.
 
     Raises CorpusError where the folder is missing or holds neither, or where it cannot be told which table is meant.

@@ -138,9 +138,10 @@ def matched(text: str, heard: Sequence[Word], unheard: Sequence[Hole], duration:
         after = max(before, heard[j].start if j < len(heard) else duration)
         there = [hole for hole in unheard if hole.end > before and hole.start < after]
         between = tokens[a + 1 : i]
-        if not _alike("".join(known[a + 1 : i]), "".join(said[b + 1 : j]), SURELY_ALIKE):
+        doubtful = [token for token in between if not token.is_sure]
+        if doubtful and not _alike("".join(known[a + 1 : i]), "".join(said[b + 1 : j]), SURELY_ALIKE):
             between = [token for token in between if token.is_sure]
-            if asides := [one.text for one in tokens[a + 1 : i] if not (one.is_sure or one.is_lead)]:
+            if asides := [token.text for token in doubtful if not token.is_lead]:
                 holes.append(Hole(before, after, " ".join(asides), None, TEXT))
         some, missing = _between(between, heard[b + 1 : j], before, after, there, bool(pairs))
         words += some
