@@ -10,7 +10,7 @@ Axes: P prompts, G responses a prompt, B = P * G sequences, T tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -426,7 +426,7 @@ def log_row(rollouts: Sequence[Rollout], measured: Sequence[Responses], config: 
     }
 
 
-def doubts_of(row: Row, n_responses: int, n_idle: int, config: GrpoConfig) -> dict[str, str]:
+def doubts_of(row: Mapping[str, Any], n_responses: int, n_idle: int, config: GrpoConfig) -> dict[str, str]:
     """What a run that goes on in such a way will not learn, by kind; {} as a rule.
 
     `row` is that of a step with so many responses, the last of `n_idle` in which no reward taught anything.
