@@ -48,7 +48,6 @@ from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_audio
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.questions.build import ask_about
-from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.plain_decoder import PlainDecoder
 from tgsr.engine.sampling import ByModules, Decoder, Sampled, decoder_of, sample, uniforms
@@ -255,7 +254,8 @@ def grpo_step(case: Case, side: str, n_new: int, optimizer: torch.optim.Optimize
 def prefill_of(case: Case, n: int) -> Tensor:
     """Keys of n copies of the prompt: what a group's sampling begins with."""
     with torch.no_grad():
-        return prefill(listen(case.lalm, [case.features] * n, after=[case.after] * n)).keys[0]
+        prefix = listen(case.lalm, [case.features] * n, after=[case.after] * n)
+        return decoder_of(case.lalm).prefill(prefix).keys[0]
 
 
 def step_rows(setting: Setting, runs: int) -> list[ROW]:

@@ -16,8 +16,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+
+from tgsr.engine.branch_cache import KeyValues
+from tgsr.engine.plain_decoder import PlainDecoder
+from tgsr.engine.shared_prefix import SharedPrefix
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -70,7 +75,8 @@ class Stopwatch:
 
     @contextmanager
     def inside(self, encoder: Any, decoder: Any) -> Iterator[None]:
-        """Within it, the encoder's calls count as "encode", and the decoder's first one ends "prefill"."""
+        """Within it, the encoder's calls count as "encode", and the decoder's first one ends "prefill", as does
+        PlainDecoder's, which calls no module."""
 
         def begin(*_: Any) -> None:
             self._turn()
@@ -85,13 +91,21 @@ class Stopwatch:
                 self._turn()
                 self._open[-1] = "decoding"
 
+        prefill = PlainDecoder.prefill
+
+        def counted(plain: PlainDecoder, prefix: SharedPrefix) -> KeyValues:
+            kept = prefill(plain, prefix)
+            decoding()
+            return kept
+
         hooks = [
             encoder.register_forward_pre_hook(begin),
             encoder.register_forward_hook(end),
             decoder.register_forward_hook(decoding),
         ]
         try:
-            yield
+            with patch.object(PlainDecoder, "prefill", counted):
+                yield
         finally:
             for hook in hooks:
                 hook.remove()

@@ -208,6 +208,11 @@ def test_two_doubled_digits_or_a_tripled_one_are_not_asked_about() -> None:
     assert draft.answer == "one"
 
 
+def test_a_long_clip_that_leaves_too_few_wrong_choices_is_not_asked_about() -> None:
+    others = "two three four five six seven eight nine " * 3
+    assert twice(words(f"one one zero {others}"), np.random.default_rng(0)) is None
+
+
 def test_a_digit_said_three_times_is_no_wrong_choice_for_said_twice() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import TopPLogitsWarper
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.engine.branch_cache import prefill
 from tgsr.engine.features import FeatureCache, without_cache
-from tgsr.engine.sampling import draw, nucleus, sample, uniforms
+from tgsr.engine.plain_decoder import PlainDecoder
+from tgsr.engine.sampling import ByModules, Decoder, draw, nucleus, sample, uniforms
 from tgsr.engine.shared_prefix import AudioMissing, Branch, branch_logps, common_start, listen, picked_logps
 from tgsr.errors import ModelError
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -65,11 +66,14 @@ def test_packed_branches_have_the_log_probs_of_separate_sequences(
         assert (row[~mask] == 0).all()
 
 
-def test_what_is_kept_of_a_prompt_is_the_same_to_the_bit_whoever_else_is_asked(lalm: AudioFlamingo3) -> None:
-    prefix = listen(lalm, [tiny_features(n, n) for n in (9, 30, 4)])
-    together = prefill(prefix)
+@pytest.mark.parametrize("read_by", [ByModules, PlainDecoder.read])
+def test_what_is_kept_of_a_prompt_is_the_same_to_the_bit_whoever_else_is_asked(
+    lalm: AudioFlamingo3, read_by: Callable[[AudioFlamingo3], Decoder]
+) -> None:
+    prefix, reader = listen(lalm, [tiny_features(n, n) for n in (9, 30, 4)]), read_by(lalm)
+    together = reader.prefill(prefix)
     for clip in range(3):
-        alone = prefill(prefix.only([clip]))
+        alone = reader.prefill(prefix.only([clip]))
         n = int(alone.lengths_C)
         assert (together.mask_CP[clip].sum(), together.lengths_C[clip]) == (n, n)
         for some, one in zip((*together.keys, *together.values), (*alone.keys, *alone.values), strict=True):

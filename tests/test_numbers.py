@@ -122,6 +122,12 @@ def sides_of_updates() -> list[list[float]]:
     ]
 
 
+def beside_vllm() -> list[list[float]]:
+    (case,) = shipped("benchmarks/beside_vllm.json")
+    sides = case["sides"].values()
+    return [[side[name] for side in sides] for name in ("seconds", "tokens_a_second", "same_answers")]
+
+
 def waits() -> list[list[float]]:
     rows = [*shipped("benchmarks/waiting.json")["rows"], *shipped("benchmarks/waiting-loaded.json")["rows"]]
     sides = ("spinning", "briefly", "passive", "one thread")
@@ -360,6 +366,7 @@ def on_an_unheard_speaker() -> list[list[float]]:
     [
         ("docs/findings/speed.md", "| | seconds, median", ["the bar"], sides_of_sampling),
         ("docs/findings/speed.md", "| 30-s clip | ours | Prefix Grouper", ["the bar"], sides_of_updates),
+        ("docs/findings/speed.md", "| 200 questions", [], beside_vllm),
         ("docs/findings/speed.md", "| | spinning", [], waits),
         ("docs/findings/speed.md", "| predictions | file", [], scorer),
         ("docs/findings/speed.md", "| | separate | shared | ratio", [], cost_on_paper),

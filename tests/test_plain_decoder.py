@@ -15,7 +15,7 @@ from transformers.utils import is_mistral_common_available
 
 from others import granite_folder, phi4_folder, voxtral_folder
 from test_mini_lm import tiny_mini_lm
-from tgsr.engine.branch_cache import BranchCache, prefill
+from tgsr.engine.branch_cache import BranchCache, KeyValues, prefill
 from tgsr.engine.matrices import product
 from tgsr.engine.plain_decoder import PlainDecoder, uncovered
 from tgsr.engine.sampling import ByModules, Sampled, decoder_of, sample, uniforms
@@ -96,6 +96,10 @@ def same(ours: list[Sampled], theirs: list[Sampled], atol: float) -> None:
         assert torch.allclose(torch.tensor(one.logps), torch.tensor(other.logps), atol=atol)
 
 
+def pairs(kept: KeyValues) -> list[tuple[torch.Tensor, ...]]:
+    return list(zip(kept.keys, kept.values, strict=True))
+
+
 NEEDS = pytest.mark.skipif(not is_mistral_common_available(), reason="pip install -e '.[voxtral]'")
 
 
@@ -104,11 +108,15 @@ NEEDS = pytest.mark.skipif(not is_mistral_common_available(), reason="pip instal
 )
 def test_plain_layers_write_what_the_decoders_own_modules_write(family: str, tmp_path: Path) -> None:
     lalm = trainable(FAMILIES[family](tmp_path / "model"))
+    plain = PlainDecoder.read(lalm)
+    if plain.reads_prompts:
+        prefix = heard(lalm, 17, 3)
+        for ours, theirs in zip(pairs(plain.prefill(prefix)), pairs(prefill(prefix)), strict=True):
+            for some, other in zip(ours, theirs, strict=True):
+                assert torch.allclose(some, other, atol=1e-5)
     for temperature in (0.0, 0.7):
-        ours = drawn(lalm, PlainDecoder.read(lalm), temperature)
-        theirs = drawn(lalm, ByModules(lalm), temperature)
-        same(ours, theirs, 1.3e-5)
-    assert len({one.ids for one in ours}) > 1
+        same(drawn(lalm, plain, temperature), drawn(lalm, ByModules(lalm), temperature), 1.3e-5)
+    assert len({one.ids for one in drawn(lalm, plain, 0.7)}) > 1
 
 
 def test_at_once_and_leaving_branches_change_no_draw() -> None:

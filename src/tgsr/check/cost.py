@@ -15,8 +15,7 @@ import torch
 from tgsr.audio import load as load_sound
 from tgsr.check.bench import Bench, with_both_stages
 from tgsr.check.rows import Row
-from tgsr.engine.branch_cache import prefill
-from tgsr.engine.sampling import Sampled, sample, uniforms
+from tgsr.engine.sampling import Sampled, decoder_of, sample, uniforms
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.lalm import device_of
 from tgsr.records import by_clip, read_questions
@@ -92,8 +91,8 @@ def cost(bench: Bench) -> Row:
     n_new, owners = size.timed_tokens, [c for c in range(len(heard)) for _ in range(N_BRANCHES)]
     draws = uniforms(len(owners), n_new, 0)
     with torch.no_grad(), bench.rounded():
-        prefix = listen(lalm, heard)
-        prefilling = seconds_of(lambda: prefill(prefix), device)
+        prefix, reader = listen(lalm, heard), decoder_of(lalm)
+        prefilling = seconds_of(lambda: reader.prefill(prefix), device)
         drawn: list[Sampled] = []
 
         def draw() -> None:

@@ -77,7 +77,7 @@ def prefill(prefix: SharedPrefix) -> KeyValues:
                 inputs_embeds=row_PD[None], position_ids=position_1P, past_key_values=kept, use_cache=True
             )
         rows.append(kept.layers)
-    return _left_padded(rows)
+    return left_padded(rows)
 
 
 def _prefill_over_memory(prefix: SharedPrefix) -> KeyValues:
@@ -93,10 +93,10 @@ def _prefill_over_memory(prefix: SharedPrefix) -> KeyValues:
         )
         rows.append(kept.self_attention_cache.layers)
         memories.append(kept.cross_attention_cache.layers)
-    return _left_padded(rows, _left_padded(memories))
+    return left_padded(rows, left_padded(memories))
 
 
-def _left_padded(clips: Sequence[Any], memory: KeyValues | None = None) -> KeyValues:
+def left_padded(clips: Sequence[Any], memory: KeyValues | None = None) -> KeyValues:
     """The caches' layers of single clips, 1 x heads x P_c x head width each, under each other."""
     lengths = torch.tensor([layers[0].keys.shape[2] for layers in clips], device=clips[0][0].keys.device)
     longest = int(lengths.max())
@@ -110,6 +110,39 @@ def _left_padded(clips: Sequence[Any], memory: KeyValues | None = None) -> KeyVa
     values = tuple(stacked([layer.values for layer in of_clips]) for of_clips in zip(*clips, strict=True))
     mask_CP = torch.arange(longest, device=lengths.device) >= (longest - lengths)[:, None]
     return KeyValues(keys, values, mask_CP, lengths, memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A layer's keys and values of one prefix, 1 x K x P x W each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class PrefixCache:
+    """One prefix while it is read, as BranchCache for its branches: each token sees itself and those before it."""
+
+    def __init__(self) -> None:
+        self.layers: list[Kept] = []
+
+    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """As BranchCache.keep, layer after layer: those without keys of their own come last."""
+        assert layer == len(self.layers)
+        self.layers.append(Kept(key.contiguous(), value.contiguous()))
+
+    def attend(self, layer: int, query: Tensor, scale: float, window: int | None = None) -> Tensor:
+        """As BranchCache.attend."""
+        kept, mask, n = self.layers[layer], None, query.shape[2]
+        if window is not None and window < n:
+            place_N = torch.arange(n, device=query.device)
+            back_NN = place_N[:, None] - place_N
+            mask = (back_NN >= 0) & (back_NN < window)
+        # Under autocast queries and keys, which have been turned, are wider than values.
+        query, key = (x.to(kept.values.dtype) for x in (query, kept.keys))
+        return nn.functional.scaled_dot_product_attention(
+            query, key, kept.values, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
+        )
 
 
 def _lowest(hidden: Tensor, dtype: torch.dtype) -> Tensor:

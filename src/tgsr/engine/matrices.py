@@ -83,7 +83,9 @@ def product(
     matrices = [Matrix.of(module) for module in modules]
     if quantize == "int8":
         return _int8(*_stacked(matrices))
-    return _packed(*_stacked(matrices), dtype) if packed else _in_place(matrices, dtype)
+    # Of bfloat16 there are packed products only where the processor has AVX-512 for it.
+    packs = dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return _packed(*_stacked(matrices), dtype) if packed and packs else _in_place(matrices, dtype)
 
 
 def _in_place(matrices: Sequence[Matrix], dtype: torch.dtype) -> Product:

@@ -1,11 +1,12 @@
-"""A decoder as plain tensors and functions, for one new token of each branch: what sampling runs over and over.
+"""A decoder as plain tensors and functions, for the newest tokens of each branch: what sampling runs over and over.
 
 `Layer` says all that a decoder layer of any of our families does: which norms, biases, rotary embeddings and
 multipliers it has, how far it looks, whose keys it looks at. It is read from the model's own modules once a rollout; a
 step is then a few products, norms and attention a layer, and calls no module. The numbers are the modules' own
 (tests/test_plain_decoder.py holds both against each other for each family).
 
-Axes: B branches, D model width, V vocabulary, H query heads, K key heads, W head width, N positions.
+Axes: B branches, N newest tokens of each, M = B x N rows, D model width, V vocabulary, H query heads, K key heads,
+W head width, P positions of a prefix.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, rms_norm
 
-from tgsr.engine.branch_cache import BranchCache, layer_of_keys
+from tgsr.engine.branch_cache import BranchCache, KeyValues, PrefixCache, layer_of_keys, left_padded
 from tgsr.engine.matrices import Product, is_packed, is_plain, product, require_int8
+from tgsr.engine.shared_prefix import SharedPrefix
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.placement import Quantize
 
@@ -221,7 +223,11 @@ def uncovered(lalm: Lalm) -> str:
 
 @dataclass(frozen=True)
 class PlainDecoder:
-    """All of a decoder between a token and the next one's logits. `read` makes one."""
+    """All of a decoder between a token and the next one's logits. `read` makes one.
+
+    `reads_prompts`: prefixes and prompts go through it too. Not where its matrices are rounded, which drawing alone
+    is, nor through layers that look into frames.
+    """
 
     lalm: Lalm
     layers: tuple[Layer, ...]
@@ -229,6 +235,7 @@ class PlainDecoder:
     head: Map
     embedding_multiplier: float
     turns: Any  # the rotary embedding: positions of one kind of layer -> cosines and sines; None where there is none
+    reads_prompts: bool
 
     @classmethod
     def read(cls, lalm: Lalm, quantize: Quantize | None = None) -> PlainDecoder:
@@ -255,6 +262,7 @@ class PlainDecoder:
             head_of(lalm.lm_head, lambda modules: times(modules, None)),
             getattr(decoder, "embedding_multiplier", 1.0),
             getattr(decoder, "rotary_emb", None),
+            quantize is None and not lalm.cross_attends,
         )
 
     @property
@@ -269,18 +277,35 @@ class PlainDecoder:
         """
         return Rollout(self, cache, first, *self._turned(first, n)).step
 
+    def logits(self, cache: BranchCache, embeds_BND: Tensor, position_BN: Tensor) -> Tensor:
+        """After the last of N tokens a branch, B x V, float32; `cache.extend` comes before."""
+        first = int(position_BN.min())
+        turned = self._turned(first, int(position_BN.max()) + 1 - first)
+        return Rollout(self, cache, first, *turned).logits(embeds_BND, position_BN)
+
+    @torch.no_grad()
+    def prefill(self, prefix: SharedPrefix) -> KeyValues:
+        """As branch_cache.prefill."""
+        rows = []
+        for row_PD in prefix.rows:
+            kept, n = PrefixCache(), len(row_PD)
+            position_1P = torch.arange(n, device=row_PD.device)[None]
+            Rollout(self, kept, 0, *self._turned(0, n)).keys_alone(row_PD[None], position_1P)
+            rows.append(kept.layers)
+        return left_padded(rows)
+
     def _turned(self, first: int, n: int) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor | None]:
-        """For each kind of layer cosines and sines, N x 1 x W, the latter negated in the first half; and what is
-        added to embeddings at these positions."""
+        """For each kind of layer cosines and sines at n positions, n x 1 x W, the latter negated in the first half; and
+        what is added to embeddings at these positions."""
         decoder, device = self.lalm.language_model, device_of(self.lalm)
-        position_N = torch.arange(first, first + n, device=device)
+        positions = torch.arange(first, first + n, device=device)
         if self.turns is None:
-            return {}, decoder.embed_positions.weight[position_N]
-        like = self.lalm.embed(position_N[:1] * 0)
+            return {}, decoder.embed_positions.weight[positions]
+        like = self.lalm.embed(positions[:1] * 0)
         tables = {}
         for kind in {layer.kind for layer in self.layers}:
             has_kinds = hasattr(self.turns, f"{kind}_inv_freq")
-            cos, sin = self.turns(like[None], position_N[None], *([kind] if has_kinds else []))
+            cos, sin = self.turns(like[None], positions[None], *([kind] if has_kinds else []))
             half = sin.shape[-1] // 2
             signed = torch.cat([-sin[..., :half], sin[..., half:]], -1)
             tables[kind] = cos[0][:, None], signed[0][:, None]
@@ -292,76 +317,100 @@ class Rollout:
     """A decoder that goes on from what a cache holds."""
 
     decoder: PlainDecoder
-    cache: BranchCache
+    cache: BranchCache | PrefixCache
     first: int
     turned: dict[str, tuple[Tensor, Tensor]]
-    added_ND: Tensor | None
+    added: Tensor | None
 
     def step(self, ids_B: Tensor, position_B: Tensor) -> Tensor:
         """As PlainDecoder.steps says."""
-        with torch.autocast(ids_B.device.type, enabled=False):
-            return self._step(ids_B, position_B - self.first)
+        return self.logits(self.decoder.lalm.embed(ids_B)[:, None], position_B[:, None])
 
-    def _step(self, ids_B: Tensor, row_B: Tensor) -> Tensor:
+    def logits(self, embeds_BND: Tensor, position_BN: Tensor) -> Tensor:
+        """As PlainDecoder.logits says."""
+        with torch.autocast(embeds_BND.device.type, enabled=False):
+            h_MD = self._through(self.decoder.layers, embeds_BND, position_BN)
+            return self.decoder.head(
+                self.decoder.norm(h_MD[position_BN.shape[1] - 1 :: position_BN.shape[1]])
+            ).float()
+
+    def keys_alone(self, embeds_BND: Tensor, position_BN: Tensor) -> None:
+        """Hands keys and values to the cache: all layers up to the last that has keys, and of that one no more."""
+        layers = self.decoder.layers
+        n = 1 + max(index for index, layer in enumerate(layers) if layer.has_keys)
+        with torch.autocast(embeds_BND.device.type, enabled=False):
+            self._through(layers[:n], embeds_BND, position_BN, keys_alone=True)
+
+    def _through(
+        self,
+        layers: Sequence[Layer],
+        embeds_BND: Tensor,
+        position_BN: Tensor,
+        *,
+        keys_alone: bool = False,
+    ) -> Tensor:
+        """What comes out of these layers, M x D; with `keys_alone` what goes into the last, which hands on its keys."""
         plain, lalm = self.decoder, self.decoder.lalm
-        embedded = lalm.embed(ids_B)
-        width = lalm.language_model.config.hidden_size
-        h_BD, inputs_BLX = embedded[:, :width] * plain.embedding_multiplier, None
+        embedded, row_M = embeds_BND.flatten(0, 1), (position_BN - self.first).flatten()
+        n_new, width = position_BN.shape[1], lalm.language_model.config.hidden_size
+        h_MD, inputs_MLX = embedded[:, :width] * plain.embedding_multiplier, None
         if embedded.shape[1] > width:  # what each layer gets of its own
             of_layers = embedded[:, width:].unflatten(-1, (len(plain.layers), -1))
-            inputs_BLX = lalm.language_model.project_per_layer_inputs(h_BD[None], of_layers[None])[0]
-        if self.added_ND is not None:
-            h_BD = h_BD + self.added_ND[row_B]
-        turns = {kind: (cos[row_B], sin[row_B]) for kind, (cos, sin) in self.turned.items()}
-        for index, layer in enumerate(plain.layers):
-            h_BD = self._layer(
-                index, layer, h_BD, turns, None if inputs_BLX is None else inputs_BLX[:, index]
-            )
-        return plain.head(plain.norm(h_BD)).float()
+            inputs_MLX = lalm.language_model.project_per_layer_inputs(h_MD[None], of_layers[None])[0]
+        if self.added is not None:
+            h_MD = h_MD + self.added[row_M]
+        turns = {kind: (cos[row_M], sin[row_M]) for kind, (cos, sin) in self.turned.items()}
+        for index, layer in enumerate(layers):
+            query = self._query(index, layer, layer.before_attention(h_MD), turns.get(layer.kind), n_new)
+            if keys_alone and index == len(layers) - 1:
+                break
+            seen = self.cache.attend(layer.keys_of, query, layer.scale, layer.window)
+            own_input = None if inputs_MLX is None else inputs_MLX[:, index]
+            h_MD = self._after_attention(index, layer, h_MD, seen.transpose(1, 2).flatten(0, 1), own_input)
+        return h_MD
 
-    def _layer(
-        self,
-        index: int,
-        layer: Layer,
-        h_BD: Tensor,
-        turns: dict[str, tuple[Tensor, Tensor]],
-        input_BX: Tensor | None,
+    def _query(
+        self, index: int, layer: Layer, x_MD: Tensor, turn: tuple[Tensor, Tensor] | None, n_new: int
     ) -> Tensor:
-        more = layer.out(self._attention(index, layer, layer.before_attention(h_BD), turns.get(layer.kind)))
-        if layer.after_attention is not None:
-            more = layer.after_attention(more)
-        h_BD = torch.add(h_BD, more, alpha=layer.residual)
-        if (cross := layer.cross) is not None:
-            query_BHW = cross.query(cross.norm(h_BD)).unflatten(-1, (layer.n_heads, layer.width))
-            seen = self.cache.attend_memory(index, query_BHW[:, :, None], cross.scale)
-            h_BD = h_BD + cross.out(seen.flatten(1))
-        more = layer.feed_forward(layer.before_feed_forward(h_BD))
-        if layer.after_feed_forward is not None:
-            more = layer.after_feed_forward(more)
-        h_BD = torch.add(h_BD, more, alpha=layer.residual)
-        if layer.own_input is not None and input_BX is not None:
-            own = layer.own_input
-            h_BD = h_BD + own.norm(own.out(own.activation(own.gate(h_BD)) * input_BX))
-        return h_BD if layer.multiplier is None else h_BD * layer.multiplier
+        """The queries, B x H x N x W; the layer's keys and values, if it has any, go to the cache."""
 
-    def _attention(
-        self, index: int, layer: Layer, x_BD: Tensor, turn: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        heads_BXW = layer.qkv(x_BD).unflatten(-1, (-1, layer.width))
+        def by_branch(x_MXW: Tensor) -> Tensor:
+            return x_MXW.unflatten(0, (-1, n_new)).transpose(1, 2)
+
+        heads_MXW = layer.qkv(x_MD).unflatten(-1, (-1, layer.width))
         n_turned = layer.n_heads + layer.n_keys * layer.has_keys
-        turned_BXW = heads_BXW[:, :n_turned]
-        value = heads_BXW[:, layer.n_heads if layer.value_is_key else n_turned :]
+        turned_MXW = heads_MXW[:, :n_turned]
+        value = heads_MXW[:, layer.n_heads if layer.value_is_key else n_turned :]
         if layer.query_norm is not None:
-            turned_BXW = layer.query_norm(turned_BXW[:, : layer.n_heads])
+            turned_MXW = layer.query_norm(turned_MXW[:, : layer.n_heads])
             if layer.has_keys and layer.key_norm is not None:
-                keys = layer.key_norm(heads_BXW[:, layer.n_heads : n_turned])
-                turned_BXW = torch.cat([turned_BXW, keys], 1)
-        turned_BXW = turned(turned_BXW, turn)[:, :, None]
+                keys = layer.key_norm(heads_MXW[:, layer.n_heads : n_turned])
+                turned_MXW = torch.cat([turned_MXW, keys], 1)
+        turned_BXNW = by_branch(turned(turned_MXW, turn))
         if layer.has_keys:
             value = value if layer.value_norm is None else layer.value_norm(value)
-            self.cache.keep(index, turned_BXW[:, layer.n_heads :], value[:, :, None])
-        query = turned_BXW[:, : layer.n_heads]
-        return self.cache.attend(layer.keys_of, query, layer.scale, layer.window).flatten(1)
+            self.cache.keep(index, turned_BXNW[:, layer.n_heads :], by_branch(value))
+        return turned_BXNW[:, : layer.n_heads]
+
+    def _after_attention(
+        self, index: int, layer: Layer, h_MD: Tensor, seen_MHW: Tensor, input_MX: Tensor | None
+    ) -> Tensor:
+        more = layer.out(seen_MHW.flatten(1))
+        if layer.after_attention is not None:
+            more = layer.after_attention(more)
+        h_MD = torch.add(h_MD, more, alpha=layer.residual)
+        if (cross := layer.cross) is not None and isinstance(self.cache, BranchCache):
+            query_MHW = cross.query(cross.norm(h_MD)).unflatten(-1, (layer.n_heads, layer.width))
+            seen = self.cache.attend_memory(index, query_MHW[:, :, None], cross.scale)
+            h_MD = h_MD + cross.out(seen.flatten(1))
+        more = layer.feed_forward(layer.before_feed_forward(h_MD))
+        if layer.after_feed_forward is not None:
+            more = layer.after_feed_forward(more)
+        h_MD = torch.add(h_MD, more, alpha=layer.residual)
+        if layer.own_input is not None and input_MX is not None:
+            own = layer.own_input
+            h_MD = h_MD + own.norm(own.out(own.activation(own.gate(h_MD)) * input_MX))
+        return h_MD if layer.multiplier is None else h_MD * layer.multiplier
 
 
 class Captured:

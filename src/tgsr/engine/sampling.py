@@ -85,9 +85,14 @@ class ByModules:
 
     lalm: Lalm
     is_capturable: ClassVar[bool] = False
+    reads_prompts: ClassVar[bool] = True
+
+    def prefill(self, prefix: SharedPrefix) -> KeyValues:
+        """As PlainDecoder.prefill."""
+        return prefill(prefix)
 
     def logits(self, cache: BranchCache, embeds: Tensor, position_BN: Tensor) -> Tensor:
-        """After the last of N tokens a branch, B x V, float32; `cache.extend` comes before."""
+        """As PlainDecoder.logits."""
         decoder = self.lalm.language_model
         # A layer attends to a memory only where it is given one; whose keys it attends to, the cache says.
         more = {} if cache.prefix.memory is None else {"encoder_hidden_states": embeds[:, :1]}
@@ -105,6 +110,11 @@ class ByModules:
 
 
 Decoder = PlainDecoder | ByModules
+
+
+def reader_of(decoder: Decoder, lalm: Lalm) -> Decoder:
+    """What prefixes and prompts go through before `decoder` draws."""
+    return decoder if decoder.reads_prompts else ByModules(lalm)
 
 
 def decoder_of(lalm: Lalm, quantize: Quantize | None = None) -> Decoder:
@@ -162,7 +172,7 @@ def sample(
     lengths = [len(prefix.rows[owner]) + len(prompt) for owner, prompt in zip(owners, prompts, strict=True)]
     for group in of_like_lengths(lengths):
         heard = sorted({owners[b] for b in group})
-        keys_and_values = prefill(prefix.only(heard))
+        keys_and_values = reader_of(decoder, prefix.lalm).prefill(prefix.only(heard))
         for first in range(0, len(group), at_once):
             some = group[first : first + at_once]
             clips = sorted({heard.index(owners[b]) for b in some})
@@ -293,7 +303,7 @@ def _sample_together(
 
     # The prompts, all their tokens at once; then token by token.
     cache.extend(visible_BT)
-    logits_BV = ByModules(lalm).logits(
+    logits_BV = reader_of(decoder, lalm).logits(
         cache,
         prefix.embed(ids_BT, owners_B[:, None].expand_as(ids_BT)),
         (start_B[:, None] + torch.arange(n_prompt, device=device)).clamp(min=0),

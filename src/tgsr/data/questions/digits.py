@@ -82,6 +82,8 @@ def twice(words: tuple[Word, ...], rng: np.random.Generator) -> Draft | None:
     once = {digit for digit, n in counts.items() if n == 1}
     if len(once) < 3:
         once |= set(DIGITS) - set(counts)
+    if len(once) < 3:
+        return None
     evidence = tuple(word.span for word in words if word.text == doubles[0])
     return Draft("twice", "Which digit is said twice?", doubles[0], _others(rng, once), evidence)
 
