@@ -6,8 +6,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from page_reader import Page
 from tgsr import audio
@@ -19,7 +19,7 @@ from tgsr.evaluation.scoring.metrics import ChoiceScores, Difference
 from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.evaluation.scoring.spoken import Spoken
 from tgsr.records import Question, Response, write_jsonl
-from tgsr.report.figures import line_panel, ticks
+from tgsr.report.figures import line_panel, ticks, waveform_figure
 from tgsr.report.items import choose_items, group_by_question
 from tgsr.report.page import content_hash
 from tgsr.report.question_sets import QuestionSet
@@ -124,8 +124,8 @@ def full_run(folder: Path) -> Path:
     by_layer = {"all": {"audio": [0.1, 0.3]}, "times": {"audio": [0.2, float("nan")]}}
     looked = {"n": 9, "by_phase": {"all": {"audio": mean}}, "by_layer": by_layer, "audio_per_token": None}
     (run / "attention.json").write_text(json.dumps({NASTY: looked, "b": looked}))
-    for name in ("attention", "controls"):
-        Figure().savefig(run / f"{name}.png")
+    waveform_figure(made[0].samples, [], {}, run / "attention.png")
+    waveform_figure(made[0].samples, [], {}, run / "controls.png")
     rows = "".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, 9))
     (run / "sta" / "metrics.jsonl").write_text(rows)
     (run / "sta" / "run.json").write_text('{"stage": "<u>sta</u>"}')
@@ -518,3 +518,17 @@ def test_entities_that_a_model_wrote_are_shown_as_it_wrote_them(tmp_path: Path) 
     page = page_of(tmp_path, [Response(choice(made), "mini", "&lt;b&gt; from 0.1 s to 0.2 s")])
     assert page.all("p", "text")[0][1] == "&lt;b&gt; from 0.1 s to 0.2 s"
     assert "b & c" in page.all("ul", "choices")[0][1]
+
+
+def test_a_figure_for_the_readme_is_a_png_of_its_lanes(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = compose(1, "heldout-recordings")
+    spans = [word.span for word in made.clip.words]
+    waveform_figure(made.samples, spans[:1], {"mini": [], "mini:sta": spans[1:3]}, tmp_path / "few.png")
+    waveform_figure(made.samples, spans[:1], {m: spans for m in "abcdefgh"}, tmp_path / "many.png")
+    few, many = ((tmp_path / name).read_bytes() for name in ("few.png", "many.png"))
+    assert few[:8] == many[:8] == b"\x89PNG\r\n\x1a\n"
+    heights = [int.from_bytes(png[20:24], "big") for png in (few, many)]
+    assert heights[1] > heights[0]
+    with pytest.raises(ValueError, match="at least one sample"):
+        waveform_figure(np.zeros(0, np.float32), [], {}, tmp_path / "none.png")
