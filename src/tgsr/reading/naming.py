@@ -24,7 +24,21 @@ _LATEX = re.compile(r"\\(?:[A-Za-z]+|.)")
 _CAPITAL = re.compile(r"(?<!\w)(?:[AI](?!\w| [a-z])|[B-HJ-Z](?!\w))")  # no article
 _NEW = re.compile(r"[,/&+]\s*$|\n")  # before a text, which is then no repetition of the letter before it
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBERS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 _SAME_NUMBER = {word: str(value) for value, word in enumerate(_NUMBERS)}
 _SAME_NUMBER |= {digits: word for word, digits in _SAME_NUMBER.items()}
 STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")

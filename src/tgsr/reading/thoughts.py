@@ -8,7 +8,8 @@ import re
 # gpt-oss, which are plain words where a decoder leaves out special tokens, and of Gemma.
 _NAME = r"(?:[a-z]{1,8}:)?(?:think(?:ing)?|thoughts?)"
 _BEGINS = (
-    rf"<{_NAME}>|\[{_NAME}\]|◁think▷|<\|begin_of_(?:thought|thinking)\|>|<\|channel\|?>\s?(?:analysis<\|message\|>|thought\b)"
+    rf"<{_NAME}>|\[{_NAME}\]|◁think▷|<\|begin_of_(?:thought|thinking)\|>"
+    r"|<\|channel\|?>\s?(?:analysis<\|message\|>|thought\b)"
 )
 _ENDS = (
     rf"</{_NAME}>|\[/{_NAME}\]|◁/think▷|<\|end_of_(?:thought|thinking)\|>|<\|channel\|>\s?final<\|message\|>|<channel\|>"
@@ -26,8 +27,8 @@ def after_thoughts(text: str) -> int:
 def said_aloud(text: str) -> tuple[int, int, bool]:
     """[begin, end) of what is said beside the thoughts, and whether there is nothing but thoughts that do not end.
 
-    Then [begin, end) are these. What stands before the mark of a closed thought is thought, too: some prompts end with the
-    opening one.
+    Then [begin, end) are these. What stands before the mark of a closed thought is thought, too: some prompts end with
+    the opening one.
     """
     begin, end = after_thoughts(text), len(text)
     opened = _BEGIN.search(text, begin)
