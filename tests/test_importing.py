@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from tgsr import cli
 from tgsr.choices import token_match
-from tgsr.errors import ImportFileError
+from tgsr.errors import ImportFileError, RecordError
 from tgsr.evaluation.scoring.importing import Imported, import_predictions
 from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.records import Question, Response, read_responses, write_jsonl
@@ -392,3 +393,179 @@ def test_labels_of_own_questions_are_kept(tmp_path: Path) -> None:
     rows = [{"id": question.id, "output": "one"}]
     _, out = imported(tmp_path, rows, model="m", questions=tmp_path / "q.jsonl")
     assert read_responses(out)[0].question == question
+
+
+# --- the same answers in other programs' layouts -----------------------------------------------------------------
+
+ASKED = [
+    {
+        "id": f"q{i}",
+        "audio": f"clips/s{i}.wav",
+        "question": "How does she feel?",
+        "choices": ["happy", "sad", "angry"],
+        "answer": "sad",
+        "duration": 10.0,
+    }
+    for i in range(4)
+]
+SAID = ["From 1.0s to 2.0s she sighs. Final answer: (b) sad", "sad", "(a) happy", ""]
+
+
+def completion_of(text: str, finish: str = "stop") -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "reasoning_content": None}
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "choices": [{"message": message, "finish_reason": finish}],
+    }
+
+
+def lines_of(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def pairs() -> list[tuple[str, str]]:
+    return [(str(asked["id"]), said) for asked, said in zip(ASKED, SAID, strict=True)]
+
+
+LAYOUTS: dict[str, str] = {
+    "a table of Weights & Biases": json.dumps(
+        {"columns": ["id", "response"], "data": pairs(), "ncols": 2, "nrows": 4}
+    ),
+    "pandas, split": json.dumps({"columns": ["id", "response"], "index": [0, 1, 2, 3], "data": pairs()}),
+    "pandas, by column": json.dumps(
+        {
+            "id": {str(i): id_ for i, (id_, _) in enumerate(pairs())},
+            "response": {str(i): text for i, (_, text) in enumerate(pairs())},
+        }
+    ),
+    "rows by id": json.dumps({id_: {"prediction": text, "score": 1.0} for id_, text in pairs()}),
+    "responses by id": json.dumps(dict(pairs())),
+    "results beside what else is said": json.dumps(
+        {
+            "summary": {"n": 4},
+            "errors": [],
+            "seeds": [1],
+            "rows": [{"id": i, "output": t} for i, t in pairs()],
+        }
+    ),
+    "OpenAI's batch": lines_of(
+        *(
+            {
+                "id": "b",
+                "custom_id": i,
+                "response": {"status_code": 200, "body": completion_of(t)},
+                "error": None,
+            }
+            for i, t in pairs()
+        )
+    ),
+    "chat completions": lines_of(*({"id": i, "response": completion_of(t)} for i, t in pairs())),
+    "messages": lines_of(
+        *(
+            {"id": i, "output": [{"role": "user", "content": "?"}, {"role": "assistant", "content": t}]}
+            for i, t in pairs()
+        )
+    ),
+    "parts of a message": lines_of(
+        *({"id": i, "output": [{"type": "text", "text": t or " "}]} for i, t in pairs())
+    ),
+    "ms-swift's infer": lines_of(
+        *(
+            {
+                "response": t,
+                "labels": "(b) sad",
+                "messages": [{"role": "user", "content": "?"}],
+                "audios": [a["audio"]],
+            }
+            for a, (_, t) in zip(ASKED, pairs(), strict=True)
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_answers_are_read_from_any_layout(layout: str, tmp_path: Path) -> None:
+    file, out = write(tmp_path / "outputs.json", LAYOUTS[layout]), tmp_path / "out.jsonl"
+    imported = import_predictions(file, out, model="M", questions=write(tmp_path / "asked.json", ASKED))
+    responses = list(read_responses(out))
+    assert [(response.question.id, response.text.strip()) for response in responses] == pairs()
+    assert (imported.n_bad, imported.n_unanswered) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["outputs.jsonl.gz", "outputs.csv.gz"])
+def test_a_compressed_file_is_read_as_what_it_holds(name: str, tmp_path: Path) -> None:
+    rows = lines_of(*({"id": i, "response": t} for i, t in pairs()))
+    table = "id,response\n" + "".join(f'{i},"{t}"\n' for i, t in pairs())
+    file = tmp_path / name
+    file.write_bytes(gzip.compress((table if "csv" in name else rows).encode()))
+    out = tmp_path / "out.jsonl"
+    import_predictions(file, out, model="M", questions=write(tmp_path / "asked.json", ASKED))
+    assert [response.text for response in read_responses(out)] == SAID
+    file.write_bytes(file.read_bytes()[:-12])
+    with pytest.raises(RecordError, match="is no whole gzip file"):
+        import_predictions(file, out, model="M", questions=tmp_path / "asked.json")
+
+
+def test_a_line_that_is_broken_costs_itself(tmp_path: Path) -> None:
+    rows = lines_of(*({"id": i, "response": t} for i, t in pairs()))
+    file = write(
+        tmp_path / "outputs.jsonl", "[1]\n".join(rows.splitlines(keepends=True)[:2]) + '{"id": "q3", "resp'
+    )
+    out = tmp_path / "out.jsonl"
+    imported = import_predictions(file, out, model="M", questions=write(tmp_path / "asked.json", ASKED))
+    assert (imported.n, imported.n_bad, imported.n_unanswered) == (2, 2, 2)
+    bad = [json.loads(line) for line in (tmp_path / "out.jsonl.errors.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in bad] == [2, 4]
+    assert "is not JSON" in bad[1]["error"]
+
+
+def test_questions_with_a_broken_line_are_refused(tmp_path: Path) -> None:
+    questions = write(tmp_path / "asked.jsonl", lines_of(*ASKED) + '{"id": "q4", "cho')
+    file = write(tmp_path / "outputs.jsonl", lines_of({"id": "q0", "response": "sad"}))
+    with pytest.raises(ImportFileError, match=r"asked\.jsonl:5: is not JSON"):
+        import_predictions(file, tmp_path / "out.jsonl", model="M", questions=questions)
+
+
+def test_what_a_server_cut_or_refused_is_told_apart_from_an_answer(tmp_path: Path) -> None:
+    rows = [
+        {"id": "q0", "response": completion_of("From 1.0s to", "length")},
+        {"id": "q1", "response": completion_of("", "content_filter")},
+        {"id": "q2", "response": completion_of("sad")},
+    ]
+    out = tmp_path / "out.jsonl"
+    imported = import_predictions(
+        write(tmp_path / "o.jsonl", lines_of(*rows)),
+        out,
+        model="M",
+        questions=write(tmp_path / "q.json", ASKED),
+    )
+    assert [(r.question.id, r.truncated) for r in read_responses(out)] == [("q0", True), ("q2", False)]
+    assert imported.n_bad == 1
+    assert "content_filter" in (tmp_path / "out.jsonl.errors.jsonl").read_text()
+
+
+def test_a_missing_value_of_pandas_is_no_text_and_no_choice(tmp_path: Path) -> None:
+    asked = [{**ASKED[0], "choices": ["happy", "sad", float("nan")]}]
+    file = write(tmp_path / "o.jsonl", '{"id": "q0", "response": NaN}\n')
+    import_predictions(file, tmp_path / "out.jsonl", model="M", questions=write(tmp_path / "q.json", asked))
+    (response,) = read_responses(tmp_path / "out.jsonl")
+    assert (response.text, response.question.choices) == ("", ("happy", "sad"))
+
+
+def test_numbers_of_pandas_find_their_questions_unless_they_lost_digits(tmp_path: Path) -> None:
+    ids = [17, 9007199254740992, 9007199254740993]
+    questions = write(tmp_path / "q.json", [{**ASKED[0], "id": id_} for id_ in ids])
+    file = write(tmp_path / "o.jsonl", lines_of(*({"id": float(id_), "response": "sad"} for id_ in ids)))
+    imported = import_predictions(file, tmp_path / "out.jsonl", model="M", questions=questions)
+    assert [response.question.id for response in read_responses(tmp_path / "out.jsonl")] == ["17"]
+    assert imported.n_bad == 2
+
+
+def test_a_list_within_an_object_can_be_mapped(tmp_path: Path) -> None:
+    row = {"id": "q0", "reply": {"candidates": [{"content": {"parts": [{"text": "sad"}]}}]}}
+    file = write(tmp_path / "o.jsonl", lines_of(row))
+    columns = {"response": "reply.candidates.0.content.parts.0.text"}
+    questions = write(tmp_path / "q.json", ASKED)
+    import_predictions(file, tmp_path / "out.jsonl", model="M", questions=questions, columns=columns)
+    assert [response.text for response in read_responses(tmp_path / "out.jsonl")] == ["sad"]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 from tgsr.disk.workbook import is_workbook, sheet_rows
 from tgsr.errors import AudioError, Bad, CorpusError, DiskError, RecordError, shown
@@ -313,14 +313,14 @@ def _unquoted(value: str) -> str:
 
 
 def _is_utf16(path: Path) -> bool:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _text(path: Path) -> TextIO:
     if _is_utf16(path):
-        return path.open(encoding="utf-16", errors="replace")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape")
+        return io.TextIOWrapper(opened(path), encoding="utf-16", errors="replace")
+    return io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="surrogateescape")
 
 
 def _require_columns(path: Path, columns: Collection[str], header: list[str]) -> None:
@@ -338,6 +338,18 @@ def _problem(header: list[str], values: list[str]) -> str | None:
     if values and len(values) != len(header):
         return f"has {len(values)} values where the header has {len(header)}"
     return None
+
+
+def opened(path: Path) -> BinaryIO:
+    """The bytes of a file, without gzip's compression where it is called .gz. RecordError where that is cut off."""
+    if path.suffix != ".gz":
+        return path.open("rb")
+    try:
+        return io.BytesIO(gzip.decompress(path.read_bytes()))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordError(
+            None, f"is no whole gzip file ({error})", str(path), remedy="copy it again"
+        ) from error
 
 
 def json_lines(path: Path) -> Iterator[Entry | Bad]:

@@ -71,8 +71,8 @@ def lat_bench(row: Mapping[str, Any]) -> Iterator[Query]:
     contents = [*map(_content, messages), "", ""]
     asked = str(row.get("query") or contents[0]).replace("<audio>", "").strip()
     reference = str(row.get("labels") or row.get("ground_truth") or contents[1])
-    sound = sounds[0].get("path") if isinstance(sounds[0], dict) else sounds[0]
-    if not asked or not isinstance(sound, str):
+    sound = _path_of(sounds[0])
+    if not asked or sound is None:
         raise RecordError(
             "messages", f"must ask about a sound, got {asked!r:.60} about {sound!r:.60}", remedy=COPY
         )
@@ -137,8 +137,10 @@ def flat_row(row: Row, *, joins: bool = False) -> Row:
         row = {**row, "id": id_of(str(row["audio_path"]), asked.replace("<audio>", "").strip())}
     try:
         queries = [] if read is None else list(read(row))
-    except RecordError:
-        return row
+    except RecordError:  # ms-swift writes answers to any question so: this one is joined by its sound
+        sounds = row.get("audios")
+        sound = _path_of(sounds[0]) if isinstance(sounds, list) and len(sounds) == 1 else None
+        return row if "audio" in row or sound is None else {**row, "audio": sound}
     if len(queries) != 1:
         return row
     response = {"response": row["final_prediction"]} if "final_prediction" in row else {}
@@ -207,6 +209,11 @@ def _some(spans: tuple[Span, ...], field: str, written: object) -> tuple[Span, .
     if not spans:
         raise RecordError(field, f"{written!r:.60} says no interval")
     return spans
+
+
+def _path_of(sound: object) -> str | None:
+    path = sound.get("path") if isinstance(sound, dict) else sound
+    return path if isinstance(path, str) else None
 
 
 def _content(message: object) -> str:

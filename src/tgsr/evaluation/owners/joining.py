@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tgsr.disk.sound_folder import parts_of
 from tgsr.errors import RecordError
+
+# pandas' 17.0 for 17; beyond 2**53 such a number may be another's id.
+_WHOLE = re.compile(r"([0-9]{1,15})\.0")
 
 
 def sound_name(path: str) -> str:
@@ -33,10 +37,11 @@ class Joining:
     def find(self, ids: Iterable[str | None], sound: str | None) -> str | None:
         """The question of a row: the first of its `ids` that there is; of a row without an id the one about its sound.
 
-        An id may be the sound's name or path itself. An id that is none of these is another question's, whatever the
-        sound: None, as where nothing fits. RecordError where several questions are about the sound.
+        An id may be the sound's name or path itself, and 17.0 is 17. An id that is none of these is another
+        question's, whatever the sound: None, as where nothing fits. RecordError where several are about the sound.
         """
         given = [id_ for id_ in ids if id_]
+        given += [match[1] for id_ in given if (match := _WHOLE.fullmatch(id_))]
         known = next((id_ for id_ in given if id_ in self.ids), None)
         if known is not None:
             return known

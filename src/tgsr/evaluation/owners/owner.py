@@ -246,9 +246,8 @@ def texts_of(value: Any) -> tuple[str, ...]:
         value = parsed if isinstance(parsed, list) else re.split(r"\s*\|\s*|\n", value)
     if not isinstance(value, list):
         raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
-    return tuple(
-        without_letters([str(item).strip() for item in value if item is not None and str(item).strip()])
-    )
+    there = [str(item).strip() for item in value if item is not None and item == item]  # NaN is pandas' blank
+    return tuple(without_letters([text for text in there if text]))
 
 
 def answer_among(value: Any, choices: Sequence[str]) -> str:

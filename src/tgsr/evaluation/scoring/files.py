@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from tgsr.disk.jsonl import Row, lines_in, row_of
 from tgsr.disk.parquet import MAGIC, parquet_rows
-from tgsr.disk.rows import header_of, table
+from tgsr.disk.rows import header_of, opened, table
 from tgsr.disk.whole import StrPath
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import OWNERS, owner_of_question
@@ -43,7 +43,7 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
     Raises RecordError for what is none of them, with file and line, and where there is no row.
     """
     name = os.fspath(path)
-    with open(path, "rb") as file:
+    with opened(Path(name)) as file:
         start = file.read(65536).removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
         rows: Iterator[tuple[int, Row]]

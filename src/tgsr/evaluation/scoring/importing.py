@@ -21,7 +21,7 @@ from tgsr import audio
 from tgsr.choices import extract_choice
 from tgsr.disk.jsonl import Row, maybe_json
 from tgsr.disk.parquet import is_parquet, parquet_rows
-from tgsr.disk.rows import Entry, seconds_in, table
+from tgsr.disk.rows import LONGEST_ROW, Entry, opened, seconds_in, table
 from tgsr.disk.sound_folder import SoundFolder
 from tgsr.disk.workbook import is_workbook
 from tgsr.errors import AudioError, Bad, ImportFileError, RecordError
@@ -44,7 +44,8 @@ from tgsr.evaluation.owners.owner import (
     within,
 )
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
-from tgsr.llm.chat import CUT
+from tgsr.llm.chat import CUT, read_chat, whole_text
+from tgsr.llm.endpoint import Malformed
 from tgsr.records import Question, Response, append_jsonl, question_of, read_questions, write_jsonl
 from tgsr.timeline import Span
 
@@ -141,14 +142,14 @@ def import_predictions(
         try:
             if not _has(row, columns["response"]):
                 raise RecordError("response", f"column {columns['response']} is missing")
-            text, n_others = _text(_value(row, columns["response"]))
+            text, n_others, is_cut = _text(_value(row, columns["response"]))
             if text.strip() in FORMULA_ERRORS:
                 problem = f"is {text.strip()}, which Excel shows of a text that begins as a formula does"
                 raise RecordError("response", problem)
             asked = Mapped(row, columns, comma=read.comma)
             id_ = asked.id() if joining is None else _joined(asked, joining)
             # The questions' file is the authority; what a prediction file repeats of it may be cut or changed.
-            record = {**row, **(known[id_] if known else {})}
+            record = {**row, **(known[id_] if known else {}), **({"truncated": True} if is_cut else {})}
             if id_ in seen:
                 raise RecordError("id", f"{id_!r} was already on line {seen[id_]}")
             if owner is None:
@@ -216,14 +217,17 @@ class Table:
 def read_table(path: Path) -> Table:
     """The rows of a JSON list, JSONL, CSV, TSV, Excel workbook or Parquet. What it is, its content says.
 
+    JSON and tables may be gzipped (.gz). A line of JSONL that is none is bad, and the others are read.
+
     Raises ImportFileError for text that is none of them or neither UTF-8 nor Excel's UTF-16, and where there are no
-    rows.
+    rows; RecordError for a .gz that is cut off.
     """
     if is_workbook(path):
         return _cells(path)
     if is_parquet(path):
         return Table(list(enumerate(parquet_rows(path), 1)))
-    content = path.read_bytes()
+    with opened(path) as file:
+        content = file.read()
     is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
@@ -233,31 +237,57 @@ def read_table(path: Path) -> Table:
         ways = "save it as UTF-8; Excel calls it CSV UTF-8, and its own .xlsx is read too"
         raise ImportFileError(f"{path}:{line}: {problem}: {ways}") from error
     start = text.lstrip()[:1]
-    rows: list[tuple[int, Any]]
+    read: list[tuple[int, Any]]
     if start == "[":
-        rows = list(enumerate(_json(path, 1, text), 1))
+        read = list(enumerate(_json(path, 1, text), 1))
     elif start == "{":
         whole = maybe_json(text)
-        if not isinstance(whole, dict):
+        if isinstance(whole, dict):
+            read = list(enumerate(_rows_in(path, whole), 1))
+        else:
             lines = enumerate(text.split("\n"), 1)
-            rows = [(line, _json(path, line, content)) for line, content in lines if content.strip()]
-        elif any(key in whole for key in ("id", "doc_id", "messages", *RESPONSE_COLUMNS)):
-            rows = [(1, whole)]
-        else:  # a results file: one list of rows beside what else it says
-            inner = [value for value in whole.values() if isinstance(value, list)]
-            if len(inner) != 1:
-                problem = f"one JSON object with {len(inner)} lists; give the one with the rows"
-                raise ImportFileError(f"{path}: {problem}")
-            rows = list(enumerate(inner[0], 1))
+            read = [(line, _json_or_bad(path, line, content)) for line, content in lines if content.strip()]
     else:
         return _cells(path)
-    if not rows:
+    if not read:
         raise ImportFileError(f"{path}: holds no rows")
-    for line, row in rows:
-        if not isinstance(row, dict):
-            problem = f"a row must be an object with named values, got {row!r:.60}"
-            raise ImportFileError(f"{path}:{line}: {problem}")
-    return Table(rows)
+    rows = [(line, row) for line, row in read if isinstance(row, dict)]
+    problem = "a row must be an object with named values"
+    bad = [
+        row if isinstance(row, Bad) else Bad(str(path), f"{problem}, got {row!r:.60}", line)
+        for line, row in read
+        if not isinstance(row, dict)
+    ]
+    if not rows:
+        raise ImportFileError(f"{path}:{bad[0].line}: {bad[0].error}")
+    return Table(rows, bad)
+
+
+def _rows_in(path: Path, whole: dict[str, Any]) -> list[Any]:
+    """The rows of one JSON object, as programs write them.
+
+    A table as W&B's and pandas' `split` ("columns" and "data"), pandas' columns, each by row, or rows, or nothing but
+    responses, by id; a row alone; or what a results file says beside its one list of rows.
+    """
+    names, data, values = whole.get("columns"), whole.get("data"), list(whole.values())
+    are_objects = bool(values) and all(isinstance(value, dict) for value in values)
+    is_row = any(key in whole for key in ("id", "doc_id", "messages", *RESPONSE_COLUMNS))
+    if isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
+        return [dict(zip(map(str, names), row, strict=False)) for row in data]
+    if are_objects and is_row:
+        keys = dict.fromkeys(key for column in values for key in column)
+        return [{name: column.get(key) for name, column in whole.items()} for key in keys]
+    if is_row:
+        return [whole]
+    if are_objects:
+        return [{"id": id_, **row} for id_, row in whole.items()]
+    if values and all(value is None or isinstance(value, str) for value in values):
+        return [{"id": id_, "response": text} for id_, text in whole.items()]
+    inner = [v for v in values if isinstance(v, list) and v and all(isinstance(row, dict) for row in v)]
+    if len(inner) != 1:
+        problem = f"one JSON object with {len(inner)} lists of rows; give the one with the rows, as a file of its own"
+        raise ImportFileError(f"{path}: {problem}")
+    return list(inner[0])
 
 
 def _cells(path: Path) -> Table:
@@ -269,6 +299,14 @@ def _cells(path: Path) -> Table:
         raise ImportFileError(f"{path}: holds no rows" + (f" that can be read: {bad.error}" if bad else ""))
     rows: list[tuple[int, Row]] = [(row.line or 0, dict(row.values)) for row in good]
     return Table(rows, [row for row in read if isinstance(row, Bad)], good[0].comma)
+
+
+def _json_or_bad(path: Path, line: int, text: str) -> Any:
+    """A line's value; Bad where it has none, as the last one of a run that was killed."""
+    try:
+        return _json(path, line, text)
+    except ImportFileError as error:
+        return Bad(str(path), str(error).removeprefix(f"{path}:{line}: "), line, row=text[:LONGEST_ROW])
 
 
 def _json(path: Path, line: int, text: str) -> Any:
@@ -290,6 +328,7 @@ def _presets(row: Mapping[str, Any]) -> dict[str, str]:
     if (owner := owner_of(row)) is not None and owner.columns:
         return dict(owner.columns)
     names = [(field, field) for field in FIELDS if field != "response"]
+    names = [("id", "custom_id"), *names]  # beside it OpenAI's batches have an id of their own
     names += [("id", "doc_id"), ("answer", "target"), ("audio", "audio_id"), ("audio", "audio_path")]
     plain = _by_plain_name(row)
     return {field: plain[name] for field, name in reversed(names) if name in plain}
@@ -335,9 +374,12 @@ def _is_read(column: str, columns: Mapping[str, str], row: Mapping[str, Any]) ->
 def _questions(path: Path) -> dict[str, Row]:
     """The rows of a file of questions by their id. Raises ImportFileError for one without."""
     rows: dict[str, Row] = {}
-    for _, row in read_table(path).rows:
-        if owner_of(row) is None and (read := format_of_row(row)) is not None:
-            rows |= {query.id: columns_of(query) for query in read(row)}
+    read = read_table(path)
+    if read.bad:  # what is asked about must be known, whole
+        raise ImportFileError(f"{path}:{read.bad[0].line}: {read.bad[0].error}")
+    for _, row in read.rows:
+        if owner_of(row) is None and (queries := format_of_row(row)) is not None:
+            rows |= {query.id: columns_of(query) for query in queries(row)}
             continue
         try:
             rows[Mapped(row, {"id": _by_plain_name(row).get("id", "id")}).id()] = row
@@ -388,9 +430,12 @@ def _value(row: Mapping[str, Any], column: str, missing: object = None) -> Any:
         return _MISSING if any(value is _MISSING for value in values) else values
     value: Any = row
     for key in column.split("."):
-        if not isinstance(value, dict) or key not in value:
+        if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        elif isinstance(value, dict) and key in value:
+            value = value[key]
+        else:
             return missing
-        value = value[key]
     return value
 
 
@@ -439,15 +484,43 @@ class Mapped:
         return str(self.need("id"))
 
 
-def _text(value: Any) -> tuple[str, int]:
-    """The response as text, and how many more there were. null is a model that said nothing: ""."""
+def _text(value: Any) -> tuple[str, int, bool]:
+    """The response as text, how many more there were, and whether a server says that a limit cut it.
+
+    null, and NaN, which pandas writes for it, are a model that said nothing: "". Messages and chat completions, also as
+    OpenAI's batches wrap them, are what the model's last message says.
+    """
     n_more = 0
-    while isinstance(value, list):
+    while isinstance(value, list) and not _is_said(value):
         n_more += max(0, len(value) - 1)
         value = value[0] if value else None
+    if isinstance(value, list):
+        replies = [message for message in value if message.get("role") == "assistant"]
+        value = replies[-1] if replies else {"content": value if "type" in value[0] else ""}
     if isinstance(value, dict):
-        raise RecordError("response", f"is an object with {', '.join(map(str, value))}: map one of its keys")
-    return ("" if value is None else str(value)), n_more
+        body = value["body"] if isinstance(value.get("body"), dict) else value
+        body = {"choices": [{"message": body}]} if "content" in body else body
+        if "choices" not in body:
+            keys = ", ".join(map(str, value))
+            raise RecordError(
+                "response", f"is an object with {keys}: map one of its keys, response=COLUMN.KEY"
+            )
+        try:
+            said = read_chat(body)
+        except Malformed as error:
+            raise RecordError("response", str(error)) from error
+        if "failed" in said:
+            raise RecordError("response", str(said["failed"]))
+        return whole_text(said), len(body["choices"]) - 1, "truncated" in said
+    is_none = value is None or (isinstance(value, float) and math.isnan(value))
+    return ("" if is_none else str(value)), n_more, False
+
+
+def _is_said(values: list[Any]) -> bool:
+    """Whether a list is one conversation, or the parts of one message, and not several responses."""
+    return bool(values) and all(
+        isinstance(value, dict) and ("role" in value or "type" in value) for value in values
+    )
 
 
 # --- rows ------------------------------------------------------------------------------------------------------
