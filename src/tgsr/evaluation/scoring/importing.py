@@ -251,7 +251,7 @@ def read_table(path: Path) -> Table:
         return _cells(path)
     if not read:
         raise ImportFileError(f"{path}: holds no rows")
-    rows = [(line, row) for line, row in read if isinstance(row, dict)]
+    rows: list[tuple[int, Row]] = [(line, row) for line, row in read if isinstance(row, dict)]
     problem = "a row must be an object with named values"
     bad = [
         row if isinstance(row, Bad) else Bad(str(path), f"{problem}, got {row!r:.60}", line)
