@@ -67,7 +67,8 @@ def run(stage: str, questions: str, out: Path, stops: bool = False, **options: A
     else:
         settings |= {"prompts_per_step": 4, "group_size": 3, "max_new_tokens": 6, **options}
         train_grpo(GrpoConfig(questions=questions, **settings), out, cache, load, rewarded_by(by_length))
-    (out / f"held-{rank}").write_text(str(min(held)))
+    if held:  # a process that only draws reads by the plain decoder
+        (out / f"held-{rank}").write_text(str(min(held)))
 
 
 def main() -> None:

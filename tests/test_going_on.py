@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from tgsr import rl, sta
 from tgsr.engine.features import FeatureCache
@@ -38,11 +39,12 @@ def test_sound_that_was_replaced_under_its_name_is_refused_by_name(phrases: Path
     assert {"mini/base.safetensors", "mini/tokenizer.json"} <= set(described["model"])
     assert described["sounds"]["n"] == 3
     sound = sorted({phrases.parent / question.audio for question in read_questions(phrases)})
-    kept = [path.read_bytes() for path in sound[:2]]
-    sound[0].write_bytes(kept[1])
+    kept = sound[0].read_bytes()
+    samples, rate = soundfile.read(sound[0])
+    soundfile.write(sound[0], samples[::-1], rate)
     with pytest.raises(RunError, match=rf"its sound changed since it began: .*{sound[0].name}"):
         sta.train_sta(config, tmp_path / "run", cache, tiny_base)
-    sound[0].write_bytes(kept[0])  # the same content, other times
+    sound[0].write_bytes(kept)  # the same content, other times
     sta.train_sta(config, tmp_path / "run", cache, tiny_base)
 
 

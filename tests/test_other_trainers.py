@@ -318,7 +318,7 @@ def test_the_words_of_a_clip_go_along_and_are_no_part_of_the_question(target, tm
 
 def test_how_many_questions_are_for_testing_is_said(tmp_path, capsys):
     held_out = [replace(CHOICE, id=split, split=split) for split in ("dev", "test")]
-    write_jsonl(tmp_path / "q.jsonl", [CHOICE, *held_out])
+    write_jsonl(tmp_path / "q.jsonl", [replace(CHOICE, split="train"), *held_out])
     command = ["export", str(tmp_path / "q.jsonl"), "--to", "ms-swift", "--out", str(tmp_path / "out.jsonl")]
     assert cli.main(command) == 0
     assert (

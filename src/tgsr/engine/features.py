@@ -109,16 +109,18 @@ class FeatureCache:
         return KeptFeatures(path, len(features))
 
 
-def hear(lalm: Lalm, record: Clip | Question, jsonl: StrPath, cache: FeatureCache) -> KeptFeatures:
+def hear(
+    lalm: Lalm, record: Clip | Question, jsonl: StrPath, cache: FeatureCache, slack: float = math.inf
+) -> KeptFeatures:
     """The encoder's output of the record's clip, whose path starts at the folder of its file `jsonl`.
 
-    Raises AudioError for a file that cannot be decoded, or that lasts 0.5 s more or less than the record says, whose
-    times are then of another sound or in another unit; ModelError as FeatureCache.keep does.
+    Raises AudioError for a file that cannot be decoded, or that lasts `slack` seconds more or less than the record
+    says, whose times are then of another sound or in another unit; ModelError as FeatureCache.keep does.
     """
     path = resolve_audio(record, jsonl)
     samples = load(path, max_seconds=seconds_to_decode(lalm, cache.long_audio))
     kept, seconds = cache.keep(lalm, samples), len(samples) / SAMPLE_RATE
-    if abs(seconds - record.duration) > DURATION_SLACK:
+    if abs(seconds - record.duration) > slack:
         found = f'lasts {seconds:.2f} s, and its row\'s "duration" is {record.duration:g}'
         raise AudioError(str(path), found, "give times in seconds, of this very file")
     return kept

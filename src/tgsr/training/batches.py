@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
-from tgsr.engine.features import KeptFeatures, hear
+from tgsr.engine.features import DURATION_SLACK, KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.records import Question, by_clip, is_held_out, write_jsonl
@@ -34,7 +34,7 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
         about, audio = clip[0], clip[0].audio
         try:
             for about in {question.duration: question for question in clip}.values():  # as a rule one
-                kept = hear(run.lalm, about, path, run.cache)
+                kept = hear(run.lalm, about, path, run.cache, DURATION_SLACK)
             features.append((audio, kept))
         except (AudioError, ModelError, FileNotFoundError) as error:
             unheard.append({"clip": about.clip_id, "audio": audio, "error": str(error)})

@@ -126,7 +126,11 @@ def seconds(clock: str) -> Seconds:
 
 def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
     """Every cue's words. Captions that roll, grow or light up word by word show words again: these are read once."""
-    shown = list({(cue.start, cue.end, cue.lines): cue for cue in shown}.values())  # some are there twice
+    # Some are there twice; without a time of its own, a cue of the same words is another.
+    known = {
+        (cue.start, cue.end, cue.lines if cue.end > cue.start else n): cue for n, cue in enumerate(shown)
+    }
+    shown = list(known.values())
     prefixes = [
         match[1].strip()
         for cue in shown
