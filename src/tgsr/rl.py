@@ -432,10 +432,9 @@ def doubts_of(row: Mapping[str, Any], n_responses: int, n_idle: int, config: Grp
     `row` is that of a step with so many responses, the last of `n_idle` in which no reward taught anything.
     """
     doubts: dict[str, str] = {}
-    n_cut = int(str(row["cut"]))
-    if 2 * n_cut >= n_responses:
+    if 2 * row["cut"] >= n_responses:
         doubts["cut"] = (
-            f"{n_cut} of {n_responses} responses reached --max-new-tokens {config.max_new_tokens} before their "
+            f"{row['cut']} of {n_responses} responses reached --max-new-tokens {config.max_new_tokens} before their "
             "end, where the answer is read: allow more, or look whether the model ever ends (tgsr check)"
         )
     if n_idle >= IDLE:

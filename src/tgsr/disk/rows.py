@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 from tgsr.disk.workbook import is_workbook, sheet_rows
 from tgsr.errors import AudioError, Bad, CorpusError, DiskError, RecordError, shown
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # The columns that a table may call it by, the first that has a value counting.
 FILE = (
     *("file_name", "audio", "path", "file", "filename", "audio_path", "filepath", "audio_filepath"),
@@ -314,13 +315,15 @@ def _unquoted(value: str) -> str:
 
 def _is_utf16(path: Path) -> bool:
     with opened(path) as file:
-        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        return file.read(2) in UTF_16
 
 
 def _text(path: Path) -> TextIO:
-    if _is_utf16(path):
-        return io.TextIOWrapper(opened(path), encoding="utf-16", errors="replace")
-    return io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="surrogateescape")
+    file = opened(path)
+    is_utf16 = file.read(2) in UTF_16
+    file.seek(0)
+    encoding, errors = ("utf-16", "replace") if is_utf16 else ("utf-8-sig", "surrogateescape")
+    return io.TextIOWrapper(file, encoding=encoding, errors=errors)
 
 
 def _require_columns(path: Path, columns: Collection[str], header: list[str]) -> None:

@@ -21,7 +21,6 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.records import Clip, Question, resolve_audio
 
 CHECKSUM = "crc32"  # where a file of kept features has it
-DURATION_SLACK = 0.5  # seconds: headers of mp3 and rounded durations are off by less
 LongAudio = Literal["refuse", "split"]
 
 

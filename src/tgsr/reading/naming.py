@@ -25,19 +25,8 @@ _CAPITAL = re.compile(r"(?<!\w)(?:[AI](?!\w| [a-z])|[B-HJ-Z](?!\w))")  # no arti
 _NEW = re.compile(r"[,/&+]\s*$|\n")  # before a text, which is then no repetition of the letter before it
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 _NUMBERS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve"),
 )
 _SAME_NUMBER = {word: str(value) for value, word in enumerate(_NUMBERS)}
 _SAME_NUMBER |= {digits: word for word, digits in _SAME_NUMBER.items()}
@@ -141,10 +130,8 @@ class Options:
         named = [_Choice(_WORD.findall(text.lower()), text, index) for index, text in enumerate(plain)]
         written = [choice.words for choice in named]
         also = [replace(one, words=[_SAME_NUMBER.get(word, word) for word in one.words]) for one in named]
-        for choice in [
-            *named,
-            *(one for one in also if one.words not in written),
-        ]:  # "2 times" is "two times", too
+        also = [one for one in also if one.words not in written]  # "2 times" is "two times", too
+        for choice in (*named, *also):
             if choice.words:
                 self.starting.setdefault(choice.words[0], []).append(choice)
         for alike in self.starting.values():

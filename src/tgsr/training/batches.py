@@ -10,13 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr.disk.jsonl import Row
-from tgsr.engine.features import DURATION_SLACK, KeptFeatures, hear
+from tgsr.engine.features import KeptFeatures, hear
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.records import Question, by_clip, is_held_out, write_jsonl
 from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
+DURATION_SLACK = 0.5  # seconds: headers of mp3 and rounded durations are off by less
 
 
 def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> dict[str, KeptFeatures]:

@@ -239,7 +239,8 @@ def read_table(path: Path) -> Table:
     start = text.lstrip()[:1]
     read: list[tuple[int, Any]]
     if start == "[":
-        read = list(enumerate(_json(path, 1, text), 1))
+        whole = _json_or_bad(path, 1, text)
+        read = [(1, whole)] if isinstance(whole, Bad) else list(enumerate(whole, 1))
     elif start == "{":
         whole = maybe_json(text)
         if isinstance(whole, dict):
@@ -304,17 +305,10 @@ def _cells(path: Path) -> Table:
 def _json_or_bad(path: Path, line: int, text: str) -> Any:
     """A line's value; Bad where it has none, as the last one of a run that was killed."""
     try:
-        return _json(path, line, text)
-    except ImportFileError as error:
-        return Bad(str(path), str(error).removeprefix(f"{path}:{line}: "), line, row=text[:LONGEST_ROW])
-
-
-def _json(path: Path, line: int, text: str) -> Any:
-    try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         problem = f"is not JSON ({error}); neither is it a table with a header"
-        raise ImportFileError(f"{path}:{line}: {problem}") from error
+        return Bad(str(path), problem, line, row=text[:LONGEST_ROW])
 
 
 def _flat(row: Row) -> dict[str, Any]:
