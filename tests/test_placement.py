@@ -118,7 +118,9 @@ def test_what_waits_in_the_hosts_memory_is_not_trained_or_merged(folder: Path, t
 
 
 class Accelerated:
-    """As much of accelerate's Accelerator as says how many processes there are."""
+    """As much of accelerate's Accelerator as says how many processes there are, and that this is the first."""
+
+    is_main_process = True
 
     def __init__(self, n: int) -> None:
         self.num_processes = n

@@ -155,7 +155,7 @@ def load_to_train(config: StageConfig, processes: Processes, load: Load = load) 
             "or take --shard, which spreads a model over processes"
         )
     lalm = load(config.model, Placement(config.load_as, config.devices))
-    if processes.main and config.bfloat16 and not multiplies_bfloat16(device_of(lalm).type):
+    if config.bfloat16 and processes.main and not multiplies_bfloat16(device_of(lalm).type):
         print(
             "--bfloat16: this CPU has no instructions for it, and is some ten times faster without",
             file=sys.stderr,
