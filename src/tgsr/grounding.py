@@ -102,10 +102,11 @@ def find_mentions(text: str) -> list[Mention]:
 
     Read as intervals: two times that a dash, "to", "until", "between ... and", "and ends at" or "and lasts for"
     joins, alone or in brackets or tags; times labelled start and end, in JSON, lists or sentences; a table's
-    start and end columns; Whisper's <|1.20|>; "the first 3 seconds"; the same in Chinese. There must be a sign
-    that seconds are meant: a unit on one side at least, clock notation (m:ss or h:mm:ss) on both, a "mark", a
-    label or a tag. Without one two decimals are taken where nothing but a time is likely: "starts at X and
-    ends at Y", "From X to Y" at the head of a clause, alone in brackets or on a line.
+    start and end columns; Whisper's <|1.20|>; "the first 3 seconds"; the same in Chinese, and its
+    common forms in other languages. There must be a sign that seconds are meant: a unit on one side at least, clock
+    notation (m:ss or h:mm:ss) on both, a "mark", a label or a tag. Without one two decimals are taken where nothing
+    but a time is likely: "starts at X and ends at Y", "From X to Y" at the head of a clause, alone in brackets or
+    on a line.
     Left out: single times, decades, ages, years, dates, scores, counts and measures of something else, sums
     ("11.0 - 1.6 = 9.4 seconds"), chains ("1-2-3 s"), lengths ("for 3 to 5 seconds", "a 30-60 second clip"), times
     of day, numbers of more than six digits before the point; and what could be read in two ways.

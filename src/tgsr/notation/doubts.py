@@ -19,7 +19,8 @@ OTHER_MEASURE = any_case(
 )
 OTHER_BEFORE = any_case(
     r"\b(?:coordinates?|points?|confidence|ci|odds|ratios?|scores?|ratings?|rated|values?|probabilit(?:y|ies)"
-    r"|weights?|vector|bbox|box|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?|equations?|eq|pages?"
+    r"|weights?|vector|bbox|box|position|lat|lon|gps|sections?|chapters?|versions?|v|figures?|tables?"
+    r"|equations?|eq|pages?"
     r"|pp|lines?|steps?|options?|questions?|items?|levels?|grades?|accuracy|f1|iou|means?|average|normal range"
     r"|ranges?|[pxyn]|choose|python|magnitude|verses?|numbers?|(?:confidence|credible|prediction) intervals?)\.?"
     r"(?: (?:of|is|are|from|was|between))?[\s\"':=]{0,3}[\[(]{0,2}$"
@@ -31,9 +32,11 @@ UNBRACKETED = re.compile(r"\s?[\[(][^\[(]*$")
 
 _OF = r"(?<!time )(?<!segment )(?<!span )(?<!part )(?<!section )(?<!portion )(?<!mark )(?<!stamp )(?<!stamps )of"
 _LENGTH_WORD = (
-    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first|brief|short|long|quick"
+    r"(?:for|every|each|per|an?|another|additional|extra|next|last|final|previous|remaining|first|brief|short"
+    r"|long|quick"
     r"|several|multiple|few|at least|at most|up to|(?:more|less|longer|shorter|fewer) than|last(?:s|ed|ing)?"
-    r"|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|h[eo]ld|spen[dt]|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies|ied|ying))"
+    r"|tak(?:es?|ing)|took|wait(?:s|ed|ing)?|h[eo]ld|spen[dt]|averag(?:es?|ing)|rang(?:es?|ed|ing)|var(?:y|ies"
+    r"|ied|ying))"
 )
 _LENGTH_NOUN = (
     r"(?:durations?|lengths?|latency|lag|delays?|periods?|decay"
@@ -49,6 +52,22 @@ _LENGTH_BEFORE = any_case(
     r"|(?:持续|停顿|沉默|间隔|每隔?|等待|长达|历时|时长|耗时|用时|停了|用了|花了|等了|延迟|需要?|超过|至少|最多)(?:时间)?"
     r"[为是了]?(?:约|大约|大概)?[: ]{0,2})$"
 )
+# "dura de 3 a 5 segundos", "Er wartet 3 bis 5 Sekunden"; of whole numbers also "una pausa de 3 a 5 segundos".
+_LENGTH_BEFORE_ABROAD = any_case(
+    r"(?:\bdur(?:a|e|é|ó|ou|an|aç|at|ée)\w*|dauer\w*|\b(?:pendant|für|per|por|przez|selama|trong|à chaque|jede"
+    r"|alle|cada)"
+    r"|läng\w*|\blong(?:u|it)\w*|lung\w*|tard[aeó]\w*|duurt|lengte|wart\w*|attend(?:re|ez|ons|u)\w*"
+    r"|esper[aó]\w*|aspett\w*|длит\w*"
+    r"|продолж\w*|течение|кажды\w|trwa\w*|kéo dài|varar|varer|sürer|süren)[^.!?;\n0-9]{0,12}$"
+)
+_PAUSE_BEFORE_ABROAD = any_case(
+    r"\b(?:pause?n?|paus[ae]s?|silen[cz]i?o?s?|stille|пауз\w*|тишин\w*)[^.!?;\n0-9]{0,8}$"
+)
+_LENGTH_AFTER_ABROAD = any_case(
+    r" ?(?:lang(?!s)\w{0,2}|lung[aoh]\w?|de (?:dura|largo|long|silenc|paus)|di (?:dura|silen|paus)|d'att"
+    r"|después|depois"
+    r"|dopo|später|plus tard|позже|спустя|ожидан|sonra|kemudian|sau đó|뒤|후|정도|后|間)"
+)
 _LENGTH_FROM_BEFORE = any_case(
     r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}"
     r"|tak(?:es?|ing)|took|anywhere) from $"
@@ -63,7 +82,8 @@ _LONG_BEFORE = any_case(
 )
 _PLACE_BEFORE = any_case(
     r"(?:(?:^|[^\w\s]|\n)\s{0,4}(?:by {1,2})?"
-    r"|\b(?:at|about|around|approximately|approx|circa|roughly|near|from|between|during|and|or|then|the|in|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
+    r"|\b(?:at|about|around|approximately|approx|circa|roughly|near|from|between|during|and|or|then|the|in"
+    r"|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
     r"|(?:segment|interval|time-?stamp|time-?frame|time|region|portion|part|window)s?"
     r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$"
 )
@@ -78,15 +98,17 @@ _LENGTH_AFTER = any_case(
     r"|(?:reaction|response) times?"
     r"|(?:[a-z]{3,9} )?(?:clips|excerpts|snippets|recordings|chunks|frames|files|videos|tracks)"
     r"|in total|total|too (?:late|early)|late|early|more|in duration|after|before)\b"
-    r"|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)"
+    r"|間|(?:左右)?(?:的(?!片段|部分|音频|录音|位置|时候|内容|区间|段|地方)|之?后|以后|一次|长|不等)"
 )
 ONE_SECOND = any_case(r"(?:-\s?seconds?|-sec|\s?second)$")
 NOUN_AFTER = any_case(
-    r"[ -](?!(?:and|or|the|of|in|into|when|where|while|as|is|was|it|he|she|they|we|you|an?|to|at|with|there|for|on)\b)"
+    r"[ -](?!(?:and|or|the|of|in|into|when|where|while|as|is|was|it|he|she|they|we|you|an?|to|at|with|there|for"
+    r"|on)\b)"
     r"[a-z]{2,}"
 )
 _PLACE_AFTER = any_case(
-    r"[ -](?:time ?)?(?:marks?|ranges?|segments?|intervals?|sections?|portions?|regions?|parts?|stretch|frames?|window"
+    r"[ -](?:time ?)?(?:marks?|ranges?|segments?|intervals?|sections?|portions?|regions?|parts?|stretch|frames?"
+    r"|window"
     r"|span)\b(?! (?:lengths?|sizes?|long|durations?))"
 )
 _THE_BEFORE = any_case(r"\b(?:the|this|that|these|those)\s{1,2}$")
@@ -101,15 +123,19 @@ _DECADE_BEFORE = any_case(
 _AGED_AFTER = any_case(r"\s?,?\s?(?:(?:fe)?male|age|years|or so)\b")
 _TIME_OF_DAY = (
     r"(?:open(?:s|ing)?|clos(?:e|es|ed|ing)|hours|schedule[sd]?|daily|weekdays?|weekends?|news|shows?|programmes?"
-    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun|(?:every|each) (?:day|morning|evening)"
-    r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|mass|check-?in|slot|office|noon|tonight"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|mon|tue|wed|thu|fri|sat|sun|(?:every|each) (?:day|morning"
+    r"|evening)"
+    r"|meetings?|class|lessons?|lunch|dinner|breakfast|trains?|flights?|bus|appointments?|shifts?|mass"
+    r"|check-?in|slot|office|noon|tonight"
     r"|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b"
 )
-_HOURS_BEFORE = any_case(rf"\b{_TIME_OF_DAY}|营业|[上下中]午|[早晚]上|凌晨")
-_HOURS_AFTER = any_case(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}{_TIME_OF_DAY}|营业")
+_HOURS_ABROAD = r"\b(?:uhr\b|abiert|aberto|horario|ouvert|geöffnet|apert[oai]\b|открыт|годин)|営業|영업|오[전후]|午[前后後]"
+_HOURS_BEFORE = any_case(rf"\b{_TIME_OF_DAY}|{_HOURS_ABROAD}|营业|[上下中]午|[早晚]上|凌晨")
+_HOURS_AFTER = any_case(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}(?:{_TIME_OF_DAY}|{_HOURS_ABROAD})|营业")
 _NEAR_BEFORE = 28  # characters before a time of day that say so
 _VERSES_BEFORE = any_case(
-    r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job|psalms?|proverbs"
+    r"\b(?:genesis|exodus|leviticus|numbers|deuteronomy|joshua|judges|ruth|samuel|kings|chronicles|job|psalms?"
+    r"|proverbs"
     r"|isaiah|jeremiah|daniel|matthew|mark|luke|john|acts|romans|corinthians|galatians|ephesians|hebrews|james|peter"
     r"|revelation|surah|quran|verses?|(?:ratio|odds|scores?)(?: of| is| [a-z]{2,8} from)?) $"
 )
@@ -135,6 +161,8 @@ def is_length(pair: Pair, text: str) -> bool:
         return LATER_AFTER.match(after) is not None
     if (first.seconds > 0 and _LENGTH_AFTER.match(after)) or _LONG_BEFORE.search(before):
         return True
+    if joint == "and" and is_length_abroad(before, after, first.is_decimal):
+        return True
     if (
         not first.is_decimal
         and first.seconds > 0
@@ -150,6 +178,17 @@ def is_length(pair: Pair, text: str) -> bool:
     # "3-5 s": whole numbers with one unit are as often a length, and need a word that says where.
     is_placed = _PLACE_BEFORE.search(before) is not None or not before[-1:].isascii()
     return not is_placed or (_WITHIN_BEFORE.search(before) is not None and not _PLACED_BEFORE.search(before))
+
+
+def is_length_abroad(before: str, after: str, is_decimal: bool) -> bool:
+    """ "dura de 3 a 5 segundos", "3 bis 5 Sekunden lang": how long, in neither English nor Chinese."""
+    return any(
+        (
+            _LENGTH_BEFORE_ABROAD.search(before),
+            not is_decimal and _PAUSE_BEFORE_ABROAD.search(before),
+            _LENGTH_AFTER_ABROAD.match(after),
+        )
+    )
 
 
 def is_decade(pair: Pair, text: str) -> bool:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from tgsr.notation.doubts import LATER_AFTER, NOUN_AFTER, ONE_SECOND, RANGE_AFTER
 from tgsr.notation.joined import joined
 from tgsr.notation.labelled import LABEL_WORDS, TABLE_HEAD, in_tables, labelled
+from tgsr.notation.languages import in_other_languages
 from tgsr.notation.times import ABOUT, AFTER, BEFORE, NEARLY, NUMBER_HEAD, Stated, Time, any_case, times_of
 
 
@@ -47,6 +48,7 @@ def _in_other_notations(text: str, times: Sequence[Time]) -> Iterator[Stated]:
         yield from _between_tokens(text)
     if any([word in lowered for word in _START_WORDS]):
         yield from _from_the_start(text, times)
+    yield from in_other_languages(text, times)
 
 
 # --- Whisper's tokens, and intervals from the start ------------------------------------------------------------------

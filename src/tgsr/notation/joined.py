@@ -34,9 +34,7 @@ from tgsr.notation.times import (
 
 _AND_IT = r"[,;.]?\s{1,3}(?:(?:and|then|before|but) ){0,2}(?:it |he |she |they |this |that |which )?"
 # 3.2s - 5.6s, 0:03 --> 0:07, 3～5秒
-_DASH = (
-    rf"{CLOSE}(?: \(start\))?[ \t]{{0,4}}(?:-{{1,3}}(?:>|&gt;)?|→|=>|~|\.{{2,3}}|…)[ \t]{{0,4}}{NUMBER_HEAD}"
-)
+_DASH = rf"{CLOSE}(?: \(start\))?[ \t]{{0,4}}(?:<?-{{1,3}}(?:>|&gt;)?|→|↔|<?=>|~|\.{{2,3}}|…)[ \t]{{0,4}}{NUMBER_HEAD}"
 # 3 s to about 5 s, 0:03 up until 0:07, 3秒一直持续到5秒
 _TO = (
     rf"{CLOSE}-?,?\s{{1,4}}(?:\(start\) )?(?:(?:all the way|onwards?) )?"
@@ -61,7 +59,7 @@ _LASTS = (
     rf"{NUMBER_HEAD}| for {NUMBER_HEAD}|(?:开始)?,?持续了?{NUMBER_HEAD}"
 )
 _GAP = any_case(
-    rf"(?P<dash>{_DASH})|(?P<to>{_TO})|(?P<and>{_AND})|(?P<comma>[\"']?\s{{0,2}},\s{{0,2}}[\"']?~?)"
+    rf"(?P<dash>{_DASH})|(?P<to>{_TO})|(?P<and>{_AND})|(?P<comma>[\"']?\s{{0,2}}[,;、]\s{{0,2}}[\"']?~?)"
     rf"|(?P<ends>{_ENDS})|(?P<lasts>{_LASTS})"
 )
 _MOST_BETWEEN = 90  # characters that join two times
@@ -192,7 +190,7 @@ _TIME_KEY = any_case(
     r"time|stamp|span|segment|interval|window|range|evidence|answer|result|location|period|region|audio|clip|ground|when"
 )
 _BRACKET_AFTER = re.compile(r"[\"']?\s{0,2}[)\]]|\s{0,4}</")
-_BETWEEN_AFTER = re.compile(r"\s?(?:之间|间)")
+_BETWEEN_AFTER = re.compile(r"\s?(?:之[间間]|[间間])")
 _END_AFTER = re.compile(r"(?:处|时)?(?:结束|停止|终止|为止)")
 
 

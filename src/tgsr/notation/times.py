@@ -13,7 +13,8 @@ def any_case(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
-# One character for one, so that offsets stay true: any dash is a hyphen, emphasis and odd spaces are blanks.
+# One character for one, so that offsets stay true: any dash is a hyphen, emphasis and odd spaces are blanks,
+# traditional characters are simplified.
 _PLAIN = {
     **dict.fromkeys("‐‑‒–—―−－", "-"),
     **dict.fromkeys("～〜∼˜", "~"),
@@ -25,11 +26,16 @@ _PLAIN = {
     **dict.fromkeys("*`\u00a0\u2009\u202f\u3000\u200b", " "),
     **{chr(ord("０") + digit): str(digit) for digit in range(10)},
     **dict(zip("：，；．｜［］", ":,;.|[]", strict=True)),
+    **dict(zip("開從時處結續鐘約後個點終兩於為", "开从时处结续钟约后个点终两于为", strict=True)),
 }
 _NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 _IN_DOLLARS = re.compile(r"\$(~?[0-9.:]{1,12}s?)\$")
-# "3,2 Sekunden", "von 3,2 bis": a comma is a decimal point where a word beside it is of such a language.
-_COMMA_LANGUAGE = any_case(r"[0-9],[0-9]{1,3}\s?(?:s\s)?(?:sek\b|sekunde|seconde|segundo|bis\b|à\b|hasta\b)")
+# "3,2 Sekunden", "von 3,2 bis", "3,2 s": a comma is a decimal point where such a word is beside it.
+_COMMA_LANGUAGE = any_case(
+    r"[0-9],[0-9]{1,3}\s?(?:s\s|с\s)?(?:sek\b|sekund|sekunt|second[eio]|seg[ou]n|секунд|сек\b|до\b|по\b|bis\b"
+    r"|à\b|a\b|hasta\b"
+    r"|até\b|tot\b|do\b|til\b|al\b|hingga\b|sampai\b|saniye|detik|giây|秒|초)|[0-9],[0-9]{1,2}\s?(?:s|с|secs?)\b"
+)
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]{1,4}),([0-9]{1,3})(?![0-9.,])")
 
 _NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
@@ -37,10 +43,20 @@ _NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
 # digit is matched before the look behind it, so that other characters are passed over at a glance.
 _FIRST_DIGIT = r"[0-9](?<![A-Za-z0-9_$£€#/\\][0-9])(?<![0-9][.:][0-9])"
 _STOP = r"(?![0-9]|[.:][0-9])"
-SECOND = r"(?:seconds?|secs?\b\.?|s|sekunden?|sek\b\.?|secondes?|segundos?)(?![A-Za-z0-9_])|秒钟?|秒鐘|초"
-_MINUTE = r"(?:minutes?|mins?\.?|m)(?![A-Za-z_])|分钟?|分鐘"
+# 1'05": minutes and seconds; 5'10" and its like are as often a height.
+_PRIMES = r"[0-9]?['′](?:[02-5][0-9]|1[2-9]|(?<=[0-389]['′])1[01])(?:\.[0-9]{1,3})?(?:[\"″]|''|′′)"
+# Words for seconds that stand before their number too: "al segundo 5", "Sekunde 5".
+SECOND_ABROAD = (
+    r"(?:segundos?|segons?|second[oi]|secondes?|seconden|sekund\w{0,4}|sek\b\.?|secund\w{1,4}|vteřin\w?|sekunt\w{1,4}"
+    r"|sekunn\w{1,4}|másodperc\w{0,6}|секунд\w{0,3}|сек\b\.?|saniye\w{0,6}|detik|giây|δευτερ\w{1,8}"
+    r"|(?:ال)?ثاني(?:ة|ه)"
+    r"|(?:ال)?ثوان[يٍ]?|ثانیه|שני(?:ה|ות|יות)|सेकंड|सेकेंड|सेकण्ड|วินาที)(?!\w)"
+)
+SECOND = rf"(?:seconds?|secs?\b\.?|s|с(?=\s?(?:$|[-~,.;:)\]→]|до\b|по\b|и\b)))(?![A-Za-z0-9_])|{SECOND_ABROAD}|秒钟?|초"
+_MINUTE = r"(?:minutes?|mins?\.?|m|minut[aeio]\w?|минут\w?|мин\.?)(?![A-Za-z_])|分钟?|분"
 _TIME = any_case(
-    rf"{_FIRST_DIGIT}(?:(?P<clock>[0-9]{{0,2}}:[0-5][0-9](?::[0-5][0-9])?(?:[.,][0-9]{{1,6}})?{_STOP})"
+    rf"{_FIRST_DIGIT}(?:(?P<clock>[0-9]{{0,2}}:[0-5][0-9](?::[0-5][0-9])?(?:[.,][0-9]{{1,6}}"
+    rf"|:[0-9]{{3}})?{_STOP}|{_PRIMES})"
     rf"|(?P<min>[0-9]{{0,3}})(?:\s?|-)(?:{_MINUTE})"
     rf"(?:[ ,]{{0,2}}(?:and )?(?P<sec>{_NUMBER})(?=\s?(?:{SECOND})))?"
     rf"|(?P<num>[0-9]{{0,5}}(?:\.[0-9]{{1,20}}|(?:,[0-9]{{3}}(?![0-9])){{1,2}})?){_STOP}(?:(?:st|nd|rd|th)\b)?)"
@@ -59,9 +75,16 @@ _WORDS = {
         for value, word in enumerate(_UNITS_IN_WORDS, 1)
     },
 }
+_DIGITS_IN_WORDS = {"zero": 0, "oh": 0, **{word: value for value, word in enumerate(_UNITS_IN_WORDS, 1)}}
 _IN_WORDS = any_case(
-    rf"\b(?P<num>(?:{'|'.join(_TENS_IN_WORDS)})[ -](?:{'|'.join(_UNITS_IN_WORDS)})|{'|'.join(_WORDS)})\b"
+    rf"\b(?P<num>(?:(?:{'|'.join(_TENS_IN_WORDS)})[ -](?:{'|'.join(_UNITS_IN_WORDS)})|{'|'.join(_WORDS)}"
+    rf"|zero(?= point))"
+    rf"(?: point(?: (?:{'|'.join(_DIGITS_IN_WORDS)})\b){{1,3}})?)\b"
     r"(?P<unit>[ -](?:seconds?|secs?)\b)?(?P<mark>[ -]marks?\b)?"
+)
+_CHINESE_DIGITS = "零一二三四五六七八九"
+_IN_CHINESE = re.compile(
+    rf"(?P<num>[{_CHINESE_DIGITS}两十]{{1,3}}(?:点[{_CHINESE_DIGITS}]{{1,3}})?)(?P<unit>秒钟?)(?P<mark>)"
 )
 
 # What may stand between a word such as "from" and its number, and around the number.
@@ -91,7 +114,7 @@ class Time(NamedTuple):
 
     @property
     def is_decimal(self) -> bool:
-        return "." in self.written
+        return "." in self.written or " point" in self.written or "点" in self.written
 
     @property
     def says_seconds(self) -> bool:
@@ -137,6 +160,8 @@ def times_of(text: str) -> list[Time]:
     times = [_time(match) for match in _TIME.finditer(text)]
     if _counts_seconds_in_words(text):
         times = sorted(times + [_time_in_words(match) for match in _IN_WORDS.finditer(text)])
+    if "秒" in text and (in_chinese := [_time_in_words(match) for match in _IN_CHINESE.finditer(text)]):
+        times = sorted(times + in_chinese)
     return times
 
 
@@ -177,16 +202,29 @@ def _time(match: re.Match[str]) -> Time:
 
 def _time_in_words(match: re.Match[str]) -> Time:
     word, unit, mark = match.groups()
-    seconds, kind = float(_WORDS[word.lower().replace("-", " ")]), "s" if unit else ""
+    seconds, kind = _number_in_words(word), "s" if unit else ""
     unit_stop = match.end("unit" if unit else "num")
-    return Time(
-        match.start(), match.end("num"), unit_stop, match.end(), seconds, kind, word, mark is not None
-    )
+    return Time(match.start(), match.end("num"), unit_stop, match.end(), seconds, kind, word, bool(mark))
+
+
+def _number_in_words(word: str) -> Seconds:
+    """ "twenty-one", "three point two", "十二", "三点二"."""
+    if word.isascii():
+        whole, _, digits = word.lower().replace("-", " ").partition(" point")
+        decimals = "".join(str(_DIGITS_IN_WORDS[digit]) for digit in digits.split())
+        return float(f"{_WORDS.get(whole, 0)}.{decimals or 0}")
+    whole, _, digits = word.replace("两", "二").partition("点")
+    tens, ten, ones = whole.rpartition("十")
+    number = 10 * (_CHINESE_DIGITS.find(tens) if tens else 1) if ten else 0
+    decimals = "".join(str(_CHINESE_DIGITS.index(digit)) for digit in digits)
+    return float(f"{number + max(0, _CHINESE_DIGITS.find(ones[-1:] or '零'))}.{decimals or 0}")
 
 
 def _clock_seconds(written: str) -> Seconds:
-    """Seconds of "0:12", "00:14:38,127"."""
+    """Seconds of "0:12", "00:14:38,127", "00:14:38:127", "1'05\""."""
+    parts = [part for part in re.split(r"[:'\"′″]", written.replace(",", ".")) if part]
+    milliseconds = int(parts.pop()) if len(parts) > 2 and len(parts[-1]) == 3 else 0
     total = 0.0
-    for part in written.replace(",", ".").split(":"):
+    for part in parts:
         total = total * 60 + float(part)
-    return total
+    return total + milliseconds / 1000

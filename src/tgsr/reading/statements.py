@@ -17,6 +17,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from tgsr.reading.naming import STOP, WRAPS, Mention, Options, Words, mentions, word_set
+from tgsr.reading.other_languages import announced
 from tgsr.reading.thoughts import said_aloud
 
 Unclear = Literal["none", "several", "against"]
@@ -419,7 +420,8 @@ _NOUN = {noun: re.compile(rf"{noun}(?:[_ ](?:letter|text|choice|option))?(?![a-z
 _ANS = re.compile(r"ans(?=\s{0,4}[.:=])\.?")
 _COLON = re.compile(r"[ \t*_\"'`\])|>~）】]{0,10}(?:[:=：|→➔➜⇒➡]{1,3}>?|[-–—]{1,2}>?(?=\s))")
 _COPULA = re.compile(
-    r"(?:\s[^\n.:;?!(]{0,80}?)??[\s\"'*_,]{1,4}(?=(?:is|was|are|would|should|must|will|has|could|might|may|can|cannot|can't|"
+    r"(?:\s[^\n.:;?!(]{0,80}?)??[\s\"'*_,]{1,4}(?=(?:is|was|are|would|should|must|will|has|could|might|may|can"
+    r"|cannot|can't|"
     r"isn't|wasn't|won't|seems|appears|remains|lies)\b)"
 )
 _LETTER_NEXT = re.compile(r"\s{1,3}[(\[]?[a-z][)\]]?(?![a-z'])")
@@ -458,7 +460,8 @@ _CORRECTION = re.compile(
     r"on second thought|i meant?\b|let me (?:re|correct|double)|no[,:.—-]|不对|等等|更正)"
 )
 _SUPERSEDES = re.compile(
-    r"\b(?:wait|actually|correct(?:ion|ed)|sorry|scratch|second thought|hmm|however|but|re-?consider\w*|re-?evaluat\w*|"
+    r"\b(?:wait|actually|correct(?:ion|ed)|sorry|scratch|second thought|hmm|however|but|re-?consider\w*"
+    r"|re-?evaluat\w*|"
     r"double|again|mistake\w*|instead|rather|wrong|no)\b|不对|等等|重新|但|更正"
 )
 _HEAD = re.compile(
@@ -519,6 +522,8 @@ def _statements(text: str, low: str, begin: int, end: int) -> Iterator[_Statemen
             at = match.start()
             first = at if start > match.end() else _sentence_begin(low, begin, at)
             yield _Statement(first, at, start, stop, _FINAL if low.endswith("最终", begin, at) else _SAYS)
+    for at, start, stop, is_final in announced(low, begin, end):
+        yield _Statement(start, at, start, stop, _FINAL if is_final else _SAYS)
 
 
 def _closed(low: str, begin: int, end: int) -> Iterator[_Statement]:
@@ -589,6 +594,17 @@ def _json_value(low: str, start: int, end: int) -> tuple[int, int]:
     return start, min((at for at in (low.find(c, start, end) for c in closing) if at >= 0), default=end)
 
 
+# "No, I can't listen to audio files" answers nothing, whatever its first word is.
+_REFUSES = re.compile(
+    r"\bi(?:['’]m| am)? (?:can(?:no|['’])?t|can not|unable to|not able to|(?:do not"
+    r"|don['’]t) have the (?:ability|capability) to)"
+    r" (?:directly |actually |currently |physically )?(?:listen to|hear|process|access|analy[sz]e|play|open"
+    r"|interpret)"
+    r" (?:(?:the|any|this|your|provided|actual|to) ){0,2}(?:audio|recordings?|(?:audio |sound )?(?:files?|clips?))\b"
+    r"(?! (?:of|is|was|from|in which))"
+)
+
+
 # --- the whole text --------------------------------------------------------------------------------------------
 
 
@@ -605,7 +621,7 @@ def read(text: str, options: Options) -> Reading:
         found.sort(key=lambda statement: (statement.start, -statement.rank))
     reader = _Reader(text, low, begin, end, options)
     reading = reader.of_statements(found)
-    if reading is None and not is_thinking:
+    if reading is None and not is_thinking and not _REFUSES.search(low, begin, end):
         reading = reader.of_lines()
     return reading or Reading(None, "none", end, end)
 
