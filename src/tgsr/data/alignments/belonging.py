@@ -36,7 +36,7 @@ LANGUAGES = (
     "chi deu eng fra fre ger haw ita jpn kor por rus spa yue zho"
 )
 LANGUAGE = re.compile(rf"(?:{LANGUAGES.replace(' ', '|')})(?:[-_][a-z0-9]+)*", re.IGNORECASE)
-CAPTIONS = (".srt", ".vtt", ".json3", ".json")
+CAPTIONS = (".srt", ".vtt", ".json3", ".json", ".ass", ".ssa", ".sbv", ".lrc", ".ttml", ".dfxp")
 RANK = {suffix: rank for rank, suffix in enumerate(BY_SUFFIX)}
 NAMED = 5  # in a warning
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tgsr.data.alignments import captions, lines, responses, tiers
+from tgsr.data.alignments import captions, elan, lines, responses, subtitle_formats, tiers
 from tgsr.data.alignments.alignment import Alignment, joined, kept
 from tgsr.data.alignments.marks import kind
 from tgsr.data.alignments.timed import Timed, UnknownFormat
@@ -28,6 +28,13 @@ BY_SUFFIX: dict[str, Reader] = {
     ".json3": responses.json_words,
     ".srt": captions.srt,
     ".vtt": captions.vtt,
+    ".ass": subtitle_formats.ass,
+    ".ssa": subtitle_formats.ass,
+    ".sbv": subtitle_formats.sbv,
+    ".lrc": subtitle_formats.lrc,
+    ".ttml": subtitle_formats.xml,
+    ".dfxp": subtitle_formats.xml,
+    ".eaf": elan.eaf,
 }
 OF_MANY = (lines.ctm, lines.stm, lines.librispeech)  # recordings, which they name
 
@@ -44,6 +51,11 @@ class _Known(NamedTuple):
 BY_BEGINNING = (
     _Known(re.compile(r'(File type\s*=\s*)?"ooTextFile'), tiers.textgrid),
     _Known(re.compile(r"WEBVTT"), captions.vtt),
+    _Known(subtitle_formats.ASS_LINE, subtitle_formats.ass),
+    _Known(re.compile(r"(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<ANNOTATION_DOCUMENT", re.DOTALL), elan.eaf),
+    _Known(re.compile(r"<\?xml|<(?:\w+:)?tt\b|<transcript\b|<timedtext\b"), subtitle_formats.xml),
+    _Known(subtitle_formats.SBV_LINE, subtitle_formats.sbv),
+    _Known(subtitle_formats.LRC_LINE, subtitle_formats.lrc),
     _Known(re.compile(rf"{lines.TABLE_LINE.pattern}$", re.MULTILINE), lines.table),
     _Known(re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
 )
@@ -67,10 +79,13 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
       they are its speakers. stm: a line's time is shared out.
     - librispeech-alignments: `id ",WORD,WORD," "end,end,end"`, an empty word being a silence.
     - labels: Audacity's, `start end label` between tabs. tsv: what `writing` writes, or Whisper's of cues.
-    - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them).
+    - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them), and of speech services
+      (services.py).
     - srt, vtt: a cue's time is shared out over its words by their number of characters: a guess, so
       confidence 0.0. Times between words, and those of a highlighted word, are used as they are; lines that are shown
-      again are read once. <v NAME> and NAME: tell the speaker for the rest of the cue.
+      again are read once. <v NAME> and NAME: tell the speaker for the rest of the cue. So are ass and ssa, sbv, lrc,
+      ttml and YouTube's XML (subtitle_formats.py).
+    - eaf: ELAN's tiers, as those of a TextGrid.
 
     Silences, sounds and other marks are no words (marks.py). A word without a time or length, or that ends before it
     starts, is missing, with a warning that counts them; a confidence outside [0, 1] is None. A file that holds no words
@@ -152,5 +167,5 @@ def _reader(text: str, suffix: str) -> Reader:
     for pattern, reader in BY_LINES:
         if any(pattern.fullmatch(line) for line in first[: 2 if reader is captions.srt else 1]):
             return reader
-    remedy = "give a TextGrid, CTM, STM, LibriSpeech alignment, a recogniser's JSON, SRT, WebVTT or labels"
+    remedy = "give a TextGrid, CTM, STM, ELAN's .eaf, a recogniser's JSON, SRT, WebVTT or other subtitles, or labels"
     raise UnknownFormat(f"is no alignment that is known: {first[0] if first else '':.60}", remedy)
