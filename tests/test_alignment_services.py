@@ -303,7 +303,7 @@ def test_amazons_turns_say_who_speaks_where_its_words_do_not(tmp_path: Path) -> 
 def test_channels_that_a_service_hears_apart_are_speakers(tmp_path: Path) -> None:
     channel = {"alternatives": [{"words": [{"word": "hi", "start": 0.1, "end": 0.5}]}]}
     heard = words(tmp_path / "a.json", json.dumps({"results": {"channels": [channel, channel]}}))
-    assert heard == [("hi", 0.1, 0.5, "channel 1"), ("hi", 0.1, 0.5, "channel 2")]
+    assert heard == [("hi", 0.1, 0.5, "CH1"), ("hi", 0.1, 0.5, "CH2")]
 
 
 def test_a_phrase_of_azures_sdk_is_read_from_its_ticks(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """JSON of speech services, each as its owner's documentation shows it.
 
 Deepgram, Amazon Transcribe, Google, Azure, IBM Watson, Speechmatics, Rev AI, ElevenLabs, Gladia, Soniox, Picovoice and
-DeepSpeech. Where a service hears several channels apart, each is a speaker.
+DeepSpeech. Where a service hears several channels apart, each is a speaker, CH1 the first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def deepgram(document: Row) -> Iterable[Timed] | None:
     found = []
     for n, (where, channel) in enumerate(channels, 1):
         for at, word in _best(channel, where, "words"):
-            speaker = word.get("speaker", f"channel {n}" if len(channels) > 1 else None)
+            speaker = word.get("speaker", f"CH{n}" if len(channels) > 1 else None)
             text = word.get("punctuated_word") or word.get("word")
             found.append(_timed("deepgram", (at, word), text, span_of(word, at), speaker))
     return found
@@ -154,7 +154,7 @@ def azure(document: Row) -> Iterable[Timed] | None:
     for where, phrase in rows:
         channel, speaker = phrase.get("channel"), phrase.get("speaker", phrase.get("SpeakerId"))
         if speaker is None and n_channels > 1:
-            speaker = f"channel {channel}"
+            speaker = f"CH{channel + 1}" if isinstance(channel, int) else str(channel)
         best = phrase.get("nBest", phrase.get("NBest"))
         of = next(iter(objects_in(best, f"{where}, alternative")), ("", {}))[1] if best else phrase
         names = ("displayWords", "DisplayWords", "words", "Words")
