@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 
 from tgsr.notation.doubts import is_length_abroad
@@ -46,16 +47,10 @@ _ONE = rf"(?P<named1>{_NAMED})?(?P<first>{_NUMBER}){_ORDINAL} ?(?P<unit1>{_UNIT}
 _OTHER = rf"(?:{_ARTICLE} )?(?P<named2>{_NAMED})?(?P<last>{_NUMBER}){_ORDINAL}(?: ?(?P<unit2>{_UNIT}))?"
 _BEGIN, _STOP = r"(?<![\w.,:])", r"(?![0-9]|[.,:][0-9])"
 _JOINED = (
-    any_case(
-        rf"{_BEGIN}(?P<opener>{_FROM} (?:{_ARTICLE} )?)?{_ONE}(?: {_TO}[ -]|{_SUFFIX} ?|(?<=yeden) ){_OTHER}{_STOP}"
-        rf"(?P<stretch>{_STRETCH})?"
-    ),
-    any_case(
-        rf"{_BEGIN}(?P<opener>{_BETWEEN} (?:{_ARTICLE} )?){_ONE} {_AND}[ -]?{_OTHER}{_STOP}(?P<stretch>{_STRETCH})?"
-    ),
-    any_case(
-        rf"{_BEGIN}(?P<opener>){_ONE}(?: ?(?:과|와|と|और) ?| (?:ve|ile|és) ){_OTHER}{_STOP}(?P<stretch>{_STRETCH})"
-    ),
+    rf"{_BEGIN}(?P<opener>{_FROM} (?:{_ARTICLE} )?)?{_ONE}(?: {_TO}[ -]|{_SUFFIX} ?|(?<=yeden) ){_OTHER}{_STOP}"
+    rf"(?P<stretch>{_STRETCH})?",
+    rf"{_BEGIN}(?P<opener>{_BETWEEN} (?:{_ARTICLE} )?){_ONE} {_AND}[ -]?{_OTHER}{_STOP}(?P<stretch>{_STRETCH})?",
+    rf"{_BEGIN}(?P<opener>){_ONE}(?: ?(?:과|와|と|और) ?| (?:ve|ile|és) ){_OTHER}{_STOP}(?P<stretch>{_STRETCH})",
 )
 _AT = r"(?: ?[:=] ?| (?:(?:en|em|à|a|bei|um|ab|na|на|в|at|op|vid|ved|alle?|pada|lúc|el|le) ){0,2})"
 _STARTS = (
@@ -70,39 +65,34 @@ _ENDS = (
 )
 _BREAK = r"\s?[,;.)]{0,2}\s{1,3}(?:(?:y|e|et|und|en|och|og|и|i|dan|và) )?(?:si |se )?"
 _NAMED_ENDS = (
-    any_case(rf"\b{_STARTS}{_AT}{_ONE}(?:{_BREAK}|、){_ENDS}{_AT}{_OTHER}{_STOP}"),
-    any_case(
-        rf"{_BEGIN}{_ONE}(?:에|に|で)? ?(?:시작|始|开始|開始)\w{{0,6}}[ ,、]{{0,3}}{_OTHER}"
-        r"(?:에|に|で)? ?(?:끝|종료|终|終|结束)"
-    ),
+    rf"\b{_STARTS}{_AT}{_ONE}(?:{_BREAK}|、){_ENDS}{_AT}{_OTHER}{_STOP}",
+    rf"{_BEGIN}{_ONE}(?:에|に|で)? ?(?:시작|始|开始|開始)\w{{0,6}}[ ,、]{{0,3}}{_OTHER}"
+    r"(?:에|に|で)? ?(?:끝|종료|终|終|结束)",
 )
 _FIRST = (
     r"(?:primer[oa]s?|primeir[oa]s?|premi[eè]re?s?|ersten?|prim[ie]|eerste|första|første|первы[ехй]|перш[іих]\w?"
     r"|pierwsz\w{1,3}|prv\w{1,2}|ilk|首|最初の|처음)"
 )
-_FIRST_SECONDS = any_case(
-    rf"(?<!\w)(?:{_FIRST} ?(?P<last>{_NUMBER})|(?P<before>{_NUMBER}) {_FIRST}) ?(?:{SECOND_ABROAD}"
-    rf"|{_ATTACHED}){_STOP}"
+_FIRST_SECONDS = (
+    rf"(?<!\w)(?:{_FIRST} ?(?P<last>{_NUMBER})|(?P<before>{_NUMBER}) {_FIRST}) ?"
+    rf"(?:{SECOND_ABROAD}|{_ATTACHED}){_STOP}"
 )
 # What tells most texts from these at a glance: pieces of the words for seconds, and short words between two times.
 _ASCII_PIECES = ("segun", "segon", "secondo", "secondi", "seconde", "sekun", "secund", "saniye", "detik")
 _PIECES = (
-    *(
-        "vteř",
-        "másodperc",
-        "секунд",
-        "сек",
-        "giây",
-        "δευτερ",
-        "ثاني",
-        "ثوان",
-        "ثانیه",
-        "שני",
-        "सेक",
-        "วินาที",
-        "초",
-        "秒",
-    ),
+    "vteř",
+    "másodperc",
+    "сек",
+    "giây",
+    "δευτερ",
+    "ثاني",
+    "ثوان",
+    "ثانیه",
+    "שני",
+    "सेक",
+    "วินาที",
+    "초",
+    "秒",
 )
 _GAP = any_case(
     rf"(?:\W{{0,2}} (?:{_TO}|{_AND})|{_SUFFIX}|과|와|と|.{{0,12}}(?<!\w){_ENDS})[ :=]{{0,3}}(?:(?:\w{{1,4}}) ){{0,2}}"
@@ -124,12 +114,18 @@ def in_other_languages(text: str, times: Sequence[Time]) -> Iterator[Stated]:
         return
     for form in (*_JOINED, *_NAMED_ENDS):
         is_named = form in _NAMED_ENDS
-        for match in form.finditer(text):
+        for match in _compiled(form).finditer(text):
             if _is_interval(match, text, is_named):
                 stop = match.end("unit2") if match["unit2"] else match.end("last")
                 yield Stated(match.start("first"), stop, _seconds(match["first"]), _seconds(match["last"]))
-    for match in _FIRST_SECONDS.finditer(text):
+    for match in _compiled(_FIRST_SECONDS).finditer(text):
         yield Stated(match.start(), match.end(), 0.0, _seconds(match["last"] or match["before"]))
+
+
+@cache
+def _compiled(form: str) -> re.Pattern[str]:
+    """When a text first needs it: together they take as long as half of a command's start."""
+    return any_case(form)
 
 
 def _is_interval(match: re.Match[str], text: str, is_named: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 _ANSWER = (
     r"(?:réponse|respuesta|resposta|risposta|antwort|antwoord|ответ|відповідь|odpowiedź|odpověď|odgovor|cevap|yanıt"
@@ -23,26 +24,26 @@ _BEFORE_LETTER = (
     r"|lettera|buchstabe|letter|choix|буква) ?(?=[^\n]{0,24}[a-z])){0,2}"
 )
 _LETTER = r"[(\[\"'*_]{0,4}[a-z][)\]\"'*_.]{0,4}(?![\w'’])"
-_ANNOUNCED = re.compile(
+_ANNOUNCED = (
     rf"(?<!\w){_ANSWER}(?:\s(?!{_IS}\s)[\w']{{2,14}}){{0,3}}?[*_]{{0,3}}"
     rf"(?:\s?[:：=]\s?|(?:は|은|는|이|가)\s?[:：]?\s?|\s{_IS}\s?:?\s?|\s(?={_LETTER}))(?:{_BEFORE_LETTER}(?={_LETTER}))?"
 )
-_CHOSEN = re.compile(
+_CHOSEN = (
     r"(?<!\w)(?:ich (?:wähle|nehme)|je choisis|elijo|escojo|selecciono|scelgo|escolho|выбираю|обираю|ik kies"
     r"|wybieram|seçiyorum"
     rf"|saya memilih|tôi chọn|chọn)\s(?:{_BEFORE_LETTER})(?={_LETTER})"
 )
-_IS_RIGHT = re.compile(
+_IS_RIGHT = (
     rf"(?<!\w)(?:{_ANSWER}|opci[oó]n|op[çc][aã]o|opzione|вариант|optie|opcja|choix"
     rf"|seçenek)\s(?P<letter>{_LETTER})\s(?:{_IS}\s)?"
     r"(?:(?:la|le|die|das|a|de) )?(?:correct|corret|just|richtig|верн|правильн|juist|bonne|poprawn|doğru|prawidłow)"
 )
-_NOT = re.compile(
+_NOT = (
     r"(?<!\w)(?:pas|nicht|kein\w*|niet|geen|no|não|non|nie|не|ikke|inte|değil|bukan|không|ليس|ليست|नहीं|n'est"
     r"|n’est)(?!\w)|ない|ではあ|아[니닙]|\bfa(?:ux|usse|lsch|lsa|lso)\b|incorre|неверн|неправ|sbagliat|errad[ao]|fout\b"
     r"|yanlış"
 )
-_UNSURE = re.compile(
+_UNSURE = (
     r"(?<!\w)(?:peut-être|quizás?|tal vez|vielleicht|möglicherweise|forse|talvez|возможно|наверное|może|belki|mungkin"
     r"|(?:ou|oder|o|u|или|lub|albo|of|eller|veya|atau|hoặc|أو)(?= [(\[\"']{0,2}[a-z](?!\w)))(?!\w)|または|또는|たぶん"
     r"|아마|かもしれ|[?？]"
@@ -75,14 +76,22 @@ def announced(low: str, begin: int, end: int) -> Iterator[tuple[int, int, int, b
     if not (any([piece in low for piece in _PIECES]) or _FOREIGN.search(low, begin, end)):
         return
     for form in (_ANNOUNCED, _CHOSEN):
-        for match in form.finditer(low, begin, end):
+        for match in _compiled(form).finditer(low, begin, end):
             line = low.find("\n", match.end(), end)
             stop = end if line < 0 else line
             near = min(stop, match.end() + 20)
-            is_open = _NOT.search(low, match.start(), near) or _UNSURE.search(low, match.start(), near)
+            is_open = _compiled(_NOT).search(low, match.start(), near) or _compiled(_UNSURE).search(
+                low, match.start(), near
+            )
             if low[match.end() : stop].strip() and not is_open:
                 is_final = _FINAL.search(low, max(begin, match.start() - 20), match.end()) is not None
                 yield match.start(), match.end(), stop, is_final
-    for match in _IS_RIGHT.finditer(low, begin, end):
-        if not _NOT.search(low, match.start(), match.end()):
+    for match in _compiled(_IS_RIGHT).finditer(low, begin, end):
+        if not _compiled(_NOT).search(low, match.start(), match.end()):
             yield match.start(), *match.span("letter"), False
+
+
+@cache
+def _compiled(form: str) -> re.Pattern[str]:
+    """When a text first needs it: most never do."""
+    return re.compile(form)
