@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -298,6 +302,39 @@ def test_amazons_turns_say_who_speaks_where_its_words_do_not(tmp_path: Path) -> 
     ]
     results = {**AMAZON["results"], "speaker_labels": {"speakers": 2, "segments": turns}}  # type: ignore[dict-item]
     assert words(tmp_path / "a.json", json.dumps({"results": results})) == said("spk_0", "spk_1")
+
+
+def _paths(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from _paths(inner, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "x", [], [[]], {}, True])
+def test_whatever_is_wrong_in_a_services_answer_is_an_error_of_the_file(
+    tmp_path: Path, wrong: object
+) -> None:
+    path = tmp_path / "a.json"
+    for document in (
+        DEEPGRAM,
+        AMAZON,
+        SPEECHMATICS,
+        google("startTime", "endTime"),
+        WATSON,
+        azure("words"),
+        REV,
+    ):
+        for *outer, last in _paths(document):
+            broken: Any = deepcopy(document)
+            place = broken
+            for key in outer:
+                place = place[key]
+            place[last] = wrong
+            path.write_text(json.dumps(broken))
+            with suppress(AlignmentError):
+                read_alignment(path)
 
 
 def test_channels_that_a_service_hears_apart_are_speakers(tmp_path: Path) -> None:

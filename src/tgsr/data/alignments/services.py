@@ -51,7 +51,7 @@ def amazon(document: Row) -> Iterable[Timed] | None:
     results = document.get("results")
     if not isinstance(results, dict) or "items" not in results:
         return None
-    speakers: dict[object, object] = {}
+    speakers: dict[str, object] = {}  # by when their words begin, as it is written
     turns: list[tuple[Times, object]] = []
     for key, of in (("speaker_labels", "segments"), ("channel_labels", "channels")):
         labels = results.get(key)
@@ -60,9 +60,8 @@ def amazon(document: Row) -> Iterable[Timed] | None:
                 (span_of(labelled, where, ("start_time", "end_time")), labelled.get("speaker_label"))
             )
             for _, item in objects_in(labelled.get("items") or [], f"{where}, item"):
-                speakers.setdefault(
-                    item.get("start_time"), item.get("speaker_label") or labelled.get("channel_label")
-                )
+                speaker = item.get("speaker_label") or labelled.get("channel_label")
+                speakers.setdefault(str(item.get("start_time")), speaker)
     words = _with_signs("amazon-transcribe", objects_in(results["items"], "item"), speakers)
     return [word if word.speaker else word._replace(speaker=_in_turn(word.start, turns)) for word in words]
 
@@ -116,7 +115,7 @@ def watson(document: Row) -> Iterable[Timed] | None:
         return None
     found = []
     speakers = {
-        label.get("from"): label.get("speaker")
+        str(label.get("from")): label.get("speaker")
         for _, label in objects_in(document.get("speaker_labels") or [], "speaker label")
     }
     for where, result in objects_in(results, "result"):
@@ -131,13 +130,10 @@ def watson(document: Row) -> Iterable[Timed] | None:
                     )
                 word: Row = dict(zip(("word", "start", "end"), stamp, strict=True))
                 if isinstance(sure, list) and n < len(sure) and isinstance(sure[n], list):
-                    word["confidence"] = sure[n][-1]
+                    word["confidence"] = next(iter(sure[n][1:]), None)
                 place = (f"{at}, word {n + 1}", word)
-                found.append(
-                    _timed(
-                        "watson", place, word["word"], span_of(word, place[0]), speakers.get(word["start"])
-                    )
-                )
+                speaker = speakers.get(str(word["start"]))
+                found.append(_timed("watson", place, word["word"], span_of(word, place[0]), speaker))
     return found or None
 
 
@@ -149,7 +145,7 @@ def azure(document: Row) -> Iterable[Timed] | None:
     if not isinstance(phrases, list):
         return None
     rows = objects_in(phrases, "phrase")
-    n_channels = len({phrase.get("channel") for _, phrase in rows})
+    n_channels = len({str(phrase.get("channel")) for _, phrase in rows})
     found = []
     for where, phrase in rows:
         channel, speaker = phrase.get("channel"), phrase.get("speaker", phrase.get("SpeakerId"))
@@ -297,7 +293,7 @@ def _best(row: Row, where: str, key: str) -> list[Place]:
     ]
 
 
-def _with_signs(source: str, items: Sequence[Place], speakers: dict[object, object]) -> Iterator[Timed]:
+def _with_signs(source: str, items: Sequence[Place], speakers: dict[str, object]) -> Iterator[Timed]:
     """Items of a type each, whose first alternative has the content."""
     found: list[Timed] = []
     for where, item in items:
@@ -306,7 +302,9 @@ def _with_signs(source: str, items: Sequence[Place], speakers: dict[object, obje
         if item.get("type") in SIGN_OR_SOUND:
             _sign(found, best.get("content"))
             continue
-        speaker = best.get("speaker") or item.get("speaker_label") or speakers.get(item.get("start_time"))
+        speaker = (
+            best.get("speaker") or item.get("speaker_label") or speakers.get(str(item.get("start_time")))
+        )
         span = span_of(item, where, ("start_time", "end_time"))
         found.append(_timed(source, (where, best), best.get("content"), span, speaker))
     return iter(found)
