@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tgsr.choices import extract_choice
-from tgsr.grounding import find_mentions, find_points
+from tgsr.grounding import find_mentions, find_points, says_absent
 
 SAID = {
     (3.0, 5.0): (
@@ -328,3 +328,25 @@ def test_what_is_denied_or_left_open_is_no_answer(text: str) -> None:
 )
 def test_a_model_that_says_it_cannot_hear_has_not_answered_no(text: str, choice: int | None) -> None:
     assert extract_choice(text, ("Yes", "No")) == choice
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "La frase no se dice.",
+        "No aparece en la grabación.",
+        "La phrase n'est pas prononcée.",
+        "Das Wort kommt nicht vor.",
+        "La frase non viene detta.",
+        "A frase não é dita.",
+        "Фраза не произносится.",
+        "その言葉は言われていません。",
+        "해당 문구가 없습니다",
+    ],
+)
+def test_that_a_phrase_is_not_said_is_read_in_other_languages(text: str) -> None:
+    assert says_absent(text)
+
+
+def test_a_denial_beside_an_interval_is_no_absence() -> None:
+    assert not says_absent("Die Phrase beginnt bei 3,2 s und endet bei 5,6 s, nicht vorher.")

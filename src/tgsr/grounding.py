@@ -189,7 +189,13 @@ _NOT_SAID = re.compile(
     rf"(?:\bnot\b|n't\b|\bnever\b)[^.;\n]{{0,30}}\b{_SAID}\b"
     r"|\b(?:cannot|can't|could ?n[o']t|unable to|failed to) (?:\w+ ){0,2}(?:find|locate|hear|detect|identify)"
     r"|\bno (?:such|matching|occurrences?|mention|instances?|match(?:es)?)\b|\b(?:absent|nowhere|inexistent)\b"
-    r"|^\W*(?:none|null|n/?a|no|nothing|nil|false|-1|\[\s*\])\W*$|\"(?:start|end|start_time|end_time)\"\s*:\s*(?:null|-1)"
+    r"|^\W*(?:none|null|n/?a|no|nothing|nil|false|-1|\[\s*\])\W*$|\"(?:start|end|start_time"
+    r"|end_time)\"\s*:\s*(?:null|-1)"
+    r"|\bno (?:se (?:dice|menciona|escucha|oye|encuentra)|aparece|está)\b|\bn['’](?:est|apparaît|y a) pas\b"
+    r"|\bnon (?:viene|si|è|compare)\b"
+    r"|\bnicht (?:gesagt|erwähnt|vor\b|gefunden|enthalten|zu hören|gesprochen)|\bnão (?:é|se|aparece|foi|está)\b"
+    r"|\bне (?:произн|звуч|найд|упомин|встреч|говор|сказан|слыш)"
+    r"|ません|ていない|않(?:습니다|는다|음)|없(?:습니다|다|음)"
     r"|没有|沒有|未(?:出现|提到|找到|提及)|不存在|不在|找不到",
     re.IGNORECASE,
 )
