@@ -132,7 +132,8 @@ def _is_interval(match: re.Match[str], text: str, is_named: bool) -> bool:
     first, last = match["first"], match["last"]
     units = [match["named1"] or match["unit1"], match["named2"] or match["unit2"]]
     is_decimal = "." in first + last or "," in first + last
-    before, after = text[max(0, match.start() - BEFORE) : match.start()], text[match.end() :][:AFTER]
+    before = text[max(0, match.start() - BEFORE) : match.start()]
+    after = text[match.end() : match.end() + AFTER]
     if ":" in first or ":" in last:
         start, end = _seconds(first), _seconds(last)
         is_time_of_day = start >= 300 and not (start % 60 or end % 60)
