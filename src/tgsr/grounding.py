@@ -7,6 +7,7 @@ that one literal anchors, so that no run of digits, blanks or brackets is scanne
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,12 +131,14 @@ def find_points(text: str) -> list[Point]:
     What belongs to an interval of `find_mentions` is none; nor are lengths and times of day. An empty text gives [].
     """
     found = points(plain(text))
-    intervals = find_mentions(text) if found else []
-    return [
-        Point(time.at, time.stop, time.seconds)
-        for time in found
-        if not any(one.text_start <= time.at < one.text_end for one in intervals)
-    ]
+    intervals = find_mentions(text) if found else []  # in order, and apart
+    starts = [one.text_start for one in intervals]
+    single = []
+    for time in found:
+        before = bisect_right(starts, time.at)
+        if not before or time.at >= intervals[before - 1].text_end:
+            single.append(Point(time.at, time.stop, time.seconds))
+    return single
 
 
 def find_regions(text: str) -> list[Mention]:
