@@ -12,10 +12,11 @@ from tgsr.audio import SAMPLE_RATE, load
 from tgsr.data.corpora.spoken_digits import DIGITS, recordings
 from tgsr.data.questions.build import compose_clips
 from tgsr.data.transcribe.spelling import spell
+from tgsr.data.transcribe.transcript import without_false_stops
 from tgsr.data.transcribe.whisper import SHORTEST, FasterWhisper, transcribe, words_of
 from tgsr.errors import FetchError
 from tgsr.models.packaged_weights import KEPT, cache_folder, whisper
-from tgsr.timeline import Span
+from tgsr.timeline import Span, Word
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,18 @@ def test_an_altered_file_is_refused(folder: Path, tmp_path: Path) -> None:
     (copy / "model.bin").unlink()
     with pytest.raises(FetchError, match="unreadable"):
         whisper(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("heard", "mended"),
+    [
+        ("the reigns of government. then he showed", "the reigns of government then he showed"),
+        ("It ended. Then he left.", "It ended. Then he left."),
+        ("Mr. smith, etc. and at 3 p.m. in St. james. who", "Mr. smith, etc. and at 3 p.m. in St. james who"),
+        ("Wait... then 3.5 percent", "Wait... then 3.5 percent"),
+        ("He said. iPhone", "He said. iPhone"),
+    ],
+)
+def test_no_sentence_ends_before_a_word_in_small_letters(heard: str, mended: str) -> None:
+    words = [Word(text, n, n + 1) for n, text in enumerate(heard.split())]
+    assert [word.text for word in without_false_stops(words)] == mended.split()

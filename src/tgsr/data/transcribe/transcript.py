@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,11 @@ from tgsr.records import INVENTED, NO_SPEECH, NOT_ENGLISH, UNHEARD
 from tgsr.timeline import Hole, Seconds, Span, Word, cover, text_of
 
 ENGLISH = "en"
+# A word with a stop that is no abbreviation.
+FALSE_STOP = re.compile(
+    r"(?!(?:etc|approx|inc|ltd|co|corp|cf|al|dept|est|fig|vol|pp|ca|jr|sr|ave|blvd)\.)[^\W_]{2,}[^.]*\.",
+    re.IGNORECASE,
+)
 SURE = 0.6  # of a language: below it a short clip of English digits is also Welsh or Korean
 
 
@@ -75,7 +82,16 @@ def judged(
     flags: tuple[str, ...] = (NOT_ENGLISH,) if spoken != ENGLISH else ()
     flags += (INVENTED,) if kept != list(stretches) else ()
     flags += (UNHEARD,) if holes else () if words else (NO_SPEECH,)
-    return Transcript(tuple(words), seconds, source, spoken if language else None, flags, holes)
+    return Transcript(without_false_stops(words), seconds, source, spoken if language else None, flags, holes)
+
+
+def without_false_stops(words: Sequence[Word]) -> tuple[Word, ...]:
+    """The words without a full stop before one in small letters: Whisper ends each stretch as if it were a sentence."""
+    mended = list(words)
+    for n, (word, following) in enumerate(pairwise(words)):
+        if FALSE_STOP.fullmatch(word.text) and following.text.islower() and word.text not in ABBREVIATED:
+            mended[n] = replace(word, text=word.text[:-1])
+    return tuple(mended)
 
 
 def heard_as(language: str | None, sure: float) -> str:
