@@ -17,8 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +28,7 @@ from typing import Any
 import torch
 from one_update import add_setting, setting_of
 from sides import Case, Setting, grpo_case, model_under_test
-from timing import HERE, about, peak_memory
+from timing import HERE, about, flags_of, peak_memory, said_by
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -43,7 +41,7 @@ SPANS, STRETCHES = ((2.0, 5.5), (5.5, 6.0), (20.0, 29.0)), 250
 # What is freed goes back to the system at once, so that resident memory is what is in use.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 BytesOf = Callable[[Setting, str], int]
-QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
+QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12, heads=3, window=2)
 
 
 def regions_of(case: Case, side: str) -> list[Tensor] | None:
@@ -133,15 +131,10 @@ def memory_of(setting: Setting, side: str) -> int:
 
 def memory_in_fresh_process(setting: Setting, side: str) -> int:
     """Bytes above the weights, as `memory_of` counts them in a process of its own."""
-    arguments = [f"--{name}={value}" for name, value in asdict(setting).items()]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), "--memory-of", side, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, **EXACT},
-    )
-    return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
+    said = said_by(Path(__file__).name, flags_of(setting, memory_of=side), **EXACT)
+    if "failed" in said:
+        raise RuntimeError(f"{side}: {said['failed']}")
+    return int(said["peak_bytes"])
 
 
 def memories_of(setting: Setting, sides: Sequence[str], runs: int, bytes_of: BytesOf) -> dict[str, float]:

@@ -78,6 +78,11 @@ def measure(setting: Setting, sides: Sequence[str], runs: int, update_of: Update
     return {"setting": asdict(setting), "runs": runs, "sides": of_side, "counted": counted}
 
 
+def setting_in(point: POINT) -> Setting:
+    """A field that is younger than the point has its default there."""
+    return Setting(**point["setting"])
+
+
 def read(path: Path) -> list[POINT]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -123,7 +128,7 @@ def draw(points: Sequence[POINT], base: Setting, out: Path) -> None:
     }
     rows = {"seconds": ("processor seconds of an update", 1.0), "peak_bytes": ("its memory, MiB", 2.0**20)}
     for column, (along, label) in enumerate(labels.items()):
-        line = [p for p in points if p["setting"] == {**asdict(base), along: p["setting"][along]}]
+        line = [p for p in points if setting_in(p) == replace(base, **{along: p["setting"][along]})]
         line.sort(key=lambda point: point["setting"][along])
         for axes, (what, (title, unit)) in zip(grid[:, column], rows.items(), strict=True):
             if line:
@@ -160,11 +165,11 @@ def main(argv: Sequence[str] | None = None, update_of: UpdateOf = forked) -> Non
     if args.quick:
         folder = Path(tempfile.mkdtemp())
         points_path, plot, runs = folder / "curves.jsonl", folder / "speed.png", 1
-        base = Setting(layers=1, seconds=2.0, group=2, answer=10)
+        base = Setting(layers=1, seconds=2.0, group=2, answer=10, heads=3, window=2)
         settings = [base]
     points = read(points_path)
     for setting in settings:
-        if args.draw_only or any(point["setting"] == asdict(setting) for point in points):
+        if args.draw_only or any(setting_in(point) == setting for point in points):
             continue
         load_before = os.getloadavg()[0]
         point = measure(setting, args.sides, runs, update_of)

@@ -9,6 +9,7 @@ import argparse
 import json
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -26,6 +27,7 @@ def add_setting(parser: argparse.ArgumentParser, **defaults: float) -> None:
         "text": "prompt tokens beside the audio",
         "answer": "mean tokens of an answer",
         "heads": "attention heads, three to a key, and with them the width",
+        "window": "seconds that the encoder hears at once",
     }
     for field in fields(Setting):
         default = defaults.get(field.name, field.default)
@@ -39,7 +41,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
     return Setting(**{field.name: getattr(args, field.name) for field in fields(Setting)})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--limit-gib", type=float, default=0, help="fail beyond so much memory (0: no limit)")
     parser.add_argument("--profile", action="store_true", help="print the operators that take longest")
     add_setting(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     setting = setting_of(args)
     if args.limit_gib:
         resource.setrlimit(resource.RLIMIT_DATA, (int(args.limit_gib * 2**30),) * 2)

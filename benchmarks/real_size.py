@@ -53,7 +53,13 @@ Config = dict[str, int]
 SIZES: dict[str, tuple[Config, Config]] = {
     "real": ({}, {name: n for name, n in QWEN_7B.items() if isinstance(n, int)}),
     "tiny": (
-        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_source_positions": 800,  # windows of 16 s, which no clip of the check is longer than
+        },
         {
             "hidden_size": 64,
             "num_hidden_layers": 2,
@@ -141,7 +147,10 @@ def write_checkpoint(folder: Path, size: str, seed: int = 0, most: int = SHARD_B
     config = configuration(size, tokenizer)
     config.save_pretrained(str(folder))
     AudioFlamingo3Processor(
-        WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins),
+        WhisperFeatureExtractor(
+            feature_size=config.audio_config.num_mel_bins,
+            chunk_length=config.audio_config.max_source_positions // 50,
+        ),
         tokenizer,
         chat_template=tokenizer.chat_template,
         max_audio_len=MAX_SECONDS,

@@ -53,7 +53,6 @@ from tgsr.training.cost import ClipTokens, DecoderShape
 
 DECODER_LAYERS, ENCODER_LAYERS, VOCABULARY = 30, 6, 49_152  # SmolLM2-135M, Whisper base, SmolLM2-135M
 HEADS, HEAD_WIDTH, HEADS_A_KEY = 9, 64, 3  # SmolLM2-135M
-WINDOW_SECONDS = 30
 TEMPERATURE, TOP_P = 0.7, 0.9  # table 6
 
 
@@ -72,6 +71,7 @@ class Setting:
     text: int = 120  # tokens of the prompt that are not audio
     answer: int = 150  # mean tokens of an answer; they range from 2/3 to 4/3 of it
     heads: int = HEADS  # of the decoder, each 64 wide, three to a key
+    window: int = 30  # seconds that the encoder hears at once; the usual way pads the clip to whole ones
 
     @property
     def encoder_layers(self) -> int:
@@ -101,7 +101,7 @@ def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
             num_hidden_layers=setting.encoder_layers,
             num_attention_heads=8,
             intermediate_size=2048,
-            max_source_positions=50 * WINDOW_SECONDS,
+            max_source_positions=50 * setting.window,
         ),
         text_config=Qwen2Config(
             vocab_size=setting.vocabulary,
@@ -121,7 +121,7 @@ def model_under_test(setting: Setting, trains: str) -> AudioFlamingo3:
     with torch.no_grad():
         model.lm_head.weight *= 8  # logits that spread as a trained model's do: a nucleus is a few tokens
     model.eval()
-    extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)
+    extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=setting.window)
     lalm = AudioFlamingo3("under test", model, tokenizer, extractor, max_seconds=600.0)
     make_trainable(lalm, trains)
     return lalm
@@ -165,8 +165,8 @@ class Case:
 
     @cached_property
     def mels(self) -> tuple[Tensor, Tensor]:
-        """mels_WMF and mel_mask_WF, where the encoder is: a window each 30 s, each as long as a whole one."""
-        window = WINDOW_SECONDS * SAMPLE_RATE
+        """mels_WMF and mel_mask_WF, where the encoder is: a window for each of the clip's, as long as a whole one."""
+        window = self.lalm.feature_extractor.chunk_length * SAMPLE_RATE
         pieces = [self.samples[first : first + window] for first in range(0, len(self.samples), window)]
         batch = spectrogram(self.lalm.feature_extractor, pieces, return_attention_mask=True)
         weight = self.lalm.inner.model.audio_tower.conv1.weight

@@ -438,7 +438,7 @@ def memory_row(setting: Setting, sides: Sequence[str], update_of: UpdateOf) -> R
 
 
 ROWS = ("sampling", "grpo", "stage1", "step", "predict", "audio", "memory", "large")
-QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12)
+QUICK = Setting(layers=1, seconds=4.0, group=2, text=110, answer=12, heads=3, window=2)
 
 
 def main(argv: Sequence[str] | None = None, update_of: UpdateOf = in_fresh_process) -> None:

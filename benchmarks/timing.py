@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -147,14 +148,25 @@ def in_child(call: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 def in_fresh_process(setting: Any, side: str, **options: str | int | float | bool) -> dict[str, Any]:
     """What one_update.py measures for this side in a process of its own; {"failed": why} where it ended early."""
-    arguments = [f"--side={side}"]
-    for name in setting.__slots__:
-        arguments.append(f"--{name}={getattr(setting, name)}")
-    for name, value in options.items():
+    return said_by("one_update.py", flags_of(setting, side=side, **options))
+
+
+def flags_of(setting: Any, **options: str | int | float | bool) -> list[str]:
+    """The flags of a setting's fields, and of options besides."""
+    flags = []
+    for name, value in {**asdict(setting), **options}.items():
         if value is not False:
-            arguments.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+            flags.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+    return flags
+
+
+def said_by(script: str, flags: Sequence[str], **environment: str) -> dict[str, Any]:
+    """The last line of a script here, run in a process of its own; {"failed": why} where it ended early."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "one_update.py"), *arguments], capture_output=True, text=True
+        [sys.executable, str(HERE / script), *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
     )
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}

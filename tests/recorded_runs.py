@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import Stopped
+from tgsr.models.aligner_and_lora import with_lora
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.rl import train_grpo
 from tgsr.sta import train_sta
@@ -73,6 +74,7 @@ def run(stage: str, questions: str, out: Path, stops: bool = False, **options: A
 
 def main() -> None:
     """The runs that a file lists, one after the other: {n_processes, port, stage, questions, out, options}."""
+    with_lora(tiny_lalm(), 2, 4, 0)  # what is made once a process, here and in peft, all forks then have
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if int(os.environ["RANK"]) >= job["n_processes"]:
             continue

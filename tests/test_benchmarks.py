@@ -43,10 +43,37 @@ def test_it_runs(script: str, planted: object, says: str, capsys: pytest.Capture
     assert says in capsys.readouterr().out
 
 
+TINY = {"layers": 1, "seconds": 1.0, "group": 1, "text": 110, "answer": 3, "heads": 3, "window": 1}
+
+
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
-    tiny = import_module("sides").Setting(layers=1, seconds=1.0, group=1, text=110, answer=3)
-    assert import_module("timing").in_fresh_process(tiny, "usual")["peak_bytes"] > 0
-    assert import_module("attention").memory_in_fresh_process(tiny, "eager") > 0
+    assert (
+        import_module("attention").memory_in_fresh_process(import_module("sides").Setting(**TINY), "eager")
+        > 0
+    )
+
+
+def test_the_process_of_an_update_takes_the_flags_that_it_is_started_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a process imports for ten seconds; the test before has shown that one is started. Here it is main()."""
+    timing, started = import_module("timing"), import_module("one_update")
+
+    def said_by(script: str, flags: list[str]) -> dict[str, float]:
+        assert script == Path(started.__file__).name
+        started.main(flags)
+        return dict(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+    monkeypatch.setattr(timing, "said_by", said_by)
+    measured = timing.in_fresh_process(
+        import_module("sides").Setting(**TINY), "usual", bfloat16=True, phrases=False
+    )
+    assert measured["peak_bytes"] > 0 < measured["seconds"]
+
+
+def test_why_a_process_failed_is_said() -> None:
+    said = import_module("timing").said_by("no_such_script.py", [])
+    assert "No such file" in said["failed"]
 
 
 @pytest.mark.parametrize(("returned", "expected"), [({"seconds": 1.5}, {"seconds": 1.5}), (None, {})])

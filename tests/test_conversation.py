@@ -27,6 +27,8 @@ from tgsr.answering.open import open_model
 from tgsr.cli import main
 from tgsr.commands.answer import asked_of, model_named
 from tgsr.errors import AudioError, ModelError, OptionError
+from tgsr.models.packaged_weights import cache_folder
+from tgsr.models.whisper_checkpoint import FOLDER
 from tgsr.timeline import Span
 
 STORIES = {
@@ -38,8 +40,17 @@ STORIES = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Recordings of different noise, whose transcripts are kept where the cascade looks for them."""
+    """Recordings of different noise, whose transcripts are kept where the cascade looks for them.
+
+    Beside these are the weights by which `tgsr ask` refines a phrase's times: a cache without them would download them
+    again for each test.
+    """
+    fetched = cache_folder()
     monkeypatch.setenv("TGSR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    for weights in ("whisper-base", FOLDER):
+        if (fetched / weights).exists():
+            (tmp_path / "cache" / weights).symlink_to(fetched / weights)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "calls").mkdir()
     for number, (name, text) in enumerate(STORIES.items()):
