@@ -367,10 +367,9 @@ def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tu
     columns = [run.values[measure] for run in runs.values()]
     value, draws = bootstrap.over_runs(columns, clips)
     n = int(np.isfinite(columns[0]).sum())
-    low, high = (
-        None if np.isnan(end) else end for end in interval_of(draws)
-    )  # where few items have the measure
-    return Mean(value, low, high, n, len(clips) - n), draws
+    # no number where no item has the measure, no interval where few have
+    mean, low, high = (None if np.isnan(end) else end for end in (value, *interval_of(draws)))
+    return Mean(mean, low, high, n, len(clips) - n), draws
 
 
 def difference(
@@ -579,7 +578,10 @@ def above(path: Path) -> str:
 
 
 def draw(path: Path, watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """The watches over the steps: a panel a measure, a colour a row, a thin line a seed, a thick one their mean."""
+    """The watches over the steps: a panel a measure, a colour a row, a thin line a seed, a thick one their mean.
+
+    The mean is over the steps at which all seeds were watched.
+    """
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -593,8 +595,11 @@ def draw(path: Path, watched: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
             steps = [[look["step"] for look in looks] for looks in seeds.values()]
             for x, y in zip(steps, lines, strict=True):
                 panel.plot(x, y, color=f"C{colour}", linewidth=0.6, alpha=0.6)
-            if all(x == steps[0] for x in steps):
-                panel.plot(steps[0], np.mean(lines, axis=0), color=f"C{colour}", linewidth=2, label=ROWS[row])
+            both = sorted(set(steps[0]).intersection(*steps))  # a run may have been stopped while it looked
+            mean = np.mean(
+                [[y[x.index(step)] for step in both] for x, y in zip(steps, lines, strict=True)], axis=0
+            )
+            panel.plot(both, mean, color=f"C{colour}", linewidth=2, label=ROWS[row])
         panel.set_title(name, fontsize=10)
         panel.grid(alpha=0.3)
     for panel in panels[1]:

@@ -230,7 +230,7 @@ def over_seeds() -> list[list[float]]:
             *told(row, "k1"),
             *told(row, "accuracy"),
         ]
-        for row in ("base", "sta", "without-grounding", "paper", "grounded")
+        for row in ("base", "sta", "without-sta", "without-grounding", "paper", "grounded")
     ]
 
 

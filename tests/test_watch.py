@@ -117,11 +117,12 @@ def test_a_killed_run_looks_again_where_it_goes_on(trained: Path, held_out: Path
         assert (tmp_path / "broken" / "watch" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_a_run_that_is_asked_to_stop_does_not_look_first(
+def test_a_run_that_is_asked_to_stop_looks_where_it_goes_on(
     trained: Path, held_out: Path, tmp_path: Path
 ) -> None:
     """A look may take minutes, a cluster's grace is 30 s."""
     config = replace(GRPO, questions=str(trained), watch=str(held_out), watch_every=1)
+    train(config, tmp_path / "whole")
     updates = []
 
     def ask_in_the_second_step(*_: object) -> None:
@@ -133,9 +134,14 @@ def test_a_run_that_is_asked_to_stop_does_not_look_first(
     with pytest.raises(Stopped):
         train(config, tmp_path / "run")
     hook.remove()
-    train(config, tmp_path / "run")
-    assert [row["step"] for row in logged(tmp_path / "run") if "watch" in row] == [0, 1, 3]
+    assert [row["step"] for row in logged(tmp_path / "run") if "watch" in row] == [0, 1]
     assert not (tmp_path / "run" / "watch" / "step-2.jsonl").exists()
+    train(config, tmp_path / "run")
+    looks = [[row for row in logged(tmp_path / name) if "watch" in row] for name in ("run", "whole")]
+    assert [row["step"] for row in looks[0]] == [0, 1, 2, 3]
+    assert [row["watch"] for row in looks[0]] == [row["watch"] for row in looks[1]]
+    train(config, tmp_path / "run")  # which has nothing to do
+    assert [row["step"] for row in logged(tmp_path / "run") if "watch" in row] == [0, 1, 2, 3]
 
 
 def test_a_watch_can_be_added_later_and_its_questions_stay(

@@ -150,6 +150,7 @@ class Trainer(Generic[T]):
             list(self.weights.values()), lr=config.learning_rate, weight_decay=weight_decay
         )
         self.n_done = 0
+        self.is_unwatched = False  # the look at the last step was due, and a stop came before its end
         with run.processes.main_first():
             state = load_checkpoint(run.folder, run.processes.main)
             self.best = None if state is None else Best.of(state)
@@ -165,6 +166,7 @@ class Trainer(Generic[T]):
             restore(run.lalm, state["weights"], run.folder.path)
             self.optimizer.load_state_dict(state["optimizer"])
             self.n_done = int(state["step"])
+            self.is_unwatched = bool(state.get("unwatched", False))
             planned = int(state.get("planned", planned))
         self.n_planned = max(planned, self.n_steps)
         if run.processes.main:
@@ -177,8 +179,8 @@ class Trainer(Generic[T]):
         n_steps = self.config.epochs * self.steps_per_epoch
         return min(n_steps, max_steps) if max_steps else n_steps
 
-    def keep_best(self, measure: str, value: float) -> bool:
-        """Whether `value` is the highest so far of what the weights reach after the step in progress.
+    def keep_best(self, measure: str, value: float, step: int | None = None) -> bool:
+        """Whether `value` is the highest so far of what the weights reach after a step: None is the one in progress.
 
         If it is, a checkpoint follows this step and is kept until a better one comes. The first value of a measure is
         the best so far; one that is not finite never is. Only the main process's calls count, others may leave it out.
@@ -187,7 +189,7 @@ class Trainer(Generic[T]):
             return False
         if self.best is not None and self.best.measure == measure and value <= self.best.value:
             return False
-        self.best = Best(self.n_done + 1, measure, value)
+        self.best = Best(self.n_done + 1 if step is None else step, measure, value)
         return True
 
     def steps(self, title: str) -> Iterator[tuple[int, list[T]]]:
@@ -204,10 +206,14 @@ class Trainer(Generic[T]):
             total=self.n_steps,
             disable=not processes.main,
         )
-        if self.n_done == 0:
+        if self.n_done == 0 or self.is_unwatched:
+            is_late = self.is_unwatched
             self.stopwatch = Stopwatch()
-            if watched := self._watched(0):
-                processes.log(self.run.folder, {"step": 0, **watched, "seconds": self.stopwatch.seconds})
+            if watched := self._watched(self.n_done):
+                row = {"step": self.n_done, **watched, "seconds": self.stopwatch.seconds}
+                processes.log(self.run.folder, row)
+            if is_late and processes.main:
+                self._save()  # that it was looked at
         saved_at, patience = time.monotonic(), self.config.checkpoint_minutes * 60
         self.stopwatch = Stopwatch()
         with self.run.stop.steps():
@@ -237,6 +243,7 @@ class Trainer(Generic[T]):
             "optimizer": self.optimizer.state_dict(),
             "items": self.names_hash,
             "planned": self.n_planned,
+            "unwatched": self.is_unwatched,
             "best": None if self.best is None else asdict(self.best),
         }
         save_checkpoint(self.run.folder, self.n_done, state, self.config.keep_last)
@@ -303,9 +310,10 @@ class Trainer(Generic[T]):
         if self.watch is None or (n_done % self.watch.every and n_done != self.n_steps):
             return {}
         seen = self.watch.look(n_done)
+        self.is_unwatched = not seen  # only the main process's counts: it writes the checkpoints
         value = seen.get(self.watch.best_by)
         if n_done and value is not None:  # before the first step there is nothing to keep
-            self.keep_best(self.watch.best_by, value)
+            self.keep_best(self.watch.best_by, value, n_done)
         self.stopwatch.lap("watch")
         return {"watch": seen} if seen else {}
 
