@@ -1,4 +1,4 @@
-"""Many questions about recordings that were heard once: the prompt, a pipe, JSON, folders. No test hears."""
+"""Many questions about recordings that were heard once: the prompt, a pipe, JSON, folders. One test alone hears."""
 
 from __future__ import annotations
 
