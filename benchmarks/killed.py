@@ -3,7 +3,7 @@
     python benchmarks/killed.py --times 20 --out runs/killed
 
 Each time the recipe and all that it started get SIGKILL after a random while, and the same command is given again. Exit
-status 1 where the gathered measures differ. Some twenty minutes of one core.
+status 1 where the tables differ. Half an hour of a fast core, more than an hour of a slow one.
 """
 
 from __future__ import annotations
