@@ -130,7 +130,7 @@ _TIME_OF_DAY = (
     r"|tomorrow|morning|afternoon|evening|o'clock|[ap]\.?m|gmt|utc|est)\b"
 )
 _HOURS_ABROAD = (
-    r"\b(?:uhr\b|abiert|aberto|horario|ouvert|geöffnet|apert[oai]\b|открыт)|営業|영업|오[전후]|午[前后後]"
+    r"\b(?:uhr\b|abiert|aberto|horario|ouvert|geöffnet|apert[oai]\b|открыт)|営業|영업|오[전후]|午[前后]"
 )
 _HOURS_BEFORE = any_case(rf"\b{_TIME_OF_DAY}|{_HOURS_ABROAD}|营业|[上下中]午|[早晚]上|凌晨")
 _HOURS_AFTER = any_case(rf"\s{{0,2}}(?:(?:in|on|the|a) ){{0,2}}(?:{_TIME_OF_DAY}|{_HOURS_ABROAD})|营业")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import pairwise
 
 from tgsr.notation.doubts import is_length_abroad
-from tgsr.notation.times import AFTER, BEFORE, SECOND_ABROAD, Stated, Time, any_case
-from tgsr.timeline import Seconds
+from tgsr.notation.times import AFTER, BEFORE, SECOND_ABROAD, Stated, Time, any_case, clock_seconds
 
 _ATTACHED = r"(?:초|秒)"
 _UNIT = rf"(?:{SECOND_ABROAD}|{_ATTACHED}|(?:s|с|sec)(?!\w))"
@@ -25,7 +23,7 @@ _NUMBER = rf"(?:{_CLOCK}|{_MINUTES}[0-9]{{1,5}}(?:[.,][0-9]{{1,3}})?)"
 _ORDINAL = r"(?:\.(?= )|[ºªe](?=[er]?\b)|°|-?(?:я|й|ю|ой|ей|го|ую)\b)?"
 
 _FROM = (
-    r"(?:desde|del?|d[oa]s?|depuis|du|dal?|dall[ae']|dai|von|vo[mn]|ab|van|vanaf|från|fra|с|со|от|з|із|від|od|từ"
+    r"(?:desde|del?|d[oa]s?|depuis|du|dal?|dall[ae']|dai|vo[mn]|ab|van|vanaf|från|fra|с|со|от|з|із|від|od|từ"
     r"|dari|di|din|من|از|από|में)"
 )
 _TO = (
@@ -46,6 +44,7 @@ _STRETCH = r"(?: ?(?:까지|사이|まで|の間|arasında|kadar|तक|के �
 _ONE = rf"(?P<named1>{_NAMED})?(?P<first>{_NUMBER}){_ORDINAL} ?(?P<unit1>{_UNIT})?"
 _OTHER = rf"(?:{_ARTICLE} )?(?P<named2>{_NAMED})?(?P<last>{_NUMBER}){_ORDINAL}(?: ?(?P<unit2>{_UNIT}))?"
 _BEGIN, _STOP = r"(?<![\w.,:])", r"(?![0-9]|[.,:][0-9])"
+# Compiled when a text first needs them: together they take as long as half of a command's start.
 _JOINED = (
     rf"{_BEGIN}(?P<opener>{_FROM} (?:{_ARTICLE} )?)?{_ONE}(?: {_TO}[ -]|{_SUFFIX} ?|(?<=yeden) ){_OTHER}{_STOP}"
     rf"(?P<stretch>{_STRETCH})?",
@@ -56,18 +55,18 @@ _AT = r"(?: ?[:=] ?| (?:(?:en|em|à|a|bei|um|ab|na|на|в|at|op|vid|ved|alle?|p
 _STARTS = (
     r"(?:inicio|início|comienzo|empieza|comienza|começa|début|debut|commence|anfang|beginnt?|startet|inizi[oa]"
     r"|comincia"
-    r"|начало|начинается|початок|start|begin|börjar|mulai|bắt đầu|시작|开始|開始|البداية|התחלה|início)"
+    r"|начало|начинается|початок|start|begin|börjar|mulai|bắt đầu|시작|开始|البداية|התחלה)"
 )
 _ENDS = (
     r"(?:fin|final|termina|acaba|fim|se termine|finit|ende|endet|fine|finisce|конец|заканчивается|кінець|eind"
     r"|einde|eindigt"
-    r"|slut|slutar|selesai|berakhir|kết thúc|끝|종료|终了|终了|終了|结束|النهاية|סוף)"
+    r"|slut|slutar|selesai|berakhir|kết thúc|끝|종료|终了|结束|النهاية|סוף)"
 )
 _BREAK = r"\s?[,;.)]{0,2}\s{1,3}(?:(?:y|e|et|und|en|och|og|и|i|dan|và) )?(?:si |se )?"
 _NAMED_ENDS = (
     rf"\b{_STARTS}{_AT}{_ONE}(?:{_BREAK}|、){_ENDS}{_AT}{_OTHER}{_STOP}",
-    rf"{_BEGIN}{_ONE}(?:에|に|で)? ?(?:시작|始|开始|開始)\w{{0,6}}[ ,、]{{0,3}}{_OTHER}"
-    r"(?:에|に|で)? ?(?:끝|종료|终|終|结束)",
+    rf"{_BEGIN}{_ONE}(?:에|に|で)? ?(?:시작|始|开始)\w{{0,6}}[ ,、]{{0,3}}{_OTHER}"
+    r"(?:에|に|で)? ?(?:끝|종료|终|结束)",
 )
 _FIRST = (
     r"(?:primer[oa]s?|primeir[oa]s?|premi[eè]re?s?|ersten?|prim[ie]|eerste|första|første|первы[ехй]|перш[іих]\w?"
@@ -114,18 +113,14 @@ def in_other_languages(text: str, times: Sequence[Time]) -> Iterator[Stated]:
         return
     for form in (*_JOINED, *_NAMED_ENDS):
         is_named = form in _NAMED_ENDS
-        for match in _compiled(form).finditer(text):
+        for match in any_case(form).finditer(text):
             if _is_interval(match, text, is_named):
                 stop = match.end("unit2") if match["unit2"] else match.end("last")
-                yield Stated(match.start("first"), stop, _seconds(match["first"]), _seconds(match["last"]))
-    for match in _compiled(_FIRST_SECONDS).finditer(text):
-        yield Stated(match.start(), match.end(), 0.0, _seconds(match["last"] or match["before"]))
-
-
-@cache
-def _compiled(form: str) -> re.Pattern[str]:
-    """When a text first needs it: together they take as long as half of a command's start."""
-    return any_case(form)
+                yield Stated(
+                    match.start("first"), stop, clock_seconds(match["first"]), clock_seconds(match["last"])
+                )
+    for match in any_case(_FIRST_SECONDS).finditer(text):
+        yield Stated(match.start(), match.end(), 0.0, clock_seconds(match["last"] or match["before"]))
 
 
 def _is_interval(match: re.Match[str], text: str, is_named: bool) -> bool:
@@ -135,7 +130,7 @@ def _is_interval(match: re.Match[str], text: str, is_named: bool) -> bool:
     before = text[max(0, match.start() - BEFORE) : match.start()]
     after = text[match.end() : match.end() + AFTER]
     if ":" in first or ":" in last:
-        start, end = _seconds(first), _seconds(last)
+        start, end = clock_seconds(first), clock_seconds(last)
         is_time_of_day = start >= 300 and not (start % 60 or end % 60)
         return ":" in first and ":" in last and not is_time_of_day
     if is_named:
@@ -146,14 +141,3 @@ def _is_interval(match: re.Match[str], text: str, is_named: bool) -> bool:
         return True
     is_placed = bool(match["opener"] or match["stretch"])
     return (is_placed or all(units) or is_decimal) and not is_length_abroad(before, after, is_decimal)
-
-
-_PARTS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-
-
-def _seconds(written: str) -> Seconds:
-    """Seconds of "3,2", "0:03", "1 min 5"."""
-    total = 0.0
-    for part in _PARTS.findall(written.replace(",", ".")):
-        total = total * 60 + float(part)
-    return total

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 from tgsr.timeline import Seconds
 
 
+@cache
 def any_case(pattern: str) -> re.Pattern[str]:
-    """The pattern, in capitals too."""
+    """The pattern, in capitals too; compiled once, whenever it is first asked for."""
     return re.compile(pattern, re.IGNORECASE)
 
 
@@ -188,7 +190,7 @@ def _time(match: re.Match[str]) -> Time:
     elif clock is not None:
         number_stop, kind = match.end("clock"), "clock"
         written = match.string[at:number_stop]
-        seconds = _clock_seconds(written)
+        seconds = clock_seconds(written)
     else:
         number_stop, kind = match.end("min" if rest is None else "sec"), "min" if rest is None else "min s"
         written = match.string[at : match.end("min")]
@@ -220,9 +222,12 @@ def _number_in_words(word: str) -> Seconds:
     return float(f"{number + max(0, _CHINESE_DIGITS.find(ones[-1:] or '零'))}.{decimals or 0}")
 
 
-def _clock_seconds(written: str) -> Seconds:
-    """Seconds of "0:12", "00:14:38,127", "00:14:38:127", "1'05\""."""
-    parts = [part for part in re.split(r"[:'\"′″]", written.replace(",", ".")) if part]
+_PARTS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+def clock_seconds(written: str) -> Seconds:
+    """Seconds of "0:12", "00:14:38,127", "00:14:38:127", "1'05\"", "1 min 5" and of bare "3,2"."""
+    parts = _PARTS.findall(written.replace(",", "."))
     milliseconds = int(parts.pop()) if len(parts) > 2 and len(parts[-1]) == 3 else 0
     total = 0.0
     for part in parts:

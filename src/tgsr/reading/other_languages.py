@@ -10,7 +10,7 @@ _ANSWER = (
     r"(?:réponse|respuesta|resposta|risposta|antwort|antwoord|ответ|відповідь|odpowiedź|odpověď|odgovor|cevap|yanıt"
     r"|jawaban(?:nya)?|đáp án|câu trả lời|答え|正解|正答|정답|답|الإجابة|الجواب|התשובה|תשובה|उत्तर|जवाब|คำตอบ"
     r"|svar(?:et)?|vastaus"
-    r"|απάντηση|răspuns(?:ul)?|válasz|resposta)"
+    r"|απάντηση|răspuns(?:ul)?|válasz)"
 )
 _IS = (
     r"(?:est|es|é|è|e'|ist|lautet|wäre|is|to|je|adalah|là|هي|هو|היא|הוא|है|är|er|on|este|είναι|sería|serait"

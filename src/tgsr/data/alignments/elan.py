@@ -39,9 +39,9 @@ def eaf(text: str) -> Iterator[Timed]:
     by_speaker = {tier.speaker for tier in speaking}
     if len(speaking) > 1 and None not in by_speaker and len(by_speaker) == len(speaking):
         # one tier a participant, whatever they are called
-        found = [tier._replace(name=f"{tier.speaker} - utterances") for tier in speaking]
-        rows_of = [tiers.timed(EAF, [tier]) for tier in found]
-        return iter(sorted((row for rows in rows_of for row in rows), key=lambda row: row.start or 0.0))
+        named = [tier._replace(name=f"{tier.speaker} - utterances") for tier in speaking]
+        words = [row for tier in named for row in tiers.timed(EAF, [tier])]
+        return iter(sorted(words, key=lambda row: row.start or 0.0))
     return tiers.timed(EAF, found)
 
 

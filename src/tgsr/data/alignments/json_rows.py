@@ -12,6 +12,7 @@ from tgsr.timeline import Seconds
 
 WHISPER, WHISPERX, WHISPER_TIMESTAMPED = "whisper", "whisperx", "whisper-timestamped"
 REMEDY = "give a recogniser's JSON with times for words, such as WhisperX's or whisper-timestamped's"
+MS: Seconds = 0.001
 CONFIDENCES = ("probability", "score", "confidence", "conf")
 
 Row = dict[str, object]

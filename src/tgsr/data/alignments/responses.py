@@ -15,6 +15,7 @@ from itertools import chain, zip_longest
 from tgsr.data.alignments import tiers
 from tgsr.data.alignments.captions import is_by_token
 from tgsr.data.alignments.json_rows import (
+    MS,
     REMEDY,
     WHISPER,
     Row,
@@ -38,9 +39,6 @@ from tgsr.data.alignments.timed import (
     shared_out,
 )
 from tgsr.errors import AlignmentError
-from tgsr.timeline import Seconds
-
-MS: Seconds = 0.001
 
 
 def json_words(text: str) -> Iterator[Timed]:

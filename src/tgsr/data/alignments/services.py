@@ -7,11 +7,12 @@ DeepSpeech. Where a service hears several channels apart, each is a speaker, CH1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 from tgsr.data.alignments.json_rows import (
     CONFIDENCES,
+    MS,
     Row,
     Times,
     name_of,
@@ -25,9 +26,7 @@ from tgsr.data.alignments.timed import DECIMALS, Timed, number
 from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
-MS: Seconds = 0.001
 TICK: Seconds = 1e-7  # of Azure
-SIGN_OR_SOUND = ("punctuation", "punct")
 
 Place = tuple[str, Row]
 
@@ -285,21 +284,22 @@ def _timed(source: str, place: Place, text: object, span: Times, speaker: object
 
 def _best(row: Row, where: str, key: str) -> list[Place]:
     """The objects under `key` of the row's first alternative."""
+    at, best = _first(row, where)
+    return objects_in(best.get(key) or [], f"{at}, {key[:-1]}")
+
+
+def _first(row: Row, where: str) -> Place:
+    """The row's first alternative; an empty one where it has none."""
     alternatives = objects_in(row.get("alternatives") or [], f"{where}, alternative")
-    return [
-        place
-        for at, best in alternatives[:1]
-        for place in objects_in(best.get(key) or [], f"{at}, {key[:-1]}")
-    ]
+    return alternatives[0] if alternatives else (where, {})
 
 
-def _with_signs(source: str, items: Sequence[Place], speakers: dict[str, object]) -> Iterator[Timed]:
+def _with_signs(source: str, items: Sequence[Place], speakers: dict[str, object]) -> list[Timed]:
     """Items of a type each, whose first alternative has the content."""
     found: list[Timed] = []
     for where, item in items:
-        alternatives = objects_in(item.get("alternatives") or [], f"{where}, alternative")
-        best = alternatives[0][1] if alternatives else {}
-        if item.get("type") in SIGN_OR_SOUND:
+        _, best = _first(item, where)
+        if item.get("type") == "punctuation":
             _sign(found, best.get("content"))
             continue
         speaker = (
@@ -307,7 +307,7 @@ def _with_signs(source: str, items: Sequence[Place], speakers: dict[str, object]
         )
         span = span_of(item, where, ("start_time", "end_time"))
         found.append(_timed(source, (where, best), best.get("content"), span, speaker))
-    return iter(found)
+    return found
 
 
 def _sign(found: list[Timed], text: object) -> None:

@@ -30,18 +30,7 @@ ASS_LINE = re.compile(r"\[(?:Script Info|Events)\]", re.IGNORECASE)
 
 def ass(text: str) -> Iterator[Timed]:
     """The Dialogue lines, in order of time; {\\k20} gives syllables times, a Name is the speaker."""
-    fields: list[str] = [
-        "layer",
-        "start",
-        "end",
-        "style",
-        "name",
-        "marginl",
-        "marginr",
-        "marginv",
-        "effect",
-        "text",
-    ]
+    fields = "layer start end style name marginl marginr marginv effect text".split()  # noqa: SIM905 - one line
     shown = []
     for n, line in enumerate(text.split("\n"), 1):
         key, _, value = line.partition(":")
