@@ -34,7 +34,7 @@ from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper"
-HEARING = f"{SOURCE}-5"  # names what is kept of what it heard: another number where it hears otherwise
+HEARING = f"{SOURCE}-6"  # names what is kept of what it heard: another number where it hears otherwise
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages that faster-whisper cuts within
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
