@@ -25,9 +25,11 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.sh"))
 FILES = ("STA_QUESTIONS", "QA_QUESTIONS", "MMAU", "MMAR", "AIRBENCH", "MELD", "HELD_OUT")
 FOLDERS = ("LIBRISPEECH", "COVOST", "DIALOGUES", "YOUTUBE", "SPEECHOCEAN", "QUEEN")
 STAND_IN = r"""#!/bin/sh
-# One line a start: the arguments, with a unit separator after each. Then what --out names is there. A recipe starts it
-# hundreds of times: what the shell can do by itself takes no process.
-{ printf '%s\037' "$@"; echo; } >> "$LOG"
+# A start: a line feed and the arguments, with a unit separator after each, in one write: recipes start several at once,
+# and two writes would mix. Then what --out names is there. A recipe starts it hundreds of times: what the shell can do
+# by itself takes no process.
+printf '%s\037' "
+" "$@" >> "$LOG"
 while [ $# -gt 1 ]; do
     if [ "$1" = --out ]; then
         case "$2" in
@@ -69,7 +71,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
             check=True,
             timeout=120,
         )
-        found = [line.rstrip("\x1f").split("\x1f") for line in log.read_text().splitlines()]
+        found = [line.rstrip("\x1f").split("\x1f") for line in log.read_text().split("\n\x1f")[1:]]
         return [words[words.index("tgsr.cli") + 1 :] if "tgsr.cli" in words else words for words in found]
 
     return commands
