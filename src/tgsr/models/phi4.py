@@ -77,7 +77,7 @@ class Phi4(Lalm):
     def encode_audio(self, samples: np.ndarray) -> Tensor:
         """16 kHz mono samples -> F x D_enc: what the official forward gives its two layers."""
         self.refuse_long(samples)
-        least = self.feature_extractor.win_length  # type: ignore[attr-defined]
+        least = self.feature_extractor.win_length
         if len(samples) < least:
             raise ModelError(
                 f"{self.name} needs {least / SAMPLE_RATE:g} s of audio, got {len(samples) / SAMPLE_RATE:.4f} s"

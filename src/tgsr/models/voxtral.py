@@ -73,7 +73,7 @@ class Voxtral(Lalm):
                 written = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)
             except ValueError as error:
                 raise ModelError(f"{self.name}: its tokenizer refuses the chat: {error}") from error
-            ids: list[int] = list(written)  # type: ignore[arg-type]
+            ids: list[int] = list(written)
             audio_id = self.inner.config.audio_token_id
             first = ids.index(audio_id)
             self.chats[self.system] = PromptParts(
