@@ -194,10 +194,15 @@ class Bootstrap:
             if sum(weights.nbytes for weights in self._weights_RC.values()) > MOST_KEPT:
                 self._weights_RC.clear()
             rng = np.random.default_rng(self.seed)
-            weights_RC = np.empty((self.n_resamples, n_clusters), dtype=np.uint8)
-            for weights in weights_RC:
-                weights[:] = np.bincount(rng.integers(n_clusters, size=n_clusters), minlength=n_clusters)
-            self._weights_RC[n_clusters] = weights_RC
+            n_rows = max(1, CACHED_CELLS // n_clusters)
+            blocks = []
+            for start in range(0, self.n_resamples, n_rows):
+                n = min(n_rows, self.n_resamples - start)
+                drawn = rng.integers(n_clusters, size=(n, n_clusters))
+                cells = drawn + n_clusters * np.arange(n)[:, None]  # a resample counts in its own cells
+                counts = np.bincount(cells.ravel(), minlength=cells.size)
+                blocks.append(counts.astype(np.uint8).reshape(drawn.shape))
+            self._weights_RC[n_clusters] = np.concatenate(blocks)
         return self._weights_RC[n_clusters]
 
 
