@@ -228,17 +228,14 @@ def test_turns_from_elsewhere_name_the_speakers_of_a_stretch(tmp_path: Path) -> 
 # --- real weights ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        ("De quoi a parlé Pierre ?", "Ensuite, Pierre a parlé de la météo."),
-        ("À quelle heure commence la réunion ?", "La réunion commence à dix heures dans la salle bleue."),
-        ("Que veut le directeur ?", "Le directeur a demandé plus d'argent pour les écoles."),
-        ("Quel temps fera-t-il demain ?", "Il va pleuvoir demain à Paris."),
-    ],
-)
-def test_a_question_in_french_is_answered_in_french(question: str, answer: str, tmp_path: Path) -> None:
+def test_a_question_in_french_is_answered_in_french(tmp_path: Path) -> None:
     require("all-minilm-l6-v2")
+    answers = {
+        "De quoi a parlé Pierre ?": "Ensuite, Pierre a parlé de la météo.",
+        "À quelle heure commence la réunion ?": "La réunion commence à dix heures dans la salle bleue.",
+        "Que veut le directeur ?": "Le directeur a demandé plus d'argent pour les écoles.",
+        "Quel temps fera-t-il demain ?": "Il va pleuvoir demain à Paris.",
+    }
     french = said(
         "Bonjour à tous. La réunion commence à dix heures dans la salle bleue. Le directeur a demandé plus d'argent "
         "pour les écoles. Ensuite, Pierre a parlé de la météo. Il va pleuvoir demain à Paris. Merci et au revoir."
@@ -246,8 +243,9 @@ def test_a_question_in_french_is_answered_in_french(question: str, answer: str, 
     samples = np.full(SAMPLE_RATE, 0.5, np.float32)
     cascade = load_cascade("cascade", cache=tmp_path)
     cascade.keep(content_hash(samples), replace(french, language="fr"))
-    (text,) = cascade.respond([samples], [ClipQuestion(0, "", question)], GREEDY)
-    assert str(text).endswith(f'Final answer: "{answer}"')
+    texts = cascade.respond([samples], [ClipQuestion(0, "", question) for question in answers], GREEDY)
+    quoted = [str(text).partition("Final answer: ")[2] for text in texts]
+    assert quoted == [f'"{answer}"' for answer in answers.values()]
 
 
 def test_the_packaged_model_finds_the_line_that_answers(tmp_path: Path, clip: np.ndarray) -> None:
