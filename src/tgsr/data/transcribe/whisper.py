@@ -34,14 +34,14 @@ from tgsr.models.packaged_weights import whisper
 from tgsr.timeline import Seconds, Word
 
 SOURCE = "whisper"
-HEARING = f"{SOURCE}-6"  # names what is kept of what it heard: another number where it hears otherwise
+HEARING = f"{SOURCE}-7"  # names what is kept of what it heard: another number where it hears otherwise
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages that faster-whisper cuts within
 SHORTEST: Seconds = 0.02  # Whisper's step; it gives some words no length at all
 PROGRESS_FROM: Seconds = 60.0
 TAIL: Seconds = 3.0  # of silence behind a stretch; with less it begins to loop
 MEL_STEP: Seconds = 0.01
 BEAM = 3  # about as few errors as with faster-whisper's 5, in less time
-PART: Seconds = 16.0  # of speech too long to be heard whole: attention costs the square of a stretch
+PART: Seconds = 20.0  # of speech too long to be heard whole: attention costs the square of a stretch
 MOST_LONGER = 1.25  # than the shortest that is heard with it: all are made as long as the longest
 LEAST_GAP: Seconds = 0.5  # of speech between two segments, from which Whisper goes on there
 MOST_GAPS = 8  # of a window
@@ -59,7 +59,7 @@ Progress = Callable[[Seconds, Seconds], None]
 class FasterWhisper:
     """CTranslate2's Whisper. `folder` is a model in its format; None is the packaged Whisper base.
 
-    Speech, as voice activity detection finds it, in stretches of up to 29 s, longer speech in parts of 16 s; `at_once`
+    Speech, as voice activity detection finds it, in stretches of up to 29 s, longer speech in parts of 20 s; `at_once`
     of about the same length together, with TAIL of silence behind them instead of the 30 s that Whisper learned on,
     which saves most of the encoder's work. Where somebody speaks and nothing was written it goes on from there; a
     stretch that has no words then is heard by itself, in 30 s; what still has none is a hole of the transcript.

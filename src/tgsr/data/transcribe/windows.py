@@ -83,13 +83,17 @@ def speech_regions(
 
 
 def _cut(probability: np.ndarray, start: int, end: int, seconds: Seconds) -> list[tuple[int, int]]:
-    """Frames [start, end) in parts of so many seconds at most, each cut in the longest pause of its last quarter."""
+    """Frames [start, end) in parts of so many seconds at most, each cut in the longest pause of its last half.
+
+    Whisper ends a part as it ends a sentence. Of a last quarter of 16 s, 36 % of the cuts fell within a sentence; of
+    the last half of 20 s, 12 % (benchmarks/asked*), with as many words wrong.
+    """
     longest = int(seconds / FRAME)
     if end - start <= longest:
         return [(start, end)]
-    first = start + longest * 3 // 4
-    last_quarter = probability[first : start + longest]
-    pauses = runs(last_quarter < MAYBE)
-    a, b = max(pauses, key=lambda pause: pause[1] - pause[0], default=(int(last_quarter.argmin()),) * 2)
+    first = start + longest // 2
+    last_half = probability[first : start + longest]
+    pauses = runs(last_half < MAYBE)
+    a, b = max(pauses, key=lambda pause: pause[1] - pause[0], default=(int(last_half.argmin()),) * 2)
     middle = first + (a + b) // 2
     return [(start, middle), *_cut(probability, middle, end, seconds)]
