@@ -178,6 +178,11 @@ def test_turns_are_those_of_the_recording_and_wrong_lines_are_named(tmp_path: Pa
         turns_of(path, "third.mp3", 10.0)
     path.write_text(row("call", 1, 99, "ann"), encoding="utf-8")
     assert turns_of(path, "talk.wav", 10.0) == (turn("ann", 1.0, 10.0),)  # the only one
+    path.write_text(row("talk", 0, 2, "ann") + row("talk", "2.000", "0.000", "bob"), encoding="utf-8")
+    assert turns_of(path, "talk.wav", 10.0) == (turn("ann", 0.0, 2.0),)
+    path.write_text(row("talk", 2, -1, "ann"), encoding="utf-8")
+    with pytest.raises(RecordError, match=r"turns.rttm:1: .*"):
+        turns_of(path, "talk.wav", 10.0)
     path.write_text(row("talk", 0, 2, "ann") + row("talk", 20, 2, "bob"), encoding="utf-8")
     with pytest.raises(RecordError, match=r"turns.rttm:2: begins at 20 s, after the clip's end, 10 s"):
         turns_of(path, "talk.wav", 10.0)

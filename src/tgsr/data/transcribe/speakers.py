@@ -109,7 +109,8 @@ def named_by_turns(words: Sequence[Word], events: Sequence[Event]) -> tuple[Word
 def turns_of(path: Path, name: str, duration: Seconds) -> tuple[Event, ...]:
     """The turns of an RTTM file for the recording of that name, cut at its end.
 
-    A file that names one recording alone is about it, whatever it is called; a blank in a name may be "_" there.
+    A file that names one recording alone is about it, whatever it is called; a blank in a name may be "_" there. A turn
+    of no length, to which a diarizer's digits round a short one, says nothing of any word.
     RecordError for a line that is no turn, or begins after the recording; CorpusError where the file has no turn of it.
     """
     names = [one for of in (name, Path(name).stem) for one in (of, "_".join(of.split()))]
@@ -117,6 +118,8 @@ def turns_of(path: Path, name: str, duration: Seconds) -> tuple[Event, ...]:
     for row in rttm_turns(path):
         if isinstance(row, Bad):
             raise RecordError(None, row.error, str(path), row.line, "correct the line")
+        if row.number("start") == row.number("end"):
+            continue
         recording = Path(row.text("recording")).name
         try:
             turn = turn_of(row, duration, [])
