@@ -146,7 +146,9 @@ def test_a_binomial_tail_is_the_share_of_all_outcomes() -> None:
             assert binomial_tail(n_hits, n, share) == pytest.approx(expected)
     assert binomial_tail(0, 10, 0.0) == binomial_tail(10, 10, 1.0) == 1.0
     assert binomial_tail(1, 10, 0.0) == 0.0
-    assert binomial_tail(260, 1000, 0.25) == pytest.approx(0.2418, abs=2e-3)  # normal with its correction: z 0.694
+    assert binomial_tail(260, 1000, 0.25) == pytest.approx(
+        0.2418, abs=2e-3
+    )  # normal with its correction: z 0.694
 
 
 def test_clips_that_say_nothing_of_a_ratio_are_in_no_resample_of_it() -> None:

@@ -154,7 +154,7 @@ class Bootstrap:
     def ratio(self, above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable]) -> Mean:
         """The sum of one column over the sum of another, both of the same items; NOT_MEASURED where that is 0.
 
-        `below` is 0 or more; items that have 0 in both columns say nothing of the ratio, and resamples are of the others.
+        `below` is 0 or more; items with 0 in both columns say nothing of the ratio, and resamples are of the others.
         """
         columns = np.array([above, below], dtype=float)
         counted = columns.any(axis=0)
@@ -229,7 +229,7 @@ def mcnemar_exact(n_first_only: int, n_second_only: int) -> float | None:
 
 
 def binomial_tail(n_hits: int, n: int, share: float) -> float:
-    """P(Binomial(n, share) >= n_hits), exact, for a share in [0, 1]: how likely chance alone has so many hits, or more."""
+    """P(Binomial(n, share) >= n_hits), exact, for a share in [0, 1]: how often chance has so many hits, or more."""
     if n_hits <= 0 or share >= 1:
         return float(n_hits <= n)
     if n_hits > n or share <= 0:
