@@ -455,8 +455,8 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
         judged.append(TableRow(claim.text, cells))
     heads = ("verdict", "measure", "difference of", "difference", "who says so")
     notes = [
-        "Holds: the 95 % interval is above 0; does not hold: it is below; cannot tell: it has 0 in it. Of three seeds an "
-        "interval reaches from about the least to the greatest: it has the mean of all seeds three times in four."
+        "Holds: the 95 % interval is above 0; does not hold: it is below; cannot tell: it has 0 in it. Of three seeds "
+        "an interval reaches from about the least to the greatest: it has the mean of all seeds three times in four."
     ]
     if single := [ROWS[row] for row, runs in rows.items() if len(runs) == 1]:
         notes.append(

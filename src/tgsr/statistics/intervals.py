@@ -173,8 +173,8 @@ class Bootstrap:
         A column a run, NaN where an item is unscored. A resample draws clusters, the same for all runs, and runs, both
         with replacement (hierarchical bootstrap), so that its interval holds what another seed would change. Equal
         numbers of runs and clusters get equal draws: two resamples less each other are paired by clip and by seed.
-        Of three runs that differ more than clips do it reaches from about the least to the greatest, which has the mean of
-        all runs in it with a probability of 1 - 2^(1 - 3), not 95 %. NaN where a run has no scored item.
+        Of three runs that differ more than clips do it reaches from about the least to the greatest, which has the mean
+        of all runs in it with a probability of 1 - 2^(1 - 3), not 95 %. NaN where a run has no scored item.
         """
         codes = codes_of(clusters)
         means, draws_SR = [], []
