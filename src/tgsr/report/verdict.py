@@ -26,7 +26,8 @@ def dated(day: datetime.date) -> str:
     return (
         f"Made by tgsr {__version__} on {when}. A difference is named only where its 95 % interval leaves 0 out, its "
         "paired test has p < 0.05 and it is of six values or more; “above chance” only where the interval lies above "
-        "it and a guess would rarely do as well (binomial, p < 0.025)."
+        "it and a guess would rarely do as well (binomial, p < 0.025). Nothing is corrected for how much is compared: "
+        "of twenty differences that are none one is named."
     )
 
 
