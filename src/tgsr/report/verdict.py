@@ -160,10 +160,10 @@ def _compared(first: str, other: str, questions: QuestionSet, place: str) -> lis
         ("IoU of phrases", difference.iou, difference.p_iou, 2, 1, ""),
     )
     sure, unsure = [], []
-    for name, mean, p, *shown in measures:
+    for name, mean, p, digits, scale, unit in measures:
         if mean is None or mean.value is None or mean.low is None:
             continue
-        told = f"({_told(mean, p, *shown)})"
+        told = f"({_told(mean, p, digits, scale, unit)})"
         if side := _side(mean, p):
             sure.append(f"{'more' if side > 0 else 'less'} in {name} {told}")
         else:
