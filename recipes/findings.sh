@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each part of the method is worth, over seeds, on the miniatures: table 3's rows and its claims with intervals.
+# What each part of the method is worth, over seeds, on the miniatures: rows of tables 2 and 3, and claims with intervals.
 #
 #   recipes/findings.sh                  everything, in the order below, for at most HOURS (24) hours; run it again to go on
 #   STEPS=10 TRAIN=32 CLIPS=20 WATCH=4 recipes/findings.sh  the same path in some minutes: ten steps a run, few questions
@@ -116,7 +116,7 @@ sft() { # NAME FROM SEED RESPONSES OPTIONS...
     tgsr train sft --responses "$4" --model "$2" --learning-rate 1e-3 --max-steps "$STEPS" --seed "$3" --out "$OUT/$1" "${@:5}"
 }
 
-# --- the digits' world: table 3's rows -------------------------------------------------------------------
+# --- the digits' world: rows of tables 2 and 3 --------------------------------------------------------------
 digits base mini
 digits mini:paper mini:paper
 digits mini:tgsr mini:tgsr

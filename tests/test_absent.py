@@ -111,6 +111,14 @@ def test_false_alarms_stand_beside_the_iou_of_what_is_said():
     assert scores.missed.value == 0.5
 
 
+def test_phrases_without_a_place_are_in_no_difference_of_places():
+    gone = phrase("a dog barks", evidence=(), labels=((ABSENT, "x"),))
+    told = {OWN[0]: "From 1.0s to 2.0s.", OWN[1]: "From 8.0s to 9.0s.", gone: "It is not said."}
+    responses = [Response(question, model, text) for model in ("m", "n") for question, text in told.items()]
+    (found,) = score(Predictions("tgsr", responses=tuple(responses))).differences
+    assert (found.n_phrases, found.iou.n, found.iou.n_unscored) == (2, 2, 0)
+
+
 def test_stage_1_is_taught_to_say_no():
     question = phrase("a dog barks", evidence=(), labels=((ABSENT, "another clip's"),))
     lalm = load("mini")

@@ -102,6 +102,14 @@ def test_what_is_paid_for_nothing(text, evidence, paid, is_ungrounded):
     assert reward.blind == 0.75  # a guess among four, and one citation
 
 
+def test_a_guess_is_paid_for_one_letter_though_two_have_the_right_text():
+    """Eq. 1 compares letters: of four, one is the label."""
+    one = question(choices=("red", "red", "blue", "green"), answer="red")
+    response = Response(one, "m", "From 1.0s to 2.4s it is red. (b)")
+    reward = audited(Answered(response)).reward
+    assert (reward.answer, reward.blind) == (0.0, 0.75)
+
+
 def test_a_share_has_its_test_and_a_number_has_none():
     right, wrong = "From 1s to 2s. (a)", "(b)"
     before = [Answered(Response(question(f"q{n}"), "a", wrong if n < 6 else right)) for n in range(8)]

@@ -208,6 +208,8 @@ def test_noise_in_place_of_silence_and_more_draws_change_nothing_for_who_listens
     assert "random-removed-2" in found.conditions
     assert found.sufficiency.value == found.necessity.value == found.shift_following.value == 1
     assert found.reliance_silenced.value == 1
+    of_coins = 2 ** (1 - found.n_clips)  # all clips on one side
+    assert found.p_necessity == found.p_reliance_silenced == pytest.approx(of_coins, abs=0.01)
 
 
 def test_who_does_not_listen_is_at_the_bottom_but_for_sufficiency(asked: Path, tmp_path: Path) -> None:
@@ -220,6 +222,7 @@ def test_who_does_not_listen_is_at_the_bottom_but_for_sufficiency(asked: Path, t
     assert found.shift_staying.value == 1
     assert found.shift_slope.value == 0
     assert found.reliance_silenced.value == found.reliance_swapped.value == 0
+    assert found.p_necessity is found.p_reliance_silenced is None
     accuracies = {scores.accuracy.value for scores in found.conditions.values()}
     assert accuracies == {found.conditions["original"].accuracy.value}
 

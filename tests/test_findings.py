@@ -98,6 +98,7 @@ def test_each_claim_has_the_verdict_of_its_interval(runs: Callable[..., Path], f
     assert verdict("and answers better") == "cannot tell"
     assert verdict("stage 1 makes cited evidence right") == "holds"
     assert "reasoning SFT answers" not in text  # which was not run
+    assert "Trained once: Vanilla (base). What another seed would change there is in no interval." in text
 
 
 def test_runs_that_answered_other_questions_are_refused(runs: Callable[..., Path], findings: Any) -> None:

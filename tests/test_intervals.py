@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tgsr.statistics.intervals import (
     Bootstrap,
+    binomial_tail,
     bootstrap_mean,
     interval_of,
     mcnemar_exact,
@@ -123,6 +124,42 @@ def test_swaps_of_clips_are_less_sure_than_swaps_of_questions() -> None:
     assert by_clip is not None
     assert by_question < 0.001
     assert by_clip == pytest.approx(2 / 16, abs=0.02)
+
+
+@pytest.mark.parametrize("unit", [0.1, 0.2, 1 / 3])
+def test_ties_of_many_tenths_and_thirds_are_as_far(unit: float) -> None:
+    """The p of as many coin tosses: rounding of a long sum must not part what is equal."""
+    n, more = 1000, 505
+    tosses = math.fsum(math.comb(n, k) for k in range(more, n + 1)) * 2 / 2**n
+    assert tosses == pytest.approx(0.7759635, abs=1e-6)
+    p = swap_test([unit] * more + [-unit] * (n - more), n_swaps=40_000)
+    assert p == pytest.approx(tosses, abs=0.008)
+
+
+def test_a_binomial_tail_is_the_share_of_all_outcomes() -> None:
+    for n, share in ((0, 0.3), (1, 0.25), (6, 0.25), (5, 0.5)):
+        for n_hits in range(n + 2):
+            outcomes = itertools.product((True, False), repeat=n)
+            expected = sum(
+                share ** sum(one) * (1 - share) ** (n - sum(one)) for one in outcomes if sum(one) >= n_hits
+            )
+            assert binomial_tail(n_hits, n, share) == pytest.approx(expected)
+    assert binomial_tail(0, 10, 0.0) == binomial_tail(10, 10, 1.0) == 1.0
+    assert binomial_tail(1, 10, 0.0) == 0.0
+    assert binomial_tail(260, 1000, 0.25) == pytest.approx(
+        0.2418, abs=2e-3
+    )  # normal with its correction: z 0.694
+
+
+def test_clips_that_say_nothing_of_a_ratio_are_in_no_resample_of_it() -> None:
+    """Two clips of ten have something below the line: of their ratios 1 and 0.5 no resample is 0, or undefined."""
+    above, below = [2.0, 1.0, *[0.0] * 8], [2.0, 2.0, *[0.0] * 8]
+    mean = Bootstrap().ratio(above, below, range(10))
+    assert (mean.value, mean.low, mean.high, mean.n) == (0.75, 0.5, 1.0, 10)
+    alone = Bootstrap().ratio([1.0, 0.0], [1.0, 0.0], "ab")
+    assert (alone.value, alone.low, alone.high) == (1.0, None, None)
+    assert Bootstrap().ratio([], [], []).value is None
+    assert Bootstrap().ratio([0.0], [0.0], "a").value is None
 
 
 def test_without_any_difference_there_is_no_p() -> None:

@@ -79,6 +79,18 @@ def test_the_threshold_itself_is_high_overlap() -> None:
     assert not high_overlap(0.6999)
 
 
+def test_seven_tenths_of_hundredths_of_a_second_are_seven_tenths() -> None:
+    """All spans of 0.2 to 2.5 s of which 70 % are cited, 50 % and 30 %: in whole hundredths IoU is exact."""
+    for tenths in (3, 5, 7):
+        for start in range(0, 3000, 7):
+            for length in (20, 50, 100, 130, 250):
+                reference = Span(start / 100, (start + length) / 100)
+                cited = Span(start / 100, (start + length * tenths // 10) / 100)
+                assert high_overlap(cited.iou(reference), tenths / 10)
+                less = Span(start / 100, (start + length * tenths // 10 - 1) / 100)
+                assert not high_overlap(less.iou(reference), tenths / 10)
+
+
 def test_none_is_left_out_of_the_mean_and_counted() -> None:
     mean = bootstrap_mean([1.0, None, 0.0, None], ["a", "a", "b", "c"])
     assert (mean.value, mean.n, mean.n_unscored) == (0.5, 2, 2)

@@ -18,16 +18,17 @@ from tgsr.evaluation.controls.metrics import Controls
 from tgsr.evaluation.scoring.metrics import ChoiceScores, Difference
 from tgsr.evaluation.scoring.score import read_predictions, score
 from tgsr.evaluation.scoring.spoken import Spoken
+from tgsr.evidence import EvidenceScores
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.figures import line_panel, ticks, waveform_figure
 from tgsr.report.items import choose_items, group_by_question
 from tgsr.report.page import content_hash
-from tgsr.report.question_sets import QuestionSet
+from tgsr.report.question_sets import QuestionSet, difference_to
 from tgsr.report.results import Results, read_curves
 from tgsr.report.typeset import Column, Group, Table, TableRow, html
 from tgsr.report.verdict import dated, verdict
 from tgsr.report.write import report
-from tgsr.statistics.intervals import NOT_MEASURED, Mean
+from tgsr.statistics.intervals import NOT_MEASURED, Bootstrap, Mean, Quantiles
 from tgsr.statistics.pictures import MODEL_COLOURS, Curve, curve_panels, smoothed, stated
 from tgsr.timeline import Span
 
@@ -164,23 +165,35 @@ def test_a_folder_gets_the_page_the_same_in_markdown_and_the_tables(tmp_path: Pa
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_the_verdict_claims_only_what_intervals_show() -> None:
-    unsure, sure = Mean(0.4, 0.2, 0.6, 20, 0), Mean(0.9, 0.8, 1.0, 20, 0)
+def results_of(
+    accuracies: dict[str, Mean],
+    apart: Sequence[Difference] = (),
+    controls: dict[str, Controls] | None = None,
+    evidence: EvidenceScores | None = None,
+) -> Results:
+    """Results of one set of questions with four choices."""
     scored = {
-        name: ChoiceScores(20, mean, mean, 0.25, {}, {}, mean, mean, mean, mean, NOT_MEASURED, 0, 0, 0, 0, 0)
-        for name, mean in (("mini", unsure), ("sure", sure))
-    }
-    hits = Mean(0.1, -0.1, 0.3, 20, 0)
-    apart = Difference("mini", "sure", 20, Mean(0.5, 0.3, 0.7, 20, 0), 0, None, evidence_hit=hits)
-    sets = (QuestionSet("split test", "test", choice=scored, differences=(apart,)),)
-    controls = {"sure": Controls(20, reliance_silenced=Mean(0.0, -0.1, 0.1, 20, 0))}
+        name: ChoiceScores(
+            mean.n, mean, mean, 0.25, {}, {}, mean, mean, mean, mean, NOT_MEASURED, 0, 0, 0, 0, 0, evidence=evidence
+        )
+        for name, mean in accuracies.items()
+    }  # fmt: skip
+    sets = (QuestionSet("split test", "test", choice=scored, differences=tuple(apart)),)
     nothing: dict[str, Any] = {key: {} for key in ("written_by", "behaviour", "attention")}
     nothing |= dict.fromkeys(
         ("sources", "pictures", "curves", "watched", "watch_warnings", "others", "notes"), ()
     )
-    results = Results(
-        models=("mini", "sure"), sets=sets, spoken=Spoken([], beside=[]), controls=controls, **nothing
+    return Results(
+        models=tuple(accuracies), sets=sets, spoken=Spoken([], beside=[]), controls=controls or {}, **nothing
     )
+
+
+def test_the_verdict_claims_only_what_intervals_show() -> None:
+    unsure, sure = Mean(0.4, 0.2, 0.6, 20, 0), Mean(0.9, 0.8, 1.0, 20, 0)
+    hits = Mean(0.1, -0.1, 0.3, 20, 0)
+    apart = Difference("mini", "sure", 20, Mean(0.5, 0.3, 0.7, 20, 0), 0, None, evidence_hit=hits)
+    controls = {"sure": Controls(20, reliance_silenced=Mean(0.0, -0.1, 0.1, 20, 0))}
+    results = results_of({"mini": unsure, "sure": sure}, [apart], controls)
     assert verdict(results) == [
         "mini is right in 40.0 % [20.0, 60.0] of 20 questions, which cannot be told from chance (25 %).",
         "sure is right in 90.0 % [80.0, 100.0] of 20 questions, above chance (25 %).",
@@ -190,6 +203,86 @@ def test_the_verdict_claims_only_what_intervals_show() -> None:
     ]
     assert "tgsr 0" in dated(date(2026, 11, 9))
     assert "9 November 2026" in dated(date(2026, 11, 9))
+
+
+@pytest.mark.parametrize(
+    ("n_right", "n", "told"),
+    [
+        (2, 2, "which cannot be told from chance"),  # a guess has both in 1 of 16
+        (3, 3, "above chance"),  # 1 of 64
+        (0, 10, "which cannot be told from chance"),  # 0.75^10 = 0.056
+        (0, 13, "below chance"),  # 0.024
+    ],
+)
+def test_an_interval_without_width_is_no_proof(n_right: int, n: int, told: str) -> None:
+    """All right, or all wrong: the bootstrap's interval is a point, however few questions there are."""
+    share = n_right / n
+    (said,) = verdict(results_of({"m": Mean(share, share, share, n, 0)}))
+    assert said.endswith(f"of {n} questions, {told} (25 %).")
+
+
+@pytest.mark.parametrize(
+    ("n_better", "n", "told"),
+    [
+        (4, 100, "no difference can be told in right answers (4.0 points [1.0, 8.0], p 0.1"),  # exact: 2/16
+        (8, 100, "has more in right answers (8.0 points ["),  # 2/256
+        (3, 3, "no difference can be told in right answers (100.0 points [100.0, 100.0] of 3 alone)"),
+    ],
+)
+def test_few_questions_that_differ_are_no_difference_though_their_interval_leaves_0_out(
+    n_better: int, n: int, told: str
+) -> None:
+    difference, p = Bootstrap().paired([1.0] * n_better + [0.0] * (n - n_better), range(n))
+    apart = Difference("first", "other", n, difference, 0, None, p_accuracy_official=p)
+    same = Mean(0.5, 0.4, 0.6, n, 0)
+    assert difference is not None
+    assert difference.low is not None
+    assert difference.low > 0
+    assert verdict(results_of({"first": same, "other": same}, [apart]))[-1].startswith(
+        f"other beside first: {told}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("above", "told"),
+    [
+        (Mean(0.2, 0.1, 0.3, 20, 0), "its times fit their own clips better than other clips (0.20 ["),
+        (Mean(0.1, -0.1, 0.3, 20, 0), "it cannot be told that its times fit their own clips better than other"),
+        (Mean(-0.2, -0.3, -0.1, 20, 0), "its times fit their own clips worse than other clips (-0.20 ["),
+        (Mean(0.5, 0.4, 0.6, 2, 0), "better than other clips (0.50 [0.40, 0.60] of 2 alone IoU)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_is_not_said_to_be_not_so(above: Mean, told: str) -> None:
+    share, times = Mean(0.5, 0.4, 0.6, 20, 0), Quantiles(None, None, 0)
+    evidence = EvidenceScores(
+        20, 20, 0, share, share, above, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, times, times, NOT_MEASURED,
+        NOT_MEASURED, None, None, 20, 0, share,
+    )  # fmt: skip
+    (said,) = verdict(results_of({"m": share}, evidence=evidence))
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("silenced", "p", "told"),
+    [
+        (Mean(0.4, 0.2, 0.6, 20, 0), 0.001, "m: 40.0 points [20.0, 60.0] of accuracy are lost in silence."),
+        (Mean(0.04, 0.01, 0.08, 100, 0), 0.125, "m: it may not listen at all: 4.0 points [1.0, 8.0], p 0.12 of"),
+        (Mean(-0.4, -0.6, -0.2, 20, 0), 0.001, "m: the sound misleads it: -40.0 points [-60.0, -20.0] of"),
+    ],
+)  # fmt: skip
+def test_what_is_lost_in_silence_is_as_sure_as_its_test(silenced: Mean, p: float, told: str) -> None:
+    controls = {"m": Controls(20, reliance_silenced=silenced, p_reliance_silenced=p)}
+    said = verdict(results_of({"m": Mean(0.5, 0.4, 0.6, 20, 0)}, controls=controls))
+    assert said[-1].startswith(told)
+
+
+def test_a_difference_turned_round_is_turned_in_all_its_numbers() -> None:
+    more = Mean(0.2, 0.1, 0.3, 10, 0)
+    one = Difference("a", "b", 10, more, 0, None, accuracy_strict=more, n_only_model=1, n_only_other=3)
+    turned = difference_to("b", "a", QuestionSet("split test", "test", differences=(one,)))
+    assert turned is not None
+    assert turned.accuracy_official == turned.accuracy_strict == Mean(-0.2, -0.3, -0.1, 10, 0)
+    assert (turned.n_only_model, turned.n_only_other) == (3, 1)
 
 
 def test_a_cell_says_its_column_where_a_phone_shows_a_row_as_a_block() -> None:

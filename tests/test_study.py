@@ -245,6 +245,23 @@ def test_analysis_finds_what_was_built_in(made, tmp_path):
     assert json.loads((tmp_path / "a" / "analysis.json").read_text())["n_raters"] == 12
 
 
+def test_systems_are_compared_in_the_same_condition(made, tmp_path):
+    """Three of four raters came: each item lacks a cell. The full clip is worth 2 points, and the systems are alike."""
+    store = Store.open(tmp_path / "r.sqlite", made.id)
+    for _ in range(3):
+        number, _ = store.join("yes")
+        for trial in trials_for(made, number):
+            for measure in MEASURES:
+                value = trial.right if measure == "referent" else 5 if trial.condition == "full" else 3
+                if trial.kind == "check":
+                    value = CHECK_STRETCH if measure == "referent" else CHECK_RATING
+                store.add(number, trial.id, measure, value, 5.0, 2)
+    found = analyse(made, ratings_of(made, store))
+    (helpful,) = (one.difference for one in found.contrasts if one.measure == "helpful")
+    assert (helpful.value, helpful.low, helpful.high, helpful.n) == (0.0, 0.0, 0.0, 8)
+    assert {mean.value for mean in found.conditions["helpful"].values()} == {-2.0}
+
+
 def test_a_study_without_ratings_has_no_numbers(made, tmp_path):
     store = Store.open(tmp_path / "r.sqlite", made.id)
     found = analyse(made, ratings_of(made, store))

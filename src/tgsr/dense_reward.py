@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tgsr.grounding import Mention
-from tgsr.overlap import evidence_crop, trace_iou
+from tgsr.overlap import evidence_crop, high_overlap, trace_iou
 from tgsr.reasoning import (
     ReasoningStep,
     places_of,
@@ -191,7 +191,7 @@ def place_credits(
         place = _filled(span, words) if piece is None else span.iou(piece)
         is_silent = piece is not None and not words_said(words, piece)
         agreement, why = _agreement(step, said, piece, is_silent)
-        if span.duration > MOST * duration and not (piece and place >= MEETS):
+        if span.duration > MOST * duration and not (piece and high_overlap(place, MEETS)):
             place, why = 0.0, f"over more than {MOST:.0%} of the clip"
         elif piece and not place:
             why = "no evidence is near"

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tgsr.overlap import trace_iou
+from tgsr.overlap import high_overlap, trace_iou
 from tgsr.reasoning import (
     ROUNDING,
     ReasoningStep,
@@ -108,7 +108,7 @@ def cited_evidence(
 
 def is_hit(span: Span, evidence: Sequence[Span]) -> bool:
     """Whether a cited span meets a piece of the evidence: their IoU is at least 0.5."""
-    return any(span.iou(piece) >= HIT_IOU - ROUNDING for piece in evidence)
+    return any(high_overlap(span.iou(piece), HIT_IOU) for piece in evidence)
 
 
 def _is_first(start: Seconds | None, first_word: Seconds) -> bool | None:

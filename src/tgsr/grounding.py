@@ -53,7 +53,7 @@ def count_mentions(text: str) -> int:
     "X to Y seconds" or "X-Y seconds". The first two take an optional s, second or seconds after a
     number, the third an s with no blank before it; "3." is a number. So "From 0.2 to 1.4 seconds" counts 2,
     "from 2 to 3 people" and "(3, 5)" count 1, and "[0.2s - 1.4s]", "0:12 - 0:15" and "(12.05 – 14.29 s)" count 0.
-    No mention, or no text, is 0. Source: k of section 4.2's R_tg, as the authors compute it.
+    No mention, or no text, is 0. Source: k of section 3.2's R_tg, as the authors compute it.
     """
     if _ANY_DIGIT.search(text) is None:
         return 0

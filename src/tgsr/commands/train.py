@@ -66,7 +66,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
     stages = command.add_subparsers(required=True, metavar="STAGE")
     sta = "Stage 1: the aligner learns to write time (section 3.1, table 5)."
-    sft = "Fine-tuning on given responses: a LoRA learns to write them (table 3)."
+    sft = "Fine-tuning on given responses: a LoRA learns to write them (tables 2 and 4)."
     for name, module, config, given, about in (
         ("base", "miniature.base", BaseConfig, "", "The miniature's base model, from the encoder alone."),
         (

@@ -218,7 +218,7 @@ def audited(
         contradicts=None if choice is None else _contradicts(response),
         follows=follows,
         verify=verify,
-        reward=None if choice is None else _reward(response, choice.chance, evidence_hit, quote_truth),
+        reward=None if choice is None else _reward(response, evidence_hit, quote_truth),
     )
 
 
@@ -266,9 +266,7 @@ def _announced(text: str, choices: Sequence[str]) -> int | None:
     return reading.index if _ANNOUNCES.search(beside) else None
 
 
-def _reward(
-    response: Response, chance: float, evidence_hit: bool | None, quote_truth: bool | None
-) -> Reward | None:
+def _reward(response: Response, evidence_hit: bool | None, quote_truth: bool | None) -> Reward | None:
     question = response.question
     if question.choices.index(str(question.answer)) >= N_LETTERS:
         return None
@@ -278,7 +276,10 @@ def _reward(
         is_grounded = quote_truth
     (answer,), (citing,) = paid["answer"], paid["timestamp_grounding"]
     is_ungrounded = None if is_grounded is None or not citing else not is_grounded
-    return Reward(answer, citing, chance + _blind(question), is_ungrounded)
+    guess = 1 / len(
+        question.choices
+    )  # of letters: Eq. 1 pays one, also where two choices have the right text
+    return Reward(answer, citing, guess + _blind(question), is_ungrounded)
 
 
 def _blind(question: Question) -> float:

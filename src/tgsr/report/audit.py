@@ -39,7 +39,10 @@ LEAD = (
     "What can be said of each response without asking the model again. Each share is of the responses of which it can "
     "be said: n says how many. docs/audit.md says what each means."
 )
-COMPARED = "The second model’s less the first’s, on the questions that both answered."
+COMPARED = (
+    "The second model’s less the first’s, on the questions that both answered. McNemar’s p takes questions as "
+    "independent, which those about one clip are not, and is not corrected for the number of measures."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,28 @@ import datetime
 from collections.abc import Mapping
 
 from tgsr import __version__
+from tgsr.evaluation.controls.metrics import Controls
 from tgsr.evidence import EvidenceScores
 from tgsr.report.evidence import evidence_of
 from tgsr.report.question_sets import QuestionSet, difference_to
 from tgsr.report.results import Results
-from tgsr.statistics.intervals import Mean, number, percent
+from tgsr.statistics.intervals import Mean, binomial_tail, number, percent
 
 MOST = 24  # sentences; further ones are in the tables
+ALPHA = 0.05
+# Resamples lie between the least and the greatest value: of n values of either sign by chance both are on one side of 0
+# once in 2^(n - 1), so that the widest interval of five or fewer is none of 95 %.
+LEAST = 6
 
 
 def dated(day: datetime.date) -> str:
     """When and by what the report was made, and what its words mean."""
     when = f"{day.day} {day:%B %Y}"
     return (
-        f"Made by tgsr {__version__} on {when}. A difference is named only where its 95 % interval leaves 0 out, and "
-        "“above chance” only where the interval lies above it."
+        f"Made by tgsr {__version__} on {when}. A difference is named only where its 95 % interval leaves 0 out, its "
+        "paired test has p < 0.05 and it is of six values or more; “above chance” only where the interval lies above "
+        "it and a guess would rarely do as well (binomial, p < 0.025). Nothing is corrected for how much is compared: "
+        "of twenty differences that are none one is named."
     )
 
 
@@ -44,7 +51,7 @@ def verdict(results: Results, audits: Mapping[str, Mapping[str, Mean]] | None = 
         for other in models[1:]:
             sentences += _compared(models[0], other, questions, place)
     for model, controls in results.controls.items():
-        sentences += [f"{model}: {said}." for said in _rests(controls.necessity, controls.reliance_silenced)]
+        sentences += [f"{model}: {said}." for said in _rests(controls)]
     for model, behaviour in results.behaviour.items():
         if behaviour.consistency is not None and behaviour.consistency.n:
             share = percent(behaviour.consistency)
@@ -93,13 +100,33 @@ def _scores(questions: QuestionSet, model: str) -> list[str]:
 def _against(accuracy: Mean, chance: float | None) -> str:
     if chance is None:
         return ""
-    if accuracy.low is not None and accuracy.low > chance:
+    n, n_right = accuracy.n, round(accuracy.n * (accuracy.value or 0.0))
+    # Where all answers are right, or all wrong, the interval has no width, however few they are.
+    is_above = accuracy.low is not None and accuracy.low > chance
+    is_below = accuracy.high is not None and accuracy.high < chance
+    if is_above and binomial_tail(n_right, n, chance) < ALPHA / 2:
         told = "above chance"
-    elif accuracy.high is not None and accuracy.high < chance:
+    elif is_below and binomial_tail(n - n_right, n, 1 - chance) < ALPHA / 2:
         told = "below chance"
     else:
         told = "which cannot be told from chance"
     return f", {told} ({100 * chance:.0f} %)"
+
+
+def _side(mean: Mean, p: float | None = None) -> int:
+    """1 or -1 where it is sure on which side of 0 the mean is, else 0. `p` is its paired test's, None without one."""
+    if mean.low is None or mean.high is None or mean.n < LEAST or (p is not None and p >= ALPHA):
+        return 0
+    return (mean.low > 0) - (mean.high < 0)
+
+
+def _told(mean: Mean, p: float | None, digits: int, scale: float = 1, unit: str = "") -> str:
+    """The number, and why it is not sure where its interval alone looks so."""
+    text = number(mean, digits, scale, unit)
+    looks_sure = mean.low is not None and mean.high is not None and (mean.low > 0 or mean.high < 0)
+    if not looks_sure or _side(mean, p):
+        return text
+    return f"{text} of {mean.n} alone" if mean.n < LEAST else f"{text}, p {p:.2f}"
 
 
 def _evidence(evidence: EvidenceScores) -> list[str]:
@@ -111,8 +138,12 @@ def _evidence(evidence: EvidenceScores) -> list[str]:
         parts.append(f"cites the evidence in {percent(evidence.evidence_hit)}")
     above = evidence.above_chance
     if above.value is not None and above.low is not None:
-        fits = "better than" if above.low > 0 else "no better than"
-        parts.append(f"its times fit their own clips {fits} other clips ({number(above, 2)} IoU)")
+        fits = {
+            1: "its times fit their own clips better than other clips",
+            -1: "its times fit their own clips worse than other clips",
+            0: "it cannot be told that its times fit their own clips better than other clips",
+        }
+        parts.append(f"{fits[_side(above)]} ({_told(above, None, 2)} IoU)")
     if evidence.n_with_words:
         parts.append(f"what it quotes is said there in {percent(evidence.quote_truth)}")
     return parts
@@ -124,33 +155,35 @@ def _compared(first: str, other: str, questions: QuestionSet, place: str) -> lis
     if difference is None:
         return []
     measures = (
-        ("right answers", difference.accuracy_official, 100, " points", 1),
-        ("evidence cited", difference.evidence_hit, 100, " points", 1),
-        ("IoU of phrases", difference.iou, 1, "", 2),
+        ("right answers", difference.accuracy_official, difference.p_accuracy_official, 1, 100, " points"),
+        ("evidence cited", difference.evidence_hit, difference.p_evidence_hit, 1, 100, " points"),
+        ("IoU of phrases", difference.iou, difference.p_iou, 2, 1, ""),
     )
     sure, unsure = [], []
-    for name, mean, scale, unit, digits in measures:
-        if mean is None or mean.value is None or mean.low is None or mean.high is None:
+    for name, mean, p, digits, scale, unit in measures:
+        if mean is None or mean.value is None or mean.low is None:
             continue
-        if mean.low > 0 or mean.high < 0:
-            sure.append(
-                f"{'more' if mean.value > 0 else 'less'} in {name} ({number(mean, digits, scale, unit)})"
-            )
+        told = f"({_told(mean, p, digits, scale, unit)})"
+        if side := _side(mean, p):
+            sure.append(f"{'more' if side > 0 else 'less'} in {name} {told}")
         else:
-            unsure.append(f"{name} ({number(mean, digits, scale, unit)})")
+            unsure.append(f"{name} {told}")
     parts = [f"has {' and '.join(sure)}"] if sure else []
     parts += [f"no difference can be told in {' and '.join(unsure)}"] if unsure else []
     return [f"{other} beside {first}{place}: {'; '.join(parts)}."] if parts else []
 
 
-def _rests(necessity: Mean, silenced: Mean) -> list[str]:
+def _rests(controls: Controls) -> list[str]:
     """Whether answers rest on the sound."""
-    parts = []
+    necessity, silenced, parts = controls.necessity, controls.reliance_silenced, []
     if silenced.value is not None and silenced.low is not None:
-        lost = f"{number(silenced, 1, 100, ' points')} of accuracy are lost in silence"
-        parts.append(lost if silenced.low > 0 else f"it may not listen at all: {lost}")
+        p = controls.p_reliance_silenced
+        lost = f"{_told(silenced, p, 1, 100, ' points')} of accuracy are lost in silence"
+        head = {1: "", 0: "it may not listen at all: ", -1: "the sound misleads it: "}[_side(silenced, p)]
+        parts.append(f"{head}{lost}")
     if necessity.value is not None and necessity.low is not None:
-        needs = necessity.low > 0
+        p = controls.p_necessity
+        needs = _side(necessity, p) > 0
         told = "its answers need the sound that it cites" if needs else "no need of the cited sound is shown"
-        parts.append(f"{told} (necessity {number(necessity, 2)})")
+        parts.append(f"{told} (necessity {_told(necessity, p, 2)})")
     return parts

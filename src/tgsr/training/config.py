@@ -106,7 +106,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisedConfig(TrainingConfig):
-    """Table 5 gives the defaults; it contradicts section 4.2, which says 8 GPUs, 8 a GPU, 4 accumulations."""
+    """Table 5 gives the defaults but for a step's size; section 4.2 contradicts it: 8 GPUs x 8 a GPU x 4 passes."""
 
     clips_per_step: Annotated[
         int, "clips a step, over all processes, with all their texts; the paper counts texts, 128 a step"
@@ -165,7 +165,7 @@ class SftConfig(SupervisedConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpoConfig(TrainingConfig):
-    """Table 6 gives the defaults; section 4.2 has a temperature of 0.8 where the table has 0.7."""
+    """Table 6 gives the defaults but for a step's size; section 4.2 has a temperature of 0.8, the table of 0.7."""
 
     questions: Annotated[str, "questions of kind choice, JSONL"]
     audio: AudioFolder = None

@@ -40,7 +40,8 @@ class Controls:
     on silence, on another clip. text_prior: accuracy on silence minus that of a blind pick. shift_following: of the
     cited intervals and shifts, those whose both ends move by the shift, to FOLLOWS; shift_staying: by less than STAYS;
     shift_lost: that have no counterpart; shift_slope: seconds moved per second shifted. roll_following: the same after
-    rolling by half the clip. by_task: accuracy and the means of BY_TASK over each task's choices.
+    rolling by half the clip. by_task: accuracy and the means of BY_TASK over each task's choices. p_*: of the paired
+    randomisation test by clip; None where nothing differs, and in files of earlier versions.
     """
 
     n: int
@@ -70,3 +71,5 @@ class Controls:
     shift_following_by_kind: dict[str, Mean] = field(default_factory=dict)
     roll_following: Mean = NOT_MEASURED
     by_task: dict[str, dict[str, Mean]] = field(default_factory=dict)
+    p_necessity: float | None = None
+    p_reliance_silenced: float | None = None

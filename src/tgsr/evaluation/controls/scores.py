@@ -67,7 +67,7 @@ def _summarise(items: Sequence[ControlItem], bootstrap: Bootstrap) -> Controls:
     same_DC = np.array(draws).reshape(len(draws), len(choices))
     n_drawn_C = (~np.isnan(same_DC)).sum(axis=0)
     random = 1 - np.nansum(same_DC, axis=0) / np.where(n_drawn_C > 0, n_drawn_C, np.nan)
-    necessity = removed - random
+    necessity, silenced = removed - random, right("original") - right("silenced")
     chance = np.array(
         [i.question.choices.count(str(i.question.answer)) / len(i.question.choices) for i in choices]
     )
@@ -80,7 +80,7 @@ def _summarise(items: Sequence[ControlItem], bootstrap: Bootstrap) -> Controls:
             "necessity": necessity,
             "changed_removed": np.where(np.isnan(necessity), np.nan, removed),
             "changed_random": np.where(np.isnan(necessity), np.nan, random),
-            "reliance_silenced": right("original") - right("silenced"),
+            "reliance_silenced": silenced,
             "reliance_swapped": right("original") - right("swapped"),
             "text_prior": right("silenced") - chance,
         },
@@ -112,6 +112,8 @@ def _summarise(items: Sequence[ControlItem], bootstrap: Bootstrap) -> Controls:
             for kind in sorted({m.kind for m in shifts})
         },
         roll_following=_share(_movements(by_condition, originals, "rolled"), Movement.follows, bootstrap),
+        p_necessity=bootstrap.paired(necessity.tolist(), clips)[1],
+        p_reliance_silenced=bootstrap.paired(silenced.tolist(), clips)[1],
     )
 
 

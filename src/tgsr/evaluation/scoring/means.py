@@ -357,16 +357,20 @@ def _difference(
 ) -> Difference:
     """What the other model has more."""
     pairs = [(item, once_by_other[id_]) for id_, item in once.items() if id_ in once_by_other]
-    phrases = [(a, b) for a, b in pairs if isinstance(a, ScoredPhrase) and isinstance(b, ScoredPhrase)]
+    phrases = [
+        (a.clip, b.iou - a.iou)
+        for a, b in pairs
+        if isinstance(a, ScoredPhrase) and isinstance(b, ScoredPhrase)
+        if a.iou is not None and b.iou is not None  # a phrase that is not said has no place
+    ]
     choices = [(a, b) for a, b in pairs if isinstance(a, ScoredChoice) and isinstance(b, ScoredChoice)]
 
     official = [float(bool(b.official)) - bool(a.official) for a, b in choices]
     strict = [float(bool(b.strict)) - bool(a.strict) for a, b in choices]
-    ious = [None if a.iou is None or b.iou is None else b.iou - a.iou for a, b in phrases]
     clips = [a.clip for a, _ in choices]
     accuracy_official, p_accuracy_official = bootstrap.paired(official, clips)
     accuracy_strict, p_accuracy_strict = bootstrap.paired(strict, clips)
-    iou, p_iou = bootstrap.paired(ious, [a.clip for a, _ in phrases])
+    iou, p_iou = bootstrap.paired([more for _, more in phrases], [clip for clip, _ in phrases])
     n_only_model, n_only_other = official.count(-1.0), official.count(1.0)
     cited = [
         (a.evidence, b.evidence) for a, b in choices if a.evidence is not None and b.evidence is not None

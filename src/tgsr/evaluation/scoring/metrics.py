@@ -182,6 +182,7 @@ class Difference:
     n_only_model and n_only_other: questions that only one of them has right, officially; p_mcnemar: the exact test on
     these, as if questions were independent. The other p are of the paired randomisation test, which swaps whole clips;
     None where no clip differs. evidence_hit, quote_truth and their p: on those of the questions where both are known.
+    n_phrases: those that are said somewhere.
     """
 
     model: str

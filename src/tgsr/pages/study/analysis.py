@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Literal
 
 from tgsr.disk.whole import whole, write_whole
@@ -67,7 +67,9 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """`other` minus `model`: of items that both have, the mean of each item's own difference; intervals over items."""
+    """`other` minus `model`: of items that both have in the same condition, the mean of each item's own difference;
+    intervals over items.
+    """
 
     model: str
     other: str
@@ -191,16 +193,23 @@ def _value(rating: Rating) -> float:
 def _differences(
     ratings: Sequence[Rating], measure: Measure, side: Side, first: str, other: str
 ) -> dict[str, float]:
-    """By item, for items rated on both sides: the mean on the `other` side less that on the `first`."""
-    by_item: dict[str, dict[str, list[float]]] = {}
+    """By item: the mean on the `other` side less that on the `first`, of what is the same but for the side.
+
+    Systems are compared within a condition, conditions within a system, and these differences are averaged: where not
+    every rater has come yet, one system may have been heard in other conditions than another. Items without such a
+    pair are left out.
+    """
+    kept: Side = "condition" if side == "system" else "system"
+    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
     for rating in ratings:
         if rating.measure == measure:
-            by_item.setdefault(rating.item, {}).setdefault(getattr(rating, side), []).append(_value(rating))
-    return {
-        item: sum(values[other]) / len(values[other]) - sum(values[first]) / len(values[first])
-        for item, values in by_item.items()
-        if first in values and other in values
-    }
+            cell = cells.setdefault((rating.item, getattr(rating, kept)), {})
+            cell.setdefault(getattr(rating, side), []).append(_value(rating))
+    by_item: dict[str, list[float]] = {}
+    for (item, _), values in cells.items():
+        if first in values and other in values:
+            by_item.setdefault(item, []).append(fmean(values[other]) - fmean(values[first]))
+    return {item: fmean(differences) for item, differences in by_item.items()}
 
 
 def _agreement(ratings: Sequence[Rating], measure: Measure, seed: int) -> dict[str, Agreement | None]:

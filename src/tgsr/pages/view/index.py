@@ -302,7 +302,7 @@ def verdict_of(response: Response, item: Scored) -> ResponseScore:
         right = None if item.iou is None else high_overlap(item.iou)
         iou, chosen, first, quality = item.iou, None, item.first, item.iou
         place, quoted = iou, None
-        hit = None if iou is None else iou >= HIT_IOU
+        hit = None if iou is None else high_overlap(iou, HIT_IOU)
     else:
         assert isinstance(item, ScoredChoice)
         assert item.evidence is not None
