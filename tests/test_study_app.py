@@ -208,7 +208,7 @@ def test_bodies_that_are_no_answers(client):
 def test_strange_times_and_plays_are_left_out_and_the_rating_kept(client, running):
     token = joined(client)
     trial = trials_for(running.study, 0)[0].id
-    for seconds, plays in ((-1, -1), ("long", "many"), (True, True), (1e400, 10**9)):
+    for seconds, plays in ((-1, -1), ("long", "many"), (True, True), (1e400, 10**9), (10**400, None)):
         raw = {"trial": trial, "measure": "helpful", "value": 3, "seconds": seconds, "plays": plays}
         answer = client.post(
             f"/study/api/{token}/answer",
@@ -217,7 +217,7 @@ def test_strange_times_and_plays_are_left_out_and_the_rating_kept(client, runnin
         )
         assert answer.status_code == 200
     (kept,) = running.store.answers()
-    assert (kept.seconds, kept.plays, kept.changes) == (None, None, 3)
+    assert (kept.seconds, kept.plays, kept.changes) == (None, None, 4)
 
 
 def test_a_sound_that_is_gone_and_a_full_disk_are_said(client, running, monkeypatch):
