@@ -445,6 +445,20 @@ def test_sound_is_served_whole_and_in_ranges(client):
     assert client.get(f"/api/peaks/{key}?n=0").status_code == 400
 
 
+def test_the_head_of_a_long_clip_decodes_nothing(client, monkeypatch):
+    """A player that asks for the length of three hours is told it at once."""
+    monkeypatch.setattr("tgsr.pages.view.sound.MAX_SECONDS", 1.0)  # the clips have 6 s
+    key = client.get("/api/items").json()["items"][0]["key"]
+    whole = client.get(f"/sound/{key}.wav")
+    assert whole.headers["content-length"] == str(len(whole.content))
+    monkeypatch.setattr("tgsr.pages.view.sound.audio.load", None)
+    for wanted in ({}, {"range": "bytes=0-1"}):
+        head = client.head(f"/sound/{key}.wav", headers=wanted)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "content-type", "accept-ranges"):
+            assert head.headers[name] == whole.headers[name]
+
+
 def test_any_rate_and_number_of_channels_becomes_mono_at_16_khz(tmp_path):
     tone = np.sin(2 * np.pi * 440 * np.arange(48000 * 2) / 48000) * 0.5
     sf.write(tmp_path / "six.wav", np.stack([tone] * 6, axis=1), 48000)

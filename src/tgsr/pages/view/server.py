@@ -94,6 +94,9 @@ KINDS_OF_FILE = {
     ".woff2": "font/woff2",
 }
 MOST_PEAKS = 24_000
+MOST_HEAD = (
+    2**16
+)  # bytes of a request's head: a question of MOST_LETTERS, in an address, may have 12 a letter
 BACKLOG = 200  # connections; so many are also accepted together, before those that are too many can be cut
 LOOKS_EVERY = 0.05  # seconds, for new events
 KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
@@ -126,7 +129,11 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
     """All calls of this module's docstring. Starlette runs those that are not async in threads."""
 
     def wav(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
-        return lambda request: sound_response(sound_of(viewer, request), request.headers.get("range"))
+        def heard(request: Request) -> Response:
+            is_head = request.method == "HEAD"
+            return sound_response(sound_of(viewer, request), request.headers.get("range"), is_head)
+
+        return heard
 
     def peaks(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
         return lambda request: _peaks(viewer, sound_of(viewer, request), request)
@@ -280,12 +287,17 @@ def _peaks(viewer: Viewer, sound: BrowserSound, request: Request) -> Response:
         raise HTTPException(422, str(error)) from None
 
 
-def sound_response(sound: BrowserSound, wanted: str | None) -> Response:
-    """The wav file, or the range of it that is wanted: "bytes=first-last". A range that cannot be is 416."""
+def sound_response(sound: BrowserSound, wanted: str | None, is_head: bool = False) -> Response:
+    """The wav file, or the range of it that is wanted: "bytes=first-last". A range that cannot be is 416.
+
+    `is_head`: only its length is asked for, whatever range is (RFC 9110, 14.2), and nothing is decoded.
+    """
     headers = {"cache-control": "private, no-cache", "accept-ranges": "bytes"}
     if sound.wav is not None:
         return FileResponse(sound.wav, media_type="audio/wav", headers=headers)
     first, last = 0, sound.n_bytes
+    if is_head:
+        return Response(headers={**headers, "content-length": str(last)}, media_type="audio/wav")
     match = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", wanted.strip()) if wanted else None
     if match is not None and (match[1] or match[2]):
         if match[1]:
@@ -525,6 +537,7 @@ def server_config(
     return uvicorn.Config(
         cast(Any, app),
         http=bounded(idle_seconds, most_connections),
+        h11_max_incomplete_event_size=MOST_HEAD,
         backlog=BACKLOG,
         log_level="warning",
         access_log=False,  # addresses may hold tokens
