@@ -91,6 +91,7 @@ def test_what_is_sent_is_heard_outlined_and_asked_about(client: TestClient, soun
     row = heard(client, key)
     assert (row["name"], row["kept"], row["seconds"]) == ("meeting.wav", True, 30.0)
     assert [word for word, *_ in row["words"]] == said().text.split()
+    assert [parted for *_, parted in row["words"]] == [False] + [True] * (len(row["words"]) - 1)
     assert row["outline"][0]["text"] in said().text
     assert client.get(f"/api/recordings/{key}/sound.wav", headers={"range": "bytes=0-3"}).content == b"RIFF"
     assert len(client.get(f"/api/recordings/{key}/peaks", params={"n": 10}).json()["peaks"]) == 10

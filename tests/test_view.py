@@ -307,6 +307,18 @@ def test_words_come_from_the_clips_file_beside_the_run_and_of_no_other_clip(run,
     assert index.words_of(index.items[2]) == words
 
 
+def test_words_say_where_their_script_writes_blanks(tmp_path):
+    """Chinese, Japanese and Thai write none between words."""
+    noise(tmp_path / "a.wav")
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(choice("q"), "m", "yes")])
+    texts = ("今日", "は", "雨", "OK", "so", "สวัสดี", "ครับ")
+    words = tuple(Word(text, n / 2, n / 2 + 0.4) for n, text in enumerate(texts))
+    write_jsonl(tmp_path / "clips.jsonl", [Clip("c-a.wav", "a.wav", 6.0, words)])
+    index = read_index([tmp_path])
+    parted = [word["parted"] for word in item_row(index, index.items[0])["words"]]
+    assert parted == [False, False, False, True, True, True, False]
+
+
 def test_mentions_count_as_javascript_does():
     row = mention_rows("👩‍🔬 from 1.0s to 2.0s, 🎉 from 3.0s to 9.0s, from 2s to 1s", 6.0)
     text = "👩‍🔬 from 1.0s to 2.0s, 🎉 from 3.0s to 9.0s, from 2s to 1s".encode("utf-16-le")
