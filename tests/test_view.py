@@ -919,6 +919,32 @@ def test_the_exported_folder_holds_all_that_the_page_asks_for(run, tmp_path):
     assert export(index, out) == (11, 1)  # again, over itself
 
 
+def test_an_exported_folder_does_not_say_where_files_lay(tmp_path):
+    run, outside = tmp_path / "my run", tmp_path / "not yours"
+    for folder in (run, outside):
+        folder.mkdir()
+    noise(outside / "real.wav")
+    (run / "link.wav").symlink_to(outside / "real.wav")
+    rows = [Response(choice(name, name), "m", "yes") for name in ("link.wav", str(outside / "gone.wav"))]
+    write_jsonl(run / "predictions.jsonl", rows)
+    with (run / "predictions.jsonl").open("a") as file:
+        file.write("{}\n")
+    (run / "predictions-2.jsonl").symlink_to(outside / "predictions.jsonl")
+    write_jsonl(outside / "predictions.jsonl", rows)
+    export(read_index([run]), tmp_path / "site")
+    site = tmp_path / "site" / "api"
+    row = json.loads((site / "run.json").read_text())
+    items = [json.loads(path.read_text()) for path in (site / "item").iterdir()]
+    problems = {item["sound"]["problem"] for item in items}
+    link = "link.wav: is a link that leads out of the run, to real.wav; pass --audio not yours"
+    assert problems == {
+        link,
+        "gone.wav: no such file; if it was moved, pass --audio FOLDER, where it now lies",
+    }
+    assert any(note.startswith("predictions.jsonl:3: left out: ") for note in row["notes"])
+    assert str(tmp_path) not in json.dumps([row["notes"], *problems])
+
+
 def test_one_clip_of_many_questions_is_exported_once(tmp_path):
     noise(tmp_path / "a.wav")
     write_jsonl(tmp_path / "predictions.jsonl", [Response(choice(f"q{i}"), "m", "yes") for i in range(5)])
