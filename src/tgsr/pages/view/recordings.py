@@ -91,7 +91,8 @@ class Shelf:
                 plain = plain_name(name)
                 suffix = os.path.splitext(plain)[1].lower()
                 path = self.folder / key / f"sound{suffix if suffix in SOUNDS else ''}"
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(0o700, parents=True, exist_ok=True)  # speech is its sender's alone
+                path.parent.mkdir(exist_ok=True)
                 with whole(path) as half:
                     shutil.move(sent, half)
                 write_whole(path.parent / NAMED, plain)
