@@ -550,11 +550,12 @@ try {
   $("tab-look").hidden = $("measures").hidden && !run.n_items && Boolean(asker);
   $("tab-recordings").hidden = !run.hears || ($("tab-look").hidden && $("tab-ask").hidden);
   $("help-open").hidden = $("tab-look").hidden;
-  if (!$("tab-look").hidden || !asker) show("look");
+  const isLinked = run.hears && location.hash.includes("recording=");
+  if (!isLinked && (!$("tab-look").hidden || !asker)) show("look");
   else show(run.hears ? "recordings" : "ask");
   if (run.hears) desk = await setUpRecordings($("recordings"), run.ask);
   if (location.hash.includes("item=")) await fromAddress();
-  else if (shown.length) await openItem(shown[0].key);
+  else if (shown.length && !isLinked) await openItem(shown[0].key);
 } catch (error) {
   $("item").replaceChildren(el("p", { class: "problem", role: "alert" }, `This page cannot be filled: ${error.message}`));
 }
