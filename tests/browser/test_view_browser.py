@@ -302,8 +302,8 @@ def test_the_spectrogram_can_be_shown(url: str, opened: Any) -> None:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Six channels at 48 kHz, twenty minutes, a file of another length than its row says, one all hostile, and two whose
-    texts are wide or run from right to left.
+    """Six channels at 48 kHz, twenty minutes, a file of another length than its row says, one all hostile; texts that
+    are wide, or run from right to left.
     """
     folder = tmp_path_factory.mktemp("odd")
     loud = 0.3 * np.sin(np.arange(2 * 48000) * 0.05)

@@ -442,16 +442,20 @@ def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
         **_values(question, (*LISTED, "choices", "answer", "phrase", "clip_id")),
         "labels": labels_row(question),
         "evidence": [[span.start, span.end] for span in question.evidence],
-        "words": None
-        if words is None
-        else [_word_row(words, n) for n in range(len(words))],
+        "words": None if words is None else [_word_row(words, n) for n in range(len(words))],
         "responses": [_response_row(item, response, words) for response in item.responses],
     }
 
 
 def _word_row(words: Sequence[Word], n: int) -> dict[str, object]:
     word, parted = words[n], is_parted(words, n)
-    return {"word": word.text, "start": word.start, "end": word.end, "speaker": word.speaker, "parted": parted}
+    return {
+        "word": word.text,
+        "start": word.start,
+        "end": word.end,
+        "speaker": word.speaker,
+        "parted": parted,
+    }
 
 
 def _values(question: Question, names: Sequence[str]) -> dict[str, object]:

@@ -15,7 +15,8 @@ GET  /api/items           ?page=0&size=50&model=&wrong=1&ungrounded=1&missed=1&m
                           verdicts: {model: {right: bool|null, iou: number|null, k: int, grounded: bool|null,
                           hit: bool|null, quoted: bool|null, late: bool}}}]}
 GET  /api/item/{key}      {key, id, question, kind, choices, answer, phrase, task, split, labels: {name: [values]},
-                          duration, clip_id, evidence: [[start, end]], words: [{word, start, end, speaker|null, parted}] | null,
+                          duration, clip_id, evidence: [[start, end]], words: [{word, start, end, speaker|null,
+                          parted: there is a blank before it}] | null,
                           responses: [{model, text, mentions: [{text_start, text_end, start, end, problem: text|null,
                           audible, cited, hit: bool|null, said: text|null, quoted: text|null, quote_true: bool|null}],
                           right, iou, k, grounded, hit, quoted, late, chosen: text|null}],
@@ -37,8 +38,9 @@ POST /api/recordings      ?name=..., a recording as the body: kept, and about to
 POST /api/recordings/{key}          hears it, where it is not yet -> 202 {key}
 GET  /api/recordings/{key}/events   server-sent events: queued {place}, opening {}, sound {seconds}, hearing {share},
                           outlining {}, then one of done {}, failed {problem}, cancelled {}
-GET  /api/recordings/{key}          what was heard: {..., seconds, words: [[word, start, end, parted]], outline: [{start, end,
-                          text, cited: [start, end]|null, own_words, supported, problem}], notes, limits, formats}
+GET  /api/recordings/{key}          what was heard: {..., seconds, words: [[word, start, end, parted]],
+                          outline: [{start, end, text, cited: [start, end]|null, own_words, supported, problem}],
+                          notes, limits, formats}
 GET  /api/recordings/{key}/words/{format}    a file of `tgsr transcribe --to`
 GET  /api/recordings/{key}/sound.wav, /api/recordings/{key}/peaks?n=12000
 DELETE /api/recordings/{key}        stops its hearing; deletes one that was kept, and its transcript -> {}
