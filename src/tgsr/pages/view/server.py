@@ -346,8 +346,6 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
         raise HTTPException(429, "as many questions wait as may: try again when one is answered") from None
     except (AudioError, ModelError) as error:
         raise HTTPException(422, str(error)) from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the recording did not arrive") from None  # nobody hears it
     return _json({"id": job.id}, 202)
 
 
@@ -448,8 +446,6 @@ async def _upload(viewer: Viewer, request: Request) -> Response:
         shelf.open(recording)
     except Busy:
         raise HTTPException(429, "as many recordings wait as may: try again when one is heard") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the recording did not arrive") from None  # nobody hears it
     except (OSError, DiskError) as error:
         raise HTTPException(507, f"the recording cannot be kept: {error}") from None
     return _json({"key": recording.key}, 202)
@@ -492,13 +488,18 @@ def _delete(viewer: Viewer, request: Request) -> Response:
 
 def app(routes: Sequence[BaseRoute], guard: Guard) -> App:
     """Routes behind the guard. What goes wrong is answered as {"problem": text}."""
-    starlette = Starlette(routes=list(routes), exception_handlers={HTTPException: _problem})
+    handlers = {HTTPException: _problem, ClientDisconnect: _gone}
+    starlette = Starlette(routes=list(routes), exception_handlers=handlers)
     return Guarded(cast(App, starlette), guard)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"problem": error.detail}, error.status_code, error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return JSONResponse({"problem": "the request did not arrive whole"}, 400)  # nobody hears it
 
 
 def serve(
