@@ -116,7 +116,8 @@ def test_from_an_upload_to_the_words_that_are_lit(page_of: Any, opened: Any, tmp
     page.wait_for_function("() => document.getElementById('recording-media').paused")
     page.locator(".said-word").first.focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.dataset.n") == "1"
+    place = "[...document.querySelectorAll('.said-word')].indexOf(document.activeElement)"
+    assert page.evaluate(place) == 1
     page.keyboard.press("Enter")
     page.wait_for_function("() => !document.getElementById('recording-media').paused")
     page.locator("#recording-outline a").first.press("Enter")

@@ -36,7 +36,7 @@ def test_nothing_is_wider_than_a_phone(opened: Any, page_file: Path) -> None:
 def test_no_choice_and_no_id_is_wider_than_a_phone(opened: Any, tmp_path: Path) -> None:
     question = Question("i" * 300, "c", "a.wav", 5.0, "choice", "Which?", "W" * 300, ("W" * 300, "b"))
     write_jsonl(tmp_path / "predictions.jsonl", [Response(question, "m", "(a)")])
-    page = opened(report([tmp_path], tmp_path / "page.html").as_uri(), viewport=PHONE)
+    page = opened(report([tmp_path], tmp_path / "page.html", title="Wide").as_uri(), viewport=PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
