@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from urllib.parse import quote
 
 import pytest
 
@@ -19,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tgsr.answering.ask import MOST_LETTERS
 from tgsr.pages.guard import guard_for
 from tgsr.pages.view.server import app, bound, server_config
 
@@ -154,6 +156,18 @@ def test_a_body_that_trickles_and_a_response_that_takes_long_are_not_idle() -> N
             slow.sendall(b"x")
         assert all_of(slow).endswith(b"10")
         assert all_of(stream).count(b"piece ") == N_PIECES
+
+
+@pytest.mark.parametrize("letter", ["彼", "\N{SPEAKER}"])
+def test_a_long_question_of_any_script_arrives_in_the_packets_of_a_network(letter: str) -> None:
+    """An address spells a letter as up to twelve; on the loopback device such a head comes in one piece."""
+    with running(PATIENCE, 10) as port, connected(port) as connection:
+        asked = head(port, path=f"/?q={quote(MOST_LETTERS * letter)}", more=CLOSE)
+        for first in range(0, len(asked), 1400):
+            with suppress(ConnectionError):
+                connection.sendall(asked[first : first + 1400])
+            time.sleep(0.005)  # else the system puts them together
+        assert all_of(connection).endswith(b"page")
 
 
 def test_more_connections_than_allowed_cost_those_that_waited_longest() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,7 @@ def test_what_is_sent_is_heard_outlined_and_asked_about(client: TestClient, soun
     row = heard(client, key)
     assert (row["name"], row["kept"], row["seconds"]) == ("meeting.wav", True, 30.0)
     assert [word for word, *_ in row["words"]] == said().text.split()
+    assert [parted for *_, parted in row["words"]] == [False] + [True] * (len(row["words"]) - 1)
     assert row["outline"][0]["text"] in said().text
     assert client.get(f"/api/recordings/{key}/sound.wav", headers={"range": "bytes=0-3"}).content == b"RIFF"
     assert len(client.get(f"/api/recordings/{key}/peaks", params={"n": 10}).json()["peaks"]) == 10
@@ -143,6 +145,15 @@ def test_what_is_no_sound_is_said_without_our_path(
     assert client.post(f"/api/recordings/{key}", headers=OWN).status_code == 202
     assert told(client, f"/api/recordings/{key}")[-1] == (name, what)  # and who asks late is told why
     assert not list(viewer.shelf.folder.glob("*"))
+
+
+def test_nobody_else_on_the_machine_reads_what_is_sent(
+    client: TestClient, viewer: Viewer, sound: Path
+) -> None:
+    post = client.post("/api/recordings", params={"name": "a.wav"}, content=sound.read_bytes(), headers=OWN)
+    assert post.status_code == 202
+    assert viewer.shelf is not None
+    assert stat.S_IMODE(viewer.shelf.folder.stat().st_mode) == 0o700
 
 
 def test_too_large_empty_and_too_many_are_refused(client: TestClient, viewer: Viewer, sound: Path) -> None:

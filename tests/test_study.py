@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -280,6 +281,19 @@ def test_csv_has_a_line_an_answer(made, tmp_path):
     assert len(rows) == 2 * (8 + 2 + 2) * 3
     assert {row["system"] for row in rows if row["kind"] == "rated"} == {"sharp", "blunt"}
     assert {row["correct"] for row in rows if row["measure"] == "referent"} == {"True", "False"}
+
+
+def test_no_cell_of_the_csv_is_a_formula(made, tmp_path):
+    """Items and systems are called as their files say; a spreadsheet computes what begins with one of these."""
+    store = Store.open(tmp_path / "r.sqlite", made.id)
+    simulate(made, store, 1, np.random.default_rng(0))
+    rating = next(one for one in ratings_of(made, store) if one.kind == "rated")
+    names = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1+1", "a=b")
+    write_csv(tmp_path / "ratings.csv", [replace(rating, item=name, system=name) for name in names])
+    with (tmp_path / "ratings.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1+1", "'\r=1+1", "a=b"]
+    assert [row["item"] for row in rows] == [row["system"] for row in rows] == told
 
 
 def test_sample_size_in_a_sentence():

@@ -7,13 +7,16 @@ import pytest
 
 pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[view]'")
 
+import anyio
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from studies import predictions
+from tgsr.pages.guard import guard_for
 from tgsr.pages.study.app import Running, routes
 from tgsr.pages.study.design import make_study, trials_for
 from tgsr.pages.study.store import MEASURES, RATINGS, Store
+from tgsr.pages.view.server import app
 
 
 @pytest.fixture
@@ -205,10 +208,32 @@ def test_bodies_that_are_no_answers(client):
     assert client.post(url, data={"value": "3"}).status_code == 415
 
 
+def test_a_rater_who_goes_away_in_the_middle_of_an_answer_is_no_fault(client, running):
+    """Or a phone that loses its network would write a traceback for each choice."""
+    gone = {"type": "http.disconnect"}
+    told = []
+
+    async def send(message):
+        told.append(message)
+
+    async def receive():
+        return gone
+
+    path = f"/study/api/{joined(client)}/answer"
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8732"), (b"origin", b"http://127.0.0.1:8732")], "scheme": "http",
+        "root_path": "", "http_version": "1.1", "server": ("127.0.0.1", 8732),
+    }  # fmt: skip
+    anyio.run(app(routes(running), guard_for("127.0.0.1", 8732)), scope, receive, send)
+    assert told[0]["status"] == 400
+    assert running.store.answers() == []
+
+
 def test_strange_times_and_plays_are_left_out_and_the_rating_kept(client, running):
     token = joined(client)
     trial = trials_for(running.study, 0)[0].id
-    for seconds, plays in ((-1, -1), ("long", "many"), (True, True), (1e400, 10**9)):
+    for seconds, plays in ((-1, -1), ("long", "many"), (True, True), (1e400, 10**9), (10**400, None)):
         raw = {"trial": trial, "measure": "helpful", "value": 3, "seconds": seconds, "plays": plays}
         answer = client.post(
             f"/study/api/{token}/answer",
@@ -217,7 +242,7 @@ def test_strange_times_and_plays_are_left_out_and_the_rating_kept(client, runnin
         )
         assert answer.status_code == 200
     (kept,) = running.store.answers()
-    assert (kept.seconds, kept.plays, kept.changes) == (None, None, 3)
+    assert (kept.seconds, kept.plays, kept.changes) == (None, None, 4)
 
 
 def test_a_sound_that_is_gone_and_a_full_disk_are_said(client, running, monkeypatch):

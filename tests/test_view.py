@@ -307,6 +307,18 @@ def test_words_come_from_the_clips_file_beside_the_run_and_of_no_other_clip(run,
     assert index.words_of(index.items[2]) == words
 
 
+def test_words_say_where_their_script_writes_blanks(tmp_path):
+    """Chinese, Japanese and Thai write none between words."""
+    noise(tmp_path / "a.wav")
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(choice("q"), "m", "yes")])
+    texts = ("今日", "は", "雨", "OK", "so", "สวัสดี", "ครับ")
+    words = tuple(Word(text, n / 2, n / 2 + 0.4) for n, text in enumerate(texts))
+    write_jsonl(tmp_path / "clips.jsonl", [Clip("c-a.wav", "a.wav", 6.0, words)])
+    index = read_index([tmp_path])
+    parted = [word["parted"] for word in item_row(index, index.items[0])["words"]]
+    assert parted == [False, False, False, True, True, True, False]
+
+
 def test_mentions_count_as_javascript_does():
     row = mention_rows("👩‍🔬 from 1.0s to 2.0s, 🎉 from 3.0s to 9.0s, from 2s to 1s", 6.0)
     text = "👩‍🔬 from 1.0s to 2.0s, 🎉 from 3.0s to 9.0s, from 2s to 1s".encode("utf-16-le")
@@ -443,6 +455,20 @@ def test_sound_is_served_whole_and_in_ranges(client):
     assert len(peaks["peaks"]) == 7
     assert peaks["seconds"] == 6.0
     assert client.get(f"/api/peaks/{key}?n=0").status_code == 400
+
+
+def test_the_head_of_a_long_clip_decodes_nothing(client, monkeypatch):
+    """A player that asks for the length of three hours is told it at once."""
+    monkeypatch.setattr("tgsr.pages.view.sound.MAX_SECONDS", 1.0)  # the clips have 6 s
+    key = client.get("/api/items").json()["items"][0]["key"]
+    whole = client.get(f"/sound/{key}.wav")
+    assert whole.headers["content-length"] == str(len(whole.content))
+    monkeypatch.setattr("tgsr.pages.view.sound.audio.load", None)
+    for wanted in ({}, {"range": "bytes=0-1"}):
+        head = client.head(f"/sound/{key}.wav", headers=wanted)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "content-type", "accept-ranges"):
+            assert head.headers[name] == whole.headers[name]
 
 
 def test_any_rate_and_number_of_channels_becomes_mono_at_16_khz(tmp_path):
@@ -891,6 +917,32 @@ def test_the_exported_folder_holds_all_that_the_page_asks_for(run, tmp_path):
         assert (out / told["sound"]["file"]).stat().st_size == HEADER_BYTES + 2 * 6 * 16000
         assert len(json.loads((out / f"api/peaks/{item['key']}.json").read_text())["peaks"]) == 1200
     assert export(index, out) == (11, 1)  # again, over itself
+
+
+def test_an_exported_folder_does_not_say_where_files_lay(tmp_path):
+    run, outside = tmp_path / "my run", tmp_path / "not yours"
+    for folder in (run, outside):
+        folder.mkdir()
+    noise(outside / "real.wav")
+    (run / "link.wav").symlink_to(outside / "real.wav")
+    rows = [Response(choice(name, name), "m", "yes") for name in ("link.wav", str(outside / "gone.wav"))]
+    write_jsonl(run / "predictions.jsonl", rows)
+    with (run / "predictions.jsonl").open("a") as file:
+        file.write("{}\n")
+    (run / "predictions-2.jsonl").symlink_to(outside / "predictions.jsonl")
+    write_jsonl(outside / "predictions.jsonl", rows)
+    export(read_index([run]), tmp_path / "site")
+    site = tmp_path / "site" / "api"
+    row = json.loads((site / "run.json").read_text())
+    items = [json.loads(path.read_text()) for path in (site / "item").iterdir()]
+    problems = {item["sound"]["problem"] for item in items}
+    link = "link.wav: is a link that leads out of the run, to real.wav; pass --audio not yours"
+    assert problems == {
+        link,
+        "gone.wav: no such file; if it was moved, pass --audio FOLDER, where it now lies",
+    }
+    assert any(note.startswith("predictions.jsonl:3: left out: ") for note in row["notes"])
+    assert str(tmp_path) not in json.dumps([row["notes"], *problems])
 
 
 def test_one_clip_of_many_questions_is_exported_once(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,24 @@ pytest.importorskip("starlette", reason="the web pages need: pip install -e '.[v
 import uvicorn
 
 from tgsr.answering.cascade import load_cascade
+from tgsr.errors import ModelError
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.pages.guard import guard_for
 from tgsr.pages.view.ask import Asker
-from tgsr.pages.view.index import no_runs
+from tgsr.pages.view.index import no_runs, read_index
 from tgsr.pages.view.recordings import Shelf
 from tgsr.pages.view.server import Viewer, app, bound, routes, server_config
 from tgsr.pages.view.sound import Sounds
+from tgsr.records import Question, Response, write_jsonl
 
 CLIP = (
     Path(__file__).parents[2] / "src/tgsr/assets/english/458-126290-0000.opus"
 )  # "... you will be caught in a trap ..."
 
 
-@pytest.fixture(scope="module")
-def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The server as `tgsr view --model cascade` starts it, in this process, which has loaded most of it already."""
-    for name in ("whisper-base", "all-minilm-l6-v2"):
-        if not (cache_folder() / name).exists():
-            pytest.skip(f"{cache_folder() / name} is not there: `make fetch` downloads it, once")
-    cache = tmp_path_factory.mktemp("cache")
-    sounds = Sounds()
-    asker = Asker(["cascade"], lambda name: load_cascade(name, cache=cache), sounds)
-    viewer = Viewer(no_runs(), no_runs, sounds, asker, Shelf.of(asker, "cascade", cache))
+@contextmanager
+def served(viewer: Viewer) -> Iterator[str]:
+    """The viewer's address: a server in this process, which has loaded most of it already."""
     listening = bound("127.0.0.1", 0)
     port = listening.getsockname()[1]
     server = uvicorn.Server(server_config(app(routes(viewer), guard_for("127.0.0.1", port))))
@@ -45,11 +41,25 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     thread.start()
     while not server.started:
         time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}/", cache
+    yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
     thread.join()
     viewer.close()
     listening.close()
+
+
+@pytest.fixture(scope="module")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The server as `tgsr view --model cascade` starts it."""
+    for name in ("whisper-base", "all-minilm-l6-v2"):
+        if not (cache_folder() / name).exists():
+            pytest.skip(f"{cache_folder() / name} is not there: `make fetch` downloads it, once")
+    cache = tmp_path_factory.mktemp("cache")
+    sounds = Sounds()
+    asker = Asker(["cascade"], lambda name: load_cascade(name, cache=cache), sounds)
+    viewer = Viewer(no_runs(), no_runs, sounds, asker, Shelf.of(asker, "cascade", cache))
+    with served(viewer) as address:
+        yield address, cache
 
 
 def playing(page: Any) -> tuple[float, bool]:
@@ -106,7 +116,8 @@ def test_from_an_upload_to_the_words_that_are_lit(page_of: Any, opened: Any, tmp
     page.wait_for_function("() => document.getElementById('recording-media').paused")
     page.locator(".said-word").first.focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.dataset.n") == "1"
+    place = "[...document.querySelectorAll('.said-word')].indexOf(document.activeElement)"
+    assert page.evaluate(place) == 1
     page.keyboard.press("Enter")
     page.wait_for_function("() => !document.getElementById('recording-media').paused")
     page.locator("#recording-outline a").first.press("Enter")
@@ -123,6 +134,23 @@ def test_from_an_upload_to_the_words_that_are_lit(page_of: Any, opened: Any, tmp
     page.click("#recording-delete")
     page.wait_for_selector("#recording-delete", state="detached")
     assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_link_leads_to_its_recording_where_a_run_is_shown_too(opened: Any, tmp_path: Path) -> None:
+    def unheard(name: str) -> Any:
+        raise ModelError("no model is opened here")
+
+    question = Question("q", "c", str(CLIP), 10.0, "choice", "What is said?", "a", ("a", "b"))
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(question, "m", "a")])
+    sounds = Sounds()
+    asker = Asker(["cascade"], unheard, sounds)
+    shelf = Shelf.of(asker, "cascade", tmp_path / "cache", [CLIP])
+    with served(Viewer(read_index([tmp_path]), no_runs, sounds, asker, shelf)) as address:
+        page = opened(f"{address}#recording={next(iter(shelf.recordings))}&t=5")
+        page.wait_for_selector(f"#recording-problem:has-text('{CLIP.name}')")
+        assert not page.locator("#look").is_visible()
+        page = opened(address)
+        page.wait_for_function("() => document.querySelector('#item h2')?.textContent === 'What is said?'")
 
 
 def test_what_cannot_be_heard_is_said_in_words_on_a_phone_in_the_dark(page_of: Any, opened: Any) -> None:

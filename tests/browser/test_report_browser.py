@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from test_report import NASTY, full_run
+from tgsr.records import Question, Response, write_jsonl
 from tgsr.report.write import report
 
 PHONE = {"width": 360, "height": 740}
@@ -30,6 +31,13 @@ def test_nothing_is_wider_than_a_phone(opened: Any, page_file: Path) -> None:
     assert page.evaluate(wide) == []
     head = page.locator("#controls td").first.evaluate("cell => getComputedStyle(cell, '::before').content")
     assert head == '"sufficiency"'
+
+
+def test_no_choice_and_no_id_is_wider_than_a_phone(opened: Any, tmp_path: Path) -> None:
+    question = Question("i" * 300, "c", "a.wav", 5.0, "choice", "Which?", "W" * 300, ("W" * 300, "b"))
+    write_jsonl(tmp_path / "predictions.jsonl", [Response(question, "m", "(a)")])
+    page = opened(report([tmp_path], tmp_path / "page.html", title="Wide").as_uri(), viewport=PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_the_verdict_stands_first_with_its_date_and_version(opened: Any, page_file: Path) -> None:

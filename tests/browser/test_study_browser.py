@@ -211,3 +211,9 @@ def test_small_dark_and_by_keyboard(url: str, opened: Any) -> None:
         assert part.locator("legend").inner_text().strip()
     for control in page.locator("button, input").all():
         assert control.evaluate("e => (e.labels?.[0] || e).textContent.trim()")
+    for part, ends in (
+        ("helpful", ("not at all", "all I need")),
+        ("supportive", ("not at all", "it proves it")),
+    ):
+        for end in ends:  # of a scale of bare numbers: whoever cannot see them is told too
+            assert end in page.locator(f"#{part}").aria_snapshot()

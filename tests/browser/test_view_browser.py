@@ -23,6 +23,7 @@ from tgsr.data.corpora.spoken_digits import compose
 from tgsr.records import Clip, Question, Response, write_jsonl
 from tgsr.timeline import Span, Word
 
+WIDE = "W" * 300
 HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
 
 
@@ -120,7 +121,7 @@ def test_models_stand_side_by_side_with_their_verdicts(url: str, opened: Any) ->
     assert boxes[0]["y"] == boxes[1]["y"]
     crossed = shown.nth(1).locator("a.cite.wrong")
     assert crossed.get_attribute("title") == "runs past the end of the clip"
-    assert page.locator(".word").all_inner_texts() == ["hum", "tone"]
+    assert page.locator(".said-word").all_inner_texts() == ["hum", "tone"]
     assert "off the evidence" in shown.nth(0).locator("h3").inner_text()
     held = shown.nth(0).locator(".citations li").all_inner_texts()
     assert [" ".join(line.split()) for line in held] == [
@@ -301,7 +302,9 @@ def test_the_spectrogram_can_be_shown(url: str, opened: Any) -> None:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Six channels at 48 kHz, twenty minutes, a file of another length than its row says, and one all hostile."""
+    """Six channels at 48 kHz, twenty minutes, a file of another length than its row says, one all hostile; texts that
+    are wide, or run from right to left.
+    """
     folder = tmp_path_factory.mktemp("odd")
     loud = 0.3 * np.sin(np.arange(2 * 48000) * 0.05)
     soundfile.write(folder / "six.wav", np.stack([loud] * 6, axis=1), 48000)
@@ -320,8 +323,18 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Any:
         labels=((HOSTILE, HOSTILE),),
     )  # fmt: skip
     rows.append(Response(hostile, HOSTILE, f"{HOSTILE} 0.1s - 0.4s"))
+    for name, asked, answer in (("wide", WIDE, WIDE), ("arabic", "ماذا قيل؟", "نعم!")):
+        question = Question(name, name, "six.wav", 2.0, "choice", asked, answer, (answer, "b"))
+        rows.append(Response(question, "m", "0.1s - 0.4s"))
     write_jsonl(folder / "predictions.jsonl", rows)
-    write_jsonl(folder / "clips.jsonl", [Clip("c", "six.wav", 2.0, (Word(HOSTILE, 0.1, 0.4),))])
+    said = {
+        "c": (Word(HOSTILE, 0.1, 0.4),),
+        "wide": (Word("今日", 0.1, 0.4), Word("は", 0.4, 0.6), Word("雨", 0.6, 0.9), Word("OK", 1.0, 1.3)),
+        "arabic": (Word("نعم", 0.1, 0.4), Word("لا", 0.5, 0.9)),
+    }
+    clips = [Clip(name, "six.wav", 2.0, words) for name, words in said.items()]
+    many = tuple(Word(f"word{n}", 0.4 * n, 0.4 * n + 0.3) for n in range(3000))
+    write_jsonl(folder / "clips.jsonl", [*clips, Clip("Long?", "long.flac", 1200.0, many)])
     with server("view", str(folder), "--port", "0") as (address, _):
         yield address
 
@@ -340,6 +353,44 @@ def test_six_channels_and_a_long_clip(odd: str, opened: Any) -> None:
         if question == "Six?":
             ready(page, "Long?")
             assert "streamed" in page.locator(".controls").inner_text()
+
+
+def test_the_words_of_a_long_clip_are_followed_and_are_one_stop_of_tab(odd: str, opened: Any) -> None:
+    page = opened(odd)
+    page.get_by_role("button", name="Long?").click()
+    ready(page, "Long?")
+    page.wait_for_selector(".picture[data-drawn]")
+    assert page.locator(".said-word[tabindex='0']").all_inner_texts() == ["word0"]
+    page.locator(".said-word").first.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == "word1"
+    page.locator("body").click(position={"x": 1, "y": 1})
+    page.keyboard.press("1")  # from 900.0 to 900.5 s
+    page.wait_for_function(
+        """() => {
+            const word = document.querySelector(".said-word.now")?.getBoundingClientRect();
+            const box = document.querySelector(".words").getBoundingClientRect();
+            return word && word.top >= box.top - 1 && word.bottom <= box.bottom + 1;
+        }"""
+    )
+    assert page.locator(".said-word.now").inner_text() in ("word2250", "word2251")
+
+
+def test_texts_of_any_script_stay_on_the_page_and_run_as_they_are_read(odd: str, opened: Any) -> None:
+    page = opened(odd, viewport={"width": 400, "height": 900})
+    page.fill("#q", "wide")
+    page.wait_for_function("() => document.getElementById('count').textContent === '1 question'")
+    page.locator("#list button").click()
+    ready(page, WIDE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.locator(".words").text_content() == "今日は雨 OK"  # blanks stand where the script writes some
+    page.fill("#q", "arabic")
+    page.wait_for_function("() => document.getElementById('list').textContent.includes('ماذا')")
+    page.locator("#list button").click()
+    ready(page, "ماذا قيل؟")
+    first, second = (word.bounding_box()["x"] for word in page.locator(".said-word").all())
+    assert first > second
+    of_choices = "all => all.map((one) => getComputedStyle(one).direction)"
+    assert page.locator(".choices bdi").evaluate_all(of_choices) == ["rtl", "ltr"]
 
 
 def test_a_file_of_another_length_is_said_and_shown_at_its_own_scale(odd: str, opened: Any) -> None:

@@ -202,9 +202,9 @@ def item_html(
     question = asked.question
     responses = sorted(asked.responses, key=lambda response: models.index(response.model))
     text = (
-        f"Where is “{escape(str(question.phrase))}” said?"
+        f"Where is “<bdi>{escape(str(question.phrase))}</bdi>” said?"
         if question.kind == "phrase"
-        else escape(question.question)
+        else f"<bdi>{escape(question.question)}</bdi>"
     )
     parts = [f'<p class="why">{escape(rule)}</p><h3>{text}</h3>']
     if question.kind == "choice":
@@ -241,7 +241,7 @@ def choice_list(question: Question, responses: Sequence[Response], models: Seque
         is_answer = choice == question.answer
         mark = '<span class="tick" role="img" aria-label="right">✓</span>' if is_answer else ""
         rows.append(
-            f'<li class="{"right" if is_answer else "other"}">({name}) {escape(choice)}{mark}{keys}</li>'
+            f'<li class="{"right" if is_answer else "other"}">({name}) <bdi>{escape(choice)}</bdi>{mark}{keys}</li>'
         )
     return f'<ul class="choices">{"".join(rows)}</ul>'
 
@@ -315,7 +315,7 @@ def place_html(place: CitedPlace, response: Response) -> str:
 
 
 def quotation(words: Sequence[str]) -> str:
-    return f"<q>{escape(' '.join(words))}</q>" if words else "nothing"
+    return f'<q dir="auto">{escape(" ".join(words))}</q>' if words else "nothing"
 
 
 def judged(is_good: bool | None, content: str) -> str:

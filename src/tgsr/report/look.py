@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr.choices import letter
+from tgsr.data.alignments.cues import joined
 from tgsr.disk.jsonl import Row, lines_in, row_of
 from tgsr.errors import RecordError
 from tgsr.records import Clip, Question, clip_of, moved, question_of, resolve_audio
@@ -276,7 +277,7 @@ def heading(item: Record) -> str:
     if isinstance(item, Question):
         choices = choice_list(item, (), ()) if item.choices else ""
         return f'<h3 dir="auto">{escape(item.question)}</h3>{choices}'
-    said = item.text if item.text is not None else " ".join(word.text for word in item.words)
+    said = item.text if item.text is not None else joined(item.words)
     return f'<h3>{escape(item.id)}</h3><p class="said" dir="auto">{escape(said) or "(no words)"}</p>'
 
 
@@ -412,7 +413,7 @@ def facts_html(item: Record, clip: Clip | None, is_heard: bool) -> str:
         add("id", item.id)
         add("clip", item.clip_id)
     add("sound", item.audio)
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in facts)
+    rows = "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{value}</dd>' for name, value in facts)
     return f'<dl class="facts">{rows}</dl>'
 
 

@@ -18,7 +18,7 @@ from tgsr.statistics.intervals import Mean
 
 DASH = "–"
 TICK = "✓"
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would compute
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute, at once or after a blank
 
 # What LaTeX reads as more than itself, and the signs of ours that its fonts lack.
 _LATEX = {
@@ -265,9 +265,13 @@ def _csv_cells(column: Column, number: Number, is_mean: bool) -> list[str]:
     return [first, *ends, str(number.n)]
 
 
-def _csv_word(text: str) -> str:
-    text = plain(text)
+def no_formula(text: str) -> str:
+    """The text of a CSV's cell: with an apostrophe before it where a spreadsheet would compute it."""
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _csv_word(text: str) -> str:
+    return no_formula(plain(text))
 
 
 # --- LaTeX -----------------------------------------------------------------------------------------------

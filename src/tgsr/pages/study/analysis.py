@@ -16,6 +16,7 @@ from typing import Literal
 from tgsr.disk.whole import whole, write_whole
 from tgsr.pages.study.design import CHECK_RATING, CONDITIONS, N_STRETCHES, Study, trials_for
 from tgsr.pages.study.store import MEASURES, Measure, Store
+from tgsr.report.typeset import no_formula
 from tgsr.statistics.agreement import (
     Agreement,
     Level,
@@ -123,11 +124,13 @@ def ratings_of(study: Study, store: Store) -> list[Rating]:
 
 
 def write_csv(path: Path, ratings: Sequence[Rating]) -> None:
-    """One line an answer, with a header; None is an empty field."""
+    """One line an answer, with a header; None is an empty field, and no item or system a formula."""
     with whole(path) as half, half.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Rating)])
         writer.writeheader()
-        writer.writerows(asdict(rating) for rating in ratings)
+        for rating in ratings:
+            names = {"item": no_formula(rating.item), "system": no_formula(rating.system)}
+            writer.writerow(asdict(rating) | names)
 
 
 # --- numbers -----------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ What a browser gets of a trial is its text and its sounds: never the system, the
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ CONSENT = (
     "pressed play. No name, address or sound of yours is asked for or kept. You may stop at any time, and come back "
     "by the link that you get; what you have rated until then stays in the study."
 )
+MOST_SECONDS = 1e9
 MOST_TAB = 64  # characters of a page's id
 OPENED_AGAIN = (
     "this study is open in another tab or window, where it goes on; answers from here are not taken"
@@ -181,7 +181,7 @@ def _answer(running: Running, request: Request, body: Any) -> Response:
     if measure == "referent" and _is_final(running, rater, trial):
         raise HTTPException(423, "this choice is final: the sound that may tell the right one was played")
     seconds, plays = body.get("seconds"), body.get("plays")  # as the page says, which may be anything
-    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+    if type(seconds) not in (int, float) or not 0 <= seconds < MOST_SECONDS:
         seconds = None
     if type(plays) is not int or not 0 <= plays < 10**6:
         plays = None

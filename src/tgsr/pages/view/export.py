@@ -7,7 +7,7 @@ a file, browsers let no page read other files.
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 from contextlib import closing
 from importlib.resources import files
@@ -44,7 +44,8 @@ def export(index: Index, out: Path) -> tuple[int, int]:
         (out / name).mkdir(parents=True)
     write_whole(out / DONE, "{}\n")
     _write_front_end(out)
-    _write(out / "api" / "run.json", data.run_row(index) | {"ask": None, "hears": False})
+    notes = [without_folders(note) for note in index.notes]
+    _write(out / "api" / "run.json", data.run_row(index) | {"notes": notes, "ask": None, "hears": False})
     n_heard = 0
     written: dict[Path, str] = {}
     with closing(Sounds()) as sounds:
@@ -83,8 +84,7 @@ def _write_sound(
         else:
             _write(peaks, sounds.peaks_row(sound, N_PEAKS))
     except (AudioError, OSError) as error:
-        # a name alone: where the clip lay on the machine that exported is nobody's business
-        problem = str(error).replace(f"{item.sound.parent}{os.sep}", "")
+        problem = without_folders(str(error))
         return {"ok": False, "problem": problem, "seconds": item.question.duration, "long": False}
     file = f"sound/{written[path]}.wav"
     return {"ok": True, "problem": None, "seconds": sound.seconds, "long": sound.wav is None, "file": file}
@@ -97,6 +97,11 @@ def _write_wav(sound: BrowserSound, path: Path) -> None:
             return
         with half.open("wb") as file:
             file.writelines(read_bytes(sound, 0, HEADER_BYTES + 2 * sound.n_samples))
+
+
+def without_folders(text: str) -> str:
+    """A text whose absolute paths are names alone: where files lay on the machine that exports is nobody's business."""
+    return re.sub(r"(?<![\w./])/(?:[^/:;\n]+/)+", "", text)
 
 
 def _searched(item: ViewedQuestion) -> dict[str, object]:

@@ -18,6 +18,7 @@ from typing import Literal, TypeVar, get_args
 
 from tqdm import tqdm
 
+from tgsr.data.alignments.cues import is_parted
 from tgsr.disk.jsonl import Row, lines_in, row_of
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.scoring.items import Scored, ScoredChoice, ScoredPhrase, score_response
@@ -441,10 +442,19 @@ def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
         **_values(question, (*LISTED, "choices", "answer", "phrase", "clip_id")),
         "labels": labels_row(question),
         "evidence": [[span.start, span.end] for span in question.evidence],
-        "words": None
-        if words is None
-        else [{"word": w.text, "start": w.start, "end": w.end, "speaker": w.speaker} for w in words],
+        "words": None if words is None else [_word_row(words, n) for n in range(len(words))],
         "responses": [_response_row(item, response, words) for response in item.responses],
+    }
+
+
+def _word_row(words: Sequence[Word], n: int) -> dict[str, object]:
+    word, parted = words[n], is_parted(words, n)
+    return {
+        "word": word.text,
+        "start": word.start,
+        "end": word.end,
+        "speaker": word.speaker,
+        "parted": parted,
     }
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from tgsr.answering.cascade import Cascade, Spoken, forget
 from tgsr.answering.outline import OutlineLine, notes_of, outline
-from tgsr.data.alignments.cues import SUFFIXES, Format
+from tgsr.data.alignments.cues import SUFFIXES, Format, is_parted
 from tgsr.data.alignments.writing import written
 from tgsr.data.transcribe.speech import shortened
 from tgsr.disk.sound_folder import FORMATS as SOUNDS
@@ -91,7 +91,8 @@ class Shelf:
                 plain = plain_name(name)
                 suffix = os.path.splitext(plain)[1].lower()
                 path = self.folder / key / f"sound{suffix if suffix in SOUNDS else ''}"
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(0o700, parents=True, exist_ok=True)  # speech is its sender's alone
+                path.parent.mkdir(exist_ok=True)
                 with whole(path) as half:
                     shutil.move(sent, half)
                 write_whole(path.parent / NAMED, plain)
@@ -180,7 +181,10 @@ def heard_row(recording: Recording, limits: str) -> dict[str, object]:
     words = [shortened(word) for word in recording.spoken.transcript.words]
     return recording.as_row() | {
         "seconds": recording.sound.seconds,
-        "words": [[word.text, round(word.start, 3), round(word.end, 3)] for word in words],
+        "words": [
+            [word.text, round(word.start, 3), round(word.end, 3), is_parted(words, n)]
+            for n, word in enumerate(words)
+        ],
         "outline": [line.as_row() for line in recording.lines],
         "notes": notes_of(recording.spoken),
         "limits": limits,

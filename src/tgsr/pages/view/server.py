@@ -15,7 +15,8 @@ GET  /api/items           ?page=0&size=50&model=&wrong=1&ungrounded=1&missed=1&m
                           verdicts: {model: {right: bool|null, iou: number|null, k: int, grounded: bool|null,
                           hit: bool|null, quoted: bool|null, late: bool}}}]}
 GET  /api/item/{key}      {key, id, question, kind, choices, answer, phrase, task, split, labels: {name: [values]},
-                          duration, clip_id, evidence: [[start, end]], words: [{word, start, end, speaker|null}] | null,
+                          duration, clip_id, evidence: [[start, end]], words: [{word, start, end, speaker|null,
+                          parted: there is a blank before it}] | null,
                           responses: [{model, text, mentions: [{text_start, text_end, start, end, problem: text|null,
                           audible, cited, hit: bool|null, said: text|null, quoted: text|null, quote_true: bool|null}],
                           right, iou, k, grounded, hit, quoted, late, chosen: text|null}],
@@ -37,8 +38,9 @@ POST /api/recordings      ?name=..., a recording as the body: kept, and about to
 POST /api/recordings/{key}          hears it, where it is not yet -> 202 {key}
 GET  /api/recordings/{key}/events   server-sent events: queued {place}, opening {}, sound {seconds}, hearing {share},
                           outlining {}, then one of done {}, failed {problem}, cancelled {}
-GET  /api/recordings/{key}          what was heard: {..., seconds, words: [[word, start, end]], outline: [{start, end,
-                          text, cited: [start, end]|null, own_words, supported, problem}], notes, limits, formats}
+GET  /api/recordings/{key}          what was heard: {..., seconds, words: [[word, start, end, parted]],
+                          outline: [{start, end, text, cited: [start, end]|null, own_words, supported, problem}],
+                          notes, limits, formats}
 GET  /api/recordings/{key}/words/{format}    a file of `tgsr transcribe --to`
 GET  /api/recordings/{key}/sound.wav, /api/recordings/{key}/peaks?n=12000
 DELETE /api/recordings/{key}        stops its hearing; deletes one that was kept, and its transcript -> {}
@@ -94,6 +96,9 @@ KINDS_OF_FILE = {
     ".woff2": "font/woff2",
 }
 MOST_PEAKS = 24_000
+MOST_HEAD = (
+    2**16
+)  # bytes of a request's head: a question of MOST_LETTERS, in an address, may have 12 a letter
 BACKLOG = 200  # connections; so many are also accepted together, before those that are too many can be cut
 LOOKS_EVERY = 0.05  # seconds, for new events
 KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
@@ -126,7 +131,11 @@ def routes(viewer: Viewer) -> list[BaseRoute]:
     """All calls of this module's docstring. Starlette runs those that are not async in threads."""
 
     def wav(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
-        return lambda request: sound_response(sound_of(viewer, request), request.headers.get("range"))
+        def heard(request: Request) -> Response:
+            is_head = request.method == "HEAD"
+            return sound_response(sound_of(viewer, request), request.headers.get("range"), is_head)
+
+        return heard
 
     def peaks(sound_of: Callable[[Viewer, Request], BrowserSound]) -> Callable[[Request], Response]:
         return lambda request: _peaks(viewer, sound_of(viewer, request), request)
@@ -280,12 +289,17 @@ def _peaks(viewer: Viewer, sound: BrowserSound, request: Request) -> Response:
         raise HTTPException(422, str(error)) from None
 
 
-def sound_response(sound: BrowserSound, wanted: str | None) -> Response:
-    """The wav file, or the range of it that is wanted: "bytes=first-last". A range that cannot be is 416."""
+def sound_response(sound: BrowserSound, wanted: str | None, is_head: bool = False) -> Response:
+    """The wav file, or the range of it that is wanted: "bytes=first-last". A range that cannot be is 416.
+
+    `is_head`: only its length is asked for, whatever range is (RFC 9110, 14.2), and nothing is decoded.
+    """
     headers = {"cache-control": "private, no-cache", "accept-ranges": "bytes"}
     if sound.wav is not None:
         return FileResponse(sound.wav, media_type="audio/wav", headers=headers)
     first, last = 0, sound.n_bytes
+    if is_head:
+        return Response(headers={**headers, "content-length": str(last)}, media_type="audio/wav")
     match = re.fullmatch(r"bytes=(\d{0,15})-(\d{0,15})", wanted.strip()) if wanted else None
     if match is not None and (match[1] or match[2]):
         if match[1]:
@@ -332,8 +346,6 @@ async def _ask(viewer: Viewer, request: Request) -> Response:
         raise HTTPException(429, "as many questions wait as may: try again when one is answered") from None
     except (AudioError, ModelError) as error:
         raise HTTPException(422, str(error)) from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the recording did not arrive") from None  # nobody hears it
     return _json({"id": job.id}, 202)
 
 
@@ -434,8 +446,6 @@ async def _upload(viewer: Viewer, request: Request) -> Response:
         shelf.open(recording)
     except Busy:
         raise HTTPException(429, "as many recordings wait as may: try again when one is heard") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the recording did not arrive") from None  # nobody hears it
     except (OSError, DiskError) as error:
         raise HTTPException(507, f"the recording cannot be kept: {error}") from None
     return _json({"key": recording.key}, 202)
@@ -478,13 +488,18 @@ def _delete(viewer: Viewer, request: Request) -> Response:
 
 def app(routes: Sequence[BaseRoute], guard: Guard) -> App:
     """Routes behind the guard. What goes wrong is answered as {"problem": text}."""
-    starlette = Starlette(routes=list(routes), exception_handlers={HTTPException: _problem})
+    handlers = {HTTPException: _problem, ClientDisconnect: _gone}
+    starlette = Starlette(routes=list(routes), exception_handlers=handlers)
     return Guarded(cast(App, starlette), guard)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"problem": error.detail}, error.status_code, error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return JSONResponse({"problem": "the request did not arrive whole"}, 400)  # nobody hears it
 
 
 def serve(
@@ -525,6 +540,7 @@ def server_config(
     return uvicorn.Config(
         cast(Any, app),
         http=bounded(idle_seconds, most_connections),
+        h11_max_incomplete_event_size=MOST_HEAD,
         backlog=BACKLOG,
         log_level="warning",
         access_log=False,  # addresses may hold tokens

@@ -100,7 +100,7 @@ async function welcome() {
     } catch (error) { failed(error, () => location.reload()); }
   });
   show(title,
-    el("section", {}, el("h2", {}, "What happens here"), el("p", {}, consent),
+    el("section", {}, el("h2", {}, "What happens here"), el("p", { dir: "auto" }, consent),
       el("p", {}, `There are ${n_trials} short parts, practice first. Use headphones if you can.`)),
     el("section", {}, el("p", {}, el("label", { class: "option" }, agreed, "I have read this and agree")), begin));
 }
@@ -180,9 +180,9 @@ function trial({ title, n, n_done, trial }) {
     el("p", { class: "soft" }, "Listen to all three, each to its end. The times are hidden in the text."), ...stretches, feedback);
 
   function scale(measure, question, low, high) {
-    return el("fieldset", { id: measure }, el("legend", {}, question),
+    return el("fieldset", { id: measure, "aria-describedby": `${measure}-ends` }, el("legend", {}, question),
       el("div", { class: "row scale" }, ...[1, 2, 3, 4, 5].map((value) => radio(measure, value, String(value)))),
-      el("div", { class: "ends soft", "aria-hidden": "true" }, el("span", {}, `1: ${low}`), el("span", {}, `5: ${high}`)));
+      el("div", { class: "ends soft", id: `${measure}-ends` }, el("span", {}, `1: ${low}`), el("span", {}, `5: ${high}`)));
   }
   let heard = false, isLocked = Boolean(trial.locked);
   const whole = el("section", {}, el("h2", {}, "Now listen to this"),
@@ -206,9 +206,9 @@ function trial({ title, n, n_done, trial }) {
   show(trial.practice ? "Practice" : title,
     el("p", { class: "soft", id: "place" }, `Part ${n_done + 1} of ${n}`),
     el("progress", { max: n, value: n_done, "aria-label": "progress" }),
-    el("section", {}, el("h2", {}, trial.question),
-      el("ul", { class: "choices" }, ...trial.choices.map((choice, k) => el("li", {}, `(${"abcdefghijklmnopqrstuvwxyz"[k]}) ${choice}`)))),
-    el("section", {}, el("h2", {}, "A program's response"), el("blockquote", {}, trial.response)),
+    el("section", {}, el("h2", { dir: "auto" }, trial.question),
+      el("ul", { class: "choices" }, ...trial.choices.map((choice, k) => el("li", {}, `(${"abcdefghijklmnopqrstuvwxyz"[k]}) `, el("bdi", {}, choice))))),
+    el("section", {}, el("h2", {}, "A program's response"), el("blockquote", { dir: "auto" }, trial.response)),
     referent, whole, helpful, supportive, el("p", {}, ""), after,
     el("p", { class: "soft" }, "You can close this page and come back by its address: ", el("code", {}, location.href)));
   update();

@@ -7,9 +7,11 @@ import Timeline from "./vendor/timeline.esm.js";
 import WaveSurfer from "./vendor/wavesurfer.esm.js";
 import { setUpAsk } from "./ask.js";
 import { setUpRecordings } from "./recordings.js";
+import { readAlong, saidWords } from "./said.js";
 
 const SHORT = 120; // seconds: longer clips are streamed, with the server's peaks and without a spectrogram
 const PAGE = 50;
+const TOGETHER = 150; // words a paragraph: those out of sight cost no layout
 const FLAGS = ["wrong", "ungrounded", "missed", "misquoted", "late"]; // what one model's response may be
 const mostZoom = (seconds) => (seconds > SHORT ? 64 : 16);
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
@@ -20,12 +22,12 @@ const $ = (id) => document.getElementById(id);
 
 export function el(name, attributes = {}, ...children) {
   const made = document.createElement(name);
+  made.append(...children.filter((child) => child != null)); // first: dir="auto" looks at all of them whenever one comes
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (value === true) made.setAttribute(key, "");
     else if (value !== false && value != null) made.setAttribute(key, value);
   }
-  made.append(...children.filter((child) => child != null));
   return made;
 }
 
@@ -79,6 +81,7 @@ const soundOf = (item) => item.sound.file || `sound/${item.key}.wav`;
 // --- state ------------------------------------------------------------------------------------------------
 
 let run = null, page = 0, shown = [], current = null, player = null, asker = null, desk = null, asked = 0;
+let light = () => {}; // lights the words that are said
 let wanted = null; // the key of the item that was chosen last; the one that is shown may still be on its way out
 
 const tint = (model) => `m${Math.max(0, run.models.findIndex((one) => one.name === model)) % 6}`;
@@ -109,11 +112,14 @@ async function list({ open = false } = {}) {
   $("page-on").disabled = page + 1 >= pages;
   $("list").replaceChildren(...shown.map((item) => el("li", {}, el("button", {
     type: "button", "data-key": item.key, "aria-current": item.key === wanted ? "true" : null, onclick: () => choose(item.key),
-  }, dots(item), item.kind === "phrase" ? `Where is “${item.question}” said?` : item.question,
+  }, dots(item), headOf(item, item.question),
   el("span", { class: "soft", title: item.id }, [item.task, run.splits.length > 1 ? item.split : null, item.id].filter(Boolean).join(" · "))))));
   if (!shown.length) $("list").append(el("li", { class: "soft" }, "No question is like that: take a filter away."));
   if (open && shown.length) await openItem(shown[0].key);
 }
+
+// What is asked runs in its own direction, whatever stands around it.
+const headOf = (item, text) => (item.kind === "phrase" ? el("span", {}, "Where is “", el("bdi", {}, text), "” said?") : el("bdi", {}, text));
 
 async function choose(key) {
   await openItem(key);
@@ -160,12 +166,13 @@ async function openItem(key, at = {}) {
     else button.removeAttribute("aria-current");
   }
   const picture = item.sound.ok ? el("div", { class: "picture" }) : null;
-  const parts = [el("h2", {}, item.kind === "phrase" ? `Where is “${item.phrase}” said?` : item.question)];
+  const parts = [el("h2", {}, headOf(item, item.kind === "phrase" ? item.phrase : item.question))];
   if (item.choices.length) parts.push(choices(item));
   if (!item.sound.ok) parts.push(el("p", { class: "problem", role: "alert" }, `No sound for this question: ${item.sound.problem}. Texts, times and scores are shown all the same.`));
   else if (item.sound.problem) parts.push(el("p", { class: "problem", role: "alert" }, `Is this the right recording? ${item.sound.problem}. It can be heard all the same.`));
   parts.push(lanes(item, picture));
   if (item.sound.ok) parts.push(controls(item));
+  light = () => {};
   if (item.words?.length) parts.push(words(item));
   parts.push(el("div", { class: "responses" }, ...item.responses.map((response) => responseOf(item, response))));
   parts.push(el("p", { class: "soft about" }, [item.id, item.split, item.task, ...Object.entries(item.labels).map(([name, values]) => `${name}: ${values.join(", ")}`), time(item.duration)].filter(Boolean).join(" · ")));
@@ -194,7 +201,7 @@ const addressOf = (item, at = {}) => `#${new URLSearchParams({ item, ...at })}`;
 
 function choices(item) {
   return el("ul", { class: "choices" }, ...item.choices.map((choice, n) => el("li", { class: choice === item.answer ? "right" : "" },
-    `(${LETTERS[n]}) ${choice}`, choice === item.answer ? el("span", { role: "img", "aria-label": "right" }, " ✓ ") : " ",
+    `(${LETTERS[n]}) `, el("bdi", {}, choice), choice === item.answer ? el("span", { role: "img", "aria-label": "right" }, " ✓ ") : " ",
     ...item.responses.filter((response) => response.chosen === choice).map((response) => el("span", {
       class: `key ${tint(response.model)}`, role: "img", title: response.model, "aria-label": `${response.model} chose this`,
     })))));
@@ -277,9 +284,13 @@ function follow(at, isCentred = false) {
 }
 
 function words(item) {
-  const isIn = (word) => item.evidence.some(([start, end]) => word.start < end && word.end > start);
-  return el("p", { class: "words", "aria-label": "What is said" }, ...item.words.flatMap((word) => [
-    el("button", { type: "button", class: `word${isIn(word) ? " in" : ""}`, "data-start": word.start, "data-end": word.end, title: time(word.start), disabled: !item.sound.ok, onclick: () => playSpan(word, -2) }, word.word), " "]));
+  const all = item.words.map(({ word, start, end, parted }) => [word, start, end, parted]);
+  const isIn = ([, from, to]) => item.evidence.some(([start, end]) => from < end && to > start);
+  const attributes = (word) => ({ class: `said-word${isIn(word) ? " in" : ""}`, title: time(word[1]), "aria-disabled": item.sound.ok ? null : "true" });
+  const paragraphs = Array.from({ length: Math.ceil(all.length / TOGETHER) }, (_, n) => all.slice(n * TOGETHER, (n + 1) * TOGETHER));
+  const box = el("div", { class: "words", role: "group", "aria-label": "What is said" }, ...paragraphs.map((some) => el("p", { dir: "auto" }, ...saidWords(some, attributes))));
+  light = readAlong(box, all, (n) => playSpan(item.words[n], -2));
+  return box;
 }
 
 function responseOf(item, response) {
@@ -323,8 +334,8 @@ function citations(response, who) {
   return el("ul", { class: "citations", "aria-label": "What the cited places hold" }, ...known.map((mention) => el("li", marks(mention, who),
     el("b", {}, `${mention.start.toFixed(2)} – ${time(mention.end)}`),
     mention.problem ? judged(false, mention.problem) : mention.hit === null ? null : judged(mention.hit, placeOf(mention.hit)),
-    mention.said === null ? null : el("span", {}, "said there: ", mention.said ? el("q", {}, mention.said) : "nothing"),
-    mention.quoted ? el("span", {}, "quoted: ", judged(mention.quote_true, el("q", {}, mention.quoted))) : null)));
+    mention.said === null ? null : el("span", {}, "said there: ", mention.said ? el("q", { dir: "auto" }, mention.said) : "nothing"),
+    mention.quoted ? el("span", {}, "quoted: ", judged(mention.quote_true, el("q", { dir: "auto" }, mention.quoted))) : null)));
 }
 
 // --- sound ------------------------------------------------------------------------------------------------
@@ -350,11 +361,10 @@ async function makePlayer(item, container) {
   ];
   const made = await waveform(container, media, soundOf(item), item.sound.seconds, () => peaksOf(item.key));
   made.setSpans(spans);
-  const all = [...document.querySelectorAll("#item .word")];
   made.moved = (now) => {
     if (!$("clock")) return;
     $("clock").textContent = `${now.toFixed(2)} / ${time(item.sound.seconds)}`;
-    for (const word of all) word.classList.toggle("now", made.playing && now >= +word.dataset.start && now < +word.dataset.end);
+    light(now, made.playing);
     if (made.playing) follow(now);
   };
   made.changed = (playing) => {
@@ -540,11 +550,12 @@ try {
   $("tab-look").hidden = $("measures").hidden && !run.n_items && Boolean(asker);
   $("tab-recordings").hidden = !run.hears || ($("tab-look").hidden && $("tab-ask").hidden);
   $("help-open").hidden = $("tab-look").hidden;
-  if (!$("tab-look").hidden || !asker) show("look");
+  const isLinked = run.hears && location.hash.includes("recording=");
+  if (!isLinked && (!$("tab-look").hidden || !asker)) show("look");
   else show(run.hears ? "recordings" : "ask");
   if (run.hears) desk = await setUpRecordings($("recordings"), run.ask);
   if (location.hash.includes("item=")) await fromAddress();
-  else if (shown.length) await openItem(shown[0].key);
+  else if (shown.length && !isLinked) await openItem(shown[0].key);
 } catch (error) {
   $("item").replaceChildren(el("p", { class: "problem", role: "alert" }, `This page cannot be filled: ${error.message}`));
 }

@@ -68,15 +68,15 @@ export function setUpAsk(root, { models, max_seconds, max_bytes }) {
   const record = el("button", { type: "button", id: "ask-record" }, "Record");
   const name = el("p", { class: "soft", id: "ask-name" }, "No recording yet.");
   const drop = el("div", { class: "drop" }, el("p", {}, el("label", {}, "Drop a recording here, or choose one: ", file)), record, name);
-  const question = el("textarea", { id: "ask-question", required: true });
-  const choices = el("textarea", { id: "ask-choices", placeholder: "one a line; leave empty for an open question" });
+  const question = el("textarea", { id: "ask-question", dir: "auto", required: true });
+  const choices = el("textarea", { id: "ask-choices", dir: "auto", placeholder: "one a line; leave empty for an open question" });
   const phrase = el("input", { type: "checkbox", id: "ask-phrase" });
   const model = el("select", { id: "ask-model" }, ...models.map((one) => el("option", { value: one }, one)));
   const send = el("button", { type: "submit", class: "main", id: "ask-send" }, "Ask");
   const cancel = el("button", { type: "button", id: "ask-cancel", hidden: true }, "Cancel");
   const progress = el("p", { id: "ask-progress", role: "status", "aria-live": "polite" });
   const picture = el("div", { class: "picture", hidden: true });
-  const text = el("p", { class: "text response m2", id: "ask-answer", hidden: true });
+  const text = el("p", { class: "text response m2", id: "ask-answer", dir: "auto", hidden: true });
   const asked = el("span", {}, "Question");
   const form = el("form", { class: "form" }, drop, el("label", {}, asked, question),
     el("label", { class: "line" }, phrase, "These are words: find where they are said"),

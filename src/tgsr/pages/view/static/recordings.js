@@ -3,10 +3,10 @@
 
 import { el, get, say, waveform } from "./app.js";
 import { cited, follow, setUpMicrophone } from "./ask.js";
+import { readAlong, saidWords } from "./said.js";
 
 const LONGEST = 3600; // seconds that the microphone records
 const STEP = 5; // seconds, of the arrow keys
-const REST = 4000; // ms for which a reader who scrolls is left alone
 const OPENING = "To determine the best description, let's analyze the audio content and the given timestamps:\n"; // the paper's
 const NAMES = { srt: "SRT", vtt: "WebVTT", txt: "Text", textgrid: "TextGrid", json: "JSON" };
 
@@ -17,7 +17,7 @@ export function clock(seconds) {
 
 export async function setUpRecordings(root, { models }) {
   const about = await get("api/recordings");
-  let open = null, stop = () => {}, player = null, spans = [], words = [], lit = -1, scrolled = 0;
+  let open = null, stop = () => {}, player = null, light = () => {};
 
   const file = el("input", { type: "file", accept: "audio/*,video/*", id: "recording-file" });
   const record = el("button", { type: "button", id: "recording-record" }, "Record");
@@ -37,7 +37,7 @@ export async function setUpRecordings(root, { models }) {
   async function list() {
     const { recordings } = await get("api/recordings");
     shelf.replaceChildren(...recordings.map(({ key, name }) => el("li", {}, el("button", {
-      type: "button", "aria-current": key === open ? "true" : null, onclick: () => choose(key, name),
+      type: "button", dir: "auto", "aria-current": key === open ? "true" : null, onclick: () => choose(key, name),
     }, name))));
     shelf.hidden = recordings.length < 2 && Boolean(open);
     drop.classList.toggle("small", Boolean(open));
@@ -76,7 +76,7 @@ export async function setUpRecordings(root, { models }) {
     const state = el("p", { id: "recording-state", role: "status", "aria-live": "polite" }, "Waiting …");
     const cancel = el("button", { type: "button", id: "recording-cancel", onclick: () => { get(`api/recordings/${key}`, { method: "DELETE" }).then(gone, (error) => fail(error.message)); } }, "Cancel");
     const picture = el("div", { class: "picture", hidden: true });
-    desk.replaceChildren(el("h2", { id: "recording-name" }, name), picture, el("div", { class: "hearing" }, state, bar, cancel));
+    desk.replaceChildren(el("h2", { id: "recording-name", dir: "auto" }, name), picture, el("div", { class: "hearing" }, state, bar, cancel));
     desk.hidden = false;
     await list();
     const over = (told) => { if (open === key) { stop(); close(); desk.hidden = true; fail(`${name}: ${told}`); open = null; list(); } };
@@ -96,8 +96,7 @@ export async function setUpRecordings(root, { models }) {
   function close() {
     player?.destroy();
     player = null;
-    words = spans = [];
-    lit = -1;
+    light = () => {};
   }
 
   function gone() {
@@ -121,7 +120,7 @@ export async function setUpRecordings(root, { models }) {
     const made = await waveform(picture, media, `api/recordings/${key}/sound.wav`, seconds, () => get(`api/recordings/${key}/peaks?n=4000`));
     if (open !== key || player) return made.destroy();
     player = made;
-    made.moved = (now) => { const at = document.getElementById("recording-clock"); if (at) at.textContent = `${clock(now)} / ${clock(seconds)}`; light(now); };
+    made.moved = (now) => { const at = document.getElementById("recording-clock"); if (at) at.textContent = `${clock(now)} / ${clock(seconds)}`; light(now, made.playing); };
     made.changed = (playing) => { const press = document.getElementById("recording-play"); if (press) press.textContent = playing ? "Pause" : "Play"; };
     made.broken = () => say("This sound cannot be played. Its words are shown all the same.");
     const at = Number(new URLSearchParams(location.hash.slice(1)).get("t"));
@@ -143,14 +142,9 @@ export async function setUpRecordings(root, { models }) {
     if (heard.words.length) aside.append(el("h3", {}, "Download"), downloads(heard));
     aside.append(el("p", { class: "soft" }, `Limits: ${heard.limits}.`));
     if (heard.kept) aside.append(el("button", { type: "button", id: "recording-delete", onclick: () => remove(heard) }, "Delete recording and transcript"));
-    desk.replaceChildren(el("h2", { id: "recording-name" }, heard.name), el("div", { class: "deck" }, picture, controls), ...notes,
+    desk.replaceChildren(el("h2", { id: "recording-name", dir: "auto" }, heard.name), el("div", { class: "deck" }, picture, controls), ...notes,
       el("div", { class: "reading" }, el("div", { class: "middle" }, ...(heard.words.length ? [asking(heard), el("h3", {}, "What is said"), transcript] : [])), aside));
-    for (const kind of ["wheel", "touchmove"]) transcript.addEventListener(kind, () => { scrolled = Date.now(); }, { passive: true });
-    transcript.addEventListener("click", (event) => press(event.target));
-    transcript.addEventListener("keydown", walk);
-    words = heard.words;
-    spans = [...transcript.querySelectorAll(".said-word")];
-    if (spans.length) spans[0].tabIndex = 0;
+    light = readAlong(transcript, heard.words, (n) => playFrom(heard.words[n][1]));
   }
 
   // A stretch of the outline a paragraph, which begins with its time; every word can be pressed.
@@ -158,45 +152,10 @@ export async function setUpRecordings(root, { models }) {
     const starts = lines.length ? lines.map((line) => line.start) : [0];
     let n = 0;
     return starts.map((start, index) => {
-      const end = starts[index + 1] ?? Infinity, parts = [];
-      for (; n < all.length && (all[n][1] < end - 0.005 || index === starts.length - 1); n += 1) {
-        parts.push(el("span", { class: "said-word", role: "button", tabindex: "-1", "data-n": n }, all[n][0]), " ");
-      }
-      return el("p", {}, el("button", { type: "button", class: "at", title: `${start.toFixed(2)} s of ${seconds.toFixed(2)} s`, "aria-label": `play from ${clock(start)}`, onclick: () => playFrom(start) }, clock(start)), " ", ...parts);
+      const end = starts[index + 1] ?? Infinity, first = n;
+      while (n < all.length && (all[n][1] < end - 0.005 || index === starts.length - 1)) n += 1;
+      return el("p", { dir: "auto" }, el("button", { type: "button", class: "at", title: `${start.toFixed(2)} s of ${seconds.toFixed(2)} s`, "aria-label": `play from ${clock(start)}`, onclick: () => playFrom(start) }, clock(start)), " ", ...saidWords(all.slice(first, n)));
     });
-  }
-
-  function press(target) {
-    const word = target.closest(".said-word");
-    if (word) playFrom(words[+word.dataset.n][1]);
-  }
-
-  // One word at a time is reached by Tab; the arrows go on from there, Enter plays.
-  function walk(event) {
-    const word = event.target.closest(".said-word");
-    if (!word) return;
-    const next = spans[+word.dataset.n + ({ ArrowRight: 1, ArrowLeft: -1 }[event.key] || 0)];
-    if (event.key === "Enter" || event.key === " ") press(word);
-    else if (next && next !== word) { word.tabIndex = -1; next.tabIndex = 0; next.focus(); }
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
-  // Lights the word that is said now; between words none is lit.
-  function light(now) {
-    let low = 0, high = words.length;
-    while (low < high) { const mid = (low + high) >> 1; if (words[mid][1] <= now) low = mid + 1; else high = mid; }
-    const at = low && now < words[low - 1][2] ? low - 1 : -1;
-    if (at === lit || !player) return;
-    spans[lit]?.classList.remove("now");
-    lit = player.playing ? at : -1;
-    const word = spans[lit];
-    if (!word) return;
-    word.classList.add("now");
-    const box = word.closest(".said"), top = word.offsetTop - box.offsetTop;
-    const isSeen = top >= box.scrollTop && top + word.offsetHeight <= box.scrollTop + box.clientHeight;
-    if (!isSeen && Date.now() - scrolled > REST) box.scrollTop = top - box.clientHeight / 3;
   }
 
   function outline({ key, outline: lines }) {
@@ -209,7 +168,7 @@ export async function setUpRecordings(root, { models }) {
           history.replaceState(null, "", event.currentTarget.getAttribute("href"));
           playFrom(line.start, line.end);
         },
-      }, clock(line.start)), " ", line.own_words ? el("span", {}, line.text) : el("q", {}, line.text),
+      }, clock(line.start)), " ", el(line.own_words ? "span" : "q", { dir: "auto" }, line.text),
       line.problem ? el("strong", { class: "no" }, ` ${line.own_words ? "Not supported by the transcript: " : ""}${line.problem}`) : null)));
   }
 
@@ -228,7 +187,7 @@ export async function setUpRecordings(root, { models }) {
   // --- asking -----------------------------------------------------------------------------------------------
 
   function asking({ key }) {
-    const question = el("input", { type: "text", id: "recording-question", required: true, maxlength: 3000, autocomplete: "off", placeholder: "When did she clean the house?" });
+    const question = el("input", { type: "text", id: "recording-question", dir: "auto", required: true, maxlength: 3000, autocomplete: "off", placeholder: "When did she clean the house?" });
     const phrase = el("input", { type: "checkbox", id: "recording-phrase" });
     const model = el("select", { id: "recording-model", "aria-label": "Model", hidden: models.length < 2 }, ...models.map((one) => el("option", { value: one, selected: one === about.model }, one)));
     const send = el("button", { type: "submit", class: "main", id: "recording-ask" }, "Ask");
@@ -265,8 +224,8 @@ export async function setUpRecordings(root, { models }) {
     const quote = final?.replace(/^["“]|["”]$/g, ""); // of an answer that is the one quotation, nothing is said twice
     const isQuote = shown.length === 1 && quote?.length > 20 && text.slice(first, end).includes(quote);
     const reasons = isQuote ? [] : cited(text.slice(first, end).trimEnd(), shown, playFrom);
-    return el("li", { class: "response m2" }, el("p", { class: "soft" }, asked), final ? el("p", { class: "final" }, final) : null,
-      reasons.length ? el("p", { class: "text" }, ...reasons) : null,
+    return el("li", { class: "response m2" }, el("p", { class: "soft", dir: "auto" }, asked), final ? el("p", { class: "final", dir: "auto" }, final) : null,
+      reasons.length ? el("p", { class: "text", dir: "auto" }, ...reasons) : null,
       evidence.length ? el("p", { class: "controls" }, ...evidence.map(([start, stop_]) => el("button", { type: "button", class: "hear", onclick: () => playFrom(Math.max(0, start - 0.3), stop_ + 0.3) }, `▶ ${clock(start)} – ${clock(stop_)}`))) : null);
   }
 
