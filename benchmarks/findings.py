@@ -154,6 +154,7 @@ CLAIMS = (
         "grounded",
         "without-grounding",
     ),
+    Claim("without compaction more evidence is found", "ours", "evidence_hit", "without-compaction", "paper"),
     Claim("stage 1 makes cited evidence right", "paper, section 3.1", "evidence_hit", "sta", "base"),
     Claim("GRPO needs stage 1: evidence", "paper, section 3", "evidence_hit", "paper", "without-sta"),
     Claim("GRPO needs stage 1: answers", "paper, section 3", "accuracy", "paper", "without-sta"),
