@@ -154,14 +154,18 @@ def shown(column: Column, number: Number) -> Shown:
         return Shown(str(number))
     if column.least is not None and value < column.least:
         return Shown(f"< {column.least:g}")
-    text = f"{column.scale * value:.{column.digits}f}"
+    text = _written(column, value)
     if not isinstance(number, Mean):
         return Shown(text)
     n = f"n = {number.n}" if column.with_n or number.n_unscored else ""
     if number.low is None or number.high is None:
         return Shown(text, "", n)
-    low, high = (f"{column.scale * end:.{column.digits}f}" for end in (number.low, number.high))
-    return Shown(text, f"[{low}, {high}]", n)
+    return Shown(text, f"[{_written(column, number.low)}, {_written(column, number.high)}]", n)
+
+
+def _written(column: Column, value: float) -> str:
+    """In the column's unit and decimals; what rounds to 0 has no sign."""
+    return f"{round(column.scale * value, column.digits) + 0.0:.{column.digits}f}"
 
 
 def cells_of(group: Group, columns: Sequence[Column]) -> list[list[tuple[Shown, bool]]]:
@@ -252,15 +256,14 @@ def csv_text(table: Table) -> str:
 
 def _csv_cells(column: Column, number: Number, is_mean: bool) -> list[str]:
     if isinstance(number, str):
-        return [_csv_word(number)]
-    if isinstance(number, int):
-        return [str(number)]
-    value = value_of(number)
-    first = "" if value is None else f"{column.scale * value:.6g}"
-    if not is_mean:
-        return [first]
+        first = _csv_word(number)
+    elif isinstance(number, int):
+        first = str(number)
+    else:
+        value = value_of(number)
+        first = "" if value is None else f"{column.scale * value:.6g}"
     if not isinstance(number, Mean):
-        return [first, "", "", ""]
+        return [first, *([""] * 3 if is_mean else [])]
     ends = ["" if end is None else f"{column.scale * end:.6g}" for end in (number.low, number.high)]
     return [first, *ends, str(number.n)]
 
