@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AudioFlamingo3ForConditionalGeneration
 
 from tgsr import cli
-from tgsr.check import computation, learning
+from tgsr.check import computation, learning, sound
 from tgsr.check.bench import Bench, Size, Speech, borrowed, shipped_speech
 from tgsr.check.check import ROWS, check
 from tgsr.check.rows import Row, measured
@@ -270,6 +270,24 @@ def test_a_broken_model_is_named_by_the_right_row(broken: str, speech: Speech, t
     assert row in failed
     assert "*" in may_fail or failed <= {row, *may_fail}
     assert rows[row].remedy
+
+
+def test_what_is_no_number_is_not_within_a_bar(
+    speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lalm = tiny_lalm()
+    bench = Bench(lalm, speech, tmp_path, size=SMALL)
+    by_engine = computation.ours
+
+    def with_a_last_gradient_of_nan(bench: Bench) -> list[Tensor]:
+        *_, last = (weight for weight in lalm.model.parameters() if weight.requires_grad)
+        return [row + 0 * (0 * last).abs().sqrt().sum() for row in by_engine(bench)]
+
+    monkeypatch.setattr(computation, "ours", with_a_last_gradient_of_nan)
+    assert computation.gradients(bench).fails
+    with torch.no_grad():
+        lalm.aligner.linear_2.bias[0] = torch.nan
+    assert sound.embeddings(bench).fails
 
 
 def test_a_deaf_model_learns_no_more_by_heart_with_sound_than_without(speech: Speech, tmp_path: Path) -> None:
