@@ -572,7 +572,7 @@ def test_what_is_trained_beside_the_lora_or_half_of_one_is_not_read(foreign: Pat
     config.write_text(json.dumps(about | {"trainable_token_indices": [1, 2]}))
     tokens = "base_model.model.model.language_model.embed_tokens.token_adapter.trainable_tokens_delta"
     save_file(weights | {tokens: torch.ones(2, 32)}, file)
-    with pytest.raises(ModelError, match="1 of its tensors have no place .*trainable_tokens_delta"):
+    with pytest.raises(ModelError, match=r"1 of its tensors have no place .*trainable_tokens_delta"):
         load(str(foreign))
     config.write_text(json.dumps(about))
     lost = min(name for name in weights if ".lora_B." in name)

@@ -146,6 +146,20 @@ def test_latex_has_balanced_columns_and_nothing_of_a_name_is_a_command() -> None
     assert not re.search(r"(?<!\\)_", outside_comment)
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("models--Qwen---x", "models-{}-Qwen-{}-{}-x"),  # else dashes
+        ("``a''", "`{}`a'{}'"),  # else quotation marks
+        ('say "hi"', "say {\\char34}hi{\\char34}"),
+        ("– a-b", "\\textendash{} a-b"),
+    ],
+)
+def test_signs_that_latex_draws_together_stay_apart(name: str, written: str) -> None:
+    """As the LaTeX Companion lists the ligatures of text fonts; no command is of an encoding that must be chosen."""
+    assert f"\n{written} & " in latex(table_of(1.0, names=[name]))
+
+
 def test_html_has_names_as_text_only() -> None:
     text = html(hostile_table())
     assert "<script" not in text

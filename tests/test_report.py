@@ -286,7 +286,9 @@ def test_a_difference_turned_round_is_turned_in_all_its_numbers() -> None:
     none = replace(one, accuracy_official=Mean(0.0, 0.0, 0.0, 10, 0))
     turned = difference_to("b", "a", QuestionSet("split test", "test", differences=(none,)))
     assert turned is not None
-    assert str(turned.accuracy_official) == str(none.accuracy_official)  # not -0.0, which reads as less than 0
+    assert str(turned.accuracy_official) == str(
+        none.accuracy_official
+    )  # not -0.0, which reads as less than 0
 
 
 def test_a_cell_says_its_column_where_a_phone_shows_a_row_as_a_block() -> None:

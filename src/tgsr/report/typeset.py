@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",  # \textquotedbl is an error in LaTeX's own encoding, OT1
     "[": "{[}",  # after a line's \\ it would be an argument
     "]": "{]}",
     "≥": r"$\ge$",
@@ -45,7 +46,7 @@ _LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "✓": r"\checkmark{}",
-    "–": "--",
+    "–": r"\textendash{}",
     "…": r"\ldots{}",
 }
 _MARKDOWN = "\\`*_[]|~"
@@ -277,7 +278,8 @@ def _csv_word(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in plain(text))
+    escaped = "".join(_LATEX.get(c, c) for c in plain(text))
+    return re.sub(r"([-'`])(?=\1)", r"\1{}", escaped)  # two of them are read as one sign
 
 
 def latex(table: Table) -> str:

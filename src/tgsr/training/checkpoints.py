@@ -192,7 +192,8 @@ def _keep_metrics(folder: RunFolder, n_steps: int, is_unwatched: bool) -> None:
         repair_jsonl(folder.metrics)
     lines = folder.metrics.read_bytes().splitlines(keepends=True) if folder.metrics.exists() else []
     rows = [_logged(folder, number, line) for number, line in enumerate(lines, 1)]
-    is_late = [row.keys() == {"step", "watch", "seconds"} and bool(row["step"]) for row in rows]  # a row of its own
+    # A look that came late has a row of its own.
+    is_late = [bool(row["step"]) and row.keys() == {"step", "watch", "seconds"} for row in rows]
     kept = [
         int(row["step"]) < n_steps + (not (is_unwatched and late))
         for row, late in zip(rows, is_late, strict=True)
