@@ -549,7 +549,7 @@ def test_a_rank_and_a_scale_of_their_own_are_kept(tmp_path: Path) -> None:
 def test_a_rank_and_a_scale_of_one_module_go_by_the_name_it_was_trained_under(
     theirs: str, tmp_path: Path
 ) -> None:
-    """As EVA and AdaLoRA write them: whole names, which are other ones here. W + (alpha / r) B A by hand."""
+    """As EVA writes them: whole names, which are other ones here. W + (alpha / r) B A by hand."""
     lalm = tiny_qwen_omni(seconds=10)
     name = f"{theirs}layers.0.self_attn.{{}}_proj"
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"])
