@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AudioFlamingo3ForConditionalGeneration
 
 from tgsr import cli
-from tgsr.check import computation, learning
+from tgsr.check import computation, learning, sound
 from tgsr.check.bench import Bench, Size, Speech, borrowed, shipped_speech
 from tgsr.check.check import ROWS, check
 from tgsr.check.rows import Row, measured
@@ -270,6 +270,24 @@ def test_a_broken_model_is_named_by_the_right_row(broken: str, speech: Speech, t
     assert row in failed
     assert "*" in may_fail or failed <= {row, *may_fail}
     assert rows[row].remedy
+
+
+def test_what_is_no_number_is_not_within_a_bar(
+    speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lalm = tiny_lalm()
+    bench = Bench(lalm, speech, tmp_path, size=SMALL)
+    by_engine = computation.ours
+
+    def with_a_last_gradient_of_nan(bench: Bench) -> list[Tensor]:
+        *_, last = (weight for weight in lalm.model.parameters() if weight.requires_grad)
+        return [row + 0 * (0 * last).abs().sqrt().sum() for row in by_engine(bench)]
+
+    monkeypatch.setattr(computation, "ours", with_a_last_gradient_of_nan)
+    assert computation.gradients(bench).fails
+    with torch.no_grad():
+        lalm.aligner.linear_2.bias[0] = torch.nan
+    assert sound.embeddings(bench).fails
 
 
 def test_a_deaf_model_learns_no_more_by_heart_with_sound_than_without(speech: Speech, tmp_path: Path) -> None:
@@ -525,3 +543,39 @@ def test_a_rank_and_a_scale_of_their_own_are_kept(tmp_path: Path) -> None:
     theirs = trained.inner.model.language_model.layers[0].self_attn.q_proj
     mine = lalm.inner.model.language_model.layers[0].self_attn.q_proj
     assert torch.allclose(mine.get_delta_weight("default"), theirs.get_delta_weight("default"))
+
+
+@pytest.mark.parametrize("theirs", ["thinker.model.", "thinker.model.language_model.", "model."])
+def test_a_rank_and_a_scale_of_one_module_go_by_the_name_it_was_trained_under(
+    theirs: str, tmp_path: Path
+) -> None:
+    """As EVA writes them: whole names, which are other ones here. W + (alpha / r) B A by hand."""
+    lalm = tiny_qwen_omni(seconds=10)
+    name = f"{theirs}layers.0.self_attn.{{}}_proj"
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"])
+    config.rank_pattern, config.alpha_pattern = {name.format("q"): 3}, {name.format("v"): 10}
+    config.save_pretrained(str(tmp_path))
+    attention = lalm.inner.model.language_model.layers[0].self_attn
+    a = {"q": torch.randn(3, 32), "v": torch.randn(2, 32)}
+    b = {"q": torch.randn(32, 3), "v": torch.randn(16, 2)}
+    tensors = {f"base_model.model.{name.format(k)}.lora_A.weight": weight for k, weight in a.items()}
+    tensors |= {f"base_model.model.{name.format(k)}.lora_B.weight": weight for k, weight in b.items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    assert put_on(lalm, tmp_path).unread == ()
+    assert torch.allclose(attention.q_proj.get_delta_weight("default"), 4 / 3 * b["q"] @ a["q"], atol=1e-5)
+    assert torch.allclose(attention.v_proj.get_delta_weight("default"), 10 / 2 * b["v"] @ a["v"], atol=1e-5)
+
+
+def test_what_is_trained_beside_the_lora_or_half_of_one_is_not_read(foreign: Path) -> None:
+    config, file = foreign / "adapter_config.json", foreign / "adapter_model.safetensors"
+    about, weights = json.loads(config.read_text()), load_file(file)
+    config.write_text(json.dumps(about | {"trainable_token_indices": [1, 2]}))
+    tokens = "base_model.model.model.language_model.embed_tokens.token_adapter.trainable_tokens_delta"
+    save_file(weights | {tokens: torch.ones(2, 32)}, file)
+    with pytest.raises(ModelError, match=r"1 of its tensors have no place .*trainable_tokens_delta"):
+        load(str(foreign))
+    config.write_text(json.dumps(about))
+    lost = min(name for name in weights if ".lora_B." in name)
+    save_file({name: weight for name, weight in weights.items() if name != lost}, file)
+    with pytest.raises(ModelError, match=rf"1 of its tensors have no place .*{lost.split('.lora_')[0]}"):
+        load(str(foreign))

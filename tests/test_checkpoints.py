@@ -124,6 +124,23 @@ def test_rows_after_the_checkpoint_are_dropped_and_said_nothing_of(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("knows_of_it", "n_looks"), [(True, 1), (False, 0)])
+def test_a_late_look_is_no_doubled_row_and_is_made_again_where_a_death_came_before_its_checkpoint(
+    tmp_path: Path, knows_of_it: bool, n_looks: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2):
+        folder.log({"step": step, "loss": 1.0, "seconds": {}})
+    save_checkpoint(folder, 2, {"unwatched": True})
+    folder.log({"step": 2, "watch": {"n": 1}, "seconds": {}})  # where SIGTERM came in the look after step 2
+    if knows_of_it:
+        save_checkpoint(folder, 2, {"unwatched": False})
+    assert load_checkpoint(folder) is not None
+    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] + [2] * n_looks
+    assert capsys.readouterr().err == ""
+
+
 def test_without_a_checkpoint_no_row_is_kept_not_even_of_step_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,27 @@ def test_a_negative_number_in_a_csv_is_a_number() -> None:
     ]
 
 
+def test_a_word_or_a_count_among_means_takes_all_of_their_columns_in_a_csv() -> None:
+    rows = list(csv.reader(io.StringIO(csv_text(table_of(mean(0.5), "not asked", 3, 0.25)))))
+    assert [row[2:] for row in rows[1:]] == [
+        ["0.5", "0.4", "0.6", "20"],
+        ["not asked", "", "", ""],
+        ["3", "", "", ""],
+        ["0.25", "", "", ""],
+    ]
+
+
+def test_what_rounds_to_nothing_has_no_sign_and_ties_with_nothing() -> None:
+    table = table_of(-0.0004, 0.0, Mean(-0.0, -0.0004, 0.0004, 9, 0), -0.3, digits=2, better="higher")
+    cells = cells_of(table.groups[0], table.columns)
+    assert [(cell.text, cell.interval, best) for ((cell, best),) in cells] == [
+        ("0.00", "", True),
+        ("0.00", "", True),
+        ("0.00", "[0.00, 0.00]", True),
+        ("-0.30", "", False),
+    ]
+
+
 def test_markdowns_pipes_align_and_names_cannot_add_any() -> None:
     text = markdown(hostile_table())
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -123,6 +144,20 @@ def test_latex_has_balanced_columns_and_nothing_of_a_name_is_a_command() -> None
     outside_comment = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert not re.search(r"(?<!\\)[%#]", outside_comment)
     assert not re.search(r"(?<!\\)_", outside_comment)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("models--Qwen---x", "models-{}-Qwen-{}-{}-x"),  # else dashes
+        ("``a''", "`{}`a'{}'"),  # else quotation marks
+        ('say "hi"', "say {\\char34}hi{\\char34}"),
+        ("– a-b", "\\textendash{} a-b"),
+    ],
+)
+def test_signs_that_latex_draws_together_stay_apart(name: str, written: str) -> None:
+    """As the LaTeX Companion lists the ligatures of text fonts; no command is of an encoding that must be chosen."""
+    assert f"\n{written} & " in latex(table_of(1.0, names=[name]))
 
 
 def test_html_has_names_as_text_only() -> None:

@@ -283,6 +283,12 @@ def test_a_difference_turned_round_is_turned_in_all_its_numbers() -> None:
     assert turned is not None
     assert turned.accuracy_official == turned.accuracy_strict == Mean(-0.2, -0.3, -0.1, 10, 0)
     assert (turned.n_only_model, turned.n_only_other) == (3, 1)
+    none = replace(one, accuracy_official=Mean(0.0, 0.0, 0.0, 10, 0))
+    turned = difference_to("b", "a", QuestionSet("split test", "test", differences=(none,)))
+    assert turned is not None
+    assert str(turned.accuracy_official) == str(
+        none.accuracy_official
+    )  # not -0.0, which reads as less than 0
 
 
 def test_a_cell_says_its_column_where_a_phone_shows_a_row_as_a_block() -> None:

@@ -423,3 +423,16 @@ def f(path, half):
         half.write_text("a")
 """
     assert [line for _, line, _ in bare_writers(ast.parse(program))] == [3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("name", ["answers.2026-01-31", "a.b c", "a.jsonl", "a", f"a.{'b' * 250}"])
+def test_a_death_leaves_nothing_whatever_the_files_name_ends_with(tmp_path: Path, name: str) -> None:
+    if (child := os.fork()) == 0:
+        with whole(tmp_path / name) as half:
+            half.write_text("half")
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep.cache_clear()
+    write_whole(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

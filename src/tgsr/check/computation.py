@@ -95,7 +95,7 @@ def gradients(bench: Bench) -> Row:
             f"{short(name)} {value:.1e}" for name, value in zip((names[0], names[-1]), off, strict=True)
         ),
         f"the official forward's, to {bar:g} of their length",
-        is_there and max(off) <= bar,
+        is_there and all(value <= bar for value in off),  # of NaN max may not know
         "what is learned would not be the authors' loss: look at the rows above first",
         {"first": off[0], "last": off[1]},
     )

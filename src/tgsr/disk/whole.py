@@ -72,8 +72,8 @@ def whole(path: StrPath) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    # the suffix tells some writers the format
-    half = target.with_name(half_name() + target.suffix)
+    # the suffix tells some writers the format; what is none (answers.2026-01-31) may be too long a name
+    half = target.with_name(half_name() + (target.suffix if _SUFFIX.fullmatch(target.suffix) else ""))
     with disk_errors(path):
         if Path(path).exists() and not target.is_file():
             yield Path(path)
@@ -161,7 +161,8 @@ def sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-_HALF_NAME = re.compile(re.escape(HALF) + r"(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{12}\w*(\.\w+)?")
+_SUFFIX = re.compile(r"\.\w{1,16}")
+_HALF_NAME = re.compile(re.escape(HALF) + r"(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{12}\w*(\..+)?", re.DOTALL)
 
 
 def is_left_behind(path: Path) -> bool:

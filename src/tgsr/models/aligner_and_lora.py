@@ -104,8 +104,9 @@ def merge_lora(lalm: Lalm) -> None:
     """The model's LoRA, where it has one, into its matrices, in place.
 
     A matrix is added up in float32 and kept in its own type: PEFT would add in the base's, which loses more than
-    rounding at the end. Raises ModelError for a base in 4 bits, which would be merged into rounded matrices, and for
-    layers that wait in the host's memory, LoRA or none.
+    rounding at the end. Raises ModelError for a base in 4 bits, which would be merged into rounded matrices, for
+    layers that wait in the host's memory, LoRA or none, and for a LoRA on a head that is the embedding's matrix, which
+    would be changed with it.
     """
     if getattr(lalm.inner, "is_quantized", False):
         raise ModelError(
@@ -115,6 +116,12 @@ def merge_lora(lalm: Lalm) -> None:
         raise ModelError(
             f"{lalm.name}: {waiting} of its layers wait in the host's memory; merge with --devices one, on a machine "
             "whose memory holds it (CUDA_VISIBLE_DEVICES= for the CPU's)"
+        )
+    head: Any = getattr(lalm.lm_head, "linear", lalm.lm_head)
+    if hasattr(head, "lora_A") and head.weight is lalm.language_model.get_input_embeddings().weight:
+        raise ModelError(
+            f"{lalm.name}: its LoRA is on the head, whose matrix is the embedding's, too (tie_word_embeddings): merged "
+            "it would be another model; take the adapter as it is (--model), or untie the base and train it again"
         )
     if hasattr(lalm.model, "merge_and_unload"):
         _add_up(lalm.model)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model, set_peft_model_state_dict
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,6 +30,15 @@ from tgsr.models.lalm import Lalm
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 DECODER = "model.language_model."
+CHOSEN_BY = (  # what a configuration chooses other modules and tokens by: those that are read are named one by one
+    *(
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "modules_to_save",
+        "trainable_token_indices",
+    ),
+)
 WHOLE = "thinker."  # before all names of a class that also speaks
 _LORA = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 
@@ -98,7 +109,8 @@ def names_in(lalm: Lalm, module: str) -> Iterator[str]:
 
 
 def put_on(lalm: Lalm, folder: Path) -> AdapterRead:
-    """Gives the model the folder's LoRA, as far as its modules are known; nothing where none is.
+    """Gives the model the folder's LoRA, as far as its modules are known; nothing where none is. A matrix A without its
+    B, or the other way round, is not read.
 
     ModelError for weights that are missing, damaged, a pickle, or of other shapes than the model's, and for a kind of
     LoRA that PEFT cannot put there.
@@ -117,20 +129,27 @@ def put_on(lalm: Lalm, folder: Path) -> AdapterRead:
         ) from error
     modules = dict(lalm.inner.named_modules())
     found: dict[str, Tensor] = {}
-    unread, targets = [], []
+    unread: list[str] = []
+    trained_as: dict[str, str] = {}  # a module's name in the class that was trained, by its name here
+    pairs = Counter(lora[1] for name in weights if (lora := _LORA.fullmatch(name)))
     for name, weight in sorted(weights.items()):
         lora = _LORA.fullmatch(name)
         module = next((n for n in names_in(lalm, lora[1]) if n in modules), None) if lora else None
-        if lora is None or module is None:
+        if lora is None or module is None or pairs[lora[1]] < 2:
             unread.append(name)
             continue
         found[f"base_model.model.{module}.lora_{lora[2]}.weight"] = weight
-        targets.append(module)
+        trained_as[module] = lora[1]
     b_matrices = [weight for name, weight in found.items() if ".lora_B." in name]
     n_zero = sum(not bool(torch.any(weight)) for weight in b_matrices)
     read = AdapterRead(str(folder), len(found), tuple(unread), n_zero, len(b_matrices))
     if found:
-        settings |= {"target_modules": sorted(set(targets)), "modules_to_save": None, "inference_mode": True}
+        settings |= {"target_modules": sorted(trained_as), "inference_mode": True} | dict.fromkeys(CHOSEN_BY)
+        # What single modules have otherwise is said by the names under which they were trained.
+        for pattern in ("rank_pattern", "alpha_pattern"):
+            known = settings[pattern] or {}
+            keys = {module: get_pattern_key(known, name) for module, name in trained_as.items()}
+            settings[pattern] = {module: known[key] for module, key in keys.items() if key in known}
         settings["base_model_name_or_path"] = lalm.inner.name_or_path  # where it is now
         try:
             with without_renaming_warning():

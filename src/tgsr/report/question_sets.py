@@ -317,5 +317,6 @@ def difference_to(first: str, other: str, among: QuestionSet) -> Difference | No
 def _negated(mean: Mean | None) -> Mean | None:
     if mean is None or mean.value is None:
         return mean
-    low, high = (None if end is None else -end for end in (mean.high, mean.low))
-    return replace(mean, value=-mean.value, low=low, high=high)
+    # 0 less it: a difference of 0 would become -0.0
+    low, high = (None if end is None else 0 - end for end in (mean.high, mean.low))
+    return replace(mean, value=0 - mean.value, low=low, high=high)

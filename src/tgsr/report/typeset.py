@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",  # \textquotedbl is an error in LaTeX's own encoding, OT1
     "[": "{[}",  # after a line's \\ it would be an argument
     "]": "{]}",
     "≥": r"$\ge$",
@@ -45,7 +46,7 @@ _LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "✓": r"\checkmark{}",
-    "–": "--",
+    "–": r"\textendash{}",
     "…": r"\ldots{}",
 }
 _MARKDOWN = "\\`*_[]|~"
@@ -154,14 +155,18 @@ def shown(column: Column, number: Number) -> Shown:
         return Shown(str(number))
     if column.least is not None and value < column.least:
         return Shown(f"< {column.least:g}")
-    text = f"{column.scale * value:.{column.digits}f}"
+    text = _written(column, value)
     if not isinstance(number, Mean):
         return Shown(text)
     n = f"n = {number.n}" if column.with_n or number.n_unscored else ""
     if number.low is None or number.high is None:
         return Shown(text, "", n)
-    low, high = (f"{column.scale * end:.{column.digits}f}" for end in (number.low, number.high))
-    return Shown(text, f"[{low}, {high}]", n)
+    return Shown(text, f"[{_written(column, number.low)}, {_written(column, number.high)}]", n)
+
+
+def _written(column: Column, value: float) -> str:
+    """In the column's unit and decimals; what rounds to 0 has no sign."""
+    return f"{round(column.scale * value, column.digits) + 0.0:.{column.digits}f}"
 
 
 def cells_of(group: Group, columns: Sequence[Column]) -> list[list[tuple[Shown, bool]]]:
@@ -252,15 +257,14 @@ def csv_text(table: Table) -> str:
 
 def _csv_cells(column: Column, number: Number, is_mean: bool) -> list[str]:
     if isinstance(number, str):
-        return [_csv_word(number)]
-    if isinstance(number, int):
-        return [str(number)]
-    value = value_of(number)
-    first = "" if value is None else f"{column.scale * value:.6g}"
-    if not is_mean:
-        return [first]
+        first = _csv_word(number)
+    elif isinstance(number, int):
+        first = str(number)
+    else:
+        value = value_of(number)
+        first = "" if value is None else f"{column.scale * value:.6g}"
     if not isinstance(number, Mean):
-        return [first, "", "", ""]
+        return [first, *([""] * 3 if is_mean else [])]
     ends = ["" if end is None else f"{column.scale * end:.6g}" for end in (number.low, number.high)]
     return [first, *ends, str(number.n)]
 
@@ -278,7 +282,8 @@ def _csv_word(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in plain(text))
+    escaped = "".join(_LATEX.get(c, c) for c in plain(text))
+    return re.sub(r"([-'`])(?=\1)", r"\1{}", escaped)  # two of them are read as one sign
 
 
 def latex(table: Table) -> str:

@@ -120,7 +120,7 @@ def load_checkpoint(folder: RunFolder, main: bool = True) -> dict[str, Any] | No
         return None
     state = read_checkpoint(list(kept.values())[-1])
     if main:
-        _keep_metrics(folder, int(state["step"]))
+        _keep_metrics(folder, int(state["step"]), bool(state.get("unwatched", False)))
     return state
 
 
@@ -182,19 +182,25 @@ def _drop_metrics(folder: RunFolder) -> None:
         folder.metrics.unlink()
 
 
-def _keep_metrics(folder: RunFolder, n_steps: int) -> None:
-    """Only the rows of the first n_steps: those after them will be logged again. Lost and doubled ones are said.
+def _keep_metrics(folder: RunFolder, n_steps: int, is_unwatched: bool) -> None:
+    """Only the rows of the first n_steps: those after them will be logged again, and so will a late look at the last
+    one that the checkpoint does not know of. Lost and doubled ones are said.
 
     RunError for a row that cannot be read or has no step.
     """
     if folder.metrics.exists():
         repair_jsonl(folder.metrics)
-    rows = folder.metrics.read_bytes().splitlines(keepends=True) if folder.metrics.exists() else []
-    steps = [_step_of(folder, line, row) for line, row in enumerate(rows, 1)]
-    if any(step > n_steps for step in steps):
-        write_whole(
-            folder.metrics, b"".join(row for row, step in zip(rows, steps, strict=True) if step <= n_steps)
-        )
+    lines = folder.metrics.read_bytes().splitlines(keepends=True) if folder.metrics.exists() else []
+    rows = [_logged(folder, number, line) for number, line in enumerate(lines, 1)]
+    # A look that came late has a row of its own.
+    is_late = [bool(row["step"]) and row.keys() == {"step", "watch", "seconds"} for row in rows]
+    kept = [
+        int(row["step"]) < n_steps + (not (is_unwatched and late))
+        for row, late in zip(rows, is_late, strict=True)
+    ]
+    if not all(kept):
+        write_whole(folder.metrics, b"".join(line for line, keep in zip(lines, kept, strict=True) if keep))
+    steps = [int(row["step"]) for row, late in zip(rows, is_late, strict=True) if not late]
     times = Counter(steps)
     for steps_said, what in (
         (
@@ -214,14 +220,16 @@ def _keep_metrics(folder: RunFolder, n_steps: int) -> None:
             )
 
 
-def _step_of(folder: RunFolder, line: int, row: bytes) -> int:
+def _logged(folder: RunFolder, number: int, line: bytes) -> dict[str, Any]:
+    """A line of the log, whose step is one."""
     remedy = "take the line out, and the run goes on without it"
     try:
-        step = row_of(row).get("step")
+        row = dict(row_of(line))
     except RecordError as error:
-        raise RunError(f"{folder.metrics}:{line}: {error.problem}; {remedy}") from error
+        raise RunError(f"{folder.metrics}:{number}: {error.problem}; {remedy}") from error
+    step = row.get("step")
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise RunError(
-            f'{folder.metrics}:{line}: "step" must be a number of steps, got {step!r:.80}; {remedy}'
+            f'{folder.metrics}:{number}: "step" must be a number of steps, got {step!r:.80}; {remedy}'
         )
-    return step
+    return row
