@@ -429,6 +429,9 @@ def test_intervals_are_matched_in_order_and_missing_ones_are_lost() -> None:
     assert not moved.stays()
     assert not replace(moved, moved=(0.5, 0.1)).follows()
     assert replace(moved, moved=(0.05, -0.09)).stays()
+    # what moves by a tenth of a second does not stay, wherever it is: 0.6 - 0.5 is 0.09999999999999998
+    tenths = [Span(at / 10, (at + 1) / 10) for at in range(100)]
+    assert not any(replace(moved, moved=m).stays() for m in movements(tenths, tenths[1:]) if m)
     assert replace(moved, moved=None).is_lost()
 
 

@@ -79,6 +79,17 @@ def test_the_threshold_itself_is_high_overlap() -> None:
     assert not high_overlap(0.6999)
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("length", [0.5, 1.0, 2.0, 3.0])
+def test_a_threshold_that_is_reached_is_so_wherever_in_the_clip(threshold: float, length: float) -> None:
+    # seven tenths of it are seven tenths at 0.2 s too, where (2.3 - 0.2) / (3.2 - 0.2) is 0.6999999999999998
+    for start in (tenth / 10 for tenth in range(100)):
+        reference = Span(start, round(start + length, 4))
+        predicted = Span(start, round(start + threshold * length, 4))
+        assert high_overlap(predicted.iou(reference), threshold)
+        assert not high_overlap(Span(start, predicted.end - 0.001).iou(reference), threshold)
+
+
 def test_none_is_left_out_of_the_mean_and_counted() -> None:
     mean = bootstrap_mean([1.0, None, 0.0, None], ["a", "a", "b", "c"])
     assert (mean.value, mean.n, mean.n_unscored) == (0.5, 2, 2)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tgsr.overlap import trace_iou
 from tgsr.reasoning import (
-    ROUNDING,
     ReasoningStep,
     common_subsequence,
     reasoning_steps,
@@ -23,7 +22,7 @@ from tgsr.reasoning import (
     words_said,
 )
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, Quantiles, codes_of, quantiles
-from tgsr.timeline import END_SLACK, Seconds, Span, Word, in_order
+from tgsr.timeline import ROUNDING, Seconds, Span, Word, in_order, is_past_end
 
 HIT_IOU = 0.5  # from which on a cited span meets a piece of evidence
 QUOTE_SHARE = 0.75  # of the quoted words that must be said: Whisper and models hear some words otherwise
@@ -85,7 +84,7 @@ def cited_evidence(
     past_end = [
         mention
         for mention in mentions
-        if mention.is_valid and mention.end > (duration or math.inf) + END_SLACK
+        if mention.is_valid and is_past_end(mention.end, duration or math.inf)
     ]
     said = CitedEvidence(spans, len(mentions), len(invalid), len(past_end), None, None, None, (), None)
     if evidence:

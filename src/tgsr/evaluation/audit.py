@@ -24,7 +24,7 @@ from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question, Response
 from tgsr.rewards import PAPER_TERMS, score_completions, timestamp_grounding_reward
 from tgsr.statistics.intervals import Bootstrap, Mean, mcnemar_exact
-from tgsr.timeline import END_SLACK, Word
+from tgsr.timeline import ROUNDING, Word, is_past_end
 
 WIDE = 0.5  # of a clip: an interval that covers more of it points at nothing
 MOST_NOTATIONS = 8
@@ -209,8 +209,8 @@ def audited(
         n_points=0 if choice is None else _n_points(text, question.choices),
         notations=tuple(dict.fromkeys(notation(text[m.text_start : m.text_end]) for m in mentions)),
         is_invalid=any(mention.span is None for mention in mentions) if mentions else None,
-        is_past_end=any(m.end > (length or 0) + END_SLACK for m in mentions) if has_length else None,
-        is_wide=any(span.duration > WIDE * (length or 0) for span in spans) if has_length else None,
+        is_past_end=any(is_past_end(m.end, length or 0) for m in mentions) if has_length else None,
+        is_wide=any(span.duration > WIDE * (length or 0) + ROUNDING for span in spans) if has_length else None,
         evidence_hit=evidence_hit,
         quote_truth=quote_truth,
         is_unclear=None if choice is None else choice.chosen is None,

@@ -54,7 +54,7 @@ from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
 from tgsr.records import BEGUN, Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
-from tgsr.timeline import Seconds, Span
+from tgsr.timeline import ROUNDING, Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
 
@@ -298,7 +298,7 @@ def _item(altered: Altered, original: ControlItem, condition: str, text: str | F
     item = _read(item, text)
     if original.question.kind == "phrase":
         stays = displacement(original.cited[0], item.cited[0]) if original.cited and item.cited else None
-        is_same = bool(stays and max(map(abs, stays)) < STAYS) if original.cited else None
+        is_same = bool(stays and max(map(abs, stays)) < STAYS - ROUNDING) if original.cited else None
     else:
         is_same = item.answer == original.answer if original.answer is not None else None
     return replace(item, is_same=is_same, expected=tuple(map(altered.plan.expected, original.cited)))
