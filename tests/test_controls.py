@@ -246,6 +246,27 @@ def test_the_questions_own_evidence_shows_what_the_cited_one_hides(asked: Path, 
     assert found.n_with_evidence == N
 
 
+def test_an_option_that_is_an_interval_is_not_what_the_reasoning_cites(asked: Path, tmp_path: Path) -> None:
+    """It stands where it stood in the question's words, however the sound is moved."""
+
+    class Timed(Grounded):
+        def answer(self, samples: Samples, question: ClipQuestion) -> str:
+            found = tone(samples)
+            return worded(found[0] if found else Span(0.0, 0.5), question.choices, question.choices[1])
+
+    options = ("from 0.0 s to 1.0 s", "from 1.0 s to 3.0 s", "from 3.0 s to 4.0 s")
+    questions = [
+        replace(q, choices=options, answer=options[1]) for q in read_questions(asked) if q.kind == "choice"
+    ]
+    path = asked.with_name("timed.jsonl")
+    write_jsonl(path, questions)
+    items = run(Timed("timed"), path, tmp_path, Settings(families=("shifted", "evidence-only")))
+    assert all(len(item.cited) == 1 for item in items)
+    found = summarise(items)
+    assert (found.shift_following.value, found.shift_staying.value) == (1.0, 0.0)
+    assert found.covered.value == pytest.approx(0.7 / 5.5, abs=0.03)  # the tone and 0.1 s on both sides
+
+
 def test_altered_files_hold_what_they_say(asked: Path, heard: tuple[list[ControlItem], Path]) -> None:
     """Each condition's question and file, read back: the tone is where its evidence says, or is not."""
     folder = heard[1] / "grounded"

@@ -49,7 +49,7 @@ from tgsr.evaluation.controls.alter import (
 from tgsr.evaluation.controls.interventions import Fill
 from tgsr.evaluation.controls.reasoning import begun
 from tgsr.evaluation.controls.replies import Replies
-from tgsr.grounding import find_asked, find_spans, places_stated
+from tgsr.grounding import find_asked, find_regions, places_stated
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
@@ -80,7 +80,7 @@ class ControlItem:
 
     `skipped` says why there is no response; then all else is None or empty. `answer`: the choice that the response
     ends up with. `is_same`: whether that is the original response's; for a phrase, whether its first interval stays
-    in its place; None where the original has none. `cited`: the distinct valid intervals, in order of appearance.
+    in its place; None where the original has none. `cited`: the distinct valid intervals of the reasoning, in order of appearance.
     `spans`: what was kept or removed, or, of the original, the evidence that will be. `expected`: how far the sound
     of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase. `alike`: a
     judge's grade of 1 to 5 for how far its reasoning is that of the original.
@@ -311,7 +311,7 @@ def _read(item: ControlItem, text: str) -> ControlItem:
         given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
         iou = place_iou(given, question.evidence) if question.evidence else None
         return replace(item, response=text, cited=given, iou=iou)
-    cited = tuple(dict.fromkeys(find_spans(text)))
+    cited = tuple(dict.fromkeys(mention.span for mention in find_regions(text) if mention.span is not None))
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
     return replace(

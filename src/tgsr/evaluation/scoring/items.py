@@ -15,7 +15,7 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import EMBEDDED, Ruling
 from tgsr.evidence import EvidenceCase, evidence_case
-from tgsr.grounding import Mention, count_mentions, find_asked, find_regions, places_stated, says_absent
+from tgsr.grounding import Mention, count_mentions, places_stated, regions_in, says_absent
 from tgsr.overlap import place_iou
 from tgsr.records import Clip, Question, Response
 from tgsr.timeline import Seconds, Span, Word, is_past_end
@@ -152,7 +152,7 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
     `words` are those of the question's clip, where they are known.
     """
     question, text = response.question, response.text
-    mentions = find_asked(text, question.phrase) if question.kind == "phrase" else find_regions(text)
+    mentions = regions_in(response)
     written: dict[str, Any] = {
         "is_missing": False,
         "is_empty": not text or text.isspace(),
