@@ -82,9 +82,7 @@ def cited_evidence(
     invalid = {(mention.start, mention.end) for mention in mentions if not mention.is_valid}
     spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
     past_end = [
-        mention
-        for mention in mentions
-        if mention.is_valid and is_past_end(mention.end, duration or math.inf)
+        mention for mention in mentions if mention.is_valid and is_past_end(mention.end, duration or math.inf)
     ]
     said = CitedEvidence(spans, len(mentions), len(invalid), len(past_end), None, None, None, (), None)
     if evidence:
@@ -453,17 +451,27 @@ def _dealt(cases: Sequence[EvidenceCase], from_end: bool) -> tuple[Floats, Float
 
 MOSTLY_ONE = 0.9  # share of responses with k = 1, from which on k looks perfect
 NO_HITS = 0.1
+MOSTLY_HIT = 0.5
 NO_MORE_THAN_CHANCE = 0.05
 
 
 def ungrounded(share_k1: float | None, evidence_hit: float | None, above_chance: float | None) -> str | None:
-    """That a model cites once, as it is rewarded for, and not the evidence; None where that is not so, or not known.
+    """That numbers look better than the grounding is; None where they do not, or where that is not known.
 
-    So where k = 1 in at least 90 % of the responses, while the evidence is hit in less than 10 %, or the trace IoU is
-    less than 0.05 above what the same citations reach in other clips.
+    So where k = 1 in at least 90 % of the responses, as is rewarded, while the evidence is hit in less than 10 %, or
+    the trace IoU is less than 0.05 above what the same citations reach in other clips; and of other responses where
+    the evidence is hit in at least half, while the trace IoU is no more than that above: who cites everything hits it.
     """
-    if share_k1 is None or share_k1 < MOSTLY_ONE:
+    if share_k1 is None:
         return None
+    if share_k1 < MOSTLY_ONE:
+        is_hit_by_many = (evidence_hit or 0.0) >= MOSTLY_HIT and above_chance is not None
+        if not is_hit_by_many or above_chance >= NO_MORE_THAN_CHANCE:
+            return None
+        return (
+            f"the evidence is hit in {100 * (evidence_hit or 0.0):.0f} %, but by some of many citations, which fit "
+            f"their own clips hardly better than others ({above_chance:+.2f} IoU): who cites everything hits it"
+        )
     reasons = []
     if evidence_hit is not None and evidence_hit < NO_HITS:
         reasons.append(f"the evidence is hit in {100 * evidence_hit:.0f} %")

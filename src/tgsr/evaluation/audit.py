@@ -209,7 +209,9 @@ def audited(
         notations=tuple(dict.fromkeys(notation(text[m.text_start : m.text_end]) for m in mentions)),
         is_invalid=any(mention.span is None for mention in mentions) if mentions else None,
         is_past_end=any(is_past_end(m.end, length or 0) for m in mentions) if has_length else None,
-        is_wide=any(span.duration > WIDE * (length or 0) + ROUNDING for span in spans) if has_length else None,
+        is_wide=any(span.duration > WIDE * (length or 0) + ROUNDING for span in spans)
+        if has_length
+        else None,
         evidence_hit=evidence_hit,
         quote_truth=quote_truth,
         is_unclear=None if choice is None else choice.chosen is None,

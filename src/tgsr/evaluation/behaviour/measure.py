@@ -11,8 +11,8 @@ from tgsr.evaluation.behaviour.audiology_verify import Verified, verify
 from tgsr.evaluation.behaviour.consistency import VARIANTS, Judged, case_of, judge
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.behaviour.table import behaviour
-from tgsr.llm.served import Llm
 from tgsr.evaluation.scoring.responses import Answered
+from tgsr.llm.served import Llm
 from tgsr.records import Response
 
 
@@ -61,7 +61,8 @@ def measure(
         for answer in chosen:
             answers.setdefault(answer.response.model, []).append(answer)
         if hearing is not None:
-            for steps in verify([one.response for one in chosen], path, hearing.cache, hearing.backend, hearing.weights):
+            texts = [answer.response for answer in chosen]
+            for steps in verify(texts, path, hearing.cache, hearing.backend, hearing.weights):
                 verified.setdefault(steps.response.model, []).append(steps)
     judged: dict[str, list[Judged | None]] = {}
     models = {}

@@ -23,6 +23,7 @@ from tgsr.records import write_jsonl
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean, number, percent
 from tgsr.statistics.pictures import Dots, dots_by_model, dots_png
 
+
 def behaviour(
     answers: Sequence[Answered],
     verified: Sequence[Verified] | None = None,

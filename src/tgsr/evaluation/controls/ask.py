@@ -80,7 +80,7 @@ class ControlItem:
 
     `skipped` says why there is no response; then all else is None or empty. `answer`: the choice that the response
     ends up with. `is_same`: whether that is the original response's; for a phrase, whether its first interval stays
-    in its place; None where the original has none. `cited`: the distinct valid intervals of the reasoning, in order of appearance.
+    in its place; None where the original has none. `cited`: the reasoning's distinct valid intervals, in their order.
     `spans`: what was kept or removed, or, of the original, the evidence that will be. `expected`: how far the sound
     of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase. `alike`: a
     judge's grade of 1 to 5 for how far its reasoning is that of the original.

@@ -128,7 +128,9 @@ class Movement:
     moved: tuple[Seconds, Seconds] | None
 
     def follows(self) -> bool:
-        return self.moved is not None and all(abs(m - self.expected) <= FOLLOWS + ROUNDING for m in self.moved)
+        return self.moved is not None and all(
+            abs(m - self.expected) <= FOLLOWS + ROUNDING for m in self.moved
+        )
 
     def stays(self) -> bool:
         return self.moved is not None and all(abs(m) < STAYS - ROUNDING for m in self.moved)
