@@ -152,17 +152,21 @@ class Bootstrap:
         return sums_MC.sum(axis=1), np.concatenate(blocks)
 
     def ratio(self, above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable]) -> Mean:
-        """The sum of one column over the sum of another, both of the same items; NOT_MEASURED where that is 0."""
-        if not clusters:
+        """The sum of one column over the sum of another, both of the same items; NOT_MEASURED where that is 0.
+
+        Items with 0 below, which nothing can be counted of, are unscored, and as in `means` they are not drawn: a
+        resample of them alone has no ratio.
+        """
+        is_scored = np.array(below, dtype=float) > 0
+        if not is_scored.any():
             return NOT_MEASURED
-        columns = [np.array(above, dtype=float), np.array(below, dtype=float)]
-        sums, draws_RM = self.sums(columns, codes_of(clusters))
-        if sums[1] == 0:
-            return NOT_MEASURED
+        columns = [np.array(column, dtype=float)[is_scored] for column in (above, below)]
+        sums, draws_RM = self.sums(columns, codes_of(clusters)[is_scored])
         low = high = None
         if draws_RM is not None:
-            low, high = map(float, np.percentile(draws_RM[:, 0] / np.maximum(draws_RM[:, 1], 1e-12), LEVELS))
-        return Mean(float(sums[0] / sums[1]), low, high, len(clusters), 0)
+            low, high = map(float, np.percentile(draws_RM[:, 0] / draws_RM[:, 1], LEVELS))
+        n = int(is_scored.sum())
+        return Mean(float(sums[0] / sums[1]), low, high, n, len(clusters) - n)
 
     def over_runs(self, columns: Sequence[Floats], clusters: Sequence[Hashable]) -> tuple[float, Floats]:
         """The mean over training runs (seeds) of their means over the same items, and its resamples (n_resamples,).
