@@ -465,12 +465,13 @@ def ungrounded(share_k1: float | None, evidence_hit: float | None, above_chance:
     if share_k1 is None:
         return None
     if share_k1 < MOSTLY_ONE:
-        is_hit_by_many = (evidence_hit or 0.0) >= MOSTLY_HIT and above_chance is not None
-        if not is_hit_by_many or above_chance >= NO_MORE_THAN_CHANCE:
+        if evidence_hit is None or evidence_hit < MOSTLY_HIT:
+            return None
+        if above_chance is None or above_chance >= NO_MORE_THAN_CHANCE:
             return None
         return (
-            f"the evidence is hit in {100 * (evidence_hit or 0.0):.0f} %, but by some of many citations, which fit "
-            f"their own clips hardly better than others ({above_chance:+.2f} IoU): who cites everything hits it"
+            f"the evidence is hit in {100 * evidence_hit:.0f} %, but by some of many citations, which fit their own "
+            f"clips hardly better than others ({above_chance:+.2f} IoU): who cites everything hits it"
         )
     reasons = []
     if evidence_hit is not None and evidence_hit < NO_HITS:
