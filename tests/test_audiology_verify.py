@@ -130,6 +130,14 @@ def test_what_cannot_be_verified_says_why(clip, tmp_path):
     assert gone.value is None
 
 
+def test_a_tenth_of_a_second_is_heard_wherever_it_is(clip, tmp_path):
+    # 0.6 - 0.5 is 0.09999999999999998, 1.1 - 1.0 is 0.10000000000000009
+    texts = [f'From {at / 10:.1f}s to {(at + 1) / 10:.1f}s "soft".\n(a)' for at in range(49)]
+    found = verify([response(text) for text in texts], clip, tmp_path, Loudest(), "l")
+    assert {step.problem for of in found for step in of.steps} == {None}
+    assert [of.value for of in found] == [1.0 if 10 <= at < 20 else 0.0 for at in range(49)]
+
+
 def test_nothing_is_heard_twice(clip, tmp_path):
     one = response('From 1.0s to 2.0s "soft".\n(a)')
     two = response('One hears "soft" from 1.0s to 2.0s; "loud" from 3.0s to 4.0s.\n(b)')

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tgsr.cli import main
 from tgsr.evaluation.behaviour.audiology_verify import Verified, VerifiedStep
 from tgsr.evaluation.behaviour.consistency import Judged, case_of
 from tgsr.evaluation.behaviour.table import behaviour, table
-from tgsr.evaluation.scoring.responses import read_any_responses
+from tgsr.evaluation.scoring.responses import Answered, read_answers
 from tgsr.models.packaged_weights import cache_folder
 from tgsr.records import Question, Response, write_jsonl
 from tgsr.timeline import Span
@@ -61,7 +62,7 @@ def test_each_number_by_hand():
         Judged(cases[1], {"plain": None, "turned": True}, {}),
         Judged(cases[2], {"turned": True}, {"plain": "busy"}),
     ]
-    found = behaviour(responses, checked, judged)
+    found = behaviour([Answered(one) for one in responses], checked, judged)
     assert found.regions_strict.value == pytest.approx((1 + 2 + 0 + 0) / 4)
     assert found.regions_official.value == pytest.approx((2 + 2) / 4)
     assert found.accuracy.value == 0.75
@@ -80,16 +81,16 @@ def test_each_number_by_hand():
 
 
 def test_what_was_not_asked_for_is_none():
-    found = behaviour([response(TEXTS[0])])
+    found = behaviour([Answered(response(TEXTS[0]))])
     assert (found.verify, found.verify_zero, found.consistency) == (None, None, None)
     assert "Audiology Verify not asked for, Consistency not asked for" in table({"m": found})
 
 
 def test_a_judge_that_never_replied_leaves_no_number():
     case = case_of(response(TEXTS[0]))
-    found = behaviour([response(TEXTS[0])], None, [Judged(case, {}, {"plain": "busy"})])
+    found = behaviour([Answered(response(TEXTS[0]))], None, [Judged(case, {}, {"plain": "busy"})])
     assert (found.consistency.value, found.n_failed) == (None, 1)
-    assert behaviour([response(TEXTS[3])], None, []).consistency.value is None
+    assert behaviour([Answered(response(TEXTS[3]))], None, []).consistency.value is None
 
 
 def test_the_command_on_real_speech_with_a_real_server(tmp_path, capsys):
@@ -183,9 +184,34 @@ def test_a_benchmarks_own_file_goes_through_as_it_is(tmp_path, capsys):
     (left_out,) = (out / "errors.jsonl").read_text().splitlines()
     assert json.loads(left_out)["line"] == 3
     assert "mmau-answered: 2 responses" in capsys.readouterr().out
-    responses = read_any_responses(path, tmp_path / "errors.jsonl")
+    responses = [answer.response for answer in read_answers(path, tmp_path / "errors.jsonl")]
     assert [response.question.duration for response in responses] == [
         2.0,
         7.5,
     ]  # of the file, or the last time cited
     assert ("difficulty", "easy") in responses[0].question.labels
+
+
+def test_accuracy_is_what_the_benchmarks_owner_says(tmp_path):
+    # the text of the choice without its letter, which is the form that MMAU's scorer wants: by Eq. 1 all were wrong
+    path = mmau_file(tmp_path, "Woman", "Man", "Man, no letter")
+    out = tmp_path / "o"
+    assert main(["behaviour", str(path), "--no-verify", "--out", str(out)]) == 0
+    (model,) = json.loads((out / "behaviour.json").read_text())["models"].values()
+    assert main(["score", str(path), "--out", str(tmp_path / "metrics.json")]) == 0
+    official = json.loads((tmp_path / "metrics.json").read_text())["benchmark"]["accuracy_official"]
+    assert (model["accuracy"]["value"], model["accuracy"]["n"]) == (official["value"], official["n"])
+    assert model["accuracy"]["value"] == pytest.approx(1 / 3)
+
+
+def test_a_benchmarks_question_of_ours_is_right_by_the_option_that_it_ends_up_with():
+    labelled = replace(response("").question, labels=(("benchmark", "mmau"),))
+    answers = [Answered(Response(labelled, "m", text)) for text in ("Two.", "(a) one", "(b) two", "(b)")]
+    assert behaviour(answers).accuracy.value == 0.75
+    assert behaviour([Answered(response("Two."))]).accuracy.value == 0  # Eq. 1 wants a letter
+
+
+def test_an_interval_in_the_answers_line_is_no_span_of_the_reasoning():
+    text = "The dog barks late.\nFinal answer: (b) from 3 s to 5 s"
+    found = behaviour([Answered(response(text))])
+    assert (found.regions_strict.value, found.n_without_span) == (0, 1)

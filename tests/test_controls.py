@@ -249,6 +249,27 @@ def test_the_questions_own_evidence_shows_what_the_cited_one_hides(asked: Path, 
     assert found.n_with_evidence == N
 
 
+def test_an_option_that_is_an_interval_is_not_what_the_reasoning_cites(asked: Path, tmp_path: Path) -> None:
+    """It stands where it stood in the question's words, however the sound is moved."""
+
+    class Timed(Grounded):
+        def answer(self, samples: Samples, question: ClipQuestion) -> str:
+            found = tone(samples)
+            return worded(found[0] if found else Span(0.0, 0.5), question.choices, question.choices[1])
+
+    options = ("from 0.0 s to 1.0 s", "from 1.0 s to 3.0 s", "from 3.0 s to 4.0 s")
+    questions = [
+        replace(q, choices=options, answer=options[1]) for q in read_questions(asked) if q.kind == "choice"
+    ]
+    path = asked.with_name("timed.jsonl")
+    write_jsonl(path, questions)
+    items = run(Timed("timed"), path, tmp_path, Settings(families=("shifted", "evidence-only")))
+    assert all(len(item.cited) == 1 for item in items)
+    found = summarise(items)
+    assert (found.shift_following.value, found.shift_staying.value) == (1.0, 0.0)
+    assert found.covered.value == pytest.approx(0.7 / 5.5, abs=0.03)  # the tone and 0.1 s on both sides
+
+
 def test_altered_files_hold_what_they_say(asked: Path, heard: tuple[list[ControlItem], Path]) -> None:
     """Each condition's question and file, read back: the tone is where its evidence says, or is not."""
     folder = heard[1] / "grounded"
@@ -432,6 +453,9 @@ def test_intervals_are_matched_in_order_and_missing_ones_are_lost() -> None:
     assert not moved.stays()
     assert not replace(moved, moved=(0.5, 0.1)).follows()
     assert replace(moved, moved=(0.05, -0.09)).stays()
+    # what moves by a tenth of a second does not stay, wherever it is: 0.6 - 0.5 is 0.09999999999999998
+    tenths = [Span(at / 10, (at + 1) / 10) for at in range(100)]
+    assert not any(replace(moved, moved=m).stays() for m in movements(tenths, tenths[1:]) if m)
     assert replace(moved, moved=None).is_lost()
 
 

@@ -305,12 +305,35 @@ def test_no_responses_have_no_scores() -> None:
         (0.95, None, -0.02, "hardly better"),
         (0.95, 0.4, 0.3, None),
         (0.5, 0.0, 0.0, None),
+        (0.0, 1.0, 0.01, "who cites everything hits it"),
+        (0.0, 1.0, 0.3, None),
+        (0.0, 1.0, None, None),
         (None, 0.0, 0.0, None),
         (1.0, None, None, None),
     ],
 )  # fmt: skip
-def test_k_that_looks_perfect_over_lost_grounding_is_said(
+def test_numbers_that_look_better_than_the_grounding_are_said(
     k1: float | None, hit: float | None, above: float | None, said: str | None
 ) -> None:
     told = ungrounded(k1, hit, above)
     assert (told is None) if said is None else (told is not None and said in told)
+
+
+def test_who_recites_the_clip_hits_everything_and_is_found_out() -> None:
+    """Each second of the clip with a true quote: all hits, all quotes true, to the hundredth; worth nothing."""
+    rng = random.Random(0)
+    cases = []
+    for clip in range(40):
+        words = [Word(f"w{at}", float(at), at + 1.0) for at in range(10)]
+        text = " ".join(f'From {at}.0s to {at + 1}.0s he says "w{at}".' for at in range(10)) + "\n(a)"
+        at = rng.randrange(10)
+        cases.append(evidence_case(text, words, 10.0, [Span(at, at + 1)], str(clip)))
+    scores = evidence_scores(cases, Bootstrap(0, 100))
+    assert (scores.evidence_hit.value, scores.quote_truth.value, scores.start_within.value) == (1, 1, 1)
+    assert scores.trace_iou.value == pytest.approx(0.1)
+    assert (
+        abs(scores.above_chance.value or 1) < 0.01
+    )  # the evidence lies elsewhere in other clips, as often hit
+    told = ungrounded(0.0, scores.evidence_hit.value, scores.above_chance.value)
+    assert told is not None
+    assert told.startswith("the evidence is hit in 100 %, but by some of many citations")

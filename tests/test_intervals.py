@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_columns_together_are_columns_alone() -> None:
     assert list(together) == list(columns)
     for name, column in columns.items():
         assert together[name] == bootstrap_mean(column, clusters, 3, 100)
+
+
+def test_what_a_ratio_cannot_be_counted_of_is_not_drawn() -> None:
+    # 2 of 40 clips cite, both past the end: that is all of their citations in every resample that has one
+    above, below = [3.0, 1.0, *[0.0] * 38], [3.0, 1.0, *[0.0] * 38]
+    found = Bootstrap().ratio(above, below, list(range(40)))
+    assert (found.value, found.low, found.high, found.n, found.n_unscored) == (1.0, 1.0, 1.0, 2, 38)
+    alone = Bootstrap().ratio([1.0, 2.0], [4.0, 4.0], "ab")
+    assert replace(alone, n_unscored=1) == Bootstrap().ratio([1.0, 0.0, 2.0], [4.0, 0.0, 4.0], "aab")
 
 
 def test_quantiles_of_nothing_are_none() -> None:

@@ -253,6 +253,9 @@ def test_responses_that_were_cut_off_are_scored_and_counted(
         in capsys.readouterr().out
     )
     assert [json.loads(line).get("truncated") for line in items.read_text().splitlines()] == [None, True]
+    questions = tmp_path / "questions.jsonl"
+    write_jsonl(questions, [CHOICE, replace(CHOICE, id="q2")])
+    assert score_file(path, questions).models["mini"].truncated == ("q2",)
 
 
 def test_megabytes_from_a_model_are_scored(tmp_path: Path) -> None:

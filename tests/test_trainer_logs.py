@@ -15,7 +15,7 @@ from tgsr.data.other_trainers import kept
 from tgsr.errors import ImportFileError, NothingDone, RecordError
 from tgsr.evaluation.scoring.files import Foreign
 from tgsr.evaluation.scoring.importing import import_predictions
-from tgsr.evaluation.scoring.responses import read_any_responses
+from tgsr.evaluation.scoring.responses import read_answers
 from tgsr.evaluation.scoring.score import read_predictions, score_file
 from tgsr.evaluation.scoring.trainer_logs import is_log, log_files, read_log
 from tgsr.prompts import choice_question
@@ -98,7 +98,7 @@ def test_a_log_is_reported_and_so_is_a_folder_of_them(tmp_path: Path) -> None:
     results = gather([folder, VERL])
     assert results.models == ("rollouts", "verl/7")
     assert len(results.responses) == 60
-    assert len(read_any_responses(VERL, tmp_path / "errors.jsonl")) == 20
+    assert len(read_answers(VERL, tmp_path / "errors.jsonl")) == 20
 
 
 def test_a_table_with_a_prompt_and_a_completion_is_no_log(questions: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tgsr.overlap import high_overlap, trace_iou
 from tgsr.reasoning import (
-    ROUNDING,
     ReasoningStep,
     common_subsequence,
     reasoning_steps,
@@ -23,7 +22,7 @@ from tgsr.reasoning import (
     words_said,
 )
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, Quantiles, codes_of, quantiles
-from tgsr.timeline import END_SLACK, Seconds, Span, Word, in_order
+from tgsr.timeline import ROUNDING, Seconds, Span, Word, in_order, is_past_end
 
 HIT_IOU = 0.5  # from which on a cited span meets a piece of evidence
 QUOTE_SHARE = 0.75  # of the quoted words that must be said: Whisper and models hear some words otherwise
@@ -83,9 +82,7 @@ def cited_evidence(
     invalid = {(mention.start, mention.end) for mention in mentions if not mention.is_valid}
     spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
     past_end = [
-        mention
-        for mention in mentions
-        if mention.is_valid and mention.end > (duration or math.inf) + END_SLACK
+        mention for mention in mentions if mention.is_valid and is_past_end(mention.end, duration or math.inf)
     ]
     said = CitedEvidence(spans, len(mentions), len(invalid), len(past_end), None, None, None, (), None)
     if evidence:
@@ -454,17 +451,28 @@ def _dealt(cases: Sequence[EvidenceCase], from_end: bool) -> tuple[Floats, Float
 
 MOSTLY_ONE = 0.9  # share of responses with k = 1, from which on k looks perfect
 NO_HITS = 0.1
+MOSTLY_HIT = 0.5
 NO_MORE_THAN_CHANCE = 0.05
 
 
 def ungrounded(share_k1: float | None, evidence_hit: float | None, above_chance: float | None) -> str | None:
-    """That a model cites once, as it is rewarded for, and not the evidence; None where that is not so, or not known.
+    """That numbers look better than the grounding is; None where they do not, or where that is not known.
 
-    So where k = 1 in at least 90 % of the responses, while the evidence is hit in less than 10 %, or the trace IoU is
-    less than 0.05 above what the same citations reach in other clips.
+    So where k = 1 in at least 90 % of the responses, as is rewarded, while the evidence is hit in less than 10 %, or
+    the trace IoU is less than 0.05 above what the same citations reach in other clips; and of other responses where
+    the evidence is hit in at least half, while the trace IoU is no more than that above: who cites everything hits it.
     """
-    if share_k1 is None or share_k1 < MOSTLY_ONE:
+    if share_k1 is None:
         return None
+    if share_k1 < MOSTLY_ONE:
+        if evidence_hit is None or evidence_hit < MOSTLY_HIT:
+            return None
+        if above_chance is None or above_chance >= NO_MORE_THAN_CHANCE:
+            return None
+        return (
+            f"the evidence is hit in {100 * evidence_hit:.0f} %, but by some of many citations, which fit their own "
+            f"clips hardly better than others ({above_chance:+.2f} IoU): who cites everything hits it"
+        )
     reasons = []
     if evidence_hit is not None and evidence_hit < NO_HITS:
         reasons.append(f"the evidence is hit in {100 * evidence_hit:.0f} %")

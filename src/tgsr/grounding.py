@@ -229,6 +229,16 @@ def mentions_in(response: Response) -> list[Mention]:
     )
 
 
+def regions_in(response: Response) -> list[Mention]:
+    """What a response cites: `find_asked` of the answer to a phrase question, `find_regions` of any other."""
+    question = response.question
+    return (
+        find_asked(response.text, question.phrase)
+        if question.kind == "phrase"
+        else find_regions(response.text)
+    )
+
+
 def asked_span(mentions: Sequence[Mention]) -> Span | None:
     """The one span of `find_asked`; None where nothing, several different intervals or no valid one were stated."""
     return mentions[0].span if len(mentions) == 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tgsr.timeline import Seconds, Span, merge
+from tgsr.timeline import ROUNDING, Seconds, Span, merge
 
 HIGH_OVERLAP = 0.7  # table 1
 RECALLS = (
@@ -48,8 +48,8 @@ def item_f1(iou: float) -> float:
 
 
 def high_overlap(iou: float, threshold: float = HIGH_OVERLAP) -> bool:
-    """Whether the IoU reaches the threshold (table 1: 0.7, reached by 0.7 itself, whatever rounding leaves of it)."""
-    return iou >= threshold - 1e-9  # 0.35 to 0.49 of 0.35 to 0.55 s is not quite 0.7
+    """Whether the IoU reaches the threshold (table 1: 0.7, reached by 0.7 itself, wherever in the clip it lies)."""
+    return iou >= threshold - ROUNDING
 
 
 # --- a reasoning trace ---------------------------------------------------------------------------------

@@ -12,9 +12,7 @@ from typing import Any
 
 from tgsr.grounding import Mention, find_regions
 from tgsr.prompts import REASONING_OPENING
-from tgsr.timeline import Seconds, Span, Word
-
-ROUNDING: Seconds = 1e-9  # 0.6 - 0.4 is not quite 0.2
+from tgsr.timeline import ROUNDING, Span, Word
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tgsr.disk.jsonl import Row, append_row, line_of, lines_in, row_of
 from tgsr.disk.sound_folder import SoundFolder, parts_of
 from tgsr.disk.whole import StrPath, whole
 from tgsr.errors import RecordError
-from tgsr.timeline import END_SLACK, Event, Hole, Seconds, Span, Word
+from tgsr.timeline import END_SLACK, Event, Hole, Seconds, Span, Word, is_past_end
 
 T = TypeVar("T", bound="Clip | Question | Response")
 
@@ -39,7 +39,6 @@ HELD_OUT = re.compile(
 """How a split's name begins from which nothing is to be learned: dev-clean, validation, heldout-speaker."""
 BEGUN = "begun"
 """The label whose value is how the response to a question begins."""
-ROUNDING = 1e-9  # 3.1 + 0.05 is not quite 3.15
 
 log = logging.getLogger(__name__)
 
@@ -347,7 +346,7 @@ def _require_tuple(field: str, value: object, kind: type) -> None:
 
 
 def _require_inside(field: str, what: str, end: Seconds, duration: Seconds) -> None:
-    if end > duration + END_SLACK + ROUNDING:
+    if is_past_end(end, duration):
         raise RecordError(
             field, f"{what} {end} s is more than {END_SLACK} s after the clip's end {duration} s"
         )

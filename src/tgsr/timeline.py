@@ -9,6 +9,12 @@ from dataclasses import dataclass
 Seconds = float
 
 END_SLACK: Seconds = 0.05  # how far a time may pass its clip's end: published durations and times are rounded
+ROUNDING = 1e-9  # of differences of times: 0.6 - 0.5 is not quite 0.1, and 1.1 - 1.0 a little more
+
+
+def is_past_end(end: Seconds, duration: Seconds) -> bool:
+    """Whether a time lies more than END_SLACK after the end of a clip of that length."""
+    return end > duration + END_SLACK + ROUNDING
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -421,7 +421,7 @@ def behaviour(args: argparse.Namespace) -> None:
     from tgsr.evaluation.behaviour.audiology_verify import similarity
     from tgsr.evaluation.behaviour.measure import measure
     from tgsr.evaluation.behaviour.table import table, write_behaviour, write_verified
-    from tgsr.evaluation.scoring.responses import read_any_responses
+    from tgsr.evaluation.scoring.responses import read_answers
     from tgsr.report.write import prediction_files
 
     if not args.no_verify and find_spec("faster_whisper") is None:
@@ -437,8 +437,8 @@ def behaviour(args: argparse.Namespace) -> None:
     errors = args.out / "errors.jsonl"
     errors.unlink(missing_ok=True)
     files = prediction_files(args.runs)
-    by_file = {path: read_any_responses(path, errors, args.audio) for path in files}
-    n_choices = sum(r.question.kind == "choice" for responses in by_file.values() for r in responses)
+    by_file = {path: read_answers(path, errors, args.audio) for path in files}
+    n_choices = sum(a.response.question.kind == "choice" for answers in by_file.values() for a in answers)
     if not n_choices:
         raise NothingDone(f"{args.runs[0]}: no response to a question with choices: nothing to say about")
     measured = measure(by_file, None if args.no_verify else _hearing(args.whisper), judging, args.seed)

@@ -16,15 +16,15 @@ import numpy as np
 from tgsr.choices import correct_letter, extract_choice, read_choice
 from tgsr.evaluation.behaviour.consistency import reasoning_of
 from tgsr.evaluation.reward_hacking import POLICIES
-from tgsr.evaluation.scoring.items import Scored, ScoredAnswer, ScoredChoice, score_response
-from tgsr.evaluation.scoring.responses import UNKNOWN_LENGTH, Answered
-from tgsr.grounding import count_mentions, find_points, mentions_in
+from tgsr.evaluation.scoring.items import ScoredChoice, score_response
+from tgsr.evaluation.scoring.responses import UNKNOWN_LENGTH, Answered, official_of
+from tgsr.grounding import count_mentions, find_points, mentions_in, regions_in
 from tgsr.reading.thoughts import MARK
 from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question, Response
 from tgsr.rewards import PAPER_TERMS, score_completions, timestamp_grounding_reward
 from tgsr.statistics.intervals import Bootstrap, Mean, mcnemar_exact
-from tgsr.timeline import END_SLACK, Word
+from tgsr.timeline import ROUNDING, Word, is_past_end
 
 WIDE = 0.5  # of a clip: an interval that covers more of it points at nothing
 MOST_NOTATIONS = 8
@@ -189,12 +189,11 @@ def audited(
     """The measures of one answer; `words` are its clip's, where they are known. No text raises."""
     response = answer.response
     question, text = response.question, response.text
-    mentions = mentions_in(response)
+    mentions = regions_in(response)
     length = None if UNKNOWN_LENGTH in question.labels else question.duration
     spans = [mention.span for mention in mentions if mention.span is not None]
     has_length = bool(mentions) and length is not None
-    scored = score_response(response, words)
-    choice = next((item for item in scored if isinstance(item, ScoredChoice)), None)
+    choice = next((item for item in score_response(response, words) if isinstance(item, ScoredChoice)), None)
     cited = choice.evidence.cited if choice is not None and choice.evidence is not None else None
     evidence_hit = None if cited is None else cited.evidence_hit
     quote_truth = None if cited is None else cited.quote_truth
@@ -202,15 +201,17 @@ def audited(
         id=question.id,
         model=response.model,
         clip=question.clip_id,
-        official=_official(answer, scored),
+        official=None if choice is None else official_of(answer),
         strict=None if choice is None else choice.strict,
         k_official=count_mentions(text),
         k_strict=len({(span.start, span.end) for span in spans}) if choice is None else choice.n_regions or 0,
         n_points=0 if choice is None else _n_points(text, question.choices),
         notations=tuple(dict.fromkeys(notation(text[m.text_start : m.text_end]) for m in mentions)),
         is_invalid=any(mention.span is None for mention in mentions) if mentions else None,
-        is_past_end=any(m.end > (length or 0) + END_SLACK for m in mentions) if has_length else None,
-        is_wide=any(span.duration > WIDE * (length or 0) for span in spans) if has_length else None,
+        is_past_end=any(is_past_end(m.end, length or 0) for m in mentions) if has_length else None,
+        is_wide=any(span.duration > WIDE * (length or 0) + ROUNDING for span in spans)
+        if has_length
+        else None,
         evidence_hit=evidence_hit,
         quote_truth=quote_truth,
         is_unclear=None if choice is None else choice.chosen is None,
@@ -231,15 +232,6 @@ def _n_points(text: str, choices: Sequence[str]) -> int:
 def notation(written: str) -> str:
     """The form of an interval as it is written, with N for each number: "N:N-N:N", "Ns to Ns"."""
     return " ".join(_NUMBER.sub("N", written.lower().replace("–", "-")).split())
-
-
-def _official(answer: Answered, scored: Sequence[Scored]) -> bool | None:
-    question = answer.response.question
-    if answer.owner is not None and answer.prediction is not None:
-        return answer.owner.ruling(answer.prediction, question.choices, question.answer).official
-    by_owner = [item.official for item in scored if isinstance(item, ScoredAnswer)]
-    by_letter = [item.official for item in scored if isinstance(item, ScoredChoice)]
-    return next(iter(by_owner + by_letter), None)
 
 
 def _answers_first(response: Response) -> bool | None:

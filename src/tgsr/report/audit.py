@@ -83,7 +83,8 @@ def audit(
     results = gather(list(files), seed=seed, clips=given)
     results = replace(results, others=(*predictions, *results.others))
     is_heard = any(resolve_audio(one, path).is_file() for path, some in files.items() for one in some)
-    measured = measure(files, hearing if is_heard else None, judging, seed)
+    by_file = dict(zip(files, filter(None, answers.values()), strict=True))
+    measured = measure(by_file, hearing if is_heard else None, judging, seed)
     if measured.verified or measured.judged:
         results = replace(results, behaviour=measured.models)
     items = _audited(answers, results.spoken, measured)

@@ -154,18 +154,19 @@ class Bootstrap:
     def ratio(self, above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable]) -> Mean:
         """The sum of one column over the sum of another, both of the same items; NOT_MEASURED where that is 0.
 
-        `below` is 0 or more; items with 0 in both columns say nothing of the ratio, and resamples are of the others.
+        Items with 0 below, which nothing can be counted of, are unscored, and as in `means` they are not drawn: a
+        resample of them alone has no ratio.
         """
-        columns = np.array([above, below], dtype=float)
-        counted = columns.any(axis=0)
-        sums = columns.sum(axis=1)
-        if sums[1] == 0:
+        is_scored = np.array(below, dtype=float) > 0
+        if not is_scored.any():
             return NOT_MEASURED
-        _, draws_RM = self.sums([*columns[:, counted]], codes_of(clusters)[counted])
+        columns = [np.array(column, dtype=float)[is_scored] for column in (above, below)]
+        sums, draws_RM = self.sums(columns, codes_of(clusters)[is_scored])
         low = high = None
         if draws_RM is not None:
             low, high = interval_of(draws_RM[:, 0] / draws_RM[:, 1])
-        return Mean(float(sums[0] / sums[1]), low, high, len(clusters), 0)
+        n = int(is_scored.sum())
+        return Mean(float(sums[0] / sums[1]), low, high, n, len(clusters) - n)
 
     def over_runs(self, columns: Sequence[Floats], clusters: Sequence[Hashable]) -> tuple[float, Floats]:
         """The mean over training runs (seeds) of their means over the same items, and its resamples (n_resamples,).

@@ -23,7 +23,7 @@ from tgsr.disk.whole import StrPath, write_whole
 from tgsr.errors import AudioError
 from tgsr.reasoning import ReasoningStep, reasoning_steps, spoken, word_agreement
 from tgsr.records import Response, resolve_audio
-from tgsr.timeline import END_SLACK, Seconds
+from tgsr.timeline import ROUNDING, Seconds, is_past_end
 
 SHORTEST: Seconds = 0.1  # of a crop that is heard: nothing is said in less
 N_GRAM = 3
@@ -201,7 +201,7 @@ def _verified(step: ReasoningStep, samples: audio.Samples | str, crops: _Crops) 
         return VerifiedStep(start, end, explanation, None, value, problem)
     last = min(end, duration)
     transcript = crops.text_of(samples[round(start * audio.SAMPLE_RATE) : round(last * audio.SAMPLE_RATE)])
-    late = "runs past the clip's end: its part inside was heard" if end > duration + END_SLACK else None
+    late = "runs past the clip's end: its part inside was heard" if is_past_end(end, duration) else None
     return VerifiedStep(start, end, explanation, transcript, similarity(explanation, transcript), late)
 
 
@@ -211,7 +211,7 @@ def _problem(step: ReasoningStep, duration: Seconds) -> str | None:
         return INVALID
     if step.mention.start >= duration:
         return PAST_END
-    if min(step.mention.end, duration) - step.mention.start < SHORTEST:
+    if min(step.mention.end, duration) - step.mention.start < SHORTEST - ROUNDING:
         return TOO_SHORT
     return None if step.heard else NO_EXPLANATION
 

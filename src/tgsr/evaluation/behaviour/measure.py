@@ -11,6 +11,7 @@ from tgsr.evaluation.behaviour.audiology_verify import Verified, verify
 from tgsr.evaluation.behaviour.consistency import VARIANTS, Judged, case_of, judge
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.behaviour.table import behaviour
+from tgsr.evaluation.scoring.responses import Answered
 from tgsr.llm.served import Llm
 from tgsr.records import Response
 
@@ -47,23 +48,25 @@ class Measured:
 
 
 def measure(
-    by_file: Mapping[Path, Sequence[Response]],
+    by_file: Mapping[Path, Sequence[Answered]],
     hearing: Hearing | None,
     judging: Judging | None,
     seed: int = 0,
 ) -> Measured:
-    """The behaviours of the responses to choices in each file; those to phrases are passed over."""
-    responses: dict[str, list[Response]] = {}
+    """The behaviours of the answers to choices in each file; those to phrases are passed over."""
+    answers: dict[str, list[Answered]] = {}
     verified: dict[str, list[Verified]] = {}
     for path, of_file in by_file.items():
-        chosen = [response for response in of_file if response.question.kind == "choice"]
-        for response in chosen:
-            responses.setdefault(response.model, []).append(response)
+        chosen = [answer for answer in of_file if answer.response.question.kind == "choice"]
+        for answer in chosen:
+            answers.setdefault(answer.response.model, []).append(answer)
         if hearing is not None:
-            for steps in verify(chosen, path, hearing.cache, hearing.backend, hearing.weights):
+            texts = [answer.response for answer in chosen]
+            for steps in verify(texts, path, hearing.cache, hearing.backend, hearing.weights):
                 verified.setdefault(steps.response.model, []).append(steps)
     judged: dict[str, list[Judged | None]] = {}
     models = {}
+    responses = {model: [one.response for one in of_model] for model, of_model in answers.items()}
     for model, of_model in responses.items():
         verdicts: list[Judged] | None = None
         if judging is not None:
@@ -73,5 +76,5 @@ def measure(
             verdicts = judge(judging.llm, judging.name, asked, judging.log, variants)
             replies = iter(verdicts)
             judged[model] = [None if case is None else next(replies) for case in cases]
-        models[model] = behaviour(of_model, verified.get(model), verdicts, seed)
+        models[model] = behaviour(answers[model], verified.get(model), verdicts, seed)
     return Measured(models, responses, verified, judged)

@@ -30,6 +30,7 @@ class Flips:
 class Behaviour:
     """One model's behaviours over its responses to questions with choices; intervals are over clips.
 
+    accuracy: as `tgsr score` has it officially, of a benchmark's questions by its owner's rule.
     verify: the mean over responses that cite something that could be verified; verify_zero: the same with 0 for
     responses that cite nothing (docs/behaviour.md says which of the two the paper can have meant); verify_by: `verify`
     by each similarity that was compared: does a difference hang on the chosen one? n_unverifiable counts

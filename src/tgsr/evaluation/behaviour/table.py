@@ -12,46 +12,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tgsr.choices import letter, official_letter
 from tgsr.disk.jsonl import Row
 from tgsr.disk.whole import write_whole
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, Verified
 from tgsr.evaluation.behaviour.consistency import Judged, flips
 from tgsr.evaluation.behaviour.metrics import CRITERIA, Behaviour
-from tgsr.grounding import count_distinct, count_mentions, find_mentions
-from tgsr.records import Response, write_jsonl
+from tgsr.evaluation.scoring.responses import Answered, official_of
+from tgsr.grounding import count_distinct, count_mentions, find_regions
+from tgsr.records import write_jsonl
 from tgsr.statistics.intervals import NOT_MEASURED, Mean, bootstrap_mean, number, percent
 from tgsr.statistics.pictures import Dots, dots_by_model, dots_png
 
-N_LETTERS = 26
-
 
 def behaviour(
-    responses: Sequence[Response],
+    answers: Sequence[Answered],
     verified: Sequence[Verified] | None = None,
     judged: Sequence[Judged] | None = None,
     seed: int = 0,
 ) -> Behaviour:
-    """One model's numbers. `responses` are to questions with choices; `verified` are theirs, in the same order;
+    """One model's numbers. `answers` are to questions with choices; `verified` are theirs, in the same order;
     `judged` those that could be judged, in any order.
     """
-    clips = [response.question.clip_id for response in responses]
-    texts = [response.text for response in responses]
+    clips = [answer.response.question.clip_id for answer in answers]
+    texts = [answer.response.text for answer in answers]
 
     def mean(values: Sequence[float | None]) -> Mean:
         return bootstrap_mean(values, clips, seed)
 
-    # As the paper's authors read the answer (Eq. 1), so that the numbers stand beside `tgsr score`'s
-    correct = [response.question.choices.index(response.question.answer or "") for response in responses]
-    is_right = [
-        i < N_LETTERS and official_letter(text) == letter(i) for i, text in zip(correct, texts, strict=True)
-    ]
+    is_right = [None if (right := official_of(answer)) is None else float(right) for answer in answers]
     scores = Behaviour(
-        n=len(responses),
+        n=len(answers),
         regions_official=mean([float(count_mentions(text)) for text in texts]),
         regions_strict=mean([float(count_distinct(text)) for text in texts]),
-        accuracy=mean([float(right) for right in is_right]),
-        n_without_span=sum(not find_mentions(text) for text in texts),
+        accuracy=mean(is_right),
+        n_without_span=sum(not find_regions(text) for text in texts),
     )
     if verified is not None:
         problems = [
@@ -82,7 +76,7 @@ def behaviour(
             flips={variant: flips(judged, variant, seed) for variant in by_variant if variant != "plain"},
             n_unparsed=sum("plain" in j.verdicts and j.verdicts["plain"] is None for j in judged),
             n_failed=sum("plain" in j.failed for j in judged),
-            n_without_answer=len(responses) - len(judged),
+            n_without_answer=len(answers) - len(judged),
         )
     return scores
 

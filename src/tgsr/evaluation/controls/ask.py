@@ -49,12 +49,12 @@ from tgsr.evaluation.controls.alter import (
 from tgsr.evaluation.controls.interventions import Fill
 from tgsr.evaluation.controls.reasoning import begun
 from tgsr.evaluation.controls.replies import Replies
-from tgsr.grounding import find_asked, find_spans, places_stated
+from tgsr.grounding import find_asked, find_regions, places_stated
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
 from tgsr.records import BEGUN, Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
-from tgsr.timeline import Seconds, Span
+from tgsr.timeline import ROUNDING, Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
 
@@ -80,7 +80,7 @@ class ControlItem:
 
     `skipped` says why there is no response; then all else is None or empty. `answer`: the choice that the response
     ends up with. `is_same`: whether that is the original response's; for a phrase, whether its first interval stays
-    in its place; None where the original has none. `cited`: the distinct valid intervals, in order of appearance.
+    in its place; None where the original has none. `cited`: the reasoning's distinct valid intervals, in their order.
     `spans`: what was kept or removed, or, of the original, the evidence that will be. `expected`: how far the sound
     of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase. `alike`: a
     judge's grade of 1 to 5 for how far its reasoning is that of the original.
@@ -298,7 +298,7 @@ def _item(altered: Altered, original: ControlItem, condition: str, text: str | F
     item = _read(item, text)
     if original.question.kind == "phrase":
         stays = displacement(original.cited[0], item.cited[0]) if original.cited and item.cited else None
-        is_same = bool(stays and max(map(abs, stays)) < STAYS) if original.cited else None
+        is_same = bool(stays and max(map(abs, stays)) < STAYS - ROUNDING) if original.cited else None
     else:
         is_same = item.answer == original.answer if original.answer is not None else None
     return replace(item, is_same=is_same, expected=tuple(map(altered.plan.expected, original.cited)))
@@ -311,7 +311,7 @@ def _read(item: ControlItem, text: str) -> ControlItem:
         given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
         iou = place_iou(given, question.evidence) if question.evidence else None
         return replace(item, response=text, cited=given, iou=iou)
-    cited = tuple(dict.fromkeys(find_spans(text)))
+    cited = tuple(dict.fromkeys(mention.span for mention in find_regions(text) if mention.span is not None))
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
     return replace(

@@ -24,7 +24,7 @@ from tgsr.evaluation.controls.metrics import ConditionScores, Controls
 from tgsr.records import write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, number, percent
 from tgsr.statistics.pictures import Dot, Dots, dots_by_model, dots_png
-from tgsr.timeline import Seconds, Span
+from tgsr.timeline import ROUNDING, Seconds, Span
 
 # --- measuring -------------------------------------------------------------------------------------------
 
@@ -130,11 +130,12 @@ class Movement:
     moved: tuple[Seconds, Seconds] | None
 
     def follows(self) -> bool:
-        # a rounding error more: 1.2 + 0.5 and 2.0 are 0.3 apart
-        return self.moved is not None and all(abs(m - self.expected) <= FOLLOWS + 1e-9 for m in self.moved)
+        return self.moved is not None and all(
+            abs(m - self.expected) <= FOLLOWS + ROUNDING for m in self.moved
+        )
 
     def stays(self) -> bool:
-        return self.moved is not None and all(abs(m) < STAYS for m in self.moved)
+        return self.moved is not None and all(abs(m) < STAYS - ROUNDING for m in self.moved)
 
     def is_lost(self) -> bool:
         return self.moved is None

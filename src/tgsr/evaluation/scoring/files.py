@@ -240,7 +240,8 @@ def _response(known: Known | None, row: Row) -> Response | Foreign:
             raise RecordError("response", 'is missing; "" is the empty response')
         if not isinstance(model, str) or not isinstance(text, str):
             raise RecordError("response", "model and response must be text")
-        return Response(known.questions[id_], model, text)
+        cut, system = row.get("truncated"), cast(str | None, row.get("system"))  # Response checks the types
+        return Response(known.questions[id_], model, text, False if cut is None else cast(bool, cut), system)
     question_row = known.rows[id_]
     response = response_of(row)
     question = _with_authority(response.question, question_row, cast(Benchmark, known.format))

@@ -15,10 +15,10 @@ from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Choices, Labels, Owner
 from tgsr.evaluation.owners.ruling import EMBEDDED, Ruling
 from tgsr.evidence import EvidenceCase, evidence_case
-from tgsr.grounding import Mention, count_mentions, find_asked, find_regions, places_stated, says_absent
+from tgsr.grounding import Mention, count_mentions, places_stated, regions_in, says_absent
 from tgsr.overlap import place_iou
 from tgsr.records import Clip, Question, Response
-from tgsr.timeline import END_SLACK, Seconds, Span, Word
+from tgsr.timeline import Seconds, Span, Word, is_past_end
 
 
 class Item(Struct, frozen=True, kw_only=True, gc=False):
@@ -152,8 +152,7 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
     `words` are those of the question's clip, where they are known.
     """
     question, text = response.question, response.text
-    mentions = find_asked(text, question.phrase) if question.kind == "phrase" else find_regions(text)
-    latest = question.duration + END_SLACK
+    mentions = regions_in(response)
     written: dict[str, Any] = {
         "is_missing": False,
         "is_empty": not text or text.isspace(),
@@ -162,7 +161,7 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
     intervals: dict[str, Any] = {
         "is_without_span": not mentions,
         "is_invalid": any([not mention.is_valid for mention in mentions]),
-        "is_past_end": any([mention.is_valid and mention.end > latest for mention in mentions]),
+        "is_past_end": any([m.is_valid and is_past_end(m.end, question.duration) for m in mentions]),
     }
     blank, *blank_answers = missing_response(question, response.model)
     if isinstance(blank, ScoredPhrase):

@@ -10,7 +10,8 @@ from tgsr import audio
 from tgsr.data.corpora.folders import locate, place
 from tgsr.disk.rows import Entry
 from tgsr.errors import AudioError, Bad, RecordError
-from tgsr.evaluation.owners.files import OWNERS, benchmark_questions
+from tgsr.evaluation.owners.files import OWNERS, benchmark_questions, owner_of_question
+from tgsr.evaluation.owners.ours import authors_ruling
 from tgsr.evaluation.owners.owner import BenchmarkQuestion, Owner
 from tgsr.evaluation.scoring.files import Foreign, format_of, read_rows
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
@@ -33,6 +34,21 @@ class Answered:
     prediction: str | None = None
     owner: Owner | None = None
     segments: tuple[Word, ...] = ()
+
+
+def official_of(answer: Answered) -> bool | None:
+    """Whether a choice is right as `tgsr score` has it officially: by the rule of the benchmark's owner, on the answer
+    as it was handed over or, of a response of ours, on the option that it ends up with; of any other question by the
+    letter in the last line. None where the rule leaves the answer out.
+    """
+    question, text = answer.response.question, answer.response.text
+    right = question.answer or ""
+    if answer.owner is not None and answer.prediction is not None:
+        return answer.owner.ruling(answer.prediction, question.choices, right).official
+    ruling, owner = authors_ruling(text, question.choices, right), owner_of_question(question)
+    if owner is None:
+        return ruling.official
+    return owner.rulings(text, question.choices, right, ruling.chosen)[0].official
 
 
 def owner_of_predictions(path: Path) -> Owner | None:
@@ -101,11 +117,6 @@ def read_answers(
         return answers
     there = moved([answer.response for answer in answers], audio)
     return [replace(answer, response=response) for answer, response in zip(answers, there, strict=True)]
-
-
-def read_any_responses(path: Path, errors: Path, audio: Path | None = None) -> list[Response]:
-    """The responses of `read_answers`."""
-    return [answer.response for answer in read_answers(path, errors, audio)]
 
 
 def _asked(
